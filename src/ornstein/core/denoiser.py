@@ -1,0 +1,165 @@
+"""Denoisers: the one thing that a model of this house is.
+
+A denoiser answers, for noisy data x at time t of its process, with the posterior mean E[x_0 given x_t = x].
+Everything
+is built on that answer: samplers walk along it, guidance is a denoiser made from a denoiser, an exact distribution
+gives one in closed form, a network learns one.
+
+One network serves every clock. Dividing x_t by alpha shows that E[x_0 given x_t] depends on x/alpha and sigma/alpha
+alone: two processes with the same signal-to-noise ratio pose the same question at two scales. So
+`denoiser.on(process)` is
+exact and free: find the home time with that ratio, rescale x, ask. (Karras et al. 2022, 2206.00364, appendix C;
+Kingma et al. 2021, 2107.00630, section 5.1.)
+"""
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.prediction import READINGS, Prediction
+from ornstein.core.process import Level, Process
+from ornstein.errors import InputError, lookup
+
+#: |log(sigma/alpha)| is told to networks up to here: beyond, x_t is pure noise, or pure data, to float32
+NOISE_LEVEL_LIMIT = 12.0
+
+
+class Denoiser(ABC):
+    """`(x, t, cond) -> Prediction`. To add one, write `predict`.
+
+    Attributes:
+        process: the clock that t is read on.
+        sigma_data: the standard deviation of the data in model space, about zero.
+    """
+
+    process: Process
+    sigma_data: float = 1.0
+
+    @abstractmethod
+    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        """The prediction for x (B, ...) at `level`; cond is (B, ...) or None."""
+
+    def __call__(self, x: Tensor, t: "float | Tensor | Level", cond: Tensor | None = None) -> Prediction:
+        """Ask for E[x_0 given x_t = x].
+
+        Args:
+            x: (B, ...) noisy data in model space.
+            t: one time for all, or (B,), in [0, t_max] of `process`; or a Level of it.
+            cond: what to condition on, (B, ...): labels (int64, -1 for none) or features, as the denoiser defines.
+        """
+        return self.predict(x, self.process.at(t, like=x), cond)
+
+    def on(self, process: Process) -> "Denoiser":
+        """The same knowledge read on another process's clock; exact.
+
+        The clock of the result stops where this denoiser's own does: at the noise ratio of `self.process.t_max`.
+        """
+        return Reclocked(self, process)
+
+    def score_at(self, t: float | Tensor, cond: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The score of q_t as a bare function x -> grad log q_t(x)."""
+        return lambda x: self(x, t, cond).score
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser expects its data."""
+        return torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Reclocked(Denoiser):
+    """A denoiser read on another process's clock: see `Denoiser.on`."""
+
+    base: Denoiser
+    process: Process
+
+    def __post_init__(self) -> None:
+        home, other = self.base.process, self.process
+        end = home.at(home.t_max).log_snr
+        if other.at(other.t_max).log_snr < end:
+            cut = other.time(end)
+            object.__setattr__(self, "process", dataclasses.replace(other, t_max=cut))  # type: ignore[type-var]
+
+    @property
+    def sigma_data(self) -> float:  # type: ignore[override]
+        return self.base.sigma_data
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        t = self.base.process.time(level.log_snr)
+        home = self.base.process.at(t.flatten() if isinstance(t, Tensor) else t, like=x)
+        # alpha_home/alpha, written so that it stays finite where no signal is left
+        scale = ((home.alpha**2 + home.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
+        prediction = self.base.predict(x * scale, home, cond)
+        return Prediction(prediction.x0, x, level, prediction.log_var)
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionDenoiser(Denoiser):
+    """A denoiser from a function `(x, level, cond) -> x0`: guidance, teaching, tests."""
+
+    function: Callable[[Tensor, Level, Tensor | None], Tensor]
+    process: Process
+    sigma_data: float = 1.0
+
+    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        return Prediction(self.function(x, level, cond), x, level)
+
+
+@dataclass(frozen=True, eq=False)
+class NetDenoiser(Denoiser):
+    """A network as a denoiser: x0 = skip x + out F, with F = net(c_in x, log(sigma/alpha), cond).
+
+    c_in = 1/sqrt(alpha^2 sigma_data^2 + sigma^2) gives the network inputs of unit variance at every level, and
+    depends, like the noise level that the network is told, on nothing but x/alpha and sigma/alpha.
+
+    Args:
+        net: `net(x, noise_level, cond) -> F` of x's shape; noise_level is (B,), log(sigma/alpha) within [-12, 12].
+        process: the clock.
+        predicts: what F means, a key of `READINGS`: x0, eps, score, v, velocity or edm.
+        sigma_data: the data's standard deviation in model space.
+
+    Raises:
+        InputError: an unknown reading, or eps or score where the process ends without any signal: x0 is then not to
+            be had from the noise.
+    """
+
+    net: nn.Module
+    process: Process
+    predicts: str = "v"
+    sigma_data: float = 1.0
+
+    def __post_init__(self) -> None:
+        lookup(READINGS, self.predicts, "predicts")
+        if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
+            raise InputError(f"sigma_data={self.sigma_data!r} must be positive: the data's standard deviation.")
+        if self.predicts in ("eps", "score") and self.process.at(self.process.t_max).noise_ratio > 1e6:
+            raise InputError(
+                f"predicts={self.predicts!r} cannot work with {self.process}, which ends without any signal: "
+                "predict v, x0, velocity or edm, or stop the clock earlier with a smaller t_max."
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.net.parameters()), torch.device("cpu"))
+
+    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        skip, out = READINGS[self.predicts](level, self.sigma_data)
+        c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma * level.sigma) ** -0.5
+        told = -0.5 * level.log_snr
+        if isinstance(told, Tensor):
+            told = told.flatten().clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+        else:
+            told = x.new_full((len(x),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
+        f = self.net(c_in * x, told, cond)
+        # networks may run in bfloat16; what is read off them never does
+        f = f.to(torch.promote_types(x.dtype, torch.float32))
+        return Prediction(skip * x + out * f, x, level)

@@ -1,0 +1,207 @@
+"""The one sampling loop.
+
+Sampling starts from noise, x ~ N(0, alpha^2 sigma_data^2 + sigma^2), at the first time of a grid, and lets a stepper
+take it down level by level. Steppers differ in how they go from t to s < t; the loop is here, once.
+
+**The last step is always the denoising step**, x = E[x_0 given x_t]. At the clean point every sound formula reduces
+to
+that: the posterior variance is zero, DDIM's noise scale is zero, an exponential integrator keeps nothing but x0.
+Doing it here means that no stepper ever divides by sigma = 0 and that nothing returns residual noise.
+
+Noise is a function of the sample's seed and of how many draws came before (`numerics.normal`), so a sample does not
+depend on the batch it was drawn in.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.grids import times
+from ornstein.core.numerics import normal
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.errors import InputError
+
+
+class Ask:
+    """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the loop.
+
+    `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own.
+    """
+
+    def __init__(self, denoiser: Denoiser, cond: Tensor | None) -> None:
+        self._denoiser, self._cond = denoiser, cond
+        self.process: Process = denoiser.process
+        self.calls = 0
+        self.first: Prediction | None = None
+
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        prediction = self._denoiser.predict(x, level, self._cond)
+        self.calls += 1
+        if self.first is None:
+            self.first = prediction
+        return prediction
+
+
+class Stepper(ABC):
+    """Goes from t down to s < t. A stepper is a frozen dataclass of its settings; its memory is passed explicitly.
+
+    Facts, each held by a test:
+        order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method.
+        calls: network calls per step.
+        stochastic: whether it draws noise.
+    """
+
+    order: ClassVar[int]
+    calls: ClassVar[int] = 1
+
+    @property
+    def stochastic(self) -> bool:
+        return False
+
+    @abstractmethod
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+    ) -> tuple[Tensor, Any]:
+        """One step.
+
+        Args:
+            denoiser: call it as `denoiser(x, t)`; the first call of a step is at (x, t).
+            x: (B, ...) at level t.
+            t, s: levels, coefficients as floats; s.t < t.t and s.sigma > 0.
+            memory: what the last step returned; None at the first.
+            noise: gives fresh standard normal noise like x at each call.
+
+        Returns:
+            x at level s, and what to remember.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A moment of sampling.
+
+    Attributes:
+        step: 0 (noise) to `steps` (the sample).
+        t: the time, falling from the grid's first to 0.
+        x: (B, ...) where the sample is.
+        x0: (B, ...) where the denoiser sees it going: E[x_0 given x]. At the end it is x itself.
+        calls: network calls so far.
+    """
+
+    step: int
+    t: float
+    x: Tensor
+    x0: Tensor
+    calls: int
+
+
+def sample_seeds(count: int, seed: int | None, seeds: Any, generator: torch.Generator | None) -> Tensor:
+    """One 64-bit seed per sample: sample i of `seed` has seed * 2^32 + i, whatever batch it is drawn in.
+
+    Raises:
+        InputError: more than one source named, or seeds that are not `count` whole numbers.
+    """
+    if sum(source is not None for source in (seed, seeds, generator)) > 1:
+        raise InputError("give one of seed=, seeds= and generator=, not several.")
+    if seeds is not None:
+        given = torch.as_tensor(seeds)
+        if given.shape != (count,) or given.is_floating_point():
+            raise InputError(f"seeds has shape {tuple(given.shape)}; it must be {count} whole numbers, one per sample.")
+        return given.long().cpu()
+    if generator is not None:
+        return torch.randint(2**62, (count,), generator=generator, device=generator.device).cpu()
+    if seed is None:
+        seed = torch.seed() % 2**31
+    if not (isinstance(seed, int) and 0 <= seed < 2**31):
+        raise InputError(f"seed={seed!r} must be a whole number in [0, 2^31).")
+    return (seed << 32) + torch.arange(count)
+
+
+def trajectory(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    stepper: Stepper,
+    *,
+    steps: int = 50,
+    grid: "str | Sequence[float] | Tensor | None" = None,
+    seed: int | None = None,
+    seeds: "Sequence[int] | Tensor | None" = None,
+    generator: torch.Generator | None = None,
+    cond: Tensor | None = None,
+    x: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[State]:
+    """Walk from noise to data, yielding each state: `steps + 1` of them, the noise first, the samples last.
+
+    Args:
+        denoiser: whose distribution to draw from.
+        shape: (B, ...) of what to draw, in model space.
+        stepper: how to step.
+        steps, grid: where to step; see `grids.times`.
+        seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
+        fresh.
+        cond: (B, ...) the condition, handed to the denoiser.
+        x: start from this noisy data at the grid's first time, instead of from noise.
+        dtype: of the samples, float32 or float64.
+
+    Raises:
+        InputError: shapes, grid or seeds that do not fit.
+    """
+    shape = tuple(shape)
+    if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise InputError(f"shape={shape} must be (number of samples, *shape of one sample), all positive.")
+    device = denoiser.device
+    if cond is not None:
+        cond = cond.to(device)
+        if len(cond) != shape[0]:
+            raise InputError(f"cond has {len(cond)} rows but shape={shape} asks for {shape[0]} samples.")
+    if x is not None and tuple(x.shape) != shape:
+        raise InputError(f"x has shape {tuple(x.shape)} but shape={shape}.")
+    levels = denoiser.process.levels(times(denoiser.process, steps, grid))
+    return _walk(Ask(denoiser, cond), shape, stepper, levels, sample_seeds(shape[0], seed, seeds, generator), x, dtype)
+
+
+def _walk(
+    ask: Ask,
+    shape: tuple[int, ...],
+    stepper: Stepper,
+    levels: list[Level],
+    seeds: Tensor,
+    x: Tensor | None,
+    dtype: torch.dtype,
+) -> Iterator[State]:
+    device = ask._denoiser.device
+    keys = seeds.to(device)
+    draws = 0
+
+    def noise() -> Tensor:
+        nonlocal draws
+        draws += 1
+        return normal(keys, shape[1:], draws - 1, dtype)
+
+    if x is None:
+        first = levels[0]
+        spread = ((first.alpha * ask._denoiser.sigma_data) ** 2 + first.sigma**2) ** 0.5
+        x = spread * noise()
+    else:
+        x = x.to(device, dtype)
+    memory: Any = None
+    for i, (t, s) in enumerate(pairwise(levels)):
+        ask.first = None
+        before = ask.calls
+        with torch.no_grad():
+            if s.sigma == 0.0:
+                after = ask(x, t).x0
+            else:
+                after, memory = stepper.step(ask, x, t, s, memory, noise)
+        assert ask.first is not None, f"{type(stepper).__name__} took a step without asking the denoiser"
+        yield State(i, t.t, x, ask.first.x0, before)
+        x = after
+    yield State(len(levels) - 1, 0.0, x, x, ask.calls)

@@ -1,0 +1,256 @@
+"""Distributions whose denoiser is known in closed form: the oracle of the tests, and a teacher.
+
+If x_0 is drawn from a mixture of Gaussians, sum_k w_k N(m_k, C_k), then x_t = alpha x_0 + sigma eps is one too, with
+components N(alpha m_k, alpha^2 C_k + sigma^2 I), and
+
+    E[x_0 given x_t] = sum_k r_k(x_t) [ m_k + alpha C_k (alpha^2 C_k + sigma^2 I)^{-1} (x_t - alpha m_k) ],
+
+r_k being the posterior weights of the components. With C_k = 0 and the points of a data set as means it is the ideal
+denoiser of that data set, the one that a network would learn if it memorised everything: a softmax of distances.
+
+Covariances are kept as their eigenvectors in the subspace where they differ from a multiple of the identity,
+C = U diag(lambda) U^T + rho (I - U U^T), which covers full, low-rank, isotropic and zero covariances with one
+formula; diagonal ones are kept as such. All arithmetic is float64, in chunks over the batch, so that memory is
+bounded.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.errors import InputError
+
+#: numbers held at a time by one chunk of a batch
+_CHUNK = 2**24
+
+
+class LowRank(NamedTuple):
+    """Covariances factor factor^T + variance I. Shapes (K, d, r) and (K,)."""
+
+    factor: Tensor
+    variance: Tensor
+
+
+class GaussianMixture:
+    """A mixture of Gaussians, at the data or at any noise level of any process.
+
+    Args:
+        weights: (K,) positive; normalised here.
+        means: (K, *shape).
+        covariances: (K, d, d) full, (K, d) diagonal, (K,) multiples of the identity (0 allowed: points), or
+            `LowRank`; d is the number of elements of `shape`.
+        labels: (K,) int64, the label that a condition selects components by; each component its own by default.
+
+    Raises:
+        InputError: shapes that do not fit, negative weights, covariances that are not positive semi-definite.
+    """
+
+    def __init__(
+        self, weights: Tensor, means: Tensor, covariances: "Tensor | LowRank", labels: Tensor | None = None
+    ) -> None:
+        means = torch.as_tensor(means).double()
+        count, self.shape = len(means), tuple(means.shape[1:])
+        self.means = means.reshape(count, -1)
+        d = self.means.shape[1]
+        weights = torch.as_tensor(weights).to(means)
+        if weights.shape != (count,) or not bool((weights >= 0).all() and weights.sum() > 0):
+            raise InputError(f"weights {tuple(weights.shape)} must be {count} non-negative numbers, one per mean.")
+        self.log_weights = (weights / weights.sum()).log()
+        self.labels = (torch.arange(count) if labels is None else torch.as_tensor(labels)).to(means.device)
+        self.diagonal: Tensor | None = None  # (K, d), or the three below
+        self.basis = means.new_zeros(count, d, 0)
+        self.spread = means.new_zeros(count, 0)  # eigenvalues within the basis
+        self.rest = means.new_zeros(count)  # variance outside it
+        if isinstance(covariances, LowRank):
+            factor, self.rest = covariances.factor.to(means), torch.as_tensor(covariances.variance).to(means)
+            if factor.shape[:2] != (count, d) or self.rest.shape != (count,):
+                raise InputError(f"LowRank wants factor ({count}, {d}, r) and variance ({count},).")
+            self.basis, singular, _ = torch.linalg.svd(factor, full_matrices=False)
+            self.spread = singular**2 + self.rest[:, None]
+        else:
+            c = torch.as_tensor(covariances).to(means)
+            if c.shape == (count,):
+                self.rest = c
+            elif c.shape == (count, d):
+                self.diagonal = c
+            elif c.shape == (count, d, d):
+                if not torch.allclose(c, c.mT, rtol=1e-8, atol=1e-12):
+                    raise InputError("covariances must be symmetric matrices.")
+                self.spread, self.basis = torch.linalg.eigh(c)
+                # a singular covariance has eigenvalues of either sign within rounding of zero
+                self.spread = torch.where(self.spread.abs() < 1e-12 * self.spread.abs().amax(), 0.0, self.spread)
+            else:
+                raise InputError(
+                    f"covariances has shape {tuple(c.shape)}; with means {tuple(means.shape)} it must be "
+                    f"({count}, {d}, {d}), ({count}, {d}), ({count},) or LowRank."
+                )
+        smallest = min(float(v.min()) for v in (self.diagonal, self.spread, self.rest) if v is not None and v.numel())
+        if smallest < 0:
+            raise InputError(f"covariances must be positive semi-definite; the smallest eigenvalue is {smallest:.3g}.")
+
+    @property
+    def d(self) -> int:
+        """Number of elements of one sample."""
+        return self.means.shape[1]
+
+    @property
+    def weights(self) -> Tensor:
+        """(K,), summing to 1."""
+        return self.log_weights.exp()
+
+    def mean(self) -> Tensor:
+        """(*shape)."""
+        return (self.weights @ self.means).reshape(self.shape)
+
+    def covariance(self) -> Tensor:
+        """(d, d), of the whole mixture."""
+        eye = torch.eye(self.d, dtype=torch.float64, device=self.means.device)
+        if self.diagonal is not None:
+            within = torch.diag(self.weights @ self.diagonal)
+        else:
+            excess = self.weights[:, None] * (self.spread - self.rest[:, None])
+            within = torch.einsum("kir,kr,kjr->ij", self.basis, excess, self.basis) + (self.weights @ self.rest) * eye
+        centred = self.means - self.weights @ self.means
+        return within + torch.einsum("k,ki,kj->ij", self.weights, centred, centred)
+
+    def sample(self, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None) -> Tensor:
+        """n draws, (n, *shape) float32; with labels (n,), each from the components of its label (-1: from any)."""
+        logits = self._selected(labels, n)
+        k = torch.multinomial(logits.exp(), 1, generator=generator)[:, 0]
+        z = torch.randn(n, self.d, generator=generator, dtype=torch.float64, device=self.means.device)
+        if self.diagonal is not None:
+            x = self.diagonal[k].sqrt() * z
+        else:
+            within = torch.einsum("ndr,nd->nr", self.basis[k], z)
+            excess = (self.spread.sqrt() - self.rest.sqrt()[:, None])[k]
+            x = self.rest.sqrt()[k][:, None] * z + torch.einsum("ndr,nr->nd", self.basis[k], excess * within)
+        return (self.means[k] + x).reshape(n, *self.shape).float()
+
+    def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
+        """log q_t(x) in nats, (B,) float64; without a level, of the data themselves.
+
+        Raises:
+            InputError: a distribution of points has no density without noise.
+        """
+        if level is None:
+            least = self.diagonal.min() if self.diagonal is not None else self._variances().min()
+            if least == 0:
+                raise InputError("covariances with zero variance have no density: give a noise level.")
+        return torch.cat([self._terms(*part)[0].logsumexp(1) for part in self._chunks(x, level, None)])
+
+    def posterior_mean(self, x: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
+        """E[x_0 given x_t = x], (B, *shape) float64; with cond (B,), given the label too (-1: none)."""
+        return torch.cat([self._posterior_mean(*part) for part in self._chunks(x, level, cond)]).reshape(x.shape)
+
+    def denoiser(self, process: Process) -> "ExactDenoiser":
+        """The exact denoiser of this distribution under a process."""
+        return ExactDenoiser(self, process)
+
+    def _variances(self) -> Tensor:
+        """Every variance there is; a basis that spans the whole space leaves no rest."""
+        return self.spread if self.basis.shape[2] == self.d else torch.cat([self.spread, self.rest[:, None]], 1)
+
+    def _selected(self, cond: Tensor | None, n: int) -> Tensor:
+        """Log weights of the components that each of n samples may come from, (n, K)."""
+        if cond is None:
+            return self.log_weights.expand(n, -1)
+        cond = cond.to(self.labels.device)
+        allowed = (cond[:, None] == self.labels) | (cond[:, None] == -1)
+        if not bool(allowed.any(1).all()):
+            raise InputError(f"cond has the label {int(cond[~allowed.any(1)][0])}, which no component has.")
+        logits = torch.where(allowed, self.log_weights, -torch.inf)
+        return logits - logits.logsumexp(1, keepdim=True)
+
+    def _chunks(self, x: Tensor, level: Level | None, cond: Tensor | None):  # type: ignore[no-untyped-def]
+        flat = x.reshape(len(x), -1).to(self.means.device).double()
+        if flat.shape[1] != self.d:
+            raise InputError(f"x has shape {tuple(x.shape)}; one sample must have shape {self.shape}.")
+        alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
+        alpha, sigma = (torch.as_tensor(v).to(flat).reshape(-1, 1).expand(len(x), 1) for v in (alpha, sigma))
+        per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4
+        size = max(1, _CHUNK // (len(self.means) * per_row))
+        logits = self._selected(cond, len(x))
+        return zip(*(v.split(size) for v in (flat, alpha, sigma, logits)), strict=True)
+
+    def _terms(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Log joint of x and each component, (B, K), and x - alpha m in the component's own axes."""
+        noise = sigma**2
+        if self.diagonal is not None:
+            delta = x[:, None] - alpha[:, None] * self.means  # (B, K, d)
+            variance = alpha[:, None] ** 2 * self.diagonal + noise[:, None]
+            quadratic, log_det = (delta**2 / variance).sum(2), variance.log().sum(2)
+            inside = delta
+        else:
+            rank = self.basis.shape[2]
+            # |x - alpha m|^2 by matrix products: no (B, K, d) array; exact enough in float64 for sigma > 1e-6
+            square = (x**2).sum(1, keepdim=True) - 2 * alpha * (x @ self.means.T) + alpha**2 * (self.means**2).sum(1)
+            by_mean = torch.einsum("kdr,kd->kr", self.basis, self.means)
+            inside = torch.einsum("kdr,bd->bkr", self.basis, x) - alpha[:, None] * by_mean  # (B, K, r)
+            variance = alpha[:, None] ** 2 * self.spread + noise[:, None]
+            quadratic, log_det = (inside**2 / variance).sum(2), variance.log().sum(2)
+            if rank < self.d:
+                outside = alpha**2 * self.rest + noise  # (B, K)
+                quadratic = quadratic + (square - (inside**2).sum(2)).clamp(min=0) / outside
+                log_det = log_det + (self.d - rank) * outside.log()
+        return logits - 0.5 * (quadratic + log_det + self.d * math.log(2 * math.pi)), inside
+
+    def _posterior_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> Tensor:
+        joint, inside = self._terms(x, alpha, sigma, logits)
+        r = joint.softmax(1)  # (B, K)
+        noise = sigma**2
+        if self.diagonal is not None:
+            gain = alpha[:, None] * self.diagonal / (alpha[:, None] ** 2 * self.diagonal + noise[:, None])
+            return (r[:, :, None] * (self.means + gain * inside)).sum(1)
+        gain_in = alpha[:, None] * self.spread / (alpha[:, None] ** 2 * self.spread + noise[:, None])
+        gain_out = torch.zeros_like(r)
+        if self.basis.shape[2] < self.d:
+            gain_out = alpha * self.rest / (alpha**2 * self.rest + noise)
+        pull = r * gain_out
+        outside = pull.sum(1, keepdim=True) * x - alpha * (pull @ self.means)
+        along = r[:, :, None] * (gain_in - gain_out[:, :, None]) * inside
+        return r @ self.means + outside + torch.einsum("bkr,kdr->bd", along, self.basis)
+
+
+def Gaussian(mean: Tensor, covariance: "Tensor | float") -> GaussianMixture:
+    """N(mean, covariance): mean (*shape); covariance (d, d), (d,) or a number."""
+    mean, covariance = torch.as_tensor(mean), torch.as_tensor(covariance)
+    return GaussianMixture(torch.ones(1), mean[None], covariance[None])
+
+
+def Empirical(data: Tensor, labels: Tensor | None = None) -> GaussianMixture:
+    """The distribution of a finite data set (N, *shape): equal weights on its points, conditioned by their labels."""
+    zero = torch.zeros(len(data), device=data.device)
+    return GaussianMixture(zero + 1, data, zero, labels if labels is not None else torch.arange(len(data)))
+
+
+@dataclass(frozen=True, eq=False)
+class ExactDenoiser(Denoiser):
+    """The denoiser of a known distribution; cond selects components by label."""
+
+    distribution: GaussianMixture
+    process: Process
+
+    @property
+    def sigma_data(self) -> float:  # type: ignore[override]
+        p = self.distribution
+        within = p.diagonal.mean(1) if p.diagonal is not None else (
+            (p.spread.sum(1) + (p.d - p.basis.shape[2]) * p.rest) / p.d
+        )  # fmt: skip
+        return float((p.weights @ (within + (p.means**2).mean(1))).sqrt())
+
+    @property
+    def device(self) -> torch.device:
+        return self.distribution.means.device
+
+    def on(self, process: Process) -> "ExactDenoiser":
+        return ExactDenoiser(self.distribution, process)
+
+    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        x0 = self.distribution.posterior_mean(x, level, cond)
+        return Prediction(x0.to(torch.promote_types(x.dtype, torch.float32)), x, level)

@@ -1,0 +1,130 @@
+"""Time grids: at which noise levels a sampler calls the network.
+
+A grid of n steps is n + 1 falling times. The first is where sampling starts from noise; the last is 0, the clean
+point, where nothing is left to remove; the n before it are levels at which the network is asked.
+
+Where the steps go matters more than most solvers do. Small noise wants many steps, since that is where detail is
+decided: even steps in log-SNR (Lu et al. 2022, 2206.00927) or in (sigma/alpha)^(1/rho) (Karras et al. 2022,
+2206.00364) give them; even steps in time are what most flow matching uses. A chain in discrete time is walked through
+whole levels: "trailing" starts at the last one and is the default (Lin et al. 2023, 2305.08891, on why); "leading" is
+the older habit of rounding from the other end, which never visits level N.
+
+The ends are cut here and nowhere else: at exactly no signal the reverse SDE is singular, and log-SNR has no bottom.
+In continuous time the last noisy level and the first one lie within `NOISE_RATIOS` of sigma/alpha. Whole levels of a
+chain are taken as they are.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ornstein.core.process import Process
+from ornstein.errors import InputError, lookup
+
+#: sigma/alpha at the two ends: EDM's smallest level, and about the noisiest that DDPM's linear betas end with
+NOISE_RATIOS = (0.002, 160.0)
+
+
+@lru_cache(maxsize=256)
+def ends(process: Process) -> tuple[float, float]:
+    """The times within which a network is asked: those whose sigma/alpha lies within `NOISE_RATIOS`, at most t_max."""
+    low, high = (process.time(-2 * math.log(ratio)) for ratio in NOISE_RATIOS)
+    return low, high  # type: ignore[return-value]
+
+
+def uniform(process: Process, steps: int) -> Tensor:
+    """Even steps in time."""
+    return torch.linspace(ends(process)[1], 0, steps + 1, dtype=torch.float64)
+
+
+def quadratic(process: Process, steps: int) -> Tensor:
+    """Steps that shrink linearly towards the data: t proportional to a square (Song et al. 2020, 2010.02502)."""
+    return ends(process)[1] * torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** 2
+
+
+def _by_ratio(process: Process, steps: int, ratios: Callable[[float, float, Tensor], Tensor]) -> Tensor:
+    """The times of noise ratios spread by `ratios(high, low, u)` for even u in [0, 1]; then the clean point."""
+    low, high = (float(process.at(t).noise_ratio) for t in ends(process))
+    spread = process.time(-2 * ratios(high, low, torch.linspace(0, 1, steps, dtype=torch.float64)).log())
+    assert isinstance(spread, Tensor)
+    spread[0] = ends(process)[1]  # exactly, whatever rounding made of it
+    return torch.cat([spread, torch.zeros(1, dtype=torch.float64)])
+
+
+def logsnr(process: Process, steps: int) -> Tensor:
+    """Even steps in the log signal-to-noise ratio, then the clean point (Lu et al. 2022, 2206.00927)."""
+    return _by_ratio(process, steps, lambda high, low, u: high * (low / high) ** u)
+
+
+def karras(process: Process, steps: int, rho: float = 7.0) -> Tensor:
+    """Even steps in (sigma/alpha)^(1/7), then the clean point (Karras et al. 2022, 2206.00364, equation 5)."""
+    return _by_ratio(process, steps, lambda high, low, u: ((1 - u) * high ** (1 / rho) + u * low ** (1 / rho)) ** rho)
+
+
+def _levels(process: Process, steps: int, kind: str) -> int:
+    if process.chain is None:
+        raise InputError(f"grid={kind!r} walks the levels of a chain, and {process} runs in continuous time.")
+    if steps > process.chain:
+        raise InputError(f"steps={steps} must be at most {process.chain}, the levels of {process}, with grid={kind!r}.")
+    return process.chain
+
+
+def trailing(process: Process, steps: int) -> Tensor:
+    """Whole levels of a chain, evenly, from the last (Lin et al. 2023, 2305.08891)."""
+    n = _levels(process, steps, "trailing")
+    return torch.tensor([n - (i * n) // steps for i in range(steps + 1)], dtype=torch.float64)
+
+
+def leading(process: Process, steps: int) -> Tensor:
+    """Whole levels of a chain, evenly, from the first: the older habit; level N is not visited unless steps = N."""
+    n = _levels(process, steps, "leading")
+    return torch.tensor([i * (n // steps) + 1 for i in reversed(range(steps))] + [0], dtype=torch.float64)
+
+
+def chain(process: Process, steps: int) -> Tensor:
+    """Every level of a chain, N steps."""
+    n = _levels(process, steps, "chain")
+    if steps != n:
+        raise InputError(f"steps={steps} must be {n} with grid='chain', which visits every level of {process}.")
+    return torch.arange(n, -1, -1, dtype=torch.float64)
+
+
+GRIDS: dict[str, Callable[[Process, int], Tensor]] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "logsnr": logsnr,
+    "karras": karras,
+    "trailing": trailing,
+    "leading": leading,
+    "chain": chain,
+}
+
+
+def times(process: Process, steps: int, grid: "str | Sequence[float] | Tensor | None" = None) -> Tensor:
+    """The grid of sampling times, (steps + 1,) float64, strictly falling, ending at 0.
+
+    Args:
+        process: the clock.
+        steps: the number of steps, at least 1.
+        grid: a key of `GRIDS`, or the times themselves (falling; the clean point 0 is appended if it is not there,
+            and `steps` is not consulted). None: "trailing" for a chain, "karras" in continuous time.
+
+    Raises:
+        InputError: an unknown grid, steps that are not a positive whole number, times outside the clock or not
+        falling.
+    """
+    if grid is None:
+        grid = "trailing" if process.chain is not None else "karras"
+    if isinstance(grid, str):
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise InputError(f"steps={steps!r} must be a positive whole number.")
+        return lookup(GRIDS, grid, "grid")(process, steps)
+    given = torch.as_tensor(grid, dtype=torch.float64).flatten().cpu()
+    if len(given) and given[-1] != 0:
+        given = torch.cat([given, given.new_zeros(1)])
+    if len(given) < 2 or not bool((given.diff() < 0).all()) or given[0] > process.t_max:
+        raise InputError(f"grid={given.tolist()} must be times that fall strictly from at most {process.t_max:g} to 0.")
+    return given

@@ -1,0 +1,114 @@
+"""Three pieces of numerical analysis that the rest of `core` stands on.
+
+*A monotone cubic.* A chain tabulates its coefficients at k = 0, 1, ..., N. Between the knots we draw the cubic
+Hermite curve whose slopes follow Fritsch & Carlson (1980): it passes through every knot, has a continuous
+derivative, and rises or falls only where the table does, so that a tabulated process is as good a clock as a
+formula.
+
+*Bisection.* The signal-to-noise ratio falls strictly with time, so its inverse exists; halving an interval needs
+no derivative, cannot leave the interval, and gains one bit a turn.
+
+*Counter-based noise.* A sequential generator makes sample 7 depend on samples 0..6. Philox (Salmon et al. 2011,
+"Parallel random numbers: as easy as 1, 2, 3") is instead a function: (key, counter) -> random bits. With the
+sample's seed as the key, and (element, draw) as the counter, a sample is the same whatever batch, order or device
+it is drawn in, and there is no state to store.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def monotone_slopes(y: Tensor) -> Tensor:
+    """Slopes at the knots of the monotone cubic through `y` at 0, 1, ..., N. Shapes (N+1,) -> (N+1,)."""
+    d = y.diff()
+    if d.numel() == 1:
+        return d.repeat(2)
+    left, right = d[:-1], d[1:]
+    # the harmonic mean of two slopes of one sign never overshoots; at an extremum the curve is flat
+    product = left * right
+    inner = torch.where(product > 0, 2 * product / (left + right), torch.zeros_like(product))
+
+    def end(first: Tensor, second: Tensor) -> Tensor:
+        slope = (3 * first - second) / 2
+        slope = torch.where(slope * first <= 0, torch.zeros_like(slope), slope)
+        return torch.where(slope.abs() > 3 * first.abs(), 3 * first, slope)
+
+    return torch.cat([end(d[0], d[1])[None], inner, end(d[-1], d[-2])[None]])
+
+
+def hermite(y: Tensor, slopes: Tensor, t: Tensor) -> Tensor:
+    """The cubic with values `y` and `slopes` at 0, 1, ..., N, read at `t` in [0, N] (any shape)."""
+    k = t.detach().floor().clamp(0, y.numel() - 2).long()
+    u = t - k
+    y0, y1, m0, m1 = y[k], y[k + 1], slopes[k], slopes[k + 1]
+    # the same cubic written from either knot: each form is exact, with its slope, at its own
+    rise = y1 - y0
+    left = y0 + u * (m0 + u * (3 * rise - 2 * m0 - m1 + u * (m0 + m1 - 2 * rise)))
+    w = 1 - u
+    right = y1 - w * (m1 + w * (3 * rise - 2 * m1 - m0 + w * (m0 + m1 - 2 * rise)))
+    return torch.where(u > 0.5, right, left)
+
+
+def bisect(decreasing: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
+    """Where `decreasing` takes the value `target` within [low, high], to float64 resolution; beyond them, the ends."""
+    a = torch.full_like(target, low)
+    b = torch.full_like(target, high)
+    for _ in range(64):
+        middle = (a + b) / 2
+        above = decreasing(middle) > target
+        a = torch.where(above, middle, a)
+        b = torch.where(above, b, middle)
+    return (a + b) / 2
+
+
+_MASK = 0xFFFFFFFF
+
+
+def _times(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The high and low 32 bits of a * b for unsigned 32-bit a and b, without leaving signed 64-bit range."""
+    low = (a & 0xFFFF) * b
+    high = (a >> 16) * b + (low >> 16)
+    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox4x32-10: four words of counter and two of key to four random words, int64 tensors holding 32 bits each."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = _times(0xD2511F53, c0)
+        high1, low1 = _times(0xCD9E8D57, c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+    return c0, c1, c2, c3
+
+
+def normal(seeds: Tensor, shape: tuple[int, ...], draw: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal noise that is a pure function of (seed, draw, element).
+
+    Args:
+        seeds: (B,) int64, one per sample.
+        shape: the shape of one sample.
+        draw: which draw of the sample's life this is (0, 1, 2, ...).
+        dtype: of the result; the values themselves carry 32 random bits through Box & Muller (1958).
+
+    Returns:
+        (B, *shape) on the device of `seeds`.
+    """
+    elements = math.prod(shape)
+    blocks = torch.arange((elements + 3) // 4, device=seeds.device)[None]
+    zero = torch.zeros_like(blocks)
+    key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
+    words = philox((blocks, zero + draw, zero, zero), key)
+    # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
+    wide = torch.float32 if seeds.device.type == "mps" else torch.float64
+    u0, u1, u2, u3 = (((word.to(wide) + 0.5) / 2**32).clamp_(min=2.0**-33, max=1 - 2.0**-25) for word in words)
+    pairs = []
+    for radius, angle in ((u0, u1), (u2, u3)):
+        r, phi = (-2 * radius.log()).sqrt_(), angle * (2 * math.pi)
+        pairs += [r * phi.cos(), r * phi.sin()]
+    flat = torch.stack(pairs, dim=-1).flatten(1)[:, :elements]
+    return flat.reshape(len(seeds), *shape).to(dtype)

@@ -1,0 +1,20 @@
+"""Objectives: `(denoiser, x0, cond, generator) -> loss per sample, shape (B,)`. `OBJECTIVES` names the presets."""
+
+from collections.abc import Callable
+
+from torch import Generator, Tensor
+
+from ornstein.core.denoiser import Denoiser
+from ornstein.objectives import regression
+
+#: what training minimises: (denoiser, x0 (B, ...), cond, generator) -> (B,)
+Objective = Callable[[Denoiser, Tensor, Tensor | None, Generator], Tensor]
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "ddpm": regression.ddpm,
+    "score": regression.score,
+    "v": regression.v,
+    "edm": regression.edm,
+    "flow": regression.flow,
+    "min-snr": regression.min_snr,
+}

@@ -1,0 +1,91 @@
+"""Steppers: how to get from noise to data. One file per family; `STEPPERS` names them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import State, Stepper
+from ornstein.core.drive import trajectory as _trajectory
+from ornstein.errors import InputError, lookup
+from ornstein.samplers.ancestral import DDIM, DDPM
+from ornstein.samplers.exponential import DPMpp2M
+from ornstein.samplers.flow import Euler, Heun
+from ornstein.samplers.sde import EulerMaruyama
+
+STEPPERS: dict[str, type[Stepper]] = {
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "euler": Euler,
+    "heun": Heun,
+    "euler-maruyama": EulerMaruyama,
+    "dpm++2m": DPMpp2M,
+}
+
+#: what is used where nothing is said
+DEFAULT_STEPPER = "dpm++2m"
+
+
+def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:
+    """The stepper of that name with its options, or the stepper given.
+
+    Raises:
+        InputError: an unknown name (the nearest is suggested), or options that it does not take.
+    """
+    if isinstance(stepper, Stepper):
+        return stepper
+    cls = lookup(STEPPERS, stepper, "stepper")
+    known = [name for name in getattr(cls, "__dataclass_fields__", {}) if name not in ("order", "calls")]
+    for name in options:
+        if name not in known:
+            raise InputError(f"stepper={stepper!r} takes no {name!r}; it takes {', '.join(known) or 'no options'}.")
+    return cls(**options)
+
+
+def trajectory(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    stepper: str | Stepper = DEFAULT_STEPPER,
+    steps: int = 50,
+    **options: Any,
+) -> Iterator[State]:
+    """Walk from noise to data, yielding each `State`: the noise first, the samples last.
+
+    Args:
+        denoiser: whose distribution to draw from.
+        shape: (B, ...) of what to draw.
+        stepper: a key of `STEPPERS`, or a stepper such as `DDIM(eta=0.5)`.
+        steps: how many steps.
+        **options: grid, seed, seeds, generator, cond, x, dtype: see `ornstein.core.drive.trajectory`.
+
+    Raises:
+        InputError: anything that does not fit, in one sentence.
+    """
+    return _trajectory(denoiser, shape, stepper_named(stepper), steps=steps, **options)
+
+
+def sample(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    stepper: str | Stepper = DEFAULT_STEPPER,
+    steps: int = 50,
+    progress: bool | Callable[[State], None] = False,
+    **options: Any,
+) -> Tensor:
+    """Draw samples, (B, ...) in model space: the last state of `trajectory`, which takes the same arguments.
+
+    Args:
+        progress: True shows a bar; a function is called with each state.
+    """
+    states = trajectory(denoiser, shape, stepper=stepper, steps=steps, **options)
+    if progress is True:
+        from rich.progress import track
+
+        states = track(states, description="sampling", total=steps + 1)  # type: ignore[assignment]
+    for state in states:
+        if callable(progress):
+            progress(state)
+    return state.x

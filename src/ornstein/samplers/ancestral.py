@@ -1,0 +1,91 @@
+"""Walking back along the chain's own posterior: DDPM, and DDIM, which contains it.
+
+The forward chain's posterior q(x_s given x_t, x_0) is Gaussian and known. Put the denoiser's x0 where x_0 stands and
+draw
+from it: that is ancestral sampling (Ho et al. 2020). DDIM (Song et al. 2020) notices that many processes have the
+same marginals q(x_t given x_0), so training does not tell them apart; each gives a sampler,
+
+    x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z,     c = eta sqrt(sigma_s^2 b^2 / sigma_t^2),
+
+with b^2 the variance of the step s to t. At eta = 1 it is ancestral sampling in other words; at eta = 0 no noise
+is drawn, the map from noise to data is one to one, and the sampler is Euler's method on the probability-flow ODE in
+the variables x/alpha and sigma/alpha.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ornstein.core.drive import Ask, Stepper
+from ornstein.core.process import Level
+from ornstein.errors import InputError
+
+
+@dataclass(frozen=True)
+class DDPM(Stepper):
+    """Ancestral sampling: draws from the chain's posterior, x0 predicted. Ho et al. 2020 (2006.11239).
+
+    Args:
+        variance: "small", the posterior's own sigma_s^2 b^2/sigma_t^2 (right for data at a point), or "large", the
+            step's b^2 (right for data N(0, I)).
+
+    Order 1. One call a step. Stochastic.
+    """
+
+    variance: str = "small"
+    order: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.variance not in ("small", "large"):
+            raise InputError(f"variance={self.variance!r} must be 'small' or 'large'.")
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+    ) -> tuple[Tensor, Any]:
+        posterior = t.posterior(s)
+        variance = posterior.variance if self.variance == "small" else t.kernel_from(s)[1]
+        mean = posterior.from_xt * x + posterior.from_x0 * denoiser(x, t).x0
+        return mean + math.sqrt(variance) * noise(), None
+
+
+@dataclass(frozen=True)
+class DDIM(Stepper):
+    """Denoising diffusion implicit models: one family from deterministic (eta = 0) to ancestral (eta = 1).
+
+    Song et al. 2020 (2010.02502), equation 12.
+
+    Args:
+        eta: in [0, 1], the share of the ancestral noise.
+
+    Order 1. One call a step. Deterministic at eta = 0.
+    """
+
+    eta: float = 0.0
+    order: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"eta={self.eta!r} must be in [0, 1]: 0 is deterministic, 1 ancestral.")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+    ) -> tuple[Tensor, Any]:
+        x0 = denoiser(x, t).x0
+        fresh = self.eta**2 * t.posterior(s).variance  # c^2
+        kept = math.sqrt(max(s.sigma**2 - fresh, 0.0)) / t.sigma
+        # alpha_s x0 + sqrt(sigma_s^2 - c^2) eps, with eps = (x - alpha_t x0)/sigma_t put in
+        after = kept * x + (s.alpha - kept * t.alpha) * x0
+        if fresh > 0:
+            after = after + math.sqrt(fresh) * noise()
+        return after, None
