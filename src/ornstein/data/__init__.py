@@ -1,0 +1,103 @@
+"""Data: where they come from, what shape and range they have, and the invertible way to model space.
+
+    source = open_data("digits")          # or a folder of images, or an .npz / .npy file
+    data = source.load()
+    print(data.describe())                # 1,437 images 1x8x8, values 0..16 (uint8) -> [-1, 1], ...
+    x0, labels = data.batch(step=0, size=128, seed=0)
+
+The room knows no model. To add a data set, write a frozen dataclass with a `load()` that returns a `Dataset`, and
+give it a line in `DATA`.
+"""
+
+import os
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from ornstein.data.array import Array
+from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.pictures import ImageFolder
+from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
+from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
+from ornstein.data.transform import TRANSFORMS, Affine, Chain, Levels, Transform
+from ornstein.errors import InputError, lookup
+
+DATA: dict[str, type[Source]] = {
+    "digits": Digits,
+    "moons": Moons,
+    "swiss-roll": SwissRoll,
+    "eight-gaussians": EightGaussians,
+    "checkerboard": Checkerboard,
+    "pinwheel": Pinwheel,
+    "spirals": Spirals,
+    "mnist": MNIST,
+    "fashion-mnist": FashionMNIST,
+    "cifar10": CIFAR10,
+    "images": ImageFolder,
+    "array": Array,
+}
+
+
+def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
+    """The source with this name in `DATA`, or for this folder of images or .npz / .npy file.
+
+    A name in the table wins over a file of the same name; write ./digits for a folder called digits. Nothing is
+    read yet: `.load()` does that.
+
+    Args:
+        name_or_path: see above.
+        arguments: fields of the source, such as `open_data("moons", noise=0.1)`.
+
+    Raises:
+        InputError: neither a known name nor a path that can be read; an argument that the source does not have.
+    """
+    path = Path(name_or_path).expanduser()
+    if str(name_or_path) in DATA:
+        kind = DATA[str(name_or_path)]
+    elif path.is_dir():
+        kind, arguments = ImageFolder, {"path": str(name_or_path), **arguments}
+    elif path.is_file() and path.suffix.lower() in (".npz", ".npy"):
+        kind, arguments = Array, {"path": str(name_or_path), **arguments}
+    elif path.is_file():
+        raise InputError(f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy.")
+    elif path.suffix or {"/", os.sep} & set(str(name_or_path)):
+        raise InputError(
+            f"data={str(name_or_path)!r} does not exist; give a folder of images, an .npz or .npy file, or one of "
+            f"{', '.join(DATA)}."
+        )
+    else:
+        kind = lookup(DATA, str(name_or_path), "data")
+    known = {field.name: field for field in fields(kind) if field.init}  # type: ignore[arg-type]
+    for argument in arguments:
+        lookup(known, argument, f"argument of data {name_or_path}")
+    for field in known.values():
+        if field.default is MISSING and field.name not in arguments:
+            raise InputError(f"data={str(name_or_path)!r} needs the argument {field.name!r}.")
+    return kind(**arguments)
+
+
+__all__ = [
+    "CIFAR10",
+    "DATA",
+    "MNIST",
+    "TRANSFORMS",
+    "Affine",
+    "Array",
+    "Chain",
+    "Checkerboard",
+    "Dataset",
+    "Digits",
+    "EightGaussians",
+    "FashionMNIST",
+    "ImageFolder",
+    "Levels",
+    "Moons",
+    "Pinwheel",
+    "Source",
+    "Spirals",
+    "SwissRoll",
+    "Toy",
+    "Transform",
+    "open_data",
+    "split",
+]

@@ -1,0 +1,255 @@
+"""What a data set is, how it is split, and which examples make up the batch of a given step.
+
+A training run that is killed and resumed must see the very same examples in the same order. The usual recipe, a
+loader that keeps its place in a shuffled list, makes that place one more thing to save and restore. Here there is
+no place: `Dataset.batch(step, size, seed)` is a *pure function*. Training visits the positions 0, 1, 2, ... of an
+endless list, the concatenation of one permutation per epoch, and the permutation of epoch e is itself a function
+of (seed, e). Step k of `world` processes with `size` examples each owns the positions
+
+    k * size * world + rank * size + {0, ..., size - 1},
+
+so to resume is to ask for the next step; every epoch shows each example exactly once; a batch that crosses the end
+of an epoch goes on in the next; and the processes' batches laid side by side are the batch that one process would
+have drawn, however many processes there are.
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ornstein.data.transform import Affine, Transform
+from ornstein.errors import InputError
+
+Kind = Literal["image", "vector", "array"]
+
+CHUNK = 1024  # examples converted to float at a time, so that statistics need no float copy of the data
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples in their own units, a held-out part, their labels, and the way to model space.
+
+    Args:
+        name: what it is called in messages and in the run folder.
+        train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise.
+        test: (M, *shape), M >= 1, held out: never drawn by `batch`.
+        train_labels, test_labels: (N,) and (M,), int64 indices into `classes`, or both None.
+        classes: the names of the labels, () if there are none.
+        kind: "image" (C, H, W), "vector" (d,), or "array" (any other shape, channels first).
+        transform: data units -> model space.
+        flip: draw each training image mirrored left to right with probability 1/2 (images only).
+        note: where the data come from and how they were read, for `describe`.
+
+    Raises:
+        InputError: fewer than two training examples or none held out; labels that do not fit; flip on non-images.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    train_labels: Tensor | None
+    test_labels: Tensor | None
+    classes: tuple[str, ...]
+    kind: Kind
+    transform: Transform
+    flip: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.train) < 2 or len(self.test) < 1:
+            raise InputError(
+                f"data={self.name!r} has {len(self.train)} training and {len(self.test)} held-out examples; "
+                "at least 2 and 1 are needed."
+            )
+        for part, labels in ((self.train, self.train_labels), (self.test, self.test_labels)):
+            if (labels is None) != (not self.classes) or (labels is not None and labels.shape != (len(part),)):
+                raise InputError(f"data={self.name!r} needs one label per example and a name per class, or neither.")
+        if self.flip and self.kind != "image":
+            raise InputError(f"flip=True mirrors images, but data={self.name!r} are {self.kind}s; use flip=False.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.train.shape[1:])
+
+    @property
+    def sigma_data(self) -> float:
+        """Standard deviation of all training values in model space."""
+        return self._fingerprint["sigma_data"]
+
+    def batch(self, step: int, size: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None]:
+        """The training examples of one step: a pure function of its arguments.
+
+        Args:
+            step: number of the optimiser step (or micro-step), from 0.
+            size: examples per process.
+            seed: chooses the permutations and flips.
+            rank, world: this process among how many.
+
+        Returns:
+            x0 (size, *shape), float32 in model space, and labels (size,), int64, or None. On the CPU.
+        """
+        if step < 0 or size < 1 or not 0 <= rank < world:
+            raise InputError(f"batch(step={step}, size={size}, rank={rank}, world={world}) is out of range.")
+        count = len(self.train)
+        position = step * size * world + rank * size
+        runs, wanted = [], size
+        while wanted:
+            epoch, start = divmod(position, count)
+            runs.append(_permutation(count, seed, epoch)[start : start + wanted])
+            position, wanted = position + len(runs[-1]), wanted - len(runs[-1])
+        index = torch.cat(runs) if len(runs) > 1 else runs[0]
+        x = self.train[index]
+        if self.flip:
+            mirrored = torch.rand(size * world, generator=_stream(seed, "flip", step)) < 0.5
+            mine = mirrored[rank * size : (rank + 1) * size]
+            x = torch.where(mine[:, None, None, None], x.flip(-1), x)
+        return self.transform.forward(x), None if self.train_labels is None else self.train_labels[index]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies these data, as plain values for JSON or YAML.
+
+        name, kind, shape, dtype; range [min, max] in data units over both parts; count, held_out; classes; mean and
+        sigma_data of the training part in model space; sha256 of the content (values, labels, shapes, types).
+        """
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for part in (self.train, self.test, self.train_labels, self.test_labels):
+            if part is not None:
+                digest.update(f"{tuple(part.shape)} {part.dtype}".encode())
+                digest.update(part.contiguous().numpy().data)
+        mean, sigma = moments(self.train, self.transform)
+        low, high = value_range(self.train, self.test)
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "dtype": str(self.train.dtype).removeprefix("torch."),
+            "range": [low, high],
+            "count": len(self.train),
+            "held_out": len(self.test),
+            "classes": list(self.classes),
+            "mean": mean.mean().item(),
+            # total variance = variance within the features + variance of their means
+            "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
+            "sha256": digest.hexdigest(),
+        }
+
+    def describe(self) -> str:
+        """One sentence: how many, of what shape and range, mapped to what.
+
+        "1,437 images 1x8x8, values 0..16 (uint8) -> [-1, 1], sigma_data 0.75, 360 held out, 10 classes"
+        """
+        facts = self._fingerprint
+        shape = f"of {self.shape[0]}" if self.kind == "vector" else "x".join(map(str, self.shape))
+        low, high = (f"{v:g}" if isinstance(v, int) else f"{v:.3g}" for v in facts["range"])
+        way = str(self.transform)
+        if isinstance(self.transform, Affine) and isinstance(self.transform.scale, tuple):
+            way += f" per {'feature' if self.kind == 'vector' else 'channel'}"
+        return ", ".join(
+            [
+                f"{facts['count']:,} {self.kind}s {shape}",
+                f"values {low}..{high} ({facts['dtype']}) -> {way}",
+                f"sigma_data {facts['sigma_data']:.2f}",
+                f"{facts['held_out']:,} held out",
+                *([f"{len(self.classes)} class{'es' * (len(self.classes) > 1)}"] if self.classes else []),
+                *(["mirrored at random"] if self.flip else []),
+                *([self.note] if self.note else []),
+            ]
+        )
+
+
+class Source(ABC):
+    """Where data come from: a frozen dataclass of arguments with one method."""
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """Read or make the data. Raises `InputError` if they are absent or unfit, in one sentence."""
+
+
+def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the held-out examples, both ascending; a function of its arguments.
+
+    ceil(fraction * count) examples are held out, but at least one and at most all but two. They are taken at even
+    distances from a shuffled list; with `labels` (count,) that list is sorted by class, so that each class is
+    held out in proportion (stratified) while the total stays exact.
+
+    Raises:
+        InputError: fraction outside (0, 1), or fewer than three examples.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"test_fraction={fraction!r} must lie between 0 and 1, such as 0.1.")
+    if count < 3:
+        raise InputError(f"the data have {count} example{'s' * (count != 1)}; at least 3 are needed (one is held out).")
+    held_out = min(max(math.ceil(fraction * count - 1e-9), 1), count - 2)
+    order = torch.randperm(count, generator=_stream(seed, "split"))
+    if labels is not None:
+        order = order[labels[order].argsort(stable=True)]
+    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen[order[(torch.arange(held_out, dtype=torch.float64).add(0.5) * count / held_out).long()]] = True
+    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+
+
+def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and (population) standard deviation along axis 1 of (N, F, ...): two float64 tensors (F,).
+
+    Of transform.forward(x) if a transform is given. Two passes in chunks: exact enough for values far from zero,
+    and without a float copy of the data.
+    """
+    forward = transform.forward if transform else lambda chunk: chunk.to(torch.float64)
+    others = [axis for axis in range(x.ndim) if axis != 1]
+    per_feature = x.numel() / x.shape[1]
+    mean = sum(forward(part).sum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
+    assert isinstance(mean, Tensor)
+    centre = mean.reshape(-1, *(1,) * (x.ndim - 2))
+    square = sum((forward(part) - centre).square_().sum(others) for part in x.split(CHUNK)) / per_feature
+    assert isinstance(square, Tensor)
+    return mean, square.sqrt()
+
+
+def value_range(*parts: Tensor) -> tuple[float, float]:
+    """Smallest and largest value over all tensors: ints for integer tensors, floats otherwise."""
+    ends = [torch.aminmax(part) for part in parts]
+    return min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
+
+
+def standardise(train: Tensor) -> tuple[Affine, str]:
+    """The map that gives every feature (axis 1) of `train` mean 0 and standard deviation 1, and a remark.
+
+    A feature that is constant in the training part has no scale of its own: it is centred, keeps scale 1, and
+    the remark says so.
+
+    Raises:
+        InputError: all features are constant.
+    """
+    mean, sigma = moments(train)
+    others = [axis for axis in range(train.ndim) if axis != 1]
+    constant = train.amin(others) == train.amax(others)  # not sigma == 0, which rounding spoils
+    if constant.all():
+        raise InputError("all training examples are the same; there is nothing to learn.")
+    remark = ""
+    if constant.any():
+        where = constant.nonzero().flatten().tolist()
+        shown = ", ".join(map(str, where[:5])) + (", ..." if len(where) > 5 else "")
+        remark = f"{len(where)} constant feature{'s' * (len(where) > 1)} kept at scale 1 ({shown})"
+    return Affine(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, sigma).tolist())), remark
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=_stream(seed, "epoch", epoch))
+
+
+def _stream(*place: int | str) -> torch.Generator:
+    """An independent random stream for each place; hashing keeps neighbouring seeds and epochs apart."""
+    digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,0 +1,418 @@
+"""The data sets that everybody knows: scikit-learn's digits, MNIST, Fashion-MNIST and CIFAR-10.
+
+Digits come with scikit-learn. The others are looked for, in this order,
+1. in `root`, if given; else in the folder that the environment variable ORNSTEIN_DATA names, then in the cache
+   (~/.cache/ornstein, or below XDG_CACHE_HOME);
+2. on the network: the publisher's files are downloaded to `root` or the cache and their published MD5 is verified.
+
+Nothing is unpickled: CIFAR-10 is read from its binary edition (or from JPEGs), never from the Python one.
+
+References: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998;
+Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017, arXiv:1708.07747; Krizhevsky, "Learning multiple layers of
+features from tiny images", 2009; the digits are the test part of Alpaydin and Kaynak's optical digits (UCI, 1998).
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+import tarfile
+import urllib.request
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.pictures import read_pictures
+from ornstein.data.transform import Levels
+from ornstein.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# train images, train labels, test images, test labels
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+
+DIGIT_NAMES = tuple("0123456789")
+
+
+@final
+@dataclass(frozen=True)
+class Digits(Source):
+    """Scikit-learn's 1,797 handwritten digits, 1x8x8 with values 0..16: real data that need no download.
+
+    Args:
+        test_fraction, seed: how many are held out, and which; in proportion to the classes.
+    """
+
+    test_fraction: float = 0.2
+    seed: int = 0
+
+    def load(self) -> Dataset:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = torch.from_numpy(bunch.images).to(torch.uint8)[:, None]
+        labels = torch.from_numpy(bunch.target).long()
+        train, test = split(len(images), self.test_fraction, self.seed, labels)
+        return Dataset(
+            name="digits",
+            train=images[train],
+            test=images[test],
+            train_labels=labels[train],
+            test_labels=labels[test],
+            classes=DIGIT_NAMES,
+            kind="image",
+            transform=Levels(17),
+        )
+
+
+@dataclass(frozen=True)
+class Public(Source, ABC):
+    """A published data set of 8-bit images with its own held-out part.
+
+    Args:
+        root: folder to look in (and to download to); None: ORNSTEIN_DATA, then the cache.
+        download: fetch the publisher's files if none are found.
+        flip: mirror training images left to right at random.
+    """
+
+    root: str | None = None
+    download: bool = True
+    flip: bool = False
+
+    name: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+    folder: ClassVar[str]
+    """Sub-folder of the cache, where downloads go."""
+    accepted: ClassVar[str]
+    """The file names that are looked for, for the error that says that none is there."""
+    urls: ClassVar[tuple[str, ...]]
+    """Where the files are published, without their names; the first that answers is used."""
+    md5: ClassVar[Mapping[str, str]]
+    """The published files and their hashes."""
+
+    @abstractmethod
+    def read(self, folder: Path, chosen: bool) -> tuple[Parts, str] | None:
+        """The data in this folder and which file they are from, or None if they are not there.
+
+        `chosen` says that the user named this very folder (`root`), so that files with names which other data sets
+        share (the idx files of the MNIST family) can be taken for this one's.
+        """
+
+    def load(self) -> Dataset:
+        (train, train_labels, test, test_labels), origin = self._search() or self._download()
+        return Dataset(
+            name=self.name,
+            train=train,
+            test=test,
+            train_labels=train_labels,
+            test_labels=test_labels,
+            classes=self.classes,
+            kind="image",
+            transform=Levels(256),
+            flip=self.flip,
+            note=f"from {origin}",
+        )
+
+    def _search(self) -> tuple[Parts, str] | None:
+        if self.root is not None:
+            return self.read(Path(self.root).expanduser(), chosen=True)
+        folders = [_cache()]
+        if named := os.environ.get("ORNSTEIN_DATA"):
+            folders.insert(0, Path(named).expanduser())
+            if not folders[0].is_dir():
+                raise InputError(f"ORNSTEIN_DATA={named!r} is not a folder; name one that holds {self.accepted}.")
+        return next((found for folder in folders if (found := self.read(folder, chosen=False))), None)
+
+    def _download(self) -> tuple[Parts, str]:
+        target = Path(self.root).expanduser() if self.root is not None else _cache() / self.folder
+        reason = "download=False"
+        if self.download:
+            try:
+                for file, md5 in self.md5.items():
+                    fetch([url + file for url in self.urls], target / file, md5)
+            except InputError as error:
+                reason = str(error).rstrip(".")
+            else:
+                found = self.read(target, chosen=True)
+                assert found is not None
+                return found
+        if self.root is not None:
+            looked, remedy = self.root, "give as root"
+        else:
+            looked = " or ".join(filter(None, (os.environ.get("ORNSTEIN_DATA"), str(_cache()))))
+            remedy = "set ORNSTEIN_DATA to"
+        raise InputError(
+            f"data={self.name!r} was not found in {looked} and not downloaded ({reason}); "
+            f"{remedy} a folder with {self.accepted}."
+        )
+
+
+class _Idx(Public, ABC):
+    """The MNIST family: one .npz, or the four idx files of the publisher, gzipped or not."""
+
+    archives: ClassVar[tuple[str, ...]]
+    subfolders: ClassVar[tuple[str, ...]]
+
+    def read(self, folder: Path, chosen: bool) -> tuple[Parts, str] | None:
+        for archive in self.archives:
+            if (folder / archive).is_file():
+                return _read_npz(folder / archive), archive
+        for place in [folder / sub for sub in self.subfolders] + [folder] * chosen:
+            files = [
+                next((f for f in (place / name, place / name.removesuffix(".gz")) if f.is_file()), None)
+                for name in self.md5
+            ]
+            present = [file for file in files if file is not None]
+            if len(present) == 4:
+                return _read_idx_parts(present), f"idx files in {place.name}"
+        return None
+
+
+@final
+@dataclass(frozen=True)
+class MNIST(_Idx):
+    """MNIST: 60,000 + 10,000 handwritten digits, 1x28x28 bytes, 10 classes."""
+
+    name = "mnist"
+    classes = DIGIT_NAMES
+    folder = "mnist"
+    archives = ("mnist.npz",)
+    subfolders = ("mnist", "MNIST/raw")
+    accepted = (
+        "mnist.npz (x_train, y_train, x_test, y_test) or a sub-folder mnist/ with train-images-idx3-ubyte.gz, "
+        "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
+    )
+    urls = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    )
+    md5 = {  # noqa: RUF012  a class constant, annotated as such in the base
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    }
+
+
+@final
+@dataclass(frozen=True)
+class FashionMNIST(_Idx):
+    """Fashion-MNIST: 60,000 + 10,000 pictures of clothes, 1x28x28 bytes, 10 classes."""
+
+    name = "fashion-mnist"
+    classes = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    folder = "fashion-mnist"
+    archives = ("fashion_mnist.npz", "fashion_mnist_20k.npz")
+    subfolders = ("fashion-mnist", "FashionMNIST/raw")
+    accepted = (
+        "fashion_mnist.npz or fashion_mnist_20k.npz (x_train, y_train, x_test, y_test) or a sub-folder fashion-mnist/ "
+        "with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
+        "t10k-labels-idx1-ubyte.gz"
+    )
+    urls = (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    md5 = {  # noqa: RUF012
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    }
+
+
+@final
+@dataclass(frozen=True)
+class CIFAR10(Public):
+    """CIFAR-10: 50,000 + 10,000 photographs of ten things, 3x32x32 bytes.
+
+    The lossless binary edition is preferred; files of JPEGs are read if they are all there is, and the description
+    says so, for their compression shows in every metric.
+    """
+
+    name = "cifar10"
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    folder = "cifar10"
+    accepted = (
+        "cifar-10-binary.tar.gz, cifar-10-batches-bin/data_batch_1.bin and so on, or cifar10_jpeg_train.npz and "
+        "cifar10_jpeg_test.npz (blob, offsets, label); the pickled Python edition is not read"
+    )
+    urls = ("https://www.cs.toronto.edu/~kriz/",)
+    md5 = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}  # noqa: RUF012
+
+    def read(self, folder: Path, chosen: bool) -> tuple[Parts, str] | None:
+        batches = [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]
+        for place in (folder, folder / "cifar-10-batches-bin", folder / self.folder):
+            if all((place / batch).is_file() for batch in batches):
+                return _read_cifar([(place / batch).read_bytes() for batch in batches]), "data_batch_*.bin"
+            archive = place / "cifar-10-binary.tar.gz"
+            if archive.is_file():
+                return _read_cifar(_members(archive, batches)), archive.name
+        train, test = folder / "cifar10_jpeg_train.npz", folder / "cifar10_jpeg_test.npz"
+        if train.is_file() and test.is_file():
+            return (*_read_jpegs(train), *_read_jpegs(test)), "JPEGs, not the lossless originals"
+        return None
+
+
+def fetch(urls: Sequence[str], target: Path, md5: str, timeout: float = 30.0) -> None:
+    """Download the file to `target` from the first url that answers, and keep it only if its MD5 is the known one.
+
+    Raises:
+        InputError: no url answers, the content differs from what was published, or the target cannot be written.
+    """
+    if target.is_file() and _md5(target) == md5:
+        return
+    reasons = []
+    opener = urllib.request.build_opener()  # knows the proxies of now, where urlopen keeps those of its first call
+    for url in urls:
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with opener.open(url, timeout=timeout) as response, partial.open("wb") as file:
+                shutil.copyfileobj(response, file)
+            if (found := _md5(partial)) == md5:
+                os.replace(partial, target)
+                return
+            reasons.append(f"{url} has md5 {found}, not {md5}")
+        except OSError as error:  # urllib's errors, time-outs and a full disk alike
+            reasons.append(f"{url}: {getattr(error, 'reason', None) or error}")
+        finally:
+            partial.unlink(missing_ok=True)
+    raise InputError("; ".join(reasons) + ".")
+
+
+def decode_blob(blob: "np.ndarray", offsets: "np.ndarray", name: str) -> Tensor:
+    """Images (N, C, H, W) whose encoded bytes lie end to end in `blob`, the i-th in [offsets[i], offsets[i + 1])."""
+    import numpy as np
+
+    if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] < 0 or np.any(np.diff(offsets) < 0):
+        raise InputError(f"{name} has damaged offsets; expected N + 1 ascending positions in the blob.")
+    encoded = [blob[a:b].tobytes() for a, b in pairwise(offsets)]
+    return read_pictures(encoded, None, "auto", name=lambda i: f"image {i} of {name}")
+
+
+def read_arrays(file: Path) -> dict[str, "np.ndarray"]:
+    """The arrays of an .npz by name, or the one of an .npy under the name ""; never unpickles.
+
+    Raises:
+        InputError: not such a file, damaged, or holding Python objects.
+    """
+    import zlib
+
+    import numpy as np
+
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            return {key: loaded[key] for key in loaded.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        objects = "Object arrays" in str(error)  # NumPy's words; a file that is no array at all it calls "pickled"
+        why = "holds Python objects, which are not read" if objects else "is damaged or not a NumPy file"
+        raise InputError(f"{file} {why}; save plain arrays with numpy.save or numpy.savez.") from error
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ornstein"
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _checked(images: Tensor, labels: Tensor, origin: Path | str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Images (N, *shape) uint8 with labels 0..9, or an error that names the file."""
+    fits = images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape and labels.shape == (len(images),)
+    if not fits or len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
+        raise InputError(
+            f"{origin} holds {tuple(images.shape)} {images.dtype} images with {tuple(labels.shape)} labels; expected "
+            f"bytes of shape {('N', *shape)} with N labels 0..9."
+        )
+    return images, labels.long()
+
+
+def _read_npz(file: Path) -> Parts:
+    arrays = read_arrays(file)
+    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
+    if missing:
+        raise InputError(f"{file} lacks {', '.join(missing)}; it holds {', '.join(arrays)}.")
+    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    train = _checked(tensors["x_train"].unsqueeze(1), tensors["y_train"].flatten(), file, (1, 28, 28))
+    test = _checked(tensors["x_test"].unsqueeze(1), tensors["y_test"].flatten(), file, (1, 28, 28))
+    return *train, *test
+
+
+def _read_idx(file: Path) -> Tensor:
+    """A tensor from LeCun's idx format: zero, zero, type (8 = byte), number of axes, their lengths, the values."""
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError) as error:
+        raise InputError(f"{file} is damaged and cannot be unpacked.") from error
+    axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    lengths = [int.from_bytes(content[4 + 4 * k : 8 + 4 * k], "big") for k in range(axes)]
+    values = bytearray(content[4 + 4 * axes :])
+    if not axes or len(values) != torch.Size(lengths).numel():
+        raise InputError(f"{file} is not a whole idx file of bytes.")
+    return torch.frombuffer(values, dtype=torch.uint8).reshape(lengths)
+
+
+def _read_idx_parts(files: Sequence[Path]) -> Parts:
+    train, train_labels, test, test_labels = map(_read_idx, files)
+    return (
+        *_checked(train.unsqueeze(1), train_labels, files[0], (1, 28, 28)),
+        *_checked(test.unsqueeze(1), test_labels, files[2], (1, 28, 28)),
+    )
+
+
+def _members(archive: Path, names: Sequence[str]) -> list[bytes]:
+    try:
+        with tarfile.open(archive) as tar:
+            found = {Path(member.name).name: member for member in tar.getmembers() if member.isfile()}
+            streams = [tar.extractfile(found[name]) for name in names]
+            return [stream.read() for stream in streams if stream is not None]
+    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        raise InputError(f"{archive} is damaged or lacks {', '.join(names)}.") from error
+
+
+def _read_cifar(batches: Sequence[bytes]) -> Parts:
+    """Records of one label and 3 x 32 x 32 values, the last batch being the test part."""
+    record = 1 + 3 * 32 * 32
+    if any(not batch or len(batch) % record for batch in batches):
+        raise InputError(f"CIFAR-10's binary files must hold whole records of {record} bytes; one of them does not.")
+    tables = [torch.frombuffer(bytearray(batch), dtype=torch.uint8).reshape(-1, record) for batch in batches]
+    train, test = torch.cat(tables[:-1]), tables[-1]
+    shape = (3, 32, 32)
+    return (
+        *_checked(train[:, 1:].reshape(-1, *shape), train[:, 0], "data_batch_*.bin", shape),
+        *_checked(test[:, 1:].reshape(-1, *shape), test[:, 0], "test_batch.bin", shape),
+    )
+
+
+def _read_jpegs(file: Path) -> tuple[Tensor, Tensor]:
+    arrays = read_arrays(file)
+    if not {"blob", "offsets", "label"} <= set(arrays):
+        raise InputError(f"{file} must hold blob, offsets and label; it holds {', '.join(arrays)}.")
+    images = decode_blob(arrays["blob"], arrays["offsets"], file.name)
+    return _checked(images, torch.from_numpy(arrays["label"]), file, (3, 32, 32))
