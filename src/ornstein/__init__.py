@@ -1,17 +1,33 @@
 """ornstein: diffusion and score-based generative models on one table.
 
 Five nouns: a `Process` is a clock; a `Denoiser` answers E[x_0 given x_t]; an `Objective` teaches one; a `Stepper`
-draws with one; an experiment names one of each. Importing this module loads torch and nothing heavier.
+draws with one; an experiment names one of each.
+
+Names are resolved when they are first used, so that `ornstein --help` answers before torch is loaded; using any of
+the names below loads torch and nothing heavier.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ornstein._version import __version__
-from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
-from ornstein.core.prediction import Prediction
-from ornstein.core.process import EDM, OU, VE, VP, Cosine, Flow, Process, SubVP, Tabulated
 from ornstein.errors import InputError
-from ornstein.samplers import sample, trajectory
+
+if TYPE_CHECKING:
+    from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
+    from ornstein.core.drive import State, Stepper
+    from ornstein.core.prediction import Prediction
+    from ornstein.core.process import EDM, OU, VE, VP, Cosine, Flow, Process, SubVP, Tabulated
+    from ornstein.experiment.run import Run
+    from ornstein.samplers import sample, trajectory
+
+_HOMES = {
+    "core.process": ("EDM", "OU", "VE", "VP", "Cosine", "Flow", "Process", "SubVP", "Tabulated"),
+    "core.prediction": ("Prediction",),
+    "core.denoiser": ("Denoiser", "FunctionDenoiser", "NetDenoiser"),
+    "core.drive": ("State", "Stepper"),
+    "samplers": ("sample", "trajectory"),
+}
 
 __all__ = [
     "EDM",
@@ -26,6 +42,8 @@ __all__ = [
     "NetDenoiser",
     "Prediction",
     "Process",
+    "State",
+    "Stepper",
     "SubVP",
     "Tabulated",
     "__version__",
@@ -35,8 +53,28 @@ __all__ = [
 ]
 
 
-def load(folder: str, **options: Any):  # type: ignore[no-untyped-def]
-    """Open a run folder, as in `ornstein.load("runs/digits").sample(64, label=3, seed=0)`; see `experiment.run.Run`."""
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"ornstein.{home}"), name)
+            return value
+    raise AttributeError(f"module 'ornstein' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load(folder: str, ema: "float | None" = None) -> "Run":
+    """Open a run folder: `ornstein.load("runs/digits").sample(64, label=3, seed=0)`.
+
+    Args:
+        folder: what `ornstein train` wrote.
+        ema: which average of the weights to use, by its length; None for the run's own choice, 0 for the raw weights.
+
+    Raises:
+        InputError: no such folder, a damaged file, or one from a newer version.
+    """
     from ornstein.experiment.run import Run
 
-    return Run.load(folder, **options)
+    return Run.load(folder, ema=ema)

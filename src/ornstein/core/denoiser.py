@@ -99,7 +99,7 @@ class Reclocked(Denoiser):
         # alpha_home/alpha, written so that it stays finite where no signal is left
         scale = ((home.alpha**2 + home.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
         prediction = self.base.predict(x * scale, home, cond)
-        return Prediction(prediction.x0, x, level, prediction.log_var)
+        return Prediction(prediction.x0, x, level)  # a learned variance belongs to the steps of its own clock
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +122,13 @@ class NetDenoiser(Denoiser):
     depends, like the noise level that the network is told, on nothing but x/alpha and sigma/alpha.
 
     Args:
-        net: `net(x, noise_level, cond) -> F` of x's shape; noise_level is (B,), log(sigma/alpha) within [-12, 12].
+        net: `net(x, noise_level, cond) -> F` of x's shape; noise_level is (B,), log(sigma/alpha) within [-12, 12]. x
+            comes in the type of the net's own parameters, noise_level too, but never below float32.
         process: the clock.
         predicts: what F means, a key of `READINGS`: x0, eps, score, v, velocity or edm.
         sigma_data: the data's standard deviation in model space.
+        learns_variance: the net gives twice as many channels (dimension 1): F, then the variance of the reverse
+            transition, -1 for the posterior's own to 1 for the step's b^2 (see `Prediction.log_var`), not bounded.
 
     Raises:
         InputError: an unknown reading, or eps or score where the process ends without any signal: x0 is then not to
@@ -136,6 +139,7 @@ class NetDenoiser(Denoiser):
     process: Process
     predicts: str = "v"
     sigma_data: float = 1.0
+    learns_variance: bool = False
 
     def __post_init__(self) -> None:
         lookup(READINGS, self.predicts, "predicts")
@@ -159,7 +163,17 @@ class NetDenoiser(Denoiser):
             told = told.flatten().clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
         else:
             told = x.new_full((len(x),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
-        f = self.net(c_in * x, told, cond)
-        # networks may run in bfloat16; what is read off them never does
+        # networks may run in their own type, bfloat16 too; what is read off them never does
+        own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        f = self.net((c_in * x).to(own), told.to(torch.promote_types(own, torch.float32)), cond)
         f = f.to(torch.promote_types(x.dtype, torch.float32))
+        channels = x.shape[1] * (2 if self.learns_variance else 1)
+        if f.shape[1] != channels:
+            raise InputError(
+                f"net gives {f.shape[1]} channels for {x.shape[1]}; learns_variance={self.learns_variance} wants "
+                f"{channels}: build it with out_multiple={channels // x.shape[1]}."
+            )
+        if self.learns_variance:
+            f, variance = f.chunk(2, dim=1)
+            return Prediction(skip * x + out * f, x, level, (variance + 1) / 2)
         return Prediction(skip * x + out * f, x, level)

@@ -179,7 +179,7 @@ def _walk(
 ) -> Iterator[State]:
     device = ask._denoiser.device
     keys = seeds.to(device)
-    draws = 0
+    draws = 0 if x is None else 1  # draw 0 is the starting noise, whether or not it is wanted
 
     def noise() -> Tensor:
         nonlocal draws

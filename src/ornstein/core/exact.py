@@ -15,6 +15,7 @@ bounded.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,8 +27,8 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
 
-#: numbers held at a time by one chunk of a batch
-_CHUNK = 2**24
+#: numbers held at a time by one chunk of a batch: 16 MB, which a CPU's allocator reuses (2^24 is six times slower)
+_CHUNK = 2**21
 
 
 class LowRank(NamedTuple):
@@ -63,6 +64,8 @@ class GaussianMixture:
             raise InputError(f"weights {tuple(weights.shape)} must be {count} non-negative numbers, one per mean.")
         self.log_weights = (weights / weights.sum()).log()
         self.labels = (torch.arange(count) if labels is None else torch.as_tensor(labels)).to(means.device)
+        if self.labels.shape != (count,):
+            raise InputError(f"labels has shape {tuple(self.labels.shape)}; it must be ({count},), one per mean.")
         self.diagonal: Tensor | None = None  # (K, d), or the three below
         self.basis = means.new_zeros(count, d, 0)
         self.spread = means.new_zeros(count, 0)  # eigenvalues within the basis
@@ -74,17 +77,21 @@ class GaussianMixture:
             self.basis, singular, _ = torch.linalg.svd(factor, full_matrices=False)
             self.spread = singular**2 + self.rest[:, None]
         else:
-            c = torch.as_tensor(covariances).to(means)
+            given = torch.as_tensor(covariances)
+            c = given.to(means)
             if c.shape == (count,):
                 self.rest = c
             elif c.shape == (count, d):
                 self.diagonal = c
             elif c.shape == (count, d, d):
-                if not torch.allclose(c, c.mT, rtol=1e-8, atol=1e-12):
+                # rounding, in the type that they came in: float32 covariances are symmetric, and singular, to 1e-6
+                rounding = 10 * d * torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
+                largest = c.abs().amax((1, 2))
+                if bool(((c - c.mT).abs().amax((1, 2)) > rounding * largest).any()):
                     raise InputError("covariances must be symmetric matrices.")
                 self.spread, self.basis = torch.linalg.eigh(c)
                 # a singular covariance has eigenvalues of either sign within rounding of zero
-                self.spread = torch.where(self.spread.abs() < 1e-12 * self.spread.abs().amax(), 0.0, self.spread)
+                self.spread = torch.where(self.spread.abs() <= rounding * largest[:, None], 0.0, self.spread)
             else:
                 raise InputError(
                     f"covariances has shape {tuple(c.shape)}; with means {tuple(means.shape)} it must be "
@@ -121,8 +128,10 @@ class GaussianMixture:
 
     def sample(self, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None) -> Tensor:
         """n draws, (n, *shape) float32; with labels (n,), each from the components of its label (-1: from any)."""
-        logits = self._selected(labels, n)
-        k = torch.multinomial(logits.exp(), 1, generator=generator)[:, 0]
+        if labels is None:
+            k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        else:
+            k = torch.multinomial(self._selected(labels, n).exp(), 1, generator=generator)[:, 0]
         z = torch.randn(n, self.d, generator=generator, dtype=torch.float64, device=self.means.device)
         if self.diagonal is not None:
             x = self.diagonal[k].sqrt() * z
@@ -142,11 +151,11 @@ class GaussianMixture:
             least = self.diagonal.min() if self.diagonal is not None else self._variances().min()
             if least == 0:
                 raise InputError("covariances with zero variance have no density: give a noise level.")
-        return torch.cat([self._terms(*part)[0].logsumexp(1) for part in self._chunks(x, level, None)])
+        return self._in_chunks(lambda *part: self._terms(*part)[0].logsumexp(1, keepdim=True), 1, x, level, None)[:, 0]
 
     def posterior_mean(self, x: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
         """E[x_0 given x_t = x], (B, *shape) float64; with cond (B,), given the label too (-1: none)."""
-        return torch.cat([self._posterior_mean(*part) for part in self._chunks(x, level, cond)]).reshape(x.shape)
+        return self._in_chunks(self._posterior_mean, self.d, x, level, cond).reshape(x.shape)
 
     def denoiser(self, process: Process) -> "ExactDenoiser":
         """The exact denoiser of this distribution under a process."""
@@ -167,16 +176,27 @@ class GaussianMixture:
         logits = torch.where(allowed, self.log_weights, -torch.inf)
         return logits - logits.logsumexp(1, keepdim=True)
 
-    def _chunks(self, x: Tensor, level: Level | None, cond: Tensor | None):  # type: ignore[no-untyped-def]
+    def _in_chunks(
+        self, f: Callable[..., Tensor], width: int, x: Tensor, level: Level | None, cond: Tensor | None
+    ) -> Tensor:
+        """f of the rows of x, (B, width), a chunk at a time."""
         flat = x.reshape(len(x), -1).to(self.means.device).double()
         if flat.shape[1] != self.d:
             raise InputError(f"x has shape {tuple(x.shape)}; one sample must have shape {self.shape}.")
         alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
-        alpha, sigma = (torch.as_tensor(v).to(flat).reshape(-1, 1).expand(len(x), 1) for v in (alpha, sigma))
+        alpha, sigma = (
+            torch.as_tensor(v, dtype=flat.dtype, device=flat.device).reshape(-1, 1).expand(len(x), 1)
+            for v in (alpha, sigma)
+        )
         per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4
         size = max(1, _CHUNK // (len(self.means) * per_row))
         logits = self._selected(cond, len(x))
-        return zip(*(v.split(size) for v in (flat, alpha, sigma, logits)), strict=True)
+        # one place for all results: small ones kept between large temporaries would scatter the heap
+        found = torch.empty(len(x), width, dtype=flat.dtype, device=flat.device)
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            found[rows] = f(flat[rows], alpha[rows], sigma[rows], logits[rows])
+        return found
 
     def _terms(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Log joint of x and each component, (B, K), and x - alpha m in the component's own axes."""
@@ -219,7 +239,8 @@ class GaussianMixture:
 
 def Gaussian(mean: Tensor, covariance: "Tensor | float") -> GaussianMixture:
     """N(mean, covariance): mean (*shape); covariance (d, d), (d,) or a number."""
-    mean, covariance = torch.as_tensor(mean), torch.as_tensor(covariance)
+    mean = torch.as_tensor(mean)
+    covariance = covariance if isinstance(covariance, Tensor) else torch.tensor(covariance, dtype=torch.float64)
     return GaussianMixture(torch.ones(1), mean[None], covariance[None])
 
 

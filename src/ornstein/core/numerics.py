@@ -32,9 +32,9 @@ def monotone_slopes(y: Tensor) -> Tensor:
     inner = torch.where(product > 0, 2 * product / (left + right), torch.zeros_like(product))
 
     def end(first: Tensor, second: Tensor) -> Tensor:
-        slope = (3 * first - second) / 2
-        slope = torch.where(slope * first <= 0, torch.zeros_like(slope), slope)
-        return torch.where(slope.abs() > 3 * first.abs(), 3 * first, slope)
+        # the parabola's slope, kept where the curve is monotone and, so that a clock never stands still, off zero
+        slope, least, most = (3 * first - second) / 2, first / 4, 3 * first
+        return torch.where(first > 0, slope.clamp(least, most), slope.clamp(most, least))
 
     return torch.cat([end(d[0], d[1])[None], inner, end(d[-1], d[-2])[None]])
 
@@ -61,7 +61,8 @@ def bisect(decreasing: Callable[[Tensor], Tensor], target: Tensor, low: float, h
         above = decreasing(middle) > target
         a = torch.where(above, middle, a)
         b = torch.where(above, b, middle)
-    return (a + b) / 2
+    found = torch.where(target >= decreasing(torch.full_like(target, low)), low, (a + b) / 2)
+    return torch.where(target <= decreasing(torch.full_like(target, high)), high, found)
 
 
 _MASK = 0xFFFFFFFF

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ornstein.core.process import Level, Number
+from ornstein.errors import InputError
 
 
 def _velocity(level: Level, s: float) -> tuple[Number, Number]:
@@ -50,8 +51,8 @@ def _edm(level: Level, s: float) -> tuple[Number, Number]:
 #: what a network's output can mean: name -> (level, sigma_data) -> (skip, out)
 READINGS: dict[str, Callable[[Level, float], tuple[Number, Number]]] = {
     "x0": lambda level, s: (0.0, 1.0),
-    "eps": lambda level, s: (1 / level.alpha, -level.sigma / level.alpha),
-    "score": lambda level, s: (1 / level.alpha, level.sigma * level.sigma / level.alpha),
+    "eps": lambda level, s: (level.inverse_alpha, -level.noise_ratio),
+    "score": lambda level, s: (level.inverse_alpha, level.sigma * level.noise_ratio),
     "v": _v,
     "velocity": _velocity,
     "edm": _edm,
@@ -66,13 +67,25 @@ class Prediction:
         x0: E[x_0 given x_t], (B, ...), float32 at least, in model space.
         xt: the noisy data it was made from, same shape.
         level: the noise level of xt.
-        log_var: log variance of the reverse transition, same shape, where a network has learned it.
+        log_var: where a network has learned it, the log variance of the reverse transition, same shape, as its place
+            between two ends that depend on the step: 0 for the posterior's own variance, 1 for the step's b^2. See
+            `log_variance`.
     """
 
     x0: Tensor
     xt: Tensor
     level: Level
     log_var: Tensor | None = None
+
+    def log_variance(self, log_small: Number, log_large: Number) -> Tensor:
+        """The learned log variance of a step, like xt, from those of its ends (Nichol & Dhariwal 2021, equation 15).
+
+        Raises:
+            InputError: the denoiser has not learned any.
+        """
+        if self.log_var is None:
+            raise InputError("variance='learned' needs a denoiser that predicts one: learns_variance=True.")
+        return log_small + self.log_var * (log_large - log_small)
 
     @property
     def eps(self) -> Tensor:

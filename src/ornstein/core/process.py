@@ -33,7 +33,7 @@ Kingma et al. 2021 (2107.00630); Karras et al. 2022 (2206.00364).
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -72,14 +72,20 @@ class Level:
     @cached_property
     def rates(self) -> tuple[Number, Number]:
         """(alpha', sigma'), the derivatives by t."""
-        return self.process._rates(self.t)
+        rates = self.process._rates(self.t)
+        if isinstance(self.alpha, Tensor):
+            rates = tuple(rate.to(self.alpha) for rate in rates)  # type: ignore[union-attr, assignment]
+        return rates
+
+    @property
+    def inverse_alpha(self) -> Number:
+        """1/alpha, infinite at zero signal: floats behave as tensors do."""
+        return math.inf if isinstance(self.alpha, float) and self.alpha == 0.0 else 1 / self.alpha
 
     @property
     def noise_ratio(self) -> Number:
         """sigma/alpha: the one number that, with x/alpha, the posterior mean depends on. Infinite at zero SNR."""
-        if isinstance(self.alpha, float) and self.alpha == 0.0:
-            return math.inf
-        return self.sigma / self.alpha
+        return self.sigma * self.inverse_alpha
 
     @property
     def log_snr(self) -> Number:
@@ -93,7 +99,7 @@ class Level:
     @property
     def f(self) -> Number:
         """Drift coefficient of dX = f X dt + g dB, in 1/time."""
-        return self.rates[0] / self.alpha
+        return self.rates[0] * self.inverse_alpha
 
     @property
     def g2(self) -> Number:
@@ -106,8 +112,20 @@ class Level:
 
     def kernel_from(self, s: "Level") -> tuple[Number, Number]:
         """(a, b^2) of x_t = a x_s + b z, from the earlier level `s` to this one."""
+        if isinstance(self.alpha, Tensor) or isinstance(s.alpha, Tensor):
+            # b^2 is a small difference of nearly equal numbers: taken in float64, rounded afterwards
+            alpha_t, sigma_t, alpha_s, sigma_s = *self._wide, *s._wide
+            dtype = torch.result_type(self.alpha, s.alpha)
+            a = alpha_t / alpha_s
+            return a.to(dtype), (sigma_t**2 - (a * sigma_s) ** 2).to(dtype)
         a = self.alpha / s.alpha
-        return a, self.sigma * self.sigma - a * a * s.sigma * s.sigma
+        return a, self.sigma**2 - (a * s.sigma) ** 2
+
+    @property
+    def _wide(self) -> tuple[Tensor, Tensor]:
+        """alpha and sigma before they were rounded to the type of the data."""
+        t = torch.as_tensor(self.t, dtype=None if isinstance(self.t, Tensor) else torch.float64)
+        return self.process.alpha(t), self.process.sigma(t)
 
     def posterior(self, s: "Level") -> Posterior:
         """q(x_s given x_t, x_0) for the earlier level `s`, from this one."""
@@ -139,12 +157,13 @@ class Process(ABC):
         """The level at time t, shaped and typed to multiply `like`: the house's one place that broadcasts.
 
         Args:
-            t: a number or a tensor of one element, for the whole batch; or (B,), one time per sample; a Level passes.
+            t: a number (or 0-d tensor) for the whole batch; or (B,), one time per sample; a Level passes.
             like: data of shape (B, ...): gives the shape, device and type (float32 at least) of per-sample
-            coefficients.
+                coefficients.
 
         Raises:
-            InputError: t outside [0, t_max], or a batch of times that does not fit `like`.
+            InputError: t outside [0, t_max] (times on another device than the CPU are not looked at: that would wait
+                for it), or a batch of times that does not fit `like`.
         """
         if isinstance(t, Level):
             return t
@@ -154,6 +173,8 @@ class Process(ABC):
             raise InputError(f"a batch of times (shape {tuple(t.shape)}) needs like=x to broadcast against.")
         if t.shape != like.shape[:1]:
             raise InputError(f"t has shape {tuple(t.shape)}, x {tuple(like.shape)}: t must be a number or (B,).")
+        if t.device.type == "cpu":
+            self._inside(t)
         wide = torch.float32 if like.device.type == "mps" else torch.float64
         t = t.to(like.device, wide).reshape(-1, *[1] * (like.ndim - 1))
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -162,8 +183,7 @@ class Process(ABC):
     def levels(self, times: Tensor) -> list[Level]:
         """The levels of a whole grid (n,), as floats, their derivatives included, in a few vector operations."""
         times = times.detach().to("cpu", torch.float64)
-        if not bool(((times >= 0) & (times <= self.t_max)).all()):
-            raise InputError(f"t={times.tolist()} must lie within [0, {self.t_max:g}], the clock of {self}.")
+        self._inside(times)
         alpha, sigma = self.alpha(times).tolist(), self.sigma(times).tolist()
         alpha_rate, sigma_rate = (rate.tolist() for rate in self._rates(times))  # type: ignore[union-attr]
         levels = [Level(self, *row) for row in zip(times.tolist(), alpha, sigma, strict=True)]
@@ -171,15 +191,20 @@ class Process(ABC):
             level.__dict__["rates"] = tuple(rates)  # fills the cached property
         return levels
 
+    def _inside(self, times: Tensor) -> None:
+        outside = ~((times >= 0) & (times <= self.t_max))
+        if bool(outside.any()):
+            t = float(times[outside][0])
+            raise InputError(f"t={t:g} must lie within [0, {self.t_max:g}], the clock of {self}.")
+
     def log_snr(self, t: Tensor) -> Tensor:
         """2 log(alpha/sigma) at times `t` (any shape, float64)."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time(self, log_snr: Number) -> Number:
         """The inverse of `log_snr`; values beyond the clock give its ends. A float for a float."""
-        target = torch.as_tensor(log_snr)
-        if target.device.type != "mps":
-            target = target.double()
+        wide = torch.float32 if isinstance(log_snr, Tensor) and log_snr.device.type == "mps" else torch.float64
+        target = torch.as_tensor(log_snr, dtype=wide)
         t = bisect(self.log_snr, target, 0.0, self.t_max)
         return t if isinstance(log_snr, Tensor) else t.item()
 
@@ -193,9 +218,16 @@ class Process(ABC):
 
     def _rates(self, t: Number) -> tuple[Number, Number]:
         at = torch.as_tensor(t, dtype=torch.float64) if isinstance(t, float) else t
-        one = torch.ones_like(at)
-        alpha_rate, sigma_rate = (torch.func.jvp(scale, (at,), (one,))[1] for scale in (self.alpha, self.sigma))
+        alpha_rate, sigma_rate = _derivative(self.alpha, at), _derivative(self.sigma, at)
         return (alpha_rate.item(), sigma_rate.item()) if isinstance(t, float) else (alpha_rate, sigma_rate)
+
+
+def _derivative(scale: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    # reverse mode: each time's value depends on that time alone, so the gradient of the sum is the derivative at each
+    with torch.enable_grad():
+        at = t.detach().requires_grad_()
+        value = scale(at)
+        return torch.autograd.grad(value.sum(), at)[0] if value.requires_grad else torch.zeros_like(t)
 
 
 def _positive(**values: float) -> None:
@@ -399,10 +431,13 @@ class Tabulated(Process):
         ratio = sigmas / alphas
         if not bool((alphas >= 0).all() and (ratio.diff() > 0).all()):
             raise InputError("alphas/sigmas must fall strictly: every step of a chain adds noise.")
+        last = len(alphas) - 1
+        if not 0 <= self.t_max <= last:
+            raise InputError(f"t_max={self.t_max!r} must be in (0, {last}], the levels of the table; 0 means all.")
         set_ = object.__setattr__
         set_(self, "alphas", alphas)
         set_(self, "sigmas", sigmas)
-        set_(self, "t_max", self.t_max or float(len(alphas) - 1))
+        set_(self, "t_max", float(self.t_max or last))
         set_(self, "_slopes", (monotone_slopes(alphas), monotone_slopes(sigmas)))
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Generator, Tensor
 
 from ornstein.core.denoiser import Denoiser
-from ornstein.objectives import regression
+from ornstein.objectives import bound, regression
 
 #: what training minimises: (denoiser, x0 (B, ...), cond, generator) -> (B,)
 Objective = Callable[[Denoiser, Tensor, Tensor | None, Generator], Tensor]
@@ -17,4 +17,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "edm": regression.edm,
     "flow": regression.flow,
     "min-snr": regression.min_snr,
+    "bound": bound.bound,
+    "hybrid": bound.hybrid,
+    "likelihood": bound.likelihood,
 }

@@ -69,6 +69,15 @@ TIMES: dict[str, Callable[["Regression", Process, Tensor], Tensor]] = {
 }
 
 
+def drop_labels(cond: Tensor | None, share: float, generator: torch.Generator) -> Tensor | None:
+    """The condition with a random share of its rows made "none": -1 for labels, NaN for features."""
+    if cond is None or share == 0:
+        return cond
+    dropped = (torch.rand(len(cond), generator=generator, device=generator.device) < share).to(cond.device)
+    none = math.nan if cond.is_floating_point() else -1
+    return torch.where(dropped.reshape(-1, *[1] * (cond.ndim - 1)), none, cond)
+
+
 @dataclass(frozen=True)
 class Regression:
     """The one denoising regression. The presets of `OBJECTIVES` are this with their own defaults.
@@ -108,13 +117,7 @@ class Regression:
         """The loss of each sample, (B,): x0 (B, ...) in model space, cond labels (B,) int64 or features, or None."""
         t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
-        if cond is not None and self.drop_label > 0:
-            dropped = (torch.rand(len(x0), generator=generator, device=generator.device) < self.drop_label).to(
-                x0.device
-            )
-            none = -1 if not cond.is_floating_point() else math.nan
-            cond = torch.where(dropped.reshape(-1, *[1] * (cond.ndim - 1)), none, cond)
-        return self.loss_at(denoiser, x0, t, eps, cond)
+        return self.loss_at(denoiser, x0, t, eps, drop_labels(cond, self.drop_label, generator))
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""

@@ -34,6 +34,8 @@ def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:
         InputError: an unknown name (the nearest is suggested), or options that it does not take.
     """
     if isinstance(stepper, Stepper):
+        if options:
+            raise InputError(f"stepper={stepper!r} has its options already; {', '.join(options)} cannot be added.")
         return stepper
     cls = lookup(STEPPERS, stepper, "stepper")
     known = [name for name in getattr(cls, "__dataclass_fields__", {}) if name not in ("order", "calls")]

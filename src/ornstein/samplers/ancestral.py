@@ -30,7 +30,8 @@ class DDPM(Stepper):
 
     Args:
         variance: "small", the posterior's own sigma_s^2 b^2/sigma_t^2 (right for data at a point), or "large", the
-            step's b^2 (right for data N(0, I)).
+            step's b^2 (right for data N(0, I)), or "learned" between the two by the denoiser (Nichol & Dhariwal 2021,
+            2102.09672).
 
     Order 1. One call a step. Stochastic.
     """
@@ -39,8 +40,8 @@ class DDPM(Stepper):
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if self.variance not in ("small", "large"):
-            raise InputError(f"variance={self.variance!r} must be 'small' or 'large'.")
+        if self.variance not in ("small", "large", "learned"):
+            raise InputError(f"variance={self.variance!r} must be 'small', 'large' or 'learned'.")
 
     @property
     def stochastic(self) -> bool:
@@ -49,10 +50,13 @@ class DDPM(Stepper):
     def step(
         self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
     ) -> tuple[Tensor, Any]:
-        posterior = t.posterior(s)
-        variance = posterior.variance if self.variance == "small" else t.kernel_from(s)[1]
-        mean = posterior.from_xt * x + posterior.from_x0 * denoiser(x, t).x0
-        return mean + math.sqrt(variance) * noise(), None
+        posterior, large = t.posterior(s), t.kernel_from(s)[1]
+        prediction = denoiser(x, t)
+        mean = posterior.from_xt * x + posterior.from_x0 * prediction.x0
+        if self.variance == "learned":
+            log_variance = prediction.log_variance(math.log(posterior.variance), math.log(large))
+            return mean + (0.5 * log_variance).exp() * noise(), None
+        return mean + math.sqrt(posterior.variance if self.variance == "small" else large) * noise(), None
 
 
 @dataclass(frozen=True)

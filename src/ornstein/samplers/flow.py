@@ -41,7 +41,7 @@ def _churned(
 ) -> tuple[Tensor, Level]:
     """x and its level, moved up to a noise ratio (1 + churn) times higher where that lies on the clock."""
     u = t.noise_ratio
-    if stepper.churn == 0 or not stepper.churn_min <= u <= stepper.churn_max:
+    if stepper.churn == 0 or u == math.inf or not stepper.churn_min <= u <= stepper.churn_max:
         return x, t
     higher = denoiser.process.at(denoiser.process.time(t.log_snr - 2 * math.log1p(stepper.churn)))
     a, b2 = higher.kernel_from(t)

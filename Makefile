@@ -1,0 +1,41 @@
+# Every target does its own set-up: a virtual environment in .venv, made once and remade when what it installs changes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint types check clean
+
+demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about four minutes on two cores
+	rm -rf runs/demo
+	$(BIN)/ornstein train digits --out runs/demo
+	$(BIN)/ornstein sample runs/demo -n 100 --seed 0 --film --out runs/demo/samples/digits.png
+	$(BIN)/ornstein evaluate runs/demo
+	@echo
+	@echo "Look at: runs/demo/samples/digits.png (samples), runs/demo/samples/digits.gif (denoising),"
+	@echo "         runs/demo/evaluation.png (samples beside their nearest training digits),"
+	@echo "         runs/demo/loss.png and runs/demo/loss-by-noise.png (training)."
+
+test: $(READY)  ## the whole default suite
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## what trains for longer
+	$(BIN)/python -m pytest -m slow --timeout 5400
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: test lint types
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ornstein needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

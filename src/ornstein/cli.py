@@ -1,0 +1,319 @@
+"""The command line: five verbs over `ornstein.experiment`.
+
+Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
+runs, not before, so that `--help` answers at once.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ornstein.errors import InputError, lookup
+
+app = typer.Typer(
+    name="ornstein",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
+    "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `ornstein train` wrote, as runs/digits.")]
+
+
+@app.command()
+def train(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(help="A preset (`ornstein list presets`), or an experiment's YAML file.", show_default=False),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Changes to it: process=vp, process.beta_max=15, training.steps=3000, data.path=photos, ...",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder to make.", show_default="runs/NAME")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with this run, from its last checkpoint, bit for bit."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the complete experiment and do not train.")] = False,
+) -> None:
+    """Train a model, or go on training one.
+
+    Ctrl-C saves and says how to go on. Pictures of samples appear in RUN/samples while it trains.
+
+    Examples:
+
+        ornstein train digits
+
+        ornstein train mnist process=flow predicts=velocity objective=flow --out runs/flow
+
+        ornstein train images data.path=photos data.size=64,64 --out runs/photos
+
+        ornstein train --resume runs/digits training.steps=6000
+    """
+    changes = list(overrides or [])
+    if resume is not None and experiment is not None:
+        changes.insert(0, experiment)  # without a preset, the first word is a change
+    if resume is None and experiment is None:
+        raise InputError("name a preset or a YAML file to train, or a run with --resume; see `ornstein list presets`.")
+    if resume is not None and folder is not None:
+        raise InputError(f"--out={folder} does not go with --resume, which goes on in {resume}.")
+
+    from ornstein.experiment.build import load_data
+    from ornstein.experiment.config import Experiment
+    from ornstein.experiment.run import read_folder, train
+    from ornstein.training import Diverged
+
+    if resume is not None:
+        read_folder(resume)
+        asked = Experiment.read(resume / "experiment.yaml", changes)
+        place = resume
+    else:
+        assert experiment is not None
+        asked = Experiment.read(experiment, changes)
+        place = folder or Path("runs") / Path(experiment).stem
+    if show:
+        out.print(asked.to_yaml(), end="")
+        return
+    if resume is None and (place / "run.yaml").exists():
+        raise InputError(f"out={str(place)!r} holds a run already; go on with --resume {place}, or name another --out.")
+    with err.status("reading the data"):
+        data = load_data(asked)
+    out.print("[bold]data[/]     ", end="")
+    out.print(data.describe(), markup=False, soft_wrap=True)
+    step = 0
+    try:
+        with _training_bar(asked.training.steps) as report:
+            for moment in train(asked, place, data, resume=resume is not None):
+                step = moment.progress.step
+                report(moment)
+    except KeyboardInterrupt:
+        out.print(f"\nStopped and saved. Go on with: [bold]ornstein train --resume {place}[/]")
+        raise typer.Exit(130) from None
+    except Diverged as error:
+        err.print(f"[bold red]ornstein:[/] {error}")
+        raise typer.Exit(1) from None
+    out.print(f"[bold]done[/]     {step:,} steps in {place}; its pictures are in {place / 'samples'}")
+    out.print(f"         [dim]ornstein sample {place} -n 64     ornstein evaluate {place}[/]")
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("-n", "--count", help="How many samples.")] = 64,
+    label: Annotated[
+        str | None, typer.Option(help="Draw this class: its number or its name.", show_default="all in turn")
+    ] = None,
+    stepper: Annotated[
+        str | None, typer.Option(help="How to step (`ornstein list steppers`).", show_default="the run's own")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="An option of the stepper, as eta=0.5.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps.", show_default="the run's own")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Where to step (`ornstein list grids`).", show_default="the run's own")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Sample i of a seed is the same whatever else is drawn.")] = 0,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
+    ] = None,
+    path: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A .png picture, or .npz arrays.", show_default="RUN/samples/drawn.png"),
+    ] = None,
+    film: Annotated[bool, typer.Option("--film", help="Also write the denoising as an animation, .gif.")] = False,
+) -> None:
+    """Draw samples from a run.
+
+    Examples:
+
+        ornstein sample runs/digits -n 64 --label 3 --stepper heun --steps 20 --seed 0 --out threes.png
+
+        ornstein sample runs/digits -n 1000 --out samples.npz
+
+        ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
+    """
+    path = path or run / "samples" / "drawn.png"
+    if path.suffix not in (".png", ".npz"):
+        raise InputError(f"out={str(path)!r} must end in .png (a picture) or .npz (arrays).")
+    if n < 1:
+        raise InputError(f"n={n} must be at least 1.")
+
+    import torch
+
+    from ornstein.experiment.run import Run
+    from ornstein.samplers import stepper_named
+
+    opened = Run.load(run, ema=ema)
+    if option and stepper is None:
+        raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
+    chosen = stepper_named(stepper, **_options(option)) if stepper else None
+    labels = opened.labels(label, n) if label is not None else opened.every_class(n)
+    began = time.perf_counter()
+    with _bar("drawing") as progress:
+        drawn = opened.draw(n, label=labels, seed=seed, stepper=chosen, steps=steps, grid=grid, progress=progress)
+    seconds = time.perf_counter() - began
+    if not bool(torch.isfinite(drawn).all()):
+        raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
+    if path.suffix == ".npz":
+        opened.save_arrays(drawn, labels, seed, path)
+    else:
+        columns = len(opened.classes) if label is None and 4 <= len(opened.classes) <= 16 else None
+        opened.picture(drawn, path, columns)
+    out.print(f"{n} samples in {seconds:.1f} s: [bold]{path}[/]")
+    if film:
+        few = min(n, 36)
+        frames = [
+            state.x.cpu()
+            for state in opened.trajectory(
+                few, label=None if labels is None else labels[:few], seed=seed, stepper=chosen, steps=steps, grid=grid
+            )
+        ]
+        opened.film(frames, path.with_suffix(".gif"))
+        out.print(f"{len(frames)} frames: [bold]{path.with_suffix('.gif')}[/]")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("-n", "--count", help="How many samples to judge by.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the samples and of the measures.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="How many steps.", show_default="the run's own")] = None,
+    stepper: Annotated[
+        str | None, typer.Option(help="How to step (`ornstein list steppers`).", show_default="the run's own")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
+    ] = None,
+) -> None:
+    """Measure a run against held-out data, each figure beside what real data score.
+
+    Writes RUN/evaluation.json and a picture of samples beside their nearest training examples.
+    """
+    from ornstein.experiment.evaluate import evaluate
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    with _bar("drawing") as progress:
+        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
+    out.print(result.text(), markup=False)
+    out.print(f"\n[bold]{run / 'evaluation.json'}[/], [bold]{run / 'evaluation.png'}[/]")
+
+
+@app.command()
+def info(run: RunFolder) -> None:
+    """Say what a run is: its data, parts, size, how far it is trained, and what lies in its folder."""
+    from ornstein.experiment.run import describe
+
+    for name, value in describe(run).items():
+        out.print(f"[bold]{name:<12}[/] ", end="")
+        out.print(value, markup=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_(
+    table: Annotated[
+        str,
+        typer.Argument(help="processes, steppers, grids, objectives, readings, nets, data, metrics or presets."),
+    ],
+) -> None:
+    """List what there is of a thing, with one line on each."""
+    from ornstein.experiment.tables import tables
+
+    rows = lookup(tables(), table, "table")
+    width = max(map(len, rows))
+    for name, line in rows.items():
+        out.print(f"[bold]{name:<{width}}[/]  {line}", soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from ornstein._version import __version__
+
+        out.print(f"ornstein {__version__}")
+        raise typer.Exit
+
+
+def _options(pairs: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    options = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"--with {pair!r} must look like eta=0.5.")
+        options[name.strip()] = yaml.safe_load(text)
+    return options
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, silence elsewhere; called with (done, in all)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True
+    ) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
+    """Shows each `Moment`: as a bar on a terminal, and as a line at each measurement, which a log file gets too."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+    with Progress(*columns, console=out, disable=not out.is_terminal) as bar:
+        task = bar.add_task("training", total=steps, figures="")
+
+        def report(moment: Any) -> None:
+            p = moment.progress
+            for warning in p.warnings:
+                bar.console.print(f"[yellow]warning[/]  {warning}")
+            left = time.strftime("%H:%M:%S", time.gmtime(p.remaining)) if p.rate > 0 else "--"
+            bar.update(task, completed=p.step, figures=f"loss {p.loss:.4f}  {p.rate:.1f} steps/s  {left} left")
+            if moment.held_out is not None:
+                bar.console.print(
+                    f"step {p.step:>7,}  loss {p.loss:.4f}  held-out {moment.held_out:.4f}  "
+                    f"{p.rate:5.1f} steps/s  {left} left  {moment.picture}"
+                )
+
+        yield report
+
+
+def main() -> None:
+    """The entry point: bad input is one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        err.print("[bold red]ornstein:[/] ", end="")
+        err.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("\nstopped")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""An experiment, described: one of each noun, with data and training, complete and checked before anything runs.
+
+An experiment is a small tree of names and numbers,
+
+    data: digits
+    process: {name: vp, beta_max: 15}
+    net: {name: unet, channels: 48}
+    predicts: v
+    objective: edm
+    training: {steps: 3000}
+    sampling: {stepper: "dpm++2m", steps: 30}
+
+read from a preset or a YAML file and changed by dotted overrides (`process=cosine training.lr=1e-3`). Each name is an
+entry of a room's table, and what may stand beside it is read off that entry's signature: so an addition to a table
+can be configured, is checked and is written down in full, with nothing to add here.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from ornstein.core import PROCESSES
+from ornstein.core.grids import GRIDS
+from ornstein.core.prediction import READINGS
+from ornstein.data import DATA
+from ornstein.errors import InputError, lookup
+from ornstein.nets import NETS
+from ornstein.objectives import OBJECTIVES
+from ornstein.samplers import STEPPERS
+from ornstein.training import Training
+
+#: raised by one when an old file can no longer be read as it is
+VERSION = 1
+
+#: presets that are another preset with another data set
+_ALIKE = {
+    "fashion-mnist": "mnist",
+    **dict.fromkeys(("moons", "swiss-roll", "eight-gaussians", "checkerboard", "pinwheel", "spirals"), "points"),
+}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a run draws when it is not told otherwise.
+
+    Args:
+        stepper: a name of `STEPPERS` with its options.
+        steps: how many steps.
+        grid: a name of `GRIDS`, or None: "trailing" on a chain, "karras" in continuous time.
+        ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
+        preview: how many samples each picture taken during training shows.
+    """
+
+    stepper: dict[str, Any] = field(default_factory=lambda: {"name": "dpm++2m"})
+    steps: int = 30
+    grid: str | None = None
+    ema: float = 0.05
+    preview: int = 64
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stepper", choice(STEPPERS, self.stepper, "stepper"))
+        if self.grid is not None:
+            lookup(GRIDS, self.grid, "grid")
+        for name in ("steps", "preview"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r} must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One of each noun, with data and training; made by `Experiment.read`, complete in every default.
+
+    `data`, `process`, `net` and `objective` are dicts of a "name" and the arguments of that entry of the room's table.
+    """
+
+    data: dict[str, Any]
+    process: dict[str, Any]
+    net: dict[str, Any]
+    objective: dict[str, Any]
+    predicts: str = "v"
+    training: Training = field(default_factory=Training)
+    sampling: Sampling = field(default_factory=Sampling)
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version > VERSION:
+            raise InputError(
+                f"version={self.version} of the experiment is newer than this ornstein reads ({VERSION}); upgrade it."
+            )
+        for noun, table in _TABLES.items():
+            object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
+        lookup(READINGS, self.predicts, "predicts")
+        ema = self.sampling.ema
+        if ema and ema not in self.training.ema:
+            known = ", ".join(map(str, self.training.ema)) or "none"
+            raise InputError(f"sampling.ema={ema} is not tracked: training.ema has {known}; 0 takes the raw weights.")
+
+    @staticmethod
+    def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":
+        """The experiment of a preset's name, a YAML file or a dict, with `path=value` overrides applied.
+
+        Raises:
+            InputError: anything unknown, of the wrong type or out of range, in one sentence that names it.
+        """
+        tree = _tree(source)
+        for override in overrides:
+            _override(tree, override)
+        for noun in _TABLES:  # `process: vp` says the same as `process: {name: vp}`
+            if isinstance(tree.get(noun), str):
+                tree[noun] = {"name": tree[noun]}
+        for name, section in (("training", Training), ("sampling", Sampling)):
+            if isinstance(given := tree.get(name, {}), Mapping):
+                if isinstance(given.get("stepper"), str):
+                    given = {**given, "stepper": {"name": given["stepper"]}}
+                tree[name] = section(**_validated(section, given, f"{name}."))
+        return Experiment(**_validated(Experiment, tree, ""))
+
+    def to_yaml(self) -> str:
+        """The whole experiment, every default written out; `read` gives it back."""
+        return yaml.safe_dump(json.loads(json.dumps(asdict(self))), sort_keys=False)  # tuples become lists
+
+
+_TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "data": DATA,
+    "process": PROCESSES,
+    "net": NETS,
+    "objective": OBJECTIVES,
+}
+
+
+def presets() -> dict[str, str]:
+    """Every preset by name, with its description: the first comment of its file."""
+    found = {}
+    for file in sorted(_preset_folder().iterdir(), key=lambda file: file.name):
+        name = file.name.removesuffix(".yaml")
+        found[name] = file.read_text("utf-8").splitlines()[0].removeprefix("# ")
+    for name, like in _ALIKE.items():
+        found[name] = f"{name}, trained as {like!r}."
+    return found
+
+
+def choice(table: Mapping[str, Callable[..., Any]], given: "str | Mapping[str, Any]", noun: str) -> dict[str, Any]:
+    """`given` (a name, or a dict with one) as a complete dict: the name and every argument of the entry."""
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, Mapping) or "name" not in given:
+        raise InputError(f"{noun}={given!r} must be one of {', '.join(table)}, or a mapping with such a name.")
+    arguments = dict(given)
+    name = arguments.pop("name")
+    return {"name": name, **_validated(lookup(table, name, noun), arguments, f"{noun}.")}
+
+
+def construct(table: Mapping[str, Callable[..., Any]], chosen: Mapping[str, Any]) -> Any:
+    """The object that a complete choice describes."""
+    given = {key: value for key, value in chosen.items() if key != "name"}
+    entry = table[chosen["name"]]
+    return entry(**_validated(entry, given, f"{chosen['name']}."))
+
+
+@cache
+def _arguments(entry: Callable[..., Any]) -> type[BaseModel]:
+    """What an entry of a table, or a section of the experiment, takes: read off its signature."""
+    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(entry).parameters.items():
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        factory = getattr(entry, "__dataclass_fields__", {}).get(name)
+        if factory is not None and factory.default_factory is not MISSING:
+            default = Field(default_factory=factory.default_factory)
+        fields[name] = (hints[name], default)
+    return create_model(f"{entry.__name__} arguments", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _validated(entry: Callable[..., Any], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Every argument of `entry`, those given and the defaults; or the first thing wrong in one sentence."""
+    model = _arguments(entry)
+    try:
+        return dict(model.model_validate(dict(given)))
+    except ValidationError as error:
+        problem = error.errors()[0]
+    where = [str(part) for part in problem["loc"] if not re.search(r"[^\w-]|^(str|int|float|bool)$", str(part))]
+    path = prefix + ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        near = get_close_matches(where[-1], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise InputError(f"{path} is not a field{hint} Known: {', '.join(known) or 'none'}.")
+    if problem["type"] == "missing":
+        raise InputError(f"{path} is missing; give it as {path}=...")
+    message = problem["msg"].replace("Input should be", "it must be")
+    raise InputError(f"{path}={problem['input']!r} is not accepted: {message[0].lower()}{message[1:]}.")
+
+
+def _preset_folder() -> Any:
+    return resources.files("ornstein.experiment").joinpath("presets")
+
+
+def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
+    if isinstance(source, Mapping):
+        return dict(source)
+    name = str(source)
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(f"experiment={name!r} is not a file; give an experiment's YAML file or a preset's name.")
+        return _parsed(path.read_text("utf-8"), name)
+    known = presets()
+    lookup(known, name, "preset")
+    file = _preset_folder().joinpath(f"{_ALIKE.get(name, name)}.yaml")
+    tree = _parsed(file.read_text("utf-8"), name)
+    if name in _ALIKE:
+        tree["data"] = {"name": name}
+    return tree
+
+
+def _parsed(text: str, name: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{name} must hold a mapping of data, process, net, objective, ...; it holds {tree!r:.60}.")
+    return tree
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError(f"override={override!r} must look like training.steps=3000 or process=vp.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    node = tree
+    for key in keys[:-1]:
+        below = node.get(key)
+        if isinstance(below, str):
+            below = {"name": below}
+        node[key] = dict(below) if isinstance(below, Mapping) else {}
+        node = node[key]
+    node[keys[-1]] = value

@@ -1,0 +1,92 @@
+"""Measuring a run: every metric beside what real data score in its place, and a picture to check it by eye."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ornstein.errors import InputError
+from ornstein.experiment import pictures
+from ornstein.experiment.build import load_data
+from ornstein.experiment.run import Run, write_text
+from ornstein.metrics import Report, nearest, report
+
+#: training examples that the classifier and the nearest neighbours see at the most
+MOST = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found: the report, and how the samples were drawn."""
+
+    report: Report
+    drawn: dict[str, Any]
+
+    def text(self) -> str:
+        """For people."""
+        how = ", ".join(f"{key} {value}" for key, value in self.drawn.items())
+        return f"{self.report.table()}\n{how}"
+
+
+def evaluate(
+    run: Run,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    steps: int | None = None,
+    stepper: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Draw n samples, all classes in turn, and measure them against the run's held-out data.
+
+    Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or over real
+    data.
+
+    Raises:
+        InputError: the run's data are no longer to be had, or differ from those it was trained on.
+    """
+    data = load_data(run.experiment)
+    if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
+        raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
+    labels = run.every_class(n)
+    began = time.perf_counter()
+    z = run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, progress=progress)
+    seconds = time.perf_counter() - began
+    if not bool(torch.isfinite(z).all()):
+        raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
+    samples = run.transform.inverse(z, quantise=True).float()
+    train, heldout = data.train[:MOST].float(), data.test.float()
+    result = report(
+        samples,
+        train,
+        heldout,
+        torch.Generator().manual_seed(seed),
+        labels=labels,
+        train_labels=None if data.train_labels is None else data.train_labels[:MOST],
+        heldout_labels=data.test_labels,
+    )
+    sampling = run.experiment.sampling
+    drawn = {
+        "stepper": stepper or sampling.stepper["name"],
+        "steps": steps or sampling.steps,
+        "seed": seed,
+        "seconds": round(seconds, 2),
+    }
+    write_text(run.folder / "evaluation.json", json.dumps({**result.to_dict(), "drawn": drawn}, indent=2) + "\n")
+    _picture(run, z, samples, train, run.folder / "evaluation.png")
+    return Evaluation(result, drawn)
+
+
+def _picture(run: Run, z: torch.Tensor, samples: torch.Tensor, train: torch.Tensor, path: Path) -> None:
+    if run.kind == "image":
+        shown = 20
+        _, index = nearest(samples[:shown], train)
+        neighbours = run.transform.forward(train[index])
+        pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])
+        pictures.draw(pairs, "image", path, columns=10)
+    else:
+        pictures.draw(run.transform.inverse(z), run.kind, path, real=train[: len(z)])

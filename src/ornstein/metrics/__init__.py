@@ -1,0 +1,52 @@
+"""Metrics: numbers from two sets of points, each read beside what real data score.
+
+`METRICS` names them; `report` computes them all, with their floors; `fit_classifier` gives features and class
+agreement.
+"""
+
+from ornstein.metrics.classifier_test import C2ST
+from ornstein.metrics.features import Classifier, class_agreement, fit_classifier
+from ornstein.metrics.floor import Report, Score, compare, report
+from ornstein.metrics.frechet import Frechet, gaussian_frechet
+from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
+from ornstein.metrics.metric import Metric
+from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, memorisation, nearest
+from ornstein.metrics.transport import SlicedWasserstein
+
+#: every metric by name
+METRICS: dict[str, type[Metric]] = {
+    "sliced-wasserstein": SlicedWasserstein,
+    "energy-distance": EnergyDistance,
+    "mmd": MMD,
+    "frechet": Frechet,
+    "kernel": Kernel,
+    "c2st": C2ST,
+    "precision": Precision,
+    "recall": Recall,
+    "memorisation": Memorisation,
+}
+
+__all__ = [
+    "C2ST",
+    "METRICS",
+    "MMD",
+    "Classifier",
+    "Copying",
+    "EnergyDistance",
+    "Frechet",
+    "Kernel",
+    "Memorisation",
+    "Metric",
+    "Precision",
+    "Recall",
+    "Report",
+    "Score",
+    "SlicedWasserstein",
+    "class_agreement",
+    "compare",
+    "fit_classifier",
+    "gaussian_frechet",
+    "memorisation",
+    "nearest",
+    "report",
+]

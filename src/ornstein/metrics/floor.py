@@ -1,0 +1,237 @@
+"""The floor: what would real data score?
+
+"Sliced Wasserstein distance 0.43": is that good? A number from finite sets has a unit, a noise and often a bias, and
+only one comparison removes all three: let *real* data take the place of the samples. So each metric is computed twice
+against the same held-out data, in sets of the same size,
+
+    value = metric(samples, held-out)        floor = metric(training data, held-out),
+
+the floor over several random subsets of the training data, which also gives its spread. A perfect model *is* one more
+draw of real data, so its value is one more draw from the floor's spread; ratio = value / floor then is about 1, and no
+model can honestly stay much below it. (One that has memorised the training set scores exactly the floor; hence
+the row "memorisation", where the roles differ: how far from the training examples, beside how far held-out data lie.)
+
+The floor printed is the root mean square over the subsets. For a metric that is positive between equal laws (sliced
+Wasserstein, Fréchet) this is its mean to within the spread; for an unbiased one (energy, MMD, kernel), which is zero on
+average and as often negative, it is the size of its noise, and the ratio says how many times above the noise the
+value stands. Since floors fall as sets grow, ratios grow with them: compare models at equal numbers.
+
+The word at the end of a row: "matches", no worse than real data within two spreads; "close", within the metric's
+own tolerance of the floor (1.5 times for a distance); "differs" beyond. For memorisation: "fresh", "near", "copies".
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ornstein.errors import InputError, lookup
+from ornstein.metrics.features import Classifier, class_agreement, fit_classifier
+from ornstein.metrics.metric import Metric, choose
+from ornstein.metrics.neighbours import memorisation, ratio
+
+
+@final
+@dataclass(frozen=True)
+class Score:
+    """One number and what real data score in its place.
+
+    `value`: of the samples; `floor` and `spread`: of real data, root mean square and standard deviation over random
+    subsets; `ratio`: value / floor; `verdict`: one word; `size`: points in a set; `on`: what was compared, "data",
+    "features" or "labels".
+    """
+
+    value: float
+    floor: float
+    spread: float
+    ratio: float
+    verdict: str
+    size: int
+    on: str = "data"
+
+
+def compare(
+    metric: Metric,
+    samples: Tensor,
+    train: Tensor,
+    heldout: Tensor,
+    generator: torch.Generator,
+    *,
+    repeats: int = 10,
+    most: int = 2000,
+) -> Score:
+    """The metric of the samples (N, *shape) beside the floor that real data set, from sets of equal size.
+
+    Subsets have n points, n the least of N, `most` and half of the training set (half, so that subsets differ); where
+    n < N the value is a mean over subsets too. The held-out set is cut to `most` points, at random. Where the metric
+    compares with the training set (memorisation), held-out data, at most 2 `most` of them, set the floor and the training
+    set is used whole.
+
+    Raises `InputError` if a set is too small or `repeats` below 2.
+    """
+    if repeats < 2:
+        raise InputError(f"repeats={repeats} must be at least 2, to know the floor's spread.")
+    for name, points in (("train", train), ("heldout", heldout)):
+        if len(points) < 4:
+            raise InputError(f"{name} has {len(points)} points; a floor needs at least 4.")
+    if metric.fixed == "heldout":
+        real, fixed = train, heldout[choose(len(heldout), most, generator, heldout)]
+    else:
+        real, fixed = heldout[choose(len(heldout), 2 * most, generator, heldout)], train
+    size = min(len(samples), most, len(real) // 2)
+
+    values = metric.on_subsets(samples, fixed, size, repeats if size < len(samples) else 1, generator)
+    floors = metric.on_subsets(real, fixed, size, repeats, generator)
+    # subsets of one finite set vary too little, by 1 - size / N in variance
+    spread = float(floors.std()) / math.sqrt(1 - size / len(real))
+    value, floor = float(values.mean()), float(floors.square().mean().sqrt())
+    return Score(
+        value=value,
+        floor=floor,
+        spread=spread,
+        ratio=ratio(value, floor),
+        verdict=judge(
+            value,
+            float(floors.mean()),
+            spread,
+            ratio(value, floor),
+            metric.better == "higher",
+            metric.close,
+            metric.words,
+        ),
+        size=size,
+    )
+
+
+def judge(
+    value: float, floor: float, spread: float, ratio: float, higher: bool, close: float, words: tuple[str, str, str]
+) -> str:
+    """The first word for a value at most two spreads worse than the floor, the second for a ratio within `close`."""
+    sign = -1 if higher else 1
+    if sign * (value - floor) <= 2 * spread:
+        return words[0]
+    return words[1] if sign * (ratio - close) <= 0 else words[2]
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """Scores by name; `table()` is for people, `to_dict()` for files.
+
+    `samples`, `train`, `heldout`: sizes of the sets. `near_copies`: the share of samples that lie closer to a training
+    example than 99 % of held-out data do, None where memorisation was not asked for. `classifier`: the one that was
+    fitted or given.
+    """
+
+    rows: Mapping[str, Score]
+    samples: int
+    train: int
+    heldout: int
+    near_copies: float | None
+    classifier: Classifier | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, fit for JSON."""
+        counts = {"samples": self.samples, "train": self.train, "heldout": self.heldout}
+        rows = {name: asdict(score) for name, score in self.rows.items()}
+        for row in rows.values():  # JSON has no infinity
+            row["ratio"] = row["ratio"] if math.isfinite(row["ratio"]) else None
+        return {"rows": rows, "counts": counts, "near_copies": self.near_copies}
+
+    def table(self) -> str:
+        """The report as plain text, a row a score, with the notes that one needs to read it."""
+        lines = [("", "value", "real data", "ratio", "verdict", "on")]
+        for name, score in self.rows.items():
+            floor = f"{score.floor:.3g} ± {score.spread:.1g}"
+            times = "< 0" if score.ratio < 0 else f"{score.ratio:.2f}"
+            lines.append((name, f"{score.value:.3g}", floor, times, score.verdict, score.on))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        numeric = (False, True, True, True, False, False)
+        text = [
+            "  ".join(
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(line, widths, numeric, strict=True)
+            ).rstrip()
+            for line in lines
+        ]
+        text += [
+            "",
+            f"{self.samples:,} samples; real data: {self.train:,} for training, {self.heldout:,} held out.",
+            'The column "real data" is what real data score in the place of the samples: ratio 1 is as good as real.',
+        ]
+        if self.near_copies is not None:
+            text.append(
+                f"{self.near_copies:.1%} of the samples lie closer to a training example than 99 % of held-out data do "
+                f"(honest: about 1 %)."
+            )
+        if any(score.ratio < 0 for score in self.rows.values()):
+            text.append("Below zero: an unbiased estimate of a distance too small to be seen.")
+        return "\n".join(text)
+
+
+def report(
+    samples: Tensor,
+    train: Tensor,
+    heldout: Tensor,
+    generator: torch.Generator,
+    *,
+    labels: Tensor | None = None,
+    train_labels: Tensor | None = None,
+    heldout_labels: Tensor | None = None,
+    features: Callable[[Tensor], Tensor] | None = None,
+    classifier: Classifier | None = None,
+    metrics: Iterable[str] | None = None,
+    repeats: int = 10,
+    most: int = 2000,
+) -> Report:
+    """Every metric of `metrics` (names of `METRICS`; None: all) on the samples, each beside its floor.
+
+    samples, train, heldout: (N, *shape), floats in the data's own units. With `train_labels` (N,), integers from 0, a
+    classifier is fitted to the training data (unless one is given): its features serve where `features` is None, and
+    with `labels`, the classes that the samples were asked for, and `heldout_labels`, the row "class-agreement" tells
+    how many the classifier recognises, beside how many real held-out data it does. `repeats` and `most` as in
+    `compare`.
+    """
+    from ornstein.metrics import METRICS  # the table stands in the room's __init__, which imports this module
+
+    chosen = {name: lookup(METRICS, name, "metric")() for name in (METRICS if metrics is None else metrics)}
+    train, heldout = train.to(samples.device), heldout.to(samples.device)
+    if classifier is None and train_labels is not None:
+        classifier = fit_classifier(train, train_labels, generator=generator)
+    if features is None and classifier is not None:
+        features = classifier.features
+
+    rows: dict[str, Score] = {}
+    if labels is not None:
+        if classifier is None or heldout_labels is None:
+            raise InputError(
+                "labels is given, but its agreement needs train_labels (or a classifier) and heldout_labels too."
+            )
+        rows["class-agreement"] = agreement(classifier, samples, labels, heldout, heldout_labels)
+    spaces = {"data": (samples, train, heldout)}
+    if features is not None and any(metric.on_features for metric in chosen.values()):
+        spaces["features"] = (features(samples), features(train), features(heldout))
+    for name, metric in chosen.items():
+        on = "features" if metric.on_features and "features" in spaces else "data"
+        made, seen, unseen = spaces[on]
+        rows[name] = replace(compare(metric, made, seen, unseen, generator, repeats=repeats, most=most), on=on)
+    near_copies = None
+    if any(metric.fixed == "train" for metric in chosen.values()):
+        some = choose(len(heldout), 2 * most, generator, heldout)
+        near_copies = memorisation(samples, train, heldout[some]).share
+    return Report(rows, len(samples), len(train), len(heldout), near_copies, classifier)
+
+
+def agreement(
+    classifier: Classifier, samples: Tensor, labels: Tensor, heldout: Tensor, heldout_labels: Tensor
+) -> Score:
+    """The share of samples recognised as what they were asked to be, beside the share of real held-out data."""
+    value = class_agreement(classifier, samples, labels)
+    floor = class_agreement(classifier, heldout, heldout_labels)
+    # binomial, of the difference of the two shares
+    spread = math.sqrt(value * (1 - value) / len(samples) + floor * (1 - floor) / len(heldout))
+    verdict = judge(value, floor, spread, ratio(value, floor), True, 0.95, Metric.words)
+    return Score(value, floor, spread, ratio(value, floor), verdict, len(samples), "labels")

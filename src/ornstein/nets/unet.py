@@ -1,0 +1,167 @@
+"""A U-Net on grids of one, two or three dimensions.
+
+    fine   stem - blocks ----------------------------- + - blocks - out
+                     \\ halve                           / double
+    coarser          blocks ------------- + - blocks --
+                        \\ halve          / double
+    coarsest              blocks - blocks
+
+(Ronneberger et al. 2015, arXiv:1505.04597; Ho et al. 2020, arXiv:2006.11239.) Each block is
+
+    h <- x + conv(dropout(silu(scale * norm(conv(silu(norm(x)))) + shift)))
+
+with scale and shift from the noise level and the condition (Dhariwal & Nichol 2021, arXiv:2105.05233). The last
+convolution of every branch and of the network starts at zero (Karras et al. 2022, arXiv:2206.00364), so at first the
+branches are silent.
+
+Halving is the mean of 2^d neighbours, of those that exist where a side is odd (n becomes ceil(n / 2)); doubling repeats
+each value and cuts to the size that was left, so every size from 1 up passes through. On the way up the kept features
+are *added*, as in a stacked hourglass (Newell et al. 2016, arXiv:1603.06937), so a block costs the same on both sides.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ornstein.errors import InputError
+
+from .attention import SelfAttention
+from .contract import NetConfig, Shape, check_input, require_fraction, require_integer
+from .embedding import Embedding
+from .norm import adaptive_group_norm, groups_of
+
+CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+MEAN = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+@dataclass(frozen=True)
+class UNet(NetConfig):
+    """U-Net with adaptive group norm and attention on its coarse levels, for signals, images and volumes of any size.
+
+    Args:
+        channels: of the finest level.
+        multipliers: channels of each level as a multiple of that, finest first; a level has half the sides of the last.
+        blocks: residual blocks of a level on the way down, and again on the way up.
+        attention: side lengths; a level attends if its longest side, for the shape the net is built for, is at most the
+            largest of them. `()` means nowhere.
+        dropout: probability inside a block, in [0, 1).
+        heads_width: least number of channels of an attention head.
+        embedding: width of the vector that carries noise level and condition.
+    """
+
+    channels: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = (8,)
+    dropout: float = 0.0
+    heads_width: int = 64
+    embedding: int = 256
+
+    def __post_init__(self) -> None:
+        for field in ("channels", "blocks", "heads_width", "embedding"):
+            require_integer(field, getattr(self, field), 1)
+        for field in ("multipliers", "attention"):
+            value = getattr(self, field)
+            if not isinstance(value, tuple | list):
+                raise InputError(f"{field}={value!r} must be a tuple of whole numbers.")
+            for entry in value:
+                require_integer(f"each entry of {field}", entry, 1)
+            object.__setattr__(self, field, tuple(value))  # a list, as files hold it, would not be hashable
+        if not self.multipliers:
+            raise InputError("multipliers=() must have one entry for each level, at least one.")
+        require_fraction("dropout", self.dropout)
+
+    def _module(self, shape: Shape, classes: int, features: int, out_multiple: int) -> nn.Module:
+        if len(shape) - 1 not in CONV:
+            raise InputError(
+                f"shape={shape} must be (C, L), (C, H, W) or (C, D, H, W) for a U-Net; for vectors take the net 'mlp'."
+            )
+        return _UNetModule(self, shape, Embedding(self.embedding, classes, features), out_multiple)
+
+
+UNET_SIZES: dict[str, UNet] = {
+    "tiny": UNet(channels=48, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1, embedding=128),
+    "small": UNet(channels=32, multipliers=(1, 2, 4), blocks=1, attention=(7,)),
+    "base": UNet(channels=64, multipliers=(1, 2, 3), blocks=2, attention=(8,), dropout=0.1),
+}
+"""Measured sizes: "tiny" for 8x8 digits, "small" for 28x28 grey images, "base" for 32x32 colour."""
+
+
+class _Block(nn.Module):
+    def __init__(self, dims: int, inp: int, out: int, config: UNet, attends: bool) -> None:
+        super().__init__()
+        conv = CONV[dims]
+        self.norm = nn.GroupNorm(groups_of(inp), inp)
+        self.first = conv(inp, out, 3, padding=1)
+        self.modulation = nn.Linear(config.embedding, 2 * out)
+        self.second = conv(out, out, 3, padding=1)
+        self.skip = nn.Identity() if inp == out else conv(inp, out, 1)
+        self.attention = SelfAttention(out, config.heads_width) if attends else nn.Identity()
+        self.dropout = config.dropout
+        with torch.no_grad():
+            self.modulation.bias[:out] = 1.0
+            self.modulation.bias[out:] = 0.0
+            self.second.weight.zero_()
+            self.second.bias.zero_()  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedded).chunk(2, dim=1)
+        h = self.first(F.silu(self.norm(x)))
+        h = F.silu(adaptive_group_norm(h, scale, shift))
+        if self.dropout:
+            h = F.dropout(h, self.dropout, self.training)
+        return self.attention(self.skip(x) + self.second(h))
+
+
+class _UNetModule(nn.Module):
+    def __init__(self, config: UNet, shape: Shape, embedding: Embedding, out_multiple: int) -> None:
+        super().__init__()
+        self.shape = shape
+        dims, conv = len(shape) - 1, CONV[len(shape) - 1]
+        widths = [config.channels * multiplier for multiplier in config.multipliers]
+        side = max(shape[1:])
+        attends = []
+        for _ in widths:
+            attends.append(side <= max(config.attention, default=0))
+            side = (side + 1) // 2
+
+        def blocks(level: int, inp: int) -> nn.ModuleList:
+            inputs = [inp] + [widths[level]] * (config.blocks - 1)
+            return nn.ModuleList(_Block(dims, i, widths[level], config, attends[level]) for i in inputs)
+
+        fine = range(len(widths) - 1)
+        self.embedding = embedding
+        self.stem = conv(shape[0], widths[0], 3, padding=1)
+        self.down = nn.ModuleList(blocks(level, widths[max(level - 1, 0)]) for level in range(len(widths)))
+        self.up = nn.ModuleList(blocks(level, widths[level]) for level in range(len(widths)))
+        self.narrow = nn.ModuleList(conv(widths[level + 1], widths[level], 1) for level in fine)
+        self.norm = nn.GroupNorm(groups_of(widths[0]), widths[0])
+        self.out = conv(widths[0], shape[0] * out_multiple, 3, padding=1)
+        with torch.no_grad():
+            self.out.weight.zero_()
+            self.out.bias.zero_()  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor, noise_level: Tensor, cond: Tensor | None = None) -> Tensor:
+        # The convolutions do not mind the size, so a trained net may be given a larger grid than it was built for.
+        fits = x.dim() == len(self.shape) + 1 and x.shape[1] == self.shape[0]
+        check_input(x, noise_level, f"(B, {self.shape[0]}{', *' * (len(self.shape) - 1)})", fits)
+        embedded = self.embedding(noise_level, cond)
+        h = self.stem(x)
+        kept: list[Tensor] = []
+        for level, blocks in enumerate(self.down):
+            if level:
+                kept.append(h)
+                window = tuple(min(2, size) for size in h.shape[2:])  # a side of 1 cannot be halved
+                h = MEAN[x.dim() - 2](h, window, ceil_mode=True, count_include_pad=False)
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, embedded)
+        for level, blocks in reversed(list(enumerate(self.up))):
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, embedded)
+            if level:
+                # The 1x1 convolution commutes with repeating values, and costs 2^d times less before it.
+                skip = kept.pop()
+                h = skip + F.interpolate(self.narrow[level - 1](h), size=skip.shape[2:], mode="nearest")
+        return self.out(F.silu(self.norm(h)))

@@ -1,0 +1,151 @@
+"""How long, how fast and how precisely to train: one frozen description, and the learning rate that follows from it.
+
+The learning rate is a pure function of the step. It rises in a straight line over `warmup` steps, from lr / warmup at
+the first step (never from zero, which would waste that step) to lr, and then follows one of the `DECAYS`. Adam's
+second moment is an average over about 1 / (1 - beta2) steps, so its first steps are taken on a poor estimate of the
+gradient's scale; the warm-up keeps them small (Ma & Yarats 2019, arXiv 1910.04209). Because nothing but the step
+enters, a resumed run continues the schedule exactly, and a run may be made longer by resuming it with more steps
+(cosine then follows the longer curve from there on).
+
+Weight decay is AdamW's, decoupled from the gradient (Loshchilov & Hutter 2017, arXiv 1711.05101), and falls on matrices
+and convolution kernels alone: biases and the gains of normalisation layers, all one-dimensional, are left out, since
+pulling a gain to zero switches its layer off rather than making it simpler.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ornstein.errors import InputError, lookup
+
+
+def constant(step: int, warmup: int, steps: int) -> float:
+    """The full rate until the end."""
+    return 1.0
+
+
+def cosine(step: int, warmup: int, steps: int) -> float:
+    """Half a cosine from the full rate to almost zero at the end (Loshchilov & Hutter 2016, arXiv 1608.03983)."""
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def inverse_sqrt(step: int, warmup: int, steps: int) -> float:
+    """One over the square root of the step, so that no end need be planned (Vaswani et al. 2017, arXiv 1706.03762)."""
+    return math.sqrt(max(warmup, 1) / (step + 1))
+
+
+DECAYS: dict[str, Callable[[int, int, int], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "inverse-sqrt": inverse_sqrt,
+}
+
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything about a training run that is neither the network, the loss nor the data.
+
+    Arguments:
+        steps: optimiser steps in all, counted from the run's first start.
+        batch_size: samples per optimiser step, over all pieces and all processes. `fit` takes the batches as they
+            come; the field is for whoever builds them.
+        accumulate: pieces into which each process cuts its share of a batch, to fit it into memory. The gradient is
+            that of the whole batch.
+        lr: learning rate after the warm-up.
+        betas: decay rates of Adam's two moments, each in [0, 1).
+        weight_decay: AdamW's, on matrices and convolution kernels alone.
+        warmup: steps over which the rate rises to `lr`. 0 starts at `lr`.
+        decay: what the rate does then; a name in `DECAYS`.
+        clip: largest Euclidean norm of the whole gradient; a longer one is scaled down to it. None leaves it as it is.
+        precision: type of matrix products and convolutions inside the loss; a name in `PRECISIONS`. Weights, moments
+            and averages are float32 always. "float16" comes with loss scaling.
+        compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
+        channels_last: lay images out with the channels innermost, which convolutions on recent GPUs prefer.
+        cpu: train on the CPU even where a GPU is at hand.
+        ema: lengths of the running averages of the weights, as the relative width sigma_rel of Karras et al. 2023,
+            each in (0, 0.288]; 0.10 averages over about the last tenth of the run. May be empty.
+        log_every: steps between two `Progress`.
+        validate_every: steps between two held-out evaluations. `fit` only sees to it that a `Progress` comes at these
+            steps; whoever reads it evaluates.
+        checkpoint_every: steps between two checkpoints.
+        keep: number of checkpoints kept; older ones are deleted.
+        snapshot_every: steps between two half-precision snapshots of the averages, from which `reconstruct` makes an
+            average of another length afterwards; ten or more make it accurate. 0 for none.
+        seed: of every random number in training.
+        patience: steps in a row with a loss or gradient that is not finite after which training stops.
+
+    Raises:
+        InputError: a field outside what is said above.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    accumulate: int = 1
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    warmup: int = 200
+    decay: str = "constant"
+    clip: float | None = 1.0
+    precision: str = "float32"
+    compile: bool = False
+    channels_last: bool = False
+    cpu: bool = False
+    ema: tuple[float, ...] = (0.05, 0.10)
+    log_every: int = 50
+    validate_every: int = 500
+    checkpoint_every: int = 1000
+    keep: int = 2
+    snapshot_every: int = 1000
+    seed: int = 0
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("betas", "ema"):  # YAML knows lists alone
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        lookup(DECAYS, self.decay, "training.decay")
+        lookup(PRECISIONS, self.precision, "training.precision")
+        for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep"):
+            self._require(name, _whole(getattr(self, name), 1), "a whole number, at least 1")
+        self._require("patience", _whole(self.patience, 1), "a whole number, at least 1")
+        for name in ("warmup", "snapshot_every", "seed"):
+            self._require(name, _whole(getattr(self, name), 0), "a whole number, at least 0")
+        for name in ("compile", "channels_last", "cpu"):
+            self._require(name, isinstance(getattr(self, name), bool), "true or false")
+        self._require("lr", _real(self.lr) and self.lr > 0, "a number above 0")
+        self._require("weight_decay", _real(self.weight_decay) and self.weight_decay >= 0, "a number, at least 0")
+        self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or none")
+        two = isinstance(self.betas, tuple) and len(self.betas) == 2
+        self._require("betas", two and all(_real(b) and 0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        lengths = isinstance(self.ema, tuple) and all(_real(s) and 0 < s <= 0.288 for s in self.ema)
+        distinct = lengths and len({f"{s:.3f}" for s in self.ema}) == len(self.ema)
+        self._require("ema", distinct, "numbers in (0, 0.288] that differ in the first three decimals")
+
+    def _require(self, name: str, holds: bool, accepted: str) -> None:
+        if not holds:
+            raise InputError(f"training.{name}={getattr(self, name)!r} is not accepted; it must be {accepted}.")
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def learning_rate(config: Training, step: int) -> float:
+    """The rate of the step with index `step`, counted from 0. Above zero for every step of the run."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    return config.lr * DECAYS[config.decay](step, config.warmup, config.steps)

@@ -1,0 +1,73 @@
+"""What a run leaves for plotting: `metrics.jsonl`, one JSON object per line, and TensorBoard's event files.
+
+A line is appended and flushed at each write, so a run that dies loses nothing. On resuming from step k the lines of
+step k and later are dropped before any is added: those steps are about to be logged again (`fit` gives the `Progress`
+of the step it resumes from once more), and the file never holds a step twice.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ornstein.training.checkpoint import on_disk
+
+
+class Log:
+    """Writes numbers by step.
+
+    Arguments:
+        folder: the run folder; made if it is not there.
+        step: the step that the run starts or resumes from; what was logged at it or later is dropped.
+        tensorboard: also write event files, into `folder`/tensorboard.
+    """
+
+    def __init__(self, folder: str | Path, step: int = 0, tensorboard: bool = True):
+        folder = Path(folder)
+        self.path = folder / "metrics.jsonl"
+        self._board: Any = None
+        with on_disk(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                part = self.path.with_name(".metrics.jsonl")
+                part.write_text("".join(line + "\n" for line in _before(self.path, step)), encoding="utf-8")
+                os.replace(part, self.path)
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step, flush_secs=10)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Log `values` at `step`. A value that is not finite becomes null in the file, JSON having no NaN.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        with on_disk(self.path):
+            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _before(path: Path, step: int) -> list[str]:
+    """The whole lines of steps before `step`; a line that a dying process left half written is not one."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] < step:
+                lines.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return lines

@@ -1,0 +1,561 @@
+"""The training loop, as a generator: it trains, and whoever reads it draws pictures in between.
+
+    for progress in fit(net, loss, batches, Training(steps=3000), "runs/digits"):
+        print(progress.step, progress.loss)
+
+*Every random stream is a pure function of the seed and the step.* Step k draws from generators seeded with a hash of
+(seed, k, piece), where the pieces of a batch are numbered across processes, and trains on `batches(k)`; dropout, which
+only knows torch's global generator, finds it seeded in the same way for as long as the piece lasts, and as it was
+before afterwards. Nothing random is ever stored: weights, averages, moments and the step number are the whole state,
+which is why a run that was killed continues bit for bit on the CPU. It also makes the noise independent of how a batch
+is spread: two processes draw what one process with twice the pieces draws. (On the CPU torch seeds its Mersenne twister
+with 32 bits, so among a million steps a hundred pairs are expected to share their noise, on different data.)
+
+*A GPU is never waited for within a step.* The host queues forward and backward of step k + 1 and only then looks at the
+four numbers that came out of step k (loss, gradient norm, whether all was finite, whether to stop), which were on their
+way to it all along. The work on step k that needs them, its running averages and its report, is done there, before the
+optimiser moves the weights again. So the host is never more than one step ahead, and the device never without work.
+
+*A loss or gradient that is not finite changes nothing.* Whether a step is good is decided on the device from the loss
+and the norm of the gradient (one number is enough: any NaN or infinity makes it NaN or infinite) and handed to the
+fused AdamW as `found_inf`, the flag that loss scaling uses: the kernel then leaves weights, moments and its own step
+count alone. Buffers such as a batch norm's statistics are put back. The averages do not count the step. Mixed precision
+follows Micikevicius et al. 2017 (arXiv 1710.03740).
+"""
+
+import hashlib
+import json
+import math
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ornstein._version import __version__
+from ornstein.errors import InputError
+from ornstein.training import checkpoint
+from ornstein.training.config import PRECISIONS, Training, learning_rate
+from ornstein.training.ema import PowerEMA, snapshot, snapshots
+
+Batch = Any
+Loss = Callable[[Any, Batch, torch.Generator], Tensor]
+
+
+class Diverged(RuntimeError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands between two steps.
+
+    Arguments:
+        step: optimiser steps taken, counted from the run's first start.
+        steps: optimiser steps planned.
+        loss: mean loss per sample over the good steps since the previous `Progress`; NaN if there was none.
+        grad_norm: mean Euclidean norm of the gradient before clipping, over the same steps.
+        lr: learning rate of the last step.
+        rate: steps per second since the previous `Progress`, without the reader's own time; 0 where no step was taken.
+        skipped: steps whose update was skipped since the run's first start, because something was not finite.
+        warnings: one sentence on each thing that went wrong since the previous `Progress`.
+        ema: the running averages, for `ema.copy_to(a_deep_copy_of_net, length)`. Live: read them before going on.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    grad_norm: float
+    lr: float
+    rate: float
+    skipped: int
+    warnings: tuple[str, ...]
+    ema: PowerEMA = field(repr=False, compare=False)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the last step at the present rate, without the reader's own time; infinite if unknown."""
+        return (self.steps - self.step) / self.rate if self.rate > 0 else math.inf
+
+
+def fit(
+    net: nn.Module,
+    loss: Loss,
+    batches: Callable[[int], Batch],
+    config: Training,
+    folder: str | Path,
+    *,
+    describe: Callable[[Batch, torch.Generator], str] | None = None,
+    resume: bool = False,
+    meta: Mapping[str, Any] | None = None,
+) -> Iterator[Progress]:
+    """Train `net` in place, keeping checkpoints in `folder`.
+
+    A `Progress` comes after the first step, after every `log_every`-th and `validate_every`-th and after the last. A
+    resumed run starts by giving once more the one of the step that it resumes from, if that step has one, since the
+    reader may have died over it; resuming a finished run gives that one only.
+
+    Between two of them the state is the reader's: torch's global generator and Ctrl-C are as they were before, and a
+    network left in evaluation mode is put back into training. Closing the generator there (`close()`, or leaving a loop
+    that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step, saves and raises
+    KeyboardInterrupt; a second one does not wait.
+
+    Arguments:
+        net: moved to the device of the run and trained there.
+        loss: `(net, batch, generator) -> (B,)`, the loss of each sample. It calls the `net` that it is given, which is
+            the one above, compiled if so configured, and draws from `generator` alone.
+        batches: step index, from 0 -> batch: a tensor or a nest of tuples, lists and dicts of them, whose first
+            dimension is the sample. A pure function: the same index gives the same batch.
+        config: how to train.
+        folder: the run folder; made if it is not there.
+        describe: `(batch, generator) -> str`, in words what a non-finite step was about, such as the range of its noise
+            levels. It is given the piece of the batch, and a generator in the state that the loss found.
+        resume: continue the run in `folder`. Without a checkpoint in it, which is how a run looks that died early,
+            training starts from the beginning and says so in the first `warnings`.
+        meta: facts that must be the same to continue, such as the data's fingerprint; JSON. Kept in state.json.
+
+    Raises:
+        InputError: there is a run in `folder` and `resume` is not set; the checkpoint is damaged, newer or of another
+            network; the loss has the wrong shape; the disk is full.
+        Diverged: `config.patience` steps in a row were not finite. Nothing is saved over the last checkpoint.
+    """
+    run = _Run(net, loss, batches, config, Path(folder), describe, meta)
+    if run.begin(resume):
+        yield from run.report()
+    while run.step < config.steps:
+        with run.interruptible():
+            while True:
+                run.advance()
+                due = run.due()
+                if run.stopping():
+                    run.save()
+                    raise KeyboardInterrupt
+                if config.snapshot_every and run.step % config.snapshot_every == 0:
+                    run.snapshot()
+                if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                    run.save()
+                if due:
+                    break
+        yield from run.report()
+
+
+class _PerSample(nn.Module):
+    """The network and its loss as one module: what is spread over processes and what autocast covers."""
+
+    def __init__(self, net: nn.Module, loss: Loss, config: Training, device: torch.device):
+        super().__init__()
+        self.net = net
+        self._called = [torch.compile(net) if config.compile else net]  # in a list, so as not to be registered twice
+        self._loss = loss
+        self._device = device.type
+        self._precision = PRECISIONS[config.precision]
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        with torch.autocast(self._device, self._precision) if self._precision else nullcontext():
+            values = self._loss(self._called[0], batch, generator)
+        return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@dataclass
+class _Window:
+    """Sums over the good steps since the last `Progress`; kept in checkpoints, so that logs do not depend on deaths."""
+
+    steps: int = 0
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A step whose numbers are on their way from the device."""
+
+    step: int
+    numbers: Tensor  # loss, gradient norm, not finite, stop
+    arrived: Any  # CUDA event, or None where the numbers are here
+    losses: list[Tensor]  # per piece, per sample
+
+
+class _Run:
+    """The state between two steps, and the one step."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: Loss,
+        batches: Callable[[int], Batch],
+        config: Training,
+        folder: Path,
+        describe: Callable[[Batch, torch.Generator], str] | None,
+        meta: Mapping[str, Any] | None,
+    ):
+        from accelerate import Accelerator
+
+        try:
+            # Precision is ours: accelerate fixes it once per process and would patch the network's forward.
+            self.accelerator = Accelerator(mixed_precision="no", cpu=config.cpu)
+        except ValueError as error:
+            raise InputError(f"training.cpu={config.cpu} cannot be had in this process: {error}") from error
+        self.device = self.accelerator.device
+        self.net = net.to(self.device)
+        if config.channels_last:
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batches, self.config, self.folder, self.describe = batches, config, folder, describe
+        self.meta = json.loads(json.dumps(dict(meta or {})))
+        self.named = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self.buffers = list(net.buffers())
+        if not self.named:
+            raise InputError("net has no parameters to train; at least one must require a gradient.")
+        self.model = self.accelerator.prepare_model(_PerSample(net, loss, config, self.device))
+        matrices = [p for p in self.named.values() if p.ndim >= 2]
+        vectors = [p for p in self.named.values() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
+        self.ema = PowerEMA(net, config.ema)
+        self.step = self.updates = self.strikes = self.skipped = 0
+        self.saved = -1
+        self.window = _Window()
+        self.outcome: _Outcome | None = None
+        self.asked = self.agreed = False  # to stop: by this process, by all
+        self.clock = (time.perf_counter(), 0)
+
+    # One step ---------------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Take one optimiser step; the numbers of the step before are looked at on the way."""
+        config, optimizer, scaler = self.config, self.optimizer, self.scaler
+        pieces, total = self.pieces(self.step)
+        kept = [buffer.clone() for buffer in self.buffers]
+        optimizer.zero_grad()
+        losses = []
+        for index, piece in enumerate(pieces):
+            last = index == len(pieces) - 1
+            with self.dice(self.step, index), nullcontext() if last else self.accelerator.no_sync(self.model):
+                values = self.model(piece, self.generator(self.step, index))
+                size = _size(piece)
+                if values.shape != (size,):
+                    raise InputError(
+                        f"loss has shape {tuple(values.shape)}; it must be ({size},), one value per sample of the "
+                        "batch, not reduced."
+                    )
+                # Processes average their gradients, so each contributes its share of the mean times their number.
+                scaler.scale(values.sum() * (self.accelerator.num_processes / total)).backward()
+            losses.append(values.detach())
+        self.settle()
+
+        scaler.unscale_(optimizer)
+        parameters = [p for p in self.named.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        mean = torch.stack([values.sum() for values in losses]).sum() / total
+        bad = (~torch.isfinite(mean + norm)).float()
+        shared = torch.stack([mean.float(), bad, torch.full_like(bad, self.asked)])
+        if self.accelerator.num_processes > 1:
+            shared = self.accelerator.reduce(shared, "sum")
+            bad = (shared[1] > 0).float()
+        if config.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.step)
+        optimizer.found_inf = bad  # type: ignore[attr-defined]
+        optimizer.step()
+        scaler.update()
+        for buffer, before in zip(self.buffers, kept, strict=True):
+            buffer.copy_(torch.where(bad > 0, before, buffer))
+
+        numbers = torch.stack([shared[0], norm.float(), bad, shared[2]])
+        arrived = None
+        if self.device.type == "cuda":
+            numbers, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()
+            arrived.record()
+        self.outcome = _Outcome(self.step, numbers, arrived, losses)
+        self.step += 1
+
+    def settle(self) -> None:
+        """Do what the last step's numbers call for: averages if it was good, a report if it was not."""
+        outcome, self.outcome = self.outcome, None
+        if outcome is None:
+            return
+        if outcome.arrived is not None:
+            outcome.arrived.synchronize()
+        loss, norm, bad, stop = outcome.numbers.tolist()
+        self.agreed = stop > 0
+        if not bad:
+            self.strikes = 0
+            self.updates += 1
+            self.ema.update(self.updates)
+            self.window.steps += 1
+            self.window.loss += loss
+            self.window.grad_norm += norm
+            return
+        self.skipped += 1
+        if self.scaler.is_enabled() and math.isfinite(loss) and self.scaler.get_scale() > 1:
+            return  # float16 on its way to a loss scale that fits
+        self.strikes += 1
+        self.window.warnings.append(self.complaint(outcome, loss))
+        if self.strikes >= self.config.patience:
+            kept = f"the checkpoint of step {self.saved} is kept" if self.saved >= 0 else "there is no checkpoint yet"
+            raise Diverged(
+                f"{self.window.warnings[-1]} That was {self.strikes} in a row, so training stops; {kept}. A lower "
+                "training.lr or training.clip, precision 'float32' or a look at the data may help."
+            )
+
+    def complaint(self, outcome: _Outcome, loss: float) -> str:
+        """One sentence on a step that was not finite. Its batch and noise are simply made again."""
+        bad = [torch.nonzero(~torch.isfinite(values)).flatten().tolist() for values in outcome.losses]
+        pieces, total = self.pieces(outcome.step)
+        count, first = self.share()
+        start = first * (total // count) + min(first, total % count)
+        about, end, samples = [], start, []
+        for index, (piece, among) in enumerate(zip(pieces, bad, strict=True)):
+            samples += [end + i for i in among]
+            end += _size(piece)
+            if self.describe and (among or not any(bad)):
+                about.append(self.describe(piece, self.generator(outcome.step, index)))
+        where = f"batch {outcome.step}"
+        if samples:
+            shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
+            what = f"the loss is not finite for {len(samples)} of {end - start} samples (at {shown} in {where})"
+        elif not math.isfinite(loss):
+            what = f"the loss is not finite in another process ({where})"
+        else:
+            what = f"the gradient is not finite, though the loss is {loss:.4g} ({where})"
+        return f"Step {outcome.step + 1} is skipped: {what}" + (f"; {'; '.join(about)}." if about else ".")
+
+    def pieces(self, step: int) -> tuple[list[Batch], int]:
+        """This process's pieces of the batch of `step`, on the device, and the size of the whole batch."""
+        batch = self.batches(step)
+        total = _size(batch)
+        count, first = self.share()
+        if total < count:
+            raise InputError(
+                f"training.accumulate={self.config.accumulate} is too many for a batch of {total} samples on "
+                f"{self.accelerator.num_processes} process(es); each piece needs one sample at least."
+            )
+
+        def take(index: int) -> Callable[[Tensor], Tensor]:
+            return lambda tensor: self.place(tensor.tensor_split(count)[index])
+
+        return [_map(batch, take(first + i)) for i in range(self.config.accumulate)], total
+
+    def share(self) -> tuple[int, int]:
+        """Into how many pieces all processes together cut a batch, and the first of them that is ours."""
+        each = self.config.accumulate
+        return each * self.accelerator.num_processes, each * self.accelerator.process_index
+
+    def place(self, tensor: Tensor) -> Tensor:
+        images = self.config.channels_last and tensor.ndim == 4
+        layout = torch.channels_last if images else torch.preserve_format
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()  # from ordinary memory the copy would wait for the device's queue
+        return tensor.to(self.device, non_blocking=True, memory_format=layout)
+
+    # Dice -------------------------------------------------------------------------------------------------------------
+
+    def generator(self, step: int, index: int) -> torch.Generator:
+        """A fresh generator for a piece of a step, in the state that the loss is to find."""
+        return torch.Generator(self.device).manual_seed(self.mix(step, index, "loss"))
+
+    @contextmanager
+    def dice(self, step: int, index: int) -> Iterator[None]:
+        """Seed torch's global generator for a piece of a step, as dropout needs, and put it back after."""
+        seed = self.mix(step, index, "net")
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):
+            # torch.manual_seed would seed every device, and note a traceback for each that is not in use.
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                torch.cuda.manual_seed(seed)
+            yield
+
+    def mix(self, step: int, index: int, stream: str) -> int:
+        numbers = struct.pack("<3q", self.config.seed, step, self.share()[1] + index)
+        return int.from_bytes(hashlib.blake2b(numbers, digest_size=8, person=stream.encode()).digest())
+
+    # Between steps ----------------------------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """Whether a `Progress` belongs here."""
+        every = (self.config.log_every, self.config.validate_every)
+        return self.step in (1, self.config.steps) or any(self.step % n == 0 for n in every)
+
+    def report(self) -> Iterator[Progress]:
+        """Give the `Progress` of this moment, and start the next window once the reader comes back for more."""
+        self.settle()
+        window, (since, at) = self.window, self.clock
+        progress = Progress(
+            step=self.step,
+            steps=self.config.steps,
+            loss=window.loss / window.steps if window.steps else math.nan,
+            grad_norm=window.grad_norm / window.steps if window.steps else math.nan,
+            lr=learning_rate(self.config, self.step - 1),
+            rate=(self.step - at) / (time.perf_counter() - since),
+            skipped=self.skipped,
+            warnings=tuple(window.warnings),
+            ema=self.ema,
+        )
+        try:
+            yield progress
+        except BaseException:
+            if not sys.is_finalizing():  # with the interpreter half gone nothing can be written
+                self.save()
+            raise
+        self.net.train()
+        self.window = _Window()
+        self.clock = (time.perf_counter(), self.step)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C ask for a stop after the step, rather than tear the step apart."""
+        ours = threading.current_thread() is threading.main_thread()
+        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stopping(self) -> bool:
+        """Whether Ctrl-C asked for a stop; several processes agree on the step at which they do."""
+        return self.agreed if self.accelerator.num_processes > 1 else self.asked
+
+    def snapshot(self) -> None:
+        self.settle()
+        if self.accelerator.is_main_process and self.updates:
+            snapshot(self.folder, self.ema, self.step, self.updates)
+
+    # Death and resurrection -------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment, unless it is there."""
+        self.settle()
+        if self.saved == self.step:
+            return
+        if self.accelerator.is_main_process:
+            moments = {
+                f"{key}/{name}": value
+                for name, p in self.named.items()
+                for key, value in self.optimizer.state.get(p, {}).items()
+            }
+            averages = {f"ema-{length:.3f}.safetensors": self.ema.state(length) for length in self.config.ema}
+            checkpoint.save(
+                self.folder,
+                self.step,
+                {"model.safetensors": self.net.state_dict(), **averages, "optimizer.safetensors": moments},
+                {
+                    "updates": self.updates,
+                    "strikes": self.strikes,
+                    "skipped": self.skipped,
+                    "window": asdict(self.window),
+                    "scaler": self.scaler.state_dict(),
+                    "training": asdict(self.config),
+                    "meta": self.meta,
+                    "versions": {"ornstein": __version__, "torch": torch.__version__},
+                },
+                self.config.keep,
+            )
+        self.accelerator.wait_for_everyone()
+        self.saved = self.step
+
+    def begin(self, resume: bool) -> bool:
+        """Start afresh or from the newest checkpoint. True where the `Progress` of that step is to be given again."""
+        self.net.train()
+        found = checkpoint.latest(self.folder)
+        if found and not resume:
+            raise InputError(
+                f"folder={str(self.folder)!r} holds a run of {found.step} steps; resume it or name another."
+            )
+        if self.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.sweep(self.folder)
+        if found:
+            self.restore(found)
+        elif resume:
+            self.window.warnings.append(f"There is no checkpoint in {self.folder}: training starts from the beginning.")
+        if self.accelerator.is_main_process:
+            for later in snapshots(self.folder):
+                if later.step > self.step:
+                    later.path.unlink()
+        self.clock = (time.perf_counter(), self.step)
+        return bool(found) and self.due()
+
+    def restore(self, found: checkpoint.Checkpoint) -> None:
+        """Take over the state of a checkpoint, bit for bit."""
+        state = found.state
+        if list(self.config.ema) != state["training"]["ema"]:
+            raise InputError(
+                f"training.ema={list(self.config.ema)} cannot be resumed; the run tracks {state['training']['ema']}."
+            )
+        for key in sorted(self.meta.keys() | state["meta"].keys()):
+            now, then = self.meta.get(key), state["meta"].get(key)
+            if now != then:
+                raise InputError(f"{key}={now!r} cannot be resumed; the run was started with {then!r}.")
+        weights = found.tensors("model.safetensors")
+        ours = self.net.state_dict()
+        for name in [*ours, *weights]:
+            now, then = (_kind(tensors.get(name)) for tensors in (ours, weights))
+            if now != then:
+                raise InputError(f"net has {name} {now} where the checkpoint of step {found.step} has {name} {then}.")
+        self.net.load_state_dict(weights)
+        for length in self.config.ema:
+            self.ema.load(length, found.tensors(f"ema-{length:.3f}.safetensors"))
+        for flat, value in found.tensors("optimizer.safetensors").items():
+            key, name = flat.split("/", 1)
+            p = self.named[name]
+            place = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value, device=self.device)
+            self.optimizer.state[p][key] = place.detach().copy_(value)
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.step = self.saved = found.step
+        self.updates, self.strikes, self.skipped = state["updates"], state["strikes"], state["skipped"]
+        self.window = _Window(**state["window"])
+        if self.accelerator.is_main_process:
+            checkpoint.publish(self.folder, found)
+
+
+def _map(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """The same nest with `function` of every tensor."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, dict):
+        return {key: _map(value, function) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_map(value, function) for value in batch)
+    return batch
+
+
+def _size(batch: Batch) -> int:
+    """Samples in a batch: the first dimension that all of its tensors share."""
+    sizes: set[int] = set()
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes.add(len(tensor) if tensor.ndim else 0)
+        return tensor
+
+    _map(batch, note)
+    if len(sizes) != 1 or 0 in sizes:
+        raise InputError(f"batch has tensors of first dimension {sorted(sizes)}; all must share one, at least 1.")
+    return sizes.pop()
+
+
+def _kind(tensor: Tensor | None) -> str:
+    return "(missing)" if tensor is None else f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

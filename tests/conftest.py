@@ -1,0 +1,61 @@
+"""What several test files share: a way to call the command line, and a small trained run."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Call the command line in this process: `cli("train", "digits") -> Answer`."""
+    from ornstein.cli import main
+
+    def call(*words) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["ornstein", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    """A digits run of a few steps, with a checkpoint, snapshots and pictures."""
+    from ornstein.experiment.config import Experiment
+    from ornstein.experiment.run import train
+
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    tiny = ["net.channels=16", "training.steps=30", "training.batch_size=32", "training.validate_every=15"]
+    tiny += ["training.checkpoint_every=10", "training.snapshot_every=10", "training.log_every=5", "sampling.preview=4"]
+    for _ in train(Experiment.read("digits", [*tiny, "sampling.steps=4"]), folder):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, or a plain skip."""
+    place = Path(os.environ.get("ORNSTEIN_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")
+    if not (place / "mnist.npz").is_file():
+        pytest.skip(f"real data are not at hand: set ORNSTEIN_DATA ({place} has no mnist.npz)")
+    return place.resolve()

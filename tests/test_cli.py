@@ -1,0 +1,331 @@
+"""The command line as a person meets it: every verb, and what each says when it is asked for the impossible."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import ornstein
+
+
+def one_sentence(answer, *words):
+    """Exit code 2, nothing but one sentence that names what is wrong; no traceback."""
+    assert answer.code == 2, answer
+    text = answer.err.strip()
+    assert text.startswith("ornstein: "), text
+    assert "Traceback" not in text
+    assert "\n" not in text, text
+    for word in words:
+        assert str(word) in text, f"{word!r} is not in {text!r}"
+
+
+# --- help and lists ---------------------------------------------------------------------------------------------------
+
+
+def test_help_teaches_and_does_not_load_torch():
+    code = "import sys; sys.argv=['ornstein','train','--help']\nfrom ornstein.cli import app\n"
+    code += "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was loaded'"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "ornstein train digits" in said
+    assert "--resume" in said
+
+
+@pytest.mark.parametrize(
+    "table", ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets"]
+)
+def test_list_says_one_sentence_on_each(cli, table):
+    from ornstein.experiment.tables import tables
+
+    answer = cli("list", table)
+    assert answer.code == 0
+    lines = answer.out.strip().splitlines()
+    assert [line.split()[0] for line in lines] == list(tables()[table])
+    for line in lines:
+        assert re.search(r"\S\s{2,}[A-Z0-9].+\.$", line), f"{line!r} is not a name and a sentence"
+
+
+def test_version(cli):
+    assert cli("--version").out.strip() == f"ornstein {ornstein.__version__}"
+
+
+# --- a run, from training to measuring --------------------------------------------------------------------------------
+
+
+def test_the_run_folder_explains_itself(run):
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "experiment.yaml", "run.yaml", "model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors",
+        "metrics.jsonl", "tensorboard", "samples", "loss.png", "loss-by-noise.png", "checkpoints", "snapshots",
+    }  # fmt: skip
+    written = yaml.safe_load((run / "experiment.yaml").read_text())
+    assert written["process"] == {"name": "vp", "beta_min": 0.1, "beta_max": 20.0, "t_max": 1.0}
+    assert written["training"]["betas"]
+    assert written["training"]["seed"] == 0
+    about = yaml.safe_load((run / "run.yaml").read_text())
+    assert about["data"]["shape"] == [1, 8, 8]
+    assert about["data"]["range"] == [0, 16]
+    assert len(about["data"]["sha256"]) == 64
+    assert 0.5 < about["data"]["sigma_data"] < 1
+    assert about["versions"]["torch"] == torch.__version__
+    assert about["versions"]["ornstein"] == ornstein.__version__
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["step"] == 30
+    assert all(np.isfinite(r["loss"]) for r in records)
+    assert [r["step"] for r in records if "held_out" in r] == [15, 30]
+    assert sorted(p.name for p in (run / "samples").glob("step-*")) == ["step-00000015.png", "step-00000030.png"]
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_experiment_written_out_reads_back_the_same(run):
+    from ornstein.experiment.config import Experiment
+
+    text = (run / "experiment.yaml").read_text()
+    assert Experiment.read(run / "experiment.yaml").to_yaml() == text
+
+
+def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
+    run = tmp_path / "moons"
+    answer = cli(
+        "train", "moons", "training.steps=60", "training.validate_every=30", "net.width=32", "process=ou",
+        "data.count=2000", "sampling.preview=100", "--out", run,
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    assert "2" in answer.out
+    assert "moons" not in answer.err
+    answer = cli("sample", run, "-n", 50, "--seed", 3, "--out", tmp_path / "x.npz", "--film", "--steps", 5)
+    assert answer.code == 0, answer
+    arrays = np.load(tmp_path / "x.npz")
+    assert arrays["samples"].shape == (50, 2)
+    assert arrays["labels"].tolist() == [0, 1] * 25
+    with Image.open(tmp_path / "x.gif") as film:
+        assert film.n_frames == 6
+    expected = ornstein.load(run).sample(50, seed=3, steps=5, label=arrays["labels"])
+    assert np.array_equal(arrays["samples"], expected.numpy())
+    answer = cli("evaluate", run, "-n", 200, "--steps", 5)
+    assert answer.code == 0, answer
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["rows"]["sliced-wasserstein"]["ratio"] > 1
+    answer = cli("info", run)
+    assert answer.code == 0
+    assert "ou" in answer.out
+    assert "60 of 60" in answer.out
+
+
+def test_samples_do_not_depend_on_how_many_are_drawn(run):
+    opened = ornstein.load(run)
+    many, few = opened.draw(5, seed=7, label=3), opened.draw(2, seed=7, label=3)
+    assert torch.allclose(many[:2], few, atol=1e-5)
+    again = opened.draw(1, seeds=[(7 << 32) + 4], label=3)
+    assert torch.allclose(many[4:], again, atol=1e-5)
+
+
+def test_labels_by_number_and_by_name(run):
+    opened = ornstein.load(run)
+    assert opened.labels("3", 2).tolist() == opened.labels(3, 2).tolist() == [3, 3]
+    assert opened.every_class(12).tolist() == [*range(10), 0, 1]
+
+
+def test_samples_come_in_the_units_of_the_data(run):
+    x = ornstein.load(run).sample(3, seed=0, quantise=True)
+    assert x.dtype == torch.uint8
+    assert x.shape == (3, 1, 8, 8)
+    assert x.max() <= 16
+
+
+def test_any_length_of_average_can_be_had(run):
+    exact, made = ornstein.load(run, ema=0.1), ornstein.load(run, ema=0.08)
+    a, b = (dict(r.denoiser.net.named_parameters()) for r in (exact, made))
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+    raw = ornstein.load(run, ema=0)
+    assert raw.draw(1, seed=0).isfinite().all()
+
+
+def test_train_goes_on_and_longer_than_planned(cli, run, tmp_path):
+    copied = tmp_path / "digits"
+    shutil.copytree(run, copied)
+    answer = cli("train", "--resume", copied, "training.steps=40")
+    assert answer.code == 0, answer
+    records = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
+    steps = [r["step"] for r in records]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 40
+    assert yaml.safe_load((copied / "experiment.yaml").read_text())["training"]["steps"] == 40
+
+
+# --- asked for the impossible -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["digitz"], ["digitz", "digits"]),
+        (["digits", "process=vpp"], ["process", "vpp", "'vp'"]),
+        (["digits", "process.beta_maxx=3"], ["process.beta_maxx", "beta_max"]),
+        (["digits", "training.stepz=3"], ["training.stepz", "steps"]),
+        (["digits", "training.steps=many"], ["training.steps", "many"]),
+        (["digits", "training.steps=0"], ["training.steps", "0"]),
+        (["digits", "training.lr=-1"], ["training.lr", "-1"]),
+        (["digits", "traning.lr=1"], ["traning", "training"]),
+        (["digits", "process.beta_max=fast"], ["process.beta_max", "fast"]),
+        (["digits", "process.beta_max=0.01"], ["beta_m", "0.01"]),
+        (["digits", "process=flow", "predicts=eps"], ["predicts", "eps", "t_max"]),
+        (["digits", "predicts=noise"], ["predicts", "noise"]),
+        (["digits", "objective=edmm"], ["objective", "edmm", "'edm'"]),
+        (["digits", "objective.times=chain-uniform"], ["chain"]),
+        (["digits", "net=unett"], ["net", "unett", "'unet'"]),
+        (["digits", "net.channels=0"], ["channels", "0"]),
+        (["digits", "sampling.stepper=ddimm"], ["stepper", "ddimm", "'ddim'"]),
+        (["digits", "sampling.ema=0.2"], ["sampling.ema", "0.2", "0.05"]),
+        (["digits", "training"], ["training", "="]),
+        (["nowhere.yaml"], ["nowhere.yaml"]),
+        (["images"], ["path"]),
+        (["images", "data.path=/nowhere"], ["/nowhere"]),
+        (["array", "data.path=/nowhere.npy"], ["/nowhere.npy"]),
+        ([], ["preset"]),
+    ],
+)
+def test_train_refuses_in_one_sentence(cli, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    one_sentence(cli("train", *words, *(["--out", tmp_path / "run"] if words else [])), *said)
+    assert not (tmp_path / "run" / "run.yaml").exists()
+
+
+def test_train_does_not_overwrite_a_run(cli, run):
+    before = (run / "model.safetensors").read_bytes()
+    one_sentence(cli("train", "digits", "--out", run), run, "--resume")
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def images(folder, sizes, spoil=None):
+    folder.mkdir()
+    for i, size in enumerate(sizes):
+        Image.fromarray(np.full((*size, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
+    if spoil is not None:
+        (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:30] + spoil)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda place: images(place, []), ["photos"]),
+        (lambda place: images(place, [(8, 8)]), ["1 ", "3"]),
+        (lambda place: images(place, [(8, 8), (8, 8), (9, 8), (8, 8)]), ["8", "9", "size"]),
+        (lambda place: images(place, [(8, 8)] * 4, b"spoilt"), ["1.png"]),
+    ],
+    ids=["empty", "one", "mixed", "corrupt"],
+)
+def test_train_refuses_unfit_images(cli, tmp_path, make, said):
+    place = make(tmp_path / "photos")
+    one_sentence(cli("train", "images", f"data.path={place}", "--out", tmp_path / "run"), *said)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_train_refuses_data_that_are_not_finite(cli, tmp_path, value):
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    x[7, 1] = value
+    np.save(tmp_path / "x.npy", x)
+    one_sentence(cli("train", "array", f"data.path={tmp_path / 'x.npy'}", "--out", tmp_path / "run"), "x.npy", "7")
+
+
+@pytest.mark.parametrize("verb", ["sample", "evaluate", "info"])
+def test_verbs_refuse_what_is_not_a_run(cli, tmp_path, verb):
+    one_sentence(cli(verb, tmp_path / "nowhere"), "nowhere")
+    (tmp_path / "empty").mkdir()
+    one_sentence(cli(verb, tmp_path / "empty"), "empty", "experiment.yaml")
+
+
+def test_resume_refuses_what_is_not_a_run(cli, tmp_path):
+    one_sentence(cli("train", "--resume", tmp_path / "nowhere"), "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--label", "12"], ["label", "12", "9"]),
+        (["--label", "cat"], ["label", "cat"]),
+        (["--stepper", "hoin"], ["stepper", "hoin", "'heun'"]),
+        (["--steps", "0"], ["steps", "0"]),
+        (["--grid", "karas"], ["grid", "karas", "'karras'"]),
+        (["--grid", "trailing"], ["trailing", "continuous"]),
+        (["--ema", "0.2"], ["0.2"]),
+        (["-n", "0"], ["0"]),
+        (["--seed", "-1"], ["seed", "-1"]),
+        (["--out", "x.jpeg"], ["x.jpeg", ".png"]),
+        (["--stepper", "ddim", "--with", "eta=2"], ["eta", "2"]),
+        (["--stepper", "ddim", "--with", "etta=1"], ["etta", "eta"]),
+        (["--with", "eta=1"], ["--stepper"]),
+        (["--out", "/proc/nowhere/x.png"], ["/proc/nowhere"]),
+    ],
+)
+def test_sample_refuses_in_one_sentence(cli, run, words, said):
+    one_sentence(cli("sample", run, *words), *said)
+
+
+def spoilt(run, place, name, content):
+    shutil.copytree(run, place)
+    (place / name).write_bytes(content)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.yaml", b"{}"),
+        ("run.yaml", b"\xff\xfe: ["),
+        ("experiment.yaml", b"- 1"),
+        ("experiment.yaml", b"a: [1"),
+        ("ema-0.050.safetensors", b"not tensors"),
+        ("ema-0.050.safetensors", b""),
+    ],
+)
+def test_a_damaged_run_is_refused(cli, run, tmp_path, name, content):
+    place = spoilt(run, tmp_path / "digits", name, content)
+    one_sentence(cli("sample", place, "-n", 1), name)
+
+
+def test_a_run_from_a_newer_version_is_refused(cli, run, tmp_path):
+    text = (run / "experiment.yaml").read_text().replace("version: 1", "version: 99").encode()
+    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
+    one_sentence(cli("sample", place, "-n", 1), "version", "99")
+
+
+def test_weights_of_another_network_are_refused(cli, run, tmp_path):
+    text = (run / "experiment.yaml").read_text().replace("channels: 16", "channels: 32").encode()
+    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
+    one_sentence(cli("sample", place, "-n", 1), "ema-0.050.safetensors", "experiment.yaml")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_run_still_samples(cli, run, tmp_path):
+    place = tmp_path / "digits"
+    shutil.copytree(run, place)
+    newest = sorted((place / "checkpoints").iterdir())[-1]
+    (newest / "optimizer.safetensors").write_bytes(b"spoilt")
+    one_sentence(cli("train", "--resume", place, "training.steps=35"), newest.name)
+    assert cli("sample", place, "-n", 1, "--steps", 2).code == 0
+
+
+def test_resuming_with_another_network_is_refused_and_changes_nothing(cli, run, tmp_path):
+    place = tmp_path / "digits"
+    shutil.copytree(run, place)
+    before = (place / "experiment.yaml").read_text()
+    answer = cli("train", "--resume", place, "net.channels=24", "training.steps=40")
+    assert answer.code == 2, answer
+    assert (place / "experiment.yaml").read_text() == before
+
+
+def test_data_that_changed_are_refused(cli, run, tmp_path):
+    place = tmp_path / "digits"
+    shutil.copytree(run, place)
+    about = yaml.safe_load((place / "run.yaml").read_text())
+    about["data"]["sha256"] = "0" * 64
+    (place / "run.yaml").write_text(yaml.safe_dump(about))
+    one_sentence(cli("train", "--resume", place, "training.steps=35"), "data", "differ")
+    one_sentence(cli("evaluate", place), "data", "differ")

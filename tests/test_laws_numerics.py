@@ -1,0 +1,118 @@
+"""Laws of the numerics: the counter-based generator, its noise, and the inverse by bisection."""
+
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+
+from ornstein.core.numerics import bisect, normal, philox
+
+
+def words(*hexadecimal):
+    return tuple(torch.tensor([int(word, 16)]) for word in hexadecimal)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [  # the known answers that Random123 publishes for philox4x32-10
+        (["0"] * 4, ["0"] * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        (["ffffffff"] * 4, ["ffffffff"] * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            ["243f6a88", "85a308d3", "13198a2e", "03707344"],
+            ["a4093822", "299f31d0"],
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_philox_gives_the_known_answers(counter, key, expected):
+    result = philox(words(*counter), words(*key))
+    assert " ".join(f"{int(word):08x}" for word in result) == expected
+
+
+def distance_from_normal(x):
+    """Kolmogorov & Smirnov's distance times sqrt(n); above 1.95 once in a thousand times."""
+    x = x.flatten().double().sort().values
+    n = len(x)
+    cdf = 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    above = (torch.arange(1, n + 1) / n - cdf).max()
+    below = (cdf - torch.arange(n) / n).max()
+    return float(torch.maximum(above, below)) * math.sqrt(n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_is_standard_normal(dtype):
+    x = normal(torch.arange(500), (13, 31), 3, dtype)
+    assert x.shape == (500, 13, 31)
+    assert x.dtype == dtype
+    n = x.numel()
+    z = x.double()
+    assert abs(z.mean()) < 5 / math.sqrt(n)
+    assert abs(z.var() - 1) < 5 * math.sqrt(2 / n)
+    assert abs((z**3).mean()) < 5 * math.sqrt(15 / n)
+    assert abs((z**4).mean() - 3) < 5 * math.sqrt(96 / n)
+    assert distance_from_normal(x) < 1.95
+    # the tails: how many lie beyond 4 standard deviations
+    expected = n * 2 * NormalDist().cdf(-4)
+    assert abs((z.abs() > 4).sum() - expected) < 5 * math.sqrt(expected)
+
+
+def test_noise_is_independent_across_elements_draws_and_seeds():
+    n = 10000
+    columns = {
+        "elements": normal(torch.arange(n), (9,), 0),  # across blocks of four and within
+        "draws": torch.stack([normal(torch.arange(n), (1,), k)[:, 0] for k in range(6)], 1),
+        # seeds side by side, seeds apart by a power of two, the halves of a seed exchanged
+        "seeds": torch.stack(
+            [normal(torch.arange(n) * step + start, (1,), 0)[:, 0] for step, start in
+             [(1, 0), (1, n), (1, 1), (2**32, 5), (2**20, 2**61)]], 1
+        ),
+    }  # fmt: skip
+    for what, x in columns.items():
+        for moment in (x, x**2 - 1):
+            correlation = torch.corrcoef(moment.T.double()) - torch.eye(x.shape[1])
+            assert correlation.abs().max() < 5 / math.sqrt(n), what
+
+
+def test_noise_is_a_pure_function_of_seed_draw_and_element():
+    seeds = torch.tensor([5, 2**40 + 3, 5, 0, 2**62 - 1])
+    x = normal(seeds, (2, 5), 4)
+    assert torch.equal(x[0], x[2])
+    assert len(x.flatten(1).unique(dim=0)) == 4
+    for i, seed in enumerate(seeds):
+        assert torch.equal(normal(seed[None], (2, 5), 4)[0], x[i])
+    # the same elements whatever comes after them, the same numbers in either precision
+    assert torch.equal(normal(seeds, (3,), 4), x.flatten(1)[:, :3])
+    assert torch.equal(normal(seeds, (2, 5), 4, torch.float64).float(), x)
+    assert not torch.equal(normal(seeds, (2, 5), 5), x)
+    # no global state is read or moved
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert torch.equal(normal(seeds, (2, 5), 4), x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_golden_noise():
+    """What a published seed means may never change: the first numbers of seed 0, sample 0 and 1."""
+    u = [int(w, 16) for w in "6627e8d5 e169c58d bc57ac4c 9b00dbd8".split()]
+    unit = [(w + 0.5) / 2**32 for w in u]
+    expected = []
+    for radius, angle in (unit[:2], unit[2:]):
+        r = math.sqrt(-2 * math.log(radius))
+        expected += [r * math.cos(2 * math.pi * angle), r * math.sin(2 * math.pi * angle)]
+    assert normal(torch.tensor([0]), (4,), 0, torch.float64)[0].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_noise_is_never_infinite():
+    """The extreme words that Philox can give stay finite and far: checked where they come from, Box & Muller."""
+    x = normal(torch.arange(50000), (16,), 0)
+    assert x.isfinite().all()
+    assert 4.4 < x.abs().max() < 6.8
+
+
+def test_bisection_finds_to_the_last_bits_and_stops_at_the_ends():
+    targets = torch.tensor([[2.0, 0.5], [1e-3, -7.0]], dtype=torch.float64)
+    found = bisect(lambda t: -t.log(), targets, 1e-6, 1e4)
+    torch.testing.assert_close(found, (-targets).exp(), rtol=1e-12, atol=0)
+    found = bisect(lambda t: -t, torch.tensor([1.0, -9.0, math.inf, -math.inf]).double(), 0.0, 0.3)
+    assert found.tolist() == [0.0, 0.3, 0.0, 0.3]

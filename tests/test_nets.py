@@ -1,0 +1,362 @@
+"""Laws of the networks: what they return, what they depend on, what they refuse, and that they learn."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ornstein.errors import InputError
+from ornstein.nets import MLP, NETS, UNET_SIZES, UNet, attend
+from ornstein.nets.norm import adaptive_group_norm, groups_of
+
+SMALL = UNet(channels=8, multipliers=(1, 2, 3), blocks=1, attention=(4,), heads_width=8, embedding=16)
+TINY_MLP = MLP(width=32, depth=2, embedding=16)
+GRIDS = [(1, 1), (3, 7), (2, 16), (1, 8, 8), (3, 1, 1), (1, 7, 5), (5, 9, 2), (2, 1, 6), (1, 4, 4, 4), (2, 3, 1, 5)]
+CASES = [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (SMALL, (3, 9)), (SMALL, (1, 7, 6)), (SMALL, (2, 3, 4, 5))]
+
+
+def nudged(net: nn.Module, seed: int = 0, size: float = 0.1) -> nn.Module:
+    """The net away from its silent start, where every law would hold for the wrong reason; in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return net.eval()
+
+
+def inputs(shape: tuple[int, ...], batch: int = 4, seed: int = 1) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, *shape, generator=generator), torch.linspace(-12, 12, batch)
+
+
+def conditions(kind: str, batch: int = 4) -> tuple[dict[str, int], Tensor | None]:
+    if kind == "labels":
+        return {"classes": 3}, torch.arange(batch) % 4 - 1
+    if kind == "features":
+        cond = torch.randn(batch, 2, generator=torch.Generator().manual_seed(2))
+        cond[0, 1] = torch.nan
+        return {"features": 2}, cond
+    return {}, None
+
+
+@pytest.mark.parametrize("kind", ["none", "labels", "features"])
+@pytest.mark.parametrize(("config", "shape"), [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(SMALL, s) for s in GRIDS])
+def test_starts_at_zero_and_every_parameter_learns(config, shape, kind):
+    built_with, cond = conditions(kind)
+    net = config.build(shape, out_multiple=2, **built_with)
+    x, level = inputs(shape)
+    out = net(x, level, cond)
+    assert out.shape == (4, 2 * shape[0], *shape[1:])
+    assert not out.any()
+
+    nudged(net)
+    out = net(x, level, cond)
+    assert out.isfinite().all()
+    assert out.std() > 1e-3
+    # A random projection: the plain sum is blind to what the last normalisation removes.
+    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
+    silent = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
+    silent |= {name for name, p in net.named_parameters() if name not in silent and not p.grad.any()}
+    assert not silent
+
+
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_a_batch_is_its_samples(config, shape):
+    net = nudged(config.build(shape, classes=3))
+    x, level = inputs(shape)
+    cond = torch.tensor([-1, 0, 1, 2])
+    together = net(x, level, cond)
+    apart = torch.cat([net(x[i : i + 1], level[i : i + 1], cond[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_condition_and_level_matter(config, shape):
+    x, level = inputs(shape, batch=1)
+    x, level = x.expand(4, *shape), torch.zeros(4)
+    labelled = nudged(config.build(shape, classes=3))
+    out = labelled(x, level, torch.tensor([-1, 0, 1, 2]))
+    apart = torch.pdist(out.flatten(1))
+    assert apart.min() > 1e-3
+    torch.testing.assert_close(labelled(x, level, torch.full((4,), -1)), labelled(x, level, None), rtol=0, atol=0)
+
+    featured = nudged(config.build(shape, features=2))
+    none = torch.full((4, 2), torch.nan)
+    torch.testing.assert_close(featured(x, level, none), featured(x, level, None), rtol=0, atol=0)
+    half = torch.tensor([[0.0, torch.nan]]).expand(4, 2)
+    torch.testing.assert_close(featured(x, level, half), featured(x, level, None), rtol=0, atol=0)
+    assert (featured(x, level, torch.zeros(4, 2)) - featured(x, level, None)).abs().max() > 1e-3
+
+    plain = nudged(config.build(shape))
+    assert torch.pdist(plain(x, torch.tensor([-12.0, -1.0, 0.0, 12.0]), None).flatten(1)).min() > 1e-3
+
+
+def test_features_missing_leave_no_nan_in_the_gradient():
+    net = nudged(TINY_MLP.build((2,), features=2))
+    x, level = inputs((2,))
+    cond = torch.tensor([[torch.nan, 1.0], [1.0, 2.0], [torch.nan, torch.nan], [0.0, 0.0]], requires_grad=True)
+    net(x, level, cond).square().sum().backward()
+    assert cond.grad is not None
+    assert cond.grad.isfinite().all()
+    assert not cond.grad[[0, 2]].any()
+    assert cond.grad[[1, 3]].any(dim=1).all()
+
+
+def test_levels_are_told_apart_over_the_whole_range():
+    """Neighbours 0.25 nat apart are distinct, and no two distant levels share an embedding (no period in [-12, 12])."""
+    embedding = SMALL.build((1, 4)).embedding
+    levels = torch.linspace(-12, 12, 97)
+    waves = torch.addcmul(embedding.phase, levels[:, None], embedding.frequency).cos() * 2**0.5
+    likeness = waves @ waves.T / waves.shape[1]
+    kernel = torch.exp(-0.5 * ((levels[:, None] - levels) * 2 * torch.pi / 4) ** 2)
+    assert (likeness - kernel).abs().max() < 0.05
+    assert likeness.diagonal(1).max() < 0.95
+
+
+def translated(shape: tuple[int, ...], shift: tuple[int, ...]) -> float:
+    """How far the net is from commuting with a translation, relative to its output; attention included."""
+    net = nudged(SMALL.build(shape), size=0.05)
+    x = torch.zeros(1, *shape)
+    centre = (0, slice(None), *(slice(s // 2 - 1, s // 2 + 1) for s in shape[1:]))
+    x[centre] = torch.randn(x[centre].shape, generator=torch.Generator().manual_seed(4))
+    level, dims = torch.zeros(1), tuple(range(2, x.dim()))
+    moved = net(x.roll(shift, dims), level, None)
+    still = net(x, level, None).roll(shift, dims)
+    inner = (0, slice(None), *(slice(s // 4, -s // 4) for s in shape[1:]))
+    return ((moved - still)[inner].abs().max() / still[inner].std()).item()
+
+
+def test_moves_with_its_input_along_each_axis():
+    """Shifts by the coarsest cell (four positions) pass through, away from the border; a shift by one does not quite."""
+    assert translated((1, 32, 64), (4, 0)) < 0.1
+    assert translated((1, 32, 64), (0, 8)) < 0.1
+    assert translated((2, 128), (8,)) < 0.1
+
+
+def test_runs_on_sizes_that_it_was_not_built_for():
+    net = nudged(SMALL.build((1, 8, 8)))
+    x, level = inputs((1, 11, 5))
+    assert net(x, level, None).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("side", "attention", "attending"),
+    [
+        ((28, 28), (), []),
+        ((28, 28), (8,), [2]),
+        ((28, 14), (14,), [1, 2]),
+        ((5, 64), (16, 8), [2]),
+        ((9, 9), (9,), [0, 1, 2]),
+    ],
+)
+def test_attention_sits_where_the_longest_side_is_small(side, attention, attending):
+    net = dataclasses.replace(SMALL, attention=attention).build((1, *side))
+    levels = {int(name.split(".")[1]) for name, _ in net.named_parameters() if name.endswith("attention.qkv.weight")}
+    assert sorted(levels) == attending
+
+
+def test_attend_is_softmax_attention_on_either_path():
+    generator = torch.Generator().manual_seed(5)
+    for tokens in (1, 5, 300):  # 300 takes the fused path
+        q, k, v = (torch.randn(2, 3, tokens, 8, generator=generator) for _ in range(3))
+        weights = torch.einsum("bhiw,bhjw->bhij", q, k) / 8**0.5
+        exact = torch.einsum("bhij,bhjw->bhiw", weights.exp() / weights.exp().sum(-1, keepdim=True), v)
+        torch.testing.assert_close(attend(q, k, v), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7, 8, 10, 48, 50, 64, 96, 100, 127, 128, 320, 1000])
+def test_groups_divide_the_channels(channels):
+    groups = groups_of(channels)
+    assert channels % groups == 0
+    assert groups <= 32
+    assert channels // groups >= min(4, channels)
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (8, 5, 3), (5, 2, 3, 4)])
+def test_adaptive_group_norm_is_its_formula_with_its_gradient(shape):
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
+    scale, shift = (torch.randn(3, shape[0], generator=generator, dtype=torch.float64) for _ in range(2))
+    grouped = x.reshape(3, groups_of(shape[0]), -1)
+    normal = (grouped - grouped.mean(-1, keepdim=True)) / (grouped.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+    space = (..., *[None] * (len(shape) - 1))
+    torch.testing.assert_close(
+        adaptive_group_norm(x, scale, shift), normal.reshape(x.shape) * scale[space] + shift[space]
+    )
+    leaves = [tensor.requires_grad_() for tensor in (x, scale, shift)]
+    assert torch.autograd.gradcheck(adaptive_group_norm, leaves)
+
+
+def fitted(
+    net: nn.Module, shape: tuple[int, ...], steps: int, rate: float, autocast: bool = False
+) -> tuple[float, float]:
+    """Mean squared error over the targets' variance, for 16 random targets told apart by input, level and label: first, last."""
+    generator = torch.Generator().manual_seed(7)
+    x, target = torch.randn(2, 16, *shape, generator=generator)
+    level, cond = torch.linspace(-3, 3, 16), torch.arange(16) % 4 - 1
+    optimiser = torch.optim.Adam(net.parameters(), lr=rate)
+    losses = []
+    for _ in range(steps):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = net(x, level, cond)
+        loss = (out.float() - target).square().mean() / target.square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses[0], losses[-1]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("config", "shape"), [(MLP(width=64, depth=2), (2,)), (SMALL, (1, 6, 5)), (SMALL, (2, 11))])
+def test_learns_random_targets_by_heart(config, shape, autocast):
+    first, last = fitted(config.build(shape, classes=3), shape, steps=250, rate=3e-3, autocast=autocast)
+    assert first == pytest.approx(1.0, abs=1e-6)
+    assert last < 0.05
+
+
+def test_the_label_alone_can_carry_the_answer():
+    """Equal inputs, the target is the label's own: nothing but the condition can explain it."""
+    for config, shape in [(TINY_MLP, (2,)), (SMALL, (1, 4, 4))]:
+        net = config.build(shape, classes=3)
+        x, level, cond = torch.ones(4, *shape), torch.zeros(4), torch.tensor([-1, 0, 1, 2])
+        target = torch.randn(4, *shape, generator=torch.Generator().manual_seed(8))
+        optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
+        for _ in range(150):
+            loss = (net(x, level, cond) - target).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        assert loss < 0.02
+
+
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_bfloat16_autocast_agrees_with_float32(config, shape):
+    """Eight bits of mantissa through some twenty layers: 3 % of the output's size in the mean square."""
+    net = nudged(config.build(shape, classes=3), size=0.05)
+    x, level = inputs(shape)
+    cond = torch.tensor([-1, 0, 1, 2])
+    exact = net(x, level, cond)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = net(x, level, cond)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
+
+
+def test_double_precision_follows_the_parameters():
+    net = nudged(SMALL.build((1, 6, 6))).double()
+    x, level = inputs((1, 6, 6))
+    out = net(x.double(), level.double(), None)
+    assert out.dtype == torch.float64
+    torch.testing.assert_close(out.float(), nudged(SMALL.build((1, 6, 6)))(x, level, None), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_graph_is_free_of_data_dependent_python(config, shape):
+    """torch.export refuses a branch on a tensor's value, and so is the test of what compile and ONNX need."""
+    net = nudged(config.build(shape, classes=3))
+    x, level = inputs(shape)
+    cond = torch.tensor([-1, 0, 1, 2])
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(net, (x, level, cond), dynamic_shapes=({0: batch}, {0: batch}, {0: batch}))
+    x, level = inputs(shape, batch=7)
+    cond = torch.arange(7) % 4 - 1
+    torch.testing.assert_close(program.module()(x, level, cond), net(x, level, cond), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_weights_survive_a_file_and_come_from_the_seed_alone(config, shape):
+    x, level = inputs(shape)
+    net = nudged(config.build(shape, classes=3))
+    fresh = config.build(shape, classes=3, seed=1)
+    fresh.load_state_dict(load(save(net.state_dict())))
+    torch.testing.assert_close(fresh.eval()(x, level, None), net(x, level, None), rtol=0, atol=0)
+
+    before = torch.get_rng_state()
+    first, again, other = (config.build(shape, seed=seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_dropout_acts_in_training_only():
+    net = nudged(dataclasses.replace(SMALL, dropout=0.5).build((1, 8, 8)))
+    x, level = inputs((1, 8, 8))
+    assert torch.equal(net(x, level, None), net(x, level, None))
+    net.train()
+    assert not torch.equal(net(x, level, None), net(x, level, None))
+
+
+def test_sizes_are_as_stated():
+    def millions(size: str, shape: tuple[int, ...]) -> float:
+        return sum(p.numel() for p in UNET_SIZES[size].build(shape, classes=10).parameters()) / 1e6
+
+    assert millions("tiny", (1, 8, 8)) < 1
+    assert 1 < millions("small", (1, 28, 28)) < 2
+    assert 5 < millions("base", (3, 32, 32)) < 7
+
+
+def test_every_net_has_a_first_sentence_and_defaults_that_build():
+    for config in NETS.values():
+        assert config.__doc__
+        assert config.__doc__.splitlines()[0].endswith(".")
+        assert dataclasses.is_dataclass(config)
+        assert config().build((1, 8, 8)) is not None
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config(), dataclasses.fields(config)[0].name, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: UNet(attention=(0,)), "attention"),
+        (lambda: UNet(attention=(7.5,)), "attention"),
+        (lambda: UNet(attention=8), "attention=8"),
+        (lambda: UNet(multipliers=()), "multipliers"),
+        (lambda: UNet(multipliers=(1, -2)), "multipliers"),
+        (lambda: UNet(dropout=1.0), "dropout=1.0"),
+        (lambda: UNet(channels=True), "channels=True"),
+        (lambda: UNet(blocks=0), "blocks=0"),
+        (lambda: UNet(heads_width=0), "heads_width=0"),
+        (lambda: MLP(width=0), "width=0"),
+        (lambda: MLP(depth=1.5), "depth=1.5"),
+        (lambda: UNet().build((4,)), "'mlp'"),
+        (lambda: UNet().build((1, 2, 3, 4, 5)), "shape"),
+        (lambda: MLP().build(()), "shape"),
+        (lambda: MLP().build((2, 0)), "shape"),
+        (lambda: MLP().build((2,), classes=3, features=2), "classes=3 and features=2"),
+        (lambda: MLP().build((2,), classes=-1), "classes=-1"),
+        (lambda: MLP().build((2,), out_multiple=0), "out_multiple=0"),
+    ],
+)
+def test_bad_configurations_are_refused(make, words):
+    with pytest.raises(InputError, match=words.replace("(", r"\(")) as refusal:
+        make()
+    assert str(refusal.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_bad_calls_are_refused(config, shape):
+    labelled, featured, plain = (config.build(shape, **kind) for kind in ({"classes": 3}, {"features": 2}, {}))
+    x, level = inputs(shape)
+    with pytest.raises(InputError, match="built for"):
+        plain(x[0], level, None)
+    with pytest.raises(InputError, match="built for"):
+        plain(torch.cat([x, x], dim=1), level, None)
+    with pytest.raises(InputError, match="noise_level"):
+        plain(x, level[:1], None)
+    with pytest.raises(InputError, match="noise_level"):
+        plain(x, level.view(4, 1), None)
+    with pytest.raises(InputError, match="without classes"):
+        plain(x, level, torch.zeros(4, dtype=torch.int64))
+    for cond in (torch.zeros(4), torch.zeros(1, dtype=torch.int64), torch.zeros(4, 3)):
+        with pytest.raises(InputError, match="labels"):
+            labelled(x, level, cond)
+    for cond in (torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 3), torch.zeros(4)):
+        with pytest.raises(InputError, match="floats"):
+            featured(x, level, cond)
+    for label in (-2, 3):
+        with pytest.raises(IndexError):
+            labelled(x, level, torch.tensor([0, 1, 2, label]))

@@ -1,0 +1,444 @@
+"""Checkpoints under SIGKILL, damage and a full disk.
+
+Run as a script this file is the process that is killed: it has torch loaded once and forks a trainer per death, so that
+a death costs milliseconds. See `main` at the end.
+"""
+
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ornstein.errors import InputError
+from ornstein.training import Training, fit, latest
+from ornstein.training.checkpoint import save, sweep
+
+CONFIG = Training(
+    steps=60, warmup=10, log_every=4, checkpoint_every=3, snapshot_every=10, keep=2, lr=1e-2, cpu=True, accumulate=2
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Nets this small are slower on two, by far so when the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def net(width: int = 8) -> nn.Sequential:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Dropout(0.2), nn.Linear(width, 3))
+
+
+def loss(net, batch, generator):
+    noisy = batch + torch.randn(batch.shape, generator=generator)
+    return ((net(noisy) - batch) ** 2).mean(1)
+
+
+def batches(step: int) -> torch.Tensor:
+    return torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
+
+
+def train(folder: Path, config: Training = CONFIG, resume: bool = True, width: int = 8) -> None:
+    for _ in fit(net(width), loss, batches, config, folder, resume=resume):
+        pass
+
+
+def digest(folder: Path) -> str:
+    """Of all that a run leaves: the newest checkpoint, the weights in the open, the snapshots."""
+    found = latest(folder)
+    assert found is not None
+    h = hashlib.sha256(str(found.step).encode())
+    h.update(json.dumps({key: found.state[key] for key in ("updates", "strikes", "skipped", "window")}).encode())
+    for path in sorted([*found.path.glob("*.safetensors"), *folder.glob("*.safetensors"), *folder.glob("snapshots/*")]):
+        h.update(f"{path.relative_to(folder)} ".encode() + path.read_bytes())
+    return h.hexdigest()
+
+
+def hidden(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob(".*") if p.is_file() or p.is_dir()]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    train(tmp_path, Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3))
+    return tmp_path
+
+
+# Death --------------------------------------------------------------------------------------------------------------
+
+
+def script(mode: str) -> dict:
+    """In memory where that can be had: a killed process, unlike a power cut, does not ask what had reached the disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        command = [sys.executable, __file__, mode, folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit():
+    """At random moments of training and saving, again and again."""
+    result = script("moments")
+    assert result["kills"] >= 30
+    assert result["resumed"] >= 12  # deaths that left a checkpoint to resume from, rather than none yet
+    assert result["different"] == []
+
+
+def test_killed_at_each_change_to_the_disk_during_a_save_it_is_the_same_run_bit_for_bit():
+    """Exhaustively: the n-th file-system call of a save is the last one, for every n."""
+    result = script("calls")
+    assert result["kills"] >= 20
+    assert {"open", "os.rename", "os.rmdir", "shutil.copyfile"} <= set(result["events"])
+    assert result["unreadable"] == []
+    assert result["different"] == []
+
+
+def test_two_processes_are_one_process_with_twice_the_pieces():
+    """Over gloo; same noise, same dropout, same gradient, and a stop that both agree on."""
+    result = script("processes")
+    assert result["largest difference"] < 1e-5
+    assert result["interrupted at"] == [7, 7]
+    assert result["resumed difference"] == 0
+
+
+# Damage -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained):
+    files = {"model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "optimizer.safetensors"}
+    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["step-00000006", "step-00000009"]
+    found = latest(trained)
+    assert found.step == 9
+    assert {p.name for p in found.path.iterdir()} == files | {"state.json"}
+    assert found.state["versions"]["torch"] == torch.__version__
+    for name in files - {"optimizer.safetensors"}:
+        assert (trained / name).read_bytes() == (found.path / name).read_bytes()
+    assert hidden(trained) == []
+
+
+def test_there_is_no_checkpoint_in_an_empty_or_missing_folder(tmp_path):
+    assert latest(tmp_path) is None
+    assert latest(tmp_path / "nowhere") is None
+
+
+FILES = ["model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "optimizer.safetensors", "state.json"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("how", ["one bit", "cut", "empty", "gone"])
+def test_damage_to_any_file_is_found_and_named_with_the_way_out(file, how, trained):
+    found = latest(trained)
+    path = found.path / file
+    content = bytearray(path.read_bytes())
+    if how == "one bit":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif how == "cut":
+        path.write_bytes(content[:-1])
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    with pytest.raises(
+        InputError, match=f"step-00000009/{file} is .*; delete .*step-00000009 to continue from step 6."
+    ):
+        train(trained)
+    assert (found.path.parent / "step-00000006").is_dir()  # nothing was swept or rolled back on its own
+    shutil.rmtree(found.path)
+    train(trained, Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3))
+    assert latest(trained).step == 9
+
+
+def test_random_bits_anywhere_are_found(trained):
+    rng = random.Random(0)
+    found = latest(trained)
+    for _ in range(60):
+        path = found.path / rng.choice(FILES)
+        content = path.read_bytes()
+        place = rng.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ (1 << rng.randrange(8))]) + content[place + 1 :])
+        with pytest.raises(InputError, match="damaged"):
+            latest(trained)
+        path.write_bytes(content)
+    assert latest(trained).step == 9
+
+
+def test_with_nothing_older_it_says_so(trained):
+    for path in (trained / "checkpoints").iterdir():
+        (path / "model.safetensors").unlink()
+    with pytest.raises(
+        InputError, match=r"model.safetensors is missing; there is no older checkpoint to continue from"
+    ):
+        latest(trained)
+
+
+def test_a_newer_format_is_refused(trained):
+    path = latest(trained).path / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(InputError, match=r"newer version of ornstein \(checkpoint format 2.*update ornstein"):
+        latest(trained)
+
+
+def test_leftovers_do_not_count_and_are_swept_by_the_next_run_only(trained):
+    left = trained / "checkpoints" / ".step-00000012"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    (trained / ".model.safetensors").write_bytes(b"half")
+    (trained / ".metrics-of-mine").write_bytes(b"not ours")
+    assert latest(trained).step == 9
+    assert left.is_dir()  # reading sweeps nothing: the run may be writing just now
+    sweep(trained)
+    assert hidden(trained) == [trained / ".metrics-of-mine"]
+
+
+def test_weights_in_the_open_are_those_of_the_checkpoint_resumed_from(trained):
+    """Whatever was done to them: they are copies, which no checkpoint depends on."""
+    (trained / "model.safetensors").write_bytes(b"of another time")
+    (trained / "ema-0.050.safetensors").unlink()
+    train(trained, Training(steps=9, checkpoint_every=3, cpu=True, snapshot_every=3))
+    for name in ("model.safetensors", "ema-0.050.safetensors"):
+        assert (trained / name).read_bytes() == (latest(trained).path / name).read_bytes()
+
+
+# A full disk --------------------------------------------------------------------------------------------------------
+
+WIDE = Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=0)
+
+
+def survives(folder: Path) -> None:
+    """After a save that failed: the older checkpoint is whole, nothing lies about, and training goes on from it."""
+    assert latest(folder).step == 3
+    assert hidden(folder) == []
+    assert (folder / "model.safetensors").read_bytes() == (latest(folder).path / "model.safetensors").read_bytes()
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if (
+        not mount
+        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode
+    ):
+        pytest.skip("needs the right to mount a file system; the test below does the same with a size limit")
+    try:
+        ballast = disk / "ballast"
+        train(disk, Training(steps=3, checkpoint_every=3, cpu=True), width=1000)
+        ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 60_000))  # a checkpoint takes about 170 kB
+        with pytest.raises(InputError, match=r"step-00000006 could not be written \(.*No space left.*\)"):
+            train(disk, WIDE, width=1000)
+        survives(disk)
+        ballast.unlink()
+        train(disk, WIDE, width=1000)
+        assert latest(disk).step == 9
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path):
+    train(tmp_path, Training(steps=3, checkpoint_every=3, cpu=True), width=1000)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"step-00000006 could not be written \(.*\); what was saved before"):
+            train(tmp_path, WIDE, width=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    survives(tmp_path)
+    train(tmp_path, WIDE, width=1000)
+    assert latest(tmp_path).step == 9
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="could not be written"):
+        save(tmp_path / "file" / "run", 1, {}, {})
+
+
+# The process that is killed -----------------------------------------------------------------------------------------
+
+
+def forked(work) -> int:
+    """Run `work` in a child and return its process id."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+    return pid
+
+
+def finish(work) -> None:
+    _, status = os.waitpid(forked(work), 0)
+    assert status == 0, f"the trainer ended with {status}"
+
+
+def killed_at_moments(folder: Path) -> dict:
+    took = []
+    for name in ("whole", "again"):
+        start = time.perf_counter()
+        finish(lambda name=name: train(folder / name))
+        took.append(time.perf_counter() - start)
+    whole, reference = min(took), digest(folder / "whole")
+    assert digest(folder / "again") == reference
+    rng = random.Random(0)
+    result: dict = {"kills": 0, "resumed": 0, "mid-save": 0, "different": []}
+    runs = 0
+    while result["kills"] < 30:  # as many runs as it takes
+        runs += 1
+        run = folder / f"run-{runs}"
+        while True:
+            pid = forked(lambda run=run: train(run))
+            if result["kills"] < 30:
+                time.sleep(rng.uniform(0.02, 0.4) * whole)
+                os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            if status == 0:
+                break
+            assert status == signal.SIGKILL
+            result["kills"] += 1
+            result["resumed"] += latest(run) is not None
+            result["mid-save"] += bool(hidden(run))
+        if digest(run) != reference:
+            result["different"].append(runs)
+    return result
+
+
+def killed_at_calls(folder: Path) -> dict:
+    base, run = folder / "base", folder / "run"
+    finish(lambda: train(base, Training(steps=6, checkpoint_every=3, keep=1, cpu=True, snapshot_every=8)))
+    config = Training(steps=9, checkpoint_every=3, keep=1, cpu=True, snapshot_every=8)
+    shutil.copytree(base, run)
+    finish(lambda: train(run, config))
+    reference = digest(run)
+    result: dict = {"kills": 0, "events": [], "unreadable": [], "different": []}
+    watched = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile"}
+
+    def die_at(n: int) -> None:
+        count = 0
+
+        def watch(event, arguments):
+            nonlocal count
+            if event in watched and arguments and str(run) in str(arguments[0]):
+                count += 1
+                if count == n:
+                    os.write(report[1], event.encode())
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        train(run, config)
+
+    status, n = 1, 0
+    while status:
+        n += 1
+        shutil.rmtree(run)
+        shutil.copytree(base, run)
+        report = os.pipe()
+        _, status = os.waitpid(forked(lambda n=n: die_at(n)), 0)
+        os.close(report[1])
+        event = os.read(report[0], 100).decode()
+        os.close(report[0])
+        if status == 0:
+            break
+        assert status == signal.SIGKILL
+        result["kills"] += 1
+        result["events"].append(event)
+        try:
+            assert latest(run).step in (6, 9)
+        except Exception as error:
+            result["unreadable"].append([n, event, str(error)])
+            continue
+        finish(lambda: train(run, config))
+        if digest(run) != reference or hidden(run):
+            result["different"].append([n, event])
+    return result
+
+
+def two_processes(folder: Path) -> dict:
+    config = Training(steps=12, warmup=0, log_every=100, cpu=True, snapshot_every=0, checkpoint_every=100)
+    port = str(random.Random(os.getpid()).randrange(20_000, 60_000))
+
+    def plain() -> nn.Sequential:  # statistics of a batch norm would depend on the split
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Linear(8, 3))
+
+    def ranks(run: Path, at: int | None = None) -> None:
+        def work(rank: int) -> None:
+            os.environ.update(
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port
+            )
+
+            def source(step: int) -> torch.Tensor:
+                if step == at and rank == 1:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return batches(step)
+
+            try:
+                for _ in fit(plain(), loss, source, config, run, resume=True):
+                    pass
+            except KeyboardInterrupt:
+                (run / f"stopped-{rank}").write_text(str(latest(run).step))
+            torch.distributed.destroy_process_group()
+
+        children = [forked(lambda rank=rank: work(rank)) for rank in (0, 1)]
+        for pid in children:
+            assert os.waitpid(pid, 0)[1] == 0
+
+    def alone() -> None:
+        for _ in fit(plain(), loss, batches, Training(**{**vars(config), "accumulate": 2}), folder / "one"):
+            pass
+
+    def difference(a: str, b: str) -> float:
+        first, second = latest(folder / a), latest(folder / b)
+        assert first.step == second.step == 12
+        return max(
+            float((x - second.tensors(file)[name]).abs().max())
+            for file in first.state["files"]
+            for name, x in first.tensors(file).items()
+        )
+
+    finish(alone)
+    ranks(folder / "two")
+    ranks(folder / "cut", at=5)
+    stopped = [int((folder / "cut" / f"stopped-{rank}").read_text()) for rank in (0, 1)]
+    ranks(folder / "cut")
+    return {
+        "largest difference": difference("one", "two"),
+        "interrupted at": stopped,
+        "resumed difference": difference("two", "cut"),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    mode, place = sys.argv[1], Path(sys.argv[2])
+    if mode == "processes":  # accelerate decides once per process whether it is alone, so nothing may train here
+        import accelerate  # noqa: F401
+        import torch._dynamo
+        import torch.distributed
+    else:
+        train(place / "warm")  # no child has to load anything
+    work = {"moments": killed_at_moments, "calls": killed_at_calls, "processes": two_processes}[mode]
+    print(json.dumps(work(place)))
