@@ -105,7 +105,7 @@ def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
     assert arrays["samples"].shape == (50, 2)
     assert arrays["labels"].tolist() == [0, 1] * 25
     with Image.open(tmp_path / "x.gif") as film:
-        assert film.n_frames == 6
+        assert 4 <= film.n_frames <= 6  # equal neighbours are merged into one longer frame
     expected = ornstein.load(run).sample(50, seed=3, steps=5, label=arrays["labels"])
     assert np.array_equal(arrays["samples"], expected.numpy())
     answer = cli("evaluate", run, "-n", 200, "--steps", 5)
@@ -140,7 +140,7 @@ def test_samples_come_in_the_units_of_the_data(run):
 
 
 def test_any_length_of_average_can_be_had(run):
-    exact, made = ornstein.load(run, ema=0.1), ornstein.load(run, ema=0.08)
+    exact, made = ornstein.load(run, ema=0.05), ornstein.load(run, ema=0.08)
     a, b = (dict(r.denoiser.net.named_parameters()) for r in (exact, made))
     assert any(not torch.equal(a[k], b[k]) for k in a)
     raw = ornstein.load(run, ema=0)
@@ -251,7 +251,7 @@ def test_resume_refuses_what_is_not_a_run(cli, tmp_path):
     [
         (["--label", "12"], ["label", "12", "9"]),
         (["--label", "cat"], ["label", "cat"]),
-        (["--stepper", "hoin"], ["stepper", "hoin", "'heun'"]),
+        (["--stepper", "heunn"], ["stepper", "heunn", "'heun'"]),
         (["--steps", "0"], ["steps", "0"]),
         (["--grid", "karas"], ["grid", "karas", "'karras'"]),
         (["--grid", "trailing"], ["trailing", "continuous"]),
@@ -282,8 +282,8 @@ def spoilt(run, place, name, content):
         ("run.yaml", b"\xff\xfe: ["),
         ("experiment.yaml", b"- 1"),
         ("experiment.yaml", b"a: [1"),
-        ("ema-0.050.safetensors", b"not tensors"),
-        ("ema-0.050.safetensors", b""),
+        ("ema-0.100.safetensors", b"not tensors"),
+        ("ema-0.100.safetensors", b""),
     ],
 )
 def test_a_damaged_run_is_refused(cli, run, tmp_path, name, content):
@@ -300,7 +300,7 @@ def test_a_run_from_a_newer_version_is_refused(cli, run, tmp_path):
 def test_weights_of_another_network_are_refused(cli, run, tmp_path):
     text = (run / "experiment.yaml").read_text().replace("channels: 16", "channels: 32").encode()
     place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
-    one_sentence(cli("sample", place, "-n", 1), "ema-0.050.safetensors", "experiment.yaml")
+    one_sentence(cli("sample", place, "-n", 1), "ema-0.100.safetensors", "experiment.yaml")
 
 
 def test_a_damaged_checkpoint_is_named_and_the_run_still_samples(cli, run, tmp_path):

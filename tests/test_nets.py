@@ -105,34 +105,36 @@ def test_features_missing_leave_no_nan_in_the_gradient():
 
 
 def test_levels_are_told_apart_over_the_whole_range():
-    """Neighbours 0.25 nat apart are distinct, and no two distant levels share an embedding (no period in [-12, 12])."""
+    """The waves span the Gaussian kernel of the docstring: neighbours differ, and [-12, 12] holds no period."""
     embedding = SMALL.build((1, 4)).embedding
     levels = torch.linspace(-12, 12, 97)
     waves = torch.addcmul(embedding.phase, levels[:, None], embedding.frequency).cos() * 2**0.5
     likeness = waves @ waves.T / waves.shape[1]
     kernel = torch.exp(-0.5 * ((levels[:, None] - levels) * 2 * torch.pi / 4) ** 2)
-    assert (likeness - kernel).abs().max() < 0.05
+    assert (likeness - kernel).abs().max() < 0.1
     assert likeness.diagonal(1).max() < 0.95
 
 
 def translated(shape: tuple[int, ...], shift: tuple[int, ...]) -> float:
-    """How far the net is from commuting with a translation, relative to its output; attention included."""
-    net = nudged(SMALL.build(shape), size=0.05)
+    """How far the net is from commuting with a translation, at the centre, where the border does not reach."""
+    net = nudged(dataclasses.replace(SMALL, multipliers=(1, 2), attention=()).build(shape), size=0.05)
+    generator = torch.Generator().manual_seed(4)
     x = torch.zeros(1, *shape)
-    centre = (0, slice(None), *(slice(s // 2 - 1, s // 2 + 1) for s in shape[1:]))
-    x[centre] = torch.randn(x[centre].shape, generator=torch.Generator().manual_seed(4))
+    x[(0, slice(None), *(slice(s // 2 - 1, s // 2 + 1) for s in shape[1:]))] = torch.randn(
+        shape[0], *[2] * (len(shape) - 1), generator=generator
+    )
     level, dims = torch.zeros(1), tuple(range(2, x.dim()))
-    moved = net(x.roll(shift, dims), level, None)
-    still = net(x, level, None).roll(shift, dims)
-    inner = (0, slice(None), *(slice(s // 4, -s // 4) for s in shape[1:]))
-    return ((moved - still)[inner].abs().max() / still[inner].std()).item()
+    moved = net(x.roll(shift, dims), level, None).roll([-s for s in shift], dims)
+    still = net(x, level, None)
+    centre = (0, slice(None), *(slice(s // 2 - 4, s // 2 + 4) for s in shape[1:]))
+    return ((moved - still)[centre].abs().max() / still[centre].std()).item()
 
 
 def test_moves_with_its_input_along_each_axis():
-    """Shifts by the coarsest cell (four positions) pass through, away from the border; a shift by one does not quite."""
-    assert translated((1, 32, 64), (4, 0)) < 0.1
-    assert translated((1, 32, 64), (0, 8)) < 0.1
-    assert translated((2, 128), (8,)) < 0.1
+    """A shift by the coarsest cell (two positions) along either axis passes through; one by half a cell cannot."""
+    for shape, along in [((1, 64, 96), (1, 0)), ((1, 64, 96), (0, 1)), ((2, 128), (1,))]:
+        assert translated(shape, tuple(8 * a for a in along)) < 1e-3
+        assert translated(shape, tuple(7 * a for a in along)) > 1e-2
 
 
 def test_runs_on_sizes_that_it_was_not_built_for():
@@ -192,7 +194,7 @@ def test_adaptive_group_norm_is_its_formula_with_its_gradient(shape):
 def fitted(
     net: nn.Module, shape: tuple[int, ...], steps: int, rate: float, autocast: bool = False
 ) -> tuple[float, float]:
-    """Mean squared error over the targets' variance, for 16 random targets told apart by input, level and label: first, last."""
+    """First and last relative squared error, for 16 random targets told apart by input, level and label."""
     generator = torch.Generator().manual_seed(7)
     x, target = torch.randn(2, 16, *shape, generator=generator)
     level, cond = torch.linspace(-3, 3, 16), torch.arange(16) % 4 - 1

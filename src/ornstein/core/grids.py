@@ -54,6 +54,16 @@ def _by_ratio(process: Process, steps: int, ratios: Callable[[float, float, Tens
     return torch.cat([spread, torch.zeros(1, dtype=torch.float64)])
 
 
+def flow(process: Process, steps: int) -> Tensor:
+    """Even steps in sigma/(alpha + sigma), the time of flow matching whatever the clock; then the clean point."""
+    low, high = ends(process)
+    start, end = (float(ratio / (1 + ratio)) for ratio in (process.at(high).noise_ratio, process.at(low).noise_ratio))
+    u = torch.linspace(start, 0, steps + 1, dtype=torch.float64)[1:-1].clamp(min=end)
+    inner = process.time(2 * ((1 - u) / u).log())
+    assert isinstance(inner, Tensor)
+    return torch.cat([inner.new_tensor([high]), inner, inner.new_zeros(1)])
+
+
 def logsnr(process: Process, steps: int) -> Tensor:
     """Even steps in the log signal-to-noise ratio, then the clean point (Lu et al. 2022, 2206.00927)."""
     return _by_ratio(process, steps, lambda high, low, u: high * (low / high) ** u)
@@ -93,6 +103,7 @@ def chain(process: Process, steps: int) -> Tensor:
 
 
 GRIDS: dict[str, Callable[[Process, int], Tensor]] = {
+    "flow": flow,
     "uniform": uniform,
     "quadratic": quadratic,
     "logsnr": logsnr,
@@ -110,14 +121,14 @@ def times(process: Process, steps: int, grid: "str | Sequence[float] | Tensor | 
         process: the clock.
         steps: the number of steps, at least 1.
         grid: a key of `GRIDS`, or the times themselves (falling; the clean point 0 is appended if it is not there,
-            and `steps` is not consulted). None: "trailing" for a chain, "karras" in continuous time.
+            and `steps` is not consulted). None: "trailing" for a chain, "flow" in continuous time.
 
     Raises:
         InputError: an unknown grid, steps that are not a positive whole number, times outside the clock or not
         falling.
     """
     if grid is None:
-        grid = "trailing" if process.chain is not None else "karras"
+        grid = "trailing" if process.chain is not None else "flow"
     if isinstance(grid, str):
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise InputError(f"steps={steps!r} must be a positive whole number.")

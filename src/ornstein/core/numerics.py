@@ -1,4 +1,4 @@
-"""Three pieces of numerical analysis that the rest of `core` stands on.
+"""Four pieces of numerical analysis that the rest of the house stands on.
 
 *A monotone cubic.* A chain tabulates its coefficients at k = 0, 1, ..., N. Between the knots we draw the cubic
 Hermite curve whose slopes follow Fritsch & Carlson (1980): it passes through every knot, has a continuous
@@ -12,10 +12,13 @@ no derivative, cannot leave the interval, and gains one bit a turn.
 "Parallel random numbers: as easy as 1, 2, 3") is instead a function: (key, counter) -> random bits. With the
 sample's seed as the key, and (element, draw) as the counter, a sample is the same whatever batch, order or device
 it is drawn in, and there is no state to store.
+
+*An estimate.* A mean over random samples is a number with an error; the two are kept together.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -113,3 +116,20 @@ def normal(seeds: Tensor, shape: tuple[int, ...], draw: int, dtype: torch.dtype 
         pairs += [r * phi.cos(), r * phi.sin()]
     flat = torch.stack(pairs, dim=-1).flatten(1)[:, :elements]
     return flat.reshape(len(seeds), *shape).to(dtype)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over independent samples, and its standard error (NaN for a single one)."""
+
+    value: float
+    standard_error: float
+
+    @staticmethod
+    def of(samples: Tensor) -> "Estimate":
+        """From (N,) numbers."""
+        wide = samples.detach().cpu().double()
+        return Estimate(wide.mean().item(), wide.std().item() / math.sqrt(len(wide)))
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.standard_error:.2g}"

@@ -223,11 +223,15 @@ class Process(ABC):
 
 
 def _derivative(scale: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    # reverse mode: each time's value depends on that time alone, so the gradient of the sum is the derivative at each
-    with torch.enable_grad():
-        at = t.detach().requires_grad_()
-        value = scale(at)
-        return torch.autograd.grad(value.sum(), at)[0] if value.requires_grad else torch.zeros_like(t)
+    # reverse mode: each time's value depends on that time alone, so the gradient of the sum is the derivative at each.
+    # A leaf of our own, so that it works wherever it is called from: inference mode, torch.func's transforms
+    with torch.inference_mode(False):
+        at = torch.zeros(t.shape, dtype=t.dtype, device=t.device, requires_grad=True)
+        with torch.no_grad():
+            at.copy_(t)
+        with torch.enable_grad():
+            value = scale(at)
+            return torch.autograd.grad(value.sum(), at)[0] if value.requires_grad else torch.zeros_like(t)
 
 
 def _positive(**values: float) -> None:

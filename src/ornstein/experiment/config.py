@@ -56,7 +56,7 @@ class Sampling:
     Args:
         stepper: a name of `STEPPERS` with its options.
         steps: how many steps.
-        grid: a name of `GRIDS`, or None: "trailing" on a chain, "karras" in continuous time.
+        grid: a name of `GRIDS`, or None: "trailing" on a chain, "flow" in continuous time.
         ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
         preview: how many samples each picture taken during training shows.
     """
@@ -145,7 +145,7 @@ def presets() -> dict[str, str]:
         name = file.name.removesuffix(".yaml")
         found[name] = file.read_text("utf-8").splitlines()[0].removeprefix("# ")
     for name, like in _ALIKE.items():
-        found[name] = f"{name}, trained as {like!r}."
+        found[name] = f"The data set {name!r}, trained as {like!r}."
     return found
 
 

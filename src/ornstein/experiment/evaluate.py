@@ -15,9 +15,6 @@ from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run, write_text
 from ornstein.metrics import Report, nearest, report
 
-#: training examples that the classifier and the nearest neighbours see at the most
-MOST = 20_000
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -59,14 +56,14 @@ def evaluate(
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     samples = run.transform.inverse(z, quantise=True).float()
-    train, heldout = data.train[:MOST].float(), data.test.float()
+    train, heldout = data.train.float(), data.test.float()
     result = report(
         samples,
         train,
         heldout,
         torch.Generator().manual_seed(seed),
         labels=labels,
-        train_labels=None if data.train_labels is None else data.train_labels[:MOST],
+        train_labels=data.train_labels,
         heldout_labels=data.test_labels,
     )
     sampling = run.experiment.sampling

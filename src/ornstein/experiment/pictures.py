@@ -7,7 +7,7 @@ other arrays as lines. Pictures are written beside their place and renamed, so t
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ INK, ACCENT, PALE = "#1b2a41", "#d1495b", "#b8c4d6"
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to that takes the place of `path` when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> Image.Image:
@@ -154,7 +155,7 @@ def _plot(samples: Tensor, kind: str, real: Tensor | None = None, reach: float |
             if real is not None:
                 axes.scatter(*real.float().cpu().flatten(1)[:, :2].numpy().T, s=3, color=PALE, lw=0, label="real")
             axes.scatter(*flat[:, :2].T, s=4, color=ACCENT, lw=0, alpha=0.7, label="samples")
-            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_aspect("equal", adjustable="box" if reach else "datalim")
             if real is not None:
                 axes.legend(frameon=False, markerscale=3, loc="upper right")
         if reach:

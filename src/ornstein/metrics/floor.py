@@ -67,8 +67,8 @@ def compare(
 
     Subsets have n points, n the least of N, `most` and half of the training set (half, so that subsets differ); where
     n < N the value is a mean over subsets too. The held-out set is cut to `most` points, at random. Where the metric
-    compares with the training set (memorisation), held-out data, at most 2 `most` of them, set the floor and the training
-    set is used whole.
+    compares with the training set (memorisation), held-out data, at most 2 `most` of them, set the floor and the
+    training set is used whole.
 
     Raises `InputError` if a set is too small or `repeats` below 2.
     """
@@ -163,9 +163,10 @@ class Report:
             'The column "real data" is what real data score in the place of the samples: ratio 1 is as good as real.',
         ]
         if self.near_copies is not None:
+            noise = math.sqrt(0.01 * 0.99 * (1 / self.samples + 1 / self.heldout))
             text.append(
                 f"{self.near_copies:.1%} of the samples lie closer to a training example than 99 % of held-out data do "
-                f"(honest: about 1 %)."
+                f"(honest: 1 ± {noise:.1%})."
             )
         if any(score.ratio < 0 for score in self.rows.values()):
             text.append("Below zero: an unbiased estimate of a distance too small to be seen.")

@@ -40,8 +40,8 @@ def discrepancy(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
     """The unbiased estimate of E k(X, X') + E k(Y, Y') - 2 E k(X, Y) from x (N, d) and y (M, d).
 
     `kernel` takes (n, d) and (m, d) to (n, m) and is evaluated in blocks of rows, so that no block has more than
-    max(2^24, N, M) entries, 64 MiB in float32; a few such blocks live at once, under 300 MiB at N = 50,000. Sums are kept
-    in float64.
+    max(2^24, N, M) entries, 64 MiB in float32; a few such blocks live at once, under 300 MiB at N = 50,000. Sums are
+    kept in float64.
     """
 
     def within(points: Tensor) -> Tensor:

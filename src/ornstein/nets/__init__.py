@@ -1,8 +1,8 @@
 """Networks: `net(x, noise_level, cond) -> tensor`, from torch alone, with no word about diffusion.
 
 `NETS` names the configurations. Each is a frozen dataclass, and
-`NETS["unet"](channels=32).build((1, 28, 28), classes=10)` is an ordinary `torch.nn.Module`. `contract.py` says what goes
-in and out. To add a net, subclass `NetConfig` in one file and name it here.
+`NETS["unet"](channels=32).build((1, 28, 28), classes=10)` is an ordinary `torch.nn.Module`. `contract.py` says what
+goes in and out. To add a net, subclass `NetConfig` in one file and name it here.
 """
 
 from .attention import attend

@@ -81,5 +81,5 @@ def check_input(x: torch.Tensor, noise_level: torch.Tensor, expected: str, fits:
     """Raise `InputError` unless `x` fits what the net was built for and `noise_level` has one entry for each sample."""
     if not fits:
         raise InputError(f"x has shape {tuple(x.shape)} but this network was built for {expected}.")
-    if noise_level.shape != x.shape[:1]:
+    if noise_level.dim() != 1 or noise_level.shape[0] != x.shape[0]:
         raise InputError(f"noise_level has shape {tuple(noise_level.shape)} but must be ({x.shape[0]},), one a sample.")

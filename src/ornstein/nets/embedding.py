@@ -55,14 +55,14 @@ class Embedding(nn.Module):
         waves = torch.addcmul(self.phase, level, self.frequency).cos() * math.sqrt(2)
         h = self.noise(waves)
         if self.classes or self.features or cond is not None:
-            h = h + self._condition(cond, len(noise_level))
+            h = h + self._condition(cond, noise_level.shape[0])
         return F.silu(self.mix(F.silu(h)))
 
     def _condition(self, cond: Tensor | None, batch: int) -> Tensor:
         if self.classes:
             if cond is None:
                 return self.label.weight[:1]
-            if cond.dtype != torch.int64 or cond.shape != (batch,):
+            if cond.dtype != torch.int64 or cond.dim() != 1 or cond.shape[0] != batch:
                 raise InputError(
                     f"cond is {cond.dtype} {tuple(cond.shape)} but must be int64 labels of shape ({batch},)."
                 )
@@ -70,7 +70,8 @@ class Embedding(nn.Module):
         if self.features:
             if cond is None:
                 return self.missing
-            if not cond.is_floating_point() or cond.shape != (batch, self.features):
+            table = cond.dim() == 2 and cond.shape[0] == batch and cond.shape[1] == self.features
+            if not table or not cond.is_floating_point():
                 raise InputError(
                     f"cond is {cond.dtype} {tuple(cond.shape)} but must be floats of shape ({batch}, {self.features})."
                 )

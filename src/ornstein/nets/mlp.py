@@ -45,6 +45,7 @@ class _MLPModule(nn.Module):
         super().__init__()
         width, depth = config.width, config.depth
         self.shape = shape
+        self.expected = f"(B, {', '.join(map(str, shape))})"
         self.out_shape = (shape[0] * out_multiple, *shape[1:])
         self.embedding = embedding
         self.modulation = nn.Linear(config.embedding, 2 * depth * width)
@@ -60,7 +61,7 @@ class _MLPModule(nn.Module):
             self.out.bias.zero_()
 
     def forward(self, x: Tensor, noise_level: Tensor, cond: Tensor | None = None) -> Tensor:
-        check_input(x, noise_level, f"(B, {', '.join(map(str, self.shape))})", x.shape[1:] == self.shape)
+        check_input(x, noise_level, self.expected, x.shape[1:] == self.shape)
         depth = len(self.first)
         tuned = self.modulation(self.embedding(noise_level, cond)).unflatten(1, (2 * depth, -1)).unbind(1)
         h = self.inp(x.flatten(1))

@@ -119,6 +119,7 @@ class _UNetModule(nn.Module):
     def __init__(self, config: UNet, shape: Shape, embedding: Embedding, out_multiple: int) -> None:
         super().__init__()
         self.shape = shape
+        self.expected = f"(B, {shape[0]}{', *' * (len(shape) - 1)})"
         dims, conv = len(shape) - 1, CONV[len(shape) - 1]
         widths = [config.channels * multiplier for multiplier in config.multipliers]
         side = max(shape[1:])
@@ -146,7 +147,7 @@ class _UNetModule(nn.Module):
     def forward(self, x: Tensor, noise_level: Tensor, cond: Tensor | None = None) -> Tensor:
         # The convolutions do not mind the size, so a trained net may be given a larger grid than it was built for.
         fits = x.dim() == len(self.shape) + 1 and x.shape[1] == self.shape[0]
-        check_input(x, noise_level, f"(B, {self.shape[0]}{', *' * (len(self.shape) - 1)})", fits)
+        check_input(x, noise_level, self.expected, fits)
         embedded = self.embedding(noise_level, cond)
         h = self.stem(x)
         kept: list[Tensor] = []

@@ -35,7 +35,9 @@ Huang et al. 2021, 2106.02808):
     1/2 * integral of g^2 |s(x_t, t) - grad log q(x_t given x_0)|^2 dt = 1/2 * integral of |eps_hat - eps|^2 dlambda,
 
 with lambda = log SNR. No clock is left in it, and the error of the noise varies little with lambda; so Song's
-importance sampling of times, density proportional to g^2/sigma^2, is nothing but times even in log-SNR.
+importance sampling of times, density proportional to g^2/sigma^2, is nothing but times even in log-SNR. At the lower
+end quantised data are read off x_t itself, p(x_0 given x_t) proportional to q(x_t given x_0) over the levels (Kingma
+et al. 2021), which is exact where noise is well below their distance.
 
 **Every sub-grid at once.** The expected cost of a step depends on the denoiser through E|x0_hat - x_0|^2 at its upper
 end alone. N evaluations therefore price all N(N+1)/2 steps between N levels: `x0_errors` measures, `step_costs`
@@ -111,6 +113,21 @@ class Bins:
         lowest, highest = x0 < self.low + half, x0 > self.high - half
         outside = torch.special.log_ndtr(torch.where(lowest, upper, -lower))
         return -torch.where(lowest | highest, outside, inside)
+
+    def posterior_nats(self, x0: Tensor, place: Tensor, ratio: float) -> Tensor:
+        """-log of the probability of each x0's level where x0 + ratio * noise was seen at `place`: same shape.
+
+        All levels are held equally likely beforehand; those further than twelve deviations are left out.
+        """
+        centre = ((place - self.low) / self.width).round().clamp(0, self.count - 1)
+        total = torch.full_like(place, -math.inf)
+        for offset in range(1 - self.count, self.count):
+            if abs(offset) * self.width > 12 * ratio + self.width:
+                continue
+            k = centre + offset
+            logit = -0.5 * ((place - self.low - k * self.width) / ratio) ** 2
+            total = torch.logaddexp(total, torch.where((k >= 0) & (k < self.count), logit, -math.inf))
+        return total + 0.5 * ((place - x0) / ratio) ** 2
 
 
 def _decoder_nats(x0: Tensor, mean: Tensor, log_var: Tensor, bins: Bins | None) -> Tensor:
@@ -246,13 +263,13 @@ def continuous_bound(
     """The bound in continuous time: the integral over all noise levels by `draws` random ones for each sample.
 
     Its grid has two steps, and its terms three columns: the prior, the integral between the two ends at which a
-    network is asked (`grids.ends`), and the decoder, of variance sigma^2, at the lower one. One seed's times are
-    even, with a common random shift.
+    network is asked (`grids.ends`), and the decoder at the lower one: Gaussian of variance sigma^2, or the posterior
+    of the levels. One sample's times are even, with a random shift.
 
     Args:
         importance: draw times even in log-SNR, density proportional to g^2/sigma^2, instead of uniform; either is
             unbiased.
-        draws: network calls per sample, besides one for the decoder.
+        draws: network calls per sample, besides one for a Gaussian decoder.
         denoiser, x0, cond, bins, batch, seed, seeds, generator: as for `variational_bound`.
 
     Raises:
@@ -276,7 +293,12 @@ def continuous_bound(
                 nats = weighting.nats_at(denoiser, clean, t, normal(seeded, shape, draw + 1, clean.dtype), given)
                 terms[rows, 1] += nats.double().cpu() / draws
             noisy = last.noised(clean, normal(seeded, shape, draws + 1, clean.dtype))
-            terms[rows, 2] = _last_nats(denoiser(noisy, last, given), clean, bins).double().cpu()
+            if bins is None:
+                nats = _last_nats(denoiser(noisy, last, given), clean, None)
+            else:
+                place, ratio = _wide(noisy) / last.alpha, float(last.noise_ratio)
+                nats = bins.posterior_nats(_wide(clean), place, ratio).flatten(1).sum(1)
+            terms[rows, 2] = nats.double().cpu()
     terms[:, 0] = _prior_nats(process.at(high), denoiser.sigma_data, x0).double().cpu()
     return Bound(falling, terms, x0[0].numel(), bins)
 

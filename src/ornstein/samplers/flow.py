@@ -7,9 +7,15 @@ The marginals q_t of a noising process also solve an ordinary differential equat
 whose right-hand side is the velocity of flow matching (Song et al. 2021, 2011.13456, section 4.3; Lipman et al. 2023,
 2210.02747). Following it from noise to data draws a sample without drawing any more noise.
 
-`Euler` steps it on the process's own clock. `Heun` steps it in the variables of Karras et al. 2022 (2206.00364),
-y = x/alpha against u = sigma/alpha, where the equation is dy/du = eps and straight trajectories are common; there
-Euler's step is DDIM's, and Heun's corrects it by half the change of eps.
+`Euler` steps it on the process's own clock. A change of scale and clock changes what a method of finite order does,
+though not the equation; two choices of variables are good ones for `Heun`:
+
+    "flow"   z = x/(alpha + sigma)  against  u = sigma/(alpha + sigma),     dz/du = eps - x0
+    "edm"    y = x/alpha            against  u = sigma/alpha,               dy/du = eps
+
+In both, Euler's step is DDIM's, and Heun corrects it by half the change of the right-hand side. The second are those
+of Karras et al. 2022 (2206.00364); there u has no bound, and from much noise a long step multiplies a small error of
+eps by it. The first have both ends finite.
 
 *Churn* (their algorithm 2) adds a little noise before a step, moving back up to u(1 + gamma), and so corrects what
 earlier steps got wrong, as Langevin dynamics would.
@@ -83,20 +89,21 @@ class Euler(Stepper):
 
 @dataclass(frozen=True)
 class Heun(Stepper):
-    """Heun's method on the probability-flow ODE in x/alpha against sigma/alpha, with churn: EDM's sampler.
+    """Heun's method on the probability-flow ODE, in the variables of flow matching or of EDM, with EDM's churn.
 
-    Karras et al. 2022 (2206.00364), algorithms 1 and 2. From exactly no signal (sigma/alpha infinite) the step is
-    DDIM's.
+    Karras et al. 2022 (2206.00364), algorithms 1 and 2, are `Heun(variables="edm")`. In those variables the step from
+    exactly no signal (sigma/alpha infinite) is DDIM's.
 
     Args:
-        churn: share in [0, 0.41] by which the noise ratio is raised before each step (gamma = S_churn/steps in the
-        paper).
+        variables: "flow" or "edm", as the module says.
+        churn: share in [0, 0.41] by which the noise ratio is raised before each step (gamma = S_churn/steps in the paper).
         churn_min, churn_max: the noise ratios sigma/alpha between which to churn, S_tmin and S_tmax.
         noise_scale: scale of the churned noise, S_noise.
 
     Order 2. Two calls a step. Deterministic without churn.
     """
 
+    variables: str = "flow"
     churn: float = 0.0
     churn_min: float = 0.0
     churn_max: float = math.inf
@@ -105,6 +112,8 @@ class Heun(Stepper):
     calls: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
+        if self.variables not in ("flow", "edm"):
+            raise InputError(f"variables={self.variables!r} must be 'flow' or 'edm'.")
         _check_churn(self.churn, self.churn_min, self.churn_max, self.noise_scale)
 
     @property
@@ -118,8 +127,11 @@ class Heun(Stepper):
         here = denoiser(x, t)
         ratio = s.sigma / t.sigma
         euler = ratio * x + (s.alpha - ratio * t.alpha) * here.x0
+        if self.variables == "flow":
+            there, total = denoiser(euler, s), s.alpha + s.sigma
+            half = 0.5 * (s.sigma - total * t.sigma / (t.alpha + t.sigma))  # half the step of u, at the scale of x
+            return euler + half * ((there.eps - there.x0) - (here.eps - here.x0)), None
         if t.noise_ratio == math.inf:
             return euler, None
-        there = denoiser(euler, s)
         half = 0.5 * s.alpha * (s.noise_ratio - t.noise_ratio)
-        return euler + half * (there.eps - here.eps), None
+        return euler + half * (denoiser(euler, s).eps - here.eps), None
