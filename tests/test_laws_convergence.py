@@ -46,7 +46,7 @@ def grid_between(process, high, low, n):
 def walk(stepper, denoiser, x, levels, noise):
     """The stepper from the first level to the last, which is a noisy one: no denoising step hides the error."""
     memory, ask = None, Ask(denoiser, None)
-    for t, s in zip(levels, levels[1:], strict=False):
+    for t, s in itertools.pairwise(levels):
         x, memory = stepper.step(ask, x, t, s, memory, noise)
     return x
 
@@ -125,6 +125,8 @@ def orders(errors):
 @pytest.mark.parametrize("name", NAMES)
 def test_order_is_the_declared_one(name, stepper):
     process, stepper = PROCESSES[name], DEFAULTS[stepper]
+    if stepper.order is None:
+        pytest.skip("declares no order")
     errors = law_errors(lambda n: stepper, process) if stepper.stochastic else path_errors(stepper, process)
     assert errors[-1] < 0.1, errors
     assert orders(errors)[-1] > stepper.order - 0.2, (orders(errors), errors)
@@ -141,7 +143,10 @@ def test_order_does_not_depend_on_the_options(name, stepper):
         return dataclasses.replace(stepper, churn=4 * stepper.churn / n, noise_scale=1.0) if churned else stepper
 
     churned = getattr(stepper, "churn", 0) > 0
-    measured = orders(law_errors(of, PROCESSES[name], data=((0.6, 0.1225),)))[-1]
+    if stepper.stochastic:
+        measured = orders(law_errors(of, PROCESSES[name], data=((0.6, 0.1225),)))[-1]
+    else:
+        measured = orders(path_errors(stepper, PROCESSES[name]))[-1]
     assert stepper.order - 0.2 < measured < stepper.order + 0.3
 
 
@@ -153,13 +158,15 @@ BIAS = {1: 0.04, 2: 0.01}
 @pytest.mark.parametrize("name", ["vp", "edm", "flow", "betas[cosine]"])
 def test_a_mixture_is_drawn_as_it_is(name, stepper):
     """Oracle 2: moments, weights and log-density of an asymmetric mixture, on a fine grid, in float32."""
+    if stepper not in DEFAULTS.values() and name != "vp":
+        pytest.skip("options are drawn with on one process")
     process, mix, n = PROCESSES[name], mixture(), 2000
-    steps = 60 if stepper.order > 1 else 100
+    steps = 40 if stepper.order == 2 else 80
     if getattr(stepper, "churn", 0) > 0:
         stepper = dataclasses.replace(stepper, churn=4 * stepper.churn / steps, noise_scale=1.0)
     x = sample(mix.denoiser(process), (n, 2), stepper=stepper, steps=steps, grid="logsnr", seed=5).double()
     exact = mix.sample(100000, torch.Generator().manual_seed(1)).double()
-    bias = BIAS[stepper.order]
+    bias = BIAS.get(stepper.order, 0.1)
     for what in (
         lambda y: y,
         lambda y: torch.stack([y[:, 0] ** 2, y[:, 1] ** 2, y[:, 0] * y[:, 1]], 1),

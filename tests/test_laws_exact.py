@@ -31,7 +31,9 @@ def reference(weights, means, covariances):
 def test_log_density_is_torchs(d):
     w, m, c = rough(4, d)
     x = 2 * torch.randn(200, d, generator=torch.Generator().manual_seed(1), **D64)
-    torch.testing.assert_close(GaussianMixture(w, m, c).log_prob(x), reference(w, m, c).log_prob(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        GaussianMixture(w, m, c).log_prob(x), reference(w, m, c).log_prob(x), rtol=1e-9, atol=1e-9
+    )
     for p in PROCESSES.values():
         for t in interior(p, 3).tolist():
             level = p.at(t)
@@ -77,7 +79,7 @@ def test_score_is_the_gradient_of_the_log_density(name):
 
 def forms():
     """The same distributions said in several ways: (what, one, another)."""
-    w, m, c = rough(3, 4, seed=6)
+    _, _, c = rough(3, 4, seed=6)
     diagonal = c.diagonal(dim1=1, dim2=2)
     variance = torch.tensor([0.3, 0.1, 0.7], **D64)
     factor = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(7), **D64)
@@ -88,7 +90,11 @@ def forms():
     yield "low rank", LowRank(factor, variance), factor @ factor.mT + variance[:, None, None] * eye
     yield "low rank, no rest", LowRank(factor, 0 * variance), factor @ factor.mT
     yield "full rank factor", LowRank(torch.linalg.cholesky(c), 0 * variance), c
-    yield "wide factor", LowRank(torch.cat([factor] * 3, 2), variance), 3 * factor @ factor.mT + variance[:, None, None] * eye
+    yield (
+        "wide factor",
+        LowRank(torch.cat([factor] * 3, 2), variance),
+        3 * factor @ factor.mT + variance[:, None, None] * eye,
+    )
     yield "points", 0 * variance, 0 * c
     yield "some points", torch.tensor([0.3, 0.0, 0.7], **D64), torch.tensor([0.3, 0.0, 0.7], **D64)[:, None, None] * eye
 
@@ -171,7 +177,8 @@ def test_images_keep_their_shape():
     refused(lambda: mix.posterior_mean(torch.zeros(2, 1, 4, 4), level), "(2, 1, 4, 4)", "(1, 4, 3)")
     # a Gaussian over images: mean (*shape), covariance a number or (d,)
     torch.testing.assert_close(
-        Gaussian(data[0], 0.1).posterior_mean(x, level), Gaussian(data[0], torch.full((12,), 0.1, **D64)).posterior_mean(x, level)
+        Gaussian(data[0], 0.1).posterior_mean(x, level),
+        Gaussian(data[0], torch.full((12,), 0.1, **D64)).posterior_mean(x, level),
     )
 
 

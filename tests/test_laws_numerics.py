@@ -94,8 +94,7 @@ def test_noise_is_a_pure_function_of_seed_draw_and_element():
 
 def test_golden_noise():
     """What a published seed means may never change: the first numbers of seed 0, sample 0 and 1."""
-    u = [int(w, 16) for w in "6627e8d5 e169c58d bc57ac4c 9b00dbd8".split()]
-    unit = [(w + 0.5) / 2**32 for w in u]
+    unit = [(word + 0.5) / 2**32 for word in (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)]
     expected = []
     for radius, angle in (unit[:2], unit[2:]):
         r = math.sqrt(-2 * math.log(radius))

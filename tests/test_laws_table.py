@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from laws import PROCESSES, ZERO_SNR, interior, mixture, refused
+from laws import PROCESSES, ZERO_SNR, Oracle, interior, mixture, refused
 from torch import nn
 
 from ornstein import EDM, OU, VE, VP, Cosine, Flow, FunctionDenoiser, NetDenoiser, Prediction
@@ -120,24 +120,6 @@ def test_readings_that_exist_without_signal_are_finite_there(name):
         # the two that do not: x0 is infinitely far from them, for one time as for a batch of times
         for reading in ("eps", "score"):
             assert not torch.as_tensor(READINGS[reading](level, S)[1]).isfinite().any(), reading
-
-
-class Oracle(nn.Module):
-    """A network that has learned the mixture perfectly, in the language `predicts` of `process`."""
-
-    def __init__(self, process, predicts, sigma_data):
-        super().__init__()
-        self.exact, self.process, self.predicts = mixture().denoiser(EDM(t_max=1e6)), process, predicts
-        self.sigma_data = sigma_data
-        self.told = []
-
-    def forward(self, scaled, noise_level, cond):
-        ratio = noise_level.exp()[:, None]
-        self.told.append(noise_level)
-        y = scaled * (self.sigma_data**2 + ratio**2).sqrt()  # x/alpha
-        x0 = self.exact(y, ratio[:, 0]).x0
-        level = self.process.at(self.process.time(-2 * noise_level.double()), like=y)
-        return Prediction(x0, level.alpha * y, level).read(self.predicts, self.sigma_data)
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -77,8 +77,7 @@ def train(
 
     from ornstein.experiment.build import load_data
     from ornstein.experiment.config import Experiment
-    from ornstein.experiment.run import read_folder, train
-    from ornstein.training import Diverged
+    from ornstein.experiment.run import Diverged, read_folder, train
 
     if resume is not None:
         read_folder(resume)
@@ -159,8 +158,7 @@ def sample(
 
     import torch
 
-    from ornstein.experiment.run import Run
-    from ornstein.samplers import stepper_named
+    from ornstein.experiment.run import Run, stepper_named
 
     opened = Run.load(run, ema=ema)
     if option and stepper is None:

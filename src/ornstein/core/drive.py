@@ -53,12 +53,13 @@ class Stepper(ABC):
     """Goes from t down to s < t. A stepper is a frozen dataclass of its settings; its memory is passed explicitly.
 
     Facts, each held by a test:
-        order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method.
+        order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method; None
+            where it has none, because a finer grid alone does not make it exact.
         calls: network calls per step.
         stochastic: whether it draws noise.
     """
 
-    order: ClassVar[int]
+    order: ClassVar[int | None]
     calls: ClassVar[int] = 1
 
     @property

@@ -58,7 +58,7 @@ def flow(process: Process, steps: int) -> Tensor:
     """Even steps in sigma/(alpha + sigma), the time of flow matching whatever the clock; then the clean point."""
     low, high = ends(process)
     start, end = (float(ratio / (1 + ratio)) for ratio in (process.at(high).noise_ratio, process.at(low).noise_ratio))
-    u = torch.linspace(start, 0, steps + 1, dtype=torch.float64)[1:-1].clamp(min=end)
+    u = torch.linspace(start, max(start / steps, end), steps, dtype=torch.float64)[1:]
     inner = process.time(2 * ((1 - u) / u).log())
     assert isinstance(inner, Tensor)
     return torch.cat([inner.new_tensor([high]), inner, inner.new_zeros(1)])

@@ -116,8 +116,8 @@ class Level:
             # b^2 is a small difference of nearly equal numbers: taken in float64, rounded afterwards
             alpha_t, sigma_t, alpha_s, sigma_s = *self._wide, *s._wide
             dtype = torch.result_type(self.alpha, s.alpha)
-            a = alpha_t / alpha_s
-            return a.to(dtype), (sigma_t**2 - (a * sigma_s) ** 2).to(dtype)
+            wide = alpha_t / alpha_s
+            return wide.to(dtype), (sigma_t**2 - (wide * sigma_s) ** 2).to(dtype)
         a = self.alpha / s.alpha
         return a, self.sigma**2 - (a * s.sigma) ** 2
 

@@ -1,5 +1,6 @@
 """From names to objects: the only room that does it, and the only file of the room."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from ornstein.core import PROCESSES
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.drive import Stepper
 from ornstein.core.process import Process
-from ornstein.data import DATA, Dataset
+from ornstein.data import DATA, Dataset, Levels
 from ornstein.experiment.config import Experiment, construct
 from ornstein.nets import NETS
 from ornstein.objectives import OBJECTIVES, Objective
@@ -36,20 +37,29 @@ def load_data(experiment: Experiment) -> Dataset:
     return construct(DATA, experiment.data).load()
 
 
-def build(experiment: Experiment, shape: tuple[int, ...], classes: int, sigma_data: float) -> Parts:
-    """The objects for data of this shape, number of classes and standard deviation in model space.
+def build(
+    experiment: Experiment, shape: tuple[int, ...], classes: int, sigma_data: float, levels: Levels | None = None
+) -> Parts:
+    """The objects for data of this shape, number of classes, standard deviation and quantisation in model space.
 
-    The network's weights are a function of `training.seed`; the global random state is left as it was.
+    The network's weights are a function of `training.seed`; the global random state is left as it was. An objective
+    that learns the variance of the reverse step gets a network with twice the channels; one with a `levels` of 0 gets
+    those of the data.
 
     Raises:
         InputError: parts that do not fit each other.
     """
     process = construct(PROCESSES, experiment.process)
+    objective = construct(OBJECTIVES, experiment.objective)
+    if levels is not None and getattr(objective, "levels", None) == 0:
+        objective = dataclasses.replace(objective, levels=levels.count)
+    learns_variance = getattr(objective, "learns_variance", False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.training.seed)
-        net = construct(NETS, experiment.net).build(shape, classes=classes)
-    denoiser = NetDenoiser(net, process, experiment.predicts, sigma_data)
-    return Parts(process, net, denoiser, construct(OBJECTIVES, experiment.objective))
+        config = construct(NETS, experiment.net)
+        net = config.build(shape, classes=classes, out_multiple=2 if learns_variance else 1)
+    denoiser = NetDenoiser(net, process, experiment.predicts, sigma_data, learns_variance)
+    return Parts(process, net, denoiser, objective)
 
 
 def build_stepper(chosen: dict[str, Any]) -> Stepper:

@@ -45,7 +45,9 @@ from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, build_stepper, load_data
 from ornstein.experiment.config import Experiment
-from ornstein.samplers import stepper_named, trajectory
+from ornstein.samplers import stepper_named as stepper_named
+from ornstein.samplers import trajectory
+from ornstein.training import Diverged as Diverged
 from ornstein.training import Progress, fit, reconstruct
 from ornstein.training.log import Log
 
@@ -87,7 +89,8 @@ class Run:
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
         facts = about["data"]
-        parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"])
+        transform = Transform.from_dict(about["transform"])
+        parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"], transform.levels)
         weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
         if weights.is_file() or not ema:
             state = _read_weights(weights, folder)
@@ -102,7 +105,7 @@ class Run:
         parts.net.eval().requires_grad_(False)
         if torch.cuda.is_available() and not experiment.training.cpu:
             parts.net.to("cuda")
-        return Run(folder, experiment, about, parts.denoiser, Transform.from_dict(about["transform"]))
+        return Run(folder, experiment, about, parts.denoiser, transform)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -278,7 +281,7 @@ def train(
     folder = Path(folder)
     data = data or load_data(experiment)
     config = experiment.training
-    parts = build(experiment, data.shape, len(data.classes), data.sigma_data)
+    parts = build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
     about = _about(data, parts.net)
     if resume:
         _, before = read_folder(folder)

@@ -28,9 +28,9 @@ class MLP(NetConfig):
         embedding: width of the vector that carries noise level and condition.
     """
 
-    width: int = 256
-    depth: int = 4
-    embedding: int = 128
+    width: int = 128
+    depth: int = 3
+    embedding: int = 64
 
     def __post_init__(self) -> None:
         for field in ("width", "depth", "embedding"):

@@ -12,7 +12,8 @@
 
 with scale and shift from the noise level and the condition (Dhariwal & Nichol 2021, arXiv:2105.05233). The last
 convolution of every branch and of the network starts at zero (Karras et al. 2022, arXiv:2206.00364), so at first the
-branches are silent.
+branches are silent. Dropout silences whole channels (Tompson et al. 2015, arXiv:1411.4280): neighbouring positions tell
+each other what dropping single values would hide, and one random number for each channel costs next to nothing.
 
 Halving is the mean of 2^d neighbours, of those that exist where a side is odd (n becomes ceil(n / 2)); doubling repeats
 each value and cuts to the size that was left, so every size from 1 up passes through. On the way up the kept features
@@ -46,7 +47,7 @@ class UNet(NetConfig):
         blocks: residual blocks of a level on the way down, and again on the way up.
         attention: side lengths; a level attends if its longest side, for the shape the net is built for, is at most the
             largest of them. `()` means nowhere.
-        dropout: probability inside a block, in [0, 1).
+        dropout: probability that a channel is silenced inside a block in training, in [0, 1).
         heads_width: least number of channels of an attention head.
         embedding: width of the vector that carries noise level and condition.
     """
@@ -82,8 +83,8 @@ class UNet(NetConfig):
 
 
 UNET_SIZES: dict[str, UNet] = {
-    "tiny": UNet(channels=48, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1, embedding=128),
-    "small": UNet(channels=32, multipliers=(1, 2, 4), blocks=1, attention=(7,)),
+    "tiny": UNet(channels=48, multipliers=(1, 2), blocks=1, attention=(), dropout=0.2, embedding=128),
+    "small": UNet(channels=32, multipliers=(1, 2, 4), blocks=1, attention=()),
     "base": UNet(channels=64, multipliers=(1, 2, 3), blocks=2, attention=(8,), dropout=0.1),
 }
 """Measured sizes: "tiny" for 8x8 digits, "small" for 28x28 grey images, "base" for 32x32 colour."""
@@ -110,8 +111,8 @@ class _Block(nn.Module):
         scale, shift = self.modulation(embedded).chunk(2, dim=1)
         h = self.first(F.silu(self.norm(x)))
         h = F.silu(adaptive_group_norm(h, scale, shift))
-        if self.dropout:
-            h = F.dropout(h, self.dropout, self.training)
+        if self.dropout and self.training:
+            h = torch.feature_dropout(h, self.dropout, True)
         return self.attention(self.skip(x) + self.second(h))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Generator, Tensor
 
 from ornstein.core.denoiser import Denoiser
-from ornstein.objectives import bound, regression
+from ornstein.objectives import bound, regression, score_matching
 
 #: what training minimises: (denoiser, x0 (B, ...), cond, generator) -> (B,)
 Objective = Callable[[Denoiser, Tensor, Tensor | None, Generator], Tensor]
@@ -20,4 +20,7 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "bound": bound.bound,
     "hybrid": bound.hybrid,
     "likelihood": bound.likelihood,
+    "implicit": score_matching.implicit,
+    "sliced": score_matching.sliced,
+    "denoising": score_matching.denoising,
 }

@@ -29,7 +29,7 @@ Nichol's code, from the posterior variance of the step above to b^2.
 A chain and the same chain respaced are different models with different bounds: the bound belongs to its grid.
 
 **Continuous time.** With finer and finer steps the sum becomes an integral, 1/2 * integral of |x0_hat - x_0|^2
-d(SNR), or equally the score matching loss with *likelihood weighting* lambda = g^2 (Song et al. 2021, 2101.09258;
+d(SNR), or equally the score matching loss with *likelihood weighting* g^2 (Song et al. 2021, 2101.09258;
 Huang et al. 2021, 2106.02808):
 
     1/2 * integral of g^2 |s(x_t, t) - grad log q(x_t given x_0)|^2 dt = 1/2 * integral of |eps_hat - eps|^2 dlambda,
@@ -59,7 +59,7 @@ from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError, lookup
-from ornstein.objectives.regression import TIMES, Regression, drop_labels
+from ornstein.objectives.regression import drop_labels
 
 #: steps of a chain made of a process in continuous time, where nothing is said
 STEPS = 1000
@@ -239,12 +239,11 @@ def variational_bound(
     if bins is not None:
         bins.check(x0)
     keys = sample_seeds(len(x0), seed, seeds, generator)
-    terms = torch.zeros(len(x0), len(falling), dtype=torch.float64)
+    terms = _wide(torch.zeros(len(x0), len(falling), device=denoiser.device))
     for i, rows, prediction, clean in _predictions(denoiser, x0, cond, falling, keys, draws, batch):
-        terms[rows, i + 1] += chain.nats(i, prediction, clean, bins).double().cpu() / draws
-    first = denoiser.process.at(float(falling[0]))
-    terms[:, 0] = _prior_nats(first, denoiser.sigma_data, x0).double().cpu()
-    return Bound(falling, terms, x0[0].numel(), bins)
+        terms[rows, i + 1] += chain.nats(i, prediction, clean, bins) / draws
+    terms[:, 0] = _prior_nats(denoiser.process.at(float(falling[0])), denoiser.sigma_data, x0)
+    return Bound(falling, terms.double().cpu(), x0[0].numel(), bins)
 
 
 def continuous_bound(
@@ -263,8 +262,8 @@ def continuous_bound(
     """The bound in continuous time: the integral over all noise levels by `draws` random ones for each sample.
 
     Its grid has two steps, and its terms three columns: the prior, the integral between the two ends at which a
-    network is asked (`grids.ends`), and the decoder at the lower one: Gaussian of variance sigma^2, or the posterior
-    of the levels. One sample's times are even, with a random shift.
+    network is asked (`grids.ends`; on a chain, down to level 1), and the decoder at the lower one: Gaussian of variance
+    sigma^2, or the posterior of the levels. One sample's times are even, with a random shift.
 
     Args:
         importance: draw times even in log-SNR, density proportional to g^2/sigma^2, instead of uniform; either is
@@ -276,12 +275,13 @@ def continuous_bound(
         InputError: bins or seeds that do not fit.
     """
     process = denoiser.process
-    low, high = ends(process)
+    _check_whole(draws=draws)
+    low, high = _span(process)
     falling = torch.tensor([high, low, 0.0], dtype=torch.float64)
     if bins is not None:
         bins.check(x0)
     keys = sample_seeds(len(x0), seed, seeds, generator)
-    terms = torch.zeros(len(x0), 3, dtype=torch.float64)
+    terms = _wide(torch.zeros(len(x0), 3, device=denoiser.device))
     weighting, last = Likelihood(importance), process.at(low)
     shift = torch.special.ndtr(normal(keys, (1,), 0, torch.float64))[:, 0]
     for rows in _slices(len(x0), batch):
@@ -291,16 +291,16 @@ def continuous_bound(
             for draw in range(draws):
                 t = weighting.times(process, (shift[rows] + draw) / draws).to(clean.device)
                 nats = weighting.nats_at(denoiser, clean, t, normal(seeded, shape, draw + 1, clean.dtype), given)
-                terms[rows, 1] += nats.double().cpu() / draws
+                terms[rows, 1] += nats / draws
             noisy = last.noised(clean, normal(seeded, shape, draws + 1, clean.dtype))
             if bins is None:
                 nats = _last_nats(denoiser(noisy, last, given), clean, None)
             else:
                 place, ratio = _wide(noisy) / last.alpha, float(last.noise_ratio)
                 nats = bins.posterior_nats(_wide(clean), place, ratio).flatten(1).sum(1)
-            terms[rows, 2] = nats.double().cpu()
-    terms[:, 0] = _prior_nats(process.at(high), denoiser.sigma_data, x0).double().cpu()
-    return Bound(falling, terms, x0[0].numel(), bins)
+            terms[rows, 2] = nats
+    terms[:, 0] = _prior_nats(process.at(high), denoiser.sigma_data, x0)
+    return Bound(falling, terms.double().cpu(), x0[0].numel(), bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,13 +346,13 @@ def x0_errors(
         bins.check(x0)
     keys = sample_seeds(len(x0), seed, seeds, generator)
     levels = process.levels(falling)[:-1]
-    error, decoder = (torch.zeros(len(levels), dtype=torch.float64) for _ in range(2))
+    error, decoder = (_wide(torch.zeros(len(levels), device=denoiser.device)) for _ in range(2))
     share = 1 / (len(x0) * draws)
     for i, _, prediction, clean in _predictions(denoiser, x0, cond, falling, keys, draws, batch):
-        error[i] += share * (_wide(prediction.x0) - _wide(clean)).square().sum().double().cpu()
-        decoder[i] += share * _last_nats(prediction, clean, bins).sum().double().cpu()
+        error[i] += share * (_wide(prediction.x0) - _wide(clean)).square().sum()
+        decoder[i] += share * _last_nats(prediction, clean, bins).sum()
     prior = [_prior_nats(level, denoiser.sigma_data, x0).double().mean().cpu() for level in levels]
-    return Errors(falling, error, torch.stack(prior), decoder, x0[0].numel())
+    return Errors(falling, error.double().cpu(), torch.stack(prior), decoder.double().cpu(), x0[0].numel())
 
 
 def step_costs(process: Process, errors: Errors, variance: str = "small") -> Tensor:
@@ -394,8 +394,7 @@ def importance(bound: Bound, parts: int = 50) -> tuple[float, ...]:
     """
     squares = bound.terms[:, 1:].square().mean(0)
     n = len(squares)
-    if not (isinstance(parts, int) and parts >= 1):
-        raise InputError(f"parts={parts!r} must be a positive whole number.")
+    _check_whole(parts=parts)
     part = torch.arange(n) * min(parts, n) // n
     sums = torch.zeros(min(parts, n), dtype=torch.float64).index_add(0, part, squares)
     found = (sums / torch.bincount(part)).sqrt()
@@ -422,7 +421,7 @@ class _Steps:
         def of(table: Tensor) -> Tensor:
             if isinstance(i, Tensor):
                 return table.to(clean)[i].reshape(-1, *[1] * (x0.ndim - 1))
-            return table[i].to(clean)
+            return table[i]
 
         log_small, log_large = of(self.small).log(), of(self.large).log()
         log_var = prediction.log_variance(log_small, log_large) if self.fixed is None else of(self.fixed).log()
@@ -460,9 +459,26 @@ def _grid(process: Process, steps: int | None, grid: "str | Sequence[float] | Te
     return times(process, (process.chain or STEPS) if steps is None else steps, grid)
 
 
+def _span(process: Process) -> tuple[float, float]:
+    """The times that the bound in continuous time integrates between: a chain's network has seen none below level 1."""
+    low, high = ends(process)
+    return (low if process.chain is None else max(low, 1.0)), high
+
+
+def _uniform(n: int, stratified: bool, generator: torch.Generator) -> Tensor:
+    wide = torch.float32 if generator.device.type == "mps" else torch.float64
+    u = torch.rand(n, generator=generator, device=generator.device, dtype=wide)
+    return (torch.arange(n, device=u.device) + u) / n if stratified else u
+
+
+def _check_whole(**values: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name}={value!r} must be a positive whole number.")
+
+
 def _slices(n: int, batch: int) -> list[slice]:
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise InputError(f"batch={batch!r} must be a positive whole number of samples.")
+    _check_whole(batch=batch)
     return [slice(start, min(start + batch, n)) for start in range(0, n, batch)]
 
 
@@ -478,8 +494,7 @@ def _predictions(
     denoiser: Denoiser, x0: Tensor, cond: Tensor | None, falling: Tensor, keys: Tensor, draws: int, batch: int
 ) -> Iterator[tuple[int, slice, Prediction, Tensor]]:
     """Every step's prediction from freshly noised data: (step, rows, prediction, the clean rows)."""
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise InputError(f"draws={draws!r} must be a positive whole number.")
+    _check_whole(draws=draws)
     levels = denoiser.process.levels(falling)[:-1]
     for rows in _slices(len(x0), batch):
         clean, given, seeded = _placed(denoiser, x0, cond, keys, rows)
@@ -493,7 +508,7 @@ def _predictions(
 
 def _last_nats(prediction: Prediction, x0: Tensor, bins: Bins | None) -> Tensor:
     """The decoder's term, (B,), of a last step from the prediction's level: its variance is the step's, sigma^2."""
-    log_var = torch.as_tensor(prediction.level.sigma).to(_wide(x0)).square().log()
+    log_var = torch.as_tensor(prediction.level.sigma, dtype=torch.float64).square().log()
     return _decoder_nats(_wide(x0), _wide(prediction.x0), log_var, bins).flatten(1).sum(1)
 
 
@@ -595,10 +610,7 @@ class Variational:
         return p / p.sum()
 
     def _draw_steps(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
-        wide = torch.float32 if generator.device.type == "mps" else torch.float64
-        u = torch.rand(n, generator=generator, device=generator.device, dtype=wide)
-        if self.stratified:
-            u = (torch.arange(n, device=u.device) + u) / n
+        u = _uniform(n, self.stratified, generator)
         edges = self._probabilities(len(self._of(process).small)).cumsum(0)[:-1].to(u)
         return torch.searchsorted(edges, u, right=True)
 
@@ -618,12 +630,8 @@ class Likelihood:
     drop_label: float = 0.1
 
     def __post_init__(self) -> None:
-        self._regression()  # checks what it is given
-
-    def _regression(self) -> Regression:
-        return Regression(
-            "eps", "log-snr" if self.importance else "uniform", self.stratified, drop_label=self.drop_label
-        )
+        if not 0 <= self.drop_label <= 1:
+            raise InputError(f"drop_label={self.drop_label!r} must be a probability in [0, 1].")
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, cond labels (B,) int64 or features, or None."""
@@ -634,18 +642,21 @@ class Likelihood:
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
-        return self._regression().draw_times(process, n, generator)
+        return self.times(process, _uniform(n, self.stratified, generator))
 
     def times(self, process: Process, u: Tensor) -> Tensor:
         """The times that uniform numbers in (0, 1) stand for."""
-        regression = self._regression()
-        return TIMES[regression.times](regression, process, u)
+        low, high = _span(process)
+        if not self.importance:
+            return low + (high - low) * u
+        at_low, at_high = (process.at(t).log_snr for t in (low, high))
+        return process.time(at_low + (at_high - at_low) * u)  # type: ignore[return-value]
 
     def nats_at(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None) -> Tensor:
         """What a random time t, (B,), says of the integral, in nats, (B,)."""
         process = denoiser.process
         level = process.at(t, like=x0)
-        low, high = (process.at(end) for end in ends(process))
+        low, high = (process.at(end) for end in _span(process))
         rate = low.log_snr - high.log_snr if self.importance else (high.t - low.t) * level.g2 / level.sigma**2
         error = (denoiser(level.noised(x0, eps), level, cond).x0 - x0) ** 2
         return (0.5 * rate * (level.alpha / level.sigma) ** 2 * error).flatten(1).sum(1)

@@ -28,8 +28,8 @@ and without the half,
 
     lambda |s + eps/sigma|^2 / d        and        lambda (|s|^2 + 2 div s) / d,
 
-which differ in mean, and not in gradient. With lambda = sigma^2 the first is the loss named "score"; the second is
-at best -1 at high noise, where s = -x/sigma^2, and nearly 0 at none.
+which differ by lambda/sigma^2 in mean, and not in the mean of their gradients. With lambda = sigma^2 the first is the
+loss named "score", and the second is one less: at best -1 at high noise, where s = -x/sigma^2, and 0 at none.
 
 What they cost: denoising one network call; sliced with K probes one and K backward passes, to be differentiated in
 turn; implicit d of them. And their noise: in the implicit losses it does not fade as the fit becomes perfect.

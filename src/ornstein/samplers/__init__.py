@@ -12,6 +12,7 @@ from ornstein.errors import InputError, lookup
 from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.exponential import DPMpp2M
 from ornstein.samplers.flow import Euler, Heun
+from ornstein.samplers.langevin import AnnealedLangevin
 from ornstein.samplers.sde import EulerMaruyama
 
 STEPPERS: dict[str, type[Stepper]] = {
@@ -21,6 +22,7 @@ STEPPERS: dict[str, type[Stepper]] = {
     "heun": Heun,
     "euler-maruyama": EulerMaruyama,
     "dpm++2m": DPMpp2M,
+    "annealed-langevin": AnnealedLangevin,
 }
 
 #: what is used where nothing is said

@@ -26,15 +26,15 @@ In directions where the data have no spread x is noise alone, and its variance v
     v <- (1 - step)^2 v + 2 step,                                                  stationary at 1/(1 - step/2).
 
 Coming down from the level above, v starts at the squared ratio of the two. Too small a step leaves the noise of the
-levels above in the sample, too large a one makes its own: "technique 4" of Song & Ermon 2020 (2006.09011) chooses the step
-so that v after the corrections is closest to 1. `best_step` is that choice.
+levels above in the sample, too large a one makes its own: "technique 4" of Song & Ermon 2020 (2006.09011) chooses the
+step so that v after the corrections is closest to 1. `best_step` is that choice.
 
 **And the reverse diffusion.** For Brownian noise, dX = dB in the clock sigma^2, the reverse-time chain from sigma_t to
 sigma_s is x + delta s(x, t) + sqrt(delta) z, delta = sigma_t^2 - sigma_s^2. It is one Langevin step of gamma = delta at
 *temperature* 1/2 (the noise sqrt(2 gamma T)); or, which is the same, a Langevin step of delta/2, which holds the
 level, and Euler's step of the probability flow, delta/2 s, which lowers it. Annealed Langevin lowers the level by
-naming the next one, and leaves it to the score to follow: hence more than one correction, and its own bias, however fine
-the ladder.
+naming the next one, and leaves it to the score to follow: hence more than one correction, and its own bias, however
+fine the ladder.
 """
 
 import math
@@ -110,8 +110,8 @@ def langevin(
         seed, seeds, generator: one source of randomness, as for `sample`; a chain does not depend on its batch.
 
     Raises:
-        InputError: both or no step size, sizes that are not positive, or chains that leave: too large a step, or a
-            score that does not point back.
+        InputError: both or no step size, sizes that are not positive, or chains that leave, a million times further
+            than their start and their noise explain: too large a step, or a score that does not point back.
     """
     sizes = _gammas(steps, gamma, eps)
     if not temperature >= 0:
@@ -241,9 +241,9 @@ class AnnealedLangevin(Stepper):
 
     Args:
         corrections: K, Langevin steps a level: 100 in NCSN, 5 in NCSNv2.
-        step_size: gamma/u^2, in (0, 2): half of Song's eps/sigma_L^2 in NCSN (0.1), and eps/sigma_L^2 in NCSNv2 (0.062); or one
-            for each level, from high noise to low: any gamma_t of one's own. None: `best_step` at each level, from
-            the variance that the levels before have left.
+        step_size: gamma/u^2, in (0, 2): half of Song's eps/sigma_L^2 in NCSN (0.1), and eps/sigma_L^2 in NCSNv2
+            (0.062); or one for each level, from high noise to low: any gamma_t of one's own. None: `best_step` at
+            each level, from the variance that the levels before have left.
         temperature: T; 1/2 with one correction and step_size 1 - (u_s/u_t)^2 is the reverse diffusion, see the module.
 
     Raises:
@@ -294,10 +294,12 @@ class AnnealedLangevin(Stepper):
             noise_left = left * variance
         elif isinstance(self.step_size, tuple):
             if k >= len(self.step_size):
-                raise InputError(f"step_size has {len(self.step_size)} sizes, and the grid more levels: give one for each level.")
+                raise InputError(
+                    f"step_size has {len(self.step_size)} sizes, and the grid more levels: give one for each level."
+                )
             size = self.step_size[k]
         else:
-            size = self.step
+            size = self.step_size
         for _ in range(self.corrections):
             # gamma times the score of y, in the scale of x
             x = x - size * t.sigma * denoiser(x, t).eps
