@@ -147,6 +147,22 @@ def test_any_length_of_average_can_be_had(run):
     assert raw.draw(1, seed=0).isfinite().all()
 
 
+def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(cli, run, tmp_path):
+    copied = tmp_path / "digits"
+    shutil.copytree(run, copied)
+    answer = cli("tune", copied, "--steps", 5)
+    assert answer.code == 0, answer
+    bits = {words[0]: float(words[1]) for words in map(str.split, answer.out.splitlines()[1:]) if len(words) == 2}
+    assert bits.pop("tuned") < min(bits.values())
+    grid = yaml.safe_load((copied / "tuned.yaml").read_text())[5]["grid"]
+    assert len(grid) == 6
+    opened = ornstein.load(copied)
+    assert torch.equal(opened.draw(2, seed=0, grid="tuned", steps=5), opened.draw(2, seed=0, grid=grid))
+    one_sentence(cli("sample", copied, "--grid", "tuned", "--steps", 6), "tuned", "6", "5")
+    one_sentence(cli("tune", copied, "--steps", 0), "steps", "0")
+    one_sentence(cli("tune", copied, "--steps", 5, "--criterion", "look"), "criterion", "look", "bound")
+
+
 def test_train_goes_on_and_longer_than_planned(cli, run, tmp_path):
     copied = tmp_path / "digits"
     shutil.copytree(run, copied)

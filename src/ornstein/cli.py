@@ -1,4 +1,4 @@
-"""The command line: five verbs over `ornstein.experiment`.
+"""The command line: six verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -215,6 +215,33 @@ def evaluate(
         result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
     out.print(result.text(), markup=False)
     out.print(f"\n[bold]{run / 'evaluation.json'}[/], [bold]{run / 'evaluation.png'}[/]")
+
+
+@app.command()
+def tune(
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(help="Steps of the grid to fit.")],
+    criterion: Annotated[str, typer.Option(help="What the grid is to be best at: bound.")] = "bound",
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
+    ] = None,
+) -> None:
+    """Fit a time grid to a run: the best few of many levels, by the variational bound (Watson et al. 2021).
+
+    The grid is kept in the run: draw with `ornstein sample RUN --stepper ddpm --grid tuned --steps K`.
+    """
+    lookup({"bound": None}, criterion, "criterion")
+    from ornstein.experiment.run import Run
+    from ornstein.experiment.tune import tune
+
+    with err.status("measuring the network at every level"):
+        result = tune(Run.load(run, ema=ema), steps)
+    out.print("variational bound on held-out data, bits per dimension (lower is better)")
+    out.print(f"  [bold]tuned      {result.bits:.4f}[/]")
+    for name, bits in sorted(result.even.items(), key=lambda item: item[1]):
+        out.print(f"  {name:<10} {bits:.4f}")
+    out.print(f"kept in {run / 'tuned.yaml'}: ornstein sample {run} --stepper ddpm --grid tuned --steps {steps}")
 
 
 @app.command()

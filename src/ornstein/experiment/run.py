@@ -51,6 +51,8 @@ from ornstein.training import Diverged as Diverged
 from ornstein.training import Progress, fit, reconstruct
 from ornstein.training.log import Log
 
+#: the grids that `ornstein tune` fitted to a run, by their number of steps
+TUNED = "tuned.yaml"
 #: samples drawn at a time, so that memory does not grow with their number
 BATCH = 256
 
@@ -217,6 +219,8 @@ class Run:
     ) -> Iterator[State]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
         mine = self.experiment.sampling
+        if isinstance(grid, str) and grid == "tuned":
+            steps, grid = self._tuned(steps)
         chosen = stepper_named(stepper) if stepper is not None else build_stepper(mine.stepper)
         return trajectory(
             self.denoiser,
@@ -227,6 +231,18 @@ class Run:
             cond=self.labels(label, n),
             **options,
         )
+
+    def _tuned(self, steps: int | None) -> tuple[int, list[float]]:
+        """The tuned grid of so many steps; of the run's own number where that is not said."""
+        kept = read_tuned(self.folder)
+        steps = self.experiment.sampling.steps if steps is None else steps
+        if steps not in kept:
+            known = ", ".join(map(str, sorted(kept))) or "none"
+            raise InputError(
+                f"grid='tuned' has no {steps} steps (tuned: {known}); "
+                f"run `ornstein tune {self.folder} --steps {steps}`."
+            )
+        return steps, kept[steps]["grid"]
 
     def every_class(self, n: int) -> Tensor | None:
         """Labels (n,) that go round the classes; None for a model without."""
@@ -442,6 +458,18 @@ def describe(folder: "str | Path") -> dict[str, str]:
     )
     lines["files"] = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
     return lines
+
+
+def read_tuned(folder: Path) -> dict[int, Any]:
+    """The grids that tuning left in a run folder, by their number of steps."""
+    path = folder / TUNED
+    if not path.is_file():
+        return {}
+    try:
+        kept = yaml.safe_load(path.read_text("utf-8"))
+        return {int(steps): {"grid": [float(t) for t in entry["grid"]], **entry} for steps, entry in kept.items()}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path} is damaged: delete it and tune again.") from None
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

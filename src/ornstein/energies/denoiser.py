@@ -1,0 +1,158 @@
+"""An energy for every noise level, as a denoiser.
+
+A score learned freely need not be the gradient of anything. One that is, s = -grad_x E(x, t), comes with the density
+q_t up to its constant, exp(-E): it can be compared between points, accepted or refused by Metropolis, added to another
+one (a product of experts; Du et al. 2023, 2302.11552), and normalised. The price is a backward pass within each call,
+and in training a derivative of that.
+
+Like the posterior mean, q_t depends, up to a factor without x, on y = x/alpha and u = sigma/alpha alone. So does
+
+    E(x, t) = 1/2 |z|^2 + (s/u) N(z, log u),        z = x/sqrt(alpha^2 s^2 + sigma^2) = y/sqrt(s^2 + u^2),
+
+with s the data's standard deviation. Where N is zero, as in an untrained network, E is the Gaussian that data of that
+deviation would have; and Tweedie's formula gives
+
+    x0 = skip x - out grad_z N,    skip = alpha s^2/(alpha^2 s^2 + sigma^2),  out = sigma s/sqrt(alpha^2 s^2 + sigma^2),
+
+so that -grad_z N is what the network of Karras et al. 2022 (2206.00364) predicts: the factor s/u is the one that has it
+of order one at every level. It also makes E finite and Gaussian where no signal is left, and x0 finite at the clean
+point, where E itself has no value.
+
+N is made from a network by N = <z, F(z, log u)> if F has x's shape (one of the energies of Salimans & Ho 2021, "Should
+EBMs model the energy or the score?"); a network that gives one number for each sample is N itself. A network that ends
+in a bounded function, a linear map of normalised features, makes |N| grow at most linearly: exp(-E) is then a density
+whatever the weights, at every level above the clean point.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, Reclocked
+from ornstein.core.prediction import READINGS, Prediction
+from ornstein.core.process import Level, Process
+from ornstein.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class EnergyDenoiser(Denoiser):
+    """A network as an energy E(x, t), whose score is -grad_x E; see the module.
+
+    Args:
+        net: `net(z, noise_level, cond)`: z (B, ...) of unit variance, noise_level (B,) = log(sigma/alpha) within
+            [-12, 12]. Gives F of z's shape, or N, one number for each sample. Twice differentiable (SiLU, not ReLU,
+            which has no curvature to train by).
+        process: the clock.
+        sigma_data: the data's standard deviation in model space.
+
+    Gradients flow to the network's parameters, and to x where x asks for one, wherever gradients are enabled; under
+    `torch.no_grad`, as in sampling, the backward pass within is the only one, and leaves no graph.
+
+    Raises:
+        InputError: sigma_data out of range; a network whose output is neither.
+    """
+
+    net: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    process: Process
+    sigma_data: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
+            raise InputError(f"sigma_data={self.sigma_data!r} must be positive: the data's standard deviation.")
+
+    @property
+    def device(self) -> torch.device:
+        own = self.net.parameters() if isinstance(self.net, nn.Module) else iter(())
+        return next((p.device for p in own), torch.device("cpu"))
+
+    def on(self, process: Process) -> "EnergyDenoiser":
+        """The same energy read on another process's clock: exact, and still an energy."""
+        return replace(self, process=Reclocked(self, process).process)
+
+    def energy(self, x: Tensor, t: "float | Tensor | Level", cond: Tensor | None = None) -> Tensor:
+        """E(x, t) in nats, (B,): -log q_t(x) up to a number that depends on t and cond alone.
+
+        Args:
+            x: (B, ...) noisy data in model space.
+            t: as for a call of the denoiser.
+            cond: as the network takes it.
+
+        Raises:
+            InputError: the clean point, t = 0, where the energy has no value: ask at the smallest level trained.
+        """
+        level = self.process.at(t, like=x)
+        if isinstance(level.sigma, float) and level.sigma == 0.0:
+            raise InputError("t=0 has no energy: ask at the smallest noise level that was trained.")
+        z = self._scaled(x, level)
+        # s/u, finite where alpha is zero
+        weight = self.sigma_data * level.alpha / level.sigma
+        if isinstance(weight, Tensor):
+            weight = weight.flatten()
+        return 0.5 * z.flatten(1).square().sum(1) + weight * self._potential(z, level, cond)
+
+    def energy_at(self, t: float | Tensor, cond: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The energy at one time as a bare function x -> E(x, t), for `Moves`, `log_partition` and MALA."""
+        return lambda x: self.energy(x, t, cond)
+
+    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        learning = torch.is_grad_enabled()
+        # the fused kernels of attention have one derivative and not two
+        kernels = sdpa_kernel(SDPBackend.MATH) if learning else nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), kernels:
+            z = self._scaled(x if learning else x.detach(), level)
+            if not z.requires_grad:
+                z = (z.clone() if z.is_inference() else z).requires_grad_()
+            n = self._potential(z, level, cond)
+            slope = torch.zeros_like(z)
+            if n.requires_grad:
+                (slope,) = torch.autograd.grad(n.sum(), z, create_graph=learning, materialize_grads=True)
+        skip, out = READINGS["edm"](level, self.sigma_data)
+        return Prediction(skip * x - out * slope, x, level)
+
+    def _scaled(self, x: Tensor, level: Level) -> Tensor:
+        """z, in float32 at least."""
+        c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma * level.sigma) ** -0.5
+        return c_in * x.to(torch.promote_types(x.dtype, torch.float32))
+
+    def _potential(self, z: Tensor, level: Level, cond: Tensor | None) -> Tensor:
+        """N of each sample, (B,)."""
+        told = -0.5 * level.log_snr
+        if isinstance(told, Tensor):
+            told = told.flatten().clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+        else:
+            told = z.new_full((len(z),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
+        weights = self.net.parameters() if isinstance(self.net, nn.Module) else iter(())
+        own = next((p.dtype for p in weights if p.is_floating_point()), z.dtype)
+        f = self.net(z.to(own), told.to(torch.promote_types(own, torch.float32)), cond).to(z.dtype)
+        if f.shape == z.shape:
+            return (z * f).flatten(1).sum(1)
+        if f.numel() == len(z):
+            return f.reshape(len(z))
+        raise InputError(
+            f"net gives {tuple(f.shape)} for {tuple(z.shape)}; an energy is made of an output of the same shape, or of "
+            "one number for each sample."
+        )
+
+
+def energy_denoiser(
+    energy: Callable[[Tensor, Tensor, Tensor | None], Tensor], process: Process, sigma_data: float = 1.0
+) -> EnergyDenoiser:
+    """The denoiser of an energy that is known as a function, a sum of others for example.
+
+    Args:
+        energy: `energy(y, u, cond) -> (B,)`, minus the log density of y = x_0 + u eps up to a constant: y (B, ...), and
+            u (B,), the noise level sigma/alpha, which comes within exp(-12) to exp(12).
+        process, sigma_data: as for `EnergyDenoiser`.
+    """
+
+    def net(z: Tensor, noise_level: Tensor, cond: Tensor | None) -> Tensor:
+        u = noise_level.exp()
+        y = z * (sigma_data**2 + u**2).sqrt().reshape(-1, *[1] * (z.ndim - 1))
+        return (energy(y, u, cond) - 0.5 * z.flatten(1).square().sum(1)) * u / sigma_data
+
+    return EnergyDenoiser(net, process, sigma_data)
