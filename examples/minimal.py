@@ -45,7 +45,7 @@ denoiser = ornstein.NetDenoiser(Net(), ornstein.VP(), predicts="v", sigma_data=d
 
 
 # --- Training: an objective gives one loss per sample -----------------------------------------------------------------
-objective = OBJECTIVES["v"]()
+objective = OBJECTIVES["edm"]()
 optimiser = torch.optim.Adam(denoiser.net.parameters(), lr=2e-3)
 generator = torch.Generator().manual_seed(2)
 steps = 3000

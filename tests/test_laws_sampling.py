@@ -31,7 +31,7 @@ EXPONENTIAL = [DDIM(), Heun(), Heun(variables="edm"), DPMpp2M()]
 def counts(process, grid):
     """The step counts to try: few, ten, and every level of a chain that is not too long."""
     some = (1, 2, 3, 4, 10) if grid in ("flow", "trailing") else (1, 3, 10)
-    whole = [process.chain] if process.chain and process.chain <= 100 and grid_of(process, 10, grid) is None else []
+    whole = [process.chain] if process.chain and process.chain <= 50 and grid_of(process, 10, grid) is None else []
     return [n for n in some if grid_of(process, n, grid) is not None] + whole
 
 

@@ -166,7 +166,7 @@ def test_digits_are_drawn_by_the_ladder_advised_for_them():
     x0, labels = data.batch(0, 600, 0)
     advice = advise_ladder(x0)
     assert advice.sigmas[-1] == pytest.approx(brute_force(x0), rel=1e-5)
-    # 64 dimensions: a ratio of 1.36 at most, hence some twenty levels; measured 21, from 0.03 to 11.6
+    # 64 dimensions: a ratio of 1.36 at most; measured 20 levels, from 0.030 to 9.3
     assert 15 <= len(advice.sigmas) <= 25
     assert 1.2 < advice.ratio < 1.37
     denoiser = Empirical(x0).denoiser(advice.process())

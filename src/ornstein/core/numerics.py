@@ -73,10 +73,10 @@ _MASK = 0xFFFFFFFF
 
 
 def _times(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The high and low 32 bits of a * b for unsigned 32-bit a and b, without leaving signed 64-bit range."""
-    low = (a & 0xFFFF) * b
-    high = (a >> 16) * b + (low >> 16)
-    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+    """The high and low 32 bits of a * b for unsigned 32-bit a and b."""
+    # int64 wraps modulo 2^64: the bits are those of the unsigned product
+    product = a * b
+    return (product >> 32) & _MASK, product & _MASK
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

@@ -10,6 +10,10 @@ min(1, exp(-change of the sum)), makes up for it: exp(-E) is exactly stationary 
 1206.1901). One leapfrog step is x - (h^2/2) grad E + h p, a Langevin step of gamma = h^2/2; with the choice it is MALA,
 without it the unadjusted chain, whose law is wrong by a term of order gamma. So gamma is the unit of length here too,
 and stable below 2 over the largest curvature of E.
+
+Trajectories have periods: in a well of curvature c, after L h sqrt(c) = pi each x is where -x was, and a chain of such
+moves never forgets its radius. So with L > 1 each chain draws its h afresh for each move, between half of h and h,
+which is independent of x and leaves all else true.
 """
 
 import math
@@ -61,13 +65,16 @@ def hamiltonian(
     """One move of each x (B, *shape): the new x, and the probability with which it was accepted, (B,).
 
     Args:
-        length: h of the leapfrog, a number or shaped to multiply x.
+        length: h of the leapfrog, a number or shaped to multiply x; the largest h where L > 1.
         leapfrogs: L.
         adjusted: accept or refuse; proposals where nothing is finite are then refused.
     """
     before, slope = value_and_slope(energy, x)
     p = noise_like(x, generator)
     kinetic = 0.5 * p.flatten(1).square().sum(1).to(before)
+    if leapfrogs > 1:
+        u = torch.rand(len(x), generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+        length = length * per_sample(0.5 + 0.5 * u, x)
     y = x
     for _ in range(leapfrogs):
         p = p - 0.5 * length * slope

@@ -17,6 +17,9 @@ adapts nothing, and stays unbiased.
 
 An estimate of this kind fails from below: a mode that no chain finds is missing from Z and from the error alike.
 A base as wide as the energy's support, and an effective sample size near the number of chains, are the safeguards.
+Modes of very different widths are its hard case: the share of a narrow one rises at a beta where the base is gone and
+nothing crosses between modes any more, so that the few chains in it carry its weight. Against that levels do not help,
+chains do.
 """
 
 import math
@@ -29,7 +32,7 @@ from torch import Generator, Tensor
 
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.numerics import Estimate
-from ornstein.energies.moves import Energy, hamiltonian, per_sample
+from ornstein.energies.moves import Energy, hamiltonian
 from ornstein.errors import InputError
 
 #: acceptance that the pilot aims at
@@ -137,13 +140,10 @@ def log_partition(
             return _checked(-energy(x).double() - base.log_prob(x).to(x.device))
 
     def between(beta: float) -> Energy:
-        # at the last level nothing of the base is left: 0 * inf would be
         return lambda x: beta * energy(x).double() - (1 - beta) * base.log_prob(x).to(x.device)
 
     def move(x: Tensor, beta: float, length: float) -> tuple[Tensor, Tensor]:
-        # a length that differs from chain to chain meets no period of the trajectories
-        spread = 0.8 + 0.4 * torch.rand(len(x), generator=generator, device=generator.device).to(x)
-        return hamiltonian(between(beta), x, per_sample(length * spread, x), leapfrogs, True, generator)
+        return hamiltonian(between(beta), x, length, leapfrogs, True, generator)
 
     # the pilot
     coarse = torch.linspace(0, 1, max(levels // 2, 20) + 1, dtype=torch.float64) ** 2
@@ -151,7 +151,7 @@ def log_partition(
     length = 0.5 * float(base.covariance().diagonal().min().sqrt()) * x[0].numel() ** -0.25
     spreads, lengths = [], []
     for beta in coarse.tolist():
-        for _ in range(2):
+        for _ in range(2 if beta > 0 else 0):
             x, chance = move(x, beta, length)
             length *= math.exp(0.4 * (float(chance.mean()) - ACCEPTANCE))
         lengths.append(length)

@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from ornstein.core import PROCESSES
@@ -42,7 +41,7 @@ def build(
 ) -> Parts:
     """The objects for data of this shape, number of classes, standard deviation and quantisation in model space.
 
-    The network's weights are a function of `training.seed`; the global random state is left as it was. An objective
+    The network's weights are a function of `training.seed`. An objective
     that learns the variance of the reverse step gets a network with twice the channels; one with a `levels` of 0 gets
     those of the data.
 
@@ -54,10 +53,9 @@ def build(
     if levels is not None and getattr(objective, "levels", None) == 0:
         objective = dataclasses.replace(objective, levels=levels.count)
     learns_variance = getattr(objective, "learns_variance", False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.training.seed)
-        config = construct(NETS, experiment.net)
-        net = config.build(shape, classes=classes, out_multiple=2 if learns_variance else 1)
+    net = construct(NETS, experiment.net).build(
+        shape, classes=classes, out_multiple=2 if learns_variance else 1, seed=experiment.training.seed
+    )
     denoiser = NetDenoiser(net, process, experiment.predicts, sigma_data, learns_variance)
     return Parts(process, net, denoiser, objective)
 

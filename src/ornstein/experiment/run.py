@@ -359,10 +359,12 @@ def _measured(run: Run, data: Dataset, progress: Progress) -> Moment:
     ratios, errors, linear = held_out(run.denoiser, data)
     pictures.loss_by_noise(ratios, errors, linear, run.folder / "loss-by-noise.png")
     preview = run.experiment.sampling.preview
+    columns = len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
+    if columns and preview > columns:
+        preview -= preview % columns  # whole rows
     drawn = run.draw(preview, seed=0, label=run.every_class(preview))
     path = run.folder / "samples" / f"step-{progress.step:08d}.png"
     real = data.test[: max(1000, preview)] if run.kind == "vector" else None
-    columns = len(run.classes) if 4 <= len(run.classes) <= 16 else None
     for place in (path, path.with_name("latest.png")):
         pictures.draw(
             drawn if run.kind == "image" else run.transform.inverse(drawn), run.kind, place, columns=columns, real=real

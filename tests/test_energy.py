@@ -1,0 +1,529 @@
+"""Energies: their score, their constant, and four ways to learn them, each against a density that is known."""
+
+import math
+
+import pytest
+import torch
+from laws import PROCESSES, mixture, refused
+from torch import nn
+
+from ornstein import EDM, VP, Flow, NetDenoiser, sample
+from ornstein.core.divergence import divergence
+from ornstein.core.exact import Gaussian, GaussianMixture
+from ornstein.energies import (
+    EnergyDenoiser,
+    MaximumLikelihood,
+    Moves,
+    NoiseContrastive,
+    Partition,
+    RecoveryLangevin,
+    RecoveryLikelihood,
+    energy_denoiser,
+    log_partition,
+)
+from ornstein.nets import MLP
+
+F64 = torch.float64
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def net(shape=(2,), width=32, dtype=torch.float32, stirred=True, seed=0):
+    """A network; stirred, its output is not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = MLP(width=width, depth=2, embedding=16).build(shape).to(dtype)
+        if stirred:
+            for p in made.parameters():
+                p.data += 0.2 * torch.randn_like(p)
+    return made
+
+
+class OneNumber(nn.Module):
+    """A network that gives the energy itself."""
+
+    def __init__(self, d, seed=3):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(nn.Linear(d + 2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
+
+    def forward(self, z, noise_level, cond):
+        c = noise_level[:, None].to(z)
+        return self.layers(torch.cat([z, c / 4, torch.tanh(c)], 1))
+
+
+def one_number(d=2, dtype=F64):
+    return OneNumber(d).to(dtype)
+
+
+def mix_energy(weights, means, variances, constant=0.0):
+    """constant - log density of isotropic Gaussians, (K,), (K, d), (K,), in plain torch: log Z = -constant."""
+    weights, means, variances = (torch.as_tensor(v, dtype=F64) for v in (weights, means, variances))
+    d = means.shape[1]
+
+    def energy(x):
+        square = (x[:, None].double() - means).square().sum(2)
+        logs = weights.log() - 0.5 * (square / variances + d * (2 * math.pi * variances).log())
+        return constant - logs.logsumexp(1)
+
+    return energy
+
+
+# the denoiser
+
+
+@pytest.mark.parametrize("make", [lambda: net(dtype=F64), one_number], ids=["vector", "scalar"])
+@pytest.mark.parametrize("name", ["vp", "edm", "flow", "betas"])
+def test_the_score_is_minus_the_gradient_of_the_energy(name, make):
+    """By central differences of E, at several levels in one batch."""
+    process = PROCESSES[name]
+    den = EnergyDenoiser(make(), process, 0.7)
+    t = process.t_max * torch.tensor([0.9, 0.5, 0.3, 0.1], dtype=F64)
+    x = torch.randn(4, 2, generator=seeded(), dtype=F64) * process.at(t, like=torch.zeros(4, 1, dtype=F64)).sigma
+    score, h = den(x, t).score, 1e-5 * process.at(t, like=x).sigma[:, 0]
+    for k in range(2):
+        step = torch.zeros_like(x)
+        step[:, k] = h
+        slope = (den.energy(x + step, t) - den.energy(x - step, t)) / (2 * h)
+        torch.testing.assert_close(score[:, k], -slope, rtol=1e-6, atol=1e-6 * float(score.detach().abs().max()))
+
+
+def test_untrained_it_is_the_gaussian():
+    den = EnergyDenoiser(net(stirred=False), VP(), 0.5)
+    x = torch.randn(6, 2, generator=seeded())
+    exact = Gaussian(torch.zeros(2), 0.25)
+    for t in (0.05, 0.5, 1.0):
+        torch.testing.assert_close(den(x, t).x0, exact.denoiser(VP())(x, t).x0)
+        gap = den.energy(x, t) + exact.log_prob(x, VP().at(t))
+        assert gap.std() < 1e-5
+
+
+def test_an_exact_energy_is_the_exact_denoiser():
+    """From a function of y and u; at no signal, too, and at the clean point."""
+    mix = mixture()
+    covariances = torch.einsum("kir,kr,kjr->kij", mix.basis, mix.spread, mix.basis)
+
+    def energy(y, u, cond):
+        c = covariances.to(y) + u[:, None, None, None].square() * torch.eye(2).to(y)
+        law = torch.distributions.MultivariateNormal(mix.means.to(y), c)
+        return -(mix.log_weights.to(y) + law.log_prob(y[:, None])).logsumexp(1)
+
+    x = torch.randn(8, 2, generator=seeded(), dtype=F64)
+    for process in (VP(), Flow()):
+        den, exact = energy_denoiser(energy, process, 1.1), mix.denoiser(process)
+        for share in (0.02, 0.3, 0.9):
+            t = share * process.t_max
+            torch.testing.assert_close(den(x, t).x0, exact(x, t).x0, rtol=1e-8, atol=1e-8)
+            gap = den.energy(x, t) - den.energy(x[:1], t)
+            truth = mix.log_prob(x[:1] / process.at(t).alpha, EDM(1e6).at(float(process.at(t).noise_ratio)))
+            truth = truth - mix.log_prob(x / process.at(t).alpha, EDM(1e6).at(float(process.at(t).noise_ratio)))
+            torch.testing.assert_close(gap, truth, rtol=1e-7, atol=1e-7)
+        assert torch.equal(den(x, 0.0).x0, x)
+    assert den(x, 1.0).x0.isfinite().all()
+    assert den.energy(x, 1.0).isfinite().all()
+
+
+def test_on_another_clock_it_is_the_same_energy():
+    den = EnergyDenoiser(net(dtype=F64), VP(), 0.7)
+    other = den.on(Flow())
+    assert isinstance(other, EnergyDenoiser)
+    x = torch.randn(5, 2, generator=seeded(), dtype=F64)
+    home, away = VP().at(0.4), Flow().at(Flow().time(VP().at(0.4).log_snr))
+    y = x * (away.alpha / home.alpha)
+    torch.testing.assert_close(other.energy(y, away), den.energy(x, home), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(other(y, away).x0, den(x, home).x0, rtol=1e-9, atol=1e-9)
+    assert Flow().at(other.process.t_max).log_snr == pytest.approx(VP().at(1.0).log_snr)
+
+
+def test_it_answers_without_gradients_and_leaves_no_graph():
+    den = EnergyDenoiser(net(), VP())
+    x = torch.randn(5, 2, generator=seeded())
+    with_graph = den(x, 0.5).x0
+    assert with_graph.requires_grad
+    for quiet in (torch.no_grad(), torch.inference_mode()):
+        with quiet:
+            found = den(x.clone(), 0.5).x0
+        assert not found.requires_grad
+        torch.testing.assert_close(found, with_graph.detach())
+    assert all(p.grad is None for p in den.net.parameters())
+    drawn = sample(den, (16, 2), steps=5, seed=0)
+    assert drawn.isfinite().all()
+    assert torch.equal(drawn[3:5], sample(den, (16, 2), steps=5, seed=0)[3:5])
+
+
+def test_its_divergence_is_the_trace_of_a_symmetric_jacobian():
+    """Two derivatives more, through the one within: what score matching trains by."""
+    den = EnergyDenoiser(net(dtype=F64), VP(), 0.7)
+    x = torch.randn(3, 2, generator=seeded(), dtype=F64)
+    _, trace = divergence(den.score_at(0.4), x)
+    for i in range(3):
+        jacobian = torch.autograd.functional.jacobian(lambda y: den(y[None], 0.4).score[0], x[i])
+        torch.testing.assert_close(jacobian, jacobian.mT)
+        torch.testing.assert_close(trace[i], jacobian.trace())
+    free = NetDenoiser(net(dtype=F64), VP(), "edm", 0.7)
+    jacobian = torch.autograd.functional.jacobian(lambda y: free(y[None], 0.4).score[0], x[0])
+    assert (jacobian - jacobian.mT).abs().max() > 1e-3  # which a free score has not
+
+
+def test_gradients_of_a_regression_agree_with_finite_differences():
+    """The loss of x0 by a weight of the network: the derivative of a derivative."""
+    den = EnergyDenoiser(net(dtype=F64), VP(), 0.7)
+    x = torch.randn(6, 2, generator=seeded(), dtype=F64)
+    target = torch.randn(6, 2, generator=seeded(1), dtype=F64)
+
+    def loss():
+        return (den(x, 0.4).x0 - target).square().sum()
+
+    for p in (den.net.inp.weight, den.net.out.weight):
+        (slope,) = torch.autograd.grad(loss(), p)
+        with torch.no_grad():
+            p[0, 1] += 1e-5
+            up = loss()
+            p[0, 1] -= 2e-5
+            down = loss()
+            p[0, 1] += 1e-5
+        assert float((up - down) / 2e-5) == pytest.approx(float(slope[0, 1]), rel=1e-5)
+
+
+# moves
+
+
+@pytest.mark.parametrize("moves", [Moves(40, 0.05, 1, True), Moves(10, 0.05, 5, True)], ids=["mala", "hmc"])
+def test_adjusted_moves_leave_the_density_stationary(moves):
+    """Even with steps that are not small: the quarter of all mass in the narrow mode stays there, and its width."""
+    weights, means, variances = [0.25, 0.75], [[-1.0, 0.0], [0.8, 0.3]], [0.04, 0.3]
+    mix = GaussianMixture(torch.tensor(weights), torch.tensor(means), torch.tensor(variances))
+    n = 20000
+    x = mix.sample(n, seeded())
+    y, accepted = moves(mix_energy(weights, means, variances), x, seeded(1))
+    assert 0.3 < accepted.mean() < 0.98
+    for f in (lambda v: v, lambda v: v**2, lambda v: (v[:, :1] < -0.4).double(), lambda v: v[:, :1] * v[:, 1:]):
+        new, old = f(y), f(mix.sample(n, seeded(2)))
+        error = ((new.var(0) + old.var(0)) / n).sqrt()
+        assert ((new.mean(0) - old.mean(0)).abs() < 4 * error).all()
+
+
+def test_unadjusted_it_is_langevin_with_its_bias():
+    """N(0, v): the variance settles at v/(1 - gamma/(2v)); and from a point, one step is x - gamma grad E + noise."""
+    v, gamma = 0.5, 0.3
+    x, _ = Moves(40, gamma)(lambda x: x.square().sum(1) / (2 * v), torch.zeros(20000, 1, dtype=F64), seeded())
+    settled = v / (1 - gamma / (2 * v))
+    assert float(x.var()) == pytest.approx(settled, abs=4 * settled * math.sqrt(2 / 20000))
+    y, _ = Moves(1, gamma)(lambda x: x.square().sum(1) / (2 * v), torch.ones(20000, 1, dtype=F64), seeded())
+    assert float(y.mean()) == pytest.approx(1 - gamma / v, abs=4 * math.sqrt(2 * gamma / 20000))
+    assert float(y.var()) == pytest.approx(2 * gamma, rel=4 * math.sqrt(2 / 20000))
+
+
+# the constant
+
+
+def test_the_constant_of_a_mixture_in_two_dimensions():
+    """Within 0.02 nats, with an interval that says so; the base is broad and off the mark."""
+    energy = mix_energy([0.2, 0.5, 0.3], [[-1.5, 1.0], [1.2, 0.5], [0.0, -1.5]], [0.1, 0.2, 0.4], constant=7.0)
+    for seed in range(2):
+        found = log_partition(
+            energy,
+            Gaussian(torch.tensor([0.3, 0.0]), 2.0),
+            generator=seeded(seed),
+            chains=20000,
+            levels=30,
+            leapfrogs=2,
+        )
+        assert found.standard_error < 0.006
+        assert abs(found.value + 7.0) < 0.02
+        assert found.effective > 5000
+
+
+def test_the_interval_covers_in_ten_dimensions():
+    """Of 16 intervals at 90 %, with an error that is not tiny; the binomial has 10 or fewer once in 500 tries."""
+    d = 10
+    means = torch.zeros(3, d)
+    means[1, 0], means[2, :2] = 2.0, torch.tensor([-1.0, 1.5])
+    energy = mix_energy([0.3, 0.5, 0.2], means, [0.25, 0.3, 0.2], constant=-3.0)
+    base = Gaussian(torch.zeros(d), 1.0)
+    errors, covered = [], 0
+    for seed in range(16):
+        found = log_partition(energy, base, generator=seeded(seed), chains=256, levels=30, leapfrogs=2, pilot=32)
+        low, high = found.interval(0.9)
+        covered += low <= 3.0 <= high
+        errors.append((found.value - 3.0) / found.standard_error)
+    assert covered >= 11
+    assert 0.5 < torch.tensor(errors).std() < 1.7
+
+
+def test_a_constant_is_found_without_moving_when_the_base_is_the_energy():
+    base = Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([0.3, 2.0]))
+    energy = mix_energy([1.0], [[0.5, -1.0]], [1.0])  # not used but for its shape
+    assert energy(torch.zeros(3, 2)).shape == (3,)
+    found = log_partition(lambda x: 2.5 - base.log_prob(x), base, generator=seeded(), chains=32, levels=3, pilot=16)
+    assert found.value == pytest.approx(-2.5, abs=1e-9)
+    assert found.effective == pytest.approx(32)
+
+
+def test_the_noise_conditional_energy_has_its_closed_constant():
+    """Untrained, E(x, t) = |x|^2/(2V): Z = (2 pi V)^(d/2), through the network, in float32."""
+    den = EnergyDenoiser(net((3,), stirred=False), VP(), 0.8)
+    level = VP().at(0.3)
+    v = level.alpha**2 * 0.64 + level.sigma**2
+    found = log_partition(
+        den.energy_at(0.3), Gaussian(torch.zeros(3), 1.5), generator=seeded(), chains=256, levels=10, pilot=64
+    )
+    assert abs(found.value - 1.5 * math.log(2 * math.pi * v)) < 4 * found.standard_error < 0.2
+
+
+def test_partition_reads_its_weights():
+    weights = torch.tensor([1.0, 3.0], dtype=F64)
+    part = Partition(weights.log(), torch.tensor([0.0, 1.0]), torch.ones(0))
+    assert part.effective == pytest.approx(1.6)
+    assert part.standard_error == pytest.approx(0.5)
+    assert part.value == pytest.approx(math.log(2) + 0.125)
+    low, high = part.interval(0.6827)
+    assert high - low == pytest.approx(1.0, rel=1e-3)
+
+
+# learning
+
+
+def gaussian_energy(mean, log_precision):
+    return lambda x: 0.5 * (log_precision.exp() * (x - mean) ** 2).sum(1)
+
+
+def test_the_gradient_of_maximum_likelihood_is_its_closed_form():
+    """For N(m, 1/p): -p (mean(x) - m) by m, and p (mean((x - m)^2) - 1/p)/2 by log p; negatives from noise."""
+    mean, log_p = torch.tensor([0.3, -0.2], requires_grad=True), torch.tensor([0.4, -0.3], requires_grad=True)
+    x = torch.tensor([1.0, -0.5]) + 0.8 * torch.randn(512, 2, generator=seeded())
+    learn = MaximumLikelihood(Moves(12, 0.15, 4, adjusted=True), start="noise")
+    found = []
+    for seed in range(40):
+        loss = learn(gaussian_energy(mean, log_p), x, seeded(seed)).loss.mean()
+        found.append(torch.cat(torch.autograd.grad(loss, [mean, log_p])))
+    found = torch.stack(found)
+    with torch.no_grad():
+        p = log_p.exp()
+        closed = torch.cat([-p * (x.mean(0) - mean), 0.5 * (p * (x - mean).square().mean(0) - 1)])
+    error = found.std(0) / math.sqrt(40)
+    assert ((found.mean(0) - closed).abs() < 4 * error).all()
+    assert (error < 0.05).all()
+
+
+@pytest.mark.parametrize("start", ["buffer", "data", "noise"])
+def test_maximum_likelihood_learns_a_gaussian(start):
+    """Mean and precision within 5 % of those of the data, the maximum of the likelihood."""
+    x = torch.tensor([1.0, -0.5]) + torch.tensor([0.6, 1.2]) * torch.randn(2000, 2, generator=seeded())
+    mean, log_p = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    learn = MaximumLikelihood(Moves(5, 0.15, 3, adjusted=True), start=start)
+    g = seeded(1)
+    buffer = learn.buffer(4000, x, g) if start == "buffer" else None
+    optimiser = torch.optim.Adam([mean, log_p], lr=0.05)
+    tail = []
+    for k in range(200):
+        if k == 120:
+            optimiser.param_groups[0]["lr"] = 0.01
+        rows = torch.randint(2000, (500,), generator=g)
+        loss, buffer, *_ = learn(gaussian_energy(mean, log_p), x[rows], g, buffer)
+        optimiser.zero_grad()
+        loss.mean().backward()
+        optimiser.step()
+        if k >= 140:
+            tail.append(torch.cat([mean, (-0.5 * log_p).exp()]).detach().clone())
+    found = torch.stack(tail).mean(0)
+    assert (found[:2] - x.mean(0)).abs().max() < 0.06
+    assert (found[2:] / x.std(0) - 1).abs().max() < 0.05
+
+
+def test_the_buffer_is_a_value():
+    """What goes in is not written to; only as many chains move as there are data; restarts are as many as said."""
+    learn = MaximumLikelihood(Moves(1, 1e-8), restart=0.25, spread=0.1)
+    x = torch.zeros(400, 2)
+    buffer = torch.full((1000, 2), 5.0)
+    kept = buffer.clone()
+    energy = gaussian_energy(torch.zeros(2), torch.zeros(2))
+    first, again = (learn(energy, x, seeded(), buffer) for _ in range(2))
+    assert torch.equal(buffer, kept)
+    assert torch.equal(first.buffer, again.buffer)
+    assert int((first.buffer != buffer).any(1).sum()) == 400
+    fresh = int((first.buffer[:, 0] < 2).sum())
+    assert abs(fresh - 100) < 4 * math.sqrt(400 * 0.25 * 0.75)
+    torch.testing.assert_close(first.negatives.sort(0).values[0], first.buffer.sort(0).values[0])
+    assert not first.negatives.requires_grad
+
+
+def test_noise_contrast_finds_energy_and_constant():
+    """A mixture in one dimension by a small network: -log p within 0.12 nats where the data are."""
+    weights, means, variances = [0.3, 0.7], [[-1.2], [0.9]], [0.1, 0.25]
+    mix = GaussianMixture(torch.tensor(weights), torch.tensor(means), torch.tensor(variances))
+    x = mix.sample(20000, seeded())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        f = nn.Sequential(nn.Linear(1, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1, bias=False))
+    log_z = torch.zeros((), requires_grad=True)
+    learn = NoiseContrastive(Gaussian(x.mean(0), 1.3 * x.var(0)), ratio=2)
+    optimiser = torch.optim.Adam([*f.parameters(), log_z], lr=5e-3)
+    g = seeded(1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 800)
+    for _ in range(800):
+        rows = torch.randint(20000, (1000,), generator=g)
+        loss = learn(lambda y: f(y)[:, 0], x[rows], g, log_z).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    at = mix.sample(4000, seeded(5))
+    with torch.no_grad():
+        gap = f(at)[:, 0] + log_z + mix.log_prob(at)
+    assert gap.square().mean().sqrt() < 0.12
+    assert abs(gap.mean()) < 0.05
+
+
+def test_noise_contrast_at_the_truth_has_no_gradient_and_its_closed_value():
+    """The true energy is a minimum whatever the ratio; with the noise equal to the data the loss is entropy."""
+    law = Gaussian(torch.zeros(1), 1.0)
+    for ratio in (1, 3):
+        learn = NoiseContrastive(law, ratio)
+        mean, log_z = torch.zeros(1, requires_grad=True), torch.tensor(0.5 * math.log(2 * math.pi), requires_grad=True)
+        x = law.sample(20000, seeded(ratio))
+        loss = learn(gaussian_energy(mean, torch.zeros(1)), x, seeded(7), log_z)
+        closed = math.log(1 + ratio) + ratio * math.log(1 + 1 / ratio)
+        torch.testing.assert_close(loss.mean(), torch.tensor(closed), rtol=1e-5, atol=1e-5)
+        slopes = torch.autograd.grad(loss.mean(), [mean, log_z])
+        assert abs(float(slopes[0])) < 4 * math.sqrt(ratio / 20000)
+        assert abs(float(slopes[1])) < 1e-5
+
+
+# recovery
+
+
+def test_the_ladder_of_recovery_is_geometric_and_ends_clean():
+    learn = RecoveryLikelihood(steps=7, low=0.1, high=6.4)
+    for process in (VP(), Flow(), EDM()):
+        grid = learn.grid(process)
+        assert grid[-1] == 0
+        ratios = torch.tensor([float(level.noise_ratio) for level in process.levels(grid[:-1])])
+        torch.testing.assert_close(ratios, 6.4 * 0.5 ** torch.arange(7.0), rtol=1e-5, atol=0)
+
+
+def test_the_gradient_of_recovery_vanishes_at_the_truth_only():
+    """With the exact energies, adjusted chains and a factor on E, the mean of the loss's slope is zero at factor 1."""
+    weights, means, variances = torch.tensor([0.3, 0.7]), torch.tensor([[-1.2], [0.9]]), torch.tensor([0.1, 0.25])
+    factor = torch.ones((), requires_grad=True)
+    mix = GaussianMixture(weights, means, variances)
+
+    def energy(y, u, cond):
+        v = variances.to(y) + u[:, None] ** 2
+        square = (y[:, None] - means.to(y)).square().sum(2)
+        return -factor * (weights.to(y).log() - 0.5 * (square / v + v.log())).logsumexp(1)
+
+    learn = RecoveryLikelihood(steps=6, low=0.1, high=6.4, moves=Moves(25, 0.5, 2, adjusted=True))
+    den = energy_denoiser(energy, VP(), 1.0)
+    slopes = {}
+    for value in (0.7, 1.0, 1.4):
+        factor.data.fill_(value)
+        found = []
+        for seed in range(12):
+            loss = learn(den, mix.sample(1000, seeded(100 + seed)), None, seeded(seed))
+            found.append(torch.autograd.grad(loss.mean(), factor)[0])
+        slopes[value] = (float(torch.stack(found).mean()), float(torch.stack(found).std()) / math.sqrt(12))
+    assert abs(slopes[1.0][0]) < 4 * slopes[1.0][1]
+    assert slopes[0.7][0] < -4 * slopes[0.7][1]
+    assert slopes[1.4][0] > 4 * slopes[1.4][1]
+
+
+def test_recovery_sampling_with_the_exact_score_is_right():
+    """Weights of the modes and their widths, on two clocks, with short chains; only the bias of the steps remains."""
+    mix = GaussianMixture(torch.tensor([0.25, 0.75]), torch.tensor([[-1.5], [1.0]]), torch.tensor([0.05, 0.1]))
+    learn = RecoveryLikelihood(steps=10, low=0.05, high=25.6)
+    n = 4000
+    for process in (VP(), Flow()):
+        x = sample(mix.denoiser(process), (n, 1), stepper=RecoveryLangevin(30, 0.2), grid=learn.grid(process), seed=1)
+        left = x < -0.25
+        assert float(left.float().mean()) == pytest.approx(0.25, abs=0.03)
+        assert float(x[left].std()) == pytest.approx(0.05**0.5, rel=0.08)
+        assert float(x[~left].mean()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_recovery_learns_a_mixture():
+    """From data alone in one dimension: weights of the modes in samples, and energy differences at a small level."""
+    mix = GaussianMixture(torch.tensor([0.3, 0.7]), torch.tensor([[-1.2], [0.9]]), torch.tensor([0.1, 0.15]))
+    x = mix.sample(20000, seeded())
+    learn = RecoveryLikelihood(steps=7, low=0.2, high=12.8, moves=Moves(10, 0.3))
+    den = EnergyDenoiser(one_number(1, torch.float32), VP(), float(x.square().mean().sqrt()))
+    optimiser = torch.optim.Adam(den.net.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)
+    g = seeded(1)
+    for _ in range(300):
+        loss = learn(den, x[torch.randint(20000, (512,), generator=g)], None, g).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    grid = learn.grid(den.process)
+    drawn = sample(den, (2000, 1), stepper=RecoveryLangevin(12, 0.3, den.sigma_data), grid=grid, seed=3)
+    assert float((drawn < -0.2).float().mean()) == pytest.approx(0.3, abs=0.06)
+    assert float(drawn.std()) == pytest.approx(float(x.std()), rel=0.08)
+    level = den.process.at(float(grid[-2]))
+    at = level.alpha * mix.sample(2000, seeded(4)) + level.sigma * torch.randn(2000, 1, generator=seeded(5))
+    with torch.no_grad():
+        gap = (den.energy(at, level) + mix.log_prob(at, level)).float()
+    assert gap.std() < 0.25
+    assert (-mix.log_prob(at, level)).std() > 0.6  # what knowing nothing would leave
+
+
+# what goes wrong, and is said
+
+
+def test_what_diverges_is_said_with_what_to_change():
+    steep = lambda x: 1e4 * x.square().sum(1)  # noqa: E731
+    start = torch.ones(10, 2)
+    refused(lambda: Moves(20, 0.1)(steep, start, seeded()), "10 of 10 chains", "gamma=0.1", "smaller")
+    refused(lambda: Moves(3, 0.1)(lambda x: x.sum(1) * math.nan, start, seeded()), "chains left")
+    bottomless = lambda x: -x.square().sum(1)  # noqa: E731
+    refused(lambda: log_partition(bottomless, Gaussian(torch.zeros(2), 1.0), generator=seeded()), "weight", "base")
+    broken = lambda x: x.sum(1) * math.nan  # noqa: E731
+    refused(lambda: log_partition(broken, Gaussian(torch.zeros(2), 1.0), generator=seeded()), "NaN", "smaller")
+    far = mix_energy([1.0], [[60.0] * 20], [1e-4])
+    refused(
+        lambda: log_partition(far, Gaussian(torch.zeros(20), 0.01), generator=seeded(), chains=64, levels=4),
+        "of 64 chains hold all the weight",
+        "more than 4 levels",
+    )
+    exploded = lambda x: 1e9 * torch.tanh(x.sum(1))  # noqa: E731
+    learn = MaximumLikelihood(Moves(1, 1e-9), start="noise")
+    refused(lambda: learn(exploded, start, seeded()), "diverged", "smaller learning rate")
+    noise = NoiseContrastive(Gaussian(torch.zeros(2), 1.0))
+    refused(lambda: noise(lambda x: x.sum(1) / 0, start, seeded()), "not finite", "smaller learning rate")
+    wild = energy_denoiser(lambda y, u, cond: 1e5 * y.square().sum(1), VP())
+    recovery = RecoveryLikelihood()
+    refused(lambda: recovery(wild, start, None, seeded()), "chains left", "smaller")
+    refused(
+        lambda: sample(wild, (4, 2), stepper=RecoveryLangevin(), grid=recovery.grid(VP()), seed=0),
+        "chains left",
+        "step_size",
+    )
+
+
+def test_bad_input_is_refused():
+    den = EnergyDenoiser(net(), VP())
+    x = torch.zeros(4, 2)
+    g = seeded()
+    refused(lambda: EnergyDenoiser(net(), VP(), -1.0), "sigma_data=-1.0", "positive")
+    refused(lambda: den.energy(x, 0.0), "t=0", "smallest")
+    refused(lambda: EnergyDenoiser(lambda z, u, c: z[:, :1].expand(-1, 3), VP())(x, 0.5), "(4, 3)", "(4, 2)")
+    refused(lambda: Moves(0), "count=0")
+    refused(lambda: Moves(1, -1.0), "gamma=-1.0")
+    refused(lambda: Moves()(lambda x: x.sum(), x, g), "energy gives ()", "(4,)")
+    refused(lambda: MaximumLikelihood(start="dat"), "start='dat'", "data")
+    refused(lambda: MaximumLikelihood(restart=1.5), "restart=1.5")
+    refused(lambda: MaximumLikelihood()(den.energy_at(0.5), x, g), "needs a buffer")
+    refused(lambda: MaximumLikelihood(start="data")(den.energy_at(0.5), x, g, x), "takes no buffer")
+    refused(lambda: MaximumLikelihood()(den.energy_at(0.5), x, g, x[:2]), "(2, 2)", "at least 4")
+    refused(lambda: NoiseContrastive(Gaussian(x[0], 1.0), 0), "ratio=0")
+    refused(lambda: RecoveryLikelihood(low=3.0, high=2.0), "low=3.0", "rising")
+    refused(lambda: RecoveryLikelihood(moves=Moves(5, 2.5)), "gamma=2.5", "(0, 2)")
+    refused(lambda: RecoveryLikelihood(low=200.0, high=300.0).grid(VP()), "low=200.0", "clock")
+    refused(lambda: RecoveryLikelihood()(NetDenoiser(net(), VP()), x, None, g), "EnergyDenoiser", "NetDenoiser")
+    refused(lambda: RecoveryLangevin(step_size=2.0), "step_size=2.0")
+    refused(lambda: log_partition(den.energy_at(0.5), Gaussian(x[0], 1.0), generator=g, chains=1), "chains=1")
+    refused(lambda: Partition(torch.zeros(3), torch.zeros(1), torch.zeros(0)).interval(1.0), "probability=1.0")
