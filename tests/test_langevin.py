@@ -240,16 +240,12 @@ def test_one_correction_at_half_temperature_is_the_reverse_chain_of_brownian_mot
 
 
 def test_the_reverse_chain_is_half_a_langevin_step_and_half_a_step_of_the_flow():
-    """With the noise kept: gamma = delta/2 at full temperature, then Euler's delta/2 of the probability flow."""
-    mix, grid = mixture(), [36.0, 20.0, 9.0, 4.0, 1.5, 0.3]
-    denoiser = mix.denoiser(Brownian())
-    reverse = states_of(denoiser, EulerMaruyama(), grid)
-    for i, (t, s) in enumerate(itertools.pairwise(grid)):
-        half = (1 - s / t) / 2
-        kept = states_of(denoiser, AnnealedLangevin(1, half), grid)  # only its first step starts as the reverse one
-        if i == 0:
-            flow = 0.5 * (s - t) * -denoiser(reverse[0], t).score
-            torch.testing.assert_close(reverse[1], kept[1] + flow, rtol=1e-9, atol=1e-9)
+    """With the same noise: gamma = delta/2 at full temperature, then Euler's delta/2 of the probability flow."""
+    denoiser = mixture().denoiser(Brownian())
+    for t, s in ((36.0, 20.0), (4.0, 1.5), (0.3, 0.02)):
+        x, reverse, _ = states_of(denoiser, EulerMaruyama(), [t, s])
+        kept = states_of(denoiser, AnnealedLangevin(1, (1 - s / t) / 2), [t, s])[1]
+        torch.testing.assert_close(reverse, kept + (s - t) / 2 * -denoiser(x, t).score, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("corrections", [1, 3])
@@ -259,12 +255,7 @@ def test_it_is_songs_algorithm(corrections):
     sigmas = [3.0, 1.4, 0.6, 0.25, 0.1]
     eps = 0.2 * sigmas[-1] ** 2
     process = Tabulated.from_sigmas(sigmas[::-1])
-    got = states_of(mix.denoiser(process), AnnealedLangevin(corrections, 0.1), "chain_of_5", n) if False else [
-        s.x for s in trajectory(
-            mix.denoiser(process), (n, 2), stepper=AnnealedLangevin(corrections, 0.1), steps=5, grid="chain", seed=0,
-            dtype=F64,
-        )
-    ]  # fmt: skip
+    got = states_of(mix.denoiser(process), AnnealedLangevin(corrections, 0.1), [5.0, 4.0, 3.0, 2.0, 1.0], n)
     draws = (normal(torch.arange(n), (2,), k, F64) for k in itertools.count(1))
     x = got[0]
     for i, sigma in enumerate(sigmas[:-1]):

@@ -17,7 +17,7 @@ SOURCE = Path(ornstein.__file__).parent
 FLOORS = {
     0: ["errors", "_version"],
     1: ["core", "nets", "training", "data", "metrics"],
-    2: ["objectives", "samplers", "guidance", "likelihood", "latent", "discrete", "bridge", "distill"],
+    2: ["objectives", "samplers", "energies", "guidance", "likelihood", "latent", "discrete", "bridge", "distill"],
     3: ["zoo"],
     4: ["experiment"],
     5: ["cli", "studio"],

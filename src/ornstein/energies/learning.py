@@ -23,7 +23,9 @@ Maximum likelihood of these conditionals, at all pairs of neighbours of a ladder
 E(., s), and its negatives cost a short chain from x_t. Sampling is the same thing level by level from noise. In units
 of the variance of q(x_s given x_t, x_0), v = sigma_s^2 b^2/sigma_t^2, every step of a chain below 2 is stable, since
 the curvature of -log q_s never exceeds 1/sigma_s^2; and a flat direction has (u_t/u_s)^2 v, with u = sigma/alpha: so
-the levels stand a fixed ratio apart, about 2, and the length of a chain is the same at all of them.
+the levels stand a fixed ratio apart, about 2, and the length of a chain is the same at all of them. What a level learns
+is as local as its conditionals: E(., s) is compared only between points that the noise of x_t confuses. The weights of
+far modes are learned at the high levels, and are to be read off there.
 """
 
 import math
@@ -266,8 +268,8 @@ class RecoveryLikelihood:
 class RecoveryLangevin(Stepper):
     """Short-run Langevin on p(x_s given x_t), level by level: how recovery likelihood samples (Gao et al. 2020).
 
-    Walk the ladder that was trained: `sample(den, shape, stepper=RecoveryLangevin(), grid=objective.grid(process))`. Works
-    with any denoiser, since it asks for the score at level s alone.
+    Walk the ladder that was trained: `sample(..., stepper=RecoveryLangevin(), grid=objective.grid(process))`. Works on
+    any denoiser, since it asks for the score at level s alone.
 
     Args:
         corrections: steps of each chain.

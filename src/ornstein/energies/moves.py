@@ -129,7 +129,7 @@ class Moves:
 
         Raises:
             InputError: a chain that leaves, a thousand times further than its start and its noise explain; adjusted
-                chains that all start where the energy is not finite.
+                chains of which none has moved.
         """
         length = (2 * self.gamma * unit) ** 0.5
         x = x.detach()
@@ -145,5 +145,10 @@ class Moves:
                 f"{int((~inside).sum())} of {len(x)} chains left for infinity with gamma={self.gamma:g}: take a "
                 "smaller gamma, or adjusted=True; if that does not help, the energy has no bottom and needs a smaller "
                 "learning rate or a penalty on its size."
+            )
+        if not bool(taken.any()):
+            raise InputError(
+                f"none of {len(x)} chains accepted any of {self.count} moves with gamma={self.gamma:g}: take a smaller "
+                "gamma; if that does not help, the energy is not finite where they start."
             )
         return x, taken / self.count
