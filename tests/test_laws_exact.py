@@ -192,6 +192,18 @@ def test_a_single_gaussian_is_linear_regression():
     torch.testing.assert_close(Gaussian(mean, covariance).posterior_mean(x, level), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_the_posterior_mean_has_its_derivative():
+    """For guidance: the Jacobian of E[x_0 given x_t] is alpha/sigma^2 times a covariance, so symmetric; and exact."""
+    mix, level = mixture(), VP().at(0.3)
+    x = torch.tensor([0.4, -0.2], **D64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: mix.posterior_mean(x[None], level)[0], x)
+    h = 1e-6 * torch.eye(2, **D64)
+    moved = (mix.posterior_mean(x + h, level) - mix.posterior_mean(x - h, level)) / 2e-6
+    torch.testing.assert_close(jacobian, moved.T, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(jacobian, jacobian.T, rtol=1e-9, atol=1e-9)
+    assert (torch.linalg.eigvalsh(jacobian) > 0).all()
+
+
 def test_nothing_is_lost_far_out_nor_close_in():
     """Points far from every mean, and noise near nothing, stay finite: weights are taken in logarithms."""
     mix = mixture()

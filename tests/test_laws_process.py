@@ -321,6 +321,17 @@ def test_a_batch_of_times_is_as_good_as_one(name, dtype):
 
 
 @every
+def test_everything_is_finite_between_the_ends_that_grids_use(name):
+    p = ALL[name]
+    for t in ends(p):
+        level = p.at(t)
+        for what in COEFFICIENTS:
+            assert math.isfinite(getattr(level, what)), what
+        assert all(math.isfinite(rate) for rate in level.rates)
+        assert level.g2 > 0
+
+
+@every
 def test_times_off_the_clock_are_refused(name):
     p = ALL[name]
     x = torch.zeros(2, 3)

@@ -10,8 +10,9 @@ whole levels: "trailing" starts at the last one and is the default (Lin et al. 2
 the older habit of rounding from the other end, which never visits level N.
 
 The ends are cut here and nowhere else: at exactly no signal the reverse SDE is singular, and log-SNR has no bottom.
-In continuous time the last noisy level and the first one lie within `NOISE_RATIOS` of sigma/alpha. Whole levels of a
-chain are taken as they are.
+In continuous time the first level lies within `NOISE_RATIOS` of sigma/alpha, and so does the last noisy one of the grids
+that are spread by noise; those spread by time come closer to the data the more steps they have. Whole levels of a chain
+are taken as they are.
 """
 
 import math
