@@ -96,7 +96,7 @@ class Heun(Stepper):
 
     Args:
         variables: "flow" or "edm", as the module says.
-        churn: share in [0, 0.41] by which the noise ratio is raised before each step (gamma = S_churn/steps in the paper).
+        churn: share in [0, 0.41] by which the noise ratio is raised before each step (the paper's S_churn/steps).
         churn_min, churn_max: the noise ratios sigma/alpha between which to churn, S_tmin and S_tmax.
         noise_scale: scale of the churned noise, S_noise.
 
