@@ -1,6 +1,8 @@
 """The README's and the docs' snippets run, and so do their commands."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,41 @@ SNIPPETS = [
 
 
 @pytest.mark.parametrize("code", SNIPPETS)
-def test_a_snippet_runs(code, tmp_path, monkeypatch):
+def test_a_snippet_runs(code, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     if "runs/digits" in code:
-        pytest.skip("needs a trained run: run by tests/test_cli.py")
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "digits").symlink_to(request.getfixturevalue("run"))
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
+
+
+def test_the_readmes_commands_run_in_their_order(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = [
+        "training.steps=4",
+        "training.validate_every=4",
+        "net.channels=8",
+        "sampling.steps=2",
+        "sampling.preview=4",
+    ]
+    block = re.search(r"^```console\n(.*?)^```", PAGES[0].read_text("utf-8"), re.S | re.M)
+    commands = [line.partition("#")[0].split()[2:] for line in block[1].splitlines() if line.startswith("$ ornstein")]
+    assert len(commands) >= 9
+    for words in commands:
+        if words[0] == "train" and "--resume" not in words:
+            words = [*words, *short]
+        if words[0] == "evaluate":
+            words = [*words, "-n", "40"]
+        answer = cli(*words)
+        assert answer.code == 0, (words, answer)
+    assert {"threes.png", "samples.npz", "film.gif"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_minimal_example_learns_its_distribution():
+    example = ROOT / "examples" / "minimal.py"
+    assert len(example.read_text("utf-8").splitlines()) <= 120
+    done = subprocess.run(
+        [sys.executable, example, "--no-picture"], capture_output=True, text=True, check=True, timeout=250
+    )
+    figures = dict(re.findall(r"(data|samples|ideal) (-?[\d.]+)", done.stdout.splitlines()[-2]))
+    assert abs(float(figures["samples"]) - float(figures["data"])) < 0.15

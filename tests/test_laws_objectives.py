@@ -158,7 +158,7 @@ def sized(direction, x, level):
 def test_the_exact_denoiser_is_the_minimum(name, objective):
     """On a mixture: the expected slope along any direction is zero, and every step away costs."""
     p, mix, loss = PROCESSES[name], mixture(), OBJECTIVES[objective]()
-    n = 6000
+    n = 4000
     x0 = mix.sample(n, torch.Generator().manual_seed(1002)).double()
 
     def exact(x, level):
