@@ -110,7 +110,7 @@ def test_exponential_steppers_are_exact_on_points(name, stepper):
             torch.testing.assert_close(later, noise[0], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("stepper", [DDPM(), DDIM(), DDIM(0.5), DDIM(1.0), Heun("edm", churn=0.3)], ids=repr)
+@pytest.mark.parametrize("stepper", [DDPM(), DDIM(), DDIM(0.5), DDIM(1.0), Heun(variables="edm", churn=0.3)], ids=repr)
 @pytest.mark.parametrize("name", ["vp", "ve", "flow", "betas[cosine]", "betas[zero]"])
 def test_states_of_point_data_carry_the_noise_of_their_level(name, stepper):
     """At every state, not only the last, the noise (x - alpha c)/sigma is N(0, 1) where it was so at the first."""
@@ -395,7 +395,7 @@ def test_heun_on_edm_is_edms_sampler(churn):
     noises = (normal(torch.arange(4), (2,), k, F64) for k in itertools.count(1))
     gamma = min(churn / n, math.sqrt(2) - 1)
     t[0] = 80.0  # exactly
-    stepper = Heun("edm", gamma, 0.05, 50.0, 1.003) if churn else Heun("edm")
+    stepper = Heun(gamma, 0.05, 50.0, 1.003, "edm") if churn else Heun(variables="edm")
     ours = states_of(mix.denoiser(p), (4, 2), stepper, t, x=x, seeds=[0, 1, 2, 3])
 
     def denoise(x, s):
@@ -522,7 +522,7 @@ def test_bad_input_is_refused_in_a_sentence():
         (lambda: DDIM(1.5), ["eta=1.5"]),
         (lambda: DDIM(math.nan), ["eta=nan"]),
         (lambda: DDPM("medium"), ["variance='medium'"]),
-        (lambda: Heun("karras"), ["variables='karras'", "edm"]),
+        (lambda: Heun(variables="karras"), ["variables='karras'", "edm"]),
         (lambda: Heun(churn=0.5), ["churn=0.5"]),
         (lambda: Heun(churn=0.1, churn_min=2.0, churn_max=1.0), ["churn_min=2.0"]),
         (lambda: Euler(noise_scale=0.0), ["noise_scale=0.0"]),

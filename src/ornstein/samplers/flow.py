@@ -22,6 +22,7 @@ earlier steps got wrong, as Langevin dynamics would.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -33,48 +34,26 @@ from ornstein.core.process import Level
 from ornstein.errors import InputError
 
 
-def _check_churn(churn: float, churn_min: float, churn_max: float, noise_scale: float) -> None:
-    if not 0 <= churn <= math.sqrt(2) - 1:
-        raise InputError(f"churn={churn!r} must be in [0, sqrt(2) - 1], the share by which sigma/alpha is raised.")
-    if not 0 <= churn_min <= churn_max:
-        raise InputError(f"churn_min={churn_min!r} and churn_max={churn_max!r} must be ordered and not negative.")
-    if not noise_scale > 0:
-        raise InputError(f"noise_scale={noise_scale!r} must be positive.")
-
-
-def _churned(
-    stepper: "Euler | Heun", denoiser: Ask, x: Tensor, t: Level, noise: Callable[[], Tensor]
-) -> tuple[Tensor, Level]:
-    """x and its level, moved up to a noise ratio (1 + churn) times higher where that lies on the clock."""
-    u = t.noise_ratio
-    if stepper.churn == 0 or u == math.inf or not stepper.churn_min <= u <= stepper.churn_max:
-        return x, t
-    higher = denoiser.process.at(denoiser.process.time(t.log_snr - 2 * math.log1p(stepper.churn)))
-    a, b2 = higher.kernel_from(t)
-    return a * x + math.sqrt(max(b2, 0.0)) * stepper.noise_scale * noise(), higher
-
-
 @dataclass(frozen=True)
-class Euler(Stepper):
-    """Euler's method on the probability-flow ODE, on the process's own clock: the usual sampler of flow matching.
-
-    Args:
-        churn: share in [0, 0.41] by which the noise ratio is raised before each step; 0 is the plain ODE.
-        churn_min, churn_max: the noise ratios sigma/alpha between which to churn.
-        noise_scale: scale of the churned noise, S_noise; slightly above 1 makes up for a denoiser that removes too
-        much.
-
-    Order 1. One call a step. Deterministic without churn.
-    """
+class _Flow(Stepper):
+    """What every solver of the ODE shares: churn, then one step, which a subclass writes as `follow`."""
 
     churn: float = 0.0
     churn_min: float = 0.0
     churn_max: float = math.inf
     noise_scale: float = 1.0
-    order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        _check_churn(self.churn, self.churn_min, self.churn_max, self.noise_scale)
+        if not 0 <= self.churn <= math.sqrt(2) - 1:
+            raise InputError(
+                f"churn={self.churn!r} must be in [0, sqrt(2) - 1], the share that sigma/alpha is raised by."
+            )
+        if not 0 <= self.churn_min <= self.churn_max:
+            raise InputError(
+                f"churn_min={self.churn_min!r} and churn_max={self.churn_max!r} must be ordered and not negative."
+            )
+        if not self.noise_scale > 0:
+            raise InputError(f"noise_scale={self.noise_scale!r} must be positive.")
 
     @property
     def stochastic(self) -> bool:
@@ -83,12 +62,39 @@ class Euler(Stepper):
     def step(
         self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
     ) -> tuple[Tensor, Any]:
-        x, t = _churned(self, denoiser, x, t, noise)
-        return x + (s.t - t.t) * denoiser(x, t).velocity, None
+        u = t.noise_ratio
+        if self.churn > 0 and u < math.inf and self.churn_min <= u <= self.churn_max:
+            higher = denoiser.process.at(denoiser.process.time(t.log_snr - 2 * math.log1p(self.churn)))
+            a, b2 = higher.kernel_from(t)
+            x, t = a * x + math.sqrt(max(b2, 0.0)) * self.noise_scale * noise(), higher
+        return self.follow(denoiser, x, t, s), None
+
+    @abstractmethod
+    def follow(self, denoiser: Ask, x: Tensor, t: Level, s: Level) -> Tensor:
+        """x at level s, along the ODE from x at level t."""
 
 
 @dataclass(frozen=True)
-class Heun(Stepper):
+class Euler(_Flow):
+    """Euler's method on the probability-flow ODE, on the process's own clock: the usual sampler of flow matching.
+
+    Args:
+        churn: share in [0, 0.41] by which the noise ratio is raised before each step; 0 is the plain ODE.
+        churn_min, churn_max: the noise ratios sigma/alpha between which to churn.
+        noise_scale: scale of the churned noise, S_noise; slightly above 1 makes up for a denoiser that removes too
+            much.
+
+    Order 1. One call a step. Deterministic without churn.
+    """
+
+    order: ClassVar[int] = 1
+
+    def follow(self, denoiser: Ask, x: Tensor, t: Level, s: Level) -> Tensor:
+        return x + (s.t - t.t) * denoiser(x, t).velocity
+
+
+@dataclass(frozen=True)
+class Heun(_Flow):
     """Heun's method on the probability-flow ODE, in the variables of flow matching or of EDM, with EDM's churn.
 
     Karras et al. 2022 (2206.00364), algorithms 1 and 2, are `Heun(variables="edm")`. In those variables the step from
@@ -104,34 +110,23 @@ class Heun(Stepper):
     """
 
     variables: str = "flow"
-    churn: float = 0.0
-    churn_min: float = 0.0
-    churn_max: float = math.inf
-    noise_scale: float = 1.0
     order: ClassVar[int] = 2
     calls: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.variables not in ("flow", "edm"):
             raise InputError(f"variables={self.variables!r} must be 'flow' or 'edm'.")
-        _check_churn(self.churn, self.churn_min, self.churn_max, self.noise_scale)
+        super().__post_init__()
 
-    @property
-    def stochastic(self) -> bool:
-        return self.churn > 0
-
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
-    ) -> tuple[Tensor, Any]:
-        x, t = _churned(self, denoiser, x, t, noise)
+    def follow(self, denoiser: Ask, x: Tensor, t: Level, s: Level) -> Tensor:
         here = denoiser(x, t)
         ratio = s.sigma / t.sigma
         euler = ratio * x + (s.alpha - ratio * t.alpha) * here.x0
         if self.variables == "flow":
             there, total = denoiser(euler, s), s.alpha + s.sigma
             half = 0.5 * (s.sigma - total * t.sigma / (t.alpha + t.sigma))  # half the step of u, at the scale of x
-            return euler + half * ((there.eps - there.x0) - (here.eps - here.x0)), None
+            return euler + half * ((there.eps - there.x0) - (here.eps - here.x0))
         if t.noise_ratio == math.inf:
-            return euler, None
+            return euler
         half = 0.5 * s.alpha * (s.noise_ratio - t.noise_ratio)
-        return euler + half * (denoiser(euler, s).eps - here.eps), None
+        return euler + half * (denoiser(euler, s).eps - here.eps)
