@@ -213,7 +213,7 @@ def evaluate(
     opened = Run.load(run, ema=ema)
     with _bar("drawing") as progress:
         result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
-    out.print(result.text(), markup=False)
+    out.print(result.text(), markup=False, soft_wrap=True)
     out.print(f"\n[bold]{run / 'evaluation.json'}[/], [bold]{run / 'evaluation.png'}[/]")
 
 
@@ -321,7 +321,8 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
             if moment.held_out is not None:
                 bar.console.print(
                     f"step {p.step:>7,}  loss {p.loss:.4f}  held-out {moment.held_out:.4f}  "
-                    f"{p.rate:5.1f} steps/s  {left} left  {moment.picture}"
+                    f"{p.rate:5.1f} steps/s  {left} left  {moment.picture}",
+                    soft_wrap=True,
                 )
 
         yield report
