@@ -175,6 +175,18 @@ def test_train_goes_on_and_longer_than_planned(cli, run, tmp_path):
     assert yaml.safe_load((copied / "experiment.yaml").read_text())["training"]["steps"] == 40
 
 
+def test_a_handful_of_odd_colour_images_goes_all_the_way(cli, tmp_path):
+    place, run = images(tmp_path / "photos", [(13, 9)] * 48), tmp_path / "run"
+    tiny = ["net.channels=8", "training.steps=3", "training.batch_size=4", "sampling.steps=2", "sampling.preview=4"]
+    assert cli("train", "images", f"data.path={place}", *tiny, "--out", run).code == 0
+    assert cli("sample", run, "-n", 2, "--out", tmp_path / "x.npz").code == 0
+    assert np.load(tmp_path / "x.npz")["samples"].shape == (2, 3, 13, 9)
+    answer = cli("evaluate", run, "-n", 8)
+    assert answer.code == 0, answer
+    assert "sliced-wasserstein" in answer.out
+    assert "c2st" not in answer.out
+
+
 # --- asked for the impossible -----------------------------------------------------------------------------------------
 
 
@@ -222,7 +234,7 @@ def test_train_does_not_overwrite_a_run(cli, run):
 def images(folder, sizes, spoil=None):
     folder.mkdir()
     for i, size in enumerate(sizes):
-        Image.fromarray(np.full((*size, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(np.full((*size, 3), 5 * i, np.uint8)).save(folder / f"{i}.png")
     if spoil is not None:
         (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:30] + spoil)
     return folder
