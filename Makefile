@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow lint types check clean
 
-demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about four minutes on two cores
+demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about five minutes on two cores
 	rm -rf runs/demo
 	$(BIN)/ornstein train digits --out runs/demo
 	$(BIN)/ornstein sample runs/demo -n 100 --seed 0 --film --out runs/demo/samples/digits.png

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ornstein.errors import InputError
@@ -98,7 +98,8 @@ def loss_curve(records: Sequence[Mapping[str, float]], path: Path) -> None:
                 axes.plot(steps, _smooth(values), color=INK, lw=1.6, label=f"{label}, smoothed")
             else:
                 axes.plot(steps, values, color=color, lw=1.6, marker="o", ms=3, label=label)
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    positive = all(value > 0 for line in axes.lines for value in line.get_ydata())
+    axes.set(xlabel="step", ylabel="loss", yscale="log" if positive else "linear")  # implicit losses are negative
     axes.legend(frameon=False)
     with replacing(path) as beside:
         _save(figure, beside)
@@ -114,16 +115,6 @@ def loss_by_noise(ratios: Sequence[float], errors: Sequence[float], linear: Sequ
     axes.legend(frameon=False)
     with replacing(path) as beside:
         _save(figure, beside)
-
-
-def read_image(path: Path) -> Image.Image:
-    """An image file, or a sentence on why it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, UnidentifiedImageError):
-        raise InputError(f"{path} is not an image that can be read.") from None
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:
