@@ -27,6 +27,8 @@ from ornstein.objectives.bound import (
     hybrid,
     importance,
     likelihood,
+    loss_aware,
+    note_terms,
     step_costs,
     variational_bound,
     x0_errors,
@@ -681,3 +683,33 @@ def test_importance_from_a_table_keeps_the_mean_and_lowers_the_variance():
     part = torch.bincount(((200 - t).long() * 40) // 200, minlength=40) / 100000
     torch.testing.assert_close(part.double(), torch.tensor(table, dtype=torch.float64), rtol=0.3, atol=0.002)
     refused(lambda: importance(measured, parts=0), "parts=0")
+
+
+def test_loss_aware_sampling_is_uniform_until_every_step_is_known_and_then_follows_the_losses():
+    objective = bound(adaptive=True, steps=8)
+    memory = objective.memory(mixture().denoiser(VP()), torch.zeros(4, 2))
+    assert torch.equal(loss_aware(memory), torch.full((8,), 1 / 8))
+    note_terms(memory, torch.arange(7).repeat(10), torch.ones(70))
+    assert torch.equal(loss_aware(memory), torch.full((8,), 1 / 8))
+    # the last step's ten newest terms are 3, the rest of its fifteen are forgotten; what is not finite is not kept
+    note_terms(memory, torch.full((15,), 7), torch.tensor([100.0] * 5 + [3.0] * 10))
+    note_terms(memory, torch.tensor([2]), torch.tensor([math.inf]))
+    expected = torch.tensor([1.0] * 7 + [3.0])
+    torch.testing.assert_close(loss_aware(memory), 0.999 * expected / 10 + 0.001 / 8)
+
+
+def test_loss_aware_sampling_keeps_the_mean_and_lowers_the_variance():
+    """On the exact denoiser of a mixture, whose terms differ a hundredfold along the chain."""
+    den, steps = mixture().denoiser(VP()), 40
+    x0 = mixture().sample(4096, gen(1)).double()
+    plain, adaptive = bound(steps=steps, stratified=False), bound(steps=steps, stratified=False, adaptive=True)
+    memory = adaptive.memory(den, x0)
+    with torch.no_grad():
+        for seed in range(4):  # getting to know the losses
+            adaptive(den, x0, None, gen(10 + seed), memory)
+        known = {name: tensor.clone() for name, tensor in memory.items()}
+        one = plain(den, x0, None, gen(2)).double()
+        two = adaptive(den, x0, None, gen(3), known).double()
+    error = math.sqrt(float(one.var() + two.var()) / len(x0))
+    assert abs(float(one.mean() - two.mean())) < 4 * error
+    assert float(two.var()) < 0.6 * float(one.var())

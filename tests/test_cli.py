@@ -13,6 +13,8 @@ import yaml
 from PIL import Image
 
 import ornstein
+from ornstein.experiment.build import load_data
+from ornstein.experiment.config import Experiment, methods
 
 
 def one_sentence(answer, *words):
@@ -38,7 +40,8 @@ def test_help_teaches_and_does_not_load_torch():
 
 
 @pytest.mark.parametrize(
-    "table", ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets"]
+    "table",
+    ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets", "methods"],
 )
 def test_list_says_one_sentence_on_each(cli, table):
     from ornstein.experiment.tables import tables
@@ -116,6 +119,42 @@ def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
     assert answer.code == 0
     assert "ou" in answer.out
     assert "60 of 60" in answer.out
+
+
+@pytest.mark.parametrize("method", methods())
+def test_every_method_goes_from_training_to_samples(cli, tmp_path, method):
+    run = tmp_path / "run"
+    short = ["training.steps=3", "training.warmup=1", "training.batch_size=32", "net.width=16", "data.count=500"]
+    answer = cli("train", "moons", f"preset={method}", *short, "sampling.preview=4", "--out", run)
+    assert answer.code == 0, answer
+    answer = cli("sample", run, "-n", 4, "--out", tmp_path / "x.npz")
+    assert answer.code == 0, answer
+    assert np.load(tmp_path / "x.npz")["samples"].shape == (4, 2)
+    assert cli("train", "--resume", run, "training.steps=4").code == 0
+    answer = cli("info", run)
+    assert answer.code == 0
+    assert "4 of 4" in answer.out
+
+
+def test_info_says_what_ncsnv2_chose_and_why(cli, tmp_path):
+    run = tmp_path / "run"
+    short = ["training.steps=2", "training.warmup=1", "net.channels=8", "sampling.preview=4"]
+    assert cli("train", "digits", "preset=ncsnv2", *short, "--out", run).code == 0
+    kept = yaml.safe_load((run / "experiment.yaml").read_text())
+    data = load_data(Experiment.read("digits"))
+    x = data.transform.forward(data.train).flatten(1)
+    assert kept["process"]["sigma_max"] == pytest.approx(float(torch.cdist(x, x).max()), rel=1e-4)
+    said = " ".join(cli("info", run).out.split())
+    for line in (
+        "why sigma_max",
+        "largest distance",
+        "why ratio",
+        "overlaps by 0.5",
+        "why step_size",
+        "why conditioning",
+    ):
+        assert line in said
+    assert f"step_size {kept['sampling']['stepper']['step_size']}" in said
 
 
 def test_samples_do_not_depend_on_how_many_are_drawn(run):
@@ -212,6 +251,17 @@ def test_a_handful_of_odd_colour_images_goes_all_the_way(cli, tmp_path):
         (["digits", "sampling.stepper=ddimm"], ["stepper", "ddimm", "'ddim'"]),
         (["digits", "sampling.ema=0.2"], ["sampling.ema", "0.2", "0.05"]),
         (["digits", "training"], ["training", "="]),
+        (["digits", "preset=ncsnv3"], ["preset", "ncsnv3", "'ncsnv2'"]),
+        (["digits", "preset=moons"], ["preset", "moons", "first"]),
+        (["ncsnv2"], ["ncsnv2", "method", "digits preset=ncsnv2"]),
+        (["moons", "process=ladder", "sampling.grid=chain"], ["steps=30", "10"]),
+        (["moons", "process=betas", "sampling.steps=2000"], ["steps=2000", "1000"]),
+        (["moons", "preset=implicit", "training.compile=true"], ["training.compile", "implicit", "False"]),
+        (["moons", "preset=energy", "training.compile=true"], ["training.compile", "energy"]),
+        (["moons", "preset=hybrid", "predicts=energy"], ["hybrid", "variance", "energy"]),
+        (["moons", "preset=hybrid", "predicts=eps"], ["predicts='eps'", "sigma/alpha", "predict v"]),
+        (["moons", "preset=energy-recovery", "predicts=v"], ["EnergyDenoiser", "predicts=energy"]),
+        (["moons", "preset=energy-likelihood", "objective.chains=16"], ["chains=16", "256"]),
         (["nowhere.yaml"], ["nowhere.yaml"]),
         (["images"], ["path"]),
         (["images", "data.path=/nowhere"], ["/nowhere"]),

@@ -17,13 +17,13 @@ from ornstein.energies import (
     Moves,
     NoiseContrastive,
     Partition,
-    RecoveryLangevin,
     RecoveryLikelihood,
     energy_denoiser,
     log_partition,
 )
 from ornstein.nets import MLP, UNet
 from ornstein.objectives import OBJECTIVES
+from ornstein.samplers import RecoveryLangevin
 
 F64 = torch.float64
 
@@ -489,7 +489,7 @@ def test_recovery_learns_a_mixture():
     den = EnergyDenoiser(one_number(1, torch.float32), VP(), float(x.square().mean().sqrt()))
     fitted(den, x, 200, 1e-2, 512, learn)
     grid = learn.grid(den.process)
-    drawn = sample(den, (2000, 1), stepper=RecoveryLangevin(10, 0.3, den.sigma_data), grid=grid, seed=3)
+    drawn = sample(den, (2000, 1), stepper=RecoveryLangevin(10, 0.3), grid=grid, seed=3)
     assert float((drawn < -0.2).float().mean()) == pytest.approx(0.3, abs=0.06)
     assert float(drawn.std()) == pytest.approx(float(x.std()), rel=0.06)
     for k, bound in ((-2, 0.5), (-3, 0.25), (-4, 0.25), (-6, 0.15)):

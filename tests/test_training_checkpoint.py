@@ -122,6 +122,41 @@ def test_two_processes_are_one_process_with_twice_the_pieces():
 # Damage -------------------------------------------------------------------------------------------------------------
 
 
+def remembering(folder: Path, steps: int, resume: bool = False, spoil: int | None = None) -> dict[str, torch.Tensor]:
+    """Train with a loss whose noise is a chain that goes on from step to step, and give the chain back."""
+    memory = {"chain": torch.zeros(16, 3)}
+
+    def walk(net, batch, generator):
+        memory["chain"].mul_(0.5).add_(torch.randn(batch.shape, generator=generator))
+        error = ((net(batch + memory["chain"]) - batch) ** 2).mean(1)
+        return error * torch.nan if spoil is not None and bool((batch == batches(spoil)).all()) else error
+
+    config = Training(steps=steps, warmup=10, log_every=4, checkpoint_every=5, lr=1e-2, cpu=True)
+    for _ in fit(net(), walk, batches, config, folder, resume=resume, memory=memory):
+        pass
+    return memory
+
+
+def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path):
+    whole = remembering(tmp_path / "whole", 12)
+    remembering(tmp_path / "parts", 7)
+    parts = remembering(tmp_path / "parts", 12, resume=True)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=0)
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+
+
+def test_a_step_that_is_not_finite_is_not_remembered(tmp_path):
+    before = remembering(tmp_path / "before", 6)
+    after = remembering(tmp_path / "after", 7, spoil=6)
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_what_a_loss_remembers_must_fit(tmp_path):
+    train(tmp_path, CONFIG, resume=False)
+    with pytest.raises(InputError, match="remembered nothing"):
+        list(fit(net(), loss, batches, CONFIG, tmp_path, resume=True, memory={"chain": torch.zeros(2)}))
+
+
 def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained):
     files = {"model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "optimizer.safetensors"}
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["step-00000006", "step-00000009"]

@@ -40,7 +40,8 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="Changes to it: process=vp, process.beta_max=15, training.steps=3000, data.path=photos, ...",
+            help="Changes to it: process=vp, process.beta_max=15, training.steps=3000, data.path=photos, ...; "
+            "preset=NAME lays a method over it (`ornstein list methods`).",
             show_default=False,
         ),
     ] = None,
@@ -62,6 +63,8 @@ def train(
         ornstein train digits
 
         ornstein train mnist process=flow predicts=velocity objective=flow --out runs/flow
+
+        ornstein train digits preset=ncsnv2
 
         ornstein train images data.path=photos data.size=64,64 --out runs/photos
 
@@ -258,7 +261,9 @@ def info(run: RunFolder) -> None:
 def list_(
     table: Annotated[
         str,
-        typer.Argument(help="processes, steppers, grids, objectives, readings, nets, data, metrics or presets."),
+        typer.Argument(
+            help="processes, steppers, grids, objectives, readings, nets, data, metrics, presets or methods."
+        ),
     ],
 ) -> None:
     """List what there is of a thing, with one line on each."""

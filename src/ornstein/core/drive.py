@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class Ask:
     def __init__(self, denoiser: Denoiser, cond: Tensor | None) -> None:
         self._denoiser, self._cond = denoiser, cond
         self.process: Process = denoiser.process
+        self.sigma_data = denoiser.sigma_data
         self.calls = 0
         self.first: Prediction | None = None
 
@@ -59,8 +60,13 @@ class Stepper(ABC):
         stochastic: whether it draws noise.
     """
 
-    order: ClassVar[int | None]
-    calls: ClassVar[int] = 1
+    @property
+    @abstractmethod
+    def order(self) -> int | None: ...
+
+    @property
+    def calls(self) -> int:
+        return 1
 
     @property
     def stochastic(self) -> bool:
@@ -73,7 +79,7 @@ class Stepper(ABC):
         """One step.
 
         Args:
-            denoiser: call it as `denoiser(x, t)`; the first call of a step is at (x, t).
+            denoiser: call it as `denoiser(x, t)`; the first call of a step tells `State.x0`.
             x: (B, ...) at level t.
             t, s: levels, coefficients as floats; s.t < t.t and s.sigma > 0.
             memory: what the last step returned; None at the first.
@@ -82,6 +88,13 @@ class Stepper(ABC):
         Returns:
             x at level s, and what to remember.
         """
+
+    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+        """The last step, from level t to the clean point: E[x_0 given x_t].
+
+        A method that has remembered earlier predictions may correct it by their differences.
+        """
+        return denoiser(x, t).x0
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +212,7 @@ def _walk(
         before = ask.calls
         with torch.no_grad():
             if s.sigma == 0.0:
-                after = ask(x, t).x0
+                after = stepper.finish(ask, x, t, memory)
             else:
                 after, memory = stepper.step(ask, x, t, s, memory, noise)
         assert ask.first is not None, f"{type(stepper).__name__} took a step without asking the denoiser"

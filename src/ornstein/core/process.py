@@ -127,6 +127,13 @@ class Level:
         t = torch.as_tensor(self.t, dtype=None if isinstance(self.t, Tensor) else torch.float64)
         return self.process.alpha(t), self.process.sigma(t)
 
+    def shrinkage(self, s: "Level", sigma_data: float = 1.0) -> Number:
+        """The mean of x_s given x_t, as a factor of x_t, if the data were Gaussian of this standard deviation."""
+        a, _ = self.kernel_from(s)
+        # x_t/a where the levels are close, and finite where no signal is left
+        at_t, at_s = ((level.alpha * sigma_data) ** 2 + level.sigma * level.sigma for level in (self, s))
+        return a * at_s / at_t
+
     def posterior(self, s: "Level") -> Posterior:
         """q(x_s given x_t, x_0) for the earlier level `s`, from this one."""
         a, b2 = self.kernel_from(s)

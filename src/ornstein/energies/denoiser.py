@@ -156,3 +156,17 @@ def energy_denoiser(
         return (energy(y, u, cond) - 0.5 * z.flatten(1).square().sum(1)) * u / sigma_data
 
     return EnergyDenoiser(net, process, sigma_data)
+
+
+def as_energy(denoiser: Denoiser) -> EnergyDenoiser:
+    """The denoiser, which must be an energy.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if not isinstance(denoiser, EnergyDenoiser):
+        raise InputError(
+            "the objective learns an energy and needs an EnergyDenoiser (predicts=energy), not "
+            f"{type(denoiser).__name__}."
+        )
+    return denoiser

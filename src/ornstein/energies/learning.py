@@ -29,21 +29,19 @@ far modes are learned at the high levels, and are to be read off there.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import Ask, Stepper
 from ornstein.core.exact import GaussianMixture
-from ornstein.core.process import Level, Number, Process
-from ornstein.energies.denoiser import EnergyDenoiser
-from ornstein.energies.moves import FAR, Energy, Moves, noise_like, per_sample
+from ornstein.core.process import Process
+from ornstein.energies.denoiser import as_energy
+from ornstein.energies.moves import Energy, Moves, noise_like, per_sample
 from ornstein.errors import InputError, lookup
 
 #: an energy that differs by more than this many nats between data and negatives has exploded
@@ -192,14 +190,6 @@ class NoiseContrastive:
         return softplus(-of_data) + softplus(of_noise).reshape(self.ratio, len(x)).sum(0)
 
 
-def _conditional(t: Level, s: Level, sigma_data: float) -> tuple[Number, Number, Number, Number]:
-    """Of x_s given x_t: a, b^2, the variance v that is the chain's unit, and a chain's start as a factor of x_t."""
-    a, b2 = t.kernel_from(s)
-    spread_t, spread_s = ((level.alpha * sigma_data) ** 2 + level.sigma * level.sigma for level in (t, s))
-    # the mean of x_s if the data were Gaussian: x_t/a where the levels are close, and finite where no signal is left
-    return a, b2, t.posterior(s).variance, a * spread_s / spread_t
-
-
 @lru_cache(maxsize=64)
 def _ladder(process: Process, steps: int, low: float, high: float) -> Tensor:
     end = float(process.at(process.t_max).noise_ratio)
@@ -216,7 +206,7 @@ class RecoveryLikelihood:
     An objective, (denoiser, x0, cond, generator) -> (B,), for an `EnergyDenoiser`. Its value means nothing.
 
     Args:
-        steps: noise levels of the ladder.
+        steps: noise levels of the ladder; a chain has its own, all of which are taken.
         low, high: sigma/alpha at its ends; levels between are a fixed ratio apart. Below `low` data are taken as
             smooth: the last step of sampling is the denoising step. `high` is cut where the clock ends.
         moves: the chain of the negatives, with gamma in units of the variance of q(x_s given x_t, x_0), in (0, 2).
@@ -244,81 +234,23 @@ class RecoveryLikelihood:
 
     def grid(self, process: Process) -> Tensor:
         """The falling times of the ladder and the clean point, (steps + 1,): what to sample with, `grid=`."""
+        if process.chain is not None:
+            return torch.arange(process.chain, -1, -1, dtype=torch.float64)
         return _ladder(process, self.steps, self.low, self.high)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: Generator) -> Tensor:
         """The loss of each sample, (B,), at a pair of neighbouring levels of its own: x0 (B, ...) in model space."""
-        if not isinstance(denoiser, EnergyDenoiser):
-            raise InputError(f"objective='recovery' needs an EnergyDenoiser, not {type(denoiser).__name__}.")
+        denoiser = as_energy(denoiser)
         process, times = denoiser.process, self.grid(denoiser.process)
-        pair = torch.randint(self.steps - 1, (len(x0),), generator=generator, device=generator.device).cpu()
+        pair = torch.randint(len(times) - 2, (len(x0),), generator=generator, device=generator.device).cpu()
         t, s = (process.at(times[k].to(x0.device), like=x0) for k in (pair, pair + 1))
-        a, b2, unit, factor = _conditional(t, s, denoiser.sigma_data)
+        a, b2 = t.kernel_from(s)
         xs = s.noised(x0, noise_like(x0, generator))
         xt = a * xs + b2**0.5 * noise_like(x0, generator)
 
         def given(x: Tensor) -> Tensor:
             return denoiser.energy(x, s, cond) + 0.5 * ((xt - a * x) ** 2 / b2).flatten(1).sum(1)
 
-        negatives, _ = self.moves(given, factor * xt, generator, unit)
+        start = t.shrinkage(s, denoiser.sigma_data) * xt
+        negatives, _ = self.moves(given, start, generator, t.posterior(s).variance)
         return _contrast(denoiser.energy(xs, s, cond), denoiser.energy(negatives, s, cond))
-
-
-@dataclass(frozen=True)
-class RecoveryLangevin(Stepper):
-    """Short-run Langevin on p(x_s given x_t), level by level: how recovery likelihood samples (Gao et al. 2020).
-
-    Walk the ladder that was trained: `sample(..., stepper=RecoveryLangevin(), grid=objective.grid(process))`. Works on
-    any denoiser, since it asks for the score at level s alone.
-
-    Args:
-        corrections: steps of each chain.
-        step_size: gamma in units of the variance of q(x_s given x_t, x_0), in (0, 2).
-        sigma_data: the data's standard deviation, for where a chain starts.
-
-    Raises:
-        InputError: numbers out of range; a chain that leaves.
-
-    No order: at a fixed number of corrections a finer grid does not remove their bias. As many calls a step as
-    corrections. Stochastic.
-    """
-
-    corrections: int = 30
-    step_size: float = 0.3
-    sigma_data: float = 1.0
-    order: ClassVar[int | None] = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.corrections, bool) or not isinstance(self.corrections, int) or self.corrections < 1:
-            raise InputError(f"corrections={self.corrections!r} must be a whole number, at least 1.")
-        if not 0 < self.step_size < 2:
-            raise InputError(
-                f"step_size={self.step_size!r} must be in (0, 2), in units of the variance of x_s given x_t and x_0."
-            )
-        if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
-            raise InputError(f"sigma_data={self.sigma_data!r} must be positive: the data's standard deviation.")
-
-    @property
-    def calls(self) -> int:  # type: ignore[override]
-        return self.corrections
-
-    @property
-    def stochastic(self) -> bool:
-        return True
-
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
-    ) -> tuple[Tensor, Any]:
-        a, b2, unit, factor = _conditional(t, s, self.sigma_data)
-        gamma = self.step_size * unit
-        y = factor * x
-        for _ in range(self.corrections):
-            slope = denoiser(y, s).score + (a / b2) * (x - a * y)
-            y = y + gamma * slope + (2 * gamma) ** 0.5 * noise()
-        # looking means waiting for another device than the CPU
-        if y.device.type == "cpu" and not bool((y.abs() <= FAR * (x.abs().amax() + 1)).all()):
-            raise InputError(
-                f"chains left for infinity at t={s.t:g} with step_size={self.step_size:g}: take a smaller step_size; "
-                "if that does not help, the energy has diverged in training and needs a smaller learning rate."
-            )
-        return y, None

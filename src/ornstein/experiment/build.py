@@ -6,15 +6,22 @@ from typing import Any
 
 from torch import nn
 
-from ornstein.core import PROCESSES
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.drive import Stepper
 from ornstein.core.process import Process
 from ornstein.data import DATA, Dataset, Levels
-from ornstein.experiment.config import Experiment, construct
+from ornstein.energies import EnergyDenoiser
+from ornstein.errors import InputError
+from ornstein.experiment.config import ENERGY, OBJECTIVES, PROCESSES, Experiment, choice, construct
 from ornstein.nets import NETS
-from ornstein.objectives import OBJECTIVES, Objective
+from ornstein.objectives import Objective
 from ornstein.samplers import STEPPERS
+from ornstein.samplers.noise_ladder import AdvisedLadder
+
+#: examples that the distances within a data set are taken of
+_LOOKED_AT = 20_000
+#: sigma/alpha up to which x0 can be had from the noise; DDPM's linear betas end at 157
+_NOISIEST = 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +30,7 @@ class Parts:
 
     process: Process
     net: nn.Module
-    denoiser: NetDenoiser
+    denoiser: NetDenoiser | EnergyDenoiser
     objective: Objective
 
 
@@ -34,6 +41,31 @@ def load_data(experiment: Experiment) -> Dataset:
         InputError: data that are absent or unfit.
     """
     return construct(DATA, experiment.data).load()
+
+
+def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[str, str]]:
+    """The experiment with all that it leaves to the data decided, and why: a sentence for each choice.
+
+    Raises:
+        InputError: data that allow no choice.
+    """
+    process, sampling = construct(PROCESSES, experiment.process), experiment.sampling
+    if not isinstance(process, AdvisedLadder):
+        return experiment, {}
+    stepper = dict(sampling.stepper)
+    advice = process.advise(data.transform.forward(data.train[:_LOOKED_AT]), stepper.get("corrections", 5))
+    reasons = dict(advice.reasons)
+    if stepper["name"] == "annealed-langevin" and stepper["step_size"] is None:
+        stepper["step_size"] = advice.step_size
+    else:
+        del reasons["step_size"]
+    ladder = {"sigma_min": advice.sigmas[0], "sigma_max": advice.sigmas[-1], "steps": len(advice.sigmas)}
+    settled = dataclasses.replace(
+        experiment,
+        process=choice(PROCESSES, {"name": "ladder", **ladder}, "process"),
+        sampling=dataclasses.replace(sampling, stepper=stepper),
+    )
+    return settled, reasons
 
 
 def build(
@@ -53,10 +85,31 @@ def build(
     if levels is not None and getattr(objective, "levels", None) == 0:
         objective = dataclasses.replace(objective, levels=levels.count)
     learns_variance = getattr(objective, "learns_variance", False)
+    energy = experiment.predicts == ENERGY
+    if energy and learns_variance:
+        raise InputError(
+            f"objective={experiment.objective['name']!r} learns a variance, which predicts=energy has not."
+        )
+    if experiment.training.compile and (energy or getattr(objective, "twice_differentiated", False)):
+        raise InputError(
+            "training.compile=True does not go with "
+            f"{'predicts=energy' if energy else 'objective=' + experiment.objective['name']}, which takes two "
+            "derivatives of the network where a compiled one has one; leave it False."
+        )
     net = construct(NETS, experiment.net).build(
         shape, classes=classes, out_multiple=2 if learns_variance else 1, seed=experiment.training.seed
     )
-    denoiser = NetDenoiser(net, process, experiment.predicts, sigma_data, learns_variance)
+    ends_at = float(process.at(process.t_max).noise_ratio)
+    if experiment.predicts in ("eps", "score") and ends_at > _NOISIEST:
+        raise InputError(
+            f"predicts={experiment.predicts!r} does not go with {process}, which ends with sigma/alpha = {ends_at:.3g}, "
+            "by which x0 would multiply the network's errors; predict v, x0, velocity or edm."
+        )
+    denoiser: NetDenoiser | EnergyDenoiser
+    if energy:
+        denoiser = EnergyDenoiser(net, process, sigma_data)
+    else:
+        denoiser = NetDenoiser(net, process, experiment.predicts, sigma_data, learns_variance)
     return Parts(process, net, denoiser, objective)
 
 

@@ -10,9 +10,10 @@ An experiment is a small tree of names and numbers,
     training: {steps: 3000}
     sampling: {stepper: "dpm++2m", steps: 30}
 
-read from a preset or a YAML file and changed by dotted overrides (`process=cosine training.lr=1e-3`). Each name is an
-entry of a room's table, and what may stand beside it is read off that entry's signature: so an addition to a table
-can be configured, is checked and is written down in full, with nothing to add here.
+read from a preset or a YAML file and changed by dotted overrides (`process=cosine training.lr=1e-3`). One override
+names a *method*, a preset without data that is laid over the other: `preset=ncsnv2`. Each name is an entry of a room's
+table, and what may stand beside it is read off that entry's signature: so an addition to a table can be configured, is
+checked and is written down in full, with nothing to add here.
 """
 
 import inspect
@@ -29,19 +30,26 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from ornstein.core import PROCESSES
+from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS
 from ornstein.core.prediction import READINGS
 from ornstein.data import DATA
+from ornstein.energies import ENERGY_OBJECTIVES
 from ornstein.errors import InputError, lookup
 from ornstein.nets import NETS
-from ornstein.objectives import OBJECTIVES
+from ornstein.objectives import OBJECTIVES as SCORE_OBJECTIVES
 from ornstein.samplers import STEPPERS
+from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import Training
 
 #: raised by one when an old file can no longer be read as it is
 VERSION = 1
 
+#: what `predicts` says, beside the readings, of a network whose gradient is the score
+ENERGY = "energy"
+#: every process and objective that an experiment can name
+PROCESSES: dict[str, Callable[..., Any]] = {**CLOCKS, "advised-ladder": AdvisedLadder}
+OBJECTIVES: dict[str, Callable[..., Any]] = {**SCORE_OBJECTIVES, **ENERGY_OBJECTIVES}
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",
@@ -55,14 +63,14 @@ class Sampling:
 
     Args:
         stepper: a name of `STEPPERS` with its options.
-        steps: how many steps.
+        steps: how many steps; None for every level of a chain, and 30 in continuous time.
         grid: a name of `GRIDS`, or None: "trailing" on a chain, "flow" in continuous time.
         ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
         preview: how many samples each picture taken during training shows.
     """
 
     stepper: dict[str, Any] = field(default_factory=lambda: {"name": "dpm++2m"})
-    steps: int = 30
+    steps: int | None = 30
     grid: str | None = None
     ema: float = 0.05
     preview: int = 64
@@ -72,8 +80,9 @@ class Sampling:
         if self.grid is not None:
             lookup(GRIDS, self.grid, "grid")
         for name in ("steps", "preview"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)!r} must be at least 1.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value!r} must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Experiment:
             )
         for noun, table in _TABLES.items():
             object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
-        lookup(READINGS, self.predicts, "predicts")
+        lookup({**READINGS, ENERGY: None}, self.predicts, "predicts")
         ema = self.sampling.ema
         if ema and ema not in self.training.ema:
             known = ", ".join(map(str, self.training.ema)) or "none"
@@ -113,8 +122,13 @@ class Experiment:
             InputError: anything unknown, of the wrong type or out of range, in one sentence that names it.
         """
         tree = _tree(source)
-        for override in overrides:
-            _override(tree, override)
+        changes = [_parted(override) for override in overrides]
+        for keys, value in changes:
+            if keys == ["preset"]:
+                _lay_over(tree, value)
+        for keys, value in changes:
+            if keys != ["preset"]:
+                _set(tree, keys, value)
         for noun in _TABLES:  # `process: vp` says the same as `process: {name: vp}`
             if isinstance(tree.get(noun), str):
                 tree[noun] = {"name": tree[noun]}
@@ -140,13 +154,15 @@ _TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
 
 def presets() -> dict[str, str]:
     """Every preset by name, with its description: the first comment of its file."""
-    found = {}
-    for file in sorted(_preset_folder().iterdir(), key=lambda file: file.name):
-        name = file.name.removesuffix(".yaml")
-        found[name] = file.read_text("utf-8").splitlines()[0].removeprefix("# ")
+    found = _described("presets")
     for name, like in _ALIKE.items():
         found[name] = f"The data set {name!r}, trained as {like!r}."
     return found
+
+
+def methods() -> dict[str, str]:
+    """Every method by name, with its description: a preset without data, laid over another by `preset=NAME`."""
+    return _described("methods")
 
 
 def choice(table: Mapping[str, Callable[..., Any]], given: "str | Mapping[str, Any]", noun: str) -> dict[str, Any]:
@@ -201,8 +217,15 @@ def _validated(entry: Callable[..., Any], given: Mapping[str, Any], prefix: str)
     raise InputError(f"{path}={problem['input']!r} is not accepted: {message[0].lower()}{message[1:]}.")
 
 
-def _preset_folder() -> Any:
-    return resources.files("ornstein.experiment").joinpath("presets")
+def _folder(name: str) -> Any:
+    return resources.files("ornstein.experiment").joinpath(name)
+
+
+def _described(folder: str) -> dict[str, str]:
+    files = sorted(_folder(folder).iterdir(), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".yaml"): file.read_text("utf-8").splitlines()[0].removeprefix("# ") for file in files
+    }
 
 
 def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
@@ -214,9 +237,10 @@ def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
         if not path.is_file():
             raise InputError(f"experiment={name!r} is not a file; give an experiment's YAML file or a preset's name.")
         return _parsed(path.read_text("utf-8"), name)
-    known = presets()
-    lookup(known, name, "preset")
-    file = _preset_folder().joinpath(f"{_ALIKE.get(name, name)}.yaml")
+    if name in methods():
+        raise InputError(f"preset={name!r} is a method, which needs data: ornstein train digits preset={name}.")
+    lookup(presets(), name, "preset")
+    file = _folder("presets").joinpath(f"{_ALIKE.get(name, name)}.yaml")
     tree = _parsed(file.read_text("utf-8"), name)
     if name in _ALIKE:
         tree["data"] = {"name": name}
@@ -233,15 +257,35 @@ def _parsed(text: str, name: str) -> dict[str, Any]:
     return tree
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def _lay_over(tree: dict[str, Any], method: Any) -> None:
+    """Put a method over a tree: its nouns replace, its sections change what they name."""
+    if method in presets():
+        raise InputError(f"preset={method!r} has data of its own; name it first, as in: ornstein train {method}.")
+    lookup(methods(), method, "preset")
+    changes = _parsed(_folder("methods").joinpath(f"{method}.yaml").read_text("utf-8"), method)
+    # what holds for a U-Net's data alone
+    images = changes.pop("images", {})
+    net = tree.get("net")
+    net = net.get("name") if isinstance(net, Mapping) else net
+    for layer in (changes, images if net == "unet" else {}):
+        for key, value in layer.items():
+            section = key in ("training", "sampling")
+            tree[key] = {**tree.get(key, {}), **value} if section else value
+
+
+def _parted(override: str) -> tuple[list[str], Any]:
+    """`a.b=value` as its path and its value."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise InputError(f"override={override!r} must look like training.steps=3000 or process=vp.")
     try:
-        value = yaml.safe_load(text)
+        return keys, yaml.safe_load(text)
     except yaml.YAMLError:
-        value = text
+        return keys, text
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     node = tree
     for key in keys[:-1]:
         below = node.get(key)

@@ -73,7 +73,7 @@ def evaluate(
     sampling = run.experiment.sampling
     drawn = {
         "stepper": stepper or sampling.stepper["name"],
-        "steps": steps or sampling.steps,
+        "steps": steps or run.steps,
         "seed": seed,
         "seconds": round(seconds, 2),
     }

@@ -38,12 +38,13 @@ from torch import Tensor, nn
 from ornstein._version import __version__
 from ornstein.core.denoiser import Denoiser, NetDenoiser
 from ornstein.core.drive import State, Stepper, sample_seeds
-from ornstein.core.grids import logsnr
+from ornstein.core.grids import logsnr, times
 from ornstein.core.numerics import normal
 from ornstein.data import Dataset, Transform
+from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
-from ornstein.experiment.build import build, build_stepper, load_data
+from ornstein.experiment.build import build, build_stepper, load_data, settle
 from ornstein.experiment.config import Experiment
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
@@ -72,7 +73,7 @@ class Run:
     folder: Path
     experiment: Experiment
     about: dict[str, Any]
-    denoiser: NetDenoiser
+    denoiser: NetDenoiser | EnergyDenoiser
     transform: Transform
 
     @staticmethod
@@ -108,6 +109,11 @@ class Run:
         if torch.cuda.is_available() and not experiment.training.cpu:
             parts.net.to("cuda")
         return Run(folder, experiment, about, parts.denoiser, transform)
+
+    @property
+    def steps(self) -> int:
+        """How many steps it draws in when it is not told."""
+        return self.experiment.sampling.steps or self.denoiser.process.chain or 30
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -202,7 +208,7 @@ class Run:
                 grid=grid,
             ):
                 if progress is not None:
-                    progress(done + state.step, total * (steps or self.experiment.sampling.steps))
+                    progress(done + state.step, total * (steps or self.steps))
             done += state.step
             drawn.append(state.x.cpu())
         return torch.cat(drawn)
@@ -226,7 +232,7 @@ class Run:
             self.denoiser,
             (n, *self.shape),
             stepper=chosen,
-            steps=mine.steps if steps is None else steps,
+            steps=self.steps if steps is None else steps,
             grid=mine.grid if grid is None else grid,
             cond=self.labels(label, n),
             **options,
@@ -235,7 +241,7 @@ class Run:
     def _tuned(self, steps: int | None) -> tuple[int, list[float]]:
         """The tuned grid of so many steps; of the run's own number where that is not said."""
         kept = read_tuned(self.folder)
-        steps = self.experiment.sampling.steps if steps is None else steps
+        steps = self.steps if steps is None else steps
         if steps not in kept:
             known = ", ".join(map(str, sorted(kept))) or "none"
             raise InputError(
@@ -296,34 +302,44 @@ def train(
     """
     folder = Path(folder)
     data = data or load_data(experiment)
+    experiment, reasons = settle(experiment, data)
     config = experiment.training
     parts = build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
-    about = _about(data, parts.net)
+    about = {**_about(data, parts.net), **({"reasons": reasons} if reasons else {})}
     if resume:
         _, before = read_folder(folder)
         if before["data"]["sha256"] != about["data"]["sha256"]:
             raise InputError(f"the data are not those that {folder} was trained on: their content differs.")
     elif (folder / "run.yaml").exists():
         raise InputError(f"out={str(folder)!r} holds a run already; go on with --resume {folder}, or name another.")
-    with torch.no_grad():  # a rehearsal: parts that do not fit say so before anything is written
-        parts.objective(parts.denoiser, *data.batch(0, 2, config.seed), torch.Generator().manual_seed(config.seed))
+    averaged = copy.deepcopy(parts.net).eval().requires_grad_(False)
+    watched = Run(folder, experiment, about, _with(parts.denoiser, averaged), data.transform)
+    # a rehearsal: parts that do not fit say so before anything is written
+    times(parts.process, watched.steps, experiment.sampling.grid)
+    build_stepper(experiment.sampling.stepper)
+    x0, labels = data.batch(0, config.batch_size, config.seed)
+    memory = parts.objective.memory(parts.denoiser, x0) if hasattr(parts.objective, "memory") else {}
+    remembering: dict[str, Any] = {"memory": memory} if memory else {}
+    rehearsed = {name: {key: tensor.clone() for key, tensor in memory.items()} for name in remembering}
+    with torch.no_grad():
+        few = slice(2)
+        labels = None if labels is None else labels[few]
+        parts.objective(parts.denoiser, x0[few], labels, torch.Generator().manual_seed(config.seed), **rehearsed)
     if not resume:
         write_text(folder / "experiment.yaml", experiment.to_yaml())
         write_text(folder / "run.yaml", yaml.safe_dump(about, sort_keys=False))
 
     def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
-        return parts.objective(dataclasses.replace(parts.denoiser, net=net), *batch, generator)
+        return parts.objective(_with(parts.denoiser, net), *batch, generator, **remembering)
 
     def describe(batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> str:
         draw_times = getattr(parts.objective, "draw_times", None)
-        if draw_times is None:
+        if draw_times is None or memory:  # what it remembers has moved on since
             return ""
         t = draw_times(parts.process, len(batch[0]), generator)
         ratio = torch.exp(-0.5 * parts.process.log_snr(t.double()))
         return f"noise ratios sigma/alpha from {ratio.min():.3g} to {ratio.max():.3g}"
 
-    averaged = copy.deepcopy(parts.net).eval().requires_grad_(False)
-    watched = Run(folder, experiment, about, dataclasses.replace(parts.denoiser, net=averaged), data.transform)
     log: Log | None = None
     for progress in fit(
         parts.net,
@@ -334,6 +350,7 @@ def train(
         describe=describe,
         resume=resume,
         meta={"data": about["data"]["sha256"]},
+        memory=memory,
     ):
         if log is None:
             log = Log(folder, progress.step if resume else 0)
@@ -439,13 +456,14 @@ def describe(folder: "str | Path") -> dict[str, str]:
         "process": said(experiment.process),
         "net": f"{said(experiment.net)}; {about['parameters']:,} parameters, predicts {experiment.predicts}",
         "objective": said(experiment.objective),
-        "sampling": f"{said(experiment.sampling.stepper)}, {experiment.sampling.steps} steps, grid "
+        "sampling": f"{said(experiment.sampling.stepper)}, {experiment.sampling.steps or 'all'} steps, grid "
         f"{experiment.sampling.grid or 'by default'}, average {experiment.sampling.ema:g}",
         "trained": f"{records[-1]['step']:,} of {training.steps:,} steps, batch {training.batch_size}, "
         f"seed {training.seed}"
         if records
         else f"not yet, of {training.steps:,} steps",
     }
+    lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
     if checked:
         best = min(checked, key=lambda r: r["held_out"])
         lines["held-out"] = (
@@ -496,6 +514,10 @@ def _about(data: Dataset, net: nn.Module) -> dict[str, Any]:
         "versions": {"ornstein": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
+
+
+def _with(denoiser: NetDenoiser | EnergyDenoiser, net: nn.Module) -> NetDenoiser | EnergyDenoiser:
+    return dataclasses.replace(denoiser, net=net)  # type: ignore[arg-type]
 
 
 def _record(moment: Moment) -> Mapping[str, float]:

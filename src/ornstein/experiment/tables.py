@@ -3,14 +3,12 @@
 import inspect
 from collections.abc import Callable
 
-from ornstein.core import PROCESSES
 from ornstein.core.grids import GRIDS
 from ornstein.core.prediction import READINGS
 from ornstein.data import DATA
-from ornstein.experiment.config import presets
+from ornstein.experiment.config import ENERGY, OBJECTIVES, PROCESSES, methods, presets
 from ornstein.metrics import METRICS
 from ornstein.nets import NETS
-from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
 
 _READINGS = {
@@ -19,6 +17,7 @@ _READINGS = {
     "score": "The score, grad log q(x_t) (Song & Ermon 2019).",
     "v": "The turning vector alpha eps - sigma x0 (Salimans & Ho 2022).",
     "velocity": "The drift of the probability-flow ODE, which is the field of flow matching (Lipman et al. 2023).",
+    ENERGY: "An energy, minus the log density up to a constant, whose gradient is the score (LeCun et al. 2006).",
     "edm": "EDM's preconditioned output, of unit variance at every level (Karras et al. 2022).",
 }
 
@@ -35,7 +34,8 @@ def tables() -> dict[str, dict[str, str]]:
         "metrics": dict(METRICS),
     }
     lines = {noun: {name: summary(entry) for name, entry in table.items()} for noun, table in entries.items()}
-    return {**lines, "readings": {name: _READINGS[name] for name in READINGS}, "presets": presets()}
+    readings = {name: _READINGS[name] for name in (*READINGS, ENERGY)}
+    return {**lines, "readings": readings, "presets": presets(), "methods": methods()}
 
 
 def summary(entry: Callable) -> str:

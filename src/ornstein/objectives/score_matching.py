@@ -209,6 +209,11 @@ class ScoreMatching:
         if self.sigma is not None and not self.sigma > 0:
             raise InputError(f"sigma={self.sigma!r} must be positive, or None for all levels.")
 
+    @property
+    def twice_differentiated(self) -> bool:
+        """Whether a step takes two derivatives of the network."""
+        return self.method != "denoising"
+
     def _regression(self) -> Regression:
         return Regression("eps", self.times, self.stratified, drop_label=self.drop_label)
 

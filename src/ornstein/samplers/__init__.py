@@ -1,6 +1,7 @@
 """Steppers: how to get from noise to data. One file per family; `STEPPERS` names them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -10,9 +11,9 @@ from ornstein.core.drive import State, Stepper
 from ornstein.core.drive import trajectory as _trajectory
 from ornstein.errors import InputError, lookup
 from ornstein.samplers.ancestral import DDIM, DDPM
-from ornstein.samplers.exponential import DPMpp2M
+from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC
 from ornstein.samplers.flow import Euler, Heun
-from ornstein.samplers.langevin import AnnealedLangevin
+from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
 from ornstein.samplers.sde import EulerMaruyama
 
 STEPPERS: dict[str, type[Stepper]] = {
@@ -22,7 +23,11 @@ STEPPERS: dict[str, type[Stepper]] = {
     "heun": Heun,
     "euler-maruyama": EulerMaruyama,
     "dpm++2m": DPMpp2M,
+    "multistep": Multistep,
+    "deis": DEIS,
+    "unipc": UniPC,
     "annealed-langevin": AnnealedLangevin,
+    "recovery-langevin": RecoveryLangevin,
 }
 
 #: what is used where nothing is said
@@ -40,7 +45,7 @@ def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:
             raise InputError(f"stepper={stepper!r} has its options already; {', '.join(options)} cannot be added.")
         return stepper
     cls = lookup(STEPPERS, stepper, "stepper")
-    known = [name for name in getattr(cls, "__dataclass_fields__", {}) if name not in ("order", "calls")]
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for name in options:
         if name not in known:
             raise InputError(f"stepper={stepper!r} takes no {name!r}; it takes {', '.join(known) or 'no options'}.")

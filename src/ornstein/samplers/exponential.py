@@ -1,23 +1,154 @@
 """Exponential integrators: solve exactly what is known, approximate only the network.
 
-With lambda = log(alpha/sigma) as time, the probability-flow ODE has the exact solution
+With mu = alpha/sigma, or u = sigma/alpha = 1/mu, as time, the probability-flow ODE reads
 
-    x_s = (sigma_s/sigma_t) x_t + sigma_s * integral from lambda_t to lambda_s of e^lambda x0(x_lambda, lambda)
-    dlambda.
+    d(x/sigma) = x0(x, mu) d mu,            d(x/alpha) = eps(x, u) du:
 
-Only x0 inside the integral is unknown. Freezing it at its value at t gives DDIM; extrapolating it linearly through
-the last two values gives DPM-Solver++(2M), second order for one call a step (Lu et al. 2022, 2211.01095).
+all that is not the network's answer has been absorbed by a scale. From level t down to level s, exactly,
+
+    x_s = (sigma_s/sigma_t) x_t + sigma_s * integral of x0 d mu                               (data prediction)
+    x_s = (alpha_s/alpha_t) x_t + alpha_s * integral of eps du                                (noise prediction)
+
+(Zhang & Chen 2022, 2204.13902; Lu et al. 2022, 2206.00927 and 2211.01095.) Freezing the answer at its value at t gives
+DDIM, either way. A *multistep* method puts the polynomial through the last k answers under the integral, and so has
+order k for one call a step: the idea of Adams and Bashforth (1883) in these variables. It is a polynomial in a *clock*,
+
+    "log-snr"   lambda = log(alpha/sigma)          DPM-Solver++, UniPC
+    "ratio"     u = sigma/alpha                    DEIS's rho
+    "flow"      sigma/(alpha + sigma)              the time of flow matching
+    "signal"    alpha/sqrt(alpha^2 + sigma^2)      the signal scale of a variance preserving process
+
+and how nearly an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
+x0 is a smooth function of u^2 near the data, where the marginals obey a heat equation of that time, and of 1/u near
+pure noise, where it leaves the mean of the data in proportion to it. "signal" alone is smooth in both.
+
+The weights, one for each answer, are integrals of Lagrange's polynomials over mu or u, computed on the actual grid in
+float64 (Gauss & Legendre's rule, to rounding), once, and kept.
+
+A *corrector* (UniPC; Zhao et al. 2023, 2302.04867) uses each answer twice: the step to its level is done over with the
+answer among the points of the polynomial, then the next step starts from there. One order more, no call more.
+Methods of order 3 and more also need it to get going: their first step has one answer to go by, and its error, left
+alone, would be all that is seen on a fine grid.
+
+The polynomial has a value at the clean point too, where u = 0, in every clock but log-SNR. A method that remembers
+answers can end there instead of at its last answer, E[x_0 given x_t]; `last` says through how many.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ornstein.core.drive import Ask, Stepper
+from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
+from ornstein.errors import InputError, lookup
+
+#: the variable that answers are polynomials of, as a function of lambda = log(alpha/sigma)
+CLOCKS: dict[str, Callable[[float], float]] = {
+    "log-snr": lambda lam: lam,
+    "ratio": lambda lam: math.exp(-lam),
+    "flow": lambda lam: math.exp(-lam) / (1 + math.exp(-lam)) if lam > 0 else 1 / (1 + math.exp(lam)),
+    "signal": lambda lam: 1 / math.sqrt(1 + math.exp(-2 * lam)),
+}
+#: more points than this and the weights of their polynomial drown the answers
+MOST = 8
+
+
+@lru_cache(maxsize=1)
+def _rule() -> tuple[tuple[float, float], ...]:
+    """Gauss & Legendre's sixteen nodes and weights on [-1, 1], from an eigenvalue problem (Golub & Welsch 1969)."""
+    k = torch.arange(1, 16, dtype=torch.float64)
+    beside = k / (4 * k * k - 1).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
+    return tuple(zip(nodes.tolist(), (2 * vectors[0] ** 2).tolist(), strict=True))
+
+
+def _lagrange(points: list[float], c: float) -> list[float]:
+    """The values at c of the polynomials that are 1 at one of the points and 0 at the others."""
+    values = []
+    for j, at in enumerate(points):
+        value = 1.0
+        for i, other in enumerate(points):
+            if i != j:
+                value *= (c - other) / (at - other)
+        values.append(value)
+    return values
+
+
+@lru_cache(maxsize=16384)
+def polynomial_weights(
+    predicts: str, clock: str, start: float, end: float, points: tuple[float, ...], rule: str = "exact"
+) -> tuple[float, ...]:
+    """w with sum_j w_j F_j the integral of the polynomial through the answers F_j, from `start` to `end`.
+
+    Args:
+        predicts: "x0", integrated over mu = exp(lambda); or "eps", over u = exp(-lambda).
+        clock: which variable it is a polynomial of, a key of `CLOCKS`.
+        start, end: lambda at the ends of the step; start may be -inf, no signal, for data prediction.
+        points: lambda of each answer, distinct, with finite clocks.
+        rule: "exact"; or, for the straight line through `start` and another point in log-SNR, "b1" or "b2": UniPC's
+            rule of half the slope times B(h), with B = h or 1 - exp(-h). DPM-Solver++(2M) is "b2".
+    """
+    total = math.exp(-end) - math.exp(-start) if predicts == "eps" else math.exp(end) - math.exp(start)
+    if len(points) == 1:
+        return (total,)
+    if rule != "exact" and len(points) == 2 and clock == "log-snr" and predicts == "x0":
+        h = end - start
+        other = points[0] if points[1] == start else points[1]
+        b = h if rule == "b1" else -math.expm1(-h)
+        weight = 0.5 * math.exp(end) * b * h / (other - start)
+        return (weight, total - weight) if points[1] == start else (total - weight, weight)
+    read = CLOCKS[clock]
+    at = [read(lam) for lam in points]
+    # the variable of integration: lambda or, from no signal at all, asinh(mu)
+    blind = start == -math.inf
+    a, b = (0.0, math.asinh(math.exp(end))) if blind else (start, end)
+    panels = max(1, math.ceil((b - a) / 2))
+    half = 0.5 * (b - a) / panels
+    weights = [0.0] * len(at)
+    for panel in range(panels):
+        for node, share in _rule():
+            v = a + half * (2 * panel + 1 + node)
+            lam = math.log(math.sinh(v)) if blind else v
+            rate = math.cosh(v) if blind else -math.exp(-v) if predicts == "eps" else math.exp(v)
+            for j, value in enumerate(_lagrange(at, read(lam))):
+                weights[j] += half * share * rate * value
+    # a constant is integrated to the last digit
+    weights[0] = total - math.fsum(weights[1:])
+    return tuple(weights)
+
+
+@lru_cache(maxsize=16384)
+def _end_weights(clock: str, points: tuple[float, ...]) -> tuple[float, ...]:
+    """The weights of the answers in the value of their polynomial at the clean point."""
+    return tuple(_lagrange([CLOCKS[clock](lam) for lam in points], CLOCKS[clock](math.inf)))
+
+
+def _lam(level: Level) -> float:
+    """log(alpha/sigma) of a level of the grid."""
+    return 0.5 * float(level.log_snr)
+
+
+class Answer(NamedTuple):
+    """What is remembered of a level: log(alpha/sigma) there, and what the network said."""
+
+    lam: float
+    value: Tensor
+
+
+class _Memory(NamedTuple):
+    """Between steps: where the step to here began and from how many answers it was made, and the answers, last first."""
+
+    x: Tensor
+    level: Level
+    points: int
+    answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True)
@@ -35,12 +166,182 @@ class DPMpp2M(Stepper):
         self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
     ) -> tuple[Tensor, Any]:
         x0 = denoiser(x, t).x0
-        lambda_t, lambda_s = 0.5 * t.log_snr, 0.5 * s.log_snr
-        ahead = x0
-        if memory is not None:
-            previous, lambda_previous = memory
-            if lambda_previous > -math.inf:
-                weight = (lambda_s - lambda_t) / (2 * (lambda_t - lambda_previous))
-                ahead = (1 + weight) * x0 - weight * previous
+        lambda_t, lambda_s = _lam(t), _lam(s)
         ratio = s.sigma / t.sigma
-        return ratio * x + (s.alpha - ratio * t.alpha) * ahead, (x0, lambda_t)
+        new = float(s.alpha - ratio * t.alpha)
+        after = ratio * x
+        if memory is not None and memory.lam > -math.inf:
+            weight = (lambda_s - lambda_t) / (2 * (lambda_t - memory.lam))
+            after.add_(x0, alpha=new * (1 + weight)).add_(memory.value, alpha=-new * weight)
+        else:
+            after.add_(x0, alpha=new)
+        return after, Answer(lambda_t, x0)
+
+
+@dataclass(frozen=True)
+class _Multistep(Stepper):
+    """What the multistep methods share. A subclass says what is predicted, from how many answers and what it corrects."""
+
+    order: int = 3
+    clock: str = "log-snr"
+    predicts: ClassVar[str] = "x0"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.order, bool) or not isinstance(self.order, int) or not 1 <= self.order <= MOST:
+            raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}].")
+        lookup(CLOCKS, self.clock, "clock")
+
+    @property
+    def points(self) -> int:
+        """How many answers a step goes by, once there are so many."""
+        return self.order
+
+    @property
+    def rule(self) -> str:
+        """How the polynomial is integrated: see `polynomial_weights`."""
+        return "exact"
+
+    @abstractmethod
+    def corrects(self, points: int) -> bool:
+        """Whether a step that was made from so many answers is done over."""
+
+    def answer(self, prediction: Prediction) -> Tensor:
+        """What is integrated."""
+        return prediction.x0
+
+    def advance(self, x: Tensor, t: Level, s: Level, answers: tuple[Answer, ...]) -> Tensor:
+        """x at level s, from x at level t, by the polynomial through the answers."""
+        points = tuple(answer.lam for answer in answers)
+        weights = polynomial_weights(self.predicts, self.clock, _lam(t), _lam(s), points, self.rule)
+        kept, scale = (s.alpha / t.alpha, s.alpha) if self.predicts == "eps" else (s.sigma / t.sigma, s.sigma)
+        after = kept * x
+        for weight, answer in zip(weights, answers, strict=True):
+            after.add_(answer.value, alpha=float(scale * weight))
+        return after
+
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+    ) -> tuple[Tensor, Any]:
+        prediction, lam = denoiser(x, t), _lam(t)
+        if math.isinf(CLOCKS[self.clock](lam)):
+            # no signal, and a clock that does not reach so far: DDIM's step, not to be remembered
+            return (s.sigma / t.sigma) * x + s.alpha * prediction.x0, None
+        answers: tuple[Answer, ...] = (Answer(lam, self.answer(prediction)),)
+        if memory is not None:
+            answers += memory.answers
+            if self.corrects(memory.points):
+                x = self.advance(memory.x, memory.level, t, answers[: memory.points + 1])
+        points = min(len(answers), self.points)
+        return self.advance(x, t, s, answers[:points]), _Memory(x, t, points, answers[: MOST - 1])
+
+
+@dataclass(frozen=True)
+class _DataMultistep(_Multistep):
+    """Those that predict the data, and so can end beyond their last answer."""
+
+    last: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.last, bool) or not isinstance(self.last, int) or not 1 <= self.last <= MOST:
+            raise InputError(f"last={self.last!r} must be a whole number in [1, {MOST}].")
+        if self.last > 1 and self.clock == "log-snr":
+            raise InputError(f"last={self.last!r} needs another clock than 'log-snr', which never reaches the data.")
+
+    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+        x0 = denoiser(x, t).x0
+        if memory is None or self.last == 1:
+            return x0
+        answers = memory.answers[: self.last - 1]
+        weights = _end_weights(self.clock, (_lam(t), *(answer.lam for answer in answers)))
+        # by differences, so that answers that agree come out as they are
+        return sum((weight * (answer.value - x0) for weight, answer in zip(weights[1:], answers, strict=True)), x0)
+
+
+@dataclass(frozen=True)
+class Multistep(_DataMultistep):
+    """Exponential multistep of any order, data prediction: DPM-Solver++(kM). Lu et al. 2022 (2211.01095).
+
+    The polynomial through the last `order` answers, integrated exactly. Order 3 in log-SNR is DPM-Solver++(3M); order
+    2 differs from (2M) by terms of third order, order 1 is DDIM. Until there are enough answers it goes by those there
+    are; where that costs order, the step is corrected.
+
+    Args:
+        order: of the method, in [1, 8].
+        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
+        last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
+
+    Raises:
+        InputError: numbers out of range; `last` with log-SNR.
+
+    Order as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    """
+
+    def corrects(self, points: int) -> bool:
+        return points < self.order - 1
+
+
+@dataclass(frozen=True)
+class DEIS(_Multistep):
+    """Exponential multistep of any order, noise prediction: DEIS. Zhang & Chen 2022 (2204.13902).
+
+    The methods of Adams and Bashforth in the variables x/alpha and sigma/alpha: with clock="ratio" to the letter (the
+    paper's rho-AB), with "log-snr" in the variable of DPM-Solver. The step from exactly no signal is DDIM's.
+
+    Args:
+        order: of the method, in [1, 8].
+        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
+
+    Raises:
+        InputError: numbers out of range.
+
+    Order as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    """
+
+    predicts: ClassVar[str] = "eps"
+
+    def corrects(self, points: int) -> bool:
+        return points < self.order - 1
+
+    def answer(self, prediction: Prediction) -> Tensor:
+        return prediction.eps
+
+
+@dataclass(frozen=True)
+class UniPC(_DataMultistep):
+    """UniPC: exponential multistep, each step corrected by the answer at its end. Zhao et al. 2023 (2302.04867).
+
+    The predictor goes by `order - 1` answers, the corrector by one more. The paper's UniPC-p is
+    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`.
+
+    Args:
+        order: of the method, in [2, 8].
+        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
+        last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
+        rule: how a straight line is integrated in log-SNR: "exact", or by the paper's B(h) = h, "b1", or
+            1 - exp(-h), "b2". Higher orders do not depend on it.
+
+    Raises:
+        InputError: numbers out of range; `last` with log-SNR.
+
+    Order as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    """
+
+    order: int = 4
+    clock: str = "signal"
+    last: int = 3
+    rule: str = "exact"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order < 2:
+            raise InputError(f"order={self.order!r} must be a whole number in [2, {MOST}]: the corrector adds one.")
+        if self.rule not in ("exact", "b1", "b2"):
+            raise InputError(f"rule={self.rule!r} must be 'exact', 'b1' or 'b2'.")
+
+    @property
+    def points(self) -> int:
+        return self.order - 1
+
+    def corrects(self, points: int) -> bool:
+        return True

@@ -158,6 +158,26 @@ class LadderAdvice:
         return AnnealedLangevin(self.corrections, self.step_size)
 
 
+@dataclass(frozen=True)
+class AdvisedLadder:
+    """A ladder of noise levels chosen from the data, as NCSNv2 does (Song & Ermon 2020, 2006.09011).
+
+    Args:
+        overlap: of the shells of neighbouring levels, in (0, 1).
+        sigma_min, sigma_max: its ends in model space, to decide for oneself.
+    """
+
+    overlap: float = 0.5
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+
+    def advise(self, data: Tensor, corrections: int = 5) -> "LadderAdvice":
+        """The ladder for these data: see `advise_ladder`."""
+        return advise_ladder(
+            data, corrections=corrections, overlap=self.overlap, sigma_min=self.sigma_min, sigma_max=self.sigma_max
+        )
+
+
 def advise_ladder(
     data: Tensor,
     *,

@@ -4,7 +4,7 @@ A run folder holds
 
     model.safetensors, ema-0.050.safetensors, ...    the newest weights, for people and for sampling
     checkpoints/step-00001000/                       everything that continuing needs
-        model.safetensors, ema-*.safetensors, optimizer.safetensors, state.json
+        model.safetensors, ema-*.safetensors, optimizer.safetensors, memory.safetensors (if any), state.json
 
 A checkpoint is written into a hidden sibling, `checkpoints/.step-00001000`, each file is flushed to the disk (fsync),
 and so is the directory; one rename then gives it its name. Renaming is atomic, so a process killed at any moment, or a
@@ -33,6 +33,10 @@ from torch import Tensor
 from ornstein.errors import InputError
 
 FORMAT = 1
+#: what the loss remembers, where it remembers anything
+MEMORY = "memory.safetensors"
+#: files of a checkpoint that only continuing needs
+_PRIVATE = ("optimizer.safetensors", MEMORY)
 
 
 class _Damaged(InputError):
@@ -110,7 +114,7 @@ def publish(folder: Path, checkpoint: Checkpoint) -> None:
     """
     for name, recorded in checkpoint.state["files"].items():
         path, part = folder / name, folder / f".{name}"
-        if name == "optimizer.safetensors" or (path.is_file() and _sha256(path) == recorded["sha256"]):
+        if name in _PRIVATE or (path.is_file() and _sha256(path) == recorded["sha256"]):
             continue
         with on_disk(path):
             try:

@@ -16,6 +16,10 @@ four numbers that came out of step k (loss, gradient norm, whether all was finit
 way to it all along. The work on step k that needs them, its running averages and its report, is done there, before the
 optimiser moves the weights again. So the host is never more than one step ahead, and the device never without work.
 
+*A loss may remember*, such as Markov chains that go on from step to step: tensors in a mapping of names, `memory`, that
+it reads and changes in place. They are part of the state: saved, restored and, after a step that was not finite, put
+back like a network's buffers. They belong to one process, so several processes refuse them.
+
 *A loss or gradient that is not finite changes nothing.* Whether a step is good is decided on the device from the loss
 and the norm of the gradient (one number is enough: any NaN or infinity makes it NaN or infinite) and handed to the
 fused AdamW as `found_inf`, the flag that loss scaling uses: the kernel then leaves weights, moments and its own step
@@ -97,6 +101,7 @@ def fit(
     describe: Callable[[Batch, torch.Generator], str] | None = None,
     resume: bool = False,
     meta: Mapping[str, Any] | None = None,
+    memory: dict[str, Tensor] | None = None,
 ) -> Iterator[Progress]:
     """Train `net` in place, keeping checkpoints in `folder`.
 
@@ -121,6 +126,7 @@ def fit(
             levels. It is given the piece of the batch, and a generator in the state that the loss found.
         resume: continue the run in `folder`. Without a checkpoint in it, which is how a run looks that died early,
             training starts from the beginning and says so in the first `warnings`.
+        memory: tensors that the loss reads here and changes in place, see the module; moved to the device of the run.
         meta: facts that must be the same to continue, such as the data's fingerprint; JSON. Kept in state.json.
 
     Raises:
@@ -128,7 +134,7 @@ def fit(
             network; the loss has the wrong shape; the disk is full.
         Diverged: `config.patience` steps in a row were not finite. Nothing is saved over the last checkpoint.
     """
-    run = _Run(net, loss, batches, config, Path(folder), describe, meta)
+    run = _Run(net, loss, batches, config, Path(folder), describe, meta, memory or {})
     if run.begin(resume):
         yield from run.report()
     while run.step < config.steps:
@@ -197,6 +203,7 @@ class _Run:
         folder: Path,
         describe: Callable[[Batch, torch.Generator], str] | None,
         meta: Mapping[str, Any] | None,
+        memory: dict[str, Tensor],
     ):
         from accelerate import Accelerator
 
@@ -212,7 +219,14 @@ class _Run:
         self.batches, self.config, self.folder, self.describe = batches, config, folder, describe
         self.meta = json.loads(json.dumps(dict(meta or {})))
         self.named = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        self.buffers = list(net.buffers())
+        self.memory = memory
+        memory.update({name: tensor.to(self.device) for name, tensor in memory.items()})
+        if self.memory and self.accelerator.num_processes > 1:
+            raise InputError(
+                f"a loss that remembers ({', '.join(self.memory)}) trains in one process, not in "
+                f"{self.accelerator.num_processes}."
+            )
+        self.buffers = [*net.buffers(), *self.memory.values()]
         if not self.named:
             raise InputError("net has no parameters to train; at least one must require a gradient.")
         self.model = self.accelerator.prepare_model(_PerSample(net, loss, config, self.device))
@@ -457,10 +471,16 @@ class _Run:
                 for key, value in self.optimizer.state.get(p, {}).items()
             }
             averages = {f"ema-{length:.3f}.safetensors": self.ema.state(length) for length in self.config.ema}
+            remembered = {checkpoint.MEMORY: self.memory} if self.memory else {}
             checkpoint.save(
                 self.folder,
                 self.step,
-                {"model.safetensors": self.net.state_dict(), **averages, "optimizer.safetensors": moments},
+                {
+                    "model.safetensors": self.net.state_dict(),
+                    **averages,
+                    "optimizer.safetensors": moments,
+                    **remembered,
+                },
                 {
                     "updates": self.updates,
                     "strikes": self.strikes,
@@ -523,6 +543,15 @@ class _Run:
             p = self.named[name]
             place = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value, device=self.device)
             self.optimizer.state[p][key] = place.detach().copy_(value)
+        if self.memory:
+            if checkpoint.MEMORY not in state["files"]:
+                raise InputError(f"the checkpoint of step {found.step} is of a loss that remembered nothing.")
+            kept = found.tensors(checkpoint.MEMORY)
+            for name in {**self.memory, **kept}:
+                now, then = _kind(self.memory.get(name)), _kind(kept.get(name))
+                if now != then:
+                    raise InputError(f"the loss remembers {name} {now} where the checkpoint has {name} {then}.")
+                self.memory[name].copy_(kept[name])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.step = self.saved = found.step
