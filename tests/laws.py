@@ -32,9 +32,25 @@ ZERO_SNR: dict[str, Process] = {
 
 #: options to try besides the defaults
 OPTIONS: dict[str, list[dict[str, object]]] = {
-    "ddpm": [{"variance": "large"}],
-    "ddim": [{"eta": 0.5}, {"eta": 1.0}],
+    "ddpm": [{"variance": "large"}, {"path": True}],
+    "ddim": [{"eta": 0.5}, {"eta": 1.0}, {"eta": 0.5, "path": True}],
     "euler": [{"churn": 0.3}],
+    "euler-maruyama": [{"eta": 0.0}, {"eta": 2.0, "path": True}],
+    "reverse-diffusion": [{"eta": 0.0}, {"path": True}],
+    "dpm++2m-sde": [{"eta": 0.5}, {"eta": 2.0}, {"path": True}],
+    "dpm-solver": [{"order": 2}, {"predicts": "eps"}, {"order": 2, "predicts": "eps"}],
+    "multistep": [{"order": 1}, {"order": 2}, {"clock": "signal", "last": 3}, {"order": 3, "clock": "flow", "last": 2}],
+    "deis": [{"order": 2}, {"clock": "ratio"}, {"clock": "signal"}],
+    "unipc": [
+        {"order": 3, "clock": "log-snr", "last": 1, "rule": "b1"},
+        {"order": 3, "clock": "log-snr", "last": 1, "rule": "b2"},
+        {"order": 3, "clock": "flow", "last": 2},
+    ],
+    "adaptive": [{"tolerance": 1e-5}],
+    "predictor-corrector": [
+        {"predictor": "unipc", "corrections": 2, "snr": 0.1},
+        {"predictor": {"name": "reverse-diffusion", "eta": 1.0}, "delta": 0.05},
+    ],
     "heun": [
         {"variables": "edm"},
         {"churn": 0.3},

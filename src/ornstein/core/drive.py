@@ -9,11 +9,13 @@ that: the posterior variance is zero, DDIM's noise scale is zero, an exponential
 Doing it here means that no stepper ever divides by sigma = 0 and that nothing returns residual noise.
 
 Noise is a function of the sample's seed and of how many draws came before (`numerics.normal`), so a sample does not
-depend on the batch it was drawn in.
+depend on the batch it was drawn in. A stepper may instead ask for the increment, over its step, of one Brownian path
+per seed (`ornstein.core.brownian`): the sample then stays the same, better resolved, as the grid is refined.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ornstein.core.brownian import BrownianPath
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import times
 from ornstein.core.numerics import normal
@@ -50,13 +53,40 @@ class Ask:
         return prediction
 
 
+class Noise:
+    """What a stepper draws from: `noise()` is fresh standard normal noise like x, at each call."""
+
+    def __init__(self, seeds: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: int = 0) -> None:
+        self._seeds, self._shape, self._dtype, self._draws = seeds, shape, dtype, draws
+        self._path: BrownianPath | None = None
+
+    def __call__(self) -> Tensor:
+        self._draws += 1
+        return self._draw(self._draws - 1)
+
+    def between(self, t: Level, s: Level, power: float = 1.0) -> Tensor:
+        """Standard normal noise like x: the increment from level t to s of the seed's one Brownian path, normalised.
+
+        Args:
+            t, s: levels, log-SNR rising.
+            power: the clock that the path runs on is the signal-to-noise ratio to this power.
+        """
+        if self._path is None:
+            self._path = BrownianPath(self._draw)
+        a, b = (math.exp(power * float(level.log_snr)) for level in (t, s))
+        return self._path.increment(a, b)
+
+    def _draw(self, index: int) -> Tensor:
+        return normal(self._seeds, self._shape, index, self._dtype)
+
+
 class Stepper(ABC):
     """Goes from t down to s < t. A stepper is a frozen dataclass of its settings; its memory is passed explicitly.
 
     Facts, each held by a test:
         order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method; None
             where it has none, because a finer grid alone does not make it exact.
-        calls: network calls per step.
+        calls: network calls per step; None where it depends on the data.
         stochastic: whether it draws noise.
     """
 
@@ -65,7 +95,7 @@ class Stepper(ABC):
     def order(self) -> int | None: ...
 
     @property
-    def calls(self) -> int:
+    def calls(self) -> int | None:
         return 1
 
     @property
@@ -74,7 +104,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         """One step.
 
@@ -83,7 +113,7 @@ class Stepper(ABC):
             x: (B, ...) at level t.
             t, s: levels, coefficients as floats; s.t < t.t and s.sigma > 0.
             memory: what the last step returned; None at the first.
-            noise: gives fresh standard normal noise like x at each call.
+            noise: `noise()` gives fresh standard normal noise like x; `noise.between(t, s)` that of the seed's path.
 
         Returns:
             x at level s, and what to remember.
@@ -193,13 +223,8 @@ def _walk(
 ) -> Iterator[State]:
     device = ask._denoiser.device
     keys = seeds.to(device)
-    draws = 0 if x is None else 1  # draw 0 is the starting noise, whether or not it is wanted
-
-    def noise() -> Tensor:
-        nonlocal draws
-        draws += 1
-        return normal(keys, shape[1:], draws - 1, dtype)
-
+    # draw 0 is the starting noise, whether or not it is wanted
+    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1)
     if x is None:
         first = levels[0]
         spread = ((first.alpha * ask._denoiser.sigma_data) ** 2 + first.sigma**2) ** 0.5

@@ -57,19 +57,69 @@ def _by_ratio(process: Process, steps: int, ratios: Callable[[float, float, Tens
     return torch.cat([spread, torch.zeros(1, dtype=torch.float64)])
 
 
+def _by_flow(process: Process, steps: int, power: float = 1.0, shift: float = 1.0) -> Tensor:
+    """r/(1 + r), r = (sigma/alpha)/shift, falling as (1 - k/steps)^power to no less than may be asked; then clean."""
+    low, high = (process.at(t).noise_ratio / shift for t in ends(process))
+    first, least = (float(ratio / (1 + ratio)) for ratio in (high, low))
+    last = max(first / steps**power, least)
+    u = torch.linspace(first ** (1 / power), last ** (1 / power), steps, dtype=torch.float64) ** power
+    inner = process.time(-2 * (shift * u[1:] / (1 - u[1:])).log())
+    assert isinstance(inner, Tensor)
+    return torch.cat([inner.new_tensor([ends(process)[1]]), inner, inner.new_zeros(1)])
+
+
 def flow(process: Process, steps: int) -> Tensor:
     """Even steps in sigma/(alpha + sigma), the time of flow matching whatever the clock; then the clean point."""
-    low, high = ends(process)
-    start, end = (float(ratio / (1 + ratio)) for ratio in (process.at(high).noise_ratio, process.at(low).noise_ratio))
-    u = torch.linspace(start, max(start / steps, end), steps, dtype=torch.float64)[1:]
-    inner = process.time(2 * ((1 - u) / u).log())
-    assert isinstance(inner, Tensor)
-    return torch.cat([inner.new_tensor([high]), inner, inner.new_zeros(1)])
+    return _by_flow(process, steps)
+
+
+def power(process: Process, steps: int) -> Tensor:
+    """sigma/(alpha + sigma) falling as the power 3/2 of even steps, finer towards the data; then the clean point."""
+    return _by_flow(process, steps, 1.5)
+
+
+def shifted(process: Process, steps: int, shift: float = 3.0) -> Tensor:
+    """The grid "flow" with sigma/alpha tripled, for large pictures (Esser et al. 2024, 2403.03206, equation 23)."""
+    return _by_flow(process, steps, shift=shift)
+
+
+def logit_normal(process: Process, steps: int) -> Tensor:
+    """Even quantiles of a normal law of log(sigma/alpha), as training draws it (Esser et al. 2024, 2403.03206)."""
+
+    def ratios(high: float, low: float, u: Tensor) -> Tensor:
+        first, last = torch.special.ndtr(torch.tensor([high, low], dtype=torch.float64).log())
+        return torch.special.ndtri(first + u * (last - first)).exp()
+
+    return _by_ratio(process, steps, ratios)
 
 
 def logsnr(process: Process, steps: int) -> Tensor:
-    """Even steps in the log signal-to-noise ratio, then the clean point (Lu et al. 2022, 2206.00927)."""
+    """Even steps in the log signal-to-noise ratio, an exponential fall (Lu et al. 2022, 2206.00927); then clean."""
     return _by_ratio(process, steps, lambda high, low, u: high * (low / high) ** u)
+
+
+def polyexponential(process: Process, steps: int, rho: float = 1.5) -> Tensor:
+    """log(sigma/alpha) falling as the power 3/2 of even steps, finer towards the data; then the clean point."""
+    return _by_ratio(process, steps, lambda high, low, u: low * (high / low) ** ((1 - u) ** rho))
+
+
+def decay(process: Process, steps: int) -> Tensor:
+    """Even steps in Ornstein-Uhlenbeck time t down to t = 1, then t decaying exponentially, stopped early; then clean.
+
+    The step sizes min(1, t) under which convergence is proved in a number of steps that hardly depends on the data
+    (Chen et al. 2022, 2209.11215; Lee et al. 2022, 2209.12381; Benton et al. 2023, 2308.03686). There the walk ends at
+    the small time where it is stopped; here, as always, in the denoising step from it.
+    """
+
+    def ratios(high: float, low: float, u: Tensor) -> Tensor:
+        # t = log(1 + u^2)/2 at noise ratio u; even in the integral of dt/min(1, t)
+        first, last = (0.5 * math.log1p(ratio**2) for ratio in (high, low))
+        top, bottom = (t - 1 if t > 1 else math.log(t) for t in (first, last))
+        depth = top + u * (bottom - top)
+        t = torch.where(depth > 0, 1 + depth, depth.exp())
+        return torch.expm1(2 * t).sqrt()
+
+    return _by_ratio(process, steps, ratios)
 
 
 def karras(process: Process, steps: int, rho: float = 7.0) -> Tensor:
@@ -110,7 +160,13 @@ GRIDS: dict[str, Callable[[Process, int], Tensor]] = {
     "uniform": uniform,
     "quadratic": quadratic,
     "logsnr": logsnr,
+    "exponential": logsnr,
+    "polyexponential": polyexponential,
     "karras": karras,
+    "power": power,
+    "shifted": shifted,
+    "logit-normal": logit_normal,
+    "decay": decay,
     "trailing": trailing,
     "leading": leading,
     "chain": chain,

@@ -29,6 +29,7 @@ from torch import Generator, Tensor
 
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import ends
+from ornstein.core.numerics import strata
 from ornstein.core.process import Process
 from ornstein.energies.denoiser import as_energy
 from ornstein.energies.learning import RecoveryLikelihood, _contrast
@@ -45,11 +46,6 @@ def _times(process: Process, u: Tensor) -> Tensor:
         return (u.double() * process.chain).floor().clamp(max=process.chain - 1) + 1
     first, last = (process.at(t).log_snr for t in ends(process))
     return process.time(first + (last - first) * u.double())  # type: ignore[return-value]
-
-
-def _stratified(n: int, generator: Generator) -> Tensor:
-    u = torch.rand(n, generator=generator, device=generator.device)
-    return (torch.arange(n, device=u.device) + u) / n
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ class MaximumLikelihoodOfLevels:
             chosen = chosen.to(x0.device)
             t, cond = memory["times"][chosen], None
         else:
-            t = _times(denoiser.process, _stratified(len(x0), generator)).to(x0.device)
+            t = _times(denoiser.process, strata(len(x0), generator)).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         data = level.noised(x0, noise_like(x0, generator))
         begin = data
@@ -154,7 +150,7 @@ class Ranking:
     def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: Generator) -> Tensor:
         """The loss of each example, (B,), in nats: log(1 + ratio) if nothing is known. x0 (B, ...) in model space."""
         energy = as_energy(denoiser)
-        t = _times(denoiser.process, _stratified(len(x0), generator)).to(x0.device)
+        t = _times(denoiser.process, strata(len(x0), generator)).to(x0.device)
         points = 1 + self.ratio
         clean = x0.repeat(points, *[1] * (x0.ndim - 1))
         level = denoiser.process.at(t.repeat(points), like=clean)

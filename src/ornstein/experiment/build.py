@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from ornstein.core.denoiser import NetDenoiser
@@ -12,7 +13,8 @@ from ornstein.core.process import Process
 from ornstein.data import DATA, Dataset, Levels
 from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError
-from ornstein.experiment.config import ENERGY, OBJECTIVES, PROCESSES, Experiment, choice, construct
+from ornstein.experiment.config import CLASSIFIER, ENERGY, OBJECTIVES, PROCESSES, Experiment, choice, construct
+from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
 from ornstein.nets import NETS
 from ornstein.objectives import Objective
 from ornstein.samplers import STEPPERS
@@ -49,6 +51,13 @@ def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[str,
     Raises:
         InputError: data that allow no choice.
     """
+    if experiment.objective["name"] == CLASSIFIER and not experiment.objective["shares"]:
+        if len(data.classes) < 2 or data.train_labels is None:
+            raise InputError(f"objective='{CLASSIFIER}' needs labels of two classes or more; {data.name} has none.")
+        counted = torch.bincount(data.train_labels, minlength=len(data.classes)).tolist()
+        shares = [count / len(data.train) for count in counted]
+        objective = choice(OBJECTIVES, {**experiment.objective, "shares": shares}, "objective")
+        experiment = dataclasses.replace(experiment, objective=objective)
     process, sampling = construct(PROCESSES, experiment.process), experiment.sampling
     if not isinstance(process, AdvisedLadder):
         return experiment, {}
@@ -96,14 +105,16 @@ def build(
             f"{'predicts=energy' if energy else 'objective=' + experiment.objective['name']}, which takes two "
             "derivatives of the network where a compiled one has one; leave it False."
         )
+    tells_classes = isinstance(objective, NoisyCrossEntropy)
+    out_multiple = NoisyClassifier.out_multiple(shape, classes) if tells_classes else 2 if learns_variance else 1
     net = construct(NETS, experiment.net).build(
-        shape, classes=classes, out_multiple=2 if learns_variance else 1, seed=experiment.training.seed
+        shape, classes=0 if tells_classes else classes, out_multiple=out_multiple, seed=experiment.training.seed
     )
     ends_at = float(process.at(process.t_max).noise_ratio)
     if experiment.predicts in ("eps", "score") and ends_at > _NOISIEST:
         raise InputError(
-            f"predicts={experiment.predicts!r} does not go with {process}, which ends with sigma/alpha = {ends_at:.3g}, "
-            "by which x0 would multiply the network's errors; predict v, x0, velocity or edm."
+            f"predicts={experiment.predicts!r} does not go with {process}, which ends with sigma/alpha = {ends_at:.3g}: "
+            "x0 would have the network's errors times that; predict v, x0, velocity or edm."
         )
     denoiser: NetDenoiser | EnergyDenoiser
     if energy:

@@ -36,6 +36,7 @@ from ornstein.core.prediction import READINGS
 from ornstein.data import DATA
 from ornstein.energies import ENERGY_OBJECTIVES
 from ornstein.errors import InputError, lookup
+from ornstein.guidance import NoisyCrossEntropy
 from ornstein.nets import NETS
 from ornstein.objectives import OBJECTIVES as SCORE_OBJECTIVES
 from ornstein.samplers import STEPPERS
@@ -47,9 +48,15 @@ VERSION = 1
 
 #: what `predicts` says, beside the readings, of a network whose gradient is the score
 ENERGY = "energy"
+#: the objective that learns no distribution, but to tell classes apart in noise, for guidance
+CLASSIFIER = "classifier"
 #: every process and objective that an experiment can name
 PROCESSES: dict[str, Callable[..., Any]] = {**CLOCKS, "advised-ladder": AdvisedLadder}
-OBJECTIVES: dict[str, Callable[..., Any]] = {**SCORE_OBJECTIVES, **ENERGY_OBJECTIVES}
+OBJECTIVES: dict[str, Callable[..., Any]] = {
+    **SCORE_OBJECTIVES,
+    **ENERGY_OBJECTIVES,
+    CLASSIFIER: NoisyCrossEntropy,
+}
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ornstein import ranks
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
@@ -40,21 +41,24 @@ def evaluate(
     steps: int | None = None,
     stepper: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
+) -> Evaluation | None:
     """Draw n samples, all classes in turn, and measure them against the run's held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or over real
-    data.
+    data. Of several processes (`torchrun`) each draws its share; the first measures, and the others get None.
 
     Raises:
         InputError: the run's data are no longer to be had, or differ from those it was trained on.
     """
+    labels = run.every_class(n)
+    if ranks.rank():
+        run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, together=True)
+        return None
     data = load_data(run.experiment)
     if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
         raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
-    labels = run.every_class(n)
     began = time.perf_counter()
-    z = run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, progress=progress)
+    z = run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, progress=progress, together=True)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")

@@ -117,6 +117,17 @@ def loss_by_noise(ratios: Sequence[float], errors: Sequence[float], linear: Sequ
         _save(figure, beside)
 
 
+def accuracy_by_noise(ratios: Sequence[float], accuracies: Sequence[float], chance: float, path: Path) -> None:
+    """The share of held-out data that a noisy classifier tells right, against the noise ratio sigma/alpha."""
+    figure, axes = _figure()
+    axes.axhline(chance, color=INK, lw=1.2, ls="--", label="the commonest class")
+    axes.plot(ratios, accuracies, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
+    axes.set(xscale="log", ylim=(0, 1.03), xlabel="noise ratio sigma/alpha", ylabel="share told right")
+    axes.legend(frameon=False)
+    with replacing(path) as beside:
+        _save(figure, beside)
+
+
 def _smooth(values: Sequence[float]) -> np.ndarray:
     width = max(3, len(values) // 20)
     padded = np.pad(np.asarray(values, float), width, mode="edge")

@@ -35,6 +35,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from ornstein import ranks
 from ornstein._version import __version__
 from ornstein.core.denoiser import Denoiser, NetDenoiser
 from ornstein.core.drive import State, Stepper, sample_seeds
@@ -45,9 +46,11 @@ from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, build_stepper, load_data, settle
-from ornstein.experiment.config import Experiment
+from ornstein.experiment.config import CLASSIFIER, Experiment
+from ornstein.guidance import NoisyClassifier
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
+from ornstein.samplers.tuned import Tuned
 from ornstein.training import Diverged as Diverged
 from ornstein.training import Progress, fit, reconstruct
 from ornstein.training.log import Log
@@ -106,6 +109,7 @@ class Run:
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
         parts.net.eval().requires_grad_(False)
+        ranks.join(experiment.training.cpu)
         if torch.cuda.is_available() and not experiment.training.cpu:
             parts.net.to("cuda")
         return Run(folder, experiment, about, parts.denoiser, transform)
@@ -179,6 +183,7 @@ class Run:
         steps: int | None = None,
         grid: "str | Sequence[float] | Tensor | None" = None,
         progress: Any = None,
+        together: bool = False,
     ) -> Tensor:
         """Draw n samples in model space, (n, *shape), float32 on the CPU.
 
@@ -187,6 +192,8 @@ class Run:
             seed, seeds: one number for all, or one per sample: a sample is the same in whatever batch it is drawn.
             stepper, steps, grid: instead of the run's own.
             progress: called with (calls made, calls in all) as the drawing goes on.
+            together: of several processes (`torchrun`), which all call this alike, each draws its share, and all get
+                the whole.
 
         Raises:
             InputError: anything that does not fit.
@@ -195,10 +202,11 @@ class Run:
             raise InputError(f"n={n!r} must be a positive whole number of samples.")
         labels = self.labels(label, n)
         keys = sample_seeds(n, seed, seeds, None)
-        drawn, done = [], 0
-        total = math.ceil(n / BATCH)
-        for start in range(0, n, BATCH):
-            part = slice(start, start + BATCH)
+        mine = ranks.share(n) if together else slice(0, n)
+        drawn, done = [torch.empty(0, *self.shape)], 0
+        total = math.ceil((mine.stop - mine.start) / BATCH)
+        for start in range(mine.start, mine.stop, BATCH):
+            part = slice(start, min(start + BATCH, mine.stop))
             for state in self.trajectory(
                 len(keys[part]),
                 label=None if labels is None else labels[part],
@@ -211,7 +219,7 @@ class Run:
                     progress(done + state.step, total * (steps or self.steps))
             done += state.step
             drawn.append(state.x.cpu())
-        return torch.cat(drawn)
+        return ranks.gathered(torch.cat(drawn), n) if together else torch.cat(drawn)
 
     def trajectory(
         self,
@@ -225,8 +233,9 @@ class Run:
     ) -> Iterator[State]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
         mine = self.experiment.sampling
+        self.must_draw()
         if isinstance(grid, str) and grid == "tuned":
-            steps, grid = self._tuned(steps)
+            steps, grid, stepper = self._tuned(steps, stepper)
         chosen = stepper_named(stepper) if stepper is not None else build_stepper(mine.stepper)
         return trajectory(
             self.denoiser,
@@ -238,8 +247,26 @@ class Run:
             **options,
         )
 
-    def _tuned(self, steps: int | None) -> tuple[int, list[float]]:
-        """The tuned grid of so many steps; of the run's own number where that is not said."""
+    def must_draw(self) -> None:
+        """Refuse a run that is no model of its data.
+
+        Raises:
+            InputError: it was trained to tell classes apart.
+        """
+        if self.experiment.objective["name"] == CLASSIFIER:
+            raise InputError(
+                f"run={str(self.folder)!r} is a classifier, which draws nothing and has no likelihood; guide another "
+                f"run by it: ornstein sample RUN --guidance classifier --guide {self.folder}."
+            )
+
+    def _tuned(
+        self, steps: int | None, stepper: "str | Stepper | None"
+    ) -> "tuple[int, Sequence[float], str | Stepper | None]":
+        """What was tuned for so many steps, of the run's own number where that is not said: the grid and who walks it.
+
+        A stepper tuned to the endpoint brings its grid; a stepper that is named takes the grid tuned to the bound, if
+        there is one.
+        """
         kept = read_tuned(self.folder)
         steps = self.steps if steps is None else steps
         if steps not in kept:
@@ -248,7 +275,11 @@ class Run:
                 f"grid='tuned' has no {steps} steps (tuned: {known}); "
                 f"run `ornstein tune {self.folder} --steps {steps}`."
             )
-        return steps, kept[steps]["grid"]
+        entry = kept[steps]
+        if "endpoint" in entry and (stepper is None or "grid" not in entry):
+            tuned: Tuned = entry["endpoint"]
+            return steps, tuned.grid, tuned if stepper is None else stepper
+        return steps, entry["grid"], stepper
 
     def every_class(self, n: int) -> Tensor | None:
         """Labels (n,) that go round the classes; None for a model without."""
@@ -290,6 +321,8 @@ def train(
 ) -> Iterator[Moment]:
     """Train an experiment into a folder, yielding a `Moment` at each report.
 
+    Of several processes (`torchrun`) each calls this alike and reads to the end; the first measures and writes.
+
     Args:
         experiment: what to train.
         folder: the run folder; made if absent.
@@ -304,6 +337,10 @@ def train(
     data = data or load_data(experiment)
     experiment, reasons = settle(experiment, data)
     config = experiment.training
+    ranks.join(config.cpu)
+    if config.accumulate % ranks.count():  # as it will be, so that any number of processes can do the same again
+        config = dataclasses.replace(config, accumulate=-(-config.accumulate // ranks.count()) * ranks.count())
+        experiment = dataclasses.replace(experiment, training=config)
     parts = build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
     about = {**_about(data, parts.net), **({"reasons": reasons} if reasons else {})}
     if resume:
@@ -325,7 +362,10 @@ def train(
         few = slice(2)
         labels = None if labels is None else labels[few]
         parts.objective(parts.denoiser, x0[few], labels, torch.Generator().manual_seed(config.seed), **rehearsed)
-    if not resume:
+    tells_classes = experiment.objective["name"] == CLASSIFIER
+    first = not ranks.rank()  # of several processes, the one that writes
+    ranks.meet()
+    if not resume and first:
         write_text(folder / "experiment.yaml", experiment.to_yaml())
         write_text(folder / "run.yaml", yaml.safe_dump(about, sort_keys=False))
 
@@ -352,7 +392,7 @@ def train(
         meta={"data": about["data"]["sha256"]},
         memory=memory,
     ):
-        if log is None:
+        if log is None and first:
             log = Log(folder, progress.step if resume else 0)
             if resume:  # only now is it known that what was changed goes with what was trained
                 write_text(folder / "experiment.yaml", experiment.to_yaml())
@@ -361,32 +401,60 @@ def train(
             if experiment.sampling.ema:
                 progress.ema.copy_to(averaged, experiment.sampling.ema)
             else:
-                averaged.load_state_dict(parts.net.state_dict())
+                weights = {name: ranks.whole(value) for name, value in parts.net.state_dict().items()}
+                averaged.load_state_dict(weights)
             averaged.to(next(parts.net.parameters()).device)
-            moment = _measured(watched, data, progress)
-        log.write(progress.step, _record(moment))
-        if moment.held_out is not None:
-            pictures.loss_curve(read_metrics(folder), folder / "loss.png")
+            moment = (_judged if tells_classes else _measured)(watched, data, progress)
+        if log is not None:
+            log.write(progress.step, _record(moment))
+            if moment.held_out is not None:
+                pictures.loss_curve(read_metrics(folder), folder / "loss.png")
         yield moment
     if log is not None:
         log.close()
 
 
 def _measured(run: Run, data: Dataset, progress: Progress) -> Moment:
-    ratios, errors, linear = held_out(run.denoiser, data)
-    pictures.loss_by_noise(ratios, errors, linear, run.folder / "loss-by-noise.png")
     preview = run.experiment.sampling.preview
     columns = len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
     if columns and preview > columns:
         preview -= preview % columns  # whole rows
-    drawn = run.draw(preview, seed=0, label=run.every_class(preview))
+    drawn = run.draw(preview, seed=0, label=run.every_class(preview), together=True)
     path = run.folder / "samples" / f"step-{progress.step:08d}.png"
+    if ranks.rank():  # it drew its share; the first process does the rest
+        return Moment(progress)
+    ratios, errors, linear = held_out(run.denoiser, data)
+    pictures.loss_by_noise(ratios, errors, linear, run.folder / "loss-by-noise.png")
     real = data.test[: max(1000, preview)] if run.kind == "vector" else None
     for place in (path, path.with_name("latest.png")):
         pictures.draw(
             drawn if run.kind == "image" else run.transform.inverse(drawn), run.kind, place, columns=columns, real=real
         )
     return Moment(progress, sum(e / w for e, w in zip(errors, linear, strict=True)) / len(errors), path)
+
+
+@torch.no_grad()
+def _judged(run: Run, data: Dataset, progress: Progress) -> Moment:
+    """As `_measured`, of a noisy classifier: its cross-entropy in units of that of knowing the shares alone."""
+    if ranks.rank():
+        return Moment(progress)
+    assert isinstance(run.denoiser, NetDenoiser)
+    assert data.test_labels is not None
+    shares = run.experiment.objective["shares"]
+    classifier = NoisyClassifier(run.denoiser.net, run.denoiser.process, shares, run.denoiser.sigma_data)
+    x0, labels = (kept[:1000].to(run.denoiser.device) for kept in (data.transform.forward(data.test), data.test_labels))
+    ratios, accuracies, losses = [], [], []
+    for i, t in enumerate(logsnr(run.denoiser.process, 16)[:-1].tolist()):
+        level = run.denoiser.process.at(t)
+        noise = normal(torch.arange(len(x0), device=x0.device), tuple(x0.shape[1:]), i)
+        found = classifier.log_probs(level.noised(x0, noise), level)
+        losses.append(-float(found.gather(1, labels[:, None]).mean()))
+        accuracies.append(float((found.argmax(1) == labels).float().mean()))
+        ratios.append(float(level.noise_ratio))
+    path = run.folder / "accuracy-by-noise.png"
+    pictures.accuracy_by_noise(ratios, accuracies, max(shares), path)
+    known = -sum(share * math.log(share) for share in shares)
+    return Moment(progress, sum(losses) / len(losses) / known, path)
 
 
 @torch.no_grad()
@@ -465,9 +533,10 @@ def describe(folder: "str | Path") -> dict[str, str]:
     }
     lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
     if checked:
+        known = "the classes' shares" if experiment.objective["name"] == CLASSIFIER else "linear"
         best = min(checked, key=lambda r: r["held_out"])
         lines["held-out"] = (
-            f"{checked[-1]['held_out']:.4f} (1 = linear); best {best['held_out']:.4f} at step {best['step']:,}"
+            f"{checked[-1]['held_out']:.4f} (1 = {known}); best {best['held_out']:.4f} at step {best['step']:,}"
         )
     if records and records[-1].get("skipped"):
         lines["skipped"] = f"{records[-1]['skipped']:,} steps were not finite"
@@ -481,15 +550,38 @@ def describe(folder: "str | Path") -> dict[str, str]:
 
 
 def read_tuned(folder: Path) -> dict[int, Any]:
-    """The grids that tuning left in a run folder, by their number of steps."""
+    """What tuning left in a run folder, by the number of steps: "grid", best by the bound, "endpoint", a `Tuned`."""
     path = folder / TUNED
     if not path.is_file():
         return {}
     try:
         kept = yaml.safe_load(path.read_text("utf-8"))
-        return {int(steps): {"grid": [float(t) for t in entry["grid"]], **entry} for steps, entry in kept.items()}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        found = {int(steps): dict(entry) for steps, entry in kept.items()}
+        for entry in found.values():
+            if "grid" in entry or "endpoint" not in entry:
+                entry["grid"] = [float(t) for t in entry["grid"]]
+            if "endpoint" in entry:
+                part = {key: entry["endpoint"][key] for key in ("grid", "drift", "weights")}
+                rows = tuple(tuple(map(float, row)) for row in part["weights"])
+                entry["endpoint"] = Tuned(tuple(map(float, part["grid"])), tuple(map(float, part["drift"])), rows)
+        return found
+    except (yaml.YAMLError, AttributeError, InputError, KeyError, TypeError, ValueError):
         raise InputError(f"{path} is damaged: delete it and tune again.") from None
+
+
+def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
+    """Add to what tuning left for so many steps."""
+    kept = read_tuned(folder)
+    kept[steps] = {**kept.get(steps, {}), **part}
+    plain = {
+        k: {key: _plain(value) if isinstance(value, Tuned) else value for key, value in entry.items()}
+        for k, entry in kept.items()
+    }
+    write_text(folder / TUNED, yaml.safe_dump(plain, sort_keys=True))
+
+
+def _plain(tuned: Tuned) -> dict[str, Any]:
+    return {"grid": list(tuned.grid), "drift": list(tuned.drift), "weights": [list(row) for row in tuned.weights]}
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

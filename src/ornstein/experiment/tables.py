@@ -7,6 +7,7 @@ from ornstein.core.grids import GRIDS
 from ornstein.core.prediction import READINGS
 from ornstein.data import DATA
 from ornstein.experiment.config import ENERGY, OBJECTIVES, PROCESSES, methods, presets
+from ornstein.guidance import GUIDANCE
 from ornstein.metrics import METRICS
 from ornstein.nets import NETS
 from ornstein.samplers import STEPPERS
@@ -29,6 +30,7 @@ def tables() -> dict[str, dict[str, str]]:
         "steppers": dict(STEPPERS),
         "grids": dict(GRIDS),
         "objectives": dict(OBJECTIVES),
+        "guidance": dict(GUIDANCE),
         "nets": dict(NETS),
         "data": dict(DATA),
         "metrics": dict(METRICS),

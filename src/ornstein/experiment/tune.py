@@ -1,24 +1,31 @@
-"""Fitting a time grid to a trained model: `ornstein tune RUN --steps K`, then `sample RUN --grid tuned --steps K`.
+"""Fitting a grid, or a whole solver, to a trained model: `ornstein tune RUN --steps K`, then `sample --grid tuned`.
 
-The variational bound of a chain is a sum over its steps, and the price of a step depends on the network through its
-error at one level alone. One pass over N levels therefore prices every sub-chain, and a dynamic programme finds the
-cheapest of K steps (Watson et al. 2021, 2106.03802; `ornstein.samplers.schedule`). The grid is chosen on training data
-and reported on held-out data.
+*By the variational bound.* The bound of a chain is a sum over its steps, and the price of a step depends on the network
+through its error at one level alone. One pass over N levels therefore prices every sub-chain, and a dynamic programme
+finds the cheapest of K steps (Watson et al. 2021, 2106.03802; `ornstein.samplers.schedule`). The grid is chosen on
+training data and reported on held-out data.
+
+*By the endpoint.* The levels and weights of a multistep solver are fitted to where the model's own trajectories end
+(`ornstein.samplers.fitting`), and judged on fresh noise against the end of a 1,000-step solve: by how far K calls
+arrive from it, beside the run's default and the other steppers. What does not beat the default is not kept.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from torch import Tensor
 
+from ornstein.core.drive import Stepper
 from ornstein.core.grids import times
+from ornstein.core.numerics import Estimate
 from ornstein.errors import InputError
-from ornstein.experiment.build import load_data
-from ornstein.experiment.run import TUNED, Run, read_tuned, write_text
+from ornstein.experiment.build import build_stepper, load_data
+from ornstein.experiment.run import Run, write_tuned
 from ornstein.objectives.bound import Bins, Errors, step_costs, x0_errors
+from ornstein.samplers import STEPPERS
+from ornstein.samplers.fitting import endpoint_error, endpoints, fit_endpoint, starting_noise, trajectories
 from ornstein.samplers.schedule import best_grid
 
 
@@ -43,6 +50,7 @@ def tune(run: Run, steps: int, *, levels: int = 200, count: int = 512, variance:
     Raises:
         InputError: steps out of range, or data that are no longer to be had.
     """
+    run.must_draw()
     process = run.denoiser.process
     levels = levels if process.chain is None else min(levels, process.chain)
     if not (isinstance(steps, int) and 1 <= steps <= levels):
@@ -71,6 +79,75 @@ def tune(run: Run, steps: int, *, levels: int = 200, count: int = 512, variance:
         nearest = (unseen.times[None] - wanted[:, None]).abs().argmin(1)
         even[name] = bits(nearest.unique())
     result = Tuned(tuple(unseen.times[chosen].tolist()), bits(chosen), even)
-    kept: dict[int, Any] = {**read_tuned(run.folder), steps: {"criterion": "bound", "grid": list(result.grid)}}
-    write_text(Path(run.folder) / TUNED, yaml.safe_dump(kept, sort_keys=True))
+    write_tuned(Path(run.folder), steps, {"grid": list(result.grid)})
     return result
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How far a fitted solver lands from the exact endpoints, on fresh noise, beside others with as many calls.
+
+    Attributes:
+        tuned, default: mean distances in model space, of the fitted solver and of the run's own.
+        others: of each deterministic stepper with its defaults on the run's grid.
+        scale: the mean distance of the endpoints themselves from their mean.
+    """
+
+    tuned: Estimate
+    default: Estimate
+    others: dict[str, Estimate]
+    scale: float
+
+
+def tune_endpoint(
+    run: Run,
+    steps: int,
+    *,
+    count: int | None = None,
+    fresh: int = 256,
+    rounds: int = 200,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Arrival:
+    """Fit a solver of `steps` calls to this run's trajectories, judge it on fresh noise, and keep it if it is better.
+
+    Args:
+        steps: network calls, in [1, 64].
+        count: trajectories to fit to; None for as many as their dimension asks for.
+        fresh: trajectories to judge by, from other noise, against the end of a 1,000-step solve.
+        rounds: of fitting.
+        seed: of the trajectories that are fitted; those that judge have another.
+        progress: called with (rounds made, rounds).
+
+    Raises:
+        InputError: numbers out of range; a solver that does not beat the run's default, and is not kept.
+    """
+    denoiser, mine = run.denoiser, run.experiment.sampling
+    count = count or trajectories(run.shape)
+    fitted = fit_endpoint(
+        denoiser, run.shape, steps, count=count, cond=run.every_class(count), rounds=rounds, seed=2 * seed + 1,
+        progress=progress,
+    )  # fmt: skip
+    cond = run.every_class(fresh)
+    x = starting_noise(denoiser, (fresh, *run.shape), 2 * seed)
+    cond = None if cond is None else cond.to(denoiser.device)
+    ends = endpoints(denoiser, x, steps=1000, cond=cond)
+
+    def error(stepper: Stepper, grid: str | None) -> Estimate:
+        return endpoint_error(denoiser, x, ends, stepper, grid, calls=steps, cond=cond)
+
+    own = build_stepper(mine.stepper)
+    tuned, default = error(fitted, None), error(own, mine.grid)
+    if not tuned.value < default.value:
+        raise InputError(
+            f"steps={steps}: the fitted solver lands {tuned.value:.4g} from the endpoint on fresh noise, the run's "
+            f"default {default.value:.4g}; it was not kept."
+        )
+    others = {}
+    for name, entry in STEPPERS.items():
+        stepper = entry()
+        if not stepper.stochastic and stepper.order is not None and stepper.calls is not None:
+            others[name] = error(stepper, mine.grid)
+    write_tuned(Path(run.folder), steps, {"endpoint": fitted})
+    scale = (ends - ends.mean(0)).flatten(1).norm(dim=1).mean()
+    return Arrival(tuned, default, others, float(scale))

@@ -55,7 +55,7 @@ from torch import Tensor
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import sample_seeds
 from ornstein.core.grids import ends, times
-from ornstein.core.numerics import normal
+from ornstein.core.numerics import normal, strata
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError, lookup
@@ -464,12 +464,6 @@ def _span(process: Process) -> tuple[float, float]:
     return (low if process.chain is None else max(low, 1.0)), high
 
 
-def _uniform(n: int, stratified: bool, generator: torch.Generator) -> Tensor:
-    wide = torch.float32 if generator.device.type == "mps" else torch.float64
-    u = torch.rand(n, generator=generator, device=generator.device, dtype=wide)
-    return (torch.arange(n, device=u.device) + u) / n if stratified else u
-
-
 def _check_whole(**values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -673,7 +667,7 @@ class Variational:
         return p / p.sum()
 
     def _draw_steps(self, how_often: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        u = _uniform(n, self.stratified, generator)
+        u = strata(n, generator, self.stratified)
         return torch.searchsorted(how_often.cumsum(0)[:-1].to(u), u, right=True)
 
 
@@ -704,7 +698,7 @@ class Likelihood:
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
-        return self.times(process, _uniform(n, self.stratified, generator))
+        return self.times(process, strata(n, generator, self.stratified))
 
     def times(self, process: Process, u: Tensor) -> Tensor:
         """The times that uniform numbers in (0, 1) stand for."""

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import ends
+from ornstein.core.numerics import strata
 from ornstein.core.prediction import READINGS
 from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError, lookup
@@ -121,10 +122,7 @@ class Regression:
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
-        wide = torch.float32 if generator.device.type == "mps" else torch.float64
-        u = torch.rand(n, generator=generator, device=generator.device, dtype=wide)
-        if self.stratified:
-            u = (torch.arange(n, device=u.device) + u) / n
+        u = strata(n, generator, self.stratified)
         times = self.times
         if times == "auto":
             times = "uniform" if process.chain is None else "chain-uniform"

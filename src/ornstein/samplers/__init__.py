@@ -11,21 +11,33 @@ from ornstein.core.drive import State, Stepper
 from ornstein.core.drive import trajectory as _trajectory
 from ornstein.errors import InputError, lookup
 from ornstein.samplers.ancestral import DDIM, DDPM
+from ornstein.samplers.corrector import PredictorCorrector
+from ornstein.samplers.encode import encode as encode
 from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC
 from ornstein.samplers.flow import Euler, Heun
 from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
-from ornstein.samplers.sde import EulerMaruyama
+from ornstein.samplers.plms import PLMS
+from ornstein.samplers.runge_kutta import RK4, Adaptive
+from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
+from ornstein.samplers.single_step import DPMSolver
 
 STEPPERS: dict[str, type[Stepper]] = {
     "ddpm": DDPM,
     "ddim": DDIM,
     "euler": Euler,
     "heun": Heun,
+    "rk4": RK4,
+    "adaptive": Adaptive,
     "euler-maruyama": EulerMaruyama,
+    "reverse-diffusion": ReverseDiffusion,
     "dpm++2m": DPMpp2M,
+    "dpm++2m-sde": DPMpp2MSDE,
+    "dpm-solver": DPMSolver,
     "multistep": Multistep,
     "deis": DEIS,
     "unipc": UniPC,
+    "plms": PLMS,
+    "predictor-corrector": PredictorCorrector,
     "annealed-langevin": AnnealedLangevin,
     "recovery-langevin": RecoveryLangevin,
 }

@@ -13,13 +13,12 @@ the variables x/alpha and sigma/alpha.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ornstein.core.drive import Ask, Stepper
+from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.process import Level
 from ornstein.errors import InputError
 
@@ -31,12 +30,14 @@ class DDPM(Stepper):
     Args:
         variance: "small", the posterior's own sigma_s^2 b^2/sigma_t^2 (right for data at a point), or "large", the
             step's b^2 (right for data N(0, I)), or "learned" between the two by the denoiser (Nichol & Dhariwal 2021,
-            2102.09672).
+            2102.09672). Song et al. 2021 (2011.13456, appendix F) have "small" for VE and "large" for VP.
+        path: take the noise from one Brownian path per seed, so that a sample stays the same as steps are added.
 
     Order 1. One call a step. Stochastic.
     """
 
     variance: str = "small"
+    path: bool = False
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -48,15 +49,16 @@ class DDPM(Stepper):
         return True
 
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         posterior, large = t.posterior(s), t.kernel_from(s)[1]
         prediction = denoiser(x, t)
         mean = posterior.from_xt * x + posterior.from_x0 * prediction.x0
+        z = noise.between(t, s) if self.path else noise()
         if self.variance == "learned":
             log_variance = prediction.log_variance(math.log(posterior.variance), math.log(large))
-            return mean + (0.5 * log_variance).exp() * noise(), None
-        return mean + math.sqrt(posterior.variance if self.variance == "small" else large) * noise(), None
+            return mean + (0.5 * log_variance).exp() * z, None
+        return mean + math.sqrt(posterior.variance if self.variance == "small" else large) * z, None
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,13 @@ class DDIM(Stepper):
 
     Args:
         eta: in [0, 1], the share of the ancestral noise.
+        path: take the noise from one Brownian path per seed, so that a sample stays the same as steps are added.
 
     Order 1. One call a step. Deterministic at eta = 0.
     """
 
     eta: float = 0.0
+    path: bool = False
     order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -83,7 +87,7 @@ class DDIM(Stepper):
         return self.eta > 0
 
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         x0 = denoiser(x, t).x0
         fresh = self.eta**2 * t.posterior(s).variance  # c^2
@@ -91,5 +95,5 @@ class DDIM(Stepper):
         # alpha_s x0 + sqrt(sigma_s^2 - c^2) eps, with eps = (x - alpha_t x0)/sigma_t put in
         after = kept * x + (s.alpha - kept * t.alpha) * x0
         if fresh > 0:
-            after = after + math.sqrt(fresh) * noise()
+            after = after + math.sqrt(fresh) * (noise.between(t, s, self.eta**2) if self.path else noise())
         return after, None

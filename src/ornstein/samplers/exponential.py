@@ -44,7 +44,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ornstein.core.drive import Ask, Stepper
+from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.errors import InputError, lookup
@@ -109,7 +109,7 @@ def polynomial_weights(
     # the variable of integration: lambda or, from no signal at all, asinh(mu)
     blind = start == -math.inf
     a, b = (0.0, math.asinh(math.exp(end))) if blind else (start, end)
-    panels = max(1, math.ceil((b - a) / 2))
+    panels = math.ceil(abs(b - a) / 2)
     half = 0.5 * (b - a) / panels
     weights = [0.0] * len(at)
     for panel in range(panels):
@@ -143,9 +143,8 @@ class Answer(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """Between steps: where the step to here began and from how many answers it was made, and the answers, last first."""
+    """Between steps: the level that the step to here began at, from how many answers, and the answers, last first."""
 
-    x: Tensor
     level: Level
     points: int
     answers: tuple[Answer, ...]
@@ -163,7 +162,7 @@ class DPMpp2M(Stepper):
     order: ClassVar[int] = 2
 
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         x0 = denoiser(x, t).x0
         lambda_t, lambda_s = _lam(t), _lam(s)
@@ -185,6 +184,8 @@ class _Multistep(Stepper):
     order: int = 3
     clock: str = "log-snr"
     predicts: ClassVar[str] = "x0"
+    #: no step from a lower log(alpha/sigma) is remembered
+    deepest: ClassVar[float] = -math.inf
 
     def __post_init__(self) -> None:
         if isinstance(self.order, bool) or not isinstance(self.order, int) or not 1 <= self.order <= MOST:
@@ -209,30 +210,34 @@ class _Multistep(Stepper):
         """What is integrated."""
         return prediction.x0
 
-    def advance(self, x: Tensor, t: Level, s: Level, answers: tuple[Answer, ...]) -> Tensor:
-        """x at level s, from x at level t, by the polynomial through the answers."""
+    def weights(self, t: Level, s: Level, answers: tuple[Answer, ...]) -> list[float]:
+        """What x at level s has of each answer, by their polynomial from level t on."""
         points = tuple(answer.lam for answer in answers)
-        weights = polynomial_weights(self.predicts, self.clock, _lam(t), _lam(s), points, self.rule)
-        kept, scale = (s.alpha / t.alpha, s.alpha) if self.predicts == "eps" else (s.sigma / t.sigma, s.sigma)
-        after = kept * x
-        for weight, answer in zip(weights, answers, strict=True):
-            after.add_(answer.value, alpha=float(scale * weight))
-        return after
+        scale = float(s.alpha if self.predicts == "eps" else s.sigma)
+        found = polynomial_weights(self.predicts, self.clock, _lam(t), _lam(s), points, self.rule)
+        return [scale * weight for weight in found]
 
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         prediction, lam = denoiser(x, t), _lam(t)
-        if math.isinf(CLOCKS[self.clock](lam)):
-            # no signal, and a clock that does not reach so far: DDIM's step, not to be remembered
-            return (s.sigma / t.sigma) * x + s.alpha * prediction.x0, None
+        if lam < self.deepest or math.isinf(CLOCKS[self.clock](lam)):
+            # beyond the reach of the clock: DDIM's step, in the form that needs no signal
+            return (s.sigma / t.sigma) * x + float(s.alpha - s.sigma / t.sigma * t.alpha) * prediction.x0, None
         answers: tuple[Answer, ...] = (Answer(lam, self.answer(prediction)),)
         if memory is not None:
             answers += memory.answers
             if self.corrects(memory.points):
-                x = self.advance(memory.x, memory.level, t, answers[: memory.points + 1])
-        points = min(len(answers), self.points)
-        return self.advance(x, t, s, answers[:points]), _Memory(x, t, points, answers[: MOST - 1])
+                # as a change of x, whatever else may have moved it since
+                used = answers[: memory.points + 1]
+                before = [0.0, *self.weights(memory.level, t, used[1:])]
+                for now, then, answer in zip(self.weights(memory.level, t, used), before, used, strict=True):
+                    x = torch.add(x, answer.value, alpha=now - then)
+        used = answers[: self.points]
+        after = (s.alpha / t.alpha if self.predicts == "eps" else s.sigma / t.sigma) * x
+        for weight, answer in zip(self.weights(t, s, used), used, strict=True):
+            after.add_(answer.value, alpha=weight)
+        return after, _Memory(t, len(used), answers[: MOST - 1])
 
 
 @dataclass(frozen=True)
@@ -286,7 +291,8 @@ class DEIS(_Multistep):
     """Exponential multistep of any order, noise prediction: DEIS. Zhang & Chen 2022 (2204.13902).
 
     The methods of Adams and Bashforth in the variables x/alpha and sigma/alpha: with clock="ratio" to the letter (the
-    paper's rho-AB), with "log-snr" in the variable of DPM-Solver. The step from exactly no signal is DDIM's.
+    paper's rho-AB), with "log-snr" in the variable of DPM-Solver. Extrapolated noise multiplies rounding, and any error
+    of the network, by sigma/alpha: steps from where that exceeds 32, or is infinite, are DDIM's and not remembered.
 
     Args:
         order: of the method, in [1, 8].
@@ -299,6 +305,7 @@ class DEIS(_Multistep):
     """
 
     predicts: ClassVar[str] = "eps"
+    deepest: ClassVar[float] = -math.log(32)
 
     def corrects(self, points: int) -> bool:
         return points < self.order - 1

@@ -23,13 +23,12 @@ earlier steps got wrong, as Langevin dynamics would.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ornstein.core.drive import Ask, Stepper
+from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.process import Level
 from ornstein.errors import InputError
 
@@ -60,7 +59,7 @@ class _Flow(Stepper):
         return self.churn > 0
 
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         u = t.noise_ratio
         if self.churn > 0 and u < math.inf and self.churn_min <= u <= self.churn_max:

@@ -43,6 +43,8 @@ DECAYS: dict[str, Callable[[int, int, int], float]] = {
     "inverse-sqrt": inverse_sqrt,
 }
 
+SHARDS = {"none": "Distributed data parallel.", "fsdp": "Fully sharded data parallel, of the second kind."}
+
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,
@@ -58,8 +60,9 @@ class Training:
         steps: optimiser steps in all, counted from the run's first start.
         batch_size: samples per optimiser step, over all pieces and all processes. `fit` takes the batches as they
             come; the field is for whoever builds them.
-        accumulate: pieces into which each process cuts its share of a batch, to fit it into memory. The gradient is
-            that of the whole batch.
+        accumulate: pieces into which a batch is cut, over all processes together, to fit it into memory; rounded up to
+            a multiple of their number. The gradient is that of the whole batch. Noise and dropout belong to a piece,
+            so runs of as many pieces are the same run, on however many processes.
         lr: learning rate after the warm-up.
         betas: decay rates of Adam's two moments, each in [0, 1).
         weight_decay: AdamW's, on matrices and convolution kernels alone.
@@ -71,6 +74,8 @@ class Training:
         compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
         channels_last: lay images out with the channels innermost, which convolutions on recent GPUs prefer.
         cpu: train on the CPU even where a GPU is at hand.
+        shard: what several processes spread among them beside the batch: "none" (each holds the whole network, DDP) or
+            "fsdp" (each holds a part of weights, gradients, moments and averages). Nothing where one is alone.
         ema: lengths of the running averages of the weights, as the relative width sigma_rel of Karras et al. 2023,
             each in (0, 0.288]; 0.10 averages over about the last tenth of the run. May be empty.
         log_every: steps between two `Progress`.
@@ -100,6 +105,7 @@ class Training:
     compile: bool = False
     channels_last: bool = False
     cpu: bool = False
+    shard: str = "none"
     ema: tuple[float, ...] = (0.05, 0.10)
     log_every: int = 50
     validate_every: int = 500
@@ -115,6 +121,7 @@ class Training:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         lookup(DECAYS, self.decay, "training.decay")
         lookup(PRECISIONS, self.precision, "training.precision")
+        lookup(SHARDS, self.shard, "training.shard")
         for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep"):
             self._require(name, _whole(getattr(self, name), 1), "a whole number, at least 1")
         self._require("patience", _whole(self.patience, 1), "a whole number, at least 1")
@@ -122,6 +129,9 @@ class Training:
             self._require(name, _whole(getattr(self, name), 0), "a whole number, at least 0")
         for name in ("compile", "channels_last", "cpu"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
+        if self.shard == "fsdp":
+            self._require("compile", not self.compile, "false with training.shard='fsdp'")
+            self._require("precision", self.precision != "float16", "float32 or bfloat16 with training.shard='fsdp'")
         self._require("lr", _real(self.lr) and self.lr > 0, "a number above 0")
         self._require("weight_decay", _real(self.weight_decay) and self.weight_decay >= 0, "a number, at least 0")
         self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or none")

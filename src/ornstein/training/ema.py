@@ -38,6 +38,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ornstein import ranks
 from ornstein.errors import InputError
 from ornstein.training.checkpoint import read_about, replace_tensors
 
@@ -87,13 +88,14 @@ class PowerEMA:
     def state(self, length: float) -> dict[str, Tensor]:
         """The network's `state_dict` with the averages of `length` in place of the parameters.
 
-        What is not trained (buffers, frozen parameters) is the live network's. The tensors are not copies.
+        What is not trained (buffers, frozen parameters) is the live network's. The tensors are not copies. Of a
+        network that is spread over processes they are put together, so every process must call this.
         """
         if length not in self._averages:
             raise InputError(f"ema length={length!r} is not tracked; the run tracks {list(self.lengths)}.")
         average = {id(p): a for p, a in zip(self._parameters, self._averages[length], strict=True)}
         return {
-            name: average.get(id(tensor), tensor).detach()
+            name: ranks.whole(average.get(id(tensor), tensor).detach())
             for name, tensor in self.net.state_dict(keep_vars=True).items()
         }
 
@@ -101,7 +103,7 @@ class PowerEMA:
         """Continue the averages of `length` from what `state(length)` once gave."""
         names = {id(p): name for name, p in self.net.state_dict(keep_vars=True).items()}
         for p, average in zip(self._parameters, self._averages[length], strict=True):
-            average.copy_(state[names[id(p)]])
+            average.copy_(ranks.spread(state[names[id(p)]], average))
 
     def copy_to(self, net: nn.Module, length: float) -> None:
         """Put the averages of `length` into another network of the same shape, to sample or evaluate with it."""
@@ -153,15 +155,19 @@ class Snapshot:
     length: float
 
 
-def snapshot(folder: Path, ema: PowerEMA, step: int, t: int) -> None:
-    """Keep every average of this moment in `folder`/snapshots, at half precision. Files appear whole or not at all."""
+def snapshot(folder: Path, ema: PowerEMA, step: int, t: int, write: bool = True) -> None:
+    """Keep every average of this moment in `folder`/snapshots, at half precision. Files appear whole or not at all.
+
+    Of several processes all call this, and one of them writes.
+    """
     trained = [name for name, p in ema.net.named_parameters(remove_duplicate=False) if p.requires_grad]
     for length in ema.lengths:
         tensors = ema.state(length)
         tensors |= {name: tensors[name].half() for name in trained}
         about = {"step": step, "t": t, "length": length, "trained": trained}
         path = folder / "snapshots" / f"step-{step:08d}-ema-{length:.3f}.safetensors"
-        replace_tensors(path, tensors, about)
+        if write:
+            replace_tensors(path, tensors, about)
 
 
 def snapshots(folder: Path) -> list[Snapshot]:

@@ -7,9 +7,17 @@
 (seed, k, piece), where the pieces of a batch are numbered across processes, and trains on `batches(k)`; dropout, which
 only knows torch's global generator, finds it seeded in the same way for as long as the piece lasts, and as it was
 before afterwards. Nothing random is ever stored: weights, averages, moments and the step number are the whole state,
-which is why a run that was killed continues bit for bit on the CPU. It also makes the noise independent of how a batch
-is spread: two processes draw what one process with twice the pieces draws. (On the CPU torch seeds its Mersenne twister
-with 32 bits, so among a million steps a hundred pairs are expected to share their noise, on different data.)
+which is why a run that was killed continues bit for bit on the CPU. (On the CPU torch seeds its Mersenne twister with
+32 bits, so among a million steps a hundred pairs are expected to share their noise, on different data.)
+
+*Processes are pieces.* A batch is cut into pieces; one process takes them one after another, two take half of them
+each, and nothing else differs: a piece has its rows, its number, and the noise that belongs to the number. So one run
+on one process and on several is the same run up to the order in which sums are rounded, and a checkpoint, which says
+nothing of processes, is continued by any number of them. Several average their gradients while the backward pass still
+runs (DistributedDataParallel; Li et al. 2020, arXiv 2006.15704) or keep only a part each of weights, gradients, moments
+and averages (fully_shard; Rajbhandari et al. 2019, arXiv 1910.02054; Zhao et al. 2023, arXiv 2304.11277). A loss that
+draws evenly spread numbers, one in each n-th of (0, 1), wants them spread over the whole batch: a `Piece` tells it
+which of the n parts are its own.
 
 *A GPU is never waited for within a step.* The host queues forward and backward of step k + 1 and only then looks at the
 four numbers that came out of step k (loss, gradient norm, whether all was finite, whether to stop), which were on their
@@ -45,6 +53,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ornstein import ranks
 from ornstein._version import __version__
 from ornstein.errors import InputError
 from ornstein.training import checkpoint
@@ -53,6 +62,17 @@ from ornstein.training.ema import PowerEMA, snapshot, snapshots
 
 Batch = Any
 Loss = Callable[[Any, Batch, torch.Generator], Tensor]
+
+
+class Piece(torch.Generator):
+    """The generator of one piece of a batch, which knows which piece it is.
+
+    Attributes:
+        piece: (number of this piece, number of pieces, samples in all of them). Pieces are as even as can be, the
+            larger ones first, so that piece i of k has as many samples as there are numbers i, i + k, i + 2k, ...
+    """
+
+    piece: tuple[int, int, int]
 
 
 class Diverged(RuntimeError):
@@ -114,6 +134,10 @@ def fit(
     that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step, saves and raises
     KeyboardInterrupt; a second one does not wait.
 
+    Of several processes (`torchrun`) each calls this with the same arguments, and each gets every `Progress`; they
+    agree on the step after which to stop, so that Ctrl-C between two `Progress` waits for the next step too. Only the
+    first writes. Closing the generator saves unless the network is sharded, since then no process could on its own.
+
     Arguments:
         net: moved to the device of the run and trained there.
         loss: `(net, batch, generator) -> (B,)`, the loss of each sample. It calls the `net` that it is given, which is
@@ -135,10 +159,15 @@ def fit(
         Diverged: `config.patience` steps in a row were not finite. Nothing is saved over the last checkpoint.
     """
     run = _Run(net, loss, batches, config, Path(folder), describe, meta, memory or {})
+    with run.interruptible() if run.several else nullcontext():
+        yield from _trained(run, config, resume)
+
+
+def _trained(run: "_Run", config: Training, resume: bool) -> Iterator[Progress]:
     if run.begin(resume):
         yield from run.report()
     while run.step < config.steps:
-        with run.interruptible():
+        with nullcontext() if run.several else run.interruptible():
             while True:
                 run.advance()
                 due = run.due()
@@ -207,21 +236,26 @@ class _Run:
     ):
         from accelerate import Accelerator
 
+        ranks.join(config.cpu)
         try:
             # Precision is ours: accelerate fixes it once per process and would patch the network's forward.
             self.accelerator = Accelerator(mixed_precision="no", cpu=config.cpu)
         except ValueError as error:
             raise InputError(f"training.cpu={config.cpu} cannot be had in this process: {error}") from error
         self.device = self.accelerator.device
+        self.several = self.accelerator.num_processes > 1
+        self.sharded = self.several and config.shard == "fsdp"
         self.net = net.to(self.device)
         if config.channels_last:
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.sharded:
+            _shard(net)
         self.batches, self.config, self.folder, self.describe = batches, config, folder, describe
         self.meta = json.loads(json.dumps(dict(meta or {})))
         self.named = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self.memory = memory
         memory.update({name: tensor.to(self.device) for name, tensor in memory.items()})
-        if self.memory and self.accelerator.num_processes > 1:
+        if self.memory and self.several:
             raise InputError(
                 f"a loss that remembers ({', '.join(self.memory)}) trains in one process, not in "
                 f"{self.accelerator.num_processes}."
@@ -229,7 +263,9 @@ class _Run:
         self.buffers = [*net.buffers(), *self.memory.values()]
         if not self.named:
             raise InputError("net has no parameters to train; at least one must require a gradient.")
-        self.model = self.accelerator.prepare_model(_PerSample(net, loss, config, self.device))
+        self.model: nn.Module = _PerSample(net, loss, config, self.device)
+        if not self.sharded:
+            self.model = self.accelerator.prepare_model(self.model)
         matrices = [p for p in self.named.values() if p.ndim >= 2]
         vectors = [p for p in self.named.values() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -256,8 +292,8 @@ class _Run:
         losses = []
         for index, piece in enumerate(pieces):
             last = index == len(pieces) - 1
-            with self.dice(self.step, index), nullcontext() if last else self.accelerator.no_sync(self.model):
-                values = self.model(piece, self.generator(self.step, index))
+            with self.dice(self.step, index), self.averaging(last):
+                values = self.model(piece, self.generator(self.step, index, total))
                 size = _size(piece)
                 if values.shape != (size,):
                     raise InputError(
@@ -271,15 +307,22 @@ class _Run:
 
         scaler.unscale_(optimizer)
         parameters = [p for p in self.named.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.several and not self.sharded and len(parameters) < len(self.named):
+            idle = [name for name, p in self.named.items() if p.grad is None]
+            raise InputError(
+                f"the loss does not depend on {', '.join(idle)}; several processes cannot train what some may not use: "
+                "freeze it by requires_grad_(False), or set training.shard='fsdp'."
+            )
+        gradient = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = ranks.whole(gradient)
         mean = torch.stack([values.sum() for values in losses]).sum() / total
         bad = (~torch.isfinite(mean + norm)).float()
         shared = torch.stack([mean.float(), bad, torch.full_like(bad, self.asked)])
-        if self.accelerator.num_processes > 1:
+        if self.several:
             shared = self.accelerator.reduce(shared, "sum")
             bad = (shared[1] > 0).float()
         if config.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, gradient)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step)
         optimizer.found_inf = bad  # type: ignore[attr-defined]
@@ -336,7 +379,7 @@ class _Run:
             samples += [end + i for i in among]
             end += _size(piece)
             if self.describe and (among or not any(bad)):
-                about.append(self.describe(piece, self.generator(outcome.step, index)))
+                about.append(self.describe(piece, self.generator(outcome.step, index, total)))
         where = f"batch {outcome.step}"
         if samples:
             shown = ", ".join(map(str, samples[:8])) + (", ..." if len(samples) > 8 else "")
@@ -361,12 +404,20 @@ class _Run:
         def take(index: int) -> Callable[[Tensor], Tensor]:
             return lambda tensor: self.place(tensor.tensor_split(count)[index])
 
-        return [_map(batch, take(first + i)) for i in range(self.config.accumulate)], total
+        return [_map(batch, take(first + i)) for i in range(count // self.accelerator.num_processes)], total
 
     def share(self) -> tuple[int, int]:
         """Into how many pieces all processes together cut a batch, and the first of them that is ours."""
-        each = self.config.accumulate
+        each = -(-self.config.accumulate // self.accelerator.num_processes)
         return each * self.accelerator.num_processes, each * self.accelerator.process_index
+
+    @contextmanager
+    def averaging(self, last: bool) -> Iterator[None]:
+        """Let processes average their gradients in the backward pass of their last piece only."""
+        if self.sharded:
+            self.net.set_requires_gradient_sync(last)  # type: ignore[operator]
+        with nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model):
+            yield
 
     def place(self, tensor: Tensor) -> Tensor:
         images = self.config.channels_last and tensor.ndim == 4
@@ -377,9 +428,13 @@ class _Run:
 
     # Dice -------------------------------------------------------------------------------------------------------------
 
-    def generator(self, step: int, index: int) -> torch.Generator:
+    def generator(self, step: int, index: int, total: int) -> Piece:
         """A fresh generator for a piece of a step, in the state that the loss is to find."""
-        return torch.Generator(self.device).manual_seed(self.mix(step, index, "loss"))
+        count, first = self.share()
+        generator = Piece(self.device)
+        generator.manual_seed(self.mix(step, index, "loss"))
+        generator.piece = (first + index, count, total)
+        return generator
 
     @contextmanager
     def dice(self, step: int, index: int) -> Iterator[None]:
@@ -422,8 +477,9 @@ class _Run:
         try:
             yield progress
         except BaseException:
-            if not sys.is_finalizing():  # with the interpreter half gone nothing can be written
-                self.save()
+            # With the interpreter half gone nothing can be written; and other processes may be elsewhere by now.
+            if not (sys.is_finalizing() or self.sharded):
+                self.save(together=False)
             raise
         self.net.train()
         self.window = _Window()
@@ -437,10 +493,14 @@ class _Run:
             yield
             return
 
+        first = 0.0
+
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.asked:
+            nonlocal first
+            # Of several processes each may be told twice at once: by the terminal and by the launcher.
+            if self.asked and not (self.several and time.monotonic() - first < 1):
                 raise KeyboardInterrupt
-            self.asked = True
+            self.asked, first = True, first if self.asked else time.monotonic()
 
         signal.signal(signal.SIGINT, ask)
         try:
@@ -450,33 +510,40 @@ class _Run:
 
     def stopping(self) -> bool:
         """Whether Ctrl-C asked for a stop; several processes agree on the step at which they do."""
-        return self.agreed if self.accelerator.num_processes > 1 else self.asked
+        return self.agreed if self.several else self.asked
 
     def snapshot(self) -> None:
         self.settle()
-        if self.accelerator.is_main_process and self.updates:
-            snapshot(self.folder, self.ema, self.step, self.updates)
+        if self.updates:
+            snapshot(self.folder, self.ema, self.step, self.updates, write=self.accelerator.is_main_process)
 
     # Death and resurrection -------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Write a checkpoint of this moment, unless it is there."""
+    def save(self, together: bool = True) -> None:
+        """Write a checkpoint of this moment, unless it is there; where not together, without the other processes."""
         self.settle()
         if self.saved == self.step:
             return
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process or self.sharded:
             moments = {
-                f"{key}/{name}": value
+                f"{key}/{name}": self.collected(value)
                 for name, p in self.named.items()
                 for key, value in self.optimizer.state.get(p, {}).items()
             }
-            averages = {f"ema-{length:.3f}.safetensors": self.ema.state(length) for length in self.config.ema}
+            weights = {name: self.collected(value) for name, value in self.net.state_dict().items()}
+            averages = {
+                f"ema-{length:.3f}.safetensors": {
+                    name: self.collected(value) for name, value in self.ema.state(length).items()
+                }
+                for length in self.config.ema
+            }
+        if self.accelerator.is_main_process:
             remembered = {checkpoint.MEMORY: self.memory} if self.memory else {}
             checkpoint.save(
                 self.folder,
                 self.step,
                 {
-                    "model.safetensors": self.net.state_dict(),
+                    "model.safetensors": weights,
                     **averages,
                     "optimizer.safetensors": moments,
                     **remembered,
@@ -493,8 +560,16 @@ class _Run:
                 },
                 self.config.keep,
             )
-        self.accelerator.wait_for_everyone()
+        if together:
+            self.accelerator.wait_for_everyone()
         self.saved = self.step
+
+    def collected(self, tensor: Tensor) -> Tensor:
+        """A tensor as the checkpoint has it: what is spread over processes whole, where it will be written."""
+        if not self.sharded:
+            return tensor
+        tensor = ranks.whole(tensor)
+        return tensor.cpu() if self.accelerator.is_main_process else tensor.new_empty(0)
 
     def begin(self, resume: bool) -> bool:
         """Start afresh or from the newest checkpoint. True where the `Progress` of that step is to be given again."""
@@ -535,14 +610,14 @@ class _Run:
             now, then = (_kind(tensors.get(name)) for tensors in (ours, weights))
             if now != then:
                 raise InputError(f"net has {name} {now} where the checkpoint of step {found.step} has {name} {then}.")
-        self.net.load_state_dict(weights)
+        self.net.load_state_dict({name: ranks.spread(value, ours[name]) for name, value in weights.items()})
         for length in self.config.ema:
             self.ema.load(length, found.tensors(f"ema-{length:.3f}.safetensors"))
         for flat, value in found.tensors("optimizer.safetensors").items():
             key, name = flat.split("/", 1)
             p = self.named[name]
             place = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value, device=self.device)
-            self.optimizer.state[p][key] = place.detach().copy_(value)
+            self.optimizer.state[p][key] = place.detach().copy_(ranks.spread(value, place))
         if self.memory:
             if checkpoint.MEMORY not in state["files"]:
                 raise InputError(f"the checkpoint of step {found.step} is of a loss that remembered nothing.")
@@ -559,6 +634,18 @@ class _Run:
         self.window = _Window(**state["window"])
         if self.accelerator.is_main_process:
             checkpoint.publish(self.folder, found)
+
+
+def _shard(net: nn.Module) -> None:
+    """Spread the parameters of a network over the processes: a group of them for each block of a list, and the rest."""
+    from torch.distributed.fsdp import fully_shard
+
+    lists = [module for module in net.modules() if isinstance(module, nn.ModuleList)]
+    for blocks in reversed(lists):  # from the inside out
+        for block in blocks:
+            if not isinstance(block, nn.ModuleList | nn.ModuleDict) and any(True for _ in block.parameters()):
+                fully_shard(block)
+    fully_shard(net)
 
 
 def _map(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:

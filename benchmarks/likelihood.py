@@ -1,0 +1,108 @@
+"""Log-densities of Gaussian mixtures against closed form: ornstein, and the usual way with torchdiffeq.
+
+The usual way, as the field's libraries do it (Song et al. 2021, 2011.13456, appendix D.2): the probability-flow ODE of
+the variance-preserving process in its own time, data and log-density together through an adaptive Dormand-Prince
+solver (torchdiffeq's dopri5) with one tolerance for the whole batch, the trace either exact, all backward passes in one
+batched call, or by Hutchinson's estimate with one probe that is kept for the whole of the flow. It is written here from
+the formulas; where torchdiffeq is not installed its rows are left out. Seconds are of the processor, so that other work
+on the machine does not count; use one thread.
+
+    OMP_NUM_THREADS=1 python benchmarks/likelihood.py     # pip install torchdiffeq beforehand, for the comparison
+"""
+
+import math
+import time
+
+import torch
+
+import ornstein
+from ornstein.core.exact import ExactDenoiser, GaussianMixture
+
+
+def mixture(d: int) -> GaussianMixture:
+    """Five unequal, correlated components in d dimensions."""
+    g = torch.Generator().manual_seed(0)
+    means = 1.2 * torch.randn(5, d, generator=g)
+    factors = 0.25 * torch.randn(5, d, d, generator=g) / max(1.0, (d / 8) ** 0.5)
+    return GaussianMixture(torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1]), means, factors @ factors.mT + 0.01 * torch.eye(d))
+
+
+def usual(
+    denoiser: ExactDenoiser, x: torch.Tensor, exact: bool, tolerance: float, generator: torch.Generator
+) -> tuple[torch.Tensor, int]:
+    """log p in nats (B,), and evaluations of the right-hand side."""
+    from torchdiffeq import odeint
+
+    d, calls = x.shape[1], 0
+    probe = 2.0 * torch.randint(2, x.shape, generator=generator).to(x) - 1
+    identity = torch.eye(d, dtype=x.dtype)[:, None].expand(d, *x.shape)
+
+    def slope(t: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        with torch.enable_grad():
+            at = state[0].detach().requires_grad_()
+            v = denoiser(at, float(t)).velocity
+            if exact:
+                (jacobian,) = torch.autograd.grad(v, at, identity, is_grads_batched=True)
+                trace = jacobian.diagonal(dim1=0, dim2=2).sum(1)
+            else:
+                (product,) = torch.autograd.grad(v, at, probe)
+                trace = (product * probe).sum(1)
+        return v.detach(), trace
+
+    start, end = 1e-5, 1.0
+    when = torch.tensor([start, end], dtype=torch.float64)
+    with torch.no_grad():
+        states, traces = odeint(slope, (x, x.new_zeros(len(x))), when, rtol=tolerance, atol=tolerance, method="dopri5")
+    level = denoiser.process.at(end)
+    variance = float((level.alpha * denoiser.sigma_data) ** 2 + level.sigma**2)
+    prior = -0.5 * (states[-1].square().sum(1) / variance + d * math.log(2 * math.pi * variance))
+    return prior + traces[-1], calls
+
+
+def main() -> None:
+    try:
+        import torchdiffeq
+
+        print(f"torchdiffeq {torchdiffeq.__version__}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
+    except ImportError:
+        torchdiffeq = None
+        print("torchdiffeq is not installed: the usual way is left out (pip install torchdiffeq)")
+    for d, count in ((2, 1000), (16, 400), (64, 100)):
+        mix = mixture(d)
+        den = mix.denoiser(ornstein.VP())
+        x = mix.sample(count, torch.Generator().manual_seed(1)).double()
+        truth = mix.log_prob(x)
+        print(f"\nd = {d}, {count} samples; log p is {truth.mean():.2f} nats on average")
+        print(f"{'':<34}{'mean error':>12}{'largest':>10}{'seconds':>9}{'calls':>7}{'products':>10}{'covered':>9}")
+
+        def row(name: str, found: torch.Tensor, seconds: float, calls: float, products: float, covered: str) -> None:
+            error = (found - truth).abs()  # noqa: B023
+            print(
+                f"{name:<34}{error.mean():12.5f}{error.max():10.4f}{seconds:9.2f}{calls:7.0f}{products:10.0f}{covered:>9}",
+                flush=True,
+            )
+
+        for trace, probes in (("exact", 8), ("hutchinson", 2), ("hutchinson", 8), ("hutch++", 8)):
+            began = time.process_time()
+            found = ornstein.log_likelihood(den, x, trace=trace, probes=probes)
+            seconds = time.process_time() - began
+            error = (found.log_prob - truth).abs()
+            covered = "" if trace == "exact" else f"{(error < 1.96 * found.standard_error + 0.005).double().mean():.0%}"
+            name = "ornstein exact" if trace == "exact" else f"ornstein {trace}, {probes} probes"
+            calls, products = found.calls.double().mean(), found.products.double().mean()
+            row(name, found.log_prob, seconds, float(calls), float(products), covered)
+        if torchdiffeq is None:
+            continue
+        longer = mix.denoiser(ornstein.VP(t_max=3.0))  # the same clock: the solver looks beyond the end of its interval
+        for exact, tolerance in ((True, 1e-3), (True, 1e-4), (True, 1e-5), (False, 1e-5)):
+            began = time.process_time()
+            log_prob, calls = usual(longer, x, exact, tolerance, torch.Generator().manual_seed(2))
+            seconds = time.process_time() - began
+            name = f"dopri5 {tolerance:.0e}, " + ("exact trace" if exact else "one probe")
+            row(name, log_prob, seconds, calls, calls * (d if exact else 1), "")
+
+
+if __name__ == "__main__":
+    main()

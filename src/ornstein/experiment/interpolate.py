@@ -1,0 +1,100 @@
+"""From one datum to another through the noise: encode both, turn one latent into the other, decode what lies between.
+
+The probability-flow ODE makes a one-to-one map of data to noise (Song et al. 2021, 2011.13456, section 4.3); walked
+upwards it encodes, downwards it decodes. Latents are Gaussian, and a straight line between two Gaussian vectors passes
+through vectors that are too short: so they are turned along the sphere (Shoemake 1985; White 2016, 1609.04468),
+
+    z(w) = (sin((1-w) phi) z_a + sin(w phi) z_b)/sin phi,        phi the angle between them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ornstein.errors import InputError
+from ornstein.experiment import pictures
+from ornstein.experiment.build import load_data
+from ornstein.experiment.restore import read_input
+from ornstein.experiment.run import Run
+from ornstein.samplers import encode
+
+
+def turn(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Spherical interpolation of two latents (1, ...) by weights (n,) in [0, 1]: (n, ...)."""
+    flat_a, flat_b = a.flatten(), b.flatten()
+    angle = torch.acos((flat_a @ flat_b / (flat_a.norm() * flat_b.norm())).clamp(-1, 1))
+    w = weights.to(a).reshape(-1, *[1] * (a.ndim - 1))
+    if angle < 1e-4:  # the same direction: the straight line
+        return (1 - w) * a + w * b
+    return (torch.sin((1 - w) * angle) * a + torch.sin(w * angle) * b) / torch.sin(angle)
+
+
+def interpolate(
+    run: Run,
+    first: Tensor,
+    last: Tensor,
+    n: int = 9,
+    *,
+    label: "int | str | None" = None,
+    steps: int = 50,
+    stepper: str | None = None,
+) -> Tensor:
+    """n data on the way from `first` to `last`, both included as decoded, (n, *shape) in model space, on the CPU.
+
+    Args:
+        run: the model.
+        first, last: (1, *shape), model space.
+        n: at least 2.
+        label: the class to encode and decode with; None for none.
+        steps: up and down.
+        stepper: to decode with, a deterministic one; the run's own where not said.
+
+    Raises:
+        InputError: fewer than two, or inputs of another shape.
+    """
+    if n < 2:
+        raise InputError(f"n={n} must be at least 2: the two ends.")
+    for given in (first, last):
+        if tuple(given.shape) != (1, *run.shape):
+            raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
+    # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
+    way: dict[str, Any] = {"steps": steps, "grid": None if run.denoiser.process.chain else "logsnr"}
+    latents = encode(run.denoiser, torch.cat([first, last]), cond=run.labels(label, 2), **way)
+    between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))
+    for state in run.trajectory(n, label=label, stepper=stepper, seed=0, x=between, **way):
+        decoded = state.x
+    return decoded.cpu()
+
+
+def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
+    """The two inputs, (1, *shape) each in model space: numbers of held-out examples, or files.
+
+    Raises:
+        InputError: a number that there is no example of, or a file that cannot be read.
+    """
+    data = load_data(run.experiment) if first.isdigit() or last.isdigit() else None
+    found = []
+    for name in (first, last):
+        if name.isdigit():
+            assert data is not None
+            if int(name) >= len(data.test):
+                raise InputError(f"example {name} must be below {len(data.test)}, the number of held-out examples.")
+            found.append(data.transform.forward(data.test[int(name)][None]))
+        else:
+            found.append(read_input(run, Path(name)))
+    return found[0], found[1]
+
+
+def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> Path:
+    """A picture with the two inputs around what lies between, and the arrays beside it, in the data's own units."""
+    own = {"first": first, "last": last, "between": between}
+    beside = path.with_suffix(".npz")
+    with pictures.replacing(beside) as place, place.open("wb") as file:
+        arrays = {name: run.transform.inverse(value.cpu()).numpy() for name, value in own.items()}
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    row = torch.cat([first.cpu(), between, last.cpu()])
+    run.picture(row, path, columns=len(row) if run.kind == "image" else None)
+    return beside

@@ -1,0 +1,299 @@
+"""Scoring data by a run: `ornstein loglik RUN DATA --out scores.csv`.
+
+Each sample gets its log-likelihood in nats, of the data's own units (`ornstein.likelihood`): a density for continuous
+data, a bound on the log-probability for digital ones. Samples are ranked from the least likely, which is the simplest
+detector of anomalies, and put beside the run's own held-out data, without which a number says little: on another scale
+every likelihood looks small.
+
+A caution that belongs to the method: likelihood favours smooth and simple images. A model of one collection of pictures
+can give those of a plainer one a higher likelihood than its own (Nalisnick et al. 2019, 1810.09136), so look at both
+ends of the ranking.
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.core.numerics import Estimate
+from ornstein.data import Array, Dataset
+from ornstein.data.pictures import SUFFIXES, read_pictures
+from ornstein.data.standard import read_arrays
+from ornstein.errors import InputError, lookup
+from ornstein.experiment import pictures
+from ornstein.experiment.build import load_data
+from ornstein.experiment.run import Run
+from ornstein.likelihood import LogLikelihood, log_likelihood
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Samples to be scored, in the data's own units, and what is known of each.
+
+    Attributes:
+        name: where they come from.
+        x: (N, *shape).
+        labels: the name of each one's class, or None.
+        files: the name of each one's file, or None.
+        index: (N,) int64, the number of each one's class among the run's, where conditioning is wanted; or None.
+    """
+
+    name: str
+    x: Tensor
+    labels: Sequence[str] | None = None
+    files: Sequence[str] | None = None
+    index: Tensor | None = None
+
+    def first(self, count: int | None) -> "Given":
+        """The first `count` of them; all for None."""
+        if count is None or count >= len(self.x):
+            return self
+        return Given(
+            self.name,
+            self.x[:count],
+            None if self.labels is None else self.labels[:count],
+            None if self.files is None else self.files[:count],
+            None if self.index is None else self.index[:count],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What `loglik` found.
+
+    Attributes:
+        given: what was scored.
+        found: its likelihoods.
+        reference: those of the run's held-out data, or None.
+        rank: (N,) int64, 1 for the least likely.
+    """
+
+    given: Given
+    found: LogLikelihood
+    reference: LogLikelihood | None
+
+    @property
+    def rank(self) -> Tensor:
+        place = self.found.log_prob.argsort(stable=True)
+        return torch.empty_like(place).index_copy_(0, place, torch.arange(1, len(place) + 1))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each sample, in the order given: the lines of the CSV."""
+        found, labels, files = self.found, self.given.labels, self.given.files
+        columns = (found.log_prob, found.bits_per_dim, found.standard_error, self.rank)
+        return [
+            {
+                "index": i,
+                **({} if files is None else {"file": files[i]}),
+                **({} if labels is None else {"label": labels[i]}),
+                "log_likelihood": f"{log_prob:.6f}",
+                "bits_per_dim": f"{bits:.6f}",
+                "standard_error": f"{error:.6f}",
+                "rank": rank,
+            }
+            for i, (log_prob, bits, error, rank) in enumerate(zip(*(c.tolist() for c in columns), strict=True))
+        ]
+
+    def text(self) -> str:
+        """For people."""
+
+        def line(name: str, found: LogLikelihood) -> str:
+            nats = Estimate.of(found.log_prob)
+            return (
+                f"{name:<22} {len(found.log_prob):>7,}   {nats.value:>12,.3f} ± {nats.standard_error:<9.2g}"
+                f"{found.bits.value:>10.4f} ± {found.bits.standard_error:.2g}"
+            )
+
+        lines = [f"{'':<22} samples    log-likelihood, nats      bits/dim", line(self.given.name, self.found)]
+        if self.reference is not None:
+            lines.append(line("held-out data", self.reference))
+            low = self.reference.log_prob.quantile(0.05)
+            share = (self.found.log_prob < low).double().mean()
+            lines.append(f"{share:.1%} of {self.given.name} are less likely than 95% of held-out data are")
+        least = self.found.log_prob.argsort()[:5].tolist()
+        names = [str(i) if self.given.files is None else self.given.files[i] for i in least]
+        lines.append(f"least likely: {', '.join(names)}")
+        worst = float(self.found.integration_error.max())
+        if worst > 0.1:
+            lines.append(f"the integration of the hardest sample is off by up to {worst:.2g} nats")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> Path:
+        """Write the CSV, and beside it a histogram, `path` with .png, whose place is returned.
+
+        Both are drawn up before either takes its place.
+        """
+        rows, picture = self.rows(), path.with_suffix(".png")
+        with pictures.replacing(path) as beside, pictures.replacing(picture) as drawn:
+            with beside.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            self._draw(drawn)
+        return picture
+
+    def _draw(self, path: Path) -> None:
+        mine = self.found.log_prob
+        both = mine if self.reference is None else torch.cat([mine, self.reference.log_prob])
+        # a few outliers would squeeze the rest into one bar: they are gathered in the outermost
+        low, high = both.quantile(0.005).item(), both.quantile(0.995).item()
+        low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+        edges = torch.linspace(low, high, 41).tolist()
+        figure, axes = pictures._figure()
+        shown = [(mine, self.given.name, pictures.ACCENT, 0.75)]
+        if self.reference is not None:
+            shown.insert(0, (self.reference.log_prob, "held-out data", pictures.PALE, 1.0))
+        for values, name, color, alpha in shown:
+            inside = values.clamp(low, high).numpy()
+            weights = [1 / len(inside)] * len(inside)
+            axes.hist(inside, bins=edges, weights=weights, color=color, alpha=alpha, label=f"{name} ({len(inside):,})")
+        axes.set(xlabel="log-likelihood, nats", ylabel="share of the samples")
+        axes.legend(frameon=False)
+        pictures._save(figure, path)
+
+
+def loglik(
+    run: Run,
+    data: "Given | Tensor | str | Path" = "test",
+    *,
+    count: int | None = None,
+    reference: int = 0,
+    conditional: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Scores:
+    """The log-likelihood of each sample under a run, in nats of the data's own units.
+
+        scores = loglik(ornstein.load("runs/mnist"), "test", count=500, conditional=True)
+        print(scores.found.bits)                    # bits per dimension and their standard error
+
+    Args:
+        data: "test" or "train", the run's own; a path as for `read`; or samples in the data's own units.
+        count: score the first so many; None: all.
+        reference: how many of the run's held-out samples to score beside them; 0 for none.
+        conditional: log p(x given the sample's label) instead of log p(x).
+        progress: called with (samples done, samples in all).
+        **options: of `ornstein.log_likelihood`: dequantise, draws, trace, probes, tolerance, seed, ...
+
+    Raises:
+        InputError: data that cannot be had or do not fit the run, labels missing or unknown to it, options out of
+        range.
+    """
+    run.must_draw()
+    for name, value, least in (("count", count, 1), ("reference", reference, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise InputError(f"{name}={value!r} must be a whole number of samples, at least {least}.")
+    if isinstance(data, Tensor):
+        data = Given("given data", data)
+    given = (data if isinstance(data, Given) else read(run, data)).first(count)
+    if tuple(given.x.shape[1:]) != run.shape:
+        raise InputError(
+            f"data={given.name!r} holds samples of shape {_by(given.x.shape[1:])}, "
+            f"but {run.folder} was trained on {_by(run.shape)}."
+        )
+    beside = own(run, "test").first(reference) if reference else None
+    total = len(given.x) + (0 if beside is None else len(beside.x))
+    done = 0
+
+    def score(part: Given) -> LogLikelihood:
+        nonlocal done
+        before = done
+        cond = _index(run, part) if conditional else None
+
+        def report(now: int, _: int) -> None:
+            nonlocal done
+            done = before + now
+            if progress is not None:
+                progress(done, total)
+
+        return log_likelihood(run.denoiser, part.x, cond=cond, transform=run.transform, progress=report, **options)
+
+    return Scores(given, score(given), None if beside is None else score(beside))
+
+
+def read(run: Run, data: "str | Path") -> Given:
+    """Samples to be scored: "train" or "test", an .npy or .npz file, an image file, or a folder of images.
+
+    Arrays are taken as the data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
+
+    Raises:
+        InputError: what cannot be read, or does not fit the run.
+    """
+    if str(data) in ("train", "test"):
+        return own(run, str(data))
+    place = Path(data).expanduser()
+    if place.is_dir() or place.suffix.lower() in SUFFIXES:
+        return _pictures(run, place)
+    if place.suffix.lower() not in (".npy", ".npz"):
+        raise InputError(
+            f"data={str(data)!r} must be train, test, an .npy or .npz file, an image, or a folder of images."
+        )
+    if not place.is_file():
+        raise InputError(
+            f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
+        )
+    chosen = run.experiment.data if run.experiment.data["name"] == "array" else {}
+    reader = Array(str(place), layout=chosen.get("layout", "auto"))
+    arrays = read_arrays(place)
+    raw, key = reader._values(arrays, place)
+    x = reader._arranged(raw, key or place.name)[0]
+    label, classes = reader._labels(arrays, key, len(x))
+    return Given(place.name, x, None if label is None else [classes[i] for i in label.tolist()])
+
+
+def own(run: Run, part: str) -> Given:
+    """The run's own "train" or "test" data.
+
+    Raises:
+        InputError: they are no longer to be had, or differ from those it was trained on.
+    """
+    data: Dataset = load_data(run.experiment)
+    if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
+        raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
+    x, index = (data.train, data.train_labels) if part == "train" else (data.test, data.test_labels)
+    labels = None if index is None else [data.classes[i] for i in index.tolist()]
+    return Given(f"{part} data", x, labels, index=index)
+
+
+def _pictures(run: Run, place: Path) -> Given:
+    if run.kind != "image":
+        raise InputError(f"data={str(place)!r} are images, but {run.folder} was trained on {run.kind}s.")
+    if not place.exists():
+        raise InputError(f"data={str(place)!r} does not exist.")
+    root = place if place.is_dir() else place.parent
+    files = sorted(
+        file
+        for file in (place.rglob("*") if place.is_dir() else [place])
+        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    )
+    if not files:
+        raise InputError(f"data={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
+    names = [file.relative_to(root).as_posix() for file in files]
+    # as the run read its own: cropped and resized only if those were
+    size = run.shape[1:] if run.experiment.data.get("size") is not None else None
+    deep = run.transform.levels is not None and run.transform.levels.count > 256
+    mode: Any = "auto" if deep else {1: "L", 3: "RGB"}.get(run.shape[0], "auto")
+    x = read_pictures(files, size, mode, name=names.__getitem__)  # type: ignore[arg-type]
+    tops = [file.relative_to(root).parts[0] if len(file.relative_to(root).parts) > 1 else None for file in files]
+    labels = None if None in tops else [top for top in tops if top is not None]
+    return Given(place.resolve().name, x, labels, names)
+
+
+def _index(run: Run, given: Given) -> Tensor:
+    """The run's class numbers of given samples."""
+    if not run.classes:
+        raise InputError(f"conditional=True needs a run with labels; {run.folder} was trained without.")
+    if given.index is not None:
+        return given.index
+    if given.labels is None:
+        raise InputError(f"conditional=True needs the label of each sample, and {given.name!r} has none.")
+    known = {name: i for i, name in enumerate(run.classes)}
+    return torch.tensor([lookup(known, name, "label") for name in given.labels])
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

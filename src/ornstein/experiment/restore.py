@@ -1,0 +1,318 @@
+"""Inverse problems with a run: what is missing, blurred or coarse in a picture, a row or a series, several times over.
+
+One answer hides that there are many. So what comes out is several draws of the posterior, their mean and their standard
+deviation: where the draws agree the measurement decides, where they differ it is the model that fills in.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ornstein.core.drive import sample_seeds
+from ornstein.core.numerics import normal
+from ornstein.data.pictures import SUFFIXES, read_pictures
+from ornstein.errors import InputError, lookup
+from ornstein.experiment import pictures
+from ornstein.experiment.guide import with_denoiser
+from ornstein.experiment.run import BATCH, Run
+from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
+from ornstein.samplers import stepper_named
+from ornstein.samplers.ancestral import DDPM
+
+#: the ways to solve an inverse problem; the last is a stepper around a stepper
+METHODS: tuple[str, ...] = ("moment-matching", "pigdm", "dps", "replacement", "repaint")
+#: what a picture may have suffered, by name
+DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """Draws of what was measured.
+
+    Attributes:
+        samples: (rows, draws, *shape), model space, on the CPU.
+        measured: (rows, *measured), model space; zero where a mask hides it.
+        known: (rows, *shape), bool, for a mask; None otherwise.
+        truth: (rows, *shape), model space, where it is known.
+    """
+
+    samples: Tensor
+    measured: Tensor
+    known: Tensor | None = None
+    truth: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """(rows, *shape): the best single answer in mean square."""
+        return self.samples.mean(1)
+
+    @property
+    def std(self) -> Tensor:
+        """(rows, *shape): how far the draws differ."""
+        return self.samples.std(1, correction=0)
+
+
+def solve(
+    run: Run,
+    operator: Operator,
+    y: Tensor,
+    *,
+    draws: int = 8,
+    noise: float = 0.0,
+    method: str = "moment-matching",
+    label: "int | str | None" = None,
+    seed: int = 0,
+    steps: int | None = None,
+    stepper: str | None = None,
+    progress: Any = None,
+) -> Restored:
+    """Draw from the posterior of each row of measurements y = A x + noise.
+
+    Args:
+        run: the model of x.
+        operator: A; a mask may have a row for each row of y.
+        y: (rows, *measured), model space.
+        draws: how many for each row.
+        noise: standard deviation of the noise, model space (pictures span -1..1, tables have deviation 1).
+        method: one of `METHODS`.
+        label: the class that x is known to be of.
+        seed, steps, stepper: as for drawing; the run's own where not said.
+        progress: called with (done, in all).
+
+    Raises:
+        InputError: anything that does not fit.
+    """
+    lookup(dict.fromkeys(METHODS), method, "method")
+    if draws < 1:
+        raise InputError(f"n={draws} must be at least 1, the draws for each row.")
+    if method == "repaint" and stepper is not None:
+        raise InputError(f"stepper={stepper!r} does not go with method='repaint', which steps by DDPM, ten times over.")
+    row = torch.arange(len(y)).repeat_interleave(draws)
+    seeds = sample_seeds(len(row), seed, None, None)
+    found = []
+    for start in range(0, len(row), BATCH):
+        part = row[start : start + BATCH]
+        here = Mask(operator.known[part]) if isinstance(operator, Mask) else operator
+        measurement = Measurement(here, y[part].to(run.denoiser.device), noise)
+        way: Callable[..., Guidance] = Replacement if method == "repaint" else GUIDANCE[method]
+        chosen = RePaint(DDPM(), measurement) if method == "repaint" else stepper and stepper_named(stepper)
+        drawn = with_denoiser(run, way(run.denoiser, measurement)).draw(
+            len(part), label=label, seeds=seeds[start : start + BATCH], steps=steps, stepper=chosen or None
+        )
+        found.append(drawn)
+        if progress is not None:
+            progress(start + len(part), len(row))
+    samples = torch.cat(found).unflatten(0, (len(y), draws))
+    if not bool(torch.isfinite(samples).all()):
+        raise InputError("the draws are not finite: try more steps, another method, or a larger noise.")
+    return Restored(samples, y, operator.known if isinstance(operator, Mask) else None)
+
+
+def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
+    """Fill in what is not known.
+
+    Args:
+        run: the model.
+        given: (rows, *shape), model space; any value where not known.
+        known: (rows, *shape), bool.
+        **options: see `solve`.
+    """
+    mask = Mask(known)
+    if bool(known.flatten(1).all(1).any()):
+        raise InputError("nothing is missing in a row of the input: mark what to fill in with a mask, or NaN.")
+    return solve(run, mask, mask.apply(given.nan_to_num()), **options)
+
+
+def restore(
+    run: Run, operator: Operator, given: Tensor, *, clean: bool = False, noise: float = 0.01, **options: Any
+) -> Restored:
+    """Undo a blur or a downsampling.
+
+    Args:
+        run: the model.
+        operator: what happened to the input.
+        given: (rows, *measured), model space: the damaged input; or (rows, *shape) with `clean`.
+        clean: the input is whole: damage it first, noise included, as an experiment.
+        noise: standard deviation of the noise, model space; rounding to 256 grey levels alone is 0.0023.
+        **options: see `solve`.
+    """
+    measured = tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
+    wanted = run.shape if clean else measured
+    if tuple(given.shape[1:]) != wanted:
+        raise InputError(
+            f"the input has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
+            f"makes {_by(measured)}, so it must be {_by(wanted)}."
+        )
+    y = given
+    if clean:
+        y = operator.apply(given)
+        seeds = sample_seeds(len(y), options.get("seed", 0) + 1, None, None)
+        y = y + noise * normal(seeds, measured, 0, y.dtype)
+    found = solve(run, operator, y, noise=noise, **options)
+    return Restored(found.samples, y, None, given if clean else None)
+
+
+def damage(name: str, **options: Any) -> Operator:
+    """The operator of `DAMAGES` of that name with its options.
+
+    Raises:
+        InputError: an unknown name, or options that it does not take.
+    """
+    way = lookup(DAMAGES, name, "operator")
+    known = inspect.signature(way).parameters
+    for key in options:
+        if key not in known:
+            raise InputError(f"operator={name!r} takes no {key!r}; it takes {', '.join(known)}.")
+    return way(**options)
+
+
+def read_input(run: Run, path: Path) -> Tensor:
+    """A picture file, or an .npy array in the data's own units, as rows in model space; NaN stays NaN.
+
+    Raises:
+        InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
+    """
+    if not path.is_file():
+        raise InputError(f"input={str(path)!r} is not a file.")
+    if path.suffix.lower() == ".npy":
+        try:
+            values = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+        except ValueError:
+            raise InputError(f"input={str(path)!r} is not an .npy file of numbers.") from None
+        rank = len(run.shape)
+        values = values[None] if values.ndim == rank else values
+        if values.ndim != rank + 1:
+            raise InputError(
+                f"input={str(path)!r} has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
+            )
+        return run.transform.forward(values)
+    if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
+        kinds = "a picture or .npy" if run.kind == "image" else ".npy"
+        raise InputError(f"input={str(path)!r} must be {kinds}: this run draws {run.kind}s.")
+    return _pixels(path, run.shape[0]) * 2 - 1
+
+
+def read_mask(run: Run, path: Path) -> Tensor:
+    """A black and white picture of what to fill in (white) as what is known, (1, *shape) bool.
+
+    Raises:
+        InputError: not a picture, or of another size than the run's.
+    """
+    if run.kind != "image":
+        raise InputError(f"mask={str(path)!r} is for pictures; in {run.kind}s mark what is missing with NaN.")
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"mask={str(path)!r} is not a picture file; give one that is white where to fill in.")
+    white = _pixels(path, 1) > 0.5
+    if tuple(white.shape[2:]) != run.shape[1:]:
+        raise InputError(f"mask={str(path)!r} is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}.")
+    return ~white.expand(1, *run.shape)
+
+
+def check_shape(run: Run, given: Tensor, path: Path) -> None:
+    """Raise `InputError` unless rows have the shape of the run's data."""
+    if tuple(given.shape[1:]) != run.shape:
+        raise InputError(f"input={str(path)!r} is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
+
+
+def save(run: Run, found: Restored, path: Path) -> Path:
+    """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
+
+    The arrays: samples (rows, draws, *shape), mean, std, and known for a mask.
+    """
+    rows, draws = found.samples.shape[:2]
+    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, (rows, draws))
+    arrays = {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+    if found.known is not None:
+        arrays["known"] = found.known.expand(rows, *run.shape)
+    beside = path.with_suffix(".npz")
+    with pictures.replacing(beside) as place, place.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
+    with pictures.replacing(path) as place:
+        if run.kind == "image":
+            _album(found).savefig(place, format="png", dpi=130)
+        else:
+            _curves(run, found).savefig(place, format="png", dpi=130)
+    return beside
+
+
+def _pixels(path: Path, channels: int) -> Tensor:
+    """(1, C, H, W) in [0, 1]."""
+    if channels not in (1, 3):
+        raise InputError(f"{path} cannot be a picture of {channels} channels; give an .npy array.")
+    return read_pictures([path], None, "L" if channels == 1 else "RGB", lambda i: str(path)).float() / 255
+
+
+def _by(shape: "tuple[int, ...] | torch.Size") -> str:
+    return "x".join(map(str, shape))
+
+
+def _album(found: Restored, most: int = 6) -> Any:
+    """A row for each input: what was measured, the draws, their mean and their standard deviation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, draws = min(len(found.samples), most), min(found.samples.shape[1], 8)
+    heads = [*(["truth"] if found.truth is not None else []), "measured"]
+    heads += [f"draw {k + 1}" for k in range(draws)] + ["mean", "deviation"]
+    height, width = found.samples.shape[-2:]
+    side = 1.05
+    figure = Figure(figsize=(side * len(heads), (side * height / width + 0.1) * rows + 0.25), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, len(heads), squeeze=False)
+    top = max(found.std.max().item(), 1e-6)
+    for i in range(rows):
+        shown = [] if found.truth is None else [found.truth[i]]
+        shown += [found.measured[i], *found.samples[i, :draws], found.mean[i], found.std[i]]
+        for place, head, image in zip(axes[i], heads, shown, strict=True):
+            pixels = ((image + 1) / 2).clamp(0, 1).movedim(0, -1)
+            if head == "deviation":
+                place.imshow(image.mean(0).numpy(), cmap="magma", vmin=0, vmax=top, interpolation="nearest")
+            else:
+                pixels = pixels.expand(-1, -1, 3) if pixels.shape[-1] == 1 else pixels[..., :3]
+                if head == "measured" and found.known is not None:
+                    hidden = ~found.known[min(i, len(found.known) - 1)].all(0)
+                    pixels = torch.where(hidden[..., None], torch.tensor([0.82, 0.29, 0.36]), pixels)
+                place.imshow(pixels.numpy(), interpolation="nearest")
+            if i == 0:
+                place.set_title(head, fontsize=8)
+            place.set(xticks=[], yticks=[])
+            place.spines[:].set_visible(False)
+    return figure
+
+
+def _curves(run: Run, found: Restored, most: int = 6) -> Any:
+    """A panel for each row: every draw as a line over the entries, mean and deviation, and what was known."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = min(len(found.samples), most)
+    figure = Figure(figsize=(7, 1.9 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, found.samples.shape[:2]).flatten(2)
+    known = found.known.expand(len(found.samples), *run.shape).flatten(1) if found.known is not None else None
+    place = np.arange(own.shape[2])
+    few = len(place) <= 32
+    for i, axes in enumerate(figure.subplots(rows, 1, squeeze=False)[:, 0]):
+        mean, std = own[i].mean(0).numpy(), own[i].std(0, correction=0).numpy()
+        axes.plot(place, own[i, :16].T.numpy(), color=pictures.PALE, lw=0.7)
+        if few:
+            axes.errorbar(place, mean, std, color=pictures.ACCENT, fmt="o", ms=3, lw=1.2, label="mean and deviation")
+        else:
+            axes.plot(place, mean, color=pictures.ACCENT, lw=1.4, label="mean")
+        if known is not None:
+            at = known[i].numpy()
+            axes.plot(place[at], mean[at], "o", color=pictures.INK, ms=4 if few else 1.5, label="known")
+        axes.spines[["top", "right"]].set_visible(False)
+        if few:
+            axes.set_xticks(place)
+        axes.set_ylabel(f"row {i}", fontsize=8)
+        if i == 0:
+            axes.legend(frameon=False, fontsize=8, loc="upper right")
+    axes.set_xlabel("entry")
+    return figure

@@ -1,0 +1,191 @@
+"""Classifier guidance: any unconditional model made conditional by a classifier of noisy data.
+
+By Bayes, grad log p(x_t given c) = grad log p(x_t) + grad log p(c given x_t): a classifier that reads x_t at every
+noise level adds a condition to a denoiser that knows none (Song et al. 2021, 2011.13456, section 5; Dhariwal & Nichol
+2021, 2105.05233). With its gradient times w one draws about p(x) p(c given x)^w.
+
+The classifier is trained by cross-entropy on noised data at random levels,
+
+    log p(c given x_t) = log p(c) + h_c alpha s/sqrt(alpha^2 s^2 + sigma^2) + const,        s = sigma_data.
+
+The factor on the network's answer h is what makes it fit to guide by. At high noise no one can tell the class: the true
+logits fall with alpha/sigma, while what they do to x0 is their gradient times sigma^2/alpha. A bare network's small
+errors would be multiplied by sigma/alpha, 160 at the start; with the factor they stay as small as they are. The network
+is any network of the house: a map x -> (B, C', ...) with at least as many channels as there are classes, averaged over
+positions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, NetDenoiser
+from ornstein.core.grids import ends
+from ornstein.core.numerics import strata
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.errors import InputError
+from ornstein.guidance.contract import Guidance, check_scale, scale_at
+from ornstein.guidance.likelihood import pull
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyClassifier:
+    """log p(c given x_t) for each class c, by a network that reads x_t/alpha and sigma/alpha alone.
+
+    Args:
+        net: `net(x, noise_level, cond) -> (B, C', ...)`, the mean over positions being h, C' >= classes; called as
+            `NetDenoiser` calls its own, with cond None.
+        process: the clock of the data that it is asked about.
+        shares: p(c), the share of each class in the data, two or more; scaled to sum to 1 here.
+        sigma_data: standard deviation of the data in model space.
+
+    Raises:
+        InputError: fewer than two classes, shares that are not positive.
+    """
+
+    net: nn.Module
+    process: Process
+    shares: tuple[float, ...]
+    sigma_data: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shares", _checked(self.shares))
+
+    @staticmethod
+    def out_multiple(shape: tuple[int, ...], classes: int) -> int:
+        """The `out_multiple` to build a network for data of this shape with, so that it has enough channels."""
+        return math.ceil(classes / shape[0])
+
+    def log_probs(self, x: Tensor, t: "float | Tensor | Level") -> Tensor:
+        """log p(c given x_t = x), (B, classes), float32 at least.
+
+        Raises:
+            InputError: the network gives too few channels.
+        """
+        level = self.process.at(t, like=x)
+        c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma * level.sigma) ** -0.5
+        told = -0.5 * level.log_snr
+        told = told.flatten() if isinstance(told, Tensor) else x.new_full((len(x),), told)
+        own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        told = told.clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT).to(torch.promote_types(own, torch.float32))
+        h = self.net((c_in * x).to(own), told, None).to(torch.promote_types(x.dtype, torch.float32))
+        if h.shape[1] < len(self.shares):
+            raise InputError(
+                f"net gives {h.shape[1]} channels for {len(self.shares)} classes; build it with out_multiple="
+                f"{self.out_multiple(tuple(x.shape[1:]), len(self.shares))}."
+            )
+        h = h.reshape(*h.shape[:2], -1).mean(2)[:, : len(self.shares)]
+        told_apart = level.alpha * self.sigma_data * c_in
+        told_apart = told_apart.reshape(-1, 1).to(h) if isinstance(told_apart, Tensor) else told_apart
+        return (h.new_tensor(self.shares).log() + told_apart * h).log_softmax(1)
+
+    def log_likelihood(self, x: Tensor, level: Level, labels: Tensor) -> Tensor:
+        """log p(labels given x_t = x), (B,); 0 for the label -1, which says nothing."""
+        picked = self.log_probs(x, level).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+        return torch.where(labels >= 0, picked, 0.0)
+
+
+@dataclass(frozen=True)
+class NoisyCrossEntropy:
+    """Teach a network to tell the class of noisy data: cross-entropy over noise levels (Dhariwal & Nichol 2021).
+
+    An objective like any other, (denoiser, x0, cond, generator) -> loss (B,), in nats: of the denoiser it uses the
+    network, the clock and sigma_data. The noise is even in log(sigma/alpha) between `low` and `high`, one share of a
+    batch in each part of it.
+
+    Args:
+        shares: the share of each class in the data, see `NoisyClassifier`; labels must be below their number. An
+            experiment takes them from its data.
+        low, high: noise ratios sigma/alpha to train between, cut to what the clock has. Guide between the same.
+        smoothing: in [0, 1), the share of each target spread over all classes: smoother gradients.
+
+    Raises:
+        InputError: numbers out of range; data without labels, or a denoiser that is not a network.
+    """
+
+    shares: tuple[float, ...] = ()
+    low: float = 0.01
+    high: float = 100.0
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shares", _checked(self.shares) if self.shares else ())
+        if not 0 < self.low < self.high:
+            raise InputError(f"low={self.low!r} and high={self.high!r} must be noise ratios, 0 < low < high.")
+        if not 0 <= self.smoothing < 1:
+            raise InputError(f"smoothing={self.smoothing!r} must be in [0, 1).")
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The loss of each sample, (B,), in nats."""
+        if not isinstance(denoiser, NetDenoiser):
+            raise InputError(
+                f"{type(denoiser).__name__} has no network to teach; the objective 'classifier' wants one."
+            )
+        if cond is None or cond.is_floating_point():
+            raise InputError(
+                "the objective 'classifier' needs labels, whole numbers, one per sample; these data have none."
+            )
+        classifier = NoisyClassifier(denoiser.net, denoiser.process, self.shares, denoiser.sigma_data)
+        t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
+        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        level = denoiser.process.at(t, like=x0)
+        found = classifier.log_probs(level.noised(x0, eps), level)
+        return F.cross_entropy(found, cond, reduction="none", label_smoothing=self.smoothing)
+
+    def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
+        """n times, (n,) float64: the first thing that a call draws from its generator."""
+        u = strata(n, generator)
+        first, last = ends(process)
+        log_ratio = math.log(self.low) + (math.log(self.high) - math.log(self.low)) * u
+        return process.time(-2 * log_ratio).clamp(first, last)  # type: ignore[union-attr]
+
+
+def _checked(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """The shares, summing to 1."""
+    if len(shares) < 2 or not all(math.isfinite(share) and share > 0 for share in shares):
+        raise InputError(f"shares={shares!r} must be the positive shares of two or more classes.")
+    return tuple(share / sum(shares) for share in shares)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierGuidance(Guidance):
+    """Guidance by a classifier of noisy data: x0 + scale (sigma^2/alpha) grad log p(cond given x_t).
+
+    The condition given to the sampler goes to the classifier; the base is asked without one, unless `both`. Scale 1 is
+    Bayes' rule for an unconditional base. The label -1 is not guided.
+
+    Args:
+        base: the denoiser to guide.
+        classifier: of the same data; on any clock.
+        scale: a factor on the gradient.
+        interval: noise ratios sigma/alpha between which to guide; outside them it is the base.
+        both: the base gets the condition too (Dhariwal & Nichol 2021 do so with scale 1 and more).
+
+    Raises:
+        InputError: numbers out of range; no labels given to the sampler.
+    """
+
+    classifier: NoisyClassifier
+    scale: float = 1.0
+    interval: tuple[float, float] | None = None
+    both: bool = False
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale, self.interval)
+        if self.classifier.process != self.process:
+            raise InputError(
+                f"classifier runs on {self.classifier.process}, the base on {self.process}; put it on the base's clock "
+                "with dataclasses.replace(classifier, process=base.process)."
+            )
+
+    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+        if cond is None:
+            raise InputError("classifier guidance needs cond=, the label to guide each sample to; -1 for none.")
+        base = self.base.predict(x, level, cond if self.both else None)
+        scale = scale_at(level, self.scale, self.interval, 0.0)
+        moved = pull(x, level, scale, lambda leaf: self.classifier.log_likelihood(leaf, level, cond))
+        return Prediction(base.x0 + moved, x, level, base.log_var)

@@ -1,0 +1,68 @@
+"""From data to noise and back: the probability-flow ODE walked upwards.
+
+The ODE has no noise of its own, so its map from noise to data has an inverse: walk it from the data up. What comes out
+is the noise that a deterministic sampler turns into this datum, an *encoding* (Song et al. 2021, 2011.13456, section 4.3;
+Song et al. 2020, 2010.02502, section 5.4, for DDIM). Encodings are almost Gaussian; between two of them one can
+interpolate, and under another condition one can decode.
+
+A step upwards is a step downwards with the two levels exchanged: nothing in an exponential integrator minds. Two things
+do differ. At the clean point the ODE cannot be asked, for there is no noise to see: the data are taken for data at the
+cleanest level of the grids, sigma/alpha = 0.002, an error of half that squared times the score. And steps must be short
+where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it has.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import Ask, Noise, Stepper
+from ornstein.core.grids import ends, times
+from ornstein.errors import InputError
+from ornstein.samplers.exponential import UniPC
+
+
+def encode(
+    denoiser: Denoiser,
+    x: Tensor,
+    *,
+    stepper: Stepper | None = None,
+    steps: int = 50,
+    grid: "str | list[float] | Tensor | None" = None,
+    cond: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The noise that the probability-flow ODE turns into x: `sample(denoiser, x.shape, x=encoding, ...)` gives x again.
+
+    Args:
+        denoiser: whose ODE to follow.
+        x: (B, ...) clean data in model space.
+        stepper: a deterministic stepper.
+        steps, grid: the levels to walk up, those that `sample` walks down; see `ornstein.core.grids.times`.
+        cond: (B, ...) the condition.
+        dtype: of the arithmetic and the result, float32 or float64.
+
+    Returns:
+        (B, ...) at the first level of the grid, of about the variance that sampling starts with there.
+
+    Raises:
+        InputError: a stepper that draws noise; steps, grid or cond that do not fit.
+    """
+    stepper = UniPC() if stepper is None else stepper
+    if stepper.stochastic:
+        raise InputError(f"stepper={stepper!r} draws noise, and an encoding has none: take a deterministic one.")
+    if cond is not None:
+        cond = cond.to(denoiser.device)
+        if len(cond) != len(x):
+            raise InputError(f"cond has {len(cond)} rows but x {len(x)}.")
+    falling = times(denoiser.process, steps, grid)[:-1]
+    lowest = min(ends(denoiser.process)[0], 0.5 * float(falling[-1]))
+    levels = denoiser.process.levels(torch.cat([falling, falling.new_tensor([lowest])]).flip(0))
+    ask, memory = Ask(denoiser, cond), None
+    noise = Noise(torch.zeros(len(x), dtype=torch.int64), tuple(x.shape[1:]), dtype)
+    with torch.no_grad():
+        x = levels[0].alpha * x.to(denoiser.device, dtype)
+        for t, s in pairwise(levels):
+            x, memory = stepper.step(ask, x, t, s, memory, noise)
+    return x

@@ -1,0 +1,236 @@
+"""Restoring, filling in, interpolating and guided drawing from the command line, on a small run."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ornstein.core.exact import Gaussian
+from ornstein.experiment import restore as home
+from ornstein.experiment.build import load_data
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.guide import guided
+from ornstein.experiment.interpolate import interpolate, turn
+from ornstein.experiment.run import Run, train
+from ornstein.guidance import Blur, ClassifierFree
+
+
+def one_sentence(answer, *words):
+    assert answer.code == 2, answer
+    text = answer.err.strip()
+    assert text.startswith("ornstein: ")
+    assert "\n" not in text, text
+    for word in words:
+        assert str(word) in text, f"{word!r} is not in {text!r}"
+
+
+@pytest.fixture(scope="module")
+def digit(run, tmp_path_factory):
+    """A held-out digit as a picture and as an array with its lower half missing."""
+    folder = tmp_path_factory.mktemp("digit")
+    data = load_data(Run.load(run).experiment)
+    pixels = ((data.transform.forward(data.test[3:4])[0, 0] + 1) * 127.5).round().byte().numpy()
+    Image.fromarray(pixels).save(folder / "digit.png")
+    hole = np.zeros((8, 8), np.uint8)
+    hole[4:] = 255
+    Image.fromarray(hole).save(folder / "hole.png")
+    array = data.test[3:5].float().numpy()
+    array[:, :, 4:] = np.nan
+    np.save(folder / "digits.npy", array)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A run on vectors, of a few steps."""
+    folder = tmp_path_factory.mktemp("runs") / "moons"
+    changes = ["training.steps=20", "training.batch_size=64", "training.validate_every=20", "data.count=400"]
+    for _ in train(Experiment.read("points", [*changes, "net.width=16", "sampling.steps=4"]), folder):
+        pass
+    return folder
+
+
+def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(cli, run, digit, tmp_path):
+    out = tmp_path / "filled.png"
+    for mask, given in ((["--mask", digit / "hole.png"], "digit.png"), ([], "digits.npy")):
+        answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--out", out)
+        assert answer.code == 0, answer
+        rows = 1 if mask else 2
+        with np.load(out.with_suffix(".npz")) as made:
+            samples, known = made["samples"], made["known"]
+            assert samples.shape == (rows, 3, 1, 8, 8)
+            assert known[:, :, :4].all()
+            assert not known[:, :, 4:].any()
+            truth = np.load(digit / "digits.npy")[:rows, None, :, :4]
+            # the picture has 256 levels for the data's 17
+            assert np.abs(samples[:, :, :, :4] - truth).max() < (0.04 if mask else 1e-5)
+            np.testing.assert_allclose(made["mean"], samples.mean(1), atol=1e-5)
+            np.testing.assert_allclose(made["std"], samples.std(1), atol=1e-5)
+            assert made["std"][:, :, :4].max() < 1e-5
+            assert made["std"][:, :, 4:].min() > 0
+        with Image.open(out) as picture:
+            assert picture.width > 400
+    # a draw is the same however many there are, and another with another seed
+    again = cli("inpaint", run, "--input", digit / "digits.npy", "-n", 3, "--steps", 4, "--out", tmp_path / "b.png")
+    assert again.code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npz")["samples"], samples)
+    cli(
+        "inpaint", run, "--input", digit / "digits.npy", "-n", 3, "--steps", 4, "--seed", 1, "--out", tmp_path / "c.png"
+    )
+    assert np.abs(np.load(tmp_path / "c.npz")["samples"] - samples).max() > 0.1
+
+
+@pytest.mark.parametrize("method", home.METHODS)
+def test_every_method_fills_in(cli, run, digit, tmp_path, method):
+    out = tmp_path / "filled.png"
+    words = ["--mask", digit / "hole.png", "-n", 2, "--steps", 3, "--method", method, "--out", out]
+    answer = cli("inpaint", run, "--input", digit / "digit.png", *words)
+    assert answer.code == 0, answer
+    with np.load(out.with_suffix(".npz")) as made:
+        assert np.isfinite(made["samples"]).all()
+        assert made["std"][:, :, :4].max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("operator", "options"), [("blur", ["--with", "width=0.8"]), ("downsample", ["--with", "by=2"])]
+)
+def test_restoring_explains_what_was_measured(cli, run, digit, tmp_path, operator, options):
+    out = tmp_path / "restored.png"
+    words = [run, "--operator", operator, *options, "--input", digit / "digit.png", "--clean", "-n", 2, "--steps", 6]
+    assert cli("restore", *words, "--out", out).code == 0
+    with np.load(out.with_suffix(".npz")) as made:
+        samples = torch.from_numpy(made["samples"])[0]
+    opened = Run.load(run)
+    truth = home.read_input(opened, digit / "digit.png")
+    acts = home.damage(operator, **({"width": 0.8} if operator == "blur" else {"by": 2}))
+    seen, made = (acts.apply(x) for x in (truth, opened.transform.forward(samples)))
+    plain = acts.apply(opened.draw(2, seed=0, steps=6))
+    assert (made - seen).square().mean() < 0.1 * (plain - seen).square().mean()
+    if operator == "downsample":  # the small picture itself, without --clean
+        small = ((seen[0, 0] + 1) * 127.5).round().byte().numpy()
+        Image.fromarray(small).save(tmp_path / "small.png")
+        answer = cli(
+            "restore", run, "--operator", operator, "--input", tmp_path / "small.png", "--steps", 3, "--out", out
+        )
+        assert answer.code == 0, answer
+
+
+def test_the_missing_numbers_of_a_table_are_imputed(cli, table, tmp_path):
+    rows = np.array([[0.5, np.nan], [np.nan, 0.2], [np.nan, np.nan]], np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    out = tmp_path / "rows.png"
+    answer = cli("inpaint", table, "--input", tmp_path / "rows.npy", "-n", 5, "--steps", 4, "--out", out)
+    assert answer.code == 0, answer
+    with np.load(out.with_suffix(".npz")) as made:
+        known = ~np.isnan(rows)
+        np.testing.assert_array_equal(made["known"], known)
+        np.testing.assert_allclose(made["mean"][known], rows[known], atol=1e-5)
+        assert made["std"][~known].min() > 1e-3
+
+
+def test_restoring_with_an_exact_model_is_the_exact_posterior(run):
+    """The run's denoiser replaced by a known one: mean and deviation of many draws against closed form."""
+    from ornstein.experiment.guide import with_denoiser
+    from ornstein.guidance import Measurement, exact_posterior
+
+    opened = Run.load(run)
+    g = torch.Generator().manual_seed(0)
+    root = torch.randn(64, 6, generator=g) / 3
+    prior = Gaussian(torch.zeros(1, 8, 8), root @ root.mT + 0.01 * torch.eye(64))
+    known = with_denoiser(opened, prior.denoiser(opened.denoiser.process))
+    x = prior.sample(1, g)
+    found = home.restore(known, Blur(1.0), x, clean=True, draws=300, noise=0.1, seed=0, steps=20)
+    truth = exact_posterior(prior, Measurement(Blur(1.0), found.measured, 0.1))
+    std = truth.covariance().diagonal().sqrt().reshape(1, 8, 8)
+    assert ((found.mean[0] - truth.mean()) / std).abs().max() < 5 / 300**0.5
+    assert (found.std[0] / std - 1).abs().max() < 0.25
+
+
+def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
+    def drawn(*words):
+        answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--out", tmp_path / "x.npz", *words)
+        assert answer.code == 0, answer
+        return np.load(tmp_path / "x.npz")["samples"]
+
+    plain = drawn()
+    np.testing.assert_array_equal(drawn("--scale", 1), plain)
+    assert not np.array_equal(drawn("--scale", 6), plain)
+    np.testing.assert_array_equal(drawn("--scale", 6, "--interval", "1e8,1e9"), plain)
+    np.testing.assert_array_equal(drawn("--guidance", "autoguidance", "--guide", run, "--scale", 6), plain)  # no weaker
+    opened = Run.load(run)
+    assert isinstance(guided(opened, scale=3.0).denoiser, ClassifierFree)
+    expected = guided(opened, scale=6.0).sample(4, label=3, steps=4, seed=0, quantise=True)
+    np.testing.assert_array_equal(drawn("--scale", 6), expected.numpy())
+
+
+def test_interpolation_goes_from_one_to_the_other(cli, run, tmp_path):
+    out = tmp_path / "between.png"
+    answer = cli("interpolate", run, "--from", 3, "--to", 17, "-n", 5, "--steps", 40, "--out", out)
+    assert answer.code == 0, answer
+    with np.load(out.with_suffix(".npz")) as made:
+        first, last, between = made["first"], made["last"], made["between"]
+    assert between.shape == (5, 1, 8, 8)
+    size = np.abs(first - last).mean()
+    assert np.abs(between[0] - first[0]).mean() < 0.1 * size
+    assert np.abs(between[-1] - last[0]).mean() < 0.1 * size
+
+
+def test_latents_turn_on_a_great_circle(run):
+    """It keeps the length, and its ends."""
+    a, b = torch.randn(1, 50, generator=torch.Generator().manual_seed(0)), torch.ones(1, 50)
+    b = b * a.norm() / b.norm()
+    way = turn(a, b, torch.linspace(0, 1, 5))
+    torch.testing.assert_close(way[[0, -1]], torch.cat([a, b]))
+    torch.testing.assert_close(way.norm(dim=1), a.norm().expand(5))
+    torch.testing.assert_close((way[1:] - way[:-1]).norm(dim=1), (way[1] - way[0]).norm().expand(4))
+    torch.testing.assert_close(turn(a, a, torch.tensor([0.3])), a)
+    opened = Run.load(run)
+    x = load_data(opened.experiment)
+    x = x.transform.forward(x.test[:2])
+    same = interpolate(opened, x[:1], x[:1], 3, steps=30)  # from a datum to itself, that datum
+    torch.testing.assert_close(same, x[:1].expand(3, -1, -1, -1), rtol=0, atol=0.05)
+
+
+def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_path):
+    wide = tmp_path / "wide.png"
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(wide)
+    picture, hole = digit / "digit.png", digit / "hole.png"
+    (tmp_path / "not.npy").write_text("hello")
+    cases = [
+        (["inpaint", run, "--input", tmp_path / "gone.png"], ["gone.png", "not a file"]),
+        (["inpaint", run, "--input", wide, "--mask", hole], ["1x8x9", "1x8x8"]),
+        (["inpaint", run, "--input", picture, "--mask", wide], ["wide.png", "8x9", "8x8"]),
+        (["inpaint", run, "--input", picture], ["nothing is missing"]),
+        (["inpaint", run, "--input", picture, "--mask", hole, "--method", "pigmd"], ["pigmd", "pigdm"]),
+        (["inpaint", run, "--input", picture, "--mask", hole, "-n", 0], ["n=0"]),
+        (["inpaint", run, "--input", picture, "--mask", hole, "--out", "x.gif"], ["x.gif", ".png"]),
+        (["inpaint", run, "--input", picture, "--mask", hole, "--noise", -1], ["noise=-1"]),
+        (["inpaint", run, "--input", tmp_path / "not.npy"], ["not.npy", "numbers"]),
+        (["inpaint", table, "--input", picture], ["digit.png", ".npy", "vectors"]),
+        (
+            ["inpaint", run, "--input", picture, "--mask", hole, "--method", "repaint", "--stepper", "heun"],
+            ["heun", "repaint"],
+        ),
+        (["restore", run, "--operator", "blurr", "--input", picture], ["blurr", "blur"]),
+        (["restore", run, "--operator", "blur", "--with", "by=2", "--input", picture], ["by", "width"]),
+        (["restore", run, "--operator", "downsample", "--input", picture], ["1x8x8", "1x4x4"]),
+        (["restore", run, "--operator", "downsample", "--with", "by=3", "--input", picture], ["by=3", "8"]),
+        (["interpolate", run, "--from", "3", "--to", "99999"], ["99999", "held-out"]),
+        (["interpolate", run, "--from", "3", "--to", "4", "-n", 1], ["n=1"]),
+        (["interpolate", run, "--from", "3", "--to", wide], ["8, 9"]),
+        (["sample", run, "--guidance", "classifier-fre"], ["classifier-fre", "classifier-free"]),
+        (["sample", run, "--guidance", "autoguidance"], ["--guide"]),
+        (["sample", run, "--scale", 2, "--guide", run], ["no other run"]),
+        (["sample", run, "--guidance", "autoguidance", "--guide", table], ["other data"]),
+        (["sample", run, "--guidance", "classifier", "--guide", run], ["no classifier", "objective=classifier"]),
+        (["sample", run, "--interval", "1,2"], ["--scale"]),
+        (["sample", run, "--scale", 2, "--interval", "1;2"], ["1;2", "0.3,5"]),
+    ]
+    for words, said in cases:
+        one_sentence(cli(*words), *said)
+    unlabelled = dataclasses.replace(Run.load(table))
+    unlabelled.about["data"]["classes"] = []
+    with pytest.raises(ValueError, match="trained without"):
+        guided(unlabelled)

@@ -1,0 +1,305 @@
+"""Two processes are one program: the same losses, samples and files, one voice, and one end.
+
+Run as a script this file is what `torchrun` starts twice. Everything that two processes do is done in that one start;
+the tests then look at what it left, and do the same alone.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from ornstein import ranks
+from ornstein.core.numerics import strata
+from ornstein.errors import InputError
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.run import Run, read_metrics, train
+from ornstein.training import Training, fit, latest
+from ornstein.training.loop import Piece
+
+#: a U-Net with dropout, labels and blocks in lists; 33 samples, so that the halves of a batch differ
+ASKED = [
+    "net.channels=16", "training.steps=6", "training.batch_size=33", "training.warmup=0", "training.decay=constant", "training.log_every=1",
+    "training.validate_every=6", "training.checkpoint_every=3", "training.snapshot_every=3", "training.cpu=true",
+    "sampling.preview=10", "sampling.steps=4",
+]  # fmt: skip
+DRAWN = 37
+FILES = ("model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "optimizer.safetensors")
+
+
+def numbers(folder: Path, column: str) -> list[float]:
+    return [record[column] for record in read_metrics(folder) if column in record]
+
+
+def difference(a: Path, b: Path) -> float:
+    """The largest, over weights, averages and moments of the newest checkpoints."""
+    first, second = latest(a), latest(b)
+    assert first.step == second.step
+    assert set(first.state["files"]) == set(second.state["files"]) == set(FILES)
+    pairs = [(first.tensors(file), second.tensors(file)) for file in FILES]
+    assert all(x.keys() == y.keys() for x, y in pairs)
+    return max(float((x[name] - y[name]).abs().max()) for x, y in pairs for name in x)
+
+
+def spread_out(folder: Path, config: Training) -> list[list[float]]:
+    """The evenly spread numbers that each piece of the first batch was given."""
+    drawn = []
+
+    def loss(net, batch, generator):
+        drawn.append(strata(len(batch), generator).tolist())
+        return net(batch).square().mean(1)
+
+    for _ in fit(nn.Linear(2, 2), loss, lambda step: torch.ones(11, 2), config, folder):
+        pass
+    return drawn
+
+
+SPREAD = Training(steps=1, accumulate=4, cpu=True, ema=(), snapshot_every=0)
+
+
+# What two processes do ------------------------------------------------------------------------------------------------
+
+
+def as_two(place: Path) -> None:
+    def said(*words: object) -> None:
+        app([str(word) for word in words], standalone_mode=False)
+
+    said("train", "digits", *ASKED, "--out", place / "two")
+    said("sample", place / "two", "-n", DRAWN, "--out", place / "two.npz")
+    said("evaluate", place / "points", "-n", 24, "--steps", 2)
+    said("info", place / "two")
+    said("train", "digits", *ASKED, "training.shard=fsdp", "--out", place / "fsdp")
+    said("train", "--resume", place / "one-then-fsdp", "training.steps=6", "training.shard=fsdp")
+    (place / f"spread-{ranks.rank()}.json").write_text(json.dumps(spread_out(place / "spread", SPREAD)))
+
+    stopped = 0
+    try:
+        for moment in train(Experiment.read("digits", ASKED), place / "cut"):
+            stopped = moment.progress.step
+            if stopped == 3 and ranks.rank() == 1:  # while it reads, with the first somewhere else
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        (place / f"stopped-{ranks.rank()}").write_text(str(latest(place / "cut").step))
+
+    idle = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    try:
+        for _ in fit(idle, lambda net, x, g: net[0](x).square().mean(1), lambda step: torch.ones(4, 2), SPREAD, place):
+            pass
+    except InputError as error:
+        (place / f"idle-{ranks.rank()}").write_text(str(error))
+
+    (place / "unwritable" / "metrics.jsonl").mkdir(parents=True, exist_ok=True)
+    sys.argv = ["ornstein", "train", "digits", *ASKED, "--out", str(place / "unwritable")]
+    main()  # what only the first process meets ends both
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """The folder that two processes worked in; said.txt is what was heard of them."""
+    place = tmp_path_factory.mktemp("two")
+    alone(place / "one-then-fsdp", 3)
+    points = ["data.count=500", "net.width=16", "training.steps=1", "sampling.preview=1"]
+    for _ in train(Experiment.read("moons", points), place / "points"):
+        pass
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, place]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
+    (place / "out.txt").write_text(done.stdout)
+    (place / "err.txt").write_text(done.stderr)
+    assert done.returncode == 1, done.stderr  # torchrun's own, whatever the code of a process
+    assert (place / "two.npz").exists(), done.stderr
+    return place
+
+
+def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:
+    """The same run by this process: as many pieces as two processes cut."""
+    asked = Experiment.read("digits", [*ASKED, "training.accumulate=2", f"training.steps={steps}"])
+    for _ in train(asked, folder, resume=resume):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    return alone(tmp_path_factory.mktemp("one") / "one")
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["two", "fsdp"])
+def test_the_same_losses_and_weights_as_one_process(kind, one, place):
+    """Each step's loss to the rounding of a sum, dropout and noise included."""
+    for column in ("loss", "grad_norm", "held_out"):
+        assert len(numbers(one, column)) == (1 if column == "held_out" else 6)
+        assert numbers(place / kind, column) == pytest.approx(numbers(one, column), rel=1e-5)
+    assert difference(place / kind, one) < 2e-5
+
+
+def test_the_run_says_into_how_many_pieces_it_was_cut(one, place):
+    """So that what it leaves says how one process does the same; nothing else differs."""
+    assert yaml.safe_load((place / "two" / "experiment.yaml").read_text())["training"]["accumulate"] == 2
+    assert (place / "two" / "experiment.yaml").read_text() == (one / "experiment.yaml").read_text()
+
+
+def test_one_set_of_files_as_one_process_leaves_them(one, place):
+    def listed(folder: Path) -> list[str]:
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if "tfevents" not in path.name)
+
+    for kind in ("two", "fsdp"):
+        assert listed(place / kind) == listed(one)
+        assert len(list((place / kind / "tensorboard").iterdir())) == 1
+        assert numbers(place / kind, "step") == [1, 2, 3, 4, 5, 6]
+
+
+def test_one_voice(place):
+    """Each line once, though two processes said it."""
+    out = (place / "out.txt").read_text().splitlines()
+    for line in ("done", f"{DRAWN} samples", "memorisation", "trained"):
+        assert sum(said.startswith(line) for said in out if "fsdp" not in said) == 1, (line, out)
+    assert out.count(next(said for said in out if said.startswith("data "))) == 4  # one for each training
+
+
+def test_ctrl_c_of_one_process_stops_both_at_one_step(place):
+    stopped = [(place / f"stopped-{rank}").read_text() for rank in (0, 1)]
+    assert stopped[0] == stopped[1]
+    assert 3 < int(stopped[0]) < 6
+
+
+def test_what_two_processes_began_one_process_ends(one, place, tmp_path):
+    """Stopped between two checkpoints, with the pieces that the run says: the same weights."""
+    shutil.copytree(place / "cut", tmp_path / "cut")
+    asked = Experiment.read(tmp_path / "cut" / "experiment.yaml")
+    for _ in train(asked, tmp_path / "cut", resume=True):
+        pass
+    assert difference(tmp_path / "cut", one) < 2e-5
+
+
+def test_what_one_process_began_two_end_sharded(one, place):
+    assert difference(place / "one-then-fsdp", one) < 2e-5
+
+
+def test_evenly_spread_numbers_are_spread_over_the_whole_batch(place, tmp_path):
+    """One in each 11th of (0, 1), whoever draws it; each piece has every fourth of them."""
+    first, second = (json.loads((place / f"spread-{rank}.json").read_text()) for rank in (0, 1))
+    pieces = spread_out(tmp_path, SPREAD)
+    assert first + second == pieces
+    assert [len(piece) for piece in pieces] == [3, 3, 3, 2]
+    for i, piece in enumerate(pieces):
+        assert [int(u * 11) for u in piece] == list(range(i, 11, 4))
+    whole = spread_out(tmp_path / "whole", replace(SPREAD, accumulate=1))
+    assert [int(u * 11) for u in whole[0]] == list(range(11))
+
+
+def test_spread_over_the_batch_times_average_better_than_spread_over_its_pieces():
+    """The error of the mean of a smooth function falls with the strata of the batch, not with those of a piece."""
+    plain, together, apart = torch.Generator().manual_seed(0), [], []
+    pieces = [Piece("cpu") for _ in range(4)]
+    for i, piece in enumerate(pieces):
+        piece.manual_seed(i)
+        piece.piece = (i, 4, 32)
+    for _ in range(400):
+        together.append(torch.cat([strata(8, piece) for piece in pieces]).square().mean() - 1 / 3)
+        apart.append(torch.cat([strata(8, plain) for _ in range(4)]).square().mean() - 1 / 3)
+    # variance / n^3 against k^2 as much, for k pieces: four times the deviation
+    ratio = float(torch.stack(apart).square().mean().sqrt() / torch.stack(together).square().mean().sqrt())
+    assert ratio == pytest.approx(4, rel=0.25)
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_named_by_each(place):
+    said = [(place / f"idle-{rank}").read_text() for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert "1.weight, 1.bias" in said[0]
+
+
+# Drawing --------------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_one_process(place):
+    drawn = np.load(place / "two.npz")
+    run = Run.load(place / "two")
+    labels = run.every_class(DRAWN)
+    assert drawn["labels"].tolist() == labels.tolist()
+    alone = run.transform.inverse(run.draw(DRAWN, seed=0, label=labels), quantise=True).numpy()
+    off = np.abs(drawn["samples"].astype(int) - alone.astype(int))
+    assert off.max() <= 1  # where a value lies between two, rounding of a sum may decide
+    assert (off > 0).mean() < 1e-3
+
+
+def test_evaluation_is_that_of_one_process(place, tmp_path):
+    from ornstein.experiment.evaluate import evaluate
+
+    two = json.loads((place / "points" / "evaluation.json").read_text())
+    shutil.copytree(place / "points", tmp_path / "points")
+    result = evaluate(Run.load(tmp_path / "points"), n=24, steps=2).report.to_dict()
+    assert result["rows"].keys() == two["rows"].keys()
+    for name, row in result["rows"].items():
+        assert row["value"] == pytest.approx(two["rows"][name]["value"], rel=1e-3), name
+
+
+# Ending ---------------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_first_process_alone_met_is_said_once_and_ends_both(place):
+    said = (place / "err.txt").read_text()
+    assert said.count("ornstein: ") == 1, said
+    assert "metrics.jsonl could not be written" in said
+    assert "process 1 of 2" not in said
+    assert "Connection closed" not in said
+    assert "exitcode  : 2 " in said
+
+
+@contextmanager
+def started(rank: int, patience: float):
+    """A command that a person got wrong, as a launcher starts it; torch is not needed to say so."""
+    code = "import sys; sys.argv = ['ornstein', 'sample', 'x', '--out', 'x.jpg']; import ornstein.ranks as ranks\n"
+    code += f"ranks.PATIENCE = {patience}\nfrom ornstein.cli import main\nprint('ready', flush=True)\nmain()"
+    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "COLUMNS": "200"}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_mistake_that_both_made_is_said_once_and_both_end_with_code_2():
+    with started(0, 60) as first, started(1, 60) as second:
+        said = first.communicate(timeout=60)[1]
+        assert first.returncode == 2
+        assert said.count("must end in .png") == 1
+        assert second.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        second.terminate()  # as torchrun does
+        out, err = second.communicate(timeout=60)
+        assert (second.returncode, out, err) == (2, "", "")
+
+
+def test_a_mistake_that_only_another_process_met_is_said_by_it():
+    with started(1, 0.2) as process:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert err.startswith("process 1 of 2: ornstein: out='x.jpg' must end")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from ornstein.cli import app, main
+
+    with ranks.one_voice():
+        as_two(Path(sys.argv[1]))
