@@ -230,7 +230,7 @@ InputFile = Annotated[
     Path, typer.Option("--input", "-i", help="A picture, or .npy in the data's own units; NaN marks what is missing.")
 ]
 Draws = Annotated[int, typer.Option("-n", "--count", help="How many answers to draw for each input.")]
-Method = Annotated[str, typer.Option(help="moment-matching, pigdm, dps, replacement or repaint: see docs/guidance.md.")]
+Method = Annotated[str, typer.Option(help="pigdm, moment-matching, dps, replacement or repaint: see docs/guidance.md.")]
 Known = Annotated[str | None, typer.Option("--label", help="The class it is known to be of: number or name.")]
 Noise = Annotated[
     float, typer.Option(help="Standard deviation of its noise: pictures span -1 to 1, tables have deviation 1.")
@@ -240,6 +240,7 @@ Steps = Annotated[int, typer.Option(help="How many steps.")]
 OwnStepper = Annotated[
     str | None, typer.Option(help="How to step (`ornstein list steppers`).", show_default="the run's own")
 ]
+GuidedStepper = Annotated[str, typer.Option(help="How to step (`ornstein list steppers`).")]
 Average = Annotated[
     float | None,
     typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
@@ -254,12 +255,12 @@ def inpaint(
         Path | None, typer.Option(help="A picture, white where to fill in.", show_default="NaN in the input")
     ] = None,
     n: Draws = 8,
-    method: Method = "moment-matching",
+    method: Method = "pigdm",
     noise: Noise = 0.0,
     label: Known = None,
     seed: Seed = 0,
     steps: Steps = 50,
-    stepper: OwnStepper = None,
+    stepper: GuidedStepper = "ddpm",
     ema: Average = None,
     path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
         "filled.png"
@@ -306,12 +307,12 @@ def restore(
         bool, typer.Option("--clean", help="The input is whole: damage it first, and show it beside.")
     ] = False,
     n: Draws = 8,
-    method: Method = "moment-matching",
+    method: Method = "pigdm",
     noise: Noise = 0.01,
     label: Known = None,
     seed: Seed = 0,
     steps: Steps = 50,
-    stepper: OwnStepper = None,
+    stepper: GuidedStepper = "ddpm",
     ema: Average = None,
     path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
         "restored.png"

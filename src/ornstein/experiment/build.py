@@ -99,12 +99,14 @@ def build(
         raise InputError(
             f"objective={experiment.objective['name']!r} learns a variance, which predicts=energy has not."
         )
-    if experiment.training.compile and (energy or getattr(objective, "twice_differentiated", False)):
-        raise InputError(
-            "training.compile=True does not go with "
-            f"{'predicts=energy' if energy else 'objective=' + experiment.objective['name']}, which takes two "
-            "derivatives of the network where a compiled one has one; leave it False."
-        )
+    for field, value, kind, instead in (("compile", True, "compiled", "False"), ("shard", "fsdp", "sharded", "'none'")):
+        twice = energy or getattr(objective, "twice_differentiated", False)
+        if twice and getattr(experiment.training, field) == value:
+            raise InputError(
+                f"training.{field}={value!r} does not go with "
+                f"{'predicts=energy' if energy else 'objective=' + experiment.objective['name']}, which takes two "
+                f"derivatives of the network where a {kind} one has one; leave it {instead}."
+            )
     tells_classes = isinstance(objective, NoisyCrossEntropy)
     out_multiple = NoisyClassifier.out_multiple(shape, classes) if tells_classes else 2 if learns_variance else 1
     net = construct(NETS, experiment.net).build(

@@ -23,10 +23,9 @@ from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
 from ornstein.samplers import stepper_named
-from ornstein.samplers.ancestral import DDPM
 
 #: the ways to solve an inverse problem; the last is a stepper around a stepper
-METHODS: tuple[str, ...] = ("moment-matching", "pigdm", "dps", "replacement", "repaint")
+METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
 #: what a picture may have suffered, by name
 DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
 
@@ -65,10 +64,10 @@ def solve(
     *,
     draws: int = 8,
     noise: float = 0.0,
-    method: str = "moment-matching",
+    method: str = "pigdm",
     label: "int | str | None" = None,
     seed: int = 0,
-    steps: int | None = None,
+    steps: int = 50,
     stepper: str | None = None,
     progress: Any = None,
 ) -> Restored:
@@ -82,7 +81,8 @@ def solve(
         noise: standard deviation of the noise, model space (pictures span -1..1, tables have deviation 1).
         method: one of `METHODS`.
         label: the class that x is known to be of.
-        seed, steps, stepper: as for drawing; the run's own where not said.
+        seed, steps: as for drawing.
+        stepper: "ddpm" where not said: fresh noise mends what guidance got wrong at higher noise (docs/guidance.md).
         progress: called with (done, in all).
 
     Raises:
@@ -91,19 +91,18 @@ def solve(
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
-    if method == "repaint" and stepper is not None:
-        raise InputError(f"stepper={stepper!r} does not go with method='repaint', which steps by DDPM, ten times over.")
     row = torch.arange(len(y)).repeat_interleave(draws)
     seeds = sample_seeds(len(row), seed, None, None)
+    inner = stepper_named(stepper or "ddpm")
     found = []
     for start in range(0, len(row), BATCH):
         part = row[start : start + BATCH]
         here = Mask(operator.known[part]) if isinstance(operator, Mask) else operator
         measurement = Measurement(here, y[part].to(run.denoiser.device), noise)
         way: Callable[..., Guidance] = Replacement if method == "repaint" else GUIDANCE[method]
-        chosen = RePaint(DDPM(), measurement) if method == "repaint" else stepper and stepper_named(stepper)
+        chosen = RePaint(inner, measurement) if method == "repaint" else inner
         drawn = with_denoiser(run, way(run.denoiser, measurement)).draw(
-            len(part), label=label, seeds=seeds[start : start + BATCH], steps=steps, stepper=chosen or None
+            len(part), label=label, seeds=seeds[start : start + BATCH], steps=steps, stepper=chosen
         )
         found.append(drawn)
         if progress is not None:
@@ -302,7 +301,17 @@ def _curves(run: Run, found: Restored, most: int = 6) -> Any:
         mean, std = own[i].mean(0).numpy(), own[i].std(0, correction=0).numpy()
         axes.plot(place, own[i, :16].T.numpy(), color=pictures.PALE, lw=0.7)
         if few:
-            axes.errorbar(place, mean, std, color=pictures.ACCENT, fmt="o", ms=3, lw=1.2, label="mean and deviation")
+            told = known[i].numpy() if known is not None else np.zeros(len(place), bool)
+            axes.errorbar(
+                place[~told],
+                mean[~told],
+                std[~told],
+                color=pictures.ACCENT,
+                fmt="o",
+                ms=3,
+                lw=1.2,
+                label="mean and deviation",
+            )
         else:
             axes.plot(place, mean, color=pictures.ACCENT, lw=1.4, label="mean")
         if known is not None:
@@ -313,6 +322,6 @@ def _curves(run: Run, found: Restored, most: int = 6) -> Any:
             axes.set_xticks(place)
         axes.set_ylabel(f"row {i}", fontsize=8)
         if i == 0:
-            axes.legend(frameon=False, fontsize=8, loc="upper right")
+            axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     axes.set_xlabel("entry")
     return figure

@@ -106,6 +106,7 @@ def tune_endpoint(
     count: int | None = None,
     fresh: int = 256,
     rounds: int = 200,
+    reference: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Arrival:
@@ -114,8 +115,9 @@ def tune_endpoint(
     Args:
         steps: network calls, in [1, 64].
         count: trajectories to fit to; None for as many as their dimension asks for.
-        fresh: trajectories to judge by, from other noise, against the end of a 1,000-step solve.
+        fresh: trajectories to judge by, from other noise, against the end of a fine solve.
         rounds: of fitting.
+        reference: steps of that solve; those fitted to are followed with a fifth as many.
         seed: of the trajectories that are fitted; those that judge have another.
         progress: called with (rounds made, rounds).
 
@@ -125,13 +127,13 @@ def tune_endpoint(
     denoiser, mine = run.denoiser, run.experiment.sampling
     count = count or trajectories(run.shape)
     fitted = fit_endpoint(
-        denoiser, run.shape, steps, count=count, cond=run.every_class(count), rounds=rounds, seed=2 * seed + 1,
-        progress=progress,
+        denoiser, run.shape, steps, count=count, cond=run.every_class(count), rounds=rounds,
+        teacher_steps=max(reference // 5, 1), seed=2 * seed + 1, progress=progress,
     )  # fmt: skip
     cond = run.every_class(fresh)
     x = starting_noise(denoiser, (fresh, *run.shape), 2 * seed)
     cond = None if cond is None else cond.to(denoiser.device)
-    ends = endpoints(denoiser, x, steps=1000, cond=cond)
+    ends = endpoints(denoiser, x, steps=reference, cond=cond)
 
     def error(stepper: Stepper, grid: str | None) -> Estimate:
         return endpoint_error(denoiser, x, ends, stepper, grid, calls=steps, cond=cond)
