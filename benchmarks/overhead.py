@@ -1,8 +1,8 @@
 """What the sampling loop costs beside the network: time of `sample` over the time of the bare network calls.
 
-The bare calls hand the same network inputs of the same shape, noise level included, as often. The two are timed in turn,
-many times over, and the median of the ratios of neighbouring runs is printed: what else a machine does then falls on
-both. Everything of a run counts: the grid, the starting noise, the steps.
+The bare calls hand the same network inputs of the same shape, noise level included, as often. The two are timed in
+turn, many times over, and the median of the ratios of neighbouring runs is printed: what else a machine does then falls
+on both. Everything of a run counts: the grid, the starting noise, the steps.
 
     python benchmarks/overhead.py [--small] [STEPPER ...]        --small leaves out the U-Net
 """
@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -28,6 +29,12 @@ CASES = {
 STEPPERS = ("euler", "ddim", "dpm++2m", "multistep", "unipc", "heun", "dpm++2m-sde")
 
 
+def call(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, times: int) -> None:
+    with torch.no_grad():
+        for _ in range(times):
+            net(x, level, None)
+
+
 def seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
@@ -42,7 +49,7 @@ def main() -> None:
             continue
         net = NETS[kind](**options).build(shape[1:], classes=0, out_multiple=1, seed=0).eval()
         denoiser = NetDenoiser(net, ornstein.VP(), "v")
-        x, level = torch.randn(shape), torch.zeros(shape[0])
+        x, level = torch.randn(shape), torch.full((shape[0],), 0.37)
         size = sum(p.numel() for p in net.parameters())
         print(f"{case}: {size / 1e6:.1f} million weights, {asked} calls; at most {target}")
         for name in names:
@@ -50,21 +57,17 @@ def main() -> None:
             steps = 1 + (asked - 1) // (stepper.calls or 1)
             calls = 1 + (steps - 1) * (stepper.calls or 1)
 
-            def bare(calls: int = calls) -> None:
-                with torch.no_grad():
-                    for _ in range(calls):
-                        net(x, level, None)
-
-            def ours(name: str = name, steps: int = steps) -> None:
-                ornstein.sample(denoiser, shape, stepper=name, steps=steps, seed=0)
-
+            bare = partial(call, net, x, level, calls)
+            ours = partial(ornstein.sample, denoiser, shape, stepper=name, steps=steps, seed=0)
             bare(), ours()
             ratios, last = [], seconds(bare)
             for _ in range(runs):
                 between, after = seconds(ours), seconds(bare)
                 ratios.append(2 * between / (last + after))
                 last = after
-            print(f"  {name:<14}{statistics.median(ratios):7.3f}   {1e6 * last / calls:9.0f} us a bare call", flush=True)
+            print(
+                f"  {name:<14}{statistics.median(ratios):7.3f}   {1e6 * last / calls:9.0f} us a bare call", flush=True
+            )
 
 
 if __name__ == "__main__":

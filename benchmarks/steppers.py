@@ -37,10 +37,11 @@ def main() -> None:
         exact = ornstein.sample(den, shape, stepper="heun", steps=2000, grid="logsnr", seed=0, dtype=torch.float64)
         print(f"\n{process}: mean distance to the exact endpoint, by network calls")
         print(f"{'stepper':<16}{'grid':<11}" + "".join(f"{calls:>9}" for calls in CALLS))
-        for name, stepper in STEPPERS.items():
-            if stepper().stochastic or stepper.order is None:
+        for name, make in STEPPERS.items():
+            stepper = make()
+            if stepper.stochastic or stepper.order is None or stepper.calls is None:
                 continue
-            for grid in ("flow", "karras", "logsnr", "uniform", "quadratic"):
+            for grid in ("flow", "power", "karras", "logsnr", "uniform", "quadratic"):
                 row = []
                 for calls in CALLS:
                     steps = 1 + (calls - 1) // stepper.calls  # the last step is one call
@@ -50,10 +51,10 @@ def main() -> None:
         print(
             f"{process}: sliced Wasserstein distance to exact draws (exact draws score {sliced(again, truth, g):.3f})"
         )
-        for name, stepper in STEPPERS.items():
-            if not stepper().stochastic or stepper.order is None:
+        for name, make in STEPPERS.items():
+            if not make().stochastic or make().order is None:
                 continue
-            for grid in ("flow", "karras", "uniform"):
+            for grid in ("flow", "power", "karras", "uniform"):
                 row = []
                 for calls in CALLS:
                     x = ornstein.sample(den, shape, stepper=name, steps=calls, grid=grid, seed=0)

@@ -39,6 +39,23 @@ def test_help_teaches_and_does_not_load_torch():
     assert "--resume" in said
 
 
+def test_help_of_every_verb_loads_neither_torch_nor_numpy():
+    """In one process, one verb after another: what the first that loads them is called."""
+    code = """
+import sys
+from ornstein.cli import app
+from typer.main import get_command
+for verb in ["", *get_command(app).commands]:
+    app([*verb.split(), "--help"], standalone_mode=False)
+    heavy = [name for name in ("torch", "numpy", "yaml", "matplotlib") if name in sys.modules]
+    print(verb or "ornstein", *heavy, sep=",", file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    verbs = done.stderr.split()
+    assert {"ornstein", "train", "sample", "evaluate", "tune", "info", "list"} <= set(verbs)
+    assert not [verb for verb in verbs if "," in verb]
+
+
 @pytest.mark.parametrize(
     "table",
     ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets", "methods"],

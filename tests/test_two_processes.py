@@ -31,8 +31,8 @@ from ornstein.training.loop import Piece
 
 #: a U-Net with dropout, labels and blocks in lists; 33 samples, so that the halves of a batch differ
 ASKED = [
-    "net.channels=16", "training.steps=6", "training.batch_size=33", "training.warmup=0", "training.decay=constant", "training.log_every=1",
-    "training.validate_every=6", "training.checkpoint_every=3", "training.snapshot_every=3", "training.cpu=true",
+    "net.channels=16", "training.steps=6", "training.batch_size=33", "training.warmup=0", "training.decay=constant",
+    "training.log_every=1", "training.validate_every=6", "training.checkpoint_every=3", "training.snapshot_every=3",
     "sampling.preview=10", "sampling.steps=4",
 ]  # fmt: skip
 DRAWN = 37
@@ -80,6 +80,7 @@ def as_two(place: Path) -> None:
     said("sample", place / "two", "-n", DRAWN, "--out", place / "two.npz")
     said("evaluate", place / "points", "-n", 24, "--steps", 2)
     said("info", place / "two")
+    said("tune", place / "points", "--steps", 2)  # the first process does this alone, and waits for no one
     said("train", "digits", *ASKED, "training.shard=fsdp", "--out", place / "fsdp")
     said("train", "--resume", place / "one-then-fsdp", "training.steps=6", "training.shard=fsdp")
     (place / f"spread-{ranks.rank()}.json").write_text(json.dumps(spread_out(place / "spread", SPREAD)))
@@ -168,7 +169,7 @@ def test_one_set_of_files_as_one_process_leaves_them(one, place):
 def test_one_voice(place):
     """Each line once, though two processes said it."""
     out = (place / "out.txt").read_text().splitlines()
-    for line in ("done", f"{DRAWN} samples", "memorisation", "trained"):
+    for line in ("done", f"{DRAWN} samples", "memorisation", "trained", "kept in"):
         assert sum(said.startswith(line) for said in out if "fsdp" not in said) == 1, (line, out)
     assert out.count(next(said for said in out if said.startswith("data "))) == 4  # one for each training
 

@@ -57,10 +57,10 @@ for name in ("logsnr", "Watson"):
     lost = f"{loss(grid(name, SHOWN)):.1f} nats lost"
     axes[name].set(ylim=(0, 2.6), ylabel="nats per unit of log-SNR", xlabel="log-SNR: from noise to data")
     axes[name].set_title(f"{SHOWN} steps even in log-SNR: {lost}" if name == "logsnr" else f"Watson's {SHOWN}: {lost}")
-inset = axes["Watson"].inset_axes((0.03, 0.42, 0.4, 0.58))
+inset = axes["Watson"].inset_axes((0.06, 0.4, 0.34, 0.46))
 inset.plot(*unseen.T, ",", color=INK)
-inset.set(title="the data", aspect="equal")
-inset.axis("off")
+inset.set_title("the data", size=9, loc="center")
+inset.set(xticks=[], yticks=[], xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
 
 # the loss by number of steps, and where the steps fall
 for name in NAMES:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         Replacement,
     )
     from ornstein.likelihood import log_likelihood
-    from ornstein.samplers import sample, trajectory
+    from ornstein.samplers import encode, sample, trajectory
 
 _HOMES = {
     "core.process": ("EDM", "OU", "VE", "VP", "Cosine", "Flow", "Process", "SubVP", "Tabulated"),
@@ -49,7 +49,7 @@ _HOMES = {
         "PiGDM",
         "Replacement",
     ),
-    "samplers": ("sample", "trajectory"),
+    "samplers": ("encode", "sample", "trajectory"),
     "likelihood": ("log_likelihood",),
 }
 
@@ -80,6 +80,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "__version__",
+    "encode",
     "load",
     "log_likelihood",
     "sample",

@@ -427,7 +427,7 @@ def loglik(
     ] = False,
     draws: Annotated[int, typer.Option(help="Dequantisation draws of digital data; more tighten the bound.")] = 1,
     trace: Annotated[
-        str, typer.Option(help="exact, hutchinson or hutch++; auto is exact up to 128 dimensions.")
+        str, typer.Option(help="exact, hutchinson or hutch++; auto: exact up to 128 dimensions, then hutchinson.")
     ] = "auto",
     probes: Annotated[int, typer.Option(help="Backward passes a step, where the trace is estimated.")] = 8,
     seed: Annotated[int, typer.Option(help="Of probes and dequantisation.")] = 0,

@@ -35,11 +35,12 @@ at u = 160). Either presumes a clock that ends with much noise: on a ladder that
 law is that of the data.
 
 **The trace** of the Jacobian is exact up to `EXACT_UP_TO` dimensions: d backward passes through one forward pass,
-many at a time. Beyond, random probes estimate it (`core.divergence`): "hutchinson", or "hutch++", which first takes
-out exactly a subspace that follows the flow, each step's products making the next one's basis. Probes are fresh at
-each of the steps, so that their errors average along the flow; usual practice, one probe for the whole of it, has
-them add up (Grathwohl et al. 2019, 1810.01367). Two or more at each step also give the standard error: the variances
-of the steps, weighted as the quadrature weighs them, add.
+many at a time. Beyond, random probes estimate it (`core.divergence`): "hutchinson", whose signs see no error in the
+diagonal, where the Jacobian of a denoiser of images is largest; or "hutch++", which first takes out exactly a
+subspace that follows the flow, each step's products making the next one's basis, for data that vary in few
+directions. Probes are fresh at each of the steps, so that their errors average along the flow; usual practice, one
+probe for the whole of it, has them add up (Grathwohl et al. 2019, 1810.01367). Two or more at each step also give the
+standard error: the variances of the steps, weighted as the quadrature weighs them, add.
 
 **Digital data** have probabilities, not densities. The density of a pixel plus noise u within its bin bounds the
 probability from below, log P(x) >= E log p(x + u) - log q(u given x), with q uniform (Theis et al. 2016, 1511.01844)
@@ -85,7 +86,8 @@ class LogLikelihood:
         log_prob: (B,) float64, nats.
         standard_error: (B,) float64, nats: how far log_prob is, from the randomness of probes and (with two draws or
             more) of dequantisation, from its expectation. Zero for an exact trace of continuous data.
-        integration_error: (B,) float64, nats: an estimate, on the high side, of the error of the numerical integration.
+        integration_error: (B,) float64, nats: an estimate, on the high side, of the integration's error, as far as it
+            shows above that of the probes.
         calls: (B,) int64, evaluations of the denoiser.
         products: (B,) int64, backward passes.
         dims: elements of one sample.
@@ -159,12 +161,12 @@ def log_likelihood(
             `Dequantiser`. "auto": uniform if the transform has levels; "none": a density at x as it stands.
         draws: of dequantisation noise, their densities averaged under the logarithm: a bound that rises with their
             number, 1 to 100. From two on standard_error holds their spread (by the jackknife).
-        trace: a key of `TRACES`, or "auto": "exact" up to `EXACT_UP_TO` dimensions, else "hutch++".
+        trace: a key of `TRACES`, or "auto": "exact" up to `EXACT_UP_TO` dimensions, else
+            "hutchinson".
         probes: products at each step of the two estimates, at least 2 ("hutchinson") or 3 ("hutch++", of which half,
             rounded down, are spent on the subspace).
-        tolerance: on `integration_error`, nats; None: 0.01, and in proportion to the dimensions beyond 64. Where
-            probes leave more uncertain than that, no further steps are taken. A sample that does not reach it in
-            48 * 2^4 steps says so by its integration_error.
+        tolerance: on `integration_error`, nats; None: 0.01, and in proportion to the dimensions beyond 64. A
+            sample that does not reach it in 48 * 2^4 steps says so by its integration_error.
         prior: the law at the upper end, see the module: "centred" or "sampling".
         ratios: lowest and highest noise ratio sigma/alpha to integrate between, cut to the clock's; None: those
             between which sampling asks.
@@ -291,12 +293,12 @@ class _Flow:
         if not bool(torch.isfinite(log_prob).all()):
             raise InputError("the flow is not finite: the model has diverged, or x lies far outside its data.")
         fine, coarse = (total - double).abs(), (double - quadruple).abs()
-        rule, flow = torch.where(fine < coarse, fine**2 / coarse, fine), displaced.abs()
+        rule = torch.where(fine < coarse, fine**2 / coarse, fine)
         # differences of the rules that are no more than the probes' own say nothing of the step
-        settled = (flow <= self.tolerance) & (fine <= 3 * doubt.sqrt()) | (rule + flow <= self.tolerance)
+        error = displaced.abs() + torch.where(fine <= 3 * doubt.sqrt(), 0.0, rule)
         calls = keys.new_full((len(x),), 4 * steps + 2 + self.centred)
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
-        return LogLikelihood(log_prob, variance.sqrt(), rule + flow, calls, products, d), settled
+        return LogLikelihood(log_prob, variance.sqrt(), error, calls, products, d), error <= self.tolerance
 
     def _end(self, level: Level, z: Tensor, cond: Tensor | None) -> Tensor:
         """Log-density of z at the upper end, (B,)."""
@@ -390,7 +392,7 @@ class _Trace:
     @staticmethod
     def named(name: str, probes: int, dims: int) -> "_Trace":
         if name == "auto":
-            name = "exact" if dims <= EXACT_UP_TO else "hutch++"
+            name = "exact" if dims <= EXACT_UP_TO else "hutchinson"
         least = lookup(TRACES, name, "trace")
         if isinstance(probes, bool) or not isinstance(probes, int) or probes < least:
             raise InputError(f"probes={probes!r} must be a whole number, at least {least} for trace={name!r}.")
@@ -414,7 +416,11 @@ class _Trace:
             signs = torch.where(probes >= 0, 1.0, -1.0).to(z)
             return z.new_zeros(len(z)), (pull(signs) * signs).flatten(2).sum(2), None
         start = pull(torch.stack(drawn[: min(half, z[0].numel())])) if memory is None else memory
-        return deflated_forms(pull, orthonormal(start), probes)
+        basis = orthonormal(start)
+        known, forms, image = deflated_forms(pull, basis, probes)
+        # the next basis: directions that differ from the bulk, whose share the probes know without error
+        bulk = forms.mean(0) / max(1, z[0].numel() - len(basis))
+        return known, forms, image - bulk.reshape(-1, *[1] * (z.ndim - 1)) * basis
 
 
 # --- digital data -----------------------------------------------------------------------------------------------------

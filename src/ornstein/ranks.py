@@ -46,8 +46,30 @@ def rank() -> int:
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
+def take_device(cpu: bool = False) -> bool:
+    """Take a GPU to oneself, the n-th process of a machine its n-th. False where there is none, or one is not wanted.
+
+    Raises:
+        InputError: more processes on a machine than it has GPUs.
+    """
+    import torch
+
+    if cpu or not torch.accelerator.is_available():
+        return False
+    if count() == 1:
+        return True
+    local, there = int(os.environ.get("LOCAL_RANK", rank())), torch.accelerator.device_count()
+    if local >= there:
+        raise InputError(
+            f"LOCAL_RANK={local} has no GPU to itself: this machine has {there}; start one process for each, or train "
+            "with training.cpu=true."
+        )
+    torch.accelerator.set_device_index(local)
+    return True
+
+
 def join(cpu: bool = False) -> None:
-    """Meet the other processes, if there are any: over gloo on the CPU, over NCCL between GPUs, one GPU to each.
+    """Meet the other processes, if there are any, which all must do: over gloo on the CPU, over NCCL between GPUs.
 
     Args:
         cpu: stay on the CPU even where GPUs are at hand.
@@ -55,22 +77,10 @@ def join(cpu: bool = False) -> None:
     Raises:
         InputError: more processes on a machine than it has GPUs.
     """
-    import torch
     import torch.distributed as dist
 
-    if count() == 1 or dist.is_initialized():
-        return
-    backend = "gloo"
-    if torch.cuda.is_available() and not cpu:
-        local = int(os.environ.get("LOCAL_RANK", rank()))
-        if local >= torch.cuda.device_count():
-            raise InputError(
-                f"LOCAL_RANK={local} has no GPU to itself: this machine has {torch.cuda.device_count()}; start one "
-                "process for each, or train with training.cpu=true."
-            )
-        torch.cuda.set_device(local)
-        backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend)
+    if count() > 1 and not dist.is_initialized():
+        dist.init_process_group(None if take_device(cpu) else "gloo")  # None: the backend of each kind of device
 
 
 def meet() -> None:

@@ -173,7 +173,10 @@ class NetDenoiser(Denoiser):
                 f"net gives {f.shape[1]} channels for {x.shape[1]}; learns_variance={self.learns_variance} wants "
                 f"{channels}: build it with out_multiple={channels // x.shape[1]}."
             )
+        log_var = None
         if self.learns_variance:
             f, variance = f.chunk(2, dim=1)
-            return Prediction(skip * x + out * f, x, level, (variance + 1) / 2)
-        return Prediction(skip * x + out * f, x, level)
+            log_var = (variance + 1) / 2
+        # one pass less over the data where the coefficients are floats
+        x0 = skip * x + out * f if isinstance(out, Tensor) else torch.add(skip * x, f, alpha=out)
+        return Prediction(x0, x, level, log_var)

@@ -17,6 +17,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -103,9 +104,7 @@ class Stepper(ABC):
         return False
 
     @abstractmethod
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
-    ) -> tuple[Tensor, Any]:
+    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         """One step.
 
         Args:
@@ -208,8 +207,17 @@ def trajectory(
             raise InputError(f"cond has {len(cond)} rows but shape={shape} asks for {shape[0]} samples.")
     if x is not None and tuple(x.shape) != shape:
         raise InputError(f"x has shape {tuple(x.shape)} but shape={shape}.")
-    levels = denoiser.process.levels(times(denoiser.process, steps, grid))
+    if grid is None or isinstance(grid, str):
+        levels = _levels(denoiser.process, steps, grid)
+    else:
+        levels = denoiser.process.levels(times(denoiser.process, steps, grid))
     return _walk(Ask(denoiser, cond), shape, stepper, levels, sample_seeds(shape[0], seed, seeds, generator), x, dtype)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _levels(process: Process, steps: int, grid: str | None) -> list[Level]:
+    """The levels of a named grid: found by search, and so kept."""
+    return process.levels(times(process, steps, grid))
 
 
 def _walk(

@@ -122,15 +122,16 @@ def normal(seeds: Tensor, shape: tuple[int, ...], draw: int, dtype: torch.dtype 
     return flat.reshape(len(seeds), *shape).to(dtype)
 
 
-def strata(n: int, generator: torch.Generator, stratified: bool = True) -> Tensor:
-    """n uniform numbers in (0, 1), (n,) float64: one in each n-th, in order, or independent where not stratified.
+def strata(n: int, generator: torch.Generator, stratified: bool = True, dtype: torch.dtype = torch.float64) -> Tensor:
+    """n uniform numbers in (0, 1), (n,): one in each n-th, in order, or independent where not stratified.
 
     A generator may say by `piece = (i, k, total)` that it is that of the i-th of k pieces of a batch of `total` (see
     `ornstein.training.loop.Piece`). The strata are then those of the whole batch, of which this piece has every k-th
     from the i-th on: so each piece is spread over (0, 1), and together they are as if drawn in one.
     """
-    wide = torch.float32 if generator.device.type == "mps" else torch.float64
-    u = torch.rand(n, generator=generator, device=generator.device, dtype=wide)
+    if generator.device.type == "mps":
+        dtype = torch.float32
+    u = torch.rand(n, generator=generator, device=generator.device, dtype=dtype)
     if not stratified:
         return u
     first, stride, total = getattr(generator, "piece", (0, 1, n))

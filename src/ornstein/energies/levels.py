@@ -115,7 +115,7 @@ class MaximumLikelihoodOfLevels:
             chosen = chosen.to(x0.device)
             t, cond = memory["times"][chosen], None
         else:
-            t = _times(denoiser.process, strata(len(x0), generator)).to(x0.device)
+            t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32)).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         data = level.noised(x0, noise_like(x0, generator))
         begin = data
@@ -150,7 +150,7 @@ class Ranking:
     def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: Generator) -> Tensor:
         """The loss of each example, (B,), in nats: log(1 + ratio) if nothing is known. x0 (B, ...) in model space."""
         energy = as_energy(denoiser)
-        t = _times(denoiser.process, strata(len(x0), generator)).to(x0.device)
+        t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32)).to(x0.device)
         points = 1 + self.ratio
         clean = x0.repeat(points, *[1] * (x0.ndim - 1))
         level = denoiser.process.at(t.repeat(points), like=clean)

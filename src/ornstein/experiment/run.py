@@ -109,7 +109,7 @@ class Run:
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
         parts.net.eval().requires_grad_(False)
-        ranks.join(experiment.training.cpu)
+        ranks.take_device(experiment.training.cpu)
         if torch.cuda.is_available() and not experiment.training.cpu:
             parts.net.to("cuda")
         return Run(folder, experiment, about, parts.denoiser, transform)
@@ -202,6 +202,8 @@ class Run:
             raise InputError(f"n={n!r} must be a positive whole number of samples.")
         labels = self.labels(label, n)
         keys = sample_seeds(n, seed, seeds, None)
+        if together:
+            ranks.join(self.experiment.training.cpu)
         mine = ranks.share(n) if together else slice(0, n)
         drawn, done = [torch.empty(0, *self.shape)], 0
         total = math.ceil((mine.stop - mine.start) / BATCH)

@@ -8,26 +8,34 @@ has q_s as its stationary law and forgets errors. Song et al. 2021 (2011.13456, 
 step of the predictor from t to s, then L corrections at s. The predictor may be any stepper, the fast multistep ones
 too: it is told nothing.
 
-How long a correction is follows either from a *signal-to-noise ratio* r, the length of the noise to that of the score
-(their rule),
+How long a correction is follows either from a *signal-to-noise ratio* r of what a step adds, the score's part to the
+noise's, or is given, gamma = delta sigma_s^2. Both scale with the data. The paper's rule for the former is
 
     gamma = (r |z|/|score|)^2,
 
-or is given, gamma = delta sigma_s^2. Both scale with the data. Norms are taken over one sample, where the paper's code takes
-their mean over a batch, so that a sample does not depend on its neighbours; and gamma is at most sigma_s^2, since
-beyond twice that the dynamics explodes wherever x is noise alone.
+lengths being means over a batch, which couples its samples. Lengths of one sample will not do: a step that depends on
+the state has another stationary law. (Its drift lacks grad gamma, 2/d of the score; in two dimensions we measured
+errors of two standard deviations.) Here |z|^2 is its mean, the number of dimensions d, and |score|^2 is measured on
+the sample and drawn towards its mean where x is noise, d/sigma^2, as by 100 more dimensions,
+
+    gamma = r^2 sigma^2 (d + 100)/(sigma^2 |score|^2 + 100),         at most sigma^2:
+
+the paper's rule for pictures, r^2 sigma^2 in few dimensions. Beyond 2 sigma^2 the dynamics explodes where x is noise.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.process import Level
 from ornstein.errors import InputError
+
+#: dimensions by which the measured length of the score is drawn towards its mean
+_SHRINKING = 100
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,14 @@ class PredictorCorrector(Stepper):
             eps, z = denoiser(x, s).eps, noise()
             # in units of sigma^2: the score is -eps/sigma
             if self.delta is None:
-                lengths = (torch.linalg.vector_norm(v.flatten(1), dim=1) for v in (z, eps))
-                size = (self.snr * next(lengths) / next(lengths)).square().clamp(max=1.0)
+                assert self.snr is not None
+                square, d = eps.flatten(1).square().sum(1), x[0].numel()
+                size = (self.snr**2 * (d + _SHRINKING) / (square + _SHRINKING)).clamp(max=1.0)
                 size = size.reshape(-1, *[1] * (x.ndim - 1))
+                x = x + s.sigma * ((2 * size).sqrt() * z - size * eps)
             else:
-                size = x.new_tensor(self._delta(k))
-            x = x + s.sigma * ((2 * size).sqrt() * z - size * eps)
+                delta = self._delta(k)
+                x = x + s.sigma * (math.sqrt(2 * delta) * z - delta * eps)
         return x, (k + 1, inner)
 
     def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:

@@ -1,8 +1,8 @@
 """From data to noise and back: the probability-flow ODE walked upwards.
 
 The ODE has no noise of its own, so its map from noise to data has an inverse: walk it from the data up. What comes out
-is the noise that a deterministic sampler turns into this datum, an *encoding* (Song et al. 2021, 2011.13456, section 4.3;
-Song et al. 2020, 2010.02502, section 5.4, for DDIM). Encodings are almost Gaussian; between two of them one can
+is the noise that a deterministic sampler turns into this datum, an *encoding* (Song et al. 2021, 2011.13456, section
+4.3; Song et al. 2020, 2010.02502, section 5.4, for DDIM). Encodings are almost Gaussian; between two of them one can
 interpolate, and under another condition one can decode.
 
 A step upwards is a step downwards with the two levels exchanged: nothing in an exponential integrator minds. Two things
@@ -11,6 +11,7 @@ cleanest level of the grids, sigma/alpha = 0.002, an error of half that squared 
 where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it has.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -20,25 +21,28 @@ from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.grids import ends, times
 from ornstein.errors import InputError
-from ornstein.samplers.exponential import UniPC
 
 
 def encode(
     denoiser: Denoiser,
     x: Tensor,
     *,
-    stepper: Stepper | None = None,
+    stepper: str | Stepper = "unipc",
     steps: int = 50,
-    grid: "str | list[float] | Tensor | None" = None,
+    grid: "str | Sequence[float] | Tensor | None" = "power",
     cond: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """The noise that the probability-flow ODE turns into x: `sample(denoiser, x.shape, x=encoding, ...)` gives x again.
 
+    With the same stepper, steps and grid. How nearly: on a mixture of Gaussians of unit scale, 50 steps of the default
+    come back to within 5e-5 on average and 100 to within 3e-6, in float32 as in float64; 50 on the grid "flow" to
+    within 1e-3, 50 of "heun" on "power" to within 1e-4. The encoding itself is then off by as much.
+
     Args:
         denoiser: whose ODE to follow.
         x: (B, ...) clean data in model space.
-        stepper: a deterministic stepper.
+        stepper: a deterministic stepper, or its name.
         steps, grid: the levels to walk up, those that `sample` walks down; see `ornstein.core.grids.times`.
         cond: (B, ...) the condition.
         dtype: of the arithmetic and the result, float32 or float64.
@@ -49,7 +53,9 @@ def encode(
     Raises:
         InputError: a stepper that draws noise; steps, grid or cond that do not fit.
     """
-    stepper = UniPC() if stepper is None else stepper
+    from ornstein.samplers import stepper_named  # which exports this function
+
+    stepper = stepper_named(stepper)
     if stepper.stochastic:
         raise InputError(f"stepper={stepper!r} draws noise, and an encoding has none: take a deterministic one.")
     if cond is not None:

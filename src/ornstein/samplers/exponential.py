@@ -39,6 +39,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -161,9 +162,7 @@ class DPMpp2M(Stepper):
 
     order: ClassVar[int] = 2
 
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
-    ) -> tuple[Tensor, Any]:
+    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         x0 = denoiser(x, t).x0
         lambda_t, lambda_s = _lam(t), _lam(s)
         ratio = s.sigma / t.sigma
@@ -179,7 +178,7 @@ class DPMpp2M(Stepper):
 
 @dataclass(frozen=True)
 class _Multistep(Stepper):
-    """What the multistep methods share. A subclass says what is predicted, from how many answers and what it corrects."""
+    """What the multistep methods share; a subclass says what it predicts, from how many answers, and corrects."""
 
     order: int = 3
     clock: str = "log-snr"
@@ -217,26 +216,28 @@ class _Multistep(Stepper):
         found = polynomial_weights(self.predicts, self.clock, _lam(t), _lam(s), points, self.rule)
         return [scale * weight for weight in found]
 
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
-    ) -> tuple[Tensor, Any]:
+    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         prediction, lam = denoiser(x, t), _lam(t)
         if lam < self.deepest or math.isinf(CLOCKS[self.clock](lam)):
             # beyond the reach of the clock: DDIM's step, in the form that needs no signal
             return (s.sigma / t.sigma) * x + float(s.alpha - s.sigma / t.sigma * t.alpha) * prediction.x0, None
         answers: tuple[Answer, ...] = (Answer(lam, self.answer(prediction)),)
+        kept = float(s.alpha / t.alpha if self.predicts == "eps" else s.sigma / t.sigma)
         if memory is not None:
             answers += memory.answers
-            if self.corrects(memory.points):
-                # as a change of x, whatever else may have moved it since
-                used = answers[: memory.points + 1]
-                before = [0.0, *self.weights(memory.level, t, used[1:])]
-                for now, then, answer in zip(self.weights(memory.level, t, used), before, used, strict=True):
-                    x = torch.add(x, answer.value, alpha=now - then)
         used = answers[: self.points]
-        after = (s.alpha / t.alpha if self.predicts == "eps" else s.sigma / t.sigma) * x
-        for weight, answer in zip(self.weights(t, s, used), used, strict=True):
-            after.add_(answer.value, alpha=weight)
+        shares = self.weights(t, s, used)
+        if memory is not None and self.corrects(memory.points):
+            # what the step to here lacked, as a change of x, whatever else may have moved x since
+            known = answers[: memory.points + 1]
+            before = [0.0, *self.weights(memory.level, t, known[1:])]
+            lacked = [
+                kept * (now - then) for now, then in zip(self.weights(memory.level, t, known), before, strict=True)
+            ]
+            shares = [sum(pair) for pair in zip_longest(shares, lacked, fillvalue=0.0)]
+        after = kept * x
+        for share, answer in zip(shares, answers, strict=False):
+            after.add_(answer.value, alpha=share)
         return after, _Memory(t, len(used), answers[: MOST - 1])
 
 

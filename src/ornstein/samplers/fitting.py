@@ -9,6 +9,10 @@ as nearly as they can,
     minimise  (1/N) sum_n |solve_K(z_n) - y_n|,
 
 the mean distance and not its square, or the few trajectories on a watershed between two modes would decide everything.
+Where to begin is among the unknowns too. At the top of the clock the network has nothing to go by and answers the mean
+of the data; a solver that begins lower, from the same noise at the scale of that level, saves the call and pays with
+the little that the state is off there.
+
 The gradient goes back through the K calls to levels and weights. There are so few unknowns that L-BFGS (Liu & Nocedal
 1989) on one fixed set of trajectories settles them in a few hundred rounds. It starts from the best of some known
 methods, each a point of the space that is searched. On these trajectories it can only come nearer; whether it does on
@@ -34,47 +38,58 @@ from ornstein.errors import InputError
 from ornstein.samplers.exponential import Multistep, UniPC
 from ornstein.samplers.tuned import Tuned, as_tuned
 
-#: what fitting starts from: the best of these on these grids
-_STARTS: tuple[Stepper, ...] = (UniPC(order=5, clock="signal", last=3), UniPC(order=3, clock="signal", last=3),
-                                Multistep(order=2, clock="signal", last=3))  # fmt: skip
-_GRIDS = ("flow", "power", "uniform", "logsnr")
-#: numbers in all the ends that are fitted to: in few dimensions more trajectories are needed, and cost little
-_NUMBERS = 2**16
+#: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios
+_METHODS: tuple[Stepper, ...] = (
+    UniPC(order=4, clock="signal", last=3),
+    UniPC(order=3, clock="signal", last=3),
+    Multistep(order=2, clock="signal", last=3),
+)
+_TOPS, _POWERS = (math.inf, 40.0, 15.0, 6.0), (1.0, 1.5)
+#: numbers in all the ends that are fitted to, hundreds for each unknown: in few dimensions more trajectories are needed
+_NUMBERS = 2**14
 
 
 def endpoints(
-    denoiser: Denoiser, x: Tensor, *, steps: int = 200, grid: "str | None" = None, cond: Tensor | None = None,
-    batch: int = 256,
-) -> Tensor:  # fmt: skip
-    """Where the probability-flow trajectories from x end, as near as `steps` calls of a high-order method can say.
+    denoiser: Denoiser, x: Tensor, *, steps: int = 200, cond: Tensor | None = None, batch: int | None = None
+) -> Tensor:
+    """Where the probability-flow trajectories from x end, as near as `steps` calls of a fourth-order method can say.
 
     Args:
         denoiser: of the ODE.
-        x: (N, ...) at the first level of the grid.
-        steps, grid: of the solve: "flow" if no grid is named.
+        x: (N, ...) at the first level of the default grid: see `starting_noise`.
+        steps: of the solve, even in flow time.
         cond: (N, ...) the condition.
-        batch: samples at a time.
+        batch: samples at a time; None for 16,384 numbers.
     """
-    return _arrive(denoiser, x, UniPC(order=4, clock="signal"), times(denoiser.process, steps, grid or "flow"), cond,
-                   batch)  # fmt: skip
+    grid = times(denoiser.process, steps, "flow")
+    grid[0] = _top(denoiser.process)
+    return _arrive(denoiser, x, UniPC(order=4, clock="signal"), grid, cond, batch)
 
 
 def endpoint_error(
-    denoiser: Denoiser, x: Tensor, ends: Tensor, stepper: Stepper, grid: "str | Sequence[float] | Tensor | None" = None,
-    *, calls: int, cond: Tensor | None = None, batch: int | None = None,
-) -> Estimate:  # fmt: skip
+    denoiser: Denoiser,
+    x: Tensor,
+    ends: Tensor,
+    stepper: Stepper,
+    grid: "str | Sequence[float] | Tensor | None" = None,
+    *,
+    calls: int,
+    cond: Tensor | None = None,
+    batch: int | None = None,
+) -> Estimate:
     """The mean distance |solve(x) - end|, per sample, of a deterministic method at a number of network calls.
 
     Args:
-        x, ends: (N, ...) noise at the grid's first level, and where it ends: see `endpoints`.
+        x, ends: (N, ...) noise at the first level of the default grid, and where it ends: see `endpoints`. A grid that
+            begins at another level begins from the same noise at its scale, as `ornstein.sample` would.
         stepper, grid: the method; a `Tuned` brings its grid.
         calls: what may be spent on each sample; a method of two calls a step gets half the steps.
     """
-    grid = stepper.grid if isinstance(stepper, Tuned) else grid
-    per_step = stepper.calls or 1
     # the last step is one call whatever the method
-    given = times(denoiser.process, 1 + (calls - 1) // per_step, grid)
-    found = _arrive(denoiser, x, stepper, given, cond, batch)
+    steps = 1 + (calls - 1) // (stepper.calls or 1)
+    given = times(denoiser.process, steps, stepper.grid if isinstance(stepper, Tuned) else grid)
+    scale = _spread(denoiser, float(given[0])) / _spread(denoiser, _top(denoiser.process))
+    found = _arrive(denoiser, x * scale, stepper, given, cond, batch)
     return Estimate.of((found - ends).flatten(1).norm(dim=1))
 
 
@@ -85,7 +100,7 @@ def fit_endpoint(
     *,
     count: int | None = None,
     cond: Tensor | None = None,
-    rounds: int = 200,
+    rounds: int = 100,
     teacher_steps: int = 200,
     batch: int | None = None,
     seed: int = 0,
@@ -98,11 +113,11 @@ def fit_endpoint(
         denoiser: whose trajectories to fit; gradients flow through it, its parameters are left alone.
         shape: of one sample.
         steps: K, network calls of the solver, in [1, 64].
-        count: trajectories to fit to; None for 65,536 numbers in all, but 256 to 2,048 samples.
+        count: trajectories to fit to; None for 16,384 numbers in all, but 64 to 1,024 samples.
         cond: (count, ...) conditions, one for each trajectory.
         rounds: of L-BFGS; each costs about three times K calls on every trajectory.
         teacher_steps: calls for finding out where each trajectory ends.
-        batch: samples at a time: what memory allows, K calls deep; None for 65,536 numbers.
+        batch: samples at a time: what memory allows, K calls deep; None for 16,384 numbers.
         seed: of the noise that the trajectories start from.
         dtype: of the trajectories: float32 or float64.
         progress: called with (rounds made, rounds).
@@ -131,21 +146,21 @@ def fit_endpoint(
     if not bool(torch.isfinite(ends).all()):
         raise InputError("the trajectories of this denoiser do not end in finite numbers: there is nothing to fit to.")
     starts: list[tuple[float, int, Tuned]] = []
-    for grid in _GRIDS:
-        for stepper in _STARTS:
-            start = as_tuned(stepper, process, times(process, steps, grid))
-            error = endpoint_error(denoiser, x, ends, start, calls=steps, cond=cond, batch=batch).value
-            starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
+    for top in _TOPS:
+        for power in _POWERS:
+            grid = _falling(process, steps, top, power)
+            for method in _METHODS:
+                start = as_tuned(method, process, grid)
+                error = endpoint_error(denoiser, x, ends, start, calls=steps, cond=cond, batch=batch).value
+                starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
     start = min(starts)[2]
-    if steps == 1:
-        return start
     # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
     home = denoiser
     while isinstance(home, Reclocked):
         home = home.base
-    unknowns = _Unknowns(process, home.process, start)
+    unknowns = _Unknowns(process, home.process, denoiser.sigma_data, steps)
     vector = unknowns.of(start).requires_grad_()
-    x = unknowns.at_home(x)
+    noise = x / _spread(denoiser, _top(process))
     best, least = start, math.inf
 
     def mean_distance() -> float:
@@ -155,7 +170,7 @@ def fit_endpoint(
         for k in range(0, count, batch):
             part = slice(k, k + batch)
             with torch.enable_grad():
-                arrived = unknowns.arrive(home, x[part], vector, None if cond is None else cond[part])
+                arrived = unknowns.arrive(home, noise[part], vector, None if cond is None else cond[part])
                 # the norm has no gradient at nought
                 distance = ((arrived - ends[part]).flatten(1).square().sum(1) + 1e-12).sqrt().sum() / count
                 # of the unknowns alone: a network's parameters keep whatever gradient they have
@@ -177,22 +192,41 @@ def fit_endpoint(
         search.step(mean_distance)  # ten rounds; what it knows of the curvature is kept for the next ten
         if progress is not None:
             progress(min(made + 10, rounds), rounds)
-        if least > before * (1 - 1e-4):
+        if least > before * (1 - 1e-3):
             break
     return best
 
 
 def trajectories(shape: Sequence[int]) -> int:
-    """How many to fit to: 65,536 numbers in all, but from 256 to 2,048 samples."""
-    return min(max(_NUMBERS // math.prod(shape), 256), 2048)
+    """How many to fit to: 16,384 numbers in all, but from 64 to 1,024 samples."""
+    return min(max(_NUMBERS // math.prod(shape), 64), 1024)
 
 
 def starting_noise(denoiser: Denoiser, shape: Sequence[int], seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """What `ornstein.sample` starts from with this seed, (N, ...), at the first level of the default grid."""
     keys = sample_seeds(shape[0], seed, None, None).to(denoiser.device)
-    first = denoiser.process.at(float(times(denoiser.process, 1)[0]))
-    spread = math.sqrt((float(first.alpha) * denoiser.sigma_data) ** 2 + float(first.sigma) ** 2)
-    return spread * normal(keys, tuple(shape[1:]), 0, dtype)
+    return _spread(denoiser, _top(denoiser.process)) * normal(keys, tuple(shape[1:]), 0, dtype)
+
+
+def _top(process: Process) -> float:
+    """Where the default grid begins."""
+    return float(times(process, 1)[0])
+
+
+def _spread(denoiser: Denoiser, t: float) -> float:
+    """The standard deviation of what sampling starts from at time t."""
+    level = denoiser.process.at(t)
+    return math.hypot(float(level.alpha) * denoiser.sigma_data, float(level.sigma))
+
+
+def _falling(process: Process, steps: int, top: float, power: float) -> Tensor:
+    """r/(1 + r), r = sigma/alpha, falling as (1 - k/steps)^power from r = `top`, or from the top of the clock."""
+    first = -0.5 * float(process.at(_top(process)).log_snr)
+    ratio = math.exp(min(first, math.log(top), math.log(NOISE_RATIOS[1])))
+    u = ratio / (1 + ratio) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
+    found = process.time(-2 * (u / (1 - u)).log())
+    assert isinstance(found, Tensor)
+    return torch.cat([found, found.new_zeros(1)])
 
 
 def _batch(shape: Sequence[int]) -> int:
@@ -214,50 +248,43 @@ def _arrive(
 
 
 class _Unknowns:
-    """A vector of what is fitted, and the method that it is: log steps in log(sigma/alpha), drift, weights."""
+    """A vector of what is fitted, and the method that it is: steps in log(sigma/alpha), as logs; drift; weights.
 
-    def __init__(self, process: Process, home: Process, start: Tuned) -> None:
-        self.process, self.home = process, home
-        self.steps, self.first = len(start.grid) - 1, start.grid[0]
-        asked = process.at(self.first)
-        self.begin = home.at(home.time(asked.log_snr))
-        #: what a change of clock does to x
-        self.scale = math.hypot(*map(float, (self.begin.alpha, self.begin.sigma))) / math.hypot(
-            *map(float, (asked.alpha, asked.sigma))
-        )
-        # steps are counted from here: from no signal at all the first would be without end
-        self.top = min(math.log(NOISE_RATIOS[1]), -0.5 * float(asked.log_snr))
+    Drift and weights mean the same on every clock; the levels are read on `home`, the denoiser's own, when fitting and
+    on `process` afterwards.
+    """
+
+    def __init__(self, process: Process, home: Process, sigma_data: float, steps: int) -> None:
+        self.process, self.home, self.sigma_data, self.steps = process, home, sigma_data, steps
+        # the levels are counted down from above the noisiest that may be begun at
+        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * float(process.at(_top(process)).log_snr))
 
     def of(self, tuned: Tuned) -> Tensor:
         """The vector of a method, float64."""
-        inner = torch.tensor(tuned.grid[1:-1], dtype=torch.float64)
-        ratios = torch.cat([inner.new_tensor([self.top]), -0.5 * self.process.log_snr(inner)])
+        times = torch.tensor(tuned.grid[:-1], dtype=torch.float64)
+        ratios = torch.cat([times.new_tensor([self.top]), -0.5 * self.process.log_snr(times)])
         # the last weight is what the others leave of one
         rows = [torch.tensor(row, dtype=torch.float64) for row in tuned.weights]
         rows[-1] = rows[-1][:-1]
-        return torch.cat([(-ratios.diff()).clamp(min=1e-3).log(), inner.new_tensor(tuned.drift), *rows])
+        return torch.cat([(-ratios.diff()).log(), times.new_tensor(tuned.drift), *rows])
 
     def split(self, vector: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """log(sigma/alpha) of the levels after the first, the drift, and the rows of weights."""
+        """log(sigma/alpha) of the levels, the drift, and the rows of weights."""
         k = self.steps
-        ratios = self.top - vector[: k - 1].exp().cumsum(0)
-        rows = list(vector[2 * k - 2 :].split([*range(1, k), k - 1]))
+        ratios = (self.top - vector[:k].exp().cumsum(0)).clamp(max=self.top - 0.1)
+        rows = list(vector[2 * k - 1 :].split([*range(1, k), k - 1]))
         rows[-1] = torch.cat([rows[-1], (1 - rows[-1].sum())[None]])
-        return ratios, vector[k - 1 : 2 * k - 2], rows
+        return ratios, vector[k : 2 * k - 1], rows
 
     def tuned(self, vector: Tensor) -> Tuned:
         """The method of a vector."""
         ratios, drift, rows = self.split(vector)
-        inner = self.process.time(-2 * ratios)
-        assert isinstance(inner, Tensor)
-        return Tuned((self.first, *inner.tolist(), 0.0), tuple(drift.tolist()), tuple(tuple(r.tolist()) for r in rows))
+        found = self.process.time(-2 * ratios)
+        assert isinstance(found, Tensor)
+        return Tuned((*found.tolist(), 0.0), tuple(drift.tolist()), tuple(tuple(row.tolist()) for row in rows))
 
-    def at_home(self, x: Tensor) -> Tensor:
-        """Data at the first level, on the clock that is fitted on."""
-        return self.scale * x
-
-    def arrive(self, denoiser: Denoiser, x: Tensor, vector: Tensor, cond: Tensor | None) -> Tensor:
-        """Where the method of the vector takes x, differentiably."""
+    def arrive(self, denoiser: Denoiser, noise: Tensor, vector: Tensor, cond: Tensor | None) -> Tensor:
+        """Where the method of the vector takes standard normal noise, differentiably."""
         ratios, drift, rows = self.split(vector)
         with torch.no_grad():
             t = self.home.time(-2 * ratios)
@@ -265,18 +292,17 @@ class _Unknowns:
             alpha_rate, sigma_rate = self.home._rates(t)
             slope = 2 * (alpha_rate / self.home.alpha(t) - sigma_rate / self.home.sigma(t))
         # one step of Newton's from the time already found: the inverse function, with its derivative
-        t = t + (-2 * ratios - self.home.log_snr(t)) / slope
-        alphas, sigmas = self.home.alpha(t), self.home.sigma(t)
-        alpha, sigma = (torch.tensor(float(v), dtype=torch.float64) for v in (self.begin.alpha, self.begin.sigma))
-        answers = []
+        t = (t + (-2 * ratios - self.home.log_snr(t)) / slope).clamp(max=self.home.t_max)
+        alpha, sigma = self.home.alpha(t), self.home.sigma(t)
+        x = ((alpha[0] * self.sigma_data) ** 2 + sigma[0] ** 2).sqrt().to(noise) * noise
+        answers: list[Tensor] = []
         for i in range(self.steps):
-            level = self.begin if i == 0 else self.home.at(t[i - 1].expand(len(x)), like=x)
-            answers.append(denoiser(x, level, cond).x0)
-            mixed = sum(weight.to(x) * answer for weight, answer in zip(rows[i], answers, strict=True))
-            assert isinstance(mixed, Tensor)
-            if i == self.steps - 1:
-                return mixed
-            ratio = sigmas[i] / sigma
-            x = (ratio * (1 + drift[i])).to(x) * x + (alphas[i] - ratio * alpha).to(x) * mixed
-            alpha, sigma = alphas[i], sigmas[i]
-        raise AssertionError("unreachable")
+            answers.append(denoiser(x, t[i].expand(len(x)), cond).x0)
+            mixed = torch.stack(
+                [weight.to(x) * answer for weight, answer in zip(rows[i], answers, strict=True)]
+            ).sum(0)  # fmt: skip
+            if i + 1 < self.steps:
+                ratio = sigma[i + 1] / sigma[i]
+                share = alpha[i + 1] - ratio * alpha[i]
+                x = (ratio * (1 + drift[i])).to(x) * x + share.to(x) * mixed
+        return mixed

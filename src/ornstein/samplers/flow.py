@@ -58,9 +58,7 @@ class _Flow(Stepper):
     def stochastic(self) -> bool:
         return self.churn > 0
 
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise
-    ) -> tuple[Tensor, Any]:
+    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         u = t.noise_ratio
         if self.churn > 0 and u < math.inf and self.churn_min <= u <= self.churn_max:
             higher = denoiser.process.at(denoiser.process.time(t.log_snr - 2 * math.log1p(self.churn)))

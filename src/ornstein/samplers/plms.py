@@ -6,9 +6,9 @@ and Bashforth derived for equal steps,
     e = eps_0,      (3 eps_0 - eps_1)/2,      (23 eps_0 - 16 eps_1 + 5 eps_2)/12,
         (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3)/24,
 
-and a *transfer part*, DDIM's step with e for the noise. It is the scheduler that latent diffusion came with. The steps of
-DDIM are steps in u = sigma/alpha, and where they are not equal the weights are those of another grid: the order is then
-2, however many noises are mixed. `deis` computes the weights of the grid that there is.
+and a *transfer part*, DDIM's step with e for the noise. It is the scheduler that latent diffusion came with. The steps
+of DDIM are steps in u = sigma/alpha, and where they are not equal the weights are those of another grid: the order is
+then 2, however many noises are mixed. `deis` computes the weights of the grid that there is.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class PLMS(Stepper):
     It starts with the methods of fewer noises in place of PNDM's twelve calls. From sigma/alpha beyond 32, where
     extrapolated noise drowns in rounding, its steps are DDIM's.
 
-    Order 2; 4 where the grid is even in sigma/alpha. One call a step. Deterministic.
+    Order 2. One call a step. Deterministic.
     """
 
     order: ClassVar[int] = 2

@@ -70,8 +70,8 @@ class RK4(Stepper):
 @lru_cache(maxsize=1024)
 def _table(process: Process, start: float, end: float) -> tuple[Tensor, Tensor]:
     """Even values of log(sigma/alpha) from r = start to end, and their times: (257,) float64 each."""
-    ends = (math.log(r / (1 - r)) if r < 1 else 14.0 for r in (start, end))
-    odds = torch.linspace(*ends, 257, dtype=torch.float64)
+    first, last = (math.log(r / (1 - r)) if r < 1 else 14.0 for r in (start, end))
+    odds = torch.linspace(first, last, 257, dtype=torch.float64)
     found = process.time(-2 * odds)
     assert isinstance(found, Tensor)
     return odds, found
@@ -95,8 +95,8 @@ _DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 52
 class Adaptive(Stepper):
     """Dormand & Prince's pair 5(4) with as many sub-steps as a tolerance asks, each sample by itself.
 
-    The grid is of no importance to it: within a step, and from the last level to the cleanest that may be asked, it goes
-    as it must. `steps=1` is enough.
+    The grid is of no importance to it: within a step, and from the last level to the cleanest that may be asked, it
+    goes as it must. `steps=1` is enough.
 
     Args:
         tolerance: of the error of one sub-step, root mean square over the numbers of a sample, in the data's units: an
@@ -131,7 +131,9 @@ class Adaptive(Stepper):
     def _carry(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any) -> tuple[Tensor, Any]:
         """x at level s, in sub-steps; and the steps that the samples would have taken next, in r."""
         if self.tolerance < 10 * torch.finfo(x.dtype).eps:
-            raise InputError(f"tolerance={self.tolerance!r} is below the rounding of {x.dtype}: take dtype=torch.float64.")
+            raise InputError(
+                f"tolerance={self.tolerance!r} is below the rounding of {x.dtype}: take dtype=torch.float64."
+            )
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         each = (len(x), *[1] * (x.ndim - 1))
 
@@ -161,7 +163,9 @@ class Adaptive(Stepper):
             last = h.abs() >= (end - r).abs()
             step = torch.where(last, end - r, h)
             if bool(((r + step == r) & (r != end)).any()):
-                raise InputError(f"tolerance={self.tolerance!r} cannot be met near t={t.t:g}: the step has shrunk to none.")
+                raise InputError(
+                    f"tolerance={self.tolerance!r} cannot be met near t={t.t:g}: the step has shrunk to none."
+                )
             slopes = [k1]
             for node, row in zip(_NODES[1:], _STAGES[1:], strict=True):
                 push = sum(weight * k for weight, k in zip(row, slopes, strict=True) if weight)
@@ -169,7 +173,9 @@ class Adaptive(Stepper):
                 slopes.append(slope(after, (r + node * step).clamp(*between)))
             error = step.to(x.dtype).reshape(each) * sum(w * k for w, k in zip(_DIFFERENCE, slopes, strict=True) if w)
             allowed = self.tolerance * torch.maximum(z.abs(), after.abs()).clamp(min=1.0)
-            err = (error / allowed).flatten(1).to(wide).square().mean(1).sqrt().nan_to_num(nan=torch.inf).clamp(min=1e-6)
+            err = (
+                (error / allowed).flatten(1).to(wide).square().mean(1).sqrt().nan_to_num(nan=torch.inf).clamp(min=1e-6)
+            )
             yes, moving = err <= 1, r != end
             taken = yes.reshape(each)
             z, k1 = torch.where(taken, after, z), torch.where(taken, slopes[-1], k1)

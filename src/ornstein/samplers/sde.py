@@ -12,13 +12,14 @@ noise as one likes: the noise, and the score that makes up for it, are Langevin 
 *Euler & Maruyama*, on the process's own clock.
 
 *Reverse diffusion* (their appendix E). Where the chain forward is x_t = a x_s + b z, that is a step f = (a - 1) x with
-noise b; the same step back is x_s = x_t + (1 - a) x_t + (1 + eta^2)/2 b^2 score + eta b z. The other, which steps back by
-the posterior, is ancestral sampling: `ornstein.samplers.ancestral`.
+noise b; the same step back is x_s = x_t + (1 - a) x_t + (1 + eta^2)/2 b^2 score + eta b z. The other, which steps
+back by the posterior, is ancestral sampling: `ornstein.samplers.ancestral`.
 
 *Exponential.* In lambda = log(alpha/sigma) the linear part is solved exactly, noise included (Lu et al. 2022,
 2211.01095; Gonzalez et al. 2023, 2305.14267): with h = lambda_s - lambda_t,
 
-    x_s = (sigma_s/sigma_t) exp(-eta^2 h) x_t + alpha_s (1 - exp(-(1 + eta^2) h)) x0 + sigma_s sqrt(1 - exp(-2 eta^2 h)) z.
+    x_s = (sigma_s/sigma_t) exp(-eta^2 h) x_t + alpha_s (1 - exp(-(1 + eta^2) h)) x0
+          + sigma_s sqrt(1 - exp(-2 eta^2 h)) z.
 
 *Noise of one path.* With `path=True` z is no fresh noise but the increment of one Brownian motion per seed, read in the
 clock (alpha/sigma)^(2 eta^2), in which the noise term above is exactly such an increment. As the grid is refined the

@@ -237,13 +237,20 @@ class _Run:
         from accelerate import Accelerator
 
         ranks.join(config.cpu)
+        # Several processes that find no GPU would each be told that it is alone, unless the CPU is asked for.
+        cpu = config.cpu or (ranks.count() > 1 and not torch.accelerator.is_available())
         try:
             # Precision is ours: accelerate fixes it once per process and would patch the network's forward.
-            self.accelerator = Accelerator(mixed_precision="no", cpu=config.cpu)
+            self.accelerator = Accelerator(mixed_precision="no", cpu=cpu)
         except ValueError as error:
             raise InputError(f"training.cpu={config.cpu} cannot be had in this process: {error}") from error
         self.device = self.accelerator.device
         self.several = self.accelerator.num_processes > 1
+        if self.accelerator.num_processes != ranks.count():
+            raise InputError(
+                f"training.cpu={config.cpu} does not go with {ranks.count()} processes here, which would not work "
+                f"together on {self.device.type!r}; set training.cpu=true, or start one process."
+            )
         self.sharded = self.several and config.shard == "fsdp"
         self.net = net.to(self.device)
         if config.channels_last:

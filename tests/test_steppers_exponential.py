@@ -1,0 +1,235 @@
+"""Exponential integrators against closed forms: the weights, the published formulas, and the last step."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from laws import mixture, refused
+
+from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
+from ornstein.core.drive import Ask
+from ornstein.samplers.ancestral import DDIM
+from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, UniPC, polynomial_weights
+from ornstein.samplers.plms import PLMS
+from ornstein.samplers.single_step import DPMSolver
+
+F64 = torch.float64
+
+
+def integral(f, a, b, n=4000):
+    """Simpson's rule in lambda: slow, plain and independent of the rule under test."""
+    h = (b - a) / n
+    return h / 3 * math.fsum((1 if i in (0, n) else 4 if i % 2 else 2) * f(a + i * h) for i in range(n + 1))
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("predicts", ["x0", "eps"])
+@pytest.mark.parametrize("points", [(0.3,), (0.3, -0.4), (0.3, -0.4, -1.5), (1.1, 0.3, -0.4, -1.5)])
+def test_weights_integrate_polynomials_of_the_clock_exactly(clock, predicts, points):
+    """Every monomial of the clock below the number of points, over short, long and backward steps."""
+    read = CLOCKS[clock]
+    for start, end in ((0.3, 1.1), (0.3, 4.9), (1.1, -0.2)):
+        weights = polynomial_weights(predicts, clock, start, end, points)
+        for power in range(len(points)):
+            rate = (lambda lam: -math.exp(-lam)) if predicts == "eps" else math.exp
+            expected = integral(lambda lam, r=rate, p=power: read(lam) ** p * r(lam), start, end)
+            got = math.fsum(w * read(lam) ** power for w, lam in zip(weights, points, strict=True))
+            assert got == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_weights_from_no_signal_at_all():
+    """In the flow clock tau = 1/(1 + mu), integrals over mu from 0 have closed forms: log(1 + mu), mu/(1 + mu)."""
+    mu, points = 3.7, (-math.inf, -0.8, 0.2)
+    weights = polynomial_weights("x0", "flow", -math.inf, math.log(mu), points)
+    tau = [CLOCKS["flow"](lam) for lam in points]
+    for power, expected in ((0, mu), (1, math.log1p(mu)), (2, mu / (1 + mu))):
+        assert math.fsum(w * t**power for w, t in zip(weights, tau, strict=True)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_classical_weights_are_special_cases():
+    # Adams and Bashforth: equal steps of u, a polynomial in u
+    u = [1.0, 1.1, 1.2, 1.3]
+    weights = polynomial_weights("eps", "ratio", -math.log(u[0]), -math.log(0.9), tuple(-math.log(v) for v in u))
+    expected = [-0.1 * w for w in (55 / 24, -59 / 24, 37 / 24, -9 / 24)]
+    assert weights == pytest.approx(expected, rel=1e-9)
+    # DPM-Solver++(2M) is UniPC's predictor of two points with B(h) = 1 - exp(-h)
+    start, end, previous = 0.2, 0.9, -0.3
+    r = (previous - start) / (end - start)
+    got = polynomial_weights("x0", "log-snr", start, end, (start, previous), "b2")
+    total = math.exp(end) - math.exp(start)
+    assert got == pytest.approx([total * (1 - 1 / (2 * r)), total / (2 * r)], rel=1e-12)
+
+
+def states(denoiser, stepper, grid, **options):
+    return [s.x for s in trajectory(denoiser, (3, 2), stepper=stepper, grid=grid, dtype=F64, seed=0, **options)]
+
+
+@pytest.mark.parametrize("stepper", [Multistep(1), DEIS(1), DEIS(1, "ratio"), Multistep(1, "signal")], ids=repr)
+def test_of_order_one_they_are_ddim(stepper):
+    for p in (VP(), Flow()):
+        given = [0.9, 0.6, 0.3, 0.1]
+        for x, y in zip(*(states(mixture().denoiser(p), s, given) for s in (stepper, DDIM())), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
+def test_of_order_two_multistep_differs_from_2m_by_its_rule_only():
+    """Half the slope times 1 - exp(-h) instead of the integral: a difference of third order in h."""
+    p, gaps = VP(), []
+    for n in (20, 40):
+        lam = torch.linspace(-1.5, 1.5, n + 1, dtype=F64)
+        a, b = (states(mixture().denoiser(p), s, p.time(2 * lam)) for s in (Multistep(2), DPMpp2M()))
+        gaps.append((a[-2] - b[-2]).abs().max().item())
+    assert 1.7 < math.log2(gaps[0] / gaps[1]) < 2.4
+
+
+@pytest.mark.parametrize("rule", ["b1", "b2"])
+def test_unipc_is_the_papers(rule):
+    """Zhao et al. 2023 (2302.04867), algorithms 5 to 8, data prediction, p = 3: solved from R rho = b as printed."""
+    p, mix = VP(), mixture()
+    t = [0.95, 0.8, 0.65, 0.4, 0.3, 0.12, 0.05]
+    lam = [0.5 * p.at(s).log_snr for s in t]
+    ours = states(mix.denoiser(p), UniPC(4, "log-snr", 1, rule), t)
+
+    def update(x, i, values, corrected):
+        """From t[i] to t[i + 1] by the data at t[i], t[i - 1], ... and, to correct, at t[i + 1]."""
+        h = lam[i + 1] - lam[i]
+        others = [(lam[k] - lam[i]) / h for k in sorted(values, reverse=True) if k < i]
+        data = [values[k] for k in sorted(values, reverse=True) if k < i]
+        if corrected:
+            others, data = [*others, 1.0], [*data, values[i + 1]]
+        b_of_h = -h if rule == "b1" else math.expm1(-h)
+        phi, factorial, right = math.expm1(-h) / -h - 1, 1, []
+        for k in range(1, len(others) + 1):
+            right.append(phi * factorial / b_of_h)
+            factorial *= k + 1
+            phi = phi / -h - 1 / factorial
+        if len(others) < 2:
+            rho = [0.5] * len(others)
+        else:
+            rows = torch.tensor([[r ** (k - 1) for r in others] for k in range(1, len(others) + 1)], dtype=F64)
+            rho = torch.linalg.solve(rows, torch.tensor(right, dtype=F64)).tolist()
+        alpha = p.at(t[i + 1]).alpha
+        x = p.at(t[i + 1]).sigma / p.at(t[i]).sigma * x - alpha * math.expm1(-h) * values[i]
+        for weight, r, m in zip(rho, others, data, strict=True):
+            x = x - alpha * b_of_h * weight * (m - values[i]) / r
+        return x
+
+    x = predicted = ours[0]
+    values = {}
+    for i in range(len(t) - 1):
+        now = mix.posterior_mean(predicted, p.at(t[i]))
+        if i > 0:
+            x = update(x, i - 1, {k: values[k] for k in list(values)[-3:]} | {i: now}, corrected=True)
+        values[i] = now
+        predicted = update(x, i, {k: values[k] for k in list(values)[-3:]}, corrected=False)
+        torch.testing.assert_close(ours[i + 1], predicted, rtol=1e-9, atol=1e-9)
+
+
+def test_plms_is_deis_where_steps_are_equal_and_then_of_order_four():
+    p, mix = EDM(), mixture()
+    even = torch.linspace(2.0, 0.4, 17, dtype=F64).tolist()
+
+    def walk(stepper, levels):
+        memory, ask = None, Ask(mix.denoiser(p), None)
+        x = torch.tensor([[1.0, -2.0], [0.3, 1.5]], dtype=F64)
+        for t, s in itertools.pairwise(levels):
+            x, memory = stepper.step(ask, x, t, s, memory, None)
+        return x
+
+    levels = p.levels(torch.tensor(even, dtype=F64))
+    a, b = walk(PLMS(), levels), walk(DEIS(4, "ratio"), levels)
+    # they start differently: DEIS corrects its first steps
+    assert 0 < (a - b).abs().max() < 1e-3
+    ends = [walk(PLMS(), p.levels(torch.linspace(2.0, 0.4, n + 1, dtype=F64))) for n in (64, 128, 1024)]
+    start = [(end - ends[-1]).abs().max().item() for end in ends[:2]]
+    assert start[0] / start[1] > 3.3  # the first step's error is of second order, and all that is left
+
+
+@pytest.mark.parametrize("clock", ["ratio", "flow", "signal"])
+def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exactly(clock):
+    """Data that depend on the level alone, a parabola of the clock: order 3 makes no error, nor does last=3."""
+    p, read = VP(), CLOCKS[clock]
+
+    def answer(x, level, cond):
+        c = read(0.5 * level.log_snr)
+        return (0.7 - 1.3 * c + 0.4 * c * c) * torch.ones_like(x)
+
+    value = read(math.inf)
+    expected = 0.7 - 1.3 * value + 0.4 * value**2
+    lam = torch.linspace(-2, 2, 9, dtype=F64)
+    for stepper in (Multistep(3, clock, 3), UniPC(3, clock, 3), UniPC(4, clock, 4)):
+        x = sample(FunctionDenoiser(answer, p), (2, 2), stepper=stepper, grid=p.time(2 * lam), seed=0, dtype=F64)
+        torch.testing.assert_close(x, torch.full_like(x, expected), rtol=0, atol=1e-9)
+    # along the way: the exact integral of the parabola against mu
+    walk = states(FunctionDenoiser(answer, p), UniPC(4, clock, 3), p.time(2 * lam))
+    for i in range(3, 8):
+        a, b, (t, s) = lam[i].item(), lam[i + 1].item(), (p.at(p.time(2 * lam[k].item())) for k in (i, i + 1))
+
+        def rate(v):
+            return (0.7 - 1.3 * read(v) + 0.4 * read(v) ** 2) * math.exp(v)
+
+        expected = s.sigma * (walk[i] / t.sigma + integral(rate, a, b))
+        torch.testing.assert_close(walk[i + 1], expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("predicts", ["x0", "eps"])
+def test_dpm_solver_2_is_the_papers(predicts):
+    """Lu et al. 2022: 2206.00927 algorithm 1 (noise, r = 1/2) and 2211.01095 algorithm 1 (data)."""
+    p, mix, t = VP(), mixture(), [0.9, 0.5, 0.2]
+    ours = states(mix.denoiser(p), DPMSolver(2, predicts), t)
+    for i, (a, b) in enumerate(itertools.pairwise(t)):
+        x, (start, end) = ours[i], (p.at(a), p.at(b))
+        h = 0.5 * (end.log_snr - start.log_snr)
+        middle = p.at(p.time(start.log_snr + h))
+        here = mix.denoiser(p)(x, start)
+        if predicts == "eps":
+            u = middle.alpha / start.alpha * x - middle.sigma * math.expm1(h / 2) * here.eps
+            there = mix.denoiser(p)(u, middle).eps
+            first = end.alpha / start.alpha * x - end.sigma * math.expm1(h) * here.eps
+            expected = first - end.sigma * (math.expm1(h) - h) / h * 2 * (there - here.eps)
+        else:
+            u = middle.sigma / start.sigma * x - middle.alpha * math.expm1(-h / 2) * here.x0
+            there = mix.denoiser(p)(u, middle).x0
+            first = end.sigma / start.sigma * x - end.alpha * math.expm1(-h) * here.x0
+            expected = first + end.alpha * (math.expm1(-h) + h) / h * 2 * (there - here.x0)
+        torch.testing.assert_close(ours[i + 1], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_clock_that_is_smooth_at_both_ends_pays():
+    """The claim of the module: in "signal" ten calls of UniPC err less than half as much as in log-SNR."""
+    mix, p = mixture(), VP()
+    exact = sample(mix.denoiser(p), (200, 2), stepper="rk4", steps=400, grid="logsnr", seed=0, dtype=F64)
+
+    def error(stepper, grid):
+        x = sample(mix.denoiser(p), (200, 2), stepper=stepper, steps=10, grid=grid, seed=0, dtype=F64)
+        return (x - exact).norm(dim=1).mean().item()
+
+    published = min(error(UniPC(o, "log-snr", 1, "b2"), g) for o in (3, 4) for g in ("flow", "logsnr", "karras"))
+    assert error(UniPC(), "power") < 0.5 * published
+
+
+def test_bad_numbers_are_refused():
+    for call, words in [
+        (lambda: Multistep(0), ["order=0"]),
+        (lambda: Multistep(9), ["order=9"]),
+        (lambda: Multistep(True), ["order=True"]),
+        (lambda: Multistep(3, "snr"), ["clock='snr'"]),
+        (lambda: Multistep(3, "log-snr", 2), ["last=2", "log-snr"]),
+        (lambda: UniPC(1), ["order=1"]),
+        (lambda: UniPC(3, rule="b3"), ["rule='b3'"]),
+        (lambda: UniPC(3, last=0), ["last=0"]),
+        (lambda: DEIS(2.0), ["order=2.0"]),
+        (lambda: DPMSolver(4), ["order=4"]),
+        (lambda: DPMSolver(2, "v"), ["predicts='v'"]),
+    ]:
+        refused(call, *words)
+
+
+def test_weights_are_kept_between_walks():
+    polynomial_weights.cache_clear()
+    for _ in range(2):
+        sample(mixture().denoiser(VP()), (2, 2), stepper="unipc", steps=8, seed=0)
+    info = polynomial_weights.cache_info()
+    assert info.misses <= 3 * 8
+    assert info.hits >= info.misses
