@@ -176,7 +176,7 @@ def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exact
 @pytest.mark.parametrize("predicts", ["x0", "eps"])
 def test_dpm_solver_2_is_the_papers(predicts):
     """Lu et al. 2022: 2206.00927 algorithm 1 (noise, r = 1/2) and 2211.01095 algorithm 1 (data)."""
-    p, mix, t = VP(), mixture(), [0.9, 0.5, 0.2]
+    p, mix, t = VP(), mixture(), [0.7, 0.4, 0.15]
     ours = states(mix.denoiser(p), DPMSolver(2, predicts), t)
     for i, (a, b) in enumerate(itertools.pairwise(t)):
         x, (start, end) = ours[i], (p.at(a), p.at(b))

@@ -115,7 +115,7 @@ def build(
     ends_at = float(process.at(process.t_max).noise_ratio)
     if experiment.predicts in ("eps", "score") and ends_at > _NOISIEST:
         raise InputError(
-            f"predicts={experiment.predicts!r} does not go with {process}, which ends with sigma/alpha = {ends_at:.3g}: "
+            f"predicts={experiment.predicts!r} does not go with {process}, which ends at sigma/alpha = {ends_at:.3g}: "
             "x0 would have the network's errors times that; predict v, x0, velocity or edm."
         )
     denoiser: NetDenoiser | EnergyDenoiser
