@@ -520,7 +520,9 @@ def measure(problem: Problem, ways: list[Way], budgets: tuple[int, ...]) -> list
 def tune(problem: Problem, calls: int, rounds: int, seconds: dict[str, float]) -> dict[str, Any]:
     """`fit_endpoint` on noise of its own, and its error on the benchmark's."""
     began = time.perf_counter()
-    tuned = fit_endpoint(problem.denoiser, (problem.mix.d,), calls, count=2048, rounds=rounds, batch=1024, seed=1, dtype=F64)
+    tuned = fit_endpoint(
+        problem.denoiser, (problem.mix.d,), calls, count=2048, rounds=rounds, batch=1024, seed=1, dtype=F64
+    )
     seconds[str(calls)] = time.perf_counter() - began
     error = endpoint_error(problem.denoiser, problem.x, problem.ends, tuned, calls=calls).value
     levels = " ".join(f"{float(VP.at(t).noise_ratio):.3g}" for t in tuned.grid[:-1])

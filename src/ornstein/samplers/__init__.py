@@ -14,12 +14,14 @@ from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.corrector import PredictorCorrector
 from ornstein.samplers.encode import encode as encode
 from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC
+from ornstein.samplers.fitting import fit_endpoint as fit_endpoint
 from ornstein.samplers.flow import Euler, Heun
 from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
 from ornstein.samplers.plms import PLMS
 from ornstein.samplers.runge_kutta import RK4, Adaptive
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
 from ornstein.samplers.single_step import DPMSolver
+from ornstein.samplers.tuned import Tuned as Tuned
 
 STEPPERS: dict[str, type[Stepper]] = {
     "ddpm": DDPM,

@@ -14,9 +14,10 @@ of the data; a solver that begins lower, from the same noise at the scale of tha
 the little that the state is off there.
 
 The gradient goes back through the K calls to levels and weights. There are so few unknowns that L-BFGS (Liu & Nocedal
-1989) on one fixed set of trajectories settles them in a few hundred rounds. It starts from the best of some known
-methods, each a point of the space that is searched. On these trajectories it can only come nearer; whether it does on
-others is to be seen on fresh noise, which is what `endpoint_error` is for.
+1989) on one fixed set of trajectories settles them in a few hundred rounds. It starts from known methods, each a point
+of the space that is searched, goes a little way from each of several beginnings, and on from the best. On these
+trajectories it can only come nearer; whether it does on others is to be seen on fresh noise, which is what
+`endpoint_error` is for.
 
 Fitted solvers: Watson et al. 2022 (2202.05830), to sample quality; Tong et al. 2024 (2405.15506), levels, to a
 teacher's ends; Frankel et al. 2025 (2502.17423) and Wang et al. 2025 (2505.21114), levels and weights. The network is
@@ -100,7 +101,7 @@ def fit_endpoint(
     *,
     count: int | None = None,
     cond: Tensor | None = None,
-    rounds: int = 100,
+    rounds: int = 160,
     teacher_steps: int = 200,
     batch: int | None = None,
     seed: int = 0,
@@ -115,7 +116,8 @@ def fit_endpoint(
         steps: K, network calls of the solver, in [1, 64].
         count: trajectories to fit to; None for 16,384 numbers in all, but 64 to 1,024 samples.
         cond: (count, ...) conditions, one for each trajectory.
-        rounds: of L-BFGS; each costs about three times K calls on every trajectory.
+        rounds: of L-BFGS, half of them from several beginnings; each costs about three times K calls on every
+            trajectory.
         teacher_steps: calls for finding out where each trajectory ends.
         batch: samples at a time: what memory allows, K calls deep; None for 16,384 numbers.
         seed: of the noise that the trajectories start from.
@@ -145,56 +147,68 @@ def fit_endpoint(
     ends = endpoints(denoiser, x, steps=teacher_steps, cond=cond, batch=batch)
     if not bool(torch.isfinite(ends).all()):
         raise InputError("the trajectories of this denoiser do not end in finite numbers: there is nothing to fit to.")
-    starts: list[tuple[float, int, Tuned]] = []
+    # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
+    home = denoiser
+    while isinstance(home, Reclocked):
+        home = home.base
+    unknowns = _Unknowns(process, home.process, denoiser.sigma_data, steps)
+    noise = x / _spread(denoiser, _top(process))
+    made = 0
+
+    def settle(start: Tuned, rounds: int) -> tuple[float, Tuned]:
+        """The mean distance over all trajectories that is reached from a start, and the method that has it."""
+        nonlocal made
+        vector = unknowns.of(start).requires_grad_()
+        best, least = start, math.inf
+
+        def mean_distance() -> float:
+            """Its gradient is gathered a batch at a time; the best so far is kept."""
+            nonlocal best, least
+            total, gradient = 0.0, torch.zeros_like(vector)
+            for k in range(0, count, batch):
+                part = slice(k, k + batch)
+                with torch.enable_grad():
+                    arrived = unknowns.arrive(home, noise[part], vector, None if cond is None else cond[part])
+                    # the norm has no gradient at nought
+                    distance = ((arrived - ends[part]).flatten(1).square().sum(1) + 1e-12).sqrt().sum() / count
+                    # of the unknowns alone: a network's parameters keep whatever gradient they have
+                    gradient += torch.autograd.grad(distance, vector)[0]
+                total += float(distance.detach())
+            vector.grad = gradient
+            if not math.isfinite(total) or not bool(torch.isfinite(gradient).all()):
+                vector.grad.zero_()
+                return math.inf
+            if total < least:
+                best, least = unknowns.tuned(vector.detach()), total
+            return total
+
+        search = torch.optim.LBFGS(
+            [vector], max_iter=10, max_eval=20, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
+        )
+        for done in range(0, rounds, 10):
+            before = least
+            search.step(mean_distance)  # ten rounds; what it knows of the curvature is kept for the next ten
+            made += min(10, rounds - done)
+            if progress is not None:
+                progress(min(made, total_rounds), total_rounds)
+            if least > before * (1 - 3e-4):
+                break
+        return least, best
+
+    total_rounds = rounds
+    scouting = max(10, rounds // 8)
+    scouts = []
     for top in _TOPS:
+        starts: list[tuple[float, int, Tuned]] = []
         for power in _POWERS:
             grid = _falling(process, steps, top, power)
             for method in _METHODS:
                 start = as_tuned(method, process, grid)
                 error = endpoint_error(denoiser, x, ends, start, calls=steps, cond=cond, batch=batch).value
                 starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
-    start = min(starts)[2]
-    # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
-    home = denoiser
-    while isinstance(home, Reclocked):
-        home = home.base
-    unknowns = _Unknowns(process, home.process, denoiser.sigma_data, steps)
-    vector = unknowns.of(start).requires_grad_()
-    noise = x / _spread(denoiser, _top(process))
-    best, least = start, math.inf
-
-    def mean_distance() -> float:
-        """The mean over all trajectories; its gradient is gathered a batch at a time. The best so far is kept."""
-        nonlocal best, least
-        total, gradient = 0.0, torch.zeros_like(vector)
-        for k in range(0, count, batch):
-            part = slice(k, k + batch)
-            with torch.enable_grad():
-                arrived = unknowns.arrive(home, noise[part], vector, None if cond is None else cond[part])
-                # the norm has no gradient at nought
-                distance = ((arrived - ends[part]).flatten(1).square().sum(1) + 1e-12).sqrt().sum() / count
-                # of the unknowns alone: a network's parameters keep whatever gradient they have
-                gradient += torch.autograd.grad(distance, vector)[0]
-            total += float(distance.detach())
-        vector.grad = gradient
-        if not math.isfinite(total) or not bool(torch.isfinite(gradient).all()):
-            vector.grad.zero_()
-            return math.inf
-        if total < least:
-            best, least = unknowns.tuned(vector.detach()), total
-        return total
-
-    search = torch.optim.LBFGS(
-        [vector], max_iter=10, max_eval=20, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
-    )
-    for made in range(0, rounds, 10):
-        before = least
-        search.step(mean_distance)  # ten rounds; what it knows of the curvature is kept for the next ten
-        if progress is not None:
-            progress(min(made + 10, rounds), rounds)
-        if least > before * (1 - 1e-3):
-            break
-    return best
+        scouts.append(settle(min(starts)[2], scouting))
+    start = min(scouts, key=lambda found: found[0])[1]
+    return settle(start, max(10, rounds - scouting * len(scouts)))[1]
 
 
 def trajectories(shape: Sequence[int]) -> int:

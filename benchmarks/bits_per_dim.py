@@ -1,0 +1,63 @@
+"""Bits per dimension of held-out images, by the variational bound and by the probability-flow ODE, on the same images.
+
+    python benchmarks/bits_per_dim.py runs/mnist -n 200
+
+The bounds are those of ancestral chains through the best `--steps` of 200 levels (Watson et al. 2021; on training
+images). The first is on the images themselves, with the discretised Gaussian decoder that Ho et al. 2020 end with. The
+second is on images with uniform noise within their levels, a density, which bounds the probability of a level; the
+ODE's is the density of the same kind, so that these two answer one question.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ornstein.core.numerics import Estimate
+from ornstein.experiment.build import load_data
+from ornstein.experiment.loglik import loglik
+from ornstein.experiment.run import Run
+from ornstein.objectives.bound import Bins, step_costs, variational_bound, x0_errors
+from ornstein.samplers.schedule import best_grid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("-n", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=40)
+    asked = parser.parse_args()
+    run = Run.load(asked.run)
+    assert run.transform.levels is not None, "bits per dimension are of quantised data"
+    data = load_data(run.experiment)
+    x, cond = data.test[: asked.n], None if data.test_labels is None else data.test_labels[: asked.n]
+    seen = None if data.train_labels is None else data.train_labels[:512]
+    bins = Bins(run.transform.levels.count)
+
+    def noisy(z: Tensor, seed: int) -> Tensor:
+        """Uniform noise of a level's width."""
+        u = torch.rand(z.shape, generator=torch.Generator().manual_seed(seed))
+        return z + (2 * u - 1) / (bins.count - 1)
+
+    def bound(z: Tensor, fit: Tensor, decoder: Bins | None) -> Tensor:
+        errors = x0_errors(run.denoiser, fit, cond=seen, steps=200, bins=decoder, seed=0)
+        chosen, _ = best_grid(step_costs(run.denoiser.process, errors, "small"), asked.steps)
+        found = variational_bound(run.denoiser, z, cond=cond, grid=errors.times[chosen], bins=decoder, seed=0)
+        return found.bits_per_dim()
+
+    z, fit = run.transform.forward(x), run.transform.forward(data.train[:512])
+    decoded = bound(z, fit, bins)
+    spread = bound(noisy(z, 0), noisy(fit, 1), None) + math.log2((bins.count - 1) / 2)
+    density = loglik(
+        run, "test", count=asked.n, reference=0, conditional=cond is not None, trace="hutchinson", probes=2
+    ).found.bits_per_dim
+    print(f"bound, {asked.steps} steps, levels decoded  {Estimate.of(decoded)} bits/dim")
+    print(f"bound, {asked.steps} steps, uniform noise   {Estimate.of(spread)} bits/dim")
+    print(f"ODE, uniform noise              {Estimate.of(density)} bits/dim")
+    print(f"ODE minus bound, uniform noise  {Estimate.of(density - spread)}")
+
+
+if __name__ == "__main__":
+    main()
