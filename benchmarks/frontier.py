@@ -613,7 +613,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Error against network calls, ornstein beside its peers.")
     parser.add_argument("--count", type=int, default=256, help="trajectories to measure on")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="which, separated by commas")
-    parser.add_argument("--rounds", type=int, default=200, help="rounds of fitting the tuned solvers; 0 for none")
+    parser.add_argument("--rounds", type=int, default=400, help="rounds of fitting the tuned solvers; 0 for none")
     parser.add_argument("--only-tuned", action="store_true", help="fit the tuned solvers again, keep the rest")
     parser.add_argument("--quick", action="store_true", help="64 trajectories, 60 rounds, to 20 calls")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("frontier.json"))

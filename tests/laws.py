@@ -42,6 +42,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "multistep": [{"order": 1}, {"order": 2}, {"clock": "signal", "last": 3}, {"order": 3, "clock": "flow", "last": 2}],
     "deis": [{"order": 1}, {"order": 2}, {"order": 2, "clock": "ratio"}, {"order": 2, "clock": "signal"}],
     "unipc": [
+        {"order": 4},
         {"order": 3, "clock": "log-snr", "last": 1, "rule": "b1"},
         {"order": 3, "clock": "log-snr", "last": 1, "rule": "b2"},
         {"order": 3, "clock": "flow", "last": 2},

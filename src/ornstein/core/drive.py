@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,11 +36,13 @@ from ornstein.errors import InputError
 class Ask:
     """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the loop.
 
-    `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own.
+    `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
+    `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known).
     """
 
-    def __init__(self, denoiser: Denoiser, cond: Tensor | None) -> None:
+    def __init__(self, denoiser: Denoiser, cond: Tensor | None, steps: int = 0) -> None:
         self._denoiser, self._cond = denoiser, cond
+        self.steps = steps
         self.process: Process = denoiser.process
         self.sigma_data = denoiser.sigma_data
         self.calls = 0
@@ -94,6 +96,9 @@ class Stepper(ABC):
     @property
     @abstractmethod
     def order(self) -> int | None: ...
+
+    #: the grid in continuous time where none is named
+    usual_grid: ClassVar[str] = "flow"
 
     @property
     def calls(self) -> int | None:
@@ -207,11 +212,21 @@ def trajectory(
             raise InputError(f"cond has {len(cond)} rows but shape={shape} asks for {shape[0]} samples.")
     if x is not None and tuple(x.shape) != shape:
         raise InputError(f"x has shape {tuple(x.shape)} but shape={shape}.")
+    if grid is None and denoiser.process.chain is None:
+        grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
         levels = _levels(denoiser.process, steps, grid)
     else:
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
-    return _walk(Ask(denoiser, cond), shape, stepper, levels, sample_seeds(shape[0], seed, seeds, generator), x, dtype)
+    return _walk(
+        Ask(denoiser, cond, len(levels) - 1),
+        shape,
+        stepper,
+        levels,
+        sample_seeds(shape[0], seed, seeds, generator),
+        x,
+        dtype,
+    )
 
 
 @lru_cache(maxsize=256, typed=True)

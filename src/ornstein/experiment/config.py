@@ -39,7 +39,7 @@ from ornstein.errors import InputError, lookup
 from ornstein.guidance import NoisyCrossEntropy
 from ornstein.nets import NETS
 from ornstein.objectives import OBJECTIVES as SCORE_OBJECTIVES
-from ornstein.samplers import STEPPERS
+from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import Training
 
@@ -71,12 +71,12 @@ class Sampling:
     Args:
         stepper: a name of `STEPPERS` with its options.
         steps: how many steps; None for every level of a chain, and 30 in continuous time.
-        grid: a name of `GRIDS`, or None: "trailing" on a chain, "flow" in continuous time.
+        grid: a name of `GRIDS`, or None: "trailing" on a chain, the stepper's usual one in continuous time.
         ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
         preview: how many samples each picture taken during training shows.
     """
 
-    stepper: dict[str, Any] = field(default_factory=lambda: {"name": "dpm++2m"})
+    stepper: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_STEPPER})
     steps: int | None = 30
     grid: str | None = None
     ema: float = 0.05

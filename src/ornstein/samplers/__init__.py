@@ -45,7 +45,7 @@ STEPPERS: dict[str, type[Stepper]] = {
 }
 
 #: what is used where nothing is said
-DEFAULT_STEPPER = "dpm++2m"
+DEFAULT_STEPPER = "unipc"
 
 
 def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:

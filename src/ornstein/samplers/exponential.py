@@ -187,13 +187,13 @@ class _Multistep(Stepper):
     deepest: ClassVar[float] = -math.inf
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, bool) or not isinstance(self.order, int) or not 1 <= self.order <= MOST:
+        order: int | None = self.order
+        if order is not None and (isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= MOST):
             raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}].")
         lookup(CLOCKS, self.clock, "clock")
 
-    @property
-    def points(self) -> int:
-        """How many answers a step goes by, once there are so many."""
+    def points(self, steps: int) -> int:
+        """How many answers a step of a walk of so many goes by, once there are so many."""
         return self.order
 
     @property
@@ -225,7 +225,7 @@ class _Multistep(Stepper):
         kept = float(s.alpha / t.alpha if self.predicts == "eps" else s.sigma / t.sigma)
         if memory is not None:
             answers += memory.answers
-        used = answers[: self.points]
+        used = answers[: self.points(denoiser.steps)]
         shares = self.weights(t, s, used)
         if memory is not None and self.corrects(memory.points):
             # what the step to here lacked, as a change of x, whatever else may have moved x since
@@ -320,10 +320,11 @@ class UniPC(_DataMultistep):
     """UniPC: exponential multistep, each step corrected by the answer at its end. Zhao et al. 2023 (2302.04867).
 
     The predictor goes by `order - 1` answers, the corrector by one more. The paper's UniPC-p is
-    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`.
+    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. The default is what came nearest to exact endpoints at
+    each number of steps (docs/frontier.md).
 
     Args:
-        order: of the method, in [2, 8].
+        order: of the method, in [2, 8]; None: by the number of steps, 3 below 8, 4 below 25, 6 from there on.
         clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
         last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
         rule: how a straight line is integrated in log-SNR: "exact", or by the paper's B(h) = h, "b1", or
@@ -335,21 +336,22 @@ class UniPC(_DataMultistep):
     Order as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
     """
 
-    order: int = 4
+    order: int | None = None  # type: ignore[assignment]
     clock: str = "signal"
     last: int = 3
     rule: str = "exact"
+    usual_grid: ClassVar[str] = "tapered"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order < 2:
+        if self.order is not None and self.order < 2:
             raise InputError(f"order={self.order!r} must be a whole number in [2, {MOST}]: the corrector adds one.")
         if self.rule not in ("exact", "b1", "b2"):
             raise InputError(f"rule={self.rule!r} must be 'exact', 'b1' or 'b2'.")
 
-    @property
-    def points(self) -> int:
-        return self.order - 1
+    def points(self, steps: int) -> int:
+        order = self.order or (3 if steps < 8 else 4 if steps < 25 else 6)
+        return order - 1
 
     def corrects(self, points: int) -> bool:
         return True

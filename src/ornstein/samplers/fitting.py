@@ -186,9 +186,10 @@ def fit_endpoint(
             [vector], max_iter=10, max_eval=20, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
         )
         for done in range(0, rounds, 10):
-            before = least
-            search.step(mean_distance)  # ten rounds; what it knows of the curvature is kept for the next ten
-            made += min(10, rounds - done)
+            before, part = least, min(10, rounds - done)
+            search.param_groups[0].update(max_iter=part, max_eval=2 * part)
+            search.step(mean_distance)  # what it knows of the curvature is kept for the next
+            made += part
             if progress is not None:
                 progress(min(made, total_rounds), total_rounds)
             if least > before * (1 - 3e-4):
@@ -196,7 +197,7 @@ def fit_endpoint(
         return least, best
 
     total_rounds = rounds
-    scouting = max(10, rounds // 8)
+    scouting = max(1, rounds // 8)
     scouts = []
     for top in _TOPS:
         starts: list[tuple[float, int, Tuned]] = []
@@ -208,7 +209,7 @@ def fit_endpoint(
                 starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
         scouts.append(settle(min(starts)[2], scouting))
     start = min(scouts, key=lambda found: found[0])[1]
-    return settle(start, max(10, rounds - scouting * len(scouts)))[1]
+    return settle(start, max(1, rounds - scouting * len(scouts)))[1]
 
 
 def trajectories(shape: Sequence[int]) -> int:
