@@ -43,6 +43,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "deis": [{"order": 1}, {"order": 2}, {"order": 2, "clock": "ratio"}, {"order": 2, "clock": "signal"}],
     "unipc": [
         {"order": 4},
+        {"order": 4},
         {"order": 3, "clock": "log-snr", "last": 1, "rule": "b1"},
         {"order": 3, "clock": "log-snr", "last": 1, "rule": "b2"},
         {"order": 3, "clock": "flow", "last": 2},
@@ -73,9 +74,8 @@ def grid_of(process: Process, steps: int, grid: str | None = None) -> Tensor | N
 
 
 def grids_of(process: Process) -> list[str]:
-    """The grids that this process can be walked on, each once."""
-    names = {GRIDS[name]: name for name in reversed(GRIDS)}.values()
-    return [name for name in names if any(grid_of(process, n, name) is not None for n in (1, process.chain or 1))]
+    """The grids that this process can be walked on."""
+    return [name for name in GRIDS if any(grid_of(process, n, name) is not None for n in (1, process.chain or 1))]
 
 
 @lru_cache(maxsize=512)

@@ -140,7 +140,9 @@ def test_the_facts_at_the_end_of_a_steppers_docstring_are_its_facts(name):
     assert found, facts
     assert stepper.order == (int(found[1]) if found[1] else None), facts
     found = re.search(r"\b(\w+) calls? a step", facts, re.I)
-    if found and found[1].lower() in NUMBERS:
+    if stepper.calls is None:
+        assert "As many calls as needed" in facts, facts
+    elif found and found[1].lower() in NUMBERS:
         assert stepper.calls == NUMBERS[found[1].lower()], facts
     else:
         assert re.search(r"As many calls a step as (\w+)", facts), facts

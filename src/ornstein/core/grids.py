@@ -103,8 +103,13 @@ def logit_normal(process: Process, steps: int) -> Tensor:
 
 
 def logsnr(process: Process, steps: int) -> Tensor:
-    """Even steps in the log signal-to-noise ratio, an exponential fall (Lu et al. 2022, 2206.00927); then clean."""
+    """Even steps in the log signal-to-noise ratio, then the clean point (Lu et al. 2022, 2206.00927)."""
     return _by_ratio(process, steps, lambda high, low, u: high * (low / high) ** u)
+
+
+def exponential(process: Process, steps: int) -> Tensor:
+    """sigma/alpha falling by one factor a step: k-diffusion's name for the grid "logsnr"."""
+    return logsnr(process, steps)
 
 
 def polyexponential(process: Process, steps: int, rho: float = 1.5) -> Tensor:
@@ -169,7 +174,7 @@ GRIDS: dict[str, Callable[[Process, int], Tensor]] = {
     "uniform": uniform,
     "quadratic": quadratic,
     "logsnr": logsnr,
-    "exponential": logsnr,
+    "exponential": exponential,
     "polyexponential": polyexponential,
     "karras": karras,
     "power": power,

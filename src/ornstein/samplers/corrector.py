@@ -53,8 +53,8 @@ class PredictorCorrector(Stepper):
     Raises:
         InputError: numbers out of range, both or neither of snr and delta, fewer deltas than steps.
 
-    No order: at a fixed number of corrections a finer grid does not remove their bias. The predictor's calls and
-    one for each correction a step. Stochastic.
+    No order: at a fixed number of corrections a finer grid does not remove their bias. Two calls a step by default: the
+    predictor's, and one for each correction. Stochastic.
     """
 
     predictor: Any = "dpm++2m"

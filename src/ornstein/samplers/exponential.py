@@ -280,7 +280,7 @@ class Multistep(_DataMultistep):
     Raises:
         InputError: numbers out of range; `last` with log-SNR.
 
-    Order as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    Order 3 by default, as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
     """
 
     def corrects(self, points: int) -> bool:
@@ -302,7 +302,7 @@ class DEIS(_Multistep):
     Raises:
         InputError: numbers out of range.
 
-    Order as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    Order 3 by default, as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
     """
 
     predicts: ClassVar[str] = "eps"
@@ -333,7 +333,8 @@ class UniPC(_DataMultistep):
     Raises:
         InputError: numbers out of range; `last` with log-SNR.
 
-    Order as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    No order by default, which rises with the number of steps; else as given from pure noise, and at most 3 from a start
+    in the midst. One call a step. Deterministic.
     """
 
     order: int | None = None  # type: ignore[assignment]

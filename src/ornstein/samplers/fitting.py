@@ -165,6 +165,9 @@ def fit_endpoint(
             """Its gradient is gathered a batch at a time; the best so far is kept."""
             nonlocal best, least
             total, gradient = 0.0, torch.zeros_like(vector)
+            vector.grad = torch.zeros_like(vector)
+            if not unknowns.allowed(vector.detach()):
+                return math.inf  # a stride too long: the line search turns back
             for k in range(0, count, batch):
                 part = slice(k, k + batch)
                 with torch.enable_grad():
@@ -174,10 +177,9 @@ def fit_endpoint(
                     # of the unknowns alone: a network's parameters keep whatever gradient they have
                     gradient += torch.autograd.grad(distance, vector)[0]
                 total += float(distance.detach())
-            vector.grad = gradient
             if not math.isfinite(total) or not bool(torch.isfinite(gradient).all()):
-                vector.grad.zero_()
                 return math.inf
+            vector.grad = gradient
             if total < least:
                 best, least = unknowns.tuned(vector.detach()), total
             return total
@@ -290,6 +292,12 @@ class _Unknowns:
         rows = list(vector[2 * k - 1 :].split([*range(1, k), k - 1]))
         rows[-1] = torch.cat([rows[-1], (1 - rows[-1].sum())[None]])
         return ratios, vector[k : 2 * k - 1], rows
+
+    def allowed(self, vector: Tensor) -> bool:
+        """Whether the levels fall, and no further than networks are asked."""
+        ratios = self.split(vector)[0]
+        lowest = min(math.log(NOISE_RATIOS[0]), self.top - 1)
+        return bool(vector.isfinite().all() and (ratios >= lowest).all() and (ratios.diff() < -1e-6).all())
 
     def tuned(self, vector: Tensor) -> Tuned:
         """The method of a vector."""

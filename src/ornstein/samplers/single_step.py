@@ -59,7 +59,7 @@ class DPMSolver(Stepper):
     Raises:
         InputError: another order or prediction.
 
-    Order as given. As many calls a step as the order. Deterministic.
+    Order 3 by default, 2 if asked. As many calls a step as order. Deterministic.
     """
 
     order: int = 3
