@@ -266,9 +266,9 @@ def test_encoding_comes_back(name):
     x, den = mix.sample(64, torch.Generator().manual_seed(0)), mix.denoiser(p)
     exact = encode(den, x, stepper=Adaptive(1e-8), steps=1, dtype=F64)
     for stepper, steps, grid, off in [
-        ("unipc", 50, "power", 6e-5),
-        ("unipc", 100, "power", 5e-6),
-        ("unipc", 50, "flow", 1.5e-3),
+        (UniPC(4), 50, "power", 6e-5),
+        (UniPC(4), 100, "power", 5e-6),
+        (UniPC(4), 50, "flow", 1.5e-3),
         ("heun", 50, "power", 1.5e-4),
     ]:
         for dtype in (torch.float32, F64):
@@ -276,6 +276,9 @@ def test_encoding_comes_back(name):
             back = sample(den, x.shape, stepper=stepper, steps=steps, grid=grid, x=z, dtype=dtype)
             assert (back - x).norm(dim=1).mean() < off
         level = p.at(times(p, steps, grid)[0].item())
+        if stepper == UniPC(4):  # the default encodes, and the default sampler decodes, on a grid of its own
+            assert torch.equal(z, encode(den, x, steps=steps, grid=grid, dtype=dtype))
+            assert (sample(den, x.shape, steps=steps, x=z, dtype=dtype) - x).norm(dim=1).mean() < 2 * off + 1e-4
         assert (z - exact).norm(dim=1).mean() < 20 * off * math.hypot(level.alpha, level.sigma)
 
 
