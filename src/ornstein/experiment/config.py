@@ -270,11 +270,11 @@ def _lay_over(tree: dict[str, Any], method: Any) -> None:
         raise InputError(f"preset={method!r} has data of its own; name it first, as in: ornstein train {method}.")
     lookup(methods(), method, "preset")
     changes = _parsed(_folder("methods").joinpath(f"{method}.yaml").read_text("utf-8"), method)
-    # what holds for a U-Net's data alone
-    images = changes.pop("images", {})
+    # what holds for data whose preset has a U-Net, or a perceptron, alone
+    kinds = {"unet": changes.pop("images", {}), "mlp": changes.pop("points", {})}
     net = tree.get("net")
     net = net.get("name") if isinstance(net, Mapping) else net
-    for layer in (changes, images if net == "unet" else {}):
+    for layer in (changes, kinds.get(str(net), {})):
         for key, value in layer.items():
             section = key in ("training", "sampling")
             tree[key] = {**tree.get(key, {}), **value} if section else value
