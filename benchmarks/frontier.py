@@ -517,11 +517,30 @@ def measure(problem: Problem, ways: list[Way], budgets: tuple[int, ...]) -> list
     return rows
 
 
+def leaders(rows: list[dict[str, Any]], places: int = 3) -> list[dict[str, Any]]:
+    """The best few settings of each family at each budget: what is worth keeping of some ten thousand rows."""
+    kept: dict[tuple[Any, ...], int] = {}
+    found = []
+    for row in sorted(rows, key=lambda row: row["error"]):
+        key = (row["library"], row["family"], row["calls"])
+        kept[key] = kept.get(key, 0) + 1
+        if kept[key] <= places:
+            found.append({**row, "error": float(f"{row['error']:.5g}")})
+    return found
+
+
 def tune(problem: Problem, calls: int, rounds: int, seconds: dict[str, float]) -> dict[str, Any]:
     """`fit_endpoint` on noise of its own, and its error on the benchmark's."""
     began = time.perf_counter()
     tuned = fit_endpoint(
-        problem.denoiser, (problem.mix.d,), calls, count=2048, rounds=rounds, batch=1024, seed=1, dtype=F64
+        problem.denoiser,
+        (problem.mix.d,),
+        calls,
+        count=min(2048, 2**16 // problem.mix.d),
+        rounds=rounds,
+        batch=1024,
+        seed=1,
+        dtype=F64,
     )
     seconds[str(calls)] = time.perf_counter() - began
     error = endpoint_error(problem.denoiser, problem.x, problem.ends, tuned, calls=calls).value
@@ -549,9 +568,9 @@ def show(results: Results, budgets: tuple[int, ...]) -> None:
         ]
         for label, match in lines:
             cells = [results.best(name, calls, **match) for calls in budgets]
-            print(f"{label:<34}" + "".join(f"{cell[0]:>10.5f}" if cell else f"{'-':>10}" for cell in cells))
+            print(f"{label:<34}" + "".join(f"{cell[0]:>10.3g}" if cell else f"{'-':>10}" for cell in cells))
         peers = [results.best_peer(name, calls) for calls in budgets]
-        print(f"{'best peer':<34}" + "".join(f"{cell[0]:>10.5f}" if cell else f"{'-':>10}" for cell in peers))
+        print(f"{'best peer':<34}" + "".join(f"{cell[0]:>10.3g}" if cell else f"{'-':>10}" for cell in peers))
         for which in ("default", "tuned"):
             line = []
             for calls, peer in zip(budgets, peers, strict=True):
@@ -650,8 +669,8 @@ def main() -> None:
             if asked.only_tuned:
                 versions = results.problems[name]["versions"]
             results.problems[name] = {
-                "count": len(problem.x), "uncertainty": problem.uncertainty, "rows": rows, "tuning_seconds": seconds,
-                "versions": versions,
+                "count": len(problem.x), "uncertainty": problem.uncertainty, "rows": leaders(rows),
+                "tuning_seconds": seconds, "versions": versions,
             }  # fmt: skip
             asked.json.write_text(json.dumps({"problems": results.problems}), "utf-8")
             print(

@@ -32,7 +32,6 @@ import dataclasses
 import math
 import os
 import re
-import statistics
 import tempfile
 import time
 import weakref
@@ -97,9 +96,11 @@ FILLED = 0.92
 #: seconds that the host takes to start one operation
 _HOST = 10e-6
 #: bytes taken before the first tensor: Python, torch and what training imports; a GPU's context and workspaces
-_PROGRAM, _CONTEXT = 0.55e9, 1e9
+_PROGRAM, _CONTEXT = 0.5e9, 1e9
 #: seconds for which a calibration may run at its larger batch; steps timed, after two that warm up
 _PATIENCE, _TIMED = 8.0, 5
+#: seconds that the plots and the picture of a validation take, measured on one core
+_PLOTTED = 0.5
 #: samples on which the held-out error costs a network call each at every validation
 _HELD_OUT = 16 * 256
 
@@ -117,9 +118,10 @@ class Plan:
         memory: bytes by part, on each device. room: bytes that it has.
         host: bytes of the data in the memory of each process, and on disk (0 where they are made or unknown).
         disk: bytes by part, at the end of the run.
-        step: seconds of a training step; processor: seconds of processor time of it, 0 where it is not measured.
+        step: seconds of a training step.
         previews: seconds that all pictures and held-out errors take.
         draw: seconds of drawing 1,000 samples.
+        processor: seconds of processor time of all steps and previews, 0 where it is not measured.
         basis: in words what the times rest on.
         advice: one sentence on memory that does not suffice; empty where it does.
         price: of a device for an hour, or None.
@@ -137,9 +139,9 @@ class Plan:
     host: tuple[float, float]
     disk: dict[str, float]
     step: float
-    processor: float
     previews: float
     draw: float
+    processor: float
     basis: str
     advice: str
     price: float | None
@@ -174,7 +176,7 @@ class Plan:
             ("", self.basis),
         ]
         if self.processor:
-            lines.append(("", f"{_time(self.processor * config.steps)} of processor time in steps"))
+            lines.append(("", f"{_time(self.processor)} of processor time"))
         if self.cost is not None:
             lines.append(("price", f"{self.cost:,.2f}, at {self.price:g} an hour for each of {self.devices}"))
         if self.calls:
@@ -277,7 +279,7 @@ def plan(
             terms["starting operations"],
             terms["exchange of gradients"] + traffic,
         )
-        processor, call = 0.0, 0.0
+        processor = call = busy = plotted = 0.0
         if drawing:
             spent = drawing.flops(BATCH) / (1e12 * gpu.single * utilisation)
             call = max(spent + drawing.moved(BATCH) / (1e9 * gpu.bandwidth), drawing.kernels * _HOST) / BATCH
@@ -289,7 +291,8 @@ def plan(
         room, where = _here(on_cuda)
         timed = calibrate(experiment, data)
         step, processor = timed.at(config.batch_size)
-        call = calibrate_call(experiment, data) if draws else 0.0
+        call, busy = calibrate_call(experiment, data) if draws else (0.0, 0.0)
+        plotted = _PLOTTED
         basis = (
             f"measured: {_TIMED} training steps at batches of {timed.batches[0]:,} and {timed.batches[1]:,}, as busy "
             "as this machine is now"
@@ -312,9 +315,9 @@ def plan(
         host=(kept, float(sum(file.stat().st_size for file in files if file.is_file()))),
         disk=_disk(config, weights + _nbytes(*parts.net.buffers()), remembered),
         step=step,
-        processor=processor,
-        previews=validations * shown * call,
+        previews=validations * (shown * call + plotted),
         draw=1000 * calls * call,
+        processor=config.steps * processor + validations * (shown * busy + plotted),
         basis=basis,
         advice="" if sum(found.values()) <= room else _advice(config, memory, room, count, on_cuda),
         price=price,
@@ -322,7 +325,7 @@ def plan(
 
 
 class Line(NamedTuple):
-    """What was measured at two batches, and the straight line through it; `least` is the constant part's bound."""
+    """What was measured at two batches, and the straight line through it."""
 
     batches: tuple[int, int]
     values: tuple[Any, Any]
@@ -504,22 +507,21 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
     return _calibrated(at, most)
 
 
-def calibrate_call(experiment: Experiment, data: Dataset) -> float:
-    """Seconds of one network call for one sample, in batches as drawing has them, on this machine."""
+def calibrate_call(experiment: Experiment, data: Dataset) -> np.ndarray:
+    """(seconds, processor seconds) of one network call for one sample, in batches as drawing has them, on this machine."""
     parts = _built(experiment, data)
     if torch.cuda.is_available() and not experiment.training.cpu:
         parts.net.to("cuda")
     call = _caller(experiment, parts, data)
 
     def at(batch: int) -> np.ndarray:
-        taken = []
-        for _ in range(4):
-            start = time.perf_counter()
+        stamps = []
+        for _ in range(_TIMED + 2):
+            stamps.append((time.perf_counter(), time.process_time()))
             call(batch)
-            taken.append(time.perf_counter() - start)
-        return np.array(statistics.median(taken[1:]))
+        return np.median(np.diff(stamps, axis=0)[1:], axis=0)
 
-    return float(_calibrated(at, BATCH).at(BATCH)) / BATCH
+    return _calibrated(at, BATCH).at(BATCH) / BATCH
 
 
 def _calibrated(at: Callable[[int], np.ndarray], most: int) -> Line:

@@ -209,36 +209,56 @@ class _Multistep(Stepper):
         """What is integrated."""
         return prediction.x0
 
-    def weights(self, t: Level, s: Level, answers: tuple[Answer, ...]) -> list[float]:
-        """What x at level s has of each answer, by their polynomial from level t on."""
-        points = tuple(answer.lam for answer in answers)
-        scale = float(s.alpha if self.predicts == "eps" else s.sigma)
-        found = polynomial_weights(self.predicts, self.clock, _lam(t), _lam(s), points, self.rule)
-        return [scale * weight for weight in found]
-
     def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         prediction, lam = denoiser(x, t), _lam(t)
         if lam < self.deepest or math.isinf(CLOCKS[self.clock](lam)):
             # beyond the reach of the clock: DDIM's step, in the form that needs no signal
             return (s.sigma / t.sigma) * x + float(s.alpha - s.sigma / t.sigma * t.alpha) * prediction.x0, None
         answers: tuple[Answer, ...] = (Answer(lam, self.answer(prediction)),)
-        kept = float(s.alpha / t.alpha if self.predicts == "eps" else s.sigma / t.sigma)
+        start = None
         if memory is not None:
             answers += memory.answers
-        used = answers[: self.points(denoiser.steps)]
-        shares = self.weights(t, s, used)
-        if memory is not None and self.corrects(memory.points):
-            # what the step to here lacked, as a change of x, whatever else may have moved x since
-            known = answers[: memory.points + 1]
-            before = [0.0, *self.weights(memory.level, t, known[1:])]
-            lacked = [
-                kept * (now - then) for now, then in zip(self.weights(memory.level, t, known), before, strict=True)
-            ]
-            shares = [sum(pair) for pair in zip_longest(shares, lacked, fillvalue=0.0)]
+            if self.corrects(memory.points):
+                start = memory.level, memory.points
+        points = min(len(answers), self.points(denoiser.steps))
+        kept, shares = _shares(self, start, t, s, points, tuple([answer.lam for answer in answers]))
         after = kept * x
         for share, answer in zip(shares, answers, strict=False):
             after.add_(answer.value, alpha=share)
-        return after, _Memory(t, len(used), answers[: MOST - 1])
+        return after, _Memory(t, points, answers[: MOST - 1])
+
+
+@lru_cache(maxsize=16384)
+def _shares(
+    method: _Multistep,
+    start: tuple[Level, int] | None,
+    t: Level,
+    s: Level,
+    points: int,
+    lams: tuple[float, ...],
+) -> tuple[float, list[float]]:
+    """What x at level s has of x at level t, and of each answer.
+
+    Args:
+        start: where the step to t began, and from how many answers, if it is to be corrected.
+        points: how many answers the step from t goes by.
+        lams: log(alpha/sigma) of the answers, last first.
+    """
+
+    def weights(a: Level, b: Level, points: tuple[float, ...]) -> list[float]:
+        scale = float(b.alpha if method.predicts == "eps" else b.sigma)
+        found = polynomial_weights(method.predicts, method.clock, _lam(a), _lam(b), points, method.rule)
+        return [scale * weight for weight in found]
+
+    kept = float(s.alpha / t.alpha if method.predicts == "eps" else s.sigma / t.sigma)
+    shares = weights(t, s, lams[:points])
+    if start is not None:
+        # what the step to t lacked, as a change of x, whatever else may have moved x since
+        level, count = start
+        now, then = weights(level, t, lams[: count + 1]), [0.0, *weights(level, t, lams[1 : count + 1])]
+        lacked = [kept * (a - b) for a, b in zip(now, then, strict=True)]
+        shares = [a + b for a, b in zip_longest(shares, lacked, fillvalue=0.0)]
+    return kept, shares
 
 
 @dataclass(frozen=True)
