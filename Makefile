@@ -17,7 +17,7 @@ demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about five mi
 	@echo "         runs/demo/loss.png and runs/demo/loss-by-noise.png (training)."
 
 test: $(READY)  ## the whole default suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)  ## what trains for longer
 	$(BIN)/python -m pytest -m slow --timeout 5400

@@ -1,4 +1,4 @@
-"""The command line: ten verbs over `ornstein.experiment`.
+"""The command line: eleven verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -26,7 +26,7 @@ app = typer.Typer(
     help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
     "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
 )
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `ornstein train` wrote, as runs/digits.")]
 
@@ -522,6 +522,51 @@ def tune(
     for name, bits in sorted(result.even.items(), key=lambda item: item[1]):
         out.print(f"  {name:<10} {bits:.4f}")
     out.print(f"kept in {run / 'tuned.yaml'}: ornstein sample {run} --stepper ddpm --grid tuned --steps {steps}")
+
+
+@app.command()
+def plan(
+    experiment: Annotated[
+        str, typer.Argument(help="A preset (`ornstein list presets`), or an experiment's YAML file.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it, as for `ornstein train`.")
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="NxGPU", help="8xH100, L4, ...", show_default="this machine, measured")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu: measure this machine's CPU even where a GPU is at hand.")
+    ] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of the GPUs' peak rate that is reached.", show_default="0.4, assumed")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Of one GPU, or this machine, for an hour.")] = None,
+) -> None:
+    """Say what a training run will take before it is run: arithmetic, time, memory by part, disk, money.
+
+    Without --gpus, a few real steps of this network are timed here. For GPUs, published peak rates are taken.
+
+    Examples:
+
+        ornstein plan digits
+
+        ornstein plan mnist net.channels=128 training.precision=bfloat16 --gpus 8xH100 --price 2.5
+    """
+    if device not in (None, "cpu"):
+        raise InputError(f"device={device!r} must be cpu; for GPUs that are not at hand give --gpus, as in 8xH100.")
+    if gpus is not None and device is not None:
+        raise InputError(f"--device {device} measures this machine, which does not go with --gpus {gpus}.")
+    if gpus is None and utilisation is not None:
+        raise InputError(f"--utilisation {utilisation:g} is of published rates: it needs --gpus.")
+    from ornstein.experiment.config import Experiment
+    from ornstein.experiment.plan import UTILISATION, plan
+
+    asked = Experiment.read(experiment, [*(overrides or []), *(["training.cpu=true"] if device else [])])
+    share = UTILISATION if utilisation is None else utilisation
+    with err.status("counting" if gpus else "counting and measuring"):
+        result = plan(asked, gpus, utilisation=share, price=price)
+    out.print(result.text(), markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -74,12 +74,12 @@ def flow(process: Process, steps: int) -> Tensor:
 
 
 def power(process: Process, steps: int) -> Tensor:
-    """sigma/(alpha + sigma) falling as the power 3/2 of even steps, finer towards the data; then the clean point."""
+    """Even steps to the power 3/2 in sigma/(alpha + sigma), finer towards the data; then the clean point."""
     return _by_flow(process, steps, 1.5)
 
 
 def tapered(process: Process, steps: int) -> Tensor:
-    """r/(2 + r), r = sigma/alpha, falling as the power 2 - 3/n of n even steps, at least 1: for "unipc"; then clean.
+    """Even steps to the power 2 - 3/n in sigma/(2 alpha + sigma), the grid of "unipc"; then the clean point.
 
     Finer towards the data the more steps there are: with few of them those near the noise decide the error, with many
     those near the data. Found by measurement (docs/frontier.md).
@@ -108,12 +108,12 @@ def logsnr(process: Process, steps: int) -> Tensor:
 
 
 def exponential(process: Process, steps: int) -> Tensor:
-    """sigma/alpha falling by one factor a step: k-diffusion's name for the grid "logsnr"."""
+    """One factor on sigma/alpha each step: k-diffusion's name for the grid "logsnr"."""
     return logsnr(process, steps)
 
 
 def polyexponential(process: Process, steps: int, rho: float = 1.5) -> Tensor:
-    """log(sigma/alpha) falling as the power 3/2 of even steps, finer towards the data; then the clean point."""
+    """Even steps to the power 3/2 in log(sigma/alpha), finer towards the data; then the clean point."""
     return _by_ratio(process, steps, lambda high, low, u: low * (high / low) ** ((1 - u) ** rho))
 
 
