@@ -21,7 +21,7 @@ CASES = {
     "digits": ["digits", "training.steps=150", "training.validate_every=75"],
     "digits, bfloat16": ["digits", "training.steps=150", "training.validate_every=75", "training.precision=bfloat16"],
     "digits, sliced score matching": ["digits", "preset=sliced", "training.steps=60", "training.validate_every=30"],
-    "digits, recovery likelihood": ["digits", "preset=energy-recovery", "training.steps=30"],
+    "digits, recovery likelihood": ["digits", "preset=energy-recovery", "training.steps=100"],
     "mnist": ["mnist", "training.steps=60", "training.validate_every=60"],
     "mnist, 64 channels, attention": [
         "mnist", "training.steps=12", "training.validate_every=12", "net.channels=64", "net.attention=[14]",
