@@ -24,7 +24,7 @@ CASES = {
     "digits, recovery likelihood": ["digits", "preset=energy-recovery", "training.steps=100"],
     "mnist": ["mnist", "training.steps=60", "training.validate_every=60"],
     "mnist, 64 channels, attention": [
-        "mnist", "training.steps=12", "training.validate_every=12", "net.channels=64", "net.attention=[14]",
+        "mnist", "training.steps=8", "training.validate_every=8", "net.channels=64", "net.attention=[14]",
         "sampling.preview=16",
     ],
     "mnist, in 4 pieces": ["mnist", "training.steps=40", "training.validate_every=40", "training.accumulate=4"],

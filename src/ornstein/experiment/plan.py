@@ -79,8 +79,9 @@ UTILISATION = 0.4
 FILLED = 0.92
 #: seconds that the host takes to start one operation; that a validation's plots and picture take
 _HOST, _PLOTTED = 10e-6, 0.5
-#: bytes that training imports beyond what planning does, measured; that a GPU's context and workspaces take, assumed
-_IMPORTED, _CONTEXT = 0.16e9, 1e9
+#: bytes of a program that has loaded this module, where the system does not say; that training imports beyond it,
+#: measured; that a GPU's context and workspaces take, assumed
+_USUAL, _IMPORTED, _CONTEXT = 0.3e9, 0.16e9, 1e9
 #: seconds that a calibration may take at its larger batch; what it times, after two that warm up
 _PATIENCE, _TIMED = 8.0, 5
 #: network calls, a sample each, that the held-out error of a validation takes
@@ -204,7 +205,8 @@ def plan(
         raise InputError(f"training.batch_size={config.batch_size} is less than a sample for each of {count} GPUs.")
     data = data or load_data(experiment)
     loaded = _nbytes(data.train, data.test, data.train_labels, data.test_labels)
-    program = max(_resident() - loaded, 0) + _IMPORTED
+    resident = _own("VmRSS")
+    program = _IMPORTED + (_USUAL if math.isnan(resident) else max(resident - loaded, 0))
     experiment, _ = settle(experiment, data)
     parts = _built(experiment, data)
     training = count_training(experiment, parts, data)
@@ -218,6 +220,8 @@ def plan(
     x0, labels = data.batch(0, config.batch_size, config.seed)
     remembered = _nbytes(*_memory(parts, x0).values())
     on_gpu = gpu is not None or (torch.cuda.is_available() and not config.cpu)
+
+    scratch = 0.0  # as a share of activations, found where it can be measured
 
     def pieces(accumulate: int) -> tuple[int, int]:
         each = -(-accumulate // count)
@@ -235,6 +239,7 @@ def plan(
             f"averages of the weights, {len(config.ema)}": len(config.ema) * own,
             "the average that previews are drawn by": weights,
             f"activations of {piece:,} samples at a time": max(activations, 0),
+            "scratch memory of operations, and gaps": scratch * max(activations, 0),
             "the batch, and what the loss remembers": _nbytes(x0, labels) / count + remembered,
             "data": 0 if on_gpu else loaded,
             "CUDA, its libraries and workspaces" if on_gpu else "Python, torch, other libraries": (
@@ -265,6 +270,9 @@ def plan(
         where, room = _here(on_gpu)
         line = calibrate(experiment, data)
         spent = line.at(config.batch_size)
+        bytes_each, counted_each = (line.at(1) - line.at(0))[2], training.peak(line.many) - training.peak(line.few)
+        if not on_gpu and line.many > line.few and bytes_each > 0:
+            scratch = max(bytes_each * (line.many - line.few) / counted_each - 1, 0.0)
         calibrated = calibrate_call(experiment, data) if draws else calibrated
         basis = (
             f"measured: {_TIMED} steps each at batches of {line.few:,} and {line.many:,}, on a machine as busy as now"
@@ -336,9 +344,10 @@ class _Enough(Exception):
 
 
 def calibrate(experiment: Experiment, data: Dataset) -> Line:
-    """(seconds, processor seconds) of a real training step at two batches, on this machine.
+    """(seconds, processor seconds, most bytes in memory) of real training steps at two batches, on this machine.
 
-    The larger is that of the run, or of a piece of it, unless a few such steps would take too long.
+    The larger is that of the run, or of a piece of it, unless a few such steps would take too long. Bytes are the
+    whole process's, NaN where the system does not say.
     """
     config = experiment.training
 
@@ -346,6 +355,7 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
         parts = _built(experiment, data)
         memory = _memory(parts, data.batch(0, batch, config.seed)[0])
         remembering: dict[str, Any] = {"memory": memory} if memory else {}
+        _own("VmHWM", since_now=True)
         stamps: list[tuple[float, float]] = []
 
         def batches(step: int) -> Any:  # asked for once a step, so these are the times between steps
@@ -365,7 +375,7 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
                     pass
             except _Enough:
                 pass
-        return np.median(np.diff(stamps, axis=0)[2:], axis=0)
+        return np.array([*np.median(np.diff(stamps, axis=0)[2:], axis=0), _own("VmHWM")])
 
     return _calibrated(at, config.batch_size // config.accumulate)
 
@@ -390,7 +400,7 @@ def calibrate_call(experiment: Experiment, data: Dataset) -> np.ndarray:
 def _calibrated(at: Callable[[int], np.ndarray], most: int) -> Line:
     few = max(1, most // 8)
     low = at(few)
-    affordable = int(few * _PATIENCE / (_TIMED * float(np.max(low))))
+    affordable = int(few * _PATIENCE / (_TIMED * float(np.max(low[:2]))))
     many = min(most, max(2 * few, affordable))
     return Line(few, many, low, at(many) if many > few else low)
 
@@ -475,10 +485,14 @@ def _here(on_gpu: bool) -> tuple[str, float]:
     return words, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _resident() -> float:
-    """Bytes of this process in memory; what is usual where the system does not say."""
-    status = Path("/proc/self/statm")
-    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.is_file() else 0.35e9
+def _own(field: str, since_now: bool = False) -> float:
+    """VmRSS, bytes of this process in memory, or VmHWM, the most at a time; NaN where the system is not Linux."""
+    try:
+        if since_now:
+            Path("/proc/self/clear_refs").write_text("5")
+        return 1024.0 * int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0])
+    except (OSError, IndexError):
+        return math.nan
 
 
 def _nbytes(*tensors: Tensor | None) -> float:
