@@ -35,9 +35,10 @@ def planned(words: list[str]) -> dict[str, float]:
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.plan import plan
 
-    found = plan(Experiment.read(words[0], words[1:]))
-    steps = found.experiment.training.steps
-    return {"seconds": found.processor * (steps - 1) / steps, "bytes": found.needed, "flops": found.step_flops}
+    asked = Experiment.read(words[0], words[1:])
+    # the first step is over when the clock starts
+    found = plan(Experiment.read(words[0], [*words[1:], f"training.steps={asked.training.steps - 1}"]))
+    return {"seconds": found.processor, "bytes": found.needed, "flops": found.step_flops}
 
 
 def trained(words: list[str]) -> dict[str, float]:

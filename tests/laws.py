@@ -48,6 +48,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {"order": 3, "clock": "log-snr", "last": 1, "rule": "b2"},
         {"order": 3, "clock": "flow", "last": 2},
     ],
+    "plms": [{"start": "runge-kutta"}],
     "adaptive": [{"tolerance": 1e-5}],
     "predictor-corrector": [
         {"predictor": "unipc", "corrections": 2, "snr": 0.1},

@@ -41,7 +41,7 @@ def test_a_mixture_in_many_dimensions_to_a_hundredth_of_a_nat(d, count):
     assert error.mean() < 0.003
     assert error.max() < 0.01
     # the estimate of the integration's error is on the high side, short of what lies below the lowest level
-    assert (error <= found.integration_error + 0.005).all()
+    assert (error <= found.integration_error + 0.006).all()
     assert torch.equal(found.standard_error, torch.zeros(count))
     assert (found.products >= d * (STEPS + 1)).all()
 
@@ -269,7 +269,7 @@ def test_auto_is_exact_up_to_the_stated_dimension():
 def test_a_sample_does_not_depend_on_its_batch(trace, draws):
     mix, transform = wide_mixture(4, seed=5), Levels(33)
     x = transform.inverse(mix.sample(12, seeded(15)), quantise=True)
-    options = {"transform": transform, "trace": trace, "draws": draws, "tolerance": 0.3}
+    options = {"transform": transform, "trace": trace, "draws": draws, "tolerance": 0.03}
     denoiser, seeds = mix.denoiser(ornstein.VP()), torch.arange(100, 112)
     together = log_likelihood(denoiser, x, seeds=seeds, **options)
     for part in (slice(0, 1), slice(1, 12)):
@@ -287,7 +287,7 @@ def test_what_cannot_be_integrated_says_so():
     points = GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([1e-5, 1e-5]))
     found = log_likelihood(points.denoiser(ornstein.VP()), torch.tensor([[0.001], [1.001]]))
     assert found.integration_error[0] > 1
-    assert found.calls[0] > STEPS * 4 * (2 ** (DOUBLINGS + 1) - 1)
+    assert found.calls[0] > STEPS * 2 * (2 ** (DOUBLINGS + 1) - 1)
     assert found.integration_error[1] < 0.01
 
 

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from ornstein.errors import InputError
 from ornstein.nets import MLP, NETS, UNET_SIZES, UNet, attend
-from ornstein.nets.norm import adaptive_group_norm, groups_of
+from ornstein.nets.norm import group_norm, groups_of
 
 SMALL = UNet(channels=8, multipliers=(1, 2, 3), blocks=1, attention=(4,), heads_width=8, embedding=16)
+PATCHED = dataclasses.replace(SMALL, patch=2)
 TINY_MLP = MLP(width=32, depth=2, embedding=16)
 GRIDS = [(1, 1), (3, 7), (2, 16), (1, 8, 8), (3, 1, 1), (1, 7, 5), (5, 9, 2), (2, 1, 6), (1, 4, 4, 4), (2, 3, 1, 5)]
 CASES = [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (SMALL, (3, 9)), (SMALL, (1, 7, 6)), (SMALL, (2, 3, 4, 5))]
+CASES += [(PATCHED, shape) for shape in [(3, 9), (1, 7, 6), (1, 5, 3), (2, 3, 4, 5)]]
 
 
 def nudged(net: nn.Module, seed: int = 0, size: float = 0.1) -> nn.Module:
@@ -42,7 +44,10 @@ def conditions(kind: str, batch: int = 4) -> tuple[dict[str, int], Tensor | None
 
 
 @pytest.mark.parametrize("kind", ["none", "labels", "features"])
-@pytest.mark.parametrize(("config", "shape"), [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(SMALL, s) for s in GRIDS])
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
+)
 def test_starts_at_zero_and_every_parameter_learns(config, shape, kind):
     built_with, cond = conditions(kind)
     net = config.build(shape, out_multiple=2, **built_with)
@@ -176,19 +181,48 @@ def test_groups_divide_the_channels(channels):
     assert channels // groups >= min(4, channels)
 
 
-@pytest.mark.parametrize("shape", [(6, 7), (8, 5, 3), (5, 2, 3, 4)])
-def test_adaptive_group_norm_is_its_formula_with_its_gradient(shape):
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("each", ["sample", "channel"])
+@pytest.mark.parametrize(
+    ("shape", "innermost"), [((6, 7), False), ((8, 5, 3), False), ((8, 5, 3), True), ((5, 2, 3, 4), False)]
+)
+def test_group_norm_is_its_formula_with_every_derivative(shape, innermost, each, silu):
+    """In either layout of memory: value, gradient, tangent, and the derivatives of those."""
     generator = torch.Generator().manual_seed(6)
     x = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
-    scale, shift = (torch.randn(3, shape[0], generator=generator, dtype=torch.float64) for _ in range(2))
+    of = (3, shape[0]) if each == "sample" else (shape[0],)
+    scale, shift = (torch.randn(of, generator=generator, dtype=torch.float64) for _ in range(2))
     grouped = x.reshape(3, groups_of(shape[0]), -1)
     normal = (grouped - grouped.mean(-1, keepdim=True)) / (grouped.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
     space = (..., *[None] * (len(shape) - 1))
-    torch.testing.assert_close(
-        adaptive_group_norm(x, scale, shift), normal.reshape(x.shape) * scale[space] + shift[space]
-    )
+    expected = normal.reshape(x.shape) * scale[space] + shift[space]
+    expected = expected * torch.sigmoid(expected) if silu else expected
+
+    def function(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        laid = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if innermost else x
+        return group_norm(laid, scale, shift, silu)
+
+    torch.testing.assert_close(function(x, scale, shift), expected)
     leaves = [tensor.requires_grad_() for tensor in (x, scale, shift)]
-    assert torch.autograd.gradcheck(adaptive_group_norm, leaves)
+    assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True, check_batched_grad=innermost)
+    if x.numel() < 400 and each == "sample":
+        assert torch.autograd.gradgradcheck(function, leaves, check_fwd_over_rev=innermost)
+    tangent = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    of_two = torch.stack([x, 2 * x]).detach()
+    mapped = torch.func.vmap(lambda x: torch.func.jvp(lambda x: function(x, scale, shift), (x,), (tangent,))[1])(of_two)
+    alone = [torch.autograd.functional.jvp(lambda x: function(x, scale, shift), (x,), (tangent,))[1] for x in of_two]
+    torch.testing.assert_close(mapped, torch.stack(alone))
+
+
+def test_group_norm_is_exact_in_bfloat16_up_to_the_last_rounding():
+    """Far from zero, too, where sums in bfloat16 would be lost."""
+    generator = torch.Generator().manual_seed(9)
+    x = (torch.randn(2, 32, 8, 8, generator=generator) + 10).bfloat16()
+    scale, shift = torch.ones(32), torch.zeros(32)
+    exact = group_norm(x.double(), scale.double(), shift.double())
+    found = group_norm(x.contiguous(memory_format=torch.channels_last), scale, shift)
+    assert found.dtype == torch.bfloat16
+    assert (found - exact).abs().max() <= 2**-8 * exact.abs().max()
 
 
 def fitted(

@@ -146,6 +146,34 @@ def test_plms_is_deis_where_steps_are_equal_and_then_of_order_four():
     assert start[0] / start[1] > 3.3  # the first step's error is of second order, and all that is left
 
 
+def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each():
+    """Counted by the loop; on equal steps of sigma/alpha the classical rule, so that Adams & Bashforth show order 4."""
+    p, mix = EDM(), mixture()
+    pndm = PLMS(start="runge-kutta")
+    assert pndm.calls is None
+    for n in (1, 2, 3, 4, 7):
+        states = list(trajectory(mix.denoiser(p), (2, 2), stepper=pndm, grid=torch.linspace(2.0, 0.0, n + 1), seed=0))
+        spent = [b.calls - a.calls for a, b in itertools.pairwise(states)]
+        assert spent == [*[4, 4, 4, 1, 1, 1][: n - 1], 1]
+    # from no signal at all the first step is DDIM's, and the start comes after it
+    states = list(trajectory(mix.denoiser(Flow()), (2, 2), stepper=pndm, grid=torch.linspace(1, 0, 8), seed=0))
+    assert [b.calls - a.calls for a, b in itertools.pairwise(states)] == [1, 4, 4, 4, 1, 1, 1]
+    assert torch.isfinite(states[-1].x).all()
+    ends = {}
+    for start in ("lower-order", "runge-kutta"):
+        for n in (128, 256, 2048):
+            memory, ask = None, Ask(mix.denoiser(p), None)
+            x = torch.tensor([[1.0, -2.0], [0.3, 1.5]], dtype=F64)
+            for t, s in itertools.pairwise(p.levels(torch.linspace(2.0, 0.4, n + 1, dtype=F64))):
+                x, memory = PLMS(start=start).step(ask, x, t, s, memory, None)
+            ends[start, n] = x
+    errors = {key: (end - ends["runge-kutta", 2048]).abs().max().item() for key, end in ends.items()}
+    assert errors["runge-kutta", 128] / errors["runge-kutta", 256] > 2**3.8
+    # without that start, what its first steps left of second and third order is all that there is
+    assert errors["lower-order", 128] / errors["lower-order", 256] < 2**2.6
+    refused(lambda: PLMS(start="heun"), "start='heun'", "runge-kutta")
+
+
 @pytest.mark.parametrize("clock", ["ratio", "flow", "signal"])
 def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exactly(clock):
     """Data that depend on the level alone, a parabola of the clock: order 3 makes no error, nor does last=3."""

@@ -13,9 +13,14 @@ and nothing moves that need not: for Gaussian data of that deviation v is zero. 
 
 **The quadrature.** v and its divergence fade like u^2 below the data's finest scale and like 1/u^2 above its
 coarsest. For such a function on the whole line the plain trapezoid rule converges faster than any power of its step
-(Trefethen & Weideman 2014, SIAM Review 56:385), and a flow along which the divergence is wanted at even steps is well
-followed by the classical Runge-Kutta rule between them. So the divergence, which is the dear part, is taken once a
-step, where an adaptive solver of both equations together takes it at each of its stages. About fifty evaluations give
+(Trefethen & Weideman 2014, SIAM Review 56:385), in any smooth clock: in that of q,
+
+    tau = log s - 1 + 1.5 sinh(q/1.5),
+
+even steps are short where data have structure, within some tenfold of s/e, and long where there is none. The flow goes
+along the same steps by Adams' methods of order 5, Bashforth's prediction and Moulton's correction: two calls a step,
+and their past is known from the first, v falling as u^2 below. So the divergence, which is the dear part, is taken once
+a step, where an adaptive solver of both equations together takes it at each of its stages. About fifty evaluations give
 three decimals of a nat.
 
 **Its error** is estimated for each sample: from the rules of two and four times the step, whose values are there
@@ -69,6 +74,11 @@ from ornstein.errors import InputError, lookup
 EXACT_UP_TO = 128
 #: steps of the first attempt, a multiple of four, and how often they are doubled at most
 STEPS, DOUBLINGS = 48, 4
+#: where steps are shortest, in log(u/s), and over how far tau they grow by half
+_CENTRE, _WIDTH = -1.0, 1.5
+#: Adams & Bashforth's prediction from the last five slopes, and Moulton's correction with the one ahead first; order 5
+_PREDICT = (1901 / 720, -2774 / 720, 2616 / 720, -1274 / 720, 251 / 720)
+_CORRECT = (251 / 720, 646 / 720, -264 / 720, 106 / 720, -19 / 720)
 #: numbers of a batch that are worked on at a time, and samples at most
 _AT_ONCE, _ROWS = 2**16, 4096
 #: counters of `numerics.normal` that one likelihood may use, and where those of dequantisation begin
@@ -247,8 +257,15 @@ class _Flow:
     ) -> tuple[LogLikelihood, Tensor]:
         """From the data to the noise in so many steps; and which samples need no more of them, (B,)."""
         s, d = self.denoiser.sigma_data, x[0].numel()
-        tau = torch.linspace(math.log(self.low), math.log(self.high), 2 * steps + 1, dtype=torch.float64)
-        h = (math.log(self.high) - math.log(self.low)) / steps
+        centre = math.log(s) + _CENTRE
+        first, last = (_WIDTH * math.asinh((math.log(u) - centre) / _WIDTH) for u in (self.low, self.high))
+        h = (last - first) / steps
+        # what Adams' methods remember at first lies before the first point
+        q = first + h * torch.arange(1 - len(_PREDICT), steps + 1, dtype=torch.float64)
+        tau = centre + _WIDTH * (q / _WIDTH).sinh()
+        early, rates = (q / _WIDTH).cosh().tensor_split([len(_PREDICT) - 1])
+        before = early * (2 * (tau[: len(early)] - tau[len(early)])).exp()
+        tau = tau[len(early) :].clamp(math.log(self.low), math.log(self.high))
         times = self.denoiser.process.time(-2 * tau)
         assert isinstance(times, Tensor)
         levels = self.denoiser.process.levels(times)
@@ -262,11 +279,12 @@ class _Flow:
         total, double, quadruple, variance, doubt, displaced = (x.new_zeros(len(x)) for _ in range(6))
         boole, score = z, torch.zeros_like(z)
         memory: Tensor | None = None
-        for i in range(steps + 1):
-            v, pull = linearised(slope(levels[2 * i]), z)
+        past: list[Tensor] = []
+        for i, (level, rate) in enumerate(zip(levels, rates.tolist(), strict=True)):
+            v, pull = linearised(slope(level), z)
             known, forms, memory = self.how.forms(pull, z, keys, draw + i * self.how.probes, memory)
             del pull
-            weight, weight2, weight4 = (_trapezoid(i, stride, steps, h) for stride in (1, 2, 4))
+            weight, weight2, weight4 = (_trapezoid(i, stride, steps, h * rate) for stride in (1, 2, 4))
             value = known
             if forms is not None:
                 value = known + forms.mean(0)
@@ -276,19 +294,20 @@ class _Flow:
             total += weight * value
             double += weight2 * value
             quadruple += weight4 * value
-            # Boole's rule over four steps, beside what Runge-Kutta made of them; in nats by the score in the middle
+            dz = rate * v
+            past = [dz, *(past[:-1] if i else [share * v for share in before.flip(0).tolist()])]
+            # Boole's rule over four steps, beside what Adams made of them; in nats by the score in the middle
             if i % 4 == 0:
-                displaced += (score * (z - boole - 14 * h / 45 * v)).flatten(1).sum(1)
-                boole = z + 14 * h / 45 * v
+                displaced += (score * (z - boole - 14 * h / 45 * dz)).flatten(1).sum(1)
+                boole = z + 14 * h / 45 * dz
             else:
-                boole = boole + (24 if i % 4 == 2 else 64) * h / 45 * v
+                boole = boole + (24 if i % 4 == 2 else 64) * h / 45 * dz
             if i % 4 == 2:
-                score = -z - (1 + (s / float(levels[2 * i].noise_ratio)) ** 2) * v
+                score = -z - (1 + (s / float(level.noise_ratio)) ** 2) * v
             if i < steps:
-                half, end = slope(levels[2 * i + 1]), slope(levels[2 * i + 2])
-                k2 = half(z + h / 2 * v)
-                k3 = half(z + h / 2 * k2)
-                z = z + h / 6 * (v + 2 * k2 + 2 * k3 + end(z + h * k3))
+                ahead = z + h * _combined(_PREDICT, past)
+                dz = float(rates[i + 1]) * slope(levels[i + 1])(ahead)
+                z = z + h * _combined(_CORRECT, [dz, *past])
         log_prob = total - d * math.log(s) + self._end(levels[-1], z, cond)
         if not bool(torch.isfinite(log_prob).all()):
             raise InputError("the flow is not finite: the model has diverged, or x lies far outside its data.")
@@ -296,7 +315,7 @@ class _Flow:
         rule = torch.where(fine < coarse, fine**2 / coarse, fine)
         # differences of the rules that are no more than the probes' own say nothing of the step
         error = displaced.abs() + torch.where(fine <= 3 * doubt.sqrt(), 0.0, rule)
-        calls = keys.new_full((len(x),), 4 * steps + 2 + self.centred)
+        calls = keys.new_full((len(x),), 2 * steps + 2 + self.centred)
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
         return LogLikelihood(log_prob, variance.sqrt(), error, calls, products, d), error <= self.tolerance
 
@@ -346,6 +365,14 @@ def _trapezoid(i: int, stride: int, steps: int, h: float) -> float:
         return 0.0
     end = i in (0, steps)
     return stride * h * (0.5 if end else 1.0) + (0.5 if i == 0 else 0.0)
+
+
+def _combined(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    """The sum of slopes by these weights, as many as there are weights."""
+    total = weights[0] * slopes[0]
+    for weight, slope in zip(weights[1:], slopes[1:], strict=False):
+        total.add_(slope, alpha=weight)
+    return total
 
 
 def _spread(level: Level, s: float) -> float:

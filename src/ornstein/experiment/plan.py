@@ -80,10 +80,10 @@ FILLED = 0.92
 #: seconds that the host takes to start one operation; that a validation's plots and picture take
 _HOST, _PLOTTED = 10e-6, 0.5
 #: bytes of a program that has loaded this module, where the system does not say; that training imports beyond it,
-#: measured; that a GPU's context and workspaces take, assumed
-_USUAL, _IMPORTED, _CONTEXT = 0.3e9, 0.16e9, 1e9
+#: measured, and of this the plots; that a GPU's context and workspaces take, assumed
+_USUAL, _IMPORTED, _PLOTTING, _CONTEXT = 0.3e9, 0.16e9, 0.06e9, 1e9
 #: seconds that a calibration may take at its larger batch; what it times, after two that warm up
-_PATIENCE, _TIMED = 8.0, 5
+_PATIENCE, _TIMED = 20.0, 5
 #: network calls, a sample each, that the held-out error of a validation takes
 _HELD_OUT = 16 * 256
 
@@ -221,7 +221,7 @@ def plan(
     remembered = _nbytes(*_memory(parts, x0).values())
     on_gpu = gpu is not None or (torch.cuda.is_available() and not config.cpu)
 
-    scratch = 0.0  # as a share of activations, found where it can be measured
+    reached: Line | None = None  # bytes of the whole, by the samples of a piece, where that can be measured
 
     def pieces(accumulate: int) -> tuple[int, int]:
         each = -(-accumulate // count)
@@ -230,22 +230,27 @@ def plan(
     def memory(accumulate: int) -> dict[str, float]:
         each, piece = pieces(accumulate)
         # in one piece, activations go as the gradients of weights come; of several, those are there all the time
-        activations = training.peak(piece) - (weights if each == 1 else 0)
-        return {
+        activations = {f"activations of {piece:,} samples at a time": training.peak(piece) - (each == 1) * weights}
+        if drawing:
+            activations[f"activations of {BATCH} samples, in previews"] = drawing.peak(BATCH)
+        most = max(activations, key=lambda name: activations[name])
+        found = {
             "weights": own,
             "gradients": own,
             "gradients on their way between processes": own if count > 1 and not shared else 0,
             "Adam's two moments": 2 * own,
             f"averages of the weights, {len(config.ema)}": len(config.ema) * own,
             "the average that previews are drawn by": weights,
-            f"activations of {piece:,} samples at a time": max(activations, 0),
-            "scratch memory of operations, and gaps": scratch * max(activations, 0),
+            most: max(activations[most], 0),
             "the batch, and what the loss remembers": _nbytes(x0, labels) / count + remembered,
             "data": 0 if on_gpu else loaded,
             "CUDA, its libraries and workspaces" if on_gpu else "Python, torch, other libraries": (
                 _CONTEXT if on_gpu else program
             ),
         }
+        if reached:
+            found["scratch memory of operations, and gaps"] = max(reached.at(piece) - sum(found.values()), 0)
+        return found
 
     calibrated = np.zeros(2)
     if gpu:
@@ -257,11 +262,10 @@ def plan(
         sent = 2 * (count - 1) / count * weights
         kernels = each * training.kernels
         step, bound = _roofline(gpu, rate * utilisation, each * training.flops(piece), moved, kernels, sent)
-        spent = np.zeros(2)
+        spent = np.array([step, 0.0])
         if drawing:
             flops, moved = drawing.flops(BATCH), drawing.moved(BATCH)
             calibrated[0] = _roofline(gpu, gpu.single * utilisation, flops, moved, drawing.kernels)[0] / BATCH
-        spent[0] = step
         basis = (
             f"from published peak rates, of which {utilisation:.0%} are assumed to be reached, and {_HOST * 1e6:.0f} "
             f"us to start an operation; bounded by {bound}"
@@ -270,10 +274,11 @@ def plan(
         where, room = _here(on_gpu)
         line = calibrate(experiment, data)
         spent = line.at(config.batch_size)
-        bytes_each, counted_each = (line.at(1) - line.at(0))[2], training.peak(line.many) - training.peak(line.few)
-        if not on_gpu and line.many > line.few and bytes_each > 0:
-            scratch = max(bytes_each * (line.many - line.few) / counted_each - 1, 0.0)
         calibrated = calibrate_call(experiment, data) if draws else calibrated
+        # training at `many` and then network calls have left this behind, as training and then previews will
+        whole = _own("VmHWM") + weights + _PLOTTING
+        if not (on_gpu or math.isnan(whole)):
+            reached = Line(line.few, line.many, whole - (line.high - line.low)[2], whole)
         basis = (
             f"measured: {_TIMED} steps each at batches of {line.few:,} and {line.many:,}, on a machine as busy as now"
         )
@@ -446,7 +451,7 @@ def _advice(config: Training, memory: Callable[[int], dict[str, float]], room: f
     ways = ["smaller samples", "a device with more memory"]
     if count > 1 and config.shard == "none":
         ways.insert(0, "training.shard=fsdp")
-    return f"{short}nor would a sample at a time; take a smaller network, {', '.join(ways[:-1])} or {ways[-1]}."
+    return f"{short}nor would smaller pieces; take a smaller network, {', '.join(ways[:-1])} or {ways[-1]}."
 
 
 def _disk(config: Training, weights: float, remembered: float) -> dict[str, float]:

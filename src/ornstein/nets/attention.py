@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .norm import groups_of
+from .norm import group_norm, groups_of
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels = x.shape[:2]
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        tokens = group_norm(x, self.norm.weight, self.norm.bias).flatten(2).transpose(1, 2)
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, channels // self.heads)).permute(2, 0, 3, 1, 4)
         mixed = attend(*qkv.unbind(0)).transpose(1, 2).reshape(batch, -1, channels)
         return x + self.proj(mixed).transpose(1, 2).reshape(x.shape)

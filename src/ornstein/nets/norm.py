@@ -1,12 +1,27 @@
-"""Group normalisation whose scale and shift come from a condition.
+"""Group normalisation whose scale and shift come from a condition, and the activation after it, as one operation.
 
-    y = scale * (x - mean_g) / sqrt(var_g + 1e-5) + shift
+    y = act(scale * (x - mean_g) / sqrt(var_g + 1e-5) + shift)
 
-with mean and variance over one sample's positions and the channels of one group g (Wu & He 2018, arXiv:1803.08494), and
-scale and shift per sample and channel (Perez et al. 2017, arXiv:1709.07871; Dhariwal & Nichol 2021, arXiv:2105.05233).
+with mean and variance over one sample's positions and the channels of one group g (Wu & He 2018, arXiv:1803.08494),
+scale and shift per sample and channel (Perez et al. 2017, arXiv:1709.07871; Dhariwal & Nichol 2021, arXiv:2105.05233),
+and act the identity or SiLU.
+
+*Why it is our own on a CPU.* Convolutions are fastest with the channels innermost, and there torch's group norm is ten
+times slower than elsewhere: a third of a network's time. But per sample and channel the map is affine,
+
+    y = act(a * x + b),      a = scale * r,   b = shift - a * mean,   r = 1 / sqrt(var + 1e-5),
+
+and a and b need two sums over the positions, which are quick in that layout. The derivative has the same form: with
+h = act'(u) * dL/dy the gradient of the group's input is affine in h and x,
+
+    dL/dx = a * h - r * (m_1 + n * m_2),    n = (x - mean) * r,   m_1 = mean_g(scale * h),  m_2 = mean_g(scale * h * n),
+
+so it costs two more sums. Sums and activation are taken in float32 whatever x is, and x is all that is kept for the way
+back.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +33,112 @@ def groups_of(channels: int) -> int:
     return math.gcd(channels, min(32, max(1, channels // 4)))
 
 
-def adaptive_group_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Group norm of x (B, C, *space) with scale and shift of shape (B, C).
+def group_norm(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> Tensor:
+    """act(scale * normalised(x) + shift) for x of shape (B, C, *space), scale and shift of shape (B, C) or (C,).
 
-    The samples are laid side by side as if they were channels of one, so that the affine map of the fused operation
-    is each sample's own: half the time of normalising first and modulating after. A compiler fuses the plain form by
-    itself, and would take the number of groups, here a multiple of the batch, for a constant.
+    Args:
+        x: of any floating type; the result has its type and layout.
+        scale: of each sample and channel, or of each channel.
+        shift: likewise.
+        silu: whether act is SiLU; the identity if not.
     """
-    batch, channels = x.shape[:2]
-    if torch.compiler.is_compiling():
-        space = (..., *[None] * (x.dim() - 2))
-        return F.group_norm(x, groups_of(channels)) * scale[space] + shift[space]
-    row = x.reshape(1, batch * channels, *x.shape[2:])
-    normed = F.group_norm(row, batch * groups_of(channels), scale.reshape(-1), shift.reshape(-1))
-    return normed.reshape(x.shape)
+    innermost = x.dim() == 4 and x.stride(1) == 1
+    if innermost and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _ChannelsLast.apply(x, scale, shift, silu)[0]  # type: ignore[no-untyped-call,no-any-return]
+    y = F.group_norm(x, groups_of(x.shape[1])) * _spread(scale, x) + _spread(shift, x)
+    return F.silu(y).to(x.dtype) if silu else y.to(x.dtype)
+
+
+def _spread(values: Tensor, x: Tensor) -> Tensor:
+    """(B, C) or (C,) -> the same with dimensions of size 1 for the positions of x."""
+    return values[(..., *[None] * (x.dim() - 2))]
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean((2, 3), keepdim=True)
+
+
+def _group_mean(means: Tensor) -> Tensor:
+    """Means of channels (B, C, 1, 1) -> of their group, at each of its channels."""
+    batch, channels = means.shape[:2]
+    grouped = means.view(batch, groups_of(channels), -1).mean(2, keepdim=True)
+    return grouped.expand(-1, -1, channels // grouped.shape[1]).reshape(means.shape)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _statistics(wide: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each group, and one over its standard deviation, at each of its channels."""
+    mean = _group_mean(_mean(wide))
+    variance = _group_mean(_mean(wide.square())) - mean.square()
+    return mean, (variance.clamp(min=0) + 1e-5).rsqrt()
+
+
+def _through_silu(gradient: Tensor, u: Tensor) -> Tensor:
+    """gradient * silu'(u)."""
+    if not torch.is_grad_enabled():
+        return torch.ops.aten.silu_backward(gradient, u)  # type: ignore[no-any-return]
+    gate = torch.sigmoid(u)  # torch's own has no derivative
+    return gradient * gate * (1 + u * (1 - gate))
+
+
+class _ChannelsLast(torch.autograd.Function):
+    """The module's formulas, with every derivative: backward and `jvp` are made of operations that have their own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        x: Tensor, scale: Tensor, shift: Tensor, silu: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = _wide(x)
+        mean, r = _statistics(wide)
+        a = _spread(scale, x) * r
+        u = torch.addcmul(_spread(shift, x) - a * mean, wide, a)
+        return (F.silu(u, inplace=True) if silu else u).to(x.dtype), mean, r
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, scale, shift, ctx.silu = inputs
+        _, mean, r = output
+        ctx.mark_non_differentiable(mean, r)
+        ctx.save_for_backward(x, scale, shift, mean, r)
+        ctx.save_for_forward(x, scale, shift)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, gradient: Tensor, *_: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, scale, shift, mean, r = ctx.saved_tensors
+        wide = _wide(x)
+        if torch.is_grad_enabled():  # for the derivative of this derivative they must come from x
+            mean, r = _statistics(wide)
+        a = _spread(scale, x) * r
+        h = gradient.to(wide.dtype)
+        if ctx.silu:
+            h = _through_silu(h, torch.addcmul(_spread(shift, x) - a * mean, wide, a))
+        over_shift = _mean(h)
+        over_scale = r * (_mean(h * wide) - mean * over_shift)
+        m1, m2 = (_group_mean(_spread(scale, x) * part) for part in (over_shift, over_scale))
+        b = r.square() * m2
+        over_x = torch.addcmul(torch.addcmul(b * mean - r * m1, wide, -b), h, a)
+        parts = [(x.shape[2] * x.shape[3] * part)[:, :, 0, 0] for part in (over_scale, over_shift)]
+        if scale.dim() == 1:
+            parts = [part.sum(0) for part in parts]
+        return over_x.to(x.dtype), parts[0].to(scale.dtype), parts[1].to(shift.dtype), None
+
+    @staticmethod
+    def jvp(  # type: ignore[override]
+        ctx: Any, dx: Tensor, dscale: Tensor, dshift: Tensor, _: None
+    ) -> tuple[Tensor, None, None]:
+        x, scale, shift = ctx.saved_tensors
+        wide = _wide(x)
+        mean, r = _statistics(wide)
+        n = (wide - mean) * r
+        dn = r * (dx - _group_mean(_mean(_wide(dx))) - n * _group_mean(_mean(n * dx)))
+        du = _spread(scale, x) * dn + _spread(dscale, x) * n + _spread(dshift, x)
+        if ctx.silu:
+            du = _through_silu(du, n * _spread(scale, x) + _spread(shift, x))
+        return du.to(x.dtype), None, None

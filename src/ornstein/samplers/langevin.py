@@ -211,6 +211,11 @@ def _stay(x: Tensor, home: "Tensor | float", when: str, step: str) -> None:
 def best_step(excess: float, corrections: int, temperature: float = 1.0) -> tuple[float, float]:
     """The step, in units of sigma^2, that brings pure noise closest to its level: technique 4 of 2006.09011.
 
+    It settles noise, not modes. In many dimensions nearly every direction is one in which the data have no spread, and
+    noise is what a step is to be chosen by. In few dimensions, where levels are far apart and corrections few, the
+    noise may be right while chains have not moved between modes, or along them, as the next level asks: a larger step,
+    or more corrections, may then serve better than the one given here.
+
     Args:
         excess: the variance of the noise at first, in units of sigma^2: (sigma_{i+1}/sigma_i)^2 coming from a level
             above that was left with just its own noise.
