@@ -13,7 +13,9 @@ is less work than the libraries' own loaders have; this library alone reads its 
     pip install -e .
 
 A library that is not installed is left out by whoever asks. `NAME + bfloat16` is an entry whose network runs under
-`torch.autocast`, the one-line change that a user of it would try first.
+`torch.autocast`, the one-line change that a user of it would try first, and `NAME @ 64` one that trains by 64 images a
+step whatever its recipe says: several recipes were written for a GPU and take so large a batch that minutes on a
+processor are a few steps.
 
     python benchmarks/peers.py          every entry and its recipe
 """
@@ -45,6 +47,8 @@ Shape = tuple[int, int, int]
 
 SHAPES: dict[str, Shape] = {"colour": (3, 32, 32), "grey": (1, 28, 28)}
 BFLOAT16 = " + bfloat16"
+#: after a sampler's name: draw with the weights as they are, not with their average
+RAW = ", raw weights"
 #: training steps are asked for in multiples of this, which is how often our own loop reports
 BURST = 4
 
@@ -89,6 +93,7 @@ class Peer(ABC):
         batch: images of an optimiser step in its recipe.
         flip: whether its recipe mirrors images left to right, where that is sensible.
         samplers: its own samplers that are tried, the documented one first.
+        averages: whether its recipe draws with an average of the weights.
         parameters: how many the network has.
     """
 
@@ -99,6 +104,7 @@ class Peer(ABC):
     batch: int
     flip: bool = False
     samplers: Sequence[str] = ("",)
+    averages: bool = True
     autocast: bool = False
 
     def __init__(self, shape: Shape):
@@ -140,7 +146,13 @@ class Peer(ABC):
 
     @abstractmethod
     def sample(self, n: int, calls: int, seed: int, sampler: str | None = None) -> Tensor:
-        """Draw n images (n, *shape) in [-1, 1] in at most so many calls; by its documented sampler if none is named."""
+        """Draw n images (n, *shape) in [-1, 1] in at most so many calls, by one of its samplers, with `RAW` or without;
+        by the documented one if none is named."""
+
+
+def parted(sampler: str) -> tuple[str, bool]:
+    """A sampler's name, and whether it is to draw with the raw weights."""
+    return sampler.removesuffix(RAW), sampler.endswith(RAW)
 
 
 class Diffusers(Peer):
@@ -224,10 +236,12 @@ class Diffusers(Peer):
             "unipc": UniPC,
             "ddpm": DDPMScheduler,
         }
+        kind, raw = parted(sampler or "ddim")
         self.net.eval()
         self.ema.store(self.net.parameters())
-        self.ema.copy_to(self.net.parameters())
-        pipeline = DDPMPipeline(self.net, kinds[sampler or "ddim"].from_config(self.noise.config))
+        if not raw:
+            self.ema.copy_to(self.net.parameters())
+        pipeline = DDPMPipeline(self.net, kinds[kind].from_config(self.noise.config))
         pipeline.set_progress_bar_config(disable=True)
         with self.precision():
             drawn = pipeline(
@@ -289,9 +303,10 @@ class DenoisingDiffusion(Peer):
 
     def sample(self, n: int, calls: int, seed: int, sampler: str | None = None) -> Tensor:
         torch.manual_seed(seed)
-        model = self.ema.ema_model.eval()
+        kind, raw = parted(sampler or "ddim")
+        model = (self.diffusion if raw else self.ema.ema_model).eval()
         model.sampling_timesteps, model.is_ddim_sampling = calls, True
-        model.ddim_sampling_eta = 1.0 if sampler == "ddim eta=1" else 0.0
+        model.ddim_sampling_eta = 1.0 if kind == "ddim eta=1" else 0.0
         with self.precision():
             return (model.sample(batch_size=n) * 2 - 1).float()
 
@@ -315,6 +330,7 @@ class Azula(Peer):
         self.source = f"probabilists/azula: docs/tutorials/{'cifar10' if colour else 'mnist'}.ipynb"
         self.recipe = f"{common} lr 1e-4; EMA 0.999; batch 256; mirrored" if colour else f"{common} lr 3e-4; batch 64"
         self.batch, self.flip = (256, True) if colour else (64, False)
+        self.averages = colour
         features = 256 if colour else 64
 
         class Backbone(nn.Module):
@@ -373,9 +389,10 @@ class Azula(Peer):
             "ddpm": DDPMSampler,
         }
         torch.manual_seed(seed)
-        model = self.denoiser if self.averaged is None else self.averaged.module
-        steps = calls // 2 if sampler == "heun" else calls
-        walk = kinds[sampler or "ddim"](model.eval(), steps=steps, silent=True)
+        kind, raw = parted(sampler or "ddim")
+        model = self.denoiser if self.averaged is None or raw else self.averaged.module
+        steps = calls // 2 if kind == "heun" else calls
+        walk = kinds[kind](model.eval(), steps=steps, silent=True)
         with self.precision():
             return walk(walk.init((n, *self.shape))).float()
 
@@ -448,9 +465,10 @@ class SmallDiffusion(Peer):
         from smalldiffusion import samples
 
         torch.manual_seed(seed)
-        gamma, mu = {"accelerated": (self.gamma, 0.0), "ddim": (1.0, 0.0), "ddpm": (1.0, 0.5)}[sampler or "accelerated"]
+        kind, raw = parted(sampler or "accelerated")
+        gamma, mu = {"accelerated": (self.gamma, 0.0), "ddim": (1.0, 0.0), "ddpm": (1.0, 0.5)}[kind]
         x = torch.empty(0)
-        with self.ema.average_parameters(), self.precision():
+        with contextlib.nullcontext() if raw else self.ema.average_parameters(), self.precision():
             for x in samples(self.net, self.drawn_by.sample_sigmas(calls), gam=gamma, mu=mu, batchsize=n):  # noqa: B007
                 pass
         return x.float()
@@ -465,6 +483,7 @@ class Ornstein(Peer):
     """
 
     package = "ornstein"
+    averages = False  # its preset says which weights draw
     usual = {"colour": "cifar10", "grey": "mnist"}  # noqa: RUF012
 
     def __init__(self, shape: Shape, size: str, words: str = ""):
@@ -565,16 +584,16 @@ PEERS: dict[str, Callable[[Shape, str], Peer]] = {
 }
 #: this library's entry; what stands after a colon is a preset or overrides
 OURS = "ornstein"
-_DISTRIBUTIONS = {"smalldiffusion DiT": "smalldiffusion"}
 
 
 def missing(name: str) -> str | None:
     """Why the library of an entry is not to be had here, or None."""
-    package = _DISTRIBUTIONS.get(name.removesuffix(BFLOAT16), name.removesuffix(BFLOAT16))
-    if package.startswith(OURS):
+    if name.startswith(OURS):
         return None
-    if package not in PEERS:
-        return f"{package!r} is no entry; there are {', '.join([OURS, *PEERS])}, each but the first also with{BFLOAT16}"
+    library = name.removesuffix(BFLOAT16).partition(" @ ")[0]
+    if library not in PEERS:
+        return f"{library!r} is no entry; there are {', '.join([OURS, *PEERS])}, each but the first also with{BFLOAT16}"
+    package = library.removesuffix(" DiT")
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -583,12 +602,14 @@ def missing(name: str) -> str | None:
 
 
 def make(name: str, size: str) -> Peer:
-    """The entry of this name, "azula", "azula + bfloat16", "ornstein" or "ornstein: net.channels=48", at a size."""
+    """The entry of a name at a size: "azula", "azula @ 64 + bfloat16", "ornstein", "ornstein: net.channels=48"."""
     warnings.filterwarnings("ignore")
     if name.startswith(OURS):
         return Ornstein(SHAPES[size], size, name.removeprefix(OURS).removeprefix(":"))
-    peer = PEERS[name.removesuffix(BFLOAT16)](SHAPES[size], size)
+    library, _, batch = name.removesuffix(BFLOAT16).partition(" @ ")
+    peer = PEERS[library](SHAPES[size], size)
     peer.autocast = name.endswith(BFLOAT16)
+    peer.batch = int(batch) if batch else peer.batch
     return peer
 
 
@@ -601,7 +622,7 @@ def chosen(only: str | None, ours: Sequence[str], halves: bool) -> list[str]:
     if only is not None:
         names = []
         for word in (word.strip() for word in only.split(",")):
-            names += mine if word == OURS else [word.replace("+bfloat16", BFLOAT16)]
+            names += mine if word == OURS else [word]
     else:
         names = mine + [name + half for name in PEERS for half in (("", BFLOAT16) if halves else ("",))]
     kept = []

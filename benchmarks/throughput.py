@@ -8,18 +8,19 @@ Timed are whole training steps (forward, backward, the entry's own optimiser and
 training loop with its input pipeline and log), calls of the network as sampling makes them, and a sample of 64 images
 in 20 calls, which over 20 bare calls is what the sampling loop adds.
 
-*Useful rate.* The arithmetic of each network is counted by torch's flop counter on one float32 pass forward and backward
-(attention written out as matrix products, which is all that the counter sees), the same for every entry; optimiser,
-normalisations and lower precision count for nothing. The rate is that count over the measured time. The machine's own
-limit is measured in the same rounds: the best matrix product and the best 3x3 convolution forward and backward, over
-sizes and layouts, in float32 and in bfloat16; "of limit" is the share of the best of the convolutions.
+*Useful rate.* The arithmetic of each network is counted by torch's flop counter on one float32 pass forward and
+backward (attention written out as matrix products, which is all that the counter sees), the same for every entry;
+optimiser, normalisations and lower precision count for nothing. The rate is that count over the measured time. The
+machine's own limit is measured in the same rounds: the best matrix product and the best 3x3 convolution forward and
+backward, over sizes and layouts, in float32 and in bfloat16; "of limit" is the share of the best of the convolutions.
 
-*Interleaved.* Each entry lives in a process of its own, so that its peak of memory is its own; the parent asks one after
-another, in a new order each round, for a short burst, so that whatever else the machine does falls on all. Given are
-medians and quartiles over rounds. The rounds' bursts, every figure and the machine go to benchmarks/throughput.json.
+*Interleaved.* Each entry lives in a process of its own, so that its peak of memory is its own; the parent asks one
+after another, in a new order each round, for a short burst, so that whatever else the machine does falls on all. Given
+are medians and quartiles over rounds. Every figure, the rounds' bursts and the machine go to throughput.json.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -44,7 +45,7 @@ CALLS = 20
 LIMITS = "limits"
 
 
-# One entry, in a process of its own --------------------------------------------------------------------------------
+# One entry, in a process of its own -----------------------------------------------------------------------------------
 
 
 def peak() -> float:
@@ -61,6 +62,14 @@ def forget() -> None:
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
+        return
+
+
+def release() -> None:
+    """Hand memory that is free back to the system, since a dozen entries live side by side."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another C library
         return
 
 
@@ -114,9 +123,10 @@ class Entry:
 
     def train(self) -> dict[str, float]:
         forget()
+        start = time.perf_counter()
+        self.peer.train(self.images, peers.BURST)  # after the others' turns, memory and caches are to be filled again
         if not self.burst:  # once, so that every round asks for the same
-            took, _ = repeated(lambda: self.peer.train(self.images, peers.BURST), 0.0)
-            self.burst = peers.BURST * max(1, round(self.seconds / took))
+            self.burst = peers.BURST * max(1, round(self.seconds / (time.perf_counter() - start)))
         start = time.perf_counter()
         self.peer.train(self.images, self.burst)
         return {"seconds": (time.perf_counter() - start) / self.burst, "peak": peak()}
@@ -194,9 +204,10 @@ def worker(name: str, size: str, seconds: float, threads: int) -> None:
         print(json.dumps(answer), file=answers, flush=True)
         if asked == "end":
             return
+        release()
 
 
-# The parent, who asks ------------------------------------------------------------------------------------------------
+# The parent, who asks -------------------------------------------------------------------------------------------------
 
 
 class Worker:
@@ -215,7 +226,8 @@ class Worker:
     def ask(self, what: str) -> dict[str, Any]:
         if self.failed:
             return {}
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         try:
             print(json.dumps(what), file=self.process.stdin, flush=True)
             answer = json.loads(self.process.stdout.readline() or '{"error": "the process has died"}')
@@ -262,7 +274,7 @@ def measured(size: str, names: list[str], options: argparse.Namespace) -> dict[s
     for entry in [*workers, machine]:
         entry.end()
 
-    limits = {}
+    limits: dict[str, Any] = {}
     for kind in ("matmul float32", "matmul bfloat16", "conv float32", "conv bfloat16"):
         best = max((name for name in rates if name.startswith(kind)), key=lambda name: statistics.median(rates[name]))
         limits[kind] = {"gflops": quartiles(rates[best]), "where": best.removeprefix(kind).strip()}
@@ -322,8 +334,8 @@ def table(size: str, found: dict[str, Any]) -> str:
     lines = [
         f"**{size}**: {height}x{width}x{channels}; training by {train}, calls by {call} images; median (quartiles)",
         "",
-        "| entry | parameters, million | GFLOP an image: step, call | training step, ms | images/s | GFLOP/s | of limit "
-        "| peak, MB | call, ms | images/s | GFLOP/s | of limit | peak, MB | sampler over bare calls |",
+        "| entry | parameters, million | GFLOP an image: step, call | training step, ms | images/s | GFLOP/s | of limit"
+        " | peak, MB | call, ms | images/s | GFLOP/s | of limit | peak, MB | sampler over bare calls |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     ordered = sorted(found["entries"].items(), key=lambda item: -item[1]["train"]["gflops"])

@@ -1,6 +1,7 @@
 """Tuned solvers: every linear multistep method is a triangle of numbers, and a fitted one beats it on fresh noise."""
 
 import dataclasses
+import math
 import shutil
 
 import pytest
@@ -17,12 +18,13 @@ from ornstein.samplers import STEPPERS
 from ornstein.samplers.exponential import DEIS, DPMpp2M, UniPC
 from ornstein.samplers.fitting import endpoint_error, endpoints, fit_endpoint, starting_noise
 from ornstein.samplers.flow import Heun
-from ornstein.samplers.tuned import Tuned, as_tuned
+from ornstein.samplers.tuned import Tuned, as_tuned, path, squared
 
 F64 = torch.float64
 #: the methods of the table that are deterministic, of one call a step, and so triangles
 LINEAR = [s for s in (cls() for cls in STEPPERS.values()) if not s.stochastic and s.calls == 1]
 MIXED = Tuned((1.0, 0.6, 0.3, 0.0), (0.02, -0.01), ((0.9,), (-0.3, 1.2), (0.1, -0.4, 1.3)))
+LEANT = dataclasses.replace(MIXED, leanings=(((0.1, -0.2, 0.3), (-0.05, 0.1, 0.2)), ((0.3, -0.1), (0.2, 0.4))))
 
 
 @pytest.mark.parametrize("stepper", LINEAR, ids=repr)
@@ -53,9 +55,54 @@ def test_the_triangles_that_books_print():
 
 def test_constant_data_come_out_exactly_whatever_the_numbers():
     c = torch.tensor([0.7, -1.3], dtype=F64)
-    for tuned in (MIXED, Tuned((0.5, 0.0), (), ((1.0,),))):
+    for tuned in (MIXED, LEANT, Tuned((0.5, 0.0), (), ((1.0,),))):
         drawn = sample(constant(VP(), c), (3, 2), stepper=tuned, grid=tuned.grid, seed=0)
         assert torch.equal(drawn, c.float().expand(3, 2))
+
+
+def test_the_path_of_a_gaussian_tells_its_width():
+    """Along its trajectory the noise in x is r/sqrt(s^2 + r^2) of the first, the answer s^2/sqrt(s^2 + r^2) of it."""
+    process, z = ornstein.EDM(), torch.tensor([[0.3, -1.2, 0.5], [2.0, 0.1, -0.4]], dtype=F64)
+    for s in (0.0, 0.02, 0.5, 3.0):
+        before, now = 0.7, 0.2
+        answers = [s * s / math.hypot(s, r) * z for r in (80.0, before, now)]
+        level = process.at(now)
+        kept, moved = path(math.hypot(s, now) * z, answers, level.alpha, level.sigma, squared(z))
+        noise = now**2 / (s * s + now**2)
+        assert kept.tolist() == pytest.approx([math.log(1e-4 + noise) / 4] * 2, rel=1e-6)
+        change = s * s / math.hypot(s, now) - s * s / math.hypot(s, before)
+        expected = change / math.hypot(change, now * math.sqrt(noise)) - 0.5
+        assert moved.tolist() == pytest.approx([expected] * 2, abs=2e-5)
+
+
+def test_leaning_weights_are_the_sum_that_the_page_says():
+    """Three calls, by hand; each sample by itself."""
+    den, p = mixture().denoiser(VP()), VP()
+    found = sample(den, (4, 2), stepper=LEANT, grid=LEANT.grid, seed=2, dtype=F64)
+    x = sample(den, (4, 2), stepper="ddim", grid=[1.0], seed=2, dtype=F64, progress=(states := []).append)
+    x, answers = states[0].x, []
+    a, b, c = (p.at(t) for t in LEANT.grid[:3])
+    for level, after, drift, weights, leanings in (
+        (a, b, 0.02, (0.9,), None),
+        (b, c, -0.01, (-0.3, 1.2), LEANT.leanings[0]),
+        (c, None, 0.0, (0.1, -0.4, 1.3), [(0.0, *row, -sum(row)) for row in LEANT.leanings[1]]),
+    ):
+        answers.append(den(x, level).x0)
+        if leanings is None:
+            first = squared((x - level.alpha * answers[0]) / level.sigma)
+            numbers = [torch.full((4, 1), n, dtype=F64) for n in (drift, *weights)]
+        else:
+            kept, moved = path(x, answers, level.alpha, level.sigma, first)
+            numbers = [
+                (n + u * kept + v * moved)[:, None] for n, u, v in zip((drift, *weights), *leanings, strict=True)
+            ]
+        mixed = sum(w * answer for w, answer in zip(numbers[1:], answers, strict=True))
+        if after is not None:
+            ratio = after.sigma / level.sigma
+            x = ratio * (1 + numbers[0]) * x + (after.alpha - ratio * level.alpha) * mixed
+    torch.testing.assert_close(found, mixed, rtol=1e-9, atol=1e-9)
+    alone = sample(den, (1, 2), stepper=LEANT, grid=LEANT.grid, seeds=[(2 << 32) + 3], dtype=F64)
+    torch.testing.assert_close(alone[0], found[3], rtol=1e-12, atol=1e-12)
 
 
 def test_it_steps_on_its_own_grid_only():
@@ -71,6 +118,7 @@ def test_numbers_that_do_not_fit_are_refused():
     refused(lambda: dataclasses.replace(MIXED, drift=(0.0,)), "drift", "1")
     refused(lambda: dataclasses.replace(MIXED, weights=MIXED.weights[:2]), "weights")
     refused(lambda: dataclasses.replace(MIXED, weights=(*MIXED.weights[:2], (0.1, 0.1, 0.1))), "sums to 0.3")
+    refused(lambda: dataclasses.replace(LEANT, leanings=LEANT.leanings[:1]), "leanings", "[3, 2]")
     for stepper in (Heun(), STEPPERS["ddpm"](), STEPPERS["euler-maruyama"]()):
         refused(lambda stepper=stepper: as_tuned(stepper, VP(), times(VP(), 4)), "triangle")
     den = mixture().denoiser(VP())
@@ -189,7 +237,13 @@ def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli, run, t
     assert {"dpm++2m", "heun", "ddim"} <= set(found.others)
     assert "ddpm" not in found.others
     entry = yaml.safe_load((copied / "tuned.yaml").read_text())[4]["endpoint"]
-    tuned = Tuned(tuple(entry["grid"]), tuple(entry["drift"]), tuple(map(tuple, entry["weights"])))
+    tuned = Tuned(
+        tuple(entry["grid"]),
+        tuple(entry["drift"]),
+        tuple(map(tuple, entry["weights"])),
+        tuple(tuple(map(tuple, rows)) for rows in entry["leanings"]),
+    )
+    assert len(tuned.leanings) == 3
     opened = Run.load(copied)
     expected = opened.draw(3, seed=0, stepper=tuned, grid=tuned.grid)
     assert torch.equal(opened.draw(3, seed=0, grid="tuned", steps=4), expected)
@@ -209,6 +263,14 @@ def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli, run, t
     assert torch.equal(opened.draw(3, seed=0, grid="tuned", steps=4), expected)
     answer = cli("sample", copied, "-n", 3, "--grid", "tuned", "--steps", 4, "--out", tmp_path / "a.npz")
     assert answer.code == 0
+
+
+def test_solvers_that_were_kept_before_weights_leant_are_still_read(run, tmp_path):
+    entry = {"grid": list(MIXED.grid), "drift": list(MIXED.drift), "weights": [list(row) for row in MIXED.weights]}
+    (tmp_path / "tuned.yaml").write_text(yaml.safe_dump({3: {"endpoint": entry}}))
+    assert read_tuned(tmp_path)[3]["endpoint"] == MIXED
+    write_tuned(tmp_path, 2, {"endpoint": LEANT})
+    assert {k: part["endpoint"] for k, part in read_tuned(tmp_path).items()} == {3: MIXED, 2: LEANT}
 
 
 def test_what_does_not_beat_the_default_is_not_kept(run, tmp_path):

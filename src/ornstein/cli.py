@@ -164,6 +164,10 @@ def sample(
     guide: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The weaker run of autoguidance, or the classifier.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of the network: auto, float32, bfloat16 or float16.", show_default="the run's own"),
+    ] = None,
 ) -> None:
     """Draw samples from a run.
 
@@ -187,7 +191,7 @@ def sample(
 
     from ornstein.experiment.run import Run, stepper_named
 
-    opened = Run.load(run, ema=ema)
+    opened = Run.load(run, ema=ema).drawing(precision)
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_named(stepper, **_options(option)) if stepper else None
@@ -195,7 +199,7 @@ def sample(
     if guidance or scale is not None:
         from ornstein.experiment.guide import guided
 
-        other = Run.load(guide, ema=ema) if guide else None
+        other = Run.load(guide, ema=ema).drawing(precision) if guide else None
         opened = guided(opened, guidance or "classifier-free", other, scale=scale, interval=_interval(interval))
     elif interval or guide:
         raise InputError("--interval and --guide say how to guide: name it with --guidance, or give a --scale.")
@@ -399,7 +403,7 @@ def evaluate(
     from ornstein.experiment.evaluate import evaluate
     from ornstein.experiment.run import Run
 
-    opened = Run.load(run, ema=ema)
+    opened = Run.load(run, ema=ema).drawing()
     with _bar("drawing") as progress:
         result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
     if result is None:

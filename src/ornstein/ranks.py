@@ -125,6 +125,15 @@ def gathered(mine: "Tensor", n: int) -> "Tensor":
     return rows
 
 
+def agreed(numbers: "Tensor") -> "Tensor":
+    """What the first process has, in all of them; one shape everywhere, on the device that processes talk by."""
+    if count() > 1:
+        import torch.distributed as dist
+
+        dist.broadcast(numbers, 0)
+    return numbers
+
+
 def whole(tensor: "Tensor") -> "Tensor":
     """A tensor that is spread over processes, put together on each of them; another as it is. To be called by all."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -16,6 +16,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -127,6 +128,7 @@ class NetDenoiser(Denoiser):
         process: the clock.
         predicts: what F means, a key of `READINGS`: x0, eps, score, v, velocity or edm.
         sigma_data: the data's standard deviation in model space.
+        precision: type of the net's matrix products and convolutions; None for that of its parameters.
         learns_variance: the net gives twice as many channels (dimension 1): F, then the variance of the reverse
             transition, -1 for the posterior's own to 1 for the step's b^2 (see `Prediction.log_var`), not bounded.
 
@@ -140,6 +142,7 @@ class NetDenoiser(Denoiser):
     predicts: str = "v"
     sigma_data: float = 1.0
     learns_variance: bool = False
+    precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         lookup(READINGS, self.predicts, "predicts")
@@ -165,7 +168,8 @@ class NetDenoiser(Denoiser):
             told = x.new_full((len(x),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
         # networks may run in their own type, bfloat16 too; what is read off them never does
         own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
-        f = self.net((c_in * x).to(own), told.to(torch.promote_types(own, torch.float32)), cond)
+        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
+            f = self.net((c_in * x).to(own), told.to(torch.promote_types(own, torch.float32)), cond)
         f = f.to(torch.promote_types(x.dtype, torch.float32))
         channels = x.shape[1] * (2 if self.learns_variance else 1)
         if f.shape[1] != channels:

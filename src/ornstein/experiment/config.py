@@ -41,7 +41,7 @@ from ornstein.nets import NETS
 from ornstein.objectives import OBJECTIVES as SCORE_OBJECTIVES
 from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
-from ornstein.training import Training
+from ornstein.training import AUTO, PRECISIONS, Training
 
 #: raised by one when an old file can no longer be read as it is
 VERSION = 1
@@ -74,6 +74,8 @@ class Sampling:
         grid: a name of `GRIDS`, or None: "trailing" on a chain, the stepper's usual one in continuous time.
         ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
         preview: how many samples each picture taken during training shows.
+        precision: of the network when it draws: "float32", "bfloat16", "float16", or "auto" for the fastest by
+            measurement. Likelihoods are always in float32.
     """
 
     stepper: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_STEPPER})
@@ -81,11 +83,13 @@ class Sampling:
     grid: str | None = None
     ema: float = 0.05
     preview: int = 64
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stepper", choice(STEPPERS, self.stepper, "stepper"))
         if self.grid is not None:
             lookup(GRIDS, self.grid, "grid")
+        lookup({AUTO: None, **PRECISIONS}, self.precision, "sampling.precision")
         for name in ("steps", "preview"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -43,22 +43,22 @@ from ornstein.core.grids import logsnr, times
 from ornstein.core.numerics import normal
 from ornstein.data import Dataset, Transform
 from ornstein.energies import EnergyDenoiser
-from ornstein.errors import InputError
+from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, build_stepper, load_data, settle
-from ornstein.experiment.config import CLASSIFIER, Experiment
+from ornstein.experiment.config import CLASSIFIER, ENERGY, Experiment
 from ornstein.guidance import NoisyClassifier
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
+from ornstein.training import AUTO, PRECISIONS, Progress, fit, half, quickest, quickest_training, reconstruct
 from ornstein.training import Diverged as Diverged
-from ornstein.training import Progress, fit, reconstruct
 from ornstein.training.log import Log
 
 #: the grids that `ornstein tune` fitted to a run, by their number of steps
 TUNED = "tuned.yaml"
-#: samples drawn at a time, so that memory does not grow with their number
-BATCH = 256
+#: samples drawn at a time, so that memory does not grow with their number; of a trial of how fast that is
+BATCH, _TRIED = 256, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +113,32 @@ class Run:
         if torch.cuda.is_available() and not experiment.training.cpu:
             parts.net.to("cuda")
         return Run(folder, experiment, about, parts.denoiser, transform)
+
+    def drawing(self, precision: str | None = None) -> "Run":
+        """The same run with its network in the precision for drawing; opened, it is in float32.
+
+        Args:
+            precision: a name in `PRECISIONS`; "auto" for the one that is measured to be fastest here; None for the
+                run's own, `sampling.precision`.
+
+        Raises:
+            InputError: a name that is not known.
+        """
+        precision = self.experiment.sampling.precision if precision is None else precision
+        lookup({AUTO: None, **PRECISIONS}, precision, "precision")
+        if not isinstance(self.denoiser, NetDenoiser):  # an energy's score is a derivative, which wants float32
+            return self
+        device = self.denoiser.device
+        if precision == AUTO:
+            x = torch.randn(_TRIED, *self.shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+            @torch.inference_mode()
+            def work(precision: str) -> None:
+                with half(device, precision):
+                    self.denoiser(x, 0.5 * self.denoiser.process.t_max)
+
+            precision, _ = quickest(work, device)
+        return dataclasses.replace(self, denoiser=dataclasses.replace(self.denoiser, precision=PRECISIONS[precision]))
 
     @property
     def steps(self) -> int:
@@ -362,17 +388,30 @@ def train(
     rehearsed = {name: {key: tensor.clone() for key, tensor in memory.items()} for name in remembering}
     with torch.no_grad():
         few = slice(2)
-        labels = None if labels is None else labels[few]
-        parts.objective(parts.denoiser, x0[few], labels, torch.Generator().manual_seed(config.seed), **rehearsed)
+        of_few = None if labels is None else labels[few]
+        parts.objective(parts.denoiser, x0[few], of_few, torch.Generator().manual_seed(config.seed), **rehearsed)
+
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
+        return parts.objective(_with(parts.denoiser, net), *batch, generator, **remembering)
+
+    if config.precision == AUTO:
+        if memory or experiment.predicts == ENERGY or getattr(parts.objective, "twice_differentiated", False):
+            precision, why = "float32", "which second derivatives and chains want."
+        else:
+            device = torch.device("cuda" if ranks.take_device(config.cpu) else "cpu")
+            piece = -(-config.batch_size // config.accumulate)
+            trial = (x0[:piece].to(device), None if labels is None else labels[:piece].to(device))
+            precision, why = quickest_training(parts.net, loss, trial, device, config.seed)
+        config = dataclasses.replace(config, precision=precision)
+        experiment = dataclasses.replace(experiment, training=config)
+        about.setdefault("reasons", {})["training.precision"] = f"{precision}, {why}"
+        watched = dataclasses.replace(watched, experiment=experiment)
     tells_classes = experiment.objective["name"] == CLASSIFIER
     first = not ranks.rank()  # of several processes, the one that writes
     ranks.meet()
     if not resume and first:
         write_text(folder / "experiment.yaml", experiment.to_yaml())
         write_text(folder / "run.yaml", yaml.safe_dump(about, sort_keys=False))
-
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
-        return parts.objective(_with(parts.denoiser, net), *batch, generator, **remembering)
 
     def describe(batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> str:
         draw_times = getattr(parts.objective, "draw_times", None)
@@ -565,7 +604,10 @@ def read_tuned(folder: Path) -> dict[int, Any]:
             if "endpoint" in entry:
                 part = {key: entry["endpoint"][key] for key in ("grid", "drift", "weights")}
                 rows = tuple(tuple(map(float, row)) for row in part["weights"])
-                entry["endpoint"] = Tuned(tuple(map(float, part["grid"])), tuple(map(float, part["drift"])), rows)
+                grid, drift = (tuple(map(float, part[key])) for key in ("grid", "drift"))
+                leanings = entry["endpoint"].get("leanings", ())  # solvers of older runs have none
+                leant = tuple(tuple(tuple(map(float, row)) for row in rows) for rows in leanings)
+                entry["endpoint"] = Tuned(grid, drift, rows, leant)
         return found
     except (yaml.YAMLError, AttributeError, InputError, KeyError, TypeError, ValueError):
         raise InputError(f"{path} is damaged: delete it and tune again.") from None
@@ -583,7 +625,12 @@ def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
 
 
 def _plain(tuned: Tuned) -> dict[str, Any]:
-    return {"grid": list(tuned.grid), "drift": list(tuned.drift), "weights": [list(row) for row in tuned.weights]}
+    return {
+        "grid": list(tuned.grid),
+        "drift": list(tuned.drift),
+        "weights": [list(row) for row in tuned.weights],
+        "leanings": [[list(row) for row in rows] for rows in tuned.leanings],
+    }
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

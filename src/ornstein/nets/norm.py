@@ -44,7 +44,7 @@ def group_norm(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> T
     """
     innermost = x.dim() == 4 and x.stride(1) == 1
     if innermost and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _ChannelsLast.apply(x, scale, shift, silu)[0]  # type: ignore[no-untyped-call,no-any-return]
+        return _ChannelsLast.apply(x, scale, shift, silu)[0]
     y = F.group_norm(x, groups_of(x.shape[1])) * _spread(scale, x) + _spread(shift, x)
     return F.silu(y).to(x.dtype) if silu else y.to(x.dtype)
 
@@ -79,7 +79,7 @@ def _statistics(wide: Tensor) -> tuple[Tensor, Tensor]:
 def _through_silu(gradient: Tensor, u: Tensor) -> Tensor:
     """gradient * silu'(u)."""
     if not torch.is_grad_enabled():
-        return torch.ops.aten.silu_backward(gradient, u)  # type: ignore[no-any-return]
+        return torch.ops.aten.silu_backward(gradient, u)
     gate = torch.sigmoid(u)  # torch's own has no derivative
     return gradient * gate * (1 + u * (1 - gate))
 
@@ -90,9 +90,7 @@ class _ChannelsLast(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        x: Tensor, scale: Tensor, shift: Tensor, silu: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x: Tensor, scale: Tensor, shift: Tensor, silu: bool) -> tuple[Tensor, Tensor, Tensor]:
         wide = _wide(x)
         mean, r = _statistics(wide)
         a = _spread(scale, x) * r
@@ -108,9 +106,7 @@ class _ChannelsLast(torch.autograd.Function):
         ctx.save_for_forward(x, scale, shift)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, gradient: Tensor, *_: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, scale, shift, mean, r = ctx.saved_tensors
         wide = _wide(x)
         if torch.is_grad_enabled():  # for the derivative of this derivative they must come from x
@@ -130,9 +126,7 @@ class _ChannelsLast(torch.autograd.Function):
         return over_x.to(x.dtype), parts[0].to(scale.dtype), parts[1].to(shift.dtype), None
 
     @staticmethod
-    def jvp(  # type: ignore[override]
-        ctx: Any, dx: Tensor, dscale: Tensor, dshift: Tensor, _: None
-    ) -> tuple[Tensor, None, None]:
+    def jvp(ctx: Any, dx: Tensor, dscale: Tensor, dshift: Tensor, _: None) -> tuple[Tensor, None, None]:
         x, scale, shift = ctx.saved_tensors
         wide = _wide(x)
         mean, r = _statistics(wide)

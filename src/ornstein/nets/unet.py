@@ -198,4 +198,4 @@ def _out_of_channels(h: Tensor, patch: int, space: torch.Size) -> Tensor:
         split = h.reshape(h.shape[0], -1, *[patch] * len(space), *h.shape[2:])
         order = [n for d in dims for n in (2 + len(space) + d, 2 + d)]
         h = split.permute(0, 1, *order).reshape(*split.shape[:2], *[size * patch for size in h.shape[2:]])
-    return h[(..., *[slice(size) for size in space])].contiguous()
+    return h[(slice(None), slice(None), *map(slice, space))].contiguous()

@@ -15,9 +15,11 @@ the little that the state is off there.
 
 The gradient goes back through the K calls to levels and weights. There are so few unknowns that L-BFGS (Liu & Nocedal
 1989) on one fixed set of trajectories settles them in a few hundred rounds. It starts from known methods, each a point
-of the space that is searched, goes a little way from each of several beginnings, and on from the best. On these
-trajectories it can only come nearer; whether it does on others is to be seen on fresh noise, which is what
-`endpoint_error` is for.
+of the space that is searched, goes a little way from each of several beginnings on a part of the trajectories, and from
+the best on all of them, weights that lean on each sample's own path included. On these trajectories it can only come
+nearer; whether it does on others is to be seen on fresh noise, which is what `endpoint_error` is for. Few of a thousand
+trajectories pass near a watershed and carry much of the mean: in few dimensions it takes thousands to fit to the law
+and not to them.
 
 Fitted solvers: Watson et al. 2022 (2202.05830), to sample quality; Tong et al. 2024 (2405.15506), levels, to a
 teacher's ends; Frankel et al. 2025 (2502.17423) and Wang et al. 2025 (2505.21114), levels and weights. The network is
@@ -37,7 +39,7 @@ from ornstein.core.numerics import Estimate, normal
 from ornstein.core.process import Process
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import Multistep, UniPC
-from ornstein.samplers.tuned import Tuned, as_tuned
+from ornstein.samplers.tuned import Tuned, as_tuned, leaning_sizes, path, squared
 
 #: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios
 _METHODS: tuple[Stepper, ...] = (
@@ -46,8 +48,10 @@ _METHODS: tuple[Stepper, ...] = (
     Multistep(order=2, clock="signal", last=3),
 )
 _TOPS, _POWERS = (math.inf, 40.0, 15.0, 6.0), (1.0, 1.5)
-#: numbers in all the ends that are fitted to, hundreds for each unknown: in few dimensions more trajectories are needed
-_NUMBERS = 2**14
+#: numbers in all the ends that are fitted to, hundreds for each unknown, and the least and the most trajectories
+_NUMBERS, _FEWEST, _MOST = 2**16, 64, 4096
+#: one trajectory in how many is scouted on, and numbers that are worked on at a time
+_SCOUTED, _AT_ONCE = 4, 2**14
 
 
 def endpoints(
@@ -114,10 +118,10 @@ def fit_endpoint(
         denoiser: whose trajectories to fit; gradients flow through it, its parameters are left alone.
         shape: of one sample.
         steps: K, network calls of the solver, in [1, 64].
-        count: trajectories to fit to; None for 16,384 numbers in all, but 64 to 1,024 samples.
+        count: trajectories to fit to; None for 65,536 numbers in all, but 64 to 4,096 samples.
         cond: (count, ...) conditions, one for each trajectory.
-        rounds: of L-BFGS, half of them from several beginnings; each costs about three times K calls on every
-            trajectory.
+        rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the half of them that goes to
+            several beginnings, on one trajectory in four, but 64 at least.
         teacher_steps: calls for finding out where each trajectory ends.
         batch: samples at a time: what memory allows, K calls deep; None for 16,384 numbers.
         seed: of the noise that the trajectories start from.
@@ -152,13 +156,14 @@ def fit_endpoint(
     while isinstance(home, Reclocked):
         home = home.base
     unknowns = _Unknowns(process, home.process, denoiser.sigma_data, steps)
+    scouted = min(count, max(_FEWEST, count // _SCOUTED))
     noise = x / _spread(denoiser, _top(process))
     made = 0
 
-    def settle(start: Tuned, rounds: int) -> tuple[float, Tuned]:
-        """The mean distance over all trajectories that is reached from a start, and the method that has it."""
+    def settle(start: Tuned, rounds: int, count: int, leaning: bool) -> tuple[float, Tuned]:
+        """The mean distance over `count` trajectories that is reached from a start, and the method that has it."""
         nonlocal made
-        vector = unknowns.of(start).requires_grad_()
+        vector = unknowns.of(start, leaning).requires_grad_()
         best, least = start, math.inf
 
         def mean_distance() -> float:
@@ -169,11 +174,11 @@ def fit_endpoint(
             if not unknowns.allowed(vector.detach()):
                 return math.inf  # a stride too long: the line search turns back
             for k in range(0, count, batch):
-                part = slice(k, k + batch)
+                part = slice(k, min(k + batch, count))
                 with torch.enable_grad():
                     arrived = unknowns.arrive(home, noise[part], vector, None if cond is None else cond[part])
                     # the norm has no gradient at nought
-                    distance = ((arrived - ends[part]).flatten(1).square().sum(1) + 1e-12).sqrt().sum() / count
+                    distance = (squared(arrived - ends[part]) + 1e-12).sqrt().sum() / count
                     # of the unknowns alone: a network's parameters keep whatever gradient they have
                     gradient += torch.autograd.grad(distance, vector)[0]
                 total += float(distance.detach())
@@ -187,6 +192,7 @@ def fit_endpoint(
         search = torch.optim.LBFGS(
             [vector], max_iter=10, max_eval=20, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
         )
+        idle = 0
         for done in range(0, rounds, 10):
             before, part = least, min(10, rounds - done)
             search.param_groups[0].update(max_iter=part, max_eval=2 * part)
@@ -194,7 +200,9 @@ def fit_endpoint(
             made += part
             if progress is not None:
                 progress(min(made, total_rounds), total_rounds)
-            if least > before * (1 - 3e-4):
+            # the first steps on new unknowns may be short ones
+            idle = idle + 1 if least > before * (1 - 3e-4) else 0
+            if idle == 3:
                 break
         return least, best
 
@@ -207,16 +215,19 @@ def fit_endpoint(
             grid = _falling(process, steps, top, power)
             for method in _METHODS:
                 start = as_tuned(method, process, grid)
-                error = endpoint_error(denoiser, x, ends, start, calls=steps, cond=cond, batch=batch).value
+                given = None if cond is None else cond[:scouted]
+                error = endpoint_error(
+                    denoiser, x[:scouted], ends[:scouted], start, calls=steps, cond=given, batch=batch
+                ).value
                 starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
-        scouts.append(settle(min(starts)[2], scouting))
+        scouts.append(settle(min(starts)[2], scouting, scouted, False))
     start = min(scouts, key=lambda found: found[0])[1]
-    return settle(start, max(1, rounds - scouting * len(scouts)))[1]
+    return settle(start, max(1, rounds - scouting * len(scouts)), count, True)[1]
 
 
 def trajectories(shape: Sequence[int]) -> int:
-    """How many to fit to: 16,384 numbers in all, but from 64 to 1,024 samples."""
-    return min(max(_NUMBERS // math.prod(shape), 64), 1024)
+    """How many to fit to: 65,536 numbers in all, but from 64 to 4,096 samples."""
+    return min(max(_NUMBERS // math.prod(shape), _FEWEST), _MOST)
 
 
 def starting_noise(denoiser: Denoiser, shape: Sequence[int], seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -247,7 +258,7 @@ def _falling(process: Process, steps: int, top: float, power: float) -> Tensor:
 
 
 def _batch(shape: Sequence[int]) -> int:
-    return max(1, min(_NUMBERS // math.prod(shape), 4096))
+    return max(1, min(_AT_ONCE // math.prod(shape), 4096))
 
 
 def _arrive(
@@ -265,7 +276,7 @@ def _arrive(
 
 
 class _Unknowns:
-    """A vector of what is fitted, and the method that it is: steps in log(sigma/alpha), as logs; drift; weights.
+    """A vector of what is fitted, and the method: steps in log(sigma/alpha), as logs; drift; weights; leanings.
 
     Drift and weights mean the same on every clock; the levels are read on `home`, the denoiser's own, when fitting and
     on `process` afterwards.
@@ -276,22 +287,26 @@ class _Unknowns:
         # the levels are counted down from above the noisiest that may be begun at
         self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * float(process.at(_top(process)).log_snr))
 
-    def of(self, tuned: Tuned) -> Tensor:
-        """The vector of a method, float64."""
+    def of(self, tuned: Tuned, leaning: bool) -> Tensor:
+        """The vector of a method that does not lean, float64; with leanings to be fitted, or without."""
         times = torch.tensor(tuned.grid[:-1], dtype=torch.float64)
         ratios = torch.cat([times.new_tensor([self.top]), -0.5 * self.process.log_snr(times)])
         # the last weight is what the others leave of one
         rows = [torch.tensor(row, dtype=torch.float64) for row in tuned.weights]
         rows[-1] = rows[-1][:-1]
-        return torch.cat([(-ratios.diff()).log(), times.new_tensor(tuned.drift), *rows])
+        leanings = times.new_zeros(2 * sum(leaning_sizes(self.steps)) if leaning else 0)
+        return torch.cat([(-ratios.diff()).log(), times.new_tensor(tuned.drift), *rows, leanings])
 
-    def split(self, vector: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """log(sigma/alpha) of the levels, the drift, and the rows of weights."""
+    def split(self, vector: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+        """log(sigma/alpha) of the levels, the drift, the rows of weights, and of leanings, (2, n) for each step."""
         k = self.steps
+        plain = 2 * k - 1 + k * (k + 1) // 2 - 1
+        leanings = list(vector[plain:].reshape(2, -1).split(leaning_sizes(k), 1)) if len(vector) > plain else []
+        vector = vector[:plain]
         ratios = (self.top - vector[:k].exp().cumsum(0)).clamp(max=self.top - 0.1)
         rows = list(vector[2 * k - 1 :].split([*range(1, k), k - 1]))
         rows[-1] = torch.cat([rows[-1], (1 - rows[-1].sum())[None]])
-        return ratios, vector[k : 2 * k - 1], rows
+        return ratios, vector[k : 2 * k - 1], rows, leanings
 
     def allowed(self, vector: Tensor) -> bool:
         """Whether the levels fall, and no further than networks are asked."""
@@ -301,14 +316,19 @@ class _Unknowns:
 
     def tuned(self, vector: Tensor) -> Tuned:
         """The method of a vector."""
-        ratios, drift, rows = self.split(vector)
+        ratios, drift, rows, leanings = self.split(vector)
         found = self.process.time(-2 * ratios)
         assert isinstance(found, Tensor)
-        return Tuned((*found.tolist(), 0.0), tuple(drift.tolist()), tuple(tuple(row.tolist()) for row in rows))
+        return Tuned(
+            (*found.tolist(), 0.0),
+            tuple(drift.tolist()),
+            tuple(tuple(row.tolist()) for row in rows),
+            tuple(tuple(tuple(row) for row in rows.tolist()) for rows in leanings),
+        )
 
     def arrive(self, denoiser: Denoiser, noise: Tensor, vector: Tensor, cond: Tensor | None) -> Tensor:
         """Where the method of the vector takes standard normal noise, differentiably."""
-        ratios, drift, rows = self.split(vector)
+        ratios, drift, rows, leanings = self.split(vector)
         with torch.no_grad():
             t = self.home.time(-2 * ratios)
             assert isinstance(t, Tensor)
@@ -321,11 +341,23 @@ class _Unknowns:
         answers: list[Tensor] = []
         for i in range(self.steps):
             answers.append(denoiser(x, t[i].expand(len(x)), cond).x0)
-            mixed = torch.stack(
-                [weight.to(x) * answer for weight, answer in zip(rows[i], answers, strict=True)]
-            ).sum(0)  # fmt: skip
+            # drift, then weights: numbers, or one for each sample
+            numbers: Sequence[Tensor] = [*drift[i : i + 1], *rows[i]]
+            if i == 0:
+                first = squared((x - alpha[0].to(x) * answers[0]) / sigma[0].to(x))
+            elif leanings:
+                kept, moved = path(x, answers, alpha[i].to(x), sigma[i].to(x), first)
+                u, v = leanings[i - 1].to(x)
+                if i + 1 == self.steps:
+                    u, v = (torch.cat([row, -row.sum()[None]]) for row in (u, v))
+                each = (-1, *[1] * (x.ndim - 1))
+                numbers = [
+                    (n.to(x) + a * kept + b * moved).reshape(each) for n, a, b in zip(numbers, u, v, strict=True)
+                ]
+            weights = numbers[-len(answers) :]
+            mixed = torch.stack([w.to(x) * answer for w, answer in zip(weights, answers, strict=True)]).sum(0)
             if i + 1 < self.steps:
                 ratio = sigma[i + 1] / sigma[i]
                 share = alpha[i + 1] - ratio * alpha[i]
-                x = (ratio * (1 + drift[i])).to(x) * x + share.to(x) * mixed
+                x = ratio.to(x) * (1 + numbers[0].to(x)) * x + share.to(x) * mixed
         return mixed

@@ -10,8 +10,20 @@ w_ij = 1 for j = i alone; DPM-Solver++, DEIS, PLMS and UniPC, corrector included
 to the clean point is the last row. So all of them are points of one space of K levels and some K^2/2 numbers, and the
 best solver for one model at K calls is a point of that space too: `ornstein.samplers.fitting` looks for it.
 
-`Tuned` steps by such a triangle; `as_tuned` reads off the triangle of any method that has one. The data come out
-exactly where the network always gives the same answer, since the last row sums to one and is applied to differences.
+**A little more than linear.** A trajectory that ends on a narrow mode and one that ends on a wide one want different
+weights, and tell soon which they are. Two numbers of each sample's own path say it, from the second answer on: with
+eps = (x - alpha x0)/sigma the noise that the last answer sees in x,
+
+    kept  = log(10^-4 + |eps|^2/|eps_0|^2)/4,        of the first noise: r^2/(s^2 + r^2) on a Gaussian of width s,
+    moved = |x0_i - x0_{i-1}| / sqrt(|x0_i - x0_{i-1}|^2 + |r eps|^2) - 1/2,                        r = sigma/alpha,
+
+and the weights may *lean* on them, w + kept u + moved v, the drift likewise: three triangles in place of one. Nothing
+else of the state is looked at, so that a solver for images has no more numbers than one for points, and a sample
+depends on no other.
+
+`Tuned` steps by such triangles; `as_tuned` reads off the triangle of any method that has one. The data come out exactly
+where the network always gives the same answer, since the last row sums to one, leans by sums of zero, and is applied to
+differences.
 
 The weights are fixed numbers, worth something at the levels they were fitted for and nowhere else: a `Tuned` knows its
 grid and refuses another.
@@ -40,6 +52,8 @@ class Tuned(Stepper):
         grid: the K + 1 times, falling to 0, that the numbers belong to.
         drift: a_0 .. a_{K-2}: by how much more than sigma'/sigma each step keeps of x.
         weights: K rows w_i, of i + 1 numbers each: the share of each answer so far; the last row sums to 1.
+        leanings: how steps 1 .. K-1 lean, each on (kept, moved): two rows, of the drift's and the i + 1 weights'
+            leaning, in the last step of its i first weights', of which the last weight's is minus the sum. Empty: not.
 
     Raises:
         InputError: numbers that do not fit together; when stepping, a level that is not of the grid.
@@ -50,6 +64,7 @@ class Tuned(Stepper):
     grid: tuple[float, ...]
     drift: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
+    leanings: tuple[tuple[tuple[float, ...], ...], ...] = ()
     order: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
@@ -63,36 +78,97 @@ class Tuned(Stepper):
             )
         if abs(sum(self.weights[-1]) - 1) > 1e-6:
             raise InputError(f"weights: the last row sums to {sum(self.weights[-1]):g}; it must sum to 1.")
+        expected = leaning_sizes(steps)
+        if self.leanings and [[len(row) for row in rows] for rows in self.leanings] != [[n, n] for n in expected]:
+            raise InputError(
+                f"leanings={self.leanings!r} do not fit {steps} steps: they must be pairs of rows of {expected}."
+            )
 
     def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         i = self._place(t, memory)
         if self.grid[i + 1] != s.t:
             raise InputError(self._elsewhere(s))
-        answers = [*(memory or ()), denoiser(x, t).x0]
+        answers, first = self._heard(denoiser(x, t).x0, x, t, memory)
         ratio = s.sigma / t.sigma
         share = float(s.alpha - ratio * t.alpha)
-        after = (ratio * (1 + self.drift[i])) * x
-        for weight, answer in zip(self.weights[i], answers, strict=True):
-            after.add_(answer, alpha=share * weight)
-        return after, answers
+        if not i or not self.leanings:
+            after = (ratio * (1 + self.drift[i])) * x
+            for weight, answer in zip(self.weights[i], answers, strict=True):
+                after.add_(answer, alpha=share * weight)
+            return after, (answers, first)
+        leant = self._leant(i, (self.drift[i], *self.weights[i]), x, answers, t, first)
+        after = ratio * (1 + leant[0]) * x
+        for each, answer in zip(leant[1:], answers, strict=True):
+            after.addcmul_(each, answer, value=share)
+        return after, (answers, first)
 
     def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
         i = self._place(t, memory)
         if i != len(self.grid) - 2:
             raise InputError(self._elsewhere(t))
-        x0 = denoiser(x, t).x0
+        answers, first = self._heard(denoiser(x, t).x0, x, t, memory)
+        *earlier, x0 = answers
+        weights: Sequence[float | Tensor] = self.weights[-1][:-1]
+        if i and self.leanings:
+            weights = self._leant(i, self.weights[-1][:-1], x, answers, t, first)
         # by differences, so that answers that agree come out as they are
-        return sum((w * (answer - x0) for w, answer in zip(self.weights[-1], memory or (), strict=False)), x0)
+        return sum((w * (answer - x0) for w, answer in zip(weights, earlier, strict=True)), x0)
+
+    def _heard(self, x0: Tensor, x: Tensor, t: Level, memory: Any) -> tuple[list[Tensor], Tensor | None]:
+        """The answers so far, and the squared length of the noise that the first one saw, (B,)."""
+        if memory is not None:
+            return [*memory[0], x0], memory[1]
+        return [x0], squared(x - float(t.alpha) * x0) / float(t.sigma) ** 2 if self.leanings else None
+
+    def _leant(
+        self, i: int, numbers: Sequence[float], x: Tensor, answers: list[Tensor], t: Level, first: Tensor | None
+    ) -> Sequence[Tensor]:
+        """What the numbers of step i are for each sample, (B, 1, ...) each."""
+        assert first is not None
+        each = (-1, *[1] * (x.ndim - 1))
+        kept, moved = (part.reshape(each) for part in path(x, answers, t.alpha, t.sigma, first))
+        return [n + u * kept + v * moved for n, u, v in zip(numbers, *self.leanings[i - 1], strict=True)]
 
     def _place(self, t: Level, memory: Any) -> int:
         """Which step this is: as many answers as there are, at the level that is next."""
-        i = 0 if memory is None else len(memory)
+        i = 0 if memory is None else len(memory[0])
         if i >= len(self.grid) - 1 or self.grid[i] != t.t:
             raise InputError(self._elsewhere(t))
         return i
 
     def _elsewhere(self, t: Level) -> str:
         return f"t={t.t!r} is not where a tuned stepper's {len(self.grid) - 1} steps were fitted: give grid=tuned.grid."
+
+
+def leaning_sizes(steps: int) -> list[int]:
+    """How many numbers lean in steps 1 .. K-1: drift and weights; in the last, the weights but one."""
+    return [i + 2 if i + 1 < steps else i for i in range(1, steps)]
+
+
+def path(
+    x: Tensor, answers: Sequence[Tensor], alpha: "float | Tensor", sigma: "float | Tensor", first: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`kept` and `moved` of each sample, (B,) each, at least -2.3 and in [-1/2, 1/2]; see the module.
+
+    Args:
+        x: (B, ...) where the last of the answers was given.
+        answers: so far, at least two, (B, ...) each.
+        alpha, sigma: of the last answer's level.
+        first: squared length of the noise that the first answer saw, (B,).
+    """
+    # lengths that vanish have no gradient, and divide nothing
+    tiny = 1e-12
+    noise = squared(x - alpha * answers[-1]) / sigma**2
+    moved = squared(answers[-1] - answers[-2])
+    kept = (1e-4 + noise / (first + tiny)).log() / 4
+    # in the noise's own scale, since alpha may be zero
+    moved, noise = moved * (alpha / sigma) ** 2, noise + tiny
+    return kept, ((moved + tiny) / (moved + noise)).sqrt() - 0.5
+
+
+def squared(x: Tensor) -> Tensor:
+    """The squared length of each sample, (B,)."""
+    return x.flatten(1).square().sum(1)
 
 
 def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor") -> Tuned:

@@ -1,6 +1,7 @@
 """Training of any network on any loss: one loop, checkpoints that survive a kill, and averages of the weights.
 
-    config.py      how long, how fast, how precisely; the learning rate
+    config.py      how long, how fast; the learning rate
+    precision.py   in which type of number, by measurement
     loop.py        the loop itself, as a generator of `Progress`
     ema.py         power-function averages of the weights, and other lengths of them afterwards
     checkpoint.py  whole or not at all
@@ -10,12 +11,14 @@ This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.
 """
 
 from ornstein.training.checkpoint import Checkpoint, latest
-from ornstein.training.config import DECAYS, PRECISIONS, Training, learning_rate
+from ornstein.training.config import DECAYS, Training, learning_rate
 from ornstein.training.ema import PowerEMA, reconstruct
 from ornstein.training.log import Log
 from ornstein.training.loop import Diverged, Progress, fit
+from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
 
 __all__ = [
+    "AUTO",
     "DECAYS",
     "PRECISIONS",
     "Checkpoint",
@@ -25,7 +28,10 @@ __all__ = [
     "Progress",
     "Training",
     "fit",
+    "half",
     "latest",
     "learning_rate",
+    "quickest",
+    "quickest_training",
     "reconstruct",
 ]

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ornstein.errors import InputError, lookup
+from ornstein.training.precision import AUTO, PRECISIONS
 
 
 def constant(step: int, warmup: int, steps: int) -> float:
@@ -45,12 +44,6 @@ DECAYS: dict[str, Callable[[int, int, int], float]] = {
 
 SHARDS = {"none": "Distributed data parallel.", "fsdp": "Fully sharded data parallel, of the second kind."}
 
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "float32": None,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
 
 @dataclass(frozen=True)
 class Training:
@@ -69,8 +62,9 @@ class Training:
         warmup: steps over which the rate rises to `lr`. 0 starts at `lr`.
         decay: what the rate does then; a name in `DECAYS`.
         clip: largest Euclidean norm of the whole gradient; a longer one is scaled down to it. None leaves it as it is.
-        precision: type of matrix products and convolutions inside the loss; a name in `PRECISIONS`. Weights, moments
-            and averages are float32 always. "float16" comes with loss scaling.
+        precision: type of matrix products and convolutions inside the loss; a name in `PRECISIONS`, or "auto" for the
+            one that is measured to be fastest when training starts. Weights, moments and averages are float32 always.
+            "float16" comes with loss scaling.
         compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
         channels_last: lay images out with the channels innermost, which convolutions on recent GPUs prefer.
         cpu: train on the CPU even where a GPU is at hand.
@@ -120,7 +114,7 @@ class Training:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         lookup(DECAYS, self.decay, "training.decay")
-        lookup(PRECISIONS, self.precision, "training.precision")
+        lookup({AUTO: None, **PRECISIONS}, self.precision, "training.precision")
         lookup(SHARDS, self.shard, "training.shard")
         for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep"):
             self._require(name, _whole(getattr(self, name), 1), "a whole number, at least 1")

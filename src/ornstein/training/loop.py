@@ -45,7 +45,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,8 +57,9 @@ from ornstein import ranks
 from ornstein._version import __version__
 from ornstein.errors import InputError
 from ornstein.training import checkpoint
-from ornstein.training.config import PRECISIONS, Training, learning_rate
+from ornstein.training.config import Training, learning_rate
 from ornstein.training.ema import PowerEMA, snapshot, snapshots
+from ornstein.training.precision import AUTO, half, quickest_training
 
 Batch = Any
 Loss = Callable[[Any, Batch, torch.Generator], Tensor]
@@ -191,11 +192,11 @@ class _PerSample(nn.Module):
         self.net = net
         self._called = [torch.compile(net) if config.compile else net]  # in a list, so as not to be registered twice
         self._loss = loss
-        self._device = device.type
-        self._precision = PRECISIONS[config.precision]
+        self._device = device
+        self._precision = config.precision
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        with torch.autocast(self._device, self._precision) if self._precision else nullcontext():
+        with half(self._device, self._precision):
             values = self._loss(self._called[0], batch, generator)
         return values.to(torch.promote_types(values.dtype, torch.float32))
 
@@ -255,9 +256,14 @@ class _Run:
         self.net = net.to(self.device)
         if config.channels_last:
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = config
+        if config.precision == AUTO:
+            batch = _map(batches(0), lambda tensor: self.place(tensor[: -(-len(tensor) // config.accumulate)]))
+            chosen, _ = quickest_training(net, loss, batch, self.device, config.seed)
+            config = replace(config, precision=chosen)
         if self.sharded:
             _shard(net)
-        self.batches, self.config, self.folder, self.describe = batches, config, folder, describe
+        self.config, self.batches, self.folder, self.describe = config, batches, folder, describe
         self.meta = json.loads(json.dumps(dict(meta or {})))
         self.named = {name: p for name, p in net.named_parameters() if p.requires_grad}
         self.memory = memory
