@@ -441,8 +441,7 @@ def table(rows: list[dict[str, Any]], floor: dict[str, float] | None) -> str:
     entries = list(dict.fromkeys(row["entry"] for row in rows))
     ours = [name for name in entries if name.startswith(peers.OURS)]
     lines = []
-    for key, title in (("kernel", "Kernel distance, times 1,000"), ("frechet", "Fréchet distance")):
-        scale = 1000 if key == "kernel" else 1
+    for key, title in (("kernel", "Kernel distance"), ("frechet", "Fréchet distance")):
         lines += [f"{title}, after minutes of training", ""]
         lines.append("| entry | parameters, million | " + " | ".join(f"{m:g}" for m in marks) + " | steps | sampler |")
         lines.append("|:--|--:|" + "--:|" * len(marks) + "--:|:--|")
@@ -450,10 +449,10 @@ def table(rows: list[dict[str, Any]], floor: dict[str, float] | None) -> str:
             mine = {row["minutes"]: row for row in rows if row["entry"] == name}
             last = mine[max(mine)]
             cells = [f"{name} {last['version']}", f"{last['parameters'] / 1e6:.2f}"]
-            cells += [f"{scale * mine[m][key]:.3g}" if m in mine else "" for m in marks]
+            cells += [f"{mine[m][key]:.3g}" if m in mine else "" for m in marks]
             lines.append("| " + " | ".join([*cells, f"{last['steps']:,}", last["sampler"]]) + " |")
         if floor:
-            cells = [f"{scale * floor[key]:.3g}"] * len(marks)
+            cells = [f"{floor[key]:.3g}"] * len(marks)
             lines.append("| " + " | ".join(["real training images", "", *cells, "", ""]) + " |")
         finals = {
             name: min((row for row in rows if row["entry"] == name), key=lambda row: -row["minutes"])
@@ -467,7 +466,7 @@ def table(rows: list[dict[str, Any]], floor: dict[str, float] | None) -> str:
                 when = crossing([row for row in rows if row["entry"] == name], key, finals[best][key])
                 said = "does not reach" if when is None else f"reaches within {when:.3g} minutes"
                 lines.append(
-                    f"{name} {said} the {scale * finals[best][key]:.3g} that {best}, the best other entry, has after "
+                    f"{name} {said} the {finals[best][key]:.3g} that {best}, the best other entry, has after "
                     f"{finals[best]['minutes']:g}."
                 )
             lines.append("")

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -465,6 +466,27 @@ def test_a_damaged_array_file_is_one_sentence(tmp_path: Path) -> None:
         one_sentence(error)
     with pytest.raises(InputError, match="is not a file"):
         Array(str(tmp_path / "nowhere.npy")).load()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npy_stays_in_its_file_until_its_parts_are_taken_out(tmp_path: Path, order: str) -> None:
+    """Before, it was in memory whole beside them; and nothing is left that a later change of the file could reach."""
+    values = np.asarray(np.random.default_rng(0).normal(size=(200_000, 5)).astype(np.float32), order=order)
+    file = save(tmp_path, values)
+    tracemalloc.start()  # sees NumPy's memory, not torch's, and no maps
+    data = Array(str(file)).load()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (0.1 if order == "C" else 1.1) * values.nbytes  # turned round, it must be copied
+    before = data.fingerprint()["sha256"]
+    train = data.train.clone()
+    with file.open("r+b") as opened:
+        opened.seek(128)
+        opened.write(bytes(values.nbytes))
+    assert torch.equal(data.train, train)
+    file.write_bytes(b"")
+    save(tmp_path, values)
+    assert Array(str(file)).load().fingerprint()["sha256"] == before
 
 
 # --- the data sets that everybody knows ------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class Array(Source):
         file = Path(self.path).expanduser()
         if not file.is_file():
             raise InputError(f"path={self.path!r} is not a file; give an .npy or .npz file.")
-        arrays = read_arrays(file)
+        arrays = _opened(file)
         notes = []
         raw, key = self._values(arrays, file)
         raw_test = arrays.get("x_test") if key == "x_train" else None
@@ -144,8 +144,9 @@ class Array(Source):
             raise InputError(f"array {name!r} is of type {raw.dtype}; expected whole or floating-point numbers.")
         if raw.ndim == 0 or raw.size == 0:
             raise InputError(f"array {name!r} is empty (shape {raw.shape}).")
-        bad = ~np.isfinite(raw)
-        if bad.any():
+        # the two ends are finite only if all is, and are found without an array of as many truth values
+        if raw.dtype.kind == "f" and not (np.isfinite(raw.min()) and np.isfinite(raw.max())):
+            bad = ~np.isfinite(raw)
             first = tuple(int(i) for i in np.argwhere(bad)[0])
             raise InputError(
                 f"array {name!r} has {int(bad.sum()):,} values that are NaN or infinite, first at {first}."
@@ -207,6 +208,19 @@ class Array(Source):
         return torch.tensor([classes.index(name) for name in names])
 
 
+def _opened(file: Path) -> "dict[str, np.ndarray]":
+    """As `read_arrays`, but with an .npy left in its file: taking its two parts out is then all the reading there is.
+
+    The map is private, so that nothing done to the array gets back into the file.
+    """
+    import numpy as np
+
+    try:
+        return {"": np.lib.format.open_memmap(file, mode="c")}
+    except (OSError, ValueError):  # an .npz, or nothing that can be mapped: empty, cut short, Python objects
+        return read_arrays(file)
+
+
 def _labels_of(raw: "np.ndarray", name: str, count: int) -> "np.ndarray":
     """Labels (count,) as whole numbers or strings, or an error."""
     import numpy as np
@@ -229,8 +243,10 @@ def _grid(train: Tensor, test: Tensor, kind: Kind) -> Levels | None:
     whole = kind != "vector" and not train.is_floating_point() and not test.is_floating_point()
     if kind == "image" and not whole:
         whole = all(bool((part == part.round()).all()) for part in (train, test))
+    if not whole:
+        return None
     low, high = value_range(train, test)
-    if not whole or max(high, 0) - min(low, 0) >= MOST_LEVELS:
+    if max(high, 0) - min(low, 0) >= MOST_LEVELS:
         return None
     if low == high:
         raise InputError(f"all values are {low:g}; there is nothing to learn.")

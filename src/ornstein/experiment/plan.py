@@ -22,7 +22,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,12 +35,11 @@ from ornstein.core.grids import times
 from ornstein.data import Dataset
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.build import Parts, build, build_stepper, load_data, settle
-from ornstein.experiment.config import CLASSIFIER, Experiment
+from ornstein.experiment.config import CLASSIFIER, ENERGY, Experiment
 from ornstein.experiment.count import Counted, Line, counted
-from ornstein.experiment.run import BATCH
+from ornstein.experiment.run import BATCH, Run
 from ornstein.nets import MLP
-from ornstein.training import Training, fit
-from ornstein.training.config import PRECISIONS
+from ornstein.training import AUTO, PRECISIONS, Training, fit, half, quickest_training
 
 
 class GPU(NamedTuple):
@@ -93,7 +91,7 @@ class Plan:
     """The cost of an experiment on one kind of device; made by `plan`. Times in seconds, sizes in bytes.
 
     Attributes:
-        experiment: what is to be trained. where: the devices in words. devices: their number.
+        experiment: what is to be trained, with what it leaves open decided. where: the devices in words. devices: their number.
         parameters: of the network.
         step_flops: floating-point operations of a training step, over all devices.
         call_flops: of a network call for one sample, in drawing. calls: network calls that a sample takes.
@@ -158,7 +156,8 @@ class Plan:
             lines.append(("price", f"{self.cost:,.2f}, at {self.price:g} an hour for each of {self.devices}"))
         if self.calls:
             each = f"{self.calls:,} network calls and {_scaled(self.calls * self.call_flops)}FLOP a sample"
-            lines.append(("drawing", f"{each}; 1,000 samples in {_time(self.draw)}, in float32, on one device"))
+            how = f"in {self.experiment.sampling.precision}, on one device"
+            lines.append(("drawing", f"{each}; 1,000 samples in {_time(self.draw)}, {how}"))
         short = f": {self.advice}" if self.advice else ""
         for name, said, parts in (
             ("memory", f"of {_scaled(self.room)}B{' each' * (self.devices > 1)}{short}", self.memory),
@@ -209,17 +208,21 @@ def plan(
     program = _IMPORTED + (_USUAL if math.isnan(resident) else max(resident - loaded, 0))
     experiment, _ = settle(experiment, data)
     parts = _built(experiment, data)
+    experiment = decide_precisions(experiment, parts, data, gpu)
+    config, how = experiment.training, experiment.sampling
     training = count_training(experiment, parts, data)
     draws = experiment.objective["name"] != CLASSIFIER
     calls = network_calls(experiment, parts) if draws else 0
-    drawing = count_call(experiment, parts, data) if draws else None
+    # pictures and held-out errors are in training's precision
+    shows = "float32" if experiment.predicts == ENERGY else config.precision
+    drawing = count_call(experiment, parts, data, shows) if draws else None
 
     weights = _nbytes(*parts.net.parameters())
     shared = config.shard == "fsdp"
     own = weights / count if shared else weights
     x0, labels = data.batch(0, config.batch_size, config.seed)
     remembered = _nbytes(*_memory(parts, x0).values())
-    on_gpu = gpu is not None or (torch.cuda.is_available() and not config.cpu)
+    on_gpu = gpu is not None or _device(config).type == "cuda"
 
     reached: Line | None = None  # bytes of the whole, by the samples of a piece, where that can be measured
 
@@ -252,7 +255,7 @@ def plan(
             found["scratch memory of operations, and gaps"] = max(reached.at(piece) - sum(found.values()), 0)
         return found
 
-    calibrated = np.zeros(2)
+    showing, drawn = np.zeros(2), np.zeros(2)  # seconds, processor seconds of a network call for a sample
     if gpu:
         where, room = f"{count} x {name}" if count > 1 else name, gpu.memory * 1e9
         each, piece = pieces(config.accumulate)
@@ -263,9 +266,12 @@ def plan(
         kernels = each * training.kernels
         step, bound = _roofline(gpu, rate * utilisation, each * training.flops(piece), moved, kernels, sent)
         spent = np.array([step, 0.0])
-        if drawing:
-            flops, moved = drawing.flops(BATCH), drawing.moved(BATCH)
-            calibrated[0] = _roofline(gpu, gpu.single * utilisation, flops, moved, drawing.kernels)[0] / BATCH
+        for call, precision in ((showing, shows), (drawn, how.precision)):
+            if drawing:
+                counts = drawing if precision == shows else count_call(experiment, parts, data, precision)
+                rate = gpu.half if PRECISIONS[precision] else gpu.single
+                flops, moved = counts.flops(BATCH), counts.moved(BATCH)
+                call[0] = _roofline(gpu, rate * utilisation, flops, moved, counts.kernels)[0] / BATCH
         basis = (
             f"from published peak rates, of which {utilisation:.0%} are assumed to be reached, and {_HOST * 1e6:.0f} "
             f"us to start an operation; bounded by {bound}"
@@ -274,7 +280,9 @@ def plan(
         where, room = _here(on_gpu)
         line = calibrate(experiment, data)
         spent = line.at(config.batch_size)
-        calibrated = calibrate_call(experiment, data) if draws else calibrated
+        if draws:
+            showing = calibrate_call(experiment, data, shows)
+            drawn = showing if how.precision == shows else calibrate_call(experiment, data, how.precision)
         # training at `many` and then network calls have left this behind, as training and then previews will
         whole = _own("VmHWM") + weights + _PLOTTING
         if not (on_gpu or math.isnan(whole)):
@@ -282,8 +290,8 @@ def plan(
         basis = (
             f"measured: {_TIMED} steps each at batches of {line.few:,} and {line.many:,}, on a machine as busy as now"
         )
-    shown = calls * experiment.sampling.preview / count + _HELD_OUT if draws else 0
-    previews = math.ceil(config.steps / config.validate_every) * (shown * calibrated + (0 if gpu else _PLOTTED))
+    shown = calls * how.preview / count + _HELD_OUT if draws else 0
+    previews = math.ceil(config.steps / config.validate_every) * (shown * showing + (0 if gpu else _PLOTTED))
     found = memory(config.accumulate)
     return Plan(
         experiment=experiment,
@@ -301,24 +309,65 @@ def plan(
         disk=_disk(config, weights + _nbytes(*parts.net.buffers()), remembered),
         step=float(spent[0]),
         previews=float(previews[0]),
-        draw=float(1000 * calls * calibrated[0]),
+        draw=float(1000 * calls * drawn[0]),
         processor=0.0 if gpu else float(config.steps * spent[1] + previews[1]),
         basis=basis,
         price=price,
     )
 
 
+def decide_precisions(experiment: Experiment, parts: Parts, data: Dataset, gpu: GPU | None = None) -> Experiment:
+    """The experiment with its precisions, where they are "auto", decided.
+
+    For this machine they are measured, as training and drawing will; for a GPU that is not at hand they are bfloat16
+    where it has that, and float32 where not.
+    """
+    config, how = experiment.training, experiment.sampling
+    training, sampling = config.precision, how.precision
+    has = "bfloat16" if gpu and gpu.bfloat16 else "float32"
+    energy = experiment.predicts == ENERGY
+    if training == AUTO:
+        x0, labels = data.batch(0, -(-config.batch_size // config.accumulate), config.seed)
+        if energy or getattr(parts.objective, "twice_differentiated", False) or _memory(parts, x0):
+            training = "float32"
+        elif gpu:
+            training = has
+        else:
+
+            def loss(net: nn.Module, given: tuple[Tensor, Tensor | None], dice: torch.Generator) -> Tensor:
+                denoiser = dataclasses.replace(parts.denoiser, net=net)  # type: ignore[arg-type]
+                return parts.objective(denoiser, *given, dice)
+
+            device = _device(config)
+            batch = (x0.to(device), None if labels is None else labels.to(device))
+            training, _ = quickest_training(parts.net, loss, batch, device, config.seed)
+    if energy:
+        sampling = "float32"
+    elif sampling == AUTO and gpu:
+        sampling = has
+    elif sampling == AUTO:
+        apart = _built(experiment, data)
+        apart.net.eval().to(_device(config))
+        found = Run(Path(), experiment, {"data": data.fingerprint()}, apart.denoiser, data.transform).drawing().denoiser
+        sampling = next(name for name, dtype in PRECISIONS.items() if dtype == getattr(found, "precision", None))
+    return dataclasses.replace(
+        experiment,
+        training=dataclasses.replace(config, precision=training),
+        sampling=dataclasses.replace(how, precision=sampling),
+    )
+
+
 def count_training(experiment: Experiment, parts: Parts, data: Dataset) -> Counted:
     """The experiment's loss, forward and backward, counted on the CPU."""
-    net, half, seed = parts.net.train(), PRECISIONS[experiment.training.precision], experiment.training.seed
+    net, config = parts.net.train(), experiment.training
 
     def work(batch: int) -> None:
-        x0, labels = data.batch(0, batch, seed)
+        x0, labels = data.batch(0, batch, config.seed)
         memory = _memory(parts, x0)
         remembering: dict[str, Any] = {"memory": memory} if memory else {}
         net.zero_grad()
-        with torch.random.fork_rng([]), torch.autocast("cpu", half) if half else nullcontext():
-            dice = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng([]), half(torch.device("cpu"), config.precision):
+            dice = torch.Generator().manual_seed(config.seed)
             loss = parts.objective(parts.denoiser, x0, labels, dice, **remembering)
         loss.float().sum().backward()
 
@@ -327,9 +376,9 @@ def count_training(experiment: Experiment, parts: Parts, data: Dataset) -> Count
     return found
 
 
-def count_call(experiment: Experiment, parts: Parts, data: Dataset) -> Counted:
+def count_call(experiment: Experiment, parts: Parts, data: Dataset, precision: str) -> Counted:
     """One network call as samplers make it, counted on the CPU."""
-    return counted(_caller(experiment, parts, data), parts.net)
+    return counted(_caller(experiment, parts, data, precision), parts.net)
 
 
 def network_calls(experiment: Experiment, parts: Parts) -> int:
@@ -385,12 +434,11 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
     return _calibrated(at, config.batch_size // config.accumulate)
 
 
-def calibrate_call(experiment: Experiment, data: Dataset) -> np.ndarray:
+def calibrate_call(experiment: Experiment, data: Dataset, precision: str) -> np.ndarray:
     """(seconds, processor seconds) of a network call for one sample, in batches as drawing has them, measured here."""
     parts = _built(experiment, data)
-    if torch.cuda.is_available() and not experiment.training.cpu:
-        parts.net.to("cuda")
-    call = _caller(experiment, parts, data)
+    parts.net.to(_device(experiment.training))
+    call = _caller(experiment, parts, data, precision)
 
     def at(batch: int) -> np.ndarray:
         stamps = []
@@ -410,7 +458,7 @@ def _calibrated(at: Callable[[int], np.ndarray], most: int) -> Line:
     return Line(few, many, low, at(many) if many > few else low)
 
 
-def _caller(experiment: Experiment, parts: Parts, data: Dataset) -> Callable[[int], None]:
+def _caller(experiment: Experiment, parts: Parts, data: Dataset, precision: str) -> Callable[[int], None]:
     parts.net.eval()
     steps = experiment.sampling.steps or parts.process.chain or 30
     level = parts.process.levels(times(parts.process, steps, experiment.sampling.grid))[0]
@@ -418,7 +466,7 @@ def _caller(experiment: Experiment, parts: Parts, data: Dataset) -> Callable[[in
     def call(batch: int) -> None:
         x, labels = data.batch(0, batch, 0)
         there = parts.denoiser.device
-        with torch.no_grad():
+        with torch.no_grad(), half(there, precision):
             found = parts.denoiser.predict(x.to(there), level, None if labels is None else labels.to(there))
             found.x0.cpu()  # waits for the device
 
@@ -427,6 +475,11 @@ def _caller(experiment: Experiment, parts: Parts, data: Dataset) -> Callable[[in
 
 def _built(experiment: Experiment, data: Dataset) -> Parts:
     return build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
+
+
+def _device(config: Training) -> torch.device:
+    """Where a run on this machine would be."""
+    return torch.device("cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
 
 
 def _memory(parts: Parts, x0: Tensor) -> dict[str, Tensor]:

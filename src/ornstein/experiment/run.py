@@ -405,7 +405,8 @@ def train(
         config = dataclasses.replace(config, precision=precision)
         experiment = dataclasses.replace(experiment, training=config)
         about.setdefault("reasons", {})["training.precision"] = f"{precision}, {why}"
-        watched = dataclasses.replace(watched, experiment=experiment)
+    # pictures and held-out errors cost as little as a step does: in its precision
+    watched = dataclasses.replace(watched, experiment=experiment).drawing(config.precision)
     tells_classes = experiment.objective["name"] == CLASSIFIER
     first = not ranks.rank()  # of several processes, the one that writes
     ranks.meet()

@@ -105,7 +105,7 @@ def tune_endpoint(
     *,
     count: int | None = None,
     fresh: int = 256,
-    rounds: int = 160,
+    rounds: int = 240,
     reference: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,

@@ -105,7 +105,7 @@ def fit_endpoint(
     *,
     count: int | None = None,
     cond: Tensor | None = None,
-    rounds: int = 160,
+    rounds: int = 240,
     teacher_steps: int = 200,
     batch: int | None = None,
     seed: int = 0,
@@ -120,7 +120,7 @@ def fit_endpoint(
         steps: K, network calls of the solver, in [1, 64].
         count: trajectories to fit to; None for 65,536 numbers in all, but 64 to 4,096 samples.
         cond: (count, ...) conditions, one for each trajectory.
-        rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the half of them that goes to
+        rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the third of them that goes to
             several beginnings, on one trajectory in four, but 64 at least.
         teacher_steps: calls for finding out where each trajectory ends.
         batch: samples at a time: what memory allows, K calls deep; None for 16,384 numbers.
@@ -207,7 +207,7 @@ def fit_endpoint(
         return least, best
 
     total_rounds = rounds
-    scouting = max(1, rounds // 8)
+    scouting, plain = max(1, rounds // 12), max(1, rounds // 4)
     scouts = []
     for top in _TOPS:
         starts: list[tuple[float, int, Tuned]] = []
@@ -222,7 +222,9 @@ def fit_endpoint(
                 starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
         scouts.append(settle(min(starts)[2], scouting, scouted, False))
     start = min(scouts, key=lambda found: found[0])[1]
-    return settle(start, max(1, rounds - scouting * len(scouts)), count, True)[1]
+    # without leanings first: from half-way they lead astray
+    start = settle(start, plain, count, False)[1]
+    return settle(start, max(1, rounds - scouting * len(scouts) - plain), count, True)[1]
 
 
 def trajectories(shape: Sequence[int]) -> int:

@@ -66,7 +66,7 @@ class Training:
             one that is measured to be fastest when training starts. Weights, moments and averages are float32 always.
             "float16" comes with loss scaling.
         compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
-        channels_last: lay images out with the channels innermost, which convolutions on recent GPUs prefer.
+        channels_last: lay images and kernels out with the channels innermost in memory, which convolutions prefer.
         cpu: train on the CPU even where a GPU is at hand.
         shard: what several processes spread among them beside the batch: "none" (each holds the whole network, DDP) or
             "fsdp" (each holds a part of weights, gradients, moments and averages). Nothing where one is alone.
@@ -97,7 +97,7 @@ class Training:
     clip: float | None = 1.0
     precision: str = "float32"
     compile: bool = False
-    channels_last: bool = False
+    channels_last: bool = True
     cpu: bool = False
     shard: str = "none"
     ema: tuple[float, ...] = (0.05, 0.10)

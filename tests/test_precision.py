@@ -1,0 +1,93 @@
+"""Laws of precision: what "auto" takes is what was measured, it is written down, and drawing agrees with float32."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from ornstein.core.denoiser import NetDenoiser
+from ornstein.core.process import VP
+from ornstein.errors import InputError
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.run import Run, read_folder, train
+from ornstein.training import Training, fit, quickest, quickest_training
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"), [(0.02, 0.005, "bfloat16"), (0.005, 0.02, "float32"), (0.02, 0.019, "float32")]
+)
+def test_the_quickest_is_taken_where_it_pays(wide, narrow, expected):
+    chosen, why = quickest(lambda precision: time.sleep(wide if precision == "float32" else narrow), CPU)
+    assert chosen == expected
+    assert "ms in float32" in why
+
+
+def test_a_measurement_of_training_changes_nothing():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    seen = set()
+
+    def loss(net, batch, generator):
+        out = net(batch)
+        seen.add(net[0](batch).dtype)
+        return out.float().square().flatten(1).mean(1) + torch.rand(len(batch), generator=generator)
+
+    quickest_training(net, loss, torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), CPU, seed=0)
+    assert seen == {torch.float32, torch.bfloat16}
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_fit_settles_it_before_the_first_step(tmp_path):
+    """A sum over eight numbers in float64 sleeps in one type and not in the other: the choice can be foretold."""
+    types = []
+
+    def loss(net, batch, generator):
+        out = net(batch[0])
+        types.append(out.dtype)
+        time.sleep(0.02 if out.dtype == torch.float32 else 0.001)
+        return out.float().square().mean(1)
+
+    def batches(step):
+        return (torch.randn(8, 2, generator=torch.Generator().manual_seed(step)),)
+
+    list(fit(nn.Linear(2, 2), loss, batches, Training(steps=3, batch_size=8, precision="auto"), tmp_path))
+    assert types[-3:] == [torch.bfloat16] * 3
+
+
+def test_a_run_writes_down_what_it_chose_and_draws_like_float32(tmp_path):
+    words = ["training.steps=30", "training.precision=auto", "training.batch_size=16", "sampling.preview=4"]
+    words += ["net.channels=16", "sampling.precision=bfloat16", "training.warmup=5"]
+    list(train(Experiment.read("digits", words), tmp_path / "run"))
+    experiment, about = read_folder(tmp_path / "run")
+    assert experiment.training.precision in ("float32", "bfloat16")
+    assert about["reasons"]["training.precision"].startswith(experiment.training.precision)
+    run = Run.load(tmp_path / "run")
+    assert run.denoiser.precision is None
+    assert run.drawing().denoiser.precision == torch.bfloat16
+    assert run.drawing("float32").denoiser.precision is None
+    assert run.drawing("auto").denoiser.precision in (None, torch.bfloat16)
+    exact, rounded = (run.drawing(precision).draw(8, seed=1, steps=10) for precision in ("float32", "bfloat16"))
+    error = (exact - rounded).square().mean().sqrt()
+    assert 0 < error < 0.02 * exact.square().mean().sqrt()
+    with pytest.raises(InputError, match="precision='int8'"):
+        run.drawing("int8")
+
+
+def test_products_are_narrow_and_answers_are_not():
+    seen = []
+
+    class Net(nn.Linear):
+        def forward(self, x, level, cond):
+            out = super().forward(x)
+            seen.append(out.dtype)
+            return out
+
+    denoiser = NetDenoiser(Net(3, 3), VP(), precision=torch.bfloat16)
+    assert denoiser(torch.randn(2, 3), 0.5).x0.dtype == torch.float32
+    assert seen == [torch.bfloat16]
