@@ -537,7 +537,9 @@ def tune(problems: list[Problem], calls: int, rounds: int, seconds: dict[str, fl
     """`fit_endpoint` on noise of its own, and its error on the noise of each problem."""
     began = time.process_time()
     denoiser, d = problems[0].denoiser, problems[0].mix.d
-    tuned = fit_endpoint(denoiser, (d,), calls, rounds=rounds, batch=1024, seed=1, dtype=F64)
+    tuned = fit_endpoint(
+        denoiser, (d,), calls, count=min(8192, 2**16 // d), rounds=rounds, batch=1024, seed=1, dtype=F64
+    )
     seconds[str(calls)] = time.process_time() - began
     levels = " ".join(f"{float(VP.at(t).noise_ratio):.3g}" for t in tuned.grid[:-1])
     print(f"  {calls} calls fitted in {seconds[str(calls)]:.0f} s of processor time", flush=True)

@@ -22,7 +22,7 @@ from ornstein.samplers import stepper_named
 
 #: network, shape of a batch, steps, runs, ratio at most
 CASES = {
-    "U-Net, 5 million, batch 16": (("unet", {"channels": 72}), (16, 1, 28, 28), 10, 5, 1.02),
+    "U-Net, 5 million, batch 8": (("unet", {"channels": 76}), (8, 1, 28, 28), 10, 5, 1.02),
     "MLP, 2-D, batch 4096": (("mlp", {}), (4096, 2), 50, 15, 1.04),
     "MLP, 2-D, batch 64": (("mlp", {}), (64, 2), 50, 60, 1.30),
 }

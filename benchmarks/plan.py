@@ -3,17 +3,21 @@
 Each case is planned in one process and trained in another, pictures, held-out errors and checkpoints included. Time is
 processor time from the first report of training to the last (so on one thread: `OMP_NUM_THREADS=1`), since a machine
 that does other things too stretches the time on the wall and not this. Memory is the process's own high-water mark.
+Printed is a sentence and a table in Markdown.
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py [CASE ...] [--out plan.json]
 """
 
 import json
+import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 #: preset and changes; a few dozen steps each, and a validation or two
 CASES = {
@@ -22,38 +26,78 @@ CASES = {
     "digits, bfloat16": ["digits", "training.steps=150", "training.validate_every=75", "training.precision=bfloat16"],
     "digits, sliced score matching": ["digits", "preset=sliced", "training.steps=60", "training.validate_every=30"],
     "digits, recovery likelihood": ["digits", "preset=energy-recovery", "training.steps=100"],
-    "mnist": ["mnist", "training.steps=60", "training.validate_every=60"],
+    "mnist, precision as measured": ["mnist", "training.steps=60", "training.validate_every=60"],
+    "mnist, float32": ["mnist", "training.steps=60", "training.validate_every=60", "training.precision=float32"],
     "mnist, 64 channels, attention": [
         "mnist", "training.steps=8", "training.validate_every=8", "net.channels=64", "net.attention=[14]",
-        "sampling.preview=16",
+        "sampling.preview=16", "training.precision=float32",
     ],
-    "mnist, in 4 pieces": ["mnist", "training.steps=40", "training.validate_every=40", "training.accumulate=4"],
+    "mnist, in 4 pieces": [
+        "mnist", "training.steps=40", "training.validate_every=40", "training.accumulate=4",
+        "training.precision=float32",
+    ],
 }  # fmt: skip
 
 
-def planned(words: list[str]) -> dict[str, float]:
+def planned(words: list[str]) -> dict[str, Any]:
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.plan import plan
 
     asked = Experiment.read(words[0], words[1:])
     # the first step is over when the clock starts
     found = plan(Experiment.read(words[0], [*words[1:], f"training.steps={asked.training.steps - 1}"]))
-    return {"seconds": found.processor, "bytes": found.needed, "flops": found.step_flops}
+    return {
+        "seconds": found.processor,
+        "bytes": found.needed,
+        "flops": found.step_flops,
+        "precision": found.experiment.training.precision,
+    }
 
 
-def trained(words: list[str]) -> dict[str, float]:
+def trained(words: list[str]) -> dict[str, Any]:
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.run import train
 
     with tempfile.TemporaryDirectory() as folder:
-        moments = train(Experiment.read(words[0], words[1:]), Path(folder) / "run")
+        run = Path(folder) / "run"
+        moments = train(Experiment.read(words[0], words[1:]), run)
         next(moments)
         start = time.process_time()
         for _ in moments:
             pass
         seconds = time.process_time() - start
+        precision = Experiment.read(run / "experiment.yaml").training.precision
     unit = 1 if sys.platform == "darwin" else 1024
-    return {"seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"seconds": seconds, "bytes": most, "precision": precision}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """How near it came: a sentence, and a line for each case."""
+    off: dict[str, list[float]] = {
+        key: [row["planned"][key] / row["taken"][key] - 1 for row in rows] for key in ("seconds", "bytes")
+    }
+    said = [
+        f"{word} is off by {statistics.median(map(abs, off[key])):.0%} in the median, "
+        f"{max(map(abs, off[key])):.0%} at most"
+        for word, key in (("time", "seconds"), ("memory", "bytes"))
+    ]
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    lines = [
+        f"On {threads} thread{'s' * (threads != '1')}, {said[0]}; {said[1]}.",
+        "",
+        "| case | GFLOP a step | seconds planned | taken | off | MB planned | taken | off |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row, *both in zip(rows, off["seconds"], off["bytes"], strict=True):
+        plan, took = row["planned"], row["taken"]
+        precision = plan["precision"] if plan["precision"] == took["precision"] else "planned in another precision!"
+        name = row["case"].replace("as measured", f"as measured: {precision}")
+        lines.append(
+            f"| {name} | {plan['flops'] / 1e9:.2f} | {plan['seconds']:.1f} | {took['seconds']:.1f} | {both[0]:+.0%} "
+            f"| {plan['bytes'] / 1e6:.0f} | {took['bytes'] / 1e6:.0f} | {both[1]:+.0%} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -63,9 +107,9 @@ def main() -> None:
         return
     path = Path(words.pop(words.index("--out") + 1)) if "--out" in words else None
     names = [word for word in words if word != "--out"] or list(CASES)
-    print(f"{'case':<32}{'GFLOP a step':>13}{'s planned':>11}{'taken':>8}{'':>7}{'MB planned':>12}{'taken':>7}")
     rows = []
     for name in names:
+        print(name, file=sys.stderr, flush=True)
         said, took = (
             json.loads(
                 subprocess.run(
@@ -74,13 +118,8 @@ def main() -> None:
             )
             for what in ("planned", "trained")
         )
-        time_off, memory_off = (said[key] / took[key] - 1 for key in ("seconds", "bytes"))
-        print(
-            f"{name:<32}{said['flops'] / 1e9:>13.2f}{said['seconds']:>11.1f}{took['seconds']:>8.1f}{time_off:>+7.0%}"
-            f"{said['bytes'] / 1e6:>12.0f}{took['bytes'] / 1e6:>7.0f}{memory_off:>+7.0%}",
-            flush=True,
-        )
         rows.append({"case": name, "words": CASES[name], "planned": said, "taken": took})
+    print(table(rows))
     if path:
         path.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 

@@ -7,9 +7,9 @@
 Every series changes one number and keeps the rest. *Time* is the median over rounds, in one process that goes through
 the points of a series in turn, each round in another order. *Memory* is how far the high-water mark of a process
 (VmHWM, Linux) rises above what it held before the network was built, the data too where they are what grows; each
-point has a process of its own. Everything is float32, and goes through the library's own loops: `fit` with its
-optimiser and averages of weights for a step, `train` with its log, checkpoints and picture for a run, `Run.draw` for
-samples, `open_data` for a file of rows.
+point has a process of its own, on one thread. Everything is float32, and goes through the library's own loops: `fit`
+with its optimiser and averages of weights for a step, `train` with its log, checkpoints and picture for a run,
+`Run.draw` for samples, `open_data` for a file of rows.
 
 *Exponents* are slopes of straight lines fitted by least squares to the logarithms, over the upper half of a range (the
 points from its geometric middle on), since what is constant rules its lower end. Beside them stands the exponent of the
@@ -28,9 +28,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,10 @@ CALLS = 4
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of one series, built: `run` does it once and gives its seconds; `flops` is the network's work."""
+    """One setting of one series, built: `run` does it once and gives its seconds; `flops` counts the network's work."""
 
     run: Callable[[], float]
-    flops: float
+    flops: Callable[[], float]
 
 
 def experiment(*words: str) -> Any:
@@ -110,9 +112,7 @@ def training_step(asked: Any, data: Any, least: int = 3) -> Point:
     x0, _ = data.batch(0, config.batch_size, 0)
 
     def loss(net: Any, batch: Any, dice: torch.Generator) -> torch.Tensor:
-        import dataclasses
-
-        return parts.objective(dataclasses.replace(parts.denoiser, net=net), *batch, dice)
+        return parts.objective(replace(parts.denoiser, net=net), *batch, dice)
 
     def burst() -> float:
         stamps: list[float] = []
@@ -129,18 +129,15 @@ def training_step(asked: Any, data: Any, least: int = 3) -> Point:
         return float(np.median(np.diff(stamps)[2:]))
 
     def once() -> None:
-        # one sample counts as many as the batch has, but for a batch norm, which there is not
         loss(parts.net, (x0[:1], None), torch.Generator().manual_seed(0)).sum().backward()
         parts.net.zero_grad()
 
-    return Point(burst, config.batch_size * arithmetic(once))
+    return Point(burst, lambda: config.batch_size * arithmetic(once))
 
 
 def training_run(asked: Any, data: Any) -> Point:
     """Seconds of a whole run as `ornstein train` does it, from its first report to its last."""
     from ornstein.experiment.run import train
-
-    each = training_step(asked, data).flops
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +146,7 @@ def training_run(asked: Any, data: Any) -> Point:
                 pass
             return time.perf_counter() - start
 
-    return Point(run, each * asked.training.steps)
+    return Point(run, lambda: asked.training.steps * training_step(asked, data).flops())
 
 
 def drawing(asked: Any, data: Any, samples: int, steps: int) -> Point:
@@ -164,8 +161,11 @@ def drawing(asked: Any, data: Any, samples: int, steps: int) -> Point:
         drawn.draw(samples, seed=0, steps=steps, stepper="ddim")
         return time.perf_counter() - start
 
-    x, level = torch.randn(1, *data.shape), parts.process.at(0.5 * parts.process.t_max)
-    return Point(run, samples * steps * arithmetic(lambda: parts.denoiser(x, level)))
+    def flops() -> float:
+        x, level = torch.randn(1, *data.shape), parts.process.at(0.5 * parts.process.t_max)
+        return samples * steps * arithmetic(lambda: parts.denoiser(x, level))
+
+    return Point(run, flops)
 
 
 def loading(file: Path) -> Point:
@@ -179,7 +179,7 @@ def loading(file: Path) -> Point:
         data.batch(0, 256, 0)
         return time.perf_counter() - start
 
-    return Point(run, 0.0)
+    return Point(run, lambda: 0.0)
 
 
 def one_pass(file: Path) -> float:
@@ -225,7 +225,7 @@ SERIES: dict[str, Series] = {
         lambda n, _: training_step(experiment(f"training.batch_size={n}", "net.attention=[8]"), pictures(32)),
     ),
     "side": Series(
-        "side of a picture", "U-Net, 32 channels, batch 8, coarsest level attends", (16, 24, 32, 48, 64, 96),
+        "side of a picture", "U-Net, 32 channels, batch 8, coarsest level attends", (16, 24, 32, 48, 64, 96, 128),
         (16, 24, 32),
         lambda n, _: training_step(experiment("training.batch_size=8", f"net.attention=[{n // 4}]"), pictures(n)),
     ),
@@ -281,9 +281,9 @@ def forget() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def warm(threads: int) -> None:
+def warm() -> None:
     """Load all that training and drawing import, and make what torch keeps, so that no point pays for it."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     training_run(
         experiment(
             "training.steps=2", "training.batch_size=2", "net.channels=8", "sampling.preview=4", "sampling.steps=2"
@@ -304,11 +304,36 @@ def timed(name: str, values: list[int], folder: Path, rounds: int) -> dict[str, 
             if name == "load":
                 passes[value].append(one_pass(folder / f"{value}.npy"))
     return {
-        str(value): {"seconds": seconds[value], "flops": points[value].flops, "pass": passes[value]} for value in values
+        str(value): {"seconds": seconds[value], "flops": points[value].flops(), "pass": passes[value]}
+        for value in values
     }
 
 
-def remembered(name: str, value: int, folder: Path) -> dict[str, float]:
+def apart(work: Callable[[], float]) -> float:
+    """What `work` gives in a process of its own: a copy of this one, which has loaded everything, at this moment.
+
+    Both work on one thread alone: what torch needs for several is not copied, and waiting for it would never end.
+    """
+    come, go = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.write(go, repr(work()).encode())
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(go)
+    with os.fdopen(come) as told:
+        said = told.read()
+    if os.waitpid(child, 0)[1] or not said:
+        raise SystemExit("a point could not be measured; see above")
+    return float(said)
+
+
+def remembered(name: str, folder: Path, value: int) -> float:
     """Bytes that one point takes at most, above what the process held before it was built."""
     file = folder / f"{value}.npy"
     if name == "rows":  # the data themselves are the series before
@@ -324,15 +349,16 @@ def remembered(name: str, value: int, folder: Path) -> dict[str, float]:
         before = own("VmRSS")
         forget()
         SERIES[name].make(value, file).run()
-    return {"bytes": own("VmHWM") - before}
+    return own("VmHWM") - before
 
 
 def asked_of(words: list[str], threads: int) -> Any:
-    # large blocks go back to the system as soon as they are free, or the mark would hold what the allocator keeps
-    quiet = {**os.environ, "OMP_NUM_THREADS": str(threads), "MALLOC_ARENA_MAX": "1", "MPLBACKEND": "agg"}
+    # blocks of 64 kB and more go back to the system when they are free, or memory would hold what the allocator keeps;
+    # time is measured with the allocator as it comes
+    kept = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"} if words[0] == "memory" else {}
     done = subprocess.run(
         [sys.executable, __file__, "--threads", str(threads), "--worker", *words],
-        check=True, stdout=subprocess.PIPE, text=True, env=quiet,
+        check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **kept},
     )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -358,9 +384,10 @@ def measured(names: list[str], quick: bool, threads: int) -> dict[str, Any]:
                     if not (folder / f"{value}.npy").exists():
                         made(folder, value)
             rounds = 2 if quick else series.rounds
-            points = asked_of(["time", name, ",".join(map(str, values)), place, str(rounds)], threads)
-            for value in values:
-                points[str(value)].update(asked_of(["memory", name, str(value), place], threads))
+            words = [name, ",".join(map(str, values)), place, str(rounds)]
+            points = asked_of(["time", *words], threads)
+            for value, most in asked_of(["memory", *words], threads).items():
+                points[value]["bytes"] = most
             took = time.perf_counter() - began
             print(f"{series.title}: {took:.0f} s", file=sys.stderr, flush=True)
             found[name] = {"values": list(values), "points": points, "took": took}
@@ -412,6 +439,7 @@ def table(result: dict[str, Any]) -> str:
             if exponents[key] > exponents["work"] + SCATTER
         ]
         work = f"{exponents['work']:.2f}" + (" (a pass over the file)" if name == "load" else "")
+        exponents = {key: round(value, 2) + 0.0 for key, value in exponents.items()}  # no minus before 0.00
         rows.append(
             f"| {series.title} | {series.held} | {lines['x'][0]:,} | {lines['x'][-1]:,} | {exponents['seconds']:.2f} "
             f"| {exponents['bytes']:.2f} | {work} | {' and '.join(faster) or 'nothing'} |"
@@ -450,6 +478,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
     for place, name in enumerate(names):
         bank, column = divmod(place, across)
         lines = fitted(result["series"][name])
+        slopes = {k: round(lines[k]["exponent"], 2) + 0.0 for k in ("seconds", "bytes", "work")}
         x = np.array(lines["x"], float)
         for row, (key, scale, unit) in enumerate((("seconds", 1.0, "s"), ("bytes", 1e-6, "MB"))):
             axis = axes[2 * bank + row, column]
@@ -471,7 +500,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
                 axis.set_ylim(centre / 4, centre * 4)
             what = "a pass" if name == "load" else "arithmetic"
             axis.set_title(
-                f"{unit} of {SERIES[name].of}: {lines[key]['exponent']:.2f}, {what} {lines['work']['exponent']:.2f}",
+                f"{unit} of {SERIES[name].of}: {slopes[key]:.2f}, {what} {slopes['work']:.2f}",
                 fontsize=10,
             )
             axis.grid(alpha=0.25, which="major")
@@ -511,12 +540,14 @@ def main() -> None:
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        what, name, values, folder, *rest = given.worker
-        warm(given.threads)
+        what, name, listed, folder, rounds = given.worker
+        values = [int(value) for value in listed.split(",")]
+        warm()
         if what == "time":
-            print(json.dumps(timed(name, [int(v) for v in values.split(",")], Path(folder), int(rest[0]))))
+            torch.set_num_threads(given.threads)
+            print(json.dumps(timed(name, values, Path(folder), int(rounds))))
         else:
-            print(json.dumps(remembered(name, int(values), Path(folder))))
+            print(json.dumps({value: apart(partial(remembered, name, Path(folder), value)) for value in values}))
         return
     if given.plot:
         result = json.loads(given.out.read_text("utf-8"))

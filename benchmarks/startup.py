@@ -3,8 +3,8 @@
     python benchmarks/startup.py --runs 15
 
 Each run starts every command once, in turn, so that whatever else the machine does falls on all of them alike; the
-median of each is told, and of the ratio within a run. The first round, which fills the disk's cache, is left out.
-Processor time is given beside the wall clock, because the wall clock of a busy machine says little.
+median of each is told, and of its ratio to `import torch` within a run. The first round, which fills the disk's cache,
+is left out. Processor time is given beside the wall clock, because the wall clock of a busy machine says little.
 """
 
 import argparse
@@ -25,6 +25,8 @@ COMMANDS = {
     "ornstein train --help": ["-m", "ornstein", "train", "--help"],
     "ornstein --version": ["-m", "ornstein", "--version"],
 }
+#: what each may take
+TARGETS = {"import ornstein": "1.15 torch", "ornstein --help": "0.3 s"}
 
 
 def once(command: list[str]) -> tuple[float, float]:
@@ -49,12 +51,15 @@ def main() -> None:
             if round_:
                 figures[name].append(seconds)
 
-    print(f"{'':30}{'wall, s':>10}{'quickest':>10}{'processor':>11}{'/ torch':>9}")
+    head = ("wall, s", "quickest", "/ torch", "processor", "/ torch", "at most")
+    print(f"{'':30}" + "".join(f"{word:>11}" for word in head))
     torch = figures["import torch"]
     for name, runs in figures.items():
         wall, used = (statistics.median(column) for column in zip(*runs, strict=True))
-        ratio = statistics.median(mine[1] / theirs[1] for mine, theirs in zip(runs, torch, strict=True))
-        print(f"{name:30}{wall:10.3f}{min(run[0] for run in runs):10.3f}{used:11.3f}{ratio:9.3f}")
+        ratios = [statistics.median(m[i] / t[i] for m, t in zip(runs, torch, strict=True)) for i in (0, 1)]
+        quickest = min(run[0] for run in runs)
+        columns = (wall, quickest, ratios[0], used, ratios[1])
+        print(f"{name:30}" + "".join(f"{value:11.3f}" for value in columns) + f"{TARGETS.get(name, ''):>11}")
     if given.json:
         with open(given.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)

@@ -340,7 +340,7 @@ def table(size: str, found: dict[str, Any]) -> str:
     ]
     ordered = sorted(found["entries"].items(), key=lambda item: -item[1]["train"]["gflops"])
     for name, entry in ordered:
-        cells = [f"{name} {entry['version']}" if peers.BFLOAT16 not in name else name]
+        cells = [f"{name} ({entry['version']})"]
         cells += [f"{entry['parameters'] / 1e6:.2f}", f"{entry['gflop_step']:.2f}, {entry['gflop_call']:.2f}"]
         for what in ("train", "call"):
             part = entry[what]

@@ -448,7 +448,7 @@ def table(rows: list[dict[str, Any]], floor: dict[str, float] | None) -> str:
         for name in entries:
             mine = {row["minutes"]: row for row in rows if row["entry"] == name}
             last = mine[max(mine)]
-            cells = [f"{name} {last['version']}", f"{last['parameters'] / 1e6:.2f}"]
+            cells = [f"{name} ({last['version']})", f"{last['parameters'] / 1e6:.2f}"]
             cells += [f"{mine[m][key]:.3g}" if m in mine else "" for m in marks]
             lines.append("| " + " | ".join([*cells, f"{last['steps']:,}", last["sampler"]]) + " |")
         if floor:

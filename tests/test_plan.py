@@ -12,7 +12,7 @@ from ornstein.errors import InputError
 from ornstein.experiment.build import build, load_data
 from ornstein.experiment.config import Experiment, methods
 from ornstein.experiment.count import counted, metered
-from ornstein.experiment.plan import GPUS, calibrate, count_training, network_calls, plan
+from ornstein.experiment.plan import GPUS, calibrate, count_training, decide_precisions, network_calls, plan
 from ornstein.experiment.run import train
 from ornstein.nets import UNet, attend
 from ornstein.samplers import STEPPERS
@@ -134,6 +134,41 @@ def test_a_classifier_draws_nothing(digits):
     assert "drawing" not in found.text()
 
 
+@pytest.mark.parametrize(("gpu", "has"), [("h100", "bfloat16"), ("t4", "float32")])
+def test_auto_is_bfloat16_on_gpus_that_have_it(digits, gpu, has):
+    large = ["net.channels=128", "training.batch_size=4096"]
+    auto = plan(
+        Experiment.read("digits", [*large, "training.precision=auto", "sampling.precision=auto"]), gpu, data=digits
+    )
+    said = [f"training.precision={has}", f"sampling.precision={has}"]
+    given = plan(Experiment.read("digits", [*large, *said]), gpu, data=digits)
+    assert (auto.experiment, auto.step, auto.draw) == (given.experiment, given.step, given.draw)
+    # where bfloat16 is taken, float32 was tried, which needs more room
+    assert (auto.needed > given.needed) == (has == "bfloat16")
+    wide = plan(Experiment.read("digits", large), gpu, data=digits)
+    assert (auto.step < wide.step, auto.draw < wide.draw) == (has == "bfloat16", has == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "trains", "draws"),
+    [
+        (["preset=sliced", "net.channels=8"], {"float32"}, {"float32", "bfloat16"}),
+        (["preset=energy-recovery"], {"float32"}, {"float32"}),
+        (["net.channels=8"], {"float32", "bfloat16"}, {"float32", "bfloat16"}),
+    ],
+)
+def test_auto_is_decided_here_as_training_does(digits, changes, trains, draws):
+    """Chains and second derivatives are float32 whatever is faster; measuring leaves the network as it was."""
+    auto = ["training.precision=auto", "sampling.precision=auto"]
+    experiment = Experiment.read("digits", [*changes, *auto, "training.batch_size=8", "training.cpu=true"])
+    parts = built(experiment, digits)
+    before = {name: value.clone() for name, value in parts.net.state_dict().items()}
+    found = decide_precisions(experiment, parts, digits)
+    assert found.training.precision in trains
+    assert found.sampling.precision in draws
+    assert all(torch.equal(before[name], value) for name, value in parts.net.state_dict().items())
+
+
 def test_disk_is_what_a_run_leaves(run):
     experiment = Experiment.read(run / "experiment.yaml")
     found = plan(experiment, "l4")
@@ -228,6 +263,7 @@ def test_the_verb(cli):
         (["digits", "--gpus", "8 of them!"], "8xH100"),
         (["digit", "--gpus", "l4"], "did you mean 'digits'"),
         (["digits", "--gpus", "t4", "training.precision=bfloat16"], "float16"),
+        (["digits", "--gpus", "t4", "sampling.precision=bfloat16"], "sampling.precision"),
         (["digits", "--gpus", "256xl4"], "training.batch_size=128"),
         (["digits", "--gpus", "l4", "--price", "-1"], "price"),
         (["digits", "--gpus", "l4", "--utilisation", "2"], "utilisation"),

@@ -91,7 +91,8 @@ class Plan:
     """The cost of an experiment on one kind of device; made by `plan`. Times in seconds, sizes in bytes.
 
     Attributes:
-        experiment: what is to be trained, with what it leaves open decided. where: the devices in words. devices: their number.
+        experiment: what is to be trained, what it leaves open decided. where: the devices in words. devices: their
+            number.
         parameters: of the network.
         step_flops: floating-point operations of a training step, over all devices.
         call_flops: of a network call for one sample, in drawing. calls: network calls that a sample takes.
@@ -198,8 +199,11 @@ def plan(
         raise InputError(f"utilisation={utilisation!r} must be a share of the peak rate, in (0, 1].")
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise InputError(f"price={price!r} must be a number, at least 0: of one device for an hour.")
-    if gpu and config.precision == "bfloat16" and not gpu.bfloat16:
-        raise InputError(f"training.precision='bfloat16' is not to be had on a {name}; plan with float16 or float32.")
+    for section, precision in (("training", config.precision), ("sampling", experiment.sampling.precision)):
+        if gpu and precision == "bfloat16" and not gpu.bfloat16:
+            raise InputError(
+                f"{section}.precision='bfloat16' is not to be had on a {name}; plan with float16 or float32."
+            )
     if config.batch_size < count:
         raise InputError(f"training.batch_size={config.batch_size} is less than a sample for each of {count} GPUs.")
     data = data or load_data(experiment)
@@ -208,9 +212,13 @@ def plan(
     program = _IMPORTED + (_USUAL if math.isnan(resident) else max(resident - loaded, 0))
     experiment, _ = settle(experiment, data)
     parts = _built(experiment, data)
-    experiment = decide_precisions(experiment, parts, data, gpu)
+    asked, experiment = experiment, decide_precisions(experiment, parts, data, gpu)
     config, how = experiment.training, experiment.sampling
     training = count_training(experiment, parts, data)
+    trial = None  # of float32, which is tried before it is left
+    if asked.training.precision == AUTO and config.precision != "float32":
+        wide = dataclasses.replace(config, precision="float32")
+        trial = count_training(dataclasses.replace(experiment, training=wide), parts, data)
     draws = experiment.objective["name"] != CLASSIFIER
     calls = network_calls(experiment, parts) if draws else 0
     # pictures and held-out errors are in training's precision
@@ -236,6 +244,9 @@ def plan(
         activations = {f"activations of {piece:,} samples at a time": training.peak(piece) - (each == 1) * weights}
         if drawing:
             activations[f"activations of {BATCH} samples, in previews"] = drawing.peak(BATCH)
+        if trial:  # on a copy of the network, before there are moments and averages
+            before = (2 + len(config.ema)) * own
+            activations[f"activations of {piece:,} samples, where float32 is tried"] = trial.peak(piece) - before
         most = max(activations, key=lambda name: activations[name])
         found = {
             "weights": own,

@@ -49,7 +49,7 @@ _METHODS: tuple[Stepper, ...] = (
 )
 _TOPS, _POWERS = (math.inf, 40.0, 15.0, 6.0), (1.0, 1.5)
 #: numbers in all the ends that are fitted to, hundreds for each unknown, and the least and the most trajectories
-_NUMBERS, _FEWEST, _MOST = 2**16, 64, 4096
+_NUMBERS, _FEWEST, _MOST = 2**15, 64, 8192
 #: one trajectory in how many is scouted on, and numbers that are worked on at a time
 _SCOUTED, _AT_ONCE = 4, 2**14
 
@@ -118,7 +118,7 @@ def fit_endpoint(
         denoiser: whose trajectories to fit; gradients flow through it, its parameters are left alone.
         shape: of one sample.
         steps: K, network calls of the solver, in [1, 64].
-        count: trajectories to fit to; None for 65,536 numbers in all, but 64 to 4,096 samples.
+        count: trajectories to fit to; None for 32,768 numbers in all, but 64 to 8,192 samples.
         cond: (count, ...) conditions, one for each trajectory.
         rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the third of them that goes to
             several beginnings, on one trajectory in four, but 64 at least.
@@ -228,7 +228,7 @@ def fit_endpoint(
 
 
 def trajectories(shape: Sequence[int]) -> int:
-    """How many to fit to: 65,536 numbers in all, but from 64 to 4,096 samples."""
+    """How many to fit to: 32,768 numbers in all, but from 64 to 8,192 samples."""
     return min(max(_NUMBERS // math.prod(shape), _FEWEST), _MOST)
 
 
