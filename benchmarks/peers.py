@@ -525,7 +525,7 @@ class Ornstein(Peer):
         return self.moment.progress.step
 
     def opened(self) -> Any:
-        """The run as it is now, opened from its folder as `ornstein sample` does."""
+        """The run as it is now, opened from its folder as `ornstein sample` does, in the precision of its preset."""
         from safetensors.torch import save_file
 
         from ornstein.experiment.run import Run
@@ -536,7 +536,7 @@ class Ornstein(Peer):
             weights = average.state(length) if length else average.net.state_dict()
             weights = {name: tensor.detach().contiguous().clone() for name, tensor in weights.items()}
             save_file(weights, self.folder / (f"ema-{length:.3f}.safetensors" if length else "model.safetensors"))
-            self.run = Run.load(self.folder)
+            self.run = Run.load(self.folder).drawing()
         return self.run
 
     def close(self) -> None:

@@ -80,8 +80,8 @@ def pictures(side: int, count: int = 256) -> Any:
     from ornstein.data import Dataset, Levels
 
     dice = torch.Generator().manual_seed(0)
-    parts = (torch.randint(0, 256, (n, 3, side, side), generator=dice, dtype=torch.uint8) for n in (count, 64))
-    return Dataset("random", *parts, None, None, (), "image", Levels(256))
+    train, test = (torch.randint(0, 256, (n, 3, side, side), generator=dice, dtype=torch.uint8) for n in (count, 64))
+    return Dataset("random", train, test, None, None, (), "image", Levels(256))
 
 
 def built(asked: Any, data: Any) -> Any:
@@ -465,6 +465,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     names = list(result["series"])
     across = min(4, len(names))
@@ -492,17 +493,18 @@ def picture(result: dict[str, Any], path: Path) -> None:
                 # the arithmetic's own line, through the middle of the measured one
                 own_line = upper ** lines["work"]["exponent"]
                 axis.loglog(upper, own_line * np.exp(np.mean(np.log(line / own_line))), "--", color=grey, lw=1.6)
-            else:
-                own_line = np.ones_like(x)
             low, high = y[y > 0].min(), y.max()
             if high < 10 * low:  # a decade at least, or noise would look like growth
                 centre = math.sqrt(low * high)
                 axis.set_ylim(centre / 4, centre * 4)
+            span = math.log10(axis.get_ylim()[1] / axis.get_ylim()[0])
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 2 else (1,)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.set_ylabel(f"{unit}, {SERIES[name].of}", fontsize=9.5)
             what = "a pass" if name == "load" else "arithmetic"
-            axis.set_title(
-                f"{unit} of {SERIES[name].of}: {slopes[key]:.2f}, {what} {slopes['work']:.2f}",
-                fontsize=10,
-            )
+            title = f"exponent {slopes[key]:.2f}, {what} {slopes['work']:.2f}"
+            axis.set_title(title, fontsize=10)
             axis.grid(alpha=0.25, which="major")
             axis.spines[["top", "right"]].set_visible(False)
             if x[-1] / x[0] < 200:
@@ -516,7 +518,9 @@ def picture(result: dict[str, Any], path: Path) -> None:
         Line2D([], [], color=dark["bytes"], marker="o", lw=2, label="memory above the program's own"),
         Line2D([], [], color=grey, ls="--", lw=1.6, label="slope of the network's arithmetic (loading: of a pass)"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(3, across), frameon=False, fontsize=10.5)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=3 if across > 2 else 1, frameon=False, fontsize=10.5
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.drive import Stepper
@@ -19,6 +19,7 @@ from ornstein.nets import NETS
 from ornstein.objectives import Objective
 from ornstein.samplers import STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
+from ornstein.training import quickest_training
 
 #: examples that the distances within a data set are taken of
 _LOOKED_AT = 20_000
@@ -124,6 +125,29 @@ def build(
     else:
         denoiser = NetDenoiser(net, process, experiment.predicts, sigma_data, learns_variance)
     return Parts(process, net, denoiser, objective)
+
+
+def needs_float32(experiment: Experiment, parts: Parts, x0: Tensor) -> bool:
+    """Whether the loss takes second derivatives or remembers chains, to which narrow types do harm."""
+    twice = experiment.predicts == ENERGY or getattr(parts.objective, "twice_differentiated", False)
+    return twice or bool(hasattr(parts.objective, "memory") and parts.objective.memory(parts.denoiser, x0))
+
+
+def measured_precision(
+    experiment: Experiment, parts: Parts, x0: Tensor, labels: Tensor | None, device: torch.device
+) -> tuple[str, str]:
+    """What "auto" means for `training.precision` here, and why: the fastest on a piece of a batch.
+
+    Second derivatives and chains that a loss remembers get float32 unmeasured.
+    """
+    if needs_float32(experiment, parts, x0):
+        return "float32", "which second derivatives and chains want."
+
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], dice: torch.Generator) -> Tensor:
+        return parts.objective(dataclasses.replace(parts.denoiser, net=net), *batch, dice)  # type: ignore[arg-type]
+
+    batch = (x0.to(device), None if labels is None else labels.to(device))
+    return quickest_training(parts.net, loss, batch, device, experiment.training.seed)
 
 
 def build_stepper(chosen: dict[str, Any]) -> Stepper:

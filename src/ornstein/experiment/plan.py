@@ -34,12 +34,12 @@ from ornstein.core.drive import trajectory
 from ornstein.core.grids import times
 from ornstein.data import Dataset
 from ornstein.errors import InputError, lookup
-from ornstein.experiment.build import Parts, build, build_stepper, load_data, settle
+from ornstein.experiment.build import Parts, build, build_stepper, load_data, measured_precision, needs_float32, settle
 from ornstein.experiment.config import CLASSIFIER, ENERGY, Experiment
 from ornstein.experiment.count import Counted, Line, counted
 from ornstein.experiment.run import BATCH, Run
 from ornstein.nets import MLP
-from ornstein.training import AUTO, PRECISIONS, Training, fit, half, quickest_training
+from ornstein.training import AUTO, PRECISIONS, Training, fit, half
 
 
 class GPU(NamedTuple):
@@ -338,20 +338,11 @@ def decide_precisions(experiment: Experiment, parts: Parts, data: Dataset, gpu: 
     has = "bfloat16" if gpu and gpu.bfloat16 else "float32"
     energy = experiment.predicts == ENERGY
     if training == AUTO:
-        x0, labels = data.batch(0, -(-config.batch_size // config.accumulate), config.seed)
-        if energy or getattr(parts.objective, "twice_differentiated", False) or _memory(parts, x0):
-            training = "float32"
-        elif gpu:
-            training = has
+        piece = data.batch(0, -(-config.batch_size // config.accumulate), config.seed)
+        if gpu:
+            training = "float32" if needs_float32(experiment, parts, piece[0]) else has
         else:
-
-            def loss(net: nn.Module, given: tuple[Tensor, Tensor | None], dice: torch.Generator) -> Tensor:
-                denoiser = dataclasses.replace(parts.denoiser, net=net)  # type: ignore[arg-type]
-                return parts.objective(denoiser, *given, dice)
-
-            device = _device(config)
-            batch = (x0.to(device), None if labels is None else labels.to(device))
-            training, _ = quickest_training(parts.net, loss, batch, device, config.seed)
+            training, _ = measured_precision(experiment, parts, *piece, _device(config))
     if energy:
         sampling = "float32"
     elif sampling == AUTO and gpu:

@@ -45,13 +45,13 @@ from ornstein.data import Dataset, Transform
 from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
-from ornstein.experiment.build import build, build_stepper, load_data, settle
-from ornstein.experiment.config import CLASSIFIER, ENERGY, Experiment
+from ornstein.experiment.build import build, build_stepper, load_data, measured_precision, settle
+from ornstein.experiment.config import CLASSIFIER, Experiment
 from ornstein.guidance import NoisyClassifier
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
-from ornstein.training import AUTO, PRECISIONS, Progress, fit, half, quickest, quickest_training, reconstruct
+from ornstein.training import AUTO, PRECISIONS, Progress, fit, half, quickest, reconstruct
 from ornstein.training import Diverged as Diverged
 from ornstein.training.log import Log
 
@@ -391,17 +391,11 @@ def train(
         of_few = None if labels is None else labels[few]
         parts.objective(parts.denoiser, x0[few], of_few, torch.Generator().manual_seed(config.seed), **rehearsed)
 
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
-        return parts.objective(_with(parts.denoiser, net), *batch, generator, **remembering)
-
     if config.precision == AUTO:
-        if memory or experiment.predicts == ENERGY or getattr(parts.objective, "twice_differentiated", False):
-            precision, why = "float32", "which second derivatives and chains want."
-        else:
-            device = torch.device("cuda" if ranks.take_device(config.cpu) else "cpu")
-            piece = -(-config.batch_size // config.accumulate)
-            trial = (x0[:piece].to(device), None if labels is None else labels[:piece].to(device))
-            precision, why = quickest_training(parts.net, loss, trial, device, config.seed)
+        device = torch.device("cuda" if ranks.take_device(config.cpu) else "cpu")
+        piece = -(-config.batch_size // config.accumulate)
+        few_labels = None if labels is None else labels[:piece]
+        precision, why = measured_precision(experiment, parts, x0[:piece], few_labels, device)
         config = dataclasses.replace(config, precision=precision)
         experiment = dataclasses.replace(experiment, training=config)
         about.setdefault("reasons", {})["training.precision"] = f"{precision}, {why}"
@@ -413,6 +407,9 @@ def train(
     if not resume and first:
         write_text(folder / "experiment.yaml", experiment.to_yaml())
         write_text(folder / "run.yaml", yaml.safe_dump(about, sort_keys=False))
+
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
+        return parts.objective(_with(parts.denoiser, net), *batch, generator, **remembering)
 
     def describe(batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> str:
         draw_times = getattr(parts.objective, "draw_times", None)
