@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ornstein.errors import InputError
 from ornstein.nets import MLP, NETS, UNET_SIZES, UNet, attend
 from ornstein.nets.norm import group_norm, groups_of
+from ornstein.nets.unet import _into_channels, _out_of_channels
 
 SMALL = UNet(channels=8, multipliers=(1, 2, 3), blocks=1, attention=(4,), heads_width=8, embedding=16)
 PATCHED = dataclasses.replace(SMALL, patch=2)
@@ -171,6 +172,16 @@ def test_attend_is_softmax_attention_on_either_path():
         weights = torch.einsum("bhiw,bhjw->bhij", q, k) / 8**0.5
         exact = torch.einsum("bhij,bhjw->bhiw", weights.exp() / weights.exp().sum(-1, keepdim=True), v)
         torch.testing.assert_close(attend(q, k, v), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+@pytest.mark.parametrize("shape", GRIDS)
+def test_patches_go_into_channels_and_come_out_again(shape, patch):
+    x = inputs(shape)[0]
+    folded = _into_channels(x, patch)
+    assert folded.shape[1:] == (shape[0] * patch ** (len(shape) - 1), *(-(-side // patch) for side in shape[1:]))
+    assert folded.abs().sum() == pytest.approx(x.abs().sum())
+    assert torch.equal(_out_of_channels(folded, patch, x.shape[2:]), x)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7, 8, 10, 48, 50, 64, 96, 100, 127, 128, 320, 1000])

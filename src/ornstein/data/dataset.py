@@ -244,7 +244,7 @@ def standardise(train: Tensor) -> tuple[Affine, str]:
     return Affine(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, sigma).tolist())), remark
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # this epoch's and the next one's: of many examples an order is large
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=_stream(seed, "epoch", epoch))
 
