@@ -25,8 +25,9 @@ COMMANDS = {
     "ornstein train --help": ["-m", "ornstein", "train", "--help"],
     "ornstein --version": ["-m", "ornstein", "--version"],
 }
+SAMPLE = "ornstein sample -n 1 --steps 1"
 #: what each may take
-TARGETS = {"import ornstein": "1.15 torch", "ornstein --help": "0.3 s"}
+TARGETS = {"import ornstein": "1.15 torch", "ornstein --help": "0.3 s", SAMPLE: "2 s"}
 
 
 def once(command: list[str]) -> tuple[float, float]:
@@ -41,25 +42,29 @@ def once(command: list[str]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--run", help="a run folder, to time `ornstein sample` of one image in one step as well")
     parser.add_argument("--json", help="also write every figure to this file")
     given = parser.parse_args()
 
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
+    commands = dict(COMMANDS)
+    if given.run:
+        commands[SAMPLE] = ["-m", "ornstein", "sample", given.run, "-n", "1", "--steps", "1"]
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for round_ in range(given.runs + 1):
-        for name, command in COMMANDS.items():
+        for name, command in commands.items():
             seconds = once(command)
             if round_:
                 figures[name].append(seconds)
 
     head = ("wall, s", "quickest", "/ torch", "processor", "/ torch", "at most")
-    print(f"{'':30}" + "".join(f"{word:>11}" for word in head))
+    print(f"{'':31}" + "".join(f"{word:>11}" for word in head))
     torch = figures["import torch"]
     for name, runs in figures.items():
         wall, used = (statistics.median(column) for column in zip(*runs, strict=True))
         ratios = [statistics.median(m[i] / t[i] for m, t in zip(runs, torch, strict=True)) for i in (0, 1)]
         quickest = min(run[0] for run in runs)
         columns = (wall, quickest, ratios[0], used, ratios[1])
-        print(f"{name:30}" + "".join(f"{value:11.3f}" for value in columns) + f"{TARGETS.get(name, ''):>11}")
+        print(f"{name:31}" + "".join(f"{value:11.3f}" for value in columns) + f"{TARGETS.get(name, ''):>11}")
     if given.json:
         with open(given.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)
