@@ -67,6 +67,7 @@ class Training:
             "float16" comes with loss scaling.
         compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
         channels_last: lay images and kernels out with the channels innermost in memory, which convolutions prefer.
+            Kernels that are sharded stay as they are.
         cpu: train on the CPU even where a GPU is at hand.
         shard: what several processes spread among them beside the batch: "none" (each holds the whole network, DDP) or
             "fsdp" (each holds a part of weights, gradients, moments and averages). Nothing where one is alone.

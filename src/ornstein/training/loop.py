@@ -254,7 +254,7 @@ class _Run:
             )
         self.sharded = self.several and config.shard == "fsdp"
         self.net = net.to(self.device)
-        if config.channels_last:
+        if config.channels_last and not self.sharded:  # which FSDP does not take
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config
         if config.precision == AUTO:
