@@ -292,6 +292,19 @@ def test_bfloat16_autocast_agrees_with_float32(config, shape):
     assert (rounded.float() - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
 
 
+def test_the_first_layer_sees_what_eight_bits_would_hide():
+    """Noise of 0.002 on a picture of ones is below bfloat16's rounding, and reaches the second layer all the same."""
+    net = nudged(SMALL.build((1, 8, 8)), size=0.05)
+    seen: list[Tensor] = []
+    net.stem.register_forward_hook(lambda module, args, out: seen.append(out))
+    noise = 0.002 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for x in (torch.ones(4, 1, 8, 8), torch.ones(4, 1, 8, 8) + noise):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert net(x, torch.full((4,), -6.0)).dtype == torch.bfloat16
+    expected = torch.nn.functional.conv2d(noise, net.stem.weight, padding=1)
+    assert (seen[1] - seen[0] - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
 def test_double_precision_follows_the_parameters():
     net = nudged(SMALL.build((1, 6, 6))).double()
     x, level = inputs((1, 6, 6))

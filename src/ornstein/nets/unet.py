@@ -158,7 +158,12 @@ class _UNetModule(nn.Module):
         fits = x.dim() == len(self.shape) + 1 and x.shape[1] == self.shape[0]
         check_input(x, noise_level, self.expected, fits)
         embedded = self.embedding(noise_level, cond)
-        h = self.stem(_into_channels(x, self.patch))
+        # Neighbours in nearly clean data differ by less than eight bits can tell: the differences are taken in full.
+        kind = x.device.type
+        with torch.autocast(kind, enabled=False):
+            h = self.stem(_into_channels(x, self.patch).to(self.stem.weight.dtype))
+        if torch.is_autocast_enabled(kind):
+            h = h.to(torch.get_autocast_dtype(kind))
         kept: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level:
