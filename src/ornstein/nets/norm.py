@@ -6,8 +6,8 @@ with mean and variance over one sample's positions and the channels of one group
 scale and shift per sample and channel (Perez et al. 2017, arXiv:1709.07871; Dhariwal & Nichol 2021, arXiv:2105.05233),
 and act the identity or SiLU.
 
-*Why it is our own on a CPU.* Convolutions are fastest with the channels innermost, and there torch's group norm is ten
-times slower than elsewhere: a third of a network's time. But per sample and channel the map is affine,
+*Why it is our own on a CPU.* Convolutions are fastest with the channels innermost, and there torch's group norm takes
+ten times as long as elsewhere (benchmarks/ablation.py). But per sample and channel the map is affine,
 
     y = act(a * x + b),      a = scale * r,   b = shift - a * mean,   r = 1 / sqrt(var + 1e-5),
 
@@ -16,8 +16,8 @@ h = act'(u) * dL/dy the gradient of the group's input is affine in h and x,
 
     dL/dx = a * h - r * (m_1 + n * m_2),    n = (x - mean) * r,   m_1 = mean_g(scale * h),  m_2 = mean_g(scale * h * n),
 
-so it costs two more sums. Sums and activation are taken in float32 whatever x is, and x is all that is kept for the way
-back.
+so it costs two more sums. Sums and activation are taken in float32 whatever x is. Of all that has x's size, only x is
+kept for the way back.
 """
 
 import math
