@@ -91,3 +91,23 @@ def test_products_are_narrow_and_answers_are_not():
     denoiser = NetDenoiser(Net(3, 3), VP(), precision=torch.bfloat16)
     assert denoiser(torch.randn(2, 3), 0.5).x0.dtype == torch.float32
     assert seen == [torch.bfloat16]
+
+
+def test_a_classifier_and_chains_stay_in_float32(tmp_path):
+    """A classifier's network answers classes, not images: there is nothing to time; a trial would move the chains."""
+    words = ["objective=classifier", "training.steps=2", "net.channels=8", "training.batch_size=8"]
+    list(train(Experiment.read("digits", [*words, "sampling.precision=auto"]), tmp_path / "run"))
+    run = Run.load(tmp_path / "run")
+    assert run.drawing() is run
+
+    chain, types = {"count": torch.zeros(())}, []
+
+    def loss(net, batch, generator):
+        chain["count"] += 1
+        types.append(net(batch[0]).dtype)
+        return net(batch[0]).float().square().mean(1)
+
+    steps = Training(steps=3, batch_size=4, precision="auto")
+    list(fit(nn.Linear(2, 2), loss, lambda step: (torch.ones(4, 2),), steps, tmp_path / "chain", memory=chain))
+    assert chain["count"] == 3
+    assert types == [torch.float32] * 3

@@ -126,8 +126,8 @@ class Run:
         """
         precision = self.experiment.sampling.precision if precision is None else precision
         lookup({AUTO: None, **PRECISIONS}, precision, "precision")
-        if not isinstance(self.denoiser, NetDenoiser):  # an energy's score is a derivative, which wants float32
-            return self
+        if not isinstance(self.denoiser, NetDenoiser) or self.experiment.objective["name"] == CLASSIFIER:
+            return self  # an energy's score and a classifier's guidance are derivatives, which want float32
         device = self.denoiser.device
         if precision == AUTO:
             x = torch.randn(_TRIED, *self.shape, generator=torch.Generator().manual_seed(0)).to(device)

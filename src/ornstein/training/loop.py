@@ -259,7 +259,8 @@ class _Run:
         self.config = config
         if config.precision == AUTO:
             batch = _map(batches(0), lambda tensor: self.place(tensor[: -(-len(tensor) // config.accumulate)]))
-            chosen, _ = quickest_training(net, loss, batch, self.device, config.seed)
+            # a trial would move on what the loss remembers
+            chosen = "float32" if memory else quickest_training(net, loss, batch, self.device, config.seed)[0]
             config = replace(config, precision=chosen)
         if self.sharded:
             _shard(net)
