@@ -538,7 +538,7 @@ def tune(problems: list[Problem], calls: int, rounds: int, seconds: dict[str, fl
     began = time.process_time()
     denoiser, d = problems[0].denoiser, problems[0].mix.d
     tuned = fit_endpoint(
-        denoiser, (d,), calls, count=min(8192, 2**16 // d), rounds=rounds, batch=1024, seed=1, dtype=F64
+        denoiser, (d,), calls, count=min(16384, 2**17 // d), rounds=rounds, batch=1024, seed=1, dtype=F64
     )
     seconds[str(calls)] = time.process_time() - began
     levels = " ".join(f"{float(VP.at(t).noise_ratio):.3g}" for t in tuned.grid[:-1])
@@ -660,9 +660,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Error against network calls, ornstein beside its peers.")
     parser.add_argument("--count", type=int, default=256, help="trajectories to measure on")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="which, separated by commas")
-    parser.add_argument("--rounds", type=int, default=240, help="rounds of fitting the tuned solvers; 0 for none")
+    parser.add_argument("--rounds", type=int, default=480, help="rounds of fitting the tuned solvers; 0 for none")
     parser.add_argument(
-        "--fresh", type=int, default=1024, help="other trajectories for the tuned solvers' second table"
+        "--fresh", type=int, default=4096, help="other trajectories for the tuned solvers' second table"
     )
     parser.add_argument("--only-tuned", action="store_true", help="fit the tuned solvers again, keep the rest")
     parser.add_argument("--quick", action="store_true", help="64 trajectories, 60 rounds, to 20 calls")

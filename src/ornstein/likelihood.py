@@ -65,6 +65,7 @@ from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
 from ornstein.core.drive import sample_seeds
 from ornstein.core.grids import ends
+from ornstein.core.memory import keep_freed_memory
 from ornstein.core.numerics import Estimate, normal
 from ornstein.core.process import Level, Process
 from ornstein.data import Levels, Transform
@@ -203,6 +204,7 @@ def log_likelihood(
     noise = _noise(dequantise, transform, draws)
     keys = sample_seeds(len(x), 0 if seed is None and seeds is None else seed, seeds, None)
     device = denoiser.device
+    keep_freed_memory(device)
     flow = _Flow(denoiser, *_reach(denoiser.process, ratios), how, tolerance, prior == "centred")
     size = max(1, min(_ROWS, _AT_ONCE // dims))
     parts = []

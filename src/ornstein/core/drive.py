@@ -27,6 +27,7 @@ from torch import Tensor
 from ornstein.core.brownian import BrownianPath
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import times
+from ornstein.core.memory import keep_freed_memory
 from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
@@ -206,6 +207,7 @@ def trajectory(
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise InputError(f"shape={shape} must be (number of samples, *shape of one sample), all positive.")
     device = denoiser.device
+    keep_freed_memory(device)
     if cond is not None:
         cond = cond.to(device)
         if len(cond) != shape[0]:

@@ -9,6 +9,8 @@ as nearly as they can,
     minimise  (1/N) sum_n |solve_K(z_n) - y_n|,
 
 the mean distance and not its square, or the few trajectories on a watershed between two modes would decide everything.
+They weigh so much even in the mean that the search stalls on them; so most of the rounds go to the mean *root* of the
+distance, in which every trajectory has its say, and the last ones to the mean, from there.
 Where to begin is among the unknowns too. At the top of the clock the network has nothing to go by and answers the mean
 of the data; a solver that begins lower, from the same noise at the scale of that level, saves the call and pays with
 the little that the state is off there.
@@ -158,15 +160,18 @@ def fit_endpoint(
     unknowns = _Unknowns(process, home.process, denoiser.sigma_data, steps)
     scouted = min(count, max(_FEWEST, count // _SCOUTED))
     noise = x / _spread(denoiser, _top(process))
+    #: below which a distance is as good as nought to its root
+    little = 3e-4 * float(squared(ends).mean().sqrt())
     made = 0
 
-    def settle(start: Tuned, rounds: int, count: int, leaning: bool) -> tuple[float, Tuned]:
-        """The mean distance over `count` trajectories that is reached from a start, and the method that has it."""
+    def settle(start: Tuned, rounds: int, count: int, leaning: bool, root: bool = True) -> tuple[float, Tuned]:
+        """The mean of the distance, or of its root, over `count` trajectories that is reached from a start, and the
+        method that has it."""
         nonlocal made
         vector = unknowns.of(start, leaning).requires_grad_()
         best, least = start, math.inf
 
-        def mean_distance() -> float:
+        def mean() -> float:
             """Its gradient is gathered a batch at a time; the best so far is kept."""
             nonlocal best, least
             total, gradient = 0.0, torch.zeros_like(vector)
@@ -178,10 +183,11 @@ def fit_endpoint(
                 with torch.enable_grad():
                     arrived = unknowns.arrive(home, noise[part], vector, None if cond is None else cond[part])
                     # the norm has no gradient at nought
-                    distance = (squared(arrived - ends[part]) + 1e-12).sqrt().sum() / count
+                    distance = (squared(arrived - ends[part]) + 1e-12).sqrt()
+                    share = ((distance + little).sqrt() if root else distance).sum() / count
                     # of the unknowns alone: a network's parameters keep whatever gradient they have
-                    gradient += torch.autograd.grad(distance, vector)[0]
-                total += float(distance.detach())
+                    gradient += torch.autograd.grad(share, vector)[0]
+                total += float(share.detach())
             if not math.isfinite(total) or not bool(torch.isfinite(gradient).all()):
                 return math.inf
             vector.grad = gradient
@@ -196,7 +202,7 @@ def fit_endpoint(
         for done in range(0, rounds, 10):
             before, part = least, min(10, rounds - done)
             search.param_groups[0].update(max_iter=part, max_eval=2 * part)
-            search.step(mean_distance)  # what it knows of the curvature is kept for the next
+            search.step(mean)  # what it knows of the curvature is kept for the next
             made += part
             if progress is not None:
                 progress(min(made, total_rounds), total_rounds)
@@ -224,7 +230,9 @@ def fit_endpoint(
     start = min(scouts, key=lambda found: found[0])[1]
     # without leanings first: from half-way they lead astray
     start = settle(start, plain, count, False)[1]
-    return settle(start, max(1, rounds - scouting * len(scouts) - plain), count, True)[1]
+    left = max(2, rounds - scouting * len(scouts) - plain)
+    start = settle(start, left // 2, count, True)[1]
+    return settle(start, left - left // 2, count, True, root=False)[1]
 
 
 def trajectories(shape: Sequence[int]) -> int:
@@ -290,14 +298,16 @@ class _Unknowns:
         self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * float(process.at(_top(process)).log_snr))
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
-        """The vector of a method that does not lean, float64; with leanings to be fitted, or without."""
+        """The vector of a method, float64; with its leanings, or noughts to be fitted if it has none, or without."""
         times = torch.tensor(tuned.grid[:-1], dtype=torch.float64)
         ratios = torch.cat([times.new_tensor([self.top]), -0.5 * self.process.log_snr(times)])
         # the last weight is what the others leave of one
         rows = [torch.tensor(row, dtype=torch.float64) for row in tuned.weights]
         rows[-1] = rows[-1][:-1]
-        leanings = times.new_zeros(2 * sum(leaning_sizes(self.steps)) if leaning else 0)
-        return torch.cat([(-ratios.diff()).log(), times.new_tensor(tuned.drift), *rows, leanings])
+        leanings = times.new_zeros(2, sum(leaning_sizes(self.steps)) if leaning else 0)
+        if tuned.leanings:
+            leanings = torch.cat([times.new_tensor(rows) for rows in tuned.leanings], 1)
+        return torch.cat([(-ratios.diff()).log(), times.new_tensor(tuned.drift), *rows, leanings.flatten()])
 
     def split(self, vector: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
         """log(sigma/alpha) of the levels, the drift, the rows of weights, and of leanings, (2, n) for each step."""

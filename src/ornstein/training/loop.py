@@ -55,6 +55,7 @@ from torch import Tensor, nn
 
 from ornstein import ranks
 from ornstein._version import __version__
+from ornstein.core.memory import keep_freed_memory
 from ornstein.errors import InputError
 from ornstein.training import checkpoint
 from ornstein.training.config import Training, learning_rate
@@ -246,6 +247,7 @@ class _Run:
         except ValueError as error:
             raise InputError(f"training.cpu={config.cpu} cannot be had in this process: {error}") from error
         self.device = self.accelerator.device
+        keep_freed_memory(self.device)
         self.several = self.accelerator.num_processes > 1
         if self.accelerator.num_processes != ranks.count():
             raise InputError(

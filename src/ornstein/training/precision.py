@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein import ranks
+from ornstein.core.memory import keep_freed_memory
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
@@ -43,6 +44,7 @@ def quickest(work: Callable[[str], object], device: torch.device) -> tuple[str, 
 
     Float32 unless another is 1.2 times as fast. Of several processes (`torchrun`) all get the answer of the first.
     """
+    keep_freed_memory(device)
     narrow = "bfloat16"
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         narrow = "float16"
