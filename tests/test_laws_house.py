@@ -15,7 +15,7 @@ from ornstein.samplers import STEPPERS
 
 SOURCE = Path(ornstein.__file__).parent
 FLOORS = {
-    0: ["errors", "_version", "ranks"],
+    0: ["errors", "_version", "ranks", "memory"],
     1: ["core", "nets", "training", "data", "metrics"],
     2: ["objectives", "samplers", "energies", "guidance", "likelihood", "latent", "discrete", "bridge", "distill"],
     3: ["zoo"],

@@ -8,7 +8,7 @@ import pytest
 
 WORK = """
 import resource, sys, torch
-from ornstein.core.memory import keep_freed_memory
+from ornstein.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -65,11 +65,11 @@ from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
 from ornstein.core.drive import sample_seeds
 from ornstein.core.grids import ends
-from ornstein.core.memory import keep_freed_memory
 from ornstein.core.numerics import Estimate, normal
 from ornstein.core.process import Level, Process
 from ornstein.data import Levels, Transform
 from ornstein.errors import InputError, lookup
+from ornstein.memory import keep_freed_memory
 
 #: elements of a sample up to which trace="auto" is exact
 EXACT_UP_TO = 128

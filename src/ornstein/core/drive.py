@@ -27,11 +27,11 @@ from torch import Tensor
 from ornstein.core.brownian import BrownianPath
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import times
-from ornstein.core.memory import keep_freed_memory
 from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
+from ornstein.memory import keep_freed_memory
 
 
 class Ask:

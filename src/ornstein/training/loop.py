@@ -55,8 +55,8 @@ from torch import Tensor, nn
 
 from ornstein import ranks
 from ornstein._version import __version__
-from ornstein.core.memory import keep_freed_memory
 from ornstein.errors import InputError
+from ornstein.memory import keep_freed_memory
 from ornstein.training import checkpoint
 from ornstein.training.config import Training, learning_rate
 from ornstein.training.ema import PowerEMA, snapshot, snapshots

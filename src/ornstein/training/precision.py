@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein import ranks
-from ornstein.core.memory import keep_freed_memory
+from ornstein.memory import keep_freed_memory
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
