@@ -3,7 +3,11 @@
 import gzip
 import hashlib
 import io
+import math
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -466,6 +470,71 @@ def test_a_damaged_array_file_is_one_sentence(tmp_path: Path) -> None:
         one_sentence(error)
     with pytest.raises(InputError, match="is not a file"):
         Array(str(tmp_path / "nowhere.npy")).load()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((3000, 5), np.float32), ((3000, 6, 4, 3), np.uint8), ((2500, 2, 8), np.int16)]
+)
+def test_what_is_large_for_this_memory_stays_on_disk_and_is_the_same_data(
+    tmp_path: Path, monkeypatch, shape: tuple, dtype: type
+) -> None:
+    values = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
+    np.save(tmp_path / "x.npy", values)
+    source = Array(path=str(tmp_path / "x.npy"))
+    monkeypatch.setattr("ornstein.data.array._half_of_memory", lambda: 0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    large = source.load()
+    monkeypatch.setattr("ornstein.data.array._half_of_memory", lambda: math.inf)
+    small = source.load()
+    assert large.fingerprint() == small.fingerprint()
+    assert torch.equal(large.test, small.test)
+    assert torch.equal(large.batch(7, 64, 0)[0], small.batch(7, 64, 0)[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]  # nothing is left behind
+
+
+LARGE = """
+import sys, torch
+from ornstein.data import Array, array
+
+def own():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
+
+array._half_of_memory = lambda: float(sys.argv[2])
+before = own()
+data = Array(path=sys.argv[1]).load()
+print(data.describe())
+most = 0
+for step in range(20):
+    data.batch(step, 256, 0)
+    most = max(most, own() - before)
+print(most)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system does not say what memory is of files")
+def test_data_on_disk_take_no_memory_of_the_process(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((80_000, 400), np.float32))  # 128 MB
+
+    def megabytes(half_of_memory: float) -> float:
+        found = subprocess.run(
+            [sys.executable, "-c", LARGE, str(tmp_path / "x.npy"), str(half_of_memory)],
+            env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return float(found.stdout.split()[-1])
+
+    assert megabytes(math.inf) > 110
+    assert megabytes(0) < 30
+
+
+def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+    np.save(tmp_path / "x.npy", pixels(50, 4))
+    monkeypatch.setattr("ornstein.data.array._half_of_memory", lambda: 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(InputError) as error:
+        Array(path=str(tmp_path / "x.npy")).load()
+    assert "TMPDIR" in one_sentence(error)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -16,8 +16,16 @@ description that is printed when training starts; `layout` overrules them.
 kept: see `whole_levels`. Other images and arrays that fill [0, 1] or [-1, 1] (without leaving it, and more than half
 of it) are taken to mean that range and mapped to [-1, 1]. Everything else, and all vectors, is standardised per
 channel or feature by the mean and standard deviation of the training part. Samples come back in the units found.
+
+**Size.** What would fill more than half of the machine's memory stays on disk: an .npy is read where it lies, its two
+parts are written to temporary files (in TMPDIR, or else /var/tmp) that vanish with the process, and every step reads
+its own examples from there. Float32 and whole numbers of any size can be had so; wider floats are narrowed in memory.
 """
 
+import math
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, final, get_args
@@ -25,7 +33,7 @@ from typing import TYPE_CHECKING, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ornstein.data.dataset import Dataset, Kind, Source, moments, split, standardise, value_range
+from ornstein.data.dataset import CHUNK, Dataset, Kind, Source, moments, split, standardise, value_range
 from ornstein.data.pictures import whole_levels
 from ornstein.data.standard import decode_blob, read_arrays
 from ornstein.data.transform import Affine, Levels, Transform
@@ -60,7 +68,8 @@ class Array(Source):
 
     Raises:
         InputError: no such file or key; Python objects inside; text or complex numbers; NaN or infinite values;
-            numbers that float32 cannot tell apart; labels that do not fit; fewer than three examples.
+            numbers that float32 cannot tell apart; labels that do not fit; fewer than three examples; too large for
+            memory, and no room on disk for the two parts.
     """
 
     path: str
@@ -89,11 +98,12 @@ class Array(Source):
         labels, classes = self._labels(arrays, key, len(values))
         if raw_test is None:
             chosen = split(len(values), self.test_fraction, self.seed, labels)
-            train, test = (values[part] for part in chosen)
+            train, test = (_taken(values, part) for part in chosen)
             train_labels, test_labels = (labels[part] if labels is not None else None for part in chosen)
         else:
-            train, train_labels = values, labels
+            train, train_labels = values.contiguous(), labels
             test, test_kind, _ = self._arranged(raw_test, "x_test")
+            test = test.contiguous()
             if test.shape[1:] != train.shape[1:] or test_kind != kind:
                 raise InputError(
                     f"x_test {tuple(raw_test.shape)} and x_train {tuple(raw.shape)} differ in shape or type."
@@ -169,7 +179,7 @@ class Array(Source):
         if layout == "NHW":
             return values.unsqueeze(1), "image", layout
         if layout == "NHWC":
-            return values.movedim(-1, 1).contiguous(), "image", layout
+            return values.movedim(-1, 1), "image", layout
         return values, "image" if layout == "NCHW" else "array", layout
 
     def _layout(self, values: Tensor) -> str:
@@ -221,6 +231,38 @@ def _opened(file: Path) -> "dict[str, np.ndarray]":
         return read_arrays(file)
 
 
+def _taken(values: Tensor, rows: Tensor) -> Tensor:
+    """values[rows] for ascending rows, in memory, or in a file of its own if `values` fill more than half of that."""
+    if values.nbytes <= _half_of_memory():
+        return values[rows].contiguous()
+    import numpy as np
+
+    folder = tempfile.gettempdir() if "TMPDIR" in os.environ or not os.path.isdir("/var/tmp") else "/var/tmp"
+    shape = (len(rows), *values.shape[1:])
+    needed, free = math.prod(shape) * values.itemsize, shutil.disk_usage(folder).free
+    if free < needed:  # written through a map, a full disk would be a crash
+        raise InputError(
+            f"{folder} has {free / 1e9:.3g} GB free, and data larger than half of this machine's memory need "
+            f"{needed / 1e9:.3g} GB there; point TMPDIR at a folder with more."
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        found = torch.from_numpy(np.memmap(file, values[:0].numpy().dtype, "w+", shape=shape))
+    for first in range(0, len(rows), CHUNK):
+        some = rows[first : first + CHUNK]
+        # a run of rows is read as a run: row by row, a file is read several times over
+        run = values[int(some[0]) : int(some[-1]) + 1]
+        found[first : first + len(some)] = run[some - some[0]]
+    return found
+
+
+def _half_of_memory() -> float:
+    """Bytes; no end where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
 def _labels_of(raw: "np.ndarray", name: str, count: int) -> "np.ndarray":
     """Labels (count,) as whole numbers or strings, or an error."""
     import numpy as np
@@ -242,7 +284,7 @@ def _grid(train: Tensor, test: Tensor, kind: Kind) -> Levels | None:
     """The levels of images of whole numbers and of integer arrays; None for all else."""
     whole = kind != "vector" and not train.is_floating_point() and not test.is_floating_point()
     if kind == "image" and not whole:
-        whole = all(bool((part == part.round()).all()) for part in (train, test))
+        whole = all(bool((some == some.round()).all()) for part in (train, test) for some in part.split(CHUNK))
     if not whole:
         return None
     low, high = value_range(train, test)
