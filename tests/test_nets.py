@@ -236,6 +236,24 @@ def test_group_norm_is_exact_in_bfloat16_up_to_the_last_rounding():
     assert (found - exact).abs().max() <= 2**-8 * exact.abs().max()
 
 
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_group_norm_writes_over_nothing_that_is_not_its_own(dtype, silu):
+    """The gradient that is written over itself is the one that is not, and what came in is as it was."""
+    generator = torch.Generator().manual_seed(10)
+    x = torch.randn(3, 32, 6, 5, generator=generator).to(dtype).to(memory_format=torch.channels_last)
+    scale, shift = torch.randn(2, 3, 32, generator=generator)
+    out = torch.randn(x.shape, generator=generator).to(dtype).to(memory_format=torch.channels_last)
+    kept = [tensor.clone() for tensor in (x, scale, shift, out)]
+    leaves = [tensor.requires_grad_() for tensor in (x, scale, shift)]
+    quick = torch.autograd.grad(group_norm(*leaves, silu), leaves, out)
+    slow = torch.autograd.grad(group_norm(*leaves, silu), leaves, out, create_graph=True)
+    for tensor, before in zip((x, scale, shift, out), kept, strict=True):
+        assert torch.equal(tensor, before)
+    for one, other in zip(quick, slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=2**-7 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
 def fitted(
     net: nn.Module, shape: tuple[int, ...], steps: int, rate: float, autocast: bool = False
 ) -> tuple[float, float]:

@@ -17,7 +17,8 @@ h = act'(u) * dL/dy the gradient of the group's input is affine in h and x,
     dL/dx = a * h - r * (m_1 + n * m_2),    n = (x - mean) * r,   m_1 = mean_g(scale * h),  m_2 = mean_g(scale * h * n),
 
 so it costs two more sums. Sums and activation are taken in float32 whatever x is. Of all that has x's size, only x is
-kept for the way back.
+kept for the way back. Each pass over memory is written over what the pass before left, where nobody else needs it:
+what a processor has just written is still near.
 """
 
 import math
@@ -76,8 +77,17 @@ def _statistics(wide: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance.clamp(min=0) + 1e-5).rsqrt()
 
 
-def _through_silu(gradient: Tensor, u: Tensor) -> Tensor:
+def _plain(*tensors: Tensor) -> bool:
+    """Whether what is made of them may be written over: not where it is differentiated further, or mapped."""
+    known = torch._C._functorch
+    wrapped = any(known.is_functorch_wrapped_tensor(t) or known.is_legacy_batchedtensor(t) for t in tensors)
+    return not torch.is_grad_enabled() and not wrapped
+
+
+def _through_silu(gradient: Tensor, u: Tensor, out: Tensor | None = None) -> Tensor:
     """gradient * silu'(u)."""
+    if out is not None:
+        return torch.ops.aten.silu_backward.grad_input(gradient, u, grad_input=out)
     if not torch.is_grad_enabled():
         return torch.ops.aten.silu_backward(gradient, u)
     gate = torch.sigmoid(u)  # torch's own has no derivative
@@ -94,7 +104,8 @@ class _ChannelsLast(torch.autograd.Function):
         wide = _wide(x)
         mean, r = _statistics(wide)
         a = _spread(scale, x) * r
-        u = torch.addcmul(_spread(shift, x) - a * mean, wide, a)
+        own = wide is not x and _plain(x, scale, shift)
+        u = torch.addcmul(_spread(shift, x) - a * mean, wide, a, out=wide if own else None)
         return (F.silu(u, inplace=True) if silu else u).to(x.dtype), mean, r
 
     @staticmethod
@@ -113,13 +124,17 @@ class _ChannelsLast(torch.autograd.Function):
             mean, r = _statistics(wide)
         a = _spread(scale, x) * r
         h = gradient.to(wide.dtype)
+        plain, spare = _plain(x, scale, shift, gradient), None
         if ctx.silu:
-            h = _through_silu(h, torch.addcmul(_spread(shift, x) - a * mean, wide, a))
+            u = torch.addcmul(_spread(shift, x) - a * mean, wide, a)
+            h = _through_silu(h, u, h if plain and h is not gradient else None)
+            spare = u if plain else None
         over_shift = _mean(h)
-        over_scale = r * (_mean(h * wide) - mean * over_shift)
+        over_scale = r * (_mean(torch.mul(h, wide, out=spare)) - mean * over_shift)
         m1, m2 = (_group_mean(_spread(scale, x) * part) for part in (over_shift, over_scale))
         b = r.square() * m2
-        over_x = torch.addcmul(torch.addcmul(b * mean - r * m1, wide, -b), h, a)
+        over_x = torch.addcmul(b * mean - r * m1, wide, -b, out=wide if plain and wide is not x else None)
+        over_x = torch.addcmul(over_x, h, a, out=over_x if plain else None)
         parts = [(x.shape[2] * x.shape[3] * part)[:, :, 0, 0] for part in (over_scale, over_shift)]
         if scale.dim() == 1:
             parts = [part.sum(0) for part in parts]
