@@ -5,6 +5,9 @@ Variants take turns; given are medians, and the rate of useful arithmetic (count
 
     python benchmarks/ablation.py [cifar10|mnist] [batch]
     python benchmarks/ablation.py operations                   single operations, in both layouts of memory
+    GLIBC_TUNABLES=glibc.malloc.check=0 python benchmarks/ablation.py       the same where freed memory is given back
+
+(Freed memory is kept unless the environment has words of its own for the allocator; `check=0` are the idlest of them.)
 """
 
 import statistics
@@ -19,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ornstein.experiment.build import build
 from ornstein.experiment.config import Experiment
+from ornstein.memory import keep_freed_memory
 from ornstein.nets import attention, norm, unet
 
 SHAPES = {"cifar10": (3, 32, 32), "mnist": (1, 28, 28)}
@@ -110,6 +114,7 @@ def operations() -> None:
 
 
 def main() -> None:
+    kept = keep_freed_memory(torch.device("cpu"))
     if sys.argv[1:] == ["operations"]:
         operations()
         return
@@ -134,7 +139,10 @@ def main() -> None:
             step()
             if attempt > 1:
                 seconds[name].append(time.perf_counter() - began)
-    print(f"{preset}, batch {batch}, {work / 1e9:.1f} GFLOP a step, {torch.get_num_threads()} threads\n")
+    print(
+        f"{preset}, batch {batch}, {work / 1e9:.1f} GFLOP a step, {torch.get_num_threads()} threads, "
+        f"freed memory is {'kept' if kept else 'given back'}\n"
+    )
     print("| variant | ms a step | GFLOP/s | time over that of all |\n|---|---:|---:|---:|")
     whole = statistics.median(seconds["all of it"])
     for name, taken in seconds.items():
