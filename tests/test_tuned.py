@@ -234,7 +234,7 @@ def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli, run, t
     shutil.copytree(run, copied)
     found = tune_endpoint(Run.load(copied), 4, count=16, fresh=16, rounds=10, reference=40)
     assert found.tuned.value < found.default.value
-    assert {"dpm++2m", "heun", "ddim"} <= set(found.others)
+    assert {"unipc", "dpm++2m", "heun", "ddim"} <= set(found.others)
     assert "ddpm" not in found.others
     entry = yaml.safe_load((copied / "tuned.yaml").read_text())[4]["endpoint"]
     tuned = Tuned(

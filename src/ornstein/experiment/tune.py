@@ -148,7 +148,7 @@ def tune_endpoint(
     others = {}
     for name, entry in STEPPERS.items():
         stepper = entry()
-        if not stepper.stochastic and stepper.order is not None and stepper.calls is not None:
+        if not stepper.stochastic and stepper.calls is not None:
             others[name] = error(stepper, mine.grid)
     write_tuned(Path(run.folder), steps, {"endpoint": fitted})
     scale = (ends - ends.mean(0)).flatten(1).norm(dim=1).mean()
