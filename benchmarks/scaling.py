@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -372,8 +372,8 @@ def made(folder: Path, rows: int) -> None:
     file.flush()
 
 
-def measured(names: list[str], quick: bool, threads: int) -> dict[str, Any]:
-    found = {}
+def measured(names: list[str], quick: bool, threads: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The series of some names, one after another."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for name in names:
@@ -390,8 +390,8 @@ def measured(names: list[str], quick: bool, threads: int) -> dict[str, Any]:
                 points[value]["bytes"] = most
             took = time.perf_counter() - began
             print(f"{series.title}: {took:.0f} s", file=sys.stderr, flush=True)
-            found[name] = {"values": list(values), "points": points, "took": took}
-    return found
+            # as JSON would give it back
+            yield name, json.loads(json.dumps({"values": list(values), "points": points, "took": took}))
 
 
 # What is made of it ---------------------------------------------------------------------------------------------------
@@ -557,8 +557,15 @@ def main() -> None:
         result = json.loads(given.out.read_text("utf-8"))
     else:
         machine = {"cpu": processor(), "threads": given.threads, "torch": torch.__version__}
-        result = {"machine": machine, "series": measured(given.only.split(","), given.quick, given.threads)}
-        given.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        result = {"machine": machine, "quick": given.quick, "series": {}}
+        if given.out.exists():
+            before = json.loads(given.out.read_text("utf-8"))
+            if all(before.get(key) == result[key] for key in ("machine", "quick")):
+                result["series"] = before["series"]
+        for name, found in measured(given.only.split(","), given.quick, given.threads):
+            series = {**result["series"], name: found}
+            result["series"] = {key: series[key] for key in SERIES if key in series}
+            given.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     machine = result["machine"]
     took = sum(found["took"] for found in result["series"].values())
     print(
