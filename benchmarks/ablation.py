@@ -5,9 +5,6 @@ Variants take turns; given are medians, and the rate of useful arithmetic (count
 
     python benchmarks/ablation.py [cifar10|mnist] [batch]
     python benchmarks/ablation.py operations                   single operations, in both layouts of memory
-    GLIBC_TUNABLES=glibc.malloc.check=0 python benchmarks/ablation.py       the same where freed memory is given back
-
-(Freed memory is kept unless the environment has words of its own for the allocator; `check=0` are the idlest of them.)
 """
 
 import statistics
@@ -114,7 +111,7 @@ def operations() -> None:
 
 
 def main() -> None:
-    kept = keep_freed_memory(torch.device("cpu"))
+    keep_freed_memory(torch.device("cpu"))
     if sys.argv[1:] == ["operations"]:
         operations()
         return
@@ -139,10 +136,7 @@ def main() -> None:
             step()
             if attempt > 1:
                 seconds[name].append(time.perf_counter() - began)
-    print(
-        f"{preset}, batch {batch}, {work / 1e9:.1f} GFLOP a step, {torch.get_num_threads()} threads, "
-        f"freed memory is {'kept' if kept else 'given back'}\n"
-    )
+    print(f"{preset}, batch {batch}, {work / 1e9:.1f} GFLOP a step, {torch.get_num_threads()} threads\n")
     print("| variant | ms a step | GFLOP/s | time over that of all |\n|---|---:|---:|---:|")
     whole = statistics.median(seconds["all of it"])
     for name, taken in seconds.items():
