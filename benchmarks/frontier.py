@@ -1,6 +1,6 @@
 """How near to the exact endpoint K network calls arrive: ornstein beside diffusers, k-diffusion and azula, in one run.
 
-    python benchmarks/frontier.py                     # about an hour on one core; --quick: a few minutes
+    python benchmarks/frontier.py                     # more than an hour on one core; --quick: a few minutes
 
 The denoisers are exact (Gaussian mixtures), so what is measured is the solver and its grid alone. Error: the mean L2
 distance to the end of the probability-flow trajectory from the same noise, all in float64. The reference is

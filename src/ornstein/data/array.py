@@ -19,7 +19,7 @@ channel or feature by the mean and standard deviation of the training part. Samp
 
 **Size.** What would fill more than half of the machine's memory stays on disk: an .npy is read where it lies, its two
 parts are written to temporary files (in TMPDIR, or else /var/tmp) that vanish with the process, and every step reads
-its own examples from there. Float32 and whole numbers of any size can be had so; wider floats are narrowed in memory.
+its own examples from there. That is for float32 and 8-bit numbers as they lie; what must be converted is, in memory.
 """
 
 import math

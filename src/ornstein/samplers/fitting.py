@@ -160,7 +160,7 @@ def fit_endpoint(
     unknowns = _Unknowns(process, home.process, denoiser.sigma_data, steps)
     scouted = min(count, max(_FEWEST, count // _SCOUTED))
     noise = x / _spread(denoiser, _top(process))
-    #: below which a distance is as good as nought to its root
+    # below which a distance is as good as nought to its root
     little = 3e-4 * float(squared(ends).mean().sqrt())
     made = 0
 
