@@ -564,6 +564,11 @@ def again(problem: Problem, ways: list[Way], rows: list[dict[str, Any]]) -> list
     return found
 
 
+def refitted(row: dict[str, Any], calls: list[int]) -> bool:
+    """Whether a row is of a tuned solver that is fitted again."""
+    return row["family"] == "tuned" and row["calls"] in calls
+
+
 def show(results: Results, budgets: tuple[int, ...]) -> None:
     """The table."""
     for name, found in results.problems.items():
@@ -665,6 +670,7 @@ def main() -> None:
         "--fresh", type=int, default=4096, help="other trajectories for the tuned solvers' second table"
     )
     parser.add_argument("--only-tuned", action="store_true", help="fit the tuned solvers again, keep the rest")
+    parser.add_argument("--tune", default=",".join(map(str, TUNED)), help="numbers of calls to fit solvers for")
     parser.add_argument("--quick", action="store_true", help="64 trajectories, 60 rounds, to 20 calls")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("frontier.json"))
     parser.add_argument("--plot", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures" / "frontier.png")
@@ -674,6 +680,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     budgets = tuple(calls for calls in BUDGETS if not (asked.quick and calls > 20))
+    fitted = [int(calls) for calls in asked.tune.split(",")]
     results = Results()
     if asked.json.is_file():
         results.problems = json.loads(asked.json.read_text("utf-8"))["problems"]  # other problems' stay
@@ -690,16 +697,19 @@ def main() -> None:
         for name in asked.problems.split(","):
             began = time.perf_counter()
             problem = Problem(PROBLEMS[name](), 64 if asked.quick else asked.count)
+            seconds: dict[str, float] = {}
+            fresh: dict[str, Any] = {"rows": []}
             if asked.only_tuned:
-                rows = [row for row in results.problems[name]["rows"] if row["family"] != "tuned"]
+                rows, before = results.problems[name]["rows"], results.problems[name]["fresh"]["rows"]
+                seconds |= results.problems[name]["tuning_seconds"]
+                rows, kept = ([row for row in some if not refitted(row, fitted)] for some in (rows, before))
+                fresh["rows"] = [row for row in kept if row["family"] == "tuned"]
             else:
                 rows = leaders(measure(problem, ways, budgets))
-            seconds: dict[str, float] = {}
-            fresh: dict[str, Any] = {}
             if asked.rounds:
                 other = Problem(problem.mix, 64 if asked.quick else asked.fresh, steps=400, seed=2)
-                fresh = {"count": len(other.x), "rows": again(other, ways, rows)}
-                for k in TUNED:
+                fresh = {"count": len(other.x), "rows": fresh["rows"] + again(other, ways, rows)}
+                for k in fitted:
                     on, off = tune([problem, other], k, 60 if asked.quick else asked.rounds, seconds)
                     rows.append(on)
                     fresh["rows"].append(off)

@@ -43,8 +43,6 @@ def test_the_readmes_commands_run_in_their_order(cli, tmp_path, monkeypatch):
             words = [*words, *short]
         if words[0] == "evaluate":
             words = [*words, "-n", "40"]
-        if words[0] == "loglik":
-            words = [*words, "--reference", "0"]
         answer = cli(*words)
         assert answer.code == 0, (words, answer)
     assert {"threes.png", "samples.npz", "film.gif", "scores.csv"} <= {path.name for path in tmp_path.iterdir()}

@@ -80,6 +80,29 @@ def test_average_is_the_closed_form_weighted_sum(length):
         torch.testing.assert_close(flat(ema.state(length)), weights @ torch.stack(history), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("length", [0.10, 0.20])
+def test_a_wide_average_takes_in_every_fourth_weights_for_all_four(length):
+    """The profile is the closed form's, in steps of four; smooth weights come out as if all had been taken in."""
+    net = nn.Linear(1, 1).double()
+    ema = PowerEMA(net, [length])
+    start, seen, ends = math.ceil(10 / length) * 4, [], [0]
+    for t in range(1, 1001):
+        nn.init.constant_(net.weight, math.sin(t / 100))
+        ema.update(t)
+        seen.append(math.sin(t / 100))
+        if t <= start or t % 4 == 0:
+            ends.append(t)
+    edges = torch.tensor(ends, dtype=torch.float64)
+    weights = ((edges / 1000) ** (power(length) + 1)).diff()
+    taken = torch.tensor(seen, dtype=torch.float64)[edges[1:].long() - 1]
+    found = float(ema.state(length)["weight"])
+    assert found == pytest.approx(float(weights @ taken), abs=1e-12)
+    all_edges = torch.arange(1001, dtype=torch.float64)
+    all_taken = ((all_edges / 1000) ** (power(length) + 1)).diff() @ torch.tensor(seen, dtype=torch.float64)
+    # 1.5 steps later on average, along a sine that turns by 0.01 a step
+    assert abs(found - float(all_taken)) < 0.015
+
+
 def test_first_average_is_the_first_weights_whatever_the_initial_ones_were():
     net = nn.Linear(3, 2)
     nn.init.constant_(net.weight, 1e30)

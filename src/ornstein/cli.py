@@ -425,7 +425,12 @@ def loglik(
     count: Annotated[
         int | None, typer.Option("-n", "--count", help="Only the first so many.", show_default="all")
     ] = None,
-    reference: Annotated[int, typer.Option(help="How many held-out samples to compare with; 0 for none.")] = 200,
+    reference: Annotated[
+        int | None,
+        typer.Option(
+            help="How many held-out samples to compare with; 0 for none.", show_default="200; 0 if DATA is test"
+        ),
+    ] = None,
     conditional: Annotated[
         bool, typer.Option("--conditional", help="log p(x given its own label), not log p(x).")
     ] = False,
@@ -457,6 +462,8 @@ def loglik(
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
+    if reference is None:
+        reference = 0 if data == "test" else 200  # held-out data are not compared with themselves
     with _bar("scoring") as progress:
         scores = loglik(
             opened,

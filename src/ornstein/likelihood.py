@@ -80,8 +80,9 @@ _CENTRE, _WIDTH = -1.0, 1.5
 #: Adams & Bashforth's prediction from the last five slopes, and Moulton's correction with the one ahead first; order 5
 _PREDICT = (1901 / 720, -2774 / 720, 2616 / 720, -1274 / 720, 251 / 720)
 _CORRECT = (251 / 720, 646 / 720, -264 / 720, 106 / 720, -19 / 720)
-#: numbers of a batch that are worked on at a time, and samples at most
-_AT_ONCE, _ROWS = 2**16, 4096
+#: numbers of a batch that are worked on at a time, and products of a step: more are no faster, and say later how far
+#: the work is
+_AT_ONCE, _PRODUCTS = 2**16, 2048
 #: counters of `numerics.normal` that one likelihood may use, and where those of dequantisation begin
 _DRAWS, _NOISE = 2**24, 2**31
 
@@ -206,7 +207,7 @@ def log_likelihood(
     device = denoiser.device
     keep_freed_memory(device)
     flow = _Flow(denoiser, *_reach(denoiser.process, ratios), how, tolerance, prior == "centred")
-    size = max(1, min(_ROWS, _AT_ONCE // dims))
+    size = max(1, min(_AT_ONCE // dims, _PRODUCTS // how.products(dims)))
     parts = []
     with torch.no_grad():
         for rows in torch.arange(len(x)).split(size):
