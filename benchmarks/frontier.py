@@ -665,7 +665,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Error against network calls, ornstein beside its peers.")
     parser.add_argument("--count", type=int, default=256, help="trajectories to measure on")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="which, separated by commas")
-    parser.add_argument("--rounds", type=int, default=480, help="rounds of fitting the tuned solvers; 0 for none")
+    parser.add_argument("--rounds", type=int, default=960, help="rounds of fitting the tuned solvers; 0 for none")
     parser.add_argument(
         "--fresh", type=int, default=4096, help="other trajectories for the tuned solvers' second table"
     )
