@@ -146,20 +146,7 @@ class Way:
 # --- ornstein ---------------------------------------------------------------------------------------------------------
 
 
-def default_grid(steps: int) -> Tensor:
-    """u = r/(2 + r), r = sigma/alpha, falling as (1 - k/steps)^(2 - 3/steps) from the top; then the clean point."""
-    u = TOP / (2 + TOP) * (1 - torch.arange(1, steps, dtype=F64) / steps) ** (2 - 3 / steps)
-    inner = VP.time(-2 * (2 * u / (1 - u)).log())
-    assert isinstance(inner, Tensor)
-    return torch.cat([torch.ones(1, dtype=F64), inner, torch.zeros(1, dtype=F64)])
-
-
-def default(calls: int) -> tuple[ornstein.Stepper, Tensor]:
-    """The one setting for every problem: a rule of the number of calls alone."""
-    return UniPC(order=3 if calls < 8 else 4 if calls < 25 else 6, clock="signal", last=3), default_grid(calls)
-
-
-def _drawn(stepper: ornstein.Stepper, grid: "str | Tensor", steps: int, problem: Problem) -> tuple[Tensor, int]:
+def _drawn(stepper: ornstein.Stepper | None, grid: str | None, steps: int, problem: Problem) -> tuple[Tensor, int]:
     shape = tuple(problem.x.shape)
     *_, last = ornstein.trajectory(
         problem.denoiser, shape, stepper=stepper, grid=grid, steps=steps, x=problem.x, seed=0, dtype=F64
@@ -167,13 +154,17 @@ def _drawn(stepper: ornstein.Stepper, grid: "str | Tensor", steps: int, problem:
     return last.x, last.calls
 
 
+#: what `ornstein.sample` does where nothing is said
+DEFAULT = Way("ornstein", "default", "", lambda problem, calls: _drawn(None, None, calls, problem))
+
+
 def ours() -> Iterator[Way]:
     """The default, and every deterministic stepper of the table on every grid of the table."""
-    yield Way("ornstein", "default", "", lambda problem, calls: _drawn(*default(calls), calls, problem))
+    yield DEFAULT
     settings = [(name, entry(), "") for name, entry in STEPPERS.items()]
     settings += [("unipc", UniPC(order=order), f"order={order}") for order in (3, 5, 6)]
     for name, stepper, option in settings:
-        if stepper.stochastic or stepper.order is None or stepper.calls is None:
+        if stepper.stochastic or stepper.calls is None:
             continue
         for grid in GRIDS:
             if GRIDS[grid] in (GRIDS["trailing"], GRIDS["leading"], GRIDS["chain"]):
@@ -669,8 +660,12 @@ def main() -> None:
     parser.add_argument(
         "--fresh", type=int, default=4096, help="other trajectories for the tuned solvers' second table"
     )
-    parser.add_argument("--only-tuned", action="store_true", help="fit the tuned solvers again, keep the rest")
-    parser.add_argument("--tune", default=",".join(map(str, TUNED)), help="numbers of calls to fit solvers for")
+    parser.add_argument(
+        "--only-ours", action="store_true", help="the default and the tuned solvers anew, keep the rest"
+    )
+    parser.add_argument(
+        "--tune", default=",".join(map(str, TUNED)), help="numbers of calls to fit solvers for; '': none"
+    )
     parser.add_argument("--quick", action="store_true", help="64 trajectories, 60 rounds, to 20 calls")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("frontier.json"))
     parser.add_argument("--plot", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures" / "frontier.png")
@@ -680,7 +675,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     budgets = tuple(calls for calls in BUDGETS if not (asked.quick and calls > 20))
-    fitted = [int(calls) for calls in asked.tune.split(",")]
+    fitted = [int(calls) for calls in asked.tune.split(",") if calls]
     results = Results()
     if asked.json.is_file():
         results.problems = json.loads(asked.json.read_text("utf-8"))["problems"]  # other problems' stay
@@ -699,11 +694,12 @@ def main() -> None:
             problem = Problem(PROBLEMS[name](), 64 if asked.quick else asked.count)
             seconds: dict[str, float] = {}
             fresh: dict[str, Any] = {"rows": []}
-            if asked.only_tuned:
+            if asked.only_ours:
                 rows, before = results.problems[name]["rows"], results.problems[name]["fresh"]["rows"]
                 seconds |= results.problems[name]["tuning_seconds"]
                 rows, kept = ([row for row in some if not refitted(row, fitted)] for some in (rows, before))
                 fresh["rows"] = [row for row in kept if row["family"] == "tuned"]
+                rows = [row for row in rows if row["family"] != "default"] + measure(problem, [DEFAULT], budgets)
             else:
                 rows = leaders(measure(problem, ways, budgets))
             if asked.rounds:
@@ -713,7 +709,7 @@ def main() -> None:
                     on, off = tune([problem, other], k, 60 if asked.quick else asked.rounds, seconds)
                     rows.append(on)
                     fresh["rows"].append(off)
-            if asked.only_tuned:
+            if asked.only_ours:
                 versions = results.problems[name]["versions"]
             results.problems[name] = {
                 "count": len(problem.x), "uncertainty": problem.uncertainty, "rows": leaders(rows),

@@ -43,7 +43,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "deis": [{"order": 1}, {"order": 2}, {"order": 2, "clock": "ratio"}, {"order": 2, "clock": "signal"}],
     "unipc": [
         {"order": 4},
-        {"order": 4},
+        {"order": 6},
         {"order": 3, "clock": "log-snr", "last": 1, "rule": "b1"},
         {"order": 3, "clock": "log-snr", "last": 1, "rule": "b2"},
         {"order": 3, "clock": "flow", "last": 2},

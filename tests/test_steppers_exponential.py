@@ -23,9 +23,14 @@ def integral(f, a, b, n=4000):
     return h / 3 * math.fsum((1 if i in (0, n) else 4 if i % 2 else 2) * f(a + i * h) for i in range(n + 1))
 
 
+#: where answers are known, up to the highest order that is offered
+POINTS = [(0.3,), (0.3, -0.4), (0.3, -0.4, -1.5), (1.1, 0.3, -0.4, -1.5)]
+POINTS += [(1.1, 0.7, 0.3, -0.1, -0.6, -1.0)[:n] for n in (5, 6)] + [(1.1, 0.8, 0.5, 0.3, -0.1, -0.5, -0.8, -1.3)]
+
+
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("predicts", ["x0", "eps"])
-@pytest.mark.parametrize("points", [(0.3,), (0.3, -0.4), (0.3, -0.4, -1.5), (1.1, 0.3, -0.4, -1.5)])
+@pytest.mark.parametrize("points", POINTS)
 def test_weights_integrate_polynomials_of_the_clock_exactly(clock, predicts, points):
     """Every monomial of the clock below the number of points, over short, long and backward steps."""
     read = CLOCKS[clock]
@@ -199,6 +204,37 @@ def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exact
 
         expected = s.sigma * (walk[i] / t.sigma + integral(rate, a, b))
         torch.testing.assert_close(walk[i + 1], expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("order", [5, 6, 7, 8])
+@pytest.mark.parametrize("kind", [Multistep, UniPC])
+def test_high_orders_integrate_polynomials_of_their_degree_exactly(kind, order):
+    """Once there are answers enough. What the first steps leave hides these orders where steps are halved."""
+    p, read = VP(), CLOCKS["signal"]
+    # UniPC's last order is its corrector's, which has not seen the newest state yet
+    points = order - (kind is UniPC)
+    coefficients = [0.7, -1.3, 0.4, 0.9, -0.5, 1.1, -0.8, 0.6][:points]
+
+    def polynomial(v):
+        return sum(c * read(v) ** k for k, c in enumerate(coefficients))
+
+    def answer(x, level, cond):
+        return polynomial(0.5 * level.log_snr) * torch.ones_like(x)
+
+    lam = torch.linspace(-2, 2, 15, dtype=F64)
+    levels = [p.at(p.time(2 * v.item())) for v in lam]
+
+    def off(order):
+        walk = states(FunctionDenoiser(answer, p), kind(order, "signal", 1), p.time(2 * lam))
+        found = 0.0
+        for i in range(order, 13):
+            gain = integral(lambda v: polynomial(v) * math.exp(v), lam[i].item(), lam[i + 1].item())
+            expected = levels[i + 1].sigma * (walk[i] / levels[i].sigma + gain)
+            found = max(found, float((walk[i + 1] - expected).abs().max()))
+        return found
+
+    assert off(order) < 1e-9
+    assert off(order - 1) > 1e-8
 
 
 @pytest.mark.parametrize("predicts", ["x0", "eps"])
