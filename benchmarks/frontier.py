@@ -305,9 +305,8 @@ def diffusers() -> Iterator[Way]:
 # --- k-diffusion ------------------------------------------------------------------------------------------------------
 
 
-def k_diffusion() -> Iterator[Way]:
-    """Its deterministic samplers on its own grids, and on powers of time and of flow time."""
-    # its samplers stand in one file; the rest of the package wants a dozen others that they do not
+def k_diffusion_sampling() -> types.ModuleType:
+    """Its module of samplers. They stand in one file; the rest of the package wants a dozen others that they do not."""
     spec = importlib.util.find_spec("k_diffusion")
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -321,8 +320,12 @@ def k_diffusion() -> Iterator[Way]:
         if importlib.util.find_spec(name) is None:
             sys.modules[name] = types.ModuleType(name)
             sys.modules[name].odeint = None  # type: ignore[attr-defined]
-    sampling = importlib.import_module("k_diffusion.sampling")
+    return importlib.import_module("k_diffusion.sampling")
 
+
+def k_diffusion() -> Iterator[Way]:
+    """Its deterministic samplers on its own grids, and on powers of time and of flow time."""
+    sampling = k_diffusion_sampling()
     grids: dict[str, Callable[[int], Tensor]] = {}
     for low in (0.002, 0.01, 0.05):
         for rho in (1, 2, 3, 5, 7):

@@ -4,15 +4,22 @@ The bare calls hand the same network inputs of the same shape, noise level inclu
 turn, many times over, and the median of the ratios of neighbouring runs is printed: what else a machine does then falls
 on both. Everything of a run counts: the grid, the starting noise, the steps.
 
+Other libraries' loops go beside ours in the same run, around the same network: diffusers' schedulers as its pipelines
+call them, and k-diffusion's samplers; what turns the network's output into the answer that they want is left out for
+them. One that is not installed is left out.
+
     python benchmarks/overhead.py [--small] [STEPPER ...]        --small leaves out the U-Net
 """
 
+import importlib.util
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
+import frontier
 import torch
 
 import ornstein
@@ -22,7 +29,7 @@ from ornstein.samplers import stepper_named
 
 #: network, shape of a batch, steps, runs, ratio at most
 CASES = {
-    "U-Net, 5 million, batch 8": (("unet", {"channels": 76}), (8, 1, 28, 28), 10, 5, 1.02),
+    "U-Net, 5 million, batch 16": (("unet", {"channels": 76}), (16, 1, 28, 28), 10, 5, 1.02),
     "MLP, 2-D, batch 4096": (("mlp", {}), (4096, 2), 50, 15, 1.04),
     "MLP, 2-D, batch 64": (("mlp", {}), (64, 2), 50, 60, 1.30),
 }
@@ -41,6 +48,49 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def diffusers(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, steps: int) -> Iterator[tuple[str, Any]]:
+    """Its schedulers, stepped as its pipelines do."""
+    import diffusers
+
+    makers = {
+        "DDIM": diffusers.DDIMScheduler,
+        "Euler": diffusers.EulerDiscreteScheduler,
+        "DPM-Solver++ 2M": diffusers.DPMSolverMultistepScheduler,
+        "UniPC": diffusers.UniPCMultistepScheduler,
+        "DEIS": diffusers.DEISMultistepScheduler,
+    }
+
+    def run(scheduler: Any) -> None:
+        scheduler.set_timesteps(steps)
+        state = torch.randn_like(x) * scheduler.init_noise_sigma
+        with torch.no_grad():
+            for t in scheduler.timesteps:
+                state = scheduler.step(net(scheduler.scale_model_input(state, t), level, None), t, state).prev_sample
+
+    for name, maker in makers.items():
+        yield f"diffusers {name}", partial(run, maker())
+
+
+def k_diffusion(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, steps: int) -> Iterator[tuple[str, Any]]:
+    """Its samplers on Karras' grid."""
+    sampling = frontier.k_diffusion_sampling()
+
+    def model(state: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = net(state, level, None)
+        return out
+
+    def run(sampler: Any) -> None:
+        with torch.no_grad():
+            sigmas = sampling.get_sigmas_karras(steps, 0.002, 80.0)
+            sampler(model, 80 * torch.randn_like(x), sigmas, disable=True)
+
+    for name in ("sample_euler", "sample_dpmpp_2m", "sample_lms"):
+        yield f"k-diffusion {name.removeprefix('sample_')}", partial(run, getattr(sampling, name))
+
+
+PEERS = {"diffusers": diffusers, "k_diffusion": k_diffusion}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     names = [word for word in sys.argv[1:] if not word.startswith("--")] or STEPPERS
@@ -52,21 +102,25 @@ def main() -> None:
         x, level = torch.randn(shape), torch.full((shape[0],), 0.37)
         size = sum(p.numel() for p in net.parameters())
         print(f"{case}: {size / 1e6:.1f} million weights, {asked} calls; at most {target}")
+        entries = []
         for name in names:
             stepper = stepper_named(name)
             steps = 1 + (asked - 1) // (stepper.calls or 1)
             calls = 1 + (steps - 1) * (stepper.calls or 1)
-
+            entries.append((name, partial(ornstein.sample, denoiser, shape, stepper=name, steps=steps, seed=0), calls))
+        for module, peer in PEERS.items():
+            if importlib.util.find_spec(module) is not None:
+                entries += [(name, run, asked) for name, run in peer(net, x, level, asked)]
+        for name, run, calls in entries:
             bare = partial(call, net, x, level, calls)
-            ours = partial(ornstein.sample, denoiser, shape, stepper=name, steps=steps, seed=0)
-            bare(), ours()
+            bare(), run()
             ratios, last = [], seconds(bare)
             for _ in range(runs):
-                between, after = seconds(ours), seconds(bare)
+                between, after = seconds(run), seconds(bare)
                 ratios.append(2 * between / (last + after))
                 last = after
             print(
-                f"  {name:<14}{statistics.median(ratios):7.3f}   {1e6 * last / calls:9.0f} us a bare call", flush=True
+                f"  {name:<26}{statistics.median(ratios):7.3f}   {1e6 * last / calls:9.0f} us a bare call", flush=True
             )
 
 

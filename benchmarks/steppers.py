@@ -16,6 +16,10 @@ from ornstein.metrics import METRICS
 from ornstein.samplers import STEPPERS
 
 COUNT, CALLS, DIMENSION = 2000, (5, 10, 20, 50, 100), 8
+#: every stepper as it comes, and one whose variables matter
+WAYS = [(name, {}) for name in STEPPERS] + [("heun", {"variables": "edm"})]
+#: walks that follow no equation
+LANGEVIN = ("annealed-langevin", "recovery-langevin")
 
 
 def mixture() -> GaussianMixture:
@@ -37,27 +41,36 @@ def main() -> None:
         exact = ornstein.sample(den, shape, stepper="heun", steps=2000, grid="logsnr", seed=0, dtype=torch.float64)
         print(f"\n{process}: mean distance to the exact endpoint, by network calls")
         print(f"{'stepper':<16}{'grid':<11}" + "".join(f"{calls:>9}" for calls in CALLS))
-        for name, make in STEPPERS.items():
-            stepper = make()
-            if stepper.stochastic or stepper.order is None or stepper.calls is None:
+        for name, options in WAYS:
+            stepper = STEPPERS[name](**options)
+            if stepper.stochastic or stepper.calls is None:
                 continue
-            for grid in ("flow", "power", "karras", "logsnr", "uniform", "quadratic"):
+            for grid in ("flow", "power", "tapered", "karras", "logsnr", "uniform", "quadratic"):
                 row = []
                 for calls in CALLS:
                     steps = 1 + (calls - 1) // stepper.calls  # the last step is one call
-                    x = ornstein.sample(den, shape, stepper=name, steps=steps, grid=grid, seed=0, dtype=torch.float64)
+                    x = ornstein.sample(
+                        den, shape, stepper=stepper, steps=steps, grid=grid, seed=0, dtype=torch.float64
+                    )
                     row.append((x - exact).norm(dim=1).mean().item())
-                print(f"{name:<16}{grid:<11}" + "".join(f"{error:9.4f}" for error in row))
+                label = " ".join([name, *map(str, options.values())])
+                print(f"{label:<16}{grid:<11}" + "".join(f"{error:9.5f}" for error in row))
+        for tolerance in (0.01, 0.001, 0.0001):
+            adaptive = STEPPERS["adaptive"](tolerance=tolerance)
+            *_, last = ornstein.trajectory(den, shape, stepper=adaptive, steps=1, seed=0, dtype=torch.float64)
+            error = (last.x - exact).norm(dim=1).mean().item()
+            print(f"adaptive, tolerance {tolerance:g}: {last.calls} calls, error {error:.5f}")
         print(
             f"{process}: sliced Wasserstein distance to exact draws (exact draws score {sliced(again, truth, g):.3f})"
         )
         for name, make in STEPPERS.items():
-            if not make().stochastic or make().order is None:
+            if not make().stochastic or name in LANGEVIN:
                 continue
             for grid in ("flow", "power", "karras", "uniform"):
                 row = []
                 for calls in CALLS:
-                    x = ornstein.sample(den, shape, stepper=name, steps=calls, grid=grid, seed=0)
+                    steps = 1 + (calls - 1) // (make().calls or 1)
+                    x = ornstein.sample(den, shape, stepper=name, steps=steps, grid=grid, seed=0)
                     row.append(sliced(x, truth, torch.Generator().manual_seed(2)))
                 print(f"{name:<16}{grid:<11}" + "".join(f"{error:9.3f}" for error in row))
 

@@ -159,10 +159,14 @@ class Adaptive(Stepper):
         h = 0.1 * (end - r) if memory is None else memory[0]
         before = torch.ones_like(r) if memory is None else memory[1]
         between = sorted((_time(t), end))
-        while bool((r != end).any()):  # the one look at the device in a sub-step of six calls
+        while True:
             last = h.abs() >= (end - r).abs()
-            step = torch.where(last, end - r, h)
-            if bool(((r + step == r) & (r != end)).any()):
+            step, moving = torch.where(last, end - r, h), r != end
+            # the one look at the device in a sub-step of six calls
+            unfinished, stuck = torch.stack([moving.any(), (moving & (r + step == r)).any()]).tolist()
+            if not unfinished:
+                break
+            if stuck:
                 raise InputError(
                     f"tolerance={self.tolerance!r} cannot be met near t={t.t:g}: the step has shrunk to none."
                 )
@@ -176,7 +180,7 @@ class Adaptive(Stepper):
             err = (
                 (error / allowed).flatten(1).to(wide).square().mean(1).sqrt().nan_to_num(nan=torch.inf).clamp(min=1e-6)
             )
-            yes, moving = err <= 1, r != end
+            yes = err <= 1
             taken = yes.reshape(each)
             z, k1 = torch.where(taken, after, z), torch.where(taken, slopes[-1], k1)
             factor = (0.9 * err ** (-0.7 / 5) * torch.where(yes, before, 1.0) ** (0.4 / 5)).clamp(0.2, 5.0)
