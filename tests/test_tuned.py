@@ -294,6 +294,13 @@ def test_the_command_refuses_in_one_sentence(cli, run, tmp_path):
     answer = cli("tune", copied, "--steps", 0, "--criterion", "endpoint")
     assert answer.code == 2
     assert "steps=0" in answer.err
+    for option, said in (("--count", "count=0"), ("--rounds", "rounds=0")):
+        answer = cli("tune", copied, "--steps", 4, "--criterion", "endpoint", option, 0)
+        assert answer.code == 2
+        assert said in answer.err
+        answer = cli("tune", copied, "--steps", 4, option, 8)
+        assert answer.code == 2
+        assert "--criterion endpoint" in answer.err
     (copied / "tuned.yaml").write_text("{5: {endpoint: {grid: [1.0, 0.0], drift: [], weights: [[2.0]]}}}")
     answer = cli("sample", copied, "--grid", "tuned", "--steps", 5)
     assert answer.code == 2

@@ -490,6 +490,13 @@ def tune(
         str,
         typer.Option(help="bound: the grid that is best by the variational bound. endpoint: a solver that lands near."),
     ] = "bound",
+    count: Annotated[
+        int | None,
+        typer.Option(help="Trajectories to fit a solver to.", show_default="64 to 8192, by the run's dimensions"),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of fitting a solver: more come nearer.", show_default="240")
+    ] = None,
     ema: Annotated[
         float | None,
         typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
@@ -510,12 +517,17 @@ def tune(
         ornstein tune runs/digits --steps 5 --criterion endpoint
     """
     lookup({"bound": None, "endpoint": None}, criterion, "criterion")
+    if criterion == "bound" and not (count is rounds is None):
+        raise InputError("--count and --rounds are of fitting a solver: they go with --criterion endpoint.")
     from ornstein.experiment.run import Run
     from ornstein.experiment.tune import tune, tune_endpoint
 
     if criterion == "endpoint":
         with _bar("fitting") as progress:
-            found = tune_endpoint(Run.load(run, ema=ema), steps, progress=progress)
+            opened = Run.load(run, ema=ema)
+            found = tune_endpoint(
+                opened, steps, count=count, rounds=240 if rounds is None else rounds, progress=progress
+            )
         out.print(
             f"mean distance to the end of a 1,000-step solve, {steps} network calls, fresh noise "
             f"(samples lie {found.scale:.3g} from their mean)"
