@@ -174,6 +174,9 @@ def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
     assert isinstance(guided(opened, scale=3.0).denoiser, ClassifierFree)
     expected = guided(opened, scale=6.0).sample(4, label=3, steps=4, seed=0, quantise=True)
     np.testing.assert_array_equal(drawn("--scale", 6), expected.numpy())
+    np.testing.assert_array_equal(drawn("--scale", 6, "--rescale", 0), expected.numpy())
+    expected = guided(opened, scale=6.0, rescale=0.7).sample(4, label=3, steps=4, seed=0, quantise=True)
+    np.testing.assert_array_equal(drawn("--scale", 6, "--rescale", 0.7), expected.numpy())
 
 
 def test_interpolation_goes_from_one_to_the_other(cli, run, tmp_path):
@@ -234,6 +237,8 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_pat
         (["sample", run, "--guidance", "autoguidance", "--guide", table], ["other data"]),
         (["sample", run, "--guidance", "classifier", "--guide", run], ["no classifier", "objective=classifier"]),
         (["sample", run, "--interval", "1,2"], ["--scale"]),
+        (["sample", run, "--rescale", 0.5], ["--scale"]),
+        (["sample", run, "--scale", 2, "--rescale", 2], ["rescale=2", "[0, 1]"]),
         (["sample", run, "--scale", 2, "--interval", "1;2"], ["1;2", "0.3,5"]),
     ]
     for words, said in cases:

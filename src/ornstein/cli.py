@@ -161,6 +161,10 @@ def sample(
     interval: Annotated[
         str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where sigma/alpha lies between these.")
     ] = None,
+    rescale: Annotated[
+        float | None,
+        typer.Option(help="In [0, 1]: how far guided answers get their spread back; against harsh contrast."),
+    ] = None,
     guide: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The weaker run of autoguidance, or the classifier.")
     ] = None,
@@ -200,9 +204,18 @@ def sample(
         from ornstein.experiment.guide import guided
 
         other = Run.load(guide, ema=ema).drawing(precision) if guide else None
-        opened = guided(opened, guidance or "classifier-free", other, scale=scale, interval=_interval(interval))
-    elif interval or guide:
-        raise InputError("--interval and --guide say how to guide: name it with --guidance, or give a --scale.")
+        opened = guided(
+            opened,
+            guidance or "classifier-free",
+            other,
+            scale=scale,
+            interval=_interval(interval),
+            rescale=rescale,
+        )
+    elif interval or guide or rescale is not None:
+        raise InputError(
+            "--interval, --rescale and --guide say how to guide: name it with --guidance, or give a --scale."
+        )
     began = time.perf_counter()
     with _bar("drawing") as progress:
         how: dict[str, Any] = {"label": labels, "seed": seed, "stepper": chosen, "steps": steps, "grid": grid}
