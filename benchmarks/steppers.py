@@ -40,7 +40,7 @@ def main() -> None:
         shape = (COUNT, DIMENSION)
         exact = ornstein.sample(den, shape, stepper="heun", steps=2000, grid="logsnr", seed=0, dtype=torch.float64)
         print(f"\n{process}: mean distance to the exact endpoint, by network calls")
-        print(f"{'stepper':<16}{'grid':<11}" + "".join(f"{calls:>9}" for calls in CALLS))
+        print(f"{'stepper':<20}{'grid':<11}" + "".join(f"{calls:>9}" for calls in CALLS))
         for name, options in WAYS:
             stepper = STEPPERS[name](**options)
             if stepper.stochastic or stepper.calls is None:
@@ -54,7 +54,7 @@ def main() -> None:
                     )
                     row.append((x - exact).norm(dim=1).mean().item())
                 label = " ".join([name, *map(str, options.values())])
-                print(f"{label:<16}{grid:<11}" + "".join(f"{error:9.5f}" for error in row))
+                print(f"{label:<20}{grid:<11}" + "".join(f"{error:9.5f}" for error in row))
         for tolerance in (0.01, 0.001, 0.0001):
             adaptive = STEPPERS["adaptive"](tolerance=tolerance)
             *_, last = ornstein.trajectory(den, shape, stepper=adaptive, steps=1, seed=0, dtype=torch.float64)
@@ -72,7 +72,7 @@ def main() -> None:
                     steps = 1 + (calls - 1) // (make().calls or 1)
                     x = ornstein.sample(den, shape, stepper=name, steps=steps, grid=grid, seed=0)
                     row.append(sliced(x, truth, torch.Generator().manual_seed(2)))
-                print(f"{name:<16}{grid:<11}" + "".join(f"{error:9.3f}" for error in row))
+                print(f"{name:<20}{grid:<11}" + "".join(f"{error:9.3f}" for error in row))
 
 
 if __name__ == "__main__":
