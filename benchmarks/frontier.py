@@ -115,7 +115,7 @@ class Problem:
 
     def error(self, found: Tensor) -> float:
         """Mean L2 distance to the exact ends."""
-        return (found - self.ends).norm(dim=1).mean().item()
+        return (found - self.ends).flatten(1).norm(dim=1).mean().item()
 
     def _end(self, steps: int, bottom: float = 1e-5) -> Tensor:
         return self.answer(self._follow(self.start, TOP, bottom, steps), bottom)

@@ -1,0 +1,104 @@
+"""How near a trained run's own trajectories' ends K network calls arrive: its tuned solvers beside other libraries'.
+
+    ornstein tune RUN --steps 5 --criterion endpoint        # and 8, 10
+    python benchmarks/trained.py RUN --calls 5,8,10
+
+As `frontier.py`, with the run's network in place of the exact answers: error is the mean L2 distance, in model space,
+to the end of a 1,000-step solve from the same noise, on noise that nothing was fitted to. Of the other libraries'
+configurations those are tried that were among the three best of their family at that number of calls on one of the
+exact problems (`frontier.json`), and the best is picked afterwards, by the error that is reported.
+"""
+
+import argparse
+import json
+import math
+import os
+import warnings
+from pathlib import Path
+
+import frontier
+import torch
+from torch import Tensor
+
+import ornstein
+from ornstein.experiment.run import Run, read_tuned
+from ornstein.samplers.fitting import endpoint_error, endpoints, starting_noise
+
+F64 = torch.float64
+
+
+class Trained(frontier.Problem):
+    """Trajectories of a run's network, labels in turn."""
+
+    def __init__(self, run: Run, count: int, seed: int) -> None:
+        self.denoiser, self.process = run.denoiser, run.denoiser.process
+        self.cond = run.every_class(count)
+        self.shape = (count, *run.shape)
+        self.x = starting_noise(self.denoiser, self.shape, seed, F64)
+        self.ends = endpoints(self.denoiser, self.x, steps=1000, cond=self.cond).flatten(1)
+        # the noisiest level, from which the others' states near it are found: their first are not all the same
+        top = self.process.at(float(ornstein.core.grids.times(self.process, 1)[0]))
+        self.top = float(top.noise_ratio)
+        self.start = (self.x / float(top.alpha)).flatten(1)
+        self._states: dict[float, Tensor] = {}
+
+    def answer(self, y: Tensor, ratio: float) -> Tensor:
+        level = self.process.at(self.process.time(-2 * math.log(min(ratio, self.top))))
+        with torch.no_grad():
+            x = (float(level.alpha) * y).reshape(self.shape)
+            return self.denoiser.predict(x, level, self.cond).x0.to(y).flatten(1)
+
+    def at(self, ratio: float) -> Tensor:
+        if ratio not in self._states:
+            span = abs(math.log(ratio / self.top))
+            steps = max(4, math.ceil(10 * span))
+            self._states[ratio] = self.start if span < 1e-3 else self._follow(self.start, self.top, ratio, steps)
+        return self._states[ratio]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Error against network calls on a trained run.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--calls", default="5,8,10", help="numbers of network calls, separated by commas")
+    parser.add_argument("--count", type=int, default=64, help="trajectories to measure on")
+    parser.add_argument("--seed", type=int, default=1000, help="of their noise; tuning used 0 and 1")
+    asked = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    run = Run.load(asked.run)
+    problem, kept = Trained(run, asked.count, asked.seed), read_tuned(asked.run)
+    known = json.loads(Path(frontier.__file__).with_name("frontier.json").read_text("utf-8"))["problems"]
+    ways = {(way.library, way.family, way.setting): way for _, peer in frontier.PEERS.values() for way in peer()}
+    for calls in map(int, asked.calls.split(",")):
+        tried = {
+            (row["library"], row["family"], row["setting"])
+            for found in known.values()
+            for row in found["rows"]
+            if row["calls"] == calls and row["library"] in frontier.PEERS
+        }
+        errors: dict[tuple[str, ...], float] = {}
+        for key in sorted(tried & ways.keys()):
+            result = ways[key].run(problem, calls)
+            if result is not None and result[1] <= calls:
+                errors[key] = problem.error(result[0])
+        best = min(errors, key=lambda key: errors[key])
+        print(f"{calls} calls, {len(problem.x)} trajectories, {len(errors)} configurations of others", flush=True)
+        print(f"  {errors[best]:8.4f}  best of them: {' '.join(best)}", flush=True)
+        for library in frontier.PEERS:
+            mine = min((key for key in errors if key[0] == library), key=lambda key: errors[key], default=None)
+            if mine is not None:
+                print(f"  {errors[mine]:8.4f}  {' '.join(mine)}", flush=True)
+        ends = problem.ends.reshape(problem.shape)
+        solvers = {"default": ornstein.samplers.stepper_named("unipc")}
+        if "endpoint" in kept.get(calls, {}):
+            solvers["tuned"] = kept[calls]["endpoint"]
+        for name, stepper in solvers.items():
+            found = endpoint_error(problem.denoiser, problem.x, ends, stepper, calls=calls, cond=problem.cond)
+            print(
+                f"  {found.value:8.4f}  ornstein {name}, {found.value / errors[best]:.2f} of the best other's",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
