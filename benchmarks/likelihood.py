@@ -13,6 +13,7 @@ on the machine does not count; use one thread.
 import math
 import time
 
+import frontier
 import torch
 
 import ornstein
@@ -109,6 +110,16 @@ def main() -> None:
             seconds = time.process_time() - began
             name = f"dopri5 {tolerance:.0e}, " + ("exact trace" if exact else "one probe")
             row(name, log_prob, seconds, calls, calls * (d if exact else 1), "")
+    print("\nThe mixtures of frontier.py, exact, 200 samples each")
+    print(f"{'':<34}{'mean error':>12}{'largest':>10}{'seconds':>9}{'calls':>7}")
+    for name, make in frontier.PROBLEMS.items():
+        mix = make()
+        x = mix.sample(200, torch.Generator().manual_seed(1)).double()
+        began = time.process_time()
+        found = ornstein.log_likelihood(mix.denoiser(ornstein.VP()), x, trace="exact")
+        seconds, error = time.process_time() - began, (found.log_prob - mix.log_prob(x)).abs()
+        calls = found.calls.double().mean()
+        print(f"{name:<34}{error.mean():12.5f}{error.max():10.4f}{seconds:9.2f}{calls:7.0f}", flush=True)
 
 
 if __name__ == "__main__":

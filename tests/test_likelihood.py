@@ -21,21 +21,24 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def wide_mixture(d, seed=0):
-    """Five unequal, correlated components in d dimensions."""
+def wide_mixture(d, seed=0, least=0.01):
+    """Five unequal, correlated components in d dimensions, no variance below `least`."""
     g = seeded(seed)
     means = 1.2 * torch.randn(5, d, generator=g)
-    factors = 0.25 * torch.randn(5, d, d, generator=g) / max(1.0, (d / 8) ** 0.5)
-    return GaussianMixture(torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1]), means, factors @ factors.mT + 0.01 * torch.eye(d))
+    factors = 0.25 * torch.randn(5, d, d, generator=g).double() / max(1.0, (d / 8) ** 0.5)
+    return GaussianMixture(
+        torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1]), means, factors @ factors.mT + least * torch.eye(d)
+    )
 
 
 # --- closed form ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("d", "count"), [(2, 400), (16, 100), (64, 12)])
-def test_a_mixture_in_many_dimensions_to_a_hundredth_of_a_nat(d, count):
-    mix = wide_mixture(d)
-    x = mix.sample(count, seeded(1))
+# without a least variance the narrowest of 64 directions is a thousandth wide
+@pytest.mark.parametrize(("d", "count", "least"), [(2, 400, 0.01), (16, 100, 0.01), (64, 12, 0.01), (64, 12, 0.0)])
+def test_a_mixture_in_many_dimensions_to_a_hundredth_of_a_nat(d, count, least):
+    mix = wide_mixture(d, least=least)
+    x = mix.sample(count, seeded(1)).double()
     found = log_likelihood(mix.denoiser(ornstein.VP()), x)
     error = (found.log_prob - mix.log_prob(x)).abs()
     assert error.mean() < 0.003
@@ -108,8 +111,11 @@ def test_ratios_reach_structure_finer_than_the_default_ends():
     fine = GaussianMixture(torch.ones(3), torch.tensor([[1.0, 0], [0, 1.0], [-1, -1]]), torch.tensor([4e-6, 1e-3, 0.3]))
     x = fine.sample(60, seeded(6))
     denoiser = fine.denoiser(ornstein.Flow())
-    coarse = (log_likelihood(denoiser, x).log_prob - fine.log_prob(x)).abs()
-    found = (log_likelihood(denoiser, x, ratios=(1e-4, 160)).log_prob - fine.log_prob(x)).abs()
+    coarse = (log_likelihood(denoiser, x, ratios=(2e-3, 160)).log_prob - fine.log_prob(x)).abs()
+    found = (log_likelihood(denoiser, x).log_prob - fine.log_prob(x)).abs()
+    # what is not known to be exact is asked where sampling asks
+    asked = log_likelihood(ornstein.FunctionDenoiser(lambda x, level, _: denoiser(x, level).x0, ornstein.Flow()), x)
+    assert ((asked.log_prob - fine.log_prob(x)).abs().max()) > 0.05
     assert coarse.max() > 0.05
     assert found.max() < 0.01
 

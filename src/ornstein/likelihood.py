@@ -64,9 +64,10 @@ from torch import Tensor, nn
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
 from ornstein.core.drive import sample_seeds
+from ornstein.core.exact import ExactDenoiser
 from ornstein.core.grids import ends
 from ornstein.core.numerics import Estimate, normal
-from ornstein.core.process import Level, Process
+from ornstein.core.process import Level
 from ornstein.data import Levels, Transform
 from ornstein.errors import InputError, lookup
 from ornstein.memory import keep_freed_memory
@@ -80,9 +81,10 @@ _CENTRE, _WIDTH = -1.0, 1.5
 #: Adams & Bashforth's prediction from the last five slopes, and Moulton's correction with the one ahead first; order 5
 _PREDICT = (1901 / 720, -2774 / 720, 2616 / 720, -1274 / 720, 251 / 720)
 _CORRECT = (251 / 720, 646 / 720, -264 / 720, 106 / 720, -19 / 720)
-#: numbers of a batch that are worked on at a time, and products of a step: more are no faster, and say later how far
-#: the work is
-_AT_ONCE, _PRODUCTS = 2**16, 2048
+#: numbers of a batch that are worked on at a time, and samples at most
+_AT_ONCE, _ROWS = 2**16, 4096
+#: the noise ratio down to which exact denoisers are asked, whose answers are right at any
+_FINEST = 1e-4
 #: counters of `numerics.normal` that one likelihood may use, and where those of dequantisation begin
 _DRAWS, _NOISE = 2**24, 2**31
 
@@ -181,7 +183,7 @@ def log_likelihood(
             sample that does not reach it in 48 * 2^4 steps says so by its integration_error.
         prior: the law at the upper end, see the module: "centred" or "sampling".
         ratios: lowest and highest noise ratio sigma/alpha to integrate between, cut to the clock's; None: those
-            between which sampling asks.
+            between which sampling asks, and for an exact denoiser from 1e-4 on.
         seed, seeds: of all randomness: a number, or one per sample; neither: 0, so that a likelihood repeats. A
             sample's result is the same in any batch.
         progress: called with (samples done, samples in all).
@@ -206,8 +208,10 @@ def log_likelihood(
     keys = sample_seeds(len(x), 0 if seed is None and seeds is None else seed, seeds, None)
     device = denoiser.device
     keep_freed_memory(device)
-    flow = _Flow(denoiser, *_reach(denoiser.process, ratios), how, tolerance, prior == "centred")
-    size = max(1, min(_AT_ONCE // dims, _PRODUCTS // how.products(dims)))
+    flow = _Flow(denoiser, *_reach(denoiser, ratios), how, tolerance, prior == "centred")
+    # an exact trace works on d times the numbers: fewer samples are as fast, and say sooner how far the work is
+    numbers = max(dims, dims**2 // 2) if how.name == "exact" else dims
+    size = max(1, min(_ROWS, _AT_ONCE // numbers))
     parts = []
     with torch.no_grad():
         for rows in torch.arange(len(x)).split(size):
@@ -383,14 +387,16 @@ def _spread(level: Level, s: float) -> float:
     return math.hypot(s, float(level.noise_ratio))
 
 
-def _reach(process: Process, ratios: tuple[float, float] | None) -> tuple[float, float]:
+def _reach(denoiser: Denoiser, ratios: tuple[float, float] | None) -> tuple[float, float]:
     """The lowest and the highest noise ratio to integrate between."""
+    process = denoiser.process
     if ratios is None:
         first, last = ends(process)
         # a chain has no level below its first
-        return float(process.at(max(first, 1.0) if process.chain else first).noise_ratio), float(
-            process.at(last).noise_ratio
-        )
+        lowest = float(process.at(max(first, 1.0) if process.chain else first).noise_ratio)
+        if isinstance(denoiser, ExactDenoiser) and not process.chain:
+            lowest = _FINEST
+        return lowest, float(process.at(last).noise_ratio)
     low, high = ratios
     if not (0 < low < high < math.inf):
         raise InputError(f"ratios={ratios!r} must be two positive numbers, the lower noise ratio first.")
@@ -519,7 +525,7 @@ class Dequantiser(nn.Module):
         if transform.levels is None:
             raise InputError("a Dequantiser needs a transform with levels, which says what the bins are: Levels(256).")
         self.denoiser, self.transform = denoiser, transform
-        self.level = denoiser.process.at(denoiser.process.time(-2 * math.log(_reach(denoiser.process, None)[0])))
+        self.level = denoiser.process.at(denoiser.process.time(-2 * math.log(_reach(denoiser, None)[0])))
         generator = torch.Generator().manual_seed(0)
         self.inner, self.outer = nn.Linear(3, hidden).double(), nn.Linear(hidden, 2).double()
         with torch.no_grad():
