@@ -263,7 +263,7 @@ def measured(size: str, names: list[str], options: argparse.Namespace) -> dict[s
     shuffled = random.Random(0)
     for number in range(options.rounds):
         for what in ("train", "call", "sample"):
-            if what == "sample" and number % 3:
+            if what == "sample" and number % max(1, options.rounds // 3):
                 continue
             for entry in shuffled.sample(workers, len(workers)):
                 if answer := entry.ask(what):

@@ -376,8 +376,8 @@ def grid(images: Tensor, path: Path) -> None:
 
 
 def same(row: dict[str, Any], options: argparse.Namespace) -> bool:
-    """Whether a row is of this comparison."""
-    return all(row[key] == getattr(options, key) for key in ("data", "samples", "calls", "each"))
+    """Whether a row is of this comparison: whether marks began anew or went on makes no difference to what is shown."""
+    return all(row[key] == getattr(options, key) for key in ("data", "samples", "calls"))
 
 
 def run(options: argparse.Namespace, marks: list[float], kept: dict[str, Any]) -> None:
