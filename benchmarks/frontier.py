@@ -47,7 +47,7 @@ import ornstein
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.grids import GRIDS
 from ornstein.core.process import EDM, Level
-from ornstein.samplers import STEPPERS
+from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
 from ornstein.samplers.exponential import UniPC
 from ornstein.samplers.fitting import endpoint_error, fit_endpoint, starting_noise
 
@@ -146,7 +146,7 @@ class Way:
 # --- ornstein ---------------------------------------------------------------------------------------------------------
 
 
-def _drawn(stepper: ornstein.Stepper | None, grid: str | None, steps: int, problem: Problem) -> tuple[Tensor, int]:
+def _drawn(stepper: str | ornstein.Stepper, grid: str | None, steps: int, problem: Problem) -> tuple[Tensor, int]:
     shape = tuple(problem.x.shape)
     *_, last = ornstein.trajectory(
         problem.denoiser, shape, stepper=stepper, grid=grid, steps=steps, x=problem.x, seed=0, dtype=F64
@@ -155,7 +155,7 @@ def _drawn(stepper: ornstein.Stepper | None, grid: str | None, steps: int, probl
 
 
 #: what `ornstein.sample` does where nothing is said
-DEFAULT = Way("ornstein", "default", "", lambda problem, calls: _drawn(None, None, calls, problem))
+DEFAULT = Way("ornstein", "default", "", lambda problem, calls: _drawn(DEFAULT_STEPPER, None, calls, problem))
 
 
 def ours() -> Iterator[Way]:
