@@ -8,7 +8,9 @@ Other libraries' loops go beside ours in the same run, around the same network: 
 call them, and k-diffusion's samplers; what turns the network's output into the answer that they want is left out for
 them. One that is not installed is left out.
 
-    python benchmarks/overhead.py [--small] [STEPPER ...]        --small leaves out the U-Net
+    python benchmarks/overhead.py [--small] [--quick] [STEPPER ...]
+
+--small leaves out the U-Net, --quick takes a third of the runs.
 """
 
 import importlib.util
@@ -115,7 +117,7 @@ def main() -> None:
             bare = partial(call, net, x, level, calls)
             bare(), run()
             ratios, last = [], seconds(bare)
-            for _ in range(runs):
+            for _ in range(max(2, runs // 3) if "--quick" in sys.argv else runs):
                 between, after = seconds(run), seconds(bare)
                 ratios.append(2 * between / (last + after))
                 last = after
