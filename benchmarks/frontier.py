@@ -24,6 +24,7 @@ A library that is not installed is said to be absent and left out: pip install d
 """
 
 import argparse
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -305,6 +306,7 @@ def diffusers() -> Iterator[Way]:
 # --- k-diffusion ------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def k_diffusion_sampling() -> types.ModuleType:
     """Its module of samplers. They stand in one file; the rest of the package wants a dozen others that they do not."""
     spec = importlib.util.find_spec("k_diffusion")

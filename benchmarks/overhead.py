@@ -96,6 +96,7 @@ PEERS = {"diffusers": diffusers, "k_diffusion": k_diffusion}
 def main() -> None:
     torch.set_num_threads(1)
     names = [word for word in sys.argv[1:] if not word.startswith("--")] or STEPPERS
+    peers = [peer for module, peer in PEERS.items() if importlib.util.find_spec(module) is not None]
     for case, ((kind, options), shape, asked, runs, target) in CASES.items():
         if kind == "unet" and "--small" in sys.argv:
             continue
@@ -110,9 +111,8 @@ def main() -> None:
             steps = 1 + (asked - 1) // (stepper.calls or 1)
             calls = 1 + (steps - 1) * (stepper.calls or 1)
             entries.append((name, partial(ornstein.sample, denoiser, shape, stepper=name, steps=steps, seed=0), calls))
-        for module, peer in PEERS.items():
-            if importlib.util.find_spec(module) is not None:
-                entries += [(name, run, asked) for name, run in peer(net, x, level, asked)]
+        for peer in peers:
+            entries += [(name, run, asked) for name, run in peer(net, x, level, asked)]
         for name, run, calls in entries:
             bare = partial(call, net, x, level, calls)
             bare(), run()
