@@ -499,6 +499,8 @@ def measure(problem: Problem, ways: list[Way], budgets: tuple[int, ...]) -> list
                 AssertionError,
                 ornstein.errors.InputError,
             ):
+                if way is DEFAULT:
+                    raise
                 continue  # a combination that the library does not take, or that falls over at so few steps
             if found is None or found[1] > calls:
                 continue
