@@ -723,10 +723,7 @@ def main() -> None:
                 "tuning_seconds": seconds, "fresh": fresh, "versions": versions,
             }  # fmt: skip
             asked.json.write_text(json.dumps({"problems": results.problems}), "utf-8")
-            print(
-                f"{name}: {time.perf_counter() - began:.0f} s, of which tuning {sum(seconds.values()):.0f} s",
-                flush=True,
-            )
+            print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
     results.problems = {name: results.problems[name] for name in PROBLEMS if name in results.problems}
     show(results, budgets)
     plot(results, asked.plot)

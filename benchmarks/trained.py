@@ -22,6 +22,7 @@ from torch import Tensor
 
 import ornstein
 from ornstein.experiment.run import Run, read_tuned
+from ornstein.samplers import DEFAULT_STEPPER, stepper_named
 from ornstein.samplers.fitting import endpoint_error, endpoints, starting_noise
 
 F64 = torch.float64
@@ -89,7 +90,7 @@ def main() -> None:
             if mine is not None:
                 print(f"  {errors[mine]:8.4f}  {' '.join(mine)}", flush=True)
         ends = problem.ends.reshape(problem.shape)
-        solvers = {"default": ornstein.samplers.stepper_named("unipc")}
+        solvers = {"default": stepper_named(DEFAULT_STEPPER)}
         if "endpoint" in kept.get(calls, {}):
             solvers["tuned"] = kept[calls]["endpoint"]
         for name, stepper in solvers.items():

@@ -149,12 +149,13 @@ def test_order_does_not_depend_on_the_options(name, stepper):
     if stepper.stochastic:
         measured = orders(law_errors(of, PROCESSES[name], data=((0.6, 0.1225),)))[-1]
     else:
-        measured = orders(path_errors(stepper, PROCESSES[name]))[-1]
+        errors = path_errors(stepper, PROCESSES[name])
+        measured = orders(errors)[-1]
         if stepper.order > 4:
             # from 20 times the noise the start leaves about fourth order; that the rest is of its own order is tested
             # on polynomials (test_steppers_exponential), and here that it is worth having
             fourth = path_errors(dataclasses.replace(stepper, order=4), PROCESSES[name])
-            assert 2 * path_errors(stepper, PROCESSES[name])[-1] < fourth[-1]
+            assert 2 * errors[-1] < fourth[-1]
             assert measured > 3.5
             return
     assert stepper.order - 0.2 < measured < stepper.order + 0.3

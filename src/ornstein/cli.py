@@ -530,17 +530,15 @@ def tune(
         ornstein tune runs/digits --steps 5 --criterion endpoint
     """
     lookup({"bound": None, "endpoint": None}, criterion, "criterion")
-    if criterion == "bound" and not (count is rounds is None):
+    fitting = {name: value for name, value in (("count", count), ("rounds", rounds)) if value is not None}
+    if criterion == "bound" and fitting:
         raise InputError("--count and --rounds are of fitting a solver: they go with --criterion endpoint.")
     from ornstein.experiment.run import Run
     from ornstein.experiment.tune import tune, tune_endpoint
 
     if criterion == "endpoint":
         with _bar("fitting") as progress:
-            opened = Run.load(run, ema=ema)
-            found = tune_endpoint(
-                opened, steps, count=count, rounds=240 if rounds is None else rounds, progress=progress
-            )
+            found = tune_endpoint(Run.load(run, ema=ema), steps, **fitting, progress=progress)
         out.print(
             f"mean distance to the end of a 1,000-step solve, {steps} network calls, fresh noise "
             f"(samples lie {found.scale:.3g} from their mean)"

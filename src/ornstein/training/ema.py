@@ -87,7 +87,7 @@ class PowerEMA:
     def update(self, t: int) -> None:
         """Take in the network's present parameters as the t-th weights, counted from 1; to be called for each t.
 
-        A length s takes in all of them up to about t = 40/s, then every fourth.
+        A length s takes in all of them up to about t = 40/s, then every fourth: its average may lack the last three.
         """
         for length, averages in self._averages.items():
             wide = t > _STRIDE * math.ceil(_STRIDES / length)
