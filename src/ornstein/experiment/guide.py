@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 from typing import Any
 
-from ornstein.core.denoiser import NetDenoiser
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
@@ -52,7 +51,7 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
 
 def with_denoiser(run: Run, denoiser: Guidance) -> Run:
     """The run with another denoiser for the same data."""
-    return dataclasses.replace(run, denoiser=denoiser)  # type: ignore[arg-type]
+    return dataclasses.replace(run, model=denoiser)
 
 
 def classifier_of(guide: Run, run: Run) -> NoisyClassifier:
@@ -61,7 +60,6 @@ def classifier_of(guide: Run, run: Run) -> NoisyClassifier:
     Raises:
         InputError: the run was trained for something else.
     """
-    objective = guide.experiment.objective
-    if objective["name"] != "classifier" or not isinstance(guide.denoiser, NetDenoiser):
+    if not isinstance(guide.model, NoisyClassifier):
         raise InputError(f"{guide.folder} is no classifier: train one with objective=classifier.")
-    return NoisyClassifier(guide.denoiser.net, run.denoiser.process, objective["shares"], guide.denoiser.sigma_data)
+    return dataclasses.replace(guide.model, process=run.denoiser.process)

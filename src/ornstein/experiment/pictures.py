@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ornstein.core.learner import Judgement, Measure
 from ornstein.files import replacing
 
 INK, ACCENT, PALE = "#1b2a41", "#d1495b", "#b8c4d6"
@@ -88,24 +89,18 @@ def loss_curve(records: Sequence[Mapping[str, float]], path: Path) -> None:
         _save(figure, beside)
 
 
-def loss_by_noise(ratios: Sequence[float], errors: Sequence[float], linear: Sequence[float], path: Path) -> None:
-    """The held-out error of x0 against the noise ratio sigma/alpha, beside the best that a linear denoiser could do."""
+def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
+    """How good a model is against the noise ratio sigma/alpha, beside knowing next to nothing."""
     figure, axes = _figure()
-    axes.fill_between(ratios, errors, linear, color=PALE, alpha=0.35, lw=0)
-    axes.plot(ratios, linear, color=INK, lw=1.2, ls="--", label="best linear denoiser of white data")
-    axes.plot(ratios, errors, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
-    axes.set(xscale="log", yscale="log", xlabel="noise ratio sigma/alpha", ylabel="mean squared error of x0")
-    axes.legend(frameon=False)
-    with replacing(path) as beside:
-        _save(figure, beside)
-
-
-def accuracy_by_noise(ratios: Sequence[float], accuracies: Sequence[float], chance: float, path: Path) -> None:
-    """The share of held-out data that a noisy classifier tells right, against the noise ratio sigma/alpha."""
-    figure, axes = _figure()
-    axes.axhline(chance, color=INK, lw=1.2, ls="--", label="the commonest class")
-    axes.plot(ratios, accuracies, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
-    axes.set(xscale="log", ylim=(0, 1.03), xlabel="noise ratio sigma/alpha", ylabel="share told right")
+    if measure.share:
+        axes.axhline(found.known[0], color=INK, lw=1.2, ls="--", label=measure.known)
+        axes.set(ylim=(0, 1.03))
+    else:
+        axes.fill_between(found.ratios, found.found, found.known, color=PALE, alpha=0.35, lw=0)
+        axes.plot(found.ratios, found.known, color=INK, lw=1.2, ls="--", label=measure.known)
+        axes.set(yscale="log")
+    axes.plot(found.ratios, found.found, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
+    axes.set(xscale="log", xlabel="noise ratio sigma/alpha", ylabel=measure.found)
     axes.legend(frameon=False)
     with replacing(path) as beside:
         _save(figure, beside)

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.drive import State, Stepper, sample_seeds
+from ornstein.core.learner import Learner
 from ornstein.data import Transform
-from ornstein.energies import EnergyDenoiser
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError
 from ornstein.experiment import pictures
-from ornstein.experiment.build import build, build_stepper
-from ornstein.experiment.config import CLASSIFIER, Experiment
+from ornstein.experiment.build import build
+from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, read_tuned, read_weights
+from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import replacing
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
-from ornstein.training import AUTO, PRECISIONS, half, quickest, reconstruct
+from ornstein.training import PRECISIONS, reconstruct
 
-#: samples drawn at a time, so that memory does not grow with their number; of a trial of how fast that is
-BATCH, _TRIED = 256, 16
+#: samples drawn at a time, so that memory does not grow with their number
+BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,24 +39,26 @@ class Run:
         folder: where it lies.
         experiment: what was asked for.
         about: run.yaml: the data's fingerprint, versions, sizes.
-        denoiser: in model space, for everything that takes a denoiser.
+        model: what was learned, in model space: a denoiser, of a run that draws.
         transform: from the data's own units to model space.
+        learner: what it learned to be.
     """
 
     folder: Path
     experiment: Experiment
     about: dict[str, Any]
-    denoiser: NetDenoiser | EnergyDenoiser
+    model: Any
     transform: Transform
+    learner: Learner
 
     @staticmethod
     def load(folder: "str | Path", ema: float | None = None) -> "Run":
         """Open a run folder.
 
         Args:
-            folder: what training wrote. ema: length of the average of the weights: a tracked one, or any other that
-            the snapshots allow; 0 for the raw
-                weights; None for the run's own choice.
+            folder: what training wrote.
+            ema: length of the average of the weights: a tracked one, or any other that the snapshots allow; 0 for the
+                raw weights; None for the run's own choice.
 
         Raises:
             InputError: no run there, a damaged file, one from a newer version, an average that is not to be had.
@@ -64,25 +66,31 @@ class Run:
         folder = Path(folder)
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
-        facts = about["data"]
         transform = Transform.from_dict(about["transform"])
-        parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"], transform.levels)
+        built = build(experiment, about["data"], transform)
         weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
         if weights.is_file() or not ema:
             state = read_weights(weights, folder)
         else:
             state = reconstruct(folder, ema)
         try:
-            parts.net.load_state_dict(state)
+            built.net.load_state_dict(state)
         except RuntimeError:
             raise InputError(
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
-        parts.net.eval().requires_grad_(False)
-        ranks.take_device(experiment.training.cpu)
-        if torch.cuda.is_available() and not experiment.training.cpu:
-            parts.net.to("cuda")
-        return Run(folder, experiment, about, parts.denoiser, transform)
+        built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
+        return Run(folder, experiment, about, built.model, transform, built.learner)
+
+    @property
+    def denoiser(self) -> Any:
+        """The model, to draw from.
+
+        Raises:
+            InputError: it has learned something else than the data.
+        """
+        self.must_draw()
+        return self.model
 
     def drawing(self, precision: str | None = None) -> "Run":
         """The same run with its network in the precision for drawing; opened, it is in float32.
@@ -94,26 +102,14 @@ class Run:
         Raises:
             InputError: a name that is not known.
         """
-        precision = self.experiment.sampling.precision if precision is None else precision
-        lookup({AUTO: None, **PRECISIONS}, precision, "precision")
-        if not isinstance(self.denoiser, NetDenoiser) or self.experiment.objective["name"] == CLASSIFIER:
-            return self  # an energy's score and a classifier's guidance are derivatives, which want float32
-        device = self.denoiser.device
-        if precision == AUTO:
-            x = torch.randn(_TRIED, *self.shape, generator=torch.Generator().manual_seed(0)).to(device)
-
-            @torch.inference_mode()
-            def work(precision: str) -> None:
-                with half(device, precision):
-                    self.denoiser(x, 0.5 * self.denoiser.process.t_max)
-
-            precision, _ = quickest(work, device)
-        return dataclasses.replace(self, denoiser=dataclasses.replace(self.denoiser, precision=PRECISIONS[precision]))
+        asked = self.experiment.sampling.precision if precision is None else precision
+        chosen = PRECISIONS[drawing_precision(self.learner, self.model, asked)]
+        return dataclasses.replace(self, model=self.learner.in_precision(self.model, chosen))
 
     @property
     def steps(self) -> int:
         """How many steps it draws in when it is not told."""
-        return self.experiment.sampling.steps or self.denoiser.process.chain or 30
+        return way(self.experiment.sampling, self.learner.problem.process).steps
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -196,8 +192,7 @@ class Run:
         """
         if not (isinstance(n, int) and n > 0):
             raise InputError(f"n={n!r} must be a positive whole number of samples.")
-        labels = self.labels(label, n)
-        keys = sample_seeds(n, seed, seeds, None)
+        labels, keys, how = self.labels(label, n), sample_seeds(n, seed, seeds, None), self._way(stepper, steps, grid)
         if together:
             ranks.join(self.experiment.training.cpu)
         mine = ranks.share(n) if together else slice(0, n)
@@ -205,16 +200,10 @@ class Run:
         total = math.ceil((mine.stop - mine.start) / BATCH)
         for start in range(mine.start, mine.stop, BATCH):
             part = slice(start, min(start + BATCH, mine.stop))
-            for state in self.trajectory(
-                len(keys[part]),
-                label=None if labels is None else labels[part],
-                seeds=keys[part],
-                stepper=stepper,
-                steps=steps,
-                grid=grid,
-            ):
+            given = None if labels is None else labels[part]
+            for state in self._walk(len(keys[part]), how, cond=given, seeds=keys[part]):
                 if progress is not None:
-                    progress(done + state.step, total * (steps or self.steps))
+                    progress(done + state.step, total * how.steps)
             done += state.step
             drawn.append(state.x.cpu())
         return ranks.gathered(torch.cat(drawn), n) if together else torch.cat(drawn)
@@ -230,31 +219,30 @@ class Run:
         **options: Any,
     ) -> Iterator[State]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
-        mine = self.experiment.sampling
-        self.must_draw()
+        return self._walk(n, self._way(stepper, steps, grid), cond=self.labels(label, n), **options)
+
+    def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State]:
+        return trajectory(
+            self.denoiser, (n, *self.shape), stepper=how.stepper, steps=how.steps, grid=how.grid, **options
+        )
+
+    def _way(
+        self, stepper: "str | Stepper | None", steps: int | None, grid: "str | Sequence[float] | Tensor | None"
+    ) -> Way:
         if isinstance(grid, str) and grid == "tuned":
             steps, grid, stepper = self._tuned(steps, stepper)
-        chosen = stepper_named(stepper) if stepper is not None else build_stepper(mine.stepper)
-        return trajectory(
-            self.denoiser,
-            (n, *self.shape),
-            stepper=chosen,
-            steps=self.steps if steps is None else steps,
-            grid=mine.grid if grid is None else grid,
-            cond=self.labels(label, n),
-            **options,
-        )
+        return way(self.experiment.sampling, self.learner.problem.process, stepper, steps, grid)
 
     def must_draw(self) -> None:
         """Refuse a run that is no model of its data.
 
         Raises:
-            InputError: it was trained to tell classes apart.
+            InputError: it has learned something else.
         """
-        if self.experiment.objective["name"] == CLASSIFIER:
+        if not self.learner.draws:
             raise InputError(
-                f"run={str(self.folder)!r} is a classifier, which draws nothing and has no likelihood; guide another "
-                f"run by it: ornstein sample RUN --guidance classifier --guide {self.folder}."
+                f"run={str(self.folder)!r} draws nothing and has no likelihood, being a "
+                f"{self.experiment.learner['name']}; use it as in: {self.learner.then.format(run=self.folder)}."  # type: ignore[index]
             )
 
     def _tuned(
@@ -283,10 +271,10 @@ class Run:
         """Labels (n,) that go round the classes; None for a model without."""
         return torch.arange(n) % len(self.classes) if self.classes else None
 
-    def picture(self, drawn: Tensor, path: Path, columns: int | None = None) -> None:
-        """Draw samples in model space to a PNG."""
+    def picture(self, drawn: Tensor, path: Path, columns: int | None = None, real: Tensor | None = None) -> None:
+        """Draw samples in model space to a PNG, vectors over `real` ones in the data's own units."""
         shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        pictures.draw(shown, self.kind, path, columns=columns)
+        pictures.draw(shown, self.kind, path, columns=columns, real=real)
 
     def save_arrays(self, drawn: Tensor, labels: Tensor | None, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units and values, `labels`, `seeds`."""

@@ -121,7 +121,7 @@ class NoisyCrossEntropy:
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), in nats."""
-        if not isinstance(denoiser, NetDenoiser):
+        if not isinstance(denoiser, NetDenoiser | NoisyClassifier):
             raise InputError(
                 f"{type(denoiser).__name__} has no network to teach; the objective 'classifier' wants one."
             )
