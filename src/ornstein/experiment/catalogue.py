@@ -12,6 +12,7 @@ from ornstein.metrics import METRICS
 from ornstein.nets import NETS
 from ornstein.samplers import STEPPERS
 
+
 def tables() -> dict[str, dict[str, str]]:
     """Every table by the plural of its noun: name -> one sentence."""
     entries: dict[str, dict[str, Callable]] = {

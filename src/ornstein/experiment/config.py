@@ -128,12 +128,10 @@ class Experiment:
     def _fits(self) -> None:
         name = self.learner["name"]  # type: ignore[index]
         entry = LEARNERS[name]
-        for field_, value, takes in (
-            ("predicts", self.predicts, entry.readings),
-            ("objective", self.objective["name"], entry.objectives),
-        ):
-            if value not in takes:
-                raise InputError(f"{field_}={value!r} does not go with learner={name!r}, which takes {', '.join(takes)}.")
+        asked = {"predicts": (self.predicts, entry.readings), "objective": (self.objective["name"], entry.objectives)}
+        for noun, (value, taken) in asked.items():
+            if value not in taken:
+                raise InputError(f"{noun}={value!r} does not go with learner={name!r}: it takes {', '.join(taken)}.")
 
     @staticmethod
     def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":

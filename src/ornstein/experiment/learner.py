@@ -89,9 +89,7 @@ class Energy(Learner):
 
     def __post_init__(self) -> None:
         if getattr(self.problem.objective, "learns_variance", False):
-            raise InputError(
-                f"objective={self.problem.taught_by!r} learns a variance, which predicts=energy has not."
-            )
+            raise InputError(f"objective={self.problem.taught_by!r} learns a variance, which predicts=energy has not.")
         object.__setattr__(self, "problem", _on_the_datas_levels(self.problem))
 
     def model(self, net: nn.Module) -> EnergyDenoiser:

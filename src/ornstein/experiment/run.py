@@ -104,6 +104,8 @@ class Run:
         """
         asked = self.experiment.sampling.precision if precision is None else precision
         chosen = PRECISIONS[drawing_precision(self.learner, self.model, asked)]
+        if not self.learner.narrow:
+            return self
         return dataclasses.replace(self, model=self.learner.in_precision(self.model, chosen))
 
     @property

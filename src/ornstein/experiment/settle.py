@@ -3,6 +3,7 @@
 Who trains, plans or draws reads what is decided here and decides nothing himself.
 """
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,6 +173,15 @@ def drawing_precision(learner: Learner, model: object, asked: str, narrow: str |
             model(x, 0.5 * learner.problem.process.t_max)  # type: ignore[operator]
 
     return quickest(work, device)[0]
+
+
+def settle_drawing(settled: Settled, narrow: str | None = None) -> Experiment:
+    """The experiment with the precision that its network will draw in, here or where `narrow` says, decided too."""
+    experiment, learner = settled.experiment, settled.built.learner
+    there = ranks.device(experiment.training.cpu)
+    model = learner.model(copy.deepcopy(settled.built.net).eval().to(there))
+    precision = drawing_precision(learner, model, experiment.sampling.precision, narrow)
+    return dataclasses.replace(experiment, sampling=dataclasses.replace(experiment.sampling, precision=precision))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,9 @@
 """Training an experiment into a folder (`ornstein.experiment.folder`), as a stream of moments."""
 
 import copy
-import dataclasses
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
