@@ -304,7 +304,7 @@ def test_a_handful_of_odd_colour_images_goes_all_the_way(cli, tmp_path):
         (["moons", "preset=energy", "training.compile=true"], ["training.compile", "energy"]),
         (["moons", "preset=hybrid", "predicts=energy"], ["hybrid", "variance", "energy"]),
         (["moons", "preset=hybrid", "predicts=eps"], ["predicts='eps'", "sigma/alpha", "predict v"]),
-        (["moons", "preset=energy-recovery", "predicts=v"], ["EnergyDenoiser", "predicts=energy"]),
+        (["moons", "preset=energy-recovery", "predicts=v"], ["energy", "predicts=energy"]),
         (["moons", "preset=energy-likelihood", "objective.start=chains", "objective.chains=16"], ["chains=16", "256"]),
         (["nowhere.yaml"], ["nowhere.yaml"]),
         (["images"], ["path"]),

@@ -128,10 +128,17 @@ class Experiment:
     def _fits(self) -> None:
         name = self.learner["name"]  # type: ignore[index]
         entry = LEARNERS[name]
-        asked = {"predicts": (self.predicts, entry.readings), "objective": (self.objective["name"], entry.objectives)}
-        for noun, (value, taken) in asked.items():
-            if value not in taken:
-                raise InputError(f"{noun}={value!r} does not go with learner={name!r}: it takes {', '.join(taken)}.")
+        objective = self.objective["name"]
+        if objective not in entry.objectives:
+            other, takes = next(item for item in LEARNERS.items() if objective in item[1].objectives)
+            raise InputError(
+                f"objective={objective!r} does not teach learner={name!r}, with predicts={self.predicts}; it teaches "
+                f"{other!r}, with predicts={' or '.join(takes.readings)}."
+            )
+        if self.predicts not in entry.readings:
+            raise InputError(
+                f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
+            )
 
     @staticmethod
     def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":
