@@ -188,4 +188,4 @@ def innermost(net: nn.Module) -> None:
     """Lay out kernels of images with the channels innermost in memory; those of series and volumes stay as they are."""
     for kernel in net.parameters():
         if kernel.ndim == 4:
-            kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
+            kernel.data = kernel.data.to(memory_format=torch.channels_last)
