@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ornstein import ranks
 from ornstein.core.denoiser import NetDenoiser
-from ornstein.core.drive import State, Stepper, sample_seeds
+from ornstein.core.drive import Stepper, sample_seeds
+from ornstein.core.walk import State
 from ornstein.data import Transform
 from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError, lookup
@@ -228,7 +229,7 @@ class Run:
         steps: int | None = None,
         grid: "str | Sequence[float] | Tensor | None" = None,
         **options: Any,
-    ) -> Iterator[State]:
+    ) -> Iterator[State[Tensor]]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
         mine = self.experiment.sampling
         self.must_draw()
