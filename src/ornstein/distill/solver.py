@@ -38,10 +38,12 @@ from ornstein.core.denoiser import Denoiser, Reclocked
 from ornstein.core.drive import Stepper, sample_seeds, trajectory
 from ornstein.core.grids import NOISE_RATIOS, times
 from ornstein.core.numerics import Estimate, normal
-from ornstein.core.process import Process
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.core.walk import Asked, end, walk
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import Multistep, UniPC
-from ornstein.samplers.tuned import Tuned, as_tuned, leaning_sizes, path, squared
+from ornstein.samplers.tuned import Triangles, Tuned, as_tuned, leaning_sizes, squared
 
 #: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios
 _METHODS: tuple[Stepper, ...] = (
@@ -200,8 +202,8 @@ def _arrive(
     for k in range(0, len(x), batch):
         part = x[k : k + batch]
         given = None if cond is None else cond[k : k + batch]
-        *_, last = trajectory(denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, cond=given)
-        found.append(last.x)
+        states = trajectory(denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, cond=given)
+        found.append(end(states).x)
     return torch.cat(found)
 
 
@@ -270,29 +272,14 @@ class _Unknowns:
         t = (t + (-2 * ratios - self.home.log_snr(t)) / slope).clamp(max=self.home.t_max)
         alpha, sigma = self.home.alpha(t), self.home.sigma(t)
         x = ((alpha[0] * self.sigma_data) ** 2 + sigma[0] ** 2).sqrt().to(noise) * noise
-        answers: list[Tensor] = []
-        for i in range(self.steps):
-            answers.append(denoiser(x, t[i].expand(len(x)), cond).x0)
-            # drift, then weights: numbers, or one for each sample
-            numbers: Sequence[Tensor] = [*drift[i : i + 1], *rows[i]]
-            if i == 0:
-                first = squared((x - alpha[0].to(x) * answers[0]) / sigma[0].to(x))
-            elif leanings:
-                kept, moved = path(x, answers, alpha[i].to(x), sigma[i].to(x), first)
-                u, v = leanings[i - 1].to(x)
-                if i + 1 == self.steps:
-                    u, v = (torch.cat([row, -row.sum()[None]]) for row in (u, v))
-                each = (-1, *[1] * (x.ndim - 1))
-                numbers = [
-                    (n.to(x) + a * kept + b * moved).reshape(each) for n, a, b in zip(numbers, u, v, strict=True)
-                ]
-            weights = numbers[-len(answers) :]
-            mixed = torch.stack([w.to(x) * answer for w, answer in zip(weights, answers, strict=True)]).sum(0)
-            if i + 1 < self.steps:
-                ratio = sigma[i + 1] / sigma[i]
-                share = alpha[i + 1] - ratio * alpha[i]
-                x = ratio.to(x) * (1 + numbers[0].to(x)) * x + share.to(x) * mixed
-        return mixed
+        levels = [Level(self.home, *row) for row in zip(t, alpha, sigma, strict=True)]
+        clean = Level(self.home, t.new_zeros(()), t.new_ones(()), t.new_zeros(()))
+        triangles = Triangles(drift.to(x).unbind(), [row.to(x) for row in rows], [pair.to(x) for pair in leanings])
+        # at a time for each sample: one for all would be read as a float, and carry no gradient
+        ask: Asked[Tensor, Level, Prediction] = Asked(
+            lambda x, level: denoiser(x, level.t.expand(len(x)), cond), self.steps
+        )
+        return end(walk(ask, x, [*levels, clean], triangles.step, triangles.finish, gradients=True)).x
 
 
 class _Search:
