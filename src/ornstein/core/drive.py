@@ -56,7 +56,7 @@ class Noise:
         self._draws += 1
         return self._draw(self._draws - 1)
 
-    def between(self, t: Level, s: Level, power: float = 1.0) -> Tensor:
+    def between(self, t: Level[float], s: Level[float], power: float = 1.0) -> Tensor:
         """Standard normal noise like x: the increment from level t to s of the seed's one Brownian path, normalised.
 
         Args:
@@ -65,7 +65,7 @@ class Noise:
         """
         if self._path is None:
             self._path = BrownianPath(self._draw)
-        a, b = (math.exp(power * float(level.log_snr)) for level in (t, s))
+        a, b = (math.exp(power * level.log_snr) for level in (t, s))
         return self._path.increment(a, b)
 
     def _draw(self, index: int) -> Tensor:
@@ -98,7 +98,9 @@ class Stepper(ABC):
         return False
 
     @abstractmethod
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         """One step.
 
         Args:
@@ -112,7 +114,7 @@ class Stepper(ABC):
             x at level s, and what to remember.
         """
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
         """The last step, from level t to the clean point: E[x_0 given x_t].
 
         A method that has remembered earlier predictions may correct it by their differences.
@@ -205,6 +207,6 @@ def drawing(stepper: Stepper, noise: Noise) -> Callable[..., tuple[Tensor, Any]]
 
 
 @lru_cache(maxsize=256, typed=True)
-def _levels(process: Process, steps: int, grid: str | None) -> list[Level]:
+def _levels(process: Process, steps: int, grid: str | None) -> list[Level[float]]:
     """The levels of a named grid: found by search, and so kept."""
     return process.levels(times(process, steps, grid))

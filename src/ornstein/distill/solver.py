@@ -176,16 +176,15 @@ def _top(process: Process) -> float:
 def _spread(denoiser: Denoiser, t: float) -> float:
     """The standard deviation of what sampling starts from at time t."""
     level = denoiser.process.at(t)
-    return math.hypot(float(level.alpha) * denoiser.sigma_data, float(level.sigma))
+    return math.hypot(level.alpha * denoiser.sigma_data, level.sigma)
 
 
 def _falling(process: Process, steps: int, top: float, power: float) -> Tensor:
     """r/(1 + r), r = sigma/alpha, falling as (1 - k/steps)^power from r = `top`, or from the top of the clock."""
-    first = -0.5 * float(process.at(_top(process)).log_snr)
+    first = -0.5 * process.at(_top(process)).log_snr
     ratio = math.exp(min(first, math.log(top), math.log(NOISE_RATIOS[1])))
     u = ratio / (1 + ratio) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
     found = process.time(-2 * (u / (1 - u)).log())
-    assert isinstance(found, Tensor)
     return torch.cat([found, found.new_zeros(1)])
 
 
@@ -217,7 +216,7 @@ class _Unknowns:
     def __init__(self, process: Process, home: Process, sigma_data: float, steps: int) -> None:
         self.process, self.home, self.sigma_data, self.steps = process, home, sigma_data, steps
         # the levels are counted down from above the noisiest that may be begun at
-        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * float(process.at(_top(process)).log_snr))
+        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * process.at(_top(process)).log_snr)
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
         """The vector of a method, float64; with its leanings, or noughts to be fitted if it has none, or without."""
@@ -252,7 +251,6 @@ class _Unknowns:
         """The method of a vector."""
         ratios, drift, rows, leanings = self.split(vector)
         found = self.process.time(-2 * ratios)
-        assert isinstance(found, Tensor)
         return Tuned(
             (*found.tolist(), 0.0),
             tuple(drift.tolist()),
@@ -265,7 +263,6 @@ class _Unknowns:
         ratios, drift, rows, leanings = self.split(vector)
         with torch.no_grad():
             t = self.home.time(-2 * ratios)
-            assert isinstance(t, Tensor)
             alpha_rate, sigma_rate = self.home._rates(t)
             slope = 2 * (alpha_rate / self.home.alpha(t) - sigma_rate / self.home.sigma(t))
         # one step of Newton's from the time already found: the inverse function, with its derivative
@@ -276,7 +273,7 @@ class _Unknowns:
         clean = Level(self.home, t.new_zeros(()), t.new_ones(()), t.new_zeros(()))
         triangles = Triangles(drift.to(x).unbind(), [row.to(x) for row in rows], [pair.to(x) for pair in leanings])
         # at a time for each sample: one for all would be read as a float, and carry no gradient
-        ask: Asked[Tensor, Level, Prediction] = Asked(
+        ask: Asked[Tensor, Level[Tensor], Prediction] = Asked(
             lambda x, level: denoiser(x, level.t.expand(len(x)), cond), self.steps
         )
         return end(walk(ask, x, [*levels, clean], triangles.step, triangles.finish, gradients=True)).x

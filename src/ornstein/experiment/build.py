@@ -114,7 +114,7 @@ def build(
     net = construct(NETS, experiment.net).build(
         shape, classes=0 if tells_classes else classes, out_multiple=out_multiple, seed=experiment.training.seed
     )
-    ends_at = float(process.at(process.t_max).noise_ratio)
+    ends_at = process.at(process.t_max).noise_ratio
     if experiment.predicts in ("eps", "score") and ends_at > _NOISIEST:
         raise InputError(
             f"predicts={experiment.predicts!r} does not go with {process}, which ends at sigma/alpha = {ends_at:.3g}: "

@@ -69,7 +69,7 @@ def judged(run: Run, data: Dataset, progress: Progress) -> Moment:
         found = classifier.log_probs(level.noised(x0, noise), level)
         losses.append(-float(found.gather(1, labels[:, None]).mean()))
         accuracies.append(float((found.argmax(1) == labels).float().mean()))
-        ratios.append(float(level.noise_ratio))
+        ratios.append(level.noise_ratio)
     path = run.folder / "accuracy-by-noise.png"
     pictures.accuracy_by_noise(ratios, accuracies, max(shares), path)
     known = -sum(share * math.log(share) for share in shares)
@@ -96,5 +96,5 @@ def held_out(
         errors.append((denoiser(noisy, level, labels).x0 - x0).square().mean().item())
         spread = (level.alpha * denoiser.sigma_data) ** 2 + level.sigma**2
         linear.append(float((level.sigma * denoiser.sigma_data) ** 2 / spread))
-        ratios.append(float(level.noise_ratio))
+        ratios.append(level.noise_ratio)
     return ratios, errors, linear

@@ -147,13 +147,15 @@ class Tuned(Stepper):
                 f"leanings={self.leanings!r} do not fit {steps} steps: they must be pairs of rows of {expected}."
             )
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         i = self._place(t, memory)
         if self.grid[i + 1] != s.t:
             raise InputError(self._elsewhere(s))
         return self._triangles.step(denoiser, x, t, s, memory)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
         if self._place(t, memory) != len(self.grid) - 2:
             raise InputError(self._elsewhere(t))
         return self._triangles.finish(denoiser, x, t, memory)
@@ -162,14 +164,14 @@ class Tuned(Stepper):
     def _triangles(self) -> Triangles:
         return Triangles(self.drift, self.weights, self.leanings)
 
-    def _place(self, t: Level, memory: Any) -> int:
+    def _place(self, t: Level[float], memory: Any) -> int:
         """Which step this is: as many answers as there are, at the level that is next."""
         i = 0 if memory is None else len(memory[0])
         if i >= len(self.grid) - 1 or self.grid[i] != t.t:
             raise InputError(self._elsewhere(t))
         return i
 
-    def _elsewhere(self, t: Level) -> str:
+    def _elsewhere(self, t: Level[float]) -> str:
         return f"t={t.t!r} is not where a tuned stepper's {len(self.grid) - 1} steps were fitted: give grid=tuned.grid."
 
 
