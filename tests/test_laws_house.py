@@ -77,7 +77,7 @@ def test_no_import_hides_from_these_laws():
 
 
 def test_the_order_within_core():
-    """numerics <- process <- clocks <- chains; process <- prediction <- denoiser <- the rest; walk knows none of them."""
+    """numerics <- process <- clocks <- chains; process <- prediction <- denoiser <- the rest; walk knows none."""
     below = {
         "numerics": set(),
         "walk": set(),

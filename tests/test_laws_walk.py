@@ -200,7 +200,7 @@ TUNED = {
 @pytest.mark.parametrize("process", [VP(), Flow(t_max=0.98), PROCESSES["cosine"]], ids=repr)
 @pytest.mark.parametrize("tuned", TUNED.values(), ids=TUNED)
 def test_a_solver_is_fitted_as_it_draws(process, tuned):
-    """Where it arrives while its numbers are unknowns is where it draws, to rounding; its slopes are those of differences."""
+    """Where it arrives while its numbers are unknowns is where it draws, to rounding; its slopes are differences'."""
     grid = tuple(t * process.t_max * 0.97 for t in tuned.grid)
     tuned = Tuned(grid, tuned.drift, tuned.weights, tuned.leanings)
     den = mixture().denoiser(process)
