@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from ornstein.core.chains import Tabulated
     from ornstein.core.clocks import EDM, OU, VE, VP, Cosine, Flow, SubVP
     from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
-    from ornstein.core.drive import State, Stepper
+    from ornstein.core.drive import Stepper
     from ornstein.core.prediction import Prediction
     from ornstein.core.process import Process
+    from ornstein.core.walk import State
     from ornstein.experiment.run import Run
     from ornstein.guidance import (
         DPS,
@@ -41,7 +42,8 @@ _HOMES = {
     "core.chains": ("Tabulated",),
     "core.prediction": ("Prediction",),
     "core.denoiser": ("Denoiser", "FunctionDenoiser", "NetDenoiser"),
-    "core.drive": ("State", "Stepper"),
+    "core.drive": ("Stepper",),
+    "core.walk": ("State",),
     "guidance": (
         "DPS",
         "Autoguidance",

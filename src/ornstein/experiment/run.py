@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.core.drive import State, Stepper, sample_seeds
+from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
+from ornstein.core.walk import State
 from ornstein.data import Transform
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
@@ -219,11 +220,11 @@ class Run:
         steps: int | None = None,
         grid: "str | Sequence[float] | Tensor | None" = None,
         **options: Any,
-    ) -> Iterator[State]:
+    ) -> Iterator[State[Tensor]]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
         return self._walk(n, self._way(stepper, steps, grid), cond=self.labels(label, n), **options)
 
-    def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State]:
+    def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State[Tensor]]:
         return trajectory(
             self.denoiser, (n, *self.shape), stepper=how.stepper, steps=how.steps, grid=how.grid, **options
         )

@@ -141,7 +141,7 @@ class NoisyCrossEntropy:
         u = strata(n, generator)
         first, last = ends(process)
         log_ratio = math.log(self.low) + (math.log(self.high) - math.log(self.low)) * u
-        return process.time(-2 * log_ratio).clamp(first, last)  # type: ignore[union-attr]
+        return process.time(-2 * log_ratio).clamp(first, last)
 
 
 def _checked(shares: tuple[float, ...]) -> tuple[float, ...]:
