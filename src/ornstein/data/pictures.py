@@ -160,8 +160,9 @@ def read_for_model(
             f"{name(0)} is a picture, but this run's data have no range of black and white; give an .npy array in "
             "their units."
         )
-    # in doubles, so that the levels that a picture shares with the data come out as they are
-    return transform.inverse(values.double() * (2 / 255) - 1).float()
+    # in doubles, so that the values that a picture shares with the data come out as they are
+    own = transform.inverse(values.double() * (2 / 255) - 1, quantise=True)
+    return own.float() if own.is_floating_point() else own
 
 
 def _agree(picture: Tensor, first: Tensor, name: Callable[[int], str], place: int, count: int) -> None:
