@@ -172,7 +172,7 @@ def _walked(place: Path, root: Path, seen: dict[tuple[int, int], Path]) -> Itera
         for entry in found:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _leads_to_folder(entry):
                 yield from _walked(place / entry.name, root, seen)
             else:
                 yield place / entry.name
@@ -181,6 +181,15 @@ def _walked(place: Path, root: Path, seen: dict[tuple[int, int], Path]) -> Itera
             f"{shown(place)} cannot be read ({error.strerror}); make it readable, or move it out of "
             f"data.path={str(root)!r}."
         ) from error
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: by its name a broken picture, which is counted, or a folder, which is missed
+        if Path(entry.name).suffix.lower() in SUFFIXES:
+            return False
+        raise
 
 
 def _given_split(places: Sequence[tuple[str, ...]]) -> Tensor | None:
@@ -196,7 +205,7 @@ def _sides(size: int | str | tuple[int, int]) -> tuple[int, int]:
     if isinstance(size, str):
         given = tuple(size.lower().replace("x", ",").strip("()[] ").split(","))
     else:
-        given = (size,) if isinstance(size, int) else tuple(size)
+        given = tuple(size) if isinstance(size, (tuple, list)) else (size,)
     try:
         sides = tuple(int(side) for side in given if not isinstance(side, (bool, float)))
     except (ValueError, TypeError):

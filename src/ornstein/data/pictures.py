@@ -19,6 +19,7 @@ import io
 import os
 import stat
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -95,7 +96,8 @@ def read_whole_pictures(
     pictures: list[Tensor] = []
     kept: list[int] = []
     broken: dict[int, InputError] = {}
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # what matters in Pillow's asides is an error here
         # Pillow decodes outside of Python's lock, but for the thumbnails in a blob threads cost more than they save
         apply = map if isinstance(sources[0], bytes) else pool.map
         try:
@@ -224,6 +226,8 @@ def _read(source: Path | bytes, size: tuple[int, int] | None, mode: Mode, name: 
 def _reason(stream: IO[bytes] | None, error: Exception) -> str:
     if stream is None:
         return getattr(error, "strerror", None) or "it is not to be had"
+    if type(error).__name__ == "DecompressionBombError":  # Pillow's own limit, which lies above ours
+        return f"it declares more than the {MOST_PIXELS:,} pixels that are read"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
     if not stream.closed:

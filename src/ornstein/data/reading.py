@@ -49,8 +49,9 @@ def named(path: "str | Path", noun: str = "data.path") -> Path:
 
 
 def shown(path: "str | Path") -> str:
-    """A name fit for print and for UTF-8 files: bytes that are no UTF-8 are written as \\xNN."""
-    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+    """A name fit for one line of UTF-8: line breaks, and bytes that are no UTF-8, are written as \\n and \\xNN."""
+    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def regular(path: "str | Path", noun: str = "data.path", expected: str = "a file") -> Path:
@@ -213,9 +214,10 @@ def _header(head: bytes, size: int, file: Path, what: str) -> "tuple[tuple[int, 
     count = math.prod(sides)
     needed = count * dtype.itemsize
     if needed > size - stream.tell() or (dtype.itemsize == 0 and count):
+        declared = f"{needed:,}" if needed < 1e18 else "more than 1e18"
         raise InputError(
-            f"{what} is damaged or not a NumPy file: it declares {'x'.join(map(str, sides))} of {dtype}, "
-            f"{needed:.4g} bytes, and holds {max(size - stream.tell(), 0):,}."
+            f"{what} is damaged or not a NumPy file: it declares {declared} bytes of {dtype} and holds "
+            f"{max(size - stream.tell(), 0):,}."
         )
     return tuple(sides), fortran, dtype, stream.tell()
 

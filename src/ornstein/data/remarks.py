@@ -16,7 +16,7 @@ LOOKED_AT, VALUES = 20_000, 2_000_000
 #: deviations from the mean that a Gaussian never reaches: 12 has probability 1e-33
 FAR = 12.0
 #: deviation in model space below which noise levels that suit unit data miss the data
-FLAT = 0.05
+FLAT = 0.1
 #: how many times the deviations of places may differ
 UNLIKE = 10.0
 #: different whole numbers, up to which a feature among measurements is a code

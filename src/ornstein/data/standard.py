@@ -343,7 +343,7 @@ def _checked(
     fits = images.dtype == np.uint8 and images.shape[1:] == shape and labels.shape == (len(images),)
     if not fits or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
         raise InputError(
-            f"{origin} holds {images.shape} {images.dtype} images with {labels.shape} labels; expected "
+            f"{shown(origin)} holds {images.shape} {images.dtype} images with {labels.shape} labels; expected "
             f"bytes of shape {('N', *shape)} with N labels 0..9."
         )
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
@@ -353,7 +353,7 @@ def _read_npz(file: Path) -> Parts:
     arrays = read_arrays(file)
     missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
     if missing:
-        raise InputError(f"{file} lacks {', '.join(missing)}; it holds {', '.join(map(shown, arrays))}.")
+        raise InputError(f"{shown(file)} lacks {', '.join(missing)}; it holds {', '.join(map(shown, arrays))}.")
     parts: list[Tensor] = []
     for part in ("train", "test"):
         images = arrays[f"x_{part}"]
@@ -373,9 +373,9 @@ def _whole(file: Path) -> bytes:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file} is damaged and cannot be unpacked.") from error
+        raise InputError(f"{shown(file)} is damaged and cannot be unpacked.") from error
     if len(content) > MOST_BYTES:
-        raise InputError(f"{file} holds more than the {MOST_BYTES:,} bytes that a file of these data can have.")
+        raise InputError(f"{shown(file)} holds more than the {MOST_BYTES:,} bytes that a file of these data can have.")
     return content
 
 
@@ -386,7 +386,7 @@ def _read_idx(file: Path) -> Tensor:
     lengths = [int.from_bytes(content[4 + 4 * k : 8 + 4 * k], "big") for k in range(axes)]
     values = bytearray(content[4 + 4 * axes :])
     if not axes or axes > 3 or len(values) != math.prod(lengths) or not values:
-        raise InputError(f"{file} is not a whole idx file of bytes.")
+        raise InputError(f"{shown(file)} is not a whole idx file of bytes.")
     return torch.frombuffer(values, dtype=torch.uint8).reshape(lengths)
 
 
@@ -410,7 +410,7 @@ def _members(archive: Path, names: Sequence[str]) -> list[bytes]:
                     found[Path(member.name).name] = stream.read()
             return [found[name] for name in names]
     except (OSError, EOFError, KeyError, ValueError, zlib.error, tarfile.TarError) as error:
-        raise InputError(f"{archive} is damaged or lacks {', '.join(names)}.") from error
+        raise InputError(f"{shown(archive)} is damaged or lacks {', '.join(names)}.") from error
 
 
 def _read_cifar(batches: Sequence[bytes]) -> Parts:
@@ -431,6 +431,6 @@ def _read_jpegs(file: Path) -> tuple[Tensor, Tensor]:
     arrays = read_arrays(file)
     missing = [key for key in ("blob", "offsets", "label") if key not in arrays]
     if missing:
-        raise InputError(f"{file} must hold blob, offsets and label; it holds {', '.join(map(shown, arrays))}.")
-    images = decode_blob(arrays["blob"], arrays["offsets"], file.name)
+        raise InputError(f"{shown(file)} must hold blob, offsets and label; it holds {', '.join(map(shown, arrays))}.")
+    images = decode_blob(arrays["blob"], arrays["offsets"], shown(file.name))
     return _checked(images, arrays["label"], file, (3, 32, 32))
