@@ -111,7 +111,7 @@ def operations() -> None:
 
 
 def main() -> None:
-    keep_freed_memory(torch.device("cpu"))
+    keep_freed_memory()
     if sys.argv[1:] == ["operations"]:
         operations()
         return

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ornstein.core.numerics import Estimate
+from ornstein.distill.grid import best_grid
 from ornstein.experiment.build import load_data
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.run import Run
-from ornstein.objectives.bound import Bins, step_costs, variational_bound, x0_errors
-from ornstein.samplers.schedule import best_grid
+from ornstein.objectives.bound import Bins
+from ornstein.objectives.measured import step_costs, variational_bound, x0_errors
 
 
 def main() -> None:

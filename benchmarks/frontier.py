@@ -45,12 +45,13 @@ import torch
 from torch import Tensor
 
 import ornstein
+from ornstein.core.clocks import EDM
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.grids import GRIDS
-from ornstein.core.process import EDM, Level
+from ornstein.core.process import Level
+from ornstein.distill.solver import endpoint_error, fit_endpoint, starting_noise
 from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
 from ornstein.samplers.exponential import UniPC
-from ornstein.samplers.fitting import endpoint_error, fit_endpoint, starting_noise
 
 BUDGETS = (5, 8, 10, 15, 20, 30, 50, 100)
 TUNED = (5, 8, 10)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ornstein.experiment.config import Experiment, methods
 from ornstein.experiment.evaluate import evaluate
-from ornstein.experiment.run import Run, train
+from ornstein.experiment.run import Run
+from ornstein.experiment.train import train
 
 
 def main() -> None:

@@ -510,7 +510,7 @@ class Ornstein(Peer):
 
     def begin(self, data: Any, **training: Any) -> None:
         """Start training on a `Dataset`, in a folder of its own; nothing is trained yet."""
-        from ornstein.experiment.run import train
+        from ornstein.experiment.train import train
 
         self.close()
         never = 1_000_000_000

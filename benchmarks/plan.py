@@ -56,7 +56,7 @@ def planned(words: list[str]) -> dict[str, Any]:
 
 def trained(words: list[str]) -> dict[str, Any]:
     from ornstein.experiment.config import Experiment
-    from ornstein.experiment.run import train
+    from ornstein.experiment.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.run import Run, train
+from ornstein.experiment.run import Run
+from ornstein.experiment.train import train
 
 
 def main() -> None:

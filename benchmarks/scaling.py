@@ -137,7 +137,7 @@ def training_step(asked: Any, data: Any, least: int = 3) -> Point:
 
 def training_run(asked: Any, data: Any) -> Point:
     """Seconds of a whole run as `ornstein train` does it, from its first report to its last."""
-    from ornstein.experiment.run import train
+    from ornstein.experiment.train import train
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder:

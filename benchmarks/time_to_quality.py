@@ -8,7 +8,7 @@
 
 Every entry trains in a process of its own, one after another on an otherwise idle machine, by the learning rate, batch
 size, loss, average and augmentation that its documentation gives (`python benchmarks/peers.py` lists them); ours by its
-preset through `ornstein.experiment.run.train`, without labels, since nobody has them. At each mark the clock stops;
+preset through `ornstein.experiment.train.train`, without labels, since nobody has them. At each mark the clock stops;
 images are drawn in `--calls` calls of the network with the averaged weights, where the recipe has them, rounded to 8
 bits and kept; then training goes on. What stands in the clock is training alone: no previews, validation or checkpoints
 for anybody. Learning rates with an end (diffusers, ours) are planned to end at the last mark, at the speed of a

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 import ornstein
-from ornstein.experiment.run import Run, read_tuned
+from ornstein.distill.solver import endpoint_error, endpoints, starting_noise
+from ornstein.experiment.folder import read_tuned
+from ornstein.experiment.run import Run
 from ornstein.samplers import DEFAULT_STEPPER, stepper_named
-from ornstein.samplers.fitting import endpoint_error, endpoints, starting_noise
 
 F64 = torch.float64
 

@@ -46,7 +46,7 @@ def cli(capsys, monkeypatch):
 def run(tmp_path_factory) -> Path:
     """A digits run of a few steps, with a checkpoint, snapshots and pictures."""
     from ornstein.experiment.config import Experiment
-    from ornstein.experiment.run import train
+    from ornstein.experiment.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "digits"
     tiny = ["net.channels=16", "training.steps=30", "training.batch_size=32", "training.validate_every=15"]

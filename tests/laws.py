@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ornstein.core import PROCESSES as MAKERS
+from ornstein.core.chains import Tabulated
+from ornstein.core.clocks import EDM
 from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.drive import Stepper
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.grids import GRIDS, ends, times
 from ornstein.core.prediction import Prediction
-from ornstein.core.process import EDM, Process, Tabulated
+from ornstein.core.process import Process
 from ornstein.errors import InputError
 from ornstein.samplers import STEPPERS
 

@@ -9,31 +9,20 @@ import torch
 from laws import PROCESSES, ZERO_SNR, mixture, refused
 from torch import Tensor, nn
 
+from ornstein.core.chains import Tabulated
+from ornstein.core.clocks import EDM, VP, Flow
 from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
 from ornstein.core.exact import Empirical, Gaussian
 from ornstein.core.grids import ends, times
 from ornstein.core.prediction import Prediction
-from ornstein.core.process import EDM, VP, Flow, Process, Tabulated
+from ornstein.core.process import Process
 from ornstein.data.transform import Affine, Levels
 from ornstein.objectives import OBJECTIVES
-from ornstein.objectives.bound import (
-    Bins,
-    Bound,
-    Errors,
-    Likelihood,
-    Variational,
-    bound,
-    continuous_bound,
-    hybrid,
-    importance,
-    likelihood,
-    loss_aware,
-    note_terms,
-    step_costs,
-    variational_bound,
-    x0_errors,
-)
+from ornstein.objectives.bound import Bins
+from ornstein.objectives.continuous import LikelihoodWeighted, continuous_bound, likelihood_weighted
+from ornstein.objectives.measured import Bound, Errors, step_costs, variational_bound, x0_errors
 from ornstein.objectives.regression import ddpm
+from ornstein.objectives.variational import Variational, bound, hybrid, importance, loss_aware, note_terms
 from ornstein.samplers import sample
 from ornstein.samplers.ancestral import DDPM
 
@@ -532,7 +521,7 @@ def test_objectives_draw_their_times_first_and_only_from_the_generator():
     for process in CHAINS:
         denoiser = distribution.denoiser(process)
         x0 = distribution.sample(64, gen())
-        for objective in (bound(importance=(1.0, 3.0)), likelihood(), likelihood(importance=False)):
+        for objective in (bound(importance=(1.0, 3.0)), likelihood_weighted(), likelihood_weighted(importance=False)):
             torch.manual_seed(1)
             first = objective(denoiser, x0, None, gen(18))
             torch.manual_seed(2)
@@ -632,7 +621,7 @@ def test_likelihood_weighting_has_the_closed_form_of_a_standard_normal():
         for d in (1, 5):
             distribution = Gaussian(torch.zeros(d), 1.0)
             x0 = distribution.sample(20000 // d, gen(22)).double()
-            for objective in (likelihood(), likelihood(importance=False)):
+            for objective in (likelihood_weighted(), likelihood_weighted(importance=False)):
                 value, error = mean_and_error(objective(distribution.denoiser(process), x0, None, gen(23)))
                 assert abs(value - expected) < 4 * error
 
@@ -647,7 +636,7 @@ def test_likelihood_weighting_is_g_squared_on_the_score():
     fisher = (score + eps / level.sigma).square().sum(1)
     low, high = ends(process)
     expected = 0.5 * level.g2.flatten() * fisher * (high - low)
-    torch.testing.assert_close(Likelihood(importance=False).nats_at(denoiser, x0, t, eps, None), expected)
+    torch.testing.assert_close(LikelihoodWeighted(importance=False).nats_at(denoiser, x0, t, eps, None), expected)
 
 
 def test_importance_sampling_lowers_the_variance_of_the_continuous_bound():

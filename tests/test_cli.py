@@ -61,7 +61,7 @@ for verb in ["", *get_command(app).commands]:
     ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets", "methods"],
 )
 def test_list_says_one_sentence_on_each(cli, table):
-    from ornstein.experiment.tables import tables
+    from ornstein.experiment.catalogue import tables
 
     answer = cli("list", table)
     assert answer.code == 0

@@ -19,8 +19,8 @@ from PIL import Image
 
 from ornstein.data import CIFAR10, MNIST, Affine, Array, FashionMNIST, ImageFolder, Levels, open_data
 from ornstein.data.pictures import whole_levels
-from ornstein.data.standard import fetch
 from ornstein.errors import InputError
+from ornstein.files import fetch
 
 SHARED = Path(os.environ.get("ORNSTEIN_DATA") or Path(__file__).parents[2] / "shared" / "data")
 

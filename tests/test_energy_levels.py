@@ -8,8 +8,8 @@ from laws import refused
 from torch import nn
 
 from ornstein import VP, Flow, NetDenoiser
+from ornstein.core.chains import Tabulated
 from ornstein.core.exact import Gaussian, GaussianMixture
-from ornstein.core.process import Tabulated
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser, energy_denoiser
 from ornstein.nets import MLP
 

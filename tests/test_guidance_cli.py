@@ -13,7 +13,8 @@ from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.guide import guided
 from ornstein.experiment.interpolate import interpolate, turn
-from ornstein.experiment.run import Run, train
+from ornstein.experiment.run import Run
+from ornstein.experiment.train import train
 from ornstein.guidance import Blur, ClassifierFree
 
 

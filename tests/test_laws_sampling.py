@@ -319,6 +319,7 @@ def test_generators_are_followed_and_global_state_is_left_alone():
     assert torch.equal(pair[0], first)
     assert not torch.equal(pair[1], first)
     assert not torch.equal(sample(linear(VP()), (2, 3), steps=2), sample(linear(VP()), (2, 3), steps=2))
+    assert torch.equal(before, torch.get_rng_state())  # a fresh seed is not one of torch's
 
 
 @pytest.mark.parametrize("stepper", WAYS, ids=repr)

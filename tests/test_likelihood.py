@@ -451,7 +451,7 @@ def test_refused_in_one_sentence(change, words):
 def points(tmp_path_factory):
     """A run on a few hundred points, two classes, trained for a moment."""
     from ornstein.experiment.config import Experiment
-    from ornstein.experiment.run import train
+    from ornstein.experiment.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "moons"
     changes = [

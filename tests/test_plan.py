@@ -10,12 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ornstein.errors import InputError
 from ornstein.experiment.build import build, load_data
+from ornstein.experiment.calibrate import calibrate
 from ornstein.experiment.config import Experiment, methods
-from ornstein.experiment.count import counted, metered
-from ornstein.experiment.plan import GPUS, calibrate, count_training, decide_precisions, network_calls, plan
-from ornstein.experiment.run import train
+from ornstein.experiment.devices import GPUS
+from ornstein.experiment.plan import plan
+from ornstein.experiment.train import train
+from ornstein.experiment.workload import count_training, decide_precisions, network_calls
 from ornstein.nets import UNet, attend
 from ornstein.samplers import STEPPERS
+from ornstein.training.count import counted, metered
 
 FLOAT = 4
 

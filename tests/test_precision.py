@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from ornstein.core.clocks import VP
 from ornstein.core.denoiser import NetDenoiser
-from ornstein.core.process import VP
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.run import Run, read_folder, train
+from ornstein.experiment.folder import read_folder
+from ornstein.experiment.run import Run
+from ornstein.experiment.train import train
 from ornstein.training import Training, fit, quickest, quickest_training
 
 CPU = torch.device("cpu")

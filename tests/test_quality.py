@@ -4,7 +4,8 @@ import pytest
 
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import evaluate
-from ornstein.experiment.run import Run, train
+from ornstein.experiment.run import Run
+from ornstein.experiment.train import train
 
 
 def trained(preset, folder):

@@ -8,13 +8,15 @@ import pytest
 import torch
 from laws import mixture, refused
 
+from ornstein.core.chains import Tabulated
+from ornstein.core.clocks import VP
 from ornstein.core.exact import Empirical, GaussianMixture
 from ornstein.core.grids import GRIDS, logsnr, times
-from ornstein.core.process import VP, Tabulated
-from ornstein.objectives.bound import Bins, step_costs, variational_bound, x0_errors
+from ornstein.distill.grid import best_grid
+from ornstein.objectives.bound import Bins
+from ornstein.objectives.measured import step_costs, variational_bound, x0_errors
 from ornstein.samplers import sample
 from ornstein.samplers.ancestral import DDPM
-from ornstein.samplers.schedule import best_grid
 
 
 def price(costs, levels):

@@ -469,8 +469,7 @@ def two_processes(folder: Path) -> dict:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     mode, place = sys.argv[1], Path(sys.argv[2])
-    if mode == "processes":  # accelerate decides once per process whether it is alone, so nothing may train here
-        import accelerate  # noqa: F401
+    if mode == "processes":  # what is loaded here no child has to load; none may have met others before it is forked
         import torch._dynamo
         import torch.distributed
     else:

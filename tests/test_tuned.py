@@ -12,11 +12,12 @@ from laws import PROCESSES, ZERO_SNR, constant, mixture, refused
 import ornstein
 from ornstein import VP, Flow, sample
 from ornstein.core.grids import times
-from ornstein.experiment.run import Run, read_tuned, write_tuned
+from ornstein.distill.solver import endpoint_error, endpoints, fit_endpoint, starting_noise
+from ornstein.experiment.folder import read_tuned, write_tuned
+from ornstein.experiment.run import Run
 from ornstein.experiment.tune import tune_endpoint
 from ornstein.samplers import STEPPERS
 from ornstein.samplers.exponential import DEIS, DPMpp2M, UniPC
-from ornstein.samplers.fitting import endpoint_error, endpoints, fit_endpoint, starting_noise
 from ornstein.samplers.flow import Heun
 from ornstein.samplers.tuned import Tuned, as_tuned, path, squared
 

@@ -25,9 +25,11 @@ from ornstein import ranks
 from ornstein.core.numerics import strata
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.run import Run, read_metrics, train
+from ornstein.experiment.folder import read_metrics
+from ornstein.experiment.run import Run
+from ornstein.experiment.train import train
 from ornstein.training import Training, fit, latest
-from ornstein.training.loop import Piece
+from ornstein.training.pieces import Piece
 
 #: a U-Net with dropout, labels and blocks in lists; 33 samples, so that the halves of a batch differ
 ASKED = [

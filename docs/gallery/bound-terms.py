@@ -12,7 +12,8 @@ from ornstein.core.process import Level
 from ornstein.data import open_data
 from ornstein.nets import MLP
 from ornstein.objectives import OBJECTIVES
-from ornstein.objectives.bound import Bins, variational_bound
+from ornstein.objectives.bound import Bins
+from ornstein.objectives.measured import variational_bound
 
 torch.set_num_threads(1)
 STEPS = 1000  # of the chains

@@ -7,8 +7,8 @@ from style import COLOURS, INK, LINES, PALE, save
 from ornstein import VP
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.grids import times
-from ornstein.objectives.bound import step_costs, x0_errors
-from ornstein.samplers.schedule import best_grid
+from ornstein.distill.grid import best_grid
+from ornstein.objectives.measured import step_costs, x0_errors
 
 torch.set_num_threads(1)
 COUNTS, SHOWN = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128), 12

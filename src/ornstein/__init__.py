@@ -14,10 +14,12 @@ from ornstein._version import __version__
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
+    from ornstein.core.chains import Tabulated
+    from ornstein.core.clocks import EDM, OU, VE, VP, Cosine, Flow, SubVP
     from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
     from ornstein.core.drive import State, Stepper
     from ornstein.core.prediction import Prediction
-    from ornstein.core.process import EDM, OU, VE, VP, Cosine, Flow, Process, SubVP, Tabulated
+    from ornstein.core.process import Process
     from ornstein.experiment.run import Run
     from ornstein.guidance import (
         DPS,
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from ornstein.samplers import encode, sample, trajectory
 
 _HOMES = {
-    "core.process": ("EDM", "OU", "VE", "VP", "Cosine", "Flow", "Process", "SubVP", "Tabulated"),
+    "core.process": ("Process",),
+    "core.clocks": ("EDM", "OU", "VE", "VP", "Cosine", "Flow", "SubVP"),
+    "core.chains": ("Tabulated",),
     "core.prediction": ("Prediction",),
     "core.denoiser": ("Denoiser", "FunctionDenoiser", "NetDenoiser"),
     "core.drive": ("State", "Stepper"),

@@ -5,13 +5,14 @@ is freed at the top of its heap back to the system and maps what is large anew e
 page zeroed, at its first touch: tens of thousands of page faults a step, 6 to 20 % of a U-Net's time, in which no
 arithmetic is done. Told to keep up to 2 GiB, it asks the system once. Peak memory is what it was; only between steps
 does the process hold on to it. GPUs have torch's own caching allocator, which does the same.
+
+It is a setting of the whole process, so the command line makes it, whose process is its own, and nothing else does: a
+program that uses the library may want its memory back. It says `keep_freed_memory()` itself where it does not.
 """
 
 import ctypes
 import os
 from functools import cache
-
-import torch
 
 #: the numbers of its options in malloc.h, and what they are set to, in bytes: an int each
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -20,18 +21,13 @@ _KEPT, _MAPPED = 2**31 - 1, 2**30
 _MOST_MAPPED = 2**25
 
 
-def keep_freed_memory(device: torch.device) -> bool:
+@cache
+def keep_freed_memory() -> bool:
     """Let the C library keep freed memory of this process for what comes next; says whether it does.
 
-    False, with nothing changed, for work on another device than the CPU, where the library is not GNU's (macOS,
-    Windows, musl), and where the environment already says what is wanted (MALLOC_TRIM_THRESHOLD_,
-    MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES).
+    False, with nothing changed, where the library is not GNU's (macOS, Windows, musl), and where the environment
+    already says what is wanted (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES).
     """
-    return device.type == "cpu" and _kept()
-
-
-@cache
-def _kept() -> bool:
     said = " ".join([*os.environ, os.environ.get("GLIBC_TUNABLES", "")])
     if any(word in said for word in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "glibc.malloc.")):
         return False

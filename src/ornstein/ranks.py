@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 #: seconds to wait for being ended, where another process may be the one to report what went wrong
@@ -66,6 +67,23 @@ def take_device(cpu: bool = False) -> bool:
         )
     torch.accelerator.set_device_index(local)
     return True
+
+
+def device(cpu: bool = False) -> "torch.device":
+    """Where this process works: the accelerator that it takes to itself, or the CPU where there is none.
+
+    Args:
+        cpu: the CPU even where an accelerator is at hand.
+
+    Raises:
+        InputError: more processes on a machine than it has GPUs.
+    """
+    import torch
+
+    found = torch.accelerator.current_accelerator() if take_device(cpu) else None
+    if found is None:
+        return torch.device("cpu")
+    return torch.device(found.type, torch.accelerator.current_device_index()) if count() > 1 else found
 
 
 def join(cpu: bool = False) -> None:
@@ -131,6 +149,16 @@ def agreed(numbers: "Tensor") -> "Tensor":
         import torch.distributed as dist
 
         dist.broadcast(numbers, 0)
+    return numbers
+
+
+def summed(numbers: "Tensor") -> "Tensor":
+    """The sum over all processes, in each of them; one shape everywhere, on the device that processes talk by."""
+    if count() > 1:
+        import torch.distributed as dist
+
+        numbers = numbers.clone()
+        dist.all_reduce(numbers)
     return numbers
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from ornstein.core.process import EDM, OU, VE, VP, Cosine, Flow, Process, SubVP, Tabulated
+from ornstein.core.chains import Tabulated
+from ornstein.core.clocks import EDM, OU, VE, VP, Cosine, Flow, SubVP
+from ornstein.core.process import Process
 
 #: every process by name: a class, or a way to make a chain
 PROCESSES: dict[str, Callable[..., Process]] = {

@@ -14,6 +14,7 @@ per seed (`ornstein.core.brownian`): the sample then stays the same, better reso
 """
 
 import math
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
-from ornstein.memory import keep_freed_memory
 
 
 class Ask:
@@ -167,7 +167,7 @@ def sample_seeds(count: int, seed: int | None, seeds: Any, generator: torch.Gene
     if generator is not None:
         return torch.randint(2**62, (count,), generator=generator, device=generator.device).cpu()
     if seed is None:
-        seed = torch.seed() % 2**31
+        seed = secrets.randbelow(2**31)  # torch.seed() would seed torch's own generators anew
     if not (isinstance(seed, int) and 0 <= seed < 2**31):
         raise InputError(f"seed={seed!r} must be a whole number in [0, 2^31).")
     return (seed << 32) + torch.arange(count)
@@ -207,7 +207,6 @@ def trajectory(
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise InputError(f"shape={shape} must be (number of samples, *shape of one sample), all positive.")
     device = denoiser.device
-    keep_freed_memory(device)
     if cond is not None:
         cond = cond.to(device)
         if len(cond) != shape[0]:

@@ -126,7 +126,7 @@ def strata(n: int, generator: torch.Generator, stratified: bool = True, dtype: t
     """n uniform numbers in (0, 1), (n,): one in each n-th, in order, or independent where not stratified.
 
     A generator may say by `piece = (i, k, total)` that it is that of the i-th of k pieces of a batch of `total` (see
-    `ornstein.training.loop.Piece`). The strata are then those of the whole batch, of which this piece has every k-th
+    `ornstein.training.pieces.Piece`). The strata are then those of the whole batch, of which this piece has every k-th
     from the i-th on: so each piece is spread over (0, 1), and together they are as if drawn in one.
     """
     if generator.device.type == "mps":

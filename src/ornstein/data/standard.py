@@ -13,12 +13,9 @@ features from tiny images", 2009; the digits are the test part of Alpaydin and K
 """
 
 import gzip
-import hashlib
 import math
 import os
-import shutil
 import tarfile
-import urllib.request
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -36,6 +33,7 @@ from ornstein.data.pictures import read_pictures
 from ornstein.data.reading import absolute, named, read_arrays, shown
 from ornstein.data.transform import Levels
 from ornstein.errors import InputError
+from ornstein.files import cache, fetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +134,7 @@ class Public(Source, ABC):
     def _search(self) -> tuple[Parts, str] | None:
         if self.root is not None:
             return self.read(named(self.root, "data.root"), chosen=True)
-        folders = [_cache()]
+        folders = [cache()]
         if chosen := os.environ.get("ORNSTEIN_DATA"):
             folders.insert(0, named(chosen, "ORNSTEIN_DATA"))
             if not folders[0].is_dir():
@@ -144,7 +142,7 @@ class Public(Source, ABC):
         return next((found for folder in folders if (found := self.read(folder, chosen=False))), None)
 
     def _download(self) -> tuple[Parts, str]:
-        target = named(self.root, "data.root") if self.root is not None else _cache() / self.folder
+        target = named(self.root, "data.root") if self.root is not None else cache() / self.folder
         reason = "data.download=False"
         if self.download:
             try:
@@ -159,7 +157,7 @@ class Public(Source, ABC):
         if self.root is not None:
             looked, remedy = self.root, "give as data.root"
         else:
-            looked = " or ".join(filter(None, (os.environ.get("ORNSTEIN_DATA"), str(_cache()))))
+            looked = " or ".join(filter(None, (os.environ.get("ORNSTEIN_DATA"), str(cache()))))
             remedy = "set ORNSTEIN_DATA to"
         raise InputError(
             f"data={self.name!r} was not found in {looked} and not downloaded ({reason}); "
@@ -285,33 +283,6 @@ class CIFAR10(Public):
         return None
 
 
-def fetch(urls: Sequence[str], target: Path, md5: str, timeout: float = 30.0) -> None:
-    """Download the file to `target` from the first url that answers, and keep it only if its MD5 is the known one.
-
-    Raises:
-        InputError: no url answers, the content differs from what was published, or the target cannot be written.
-    """
-    if target.is_file() and _md5(target) == md5:
-        return
-    reasons = []
-    opener = urllib.request.build_opener()  # knows the proxies of now, where urlopen keeps those of its first call
-    for url in urls:
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with opener.open(url, timeout=timeout) as response, partial.open("wb") as file:
-                shutil.copyfileobj(response, file)
-            if (found := _md5(partial)) == md5:
-                os.replace(partial, target)
-                return
-            reasons.append(f"{url} has md5 {found}, not {md5}")
-        except OSError as error:  # urllib's errors, time-outs and a full disk alike
-            reasons.append(f"{url}: {getattr(error, 'reason', None) or error}")
-        finally:
-            partial.unlink(missing_ok=True)
-    raise InputError("; ".join(reasons) + ".")
-
-
 def decode_blob(blob: "np.ndarray", offsets: "np.ndarray", name: str) -> Tensor:
     """Images (N, C, H, W) whose encoded bytes lie end to end in `blob`, the i-th in [offsets[i], offsets[i + 1])."""
     import numpy as np
@@ -322,15 +293,6 @@ def decode_blob(blob: "np.ndarray", offsets: "np.ndarray", name: str) -> Tensor:
         raise InputError(f"{name} has damaged offsets; expected N + 1 ascending positions in a blob of bytes.")
     encoded = [blob[a:b].tobytes() for a, b in pairwise(places.tolist())]
     return read_pictures(encoded, None, "auto", name=lambda i: f"image {i} of {name}")
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ornstein"
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _checked(

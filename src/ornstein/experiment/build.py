@@ -1,6 +1,7 @@
 """From names to objects: the only room that does it, and the only file of the room."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,10 +128,35 @@ def build(
     return Parts(process, net, denoiser, objective)
 
 
+def build_for(experiment: Experiment, data: Dataset) -> Parts:
+    """The objects for these data: see `build`."""
+    return build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
+
+
+def with_net(denoiser: NetDenoiser | EnergyDenoiser, net: nn.Module) -> NetDenoiser | EnergyDenoiser:
+    """The denoiser with another network, as a copy or what a device or precision has wrapped."""
+    return dataclasses.replace(denoiser, net=net)  # type: ignore[arg-type]
+
+
+def remembered(parts: Parts, x0: Tensor) -> dict[str, Tensor]:
+    """What the loss keeps from one step to the next, as it begins: chains of samples; {} of most losses."""
+    return parts.objective.memory(parts.denoiser, x0) if hasattr(parts.objective, "memory") else {}
+
+
+def loss_of(parts: Parts, memory: dict[str, Tensor] | None = None) -> Callable[..., Tensor]:
+    """The objective as the training loop calls it, loss(net, (x0, labels), generator), with what it remembers."""
+    remembering: dict[str, Any] = {"memory": memory} if memory else {}
+
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
+        return parts.objective(with_net(parts.denoiser, net), *batch, generator, **remembering)
+
+    return loss
+
+
 def needs_float32(experiment: Experiment, parts: Parts, x0: Tensor) -> bool:
     """Whether the loss takes second derivatives or remembers chains, to which narrow types do harm."""
     twice = experiment.predicts == ENERGY or getattr(parts.objective, "twice_differentiated", False)
-    return twice or bool(hasattr(parts.objective, "memory") and parts.objective.memory(parts.denoiser, x0))
+    return twice or bool(remembered(parts, x0))
 
 
 def measured_precision(
@@ -142,12 +168,8 @@ def measured_precision(
     """
     if needs_float32(experiment, parts, x0):
         return "float32", "which second derivatives and chains want."
-
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], dice: torch.Generator) -> Tensor:
-        return parts.objective(dataclasses.replace(parts.denoiser, net=net), *batch, dice)  # type: ignore[arg-type]
-
     batch = (x0.to(device), None if labels is None else labels.to(device))
-    return quickest_training(parts.net, loss, batch, device, experiment.training.seed)
+    return quickest_training(parts.net, loss_of(parts), batch, device, experiment.training.seed)
 
 
 def build_stepper(chosen: dict[str, Any]) -> Stepper:

@@ -13,7 +13,8 @@ from ornstein import ranks
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
-from ornstein.experiment.run import Run, write_text
+from ornstein.experiment.run import Run
+from ornstein.files import write_text
 from ornstein.metrics import METRICS, Report, nearest, report
 
 #: the measures that say something of a handful of points; the others are left out below fifty

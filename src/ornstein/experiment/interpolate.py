@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ornstein.errors import InputError
-from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
 from ornstein.experiment.restore import read_input
 from ornstein.experiment.run import Run
+from ornstein.files import replacing
 from ornstein.samplers import encode
 
 
@@ -92,7 +92,7 @@ def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> 
     """A picture with the two inputs around what lies between, and the arrays beside it, in the data's own units."""
     own = {"first": first, "last": last, "between": between}
     beside = path.with_suffix(".npz")
-    with pictures.replacing(beside) as place, place.open("wb") as file:
+    with replacing(beside) as place, place.open("wb") as file:
         arrays = {name: run.transform.inverse(value.cpu()).numpy() for name, value in own.items()}
         np.savez_compressed(file, allow_pickle=False, **arrays)
     row = torch.cat([first.cpu(), between, last.cpu()])

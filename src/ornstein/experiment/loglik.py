@@ -29,6 +29,7 @@ from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
+from ornstein.files import replacing
 from ornstein.likelihood import LogLikelihood, log_likelihood
 
 
@@ -130,7 +131,7 @@ class Scores:
         Both are drawn up before either takes its place.
         """
         rows, picture = self.rows(), path.with_suffix(".png")
-        with pictures.replacing(path) as beside, pictures.replacing(picture) as drawn:
+        with replacing(path) as beside, replacing(picture) as drawn:
             with beside.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(rows[0]))
                 writer.writeheader()

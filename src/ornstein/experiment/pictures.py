@@ -1,13 +1,11 @@
 """Pictures of data, samples and training: what a run leaves for people to look at.
 
 Images are drawn as a grid of their own pixels, enlarged without smoothing; vectors as a scatter of two coordinates;
-other arrays as lines. Pictures are written beside their place and renamed, so that a reader never sees half of one.
+other arrays as lines. A reader never sees half of one (`ornstein.files`).
 """
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +13,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ornstein.errors import InputError
+from ornstein.files import replacing
 
 INK, ACCENT, PALE = "#1b2a41", "#d1495b", "#b8c4d6"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to that takes the place of `path` when all went well."""
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        os.replace(beside, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> Image.Image:

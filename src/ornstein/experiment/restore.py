@@ -21,6 +21,7 @@ from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
+from ornstein.files import replacing
 from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
 from ornstein.samplers import stepper_named
 
@@ -230,9 +231,9 @@ def save(run: Run, found: Restored, path: Path) -> Path:
     if found.known is not None:
         arrays["known"] = found.known.expand(rows, *run.shape)
     beside = path.with_suffix(".npz")
-    with pictures.replacing(beside) as place, place.open("wb") as file:
+    with replacing(beside) as place, place.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
-    with pictures.replacing(path) as place:
+    with replacing(path) as place:
         if run.kind == "image":
             _album(found).savefig(place, format="png", dpi=130)
         else:

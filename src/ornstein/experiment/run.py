@@ -1,62 +1,32 @@
-"""A run: training as a stream of moments, and the folder that it leaves behind.
+"""A run: a trained model, opened from its folder, to draw from."""
 
-    runs/digits/
-        experiment.yaml        the experiment, every default written out
-        run.yaml               the data's fingerprint and transform, versions, size of the network, when it began
-        model.safetensors      the weights; ema-0.050.safetensors, ... their averages
-        metrics.jsonl          one line per report: step, loss, gradient, rate, held-out error
-        tensorboard/           the same, for TensorBoard
-        samples/step-*.png     the same noise drawn by the averages of each moment; latest.png is the newest
-        loss.png               the loss curve
-        loss-by-noise.png      the held-out error at each noise level
-        checkpoints/           what `--resume` continues from, bit for bit
-
-What a person needs to sample is the two YAML files and one safetensors file: none of them can execute anything.
-
-*Held-out error.* Objectives weigh noise levels differently, so their losses cannot be compared. Here the error of x0
-on held-out data, at fixed levels with fixed noise, is divided by the error of the best linear denoiser of white data
-of the same variance, sigma^2 s^2/(alpha^2 s^2 + sigma^2), and averaged over levels even in log-SNR: 1 is knowing the
-variance alone.
-"""
-
-import copy
 import dataclasses
-import json
 import math
-import platform
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from ornstein import ranks
-from ornstein._version import __version__
-from ornstein.core.denoiser import Denoiser, NetDenoiser
+from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.drive import State, Stepper, sample_seeds
-from ornstein.core.grids import logsnr, times
-from ornstein.core.numerics import normal
-from ornstein.data import Dataset, Transform
+from ornstein.data import Transform
 from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
-from ornstein.experiment.build import build, build_stepper, load_data, measured_precision, settle
+from ornstein.experiment.build import build, build_stepper
 from ornstein.experiment.config import CLASSIFIER, Experiment
-from ornstein.guidance import NoisyClassifier
+from ornstein.experiment.folder import read_folder, read_tuned, read_weights
+from ornstein.files import replacing
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
-from ornstein.training import AUTO, PRECISIONS, Progress, fit, half, quickest, reconstruct
-from ornstein.training import Diverged as Diverged
-from ornstein.training.log import Log
+from ornstein.training import AUTO, PRECISIONS, half, quickest, reconstruct
 
-#: the grids that `ornstein tune` fitted to a run, by their number of steps
-TUNED = "tuned.yaml"
 #: samples drawn at a time, so that memory does not grow with their number; of a trial of how fast that is
 BATCH, _TRIED = 256, 16
 
@@ -99,7 +69,7 @@ class Run:
         parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"], transform.levels)
         weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
         if weights.is_file() or not ema:
-            state = _read_weights(weights, folder)
+            state = read_weights(weights, folder)
         else:
             state = reconstruct(folder, ema)
         try:
@@ -326,354 +296,10 @@ class Run:
         }
         if labels is not None:
             arrays["labels"] = labels
-        with pictures.replacing(path) as beside, beside.open("wb") as file:
+        with replacing(path) as beside, beside.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
         pictures.film(shown, self.kind, path)
-
-
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """What training yields: the loop's progress, and what was measured and drawn at this step, if anything was."""
-
-    progress: Progress
-    held_out: float | None = None
-    picture: Path | None = None
-
-
-def train(
-    experiment: Experiment, folder: "str | Path", data: Dataset | None = None, resume: bool = False
-) -> Iterator[Moment]:
-    """Train an experiment into a folder, yielding a `Moment` at each report.
-
-    Of several processes (`torchrun`) each calls this alike and reads to the end; the first measures and writes.
-
-    Args:
-        experiment: what to train.
-        folder: the run folder; made if absent.
-        data: the experiment's data, if already loaded.
-        resume: go on with the run in the folder.
-
-    Raises:
-        InputError: the folder holds a run and `resume` is not set, data that differ from those the run began with, ...
-        Diverged: the loss stopped being finite.
-    """
-    folder = Path(folder)
-    data = data or load_data(experiment)
-    experiment, reasons = settle(experiment, data)
-    config = experiment.training
-    ranks.join(config.cpu)
-    if config.accumulate % ranks.count():  # as it will be, so that any number of processes can do the same again
-        config = dataclasses.replace(config, accumulate=-(-config.accumulate // ranks.count()) * ranks.count())
-        experiment = dataclasses.replace(experiment, training=config)
-    parts = build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
-    about = {**_about(data, parts.net), **({"reasons": reasons} if reasons else {})}
-    if resume:
-        _, before = read_folder(folder)
-        if before["data"]["sha256"] != about["data"]["sha256"]:
-            raise InputError(f"the data are not those that {folder} was trained on: their content differs.")
-    elif (folder / "run.yaml").exists():
-        raise InputError(f"out={str(folder)!r} holds a run already; go on with --resume {folder}, or name another.")
-    averaged = copy.deepcopy(parts.net).eval().requires_grad_(False)
-    watched = Run(folder, experiment, about, _with(parts.denoiser, averaged), data.transform)
-    # a rehearsal: parts that do not fit say so before anything is written
-    times(parts.process, watched.steps, experiment.sampling.grid)
-    build_stepper(experiment.sampling.stepper)
-    x0, labels = data.batch(0, config.batch_size, config.seed)
-    memory = parts.objective.memory(parts.denoiser, x0) if hasattr(parts.objective, "memory") else {}
-    remembering: dict[str, Any] = {"memory": memory} if memory else {}
-    rehearsed = {name: {key: tensor.clone() for key, tensor in memory.items()} for name in remembering}
-    with torch.no_grad():
-        few = slice(2)
-        of_few = None if labels is None else labels[few]
-        parts.objective(parts.denoiser, x0[few], of_few, torch.Generator().manual_seed(config.seed), **rehearsed)
-
-    if config.precision == AUTO:
-        device = torch.device("cuda" if ranks.take_device(config.cpu) else "cpu")
-        piece = -(-config.batch_size // config.accumulate)
-        few_labels = None if labels is None else labels[:piece]
-        precision, why = measured_precision(experiment, parts, x0[:piece], few_labels, device)
-        config = dataclasses.replace(config, precision=precision)
-        experiment = dataclasses.replace(experiment, training=config)
-        about.setdefault("reasons", {})["training.precision"] = f"{precision}, {why}"
-    # pictures and held-out errors cost as little as a step does: in its precision
-    watched = dataclasses.replace(watched, experiment=experiment).drawing(config.precision)
-    tells_classes = experiment.objective["name"] == CLASSIFIER
-    first = not ranks.rank()  # of several processes, the one that writes
-    ranks.meet()
-    if not resume and first:
-        write_text(folder / "experiment.yaml", experiment.to_yaml())
-        write_text(folder / "run.yaml", yaml.safe_dump(about, sort_keys=False))
-
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
-        return parts.objective(_with(parts.denoiser, net), *batch, generator, **remembering)
-
-    def describe(batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> str:
-        draw_times = getattr(parts.objective, "draw_times", None)
-        if draw_times is None or memory:  # what it remembers has moved on since
-            return ""
-        t = draw_times(parts.process, len(batch[0]), generator)
-        ratio = torch.exp(-0.5 * parts.process.log_snr(t.double()))
-        return f"noise ratios sigma/alpha from {ratio.min():.3g} to {ratio.max():.3g}"
-
-    log: Log | None = None
-    for progress in fit(
-        parts.net,
-        loss,
-        lambda step: data.batch(step, config.batch_size, config.seed),
-        config,
-        folder,
-        describe=describe,
-        resume=resume,
-        meta={"data": about["data"]["sha256"]},
-        memory=memory,
-    ):
-        if log is None and first:
-            log = Log(folder, progress.step if resume else 0)
-            if resume:  # only now is it known that what was changed goes with what was trained
-                write_text(folder / "experiment.yaml", experiment.to_yaml())
-        moment = Moment(progress)
-        if progress.step % config.validate_every == 0 or progress.step == config.steps:
-            if experiment.sampling.ema:
-                progress.ema.copy_to(averaged, experiment.sampling.ema)
-            else:
-                weights = {name: ranks.whole(value) for name, value in parts.net.state_dict().items()}
-                averaged.load_state_dict(weights)
-            averaged.to(next(parts.net.parameters()).device)
-            moment = (_judged if tells_classes else _measured)(watched, data, progress)
-        if log is not None:
-            log.write(progress.step, _record(moment))
-            if moment.held_out is not None:
-                pictures.loss_curve(read_metrics(folder), folder / "loss.png")
-        yield moment
-    if log is not None:
-        log.close()
-
-
-def _measured(run: Run, data: Dataset, progress: Progress) -> Moment:
-    preview = run.experiment.sampling.preview
-    columns = len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
-    if columns and preview > columns:
-        preview -= preview % columns  # whole rows
-    drawn = run.draw(preview, seed=0, label=run.every_class(preview), together=True)
-    path = run.folder / "samples" / f"step-{progress.step:08d}.png"
-    if ranks.rank():  # it drew its share; the first process does the rest
-        return Moment(progress)
-    ratios, errors, linear = held_out(run.denoiser, data)
-    pictures.loss_by_noise(ratios, errors, linear, run.folder / "loss-by-noise.png")
-    real = data.test[: max(1000, preview)] if run.kind == "vector" else None
-    for place in (path, path.with_name("latest.png")):
-        pictures.draw(
-            drawn if run.kind == "image" else run.transform.inverse(drawn), run.kind, place, columns=columns, real=real
-        )
-    return Moment(progress, sum(e / w for e, w in zip(errors, linear, strict=True)) / len(errors), path)
-
-
-@torch.no_grad()
-def _judged(run: Run, data: Dataset, progress: Progress) -> Moment:
-    """As `_measured`, of a noisy classifier: its cross-entropy in units of that of knowing the shares alone."""
-    if ranks.rank():
-        return Moment(progress)
-    assert isinstance(run.denoiser, NetDenoiser)
-    assert data.test_labels is not None
-    shares = run.experiment.objective["shares"]
-    classifier = NoisyClassifier(run.denoiser.net, run.denoiser.process, shares, run.denoiser.sigma_data)
-    x0, labels = (kept[:1000].to(run.denoiser.device) for kept in (data.transform.forward(data.test), data.test_labels))
-    ratios, accuracies, losses = [], [], []
-    for i, t in enumerate(logsnr(run.denoiser.process, 16)[:-1].tolist()):
-        level = run.denoiser.process.at(t)
-        noise = normal(torch.arange(len(x0), device=x0.device), tuple(x0.shape[1:]), i)
-        found = classifier.log_probs(level.noised(x0, noise), level)
-        losses.append(-float(found.gather(1, labels[:, None]).mean()))
-        accuracies.append(float((found.argmax(1) == labels).float().mean()))
-        ratios.append(float(level.noise_ratio))
-    path = run.folder / "accuracy-by-noise.png"
-    pictures.accuracy_by_noise(ratios, accuracies, max(shares), path)
-    known = -sum(share * math.log(share) for share in shares)
-    return Moment(progress, sum(losses) / len(losses) / known, path)
-
-
-@torch.no_grad()
-def held_out(
-    denoiser: Denoiser, data: Dataset, levels: int = 16, count: int = 256
-) -> tuple[list[float], list[float], list[float]]:
-    """The error of x0 on held-out data at fixed levels with fixed noise.
-
-    Returns:
-        For each level: sigma/alpha, the mean squared error of x0 per element, and that of the best linear denoiser of
-        white data.
-    """
-    x0 = data.transform.forward(data.test[:count]).to(denoiser.device)
-    labels = None if data.test_labels is None else data.test_labels[:count].to(denoiser.device)
-    seeds = torch.arange(len(x0), device=x0.device)
-    ratios, errors, linear = [], [], []
-    for i, t in enumerate(logsnr(denoiser.process, levels)[:-1].tolist()):
-        level = denoiser.process.at(t)
-        noisy = level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))
-        errors.append((denoiser(noisy, level, labels).x0 - x0).square().mean().item())
-        spread = (level.alpha * denoiser.sigma_data) ** 2 + level.sigma**2
-        linear.append(float((level.sigma * denoiser.sigma_data) ** 2 / spread))
-        ratios.append(float(level.noise_ratio))
-    return ratios, errors, linear
-
-
-def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
-    """The experiment and the facts of a run folder.
-
-    Raises:
-        InputError: not a run folder, or one that cannot be read.
-    """
-    if not folder.is_dir():
-        raise InputError(f"run={str(folder)!r} is not a folder; give one that `ornstein train` wrote.")
-    missing = [name for name in ("experiment.yaml", "run.yaml") if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"run={str(folder)!r} has no {missing[0]}: it is not a run folder, or it was damaged.")
-    try:
-        about = yaml.safe_load((folder / "run.yaml").read_text("utf-8"))
-        about["data"]["sha256"], about["transform"]  # the parts that everything needs
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise InputError(f"{folder / 'run.yaml'} is damaged: it does not describe a run.") from None
-    return Experiment.read(folder / "experiment.yaml"), about
-
-
-def describe(folder: "str | Path") -> dict[str, str]:
-    """What a run is, as lines of a name and a value, read without loading the network.
-
-    Raises:
-        InputError: not a run folder.
-    """
-    folder = Path(folder)
-    experiment, about = read_folder(folder)
-    facts, versions, training = about["data"], about["versions"], experiment.training
-    records = read_metrics(folder)
-    checked = [r for r in records if r.get("held_out") is not None]
-    low, high = facts["range"]
-    labels = f", {len(facts['classes'])} classes" if facts["classes"] else ""
-
-    def said(chosen: Mapping[str, Any]) -> str:
-        rest = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "name" and value is not None)
-        return f"{chosen['name']} ({rest})" if rest else chosen["name"]
-
-    lines = {
-        "data": f"{facts['name']}: {facts['count']:,} {facts['kind']}s of shape {'x'.join(map(str, facts['shape']))}, "
-        f"values {low:g}..{high:g}, sigma_data {facts['sigma_data']:.3f}{labels}",
-        "process": said(experiment.process),
-        "net": f"{said(experiment.net)}; {about['parameters']:,} parameters, predicts {experiment.predicts}",
-        "objective": said(experiment.objective),
-        "sampling": f"{said(experiment.sampling.stepper)}, {experiment.sampling.steps or 'all'} steps, grid "
-        f"{experiment.sampling.grid or 'by default'}, average {experiment.sampling.ema:g}",
-        "trained": f"{records[-1]['step']:,} of {training.steps:,} steps, batch {training.batch_size}, "
-        f"seed {training.seed}"
-        if records
-        else f"not yet, of {training.steps:,} steps",
-    }
-    lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
-    if checked:
-        known = "the classes' shares" if experiment.objective["name"] == CLASSIFIER else "linear"
-        best = min(checked, key=lambda r: r["held_out"])
-        lines["held-out"] = (
-            f"{checked[-1]['held_out']:.4f} (1 = {known}); best {best['held_out']:.4f} at step {best['step']:,}"
-        )
-    if records and records[-1].get("skipped"):
-        lines["skipped"] = f"{records[-1]['skipped']:,} steps were not finite"
-    if (result := folder / "evaluation.json").is_file():
-        lines["evaluation"] = str(result)
-    lines["versions"] = (
-        ", ".join(f"{name} {version}" for name, version in versions.items()) + f"; began {about['began']}"
-    )
-    lines["files"] = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
-    return lines
-
-
-def read_tuned(folder: Path) -> dict[int, Any]:
-    """What tuning left in a run folder, by the number of steps: "grid", best by the bound, "endpoint", a `Tuned`."""
-    path = folder / TUNED
-    if not path.is_file():
-        return {}
-    try:
-        kept = yaml.safe_load(path.read_text("utf-8"))
-        found = {int(steps): dict(entry) for steps, entry in kept.items()}
-        for entry in found.values():
-            if "grid" in entry or "endpoint" not in entry:
-                entry["grid"] = [float(t) for t in entry["grid"]]
-            if "endpoint" in entry:
-                part = {key: entry["endpoint"][key] for key in ("grid", "drift", "weights")}
-                rows = tuple(tuple(map(float, row)) for row in part["weights"])
-                grid, drift = (tuple(map(float, part[key])) for key in ("grid", "drift"))
-                leanings = entry["endpoint"].get("leanings", ())  # solvers of older runs have none
-                leant = tuple(tuple(tuple(map(float, row)) for row in rows) for rows in leanings)
-                entry["endpoint"] = Tuned(grid, drift, rows, leant)
-        return found
-    except (yaml.YAMLError, AttributeError, InputError, KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is damaged: delete it and tune again.") from None
-
-
-def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
-    """Add to what tuning left for so many steps."""
-    kept = read_tuned(folder)
-    kept[steps] = {**kept.get(steps, {}), **part}
-    plain = {
-        k: {key: _plain(value) if isinstance(value, Tuned) else value for key, value in entry.items()}
-        for k, entry in kept.items()
-    }
-    write_text(folder / TUNED, yaml.safe_dump(plain, sort_keys=True))
-
-
-def _plain(tuned: Tuned) -> dict[str, Any]:
-    return {
-        "grid": list(tuned.grid),
-        "drift": list(tuned.drift),
-        "weights": [list(row) for row in tuned.weights],
-        "leanings": [[list(row) for row in rows] for rows in tuned.leanings],
-    }
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with pictures.replacing(path) as beside:
-        beside.write_text(text, "utf-8")
-
-
-def _about(data: Dataset, net: nn.Module) -> dict[str, Any]:
-    return {
-        "data": data.fingerprint(),
-        "transform": data.transform.to_dict(),
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "versions": {"ornstein": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
-
-
-def _with(denoiser: NetDenoiser | EnergyDenoiser, net: nn.Module) -> NetDenoiser | EnergyDenoiser:
-    return dataclasses.replace(denoiser, net=net)  # type: ignore[arg-type]
-
-
-def _record(moment: Moment) -> Mapping[str, float]:
-    p = moment.progress
-    record = {"loss": p.loss, "grad_norm": p.grad_norm, "lr": p.lr, "rate": p.rate, "skipped": p.skipped}
-    return record if moment.held_out is None else {**record, "held_out": moment.held_out}
-
-
-def _read_weights(path: Path, folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise InputError(f"{path} is not there: training has not saved yet; go on with --resume {folder}.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError):
-        raise InputError(
-            f"{path} is damaged; the newest checkpoint in {folder / 'checkpoints'} may be whole."
-        ) from None

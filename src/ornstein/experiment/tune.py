@@ -2,11 +2,11 @@
 
 *By the variational bound.* The bound of a chain is a sum over its steps, and the price of a step depends on the network
 through its error at one level alone. One pass over N levels therefore prices every sub-chain, and a dynamic programme
-finds the cheapest of K steps (Watson et al. 2021, 2106.03802; `ornstein.samplers.schedule`). The grid is chosen on
+finds the cheapest of K steps (Watson et al. 2021, 2106.03802; `ornstein.distill.grid`). The grid is chosen on
 training data and reported on held-out data.
 
 *By the endpoint.* The levels and weights of a multistep solver are fitted to where the model's own trajectories end
-(`ornstein.samplers.fitting`), and judged on fresh noise against the end of a 1,000-step solve: by how far K calls
+(`ornstein.distill.solver`), and judged on fresh noise against the end of a 1,000-step solve: by how far K calls
 arrive from it, beside the run's default and the other steppers. What does not beat the default is not kept.
 """
 
@@ -20,17 +20,19 @@ from torch import Tensor
 from ornstein.core.drive import Stepper
 from ornstein.core.grids import times
 from ornstein.core.numerics import Estimate
+from ornstein.distill.grid import best_grid
+from ornstein.distill.solver import endpoint_error, endpoints, fit_endpoint, starting_noise, trajectories
 from ornstein.errors import InputError
 from ornstein.experiment.build import build_stepper, load_data
-from ornstein.experiment.run import Run, write_tuned
-from ornstein.objectives.bound import Bins, Errors, step_costs, x0_errors
+from ornstein.experiment.folder import write_tuned
+from ornstein.experiment.run import Run
+from ornstein.objectives.bound import Bins
+from ornstein.objectives.measured import Errors, step_costs, x0_errors
 from ornstein.samplers import STEPPERS
-from ornstein.samplers.fitting import endpoint_error, endpoints, fit_endpoint, starting_noise, trajectories
-from ornstein.samplers.schedule import best_grid
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedGrid:
     """What tuning found: the grid, and the bound on held-out data in bits per dimension, of it and of even grids."""
 
     grid: tuple[float, ...]
@@ -38,7 +40,9 @@ class Tuned:
     even: dict[str, float]
 
 
-def tune(run: Run, steps: int, *, levels: int = 200, count: int = 512, variance: str = "small", seed: int = 0) -> Tuned:
+def tune(
+    run: Run, steps: int, *, levels: int = 200, count: int = 512, variance: str = "small", seed: int = 0
+) -> TunedGrid:
     """Choose the `steps` best of `levels` levels for this run by the variational bound, and keep the grid in the run.
 
     Args:
@@ -78,7 +82,7 @@ def tune(run: Run, steps: int, *, levels: int = 200, count: int = 512, variance:
         wanted = times(process, steps, name)
         nearest = (unseen.times[None] - wanted[:, None]).abs().argmin(1)
         even[name] = bits(nearest.unique())
-    result = Tuned(tuple(unseen.times[chosen].tolist()), bits(chosen), even)
+    result = TunedGrid(tuple(unseen.times[chosen].tolist()), bits(chosen), even)
     write_tuned(Path(run.folder), steps, {"grid": list(result.grid)})
     return result
 

@@ -7,8 +7,8 @@ takes is called the same everywhere: `measurement` (y = A x_0 + noise), `classif
 
 from ornstein.guidance.classifier import ClassifierGuidance, NoisyClassifier, NoisyCrossEntropy
 from ornstein.guidance.contract import Guidance
+from ornstein.guidance.gradient import LikelihoodGuidance
 from ornstein.guidance.inverse import DPS, Measurement, MomentMatching, PiGDM, Replacement
-from ornstein.guidance.likelihood import LikelihoodGuidance
 from ornstein.guidance.mixing import Autoguidance, ClassifierFree
 from ornstein.guidance.operators import OPERATORS, Blur, Downsample, Function, Mask, Matrix, Operator
 from ornstein.guidance.posterior import exact_posterior

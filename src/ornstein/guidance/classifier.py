@@ -29,7 +29,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
 from ornstein.guidance.contract import Guidance, check_scale, scale_at
-from ornstein.guidance.likelihood import pull
+from ornstein.guidance.gradient import pull
 
 
 @dataclass(frozen=True, eq=False)

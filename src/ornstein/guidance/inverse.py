@@ -36,7 +36,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Number
 from ornstein.errors import InputError
 from ornstein.guidance.contract import Guidance
-from ornstein.guidance.likelihood import Graph, gain
+from ornstein.guidance.gradient import Graph, gain
 from ornstein.guidance.operators import Operator, gmres
 
 #: u -> V A^T u: measurements (B, *measured) to data (B, *shape)

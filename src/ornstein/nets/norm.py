@@ -66,7 +66,7 @@ def _group_mean(means: Tensor) -> Tensor:
     return grouped.expand(-1, -1, channels // grouped.shape[1]).reshape(means.shape)
 
 
-def _wide(x: Tensor) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -101,7 +101,7 @@ class _ChannelsLast(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, scale: Tensor, shift: Tensor, silu: bool) -> tuple[Tensor, Tensor, Tensor]:
-        wide = _wide(x)
+        wide = _at_least_float32(x)
         mean, r = _statistics(wide)
         a = _spread(scale, x) * r
         own = wide is not x and _plain(x, scale, shift)
@@ -119,7 +119,7 @@ class _ChannelsLast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, scale, shift, mean, r = ctx.saved_tensors
-        wide = _wide(x)
+        wide = _at_least_float32(x)
         if torch.is_grad_enabled():  # for the derivative of this derivative they must come from x
             mean, r = _statistics(wide)
         a = _spread(scale, x) * r
@@ -143,10 +143,10 @@ class _ChannelsLast(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, dscale: Tensor, dshift: Tensor, _: None) -> tuple[Tensor, None, None]:
         x, scale, shift = ctx.saved_tensors
-        wide = _wide(x)
+        wide = _at_least_float32(x)
         mean, r = _statistics(wide)
         n = (wide - mean) * r
-        dn = r * (dx - _group_mean(_mean(_wide(dx))) - n * _group_mean(_mean(n * dx)))
+        dn = r * (dx - _group_mean(_mean(_at_least_float32(dx))) - n * _group_mean(_mean(n * dx)))
         du = _spread(scale, x) * dn + _spread(dscale, x) * n + _spread(dshift, x)
         if ctx.silu:
             du = _through_silu(du, n * _spread(scale, x) + _spread(shift, x))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Generator, Tensor
 
 from ornstein.core.denoiser import Denoiser
-from ornstein.objectives import bound, regression, score_matching
+from ornstein.objectives import continuous, regression, score_matching, variational
 
 #: what training minimises: (denoiser, x0 (B, ...), cond, generator) -> (B,)
 Objective = Callable[[Denoiser, Tensor, Tensor | None, Generator], Tensor]
@@ -17,9 +17,9 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "edm": regression.edm,
     "flow": regression.flow,
     "min-snr": regression.min_snr,
-    "bound": bound.bound,
-    "hybrid": bound.hybrid,
-    "likelihood": bound.likelihood,
+    "bound": variational.bound,
+    "hybrid": variational.hybrid,
+    "likelihood": continuous.likelihood_weighted,
     "implicit": score_matching.implicit,
     "sliced": score_matching.sliced,
     "denoising": score_matching.denoising,

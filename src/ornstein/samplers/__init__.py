@@ -1,114 +1,57 @@
-"""Steppers: how to get from noise to data. One file per family; `STEPPERS` names them."""
+"""Steppers: how to get from noise to data. One file per family; `STEPPERS` (in `named.py`) names them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
-from typing import Any
+from ornstein.samplers.encode import encode
+from ornstein.samplers.named import (
+    DDIM,
+    DDPM,
+    DEFAULT_STEPPER,
+    DEIS,
+    PLMS,
+    RK4,
+    STEPPERS,
+    Adaptive,
+    AnnealedLangevin,
+    DPMpp2M,
+    DPMpp2MSDE,
+    DPMSolver,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    Multistep,
+    PredictorCorrector,
+    RecoveryLangevin,
+    ReverseDiffusion,
+    UniPC,
+    sample,
+    stepper_named,
+    trajectory,
+)
+from ornstein.samplers.tuned import Tuned
 
-from torch import Tensor
-
-from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import State, Stepper
-from ornstein.core.drive import trajectory as _trajectory
-from ornstein.errors import InputError, lookup
-from ornstein.samplers.ancestral import DDIM, DDPM
-from ornstein.samplers.corrector import PredictorCorrector
-from ornstein.samplers.encode import encode as encode
-from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC
-from ornstein.samplers.fitting import fit_endpoint as fit_endpoint
-from ornstein.samplers.flow import Euler, Heun
-from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
-from ornstein.samplers.plms import PLMS
-from ornstein.samplers.runge_kutta import RK4, Adaptive
-from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
-from ornstein.samplers.single_step import DPMSolver
-from ornstein.samplers.tuned import Tuned as Tuned
-
-STEPPERS: dict[str, type[Stepper]] = {
-    "ddpm": DDPM,
-    "ddim": DDIM,
-    "euler": Euler,
-    "heun": Heun,
-    "rk4": RK4,
-    "adaptive": Adaptive,
-    "euler-maruyama": EulerMaruyama,
-    "reverse-diffusion": ReverseDiffusion,
-    "dpm++2m": DPMpp2M,
-    "dpm++2m-sde": DPMpp2MSDE,
-    "dpm-solver": DPMSolver,
-    "multistep": Multistep,
-    "deis": DEIS,
-    "unipc": UniPC,
-    "plms": PLMS,
-    "predictor-corrector": PredictorCorrector,
-    "annealed-langevin": AnnealedLangevin,
-    "recovery-langevin": RecoveryLangevin,
-}
-
-#: what is used where nothing is said
-DEFAULT_STEPPER = "unipc"
-
-
-def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:
-    """The stepper of that name with its options, or the stepper given.
-
-    Raises:
-        InputError: an unknown name (the nearest is suggested), or options that it does not take.
-    """
-    if isinstance(stepper, Stepper):
-        if options:
-            raise InputError(f"stepper={stepper!r} has its options already; {', '.join(options)} cannot be added.")
-        return stepper
-    cls = lookup(STEPPERS, stepper, "stepper")
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for name in options:
-        if name not in known:
-            raise InputError(f"stepper={stepper!r} takes no {name!r}; it takes {', '.join(known) or 'no options'}.")
-    return cls(**options)
-
-
-def trajectory(
-    denoiser: Denoiser,
-    shape: Sequence[int],
-    *,
-    stepper: str | Stepper = DEFAULT_STEPPER,
-    steps: int = 50,
-    **options: Any,
-) -> Iterator[State]:
-    """Walk from noise to data, yielding each `State`: the noise first, the samples last.
-
-    Args:
-        denoiser: whose distribution to draw from.
-        shape: (B, ...) of what to draw.
-        stepper: a key of `STEPPERS`, or a stepper such as `DDIM(eta=0.5)`.
-        steps: how many steps.
-        **options: grid, seed, seeds, generator, cond, x, dtype: see `ornstein.core.drive.trajectory`.
-
-    Raises:
-        InputError: anything that does not fit, in one sentence.
-    """
-    return _trajectory(denoiser, shape, stepper_named(stepper), steps=steps, **options)
-
-
-def sample(
-    denoiser: Denoiser,
-    shape: Sequence[int],
-    *,
-    stepper: str | Stepper = DEFAULT_STEPPER,
-    steps: int = 50,
-    progress: bool | Callable[[State], None] = False,
-    **options: Any,
-) -> Tensor:
-    """Draw samples, (B, ...) in model space: the last state of `trajectory`, which takes the same arguments.
-
-    Args:
-        progress: True shows a bar; a function is called with each state.
-    """
-    states = trajectory(denoiser, shape, stepper=stepper, steps=steps, **options)
-    if progress is True:
-        from rich.progress import track
-
-        states = track(states, description="sampling", total=steps + 1)  # type: ignore[assignment]
-    for state in states:
-        if callable(progress):
-            progress(state)
-    return state.x
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "DEFAULT_STEPPER",
+    "DEIS",
+    "PLMS",
+    "RK4",
+    "STEPPERS",
+    "Adaptive",
+    "AnnealedLangevin",
+    "DPMSolver",
+    "DPMpp2M",
+    "DPMpp2MSDE",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "Multistep",
+    "PredictorCorrector",
+    "RecoveryLangevin",
+    "ReverseDiffusion",
+    "Tuned",
+    "UniPC",
+    "encode",
+    "sample",
+    "stepper_named",
+    "trajectory",
+]

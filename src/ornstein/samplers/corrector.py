@@ -65,7 +65,7 @@ class PredictorCorrector(Stepper):
 
     def __post_init__(self) -> None:
         if not isinstance(self.predictor, Stepper):
-            from ornstein.samplers import stepper_named  # which names this class too
+            from ornstein.samplers.named import stepper_named  # whose table names this class too
 
             given = dict(self.predictor) if isinstance(self.predictor, Mapping) else {"name": self.predictor}
             object.__setattr__(self, "predictor", stepper_named(given.pop("name", None), **given))

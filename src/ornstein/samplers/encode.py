@@ -22,6 +22,7 @@ from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.grids import ends, times
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import UniPC
+from ornstein.samplers.named import stepper_named
 
 _USUAL = UniPC(order=4)
 
@@ -57,8 +58,6 @@ def encode(
     Raises:
         InputError: a stepper that draws noise; steps, grid or cond that do not fit.
     """
-    from ornstein.samplers import stepper_named  # which exports this function
-
     stepper = stepper_named(stepper)
     if stepper.stochastic:
         raise InputError(f"stepper={stepper!r} draws noise, and an encoding has none: take a deterministic one.")

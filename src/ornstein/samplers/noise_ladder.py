@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ornstein.core.process import Tabulated
+from ornstein.core.chains import Tabulated
 from ornstein.errors import InputError
 from ornstein.samplers.langevin import AnnealedLangevin, best_step
 

@@ -18,6 +18,7 @@ what it would have been alone. Those that have arrived wait, with a step of zero
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -91,6 +92,28 @@ _STAGES = (
 _DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
+def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """dz/dr as a function of z, shaped and typed as x, and of r, (B,) between two ends."""
+    process, wide = denoiser.process, torch.float32 if x.device.type == "mps" else torch.float64
+    odds, table = (column.to(x.device, wide) for column in _table(process, start, end))
+    bends, spacing = monotone_slopes(table), (odds[-1] - odds[0]) / (len(odds) - 1)
+
+    def slope(z: Tensor, r: Tensor) -> Tensor:
+        # its time from a table, corrected twice by what r is there: no search
+        wanted = (r / (1 - r)).log()
+        place = ((wanted - odds[0]) / spacing).clamp(0, len(odds) - 1)
+        knot = place.long().clamp(max=len(odds) - 2)
+        rate = (table[knot + 1] - table[knot]) / spacing
+        time = hermite(table, bends, place)
+        for _ in range(2):
+            time = (time + rate * (wanted + 0.5 * process.log_snr(time))).clamp(0, process.t_max)
+        level = process.at(time, like=z)
+        p = denoiser((level.alpha + level.sigma) * z, level)
+        return p.eps - p.x0
+
+    return slope
+
+
 @dataclass(frozen=True)
 class Adaptive(Stepper):
     """Dormand & Prince's pair 5(4) with as many sub-steps as a tolerance asks, each sample by itself.
@@ -137,23 +160,8 @@ class Adaptive(Stepper):
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         each = (len(x), *[1] * (x.ndim - 1))
 
-        process, first, end = denoiser.process, denoiser(x, t), _time(s)
-        odds, table = (column.to(x.device, wide) for column in _table(process, _time(t), end))
-        bends, spacing = monotone_slopes(table), (odds[-1] - odds[0]) / (len(odds) - 1)
-
-        def slope(z: Tensor, r: Tensor) -> Tensor:
-            # its time from a table, corrected twice by what r is there: no search
-            wanted = (r / (1 - r)).log()
-            place = ((wanted - odds[0]) / spacing).clamp(0, len(odds) - 1)
-            knot = place.long().clamp(max=len(odds) - 2)
-            rate = (table[knot + 1] - table[knot]) / spacing
-            time = hermite(table, bends, place)
-            for _ in range(2):
-                time = (time + rate * (wanted + 0.5 * process.log_snr(time))).clamp(0, process.t_max)
-            level = process.at(time, like=z)
-            p = denoiser((level.alpha + level.sigma) * z, level)
-            return p.eps - p.x0
-
+        first, end = denoiser(x, t), _time(s)
+        slope = _field(denoiser, x, _time(t), end)
         z, k1 = x / (t.alpha + t.sigma), first.eps - first.x0
         r = torch.full((len(x),), _time(t), dtype=wide, device=x.device)
         h = 0.1 * (end - r) if memory is None else memory[0]

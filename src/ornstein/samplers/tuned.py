@@ -8,7 +8,7 @@ start from x_0, and go from level t_i to the next by
 with alpha, sigma at t_i and alpha', sigma' at t_{i+1}; x0_j is the network's answer at level j. DDIM is a_i = 0 and
 w_ij = 1 for j = i alone; DPM-Solver++, DEIS, PLMS and UniPC, corrector included, are other triangles w; extrapolating
 to the clean point is the last row. So all of them are points of one space of K levels and some K^2/2 numbers, and the
-best solver for one model at K calls is a point of that space too: `ornstein.samplers.fitting` looks for it.
+best solver for one model at K calls is a point of that space too: `ornstein.distill.solver` looks for it.
 
 **A little more than linear.** A trajectory that ends on a narrow mode and one that ends on a wide one want different
 weights, and tell soon which they are. Two numbers of each sample's own path say it, from the second answer on: with

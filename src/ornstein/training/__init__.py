@@ -3,9 +3,15 @@
     config.py      how long, how fast; the learning rate
     precision.py   in which type of number, by measurement
     loop.py        the loop itself, as a generator of `Progress`
-    ema.py         power-function averages of the weights, and other lengths of them afterwards
+    pieces.py      batches in pieces, each with its rows and its noise
+    parallel.py    the network spread over processes
+    tally.py       what a run counts and tells
+    interrupt.py   Ctrl-C, after the step
+    saving.py      the state of a run, into a checkpoint and back
     checkpoint.py  whole or not at all
+    ema.py         power-function averages of the weights, and other lengths of them afterwards
     log.py         metrics.jsonl and TensorBoard
+    count.py       what a piece of work computes, moves and keeps alive
 
 This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.
 """
@@ -14,8 +20,9 @@ from ornstein.training.checkpoint import Checkpoint, latest
 from ornstein.training.config import DECAYS, Training, learning_rate
 from ornstein.training.ema import PowerEMA, reconstruct
 from ornstein.training.log import Log
-from ornstein.training.loop import Diverged, Progress, fit
+from ornstein.training.loop import Diverged, fit
 from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
+from ornstein.training.tally import Progress
 
 __all__ = [
     "AUTO",

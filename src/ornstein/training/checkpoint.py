@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ornstein.errors import InputError
+from ornstein.files import digest, renaming, sync
 
 FORMAT = 1
 #: what the loss remembers, where it remembers anything
@@ -88,18 +89,21 @@ def save(
         try:
             for name, content in tensors.items():
                 write_tensors(part / name, content, {"step": step})
-            files = {name: {"size": (part / name).stat().st_size, "sha256": _sha256(part / name)} for name in tensors}
+            files = {
+                name: {"size": (part / name).stat().st_size, "sha256": digest(part / name, "sha256")}
+                for name in tensors
+            }
             sealed = _seal({**state, "format": FORMAT, "step": step, "files": files})
             with open(part / "state.json", "w", encoding="utf-8") as file:
                 json.dump(sealed, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            _sync(part)
+            sync(part)
             part.rename(path)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        _sync(home)
+        sync(home)
         checkpoint = Checkpoint(path, sealed)
         publish(folder, checkpoint)
         for old in _steps(folder)[:-keep]:
@@ -114,16 +118,12 @@ def publish(folder: Path, checkpoint: Checkpoint) -> None:
     """
     for name, recorded in checkpoint.state["files"].items():
         path, part = folder / name, folder / f".{name}"
-        if name in _PRIVATE or (path.is_file() and _sha256(path) == recorded["sha256"]):
+        if name in _PRIVATE or (path.is_file() and digest(path, "sha256") == recorded["sha256"]):
             continue
-        with on_disk(path):
-            try:
-                shutil.copyfile(checkpoint.path / name, part)
-                _sync(part)
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
-    _sync(folder)
+        with on_disk(path), renaming(part, path):
+            shutil.copyfile(checkpoint.path / name, part)
+            sync(part)
+    sync(folder)
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -175,7 +175,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         storages.add(tensor.data_ptr())
         content[name] = tensor
     save_file(content, path, {"ornstein": json.dumps(about)})
-    _sync(path)
+    sync(path)
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -183,12 +183,9 @@ def replace_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[st
     part = path.with_name(f".{path.name}")
     with on_disk(path):
         path.parent.mkdir(exist_ok=True)
-        try:
+        with renaming(part, path):
             write_tensors(part, tensors, about)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -226,7 +223,7 @@ def _read(path: Path) -> Checkpoint:
             raise _Damaged(f"{file} is missing")
         if file.stat().st_size != recorded["size"]:
             raise _Damaged(f"{file} is damaged ({file.stat().st_size} bytes where {recorded['size']} were written)")
-        if _sha256(file) != recorded["sha256"]:
+        if digest(file, "sha256") != recorded["sha256"]:
             raise _Damaged(f"{file} is damaged (its SHA-256 is not the one recorded)")
     return Checkpoint(path, state)
 
@@ -240,16 +237,3 @@ def _seal(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _steps(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("step-*"))
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,11 +7,11 @@ of the step it resumes from once more), and the file never holds a step twice.
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ornstein.files import renaming
 from ornstein.training.checkpoint import on_disk
 
 
@@ -31,9 +31,8 @@ class Log:
         with on_disk(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
-                part = self.path.with_name(".metrics.jsonl")
-                part.write_text("".join(line + "\n" for line in _before(self.path, step)), encoding="utf-8")
-                os.replace(part, self.path)
+                with renaming(self.path.with_name(".metrics.jsonl"), self.path) as part:
+                    part.write_text("".join(line + "\n" for line in _before(self.path, step)), encoding="utf-8")
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter

@@ -10,8 +10,8 @@ in conversions than its products gain. So "auto" times the work itself, and take
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from ornstein import ranks
-from ornstein.memory import keep_freed_memory
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
@@ -39,12 +38,30 @@ def half(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
+def queued(device: torch.device) -> bool:
+    """Whether work on a device is queued while the host goes on, with random numbers of the device's own.
+
+    So it is on any accelerator but Apple's, whose state torch does not tell by device.
+    """
+    return device.type not in ("cpu", "mps")
+
+
+@contextmanager
+def forked(device: torch.device) -> Iterator[None]:
+    """Put torch's global generators, of the CPU and of a device, back to what they were before."""
+    if queued(device):
+        with torch.random.fork_rng([device], device_type=device.type):
+            yield
+    else:
+        with torch.random.fork_rng([]):
+            yield
+
+
 def quickest(work: Callable[[str], object], device: torch.device) -> tuple[str, str]:
     """The precision in which `work(precision)` runs fastest on a device, and why: one sentence.
 
     Float32 unless another is 1.2 times as fast. Of several processes (`torchrun`) all get the answer of the first.
     """
-    keep_freed_memory(device)
     narrow = "bfloat16"
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         narrow = "float16"
@@ -61,8 +78,8 @@ def _race(entries: Sequence[Callable[[], object]], device: torch.device) -> list
         for index, run in enumerate(entries):
             start = time.perf_counter()
             run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            if queued(device):
+                torch.accelerator.synchronize(device)
             if attempt:
                 best[index] = min(best[index], time.perf_counter() - start)
     return best
@@ -81,5 +98,5 @@ def quickest_training(
         values.float().sum().backward()
         trial.zero_grad()
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with forked(device):
         return quickest(work, device)

@@ -8,8 +8,8 @@ i, before which it was the cheapest way to i in k - 1,
 
 K passes over an N x N table (Bellman 1957). Watson et al. 2021 (2106.03802) noticed that the variational bound of a
 chain is such a sum, and that one evaluation of the network at each of N levels prices every step between them:
-`ornstein.objectives.bound.x0_errors` and `step_costs` make the table. The likelihood is then as good as K steps allow;
-what samples look like is another question, which the bound does not ask.
+`ornstein.objectives.measured.x0_errors` and `step_costs` make the table. The likelihood is then as good as K steps
+allow; what samples look like is another question, which the bound does not ask.
 
 A longer walk is not always cheaper: with a fixed variance, or a network that errs much near the data, some levels cost
 more than they save. So the programme answers for *at most* K steps, and its cost never rises with K.

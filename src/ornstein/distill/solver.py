@@ -147,93 +147,12 @@ def fit_endpoint(
         count = len(cond) if cond is not None else trajectories(shape)
     if cond is not None and len(cond) != count:
         raise InputError(f"cond has {len(cond)} rows; it must have one for each of the {count} trajectories.")
-    process = denoiser.process
     x = starting_noise(denoiser, (count, *shape), seed, dtype)
     cond = None if cond is None else cond.to(denoiser.device)
     ends = endpoints(denoiser, x, steps=teacher_steps, cond=cond, batch=batch)
     if not bool(torch.isfinite(ends).all()):
         raise InputError("the trajectories of this denoiser do not end in finite numbers: there is nothing to fit to.")
-    # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
-    home = denoiser
-    while isinstance(home, Reclocked):
-        home = home.base
-    unknowns = _Unknowns(process, home.process, denoiser.sigma_data, steps)
-    scouted = min(count, max(_FEWEST, count // _SCOUTED))
-    noise = x / _spread(denoiser, _top(process))
-    # below which a distance is as good as nought to its root
-    little = 3e-4 * float(squared(ends).mean().sqrt())
-    made = 0
-
-    def settle(start: Tuned, rounds: int, count: int, leaning: bool, root: bool = True) -> tuple[float, Tuned]:
-        """The mean of the distance, or of its root, over `count` trajectories that is reached from a start, and the
-        method that has it."""
-        nonlocal made
-        vector = unknowns.of(start, leaning).requires_grad_()
-        best, least = start, math.inf
-
-        def mean() -> float:
-            """Its gradient is gathered a batch at a time; the best so far is kept."""
-            nonlocal best, least
-            total, gradient = 0.0, torch.zeros_like(vector)
-            vector.grad = torch.zeros_like(vector)
-            if not unknowns.allowed(vector.detach()):
-                return math.inf  # a stride too long: the line search turns back
-            for k in range(0, count, batch):
-                part = slice(k, min(k + batch, count))
-                with torch.enable_grad():
-                    arrived = unknowns.arrive(home, noise[part], vector, None if cond is None else cond[part])
-                    # the norm has no gradient at nought
-                    distance = (squared(arrived - ends[part]) + 1e-12).sqrt()
-                    share = ((distance + little).sqrt() if root else distance).sum() / count
-                    # of the unknowns alone: a network's parameters keep whatever gradient they have
-                    gradient += torch.autograd.grad(share, vector)[0]
-                total += float(share.detach())
-            if not math.isfinite(total) or not bool(torch.isfinite(gradient).all()):
-                return math.inf
-            vector.grad = gradient
-            if total < least:
-                best, least = unknowns.tuned(vector.detach()), total
-            return total
-
-        search = torch.optim.LBFGS(
-            [vector], max_iter=10, max_eval=20, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
-        )
-        idle = 0
-        for done in range(0, rounds, 10):
-            before, part = least, min(10, rounds - done)
-            search.param_groups[0].update(max_iter=part, max_eval=2 * part)
-            search.step(mean)  # what it knows of the curvature is kept for the next
-            made += part
-            if progress is not None:
-                progress(min(made, total_rounds), total_rounds)
-            # the first steps on new unknowns may be short ones
-            idle = idle + 1 if least > before * (1 - 3e-4) else 0
-            if idle == 3:
-                break
-        return least, best
-
-    total_rounds = rounds
-    scouting, plain, ahead = max(1, rounds // 12), max(1, rounds // 8), max(1, rounds // 4)
-    scouts = []
-    for top in _TOPS:
-        starts: list[tuple[float, int, Tuned]] = []
-        for power in _POWERS:
-            grid = _falling(process, steps, top, power)
-            for method in _METHODS:
-                start = as_tuned(method, process, grid)
-                given = None if cond is None else cond[:scouted]
-                error = endpoint_error(
-                    denoiser, x[:scouted], ends[:scouted], start, calls=steps, cond=given, batch=batch
-                ).value
-                starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
-        scouts.append(settle(min(starts)[2], scouting, scouted, False))
-    start = min(scouts, key=lambda found: found[0])[1]
-    # without leanings first: from half-way they lead astray; and far on a part, which is cheap, before all of them
-    start = settle(start, plain, scouted, False)[1]
-    start = settle(start, ahead, scouted, True)[1]
-    left = max(2, rounds - scouting * len(scouts) - plain - ahead)
-    start = settle(start, left // 2, count, True)[1]
-    return settle(start, left - left // 2, count, True, root=False)[1]
+    return _Search(denoiser, x, ends, cond, steps, rounds, batch, progress).best()
 
 
 def trajectories(shape: Sequence[int]) -> int:
@@ -374,3 +293,112 @@ class _Unknowns:
                 share = alpha[i + 1] - ratio * alpha[i]
                 x = ratio.to(x) * (1 + numbers[0].to(x)) * x + share.to(x) * mixed
         return mixed
+
+
+class _Search:
+    """The search for the method that comes nearest to the ends, from several beginnings, in `rounds` of L-BFGS."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        ends: Tensor,
+        cond: Tensor | None,
+        steps: int,
+        rounds: int,
+        batch: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.denoiser, self.x, self.ends, self.cond = denoiser, x, ends, cond
+        self.steps, self.rounds, self.batch, self.progress = steps, rounds, batch, progress
+        process = denoiser.process
+        # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
+        self.home = denoiser
+        while isinstance(self.home, Reclocked):
+            self.home = self.home.base
+        self.unknowns = _Unknowns(process, self.home.process, denoiser.sigma_data, steps)
+        self.scouted = min(len(x), max(_FEWEST, len(x) // _SCOUTED))
+        self.noise = x / _spread(denoiser, _top(process))
+        # below which a distance is as good as nought to its root
+        self.little = 3e-4 * float(squared(ends).mean().sqrt())
+        self.made = 0
+
+    def best(self) -> Tuned:
+        """The method that all the rounds lead to."""
+        rounds, scouted, count = self.rounds, self.scouted, len(self.x)
+        scouting, plain, ahead = max(1, rounds // 12), max(1, rounds // 8), max(1, rounds // 4)
+        scouts = [self.settle(self.beginning(top), scouting, scouted, False) for top in _TOPS]
+        start = min(scouts, key=lambda found: found[0])[1]
+        # without leanings first: from half-way they lead astray; and far on a part, which is cheap, before all of them
+        start = self.settle(start, plain, scouted, False)[1]
+        start = self.settle(start, ahead, scouted, True)[1]
+        left = max(2, rounds - scouting * len(scouts) - plain - ahead)
+        start = self.settle(start, left // 2, count, True)[1]
+        return self.settle(start, left - left // 2, count, True, root=False)[1]
+
+    def beginning(self, top: float) -> Tuned:
+        """The best of the known methods on the grids that start at this noise ratio."""
+        x, ends = self.x[: self.scouted], self.ends[: self.scouted]
+        given = None if self.cond is None else self.cond[: self.scouted]
+        starts: list[tuple[float, int, Tuned]] = []
+        for power in _POWERS:
+            grid = _falling(self.denoiser.process, self.steps, top, power)
+            for method in _METHODS:
+                start = as_tuned(method, self.denoiser.process, grid)
+                error = endpoint_error(
+                    self.denoiser, x, ends, start, calls=self.steps, cond=given, batch=self.batch
+                ).value
+                starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
+        return min(starts)[2]
+
+    def settle(self, start: Tuned, rounds: int, count: int, leaning: bool, root: bool = True) -> tuple[float, Tuned]:
+        """The mean of the distance, or of its root, over `count` trajectories that is reached from a start, and the
+        method that has it."""
+        vector = self.unknowns.of(start, leaning).requires_grad_()
+        best, least = start, math.inf
+
+        def mean() -> float:
+            """The best so far is kept."""
+            nonlocal best, least
+            total, vector.grad = self.mean(vector, count, root)
+            if total < least:
+                best, least = self.unknowns.tuned(vector.detach()), total
+            return total
+
+        search = torch.optim.LBFGS(
+            [vector], max_iter=10, max_eval=20, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
+        )
+        idle = 0
+        for done in range(0, rounds, 10):
+            before, part = least, min(10, rounds - done)
+            search.param_groups[0].update(max_iter=part, max_eval=2 * part)
+            search.step(mean)  # what it knows of the curvature is kept for the next
+            self.made += part
+            if self.progress is not None:
+                self.progress(min(self.made, self.rounds), self.rounds)
+            # the first steps on new unknowns may be short ones
+            idle = idle + 1 if least > before * (1 - 3e-4) else 0
+            if idle == 3:
+                break
+        return least, best
+
+    def mean(self, vector: Tensor, count: int, root: bool) -> tuple[float, Tensor]:
+        """The mean of the distance, or of its root, and its gradient, gathered a batch at a time; infinite and flat
+        where the method cannot be used, so that a line search turns back."""
+        total, gradient, nowhere = 0.0, torch.zeros_like(vector), (math.inf, torch.zeros_like(vector))
+        if not self.unknowns.allowed(vector.detach()):
+            return nowhere  # a stride too long
+        for k in range(0, count, self.batch):
+            part = slice(k, min(k + self.batch, count))
+            given = None if self.cond is None else self.cond[part]
+            with torch.enable_grad():
+                arrived = self.unknowns.arrive(self.home, self.noise[part], vector, given)
+                # the norm has no gradient at nought
+                distance = (squared(arrived - self.ends[part]) + 1e-12).sqrt()
+                share = ((distance + self.little).sqrt() if root else distance).sum() / count
+                # of the unknowns alone: a network's parameters keep whatever gradient they have
+                gradient += torch.autograd.grad(share, vector)[0]
+            total += float(share.detach())
+        if not math.isfinite(total) or not bool(torch.isfinite(gradient).all()):
+            return nowhere
+        return total, gradient

@@ -1,0 +1,60 @@
+"""The command line: eleven verbs over `ornstein.experiment`.
+
+Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
+runs, not before, so that `--help` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ornstein import ranks
+from ornstein.cli.drawing import inpaint, interpolate, restore, sample
+from ornstein.cli.measuring import evaluate, loglik, tune
+from ornstein.cli.shared import err, out
+from ornstein.cli.training import info, list_, plan, train
+from ornstein.errors import InputError
+from ornstein.memory import keep_freed_memory
+
+app = typer.Typer(
+    name="ornstein",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
+    "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
+)
+for verb in (train, sample, inpaint, restore, interpolate, evaluate, loglik, tune, plan, info):
+    app.command()(verb)
+app.command("list")(list_)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if ranks.rank() and context.invoked_subcommand not in ("train", "sample", "evaluate"):
+        raise typer.Exit  # the first process does alone what is not shared
+    if version:
+        from ornstein._version import __version__
+
+        out.print(f"ornstein {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point: bad input is one sentence and exit code 2."""
+    keep_freed_memory()
+    with ranks.one_voice():
+        try:
+            app()
+        except InputError as error:
+            err.print("[bold red]ornstein:[/] ", end="")
+            err.print(str(error), markup=False, soft_wrap=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            err.print("\nstopped")
+            sys.exit(130)

@@ -1,0 +1,5 @@
+"""`python -m ornstein.cli` is `ornstein`."""
+
+from ornstein.cli import main
+
+main()

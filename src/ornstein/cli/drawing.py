@@ -1,0 +1,277 @@
+"""Verbs that draw from a run: `sample`, and under conditions `inpaint`, `restore` and `interpolate`."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ornstein import ranks
+from ornstein.cli.shared import Average, OwnStepper, OwnSteps, RunFolder, bar, err, options, out
+from ornstein.errors import InputError
+
+InputFile = Annotated[
+    Path, typer.Option("--input", "-i", help="A picture, or .npy in the data's own units; NaN marks what is missing.")
+]
+Draws = Annotated[int, typer.Option("-n", "--count", help="How many answers to draw for each input.")]
+Method = Annotated[str, typer.Option(help="pigdm, moment-matching, dps, replacement or repaint: see docs/guidance.md.")]
+Known = Annotated[str | None, typer.Option("--label", help="The class it is known to be of: number or name.")]
+Noise = Annotated[
+    float, typer.Option(help="Standard deviation of its noise: pictures span -1 to 1, tables have deviation 1.")
+]
+Seed = Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")]
+Steps = Annotated[int, typer.Option(help="How many steps.")]
+GuidedStepper = Annotated[str, typer.Option(help="How to step (`ornstein list steppers`).")]
+
+
+def sample(  # long: half of it says what the options are
+    run: RunFolder,
+    n: Annotated[int, typer.Option("-n", "--count", help="How many samples.")] = 64,
+    label: Annotated[
+        str | None, typer.Option(help="Draw this class: its number or its name.", show_default="all in turn")
+    ] = None,
+    stepper: OwnStepper = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="An option of the stepper, as eta=0.5.")
+    ] = None,
+    steps: OwnSteps = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Where to step (`ornstein list grids`).", show_default="the run's own")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Sample i of a seed is the same whatever else is drawn.")] = 0,
+    ema: Average = None,
+    path: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A .png picture, or .npz arrays.", show_default="RUN/samples/drawn.png"),
+    ] = None,
+    film: Annotated[bool, typer.Option("--film", help="Also write the denoising as an animation, .gif.")] = False,
+    guidance: Annotated[
+        str | None,
+        typer.Option(
+            help="classifier-free, autoguidance or classifier.",
+            show_default="classifier-free with --scale, otherwise none",
+        ),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="How strongly to guide: 1 is the plain conditional model, 0 the unconditional.")
+    ] = None,
+    interval: Annotated[
+        str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where sigma/alpha lies between these.")
+    ] = None,
+    rescale: Annotated[
+        float | None,
+        typer.Option(help="In [0, 1]: how far guided answers get their spread back; against harsh contrast."),
+    ] = None,
+    guide: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The weaker run of autoguidance, or the classifier.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of the network: auto, float32, bfloat16 or float16.", show_default="the run's own"),
+    ] = None,
+) -> None:
+    """Draw samples from a run.
+
+    Examples:
+
+        ornstein sample runs/digits -n 64 --label 3 --stepper heun --steps 20 --seed 0 --out threes.png
+
+        ornstein sample runs/digits -n 1000 --out samples.npz
+
+        ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
+
+        ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
+    """
+    path = path or run / "samples" / "drawn.png"
+    if path.suffix not in (".png", ".npz"):
+        raise InputError(f"out={str(path)!r} must end in .png (a picture) or .npz (arrays).")
+    if n < 1:
+        raise InputError(f"n={n} must be at least 1.")
+
+    import torch
+
+    from ornstein.experiment.run import Run, stepper_named
+
+    opened = Run.load(run, ema=ema).drawing(precision)
+    if option and stepper is None:
+        raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
+    chosen = stepper_named(stepper, **options(option)) if stepper else None
+    labels = opened.labels(label, n) if label is not None else opened.every_class(n)
+    if guidance or scale is not None:
+        from ornstein.experiment.guide import guided
+
+        other = Run.load(guide, ema=ema).drawing(precision) if guide else None
+        mixed = {"scale": scale, "interval": _interval(interval), "rescale": rescale}
+        opened = guided(opened, guidance or "classifier-free", other, **mixed)
+    elif interval or guide or rescale is not None:
+        raise InputError(
+            "--interval, --rescale and --guide say how to guide: name it with --guidance, or give a --scale."
+        )
+    how: dict[str, Any] = {"seed": seed, "stepper": chosen, "steps": steps, "grid": grid}
+    began = time.perf_counter()
+    with bar("drawing") as progress:
+        drawn = opened.draw(n, label=labels, **how, progress=progress, together=True)
+    if ranks.rank():
+        return
+    seconds = time.perf_counter() - began
+    if not bool(torch.isfinite(drawn).all()):
+        raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
+    if path.suffix == ".npz":
+        opened.save_arrays(drawn, labels, seed, path)
+    else:
+        columns = len(opened.classes) if label is None and 4 <= len(opened.classes) <= 16 else None
+        opened.picture(drawn, path, columns)
+    out.print(f"{n} samples in {seconds:.1f} s: [bold]{path}[/]")
+    if film:
+        few = min(n, 36)
+        states = opened.trajectory(few, label=None if labels is None else labels[:few], **how)
+        frames = [state.x.cpu() for state in states]
+        opened.film(frames, path.with_suffix(".gif"))
+        out.print(f"{len(frames)} frames: [bold]{path.with_suffix('.gif')}[/]")
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--interval {text!r} must be two noise ratios, as 0.3,5.") from None
+    return low, high
+
+
+def inpaint(
+    run: RunFolder,
+    given: InputFile,
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, white where to fill in.", show_default="NaN in the input")
+    ] = None,
+    n: Draws = 8,
+    method: Method = "pigdm",
+    noise: Noise = 0.0,
+    label: Known = None,
+    seed: Seed = 0,
+    steps: Steps = 50,
+    stepper: GuidedStepper = "ddpm",
+    ema: Average = None,
+    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
+        "filled.png"
+    ),
+) -> None:
+    """Fill in what is missing: of a picture under a mask, or of the rows of an array where they are NaN.
+
+    Several answers are drawn, with their mean and standard deviation. What is known comes back exactly.
+
+    Examples:
+
+        ornstein inpaint runs/digits --input seven.png --mask hole.png --out filled.png
+
+        ornstein inpaint runs/table --input rows-with-nan.npy -n 100
+    """
+    _png(path)
+    from ornstein.experiment import restore as home
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    values = home.read_input(opened, given)
+    home.check_shape(opened, values, given)
+    known = values.isfinite()
+    if mask is not None:
+        known = known & home.read_mask(opened, mask)
+    with bar("drawing") as progress:
+        found = home.inpaint(
+            opened, values, known, draws=n, method=method, noise=noise, label=label, seed=seed, steps=steps,
+            stepper=stepper, progress=progress,
+        )  # fmt: skip
+    _restored(home.save(opened, found, path), path, len(values), n)
+
+
+def restore(
+    run: RunFolder,
+    operator: Annotated[str, typer.Option(help="What it has suffered: blur or downsample.")],
+    given: InputFile,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="KEY=VALUE", help="width=1.5 pixels, of the blur; by=2, of downsampling."),
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="The input is whole: damage it first, and show it beside.")
+    ] = False,
+    n: Draws = 8,
+    method: Method = "pigdm",
+    noise: Noise = 0.01,
+    label: Known = None,
+    seed: Seed = 0,
+    steps: Steps = 50,
+    stepper: GuidedStepper = "ddpm",
+    ema: Average = None,
+    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
+        "restored.png"
+    ),
+) -> None:
+    """Undo a blur or a loss of resolution: several answers, with their mean and standard deviation.
+
+    Examples:
+
+        ornstein restore runs/mnist --operator downsample --with by=4 --input small.png
+
+        ornstein restore runs/mnist --operator blur --with width=2 --input sharp.png --clean
+    """
+    _png(path)
+    from ornstein.experiment import restore as home
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    with bar("drawing") as progress:
+        found = home.restore(
+            opened, home.damage(operator, **options(option)), home.read_input(opened, given), clean=clean, draws=n,
+            method=method, noise=noise, label=label, seed=seed, steps=steps, stepper=stepper, progress=progress,
+        )  # fmt: skip
+    _restored(home.save(opened, found, path), path, len(found.samples), n)
+
+
+def interpolate(
+    run: RunFolder,
+    first: Annotated[
+        str, typer.Option("--from", help="A held-out example's number, a picture, or .npy of one sample.")
+    ],
+    last: Annotated[str, typer.Option("--to", help="The same, for the other end.")],
+    n: Annotated[int, typer.Option("-n", "--count", help="How many, with both ends.")] = 9,
+    label: Known = None,
+    steps: Steps = 50,
+    stepper: OwnStepper = None,
+    ema: Average = None,
+    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
+        "between.png"
+    ),
+) -> None:
+    """Turn one datum into another through the noise that both come from.
+
+    Both are encoded by the probability-flow ODE; what lies between on the sphere is decoded. The picture has the inputs
+    at its ends.
+
+    Examples:
+
+        ornstein interpolate runs/digits --from 3 --to 17
+
+        ornstein interpolate runs/mnist --from a.png --to b.png -n 16
+    """
+    _png(path)
+    from ornstein.experiment import interpolate as home
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    ends = home.read_ends(opened, first, last)
+    with err.status("encoding and decoding"):
+        between = home.interpolate(opened, *ends, n, label=label, steps=steps, stepper=stepper)
+    beside = home.save(opened, *ends, between, path)
+    out.print(f"{n} on the way: [bold]{path}[/], [bold]{beside}[/]")
+
+
+def _png(path: Path) -> None:
+    if path.suffix != ".png":
+        raise InputError(f"out={str(path)!r} must end in .png; the arrays go beside it.")
+
+
+def _restored(beside: Path, path: Path, rows: int, n: int) -> None:
+    out.print(f"{n} answers for {rows} input{'s' * (rows > 1)}: [bold]{path}[/], [bold]{beside}[/]")

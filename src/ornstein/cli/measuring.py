@@ -1,0 +1,150 @@
+"""Verbs that measure a run, or fit how it is drawn from: `evaluate`, `loglik` and `tune`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ornstein.cli.shared import Average, OwnStepper, OwnSteps, RunFolder, bar, err, out
+from ornstein.errors import InputError, lookup
+
+
+def evaluate(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("-n", "--count", help="How many samples to judge by.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the samples and of the measures.")] = 0,
+    steps: OwnSteps = None,
+    stepper: OwnStepper = None,
+    ema: Average = None,
+) -> None:
+    """Measure a run against held-out data, each figure beside what real data score.
+
+    Writes RUN/evaluation.json and a picture of samples beside their nearest training examples.
+    """
+    from ornstein.experiment.evaluate import evaluate
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema).drawing()
+    with bar("drawing") as progress:
+        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
+    if result is None:
+        return
+    out.print(result.text(), markup=False, soft_wrap=True)
+    out.print(f"\n[bold]{run / 'evaluation.json'}[/], [bold]{run / 'evaluation.png'}[/]")
+
+
+def loglik(  # long: half of it says what the options are
+    run: RunFolder,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="An .npy or .npz file, an image or a folder of them; or train or test, the run's own."
+        ),
+    ],
+    path: Annotated[Path, typer.Option("--out", "-o", help="The .csv to write; a histogram goes beside it, .png.")],
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", help="Only the first so many.", show_default="all")
+    ] = None,
+    reference: Annotated[
+        int | None,
+        typer.Option(
+            help="How many held-out samples to compare with; 0 for none.", show_default="200; 0 if DATA is test"
+        ),
+    ] = None,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="log p(x given its own label), not log p(x).")
+    ] = False,
+    draws: Annotated[int, typer.Option(help="Dequantisation draws of digital data; more tighten the bound.")] = 1,
+    trace: Annotated[
+        str, typer.Option(help="exact, hutchinson or hutch++; auto: exact up to 128 dimensions, then hutchinson.")
+    ] = "auto",
+    probes: Annotated[int, typer.Option(help="Backward passes a step, where the trace is estimated.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of probes and dequantisation.")] = 0,
+    ema: Average = None,
+) -> None:
+    """Score data by their exact log-likelihood under a run, and rank them: rank 1 is the least likely.
+
+    The CSV has a line for each sample: log-likelihood in nats, bits per dimension, standard error, rank.
+
+    Examples:
+
+        ornstein loglik runs/moons test --out scores.csv
+
+        ornstein loglik runs/photos suspects --out suspects.csv
+    """
+    if path.suffix != ".csv":
+        raise InputError(f"out={str(path)!r} must end in .csv.")
+
+    from ornstein.experiment.loglik import loglik
+    from ornstein.experiment.run import Run
+
+    opened = Run.load(run, ema=ema)
+    if reference is None:
+        reference = 0 if data == "test" else 200  # held-out data are not compared with themselves
+    with bar("scoring") as progress:
+        scores = loglik(
+            opened, data, count=count, reference=reference, conditional=conditional, draws=draws, trace=trace,
+            probes=probes, seed=seed, progress=progress,
+        )  # fmt: skip
+    picture = scores.save(path)
+    out.print(scores.text(), markup=False, soft_wrap=True)
+    out.print(f"\n[bold]{path}[/], [bold]{picture}[/]")
+
+
+def tune(
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(help="Steps of the grid, or network calls of the solver, to fit.")],
+    criterion: Annotated[
+        str,
+        typer.Option(help="bound: the grid that is best by the variational bound. endpoint: a solver that lands near."),
+    ] = "bound",
+    count: Annotated[
+        int | None,
+        typer.Option(help="Trajectories to fit a solver to.", show_default="64 to 8192, by the run's dimensions"),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of fitting a solver: more come nearer.", show_default="240")
+    ] = None,
+    ema: Average = None,
+) -> None:
+    """Fit a time grid, or a solver, to a run; it is kept there.
+
+    By the bound: the best few of many levels (Watson et al. 2021), for
+    `ornstein sample RUN --stepper ddpm --grid tuned --steps K`.
+
+    By the endpoint: levels and weights of a multistep solver, fitted to where the run's own trajectories end, for
+    `ornstein sample RUN --grid tuned --steps K`. It is judged on fresh noise, and kept if it beats the run's default.
+
+    Examples:
+
+        ornstein tune runs/digits --steps 10
+
+        ornstein tune runs/digits --steps 5 --criterion endpoint
+    """
+    lookup({"bound": None, "endpoint": None}, criterion, "criterion")
+    fitting = {name: value for name, value in (("count", count), ("rounds", rounds)) if value is not None}
+    if criterion == "bound" and fitting:
+        raise InputError("--count and --rounds are of fitting a solver: they go with --criterion endpoint.")
+    from ornstein.experiment.run import Run
+    from ornstein.experiment.tune import tune, tune_endpoint
+
+    if criterion == "endpoint":
+        with bar("fitting") as progress:
+            found = tune_endpoint(Run.load(run, ema=ema), steps, **fitting, progress=progress)
+        out.print(
+            f"mean distance to the end of a 1,000-step solve, {steps} network calls, fresh noise "
+            f"(samples lie {found.scale:.3g} from their mean)"
+        )
+        out.print(f"  [bold]{'tuned':<12} {found.tuned}[/]")
+        out.print(f"  {'default':<12} {found.default}")
+        for name, distance in sorted(found.others.items(), key=lambda item: item[1].value):
+            out.print(f"  {name:<12} {distance}")
+        out.print(f"kept in {run / 'tuned.yaml'}: ornstein sample {run} --grid tuned --steps {steps}")
+        return
+    with err.status("measuring the network at every level"):
+        result = tune(Run.load(run, ema=ema), steps)
+    out.print("variational bound on held-out data, bits per dimension (lower is better)")
+    out.print(f"  [bold]tuned      {result.bits:.4f}[/]")
+    for name, bits in sorted(result.even.items(), key=lambda item: item[1]):
+        out.print(f"  {name:<10} {bits:.4f}")
+    out.print(f"kept in {run / 'tuned.yaml'}: ornstein sample {run} --stepper ddpm --grid tuned --steps {steps}")

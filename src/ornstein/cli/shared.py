@@ -1,0 +1,48 @@
+"""What the verbs share: where they print, the options that several have, a progress bar."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ornstein.errors import InputError
+
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `ornstein train` wrote, as runs/digits.")]
+OwnSteps = Annotated[int | None, typer.Option(help="How many steps.", show_default="the run's own")]
+OwnStepper = Annotated[
+    str | None, typer.Option(help="How to step (`ornstein list steppers`).", show_default="the run's own")
+]
+Average = Annotated[
+    float | None,
+    typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
+]
+
+
+def options(pairs: list[str] | None) -> dict[str, Any]:
+    """The words of --with as options of a stepper or an operator."""
+    import yaml
+
+    found = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"--with {pair!r} must look like eta=0.5.")
+        found[name.strip()] = yaml.safe_load(text)
+    return found
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, silence elsewhere; called with (done, in all)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True
+    ) as shown:
+        task = shown.add_task(what)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -1,0 +1,209 @@
+"""Verbs about training: `train` a run, `plan` what it will take, `info` on it, and `list` of what there is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ornstein import ranks
+from ornstein.cli.shared import RunFolder, err, out
+from ornstein.errors import InputError, lookup
+
+if TYPE_CHECKING:
+    from ornstein.experiment.config import Experiment
+
+
+def train(  # long: half of it says what the options are
+    experiment: Annotated[
+        str | None,
+        typer.Argument(help="A preset (`ornstein list presets`), or an experiment's YAML file.", show_default=False),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Changes to it: process=vp, process.beta_max=15, training.steps=3000, data.path=photos, ...; "
+            "preset=NAME lays a method over it (`ornstein list methods`).",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder to make.", show_default="runs/NAME")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with this run, from its last checkpoint, bit for bit."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the complete experiment and do not train.")] = False,
+) -> None:
+    """Train a model, or go on training one.
+
+    Ctrl-C saves and says how to go on. Pictures of samples appear in RUN/samples while it trains.
+
+    Examples:
+
+        ornstein train digits
+
+        ornstein train mnist process=flow predicts=velocity objective=flow --out runs/flow
+
+        ornstein train digits preset=ncsnv2
+
+        ornstein train images data.path=photos data.size=64,64 --out runs/photos
+
+        ornstein train --resume runs/digits training.steps=6000
+    """
+    asked, place = _asked(experiment, list(overrides or []), folder, resume)
+    if show:
+        out.print(asked.to_yaml(), end="")
+        return
+    from ornstein.experiment.build import load_data
+    from ornstein.experiment.train import Diverged, train
+
+    if resume is None and (place / "run.yaml").exists():
+        raise InputError(f"out={str(place)!r} holds a run already; go on with --resume {place}, or name another --out.")
+    ranks.join(asked.training.cpu)
+    with err.status("reading the data"), ranks.in_turn():
+        data = load_data(asked)
+    out.print("[bold]data[/]     ", end="")
+    out.print(data.describe(), markup=False, soft_wrap=True)
+    step = 0
+    try:
+        with _training_bar(asked.training.steps) as report:
+            for moment in train(asked, place, data, resume=resume is not None):
+                step = moment.progress.step
+                report(moment)
+    except KeyboardInterrupt:
+        out.print(f"\nStopped and saved. Go on with: [bold]ornstein train --resume {place}[/]")
+        raise typer.Exit(130) from None
+    except Diverged as error:
+        err.print(f"[bold red]ornstein:[/] {error}")
+        raise typer.Exit(1) from None
+    _done(asked, place, step)
+
+
+def _asked(
+    experiment: str | None, changes: list[str], folder: Path | None, resume: Path | None
+) -> tuple["Experiment", Path]:
+    """The experiment that is to be trained, and where."""
+    if resume is not None and experiment is not None:
+        changes.insert(0, experiment)  # without a preset, the first word is a change
+    if resume is None and experiment is None:
+        raise InputError("name a preset or a YAML file to train, or a run with --resume; see `ornstein list presets`.")
+    if resume is not None and folder is not None:
+        raise InputError(f"--out={folder} does not go with --resume, which goes on in {resume}.")
+
+    from ornstein.experiment.config import Experiment
+    from ornstein.experiment.folder import read_folder
+
+    if resume is not None:
+        read_folder(resume)
+        return Experiment.read(resume / "experiment.yaml", changes), resume
+    assert experiment is not None
+    return Experiment.read(experiment, changes), folder or Path("runs") / Path(experiment).stem
+
+
+def _done(asked: "Experiment", place: Path, step: int) -> None:
+    if asked.objective["name"] == "classifier":
+        out.print(f"[bold]done[/]     {step:,} steps in {place}; how much it tells: {place / 'accuracy-by-noise.png'}")
+        out.print(f"         [dim]ornstein sample RUN --guidance classifier --guide {place}[/]")
+        return
+    out.print(f"[bold]done[/]     {step:,} steps in {place}; its pictures are in {place / 'samples'}")
+    out.print(f"         [dim]ornstein sample {place} -n 64     ornstein evaluate {place}[/]")
+
+
+@contextmanager
+def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
+    """Shows each `Moment`: as a bar on a terminal, and as a line at each measurement, which a log file gets too."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+    with Progress(*columns, console=out, disable=not out.is_terminal) as bar:
+        task = bar.add_task("training", total=steps, figures="")
+
+        def report(moment: Any) -> None:
+            p = moment.progress
+            for warning in p.warnings:
+                bar.console.print(f"[yellow]warning[/]  {warning}")
+            left = time.strftime("%H:%M:%S", time.gmtime(p.remaining)) if p.rate > 0 else "--"
+            bar.update(task, completed=p.step, figures=f"loss {p.loss:.4f}  {p.rate:.1f} steps/s  {left} left")
+            if moment.held_out is not None:
+                bar.console.print(
+                    f"step {p.step:>7,}  loss {p.loss:.4f}  held-out {moment.held_out:.4f}  "
+                    f"{p.rate:5.1f} steps/s  {left} left  {moment.picture}",
+                    soft_wrap=True,
+                )
+
+        yield report
+
+
+def plan(
+    experiment: Annotated[
+        str, typer.Argument(help="A preset (`ornstein list presets`), or an experiment's YAML file.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to it, as for `ornstein train`.")
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="NxGPU", help="8xH100, L4, ...", show_default="this machine, measured")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu: measure this machine's CPU even where a GPU is at hand.")
+    ] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of the GPUs' peak rate that is reached.", show_default="0.4, assumed")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Of one GPU, or this machine, for an hour.")] = None,
+) -> None:
+    """Say what a training run will take before it is run: arithmetic, time, memory by part, disk, money.
+
+    Without --gpus, a few real steps of this network are timed here. For GPUs, published peak rates are taken.
+
+    Examples:
+
+        ornstein plan digits
+
+        ornstein plan mnist net.channels=128 training.precision=bfloat16 --gpus 8xH100 --price 2.5
+    """
+    if device not in (None, "cpu"):
+        raise InputError(f"device={device!r} must be cpu; for GPUs that are not at hand give --gpus, as in 8xH100.")
+    if gpus is not None and device is not None:
+        raise InputError(f"--device {device} measures this machine, which does not go with --gpus {gpus}.")
+    if gpus is None and utilisation is not None:
+        raise InputError(f"--utilisation {utilisation:g} is of published rates: it needs --gpus.")
+    from ornstein.experiment.config import Experiment
+    from ornstein.experiment.plan import UTILISATION, plan
+
+    asked = Experiment.read(experiment, [*(overrides or []), *(["training.cpu=true"] if device else [])])
+    share = UTILISATION if utilisation is None else utilisation
+    with err.status("counting" if gpus else "counting and measuring"):
+        result = plan(asked, gpus, utilisation=share, price=price)
+    out.print(result.text(), markup=False, soft_wrap=True)
+
+
+def info(run: RunFolder) -> None:
+    """Say what a run is: its data, parts, size, how far it is trained, and what lies in its folder."""
+    from ornstein.experiment.report import describe
+
+    for name, value in describe(run).items():
+        out.print(f"[bold]{name:<12}[/] ", end="")
+        out.print(value, markup=False, soft_wrap=True)
+
+
+def list_(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="processes, steppers, grids, objectives, guidance, readings, nets, data, metrics, presets or methods."
+        ),
+    ],
+) -> None:
+    """List what there is of a thing, with one line on each."""
+    from ornstein.experiment.catalogue import tables
+
+    rows = lookup(tables(), table, "table")
+    width = max(map(len, rows))
+    for name, line in rows.items():
+        out.print(f"[bold]{name:<{width}}[/]  {line}", soft_wrap=True)

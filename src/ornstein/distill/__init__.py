@@ -1,0 +1,10 @@
+"""Fewer steps: what a trained model can be brought to give for K network calls.
+
+A sampler of many steps is a teacher, and whoever comes near its ends in K calls is a student. A student need not be a
+network: where the teacher's own network is kept, K levels (`grid`: the cheapest walk through a table of prices) and the
+weights of a multistep method on them (`solver`) are all that is learned, some K^2/2 numbers.
+"""
+
+from ornstein.distill.grid import best_grid as best_grid
+from ornstein.distill.solver import endpoint_error as endpoint_error
+from ornstein.distill.solver import fit_endpoint as fit_endpoint

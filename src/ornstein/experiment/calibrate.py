@@ -1,0 +1,85 @@
+"""How long training and drawing take on this machine: real steps of the very network, timed at two batches.
+
+The larger batch is the whole one if a few seconds allow; the line through both gives any other.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ornstein.data import Dataset
+from ornstein.experiment.build import build_for, loss_of, remembered
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.devices import own_device, process_bytes
+from ornstein.experiment.run import BATCH
+from ornstein.experiment.workload import network_call
+from ornstein.training import fit
+from ornstein.training.count import Line
+
+#: seconds that a calibration may take at its larger batch; what it times, after two that warm up
+_PATIENCE, TIMED = 20.0, 5
+
+
+class _Enough(Exception):
+    """Ends a calibration between two steps, before anything is saved."""
+
+
+def calibrate(experiment: Experiment, data: Dataset) -> Line:
+    """(seconds, processor seconds, most bytes in memory) of real training steps at two batches, on this machine.
+
+    The larger is that of the run, or of a piece of it, unless a few such steps would take too long. Bytes are the
+    whole process's, NaN where the system does not say.
+    """
+    config = experiment.training
+
+    def at(batch: int) -> np.ndarray:
+        parts = build_for(experiment, data)
+        memory = remembered(parts, data.batch(0, batch, config.seed)[0])
+        process_bytes("VmHWM", since_now=True)
+        stamps: list[tuple[float, float]] = []
+
+        def batches(step: int) -> Any:  # asked for once a step, so these are the times between steps
+            stamps.append((time.perf_counter(), time.process_time()))
+            if len(stamps) > TIMED + 2:
+                raise _Enough
+            return data.batch(step, batch, config.seed)
+
+        short = dataclasses.replace(config, accumulate=1, steps=10**6, checkpoint_every=10**6, snapshot_every=0)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                for _ in fit(parts.net, loss_of(parts, memory), batches, short, folder, memory=memory):
+                    pass
+            except _Enough:
+                pass
+        return np.array([*np.median(np.diff(stamps, axis=0)[2:], axis=0), process_bytes("VmHWM")])
+
+    return _line(at, config.batch_size // config.accumulate)
+
+
+def calibrate_call(experiment: Experiment, data: Dataset, precision: str) -> np.ndarray:
+    """(seconds, processor seconds) of a network call for one sample, in batches as drawing has them, measured here."""
+    parts = build_for(experiment, data)
+    parts.net.to(own_device(experiment.training))
+    call = network_call(experiment, parts, data, precision)
+
+    def at(batch: int) -> np.ndarray:
+        stamps = []
+        for _ in range(TIMED + 2):
+            stamps.append((time.perf_counter(), time.process_time()))
+            call(batch)
+        return np.median(np.diff(stamps, axis=0)[1:], axis=0)
+
+    return _line(at, BATCH).at(BATCH) / BATCH
+
+
+def _line(at: Callable[[int], np.ndarray], most: int) -> Line:
+    """Through batches of an eighth of `most` and of `most`, or of what can be afforded."""
+    few = max(1, most // 8)
+    low = at(few)
+    affordable = int(few * _PATIENCE / (TIMED * float(np.max(low[:2]))))
+    many = min(most, max(2 * few, affordable))
+    return Line(few, many, low, at(many) if many > few else low)

@@ -1,0 +1,57 @@
+"""What a run is, in a line for each thing: `ornstein info RUN`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ornstein.experiment.config import CLASSIFIER
+from ornstein.experiment.folder import read_folder, read_metrics
+
+
+def describe(folder: "str | Path") -> dict[str, str]:
+    """What a run is, as lines of a name and a value, read without loading the network.
+
+    Raises:
+        InputError: not a run folder.
+    """
+    folder = Path(folder)
+    experiment, about = read_folder(folder)
+    facts, versions, training = about["data"], about["versions"], experiment.training
+    records = read_metrics(folder)
+    checked = [r for r in records if r.get("held_out") is not None]
+    low, high = facts["range"]
+    labels = f", {len(facts['classes'])} classes" if facts["classes"] else ""
+
+    def said(chosen: Mapping[str, Any]) -> str:
+        rest = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "name" and value is not None)
+        return f"{chosen['name']} ({rest})" if rest else chosen["name"]
+
+    lines = {
+        "data": f"{facts['name']}: {facts['count']:,} {facts['kind']}s of shape {'x'.join(map(str, facts['shape']))}, "
+        f"values {low:g}..{high:g}, sigma_data {facts['sigma_data']:.3f}{labels}",
+        "process": said(experiment.process),
+        "net": f"{said(experiment.net)}; {about['parameters']:,} parameters, predicts {experiment.predicts}",
+        "objective": said(experiment.objective),
+        "sampling": f"{said(experiment.sampling.stepper)}, {experiment.sampling.steps or 'all'} steps, grid "
+        f"{experiment.sampling.grid or 'by default'}, average {experiment.sampling.ema:g}",
+        "trained": f"{records[-1]['step']:,} of {training.steps:,} steps, batch {training.batch_size}, "
+        f"seed {training.seed}"
+        if records
+        else f"not yet, of {training.steps:,} steps",
+    }
+    lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
+    if checked:
+        known = "the classes' shares" if experiment.objective["name"] == CLASSIFIER else "linear"
+        best = min(checked, key=lambda r: r["held_out"])
+        lines["held-out"] = (
+            f"{checked[-1]['held_out']:.4f} (1 = {known}); best {best['held_out']:.4f} at step {best['step']:,}"
+        )
+    if records and records[-1].get("skipped"):
+        lines["skipped"] = f"{records[-1]['skipped']:,} steps were not finite"
+    if (result := folder / "evaluation.json").is_file():
+        lines["evaluation"] = str(result)
+    lines["versions"] = (
+        ", ".join(f"{name} {version}" for name, version in versions.items()) + f"; began {about['began']}"
+    )
+    lines["files"] = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
+    return lines

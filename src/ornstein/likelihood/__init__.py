@@ -1,0 +1,23 @@
+"""How likely data are under a model: `log_likelihood`, of any denoiser on any clock.
+
+flow.py      the density of a point in model space, along the probability-flow ODE
+digital.py   data with levels: noise that fills their bins, uniform or fitted
+measure.py   both, in the data's own units
+"""
+
+from ornstein.likelihood.digital import BinNoise, Dequantiser, fit_dequantiser, uniform_noise
+from ornstein.likelihood.flow import DOUBLINGS, EXACT_UP_TO, STEPS, TRACES, LogLikelihood
+from ornstein.likelihood.measure import log_likelihood
+
+__all__ = [
+    "DOUBLINGS",
+    "EXACT_UP_TO",
+    "STEPS",
+    "TRACES",
+    "BinNoise",
+    "Dequantiser",
+    "LogLikelihood",
+    "fit_dequantiser",
+    "log_likelihood",
+    "uniform_noise",
+]

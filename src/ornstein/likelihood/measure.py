@@ -1,0 +1,146 @@
+"""The log-likelihood of data in their own units, many samples at a time: what a person calls.
+
+Data are dequantised (`digital`), carried to model space with the log-determinant of the way there, and their density
+there is found along the flow (`flow`). A sample's numbers are all drawn by its own seed and counter, so neither the
+batch that it came in nor the size of the parts that are worked on at a time changes its result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import sample_seeds
+from ornstein.core.numerics import normal
+from ornstein.data import Transform
+from ornstein.errors import InputError, lookup
+from ornstein.likelihood.digital import BinNoise, averaged, noise_within
+from ornstein.likelihood.flow import LogLikelihood, ProbabilityFlow, Trace, reach
+
+#: numbers of a batch that are worked on at a time, and samples at most
+_AT_ONCE, _ROWS = 2**16, 4096
+#: counters of `numerics.normal` that one likelihood may use, and where those of dequantisation begin
+_DRAWS, _NOISE = 2**24, 2**31
+
+Progress = Callable[[int, int], None]
+
+
+def log_likelihood(
+    denoiser: Denoiser,
+    x: Tensor,
+    *,
+    cond: Tensor | None = None,
+    transform: Transform | None = None,
+    dequantise: BinNoise | Literal["auto", "none", "uniform"] = "auto",
+    draws: int = 1,
+    trace: str = "auto",
+    probes: int = 8,
+    tolerance: float | None = None,
+    prior: Literal["centred", "sampling"] = "centred",
+    ratios: tuple[float, float] | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] | Tensor | None = None,
+    progress: Progress | None = None,
+) -> LogLikelihood:
+    """log p of each sample under a denoiser, by the probability-flow ODE; theory and method in `likelihood.flow`.
+
+    Args:
+        denoiser: any: trained, exact, of an energy, guided, on any clock.
+        x: (B, *shape). Without a transform in model space, and log_prob is a density there; with one in the data's own
+            units, and so is log_prob.
+        cond: (B, ...) what to condition on, log p(x given cond); None: none.
+        transform: from the data's units to model space (`ornstein.data`), with its log-determinant.
+        dequantise: for data with levels, so that log_prob is a bound on a log-probability: "uniform", or a
+            `Dequantiser`. "auto": uniform if the transform has levels; "none": a density at x as it stands.
+        draws: of dequantisation noise, their densities averaged under the logarithm: a bound that rises with their
+            number, 1 to 100. From two on standard_error holds their spread (by the jackknife).
+        trace: a key of `TRACES`, or "auto": "exact" up to `EXACT_UP_TO` dimensions, else
+            "hutchinson".
+        probes: products at each step of the two estimates, at least 2 ("hutchinson") or 3 ("hutch++", of which half,
+            rounded down, are spent on the subspace).
+        tolerance: on `integration_error`, nats; None: 0.01, and in proportion to the dimensions beyond 64. A
+            sample that does not reach it in 48 * 2^4 steps says so by its integration_error.
+        prior: the law at the upper end, see `likelihood.flow`: "centred" or "sampling".
+        ratios: lowest and highest noise ratio sigma/alpha to integrate between, cut to the clock's; None: those
+            between which sampling asks, and for an exact denoiser from 1e-4 on.
+        seed, seeds: of all randomness: a number, or one per sample; neither: 0, so that a likelihood repeats. A
+            sample's result is the same in any batch.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        InputError: arguments out of range, shapes that do not fit, data off their levels, x that is not finite.
+    """
+    _check(x, cond, draws, prior)
+    dims = x[0].numel()
+    if tolerance is None:
+        tolerance = 0.01 * max(1.0, dims / 64)
+    if not tolerance > 0:
+        raise InputError(f"tolerance={tolerance!r} must be positive, in nats.")
+    how = Trace.named(trace, probes, dims)
+    noise = noise_within(dequantise, transform, draws)
+    keys = sample_seeds(len(x), 0 if seed is None and seeds is None else seed, seeds, None)
+    device = denoiser.device
+    flow = ProbabilityFlow(denoiser, *reach(denoiser, ratios), how, tolerance, prior == "centred")
+    # an exact trace works on d times the numbers: fewer samples are as fast, and say sooner how far the work is
+    numbers = max(dims, dims**2 // 2) if how.name == "exact" else dims
+    size = max(1, min(_ROWS, _AT_ONCE // numbers))
+    parts = []
+    with torch.no_grad():
+        for rows in torch.arange(len(x)).split(size):
+            part, key = x[rows].to(device), keys[rows].to(device)
+            given = None if cond is None else cond[rows].to(device)
+            found = [_one_draw(flow, part, given, transform, noise, key, draw) for draw in range(draws)]
+            parts.append(found[0] if draws == 1 else averaged(found))
+            if progress is not None:
+                progress(int(rows[-1]) + 1, len(x))
+    return LogLikelihood(
+        torch.cat([part.log_prob for part in parts]).cpu(),
+        torch.cat([part.standard_error for part in parts]).cpu(),
+        torch.cat([part.integration_error for part in parts]).cpu(),
+        torch.cat([part.calls for part in parts]).cpu(),
+        torch.cat([part.products for part in parts]).cpu(),
+        dims,
+    )
+
+
+def _check(x: Tensor, cond: Tensor | None, draws: int, prior: str) -> None:
+    if x.ndim < 2 or len(x) == 0:
+        raise InputError(f"x has shape {tuple(x.shape)}; it must be (number of samples, *shape of one sample).")
+    if cond is not None and len(cond) != len(x):
+        raise InputError(f"cond has {len(cond)} rows, x {len(x)}: one for each sample.")
+    if isinstance(draws, bool) or not isinstance(draws, int) or not 1 <= draws <= 100:
+        raise InputError(f"draws={draws!r} must be a whole number from 1 to 100.")
+    lookup({"centred": None, "sampling": None}, prior, "prior")
+
+
+def _one_draw(
+    flow: ProbabilityFlow,
+    x: Tensor,
+    cond: Tensor | None,
+    transform: Transform | None,
+    noise: BinNoise | None,
+    keys: Tensor,
+    draw: int,
+) -> LogLikelihood:
+    """The likelihood of a batch in its own units, with one draw of dequantisation noise if there is any."""
+    x = _wide(x)
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("x holds values that are not finite.")
+    extra = x.new_zeros(len(x))
+    if noise is not None:
+        u = torch.special.ndtr(normal(keys, tuple(x.shape[1:]), _NOISE + draw, x.dtype))
+        u, log_q = noise(x, u.clamp(1e-9, 1 - 1e-9), cond)
+        x, extra = x + u - 0.5, -log_q
+    if transform is not None:
+        extra = extra + transform.log_abs_det(x)
+        x = transform.forward(x)
+    found = flow.log_prob(x, cond, keys, draw * _DRAWS)
+    return replace(found, log_prob=found.log_prob + extra)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Sums of many small terms: float64 where the device has it."""
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)

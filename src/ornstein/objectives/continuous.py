@@ -1,0 +1,147 @@
+"""The variational bound in continuous time: the likelihood-weighted loss, as a measure and as an objective.
+
+With finer and finer steps the sum of `ornstein.objectives.bound` becomes an integral,
+1/2 * integral of |x0_hat - x_0|^2 d(SNR), or equally the score matching loss with *likelihood weighting* g^2 (Song et
+al. 2021, 2101.09258; Huang et al. 2021, 2106.02808):
+
+    1/2 * integral of g^2 |s(x_t, t) - grad log q(x_t given x_0)|^2 dt = 1/2 * integral of |eps_hat - eps|^2 dlambda,
+
+with lambda = log SNR. No clock is left in it, and the error of the noise varies little with lambda; so Song's
+importance sampling of times, density proportional to g^2/sigma^2, is nothing but times even in log-SNR. At the lower
+end quantised data are read off x_t itself, p(x_0 given x_t) proportional to q(x_t given x_0) over the levels (Kingma
+et al. 2021, 2107.00630), which is exact where noise is well below their distance.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import sample_seeds
+from ornstein.core.grids import ends
+from ornstein.core.numerics import normal, strata
+from ornstein.core.process import Process
+from ornstein.errors import InputError
+from ornstein.objectives.bound import Bins, check_whole, prior_nats, widest
+from ornstein.objectives.measured import Bound, last_nats, placed, slices
+from ornstein.objectives.regression import drop_labels
+
+
+@dataclass(frozen=True)
+class LikelihoodWeighted:
+    """Score matching with likelihood weighting: the bound's integral in continuous time, in bits per dimension.
+
+    Args:
+        importance: draw times even in log-SNR, where the weight is constant, instead of uniform.
+        stratified: draw the times of a batch evenly spread.
+        drop_label: the probability of training a sample without its label.
+    """
+
+    importance: bool = True
+    stratified: bool = True
+    drop_label: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_label <= 1:
+            raise InputError(f"drop_label={self.drop_label!r} must be a probability in [0, 1].")
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The loss of each sample, (B,): x0 (B, ...) in model space, cond labels (B,) int64 or features, or None."""
+        t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
+        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        cond = drop_labels(cond, self.drop_label, generator)
+        return self.nats_at(denoiser, x0, t, eps, cond) / (x0[0].numel() * math.log(2))
+
+    def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
+        """n times, (n,) float64: the first thing that a call draws from its generator."""
+        return self.times(process, strata(n, generator, self.stratified))
+
+    def times(self, process: Process, u: Tensor) -> Tensor:
+        """The times that uniform numbers in (0, 1) stand for."""
+        low, high = _span(process)
+        if not self.importance:
+            return low + (high - low) * u
+        at_low, at_high = (process.at(t).log_snr for t in (low, high))
+        return process.time(at_low + (at_high - at_low) * u)  # type: ignore[return-value]
+
+    def nats_at(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None) -> Tensor:
+        """What a random time t, (B,), says of the integral, in nats, (B,)."""
+        process = denoiser.process
+        level = process.at(t, like=x0)
+        low, high = (process.at(end) for end in _span(process))
+        rate = low.log_snr - high.log_snr if self.importance else (high.t - low.t) * level.g2 / level.sigma**2
+        error = (denoiser(level.noised(x0, eps), level, cond).x0 - x0) ** 2
+        return (0.5 * rate * (level.alpha / level.sigma) ** 2 * error).flatten(1).sum(1)
+
+
+def likelihood_weighted(
+    importance: bool = True, stratified: bool = True, drop_label: float = 0.1
+) -> LikelihoodWeighted:
+    """Score matching weighted by g^2, whose loss bounds the likelihood (Song et al. 2021, 2101.09258)."""
+    return LikelihoodWeighted(importance, stratified, drop_label)
+
+
+def continuous_bound(
+    denoiser: Denoiser,
+    x0: Tensor,
+    *,
+    cond: Tensor | None = None,
+    importance: bool = True,
+    bins: Bins | None = None,
+    draws: int = 32,
+    batch: int = 256,
+    seed: int | None = None,
+    seeds: "Sequence[int] | Tensor | None" = None,
+    generator: torch.Generator | None = None,
+) -> Bound:
+    """The bound in continuous time: the integral over all noise levels by `draws` random ones for each sample.
+
+    Its grid has two steps, and its terms three columns: the prior, the integral between the two ends at which a
+    network is asked (`grids.ends`; on a chain, down to level 1), and the decoder at the lower one: Gaussian of variance
+    sigma^2, or the posterior of the levels. One sample's times are even, with a random shift.
+
+    Args:
+        importance: draw times even in log-SNR, density proportional to g^2/sigma^2, instead of uniform; either is
+            unbiased.
+        draws: network calls per sample, besides one for a Gaussian decoder.
+        denoiser, x0, cond, bins, batch, seed, seeds, generator: as for `variational_bound`.
+
+    Raises:
+        InputError: bins or seeds that do not fit.
+    """
+    process = denoiser.process
+    check_whole(draws=draws)
+    low, high = _span(process)
+    falling = torch.tensor([high, low, 0.0], dtype=torch.float64)
+    if bins is not None:
+        bins.check(x0)
+    keys = sample_seeds(len(x0), seed, seeds, generator)
+    terms = widest(torch.zeros(len(x0), 3, device=denoiser.device))
+    weighting, last = LikelihoodWeighted(importance), process.at(low)
+    shift = torch.special.ndtr(normal(keys, (1,), 0, torch.float64))[:, 0]
+    for rows in slices(len(x0), batch):
+        clean, given, seeded = placed(denoiser, x0, cond, keys, rows)
+        shape = tuple(clean.shape[1:])
+        with torch.no_grad():
+            for draw in range(draws):
+                t = weighting.times(process, (shift[rows] + draw) / draws).to(clean.device)
+                nats = weighting.nats_at(denoiser, clean, t, normal(seeded, shape, draw + 1, clean.dtype), given)
+                terms[rows, 1] += nats / draws
+            noisy = last.noised(clean, normal(seeded, shape, draws + 1, clean.dtype))
+            if bins is None:
+                nats = last_nats(denoiser(noisy, last, given), clean, None)
+            else:
+                place, ratio = widest(noisy) / last.alpha, float(last.noise_ratio)
+                nats = bins.posterior_nats(widest(clean), place, ratio).flatten(1).sum(1)
+            terms[rows, 2] = nats
+    terms[:, 0] = prior_nats(process.at(high), denoiser.sigma_data, x0)
+    return Bound(falling, terms.double().cpu(), x0[0].numel(), bins)
+
+
+def _span(process: Process) -> tuple[float, float]:
+    """The times that the bound in continuous time integrates between: a chain's network has seen none below level 1."""
+    low, high = ends(process)
+    return (low if process.chain is None else max(low, 1.0)), high
