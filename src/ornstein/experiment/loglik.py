@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.numerics import Estimate
-from ornstein.data import Dataset, Layout
+from ornstein.data import Dataset
 from ornstein.data.array import read_rows
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import SUFFIXES, read_for_model
@@ -239,8 +239,7 @@ def read(run: Run, data: "str | Path") -> Given:
         raise InputError(
             f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
         )
-    layout = Layout(run.about["data"].get("layout", ""))
-    x, labels = read_rows(place, run.shape, layout, noun="data")
+    x, labels = read_rows(place, run.shape, run.layout, noun="data")
     return Given(place.name, x, labels)
 
 
