@@ -15,7 +15,7 @@ from ornstein import ranks
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Transform
+from ornstein.data import Layout, Transform
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build
@@ -120,6 +120,11 @@ class Run:
         return tuple(self.about["data"]["shape"])
 
     @property
+    def layout(self) -> Layout:
+        """The axes of the data in their owner's hands; those of `shape` are the model's."""
+        return Layout(self.about["data"].get("layout", ""))
+
+    @property
     def kind(self) -> str:
         """ "image", "vector" or "array"."""
         return self.about["data"]["kind"]
@@ -159,13 +164,13 @@ class Run:
         return labels.long()
 
     def sample(self, n: int, *, quantise: bool = False, **options: Any) -> Tensor:
-        """Draw n samples in the data's own units, (n, *shape).
+        """Draw n samples in the data's own units and order of axes, (n, *own): `run.layout.own(run.shape)`.
 
         Args:
             quantise: round to the data's own values (0..255 of an image, as uint8) where they have such.
             **options: label, seed, seeds, stepper, steps, grid: see `draw`.
         """
-        return self.transform.inverse(self.draw(n, **options), quantise=quantise)
+        return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=quantise))
 
     def draw(
         self,
@@ -280,15 +285,19 @@ class Run:
         pictures.draw(shown, self.kind, path, columns=columns, real=real)
 
     def save_arrays(self, drawn: Tensor, labels: Tensor | None, seed: int, path: Path) -> None:
-        """Write samples in model space as .npz: `samples` in the data's own units and values, `labels`, `seeds`."""
+        """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
+        and `labels` with the `classes` that they count."""
         arrays = {
-            "samples": self.transform.inverse(drawn, quantise=True),
+            "samples": self.layout.give_back(self.transform.inverse(drawn, quantise=True)),
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
         if labels is not None:
             arrays["labels"] = labels
+        kept = {name: array.numpy() for name, array in arrays.items()}
+        if labels is not None and self.classes:
+            kept["classes"] = np.array(self.classes)
         with replacing(path) as beside, beside.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
+            np.savez_compressed(file, allow_pickle=False, **kept)
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
