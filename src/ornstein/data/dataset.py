@@ -115,8 +115,9 @@ class Dataset:
     def fingerprint(self) -> dict[str, Any]:
         """What identifies these data, as plain values for JSON or YAML.
 
-        name, kind, shape, dtype; range [min, max] in data units over both parts; count, held_out; classes; mean and
-        sigma_data of the training part in model space; sha256 of the content (values, labels, shapes, types).
+        name, kind, shape, dtype; range [min, max] in data units over both parts; count, held_out; classes, and how many
+        training examples each has; mean and sigma_data of the training part in model space; sha256 of the content
+        (values, labels, shapes, types).
         """
         return dict(self._fingerprint)
 
@@ -138,11 +139,15 @@ class Dataset:
             "count": len(self.train),
             "held_out": len(self.test),
             "classes": list(self.classes),
+            "class_counts": [] if self.train_labels is None else self._class_counts(self.train_labels),
             "mean": mean.mean().item(),
             # total variance = variance within the features + variance of their means
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
         }
+
+    def _class_counts(self, labels: Tensor) -> list[int]:
+        return torch.bincount(labels[labels >= 0], minlength=len(self.classes)).tolist()
 
     def describe(self) -> str:
         """One sentence: how many, of what shape and range, mapped to what.

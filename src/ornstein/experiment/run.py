@@ -310,8 +310,10 @@ class Run:
         return steps, entry["grid"], stepper
 
     def every_class(self, n: int) -> Tensor | None:
-        """Labels (n,) that go round the classes; None for a model without."""
-        return torch.arange(n) % len(self.classes) if self.classes else None
+        """Labels (n,) in the training data's shares, evenly mixed; None for a model without."""
+        # folders written before the counts were kept say nothing of the shares: there each class gets the same
+        counts = self.about["data"].get("class_counts") or [1] * len(self.classes)
+        return in_shares(counts, n) if self.classes else None
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None) -> None:
         """Draw samples in model space to a PNG."""
@@ -333,6 +335,21 @@ class Run:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
         pictures.film(shown, self.kind, path)
+
+
+def in_shares(counts: Sequence[int], n: int) -> Tensor:
+    """n labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
+
+    The classes are spread over the list, each over the whole of it, so that every piece has nearly these shares; equal
+    ones go round: 0, 1, 2, 0, 1, 2, ...
+    """
+    total, classes = sum(counts), range(len(counts))
+    shares = [n * count // total for count in counts]  # in whole numbers: no rounding decides a tie
+    by_remainder = sorted(classes, key=lambda c: (-(n * counts[c] % total), c))
+    for c in by_remainder[: n - sum(shares)]:
+        shares[c] += 1
+    places = [((i + 0.5) / shares[c], c) for c in classes for i in range(shares[c])]
+    return torch.tensor([c for _, c in sorted(places)], dtype=torch.long)
 
 
 @dataclass(frozen=True, eq=False)
@@ -458,7 +475,10 @@ def _measured(run: Run, data: Dataset, progress: Progress) -> Moment:
     columns = len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
     if columns and preview > columns:
         preview -= preview % columns  # whole rows
-    drawn = run.draw(preview, seed=0, label=run.every_class(preview), together=True)
+    labels = run.every_class(preview)
+    if labels is not None and columns and len(set(torch.bincount(labels, minlength=columns).tolist())) > 1:
+        labels, columns = labels.sort().values, None  # no columns of one class: one class after the other
+    drawn = run.draw(preview, seed=0, label=labels, together=True)
     path = run.folder / "samples" / f"step-{progress.step:08d}.png"
     if ranks.rank():  # it drew its share; the first process does the rest
         return Moment(progress)
