@@ -110,8 +110,8 @@ def test_the_unit_comes_from_the_training_part_alone():
 
 def gains(n, g):
     """A normal column, and one of sums of money, nothing in 92 rows of 100."""
-    some = torch.rand(n, 1, generator=g) < 0.92
-    return torch.cat([torch.randn(n, 1, generator=g), torch.where(some, 0.0, (9 + 0.8 * torch.randn(n, 1, generator=g)).exp())], 1)  # fmt: skip
+    money = (9 + 0.8 * torch.randn(n, 1, generator=g)).exp()
+    return torch.cat([torch.randn(n, 1, generator=g), torch.where(torch.rand(n, 1, generator=g) < 0.92, 0.0, money)], 1)
 
 
 def test_zeros_that_became_noise_of_either_sign_are_seen():
@@ -213,6 +213,8 @@ def test_a_report_takes_its_inputs_from_any_device(shape, places, stream):
     )  # fmt: skip
     assert all(math.isfinite(score.value) for score in found.rows.values())
     if stream == "cpu":  # the same draws: the same distances
-        expected = report(*sets, seeded(), labels=labels[0], train_labels=labels[1], heldout_labels=labels[2], repeats=3)
+        expected = report(
+            *sets, seeded(), labels=labels[0], train_labels=labels[1], heldout_labels=labels[2], repeats=3
+        )
         for name in ("sliced-wasserstein", "energy-distance", "memorisation"):
             assert found.rows[name].value == pytest.approx(expected.rows[name].value, rel=1e-3, abs=1e-4)

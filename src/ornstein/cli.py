@@ -228,8 +228,7 @@ def sample(
     if path.suffix == ".npz":
         opened.save_arrays(drawn, labels, seed, path)
     else:
-        columns = len(opened.classes) if label is None and 4 <= len(opened.classes) <= 16 else None
-        opened.picture(drawn, path, columns)
+        opened.picture(drawn, path, opened.class_columns(labels))
     out.print(f"{n} samples in {seconds:.1f} s: [bold]{path}[/]")
     if film:
         few = min(n, 36)
@@ -417,8 +416,8 @@ def evaluate(
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing()
-    with _bar("drawing") as progress:
-        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
+    with _stages() as (stage, progress):
+        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage)
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
@@ -686,6 +685,28 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(what)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _stages() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """Says what is being done, `stage(what)`, with a bar where its length is known, `progress(done, in all)`.
+
+    On a terminal one line, which each stage takes over from the last; elsewhere a line a stage, so that a log tells
+    what a long wait is for.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def stage(what: str) -> None:
+            if err.is_terminal:
+                bar.reset(task, total=None, description=what)
+            else:
+                err.print(f"[dim]{what}[/]")
+
+        yield stage, lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -139,15 +139,14 @@ class Dataset:
             "count": len(self.train),
             "held_out": len(self.test),
             "classes": list(self.classes),
-            "class_counts": [] if self.train_labels is None else self._class_counts(self.train_labels),
+            "class_counts": []
+            if self.train_labels is None
+            else self.train_labels.bincount(minlength=len(self.classes)).tolist(),
             "mean": mean.mean().item(),
             # total variance = variance within the features + variance of their means
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
         }
-
-    def _class_counts(self, labels: Tensor) -> list[int]:
-        return torch.bincount(labels[labels >= 0], minlength=len(self.classes)).tolist()
 
     def describe(self) -> str:
         """One sentence: how many, of what shape and range, mapped to what.

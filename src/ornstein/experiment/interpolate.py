@@ -96,5 +96,7 @@ def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> 
         arrays = {name: run.transform.inverse(value.cpu()).numpy() for name, value in own.items()}
         np.savez_compressed(file, allow_pickle=False, **arrays)
     row = torch.cat([first.cpu(), between, last.cpu()])
-    run.picture(row, path, columns=len(row) if run.kind == "image" else None)
+    shown = row if run.kind == "image" else run.transform.inverse(row)
+    names = run.about["data"].get("columns")
+    pictures.draw(shown, run.kind, path, columns=len(row), names=names, ordered=True)
     return beside

@@ -315,10 +315,17 @@ class Run:
         counts = self.about["data"].get("class_counts") or [1] * len(self.classes)
         return in_shares(counts, n) if self.classes else None
 
+    def class_columns(self, labels: Tensor | None) -> int | None:
+        """How wide a grid of images is whose columns are the classes: None unless labels (n,) go round 4 to 16."""
+        wide = len(self.classes)
+        if labels is None or self.kind != "image" or not 4 <= wide <= 16:
+            return None
+        return wide if bool((labels == torch.arange(len(labels)) % wide).all()) else None
+
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None) -> None:
         """Draw samples in model space to a PNG."""
         shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        pictures.draw(shown, self.kind, path, columns=columns)
+        pictures.draw(shown, self.kind, path, columns=columns, names=self.about["data"].get("columns"))
 
     def save_arrays(self, drawn: Tensor, labels: Tensor | None, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units and values, `labels`, `seeds`."""
@@ -338,7 +345,7 @@ class Run:
 
 
 def in_shares(counts: Sequence[int], n: int) -> Tensor:
-    """n labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
+    """Labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
 
     The classes are spread over the list, each over the whole of it, so that every piece has nearly these shares; equal
     ones go round: 0, 1, 2, 0, 1, 2, ...
@@ -472,23 +479,27 @@ def train(
 
 def _measured(run: Run, data: Dataset, progress: Progress) -> Moment:
     preview = run.experiment.sampling.preview
-    columns = len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
-    if columns and preview > columns:
-        preview -= preview % columns  # whole rows
+    if run.kind == "image" and 4 <= len(run.classes) <= min(16, preview):
+        preview -= preview % len(run.classes)  # whole rows
     labels = run.every_class(preview)
-    if labels is not None and columns and len(set(torch.bincount(labels, minlength=columns).tolist())) > 1:
-        labels, columns = labels.sort().values, None  # no columns of one class: one class after the other
+    columns = run.class_columns(labels)
+    if labels is not None and columns is None:
+        labels = labels.sort().values  # no column is one class's: one class after the other
     drawn = run.draw(preview, seed=0, label=labels, together=True)
     path = run.folder / "samples" / f"step-{progress.step:08d}.png"
     if ranks.rank():  # it drew its share; the first process does the rest
         return Moment(progress)
     ratios, errors, linear = held_out(run.denoiser, data)
     pictures.loss_by_noise(ratios, errors, linear, run.folder / "loss-by-noise.png")
-    real = data.test[: max(1000, preview)] if run.kind == "vector" else None
+    # at random: files are often sorted, and their first rows are of one kind
+    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
+    real = None if run.kind == "image" else data.test[order[: max(1000, preview)]]
+    names = run.about["data"].get("columns")
     for place in (path, path.with_name("latest.png")):
         pictures.draw(
-            drawn if run.kind == "image" else run.transform.inverse(drawn), run.kind, place, columns=columns, real=real
-        )
+            drawn if run.kind == "image" else run.transform.inverse(drawn), run.kind, place,
+            columns=columns, real=real, names=names,
+        )  # fmt: skip
     return Moment(progress, sum(e / w for e, w in zip(errors, linear, strict=True)) / len(errors), path)
 
 
