@@ -119,8 +119,7 @@ def sample(  # long: half of it says what the options are
     if path.suffix == ".npz":
         opened.save_arrays(drawn, labels, seed, path)
     else:
-        columns = len(opened.classes) if label is None and 4 <= len(opened.classes) <= 16 else None
-        opened.picture(drawn, path, columns)
+        opened.picture(drawn, path, opened.class_columns(labels))
     out.print(f"{n} samples in {seconds:.1f} s: [bold]{path}[/]")
     if film:
         few = min(n, 36)

@@ -120,7 +120,8 @@ class Dataset:
         """What identifies these data, as plain values for JSON or YAML.
 
         name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
-        parts; count, held_out; classes; mean and sigma_data of the training part in model space; sha256 of the content
+        parts; count, held_out; classes, and how many training examples each has; mean and sigma_data of the training
+        part in model space; sha256 of the content
         (values, labels, shapes, types).
         """
         return dict(self._fingerprint)
@@ -144,6 +145,9 @@ class Dataset:
             "count": len(self.train),
             "held_out": len(self.test),
             "classes": list(self.classes),
+            "class_counts": []
+            if self.train_labels is None
+            else self.train_labels.bincount(minlength=len(self.classes)).tolist(),
             "mean": mean.mean().item(),
             # total variance = variance within the features + variance of their means
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),

@@ -96,5 +96,5 @@ def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> 
         arrays = {name: run.layout.give_back(run.transform.inverse(v.cpu())).numpy() for name, v in own.items()}
         np.savez_compressed(file, allow_pickle=False, **arrays)
     row = torch.cat([first.cpu(), between, last.cpu()])
-    run.picture(row, path, columns=len(row) if run.kind == "image" else None)
+    run.picture(row, path, len(row), ordered=True)
     return beside

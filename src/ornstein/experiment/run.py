@@ -276,13 +276,22 @@ class Run:
         return steps, entry["grid"], stepper
 
     def every_class(self, n: int) -> Tensor | None:
-        """Labels (n,) that go round the classes; None for a model without."""
-        return torch.arange(n) % len(self.classes) if self.classes else None
+        """Labels (n,) in the training data's shares, evenly mixed; None for a model without."""
+        # folders written before the counts were kept say nothing of the shares: there each class gets the same
+        counts = self.about["data"].get("class_counts") or [1] * len(self.classes)
+        return in_shares(counts, n) if self.classes else None
 
-    def picture(self, drawn: Tensor, path: Path, columns: int | None = None, real: Tensor | None = None) -> None:
-        """Draw samples in model space to a PNG, vectors over `real` ones in the data's own units."""
+    def class_columns(self, labels: Tensor | None) -> int | None:
+        """How wide a grid of images is whose columns are the classes: None unless labels (n,) go round 4 to 16."""
+        wide = len(self.classes)
+        if labels is None or self.kind != "image" or not 4 <= wide <= 16:
+            return None
+        return wide if bool((labels == torch.arange(len(labels)) % wide).all()) else None
+
+    def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
+        """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
         shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        pictures.draw(shown, self.kind, path, columns=columns, real=real)
+        pictures.draw(shown, self.kind, path, columns=columns, names=self.about["data"].get("columns"), **how)
 
     def save_arrays(self, drawn: Tensor, labels: Tensor | None, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -303,3 +312,18 @@ class Run:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
         pictures.film(shown, self.kind, path)
+
+
+def in_shares(counts: Sequence[int], n: int) -> Tensor:
+    """Labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
+
+    The classes are spread over the list, each over the whole of it, so that every piece has nearly these shares; equal
+    ones go round: 0, 1, 2, 0, 1, 2, ...
+    """
+    total, classes = sum(counts), range(len(counts))
+    shares = [n * count // total for count in counts]  # in whole numbers: no rounding decides a tie
+    by_remainder = sorted(classes, key=lambda c: (-(n * counts[c] % total), c))
+    for c in by_remainder[: n - sum(shares)]:
+        shares[c] += 1
+    places = [((i + 0.5) / shares[c], c) for c in classes for i in range(shares[c])]
+    return torch.tensor([c for _, c in sorted(places)], dtype=torch.long)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ornstein import ranks
@@ -27,7 +28,9 @@ def look(run: Run, data: Dataset, progress: Progress) -> Moment:
 
     The moment's picture is that of the samples, of a model that draws.
     """
-    drawn = _preview(run) if run.learner.draws else None
+    labels = _labels(run)
+    count = run.experiment.sampling.preview if labels is None else len(labels)
+    drawn = run.draw(count, seed=0, label=labels, together=True) if run.learner.draws else None
     if ranks.rank():  # it drew its share; the first process does the rest
         return Moment(progress)
     found, measure = judgement(run, data), run.learner.judges
@@ -35,9 +38,11 @@ def look(run: Run, data: Dataset, progress: Progress) -> Moment:
     pictures.by_noise(found, measure, shown)
     if drawn is not None:
         shown = run.folder / "samples" / f"step-{progress.step:08d}.png"
-        real = data.test[: max(1000, len(drawn))] if run.kind == "vector" else None
+        # at random: files are often sorted, and their first rows are of one kind
+        order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
+        real = None if run.kind == "image" else data.test[order[: max(1000, count)]]
         for place in (shown, shown.with_name("latest.png")):
-            run.picture(drawn, place, columns=_columns(run), real=real)
+            run.picture(drawn, place, run.class_columns(labels), real=real)
     return Moment(progress, found.value, shown)
 
 
@@ -46,13 +51,10 @@ def judgement(run: Run, data: Dataset) -> Judgement:
     return run.learner.judge(run.model, data.transform.forward(data.test), data.test_labels)
 
 
-def _columns(run: Run) -> int | None:
-    """Of a preview of pictures: one for each class."""
-    return len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
-
-
-def _preview(run: Run) -> Tensor:
-    count, columns = run.experiment.sampling.preview, _columns(run)
-    if columns and count > columns:
-        count -= count % columns  # whole rows
-    return run.draw(count, seed=0, label=run.every_class(count), together=True)
+def _labels(run: Run) -> Tensor | None:
+    """The labels of a preview: whole rows where the columns are classes, else one class after the other."""
+    count = run.experiment.sampling.preview
+    if run.kind == "image" and 4 <= len(run.classes) <= min(16, count):
+        count -= count % len(run.classes)
+    labels = run.every_class(count)
+    return labels if labels is None or run.class_columns(labels) else labels.sort().values
