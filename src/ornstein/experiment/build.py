@@ -56,6 +56,10 @@ def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[str,
     if experiment.objective["name"] == CLASSIFIER and not experiment.objective["shares"]:
         if len(data.classes) < 2 or data.train_labels is None:
             raise InputError(f"objective='{CLASSIFIER}' needs labels of two classes or more; {data.name} has none.")
+        if int(data.train_labels.min()) < 0:
+            raise InputError(
+                f"objective='{CLASSIFIER}' needs a label for every example; {data.name} has some without (-1)."
+            )
         counted = torch.bincount(data.train_labels, minlength=len(data.classes)).tolist()
         shares = [count / len(data.train) for count in counted]
         objective = choice(OBJECTIVES, {**experiment.objective, "shares": shares}, "objective")

@@ -119,6 +119,8 @@ class Experiment:
             )
         for noun, table in _TABLES.items():
             object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
+        # as the source itself takes it: a path from the root, so that a run finds its data from wherever it is opened
+        object.__setattr__(self, "data", {"name": self.data["name"], **asdict(construct(DATA, self.data))})
         lookup({**READINGS, ENERGY: None}, self.predicts, "predicts")
         ema = self.sampling.ema
         if ema and ema not in self.training.ema:
