@@ -79,7 +79,8 @@ def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[st
     assert experiment.learner is not None
     shares: tuple[float, ...] = ()
     if data.train_labels is not None:
-        counted = torch.bincount(data.train_labels, minlength=len(data.classes)).tolist()
+        labelled = data.train_labels[data.train_labels >= 0]
+        counted = torch.bincount(labelled, minlength=len(data.classes)).tolist()
         shares = tuple(count / len(data.train) for count in counted)
     entry = LEARNERS[experiment.learner["name"]]
     completed = entry.completed(experiment.objective, shares, data.name)
