@@ -150,7 +150,7 @@ def test_the_score_over_sigma_is_the_reading_of_noise():
     """Technique 3: a network that is not told the noise, over sigma, is `predicts="eps"` with the sign of the noise."""
 
     class Blind(nn.Module):
-        def forward(self, x, noise_level, cond):
+        def forward(self, x, noise_level, condition):
             # NCSNv2's network sees x as it is: take the house's scaling to unit variance away
             return torch.tanh(x * (0.5**2 + (2 * noise_level).exp()).sqrt()[:, None])
 

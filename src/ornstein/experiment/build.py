@@ -16,7 +16,7 @@ from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.experiment.config import CLASSIFIER, ENERGY, OBJECTIVES, PROCESSES, Experiment, choice, construct
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
-from ornstein.nets import NETS
+from ornstein.nets import NETS, Label
 from ornstein.objectives import Objective
 from ornstein.samplers import STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
@@ -112,7 +112,7 @@ def build(
     tells_classes = isinstance(objective, NoisyCrossEntropy)
     out_multiple = NoisyClassifier.out_multiple(shape, classes) if tells_classes else 2 if learns_variance else 1
     net = construct(NETS, experiment.net).build(
-        shape, classes=0 if tells_classes else classes, out_multiple=out_multiple, seed=experiment.training.seed
+        shape, {} if tells_classes or not classes else {"label": Label(classes)}, out_multiple, experiment.training.seed
     )
     ends_at = float(process.at(process.t_max).noise_ratio)
     if experiment.predicts in ("eps", "score") and ends_at > _NOISIEST:

@@ -203,7 +203,7 @@ def loglik(
     def score(part: Given) -> LogLikelihood:
         nonlocal done
         before = done
-        cond = _index(run, part) if conditional else None
+        condition = _index(run, part) if conditional else None
 
         def report(now: int, _: int) -> None:
             nonlocal done
@@ -211,7 +211,9 @@ def loglik(
             if progress is not None:
                 progress(done, total)
 
-        return log_likelihood(run.denoiser, part.x, cond=cond, transform=run.transform, progress=report, **options)
+        return log_likelihood(
+            run.denoiser, part.x, condition=condition, transform=run.transform, progress=report, **options
+        )
 
     return Scores(given, score(given), None if beside is None else score(beside))
 

@@ -241,7 +241,7 @@ class Run:
             stepper=chosen,
             steps=self.steps if steps is None else steps,
             grid=mine.grid if grid is None else grid,
-            cond=self.labels(label, n),
+            condition=self.labels(label, n),
             **options,
         )
 

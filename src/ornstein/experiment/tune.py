@@ -65,8 +65,10 @@ def tune(
 
     def measured(part: Tensor, labels: Tensor | None) -> Errors:
         x0 = run.transform.forward(part[:count])
-        cond = None if labels is None else labels[:count]
-        return x0_errors(run.denoiser, x0.to(run.denoiser.device), cond=cond, steps=levels, bins=bins, seed=seed)
+        condition = None if labels is None else labels[:count]
+        return x0_errors(
+            run.denoiser, x0.to(run.denoiser.device), condition=condition, steps=levels, bins=bins, seed=seed
+        )
 
     errors = measured(data.train, data.train_labels)
     chosen, _ = best_grid(step_costs(process, errors, variance), steps)
@@ -133,16 +135,16 @@ def tune_endpoint(
         raise InputError(f"count={count!r} must be a positive whole number.")
     count = trajectories(run.shape) if count is None else count
     fitted = fit_endpoint(
-        denoiser, run.shape, steps, count=count, cond=run.every_class(count), rounds=rounds,
+        denoiser, run.shape, steps, count=count, condition=run.every_class(count), rounds=rounds,
         teacher_steps=max(reference // 5, 1), seed=2 * seed + 1, progress=progress,
     )  # fmt: skip
-    cond = run.every_class(fresh)
+    condition = run.every_class(fresh)
     x = starting_noise(denoiser, (fresh, *run.shape), 2 * seed)
-    cond = None if cond is None else cond.to(denoiser.device)
-    ends = endpoints(denoiser, x, steps=reference, cond=cond)
+    condition = None if condition is None else condition.to(denoiser.device)
+    ends = endpoints(denoiser, x, steps=reference, condition=condition)
 
     def error(stepper: Stepper, grid: str | None) -> Estimate:
-        return endpoint_error(denoiser, x, ends, stepper, grid, calls=steps, cond=cond)
+        return endpoint_error(denoiser, x, ends, stepper, grid, calls=steps, condition=condition)
 
     own = build_stepper(mine.stepper)
     tuned, default = error(fitted, None), error(own, mine.grid)

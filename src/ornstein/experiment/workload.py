@@ -119,7 +119,7 @@ def count_call(experiment: Experiment, parts: Parts, data: Dataset, precision: s
 def network_calls(experiment: Experiment, parts: Parts) -> int:
     """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
     wide = 2 if getattr(parts.objective, "learns_variance", False) else 1
-    tiny = MLP(width=4, depth=1).build((2,), classes=0, out_multiple=wide, seed=0).eval()
+    tiny = MLP(width=4, depth=1).build((2,), out_multiple=wide, seed=0).eval()
     denoiser = with_net(parts.denoiser, tiny)
     how = experiment.sampling
     steps = how.steps or parts.process.chain or 30
@@ -138,7 +138,7 @@ def network_call(experiment: Experiment, parts: Parts, data: Dataset, precision:
         x, labels = data.batch(0, batch, 0)
         there = parts.denoiser.device
         with torch.no_grad(), half(there, precision):
-            found = parts.denoiser.predict(x.to(there), level, None if labels is None else labels.to(there))
+            found = parts.denoiser(x.to(there), level, None if labels is None else labels.to(there))
             found.x0.cpu()  # waits for the device
 
     return call
