@@ -85,8 +85,8 @@ def test_classifier_free_guidance_is_the_line_through_two_answers():
 
 def test_features_are_left_out_by_nan():
     def answer(x, level, condition):
-        told = condition.isfinite().all(1, keepdim=True)
-        return torch.where(told, condition.nan_to_num(), 0.0) + 0.1 * x
+        told = ~condition.absent("vector")[:, None]
+        return torch.where(told, condition.parts["vector"].nan_to_num(), 0.0) + 0.1 * x
 
     base, x, condition = FunctionDenoiser(answer, VP()), draw(3, 2), draw(3, 2, seed=1)
     torch.testing.assert_close(ClassifierFree(base, 3.0)(x, 0.3, condition).x0, 0.1 * x + 3 * condition)

@@ -60,7 +60,7 @@ class Embedding(nn.Module):
         h = self.noise(self.waves(noise_level))
         for name, child in self.child_of.items():
             part = getattr(self, child)
-            h = h + (part(condition[name], name, len(noise_level)) if name in condition else part.none())
+            h = h + (part(condition[name], name, noise_level.shape[0]) if name in condition else part.none())
         return F.silu(self.mix(F.silu(h)))
 
 
@@ -150,8 +150,8 @@ class TokensEmbedding(nn.Module):
         return self.table.weight[:1]
 
     def forward(self, part: Tensor, name: str, batch: int) -> Tensor:
-        longest = len(self.places)
-        fits = part.dtype == torch.int64 and part.dim() == 2 and len(part) == batch and part.shape[1] <= longest
+        longest = self.places.shape[0]
+        fits = part.dtype == torch.int64 and part.dim() == 2 and part.shape[0] == batch and part.shape[1] <= longest
         check_part(part, name, fits, f"int64 tokens of shape ({batch}, L) with L up to {longest}")
         there = (part >= 0).unsqueeze(2)
         each = F.silu(self.table(part + 1) + self.places[: part.shape[1]])
@@ -184,9 +184,9 @@ class Beside(nn.Module):
         laid = [x]
         for name, part in self.pictures.items():
             if name not in condition:
-                laid.append(x.new_zeros(len(x), part.channels + 1, *x.shape[2:]))
+                laid.append(x.new_zeros(x.shape[0], part.channels + 1, *x.shape[2:]))
                 continue
-            picture, shape = condition[name], (len(x), part.channels, *part.shape)
+            picture, shape = condition[name], (x.shape[0], part.channels, *part.shape)
             fits = picture.is_floating_point() and picture.dim() == len(shape) and picture.shape[:2] == shape[:2]
             check_part(picture, name, fits, f"floats of shape {shape}")
             picture = picture.to(x.dtype)
