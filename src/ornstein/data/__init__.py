@@ -16,7 +16,9 @@ from typing import Any
 
 from ornstein.data.array import Array
 from ornstein.data.dataset import Dataset, Source, split
-from ornstein.data.pictures import ImageFolder
+from ornstein.data.folder import ImageFolder
+from ornstein.data.layout import Layout
+from ornstein.data.reading import named, regular
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Levels, Transform
@@ -51,15 +53,18 @@ def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
     Raises:
         InputError: neither a known name nor a path that can be read; an argument that the source does not have.
     """
-    path = Path(name_or_path).expanduser()
+    path = named(name_or_path, "data")
     if str(name_or_path) in DATA:
         kind = DATA[str(name_or_path)]
-    elif path.is_dir():
+    elif os.path.isdir(path):
         kind, arguments = ImageFolder, {"path": str(name_or_path), **arguments}
-    elif path.is_file() and path.suffix.lower() in (".npz", ".npy"):
+    elif os.path.lexists(path):
+        regular(name_or_path, "data", "an .npz or .npy file, or a folder of images")
+        if path.suffix.lower() not in (".npz", ".npy"):
+            raise InputError(
+                f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy."
+            )
         kind, arguments = Array, {"path": str(name_or_path), **arguments}
-    elif path.is_file():
-        raise InputError(f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy.")
     elif path.suffix or {"/", os.sep} & set(str(name_or_path)):
         raise InputError(
             f"data={str(name_or_path)!r} does not exist; give a folder of images, an .npz or .npy file, or one of "
@@ -90,6 +95,7 @@ __all__ = [
     "EightGaussians",
     "FashionMNIST",
     "ImageFolder",
+    "Layout",
     "Levels",
     "Moons",
     "Pinwheel",

@@ -18,15 +18,15 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ornstein.data.layout import AS_FOUND, Layout
+from ornstein.data.layout import Kind as Kind
 from ornstein.data.transform import Affine, Transform
 from ornstein.errors import InputError
-
-Kind = Literal["image", "vector", "array"]
 
 CHUNK = 1024  # examples converted to float at a time, so that statistics need no float copy of the data
 
@@ -39,12 +39,13 @@ class Dataset:
         name: what it is called in messages and in the run folder.
         train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise.
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
-        train_labels, test_labels: (N,) and (M,), int64 indices into `classes`, or both None.
+        train_labels, test_labels: (N,) and (M,), int64 indices into `classes`, -1 for none; or both None.
         classes: the names of the labels, () if there are none.
         kind: "image" (C, H, W), "vector" (d,), or "array" (any other shape, channels first).
         transform: data units -> model space.
         flip: draw each training image mirrored left to right with probability 1/2 (images only).
         note: where the data come from and how they were read, for `describe`.
+        layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
 
     Raises:
         InputError: fewer than two training examples or none held out; labels that do not fit; flip on non-images.
@@ -60,6 +61,7 @@ class Dataset:
     transform: Transform
     flip: bool = False
     note: str = ""
+    layout: Layout = AS_FOUND
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -71,7 +73,9 @@ class Dataset:
             if (labels is None) != (not self.classes) or (labels is not None and labels.shape != (len(part),)):
                 raise InputError(f"data={self.name!r} needs one label per example and a name per class, or neither.")
         if self.flip and self.kind != "image":
-            raise InputError(f"flip=True mirrors images, but data={self.name!r} are {self.kind}s; use flip=False.")
+            raise InputError(
+                f"data.flip=True mirrors images, but data={self.name!r} are {self.kind}s; use data.flip=false."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,8 +119,9 @@ class Dataset:
     def fingerprint(self) -> dict[str, Any]:
         """What identifies these data, as plain values for JSON or YAML.
 
-        name, kind, shape, dtype; range [min, max] in data units over both parts; count, held_out; classes; mean and
-        sigma_data of the training part in model space; sha256 of the content (values, labels, shapes, types).
+        name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
+        parts; count, held_out; classes; mean and sigma_data of the training part in model space; sha256 of the content
+        (values, labels, shapes, types).
         """
         return dict(self._fingerprint)
 
@@ -133,6 +138,7 @@ class Dataset:
             "name": self.name,
             "kind": self.kind,
             "shape": list(self.shape),
+            "layout": self.layout.axes,
             "dtype": str(self.train.dtype).removeprefix("torch."),
             "range": [low, high],
             "count": len(self.train),
@@ -181,13 +187,14 @@ def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) 
 
     ceil(fraction * count) examples are held out, but at least one and at most all but two. They are taken at even
     distances from a shuffled list; with `labels` (count,) that list is sorted by class, so that each class is
-    held out in proportion (stratified) while the total stays exact.
+    held out in proportion (stratified) while the total stays exact. A class that would be held out whole gives one
+    example back to the training part.
 
     Raises:
         InputError: fraction outside (0, 1), or fewer than three examples.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"test_fraction={fraction!r} must lie between 0 and 1, such as 0.1.")
+        raise InputError(f"data.test_fraction={fraction!r} must lie between 0 and 1, such as 0.1.")
     if count < 3:
         raise InputError(f"the data have {count} example{'s' * (count != 1)}; at least 3 are needed (one is held out).")
     held_out = min(max(math.ceil(fraction * count - 1e-9), 1), count - 2)
@@ -196,7 +203,23 @@ def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) 
         order = order[labels[order].argsort(stable=True)]
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[order[(torch.arange(held_out, dtype=torch.float64).add(0.5) * count / held_out).long()]] = True
+    if labels is not None:
+        _keep_every_class(chosen, labels, order)
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+
+
+def _keep_every_class(chosen: Tensor, labels: Tensor, order: Tensor) -> None:
+    """Give one example of each class that is `chosen` whole back, for one of the class with the most left."""
+    found, index = labels.unique(return_inverse=True)
+    left = torch.bincount(index[~chosen], minlength=len(found))
+    for lost in (left == 0).nonzero().flatten().tolist():
+        if (rich := int(left.argmax())) == lost or left[rich] < 2:
+            return
+        back, instead = (
+            order[(index[order] == group) & (chosen[order] == held)][0] for group, held in ((lost, True), (rich, False))
+        )
+        chosen[back], chosen[instead] = False, True
+        left[lost], left[rich] = left[lost] + 1, left[rich] - 1
 
 
 def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tensor]:

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from ornstein.core.numerics import Estimate
-from ornstein.data import Array, Dataset
-from ornstein.data.pictures import SUFFIXES, read_pictures
-from ornstein.data.standard import read_arrays
+from ornstein.data import Dataset, Layout
+from ornstein.data.array import read_rows
+from ornstein.data.folder import find_pictures
+from ornstein.data.pictures import SUFFIXES, read_for_model
+from ornstein.data.reading import shown
 from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
@@ -239,13 +241,9 @@ def read(run: Run, data: "str | Path") -> Given:
         raise InputError(
             f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
         )
-    chosen = run.experiment.data if run.experiment.data["name"] == "array" else {}
-    reader = Array(str(place), layout=chosen.get("layout", "auto"))
-    arrays = read_arrays(place)
-    raw, key = reader._values(arrays, place)
-    x = reader._arranged(raw, key or place.name)[0]
-    label, classes = reader._labels(arrays, key, len(x))
-    return Given(place.name, x, None if label is None else [classes[i] for i in label.tolist()])
+    layout = Layout(run.about["data"].get("layout", ""))
+    x, labels = read_rows(place, run.shape, layout, noun="data")
+    return Given(place.name, x, labels)
 
 
 def own(run: Run, part: str) -> Given:
@@ -268,19 +266,13 @@ def _pictures(run: Run, place: Path) -> Given:
     if not place.exists():
         raise InputError(f"data={str(place)!r} does not exist.")
     root = place if place.is_dir() else place.parent
-    files = sorted(
-        file
-        for file in (place.rglob("*") if place.is_dir() else [place])
-        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    )
+    files = find_pictures(place) if place.is_dir() else [place]
     if not files:
         raise InputError(f"data={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
-    names = [file.relative_to(root).as_posix() for file in files]
+    names = [shown(file.relative_to(root).as_posix()) for file in files]
     # as the run read its own: cropped and resized only if those were
-    size = run.shape[1:] if run.experiment.data.get("size") is not None else None
-    deep = run.transform.levels is not None and run.transform.levels.count > 256
-    mode: Any = "auto" if deep else {1: "L", 3: "RGB"}.get(run.shape[0], "auto")
-    x = read_pictures(files, size, mode, name=names.__getitem__)  # type: ignore[arg-type]
+    resized = run.experiment.data.get("size") is not None
+    x = read_for_model(files, run.shape, run.transform, resized, name=names.__getitem__)
     tops = [file.relative_to(root).parts[0] if len(file.relative_to(root).parts) > 1 else None for file in files]
     labels = None if None in tops else [top for top in tops if top is not None]
     return Given(place.resolve().name, x, labels, names)
