@@ -33,8 +33,8 @@ def main() -> None:
     run = Run.load(asked.run)
     assert run.transform.levels is not None, "bits per dimension are of quantised data"
     data = load_data(run.experiment)
-    x, condition = data.test[: asked.n], None if data.test_labels is None else data.test_labels[: asked.n]
-    seen = None if data.train_labels is None else data.train_labels[:512]
+    x, condition = data.test[: asked.n], data.test_condition[: asked.n]
+    seen = data.train_condition[:512]
     bins = Bins(run.transform.levels.count)
 
     def noisy(z: Tensor, seed: int) -> Tensor:
@@ -52,7 +52,7 @@ def main() -> None:
     decoded = bound(z, fit, bins)
     spread = bound(noisy(z, 0), noisy(fit, 1), None) + math.log2((bins.count - 1) / 2)
     density = loglik(
-        run, "test", count=asked.n, reference=0, conditional=condition is not None, trace="hutchinson", probes=2
+        run, "test", count=asked.n, reference=0, conditional=bool(condition), trace="hutchinson", probes=2
     ).found.bits_per_dim
     print(f"bound, {asked.steps} steps, levels decoded  {Estimate.of(decoded)} bits/dim")
     print(f"bound, {asked.steps} steps, uniform noise   {Estimate.of(spread)} bits/dim")

@@ -34,7 +34,7 @@ class Trained(frontier.Problem):
 
     def __init__(self, run: Run, count: int, seed: int) -> None:
         self.denoiser, self.process = run.denoiser, run.denoiser.process
-        self.condition = ornstein.Condition.of(run.every_class(count))
+        self.condition = run.examples(count)
         self.shape = (count, *run.shape)
         self.x = starting_noise(self.denoiser, self.shape, seed, F64)
         self.ends = endpoints(self.denoiser, self.x, steps=1000, condition=self.condition).flatten(1)

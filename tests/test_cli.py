@@ -211,8 +211,8 @@ def test_samples_do_not_depend_on_how_many_are_drawn(run):
 
 def test_labels_by_number_and_by_name(run):
     opened = ornstein.load(run)
-    assert opened.labels("3", 2).tolist() == opened.labels(3, 2).tolist() == [3, 3]
-    assert opened.every_class(12).tolist() == [*range(10), 0, 1]
+    assert [opened.condition(2, label).parts["label"].tolist() for label in ("3", 3)] == [[3, 3]] * 2
+    assert opened.examples(12).parts["label"].tolist() == [*range(10), 0, 1]
 
 
 def test_samples_come_in_the_units_of_the_data(run):

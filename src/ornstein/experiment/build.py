@@ -1,22 +1,24 @@
 """From names to objects: the only room that does it, and the only file of the room."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.drive import Stepper
 from ornstein.core.process import Process
-from ornstein.data import DATA, Dataset, Levels
+from ornstein.data import DATA, Dataset, Known, Levels
+from ornstein.data.condition import LABEL
 from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.experiment.config import CLASSIFIER, ENERGY, OBJECTIVES, PROCESSES, Experiment, choice, construct
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
-from ornstein.nets import NETS, Label
+from ornstein.nets import NETS, Label, Number, Part, Picture, Vector
 from ornstein.objectives import Objective
 from ornstein.samplers import STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
@@ -80,9 +82,13 @@ def settle(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[str,
 
 
 def build(
-    experiment: Experiment, shape: tuple[int, ...], classes: int, sigma_data: float, levels: Levels | None = None
+    experiment: Experiment,
+    shape: tuple[int, ...],
+    conditions: Mapping[str, Known],
+    sigma_data: float,
+    levels: Levels | None = None,
 ) -> Parts:
-    """The objects for data of this shape, number of classes, standard deviation and quantisation in model space.
+    """The objects for data of this shape, conditions, standard deviation and quantisation in model space.
 
     The network's weights are a function of `training.seed`. An objective
     that learns the variance of the reverse step gets a network with twice the channels; one with a `levels` of 0 gets
@@ -110,9 +116,18 @@ def build(
                 f"derivatives of the network where a {kind} one has one; leave it {instead}."
             )
     tells_classes = isinstance(objective, NoisyCrossEntropy)
-    out_multiple = NoisyClassifier.out_multiple(shape, classes) if tells_classes else 2 if learns_variance else 1
+    out_multiple = (
+        NoisyClassifier.out_multiple(shape, len(conditions[LABEL].classes))
+        if tells_classes
+        else 2
+        if learns_variance
+        else 1
+    )
     net = construct(NETS, experiment.net).build(
-        shape, {} if tells_classes or not classes else {"label": Label(classes)}, out_multiple, experiment.training.seed
+        shape,
+        {} if tells_classes else {name: _part(about) for name, about in conditions.items()},
+        out_multiple,
+        experiment.training.seed,
     )
     ends_at = float(process.at(process.t_max).noise_ratio)
     if experiment.predicts in ("eps", "score") and ends_at > _NOISIEST:
@@ -128,9 +143,19 @@ def build(
     return Parts(process, net, denoiser, objective)
 
 
+def _part(about: Known) -> Part:
+    """A part of the condition as networks are told of it."""
+    if about.kind == "label":
+        return Label(len(about.classes))
+    if about.kind == "number":
+        return Number()
+    return Vector(about.shape[0]) if about.kind == "vector" else Picture(about.shape[0], about.shape[1:])
+
+
 def build_for(experiment: Experiment, data: Dataset) -> Parts:
     """The objects for these data: see `build`."""
-    return build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
+    conditions = {name: column.about for name, column in data.conditions.items()}
+    return build(experiment, data.shape, conditions, data.sigma_data, data.transform.levels)
 
 
 def with_net(denoiser: NetDenoiser | EnergyDenoiser, net: nn.Module) -> NetDenoiser | EnergyDenoiser:
@@ -144,10 +169,10 @@ def remembered(parts: Parts, x0: Tensor) -> dict[str, Tensor]:
 
 
 def loss_of(parts: Parts, memory: dict[str, Tensor] | None = None) -> Callable[..., Tensor]:
-    """The objective as the training loop calls it, loss(net, (x0, labels), generator), with what it remembers."""
+    """The objective as the training loop calls it, loss(net, (x0, condition), generator), with what it remembers."""
     remembering: dict[str, Any] = {"memory": memory} if memory else {}
 
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor | None], generator: torch.Generator) -> Tensor:
+    def loss(net: nn.Module, batch: tuple[Tensor, Condition], generator: torch.Generator) -> Tensor:
         return parts.objective(with_net(parts.denoiser, net), *batch, generator, **remembering)
 
     return loss
@@ -160,7 +185,7 @@ def needs_float32(experiment: Experiment, parts: Parts, x0: Tensor) -> bool:
 
 
 def measured_precision(
-    experiment: Experiment, parts: Parts, x0: Tensor, labels: Tensor | None, device: torch.device
+    experiment: Experiment, parts: Parts, x0: Tensor, condition: Condition, device: torch.device
 ) -> tuple[str, str]:
     """What "auto" means for `training.precision` here, and why: the fastest on a piece of a batch.
 
@@ -168,7 +193,7 @@ def measured_precision(
     """
     if needs_float32(experiment, parts, x0):
         return "float32", "which second derivatives and chains want."
-    batch = (x0.to(device), None if labels is None else labels.to(device))
+    batch = (x0.to(device), condition.to(device))
     return quickest_training(parts.net, loss_of(parts), batch, device, experiment.training.seed)
 
 

@@ -33,8 +33,10 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
     for key in options:
         if key not in known:
             raise InputError(f"guidance={name!r} takes no {key!r}; it takes {', '.join(known)}.")
-    if name != "autoguidance" and not run.classes:
+    if name == "classifier" and not run.classes:
         raise InputError(f"guidance={name!r} needs labels, and {run.folder} was trained without.")
+    if name == "classifier-free" and not run.conditions:
+        raise InputError(f"guidance={name!r} needs labels or other conditions, and {run.folder} was trained without.")
     if (guide is None) != (name == "classifier-free"):
         raise InputError(
             f"guidance={name!r} takes no other run to guide by."
@@ -42,8 +44,10 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
             else f"guidance={name!r} needs another run to guide by, with --guide RUN."
         )
     if guide is not None:
-        if guide.shape != run.shape or guide.classes != run.classes:
-            raise InputError(f"{guide.folder} was trained on other data than {run.folder}: shapes or classes differ.")
+        if guide.shape != run.shape or guide.conditions != run.conditions:
+            raise InputError(
+                f"{guide.folder} was trained on other data than {run.folder}: shapes or conditions differ."
+            )
         options["weaker" if name == "autoguidance" else "classifier"] = (
             guide.denoiser if name == "autoguidance" else classifier_of(guide, run)
         )

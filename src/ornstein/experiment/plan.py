@@ -151,7 +151,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     count, gpu, name = parse_gpus(gpus) if gpus is not None else (1, None, "")
     _check(experiment, count, gpu, name, utilisation, price)
     data = data or load_data(experiment)
-    loaded = _nbytes(data.train, data.test, data.train_labels, data.test_labels)
+    loaded = _nbytes(data.train, data.test, *data.train_condition.parts.values(), *data.test_condition.parts.values())
     program = _program(loaded)
     asked, _ = settle(experiment, data)
     parts = build_for(asked, data)
@@ -217,8 +217,12 @@ def _program(loaded: float) -> float:
 
 def _sizes(config: Training, parts: Parts, data: Dataset) -> tuple[float, float, float]:
     """Bytes of the weights, of a batch, and of what the loss remembers."""
-    x0, labels = data.batch(0, config.batch_size, config.seed)
-    return _nbytes(*parts.net.parameters()), _nbytes(x0, labels), _nbytes(*remembered(parts, x0).values())
+    x0, condition = data.batch(0, config.batch_size, config.seed)
+    return (
+        _nbytes(*parts.net.parameters()),
+        _nbytes(x0, *condition.parts.values()),
+        _nbytes(*remembered(parts, x0).values()),
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.drive import State, Stepper, sample_seeds
-from ornstein.data import Transform
+from ornstein.data import Known, Transform
+from ornstein.data.condition import LABEL
 from ornstein.energies import EnergyDenoiser
 from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
-from ornstein.experiment.build import build, build_stepper
+from ornstein.experiment.build import build, build_stepper, load_data
 from ornstein.experiment.config import CLASSIFIER, Experiment
 from ornstein.experiment.folder import read_folder, read_tuned, read_weights
 from ornstein.files import replacing
@@ -66,7 +68,7 @@ class Run:
         ema = experiment.sampling.ema if ema is None else ema
         facts = about["data"]
         transform = Transform.from_dict(about["transform"])
-        parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"], transform.levels)
+        parts = build(experiment, tuple(facts["shape"]), Known.of_facts(facts), facts["sigma_data"], transform.levels)
         weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
         if weights.is_file() or not ema:
             state = read_weights(weights, folder)
@@ -128,43 +130,55 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the labels; () for a model without."""
-        return tuple(self.about["data"]["classes"])
+        known = self.conditions
+        return known[LABEL].classes if LABEL in known else ()
 
-    def labels(self, label: "int | str | Sequence[int] | Tensor | None", n: int) -> Tensor | None:
-        """Labels (n,) from a class's number or name, or one per sample; None draws from all classes.
+    @property
+    def conditions(self) -> dict[str, Known]:
+        """What the model can be conditioned on, by name; {} for a model without."""
+        return Known.of_facts(self.about["data"])
+
+    def condition(
+        self, n: int, label: Any = None, condition: "Mapping[str, Any] | Condition | None" = None
+    ) -> Condition:
+        """What to draw n samples given, in model space.
+
+        Args:
+            label: short for the part "label"; None leaves it out.
+            condition: name -> value, in the data's own units: one for all samples, or one for each; see `Known.model`.
+                Parts that are not named are absent. A Condition is in model space already.
 
         Raises:
-            InputError: a label that the model does not know.
+            InputError: a part that the model does not know, or a value that it cannot have.
         """
-        if label is None:
-            return None
-        if not self.classes:
-            raise InputError(f"label={label!r} cannot be drawn: {self.folder} was trained without labels.")
-        if isinstance(label, str):
-            if label in self.classes:
-                label = self.classes.index(label)
-            elif label.isdigit():
-                label = int(label)
-        if isinstance(label, int):
-            label = [label] * n
-        if isinstance(label, str):
-            raise InputError(f"label={label!r} is not a class of this run; it has {', '.join(self.classes)}.")
-        labels = torch.as_tensor(label)
-        if labels.shape != (n,) or labels.is_floating_point():
-            raise InputError(f"label has shape {tuple(labels.shape)}; it must be one whole number, or {n} of them.")
-        if not bool(((labels >= -1) & (labels < len(self.classes))).all()):
-            raise InputError(
-                f"label={int(labels[(labels < -1) | (labels >= len(self.classes))][0])} must be 0 to "
-                f"{len(self.classes) - 1}: {', '.join(self.classes)}."
-            )
-        return labels.long()
+        if isinstance(condition, Condition):
+            if label is None:
+                return condition.matches(n, f"n={n}")
+            condition = dict(condition.without(LABEL).parts)
+        given = dict(condition or {})
+        if label is not None:
+            given[LABEL] = label
+        known = self.conditions
+        for name, value in given.items():
+            if name not in known:
+                by = f"given {', '.join(known)}" if known else "without labels or other conditions"
+                raise InputError(f"{name}={value!r} cannot be drawn: {self.folder} was trained {by}.")
+        return Condition({name: known[name].model(value, n, name) for name, value in given.items()})
+
+    def examples(self, n: int) -> Condition:
+        """Conditions like those of the data, n rows: labels go round the classes; with more parts, held-out ones."""
+        known = self.conditions
+        if set(known) <= {LABEL}:
+            return Condition({name: torch.arange(n) % len(about.classes) for name, about in known.items()})
+        held_out = load_data(self.experiment).test_condition
+        return held_out[torch.arange(n) % (held_out.rows or 1)]
 
     def sample(self, n: int, *, quantise: bool = False, **options: Any) -> Tensor:
         """Draw n samples in the data's own units, (n, *shape).
 
         Args:
             quantise: round to the data's own values (0..255 of an image, as uint8) where they have such.
-            **options: label, seed, seeds, stepper, steps, grid: see `draw`.
+            **options: label, condition, seed, seeds, stepper, steps, grid: see `draw`.
         """
         return self.transform.inverse(self.draw(n, **options), quantise=quantise)
 
@@ -172,7 +186,8 @@ class Run:
         self,
         n: int,
         *,
-        label: "int | str | Sequence[int] | Tensor | None" = None,
+        label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        condition: "Mapping[str, Any] | Condition | None" = None,
         seed: int | None = None,
         seeds: "Sequence[int] | Tensor | None" = None,
         stepper: "str | Stepper | None" = None,
@@ -184,7 +199,8 @@ class Run:
         """Draw n samples in model space, (n, *shape), float32 on the CPU.
 
         Args:
-            label: a class's number or name, or one number per sample; None draws from all classes.
+            label: a class's name or number, or one per sample; None draws from all classes.
+            condition: more that the samples are given, by name; see `condition`.
             seed, seeds: one number for all, or one per sample: a sample is the same in whatever batch it is drawn.
             stepper, steps, grid: instead of the run's own.
             progress: called with (calls made, calls in all) as the drawing goes on.
@@ -196,7 +212,7 @@ class Run:
         """
         if not (isinstance(n, int) and n > 0):
             raise InputError(f"n={n!r} must be a positive whole number of samples.")
-        labels = self.labels(label, n)
+        given = self.condition(n, label, condition)
         keys = sample_seeds(n, seed, seeds, None)
         if together:
             ranks.join(self.experiment.training.cpu)
@@ -207,7 +223,7 @@ class Run:
             part = slice(start, min(start + BATCH, mine.stop))
             for state in self.trajectory(
                 len(keys[part]),
-                label=None if labels is None else labels[part],
+                condition=given[part],
                 seeds=keys[part],
                 stepper=stepper,
                 steps=steps,
@@ -223,7 +239,8 @@ class Run:
         self,
         n: int,
         *,
-        label: "int | str | Sequence[int] | Tensor | None" = None,
+        label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        condition: "Mapping[str, Any] | Condition | None" = None,
         stepper: "str | Stepper | None" = None,
         steps: int | None = None,
         grid: "str | Sequence[float] | Tensor | None" = None,
@@ -241,7 +258,7 @@ class Run:
             stepper=chosen,
             steps=self.steps if steps is None else steps,
             grid=mine.grid if grid is None else grid,
-            condition=self.labels(label, n),
+            condition=self.condition(n, label, condition),
             **options,
         )
 
@@ -279,23 +296,20 @@ class Run:
             return steps, tuned.grid, tuned if stepper is None else stepper
         return steps, entry["grid"], stepper
 
-    def every_class(self, n: int) -> Tensor | None:
-        """Labels (n,) that go round the classes; None for a model without."""
-        return torch.arange(n) % len(self.classes) if self.classes else None
-
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None) -> None:
         """Draw samples in model space to a PNG."""
         shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
         pictures.draw(shown, self.kind, path, columns=columns)
 
-    def save_arrays(self, drawn: Tensor, labels: Tensor | None, seed: int, path: Path) -> None:
-        """Write samples in model space as .npz: `samples` in the data's own units and values, `labels`, `seeds`."""
+    def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
+        """Write samples in model space as .npz, in the data's own units and values: `samples`, what they were given
+        (`labels`, and other parts by their names), `seeds`."""
         arrays = {
             "samples": self.transform.inverse(drawn, quantise=True),
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
-        if labels is not None:
-            arrays["labels"] = labels
+        for name, part in condition.parts.items():
+            arrays["labels" if name == LABEL else name] = self.conditions[name].units(part)
         with replacing(path) as beside, beside.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ornstein import ranks
 from ornstein._version import __version__
+from ornstein.core.condition import Condition
 from ornstein.core.grids import times
 from ornstein.data import Dataset
 from ornstein.errors import InputError
@@ -38,8 +39,8 @@ from ornstein.training import AUTO, Progress, fit
 from ornstein.training import Diverged as Diverged
 from ornstein.training.log import Log
 
-#: samples and their labels
-Batch = tuple[Tensor, Tensor | None]
+#: samples, and what is known of each
+Batch = tuple[Tensor, Condition]
 
 
 def train(
@@ -138,23 +139,22 @@ def _rehearsed(run: Run, parts: Parts, batch: Batch) -> dict[str, Tensor]:
     """What the loss remembers, after a rehearsal: parts that do not fit say so before anything is written."""
     times(parts.process, run.steps, run.experiment.sampling.grid)
     build_stepper(run.experiment.sampling.stepper)
-    x0, labels = batch
+    x0, condition = batch
     memory = remembered(parts, x0)
     loss = loss_of(parts, {key: tensor.clone() for key, tensor in memory.items()})
     with torch.no_grad():
         few = slice(2)
         dice = torch.Generator().manual_seed(run.experiment.training.seed)
-        loss(parts.net, (x0[few], None if labels is None else labels[few]), dice)
+        loss(parts.net, (x0[few], condition[few]), dice)
     return memory
 
 
 def _decided(experiment: Experiment, parts: Parts, batch: Batch) -> tuple[Experiment, str]:
     """The experiment with the precision of training measured, and why it is that."""
-    config, (x0, labels) = experiment.training, batch
+    config, (x0, condition) = experiment.training, batch
     device = torch.device("cuda" if ranks.take_device(config.cpu) else "cpu")
     piece = -(-config.batch_size // config.accumulate)
-    few_labels = None if labels is None else labels[:piece]
-    precision, why = measured_precision(experiment, parts, x0[:piece], few_labels, device)
+    precision, why = measured_precision(experiment, parts, x0[:piece], condition[:piece], device)
     config = dataclasses.replace(config, precision=precision)
     return dataclasses.replace(experiment, training=config), f"{precision}, {why}"
 

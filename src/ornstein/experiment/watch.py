@@ -38,7 +38,7 @@ def measured(run: Run, data: Dataset, progress: Progress) -> Moment:
     columns = len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
     if columns and preview > columns:
         preview -= preview % columns  # whole rows
-    drawn = run.draw(preview, seed=0, label=run.every_class(preview), together=True)
+    drawn = run.draw(preview, seed=0, condition=run.examples(preview), together=True)
     path = run.folder / "samples" / f"step-{progress.step:08d}.png"
     if ranks.rank():  # it drew its share; the first process does the rest
         return Moment(progress)
@@ -87,13 +87,13 @@ def held_out(
         white data.
     """
     x0 = data.transform.forward(data.test[:count]).to(denoiser.device)
-    labels = None if data.test_labels is None else data.test_labels[:count].to(denoiser.device)
+    condition = data.test_condition[:count].to(denoiser.device)
     seeds = torch.arange(len(x0), device=x0.device)
     ratios, errors, linear = [], [], []
     for i, t in enumerate(logsnr(denoiser.process, levels)[:-1].tolist()):
         level = denoiser.process.at(t)
         noisy = level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))
-        errors.append((denoiser(noisy, level, labels).x0 - x0).square().mean().item())
+        errors.append((denoiser(noisy, level, condition).x0 - x0).square().mean().item())
         spread = (level.alpha * denoiser.sigma_data) ** 2 + level.sigma**2
         linear.append(float((level.sigma * denoiser.sigma_data) ** 2 / spread))
         ratios.append(float(level.noise_ratio))

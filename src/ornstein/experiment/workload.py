@@ -98,12 +98,12 @@ def count_training(experiment: Experiment, parts: Parts, data: Dataset) -> Count
     net, config = parts.net.train(), experiment.training
 
     def work(batch: int) -> None:
-        x0, labels = data.batch(0, batch, config.seed)
+        x0, condition = data.batch(0, batch, config.seed)
         loss = loss_of(parts, remembered(parts, x0))
         net.zero_grad()
         with torch.random.fork_rng([]), half(torch.device("cpu"), config.precision):
             dice = torch.Generator().manual_seed(config.seed)
-            losses = loss(net, (x0, labels), dice)
+            losses = loss(net, (x0, condition), dice)
         losses.float().sum().backward()
 
     found = counted(work, net)
@@ -135,10 +135,10 @@ def network_call(experiment: Experiment, parts: Parts, data: Dataset, precision:
     level = parts.process.levels(times(parts.process, steps, experiment.sampling.grid))[0]
 
     def call(batch: int) -> None:
-        x, labels = data.batch(0, batch, 0)
+        x, condition = data.batch(0, batch, 0)
         there = parts.denoiser.device
         with torch.no_grad(), half(there, precision):
-            found = parts.denoiser(x.to(there), level, None if labels is None else labels.to(there))
+            found = parts.denoiser(x.to(there), level, condition.to(there))
             found.x0.cpu()  # waits for the device
 
     return call
