@@ -282,9 +282,9 @@ def test_digits_are_split_in_proportion_and_completely() -> None:
     original = torch.from_numpy(load_digits().data).long()
     assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, original.tolist()))
     x, condition = data.batch(0, 1437, seed=0)
+    labels = condition.parts["label"]
     assert x.min() == -1
     assert x.max() == 1
-    assert labels is not None
     back = data.transform.inverse(x, quantise=True)
     assert back.dtype == torch.uint8
     order = {tuple(image.flatten().tolist()): label for image, label in zip(data.train, data.train_labels, strict=True)}

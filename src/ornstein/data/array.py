@@ -203,18 +203,18 @@ class Array(Source):
             found[name] = np.concatenate([arrays[key] for key in keys]) if parts else arrays[name]
         return found
 
-    def _label_key(self, arrays: "Mapping[str, np.ndarray]", key: str = "") -> str:
-        """The array with the labels, or "none"."""
+    def _label_key(self, arrays: "Mapping[str, np.ndarray]", key: str = "") -> str | None:
+        """The array with the labels, or None."""
         if self.labels_key is not None:
-            return self.labels_key
-        return next((name for name in LABEL_KEYS if name in arrays and name != key), "none")
+            return None if self.labels_key == "none" else self.labels_key
+        return next((name for name in LABEL_KEYS if name in arrays and name != key), None)
 
     def _labels(
         self, arrays: "Mapping[str, np.ndarray]", key: str, count: int
     ) -> tuple[Tensor | None, tuple[str, ...], str]:
         """Class numbers (count,), or None; the classes' names; a remark."""
         label_key = self._label_key(arrays, key)
-        if label_key == "none":
+        if label_key is None:
             return None, (), ""
         if label_key not in arrays:
             held = ", ".join(map(shown, arrays))
