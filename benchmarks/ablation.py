@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ornstein.data import Affine
 from ornstein.experiment.build import build
 from ornstein.experiment.config import Experiment
 from ornstein.memory import keep_freed_memory
@@ -44,7 +45,7 @@ class Step:
         fused: bool = True,
     ) -> None:  # fmt: skip
         shape = SHAPES[preset]
-        self.net = build(Experiment.read(preset), shape, 0, 0.5).net
+        self.net = build(Experiment.read(preset), {"shape": shape, "classes": (), "sigma_data": 0.5}, Affine()).net
         self.half, self.norm = half, OURS if own else torchs if innermost else contiguous
         self.into = unet._into_channels if innermost else (lambda x, patch: F.pixel_unshuffle(x, patch))
         if innermost:

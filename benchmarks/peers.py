@@ -487,6 +487,7 @@ class Ornstein(Peer):
     usual = {"colour": "cifar10", "grey": "mnist"}  # noqa: RUF012
 
     def __init__(self, shape: Shape, size: str, words: str = ""):
+        from ornstein.data import Affine
         from ornstein.experiment.build import build, build_stepper
         from ornstein.experiment.config import Experiment
 
@@ -499,7 +500,7 @@ class Ornstein(Peer):
         self.source = f"ornstein train {' '.join([self.preset, *self.words])}"
         self.recipe = "its preset"
         self.batch = self.experiment.training.batch_size
-        self.net = build(self.experiment, shape, 0, 0.5).net
+        self.net = build(self.experiment, {"shape": shape, "classes": (), "sigma_data": 0.5}, Affine()).net
         stepper = build_stepper(self.experiment.sampling.stepper)
         self.calls_a_step = stepper.calls or 1
         self.samplers = (self.experiment.sampling.stepper["name"],)

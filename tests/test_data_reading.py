@@ -104,6 +104,9 @@ def test_only_the_members_of_an_archive_that_are_used_are_read(tmp_path: Path) -
     file.write_bytes(whole)
     assert Array(str(file), key="x").load().shape == (3,)
     assert "damaged" in refused(Array(str(file), key="other"))
+    whole[whole.find(b"PK\x01\x02") + 8] |= 1  # the flag of encryption, of the first member
+    file.write_bytes(whole)
+    assert "is encrypted" in refused(Array(str(file), key="x"))
 
 
 def test_what_a_header_declares_is_held_against_the_file(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from ornstein.core.clocks import EDM, OU, VE, VP, Cosine, Flow, SubVP
     from ornstein.core.condition import Condition
     from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
-    from ornstein.core.drive import State, Stepper
+    from ornstein.core.drive import Stepper
     from ornstein.core.prediction import Prediction
     from ornstein.core.process import Process
+    from ornstein.core.walk import State
     from ornstein.experiment.run import Run
     from ornstein.guidance import (
         DPS,
@@ -43,7 +44,8 @@ _HOMES = {
     "core.prediction": ("Prediction",),
     "core.condition": ("Condition",),
     "core.denoiser": ("Denoiser", "FunctionDenoiser", "NetDenoiser"),
-    "core.drive": ("State", "Stepper"),
+    "core.drive": ("Stepper",),
+    "core.walk": ("State",),
     "guidance": (
         "DPS",
         "Autoguidance",

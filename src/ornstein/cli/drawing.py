@@ -126,9 +126,8 @@ def sample(  # long: half of it says what the options are
     if path.suffix == ".npz":
         opened.save_arrays(drawn, condition, seed, path)
     else:
-        turns = label is None and not named and set(opened.conditions) == {"label"}
-        columns = len(opened.classes) if turns and 4 <= len(opened.classes) <= 16 else None
-        opened.picture(drawn, path, columns)
+        labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
+        opened.picture(drawn, path, opened.class_columns(labels))
     out.print(f"{n} samples in {seconds:.1f} s: [bold]{path}[/]")
     if film:
         few = min(n, 36)

@@ -101,6 +101,12 @@ class Dataset:
         return self.conditions[LABEL].about.classes if LABEL in self.conditions else ()
 
     @property
+    def class_counts(self) -> list[int]:
+        """How many training examples each class has; those without a label are in none."""
+        labels = self.train_labels
+        return [] if labels is None else labels[labels >= 0].bincount(minlength=len(self.classes)).tolist()
+
+    @property
     def train_labels(self) -> Tensor | None:
         """The part "label" of the training examples, (N,) int64, -1 for none; None without it."""
         return self.train_condition.parts.get(LABEL)
@@ -152,8 +158,8 @@ class Dataset:
         """What identifies these data, as plain values for JSON or YAML.
 
         name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
-        parts; count, held_out; classes; conditions, what each part is; mean and sigma_data of the training part in
-        model space; sha256 of the content (values, conditions, shapes, types).
+        parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
+        and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types).
         """
         return dict(self._fingerprint)
 
@@ -178,6 +184,7 @@ class Dataset:
             "count": len(self.train),
             "held_out": len(self.test),
             "classes": list(self.classes),
+            "class_counts": self.class_counts,
             "conditions": _facts(self.conditions),
             "mean": mean.mean().item(),
             # total variance = variance within the features + variance of their means

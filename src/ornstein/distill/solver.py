@@ -39,10 +39,12 @@ from ornstein.core.denoiser import Denoiser, Reclocked
 from ornstein.core.drive import Stepper, sample_seeds, trajectory
 from ornstein.core.grids import NOISE_RATIOS, times
 from ornstein.core.numerics import Estimate, normal
-from ornstein.core.process import Process
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.core.walk import Asked, end, walk
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import Multistep, UniPC
-from ornstein.samplers.tuned import Tuned, as_tuned, leaning_sizes, path, squared
+from ornstein.samplers.tuned import Triangles, Tuned, as_tuned, leaning_sizes, squared
 
 #: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios
 _METHODS: tuple[Stepper, ...] = (
@@ -175,16 +177,15 @@ def _top(process: Process) -> float:
 def _spread(denoiser: Denoiser, t: float) -> float:
     """The standard deviation of what sampling starts from at time t."""
     level = denoiser.process.at(t)
-    return math.hypot(float(level.alpha) * denoiser.sigma_data, float(level.sigma))
+    return math.hypot(level.alpha * denoiser.sigma_data, level.sigma)
 
 
 def _falling(process: Process, steps: int, top: float, power: float) -> Tensor:
     """r/(1 + r), r = sigma/alpha, falling as (1 - k/steps)^power from r = `top`, or from the top of the clock."""
-    first = -0.5 * float(process.at(_top(process)).log_snr)
+    first = -0.5 * process.at(_top(process)).log_snr
     ratio = math.exp(min(first, math.log(top), math.log(NOISE_RATIOS[1])))
     u = ratio / (1 + ratio) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
     found = process.time(-2 * (u / (1 - u)).log())
-    assert isinstance(found, Tensor)
     return torch.cat([found, found.new_zeros(1)])
 
 
@@ -200,10 +201,9 @@ def _arrive(
     batch = batch or _batch(x.shape[1:])
     for k in range(0, len(x), batch):
         part = x[k : k + batch]
-        *_, last = trajectory(
-            denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, condition=condition[k : k + batch]
-        )
-        found.append(last.x)
+        given = condition[k : k + batch]
+        states = trajectory(denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, condition=given)
+        found.append(end(states).x)
     return torch.cat(found)
 
 
@@ -217,7 +217,7 @@ class _Unknowns:
     def __init__(self, process: Process, home: Process, sigma_data: float, steps: int) -> None:
         self.process, self.home, self.sigma_data, self.steps = process, home, sigma_data, steps
         # the levels are counted down from above the noisiest that may be begun at
-        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * float(process.at(_top(process)).log_snr))
+        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * process.at(_top(process)).log_snr)
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
         """The vector of a method, float64; with its leanings, or noughts to be fitted if it has none, or without."""
@@ -252,7 +252,6 @@ class _Unknowns:
         """The method of a vector."""
         ratios, drift, rows, leanings = self.split(vector)
         found = self.process.time(-2 * ratios)
-        assert isinstance(found, Tensor)
         return Tuned(
             (*found.tolist(), 0.0),
             tuple(drift.tolist()),
@@ -265,36 +264,20 @@ class _Unknowns:
         ratios, drift, rows, leanings = self.split(vector)
         with torch.no_grad():
             t = self.home.time(-2 * ratios)
-            assert isinstance(t, Tensor)
             alpha_rate, sigma_rate = self.home._rates(t)
             slope = 2 * (alpha_rate / self.home.alpha(t) - sigma_rate / self.home.sigma(t))
         # one step of Newton's from the time already found: the inverse function, with its derivative
         t = (t + (-2 * ratios - self.home.log_snr(t)) / slope).clamp(max=self.home.t_max)
         alpha, sigma = self.home.alpha(t), self.home.sigma(t)
         x = ((alpha[0] * self.sigma_data) ** 2 + sigma[0] ** 2).sqrt().to(noise) * noise
-        answers: list[Tensor] = []
-        for i in range(self.steps):
-            answers.append(denoiser(x, t[i].expand(len(x)), condition).x0)
-            # drift, then weights: numbers, or one for each sample
-            numbers: Sequence[Tensor] = [*drift[i : i + 1], *rows[i]]
-            if i == 0:
-                first = squared((x - alpha[0].to(x) * answers[0]) / sigma[0].to(x))
-            elif leanings:
-                kept, moved = path(x, answers, alpha[i].to(x), sigma[i].to(x), first)
-                u, v = leanings[i - 1].to(x)
-                if i + 1 == self.steps:
-                    u, v = (torch.cat([row, -row.sum()[None]]) for row in (u, v))
-                each = (-1, *[1] * (x.ndim - 1))
-                numbers = [
-                    (n.to(x) + a * kept + b * moved).reshape(each) for n, a, b in zip(numbers, u, v, strict=True)
-                ]
-            weights = numbers[-len(answers) :]
-            mixed = torch.stack([w.to(x) * answer for w, answer in zip(weights, answers, strict=True)]).sum(0)
-            if i + 1 < self.steps:
-                ratio = sigma[i + 1] / sigma[i]
-                share = alpha[i + 1] - ratio * alpha[i]
-                x = ratio.to(x) * (1 + numbers[0].to(x)) * x + share.to(x) * mixed
-        return mixed
+        levels = [Level(self.home, *row) for row in zip(t, alpha, sigma, strict=True)]
+        clean = Level(self.home, t.new_zeros(()), t.new_ones(()), t.new_zeros(()))
+        triangles = Triangles(drift.to(x).unbind(), [row.to(x) for row in rows], [pair.to(x) for pair in leanings])
+        # at a time for each sample: one for all would be read as a float, and carry no gradient
+        ask: Asked[Tensor, Level[Tensor], Prediction] = Asked(
+            lambda x, level: denoiser(x, level.t.expand(len(x)), condition), self.steps
+        )
+        return end(walk(ask, x, [*levels, clean], triangles.step, triangles.finish, gradients=True)).x
 
 
 class _Search:

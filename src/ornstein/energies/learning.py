@@ -193,11 +193,11 @@ class NoiseContrastive:
 
 @lru_cache(maxsize=64)
 def _ladder(process: Process, steps: int, low: float, high: float) -> Tensor:
-    end = float(process.at(process.t_max).noise_ratio)
+    end = process.at(process.t_max).noise_ratio
     if not low < end:
         raise InputError(f"low={low!r} is beyond the clock of {process}, whose sigma/alpha ends at {end:g}.")
     ratios = torch.linspace(math.log(min(high, end)), math.log(low), steps, dtype=torch.float64)
-    return torch.cat([process.time(-2 * ratios), torch.zeros(1, dtype=torch.float64)])  # type: ignore[list-item]
+    return torch.cat([process.time(-2 * ratios), torch.zeros(1, dtype=torch.float64)])
 
 
 @dataclass(frozen=True)

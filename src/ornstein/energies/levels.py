@@ -46,7 +46,7 @@ def _times(process: Process, u: Tensor) -> Tensor:
     if process.chain is not None:
         return (u.double() * process.chain).floor().clamp(max=process.chain - 1) + 1
     first, last = (process.at(t).log_snr for t in ends(process))
-    return process.time(first + (last - first) * u.double())  # type: ignore[return-value]
+    return process.time(first + (last - first) * u.double())
 
 
 @dataclass(frozen=True)

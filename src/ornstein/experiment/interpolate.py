@@ -93,8 +93,8 @@ def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> 
     own = {"first": first, "last": last, "between": between}
     beside = path.with_suffix(".npz")
     with replacing(beside) as place, place.open("wb") as file:
-        arrays = {name: run.transform.inverse(value.cpu()).numpy() for name, value in own.items()}
+        arrays = {name: run.layout.give_back(run.transform.inverse(v.cpu())).numpy() for name, v in own.items()}
         np.savez_compressed(file, allow_pickle=False, **arrays)
     row = torch.cat([first.cpu(), between, last.cpu()])
-    run.picture(row, path, columns=len(row) if run.kind == "image" else None)
+    run.picture(row, path, len(row), ordered=True)
     return beside

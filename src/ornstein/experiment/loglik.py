@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.core.numerics import Estimate
-from ornstein.data import Dataset, Layout
+from ornstein.data import Dataset
 from ornstein.data.array import read_rows
 from ornstein.data.condition import LABEL
 from ornstein.data.folder import find_pictures
@@ -243,8 +243,7 @@ def read(run: Run, data: "str | Path") -> Given:
         raise InputError(
             f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
         )
-    layout = Layout(run.about["data"].get("layout", ""))
-    x, labels = read_rows(place, run.shape, layout, noun="data")
+    x, labels = read_rows(place, run.shape, run.layout, noun="data")
     return Given(place.name, x, labels)
 
 

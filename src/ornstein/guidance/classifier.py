@@ -121,8 +121,8 @@ class NoisyCrossEntropy:
             raise InputError(f"smoothing={self.smoothing!r} must be in [0, 1).")
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
-        """The loss of each sample, (B,), in nats."""
-        if not isinstance(denoiser, NetDenoiser):
+        """The loss of each sample, (B,), in nats; 0 for one without a label."""
+        if not isinstance(denoiser, NetDenoiser | NoisyClassifier):
             raise InputError(
                 f"{type(denoiser).__name__} has no network to teach; the objective 'classifier' wants one."
             )
@@ -136,14 +136,14 @@ class NoisyCrossEntropy:
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         found = classifier.log_probs(level.noised(x0, eps), level)
-        return F.cross_entropy(found, labels, reduction="none", label_smoothing=self.smoothing)
+        return F.cross_entropy(found, labels, reduction="none", label_smoothing=self.smoothing, ignore_index=-1)
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
         u = strata(n, generator)
         first, last = ends(process)
         log_ratio = math.log(self.low) + (math.log(self.high) - math.log(self.low)) * u
-        return process.time(-2 * log_ratio).clamp(first, last)  # type: ignore[union-attr]
+        return process.time(-2 * log_ratio).clamp(first, last)
 
 
 def _checked(shares: tuple[float, ...]) -> tuple[float, ...]:

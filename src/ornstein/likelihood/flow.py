@@ -183,7 +183,7 @@ class ProbabilityFlow:
             left = left[~settled]
         return found
 
-    def _points(self, steps: int) -> tuple[list[Level], Tensor, Tensor, float]:
+    def _points(self, steps: int) -> tuple[list[Level[float]], Tensor, Tensor, float]:
         """The levels that so many steps pass, steps + 1 of them, and the steps themselves.
 
         Returns:
@@ -200,7 +200,6 @@ class ProbabilityFlow:
         before = early * (2 * (tau[: len(early)] - tau[len(early)])).exp()
         tau = tau[len(early) :].clamp(math.log(self.low), math.log(self.high))
         times = self.denoiser.process.time(-2 * tau)
-        assert isinstance(times, Tensor)
         return self.denoiser.process.levels(times), rates, before, h
 
     def _walk(
@@ -210,8 +209,8 @@ class ProbabilityFlow:
         s, d = self.denoiser.sigma_data, x[0].numel()
         levels, rates, before, h = self._points(steps)
 
-        def slope(level: Level) -> Callable[[Tensor], Tensor]:
-            alpha, r = float(level.alpha), _spread(level, s)
+        def slope(level: Level[float]) -> Callable[[Tensor], Tensor]:
+            alpha, r = level.alpha, _spread(level, s)
             return lambda z: (s * s / r * z - self.denoiser.predict(alpha * r * z, level, condition).x0.to(z)) / r
 
         # up to the lowest level v grows as u^2: the integral from zero is half of what it has become there
@@ -243,7 +242,7 @@ class ProbabilityFlow:
             else:
                 boole = boole + (24 if i % 4 == 2 else 64) * h / 45 * dz
             if i % 4 == 2:
-                score = -z - (1 + (s / float(level.noise_ratio)) ** 2) * v
+                score = -z - (1 + (s / level.noise_ratio) ** 2) * v
             if i < steps:
                 ahead = z + h * _combined(_PREDICT, past)
                 dz = float(rates[i + 1]) * slope(levels[i + 1])(ahead)
@@ -259,14 +258,14 @@ class ProbabilityFlow:
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
         return LogLikelihood(log_prob, variance.sqrt(), error, calls, products, d), error <= self.tolerance
 
-    def _end(self, level: Level, z: Tensor, condition: Condition) -> Tensor:
+    def _end(self, level: Level[float], z: Tensor, condition: Condition) -> Tensor:
         """Log-density of z at the upper end, (B,)."""
         s, r = self.denoiser.sigma_data, _spread(level, self.denoiser.sigma_data)
         variance = z.new_ones(1)
         if self.centred:
             # what the denoiser takes for the data's mean when it sees nothing but noise; the same noise for all
             keys = torch.zeros(condition.rows or 1, dtype=torch.int64, device=z.device)
-            xt = float(level.alpha) * r * normal(keys, tuple(z.shape[1:]), 0, z.dtype)
+            xt = level.alpha * r * normal(keys, tuple(z.shape[1:]), 0, z.dtype)
             mean = self.denoiser.predict(xt, level, condition).x0.to(z)
             # of the data's second moment s^2 the mean has its share
             variance = 1 - mean.flatten(1).square().mean(1).clamp(max=s * s) / r**2
@@ -290,9 +289,9 @@ def _combined(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _spread(level: Level, s: float) -> float:
+def _spread(level: Level[float], s: float) -> float:
     """The standard deviation of y = x/alpha."""
-    return math.hypot(s, float(level.noise_ratio))
+    return math.hypot(s, level.noise_ratio)
 
 
 def reach(denoiser: Denoiser, ratios: tuple[float, float] | None) -> tuple[float, float]:
@@ -301,14 +300,14 @@ def reach(denoiser: Denoiser, ratios: tuple[float, float] | None) -> tuple[float
     if ratios is None:
         first, last = ends(process)
         # a chain has no level below its first
-        lowest = float(process.at(max(first, 1.0) if process.chain else first).noise_ratio)
+        lowest = process.at(max(first, 1.0) if process.chain else first).noise_ratio
         if isinstance(denoiser, ExactDenoiser) and not process.chain:
             lowest = _FINEST
-        return lowest, float(process.at(last).noise_ratio)
+        return lowest, process.at(last).noise_ratio
     low, high = ratios
     if not (0 < low < high < math.inf):
         raise InputError(f"ratios={ratios!r} must be two positive numbers, the lower noise ratio first.")
-    top = float(process.at(process.t_max).noise_ratio)
+    top = process.at(process.t_max).noise_ratio
     if low >= top:
         raise InputError(f"ratios={ratios!r} lie beyond the clock of {process}, which ends at {top:g}.")
     return low, min(high, top)

@@ -65,7 +65,7 @@ class LikelihoodWeighted:
         if not self.importance:
             return low + (high - low) * u
         at_low, at_high = (process.at(t).log_snr for t in (low, high))
-        return process.time(at_low + (at_high - at_low) * u)  # type: ignore[return-value]
+        return process.time(at_low + (at_high - at_low) * u)
 
     def nats_at(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, condition: Given) -> Tensor:
         """What a random time t, (B,), says of the integral, in nats, (B,)."""
@@ -135,7 +135,7 @@ def continuous_bound(
             if bins is None:
                 nats = last_nats(denoiser(noisy, last, given), clean, None)
             else:
-                place, ratio = widest(noisy) / last.alpha, float(last.noise_ratio)
+                place, ratio = widest(noisy) / last.alpha, last.noise_ratio
                 nats = bins.posterior_nats(widest(clean), place, ratio).flatten(1).sum(1)
             terms[rows, 2] = nats
     terms[:, 0] = prior_nats(process.at(high), denoiser.sigma_data, x0)

@@ -53,13 +53,13 @@ def _chain(objective: "Regression", process: Process, u: Tensor) -> Tensor:
 
 def _log_snr(objective: "Regression", process: Process, u: Tensor) -> Tensor:
     low, high = (process.at(t).log_snr for t in ends(process))
-    return process.time(low + (high - low) * u)  # type: ignore[return-value]
+    return process.time(low + (high - low) * u)
 
 
 def _log_normal(objective: "Regression", process: Process, u: Tensor) -> Tensor:
     z = math.sqrt(2) * torch.erfinv(2 * u.clamp(1e-6, 1 - 1e-6) - 1)
     low, high = ends(process)
-    return process.time(-2 * (objective.p_mean + objective.p_std * z)).clamp(low, high)  # type: ignore[union-attr]
+    return process.time(-2 * (objective.p_mean + objective.p_std * z)).clamp(low, high)
 
 
 #: densities of training times: a map of uniform numbers in (0, 1) to times

@@ -236,7 +236,7 @@ class ScoreMatching:
                 f"sigma={self.sigma!r} is beyond the clock of {process}, whose sigma/alpha ends at {most:g}."
             )
         level = torch.tensor(float(self.sigma), dtype=torch.float64)
-        return process.time(-2 * level.log()).expand(n)  # type: ignore[union-attr]
+        return process.time(-2 * level.log()).expand(n)
 
     def loss_at(
         self,

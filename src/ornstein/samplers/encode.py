@@ -12,15 +12,15 @@ where noise is small: there the noise is what is left of x when x0 is taken away
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import Ask, Noise, Stepper
+from ornstein.core.drive import Ask, Noise, Stepper, drawing
 from ornstein.core.grids import ends, times
+from ornstein.core.walk import end, walk
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import UniPC
 from ornstein.samplers.named import stepper_named
@@ -66,10 +66,6 @@ def encode(
     falling = times(denoiser.process, steps, grid)[:-1]
     lowest = min(ends(denoiser.process)[0], 0.5 * float(falling[-1]))
     levels = denoiser.process.levels(torch.cat([falling, falling.new_tensor([lowest])]).flip(0))
-    ask, memory = Ask(denoiser, condition, steps=len(levels) - 1), None
     noise = Noise(torch.zeros(len(x), dtype=torch.int64), tuple(x.shape[1:]), dtype)
-    with torch.no_grad():
-        x = levels[0].alpha * x.to(denoiser.device, dtype)
-        for t, s in pairwise(levels):
-            x, memory = stepper.step(ask, x, t, s, memory, noise)
-    return x
+    ask, x = Ask(denoiser, condition, steps=len(levels) - 1), levels[0].alpha * x.detach().to(denoiser.device, dtype)
+    return end(walk(ask, x, levels, drawing(stepper, noise))).x

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ornstein import ranks
 from ornstein.core.condition import Condition
@@ -185,3 +185,10 @@ def size(batch: Batch) -> int:
     if len(sizes) != 1 or 0 in sizes:
         raise InputError(f"batch has tensors of first dimension {sorted(sizes)}; all must share one, at least 1.")
     return sizes.pop()
+
+
+def innermost(net: nn.Module) -> None:
+    """Lay out kernels of images with the channels innermost in memory; those of series and volumes stay as they are."""
+    for kernel in net.parameters():
+        if kernel.ndim == 4:
+            kernel.data = kernel.data.to(memory_format=torch.channels_last)
