@@ -552,7 +552,7 @@ class Ornstein(Peer):
 
         if self.moments is None:
             bytes_ = ((images + 1) * 127.5).round().to(torch.uint8)
-            data = Dataset("handed over", bytes_, bytes_, None, None, (), "image", Levels(256))
+            data = Dataset("handed over", bytes_, bytes_, {}, "image", Levels(256))
             self.begin(data, batch_size=len(images), log_every=BURST)
             self.advance()  # the loop reports its first step too
             while self.advance() % BURST:

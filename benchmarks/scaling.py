@@ -81,7 +81,7 @@ def pictures(side: int, count: int = 256) -> Any:
 
     dice = torch.Generator().manual_seed(0)
     train, test = (torch.randint(0, 256, (n, 3, side, side), generator=dice, dtype=torch.uint8) for n in (count, 64))
-    return Dataset("random", train, test, None, None, (), "image", Levels(256))
+    return Dataset("random", train, test, {}, "image", Levels(256))
 
 
 def built(asked: Any, data: Any) -> Any:

@@ -94,7 +94,7 @@ def interior(process: Process, n: int = 7) -> Tensor:
 
 def constant(process: Process, c: Tensor) -> FunctionDenoiser:
     """The denoiser of data that are always c: the first oracle."""
-    return FunctionDenoiser(lambda x, level, cond: c.to(x).expand_as(x), process)
+    return FunctionDenoiser(lambda x, level, condition: c.to(x).expand_as(x), process)
 
 
 def mixture() -> GaussianMixture:
@@ -115,7 +115,7 @@ class Oracle(nn.Module):
         self.sigma_data = sigma_data
         self.told = []
 
-    def forward(self, scaled, noise_level, cond):
+    def forward(self, scaled, noise_level, condition):
         ratio = noise_level.exp()[:, None]
         self.told.append(noise_level)
         y = scaled * (self.sigma_data**2 + ratio**2).sqrt()  # x/alpha

@@ -87,7 +87,7 @@ def path_errors(stepper, process):
 def law_error(stepper, process, n, m, v):
     """|error of the mean| + |error of the standard deviation| of what n steps draw, for data N(m, v)."""
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         gain = level.alpha * v / (level.alpha**2 * v + level.sigma**2)
         return m + gain * (x - level.alpha * m)
 

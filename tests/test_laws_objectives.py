@@ -42,7 +42,7 @@ class Known(Denoiser):
     process: Process
     sigma_data: float = S
 
-    def predict(self, x, level, cond):
+    def predict(self, x, level, condition):
         return Prediction(self.function(x, level), x, level, torch.full_like(x, 0.4))
 
 
@@ -105,7 +105,7 @@ class Spoken(nn.Module):
         self.process, self.predicts = process, predicts
         self.weight = nn.Parameter(torch.tensor([0.3, -0.2, 0.5], dtype=F64))
 
-    def forward(self, scaled, noise_level, cond):
+    def forward(self, scaled, noise_level, condition):
         ratio = noise_level.exp()[:, None]
         y = scaled * (S**2 + ratio**2).sqrt()  # x/alpha
         x0 = torch.tanh(y * self.weight) + 0.2 * self.weight / (1 + ratio)
@@ -185,7 +185,7 @@ def test_losses_have_their_closed_form_on_gaussian_data(shape):
     x0, eps = torch.randn(2, n, *shape, generator=g, dtype=F64)
     p = VP()
     silent = {reading: NetDenoiser(Silent(), p, reading) for reading in ("eps", "v", "x0", "edm", "velocity")}
-    exact = FunctionDenoiser(lambda x, level, cond: level.alpha * x, p)
+    exact = FunctionDenoiser(lambda x, level, condition: level.alpha * x, p)
     se = 5 * math.sqrt(2 / (n * math.prod(shape)))
     for t in (0.05, 0.4, 0.9):
         level = p.at(t)
@@ -208,7 +208,7 @@ def test_losses_have_their_closed_form_on_gaussian_data(shape):
 class Silent(nn.Module):
     """A network with zero output, as every network of the house starts."""
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return torch.zeros_like(x)
 
 
@@ -288,8 +288,8 @@ class Watch(nn.Module):
         super().__init__()
         self.double = double
 
-    def forward(self, x, noise_level, cond):
-        self.x, self.noise_level, self.cond = x, noise_level, cond
+    def forward(self, x, noise_level, condition):
+        self.x, self.noise_level, self.condition = x, noise_level, condition
         return torch.cat([x, x], 1) if self.double else x
 
 
@@ -317,24 +317,27 @@ def test_labels_are_dropped_at_the_stated_rate(objective):
     n, double = 10000, learns_variance(objective)
     x0 = torch.zeros(n, 1)
 
-    def losses(cond, rate):
+    def losses(condition, rate):
         watch = Watch(double)
         denoiser = NetDenoiser(watch, VP(), "v", learns_variance=double)
-        return OBJECTIVES[objective](drop_label=rate)(denoiser, x0, cond, torch.Generator().manual_seed(8)), watch.cond
+        return OBJECTIVES[objective](drop_label=rate)(
+            denoiser, x0, condition, torch.Generator().manual_seed(8)
+        ), watch.condition
 
     labels = torch.arange(n) % 10
     bare, nothing = losses(None, 0.5)
-    assert nothing is None
+    assert not nothing
     for rate in (0.0, 0.1, 1.0):
-        kept, seen = losses(labels, rate)
+        kept, parts = losses(labels, rate)
+        seen = parts["label"]
         gone = seen == -1
         assert seen.dtype == torch.int64
         assert torch.equal(seen[~gone], labels[~gone])
         assert abs(gone.double().mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / n)
         # the noise and the times do not depend on whether there are labels to drop
         assert torch.equal(kept, bare) or objective in PROBED
-    _, seen = losses(torch.ones(n, 4), 0.25)
-    rows = seen.isnan()
+    _, parts = losses(torch.ones(n, 4), 0.25)
+    rows = parts["vector"].isnan()
     assert torch.equal(rows.any(1), rows.all(1))  # a sample's features go together
     assert abs(rows.all(1).double().mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / n)
 

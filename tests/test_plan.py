@@ -52,7 +52,7 @@ def test_attention_by_hand_on_either_side_of_where_its_arithmetic_changes():
 
 
 def test_a_unet_as_torchs_counter_has_it():
-    net = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,)).build((3, 8, 8), classes=0, seed=0)
+    net = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,)).build((3, 8, 8), seed=0)
 
     def work(batch):
         net(torch.ones(batch, 3, 8, 8), torch.zeros(batch)).sum().backward()

@@ -86,7 +86,7 @@ def test_products_are_narrow_and_answers_are_not():
     seen = []
 
     class Net(nn.Linear):
-        def forward(self, x, level, cond):
+        def forward(self, x, level, condition):
             out = super().forward(x)
             seen.append(out.dtype)
             return out

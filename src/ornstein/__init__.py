@@ -16,6 +16,7 @@ from ornstein.errors import InputError
 if TYPE_CHECKING:
     from ornstein.core.chains import Tabulated
     from ornstein.core.clocks import EDM, OU, VE, VP, Cosine, Flow, SubVP
+    from ornstein.core.condition import Condition
     from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
     from ornstein.core.drive import Stepper
     from ornstein.core.prediction import Prediction
@@ -41,6 +42,7 @@ _HOMES = {
     "core.clocks": ("EDM", "OU", "VE", "VP", "Cosine", "Flow", "SubVP"),
     "core.chains": ("Tabulated",),
     "core.prediction": ("Prediction",),
+    "core.condition": ("Condition",),
     "core.denoiser": ("Denoiser", "FunctionDenoiser", "NetDenoiser"),
     "core.drive": ("Stepper",),
     "core.walk": ("State",),
@@ -68,6 +70,7 @@ __all__ = [
     "Autoguidance",
     "ClassifierFree",
     "ClassifierGuidance",
+    "Condition",
     "Cosine",
     "Denoiser",
     "Flow",

@@ -23,15 +23,15 @@ Average = Annotated[
 ]
 
 
-def options(pairs: list[str] | None) -> dict[str, Any]:
-    """The words of --with as options of a stepper or an operator."""
+def options(pairs: list[str] | None, flag: str = "--with", example: str = "eta=0.5") -> dict[str, Any]:
+    """The words NAME=VALUE of --with, or of another flag, as a mapping."""
     import yaml
 
     found = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"--with {pair!r} must look like eta=0.5.")
+            raise InputError(f"{flag} {pair!r} must look like {example}.")
         found[name.strip()] = yaml.safe_load(text)
     return found
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.brownian import BrownianPath
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import times
 from ornstein.core.numerics import normal
@@ -39,8 +40,8 @@ class Ask(Asked[Tensor, Level, Prediction]):
     `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known).
     """
 
-    def __init__(self, denoiser: Denoiser, cond: Tensor | None, steps: int = 0) -> None:
-        super().__init__(lambda x, level: denoiser.predict(x, level, cond), steps)
+    def __init__(self, denoiser: Denoiser, condition: Condition, steps: int = 0) -> None:
+        super().__init__(lambda x, level: denoiser.predict(x, level, condition), steps)
         self.process: Process = denoiser.process
         self.sigma_data = denoiser.sigma_data
 
@@ -154,7 +155,7 @@ def trajectory(
     seed: int | None = None,
     seeds: "Sequence[int] | Tensor | None" = None,
     generator: torch.Generator | None = None,
-    cond: Tensor | None = None,
+    condition: Given = None,
     x: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[State[Tensor]]:
@@ -167,7 +168,7 @@ def trajectory(
         steps, grid: where to step; see `grids.times`.
         seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
         fresh.
-        cond: (B, ...) the condition, handed to the denoiser.
+        condition: what to draw given, with B rows; see `Condition.of`.
         x: start from this noisy data at the grid's first time, instead of from noise.
         dtype: of the samples, float32 or float64.
 
@@ -178,10 +179,7 @@ def trajectory(
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise InputError(f"shape={shape} must be (number of samples, *shape of one sample), all positive.")
     device = denoiser.device
-    if cond is not None:
-        cond = cond.to(device)
-        if len(cond) != shape[0]:
-            raise InputError(f"cond has {len(cond)} rows but shape={shape} asks for {shape[0]} samples.")
+    condition = Condition.of(condition).matches(shape[0], f"shape={shape}").to(device)
     if x is not None and tuple(x.shape) != shape:
         raise InputError(f"x has shape {tuple(x.shape)} but shape={shape}.")
     if grid is None and denoiser.process.chain is None:
@@ -197,7 +195,7 @@ def trajectory(
         spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
         x = spread * noise()
     return walk(
-        Ask(denoiser, cond, len(levels) - 1), x.to(device, dtype), levels, drawing(stepper, noise), stepper.finish
+        Ask(denoiser, condition, len(levels) - 1), x.to(device, dtype), levels, drawing(stepper, noise), stepper.finish
     )
 
 

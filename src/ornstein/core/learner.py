@@ -16,12 +16,13 @@ and averaged over levels even in log-SNR: 1 is knowing the variance alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.grids import logsnr
 from ornstein.core.numerics import normal
 from ornstein.core.process import Level, Process
@@ -41,6 +42,7 @@ class Problem:
         shape: of one sample in model space.
         sigma_data: standard deviation of the data in model space.
         classes: the number of labels, 0 for none.
+        conditions: the parts of a condition by name, each as networks are told of it.
         levels: the number of values that digital data have, None for continuous ones.
         taught_by: the objective's name, for messages.
     """
@@ -51,6 +53,7 @@ class Problem:
     shape: tuple[int, ...]
     sigma_data: float = 1.0
     classes: int = 0
+    conditions: Mapping[str, Any] = field(default_factory=dict)
     levels: int | None = None
     taught_by: str = ""
 
@@ -135,16 +138,16 @@ class Learner(ABC):
         return 1
 
     @property
-    def told(self) -> int:
-        """The number of labels that the network is told; 0 for none."""
-        return self.problem.classes
+    def told(self) -> Mapping[str, Any]:
+        """The parts of the condition that the network is told."""
+        return self.problem.conditions
 
     @abstractmethod
     def model(self, net: nn.Module) -> Any:
         """What a network is the heart of: a `Denoiser`, where the learner draws."""
 
     def loss(
-        self, model: Any, x0: Tensor, condition: Any, generator: torch.Generator, memory: dict[str, Tensor]
+        self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
         """The loss of each sample, (B,); changes what it remembers in place."""
         remembering = {"memory": memory} if memory else {}
@@ -175,13 +178,13 @@ class Learner(ABC):
         return model
 
     @torch.no_grad()
-    def judge(self, model: Any, x0: Tensor, condition: Any) -> Judgement:
+    def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:
         """How good the model is on held-out data, (N, ...) in model space: see the module.
 
         Of more than `JUDGED_BY` examples the first are taken.
         """
         x0 = x0[:JUDGED_BY].to(model.device)
-        condition = None if condition is None else condition[:JUDGED_BY].to(model.device)
+        condition = Condition.of(condition)[:JUDGED_BY].to(model.device)
         ratios, errors, linear = [], [], []
         for level, noisy in noised_alike(model, x0):
             errors.append((model(noisy, level, condition).x0 - x0).square().mean().item())

@@ -3,7 +3,7 @@
     source = open_data("digits")          # or a folder of images, or an .npz / .npy file
     data = source.load()
     print(data.describe())                # 1,437 images 1x8x8, values 0..16 (uint8) -> [-1, 1], ...
-    x0, labels = data.batch(step=0, size=128, seed=0)
+    x0, condition = data.batch(step=0, size=128, seed=0)
 
 The room knows no model. To add a data set, write a frozen dataclass with a `load()` that returns a `Dataset`, and
 give it a line in `DATA`.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ornstein.data.array import Array
+from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
 from ornstein.data.layout import Layout
@@ -90,11 +91,13 @@ __all__ = [
     "Array",
     "Chain",
     "Checkerboard",
+    "Column",
     "Dataset",
     "Digits",
     "EightGaussians",
     "FashionMNIST",
     "ImageFolder",
+    "Known",
     "Layout",
     "Levels",
     "Moons",
@@ -104,6 +107,7 @@ __all__ = [
     "SwissRoll",
     "Toy",
     "Transform",
+    "labelled",
     "open_data",
     "split",
 ]

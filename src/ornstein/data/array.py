@@ -39,11 +39,13 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
+from ornstein.data.columns import read_columns
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import CHUNK, Dataset, Source, moments, split, standardise, value_range
 from ornstein.data.labels import as_names, lost, matched, numbered
-from ornstein.data.layout import Kind, Layout
+from ornstein.data.layout import Kind, Layout, guessed
 from ornstein.data.pictures import whole_levels
-from ornstein.data.reading import absolute, half_of_memory, read_arrays, regular, shown
+from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays, regular, shown
 from ornstein.data.remarks import remarks
 from ornstein.data.standard import decode_blob
 from ornstein.data.transform import Affine, Levels, Transform
@@ -74,6 +76,8 @@ class Array(Source):
         key: which array of an .npz; None takes the only one that is not labels, or x, data, images, x_train.
         labels_key: which array of an .npz holds the labels: whole numbers or strings (N,). None takes labels, label
             or y if there; "none" ignores them.
+        condition: names of arrays of an .npz with a row for each example, to condition on: see
+            `ornstein.data.columns` for what they are read as. With x_train and x_test NAME_train and NAME_test.
         layout: what the axes are, if the rules above are not to decide.
         flip: mirror training images left to right at random.
         test_fraction, seed: how many are held out, and which; in proportion to the classes.
@@ -87,6 +91,7 @@ class Array(Source):
     path: str
     key: str | None = None
     labels_key: str | None = None
+    condition: str | tuple[str, ...] = ()
     layout: str = "auto"
     flip: bool = False
     test_fraction: float = 0.1
@@ -96,6 +101,8 @@ class Array(Source):
         if self.layout != "auto":
             Layout(self.layout)
         object.__setattr__(self, "path", absolute(self.path))
+        given = (self.condition,) if isinstance(self.condition, str) else self.condition
+        object.__setattr__(self, "condition", tuple(dict.fromkeys(given)))
 
     def load(self) -> Dataset:
         file = regular(self.path, expected="an .npy or .npz file")
@@ -111,6 +118,7 @@ class Array(Source):
             chosen = split(len(values), self.test_fraction, self.seed, labels)
             train, test = (_taken(values, part) for part in chosen)
             train_labels, test_labels = (labels[part] if labels is not None else None for part in chosen)
+            columns = self._columns(arrays, ())
         else:
             train, train_labels = values.contiguous(), labels
             test, test_layout = self._arranged(raw_test, "x_test")
@@ -120,6 +128,11 @@ class Array(Source):
                     f"x_test {tuple(raw_test.shape)} and x_train {tuple(raw.shape)} differ in shape or type."
                 )
             test_labels = self._test_labels(arrays, classes, len(test)) if labels is not None else None
+            columns = self._columns(arrays, ("_train", "_test"))
+            chosen = torch.arange(len(train) + len(test)).split([len(train), len(test)])
+        conditions, said = read_columns(columns, *chosen, tuple(train.shape[1:]))
+        conditions = {**labelled(train_labels, test_labels, classes), **conditions}
+        notes += said
         if train_labels is not None and test_labels is not None:
             notes += filter(None, [lost(train_labels, test_labels, classes)])
         transform: Transform
@@ -134,9 +147,7 @@ class Array(Source):
             name=shown(file.stem),
             train=train,
             test=test,
-            train_labels=train_labels,
-            test_labels=test_labels,
-            classes=classes,
+            conditions=conditions,
             kind=kind,
             transform=transform,
             flip=self.flip,
@@ -156,7 +167,8 @@ class Array(Source):
             return decode_blob(arrays["blob"], arrays["offsets"], shown(file.name)).numpy(), "blob"
         if "x_train" in arrays and "x_test" in arrays:
             return arrays["x_train"], "x_train"
-        candidates = [key for key in arrays if key not in (*LABEL_KEYS, self.labels_key, CLASS_KEY, *OTHER_KEYS)]
+        beside = (*LABEL_KEYS, self.labels_key, CLASS_KEY, *OTHER_KEYS, *self.condition)
+        candidates = [key for key in arrays if key not in beside]
         known = [key for key in VALUE_KEYS if key in candidates]
         chosen = candidates[0] if len(candidates) == 1 else known[0] if len(known) == 1 else None
         if chosen is None:
@@ -166,7 +178,7 @@ class Array(Source):
     def _arranged(self, raw: "np.ndarray", name: str) -> tuple[Tensor, Layout]:
         """Values (N, *shape) with channels first, and the layout that they had."""
         values = as_tensor(raw, name)
-        layout = Layout(self.layout) if self.layout != "auto" else _layout(values)
+        layout = Layout(self.layout) if self.layout != "auto" else guessed(values)
         if self.layout == "ND" and values.ndim == 1:
             layout = Layout("N")
         if layout.axes and len(layout.axes) != values.ndim:
@@ -175,14 +187,34 @@ class Array(Source):
             )
         return layout.take_in(values), layout
 
+    def _columns(self, arrays: "Mapping[str, np.ndarray]", parts: tuple[str, ...]) -> "dict[str, np.ndarray]":
+        """The arrays to condition on, those of the parts of a split file after each other."""
+        import numpy as np
+
+        found = {}
+        for name in self.condition:
+            if name == self._label_key(arrays):
+                continue  # the part "label"
+            keys = [name + part for part in parts] or [name]
+            absent = [key for key in keys if key not in arrays]
+            if absent:
+                held = ", ".join(map(shown, arrays)) if "" not in arrays else "one array without a name"
+                raise InputError(f"data.condition={absent[0]!r} is not in {shown(self.path)}; it holds {held}.")
+            found[name] = np.concatenate([arrays[key] for key in keys]) if parts else arrays[name]
+        return found
+
+    def _label_key(self, arrays: "Mapping[str, np.ndarray]", key: str = "") -> str | None:
+        """The array with the labels, or None."""
+        if self.labels_key is not None:
+            return None if self.labels_key == "none" else self.labels_key
+        return next((name for name in LABEL_KEYS if name in arrays and name != key), None)
+
     def _labels(
         self, arrays: "Mapping[str, np.ndarray]", key: str, count: int
     ) -> tuple[Tensor | None, tuple[str, ...], str]:
         """Class numbers (count,), or None; the classes' names; a remark."""
-        label_key = self.labels_key
+        label_key = self._label_key(arrays, key)
         if label_key is None:
-            label_key = next((name for name in LABEL_KEYS if name in arrays and name != key), "none")
-        if label_key == "none":
             return None, (), ""
         if label_key not in arrays:
             held = ", ".join(map(shown, arrays))
@@ -231,58 +263,6 @@ def read_rows(
     values = layout.rows(as_tensor(raw, key or shown(place.name), missing), shape, f"{noun}={str(file)!r}")
     index, classes, _ = source._labels(arrays, key, len(values))
     return values, None if index is None else [classes[i] if i >= 0 else "-1" for i in index.tolist()]
-
-
-def as_tensor(raw: "np.ndarray", name: str, missing: bool = False) -> Tensor:
-    """Real numbers as a tensor of a type that torch computes with, values kept; `missing` lets NaN pass.
-
-    Raises:
-        InputError: text, times, records or complex numbers; nothing at all; NaN or infinite values.
-    """
-    import numpy as np
-
-    if raw.dtype.kind not in "buif":
-        half = "; split real and imaginary parts into two channels" if raw.dtype.kind == "c" else ""
-        raise InputError(f"array {name!r} is of type {raw.dtype}; expected whole or floating-point numbers{half}.")
-    if raw.ndim == 0 or raw.size == 0:
-        raise InputError(f"array {name!r} is empty (shape {raw.shape}).")
-    kind, bytes_each = raw.dtype.kind, raw.dtype.itemsize
-    if kind == "b":
-        raw = raw.astype(np.uint8)
-    elif kind == "u" and bytes_each > 1:  # torch knows few operations on these
-        raw = raw.astype(np.int64 if bytes_each < 8 else np.float64)
-    elif kind == "f":
-        with np.errstate(over="ignore"):
-            raw = raw.astype(np.float32 if bytes_each <= 4 else np.float64, copy=False)
-    else:
-        raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
-    # the two ends are finite only if all is, and are found without an array of as many truth values
-    ends = (np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)) if missing else (raw.min(), raw.max())
-    if kind == "f" and not all(np.isfinite(end) or (missing and np.isnan(end)) for end in ends):
-        bad = np.isinf(raw) if missing else ~np.isfinite(raw)
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        what = "infinite" if missing else "NaN or infinite"
-        raise InputError(f"array {name!r} has {int(bad.sum()):,} values that are {what}, first at {first}.")
-    return torch.from_numpy(np.ascontiguousarray(raw))
-
-
-def _layout(values: Tensor) -> Layout:
-    """The rules of the table above."""
-    shape = values.shape
-    last = len(shape) > 3 and 1 <= shape[-1] <= 4 and not 1 <= shape[1] <= 4
-    match len(shape):
-        case 1 | 2:
-            return Layout("ND"[: len(shape)])
-        case 3 if not values.is_floating_point() or shape[1] == shape[2]:
-            return Layout("NHW")
-        case 3:
-            return Layout("NCL" if shape[1] <= shape[2] else "NLC")
-        case 4:
-            return Layout("NHWC" if last else "NCHW")
-        case 5:
-            return Layout("NDHWC" if last else "NCDHW")
-        case _:
-            return Layout()
 
 
 def _taken(values: Tensor, rows: Tensor) -> Tensor:

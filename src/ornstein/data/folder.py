@@ -10,6 +10,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split, value_range
 from ornstein.data.labels import lost
 from ornstein.data.layout import Layout
@@ -106,9 +107,7 @@ class ImageFolder(Source):
             name=shown(root.resolve().name),
             train=kept,
             test=values[test],
-            train_labels=None if labels is None else labels[train],
-            test_labels=None if labels is None else labels[test],
-            classes=classes,
+            conditions={} if labels is None else labelled(labels[train], labels[test], classes),
             kind="image",
             transform=transform,
             flip=self.flip,

@@ -120,6 +120,25 @@ class Layout:
 AS_FOUND = Layout()
 
 
+def guessed(values: Tensor) -> Layout:
+    """The layout of an array of which nothing is said: the rules of the table in `ornstein.data.array`."""
+    shape = values.shape
+    last = len(shape) > 3 and 1 <= shape[-1] <= 4 and not 1 <= shape[1] <= 4
+    match len(shape):
+        case 1 | 2:
+            return Layout("ND"[: len(shape)])
+        case 3 if not values.is_floating_point() or shape[1] == shape[2]:
+            return Layout("NHW")
+        case 3:
+            return Layout("NCL" if shape[1] <= shape[2] else "NLC")
+        case 4:
+            return Layout("NHWC" if last else "NCHW")
+        case 5:
+            return Layout("NDHWC" if last else "NCDHW")
+        case _:
+            return Layout()
+
+
 def _sorted(letters: "str | set[str]") -> str:
     return "".join(sorted(letters))
 

@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, final
 
+import torch
+from torch import Tensor
+
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
@@ -244,3 +247,36 @@ def _damaged(file: Path) -> InputError:
     return InputError(
         f"{shown(file)} is damaged or not a NumPy file; save arrays of numbers with numpy.save or numpy.savez."
     )
+
+
+def as_tensor(raw: "np.ndarray", name: str, missing: bool = False) -> Tensor:
+    """Real numbers as a tensor of a type that torch computes with, values kept; `missing` lets NaN pass.
+
+    Raises:
+        InputError: text, times, records or complex numbers; nothing at all; NaN or infinite values.
+    """
+    import numpy as np
+
+    if raw.dtype.kind not in "buif":
+        half = "; split real and imaginary parts into two channels" if raw.dtype.kind == "c" else ""
+        raise InputError(f"array {name!r} is of type {raw.dtype}; expected whole or floating-point numbers{half}.")
+    if raw.ndim == 0 or raw.size == 0:
+        raise InputError(f"array {name!r} is empty (shape {raw.shape}).")
+    kind, bytes_each = raw.dtype.kind, raw.dtype.itemsize
+    if kind == "b":
+        raw = raw.astype(np.uint8)
+    elif kind == "u" and bytes_each > 1:  # torch knows few operations on these
+        raw = raw.astype(np.int64 if bytes_each < 8 else np.float64)
+    elif kind == "f":
+        with np.errstate(over="ignore"):
+            raw = raw.astype(np.float32 if bytes_each <= 4 else np.float64, copy=False)
+    else:
+        raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    # the two ends are finite only if all is, and are found without an array of as many truth values
+    ends = (np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)) if missing else (raw.min(), raw.max())
+    if kind == "f" and not all(np.isfinite(end) or (missing and np.isnan(end)) for end in ends):
+        bad = np.isinf(raw) if missing else ~np.isfinite(raw)
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        what = "infinite" if missing else "NaN or infinite"
+        raise InputError(f"array {name!r} has {int(bad.sum()):,} values that are {what}, first at {first}.")
+    return torch.from_numpy(np.ascontiguousarray(raw))

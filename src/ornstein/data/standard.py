@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import Tensor
 
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import read_pictures
@@ -69,9 +70,7 @@ class Digits(Source):
             name="digits",
             train=images[train],
             test=images[test],
-            train_labels=labels[train],
-            test_labels=labels[test],
-            classes=DIGIT_NAMES,
+            conditions=labelled(labels[train], labels[test], DIGIT_NAMES),
             kind="image",
             transform=Levels(17),
             layout=Layout("NCHW"),
@@ -121,9 +120,7 @@ class Public(Source, ABC):
             name=self.name,
             train=train,
             test=test,
-            train_labels=train_labels,
-            test_labels=test_labels,
-            classes=self.classes,
+            conditions=labelled(train_labels, test_labels, self.classes),
             kind="image",
             transform=Levels(256),
             flip=self.flip,

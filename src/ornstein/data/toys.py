@@ -17,6 +17,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split, standardise
 from ornstein.data.layout import Layout
 from ornstein.errors import InputError
@@ -62,9 +63,7 @@ class Toy(Source, ABC):
             name=self.name,
             train=points[train],
             test=points[test],
-            train_labels=label[train] if self.classes else None,
-            test_labels=label[test] if self.classes else None,
-            classes=self.classes,
+            conditions=labelled(label[train], label[test], self.classes),
             kind="vector",
             transform=transform,
             note=note,

@@ -34,6 +34,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser, Reclocked
 from ornstein.core.drive import Stepper, sample_seeds, trajectory
 from ornstein.core.grids import NOISE_RATIOS, times
@@ -59,7 +60,7 @@ _SCOUTED, _AT_ONCE = 4, 2**14
 
 
 def endpoints(
-    denoiser: Denoiser, x: Tensor, *, steps: int = 200, cond: Tensor | None = None, batch: int | None = None
+    denoiser: Denoiser, x: Tensor, *, steps: int = 200, condition: Given = None, batch: int | None = None
 ) -> Tensor:
     """Where the probability-flow trajectories from x end, as near as `steps` calls of a fourth-order method can say.
 
@@ -67,12 +68,13 @@ def endpoints(
         denoiser: of the ODE.
         x: (N, ...) at the first level of the default grid: see `starting_noise`.
         steps: of the solve, even in flow time.
-        cond: (N, ...) the condition.
+        condition: what each is given, with N rows; see `Condition.of`.
         batch: samples at a time; None for 16,384 numbers.
     """
     grid = times(denoiser.process, steps, "flow")
     grid[0] = _top(denoiser.process)
-    return _arrive(denoiser, x, UniPC(order=4, clock="signal"), grid, cond, batch)
+    condition = Condition.of(condition).matches(len(x), "x")
+    return _arrive(denoiser, x, UniPC(order=4, clock="signal"), grid, condition, batch)
 
 
 def endpoint_error(
@@ -83,7 +85,7 @@ def endpoint_error(
     grid: "str | Sequence[float] | Tensor | None" = None,
     *,
     calls: int,
-    cond: Tensor | None = None,
+    condition: Given = None,
     batch: int | None = None,
 ) -> Estimate:
     """The mean distance |solve(x) - end|, per sample, of a deterministic method at a number of network calls.
@@ -98,7 +100,8 @@ def endpoint_error(
     steps = 1 + (calls - 1) // (stepper.calls or 1)
     given = times(denoiser.process, steps, stepper.grid if isinstance(stepper, Tuned) else grid)
     scale = _spread(denoiser, float(given[0])) / _spread(denoiser, _top(denoiser.process))
-    found = _arrive(denoiser, x * scale, stepper, given, cond, batch)
+    condition = Condition.of(condition).matches(len(x), "x")
+    found = _arrive(denoiser, x * scale, stepper, given, condition, batch)
     return Estimate.of((found - ends).flatten(1).norm(dim=1))
 
 
@@ -108,7 +111,7 @@ def fit_endpoint(
     steps: int,
     *,
     count: int | None = None,
-    cond: Tensor | None = None,
+    condition: Given = None,
     rounds: int = 240,
     teacher_steps: int = 200,
     batch: int | None = None,
@@ -123,7 +126,7 @@ def fit_endpoint(
         shape: of one sample.
         steps: K, network calls of the solver, in [1, 64].
         count: trajectories to fit to; None for 32,768 numbers in all, but 64 to 8,192 samples.
-        cond: (count, ...) conditions, one for each trajectory.
+        condition: what each trajectory is given, with `count` rows; see `Condition.of`.
         rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the first 17 in 24 of them on one
             trajectory in four only, but 64 at least.
         teacher_steps: calls for finding out where each trajectory ends.
@@ -144,17 +147,15 @@ def fit_endpoint(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name}={value!r} must be a positive whole number.")
     shape = tuple(shape)
-    batch = batch or _batch(shape)
+    batch, condition = batch or _batch(shape), Condition.of(condition)
     if count is None:
-        count = len(cond) if cond is not None else trajectories(shape)
-    if cond is not None and len(cond) != count:
-        raise InputError(f"cond has {len(cond)} rows; it must have one for each of the {count} trajectories.")
+        count = condition.rows or trajectories(shape)
+    condition = condition.matches(count, f"count={count}").to(denoiser.device)
     x = starting_noise(denoiser, (count, *shape), seed, dtype)
-    cond = None if cond is None else cond.to(denoiser.device)
-    ends = endpoints(denoiser, x, steps=teacher_steps, cond=cond, batch=batch)
+    ends = endpoints(denoiser, x, steps=teacher_steps, condition=condition, batch=batch)
     if not bool(torch.isfinite(ends).all()):
         raise InputError("the trajectories of this denoiser do not end in finite numbers: there is nothing to fit to.")
-    return _Search(denoiser, x, ends, cond, steps, rounds, batch, progress).best()
+    return _Search(denoiser, x, ends, condition, steps, rounds, batch, progress).best()
 
 
 def trajectories(shape: Sequence[int]) -> int:
@@ -193,15 +194,15 @@ def _batch(shape: Sequence[int]) -> int:
 
 
 def _arrive(
-    denoiser: Denoiser, x: Tensor, stepper: Stepper, grid: Tensor, cond: Tensor | None, batch: int | None
+    denoiser: Denoiser, x: Tensor, stepper: Stepper, grid: Tensor, condition: Condition, batch: int | None
 ) -> Tensor:
     """Where a deterministic method takes x, a batch at a time."""
     found = []
     batch = batch or _batch(x.shape[1:])
     for k in range(0, len(x), batch):
         part = x[k : k + batch]
-        given = None if cond is None else cond[k : k + batch]
-        states = trajectory(denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, cond=given)
+        given = condition[k : k + batch]
+        states = trajectory(denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, condition=given)
         found.append(end(states).x)
     return torch.cat(found)
 
@@ -258,7 +259,7 @@ class _Unknowns:
             tuple(tuple(tuple(row) for row in rows.tolist()) for rows in leanings),
         )
 
-    def arrive(self, denoiser: Denoiser, noise: Tensor, vector: Tensor, cond: Tensor | None) -> Tensor:
+    def arrive(self, denoiser: Denoiser, noise: Tensor, vector: Tensor, condition: Condition) -> Tensor:
         """Where the method of the vector takes standard normal noise, differentiably."""
         ratios, drift, rows, leanings = self.split(vector)
         with torch.no_grad():
@@ -274,7 +275,7 @@ class _Unknowns:
         triangles = Triangles(drift.to(x).unbind(), [row.to(x) for row in rows], [pair.to(x) for pair in leanings])
         # at a time for each sample: one for all would be read as a float, and carry no gradient
         ask: Asked[Tensor, Level[Tensor], Prediction] = Asked(
-            lambda x, level: denoiser(x, level.t.expand(len(x)), cond), self.steps
+            lambda x, level: denoiser(x, level.t.expand(len(x)), condition), self.steps
         )
         return end(walk(ask, x, [*levels, clean], triangles.step, triangles.finish, gradients=True)).x
 
@@ -287,13 +288,13 @@ class _Search:
         denoiser: Denoiser,
         x: Tensor,
         ends: Tensor,
-        cond: Tensor | None,
+        condition: Condition,
         steps: int,
         rounds: int,
         batch: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.denoiser, self.x, self.ends, self.cond = denoiser, x, ends, cond
+        self.denoiser, self.x, self.ends, self.condition = denoiser, x, ends, condition
         self.steps, self.rounds, self.batch, self.progress = steps, rounds, batch, progress
         process = denoiser.process
         # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
@@ -323,14 +324,14 @@ class _Search:
     def beginning(self, top: float) -> Tuned:
         """The best of the known methods on the grids that start at this noise ratio."""
         x, ends = self.x[: self.scouted], self.ends[: self.scouted]
-        given = None if self.cond is None else self.cond[: self.scouted]
+        given = self.condition[: self.scouted]
         starts: list[tuple[float, int, Tuned]] = []
         for power in _POWERS:
             grid = _falling(self.denoiser.process, self.steps, top, power)
             for method in _METHODS:
                 start = as_tuned(method, self.denoiser.process, grid)
                 error = endpoint_error(
-                    self.denoiser, x, ends, start, calls=self.steps, cond=given, batch=self.batch
+                    self.denoiser, x, ends, start, calls=self.steps, condition=given, batch=self.batch
                 ).value
                 starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
         return min(starts)[2]
@@ -374,7 +375,7 @@ class _Search:
             return nowhere  # a stride too long
         for k in range(0, count, self.batch):
             part = slice(k, min(k + self.batch, count))
-            given = None if self.cond is None else self.cond[part]
+            given = self.condition[part]
             with torch.enable_grad():
                 arrived = self.unknowns.arrive(self.home, self.noise[part], vector, given)
                 # the norm has no gradient at nought

@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper
 from ornstein.core.learner import Learner, Problem
 from ornstein.core.process import Process
-from ornstein.data import DATA, Dataset, Transform
+from ornstein.data import DATA, Dataset, Known, Transform
 from ornstein.errors import InputError
 from ornstein.experiment.config import PROCESSES, Experiment, construct, objectives
 from ornstein.experiment.learner import LEARNERS
-from ornstein.nets import NETS
+from ornstein.nets import NETS, Label, Number, Part, Picture, Vector
 from ornstein.samplers import STEPPERS
 
 #: samples and what they are given
-Batch = tuple[Tensor, Tensor | None]
+Batch = tuple[Tensor, Condition]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         shape=tuple(facts["shape"]),
         sigma_data=facts["sigma_data"],
         classes=len(facts["classes"]),
+        conditions={name: _part(about) for name, about in Known.of_facts(facts).items()},
         levels=None if transform.levels is None else transform.levels.count,
         taught_by=experiment.objective["name"],
     )
@@ -89,9 +91,18 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
                 f"{instead}."
             )
     net = construct(NETS, experiment.net).build(
-        problem.shape, classes=learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed
+        problem.shape, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed
     )
     return Built(learner, net)
+
+
+def _part(about: Known) -> Part:
+    """A part of the condition as networks are told of it."""
+    if about.kind == "label":
+        return Label(len(about.classes))
+    if about.kind == "number":
+        return Number()
+    return Vector(about.shape[0]) if about.kind == "vector" else Picture(about.shape[0], about.shape[1:])
 
 
 def build_stepper(chosen: Mapping[str, Any]) -> Stepper:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ornstein import ranks
+from ornstein.data.condition import LABEL
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
@@ -54,16 +55,16 @@ def evaluate(
     Raises:
         InputError: the run's data are no longer to be had, or differ from those it was trained on.
     """
-    labels, stage = run.every_class(n), stage or (lambda name: None)
+    condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():
-        run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, together=True)
+        run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
         return None
     data = load_data(run.experiment)
     if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
         raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
     stage("drawing")
     began = time.perf_counter()
-    z = run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, progress=progress, together=True)
+    z = run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, progress=progress, together=True)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
@@ -76,7 +77,7 @@ def evaluate(
         train,
         heldout,
         torch.Generator().manual_seed(seed),
-        labels=None if some_have_none else labels,
+        labels=None if some_have_none else condition.parts.get(LABEL),
         train_labels=None if some_have_none else data.train_labels,
         heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(n, len(heldout)) >= 50],

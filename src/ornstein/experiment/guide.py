@@ -63,8 +63,13 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
     for key in options:
         if key not in known:
             raise InputError(f"guidance={name!r} takes no {key!r}; it takes {', '.join(known)}.")
-    if "weaker" not in wanted and not run.classes:  # away from a worse model is a way without labels
-        raise InputError(f"guidance={name!r} needs labels, and {run.folder} was trained without.")
+    if "weaker" not in wanted:  # away from a worse model is a way without labels
+        if wanted and not run.classes:
+            raise InputError(f"guidance={name!r} needs labels, and {run.folder} was trained without.")
+        if not run.conditions:
+            raise InputError(
+                f"guidance={name!r} needs labels or other conditions, and {run.folder} was trained without."
+            )
     if (guide is None) == bool(wanted):
         raise InputError(
             f"guidance={name!r} needs another run to guide by, with --guide RUN."
@@ -72,8 +77,10 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
             else f"guidance={name!r} takes no other run to guide by."
         )
     if guide is not None:
-        if guide.shape != run.shape or guide.classes != run.classes:
-            raise InputError(f"{guide.folder} was trained on other data than {run.folder}: shapes or classes differ.")
+        if guide.shape != run.shape or guide.conditions != run.conditions:
+            raise InputError(
+                f"{guide.folder} was trained on other data than {run.folder}: shapes or conditions differ."
+            )
         options |= {key: _OF_A_GUIDE[key](guide, run) for key in wanted}
     return with_denoiser(run, way(run.denoiser, **options))
 

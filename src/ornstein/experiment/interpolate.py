@@ -62,7 +62,7 @@ def interpolate(
             raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
     way: dict[str, Any] = {"steps": steps, "grid": None if run.denoiser.process.chain else "logsnr"}
-    latents = encode(run.denoiser, torch.cat([first, last]), cond=run.labels(label, 2), **way)
+    latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label), **way)
     between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))
     for state in run.trajectory(n, label=label, stepper=stepper, seed=0, x=between, **way):
         decoded = state.x

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
@@ -131,8 +132,8 @@ class Classifier(Learner):
         return NoisyClassifier.out_multiple(self.problem.shape, self.problem.classes)
 
     @property
-    def told(self) -> int:
-        return 0
+    def told(self) -> Mapping[str, Any]:
+        return {}
 
     def model(self, net: nn.Module) -> NoisyClassifier:
         return NoisyClassifier(net, self.problem.process, self._shares, self.problem.sigma_data)
@@ -142,10 +143,12 @@ class Classifier(Learner):
         return self.problem.objective.shares  # type: ignore[attr-defined]
 
     @torch.no_grad()
-    def judge(self, model: NoisyClassifier, x0: Tensor, condition: Any) -> Judgement:
+    def judge(self, model: NoisyClassifier, x0: Tensor, condition: Given) -> Judgement:
         """Its cross-entropy in units of that of knowing the shares alone; found is the share that it tells right."""
         device = next(model.net.parameters()).device
-        x0, labels = x0[:_JUDGED_BY].to(device), condition[:_JUDGED_BY].to(device)
+        labels = Condition.of(condition).parts["label"]
+        told = (labels >= 0).nonzero().flatten()[:_JUDGED_BY]  # of the rest nobody knows what is right
+        x0, labels = x0[told].to(device), labels[told].to(device)
         ratios, accuracies, losses = [], [], []
         for level, noisy in noised_alike(model, x0):
             found = model.log_probs(noisy, level)

@@ -19,13 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.numerics import Estimate
 from ornstein.data import Dataset
 from ornstein.data.array import read_rows
+from ornstein.data.condition import LABEL
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import SUFFIXES, read_for_model
 from ornstein.data.reading import shown
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
@@ -42,14 +44,14 @@ class Given:
         x: (N, *shape).
         labels: the name of each one's class, or None.
         files: the name of each one's file, or None.
-        index: (N,) int64, the number of each one's class among the run's, where conditioning is wanted; or None.
+        condition: what each is given, in the run's model space, or None: then labels say it.
     """
 
     name: str
     x: Tensor
     labels: Sequence[str] | None = None
     files: Sequence[str] | None = None
-    index: Tensor | None = None
+    condition: Condition | None = None
 
     def first(self, count: int | None) -> "Given":
         """The first `count` of them; all for None."""
@@ -60,7 +62,7 @@ class Given:
             self.x[:count],
             None if self.labels is None else self.labels[:count],
             None if self.files is None else self.files[:count],
-            None if self.index is None else self.index[:count],
+            None if self.condition is None else self.condition[:count],
         )
 
 
@@ -178,7 +180,7 @@ def loglik(
         data: "test" or "train", the run's own; a path as for `read`; or samples in the data's own units.
         count: score the first so many; None: all.
         reference: how many of the run's held-out samples to score beside them; 0 for none.
-        conditional: log p(x given the sample's label) instead of log p(x).
+        conditional: log p(x given what is known of the sample, such as its label) instead of log p(x).
         progress: called with (samples done, samples in all).
         **options: of `ornstein.log_likelihood`: dequantise, draws, trace, probes, tolerance, seed, ...
 
@@ -205,7 +207,7 @@ def loglik(
     def score(part: Given) -> LogLikelihood:
         nonlocal done
         before = done
-        cond = _index(run, part) if conditional else None
+        condition = _condition(run, part) if conditional else None
 
         def report(now: int, _: int) -> None:
             nonlocal done
@@ -213,7 +215,9 @@ def loglik(
             if progress is not None:
                 progress(done, total)
 
-        return log_likelihood(run.denoiser, part.x, cond=cond, transform=run.transform, progress=report, **options)
+        return log_likelihood(
+            run.denoiser, part.x, condition=condition, transform=run.transform, progress=report, **options
+        )
 
     return Scores(given, score(given), None if beside is None else score(beside))
 
@@ -252,9 +256,10 @@ def own(run: Run, part: str) -> Given:
     data: Dataset = load_data(run.experiment)
     if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
         raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
-    x, index = (data.train, data.train_labels) if part == "train" else (data.test, data.test_labels)
-    labels = None if index is None else [data.classes[i] for i in index.tolist()]
-    return Given(f"{part} data", x, labels, index=index)
+    x, given = (data.train, data.train_condition) if part == "train" else (data.test, data.test_condition)
+    index = given.parts.get(LABEL)
+    labels = None if index is None else [data.classes[i] if i >= 0 else "-1" for i in index.tolist()]
+    return Given(f"{part} data", x, labels, condition=given)
 
 
 def _pictures(run: Run, place: Path) -> Given:
@@ -275,16 +280,20 @@ def _pictures(run: Run, place: Path) -> Given:
     return Given(place.resolve().name, x, labels, names)
 
 
-def _index(run: Run, given: Given) -> Tensor:
-    """The run's class numbers of given samples."""
-    if not run.classes:
-        raise InputError(f"conditional=True needs a run with labels; {run.folder} was trained without.")
-    if given.index is not None:
-        return given.index
+def _condition(run: Run, given: Given) -> Condition:
+    """What given samples are conditioned on, in the run's model space."""
+    if not run.conditions:
+        raise InputError(f"conditional=True needs a run with labels or the like; {run.folder} was trained without.")
+    if given.condition is not None:
+        return given.condition
+    if LABEL not in run.conditions:
+        raise InputError(
+            f"conditional=True needs the {' and '.join(run.conditions)} of each sample, which {given.name!r} does not "
+            "say; use the run's own data, train or test."
+        )
     if given.labels is None:
         raise InputError(f"conditional=True needs the label of each sample, and {given.name!r} has none.")
-    known = {name: i for i, name in enumerate(run.classes)}
-    return torch.tensor([lookup(known, name, "label") for name in given.labels])
+    return run.condition(len(given.x), list(given.labels))
 
 
 def _by(shape: Sequence[int]) -> str:

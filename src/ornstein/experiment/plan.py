@@ -153,7 +153,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     count, gpu, name = parse_gpus(gpus) if gpus is not None else (1, None, "")
     _check(experiment, count, gpu, name, utilisation, price)
     data = data or load_data(experiment)
-    loaded = _nbytes(data.train, data.test, data.train_labels, data.test_labels)
+    loaded = _nbytes(data.train, data.test, *data.train_condition.parts.values(), *data.test_condition.parts.values())
     program = _program(loaded)
     narrow = None if gpu is None else "bfloat16" if gpu.bfloat16 else "float32"
     settled = settle(experiment, data, narrow)
@@ -221,8 +221,12 @@ def _program(loaded: float) -> float:
 def _sizes(settled: Settled, data: Dataset) -> tuple[float, float, float]:
     """Bytes of the weights, of a batch, and of what the loss remembers."""
     config = settled.experiment.training
-    x0, labels = data.batch(0, config.batch_size, config.seed)
-    return _nbytes(*settled.built.net.parameters()), _nbytes(x0, labels), _nbytes(*settled.memory.values())
+    x0, condition = data.batch(0, config.batch_size, config.seed)
+    return (
+        _nbytes(*settled.built.net.parameters()),
+        _nbytes(x0, *condition.parts.values()),
+        _nbytes(*settled.memory.values()),
+    )
 
 
 @dataclass(frozen=True)

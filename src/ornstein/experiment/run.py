@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
+from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Layout, Transform
+from ornstein.data import Known, Layout, Transform
+from ornstein.data.condition import LABEL
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
-from ornstein.experiment.build import build
+from ornstein.experiment.build import build, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, read_tuned, read_weights
 from ornstein.experiment.settle import Way, drawing_precision, way
@@ -132,43 +134,47 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the labels; () for a model without."""
-        return tuple(self.about["data"]["classes"])
+        known = self.conditions
+        return known[LABEL].classes if LABEL in known else ()
 
-    def labels(self, label: "int | str | Sequence[int] | Tensor | None", n: int) -> Tensor | None:
-        """Labels (n,) from a class's number or name, or one per sample; None draws from all classes.
+    @property
+    def conditions(self) -> dict[str, Known]:
+        """What the model can be conditioned on, by name; {} for a model without."""
+        return Known.of_facts(self.about["data"])
+
+    def condition(
+        self, n: int, label: Any = None, condition: "Mapping[str, Any] | Condition | None" = None
+    ) -> Condition:
+        """What to draw n samples given, in model space.
+
+        Args:
+            label: short for the part "label"; None leaves it out.
+            condition: name -> value, in the data's own units: one for all samples, or one for each; see `Known.model`.
+                Parts that are not named are absent. A Condition is in model space already.
 
         Raises:
-            InputError: a label that the model does not know.
+            InputError: a part that the model does not know, or a value that it cannot have.
         """
-        if label is None:
-            return None
-        if not self.classes:
-            raise InputError(f"label={label!r} cannot be drawn: {self.folder} was trained without labels.")
-        if isinstance(label, str):
-            if label in self.classes:
-                label = self.classes.index(label)
-            elif label.isdigit():
-                label = int(label)
-        if isinstance(label, int):
-            label = [label] * n
-        if isinstance(label, str):
-            raise InputError(f"label={label!r} is not a class of this run; it has {', '.join(self.classes)}.")
-        labels = torch.as_tensor(label)
-        if labels.shape != (n,) or labels.is_floating_point():
-            raise InputError(f"label has shape {tuple(labels.shape)}; it must be one whole number, or {n} of them.")
-        if not bool(((labels >= -1) & (labels < len(self.classes))).all()):
-            raise InputError(
-                f"label={int(labels[(labels < -1) | (labels >= len(self.classes))][0])} must be 0 to "
-                f"{len(self.classes) - 1}: {', '.join(self.classes)}."
-            )
-        return labels.long()
+        if isinstance(condition, Condition):
+            if label is None:
+                return condition.matches(n, f"n={n}")
+            condition = dict(condition.without(LABEL).parts)
+        given = dict(condition or {})
+        if label is not None:
+            given[LABEL] = label
+        known = self.conditions
+        for name, value in given.items():
+            if name not in known:
+                by = f"given {', '.join(known)}" if known else "without labels or other conditions"
+                raise InputError(f"{name}={value!r} cannot be drawn: {self.folder} was trained {by}.")
+        return Condition({name: known[name].model(value, n, name) for name, value in given.items()})
 
     def sample(self, n: int, *, quantise: bool = False, **options: Any) -> Tensor:
         """Draw n samples in the data's own units and order of axes, (n, *own): `run.layout.own(run.shape)`.
 
         Args:
             quantise: round to the data's own values (0..255 of an image, as uint8) where they have such.
-            **options: label, seed, seeds, stepper, steps, grid: see `draw`.
+            **options: label, condition, seed, seeds, stepper, steps, grid: see `draw`.
         """
         return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=quantise))
 
@@ -176,7 +182,8 @@ class Run:
         self,
         n: int,
         *,
-        label: "int | str | Sequence[int] | Tensor | None" = None,
+        label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        condition: "Mapping[str, Any] | Condition | None" = None,
         seed: int | None = None,
         seeds: "Sequence[int] | Tensor | None" = None,
         stepper: "str | Stepper | None" = None,
@@ -188,7 +195,8 @@ class Run:
         """Draw n samples in model space, (n, *shape), float32 on the CPU.
 
         Args:
-            label: a class's number or name, or one number per sample; None draws from all classes.
+            label: a class's name or number, or one per sample; None draws from all classes.
+            condition: more that the samples are given, by name; see `condition`.
             seed, seeds: one number for all, or one per sample: a sample is the same in whatever batch it is drawn.
             stepper, steps, grid: instead of the run's own.
             progress: called with (calls made, calls in all) as the drawing goes on.
@@ -200,7 +208,8 @@ class Run:
         """
         if not (isinstance(n, int) and n > 0):
             raise InputError(f"n={n!r} must be a positive whole number of samples.")
-        labels, keys, how = self.labels(label, n), sample_seeds(n, seed, seeds, None), self._way(stepper, steps, grid)
+        given, how = self.condition(n, label, condition), self._way(stepper, steps, grid)
+        keys = sample_seeds(n, seed, seeds, None)
         if together:
             ranks.join(self.experiment.training.cpu)
         mine = ranks.share(n) if together else slice(0, n)
@@ -208,8 +217,7 @@ class Run:
         total = math.ceil((mine.stop - mine.start) / BATCH)
         for start in range(mine.start, mine.stop, BATCH):
             part = slice(start, min(start + BATCH, mine.stop))
-            given = None if labels is None else labels[part]
-            for state in self._walk(len(keys[part]), how, cond=given, seeds=keys[part]):
+            for state in self._walk(len(keys[part]), how, condition=given[part], seeds=keys[part]):
                 if progress is not None:
                     progress(done + state.step, total * how.steps)
             done += state.step
@@ -220,14 +228,16 @@ class Run:
         self,
         n: int,
         *,
-        label: "int | str | Sequence[int] | Tensor | None" = None,
+        label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        condition: "Mapping[str, Any] | Condition | None" = None,
         stepper: "str | Stepper | None" = None,
         steps: int | None = None,
         grid: "str | Sequence[float] | Tensor | None" = None,
         **options: Any,
     ) -> Iterator[State[Tensor]]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
-        return self._walk(n, self._way(stepper, steps, grid), cond=self.labels(label, n), **options)
+        given = self.condition(n, label, condition)
+        return self._walk(n, self._way(stepper, steps, grid), condition=given, **options)
 
     def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State[Tensor]]:
         return trajectory(
@@ -281,6 +291,17 @@ class Run:
         counts = self.about["data"].get("class_counts") or [1] * len(self.classes)
         return in_shares(counts, n) if self.classes else None
 
+    def examples(self, n: int, held_out: Condition | None = None) -> Condition:
+        """Conditions like those of the data, n rows: labels in their shares; with more parts, held-out ones in turn.
+
+        Args:
+            held_out: of the run's data, if they are at hand; else they are loaded where they are wanted.
+        """
+        if set(self.conditions) <= {LABEL}:
+            return Condition.of(self.every_class(n))
+        held_out = held_out or load_data(self.experiment).test_condition
+        return held_out[torch.arange(n) % (held_out.rows or 1)]
+
     def class_columns(self, labels: Tensor | None) -> int | None:
         """How wide a grid of images is whose columns are the classes: None unless labels (n,) go round 4 to 16."""
         wide = len(self.classes)
@@ -293,17 +314,17 @@ class Run:
         shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
         pictures.draw(shown, self.kind, path, columns=columns, names=self.about["data"].get("columns"), **how)
 
-    def save_arrays(self, drawn: Tensor, labels: Tensor | None, seed: int, path: Path) -> None:
+    def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
-        and `labels` with the `classes` that they count."""
+        `labels` with the `classes` that they count, and by its name what else they were given, in its own units."""
         arrays = {
             "samples": self.layout.give_back(self.transform.inverse(drawn, quantise=True)),
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
-        if labels is not None:
-            arrays["labels"] = labels
+        for name, part in condition.parts.items():
+            arrays["labels" if name == LABEL else name] = self.conditions[name].units(part)
         kept = {name: array.numpy() for name, array in arrays.items()}
-        if labels is not None and self.classes:
+        if LABEL in condition.parts:
             kept["classes"] = np.array(self.classes)
         with replacing(path) as beside, beside.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **kept)

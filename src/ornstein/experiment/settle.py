@@ -78,10 +78,8 @@ def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[st
     """What is left to the data: the shares of classes, the levels and the step of an advised ladder."""
     assert experiment.learner is not None
     shares: tuple[float, ...] = ()
-    if data.train_labels is not None:
-        labelled = data.train_labels[data.train_labels >= 0]
-        counted = torch.bincount(labelled, minlength=len(data.classes)).tolist()
-        shares = tuple(count / len(data.train) for count in counted)
+    if data.classes:
+        shares = tuple(count / len(data.train) for count in data.class_counts)
     entry = LEARNERS[experiment.learner["name"]]
     completed = entry.completed(experiment.objective, shares, data.name)
     experiment = dataclasses.replace(experiment, objective=choice(objectives(), completed, "objective"))
@@ -122,10 +120,10 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch, memory: dict[s
         how = way(experiment.sampling, built.process)
         times(built.process, how.steps, how.grid)
     loss = built.loss({key: tensor.clone() for key, tensor in memory.items()})
-    (x0, labels), few = batch, slice(2)
+    (x0, condition), few = batch, slice(2)
     with torch.no_grad():
         dice = torch.Generator().manual_seed(experiment.training.seed)
-        loss(built.net, (x0[few], None if labels is None else labels[few]), dice)
+        loss(built.net, (x0[few], condition[few]), dice)
 
 
 def _training_precision(
@@ -142,8 +140,8 @@ def _training_precision(
         return narrow, "assumed of a device that is not at hand."
     piece = slice(-(-config.batch_size // config.accumulate))
     device = ranks.device(config.cpu)
-    x0, labels = batch
-    few = (x0[piece].to(device), None if labels is None else labels[piece].to(device))
+    x0, condition = batch
+    few = (x0[piece].to(device), condition[piece].to(device))
     return quickest_training(built.net, built.loss({}), few, device, config.seed)
 
 

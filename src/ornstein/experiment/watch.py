@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ornstein import ranks
+from ornstein.core.condition import Condition
 from ornstein.core.learner import Judgement
 from ornstein.data import Dataset
+from ornstein.data.condition import LABEL
 from ornstein.experiment import pictures
 from ornstein.experiment.run import Run
 from ornstein.training import Progress
@@ -28,9 +29,9 @@ def look(run: Run, data: Dataset, progress: Progress) -> Moment:
 
     The moment's picture is that of the samples, of a model that draws.
     """
-    labels = _labels(run)
-    count = run.experiment.sampling.preview if labels is None else len(labels)
-    drawn = run.draw(count, seed=0, label=labels, together=True) if run.learner.draws else None
+    condition = _preview(run, data)
+    count = condition.rows or run.experiment.sampling.preview
+    drawn = run.draw(count, seed=0, condition=condition, together=True) if run.learner.draws else None
     if ranks.rank():  # it drew its share; the first process does the rest
         return Moment(progress)
     found, measure = judgement(run, data), run.learner.judges
@@ -42,19 +43,22 @@ def look(run: Run, data: Dataset, progress: Progress) -> Moment:
         order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
         real = None if run.kind == "image" else data.test[order[: max(1000, count)]]
         for place in (shown, shown.with_name("latest.png")):
-            run.picture(drawn, place, run.class_columns(labels), real=real)
+            run.picture(drawn, place, run.class_columns(condition.parts.get(LABEL)), real=real)
     return Moment(progress, found.value, shown)
 
 
 def judgement(run: Run, data: Dataset) -> Judgement:
     """How good the run is on the held-out data, at fixed levels with fixed noise: see `ornstein.core.learner`."""
-    return run.learner.judge(run.model, data.transform.forward(data.test), data.test_labels)
+    return run.learner.judge(run.model, data.transform.forward(data.test), data.test_condition)
 
 
-def _labels(run: Run) -> Tensor | None:
-    """The labels of a preview: whole rows where the columns are classes, else one class after the other."""
+def _preview(run: Run, data: Dataset) -> Condition:
+    """What a preview is given: whole rows where the columns are classes, else one class after the other."""
     count = run.experiment.sampling.preview
     if run.kind == "image" and 4 <= len(run.classes) <= min(16, count):
         count -= count % len(run.classes)
+    if set(run.conditions) != {LABEL}:
+        return run.examples(count, data.test_condition)
     labels = run.every_class(count)
-    return labels if labels is None or run.class_columns(labels) else labels.sort().values
+    assert labels is not None
+    return Condition.of(labels if run.class_columns(labels) else labels.sort().values)

@@ -55,12 +55,12 @@ def count_training(experiment: Experiment, built: Built, data: Dataset) -> Count
     net, config = built.net.train(), experiment.training
 
     def work(batch: int) -> None:
-        x0, labels = data.batch(0, batch, config.seed)
+        x0, condition = data.batch(0, batch, config.seed)
         loss = built.loss(built.learner.memory(built.model, x0))
         net.zero_grad()
         with torch.random.fork_rng([]), half(torch.device("cpu"), config.precision):
             dice = torch.Generator().manual_seed(config.seed)
-            losses = loss(net, (x0, labels), dice)
+            losses = loss(net, (x0, condition), dice)
         losses.float().sum().backward()
 
     found = counted(work, net)
@@ -75,7 +75,7 @@ def count_call(experiment: Experiment, built: Built, data: Dataset, precision: s
 
 def network_calls(experiment: Experiment, built: Built) -> int:
     """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
-    tiny = MLP(width=4, depth=1).build((2,), classes=0, out_multiple=built.learner.out_multiple, seed=0).eval()
+    tiny = MLP(width=4, depth=1).build((2,), out_multiple=built.learner.out_multiple, seed=0).eval()
     how = way(experiment.sampling, built.process)
     for state in trajectory(built.learner.model(tiny), (1, 2), how.stepper, steps=how.steps, grid=how.grid, seed=0):
         calls = state.calls
@@ -89,10 +89,10 @@ def network_call(experiment: Experiment, built: Built, data: Dataset, precision:
     level = built.process.levels(times(built.process, how.steps, how.grid))[0]
 
     def call(batch: int) -> None:
-        x, labels = data.batch(0, batch, 0)
+        x, condition = data.batch(0, batch, 0)
         there = model.device
         with torch.no_grad(), half(there, precision):
-            found = model.predict(x.to(there), level, None if labels is None else labels.to(there))
+            found = model.predict(x.to(there), level, condition.to(there))
             found.x0.cpu()  # waits for the device
 
     return call

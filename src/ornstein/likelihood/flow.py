@@ -55,6 +55,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
 from ornstein.core.exact import ExactDenoiser
@@ -165,16 +166,16 @@ class ProbabilityFlow:
     tolerance: float
     centred: bool
 
-    def log_prob(self, x: Tensor, cond: Tensor | None, keys: Tensor, draw: int) -> LogLikelihood:
+    def log_prob(self, x: Tensor, condition: Condition, keys: Tensor, draw: int) -> LogLikelihood:
         """log p in model space of x (B, *shape), with steps halved for the samples that need it."""
-        found, settled = self._walk(x, cond, keys, draw, STEPS)
+        found, settled = self._walk(x, condition, keys, draw, STEPS)
         left, steps = (~settled).nonzero().flatten(), STEPS
         for _ in range(DOUBLINGS):
             if len(left) == 0:
                 break
             draw += (steps + 1) * self.how.probes
             steps *= 2
-            again, settled = self._walk(x[left], None if cond is None else cond[left], keys[left], draw, steps)
+            again, settled = self._walk(x[left], condition[left], keys[left], draw, steps)
             found.log_prob[left], found.standard_error[left] = again.log_prob, again.standard_error
             found.integration_error[left] = again.integration_error
             found.calls[left] += again.calls
@@ -202,7 +203,7 @@ class ProbabilityFlow:
         return self.denoiser.process.levels(times), rates, before, h
 
     def _walk(
-        self, x: Tensor, cond: Tensor | None, keys: Tensor, draw: int, steps: int
+        self, x: Tensor, condition: Condition, keys: Tensor, draw: int, steps: int
     ) -> tuple[LogLikelihood, Tensor]:
         """From the data to the noise in so many steps; and which samples need no more of them, (B,)."""
         s, d = self.denoiser.sigma_data, x[0].numel()
@@ -210,7 +211,7 @@ class ProbabilityFlow:
 
         def slope(level: Level[float]) -> Callable[[Tensor], Tensor]:
             alpha, r = level.alpha, _spread(level, s)
-            return lambda z: (s * s / r * z - self.denoiser.predict(alpha * r * z, level, cond).x0.to(z)) / r
+            return lambda z: (s * s / r * z - self.denoiser.predict(alpha * r * z, level, condition).x0.to(z)) / r
 
         # up to the lowest level v grows as u^2: the integral from zero is half of what it has become there
         z = x / s + slope(levels[0])(x / _spread(levels[0], s)) / 2
@@ -246,7 +247,7 @@ class ProbabilityFlow:
                 ahead = z + h * _combined(_PREDICT, past)
                 dz = float(rates[i + 1]) * slope(levels[i + 1])(ahead)
                 z = z + h * _combined(_CORRECT, [dz, *past])
-        log_prob = total - d * math.log(s) + self._end(levels[-1], z, cond)
+        log_prob = total - d * math.log(s) + self._end(levels[-1], z, condition)
         if not bool(torch.isfinite(log_prob).all()):
             raise InputError("the flow is not finite: the model has diverged, or x lies far outside its data.")
         fine, coarse = (total - double).abs(), (double - quadruple).abs()
@@ -257,15 +258,15 @@ class ProbabilityFlow:
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
         return LogLikelihood(log_prob, variance.sqrt(), error, calls, products, d), error <= self.tolerance
 
-    def _end(self, level: Level[float], z: Tensor, cond: Tensor | None) -> Tensor:
+    def _end(self, level: Level[float], z: Tensor, condition: Condition) -> Tensor:
         """Log-density of z at the upper end, (B,)."""
         s, r = self.denoiser.sigma_data, _spread(level, self.denoiser.sigma_data)
         variance = z.new_ones(1)
         if self.centred:
             # what the denoiser takes for the data's mean when it sees nothing but noise; the same noise for all
-            keys = torch.zeros(1 if cond is None else len(cond), dtype=torch.int64, device=z.device)
+            keys = torch.zeros(condition.rows or 1, dtype=torch.int64, device=z.device)
             xt = level.alpha * r * normal(keys, tuple(z.shape[1:]), 0, z.dtype)
-            mean = self.denoiser.predict(xt, level, cond).x0.to(z)
+            mean = self.denoiser.predict(xt, level, condition).x0.to(z)
             # of the data's second moment s^2 the mean has its share
             variance = 1 - mean.flatten(1).square().mean(1).clamp(max=s * s) / r**2
             z = z - mean / r

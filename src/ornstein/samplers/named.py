@@ -79,7 +79,7 @@ def trajectory(
         shape: (B, ...) of what to draw.
         stepper: a key of `STEPPERS`, or a stepper such as `DDIM(eta=0.5)`.
         steps: how many steps.
-        **options: grid, seed, seeds, generator, cond, x, dtype: see `ornstein.core.drive.trajectory`.
+        **options: grid, seed, seeds, generator, condition, x, dtype: see `ornstein.core.drive.trajectory`.
 
     Raises:
         InputError: anything that does not fit, in one sentence.

@@ -38,6 +38,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.drive import Ask, Noise, Stepper, trajectory
 from ornstein.core.process import Level, Number, Process
@@ -228,7 +229,7 @@ def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor
     unit = torch.eye(steps + 1, dtype=torch.float64)
     asked = 0
 
-    def answer(x: Tensor, level: Level, cond: Tensor | None) -> Tensor:
+    def answer(x: Tensor, level: Level, condition: Condition) -> Tensor:
         nonlocal asked
         asked += 1
         return unit[asked : asked + 1].clone() if asked <= steps else torch.zeros_like(x)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein import ranks
+from ornstein.core.condition import Condition
 from ornstein.errors import InputError
 from ornstein.training.config import Training
 from ornstein.training.precision import forked, queued
@@ -160,9 +161,11 @@ def unfinite(
 
 
 def mapped(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
-    """The same nest with `function` of every tensor."""
+    """The same nest with `function` of every tensor: of tuples, lists, dicts and conditions."""
     if isinstance(batch, Tensor):
         return function(batch)
+    if isinstance(batch, Condition):
+        return batch.map(function)
     if isinstance(batch, dict):
         return {key: mapped(value, function) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
