@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,10 +81,10 @@ class Known:
         """n rows in model space from what a person gives.
 
         Args:
-            value: None: absent. Of labels the name of a class, its number where no class has a number for its name, or
-                a sequence of n of these, or model-space numbers as an int64 tensor (n,). Of all else, in the units of
-                the data, one value for all, or n of them: a number, or numbers as a sequence, an array or a tensor.
-                NaN, and the label -1, are absent.
+            value: None: absent. Of labels the name of a class, its number where no class has a number for its name, a
+                sequence of n of these, or whole numbers that count classes as a tensor or an array (n,). Of all else,
+                in the units of the data, one value for all, or n of them: a number, or numbers as a sequence, an array
+                or a tensor. NaN, and the label -1, are absent.
             n: how many rows.
             name: of the part, for errors.
 
@@ -140,6 +141,8 @@ class Known:
         return what + around
 
     def _labels(self, value: Any, n: int, name: str) -> Tensor:
+        if isinstance(value, np.ndarray):  # whole numbers count classes, as a tensor's do; all else names them
+            value = torch.as_tensor(value) if value.dtype.kind in "iu" else value.tolist()
         if isinstance(value, Tensor):
             fits = value.shape == (n,) and not value.is_floating_point()
             if not fits or not bool(((value >= -1) & (value < len(self.classes))).all()):
