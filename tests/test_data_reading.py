@@ -623,10 +623,8 @@ def test_a_twelve_bit_scan_comes_back_from_inpainting_as_it_was(cli, tmp_path: P
     )
     few = ["training.steps=1", "training.validate_every=1", "training.batch_size=8", "sampling.preview=2"]
     net = "net={name: mlp, width: 16, depth: 1}"
-    answer = cli(
-        "train", "images", f"data.path={tmp_path / 'scans'}", "data.size=8,8", net, *few, "training.cpu=true",
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+    where = [f"data.path={tmp_path / 'scans'}", "data.size=8,8", "--out", tmp_path / "run"]
+    answer = cli("train", "images", net, *few, "training.cpu=true", *where)
     assert answer.code == 0, answer
     words = ["--input", tmp_path / "scans" / "07.png", "--mask", tmp_path / "mask.png", "-n", "2", "--steps", "2"]
     answer = cli("inpaint", tmp_path / "run", *words, "--out", tmp_path / "f.png")
