@@ -123,7 +123,7 @@ def tune(
     """
     lookup({"bound": None, "endpoint": None}, criterion, "criterion")
     fitting = {name: value for name, value in (("count", count), ("rounds", rounds)) if value is not None}
-    if criterion == "bound" and fitting:
+    if criterion != "endpoint" and fitting:
         raise InputError("--count and --rounds are of fitting a solver: they go with --criterion endpoint.")
     from ornstein.experiment.run import Run
     from ornstein.experiment.tune import tune, tune_endpoint
