@@ -482,7 +482,7 @@ def test_from_a_table_to_samples_of_a_price(cli, tmp_path):
         ("sample", out, "-n", 3, "--given", "price=9000", "--scale", 2, "--out", tmp_path / "g.npz"),
         ("sample", out, "-n", 3, "--out", tmp_path / "h.npz"),
         ("evaluate", out, "-n", 60),
-        ("loglik", out, "test", "-n", 3, "--conditional", "--reference", 0),
+        ("loglik", out, "test", "-n", 3, "--conditional", "--out", tmp_path / "l.csv"),
         ("tune", out, "--steps", 2),
         ("train", "--resume", out, "training.steps=610"),
     ):
