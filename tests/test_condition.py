@@ -542,7 +542,7 @@ def test_a_picture_is_made_finer(cli, tmp_path):
     assert answer.code == 0, answer.err
     run = ornstein.load(tmp_path / "run")
     given = torch.from_numpy(small[:40, None])
-    drawn = run.sample(40, condition={"small": given}, seed=0).double()
+    drawn = run.sample(40, condition={"small": given}, seed=0).double()[:, None]
     coarse = torch.nn.functional.avg_pool2d(drawn, 2)
     right, wrong = ((coarse - other).square().mean() for other in (given, given.roll(1, 0)))
     assert right < 0.35 * wrong
