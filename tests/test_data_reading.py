@@ -584,3 +584,53 @@ def test_the_arrays_of_a_file_are_a_mapping(tmp_path: Path) -> None:
     assert arrays["b"].tolist() == [0, 1, 2, 3]
     with pytest.raises(KeyError):
         arrays["c"]
+
+
+# --- through the command line ----------------------------------------------------------------------------------
+
+
+def test_a_run_finds_its_data_from_another_folder_and_gives_back_their_axes(cli, tmp_path: Path, monkeypatch) -> None:
+    """Rows without a label too: `train`, `evaluate` from elsewhere, and what `sample` wrote into `loglik`."""
+    names = np.array(["ham", "spam", "-1"])[np.arange(120) % 3]
+    saved(tmp_path, x=normal(120, 6, 2), labels=names)
+    few = ["training.steps=1", "training.validate_every=1", "training.batch_size=8", "sampling.preview=2"]
+    monkeypatch.chdir(tmp_path)
+    net = "net={name: mlp, width: 16, depth: 1}"
+    answer = cli("train", "array", "data.path=x.npz", net, *few, "training.cpu=true", "--out", "run")
+    assert answer.code == 0, answer
+    assert "axes read as NLC" in answer.out + answer.err
+    monkeypatch.chdir("/")
+    run = tmp_path / "run"
+    assert cli("evaluate", run, "-n", "8", "--steps", "2").code == 0
+    assert cli("sample", run, "-n", "4", "--steps", "2", "--out", tmp_path / "own.npz").code == 0
+    with np.load(tmp_path / "own.npz") as made:
+        assert made["samples"].shape == (4, 6, 2)
+        assert made["classes"].tolist() == ["ham", "spam"]
+    words = ["--conditional", "--reference", "0", "--out", tmp_path / "own.csv"]
+    answer = cli("loglik", run, tmp_path / "own.npz", *words)
+    assert answer.code == 0, answer
+    answer = cli(
+        "train", "array", f"data.path={tmp_path / 'x.npz'}", "objective=classifier", *few, "--out", tmp_path / "c"
+    )
+    assert answer.code == 2
+    assert "a label for every example" in answer.err
+
+
+def test_a_twelve_bit_scan_comes_back_from_inpainting_as_it_was(cli, tmp_path: Path) -> None:
+    photos(tmp_path / "scans", 30, 8, 8, top=4096, dtype=np.uint16)
+    Image.fromarray(np.where(np.arange(8) < 3, 255, 0).astype(np.uint8)[:, None].repeat(8, 1)).save(
+        tmp_path / "mask.png"
+    )
+    few = ["training.steps=1", "training.validate_every=1", "training.batch_size=8", "sampling.preview=2"]
+    net = "net={name: mlp, width: 16, depth: 1}"
+    answer = cli(
+        "train", "images", f"data.path={tmp_path / 'scans'}", "data.size=8,8", net, *few, "training.cpu=true", "--out", tmp_path / "run"
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    words = ["--input", tmp_path / "scans" / "07.png", "--mask", tmp_path / "mask.png", "-n", "2", "--steps", "2"]
+    answer = cli("inpaint", tmp_path / "run", *words, "--out", tmp_path / "f.png")
+    assert answer.code == 0, answer
+    given = np.asarray(Image.open(tmp_path / "scans" / "07.png"))
+    with np.load(tmp_path / "f.npz") as made:
+        for draw in made["samples"][0, :, 0]:
+            assert np.array_equal(draw[3:], given[3:])

@@ -3,19 +3,23 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import ornstein
+from ornstein.core.clocks import VP
 from ornstein.core.exact import ExactDenoiser, GaussianMixture
-from ornstein.core.process import VP
+from ornstein.core.learner import Problem
 from ornstein.data import Dataset
 from ornstein.data.transform import Affine
 from ornstein.experiment import evaluate as room
 from ornstein.experiment.evaluate import evaluate
-from ornstein.experiment.run import Run, held_out
+from ornstein.experiment.learner import Denoising
+from ornstein.experiment.run import Run
+from ornstein.experiment.watch import judgement
 from ornstein.metrics import Metric, compare, memorisation, report
 
 
@@ -94,7 +98,9 @@ def test_the_held_out_error_is_that_of_the_held_out_half():
 
     def error(mean, std):
         law = GaussianMixture(torch.ones(1), torch.tensor([[mean]]), torch.tensor([std**2]))
-        return held_out(ExactDenoiser(law, VP()), data)[1]
+        learner = Denoising(Problem(VP(), "v", lambda *_: torch.zeros(1), (1,)))
+        run = SimpleNamespace(learner=learner, model=ExactDenoiser(law, VP()), transform=data.transform)
+        return judgement(run, data).found
 
     of_test, of_train = error(6.0, 0.5), error(0.0, 1.0)
     assert sum(of_test) < 0.2 * sum(of_train)
@@ -155,7 +161,7 @@ def test_it_says_what_it_is_doing(copied, cli, run):
 def test_real_points_are_taken_from_all_of_the_data(tmp_path, monkeypatch):
     # sorted data: the first rows are of one kind
     from ornstein.experiment.config import Experiment
-    from ornstein.experiment.run import train
+    from ornstein.experiment.train import train
 
     x = torch.linspace(-1, 1, 600)[:, None].repeat(1, 2)
     np.save(tmp_path / "sorted.npy", x.numpy())

@@ -210,7 +210,8 @@ def _header(head: bytes, size: int, file: Path, what: str) -> "tuple[tuple[int, 
         raise _damaged(file) from error
     if dtype.hasobject:
         raise InputError(
-            f"{shown(file)} holds Python objects, which are not read; save plain arrays with numpy.save or numpy.savez."
+            f"{shown(file)} holds Python objects, which are not read; save arrays of numbers with numpy.save or "
+            "numpy.savez."
         )
     if any(side < 0 for side in sides):
         raise _damaged(file)
@@ -244,7 +245,7 @@ def _bounded(declared: int, stored: int, what: str) -> None:
 
 def _damaged(file: Path) -> InputError:
     return InputError(
-        f"{shown(file)} is damaged or not a NumPy file; save plain arrays with numpy.save or numpy.savez."
+        f"{shown(file)} is damaged or not a NumPy file; save arrays of numbers with numpy.save or numpy.savez."
     )
 
 

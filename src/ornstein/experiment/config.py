@@ -112,6 +112,8 @@ class Experiment:
         for noun, table in _tables().items():
             if noun != "learner":
                 object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
+        # as the source itself takes it: a path from the root, so that a run finds its data from wherever it is opened
+        object.__setattr__(self, "data", {"name": self.data["name"], **asdict(construct(DATA, self.data))})
         lookup(readings(), self.predicts, "predicts")
         object.__setattr__(self, "learner", choice(LEARNERS, self.learner or self._implied(), "learner"))
         self._fits()

@@ -70,14 +70,16 @@ def evaluate(
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     samples = run.transform.inverse(z, quantise=True).float()
     train, heldout = data.train.float(), data.test.float()
+    # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
+    some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
     result = report(
         samples,
         train,
         heldout,
         torch.Generator().manual_seed(seed),
-        labels=condition.parts.get(LABEL),
-        train_labels=data.train_labels,
-        heldout_labels=data.test_labels,
+        labels=None if some_have_none else condition.parts.get(LABEL),
+        train_labels=None if some_have_none else data.train_labels,
+        heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(n, len(heldout)) >= 50],
         progress=stage,
     )

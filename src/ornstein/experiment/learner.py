@@ -123,6 +123,8 @@ class Classifier(Learner):
             return objective
         if len(shares) < 2:
             raise InputError(f"objective='classifier' needs labels of two classes or more; {data} has none.")
+        if sum(shares) < 1 - 1e-6:
+            raise InputError(f"objective='classifier' needs a label for every example; {data} has some without (-1).")
         return {**objective, "shares": list(shares)}
 
     @property

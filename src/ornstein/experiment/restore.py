@@ -217,19 +217,20 @@ def check_shape(run: Run, given: Tensor, path: Path) -> None:
 def save(run: Run, found: Restored, path: Path) -> Path:
     """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
 
-    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), in values that the data can have,
-    mean, std, and known for a mask.
+    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), mean, std, and known for a
+    mask.
     """
     rows, draws = found.samples.shape[:2]
-
-    def own(z: Tensor, quantise: bool) -> Tensor:
-        return run.transform.inverse(z.flatten(0, 1), quantise=quantise).unflatten(0, (rows, draws))
-
-    real = own(found.samples, False)
-    # what was known of digital data is then exactly what was given
-    arrays = {"samples": own(found.samples, True), "mean": real.mean(1), "std": real.std(1, correction=0)}
+    drawn = found.samples.flatten(0, 1)
+    own = run.transform.inverse(drawn).unflatten(0, (rows, draws))
+    arrays = {}
     if found.known is not None:
-        arrays["known"] = found.known.expand(rows, *run.shape)
+        known = found.known.expand(rows, *run.shape)
+        # digital data that were given come back as they were, to the last bit
+        exact = run.transform.inverse(drawn, quantise=True).unflatten(0, (rows, draws))
+        own = torch.where(known[:, None], exact.to(own.dtype), own)
+        arrays["known"] = known
+    arrays |= {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
     arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
     with replacing(beside) as place, place.open("wb") as file:
@@ -268,7 +269,7 @@ def _album(found: Restored, most: int = 6) -> Any:
             if head == "deviation":
                 place.imshow(image.mean(0).numpy(), cmap="magma", vmin=0, vmax=top, interpolation="nearest")
             else:
-                pixels = pixels.expand(-1, -1, 3) if pixels.shape[-1] == 1 else pixels[..., :3]
+                pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, 3)
                 if head == "measured" and found.known is not None:
                     hidden = ~found.known[min(i, len(found.known) - 1)].all(0)
                     pixels = torch.where(hidden[..., None], torch.tensor([0.82, 0.29, 0.36]), pixels)

@@ -79,8 +79,7 @@ def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[st
     assert experiment.learner is not None
     shares: tuple[float, ...] = ()
     if data.classes:
-        counted = data.class_counts
-        shares = tuple(count / sum(counted) for count in counted)
+        shares = tuple(count / len(data.train) for count in data.class_counts)
     entry = LEARNERS[experiment.learner["name"]]
     completed = entry.completed(experiment.objective, shares, data.name)
     experiment = dataclasses.replace(experiment, objective=choice(objectives(), completed, "objective"))
