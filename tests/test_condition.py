@@ -433,6 +433,8 @@ def test_a_person_speaks_in_units_and_names():
     assert kind.model("van", 2).tolist() == kind.model(1, 2).tolist() == kind.model("1", 2).tolist() == [1, 1]
     assert kind.model(["van", "car", None], 3).tolist() == [1, 0, -1]
     assert kind.model(torch.tensor([0, -1]), 2).tolist() == [0, -1]
+    assert kind.model(np.array([1, -1], np.int32), 2).tolist() == [1, -1]
+    assert kind.model(np.array(["van", "car"]), 2).tolist() == [1, 0]
     rooms = Known("label", classes=("1", "3", "7"))  # a number is the label of that name, and never counts them
     assert rooms.model(3, 1).tolist() == rooms.model("3", 1).tolist() == [1]
     refused(lambda: rooms.model(2, 1, "rooms"), "rooms=2", "1, 3, 7")

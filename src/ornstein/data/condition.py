@@ -81,7 +81,8 @@ class Known:
 
         Args:
             value: None: absent. Of labels the name of a class, its number where no class has a number for its name, or
-                a sequence of n of these, or model-space numbers as an int64 tensor (n,). Of all else, in the units of
+                a sequence of n of these, or numbers of classes as a tensor or array of whole numbers (n,), which is
+                how `ornstein sample` writes them. Of all else, in the units of
                 the data, one value for all, or n of them: a number, or numbers as a sequence, an array or a tensor.
                 NaN, and the label -1, are absent.
             n: how many rows.
@@ -140,6 +141,8 @@ class Known:
         return what + around
 
     def _labels(self, value: Any, n: int, name: str) -> Tensor:
+        if not isinstance(value, Tensor) and hasattr(value, "tolist"):  # an array: numbers of classes, or names
+            value = torch.as_tensor(value) if value.ndim and value.dtype.kind in "iu" else value.tolist()
         if isinstance(value, Tensor):
             fits = value.shape == (n,) and not value.is_floating_point()
             if not fits or not bool(((value >= -1) & (value < len(self.classes))).all()):
