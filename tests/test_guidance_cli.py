@@ -245,6 +245,6 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_pat
     for words, said in cases:
         one_sentence(cli(*words), *said)
     unlabelled = dataclasses.replace(Run.load(table))
-    unlabelled.about["data"]["classes"] = []
+    unlabelled.about["data"].update(classes=[], conditions={})
     with pytest.raises(ValueError, match="trained without"):
         guided(unlabelled)

@@ -52,7 +52,7 @@ def loglik(  # long: half of it says what the options are
         ),
     ] = None,
     conditional: Annotated[
-        bool, typer.Option("--conditional", help="log p(x given its own label), not log p(x).")
+        bool, typer.Option("--conditional", help="log p(x given its own label and the like), not log p(x).")
     ] = False,
     draws: Annotated[int, typer.Option(help="Dequantisation draws of digital data; more tighten the bound.")] = 1,
     trace: Annotated[
