@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Replacement,
     )
     from ornstein.likelihood import log_likelihood
+    from ornstein.plugins import register
     from ornstein.samplers import encode, sample, trajectory
 
 _HOMES = {
@@ -55,6 +56,7 @@ _HOMES = {
     ),
     "samplers": ("encode", "sample", "trajectory"),
     "likelihood": ("log_likelihood",),
+    "plugins": ("register",),
 }
 
 __all__ = [
@@ -87,6 +89,7 @@ __all__ = [
     "encode",
     "load",
     "log_likelihood",
+    "register",
     "sample",
     "trajectory",
 ]

@@ -19,6 +19,7 @@ checked and is written down in full, with nothing to add here.
 import inspect
 import json
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field
 from difflib import get_close_matches
@@ -50,13 +51,11 @@ VERSION = 1
 ENERGY = "energy"
 #: the objective that learns no distribution, but to tell classes apart in noise, for guidance
 CLASSIFIER = "classifier"
-#: every process and objective that an experiment can name
-PROCESSES: dict[str, Callable[..., Any]] = {**CLOCKS, "advised-ladder": AdvisedLadder}
-OBJECTIVES: dict[str, Callable[..., Any]] = {
-    **SCORE_OBJECTIVES,
-    **ENERGY_OBJECTIVES,
-    CLASSIFIER: NoisyCrossEntropy,
-}
+#: every process and objective that an experiment can name: views of the tables, which see what is registered later
+PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
+OBJECTIVES: Mapping[str, Callable[..., Any]] = ChainMap(
+    {CLASSIFIER: NoisyCrossEntropy}, ENERGY_OBJECTIVES, SCORE_OBJECTIVES
+)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",
