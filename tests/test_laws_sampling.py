@@ -14,6 +14,7 @@ from ornstein.core.grids import GRIDS, ends, times
 from ornstein.core.numerics import normal
 from ornstein.core.prediction import READINGS
 from ornstein.laws.oracles import different
+from ornstein.laws.others import falls_to_the_data
 from ornstein.laws.steppers import (
     C,
     depends_on_its_seed_alone,
@@ -135,6 +136,11 @@ def test_sampling_starts_from_the_prior_of_the_first_level(name):
 
 
 # ------------------------------------------------------------------------------------------------ grids
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_grid_falls_to_the_data_on_every_process(grid):
+    falls_to_the_data(GRIDS[grid])
 
 
 @pytest.mark.parametrize("grid", GRIDS)

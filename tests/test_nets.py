@@ -8,6 +8,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ornstein.errors import InputError
+from ornstein.laws.nets import LAWS as NET_LAWS
+from ornstein.laws.nets import (
+    batch_is_its_samples,
+    condition_and_level_matter,
+    inputs,
+    nudged,
+    starts_at_zero_and_learns,
+    weights_come_from_the_seed,
+)
 from ornstein.nets import MLP, NETS, UNET_SIZES, UNet, attend
 from ornstein.nets.norm import group_norm, groups_of
 from ornstein.nets.unet import _into_channels, _out_of_channels
@@ -20,83 +29,23 @@ CASES = [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (SMALL, (3, 9)), (SMALL, (1, 7
 CASES += [(PATCHED, shape) for shape in [(3, 9), (1, 7, 6), (1, 5, 3), (2, 3, 4, 5)]]
 
 
-def nudged(net: nn.Module, seed: int = 0, size: float = 0.1) -> nn.Module:
-    """The net away from its silent start, where every law would hold for the wrong reason; in evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
-
-
-def inputs(shape: tuple[int, ...], batch: int = 4, seed: int = 1) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, *shape, generator=generator), torch.linspace(-12, 12, batch)
-
-
-def conditions(kind: str, batch: int = 4) -> tuple[dict[str, int], Tensor | None]:
-    if kind == "labels":
-        return {"classes": 3}, torch.arange(batch) % 4 - 1
-    if kind == "features":
-        cond = torch.randn(batch, 2, generator=torch.Generator().manual_seed(2))
-        cond[0, 1] = torch.nan
-        return {"features": 2}, cond
-    return {}, None
-
-
 @pytest.mark.parametrize("kind", ["none", "labels", "features"])
 @pytest.mark.parametrize(
     ("config", "shape"),
     [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
 )
 def test_starts_at_zero_and_every_parameter_learns(config, shape, kind):
-    built_with, cond = conditions(kind)
-    net = config.build(shape, out_multiple=2, **built_with)
-    x, level = inputs(shape)
-    out = net(x, level, cond)
-    assert out.shape == (4, 2 * shape[0], *shape[1:])
-    assert not out.any()
-
-    nudged(net)
-    out = net(x, level, cond)
-    assert out.isfinite().all()
-    assert out.std() > 1e-3
-    # A random projection: the plain sum is blind to what the last normalisation removes.
-    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
-    silent = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
-    silent |= {name for name, p in net.named_parameters() if name not in silent and not p.grad.any()}
-    assert not silent
+    starts_at_zero_and_learns(config, shape, kind)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_a_batch_is_its_samples(config, shape):
-    net = nudged(config.build(shape, classes=3))
-    x, level = inputs(shape)
-    cond = torch.tensor([-1, 0, 1, 2])
-    together = net(x, level, cond)
-    apart = torch.cat([net(x[i : i + 1], level[i : i + 1], cond[i : i + 1]) for i in range(4)])
-    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    batch_is_its_samples(config, shape)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_condition_and_level_matter(config, shape):
-    x, level = inputs(shape, batch=1)
-    x, level = x.expand(4, *shape), torch.zeros(4)
-    labelled = nudged(config.build(shape, classes=3))
-    out = labelled(x, level, torch.tensor([-1, 0, 1, 2]))
-    apart = torch.pdist(out.flatten(1))
-    assert apart.min() > 1e-3
-    torch.testing.assert_close(labelled(x, level, torch.full((4,), -1)), labelled(x, level, None), rtol=0, atol=0)
-
-    featured = nudged(config.build(shape, features=2))
-    none = torch.full((4, 2), torch.nan)
-    torch.testing.assert_close(featured(x, level, none), featured(x, level, None), rtol=0, atol=0)
-    half = torch.tensor([[0.0, torch.nan]]).expand(4, 2)
-    torch.testing.assert_close(featured(x, level, half), featured(x, level, None), rtol=0, atol=0)
-    assert (featured(x, level, torch.zeros(4, 2)) - featured(x, level, None)).abs().max() > 1e-3
-
-    plain = nudged(config.build(shape))
-    assert torch.pdist(plain(x, torch.tensor([-12.0, -1.0, 0.0, 12.0]), None).flatten(1)).min() > 1e-3
+    condition_and_level_matter(config, shape)
 
 
 def test_features_missing_leave_no_nan_in_the_gradient():
@@ -352,11 +301,7 @@ def test_weights_survive_a_file_and_come_from_the_seed_alone(config, shape):
     fresh.load_state_dict(load(save(net.state_dict())))
     torch.testing.assert_close(fresh.eval()(x, level, None), net(x, level, None), rtol=0, atol=0)
 
-    before = torch.get_rng_state()
-    first, again, other = (config.build(shape, seed=seed).state_dict() for seed in (3, 3, 4))
-    assert torch.equal(before, torch.get_rng_state())
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+    weights_come_from_the_seed(config, shape)
 
 
 def test_dropout_keeps_the_mean_and_acts_in_training_only():
@@ -374,6 +319,12 @@ def test_sizes_are_as_stated():
     assert millions("tiny", (1, 8, 8)) < 1
     assert 1 < millions("small", (1, 28, 28)) < 2
     assert 5 < millions("base", (3, 32, 32)) < 7
+
+
+@pytest.mark.parametrize("law", NET_LAWS)
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_of_the_table_keeps_the_laws_with_its_defaults(name, law):
+    NET_LAWS[law](NETS[name]())
 
 
 def test_every_net_has_a_first_sentence_and_defaults_that_build():

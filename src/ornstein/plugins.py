@@ -59,9 +59,7 @@ TABLES: dict[str, Table] = {
     "process": Table("processes", "core", "PROCESSES", "core.process:Process", kept=("advised-ladder",)),
     "stepper": Table("steppers", "samplers", "STEPPERS", "core.drive:Stepper"),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),
-    "objective": Table(
-        "objectives", "objectives", "OBJECTIVES", beside=("energy-objective",), kept=("classifier",)
-    ),
+    "objective": Table("objectives", "objectives", "OBJECTIVES", beside=("energy-objective",), kept=("classifier",)),
     "energy-objective": Table(
         "energy_objectives", "energies", "ENERGY_OBJECTIVES", beside=("objective",), kept=("classifier",)
     ),
@@ -108,7 +106,7 @@ def register(noun: str, name: str, entry: Any = None) -> Any:
             raise InputError(f"{noun} name {name!r} is taken by {_path(taken)}; choose another name.")
     if name in table.kept:
         raise InputError(f"{noun} name {name!r} is taken by ornstein.experiment; choose another name.")
-    _check(f"{noun} {name!r}", table, entry)
+    check(noun, name, entry)
     table.read()[name] = entry
     _OWNERS.setdefault((noun, name), set()).add(_path(entry).split(".")[0])
     return entry
@@ -180,8 +178,13 @@ def _path(entry: Any) -> str:
     return f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', repr(entry))}"
 
 
-def _check(what: str, table: Table, entry: Any) -> None:
-    """Refuse an entry that is not what its table holds."""
+def check(noun: str, name: str, entry: Any) -> None:
+    """Refuse an entry that is not what the table of its noun holds.
+
+    Raises:
+        InputError: as for `register`.
+    """
+    what, table = f"{noun} {name!r}", TABLES[noun]
     if not callable(entry):
         raise InputError(f"{what} is {entry!r}; it must be a class, or a function that makes one.")
     line = (inspect.getdoc(entry) or "").partition("\n")[0]
@@ -200,7 +203,7 @@ def _check(what: str, table: Table, entry: Any) -> None:
 def _made(what: str, kind: type | None, entry: Callable[..., Any]) -> None:
     """Refuse an entry whose arguments a file cannot name, or that does not make what it should of its defaults."""
     try:
-        hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)  # type: ignore[misc]
+        hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
         parameters = inspect.signature(entry).parameters.values()
     except (NameError, TypeError, ValueError) as error:
         raise InputError(f"{what} has a signature that cannot be read: {error}.") from None

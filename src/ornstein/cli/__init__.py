@@ -6,7 +6,7 @@ runs, not before, so that `--help` answers at once.
 
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -46,11 +46,13 @@ def _version(
         raise typer.Exit
 
 
-def _in_a_sentence(message: Warning | str, category: type[Warning], *where: Any) -> str:
+def _in_a_sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning of ours without the line of code that it was raised in, which no user has asked for."""
     if issubclass(category, PluginWarning):
         return f"ornstein: {message}\n"
-    return _FORMATTED(message, category, *where)
+    return _FORMATTED(message, category, filename, lineno, line)
 
 
 _FORMATTED = warnings.formatwarning

@@ -58,7 +58,7 @@ def rates_are_derivatives(p: Process) -> None:
     """The derivatives of alpha and sigma are those of finite differences."""
     t = interior(p, 25)
     h = (1e-4 * t).clamp(max=1e-3 if p.chain else math.inf)  # within one piece of a chain's cubic
-    alpha_rate, sigma_rate = p._rates(t)
+    alpha_rate, sigma_rate = (torch.as_tensor(rate) for rate in p._rates(t))
     for name, scale, rate in (("alpha", p.alpha, alpha_rate), ("sigma", p.sigma, sigma_rate)):
         near(f"the derivative of {name}", rate, (scale(t + h) - scale(t - h)) / (2 * h), rtol=1e-6, atol=1e-9)
     level = p.at(float(t[3]))

@@ -31,7 +31,7 @@ def counts(process: Process, grid: str) -> list[int]:
 def both_oracles(process: Process) -> FunctionDenoiser:
     """Rows 0 and 1: data that are always C. Rows 2 to 4: data N(0, 0.49)."""
 
-    def answer(x, level, cond):  # type: ignore[no-untyped-def]
+    def answer(x, level, cond):
         gain = 0.49 * level.alpha / (0.49 * level.alpha**2 + level.sigma**2)
         return torch.cat([C.to(x).expand(2, 2), (gain * x)[2:]])
 
@@ -109,7 +109,7 @@ def depends_on_its_seed_alone(stepper: Stepper) -> None:
     """A batch is its samples one by one; same seed, same bits; nothing is left over from the last call."""
     p = VP()
 
-    def draw(shape=(3, 2, 5), steps=6, **how):  # type: ignore[no-untyped-def]
+    def draw(shape=(3, 2, 5), steps=6, **how):
         return sample(linear(p), shape, stepper=stepper, steps=steps, **how)
 
     state = torch.get_rng_state()
@@ -186,8 +186,8 @@ def states_its_facts(stepper: Stepper) -> None:
         by = re.search(r"As many calls a step as (\w+)", facts)
         hold(by is not None, f"the docstring's last paragraph must state how many calls a step: {facts!r}.")
         assert by is not None
-        said = getattr(stepper, by[1], None)
-        hold(stepper.calls == said, f"it declares {stepper.calls} calls and its {by[1]} is {said}: {facts!r}.")
+        option = getattr(stepper, by[1], None)
+        hold(stepper.calls == option, f"it declares {stepper.calls} calls and its {by[1]} is {option}: {facts!r}.")
     hold(("Stochastic" in facts) == stepper.stochastic, f"stochastic={stepper.stochastic}, but it says {facts!r}.")
     hold(("Deterministic" in facts) == (not stepper.stochastic), f"stochastic={stepper.stochastic}, it says {facts!r}.")
 
