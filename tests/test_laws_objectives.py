@@ -97,7 +97,9 @@ def test_the_exact_denoiser_is_the_minimum(name, objective):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("law", ["draws-from-its-generator-alone", "asks-within-the-clock", "drops-labels-at-its-rate"])
+@pytest.mark.parametrize(
+    "law", ["draws-from-its-generator-alone", "asks-within-the-clock", "drops-labels-at-its-rate", "teaches-the-mean"]
+)
 def test_keeps_the_laws_of_objectives(objective, law):
     OBJECTIVE_LAWS[law](OBJECTIVES[objective]())
 

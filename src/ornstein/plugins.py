@@ -122,7 +122,8 @@ def load_installed() -> None:
     _LOADED.append("entry points")
     found = metadata.entry_points()
     for noun, table in TABLES.items():
-        for point in found.select(group=f"ornstein.{table.plural}"):
+        points = found.select(group=f"ornstein.{table.plural}")
+        for point in sorted(points, key=lambda point: (point.name, point.value)):  # in the same order everywhere
             package = point.dist.name if point.dist else point.module
             try:
                 register(noun, point.name, point.load())
