@@ -286,7 +286,7 @@ class Clock(Process):
         ("rates-are-derivatives", Clock(of_sigma=lambda t: torch.sin(t.detach()) + 0 * t)),
         ("moments-follow-the-equation", Clock(of_alpha=lambda t: torch.cos(t.detach()) + 0 * t)),
         ("marginals-are-those-of-a-simulation", Clock(of_sigma=lambda t: 1.2 * torch.sin(t.detach()) + 0 * t)),
-        ("finite-where-networks-are-asked", Clock(of_sigma=lambda t: torch.sin(t) / (t < 1.4))),
+        ("finite-where-networks-are-asked", Clock(of_alpha=lambda t: (1 + (1 - t / 1.5).sqrt()) / 2)),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

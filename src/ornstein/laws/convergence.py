@@ -120,7 +120,7 @@ def law_error(stepper: Stepper, process: Process, n: int, m: float, v: float) ->
     mean = end[0] + parts[0] * first.alpha * m
     variance = parts[0] ** 2 * (first.alpha**2 * v + first.sigma**2) + (parts[1:] ** 2).sum()
     spread = math.sqrt(last.alpha**2 * v + last.sigma**2)
-    return abs(mean.item() - last.alpha * m) + abs(variance.sqrt().item() - spread)
+    return abs(mean.item() - float(last.alpha) * m) + abs(variance.sqrt().item() - spread)
 
 
 #: mean and variance of the data, of several widths, since the error of one of them may pass through zero
