@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ornstein.data import Affine
 from ornstein.experiment.build import build
 from ornstein.experiment.config import Experiment
 from ornstein.memory import keep_freed_memory
@@ -43,7 +44,7 @@ class Step:
         self, asked: Experiment, shape: tuple[int, ...], batch: int, *, half: bool, innermost: bool, own: bool,
         compiled: bool = False, fused: bool = True,
     ) -> None:  # fmt: skip
-        self.net = build(asked, shape, 0, 0.5).net
+        self.net = build(asked, {"shape": shape, "classes": (), "sigma_data": 0.5}, Affine()).net
         self.half, self.norm = half, OURS if own else torchs if innermost else contiguous
         self.into = unet._into_channels if innermost else (lambda x, patch: F.pixel_unshuffle(x, patch))
         if innermost:

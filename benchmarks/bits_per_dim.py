@@ -36,8 +36,8 @@ def main() -> None:
     run = Run.load(asked.run)
     assert run.transform.levels is not None, "bits per dimension are of quantised data"
     data = load_data(run.experiment)
-    x, cond = data.test[: asked.n], None if data.test_labels is None else data.test_labels[: asked.n]
-    seen = None if data.train_labels is None else data.train_labels[:seen_first]
+    x, condition = data.test[: asked.n], data.test_condition[: asked.n]
+    seen = data.train_condition[:seen_first]
     bins = Bins(run.transform.levels.count)
 
     def noisy(z: Tensor, seed: int) -> Tensor:
@@ -46,16 +46,16 @@ def main() -> None:
         return z + (2 * u - 1) / (bins.count - 1)
 
     def bound(z: Tensor, fit: Tensor, decoder: Bins | None) -> Tensor:
-        errors = x0_errors(run.denoiser, fit, cond=seen, steps=levels, bins=decoder, seed=0)
+        errors = x0_errors(run.denoiser, fit, condition=seen, steps=levels, bins=decoder, seed=0)
         chosen, _ = best_grid(step_costs(run.denoiser.process, errors, "small"), asked.steps)
-        found = variational_bound(run.denoiser, z, cond=cond, grid=errors.times[chosen], bins=decoder, seed=0)
+        found = variational_bound(run.denoiser, z, condition=condition, grid=errors.times[chosen], bins=decoder, seed=0)
         return found.bits_per_dim()
 
     z, fit = run.transform.forward(x), run.transform.forward(data.train[:seen_first])
     decoded = bound(z, fit, bins)
     spread = bound(noisy(z, 0), noisy(fit, 1), None) + math.log2((bins.count - 1) / 2)
     density = loglik(
-        run, "test", count=asked.n, reference=0, conditional=cond is not None, trace="hutchinson", probes=2
+        run, "test", count=asked.n, reference=0, conditional=bool(condition), trace="hutchinson", probes=2
     ).found.bits_per_dim
     print(f"bound, {asked.steps} steps, levels decoded  {Estimate.of(decoded)} bits/dim")
     print(f"bound, {asked.steps} steps, uniform noise   {Estimate.of(spread)} bits/dim")

@@ -32,7 +32,7 @@ def main() -> None:
     out = common.place(asked.out, asked.quick)
     run = Run.load(asked.run)
     data = load_data(run.experiment)
-    labels = run.every_class(asked.n)
+    labels = run.examples(asked.n).parts["label"]
     rows = []
     columns = ("drawn as the class asked for", "sliced Wasserstein / floor", "precision", "recall")
     print(common.heading("scale", *columns))

@@ -36,7 +36,7 @@ def main() -> None:
             steps = moment.progress.step
         trained = time.process_time() - began
         run = Run.load(folder)
-        calls = [state.calls for state in run.trajectory(4, seed=0, label=run.every_class(4))][-1]
+        calls = [state.calls for state in run.trajectory(4, seed=0, condition=run.examples(4))][-1]
         result = evaluate(run, n=100 if asked.quick else 1000)
         rows = result.report.rows
         agreement = f"{rows['class-agreement'].value:.3f}" if "class-agreement" in rows else "-"

@@ -97,7 +97,7 @@ def main() -> None:
     for case, ((kind, options), shape, asked, runs, target) in CASES.items():
         if kind == "unet" and (given.small or given.quick):
             continue
-        net = NETS[kind](**options).build(shape[1:], classes=0, out_multiple=1, seed=0).eval()
+        net = NETS[kind](**options).build(shape[1:], seed=0).eval()
         denoiser = NetDenoiser(net, ornstein.VP(), "v")
         x, level = torch.randn(shape), torch.full((shape[0],), 0.37)
         size = sum(p.numel() for p in net.parameters())

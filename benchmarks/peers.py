@@ -488,6 +488,7 @@ class Ornstein(Peer):
     usual = {"colour": "cifar10", "grey": "mnist"}  # noqa: RUF012
 
     def __init__(self, shape: Shape, size: str, words: str = ""):
+        from ornstein.data import Affine
         from ornstein.experiment.build import build, build_stepper
         from ornstein.experiment.config import Experiment
 
@@ -500,7 +501,7 @@ class Ornstein(Peer):
         self.source = f"ornstein train {' '.join([self.preset, *self.words])}"
         self.recipe = "its preset"
         self.batch = self.experiment.training.batch_size
-        self.net = build(self.experiment, shape, 0, 0.5).net
+        self.net = build(self.experiment, {"shape": shape, "classes": (), "sigma_data": 0.5}, Affine()).net
         stepper = build_stepper(self.experiment.sampling.stepper)
         self.calls_a_step = stepper.calls or 1
         self.samplers = (self.experiment.sampling.stepper["name"],)
@@ -552,7 +553,7 @@ class Ornstein(Peer):
 
         if self.moments is None:
             bytes_ = ((images + 1) * 127.5).round().to(torch.uint8)
-            data = Dataset("handed over", bytes_, bytes_, None, None, (), "image", Levels(256))
+            data = Dataset("handed over", bytes_, bytes_, {}, "image", Levels(256))
             self.begin(data, batch_size=len(images), log_every=BURST)
             self.advance()  # the loop reports its first step too
             while self.advance() % BURST:

@@ -30,7 +30,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,13 @@ def pictures(side: int, count: int = 256) -> Any:
 
     dice = torch.Generator().manual_seed(0)
     train, test = (torch.randint(0, 256, (n, 3, side, side), generator=dice, dtype=torch.uint8) for n in (count, 64))
-    return Dataset("random", train, test, None, None, (), "image", Levels(256))
+    return Dataset("random", train, test, {}, "image", Levels(256))
 
 
 def built(asked: Any, data: Any) -> Any:
     from ornstein.experiment.build import build
 
-    return build(asked, data.shape, 0, data.sigma_data, data.transform.levels)
+    return build(asked, {**data.fingerprint(), "classes": ()}, data.transform)
 
 
 def arithmetic(work: Callable[[], Any]) -> float:
@@ -112,7 +112,7 @@ def training_step(asked: Any, data: Any, least: int = 3) -> Point:
     x0, _ = data.batch(0, config.batch_size, 0)
 
     def loss(net: Any, batch: Any, dice: torch.Generator) -> torch.Tensor:
-        return parts.objective(replace(parts.denoiser, net=net), *batch, dice)
+        return parts.loss({})(net, batch, dice)
 
     def burst() -> float:
         stamps: list[float] = []
@@ -154,7 +154,7 @@ def drawing(asked: Any, data: Any, samples: int, steps: int) -> Point:
 
     parts = built(asked, data)
     parts.net.eval().requires_grad_(False)
-    drawn = Run(Path(), asked, {"data": data.fingerprint()}, parts.denoiser, data.transform)
+    drawn = Run(Path(), asked, {"data": data.fingerprint()}, parts.model, data.transform, parts.learner)
 
     def run() -> float:
         start = time.perf_counter()
@@ -163,7 +163,7 @@ def drawing(asked: Any, data: Any, samples: int, steps: int) -> Point:
 
     def flops() -> float:
         x, level = torch.randn(1, *data.shape), parts.process.at(0.5 * parts.process.t_max)
-        return samples * steps * arithmetic(lambda: parts.denoiser(x, level))
+        return samples * steps * arithmetic(lambda: parts.model(x, level))
 
     return Point(run, flops)
 

@@ -60,7 +60,7 @@ def load(data: str) -> Any:
 
 
 def unlabelled(data: Any) -> Any:
-    return dataclasses.replace(data, train_labels=None, test_labels=None, classes=())
+    return dataclasses.replace(data, conditions={})
 
 
 # One entry, in a process of its own -----------------------------------------------------------------------------------

@@ -36,10 +36,10 @@ class Trained(frontier.Problem):
 
     def __init__(self, run: Run, count: int, seed: int, steps: int = 1000) -> None:
         self.denoiser, self.process = run.denoiser, run.denoiser.process
-        self.cond = run.every_class(count)
+        self.condition = run.examples(count)
         self.shape = (count, *run.shape)
         self.x = starting_noise(self.denoiser, self.shape, seed, F64)
-        self.ends = endpoints(self.denoiser, self.x, steps=steps, cond=self.cond).flatten(1)
+        self.ends = endpoints(self.denoiser, self.x, steps=steps, condition=self.condition).flatten(1)
         # the noisiest level, from which the others' states near it are found: their first are not all the same
         top = self.process.at(float(ornstein.core.grids.times(self.process, 1)[0]))
         self.top = float(top.noise_ratio)
@@ -50,7 +50,7 @@ class Trained(frontier.Problem):
         level = self.process.at(self.process.time(-2 * math.log(min(ratio, self.top))))
         with torch.no_grad():
             x = (float(level.alpha) * y).reshape(self.shape)
-            return self.denoiser.predict(x, level, self.cond).x0.to(y).flatten(1)
+            return self.denoiser.predict(x, level, self.condition).x0.to(y).flatten(1)
 
     def at(self, ratio: float) -> Tensor:
         if ratio not in self._states:
@@ -110,7 +110,7 @@ def main() -> None:
         if "endpoint" in kept.get(calls, {}):
             solvers["tuned"] = kept[calls]["endpoint"]
         for name, stepper in solvers.items():
-            found = endpoint_error(problem.denoiser, problem.x, ends, stepper, calls=calls, cond=problem.cond)
+            found = endpoint_error(problem.denoiser, problem.x, ends, stepper, calls=calls, condition=problem.condition)
             print(
                 f"  {found.value:8.4f}  ornstein {name}, {found.value / best:.2f} of the best other's",
                 flush=True,

@@ -68,7 +68,7 @@ class Oracle(nn.Module):
         self.sigma_data = sigma_data
         self.told = []
 
-    def forward(self, scaled, noise_level, cond):
+    def forward(self, scaled, noise_level, condition):
         ratio = noise_level.exp()[:, None]
         self.told.append(noise_level)
         y = scaled * (self.sigma_data**2 + ratio**2).sqrt()  # x/alpha

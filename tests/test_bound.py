@@ -46,7 +46,7 @@ class OffBy(Denoiser):
     offset: float
     sigma_data = 1.0
 
-    def predict(self, x, level, cond):
+    def predict(self, x, level, condition):
         return Prediction(self.x0 + self.offset, x, level)
 
 
@@ -137,7 +137,7 @@ def test_the_continuous_bound_of_exact_denoisers_is_the_truth(process, weighting
 def test_a_worse_denoiser_has_a_higher_bound():
     distribution, process = mixture(), VP()
     x0 = distribution.sample(300, gen(5)).double()
-    wrong = FunctionDenoiser(lambda x, level, cond: 0.8 * distribution.posterior_mean(x, level), process)
+    wrong = FunctionDenoiser(lambda x, level, condition: 0.8 * distribution.posterior_mean(x, level), process)
     for measure in (lambda d: variational_bound(d, x0, steps=20, seed=0), lambda d: continuous_bound(d, x0, seed=0)):
         gap, error = mean_and_error(measure(wrong).total - measure(distribution.denoiser(process)).total)
         assert gap > 5 * error
@@ -180,7 +180,7 @@ def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock():
 
 def test_the_prior_is_what_sampling_starts_from():
     process, x0 = VP(), torch.tensor([[0.7, -1.1]], dtype=torch.float64)
-    denoiser = FunctionDenoiser(lambda x, level, cond: x, process, sigma_data=0.6)
+    denoiser = FunctionDenoiser(lambda x, level, condition: x, process, sigma_data=0.6)
     found = variational_bound(denoiser, x0, grid=[0.4, 0.1], seed=0)
     level = process.at(0.4)
     q = torch.distributions.Normal(level.alpha * x0, torch.tensor(level.sigma, dtype=torch.float64))
@@ -203,7 +203,7 @@ class BestVariance(Denoiser):
     def sigma_data(self):
         return math.sqrt(self.spread)
 
-    def predict(self, x, level, cond):
+    def predict(self, x, level, condition):
         exact = Gaussian(torch.zeros(x.shape[1]), self.spread).denoiser(self.process)(x, level)
         i = int((self.falling - level.t).abs().argmin())
         s = self.process.at(float(self.falling[i + 1]))
@@ -276,7 +276,7 @@ def test_the_posterior_of_levels_is_that_of_equal_weights(ratio):
 def uniform_noise(levels: Tensor, process: Process) -> FunctionDenoiser:
     """The ideal denoiser of independent elements, each any level with equal probability."""
 
-    def x0(x, level, cond):
+    def x0(x, level, condition):
         place = (x / level.alpha).double()[..., None]
         ratio = torch.as_tensor(level.noise_ratio, dtype=torch.float64)[..., None]
         return (torch.softmax(-0.5 * ((place - levels) / ratio) ** 2, -1) @ levels).to(x)
@@ -328,8 +328,8 @@ def test_the_decoder_agrees_with_the_formula_of_published_code():
 
     @dataclass(frozen=True, eq=False)
     class Lowest(OffBy):
-        def predict(self, x, level, cond):
-            return replace(super().predict(x, level, cond), log_var=torch.zeros_like(x))
+        def predict(self, x, level, condition):
+            return replace(super().predict(x, level, condition), log_var=torch.zeros_like(x))
 
     mean, std = x0 + 0.004, clipped.sqrt()
     cdf = torch.distributions.Normal(0.0, 1.0).cdf
@@ -416,9 +416,9 @@ def test_a_sample_has_its_bound_whatever_the_batch():
 def test_a_condition_reaches_the_denoiser():
     data = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
     denoiser = Empirical(data).denoiser(VP())
-    right = continuous_bound(denoiser, data, cond=torch.tensor([0, 1]), seed=0, draws=8)
+    right = continuous_bound(denoiser, data, condition=torch.tensor([0, 1]), seed=0, draws=8)
     assert float(right.terms[:, 1].abs().max()) < 1e-6  # x0 is known: noise tells nothing
-    wrong = variational_bound(denoiser, data, cond=torch.tensor([1, 0]), steps=20, seed=0)
+    wrong = variational_bound(denoiser, data, condition=torch.tensor([1, 0]), steps=20, seed=0)
     assert float(wrong.total.min()) > 1000
 
 
@@ -459,7 +459,7 @@ class _Net(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return self.inner(x)
 
 
@@ -474,7 +474,7 @@ class _Two(nn.Module):
                 p.copy_(0.3 * torch.randn(p.shape, generator=gen(i)))
             self.variance.copy_(torch.linspace(-0.5, 0.5, d))
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return torch.cat([self.mean(x), self.variance.expand_as(x)], 1)
 
 
@@ -507,9 +507,9 @@ def test_the_exact_denoiser_minimises_the_objective(name):
     objective = OBJECTIVES[name]()
     exact = objective(distribution.denoiser(process), x0, None, gen(17))
     for other in (
-        lambda x, level, cond: distribution.posterior_mean(x, level) + 0.3 * level.sigma,
-        lambda x, level, cond: (1 + 0.3 * level.sigma) * distribution.posterior_mean(x, level),
-        lambda x, level, cond: 0.9 * distribution.posterior_mean(x, level),
+        lambda x, level, condition: distribution.posterior_mean(x, level) + 0.3 * level.sigma,
+        lambda x, level, condition: (1 + 0.3 * level.sigma) * distribution.posterior_mean(x, level),
+        lambda x, level, condition: 0.9 * distribution.posterior_mean(x, level),
     ):
         wrong = FunctionDenoiser(other, process, distribution.denoiser(process).sigma_data)
         rise, error = mean_and_error(objective(wrong, x0, None, gen(17)) - exact)
@@ -529,7 +529,7 @@ def test_objectives_draw_their_times_first_and_only_from_the_generator():
             assert first.shape == (64,)
             t = objective.draw_times(process, 64, gen(18))
             seen = []
-            spy = FunctionDenoiser(lambda x, level, cond, seen=seen: seen.append(level.t) or x, process)
+            spy = FunctionDenoiser(lambda x, level, condition, seen=seen: seen.append(level.t) or x, process)
             objective(spy, x0, None, gen(18))
             torch.testing.assert_close(seen[0].flatten(), t, rtol=0, atol=0)
 
@@ -570,7 +570,7 @@ def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
             super().__init__()
             self.table = nn.Parameter(torch.zeros(8))
 
-        def forward(self, x, noise_level, cond):
+        def forward(self, x, noise_level, condition):
             u = noise_level.exp()[:, None]  # sigma/alpha; x comes scaled by 1/sqrt(alpha^2 + sigma^2)
             xt = x  # alpha^2 + sigma^2 = 1
             alpha = 1 / (1 + u**2).sqrt()
@@ -630,7 +630,7 @@ def test_likelihood_weighting_is_g_squared_on_the_score():
     process, t = VP(), torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
     x0 = torch.randn(3, 4, generator=gen(24), dtype=torch.float64)
     eps = torch.randn(3, 4, generator=gen(25), dtype=torch.float64)
-    denoiser = FunctionDenoiser(lambda x, level, cond: 0.3 * x, process)
+    denoiser = FunctionDenoiser(lambda x, level, condition: 0.3 * x, process)
     level = process.at(t, like=x0)
     score = denoiser(level.noised(x0, eps), level).score
     fisher = (score + eps / level.sigma).square().sum(1)

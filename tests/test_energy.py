@@ -52,7 +52,7 @@ class OneNumber(nn.Module):
             torch.manual_seed(seed)
             self.layers = nn.Sequential(nn.Linear(d + 2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
 
-    def forward(self, z, noise_level, cond):
+    def forward(self, z, noise_level, condition):
         c = noise_level[:, None].to(z)
         return self.layers(torch.cat([z, c / 4, torch.tanh(c)], 1))
 
@@ -108,7 +108,7 @@ def test_an_exact_energy_is_the_exact_denoiser():
     mix = mixture()
     covariances = torch.einsum("kir,kr,kjr->kij", mix.basis, mix.spread, mix.basis)
 
-    def energy(y, u, cond):
+    def energy(y, u, condition):
         c = covariances.to(y) + u[:, None, None, None].square() * torch.eye(2).to(y)
         law = torch.distributions.MultivariateNormal(mix.means.to(y), c)
         return -(mix.log_weights.to(y) + law.log_prob(y[:, None])).logsumexp(1)
@@ -413,7 +413,7 @@ def test_the_gradient_of_recovery_vanishes_at_the_truth_only():
     factor = torch.ones((), requires_grad=True)
     mix = GaussianMixture(weights, means, variances)
 
-    def energy(y, u, cond):
+    def energy(y, u, condition):
         v = variances.to(y) + u[:, None] ** 2
         square = (y[:, None] - means.to(y)).square().sum(2)
         return -factor * (weights.to(y).log() - 0.5 * (square / v + v.log())).logsumexp(1)
@@ -567,7 +567,7 @@ def test_what_diverges_is_said_with_what_to_change():
     refused(lambda: learn(exploded, start, seeded()), "diverged", "smaller learning rate")
     noise = NoiseContrastive(Gaussian(torch.zeros(2), 1.0))
     refused(lambda: noise(lambda x: x.sum(1) / 0, start, seeded()), "not finite", "smaller learning rate")
-    wild = energy_denoiser(lambda y, u, cond: 1e5 * y.square().sum(1), VP())
+    wild = energy_denoiser(lambda y, u, condition: 1e5 * y.square().sum(1), VP())
     recovery = RecoveryLikelihood()
     refused(lambda: recovery(wild, start, None, seeded()), "chains left", "smaller")
     refused(

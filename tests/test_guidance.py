@@ -58,9 +58,9 @@ class Counted(FunctionDenoiser):
         self.__dict__["calls"] = 0
         exact = mixture().denoiser(process)
 
-        def answer(x, level, cond):
+        def answer(x, level, condition):
             self.__dict__["calls"] += 1
-            return exact.predict(x, level, cond).x0
+            return exact.predict(x, level, condition).x0
 
         super().__init__(answer, process)
 
@@ -84,21 +84,23 @@ def test_classifier_free_guidance_is_the_line_through_two_answers():
 
 
 def test_features_are_left_out_by_nan():
-    def answer(x, level, cond):
-        told = cond.isfinite().all(1, keepdim=True)
-        return torch.where(told, cond.nan_to_num(), 0.0) + 0.1 * x
+    def answer(x, level, condition):
+        told = ~condition.absent("vector")[:, None]
+        return torch.where(told, condition.parts["vector"].nan_to_num(), 0.0) + 0.1 * x
 
-    base, x, cond = FunctionDenoiser(answer, VP()), draw(3, 2), draw(3, 2, seed=1)
-    torch.testing.assert_close(ClassifierFree(base, 3.0)(x, 0.3, cond).x0, 0.1 * x + 3 * cond)
+    base, x, condition = FunctionDenoiser(answer, VP()), draw(3, 2), draw(3, 2, seed=1)
+    torch.testing.assert_close(ClassifierFree(base, 3.0)(x, 0.3, condition).x0, 0.1 * x + 3 * condition)
 
 
 @pytest.mark.parametrize("stepper", STEPPERS)
 def test_scale_one_draws_from_the_conditional_model_bit_for_bit(stepper):
     base = mixture().denoiser(VP())
-    plain = sample(base, (5, 2), stepper=stepper, steps=3, seed=0, cond=LABELS)
-    assert torch.equal(sample(ClassifierFree(base, 1.0), (5, 2), stepper=stepper, steps=3, seed=0, cond=LABELS), plain)
+    plain = sample(base, (5, 2), stepper=stepper, steps=3, seed=0, condition=LABELS)
+    assert torch.equal(
+        sample(ClassifierFree(base, 1.0), (5, 2), stepper=stepper, steps=3, seed=0, condition=LABELS), plain
+    )
     weak = Autoguidance(base, mixture().denoiser(VP()), 1.0)
-    assert torch.equal(sample(weak, (5, 2), stepper=stepper, steps=3, seed=0, cond=LABELS), plain)
+    assert torch.equal(sample(weak, (5, 2), stepper=stepper, steps=3, seed=0, condition=LABELS), plain)
 
 
 def test_rescaling_gives_the_spread_back_to_each_sample():
@@ -145,7 +147,7 @@ class Bayes(nn.Module):
         super().__init__()
         self.sigma_data = sigma_data
 
-    def forward(self, scaled, noise_level, cond):
+    def forward(self, scaled, noise_level, condition):
         ratio = noise_level.double().exp()[:, None]
         y = scaled.double() * (self.sigma_data**2 + ratio**2).sqrt()  # x/alpha
         process, mix = EDM(t_max=1e6), mixture()
@@ -178,8 +180,8 @@ def test_the_cross_entropy_is_smallest_for_the_exact_classifier():
     exact = NetDenoiser(Bayes(base.sigma_data), VP(), sigma_data=base.sigma_data)
 
     class Tempered(Bayes):
-        def forward(self, scaled, noise_level, cond):
-            return self.by * super().forward(scaled, noise_level, cond) + self.tilt
+        def forward(self, scaled, noise_level, condition):
+            return self.by * super().forward(scaled, noise_level, condition) + self.tilt
 
     def loss(by, tilt):
         net = Tempered(base.sigma_data)
@@ -219,8 +221,8 @@ def test_a_small_network_learns_to_guide():
     classifier = NoisyClassifier(net.requires_grad_(False), process, SHARES, base.sigma_data)
     guided = ClassifierGuidance(base, classifier)
     for label in range(3):
-        cond = torch.full((400,), label)
-        x = sample(guided, (400, 2), steps=12, seed=label, cond=cond)
+        condition = torch.full((400,), label)
+        x = sample(guided, (400, 2), steps=12, seed=label, condition=condition)
         off = (x.double().mean(0) - mix.means[label]).norm()
         plain = (mix.mean() - mix.means[label]).norm()
         assert off < 0.2 * plain, (label, off, plain)
@@ -432,7 +434,7 @@ def test_a_covariance_that_is_known_makes_pigdm_exact_too():
     for noise in (0.0, 0.3):
         measurement = Measurement(a, draw(1, 2, seed=2), noise)
         base = dataclasses.replace(prior.denoiser(VP()))
-        centred = FunctionDenoiser(lambda x, level, cond, base=base: base.predict(x, level, None).x0, VP(), 0.7)
+        centred = FunctionDenoiser(lambda x, level, condition, base=base: base(x, level).x0, VP(), 0.7)
         truth = exact_posterior(prior, measurement).denoiser(VP())
         for t in (0.02, 0.4, 0.9):
             x = draw(3, 4, seed=3)
@@ -569,7 +571,7 @@ def test_bad_input_is_refused_in_a_sentence():
         (lambda: ClassifierFree(den, math.nan), ["scale=nan"]),
         (lambda: ClassifierFree(den, rescale=2.0), ["rescale=2.0", "[0, 1]"]),
         (lambda: LikelihoodGuidance(den, lambda x, level: x, of="eps"), ["of='eps'", "'x0'"]),
-        (lambda: ClassifierGuidance(den, classifier)(x, 0.3), ["cond="]),
+        (lambda: ClassifierGuidance(den, classifier)(x, 0.3), ["condition="]),
         (lambda: ClassifierGuidance(mixture().denoiser(EDM()), classifier), ["VP", "EDM", "clock"]),
         (lambda: NoisyClassifier(Bayes(1.0), VP(), (1.0,)), ["shares=(1.0,)"]),
         (lambda: NoisyCrossEntropy((0.5, 0.0)), ["shares=(0.5, 0.0)", "positive"]),

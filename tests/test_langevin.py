@@ -367,14 +367,14 @@ def test_annealing_finds_the_weights_of_far_modes_and_plain_langevin_does_not():
 
 
 def test_a_denoiser_that_pushes_away_is_reported():
-    denoiser = FunctionDenoiser(lambda x, level, cond: -30 * x, VP())
+    denoiser = FunctionDenoiser(lambda x, level, condition: -30 * x, VP())
     refused(
         lambda: sample(denoiser, (4, 2), stepper="annealed-langevin", steps=30, seed=0),
         "of 4 Langevin chains left",
         "t=",
         "step_size=",
     )
-    broken = FunctionDenoiser(lambda x, level, cond: x * math.nan, VP())
+    broken = FunctionDenoiser(lambda x, level, condition: x * math.nan, VP())
     refused(lambda: sample(broken, (4, 2), stepper="annealed-langevin", steps=5, seed=0), "chains left")
     # a distribution far from the origin is no divergence
     far = Gaussian(torch.full((2,), 1000.0), 1.0).denoiser(EDM())

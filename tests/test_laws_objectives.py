@@ -17,7 +17,7 @@ from ornstein.laws.objectives import (
     exact_is_its_minimum,
     gradient_is_the_same_in_every_reading,
     is_finite_and_per_sample,
-    labels_seen,
+    parts_seen,
     wrong,
 )
 from ornstein.laws.oracles import Known
@@ -112,7 +112,7 @@ def test_losses_have_their_closed_form_on_gaussian_data(shape):
     x0, eps = torch.randn(2, n, *shape, generator=g, dtype=F64)
     p = VP()
     silent = {reading: NetDenoiser(Silent(), p, reading) for reading in ("eps", "v", "x0", "edm", "velocity")}
-    exact = FunctionDenoiser(lambda x, level, cond: level.alpha * x, p)
+    exact = FunctionDenoiser(lambda x, level, condition: level.alpha * x, p)
     se = 5 * math.sqrt(2 / (n * math.prod(shape)))
     for t in (0.05, 0.4, 0.9):
         level = p.at(t)
@@ -135,7 +135,7 @@ def test_losses_have_their_closed_form_on_gaussian_data(shape):
 class Silent(nn.Module):
     """A network with zero output, as every network of the house starts."""
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return torch.zeros_like(x)
 
 
@@ -211,7 +211,7 @@ def test_stratified_times_lower_the_variance_of_the_loss():
 
 
 class Watch(nn.Module):
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         self.x, self.noise_level = x, noise_level
         return x
 
@@ -238,12 +238,12 @@ def test_the_network_sees_the_noised_data_that_the_target_belongs_to(objective):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_labels_are_dropped_at_the_stated_rate(objective):
     n = 10000
-    bare, _ = labels_seen(OBJECTIVES[objective](drop_label=0.5), None, n)
+    bare, _ = parts_seen(OBJECTIVES[objective](drop_label=0.5), None, n)
     for rate in (0.0, 0.1, 0.25, 1.0):
         loss = OBJECTIVES[objective](drop_label=rate)
         drops_labels_at_its_rate(loss)
         # the noise and the times do not depend on whether there are labels to drop
-        assert torch.equal(labels_seen(loss, torch.arange(n) % 10, n)[0], bare) or objective in PROBED
+        assert torch.equal(parts_seen(loss, torch.arange(n) % 10, n)[0], bare) or objective in PROBED
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -100,7 +100,7 @@ def test_the_level_asked_is_the_level_of_the_state():
     """What the denoiser is asked at each step is the state's own x at the state's own time, first the grid's first."""
     asked = []
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         asked.append((level.t, x))
         return 0.4 * x
 
@@ -126,7 +126,7 @@ def test_the_level_asked_is_the_level_of_the_state():
 def test_sampling_starts_from_the_prior_of_the_first_level(name):
     """Whatever the first level is: mean 0 and variance alpha^2 sigma_data^2 + sigma^2 about zero."""
     p, n = ALL[name], 8000
-    denoiser = FunctionDenoiser(lambda x, level, cond: x, p, sigma_data=1.7)
+    denoiser = FunctionDenoiser(lambda x, level, condition: x, p, sigma_data=1.7)
     for t in [p.t_max, ends(p)[1], *interior(p, 3).tolist()]:
         state = next(trajectory(denoiser, (n, 2), grid=[t], seed=4))
         assert state.t == t
@@ -236,7 +236,7 @@ def test_a_sample_depends_on_its_seed_alone(stepper):
 
 def test_noise_differs_from_step_to_step():
     seen = []
-    denoiser = FunctionDenoiser(lambda x, level, cond: 0 * x, VP())
+    denoiser = FunctionDenoiser(lambda x, level, condition: 0 * x, VP())
     for state in trajectory(denoiser, (1, 400), stepper=DDIM(1.0), steps=8, seed=0):
         seen.append(state.x[0])
     # with x0 = 0 each state is a share of the last plus fresh noise: take the share away
@@ -453,7 +453,7 @@ def test_bad_input_is_refused_in_a_sentence():
         (lambda: sample(d, (2, 3), seed=2**31), ["seed="]),
         (lambda: sample(d, (2, 3), seeds=[1]), ["seeds", "2"]),
         (lambda: sample(d, (2, 3), seeds=[1.0, 2.0]), ["seeds"]),
-        (lambda: sample(d, (2, 3), cond=torch.zeros(3)), ["cond", "3", "2"]),
+        (lambda: sample(d, (2, 3), condition=torch.zeros(3)), ["condition", "3", "2"]),
         (lambda: sample(d, (2, 3), x=torch.zeros(2, 4)), ["x", "(2, 4)"]),
         (lambda: stepper_named("ddim", churn=1.0), ["churn", "eta"]),
         (lambda: stepper_named("dpm++2m", eta=1.0), ["eta", "no options"]),
@@ -482,7 +482,7 @@ def test_progress_sees_every_state_and_gradients_are_not_kept():
     x = sample(linear(VP()), (1, 2), steps=4, seed=0, progress=lambda state: seen.append(state.step))
     assert seen == [0, 1, 2, 3, 4]
     weight = torch.ones(2, requires_grad=True)
-    d = FunctionDenoiser(lambda x, level, cond: weight * x, VP())
+    d = FunctionDenoiser(lambda x, level, condition: weight * x, VP())
     assert not sample(d, (1, 2), steps=3, seed=0).requires_grad
     with torch.inference_mode():
         assert torch.equal(sample(linear(VP()), (1, 2), steps=4, seed=0), x)

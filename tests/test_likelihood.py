@@ -124,7 +124,9 @@ def test_densities_integrate_to_one():
     """Over a grid of the plane, for a denoiser that is no exact one of anything."""
     blur = mixture().denoiser(ornstein.VP())
     bent = ornstein.FunctionDenoiser(
-        lambda x, level, cond: 0.9 * blur.predict(x, level, cond).x0 + 0.1 * torch.tanh(x.flip(1)), ornstein.VP(), 1.2
+        lambda x, level, condition: 0.9 * blur.predict(x, level, condition).x0 + 0.1 * torch.tanh(x.flip(1)),
+        ornstein.VP(),
+        1.2,
     )
     side = torch.linspace(-4.2, 4.2, 37)
     points = torch.cartesian_prod(side, side)
@@ -138,7 +140,7 @@ def test_densities_integrate_to_one():
 def test_conditions_are_per_sample():
     mix = mixture()
     x, labels = mix.sample(30, seeded(7)), torch.arange(30) % 3
-    found = log_likelihood(mix.denoiser(ornstein.VP()), x, cond=labels).log_prob
+    found = log_likelihood(mix.denoiser(ornstein.VP()), x, condition=labels).log_prob
     for k in range(3):
         one = GaussianMixture(torch.ones(1), mix.means[k : k + 1], _covariance(mix, k)[None])
         here = labels == k
@@ -152,7 +154,7 @@ def _covariance(mix, k):
 def test_an_energy_that_takes_gradients_of_its_own():
     variance = torch.tensor([0.3, 1.7])
     denoiser = energy_denoiser(
-        lambda y, u, cond: 0.5 * (y.square() / (variance + u[:, None] ** 2)).sum(1), ornstein.VP(), 1.0
+        lambda y, u, condition: 0.5 * (y.square() / (variance + u[:, None] ** 2)).sum(1), ornstein.VP(), 1.0
     )
     gauss = Gaussian(torch.zeros(2), variance)
     x = gauss.sample(40, seeded(8))
@@ -163,11 +165,11 @@ def test_a_guided_denoiser():
     """x0 moved by the gradient of log N(c; x0_t, .): the closed form is a product of Gaussians."""
     prior, seen, noise = Gaussian(torch.zeros(2), 1.0).denoiser(ornstein.VP()), torch.tensor([1.0, -0.5]), 0.5
 
-    def posterior(x, level, cond):
+    def posterior(x, level, condition):
         # y = x_0 + e seen as well: p(y given x_t) is N(E[x_0 given x_t], Var + noise)
         u = level.sigma / level.alpha
         variance = u**2 / (1 + u**2)
-        mean = prior.predict(x, level, None).x0
+        mean = prior(x, level).x0
         score = (seen - mean) / (variance + noise) / (1 + u**2) / level.alpha
         return mean + level.sigma**2 / level.alpha * score
 
@@ -318,7 +320,7 @@ def test_an_affine_map_of_the_data_shifts_log_p_by_its_log_determinant():
 def uniform(low, high):
     """The exact denoiser of independent uniform elements: means of truncated normal distributions."""
 
-    def x0(x, level, cond):
+    def x0(x, level, condition):
         y, u = x.double() / level.alpha, level.sigma / level.alpha
         a, b = (low - y) / u, (high - y) / u
         # mirrored into the tail where differences of probabilities keep their digits
@@ -421,7 +423,7 @@ def test_the_error_of_averaged_draws_is_their_spread():
     [
         ({"x": torch.zeros(3)}, ["x", "shape"]),
         ({"x": torch.tensor([[1.0, math.nan]])}, ["x", "finite"]),
-        ({"cond": torch.zeros(3, dtype=torch.long)}, ["cond", "3", "2"]),
+        ({"condition": torch.zeros(3, dtype=torch.long)}, ["condition", "3", "2"]),
         ({"trace": "hutch"}, ["trace", "hutch", "hutch++"]),
         ({"trace": "hutchinson", "probes": 1}, ["probes", "1", "2"]),
         ({"trace": "hutch++", "probes": 2}, ["probes", "2", "3"]),

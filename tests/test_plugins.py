@@ -131,7 +131,7 @@ def test_what_is_no_entry_is_refused():
 
 def test_names_that_the_experiment_keeps_are_those_that_it_gives_a_meaning():
     assert set(config.PROCESSES) - set(TABLE) == set(plugins.TABLES["process"].kept)
-    assert set(config.OBJECTIVES) - set(OBJECTIVES) - set(ENERGY_OBJECTIVES) == set(plugins.TABLES["objective"].kept)
+    assert set(config.objectives()) - set(OBJECTIVES) - set(ENERGY_OBJECTIVES) == set(plugins.TABLES["objective"].kept)
 
 
 @pytest.mark.parametrize("noun", plugins.TABLES)
@@ -317,7 +317,7 @@ class Loss:
 
     how: str
 
-    def __call__(self, denoiser, x0, cond, generator):
+    def __call__(self, denoiser, x0, condition, generator):
         device = generator.device
         process = denoiser.process
         if self.how == "clock":
@@ -327,7 +327,7 @@ class Loss:
         eps = torch.randn(x0.shape, dtype=x0.dtype, **{"global": {}, "device": {"generator": generator}}.get(
             self.how, {"generator": generator, "device": device}))  # fmt: skip
         level = process.at(t, like=x0)
-        error = denoiser(level.noised(x0, eps), level, None if self.how == "labels" else cond).x0 - x0
+        error = denoiser(level.noised(x0, eps), level, None if self.how == "labels" else condition).x0 - x0
         if self.how == "robust":
             return error.flatten(1).norm(dim=1)
         if self.how == "batch":

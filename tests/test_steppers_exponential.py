@@ -184,7 +184,7 @@ def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exact
     """Data that depend on the level alone, a parabola of the clock: order 3 makes no error, nor does last=3."""
     p, read = VP(), CLOCKS[clock]
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         c = read(0.5 * level.log_snr)
         return (0.7 - 1.3 * c + 0.4 * c * c) * torch.ones_like(x)
 
@@ -218,7 +218,7 @@ def test_high_orders_integrate_polynomials_of_their_degree_exactly(kind, order):
     def polynomial(v):
         return sum(c * read(v) ** k for k, c in enumerate(coefficients))
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         return polynomial(0.5 * level.log_snr) * torch.ones_like(x)
 
     lam = torch.linspace(-2, 2, 15, dtype=F64)

@@ -69,6 +69,7 @@ TABLES: dict[str, Table] = {
     "data": Table("data", "data", "DATA", "data:Source"),
     "transform": Table("transforms", "data", "TRANSFORMS", "data:Transform", configured=False),
     "metric": Table("metrics", "metrics", "METRICS", "metrics:Metric"),
+    "learner": Table("learners", "experiment.learner", "LEARNERS", "core.learner:Learner", configured=False),
 }
 
 #: who put an entry into its table from outside: (noun, name) -> names of packages

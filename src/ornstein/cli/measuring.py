@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, OwnStepper, OwnSteps, RunFolder, bar, err, out
+from ornstein.cli.shared import Average, OwnStepper, OwnSteps, RunFolder, bar, err, out, stages
 from ornstein.errors import InputError, lookup
 
 
@@ -25,8 +25,8 @@ def evaluate(
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing()
-    with bar("drawing") as progress:
-        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
+    with stages() as (stage, progress):
+        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage)
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)

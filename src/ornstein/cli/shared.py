@@ -23,15 +23,15 @@ Average = Annotated[
 ]
 
 
-def options(pairs: list[str] | None) -> dict[str, Any]:
-    """The words of --with as options of a stepper or an operator."""
+def options(pairs: list[str] | None, flag: str = "--with", example: str = "eta=0.5") -> dict[str, Any]:
+    """The words NAME=VALUE of --with, or of another flag, as a mapping."""
     import yaml
 
     found = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"--with {pair!r} must look like eta=0.5.")
+            raise InputError(f"{flag} {pair!r} must look like {example}.")
         found[name.strip()] = yaml.safe_load(text)
     return found
 
@@ -46,3 +46,25 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as shown:
         task = shown.add_task(what)
         yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """Says what is being done, `stage(what)`, with a bar where its length is known, `progress(done, in all)`.
+
+    On a terminal one line, which each stage takes over from the last; elsewhere a line a stage, so that a log tells
+    what a long wait is for.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def stage(what: str) -> None:
+            if err.is_terminal:
+                bar.reset(task, total=None, description=what)
+            else:
+                err.print(f"[dim]{what}[/]")
+
+        yield stage, lambda done, total: bar.update(task, completed=done, total=total)

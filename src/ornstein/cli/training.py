@@ -69,11 +69,10 @@ def train(  # long: half of it says what the options are
         data = load_data(asked)
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
-    step = 0
+    moment = None
     try:
         with _training_bar(asked.training.steps) as report:
             for moment in train(asked, place, data, resume=resume is not None):
-                step = moment.progress.step
                 report(moment)
     except KeyboardInterrupt:
         out.print(f"\nStopped and saved. Go on with: [bold]ornstein train --resume {place}[/]")
@@ -81,7 +80,7 @@ def train(  # long: half of it says what the options are
     except Diverged as error:
         err.print(f"[bold red]ornstein:[/] {error}")
         raise typer.Exit(1) from None
-    _done(asked, place, step)
+    _done(asked, place, moment)
 
 
 def _asked(
@@ -105,13 +104,12 @@ def _asked(
     return Experiment.read(experiment, changes), folder or Path("runs") / Path(experiment).stem
 
 
-def _done(asked: "Experiment", place: Path, step: int) -> None:
-    if asked.objective["name"] == "classifier":
-        out.print(f"[bold]done[/]     {step:,} steps in {place}; how much it tells: {place / 'accuracy-by-noise.png'}")
-        out.print(f"         [dim]ornstein sample RUN --guidance classifier --guide {place}[/]")
-        return
-    out.print(f"[bold]done[/]     {step:,} steps in {place}; its pictures are in {place / 'samples'}")
-    out.print(f"         [dim]ornstein sample {place} -n 64     ornstein evaluate {place}[/]")
+def _done(asked: "Experiment", place: Path, moment: Any) -> None:
+    from ornstein.experiment.learner import LEARNERS
+
+    then = LEARNERS[asked.learner["name"]].then.format(run=place)  # type: ignore[index]
+    out.print(f"[bold]done[/]     {moment.progress.step:,} steps in {place}; its newest picture: {moment.picture}")
+    out.print(f"         [dim]{then}[/]")
 
 
 @contextmanager

@@ -17,7 +17,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split, standardise
+from ornstein.data.layout import Layout
 from ornstein.errors import InputError
 
 
@@ -42,9 +44,9 @@ class Toy(Source, ABC):
 
     def __post_init__(self) -> None:
         if self.count < 3:
-            raise InputError(f"count={self.count!r} must be at least 3.")
+            raise InputError(f"data.count={self.count!r} must be at least 3.")
         if not 0 <= self.noise < math.inf:
-            raise InputError(f"noise={self.noise!r} must be 0 or more.")
+            raise InputError(f"data.noise={self.noise!r} must be 0 or more.")
 
     @abstractmethod
     def draw(self, label: Tensor, generator: torch.Generator) -> Tensor:
@@ -61,12 +63,11 @@ class Toy(Source, ABC):
             name=self.name,
             train=points[train],
             test=points[test],
-            train_labels=label[train] if self.classes else None,
-            test_labels=label[test] if self.classes else None,
-            classes=self.classes,
+            conditions=labelled(label[train], label[test], self.classes),
             kind="vector",
             transform=transform,
             note=note,
+            layout=Layout("ND"),
         )
 
 

@@ -33,13 +33,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS
-from ornstein.core.prediction import READINGS
+from ornstein.core.learner import Problem
 from ornstein.data import DATA
-from ornstein.energies import ENERGY_OBJECTIVES
 from ornstein.errors import InputError, lookup
-from ornstein.guidance import NoisyCrossEntropy
+from ornstein.experiment.learner import LEARNERS
 from ornstein.nets import NETS
-from ornstein.objectives import OBJECTIVES as SCORE_OBJECTIVES
 from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, Training
@@ -47,15 +45,8 @@ from ornstein.training import AUTO, PRECISIONS, Training
 #: raised by one when an old file can no longer be read as it is
 VERSION = 1
 
-#: what `predicts` says, beside the readings, of a network whose gradient is the score
-ENERGY = "energy"
-#: the objective that learns no distribution, but to tell classes apart in noise, for guidance
-CLASSIFIER = "classifier"
-#: every process and objective that an experiment can name: views of the tables, which see what is registered later
+#: every process that an experiment can name, one that the data decide among them
 PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
-OBJECTIVES: Mapping[str, Callable[..., Any]] = ChainMap(
-    {CLASSIFIER: NoisyCrossEntropy}, ENERGY_OBJECTIVES, SCORE_OBJECTIVES
-)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",
@@ -99,7 +90,8 @@ class Sampling:
 class Experiment:
     """One of each noun, with data and training; made by `Experiment.read`, complete in every default.
 
-    `data`, `process`, `net` and `objective` are dicts of a "name" and the arguments of that entry of the room's table.
+    `data`, `process`, `net`, `objective` and `learner` are dicts of a "name" and the arguments of that entry of the
+    room's table. Where no learner is named, `predicts` and the objective imply one.
     """
 
     data: dict[str, Any]
@@ -107,6 +99,7 @@ class Experiment:
     net: dict[str, Any]
     objective: dict[str, Any]
     predicts: str = "v"
+    learner: dict[str, Any] | None = None
     training: Training = field(default_factory=Training)
     sampling: Sampling = field(default_factory=Sampling)
     version: int = VERSION
@@ -116,13 +109,38 @@ class Experiment:
             raise InputError(
                 f"version={self.version} of the experiment is newer than this ornstein reads ({VERSION}); upgrade it."
             )
-        for noun, table in _TABLES.items():
-            object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
-        lookup({**READINGS, ENERGY: None}, self.predicts, "predicts")
+        for noun, table in _tables().items():
+            if noun != "learner":
+                object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
+        # as the source itself takes it: a path from the root, so that a run finds its data from wherever it is opened
+        object.__setattr__(self, "data", {"name": self.data["name"], **asdict(construct(DATA, self.data))})
+        lookup(readings(), self.predicts, "predicts")
+        object.__setattr__(self, "learner", choice(LEARNERS, self.learner or self._implied(), "learner"))
+        self._fits()
         ema = self.sampling.ema
         if ema and ema not in self.training.ema:
             known = ", ".join(map(str, self.training.ema)) or "none"
             raise InputError(f"sampling.ema={ema} is not tracked: training.ema has {known}; 0 takes the raw weights.")
+
+    def _implied(self) -> str:
+        """The learner that is meant where none is named."""
+        objective = construct(objectives(), self.objective)
+        return next(name for name, entry in LEARNERS.items() if entry.implied(self.predicts, objective))
+
+    def _fits(self) -> None:
+        name = self.learner["name"]  # type: ignore[index]
+        entry = LEARNERS[name]
+        objective = self.objective["name"]
+        if objective not in entry.objectives:
+            other, takes = next(item for item in LEARNERS.items() if objective in item[1].objectives)
+            raise InputError(
+                f"objective={objective!r} does not teach learner={name!r}, with predicts={self.predicts}; it teaches "
+                f"{other!r}, with predicts={' or '.join(takes.readings)}."
+            )
+        if self.predicts not in entry.readings:
+            raise InputError(
+                f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
+            )
 
     @staticmethod
     def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":
@@ -136,10 +154,13 @@ class Experiment:
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
+        said = {keys[0] for keys, _ in changes}
+        if said & {"preset", "predicts", "objective"} and "learner" not in said:
+            tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys != ["preset"]:
                 _set(tree, keys, value)
-        for noun in _TABLES:  # `process: vp` says the same as `process: {name: vp}`
+        for noun in _tables():  # `process: vp` says the same as `process: {name: vp}`
             if isinstance(tree.get(noun), str):
                 tree[noun] = {"name": tree[noun]}
         for name, section in (("training", Training), ("sampling", Sampling)):
@@ -154,12 +175,18 @@ class Experiment:
         return yaml.safe_dump(json.loads(json.dumps(asdict(self))), sort_keys=False)  # tuples become lists
 
 
-_TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
-    "data": DATA,
-    "process": PROCESSES,
-    "net": NETS,
-    "objective": OBJECTIVES,
-}
+def objectives() -> dict[str, Callable[..., Any]]:
+    """Every objective by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def readings() -> dict[str, str]:
+    """What `predicts` may say, and what it means: the readings of each learner."""
+    return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}
+
+
+def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
+    return {"data": DATA, "process": PROCESSES, "net": NETS, "objective": objectives(), "learner": LEARNERS}
 
 
 def presets() -> dict[str, str]:
@@ -186,11 +213,11 @@ def choice(table: Mapping[str, Callable[..., Any]], given: "str | Mapping[str, A
     return {"name": name, **_validated(lookup(table, name, noun), arguments, f"{noun}.")}
 
 
-def construct(table: Mapping[str, Callable[..., Any]], chosen: Mapping[str, Any]) -> Any:
-    """The object that a complete choice describes."""
-    given = {key: value for key, value in chosen.items() if key != "name"}
+def construct(table: Mapping[str, Callable[..., Any]], chosen: Mapping[str, Any], *given: Any) -> Any:
+    """The object that a complete choice describes; `given` are arguments that no choice names, such as a `Problem`."""
+    rest = {key: value for key, value in chosen.items() if key != "name"}
     entry = table[chosen["name"]]
-    return entry(**_validated(entry, given, f"{chosen['name']}."))
+    return entry(*given, **_validated(entry, rest, f"{chosen['name']}."))
 
 
 @cache
@@ -199,6 +226,8 @@ def _arguments(entry: Callable[..., Any]) -> type[BaseModel]:
     hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(entry).parameters.items():
+        if hints[name] is Problem:
+            continue  # which no choice names
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         factory = getattr(entry, "__dataclass_fields__", {}).get(name)
         if factory is not None and factory.default_factory is not MISSING:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import torch
 
 from ornstein.errors import InputError, lookup
-from ornstein.training import Training
 
 
 class GPU(NamedTuple):
@@ -77,11 +76,6 @@ def roofline(gpu: GPU, rate: float, flops: float, moved: float, kernels: int, se
         (kernels * HOST, "starting operations: a larger GPU would be no faster"),
         (sent / (1e9 * gpu.link), "the exchange of gradients"),
     )
-
-
-def own_device(config: Training) -> torch.device:
-    """Where a run on this machine would be."""
-    return torch.device("cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
 
 
 def this_machine(on_gpu: bool) -> tuple[str, float]:

@@ -62,7 +62,7 @@ def interpolate(
             raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
     way: dict[str, Any] = {"steps": steps, "grid": None if run.denoiser.process.chain else "logsnr"}
-    latents = encode(run.denoiser, torch.cat([first, last]), cond=run.labels(label, 2), **way)
+    latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label), **way)
     between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))
     for state in run.trajectory(n, label=label, stepper=stepper, seed=0, x=between, **way):
         decoded = state.x
@@ -93,8 +93,8 @@ def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> 
     own = {"first": first, "last": last, "between": between}
     beside = path.with_suffix(".npz")
     with replacing(beside) as place, place.open("wb") as file:
-        arrays = {name: run.transform.inverse(value.cpu()).numpy() for name, value in own.items()}
+        arrays = {name: run.layout.give_back(run.transform.inverse(v.cpu())).numpy() for name, v in own.items()}
         np.savez_compressed(file, allow_pickle=False, **arrays)
     row = torch.cat([first.cpu(), between, last.cpu()])
-    run.picture(row, path, columns=len(row) if run.kind == "image" else None)
+    run.picture(row, path, len(row), ordered=True)
     return beside

@@ -17,14 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ornstein import ranks
 from ornstein.data import Dataset
 from ornstein.errors import InputError
-from ornstein.experiment.build import Parts, build_for, load_data, remembered, settle
+from ornstein.experiment.build import Built, load_data
 from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.devices import GPU, HOST, own_device, parse_gpus, process_bytes, roofline, this_machine
+from ornstein.experiment.devices import GPU, HOST, parse_gpus, process_bytes, roofline, this_machine
 from ornstein.experiment.run import BATCH
-from ornstein.experiment.workload import Workload, count_call, count_work, decide_precisions
+from ornstein.experiment.settle import Settled, settle, settle_drawing
+from ornstein.experiment.workload import Workload, count_call, count_work
 from ornstein.training import AUTO, PRECISIONS, Training
 from ornstein.training.count import Line
 
@@ -151,17 +153,18 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     count, gpu, name = parse_gpus(gpus) if gpus is not None else (1, None, "")
     _check(experiment, count, gpu, name, utilisation, price)
     data = data or load_data(experiment)
-    loaded = _nbytes(data.train, data.test, data.train_labels, data.test_labels)
+    loaded = _nbytes(data.train, data.test, *data.train_condition.parts.values(), *data.test_condition.parts.values())
     program = _program(loaded)
-    asked, _ = settle(experiment, data)
-    parts = build_for(asked, data)
-    experiment = decide_precisions(asked, parts, data, gpu)
+    narrow = None if gpu is None else "bfloat16" if gpu.bfloat16 else "float32"
+    settled = settle(experiment, data, narrow)
+    tries, built = experiment.training.precision == AUTO, settled.built
+    experiment = settle_drawing(settled, narrow)
     config = experiment.training
-    work = count_work(experiment, parts, data, tries=asked.training.precision == AUTO)
-    on_gpu = gpu is not None or own_device(config).type == "cuda"
-    memory = _Memory(config, work, count, on_gpu, *_sizes(config, parts, data), loaded, program)
+    work = count_work(experiment, built, data, tries)
+    on_gpu = gpu is not None or ranks.device(config.cpu).type != "cpu"
+    memory = _Memory(config, work, count, on_gpu, *_sizes(settled, data), loaded, program)
     if gpu:
-        times = _published(experiment, parts, data, memory, gpu, name, utilisation)
+        times = _published(experiment, built, data, memory, gpu, name, utilisation)
     else:
         times = _measured(experiment, data, memory)
         memory = dataclasses.replace(memory, reached=times.reached)
@@ -173,7 +176,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
         experiment=experiment,
         where=times.where,
         devices=count,
-        parameters=sum(p.numel() for p in parts.net.parameters()),
+        parameters=sum(p.numel() for p in built.net.parameters()),
         step_flops=work.training.flops(config.batch_size),
         call_flops=work.drawing.flops(BATCH) / BATCH if work.drawing else 0.0,
         calls=work.calls,
@@ -182,7 +185,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
         advice="" if sum(found.values()) <= times.room * FILLED else _advice(memory, times.room),
         data=loaded + 8.0 * len(data.train),  # and the order of an epoch
         stored=_stored(experiment.data.get("path")),
-        disk=_disk(config, memory.weights + _nbytes(*parts.net.buffers()), memory.kept),
+        disk=_disk(config, memory.weights + _nbytes(*built.net.buffers()), memory.kept),
         step=float(times.step[0]),
         previews=float(previews[0]),
         draw=float(1000 * work.calls * times.drawn[0]),
@@ -215,10 +218,15 @@ def _program(loaded: float) -> float:
     return _IMPORTED + (_USUAL if math.isnan(resident) else max(resident - loaded, 0))
 
 
-def _sizes(config: Training, parts: Parts, data: Dataset) -> tuple[float, float, float]:
+def _sizes(settled: Settled, data: Dataset) -> tuple[float, float, float]:
     """Bytes of the weights, of a batch, and of what the loss remembers."""
-    x0, labels = data.batch(0, config.batch_size, config.seed)
-    return _nbytes(*parts.net.parameters()), _nbytes(x0, labels), _nbytes(*remembered(parts, x0).values())
+    config = settled.experiment.training
+    x0, condition = data.batch(0, config.batch_size, config.seed)
+    return (
+        _nbytes(*settled.built.net.parameters()),
+        _nbytes(x0, *condition.parts.values()),
+        _nbytes(*settled.memory.values()),
+    )
 
 
 @dataclass(frozen=True)
@@ -299,7 +307,7 @@ class _Times(NamedTuple):
 
 
 def _published(
-    experiment: Experiment, parts: Parts, data: Dataset, memory: _Memory, gpu: GPU, name: str, utilisation: float
+    experiment: Experiment, built: Built, data: Dataset, memory: _Memory, gpu: GPU, name: str, utilisation: float
 ) -> _Times:
     """From the peak rates of GPUs that are not at hand."""
     config, how, work, count = experiment.training, experiment.sampling, memory.work, memory.count
@@ -313,7 +321,7 @@ def _published(
     showing, drawn = np.zeros(2), np.zeros(2)
     if work.drawing:
         for call, precision in ((showing, work.shows), (drawn, how.precision)):
-            counts = work.drawing if precision == work.shows else count_call(experiment, parts, data, precision)
+            counts = work.drawing if precision == work.shows else count_call(experiment, built, data, precision)
             rate = gpu.half if PRECISIONS[precision] else gpu.single
             flops, moved = counts.flops(BATCH), counts.moved(BATCH)
             call[0] = roofline(gpu, rate * utilisation, flops, moved, counts.kernels)[0] / BATCH

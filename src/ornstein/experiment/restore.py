@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
-from ornstein.data.pictures import SUFFIXES, read_pictures
+from ornstein.data.array import read_rows
+from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
+from ornstein.data.reading import regular
 from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
 from ornstein.experiment.guide import with_denoiser
@@ -178,24 +180,15 @@ def read_input(run: Run, path: Path) -> Tensor:
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
-    if not path.is_file():
-        raise InputError(f"input={str(path)!r} is not a file.")
-    if path.suffix.lower() == ".npy":
-        try:
-            values = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-        except ValueError:
-            raise InputError(f"input={str(path)!r} is not an .npy file of numbers.") from None
-        rank = len(run.shape)
-        values = values[None] if values.ndim == rank else values
-        if values.ndim != rank + 1:
-            raise InputError(
-                f"input={str(path)!r} has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
-            )
+    path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
+    if path.suffix.lower() in (".npy", ".npz"):
+        values, _ = read_rows(path, run.shape, run.layout, missing=True)
         return run.transform.forward(values)
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input={str(path)!r} must be {kinds}: this run draws {run.kind}s.")
-    return _pixels(path, run.shape[0]) * 2 - 1
+    resized = run.experiment.data.get("size") is not None  # as the run read its own
+    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized))
 
 
 def read_mask(run: Run, path: Path) -> Tensor:
@@ -206,9 +199,10 @@ def read_mask(run: Run, path: Path) -> Tensor:
     """
     if run.kind != "image":
         raise InputError(f"mask={str(path)!r} is for pictures; in {run.kind}s mark what is missing with NaN.")
-    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+    path = regular(path, "mask", "a picture that is white where to fill in")
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"mask={str(path)!r} is not a picture file; give one that is white where to fill in.")
-    white = _pixels(path, 1) > 0.5
+    white = read_pictures([path], None, "L", lambda i: str(path)) > 127
     if tuple(white.shape[2:]) != run.shape[1:]:
         raise InputError(f"mask={str(path)!r} is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}.")
     return ~white.expand(1, *run.shape)
@@ -223,13 +217,21 @@ def check_shape(run: Run, given: Tensor, path: Path) -> None:
 def save(run: Run, found: Restored, path: Path) -> Path:
     """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
 
-    The arrays: samples (rows, draws, *shape), mean, std, and known for a mask.
+    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), mean, std, and known for a
+    mask.
     """
     rows, draws = found.samples.shape[:2]
-    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, (rows, draws))
-    arrays = {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+    drawn = found.samples.flatten(0, 1)
+    own = run.transform.inverse(drawn).unflatten(0, (rows, draws))
+    arrays = {}
     if found.known is not None:
-        arrays["known"] = found.known.expand(rows, *run.shape)
+        known = found.known.expand(rows, *run.shape)
+        # digital data that were given come back as they were, to the last bit
+        exact = run.transform.inverse(drawn, quantise=True).unflatten(0, (rows, draws))
+        own = torch.where(known[:, None], exact.to(own.dtype), own)
+        arrays["known"] = known
+    arrays |= {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+    arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
     with replacing(beside) as place, place.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
@@ -239,13 +241,6 @@ def save(run: Run, found: Restored, path: Path) -> Path:
         else:
             _curves(run, found).savefig(place, format="png", dpi=130)
     return beside
-
-
-def _pixels(path: Path, channels: int) -> Tensor:
-    """(1, C, H, W) in [0, 1]."""
-    if channels not in (1, 3):
-        raise InputError(f"{path} cannot be a picture of {channels} channels; give an .npy array.")
-    return read_pictures([path], None, "L" if channels == 1 else "RGB", lambda i: str(path)).float() / 255
 
 
 def _by(shape: "tuple[int, ...] | torch.Size") -> str:
@@ -274,7 +269,7 @@ def _album(found: Restored, most: int = 6) -> Any:
             if head == "deviation":
                 place.imshow(image.mean(0).numpy(), cmap="magma", vmin=0, vmax=top, interpolation="nearest")
             else:
-                pixels = pixels.expand(-1, -1, 3) if pixels.shape[-1] == 1 else pixels[..., :3]
+                pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, 3)
                 if head == "measured" and found.known is not None:
                     hidden = ~found.known[min(i, len(found.known) - 1)].all(0)
                     pixels = torch.where(hidden[..., None], torch.tensor([0.82, 0.29, 0.36]), pixels)

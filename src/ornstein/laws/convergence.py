@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.clocks import EDM
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser, FunctionDenoiser
 from ornstein.core.drive import Ask, Stepper
 from ornstein.core.grids import ends
@@ -51,9 +52,9 @@ def grid_between(process: Process, high: float, low: float, n: int) -> Tensor:
     return t.clamp(max=process.t_max)
 
 
-def walk(stepper: Stepper, denoiser: Denoiser, x: Tensor, levels: Sequence[Level], noise: Any) -> Tensor:
+def walk(stepper: Stepper, denoiser: Denoiser, x: Tensor, levels: Sequence[Level[float]], noise: Any) -> Tensor:
     """The stepper from the first level to the last, which is a noisy one: no denoising step hides the error."""
-    memory, ask = None, Ask(denoiser, None)
+    memory, ask = None, Ask(denoiser, Condition())
     for t, s in itertools.pairwise(levels):
         x, memory = stepper.step(ask, x, t, s, memory, noise)
     return x
@@ -95,7 +96,7 @@ def path_errors(stepper: Stepper, process: Process) -> list[float]:
 def law_error(stepper: Stepper, process: Process, n: int, m: float, v: float) -> float:
     """|error of the mean| + |error of the standard deviation| of what n steps draw, for data N(m, v)."""
 
-    def answer(x: Tensor, level: Level, cond: Tensor | None) -> Tensor:
+    def answer(x: Tensor, level: Level, condition: Condition) -> Tensor:
         gain = level.alpha * v / (level.alpha**2 * v + level.sigma**2)
         return m + gain * (x - level.alpha * m)
 

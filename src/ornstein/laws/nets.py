@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ornstein.errors import InputError
 from ornstein.laws.broken import hold, near
-from ornstein.nets import NetConfig
+from ornstein.nets import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 
 #: shapes to try: vectors, a row, small pictures of odd and even sides; a network may refuse some, not all
 SHAPES = ((2,), (3, 9), (1, 8, 8), (2, 7, 6))
@@ -28,26 +28,43 @@ def inputs(shape: tuple[int, ...], batch: int = 4, seed: int = 1) -> tuple[Tenso
     return torch.randn(batch, *shape, generator=generator), torch.linspace(-12, 12, batch)
 
 
-def conditions(kind: str, batch: int = 4) -> tuple[dict[str, int], Tensor | None]:
-    """What to build with, and a condition in which the first row says nothing: "none", "labels" or "features"."""
-    if kind == "labels":
-        return {"classes": 3}, torch.arange(batch) % 4 - 1
-    if kind == "features":
-        cond = torch.randn(batch, 2, generator=torch.Generator().manual_seed(2))
-        cond[0, 1] = torch.nan
-        return {"features": 2}, cond
-    return {}, None
+#: kinds of parts of a condition
+KINDS = ("label", "number", "vector", "tokens", "picture")
+
+
+def conditions(kind: str, shape: tuple[int, ...], batch: int = 4) -> tuple[dict[str, Part], dict[str, Tensor]]:
+    """Parts of a kind, and a condition in which the first row is absent; "several" is one of each."""
+    generator = torch.Generator().manual_seed(2)
+
+    def drawn(*size: int) -> Tensor:
+        part = torch.randn(batch, *size, generator=generator)
+        part[0] = torch.nan
+        return part
+
+    tokens = torch.tensor([[-1, -1, -1], [3, 1, 0], [2, -1, -1], [0, 1, 2]])[:batch]
+    space = tuple(-(-size // 2) for size in shape[1:])  # a picture of half the sides
+    every: dict[str, tuple[Part, Tensor]] = {
+        "label": (Label(3), torch.arange(batch) % 4 - 1),
+        "number": (Number(), drawn()),
+        "vector": (Vector(2), drawn(2)),
+        "tokens": (Tokens(4, 5), tokens),
+        "picture": (Picture(2, space), drawn(2, *space)),
+    }
+    if len(shape) == 1:
+        del every["picture"]
+    chosen = every if kind == "several" else {name: part for name, part in every.items() if name == kind}
+    return {name: part for name, (part, _) in chosen.items()}, {name: given for name, (_, given) in chosen.items()}
 
 
 def starts_at_zero_and_learns(config: NetConfig, shape: tuple[int, ...], kind: str) -> None:
     """Just built it returns zero, of the right shape; once it is away from there every parameter has a gradient."""
-    built_with, cond = conditions(kind)
-    net = config.build(shape, out_multiple=2, **built_with)
+    parts, condition = conditions(kind, shape)
+    net = config.build(shape, parts, out_multiple=2)
     x, level = inputs(shape)
-    out, expected = net(x, level, cond), (4, 2 * shape[0], *shape[1:])
+    out, expected = net(x, level, condition), (4, 2 * shape[0], *shape[1:])
     hold(out.shape == expected, f"the output for shape {shape} is {tuple(out.shape)}; {expected} it must be.")
     hold(not out.any(), f"just built for shape {shape} it returns up to {float(out.abs().max()):.3g}; zero it must be.")
-    out = nudged(net)(x, level, cond)
+    out = nudged(net)(x, level, condition)
     hold(out.isfinite().all(), f"for shape {shape} its output is not finite.")
     hold(out.std() > 1e-3, f"for shape {shape} its output stays near zero whatever its weights.")
     # A random projection: the plain sum is blind to what the last normalisation removes.
@@ -59,32 +76,39 @@ def starts_at_zero_and_learns(config: NetConfig, shape: tuple[int, ...], kind: s
 
 def batch_is_its_samples(config: NetConfig, shape: tuple[int, ...]) -> None:
     """What it returns for a batch is what it returns for each sample alone."""
-    net = nudged(config.build(shape, classes=3))
+    parts, condition = conditions("several", shape)
+    net = nudged(config.build(shape, parts))
     x, level = inputs(shape)
-    cond = torch.tensor([-1, 0, 1, 2])
-    apart = torch.cat([net(x[i : i + 1], level[i : i + 1], cond[i : i + 1]) for i in range(4)])
-    near(f"for shape {shape} an output in a batch", net(x, level, cond).detach(), apart.detach(), rtol=1e-4, atol=1e-5)
+    each = [slice(i, i + 1) for i in range(4)]
+    apart = torch.cat([net(x[i], level[i], {name: part[i] for name, part in condition.items()}) for i in each])
+    got = net(x, level, condition).detach()
+    near(f"for shape {shape} an output in a batch", got, apart.detach(), rtol=1e-4, atol=1e-5)
 
 
-def condition_and_level_matter(config: NetConfig, shape: tuple[int, ...]) -> None:
-    """Labels, features and noise levels are told apart; a condition that says nothing is none."""
+def part_matters(config: NetConfig, shape: tuple[int, ...], kind: str) -> None:
+    """Two values of a part give two outputs; where it is absent it is left out."""
+    parts, condition = conditions(kind, shape)
+    if not parts:
+        return  # no picture lies over a vector
     x, level = inputs(shape, batch=1)
     x, level = x.expand(4, *shape), torch.zeros(4)
-    labelled = nudged(config.build(shape, classes=3))
-    apart = torch.pdist(labelled(x, level, torch.tensor([-1, 0, 1, 2])).flatten(1))
-    hold(apart.min() > 1e-3, f"for shape {shape} two labels give the same output.")
-    absent = labelled(x, level, torch.full((4,), -1))
-    hold(torch.equal(absent, labelled(x, level, None)), f"for shape {shape} the label -1 is not the absence of one.")
-    featured = nudged(config.build(shape, features=2))
-    nothing = featured(x, level, None)
-    for row in ([torch.nan, torch.nan], [0.0, torch.nan]):
-        absent = featured(x, level, torch.tensor([row]).expand(4, 2))
-        hold(torch.equal(absent, nothing), f"for shape {shape} features {row} are not the absence of features.")
-    zero = featured(x, level, torch.zeros(4, 2))
-    hold((zero - nothing).abs().max() > 1e-3, f"for shape {shape} features of zero are taken for none.")
-    plain = nudged(config.build(shape))
-    apart = torch.pdist(plain(x, torch.tensor([-12.0, -1.0, 0.0, 12.0]), None).flatten(1))
-    hold(apart.min() > 1e-3, f"for shape {shape} two noise levels give the same output.")
+    net = nudged(config.build(shape, parts))
+    out, plain = net(x, level, condition).detach(), net(x, level).detach()
+    hold(torch.pdist(out.flatten(1)).min() > 1e-3, f"for shape {shape} two values of a {kind} give the same output.")
+    none = {kind: torch.full_like(condition[kind], torch.nan if condition[kind].is_floating_point() else -1)}
+    hold(torch.equal(net(x, level, none), plain), f"for shape {shape} an absent {kind} is not as one left out.")
+    near(f"for shape {shape} the output of a row without its {kind}", out[:1], plain[:1], rtol=1e-4, atol=1e-5)
+    if kind in ("vector", "picture"):  # one missing number is enough
+        half = torch.zeros_like(condition[kind])
+        half[..., -1] = torch.nan
+        hold(torch.equal(net(x, level, {kind: half}), plain), f"for shape {shape} a {kind} with a NaN is not absent.")
+
+
+def level_matters(config: NetConfig, shape: tuple[int, ...]) -> None:
+    """Noise levels are told apart."""
+    x, _ = inputs(shape, batch=1)
+    out = nudged(config.build(shape))(x.expand(4, *shape), torch.tensor([-12.0, -1.0, 0.0, 12.0]))
+    hold(torch.pdist(out.flatten(1)).min() > 1e-3, f"for shape {shape} two noise levels give the same output.")
 
 
 def weights_come_from_the_seed(config: NetConfig, shape: tuple[int, ...]) -> None:
@@ -111,7 +135,7 @@ def _shapes(config: NetConfig) -> list[tuple[int, ...]]:
 def starts_silent(config: NetConfig) -> None:
     """Zero output at the start, of the right shape, and a gradient for every parameter, with each kind of condition."""
     for shape in _shapes(config):
-        for kind in ("none", "labels", "features"):
+        for kind in ("none", *KINDS, "several"):
             starts_at_zero_and_learns(config, shape, kind)
 
 
@@ -122,9 +146,11 @@ def treats_samples_apart(config: NetConfig) -> None:
 
 
 def heeds_its_condition(config: NetConfig) -> None:
-    """Labels, features and noise levels matter, and an absent condition is None."""
+    """Every kind of part and the noise level matter, and where a part is absent it is left out."""
     for shape in _shapes(config):
-        condition_and_level_matter(config, shape)
+        level_matters(config, shape)
+        for kind in KINDS:
+            part_matters(config, shape, kind)
 
 
 def begins_from_its_seed(config: NetConfig) -> None:

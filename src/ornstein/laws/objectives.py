@@ -6,7 +6,7 @@ mixture whose exact denoiser is D, and not zero at a denoiser that is off by as 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ornstein.core.clocks import VP, Flow
+from ornstein.core.condition import Given
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.grids import ends
@@ -22,6 +23,7 @@ from ornstein.core.prediction import READINGS, Prediction
 from ornstein.core.process import Level, Process
 from ornstein.laws.broken import hold, near
 from ornstein.laws.oracles import ZERO_SNR, Known, mixture, processes
+from ornstein.nets.contract import NOTHING
 from ornstein.objectives import Objective
 
 F64 = torch.float64
@@ -106,15 +108,15 @@ def draws_from_its_generator_alone(objective: Objective) -> None:
 
 
 @contextmanager
-def _asked(process: Process) -> Iterator[tuple[Known, list[Level]]]:
-    """A denoiser that notes the levels that it is asked at."""
-    levels: list[Level] = []
+def _asked(process: Process) -> Iterator[tuple[Known, list[Tensor]]]:
+    """A denoiser that notes the times that it is asked at."""
+    times: list[Tensor] = []
 
     def answer(x: Tensor, level: Level) -> Tensor:
-        levels.append(level)
+        times.append(torch.as_tensor(level.t, dtype=F64).flatten())
         return 0.8 * torch.tanh(x)
 
-    yield Known(answer, process, S), levels
+    yield Known(answer, process, S), times
 
 
 def asks_within_the_clock(objective: Objective) -> None:
@@ -122,10 +124,10 @@ def asks_within_the_clock(objective: Objective) -> None:
     x0 = data(4096, shape=(2,))[0]
     for process in every().values():
         low, high = ends(process) if process.chain is None else (0.0, float(process.chain))
-        with _asked(process) as (denoiser, levels):
+        with _asked(process) as (denoiser, asked):
             loss = objective(denoiser, x0, None, seeded(3))
         hold(loss.isfinite().all(), f"on {process} {int((~loss.isfinite()).sum())} of 4096 losses are not finite.")
-        times = torch.cat([torch.as_tensor(level.t, dtype=F64).flatten() for level in levels])
+        times = torch.cat(asked)
         least, most = float(times.min()), float(times.max())
         where = (
             f"on {process} it asks at t = {{:.6g}}; a network is asked between {low:.6g} and {high:.6g} (grids.ends)."
@@ -143,41 +145,40 @@ class _Watch(nn.Module):
     def __init__(self, twice: bool) -> None:
         super().__init__()
         self.twice = twice
-        self.cond: Tensor | None = None
+        self.condition: Mapping[str, Tensor] = {}
 
-    def forward(self, x: Tensor, noise_level: Tensor, cond: Tensor | None) -> Tensor:
-        self.cond = cond
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
+        self.condition = condition
         return torch.cat([x, x], 1) if self.twice else x
 
 
-def labels_seen(objective: Objective, cond: Tensor | None, n: int) -> tuple[Tensor, Tensor | None]:
+def parts_seen(objective: Objective, condition: Given, n: int) -> tuple[Tensor, Mapping[str, Tensor]]:
     """The losses of n samples, and the condition that the network was given with them."""
     double = getattr(objective, "learns_variance", False)
     watch = _Watch(double)
     denoiser = NetDenoiser(watch, VP(), "v", learns_variance=double)
-    return objective(denoiser, torch.zeros(n, 1), cond, seeded(8)), watch.cond
+    return objective(denoiser, torch.zeros(n, 1), condition, seeded(8)), watch.condition
 
 
 def drops_labels_at_its_rate(objective: Objective) -> None:
-    """The network sees the labels, but for a share of `drop_label` (0 if it has none): -1, or NaN of features."""
+    """The network sees the condition, but for a share of `drop_label` (0 if it has none) of each part's rows."""
     n, rate = 10000, getattr(objective, "drop_label", 0.0)
     labels = torch.arange(n) % 10
-    _, nothing = labels_seen(objective, None, n)
-    hold(nothing is None, "without labels the network is given some.")
-    _, seen = labels_seen(objective, labels, n)
-    if seen is None:
-        hold(False, "the network is not given the labels.")
-        return
+    _, nothing = parts_seen(objective, None, n)
+    hold(not nothing, "without a condition the network is given one.")
+    _, parts = parts_seen(objective, {"label": labels, "vector": torch.ones(n, 4)}, n)
+    for name in ("label", "vector"):
+        hold(name in parts, f"the network is not given the condition's part {name!r}.")
+    seen, allowed = parts["label"], 5 * math.sqrt(rate * (1 - rate) / n)
     gone = seen == -1
     hold(seen.dtype == torch.int64, f"the network is given labels of {seen.dtype}; int64 they must be.")
     hold(torch.equal(seen[~gone], labels[~gone]), "the network is given other labels than those of its samples.")
-    share, allowed = float(gone.double().mean()), 5 * math.sqrt(rate * (1 - rate) / n)
+    share = float(gone.double().mean())
     hold(abs(share - rate) <= allowed, f"a share of {share:.3g} of the labels is dropped; drop_label is {rate:g}.")
-    _, seen = labels_seen(objective, torch.ones(n, 4), n)
-    assert seen is not None
-    rows = seen.isnan()
-    hold(torch.equal(rows.any(1), rows.all(1)), "of a sample's features some are dropped and others not.")
-    hold(abs(float(rows.all(1).double().mean()) - rate) <= allowed, "features are not dropped at the rate of labels.")
+    rows = parts["vector"].isnan()
+    hold(torch.equal(rows.any(1), rows.all(1)), "of a sample's vector some numbers are dropped and others not.")
+    share = float(rows.all(1).double().mean())
+    hold(abs(share - rate) <= allowed, f"a share of {share:.3g} of the vectors is dropped; drop_label is {rate:g}.")
 
 
 # ---------------------------------------------------------------------------------------------- what it teaches
@@ -191,7 +192,7 @@ class Spoken(nn.Module):
         self.process, self.predicts = process, predicts
         self.weight = nn.Parameter(torch.tensor([0.3, -0.2, 0.5], dtype=F64))
 
-    def forward(self, scaled: Tensor, noise_level: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, scaled: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
         ratio = noise_level.exp()[:, None]
         y = scaled * (S**2 + ratio**2).sqrt()  # x/alpha
         x0 = torch.tanh(y * self.weight) + 0.2 * self.weight / (1 + ratio)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ornstein.core import PROCESSES as MAKERS
 from ornstein.core.chains import Tabulated
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser, FunctionDenoiser
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.grids import GRIDS, ends, times
@@ -67,7 +68,7 @@ def interior(process: Process, n: int = 7) -> Tensor:
 
 def constant(process: Process, c: Tensor) -> FunctionDenoiser:
     """The denoiser of data that are always c: the first oracle."""
-    return FunctionDenoiser(lambda x, level, cond: c.to(x).expand_as(x), process)
+    return FunctionDenoiser(lambda x, level, condition: c.to(x).expand_as(x), process)
 
 
 def mixture() -> GaussianMixture:
@@ -87,5 +88,5 @@ class Known(Denoiser):
     process: Process
     sigma_data: float = 0.7
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         return Prediction(self.function(x, level), x, level, torch.full_like(x, 0.4))

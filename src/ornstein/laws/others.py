@@ -70,16 +70,19 @@ def goes_to_model_space_and_back(source: Source) -> None:
 
 
 def gives_batches_by_step_and_seed(source: Source) -> None:
-    """A batch is a function of step and seed, and its labels are of its classes."""
+    """A batch is a function of step and seed, with a row of the condition for each example and labels of its classes."""
     dataset = source.load()
     size = min(16, len(dataset.train))
-    (x, labels), (same, _), (other, _) = (dataset.batch(3, size, seed) for seed in (0, 0, 1))
+    (x, condition), (same, _), (other, _) = (dataset.batch(3, size, seed) for seed in (0, 0, 1))
     hold(torch.equal(x, same), "the same step and seed give another batch.")
     hold(x.shape == (size, *dataset.shape), f"a batch has shape {tuple(x.shape)}.")
     hold(len(dataset.train) < 32 or not torch.equal(x, other), "another seed gives the same batch.")
+    for name, part in condition.parts.items():
+        hold(len(part) == size, f"the condition's part {name!r} has {len(part)} rows for {size} examples.")
+    labels = condition.parts.get("label")
     if labels is not None:
-        inside = (labels >= 0) & (labels < len(dataset.classes))
-        hold(inside.all(), f"a label is outside 0 to {len(dataset.classes) - 1}.")
+        top = len(dataset.classes)
+        hold(((labels >= -1) & (labels < top)).all(), f"a label is outside -1 (none) to {top - 1}.")
 
 
 # ----------------------------------------------------------------------------------------------------- metrics

@@ -140,7 +140,7 @@ def time_inverts_log_snr(p: Process) -> None:
     for one, value in zip(t[::6].tolist(), log_snr[::6].tolist(), strict=True):  # a float for a float, no less exact
         near("the time of a log-SNR, one at a time", p.time(value), one, rtol=1e-9, atol=1e-12 * p.t_max)
         near("the log-SNR of a time, one at a time", p.at(one).log_snr, value, rtol=1e-12, atol=1e-12)
-    beyond = p.time(torch.tensor([[math.inf], [-math.inf]])).tolist()  # type: ignore[union-attr]
+    beyond = p.time(torch.tensor([[math.inf], [-math.inf]])).tolist()
     hold(beyond == [[0.0], [p.t_max]], f"infinite log-SNR lies at t = {beyond}; at the ends of the clock it must.")
     near("the time of a huge log-SNR", p.time(1e4), 0.0, atol=1e-15 * p.t_max)
     near("the time of a tiny SNR", p.time(-1e4), p.t_max, rtol=1e-15)

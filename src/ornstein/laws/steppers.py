@@ -31,7 +31,7 @@ def counts(process: Process, grid: str) -> list[int]:
 def both_oracles(process: Process) -> FunctionDenoiser:
     """Rows 0 and 1: data that are always C. Rows 2 to 4: data N(0, 0.49)."""
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         gain = 0.49 * level.alpha / (0.49 * level.alpha**2 + level.sigma**2)
         return torch.cat([C.to(x).expand(2, 2), (gain * x)[2:]])
 
@@ -102,7 +102,7 @@ def returns_constant_data(stepper: Stepper) -> None:
 
 def linear(process: Process) -> FunctionDenoiser:
     """An element-wise denoiser without a matrix product, whose bits do not depend on the batch."""
-    return FunctionDenoiser(lambda x, level, cond: 0.3 * x - 0.1, process)
+    return FunctionDenoiser(lambda x, level, condition: 0.3 * x - 0.1, process)
 
 
 def depends_on_its_seed_alone(stepper: Stepper) -> None:

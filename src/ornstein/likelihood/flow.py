@@ -55,6 +55,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
 from ornstein.core.exact import ExactDenoiser
@@ -165,16 +166,16 @@ class ProbabilityFlow:
     tolerance: float
     centred: bool
 
-    def log_prob(self, x: Tensor, cond: Tensor | None, keys: Tensor, draw: int) -> LogLikelihood:
+    def log_prob(self, x: Tensor, condition: Condition, keys: Tensor, draw: int) -> LogLikelihood:
         """log p in model space of x (B, *shape), with steps halved for the samples that need it."""
-        found, settled = self._walk(x, cond, keys, draw, STEPS)
+        found, settled = self._walk(x, condition, keys, draw, STEPS)
         left, steps = (~settled).nonzero().flatten(), STEPS
         for _ in range(DOUBLINGS):
             if len(left) == 0:
                 break
             draw += (steps + 1) * self.how.probes
             steps *= 2
-            again, settled = self._walk(x[left], None if cond is None else cond[left], keys[left], draw, steps)
+            again, settled = self._walk(x[left], condition[left], keys[left], draw, steps)
             found.log_prob[left], found.standard_error[left] = again.log_prob, again.standard_error
             found.integration_error[left] = again.integration_error
             found.calls[left] += again.calls
@@ -182,7 +183,7 @@ class ProbabilityFlow:
             left = left[~settled]
         return found
 
-    def _points(self, steps: int) -> tuple[list[Level], Tensor, Tensor, float]:
+    def _points(self, steps: int) -> tuple[list[Level[float]], Tensor, Tensor, float]:
         """The levels that so many steps pass, steps + 1 of them, and the steps themselves.
 
         Returns:
@@ -199,19 +200,18 @@ class ProbabilityFlow:
         before = early * (2 * (tau[: len(early)] - tau[len(early)])).exp()
         tau = tau[len(early) :].clamp(math.log(self.low), math.log(self.high))
         times = self.denoiser.process.time(-2 * tau)
-        assert isinstance(times, Tensor)
         return self.denoiser.process.levels(times), rates, before, h
 
     def _walk(
-        self, x: Tensor, cond: Tensor | None, keys: Tensor, draw: int, steps: int
+        self, x: Tensor, condition: Condition, keys: Tensor, draw: int, steps: int
     ) -> tuple[LogLikelihood, Tensor]:
         """From the data to the noise in so many steps; and which samples need no more of them, (B,)."""
         s, d = self.denoiser.sigma_data, x[0].numel()
         levels, rates, before, h = self._points(steps)
 
-        def slope(level: Level) -> Callable[[Tensor], Tensor]:
-            alpha, r = float(level.alpha), _spread(level, s)
-            return lambda z: (s * s / r * z - self.denoiser.predict(alpha * r * z, level, cond).x0.to(z)) / r
+        def slope(level: Level[float]) -> Callable[[Tensor], Tensor]:
+            alpha, r = level.alpha, _spread(level, s)
+            return lambda z: (s * s / r * z - self.denoiser.predict(alpha * r * z, level, condition).x0.to(z)) / r
 
         # up to the lowest level v grows as u^2: the integral from zero is half of what it has become there
         z = x / s + slope(levels[0])(x / _spread(levels[0], s)) / 2
@@ -242,12 +242,12 @@ class ProbabilityFlow:
             else:
                 boole = boole + (24 if i % 4 == 2 else 64) * h / 45 * dz
             if i % 4 == 2:
-                score = -z - (1 + (s / float(level.noise_ratio)) ** 2) * v
+                score = -z - (1 + (s / level.noise_ratio) ** 2) * v
             if i < steps:
                 ahead = z + h * _combined(_PREDICT, past)
                 dz = float(rates[i + 1]) * slope(levels[i + 1])(ahead)
                 z = z + h * _combined(_CORRECT, [dz, *past])
-        log_prob = total - d * math.log(s) + self._end(levels[-1], z, cond)
+        log_prob = total - d * math.log(s) + self._end(levels[-1], z, condition)
         if not bool(torch.isfinite(log_prob).all()):
             raise InputError("the flow is not finite: the model has diverged, or x lies far outside its data.")
         fine, coarse = (total - double).abs(), (double - quadruple).abs()
@@ -258,15 +258,15 @@ class ProbabilityFlow:
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
         return LogLikelihood(log_prob, variance.sqrt(), error, calls, products, d), error <= self.tolerance
 
-    def _end(self, level: Level, z: Tensor, cond: Tensor | None) -> Tensor:
+    def _end(self, level: Level[float], z: Tensor, condition: Condition) -> Tensor:
         """Log-density of z at the upper end, (B,)."""
         s, r = self.denoiser.sigma_data, _spread(level, self.denoiser.sigma_data)
         variance = z.new_ones(1)
         if self.centred:
             # what the denoiser takes for the data's mean when it sees nothing but noise; the same noise for all
-            keys = torch.zeros(1 if cond is None else len(cond), dtype=torch.int64, device=z.device)
-            xt = float(level.alpha) * r * normal(keys, tuple(z.shape[1:]), 0, z.dtype)
-            mean = self.denoiser.predict(xt, level, cond).x0.to(z)
+            keys = torch.zeros(condition.rows or 1, dtype=torch.int64, device=z.device)
+            xt = level.alpha * r * normal(keys, tuple(z.shape[1:]), 0, z.dtype)
+            mean = self.denoiser.predict(xt, level, condition).x0.to(z)
             # of the data's second moment s^2 the mean has its share
             variance = 1 - mean.flatten(1).square().mean(1).clamp(max=s * s) / r**2
             z = z - mean / r
@@ -289,9 +289,9 @@ def _combined(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _spread(level: Level, s: float) -> float:
+def _spread(level: Level[float], s: float) -> float:
     """The standard deviation of y = x/alpha."""
-    return math.hypot(s, float(level.noise_ratio))
+    return math.hypot(s, level.noise_ratio)
 
 
 def reach(denoiser: Denoiser, ratios: tuple[float, float] | None) -> tuple[float, float]:
@@ -300,14 +300,14 @@ def reach(denoiser: Denoiser, ratios: tuple[float, float] | None) -> tuple[float
     if ratios is None:
         first, last = ends(process)
         # a chain has no level below its first
-        lowest = float(process.at(max(first, 1.0) if process.chain else first).noise_ratio)
+        lowest = process.at(max(first, 1.0) if process.chain else first).noise_ratio
         if isinstance(denoiser, ExactDenoiser) and not process.chain:
             lowest = _FINEST
-        return lowest, float(process.at(last).noise_ratio)
+        return lowest, process.at(last).noise_ratio
     low, high = ratios
     if not (0 < low < high < math.inf):
         raise InputError(f"ratios={ratios!r} must be two positive numbers, the lower noise ratio first.")
-    top = float(process.at(process.t_max).noise_ratio)
+    top = process.at(process.t_max).noise_ratio
     if low >= top:
         raise InputError(f"ratios={ratios!r} lie beyond the clock of {process}, which ends at {top:g}.")
     return low, min(high, top)

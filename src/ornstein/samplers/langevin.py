@@ -285,7 +285,7 @@ class AnnealedLangevin(Stepper):
         return self.temperature > 0
 
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Callable[[], Tensor]
     ) -> tuple[Tensor, Any]:
         k, noise_left = memory or (0, None)
         if t.noise_ratio == math.inf:
@@ -356,7 +356,7 @@ class RecoveryLangevin(Stepper):
         return True
 
     def step(
-        self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Callable[[], Tensor]
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Callable[[], Tensor]
     ) -> tuple[Tensor, Any]:
         a, b2 = t.kernel_from(s)
         gamma = self.step_size * t.posterior(s).variance

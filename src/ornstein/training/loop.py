@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ from ornstein.training.config import Training, learning_rate
 from ornstein.training.ema import PowerEMA, snapshot, snapshots
 from ornstein.training.interrupt import Interrupt
 from ornstein.training.parallel import PerSample, averaging, replicated, shard
-from ornstein.training.pieces import Batch, Loss, Pieces, size, unfinite
-from ornstein.training.precision import AUTO, queued, quickest_training
+from ornstein.training.pieces import Batch, Loss, Pieces, innermost, size, unfinite
+from ornstein.training.precision import AUTO, queued
 from ornstein.training.saving import Saving
 from ornstein.training.tally import Progress, Tally, Window
 
@@ -149,14 +149,19 @@ class _Run:
         meta: Mapping[str, Any] | None,
         memory: dict[str, Tensor],
     ):
+        if config.precision == AUTO:
+            raise InputError(
+                "training.precision='auto' is settled before training: give a precision, such as the one that "
+                "ornstein.training.quickest_training finds."
+            )
         ranks.join(config.cpu)
         device = ranks.device(config.cpu)
         self.sharded = ranks.count() > 1 and config.shard == "fsdp"
         self.net = net.to(device)
         if config.channels_last and not self.sharded:  # which FSDP does not take
-            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            innermost(self.net)
         self.pieces = Pieces(batches, config, device)
-        self.config = config = _measured(net, loss, self.pieces, config, memory)
+        self.config = config
         if self.sharded:
             shard(net)
         self.describe = describe
@@ -362,16 +367,6 @@ class _Run:
                     later.path.unlink()
         self.clock = (time.perf_counter(), self.tally.step)
         return bool(found) and self.due()
-
-
-def _measured(net: nn.Module, loss: Loss, pieces: Pieces, config: Training, memory: Mapping[str, Tensor]) -> Training:
-    """How to train, with the precision that is fastest where the choice is left open."""
-    if config.precision != AUTO:
-        return config
-    batch = pieces.largest(0)
-    # a trial would move on what the loss remembers
-    chosen = "float32" if memory else quickest_training(net, loss, batch, pieces.device, config.seed)[0]
-    return replace(config, precision=chosen)
 
 
 def _optimizer(named: Mapping[str, nn.Parameter], config: Training) -> torch.optim.Optimizer:
