@@ -13,6 +13,17 @@ from ornstein.core.exact import GaussianMixture
 from ornstein.core.grids import GRIDS, ends, times
 from ornstein.core.numerics import normal
 from ornstein.core.prediction import READINGS
+from ornstein.laws.oracles import different
+from ornstein.laws.others import falls_to_the_data
+from ornstein.laws.steppers import (
+    C,
+    depends_on_its_seed_alone,
+    linear,
+    refuses_to_start_blind,
+    single_precision_follows_double,
+    walk_of_constant_data,
+    walks_on_every_grid,
+)
 from ornstein.samplers import STEPPERS, stepper_named
 from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.exponential import DPMpp2M
@@ -20,71 +31,18 @@ from ornstein.samplers.flow import Euler, Heun
 from ornstein.samplers.langevin import RecoveryLangevin
 from ornstein.samplers.sde import EulerMaruyama
 
-ALL = {
-    name: p for name, p in {**PROCESSES, **ZERO_SNR}.items() if name not in ("betas[scaled-linear]", "betas[sigmoid]")
-}
+ALL = different()
 DEFAULTS = [STEPPERS[name]() for name in STEPPERS]
 F64 = torch.float64
 #: steppers that follow the ODE exactly where the answer does not change: (x - alpha c)/sigma is kept
 EXPONENTIAL = [DDIM(), Heun(), Heun(variables="edm"), DPMpp2M()]
 
 
-def counts(process, grid):
-    """The step counts to try: few, ten, and every level of a chain that is not too long."""
-    some = (1, 2, 3, 4, 10) if grid in ("flow", "trailing") else (1, 3, 10)
-    whole = [process.chain] if process.chain and process.chain <= 50 and grid_of(process, 10, grid) is None else []
-    return [n for n in some if grid_of(process, n, grid) is not None] + whole
-
-
-C = torch.tensor([0.7, -1.3], dtype=F64)
-
-
-def both_oracles(process):
-    """Rows 0 and 1: data that are always C. Rows 2 to 4: data N(0, 0.49)."""
-
-    def answer(x, level, condition):
-        gain = 0.49 * level.alpha / (0.49 * level.alpha**2 + level.sigma**2)
-        return torch.cat([C.to(x).expand(2, 2), (gain * x)[2:]])
-
-    return FunctionDenoiser(answer, process)
-
-
-def check_walk(process, stepper, grid, steps):
-    """One walk: as many states as asked, where asked, finite; constant data come out exactly; calls as declared."""
-    given = grid_of(process, steps, grid)
-    blind = process.at(given[0].item()).alpha == 0.0
-    states = trajectory(both_oracles(process), (5, 2), stepper=stepper, grid=given, seed=3)
-    if blind and isinstance(stepper, EulerMaruyama) and steps > 1:
-        refused(lambda: list(states), "no signal")
-        return
-    states = list(states)
-    what = (process, stepper, grid, steps)
-    assert len(given) == len(states) == steps + 1, what
-    assert [state.step for state in states] == list(range(steps + 1)), what
-    assert [state.t for state in states] == given.tolist(), what
-    assert all(state.x.isfinite().all() and state.x0.isfinite().all() for state in states), what
-    assert torch.equal(states[-1].x[:2], C.float().expand(2, 2)), what
-    assert all(torch.equal(state.x0[:2], C.float().expand(2, 2)) for state in states), what
-    if stepper.calls is None:
-        return
-    spent = [b.calls - a.calls for a, b in itertools.pairwise(states)]
-    expected = [stepper.calls] * (steps - 1) + [1]
-    if blind and steps > 1:
-        assert spent[0] <= stepper.calls, what  # from no signal at all a method may fall back on a simpler one
-        spent[0] = expected[0]
-    assert spent == expected, what
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_constant_data_come_out_exactly_and_everything_is_finite(name):
     """Oracle 1 on every process, stepper, grid and few steps; beside it, in one batch, a Gaussian."""
-    p = ALL[name]
-    for grid in grids_of(p):
-        for steps in counts(p, grid):
-            for stepper in DEFAULTS:
-                # those that ask often within a step, or as often as they like, are walked down one grid
-                if (stepper.calls or 30) <= 5 or grid in ("flow", "trailing"):
-                    check_walk(p, stepper, grid, steps)
+    for stepper in DEFAULTS:
+        walks_on_every_grid(ALL[name], stepper)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -93,11 +51,18 @@ def test_constant_data_come_out_exactly_whatever_the_options(name):
     for stepper in WAYS:
         if stepper not in DEFAULTS:
             for steps in (1, 2, 3, 10):
-                check_walk(p, stepper, None, steps)
+                walk_of_constant_data(p, stepper, None, steps)
+
+
+def test_the_reverse_sde_alone_refuses_to_start_without_signal():
+    for p in ZERO_SNR.values():
+        for stepper in WAYS:
+            assert refuses_to_start_blind(p, stepper) == isinstance(stepper, EulerMaruyama), stepper
+    assert not refuses_to_start_blind(VP(), EulerMaruyama())
 
 
 def test_constant_data_come_out_exactly_over_a_thousand_levels():
-    check_walk(PROCESSES["betas"], DDPM(), "chain", 1000)
+    walk_of_constant_data(PROCESSES["betas"], DDPM(), "chain", 1000)
 
 
 @pytest.mark.parametrize("stepper", EXPONENTIAL, ids=repr)
@@ -171,6 +136,11 @@ def test_sampling_starts_from_the_prior_of_the_first_level(name):
 
 
 # ------------------------------------------------------------------------------------------------ grids
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_grid_falls_to_the_data_on_every_process(grid):
+    falls_to_the_data(GRIDS[grid])
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -259,34 +229,9 @@ def test_grids_of_ones_own():
 # ------------------------------------------------------------------------------------- randomness and batches
 
 
-def linear(process):
-    """An element-wise denoiser without a matrix product, whose bits do not depend on the batch."""
-    return FunctionDenoiser(lambda x, level, condition: 0.3 * x - 0.1, process)
-
-
 @pytest.mark.parametrize("stepper", WAYS, ids=repr)
 def test_a_sample_depends_on_its_seed_alone(stepper):
-    """A batch is its samples one by one; same seed, same bits; nothing is left over from the last call."""
-    p = VP()
-    whole = sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11)
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11))
-    sample(linear(p), (2, 7), stepper=stepper, steps=3, seed=5)  # another shape in between
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11))
-    seeds = (11 << 32) + torch.arange(3)
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seeds=seeds))
-    for i in range(3):
-        one = sample(linear(p), (1, 2, 5), stepper=stepper, steps=6, seeds=[int(seeds[i])])
-        assert torch.equal(whole[i : i + 1], one)
-    assert not torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=12))
-    assert len(whole.flatten(1).unique(dim=0)) == 3
-    # two walks interleaved do not disturb each other
-    walks = [trajectory(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=seed) for seed in (11, 12)]
-    for a, _ in zip(*walks, strict=True):
-        last = a
-    assert torch.equal(last.x, whole)
-    # starting from the noise that a seed would have drawn changes nothing
-    first = next(trajectory(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11)).x
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11, x=first))
+    depends_on_its_seed_alone(stepper)
 
 
 def test_noise_differs_from_step_to_step():
@@ -324,23 +269,9 @@ def test_generators_are_followed_and_global_state_is_left_alone():
 
 @pytest.mark.parametrize("stepper", WAYS, ids=repr)
 def test_single_precision_follows_double(stepper):
-    """Same seed in float32 and float64: rounding, and nothing that rounding grew into."""
-    mix = mixture()
     for name, p in ALL.items():
-        if name in ZERO_SNR and isinstance(stepper, EulerMaruyama):
-            continue
-        if stepper not in DEFAULTS and name not in ("vp", "betas[cosine]", "betas[zero]"):
-            continue
-        given = grid_of(p, 6)
-        runs = [
-            list(trajectory(mix.denoiser(p), (16, 2), stepper=stepper, grid=given, seed=6, dtype=dtype))
-            for dtype in (torch.float32, F64)
-        ]
-        assert runs[0][-1].x.dtype == torch.float32
-        assert runs[1][-1].x.dtype == F64
-        for a, b in zip(*runs, strict=True):
-            size = max(1.0, b.x.abs().max().item())
-            assert (a.x - b.x).abs().max() < 3e-5 * size, (name, a.step)
+        if stepper in DEFAULTS or name in ("vp", "betas[cosine]", "betas[zero]"):
+            single_precision_follows_double(p, stepper)
 
 
 # --------------------------------------------------------------------------------------- parity, step for step

@@ -16,6 +16,10 @@ class InputError(ValueError):
     """What was asked for cannot be done; the message says why and what would be accepted."""
 
 
+class PluginWarning(UserWarning):
+    """An installed package adds something that cannot be used; the message says what, and it is left out."""
+
+
 def lookup(table: Mapping[str, T], name: str, noun: str) -> T:
     """`table[name]`, or an `InputError` that suggests the nearest name.
 

@@ -5,6 +5,7 @@ runs, not before, so that `--help` answers at once.
 """
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import evaluate, loglik, tune
 from ornstein.cli.shared import err, out
 from ornstein.cli.training import info, list_, plan, train
-from ornstein.errors import InputError
+from ornstein.errors import InputError, PluginWarning
 from ornstein.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -45,9 +46,22 @@ def _version(
         raise typer.Exit
 
 
+def _in_a_sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours without the line of code that it was raised in, which no user has asked for."""
+    if issubclass(category, PluginWarning):
+        return f"ornstein: {message}\n"
+    return _FORMATTED(message, category, filename, lineno, line)
+
+
+_FORMATTED = warnings.formatwarning
+
+
 def main() -> None:
     """The entry point: bad input is one sentence and exit code 2."""
     keep_freed_memory()
+    warnings.formatwarning = _in_a_sentence
     with ranks.one_voice():
         try:
             app()

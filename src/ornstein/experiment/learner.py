@@ -6,6 +6,7 @@ learns an energy, `objective=hybrid` a variance too, `objective=classifier` a cl
 
 import dataclasses
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -87,7 +88,7 @@ class Energy(Learner):
     readings: ClassVar[Mapping[str, str]] = {
         "energy": "An energy, minus the log density up to a constant, whose gradient is the score (LeCun et al. 2006)."
     }
-    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {**OBJECTIVES, **ENERGY_OBJECTIVES}
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = ChainMap(ENERGY_OBJECTIVES, OBJECTIVES)
 
     def __post_init__(self) -> None:
         if getattr(self.problem.objective, "learns_variance", False):
