@@ -91,6 +91,7 @@ class Stepper(ABC):
         order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method; None
             where it has none, because a finer grid alone does not make it exact.
         calls: network calls per step; None where it depends on the data.
+        last_calls: those of the last step, to the clean point: the denoising step's one, and what is done before it.
         stochastic: whether it draws noise.
     """
 
@@ -103,6 +104,10 @@ class Stepper(ABC):
 
     @property
     def calls(self) -> int | None:
+        return 1
+
+    @property
+    def last_calls(self) -> int | None:
         return 1
 
     @property
@@ -124,10 +129,11 @@ class Stepper(ABC):
             x at level s, and what to remember.
         """
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any, noise: Noise) -> Tensor:
         """The last step, from level t to the clean point: E[x_0 given x_t].
 
-        A method that has remembered earlier predictions may correct it by their differences.
+        A method that has remembered earlier predictions may correct it by their differences; one that has work to do at
+        each level, this one too, does it here first.
         """
         return denoiser(x, t).x0
 
@@ -261,7 +267,7 @@ def _walk(
         before = ask.calls
         with torch.no_grad():
             if s.sigma == 0.0:
-                after = stepper.finish(ask, x, t, memory)
+                after = stepper.finish(ask, x, t, memory, noise)
             else:
                 after, memory = stepper.step(ask, x, t, s, memory, noise)
         assert ask.first is not None, f"{type(stepper).__name__} took a step without asking the denoiser"

@@ -142,7 +142,7 @@ class Adaptive(Stepper):
     def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         return self._carry(denoiser, x, t, s, memory)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any, noise: Noise) -> Tensor:
         # down to the cleanest level that may be asked: the first of a chain, the grids' last in continuous time
         lowest = ends(denoiser.process)[0]
         low = denoiser.process.at(lowest if denoiser.process.chain is None else max(lowest, 1.0))

@@ -102,7 +102,7 @@ class Tuned(Stepper):
             after.addcmul_(each, answer, value=share)
         return after, (answers, first)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any, noise: Noise) -> Tensor:
         i = self._place(t, memory)
         if i != len(self.grid) - 2:
             raise InputError(self._elsewhere(t))
