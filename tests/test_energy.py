@@ -275,7 +275,7 @@ def test_a_narrow_mode_that_chains_hardly_reach_is_in_the_constant(told):
         )
         low, high = found.interval(0.99)
         covered += low <= 0 <= high
-        assert found.added == 1
+        assert found.added >= 1
         assert found.standard_error < 0.1
     assert covered >= 3
 
@@ -577,15 +577,19 @@ def test_what_diverges_is_said_with_what_to_change():
     refused(lambda: Moves(3, 9.0, 2, True)(steep, start, seeded()), "none of 10 chains", "gamma=9", "smaller")
     refused(lambda: Moves(3, 0.1, 1, True)(lambda x: x.sum(1) * math.nan, start, seeded()), "not finite")
     bottomless = lambda x: -x.square().sum(1)  # noqa: E731
-    refused(lambda: log_partition(bottomless, Gaussian(torch.zeros(2), 1.0), generator=seeded()), "weight", "base")
+    refused(
+        lambda: log_partition(bottomless, Gaussian(torch.zeros(2), 1.0), generator=seeded()),
+        "chains hold all the weight",
+        "base",
+        "more than 100 levels",
+    )
     broken = lambda x: x.sum(1) * math.nan  # noqa: E731
     refused(lambda: log_partition(broken, Gaussian(torch.zeros(2), 1.0), generator=seeded()), "NaN", "smaller")
     far = mix_energy([1.0], [[60.0] * 20], [1e-4])
-    refused(
-        lambda: log_partition(far, Gaussian(torch.zeros(20), 0.01), generator=seeded(), chains=64, levels=4),
-        "of 64 chains hold all the weight",
-        "more than 4 levels",
-    )
+    # no diverging, but a base thousands of its own widths away: the mode is found downhill, and the base widened by it
+    found = log_partition(far, Gaussian(torch.zeros(20), 0.01), generator=seeded(), chains=64, levels=4)
+    assert found.added == 1
+    assert abs(found.value) < max(4 * found.standard_error, 0.1)
     exploded = lambda x: 1e9 * torch.tanh(x.sum(1))  # noqa: E731
     learn = MaximumLikelihood(Moves(1, 1e-9), start="noise")
     refused(lambda: learn(exploded, start, seeded()), "diverged", "smaller learning rate")

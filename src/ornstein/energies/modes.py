@@ -18,7 +18,7 @@ from ornstein.core.exact import GaussianMixture
 from ornstein.energies.moves import Energy, hamiltonian, per_sample, value_and_slope
 
 #: steps downhill, modes looked at; chains and moves that see how wide one is
-_DOWN, _MODES, _SPREAD, _MOVES = 100, 8, 64, 60
+_DOWN, _MODES, _SPREAD, _MOVES = 60, 8, 32, 40
 #: how much wider than seen a mode is taken to be in a base
 _WIDER = 1.5
 

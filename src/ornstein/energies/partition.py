@@ -45,7 +45,7 @@ FEWEST = 10.0
 #: is widened for such
 _SHARE, _HELD, _TRIES = 0.02, 64, 3
 #: how often on the way, and how many, places of the lowest energy are remembered
-_LOOKS, _LOWEST = 20, 16
+_LOOKS, _LOWEST = 10, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,14 +150,10 @@ def log_partition(
             passed = torch.cat([passed, near.to(passed)])
         # chains may have passed by modes that hardly any of them ends in, and that hold what the weights lack
         least = found.value + math.log(_SHARE)
-        missed = [
-            mode
-            for mode in modes.find(energy, passed, length, generator)
-            if mode.log_mass > least and int(mode.holds(ends).sum()) < min(_HELD, chains // 8)
-        ]
-        if not missed:
+        weighty = [mode for mode in modes.find(energy, passed, length, generator) if mode.log_mass > least]
+        if all(int(mode.holds(ends).sum()) >= min(_HELD, chains // 8) for mode in weighty):
             break
-        base, added = modes.widened(base, missed), added + len(missed)
+        base, added = modes.widened(base, weighty), added + len(weighty)
     else:
         raise InputError(
             f"chains pass by modes that they do not end in, also from a base with {added} of them added: the energy has "
