@@ -251,7 +251,7 @@ def test_the_reverse_chain_is_half_a_langevin_step_and_half_a_step_of_the_flow()
 
 @pytest.mark.parametrize("corrections", [1, 3])
 def test_it_is_songs_algorithm(corrections):
-    """Song & Ermon 2019, algorithm 1, written out: alpha_i = eps sigma_i^2/sigma_L^2, the last level too; then denoise."""
+    """Song & Ermon 2019, algorithm 1, written out: alpha_i = eps sigma_i^2/sigma_L^2, at all levels; then denoising."""
     mix, n = mixture(), 5
     sigmas = [3.0, 1.4, 0.6, 0.25, 0.1]
     eps = 0.2 * sigmas[-1] ** 2

@@ -9,7 +9,7 @@ from laws import OPTIONS, PROCESSES, WAYS, ZERO_SNR, Oracle, constant, grid_of, 
 
 import ornstein
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, Tabulated, sample, trajectory
-from ornstein.core.exact import GaussianMixture
+from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.core.grids import GRIDS, ends, times
 from ornstein.core.numerics import normal
 from ornstein.core.prediction import READINGS
@@ -54,9 +54,6 @@ def check_walk(process, stepper, grid, steps):
     given = grid_of(process, steps, grid)
     blind = process.at(given[0].item()).alpha == 0.0
     states = trajectory(both_oracles(process), (5, 2), stepper=stepper, grid=given, seed=3)
-    if blind and isinstance(stepper, EulerMaruyama) and steps > 1:
-        refused(lambda: list(states), "no signal")
-        return
     states = list(states)
     what = (process, stepper, grid, steps)
     assert len(given) == len(states) == steps + 1, what
@@ -511,6 +508,36 @@ def test_constant_pictures_keep_their_brightness_without_terminal_signal():
 
 
 # ---------------------------------------------------------------------------------------------- the front door
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0, 2.0])
+def test_euler_maruyama_walks_from_exactly_no_signal(eta):
+    """Every level of a chain with zero terminal SNR: the moments of Gaussian data come out, whatever the noise."""
+    process = Tabulated.from_betas("linear", 1000, zero_snr=True)
+    data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
+    *_, state = trajectory(
+        data.denoiser(process), (4000, 2), stepper=EulerMaruyama(eta=eta), steps=1000, seed=0, dtype=F64
+    )
+    spread = torch.tensor([0.5, 0.05], dtype=F64)
+    assert (state.x.mean(0) - data.mean()).abs().max() < 5 * (0.5 / 4000) ** 0.5
+    # the step's own bias, of first order, beside the sampling error
+    assert (state.x.var(0) / spread - 1).abs().max() < 5 * (2 / 4000) ** 0.5 + 0.08
+
+
+def test_a_start_beyond_the_grids_range_is_refused_or_honoured():
+    """sigma = 1000 on a clock that reaches it: the named grids begin at 160; times of one's own begin where x lies."""
+    data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
+    denoiser = data.denoiser(EDM(t_max=2000.0))
+    x = 1000.0 * normal(torch.arange(400), (2,), 0, F64)
+    for grid in (None, "karras"):
+        refused(lambda grid=grid: sample(denoiser, (400, 2), x=x, steps=20, grid=grid), "x has", "t=160", "grid=")
+    own = torch.logspace(3, -2, 60, dtype=F64)
+    found = sample(denoiser, (400, 2), stepper="heun", x=x, grid=own, dtype=F64)
+    assert (found.var(0) / torch.tensor([0.5, 0.05]) - 1).abs().max() < 5 * (2 / 400) ** 0.5
+    assert (found.mean(0) - data.mean()).abs().max() < 5 * (0.5 / 400) ** 0.5
+    # what the grid starts with is taken, and so is somewhat more or less of it
+    for scale in (0.5, 1.0, 1.5):
+        sample(denoiser, (400, 2), x=0.16 * scale * x, steps=4)
 
 
 def test_bad_input_is_refused_in_a_sentence():

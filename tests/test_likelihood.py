@@ -261,7 +261,7 @@ def test_fields_that_cannot_be_batched_are_taken_one_at_a_time():
 @pytest.mark.parametrize(("trace", "probes"), [("hutchinson", 2), ("hutchinson", 8), ("hutch++", 5)])
 def test_the_standard_error_covers_the_truth_at_its_rate(trace, probes):
     """Samples, each with probes of its own: 68% within one, 95% within two standard errors, up to counting error."""
-    # two probes a step leave few degrees of freedom: the error is widened for them, and more samples show whether enough
+    # two probes a step leave few degrees of freedom, and the error is widened for them: more samples show if enough
     mix, count = wide_mixture(8, seed=3), 3000 if probes == 2 else 500
     x = mix.sample(count, seeded(12))
     found = log_likelihood(mix.denoiser(ornstein.VP()), x, trace=trace, probes=probes, tolerance=0.1)

@@ -203,11 +203,12 @@ def trajectory(
         seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
         fresh.
         cond: (B, ...) the condition, handed to the denoiser.
-        x: start from this noisy data at the grid's first time, instead of from noise.
+        x: start from this noisy data at the grid's first time, instead of from noise. For what lies at another level
+            give the grid as the times from that level down.
         dtype: of the samples, float32 or float64.
 
     Raises:
-        InputError: shapes, grid or seeds that do not fit.
+        InputError: shapes, grid or seeds that do not fit; x with more noise than a named grid starts with.
     """
     shape = tuple(shape)
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
@@ -223,6 +224,8 @@ def trajectory(
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
         levels = _levels(denoiser.process, steps, grid)
+        if x is not None:
+            _fits(x, levels[0], denoiser.sigma_data)
     else:
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
     return _walk(
@@ -234,6 +237,19 @@ def trajectory(
         x,
         dtype,
     )
+
+
+def _fits(x: Tensor, first: Level, sigma_data: float) -> None:
+    """Refuse noisy data whose size tells that they lie beyond a grid's first level."""
+    wanted = math.hypot(first.alpha * sigma_data, first.sigma)
+    size = float(x.detach().float().square().mean().sqrt())
+    # as large as twice is no doubt meant; few numbers may be larger by chance
+    if not size <= wanted * math.sqrt(4 + 40 / x.numel()):
+        raise InputError(
+            f"x has a root mean square of {size:.4g}, but the grid starts at t={first.t:g}, sigma/alpha="
+            f"{first.noise_ratio:.4g}, where it is about {wanted:.4g}: for noisy data of another level give grid= as "
+            "the falling times from that level on."
+        )
 
 
 @lru_cache(maxsize=256, typed=True)

@@ -41,8 +41,8 @@ from ornstein.errors import InputError
 ACCEPTANCE = 0.8
 #: fewer effective chains than this carry no estimate of their own spread
 FEWEST = 10.0
-#: a mode that holds more than this share of what was found is not to be left to fewer chains than this; how often a base
-#: is widened for such
+#: a mode that holds more than this share of what was found is not to be left to fewer chains than this; how often a
+#: base is widened for such
 _SHARE, _HELD, _TRIES = 0.02, 64, 3
 #: how often on the way, and how many, places of the lowest energy are remembered
 _LOOKS, _LOWEST = 10, 8
@@ -156,8 +156,8 @@ def log_partition(
         base, added = modes.widened(base, weighty), added + len(weighty)
     else:
         raise InputError(
-            f"chains pass by modes that they do not end in, also from a base with {added} of them added: the energy has "
-            "too many for an estimate; take a base that holds them, or more chains."
+            f"chains pass by modes that they do not end in, also from a base with {added} of them added: the energy "
+            "has too many for an estimate; take a base that holds them, or more chains."
         )
     result = replace(found, added=added)
     if not result.effective >= min(FEWEST, chains / 4):

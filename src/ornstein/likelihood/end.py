@@ -5,7 +5,8 @@ left, though: a ladder at the data's own scale, a chain whose last alpha is 0.07
 blur, which no formula gives. Its score is known, since that is what a denoiser is: grad log q(z) in the flow's own
 coordinates. Against a Gaussian g of mean m,
 
-    log q(z) = log g(z) + L(z) - log E_g[exp(L)],    L(z) = int_0^1 (grad log q - grad log g)(m + t (z - m)) . (z - m) dt:
+    log q(z) = log g(z) + L(z) - log E_g[exp(L)],
+    L(z) = integral of (grad log q - grad log g)(m + t (z - m)) . (z - m) over t in [0, 1]:
 
 along a straight line the scores' difference adds up to that of the logarithms, and the constant makes q a density. The
 line is taken by Gauss & Legendre's rule, whose points are doubled until the draws of g agree; the expectation by
@@ -153,8 +154,8 @@ class EndLaw:
             found = min(found, shaped, key=lambda each: each.error)
         if found.error == math.inf:
             raise InputError(
-                f"{self.denoiser.process} ends at sigma/alpha={u:g} with signal left, and the law of the noisy data there "
-                "is too far from a Gaussian to be measured: take prior='sampling', the density of what is drawn from the "
+                f"{self.denoiser.process} ends at sigma/alpha={u:g} with signal left, and the law of noisy data there is "
+                "too far from a Gaussian to be measured: take prior='sampling', the density of what is drawn from the "
                 "noise that sampling starts with, or train on a clock that ends with more noise."
             )
         return found

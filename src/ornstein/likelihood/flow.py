@@ -24,21 +24,22 @@ a step, where an adaptive solver of both equations together takes it at each of 
 three decimals of a nat.
 
 **Its error** is estimated for each sample: from the rules of two and four times the step, whose values are there
-already (with e = |T_h - T_2h| and e' = |T_2h - T_4h|, further halving would bring e (p + p^2 + ..), p = e/e', of which twice is stated); and from what Boole's rule
-says of the same steps of the flow, times the score, which is what a displaced z costs in nats. Samples whose estimate
-exceeds the tolerance are done again with half the step, and only those. The step therefore depends on nothing but the
-sample, and its likelihood does not depend on the batch.
+already (with e = |T_h - T_2h|, e' = |T_2h - T_4h| and p = e/e', halving the step for ever would bring e (p + p^2 + ..),
+of which twice is stated); and from what Boole's rule says of the same steps of the flow, times the score, which is what
+a displaced z costs in nats. Samples whose estimate exceeds the tolerance are done again with half the step, and only
+those. The step therefore depends on nothing but the sample, and its likelihood does not depend on the batch. Where the
+integrand is cut before it has vanished, the rule has Euler & Maclaurin's correction for it.
 
 **The lower end.** No network is asked below the smallest noise ratio that sampling asks at, 0.002 (the first level of
 a chain): the integrals from zero up to there are those of functions proportional to u^2, half the value at the end,
-and a little of u^4, which the first two levels tell; twice what it brings is part of the error stated, since more than that
+and a little of u^4, which the first two levels tell. Twice what that little brings is part of the error stated: more
 may be left where the first level is near the size of the finest structure.
 
 **The upper end** has the law of noisy data there, measured through the denoiser's own score ("centred",
-`ornstein.likelihood.end`): a Gaussian in effect where the clock ends with much noise, and whatever it is where signal is
-left. What is not known of it is part of the error stated. Samplers start from N(0, alpha^2 s^2 + sigma^2) ("sampling"):
-the density of what they draw by the ODE, and the data's own as far as that Gaussian is q_T. It is off by about |m|/u in
-log-density where u is not yet large against the data's mean (0.02 nats in 64 dimensions at u = 160).
+`ornstein.likelihood.end`): a Gaussian in effect where the clock ends with much noise, and whatever it is where signal
+is left. What is not known of it is part of the error stated. Samplers start from N(0, alpha^2 s^2 + sigma^2)
+("sampling"): the density of what they draw by the ODE, and the data's own as far as that Gaussian is q_T. It is off by
+about |m|/u in log-density where u is not yet large against the data's mean (0.02 nats in 64 dimensions at u = 160).
 
 **The trace** of the Jacobian is exact up to `EXACT_UP_TO` dimensions: d backward passes through one forward pass,
 many at a time. Beyond, random probes estimate it (`core.divergence`): "hutchinson", whose signs see no error in the
