@@ -224,7 +224,8 @@ def trajectory(
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
         levels = _levels(denoiser.process, steps, grid)
-        if x is not None:
+        # where the clock goes on beyond the grid, noisy data may lie there
+        if x is not None and levels[0].t < denoiser.process.t_max:
             _fits(x, levels[0], denoiser.sigma_data)
     else:
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))

@@ -149,8 +149,8 @@ def log_partition(
         if near is not None:
             passed = torch.cat([passed, near.to(passed)])
         # chains may have passed by modes that hardly any of them ends in, and that hold what the weights lack
-        least = found.value + math.log(_SHARE)
-        weighty = [mode for mode in modes.find(energy, passed, length, generator) if mode.log_mass > least]
+        worth = found.value + math.log(_SHARE)
+        weighty = [mode for mode in modes.find(energy, passed, length, generator) if mode.log_mass > worth]
         if all(int(mode.holds(ends).sum()) >= min(_HELD, chains // 8) for mode in weighty):
             break
         base, added = modes.widened(base, weighty), added + len(weighty)

@@ -268,8 +268,8 @@ def _dated(tree: dict[str, Any]) -> dict[str, Any]:
     for since, nouns in _ONCE.items():
         for noun, entries in nouns.items():
             given = {"name": tree.get(noun)} if isinstance(tree.get(noun), str) else tree.get(noun)
-            if since > written and isinstance(given, Mapping) and given.get("name") in entries:
-                tree[noun] = {**entries[given["name"]], **given}
+            if since > written and isinstance(given, Mapping):
+                tree[noun] = {**entries.get(str(given.get("name")), {}), **given}
     return {**tree, "version": VERSION}
 
 

@@ -25,7 +25,7 @@ from ornstein.files import replacing
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
-from ornstein.training import AUTO, PRECISIONS, half, quickest, reconstruct
+from ornstein.training import AUTO, PRECISIONS, average_file, half, quickest, reconstruct
 
 #: samples drawn at a time, so that memory does not grow with their number; of a trial of how fast that is
 BATCH, _TRIED = 256, 16
@@ -67,7 +67,7 @@ class Run:
         facts = about["data"]
         transform = Transform.from_dict(about["transform"])
         parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"], transform.levels)
-        weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
+        weights = folder / (average_file(ema) if ema else "model.safetensors")
         if weights.is_file() or not ema:
             state = read_weights(weights, folder)
         else:

@@ -154,9 +154,9 @@ class EndLaw:
             found = min(found, shaped, key=lambda each: each.error)
         if found.error == math.inf:
             raise InputError(
-                f"{self.denoiser.process} ends at sigma/alpha={u:g} with signal left, and the law of noisy data there is "
-                "too far from a Gaussian to be measured: take prior='sampling', the density of what is drawn from the "
-                "noise that sampling starts with, or train on a clock that ends with more noise."
+                f"{self.denoiser.process} ends at sigma/alpha={u:g} with signal left, and the law of noisy data there "
+                "is too far from a Gaussian to be measured: take prior='sampling', the density of what is drawn from "
+                "the noise that sampling starts with, or train on a clock that ends with more noise."
             )
         return found
 

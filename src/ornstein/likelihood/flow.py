@@ -272,8 +272,8 @@ class ProbabilityFlow:
         error = displaced.abs() + torch.where(fine <= 3 * doubt.sqrt(), 0.0, rule)
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
         # shorter steps do not help against what is not of the steps
-        below = moved.abs() + torch.where(tail.abs() <= 3 * variance.sqrt(), 0.0, tail.abs())
-        stated = error + doubt_of_end + 2 * below
+        lower = moved.abs() + torch.where(tail.abs() <= 3 * variance.sqrt(), 0.0, tail.abs())
+        stated = error + doubt_of_end + 2 * lower
         # as many degrees of freedom as the steps' variances have together (Satterthwaite 1946)
         spread = variance.sqrt() * widening(variance**2 / fourth.clamp(min=1e-300))
         found = LogLikelihood(log_prob, spread, stated, asked + 2 * steps + 3, products, d)

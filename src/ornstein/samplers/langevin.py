@@ -296,7 +296,7 @@ class AnnealedLangevin(Stepper):
             ratio = s.sigma / t.sigma
             return ratio * x + (s.alpha - ratio * t.alpha) * denoiser(x, t).x0, (k + 1, None)
         # at first, as if the level above were as far as the one below
-        above = noise_left or t.noise_ratio**4 / s.noise_ratio**2
+        above = noise_left or float(t.noise_ratio**4 / s.noise_ratio**2)
         x, noise_left = self._correct(denoiser, x, t, k, above, noise)
         return s.alpha / t.alpha * x, (k + 1, noise_left)
 
@@ -304,7 +304,7 @@ class AnnealedLangevin(Stepper):
         k, noise_left = memory or (0, None)
         if t.noise_ratio < math.inf:
             # where there is no level but this one, it comes from the noise that sampling starts with
-            above = noise_left or t.noise_ratio**2 + denoiser.sigma_data**2
+            above = noise_left or float(t.noise_ratio) ** 2 + denoiser.sigma_data**2
             x, _ = self._correct(denoiser, x, t, k, above, noise)
         return denoiser(x, t).x0
 
@@ -316,7 +316,7 @@ class AnnealedLangevin(Stepper):
         Args:
             above: the variance of that noise at first, where the data have no spread.
         """
-        variance, left = t.noise_ratio**2, None
+        variance, left = float(t.noise_ratio) ** 2, None
         if self.step_size is None:
             size, share = best_step(above / variance, self.corrections, self.temperature)
             left = share * variance

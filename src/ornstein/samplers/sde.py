@@ -78,7 +78,7 @@ class EulerMaruyama(_Reverse):
     def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
         if t.alpha == 0.0:
             ratio = s.sigma / t.sigma if self.eta == 0 else 0.0  # exp(-eta^2 h), h infinite
-            fresh = s.sigma if self.eta > 0 else 0.0
+            fresh = float(s.sigma) if self.eta > 0 else 0.0
             return self.noisy(ratio * x + s.alpha * denoiser(x, t).x0, fresh, t, s, noise), None
         p, dt = denoiser(x, t), s.t - t.t
         g2 = t.g2
