@@ -558,6 +558,22 @@ def test_the_gradient_of_the_bound_in_hybrid_reaches_the_variance_only():
     assert float(alone["variance"].abs().min()) > 0
 
 
+def test_hybrid_is_the_regression_and_a_thousandth_of_the_bound():
+    """Sample by sample: the weight of the paper where none is said, and any that is."""
+    process = Tabulated.from_betas("cosine", 40)
+    x0, g = torch.randn(64, 3, generator=gen(19)), gen(20)
+    denoiser = NetDenoiser(_Two(3), process, "eps", learns_variance=True)
+    t = hybrid().draw_times(process, 64, g)
+    eps = torch.randn(x0.shape, generator=g)
+    with torch.no_grad():
+        simple = ddpm().loss_at(denoiser, x0, t, eps, None)
+        whole = Variational("learned")(denoiser, x0, None, gen(20))
+        for objective, weight in ((hybrid(), 0.001), (hybrid(weight=0.5), 0.5)):
+            found = objective(denoiser, x0, None, gen(20))
+            torch.testing.assert_close(found, simple + weight * whole, rtol=1e-5, atol=1e-6)
+        assert float((0.001 * whole / simple).abs().mean()) > 1e-5  # or the comparison would say nothing
+
+
 def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
     """On N(0, 0.3) the true reverse variance lies between the ends; learned, the bound falls below both fixed ones."""
     process = Tabulated.from_betas("cosine", 8)

@@ -293,6 +293,23 @@ def test_more_probes_and_a_subspace_lessen_the_error():
     assert (found["hutch++", 8].products == found["hutchinson", 8].products).all()
 
 
+@pytest.mark.parametrize(("trace", "probes"), [("hutchinson", 3), ("hutch++", 5)])
+def test_a_picture_has_the_trace_of_the_vector_it_is(trace, probes):
+    """The same numbers as pictures (1, 3, 3) and in a row: the same probes, and the same density."""
+    g = seeded(20)
+    root = torch.randn(9, 9, generator=g, dtype=torch.float64) / 4
+    covariance, mean = root @ root.T + 0.05 * torch.eye(9), torch.randn(9, generator=g)
+    row, picture = Gaussian(mean, covariance), Gaussian(mean.reshape(1, 3, 3), covariance)
+    x = row.sample(20, g)
+    flat, shaped = (
+        log_likelihood(each.denoiser(ornstein.VP()), x.reshape(20, *each.shape), trace=trace, probes=probes, seed=3)
+        for each in (row, picture)
+    )
+    torch.testing.assert_close(shaped.log_prob, flat.log_prob, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(shaped.standard_error, flat.standard_error, rtol=1e-9, atol=1e-9)
+    assert ((shaped.log_prob - row.log_prob(x)).abs() < 5 * shaped.standard_error + 0.01).all()
+
+
 def test_auto_is_exact_up_to_the_stated_dimension():
     for d, products in ((EXACT_UP_TO, EXACT_UP_TO * (STEPS + 1)), (EXACT_UP_TO + 1, 8 * (STEPS + 1))):
         gauss = Gaussian(torch.zeros(d), 1.0)
