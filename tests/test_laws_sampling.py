@@ -515,9 +515,12 @@ def test_euler_maruyama_walks_from_exactly_no_signal(eta):
     """Every level of a chain with zero terminal SNR: the moments of Gaussian data come out, whatever the noise."""
     process = Tabulated.from_betas("linear", 1000, zero_snr=True)
     data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
-    *_, state = trajectory(
+    _, second, *_, state = trajectory(
         data.denoiser(process), (4000, 2), stepper=EulerMaruyama(eta=eta), steps=1000, seed=0, dtype=F64
     )
+    # the first step: from no signal x0 is the mean, and all the noise of the level is there
+    level = process.at(second.t)
+    assert abs((second.x - level.alpha * data.mean()).var() / level.sigma**2 - 1) < 5 * (2 / 8000) ** 0.5
     spread = torch.tensor([0.5, 0.05], dtype=F64)
     assert (state.x.mean(0) - data.mean()).abs().max() < 5 * (0.5 / 4000) ** 0.5
     # the step's own bias, of first order, beside the sampling error
