@@ -170,6 +170,32 @@ def test_weights_are_those_of_the_papers_computed_from_betas(kind, variance):
     torch.testing.assert_close(found.terms[0, -1], decoder, rtol=1e-9, atol=0)
 
 
+def test_a_term_of_the_ornstein_uhlenbeck_chain_is_gamma_times_denoising_score_matching():
+    """lambda_k = 2 gamma on half the squared error of the score: L_k/(gamma DSM_k) is 1 + O(gamma), at one time 0.76."""
+    mix, ratios = mixture(), []
+    x0 = mix.sample(2000, gen(3)).double()
+    for gamma in (0.02, 0.005, 0.00125):
+        n = round(0.76 / gamma)
+        chain = Tabulated.euler_ou([gamma] * n)
+        denoiser = mix.denoiser(chain)
+        # the term of the step from level n to n - 1, as the bound measures it, of the same noisy data
+        found = variational_bound(denoiser, x0, seed=0, grid=[float(n), n - 1.0]).terms[:, 1]
+        level = chain.at(float(n))
+        eps = torch.randn(x0.shape, generator=gen(4), dtype=torch.float64)
+        xt = level.alpha * x0 + level.sigma * eps
+        dsm = (denoiser(xt, level).score + eps / level.sigma).square().sum(1)
+        value, error = mean_and_error(found)
+        other, spread = mean_and_error(dsm)
+        ratio = value / (gamma * other)
+        # exact: half the rise of the signal-to-noise ratio over gamma (alpha/sigma^2)^2
+        snr = (chain.alphas[-2:] / chain.sigmas[-2:]) ** 2
+        exact = float((snr[0] - snr[1]) / (2 * gamma) * (level.sigma**2 / level.alpha) ** 2)
+        assert abs(ratio / exact - 1) < 5 * math.hypot(error / value, spread / other)
+        ratios.append(exact)
+    assert ratios == pytest.approx([1.0532, 1.0129, 1.0032], abs=1e-4)
+    assert [math.log(a / b, 4) for a, b in pairwise(r - 1 for r in ratios)] == pytest.approx([1, 1], abs=0.05)
+
+
 def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock():
     for process in (VP(), EDM(), Flow(t_max=0.99), Tabulated.from_sigmas(steps=20)):
         x0 = torch.zeros(1, 1, dtype=torch.float64)
