@@ -171,7 +171,7 @@ def test_weights_are_those_of_the_papers_computed_from_betas(kind, variance):
 
 
 def test_a_term_of_the_ornstein_uhlenbeck_chain_is_gamma_times_denoising_score_matching():
-    """lambda_k = 2 gamma on half the squared error of the score: L_k/(gamma DSM_k) is 1 + O(gamma), at one time 0.76."""
+    """lambda_k = 2 gamma on half the squared error of the score: L_k/(gamma DSM_k) = 1 + O(gamma), at time 0.76."""
     mix, ratios = mixture(), []
     x0 = mix.sample(2000, gen(3)).double()
     for gamma in (0.02, 0.005, 0.00125):

@@ -267,13 +267,14 @@ class ProbabilityFlow:
             raise InputError("the flow is not finite: the model has diverged, or x lies far outside its data.")
         fine, coarse = (total - double).abs(), (double - quadruple).abs()
         share = (fine / coarse.clamp(min=1e-300)).clamp(max=0.5)
-        rule = 2 * fine * share / (1 - share)
+        rule = fine * share / (1 - share)
         # differences of the rules that are no more than the probes' own say nothing of the step
-        error = displaced.abs() + torch.where(fine <= 3 * doubt.sqrt(), 0.0, rule)
+        rule = torch.where(fine <= 3 * doubt.sqrt(), 0.0, rule)
+        error = displaced.abs() + rule
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
         # shorter steps do not help against what is not of the steps
         lower = moved.abs() + torch.where(tail.abs() <= 3 * variance.sqrt(), 0.0, tail.abs())
-        stated = error + doubt_of_end + 2 * lower
+        stated = error + rule + doubt_of_end + 2 * lower
         # as many degrees of freedom as the steps' variances have together (Satterthwaite 1946)
         spread = variance.sqrt() * widening(variance**2 / fourth.clamp(min=1e-300))
         found = LogLikelihood(log_prob, spread, stated, asked + 2 * steps + 3, products, d)
