@@ -61,7 +61,7 @@ def walk_of_constant_data(process: Process, stepper: Stepper, grid: str | None, 
     if stepper.calls is None:
         return
     spent = [b.calls - a.calls for a, b in itertools.pairwise(states)]
-    expected = [stepper.calls] * (steps - 1) + [stepper.last_calls]
+    expected: list[int | None] = [stepper.calls] * (steps - 1) + [stepper.last_calls]
     if given[-2] and process.at(given[-2].item()).alpha == 0.0:
         expected[-1] = 1  # from no signal the denoising step alone
     if blind and steps > 1:
@@ -123,8 +123,6 @@ def depends_on_its_seed_alone(stepper: Stepper) -> None:
 
 def single_precision_follows_double(process: Process, stepper: Stepper) -> None:
     """Same seed in float32 and float64: rounding, and nothing that rounding grew into."""
-    if refuses_to_start_blind(process, stepper):
-        return
     given, mix = grid_of(process, 6), mixture()
     single, double = (
         list(trajectory(mix.denoiser(process), (16, 2), stepper=stepper, grid=given, seed=6, dtype=dtype))
