@@ -110,6 +110,20 @@ def test_the_experiment_written_out_reads_back_the_same(run):
     assert Experiment.read(run / "experiment.yaml").to_yaml() == text
 
 
+def test_an_older_experiment_keeps_the_chain_it_was_trained_on():
+    """What version 1 meant by saying nothing is said now; a file without a version is of today."""
+    tree = yaml.safe_load(Experiment.read("moons", ["process=euler-ou"]).to_yaml())
+    assert tree["process"]["order"] == "rising"
+    del tree["process"]["order"]
+    for version, order in ((1, "falling"), (2, "rising"), (None, "rising")):
+        tree["version"] = version
+        old = {key: value for key, value in tree.items() if value is not None}
+        found = Experiment.read(old)
+        assert (found.process["order"], found.version) == (order, 2)
+        assert Experiment.read(yaml.safe_load(found.to_yaml())) == found
+    assert Experiment.read({**tree, "version": 1, "process": "euler-ou"}).process["order"] == "falling"
+
+
 def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
     run = tmp_path / "moons"
     answer = cli(
@@ -448,7 +462,7 @@ def test_a_damaged_run_is_refused(cli, run, tmp_path, name, content):
 
 
 def test_a_run_from_a_newer_version_is_refused(cli, run, tmp_path):
-    text = (run / "experiment.yaml").read_text().replace("version: 1", "version: 99").encode()
+    text = (run / "experiment.yaml").read_text().replace("version: 2", "version: 99").encode()
     place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
     one_sentence(cli("sample", place, "-n", 1), "version", "99")
 

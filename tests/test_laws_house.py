@@ -156,3 +156,61 @@ def test_every_entry_says_what_it_is(noun, name):
 def test_the_facts_at_the_end_of_a_steppers_docstring_are_its_facts(name):
     """'Order 2. Two calls a step. Deterministic.': as declared, which the other laws measure."""
     states_its_facts(STEPPERS[name]())
+
+
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_file_holds_two_subjects(file):
+    assert len((SOURCE / file).read_text("utf-8").splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_function_is_long_without_a_reason_beside_it(file):
+    """Lines of code, without the docstring; the reason stands on the line of the def, as `# long: why`."""
+    lines = (SOURCE / file).read_text("utf-8").splitlines()
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.FunctionDef):
+            told = ast.get_docstring(node, clean=False)
+            body = node.body[1:] if told is not None else node.body
+            size = node.body[0].lineno - node.lineno  # the signature
+            size += (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+            reason = any("# long: " in line for line in lines[node.lineno - 1 : node.body[0].lineno - 1])
+            assert size <= LONGEST_FUNCTION or reason, f"{file}:{node.lineno}: {node.name} has {size} lines"
+
+
+#: what a learner alone may ask of an objective
+ASKED_BY_LEARNERS = {"memory", "draw_times", "learns_variance", "twice_differentiated", "levels"}
+#: and the laws of bare objectives, which have no learner
+LEARNER_FILES = ["core/learner.py", "experiment/learner.py", "laws/objectives.py"]
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file not in LEARNER_FILES])
+def test_only_learners_ask_an_objective_what_it_is(file):
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr"):
+            asked = node.args[1]
+            name = asked.value if isinstance(asked, ast.Constant) else None
+            assert name not in ASKED_BY_LEARNERS, f"{file}:{node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.split("/")[0] in ("experiment", "cli", "studio")])
+def test_nothing_branches_on_a_name(file):
+    """Where names become objects, no comparison is with an entry of a table: what an entry is, it says itself."""
+    names = {name for noun, table in tables().items() if noun not in ("presets", "methods") for name in table}
+    constants = {
+        target.id: node.value.value
+        for node in parsed(file).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            several = ast.Tuple | ast.Set | ast.List
+            parts = [part for side in sides for part in (side.elts if isinstance(side, several) else [side])]
+            for part in parts:
+                value = part.value if isinstance(part, ast.Constant) else constants.get(getattr(part, "id", ""))
+                assert not (isinstance(value, str) and value in names), f"{file}:{node.lineno}: {ast.unparse(node)}"

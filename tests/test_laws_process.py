@@ -113,9 +113,9 @@ GOLDEN = [
     ("ladder", 1.0, 1.0, 0.01, 9.21034037198),
     ("ladder", 5.0, 1.0, 0.0774263682681, 5.11685576221),
     ("ladder", 10.0, 1.0, 1.0, 0.0),
-    ("euler-ou", 1.0, 0.9, 0.4472135955, 1.39871688112),
-    ("euler-ou", 50.0, 0.0172016072403, 1.01585282462, -8.15696187266),
-    ("euler-ou", 100.0, 0.00320668865257, 1.007337093, -11.4996535083),
+    ("euler-ou", 1.0, 0.9891, 0.147648230602, 3.80392562871),
+    ("euler-ou", 50.0, 0.186417967099, 0.99430114492, -3.34809767169),
+    ("euler-ou", 100.0, 0.00320668865257, 1.0248876616, -11.5341989087),
 ]
 
 
@@ -151,7 +151,7 @@ CHAINS = {
         1.0,
         math.sqrt((0.01 * 100 ** ((k - 1) / 9)) ** 2 - (k > 1) * (0.01 * 100 ** ((k - 2) / 9)) ** 2),
     ),
-    "euler-ou": lambda k: (1 - (0.01 + 0.09 * (101 - k) / 100), math.sqrt(2 * (0.01 + 0.09 * (101 - k) / 100))),
+    "euler-ou": lambda k: (1 - (0.01 + 0.09 * k / 100), math.sqrt(2 * (0.01 + 0.09 * k / 100))),
 }
 
 
@@ -162,6 +162,18 @@ def test_chains_step_as_they_are_defined(name):
     for k, (s, t) in enumerate(itertools.pairwise(levels), 1):
         a, b = CHAINS[name](k)
         assert t.kernel_from(s) == pytest.approx((a, b * b), rel=1e-9)
+
+
+def test_euler_ou_has_its_short_steps_near_the_data():
+    """The schedule's step k is that of the backward chain, from noise to data; the other order has another name."""
+    n, low, high = 100, 0.01, 0.1
+    backward = [low + (high - low) * (n - k) / n for k in range(n)]
+    for order, forward in (("rising", backward[::-1]), ("falling", backward)):
+        p = Tabulated.euler_ou(order=order)
+        gammas = 1 - p.alphas[1:] / p.alphas[:-1]
+        torch.testing.assert_close(gammas, torch.tensor(forward, dtype=torch.float64), rtol=1e-12, atol=0)
+        assert torch.equal(p.sigmas, Tabulated.euler_ou(forward).sigmas)
+    assert torch.equal(Tabulated.euler_ou().alphas, Tabulated.euler_ou(order="rising").alphas)
 
 
 def test_euler_ou_settles_at_its_own_variance():
@@ -263,6 +275,7 @@ def test_times_off_the_clock_are_refused(name):
         (lambda: Tabulated.from_sigmas(steps=1), ["steps=1"]),
         (lambda: Tabulated.euler_ou([0.1, 1.0]), ["gamma_1=1.0"]),
         (lambda: Tabulated.euler_ou(steps=0), ["steps=0"]),
+        (lambda: Tabulated.euler_ou(order="up"), ["order", "up", "rising", "falling"]),
         (lambda: Tabulated(torch.ones(3), torch.zeros(2)), ["(3,)", "(2,)"]),
         (lambda: Tabulated(torch.tensor([0.9, 0.5]), torch.tensor([0.0, 0.5])), ["0.9"]),
         (lambda: dataclasses.replace(Tabulated.from_betas(), t_max=1001.0), ["t_max=1001.0", "1000"]),

@@ -52,7 +52,7 @@ def loglik(  # long: half of it says what the options are
         ),
     ] = None,
     conditional: Annotated[
-        bool, typer.Option("--conditional", help="log p(x given its own label), not log p(x).")
+        bool, typer.Option("--conditional", help="log p(x given its own label and the like), not log p(x).")
     ] = False,
     draws: Annotated[int, typer.Option(help="Dequantisation draws of digital data; more tighten the bound.")] = 1,
     trace: Annotated[
@@ -123,7 +123,7 @@ def tune(
     """
     lookup({"bound": None, "endpoint": None}, criterion, "criterion")
     fitting = {name: value for name, value in (("count", count), ("rounds", rounds)) if value is not None}
-    if criterion == "bound" and fitting:
+    if criterion != "endpoint" and fitting:
         raise InputError("--count and --rounds are of fitting a solver: they go with --criterion endpoint.")
     from ornstein.experiment.run import Run
     from ornstein.experiment.tune import tune, tune_endpoint

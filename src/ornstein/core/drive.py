@@ -80,6 +80,7 @@ class Stepper(ABC):
         order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method; None
             where it has none, because a finer grid alone does not make it exact.
         calls: network calls per step; None where it depends on the data.
+        last_calls: those of the last step, to the clean point: the denoising step's one, and what is done before it.
         stochastic: whether it draws noise.
     """
 
@@ -92,6 +93,10 @@ class Stepper(ABC):
 
     @property
     def calls(self) -> int | None:
+        return 1
+
+    @property
+    def last_calls(self) -> int | None:
         return 1
 
     @property
@@ -115,10 +120,11 @@ class Stepper(ABC):
             x at level s, and what to remember.
         """
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         """The last step, from level t to the clean point: E[x_0 given x_t].
 
-        A method that has remembered earlier predictions may correct it by their differences.
+        A method that has remembered earlier predictions may correct it by their differences; one that has work to do at
+        each level, this one too, does it here first.
         """
         return denoiser(x, t).x0
 
@@ -169,11 +175,12 @@ def trajectory(
         seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
         fresh.
         condition: what to draw given, with B rows; see `Condition.of`.
-        x: start from this noisy data at the grid's first time, instead of from noise.
+        x: start from this noisy data at the grid's first time, instead of from noise. For what lies at another level
+            give the grid as the times from that level down.
         dtype: of the samples, float32 or float64.
 
     Raises:
-        InputError: shapes, grid or seeds that do not fit.
+        InputError: shapes, grid or seeds that do not fit; x with more noise than a named grid starts with.
     """
     shape = tuple(shape)
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
@@ -186,6 +193,9 @@ def trajectory(
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
         levels = _levels(denoiser.process, steps, grid)
+        # where the clock goes on beyond the grid, noisy data may lie there
+        if x is not None and levels[0].t < denoiser.process.t_max:
+            _fits(x, levels[0], denoiser.sigma_data)
     else:
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
     # draw 0 is the starting noise, whether or not it is wanted
@@ -195,13 +205,27 @@ def trajectory(
         spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
         x = spread * noise()
     return walk(
-        Ask(denoiser, condition, len(levels) - 1), x.to(device, dtype), levels, drawing(stepper, noise), stepper.finish
+        Ask(denoiser, condition, len(levels) - 1), x.to(device, dtype), levels, drawing(stepper, noise),
+        lambda ask, x, t, memory: stepper.finish(ask, x, t, memory, noise),
     )
 
 
 def drawing(stepper: Stepper, noise: Noise) -> Callable[..., tuple[Tensor, Any]]:
     """A stepper's step as `walk` takes it: with what it draws from bound."""
     return lambda ask, x, t, s, memory: stepper.step(ask, x, t, s, memory, noise)
+
+
+def _fits(x: Tensor, first: Level[float], sigma_data: float) -> None:
+    """Refuse noisy data whose size tells that they lie beyond a grid's first level."""
+    wanted = math.hypot(first.alpha * sigma_data, first.sigma)
+    size = float(x.detach().float().square().mean().sqrt())
+    # as large as twice is no doubt meant; few numbers may be larger by chance
+    if not size <= wanted * math.sqrt(4 + 40 / x.numel()):
+        raise InputError(
+            f"x has a root mean square of {size:.4g}, but the grid starts at t={first.t:g}, sigma/alpha="
+            f"{first.noise_ratio:.4g}, where it is about {wanted:.4g}: for noisy data of another level give grid= as "
+            "the falling times from that level on."
+        )
 
 
 @lru_cache(maxsize=256, typed=True)

@@ -142,7 +142,7 @@ class Known:
 
     def _labels(self, value: Any, n: int, name: str) -> Tensor:
         if isinstance(value, np.ndarray):  # whole numbers count classes, as a tensor's do; all else names them
-            value = torch.as_tensor(value) if value.dtype.kind in "iu" else value.tolist()
+            value = torch.as_tensor(value) if value.ndim and value.dtype.kind in "iu" else value.tolist()
         if isinstance(value, Tensor):
             fits = value.shape == (n,) and not value.is_floating_point()
             if not fits or not bool(((value >= -1) & (value < len(self.classes))).all()):

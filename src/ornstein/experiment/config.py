@@ -43,7 +43,9 @@ from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, Training
 
 #: raised by one when an old file can no longer be read as it is
-VERSION = 1
+VERSION = 2
+#: what an older file meant by saying nothing: the version since which it must be said -> noun, entry, arguments
+_ONCE: dict[int, dict[str, dict[str, dict[str, Any]]]] = {2: {"process": {"euler-ou": {"order": "falling"}}}}
 
 #: every process that an experiment can name, one that the data decide among them
 PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
@@ -149,7 +151,7 @@ class Experiment:
         Raises:
             InputError: anything unknown, of the wrong type or out of range, in one sentence that names it.
         """
-        tree = _tree(source)
+        tree = _dated(_tree(source))
         changes = [_parted(override) for override in overrides]
         for keys, value in changes:
             if keys == ["preset"]:
@@ -284,6 +286,19 @@ def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
     if name in _ALIKE:
         tree["data"] = {"name": name}
     return tree
+
+
+def _dated(tree: dict[str, Any]) -> dict[str, Any]:
+    """A tree of an older version in the words of this one, so that what was trained stays what it was."""
+    written = tree.get("version", VERSION)
+    if not isinstance(written, int) or written >= VERSION:
+        return tree
+    for since, nouns in _ONCE.items():
+        for noun, entries in nouns.items():
+            given = {"name": tree.get(noun)} if isinstance(tree.get(noun), str) else tree.get(noun)
+            if since > written and isinstance(given, Mapping):
+                tree[noun] = {**entries.get(str(given.get("name")), {}), **given}
+    return {**tree, "version": VERSION}
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:

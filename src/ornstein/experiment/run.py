@@ -28,7 +28,7 @@ from ornstein.files import replacing
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
-from ornstein.training import PRECISIONS, reconstruct
+from ornstein.training import PRECISIONS, average_file, reconstruct
 
 #: samples drawn at a time, so that memory does not grow with their number
 BATCH = 256
@@ -71,7 +71,7 @@ class Run:
         ema = experiment.sampling.ema if ema is None else ema
         transform = Transform.from_dict(about["transform"])
         built = build(experiment, about["data"], transform)
-        weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
+        weights = folder / (average_file(ema) if ema else "model.safetensors")
         if weights.is_file() or not ema:
             state = read_weights(weights, folder)
         else:

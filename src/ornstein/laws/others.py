@@ -70,7 +70,7 @@ def goes_to_model_space_and_back(source: Source) -> None:
 
 
 def gives_batches_by_step_and_seed(source: Source) -> None:
-    """A batch is a function of step and seed, with a row of the condition for each example."""
+    """A batch is a function of step and seed, with a row of the condition for each example, labels of its classes."""
     dataset = source.load()
     size = min(16, len(dataset.train))
     (x, condition), (same, _), (other, _) = (dataset.batch(3, size, seed) for seed in (0, 0, 1))

@@ -278,7 +278,7 @@ class _DataMultistep(_Multistep):
         if self.last > 1 and self.clock == "log-snr":
             raise InputError(f"last={self.last!r} needs another clock than 'log-snr', which never reaches the data.")
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         x0 = denoiser(x, t).x0
         if memory is None or self.last == 1:
             return x0

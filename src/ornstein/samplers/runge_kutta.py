@@ -145,7 +145,7 @@ class Adaptive(Stepper):
     ) -> tuple[Tensor, Any]:
         return self._carry(denoiser, x, t, s, memory)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         # down to the cleanest level that may be asked: the first of a chain, the grids' last in continuous time
         lowest = ends(denoiser.process)[0]
         low = denoiser.process.at(lowest if denoiser.process.chain is None else max(lowest, 1.0))

@@ -156,7 +156,7 @@ class Tuned(Stepper):
             raise InputError(self._elsewhere(s))
         return self._triangles.step(denoiser, x, t, s, memory)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         if self._place(t, memory) != len(self.grid) - 2:
             raise InputError(self._elsewhere(t))
         return self._triangles.finish(denoiser, x, t, memory)

@@ -18,7 +18,7 @@ This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.
 
 from ornstein.training.checkpoint import Checkpoint, latest
 from ornstein.training.config import DECAYS, Training, learning_rate
-from ornstein.training.ema import PowerEMA, reconstruct
+from ornstein.training.ema import PowerEMA, average_file, reconstruct
 from ornstein.training.log import Log
 from ornstein.training.loop import Diverged, fit
 from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
@@ -34,6 +34,7 @@ __all__ = [
     "PowerEMA",
     "Progress",
     "Training",
+    "average_file",
     "fit",
     "half",
     "latest",
