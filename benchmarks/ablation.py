@@ -59,7 +59,7 @@ class Step:
 
     def arithmetic(self) -> int:
         with FlopCounterMode(display=False) as counter:
-            self.net(self.x, self.level, None).sum().backward()
+            self.net(self.x, self.level).sum().backward()
         return counter.get_total_flops()
 
     def __call__(self) -> None:
@@ -68,7 +68,7 @@ class Step:
         unet._into_channels = self.into
         self.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            out = self.call(self.x, self.level, None)
+            out = self.call(self.x, self.level)
         (out.float() - self.y).square().mean().backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()

@@ -40,7 +40,7 @@ STEPPERS = ("euler", "ddim", "dpm++2m", "multistep", "unipc", "heun", "dpm++2m-s
 def call(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, times: int) -> None:
     with torch.no_grad():
         for _ in range(times):
-            net(x, level, None)
+            net(x, level)
 
 
 def diffusers(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, steps: int) -> Iterator[tuple[str, Any]]:
@@ -60,7 +60,7 @@ def diffusers(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, steps:
         state = torch.randn_like(x) * scheduler.init_noise_sigma
         with torch.no_grad():
             for t in scheduler.timesteps:
-                state = scheduler.step(net(scheduler.scale_model_input(state, t), level, None), t, state).prev_sample
+                state = scheduler.step(net(scheduler.scale_model_input(state, t), level), t, state).prev_sample
 
     for name, maker in makers.items():
         yield f"diffusers {name}", partial(run, maker())
@@ -71,7 +71,7 @@ def k_diffusion(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, step
     sampling = frontier.k_diffusion_sampling()
 
     def model(state: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = net(state, level, None)
+        out: torch.Tensor = net(state, level)
         return out
 
     def run(sampler: Any) -> None:

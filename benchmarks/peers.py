@@ -546,7 +546,7 @@ class Ornstein(Peer):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.linspace(-2.0, 2.0, len(x)), None)
+        return self.net(x, torch.linspace(-2.0, 2.0, len(x)))
 
     def train(self, images: Tensor, steps: int) -> float:
         from ornstein.data import Dataset, Levels
