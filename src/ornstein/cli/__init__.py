@@ -16,6 +16,7 @@ from ornstein.cli.shared import err, out
 from ornstein.cli.training import info, list_, plan, train
 from ornstein.errors import InputError
 from ornstein.memory import keep_freed_memory
+from ornstein.waiting import wait_briefly
 
 app = typer.Typer(
     name="ornstein",
@@ -48,6 +49,7 @@ def _version(
 def main() -> None:
     """The entry point: bad input is one sentence and exit code 2."""
     keep_freed_memory()
+    wait_briefly()
     with ranks.one_voice():
         try:
             app()
