@@ -118,7 +118,7 @@ def test_who_says_how_many_wins(monkeypatch):
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, "two", True, 10**9, None])
 def test_a_number_that_is_none(number):
-    with pytest.raises(InputError, match=r"training\.threads=.* a whole number from 1 to 1,024, or auto"):
+    with pytest.raises(InputError, match=r"training\.threads=.* a whole number from 1 to 1,024 or auto"):
         Training(threads=number)
 
 

@@ -3,9 +3,9 @@
 At the end of every parallel loop OpenMP's threads wait for the last of them, and GNU's spin meanwhile: they ask again
 and again, for milliseconds, rather than let the system wake them. On a machine of one's own that saves a wake-up some
 thousand times a step. On a busy one the thread that all wait for has no processor, because those that wait hold it, and
-two threads fall behind one (steps a second of a small U-Net on two cores, idle and beside four busy processes:
-14.9 and 1.0). Waiting ten thousand turns and sleeping then costs nothing on an idle machine (15.2 and 1.8); waiting less
-does cost (1,000 turns: 13.4 and 2.6; none: 10.5 and 3.0).
+two threads fall behind one. Steps a second of a small U-Net on two cores, idle and beside four busy processes: 14.9 and
+1.0, and of one thread 9.0 and 3.2. To wait ten thousand turns and then sleep costs nothing on an idle machine (15.2 and
+1.8); to wait less does cost (1,000 turns: 13.4 and 2.6; none: 10.5 and 3.0).
 
 OpenMP reads this from the environment when it is loaded, which torch does. The environment is the whole process's and
 its children's, so the command line sets it, whose process is its own, and nothing else does.

@@ -130,7 +130,7 @@ class Training:
         for name in ("warmup", "snapshot_every", "seed"):
             self._require(name, _whole(getattr(self, name), 0), "a whole number, at least 0")
         several = _whole(self.threads, 1) and self.threads <= _MOST_THREADS  # type: ignore[operator]
-        self._require("threads", self.threads == AUTO or several, f"a whole number from 1 to {_MOST_THREADS:,}, or auto")
+        self._require("threads", self.threads == AUTO or several, f"a whole number from 1 to {_MOST_THREADS:,} or auto")
         for name in ("compile", "channels_last", "cpu"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         if self.shard == "fsdp":

@@ -73,9 +73,9 @@ def fit(
     reader may have died over it; resuming a finished run gives that one only.
 
     Between two of them the state is the reader's: torch's global generator, its number of threads and Ctrl-C are as
-    they were before, and a network left in evaluation mode is put back into training. Closing the generator there (`close()`, or leaving a loop
-    that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step, saves and raises
-    KeyboardInterrupt; a second one does not wait.
+    they were before, and a network left in evaluation mode is put back into training. Closing the generator there
+    (`close()`, or leaving a loop that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step,
+    saves and raises KeyboardInterrupt; a second one does not wait.
 
     Of several processes (`torchrun`) each calls this with the same arguments, and each gets every `Progress`; they
     agree on the step after which to stop, so that Ctrl-C between two `Progress` waits for the next step too. Only the
