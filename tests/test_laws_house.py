@@ -15,7 +15,7 @@ from ornstein.samplers import STEPPERS
 
 SOURCE = Path(ornstein.__file__).parent
 FLOORS = {
-    1: ["errors", "memory", "_version"],
+    1: ["errors", "memory", "waiting", "_version"],
     2: ["core", "nets", "metrics", "files", "ranks", "plugins"],
     3: ["objectives", "samplers", "energies", "guidance", "bridge", "discrete", "latent", "training", "data"],
     4: ["likelihood", "distill", "mixed", "zoo"],

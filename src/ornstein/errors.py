@@ -5,6 +5,7 @@ field, the value and what would be accepted. The command line prints that senten
 every other exception is a bug of ours and keeps its traceback.
 """
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TypeVar
@@ -32,3 +33,19 @@ def lookup(table: Mapping[str, T], name: str, noun: str) -> T:
     near = get_close_matches(str(name).lower(), table, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InputError(f"{noun}={name!r} is not known{hint} Known: {', '.join(table)}.")
+
+
+def must_fit(what: str, needed: float, free: float, instead: str) -> None:
+    """Refuse what takes more bytes than are free: "`what` 8,640 GB of memory, of which 21.3 GB are free; `instead`."
+
+    Raises:
+        InputError: it takes more.
+    """
+    if needed > free:
+        raise InputError(f"{what} {_gigabytes(needed)} of memory, of which {_gigabytes(free)} are free; {instead}.")
+
+
+def _gigabytes(count: float) -> str:
+    if not math.isfinite(count):
+        return "more GB than one can count"
+    return f"{count / 1e9:,.0f} GB" if count >= 1e11 else f"{count / 1e9:.3g} GB"

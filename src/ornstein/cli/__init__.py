@@ -17,6 +17,7 @@ from ornstein.cli.shared import err, out
 from ornstein.cli.training import info, list_, plan, train
 from ornstein.errors import InputError, PluginWarning
 from ornstein.memory import keep_freed_memory
+from ornstein.waiting import wait_briefly
 
 app = typer.Typer(
     name="ornstein",
@@ -62,6 +63,7 @@ def main() -> None:
     """The entry point: bad input is one sentence and exit code 2."""
     keep_freed_memory()
     warnings.formatwarning = _in_a_sentence
+    wait_briefly()
     with ranks.one_voice():
         try:
             app()

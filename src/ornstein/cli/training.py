@@ -116,7 +116,9 @@ def _done(asked: "Experiment", place: Path, moment: Any) -> None:
 def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
     """Shows each `Moment`: as a bar on a terminal, and as a line at each measurement, which a log file gets too."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from torch import get_num_threads
 
+    threads = get_num_threads()
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
     with Progress(*columns, console=out, disable=not out.is_terminal) as bar:
         task = bar.add_task("training", total=steps, figures="")
@@ -126,11 +128,13 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
             for warning in p.warnings:
                 bar.console.print(f"[yellow]warning[/]  {warning}")
             left = time.strftime("%H:%M:%S", time.gmtime(p.remaining)) if p.rate > 0 else "--"
-            bar.update(task, completed=p.step, figures=f"loss {p.loss:.4f}  {p.rate:.1f} steps/s  {left} left")
+            few = f" on {p.threads} of {threads} threads" if p.threads < threads else ""
+            rate = f"{p.rate:5.1f} steps/s{few}"
+            bar.update(task, completed=p.step, figures=f"loss {p.loss:.4f}  {rate.strip()}  {left} left")
             if moment.held_out is not None:
                 bar.console.print(
                     f"step {p.step:>7,}  loss {p.loss:.4f}  held-out {moment.held_out:.4f}  "
-                    f"{p.rate:5.1f} steps/s  {left} left  {moment.picture}",
+                    f"{rate}  {left} left  {moment.picture}",
                     soft_wrap=True,
                 )
 

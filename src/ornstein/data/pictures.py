@@ -16,6 +16,7 @@ decoded, for a few bytes can declare any size.
 """
 
 import io
+import math
 import os
 import stat
 import threading
@@ -93,6 +94,13 @@ def read_whole_pictures(
     most_broken: int,
 ) -> tuple[Tensor, dict[int, InputError]]:
     """As `read_pictures`, but up to `most_broken` that cannot be read are left out, and returned with what is wrong."""
+    if size is not None:  # before the first is blown up to it
+        filled = float(len(sources)) * math.prod(size) * (3 if mode == "RGB" else 1)
+        if filled > half_of_memory():
+            raise InputError(
+                f"data.size={size[0]},{size[1]} of {len(sources):,} pictures fills {filled / 1e9:.3g} GB, more than "
+                "half of this machine's memory; take a smaller size."
+            )
     pictures: list[Tensor] = []
     kept: list[int] = []
     broken: dict[int, InputError] = {}

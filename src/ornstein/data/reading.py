@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ornstein.errors import InputError
+from ornstein.memory import machine_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,10 +103,7 @@ def absolute(path: "str | Path", noun: str = "data.path") -> str:
 
 def half_of_memory() -> float:
     """Bytes; no end where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
-    except (AttributeError, OSError, ValueError):
-        return math.inf
+    return machine_bytes() / 2
 
 
 def read_arrays(file: Path) -> "Mapping[str, np.ndarray]":

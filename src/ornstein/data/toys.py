@@ -20,7 +20,11 @@ from torch import Tensor
 from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split, standardise
 from ornstein.data.layout import Layout
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_fit
+from ornstein.memory import free_bytes
+
+#: bytes of a point while it is made, at least: label, place in the split, the point itself twice
+_EACH = 8 + 8 + 2 * 8
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class Toy(Source, ABC):
         """Points (N, 2), before the blur, of the given classes (N,), int64; all 0 where there are no classes."""
 
     def load(self) -> Dataset:
+        free = free_bytes()
+        fits = f"up to {free / _EACH:,.0f} would fit"
+        must_fit(f"data.count={self.count} takes", float(self.count) * _EACH, free, fits)
         generator = torch.Generator().manual_seed(self.seed)
         label = torch.randint(max(len(self.classes), 1), (self.count,), generator=generator)
         points = self.draw(label, generator)

@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ornstein import ranks
 from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper
 from ornstein.core.learner import Learner, Problem
 from ornstein.core.process import Process
 from ornstein.data import DATA, Dataset, Known, Transform
 from ornstein.errors import InputError
+from ornstein.experiment.afford import afford_network
 from ornstein.experiment.config import PROCESSES, Experiment, construct, objectives
 from ornstein.experiment.learner import LEARNERS
-from ornstein.nets import NETS, Label, Number, Part, Picture, Vector
+from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
 from ornstein.samplers import STEPPERS
 
 #: samples and what they are given
@@ -58,17 +60,18 @@ def load_data(experiment: Experiment) -> Dataset:
     return construct(DATA, experiment.data).load()
 
 
-def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform) -> Built:
+def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform, times: float = 1.0) -> Built:
     """The objects for data of which this is known.
 
     Args:
         facts: `Dataset.fingerprint()`, which a run folder keeps.
         transform: of the data.
+        times: how many times the memory of the network's weights its use will take: once to draw.
 
     The network's weights are a function of `training.seed`.
 
     Raises:
-        InputError: parts that do not fit each other.
+        InputError: parts that do not fit each other, or a network that does not fit into memory.
     """
     problem = Problem(
         process=construct(PROCESSES, experiment.process),
@@ -90,10 +93,13 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
                 f"{problem.taught_by}, which take two derivatives of the network where a {kind} one has one; leave it "
                 f"{instead}."
             )
-    net = construct(NETS, experiment.net).build(
-        problem.shape, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed
-    )
-    return Built(learner, net)
+
+    def made(net: NetConfig) -> nn.Module:
+        return net.build(problem.shape, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
+
+    net = construct(NETS, experiment.net)
+    afford_network(net, made, times, ranks.device(experiment.training.cpu))
+    return Built(learner, made(net))
 
 
 def _part(about: Known) -> Part:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from ornstein import ranks
 from ornstein.data import Dataset
@@ -49,7 +50,10 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
                 raise _Enough
             return data.batch(step, batch, config.seed)
 
-        short = dataclasses.replace(config, accumulate=1, steps=10**6, checkpoint_every=10**6, snapshot_every=0)
+        short = dataclasses.replace(
+            config, accumulate=1, steps=10**6, checkpoint_every=10**6, snapshot_every=0,
+            threads=torch.get_num_threads(),  # measuring them would be timed too
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             try:
                 for _ in fit(built.net, built.loss(memory), batches, short, folder, memory=memory):

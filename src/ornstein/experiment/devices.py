@@ -11,7 +11,6 @@ byte of gradients through the link L of each of n devices, while the backward pa
 """
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from ornstein.errors import InputError, lookup
+from ornstein.memory import machine_bytes
 
 
 class GPU(NamedTuple):
@@ -84,7 +84,7 @@ def this_machine(on_gpu: bool) -> tuple[str, float]:
         return f"this machine's {torch.cuda.get_device_name()}", torch.cuda.get_device_properties(0).total_memory
     threads = torch.get_num_threads()
     words = f"this machine's CPU, {threads} thread{'s' * (threads > 1)}"
-    return words, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return words, machine_bytes()
 
 
 def process_bytes(field: str, since_now: bool = False) -> float:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ornstein.core.drive import sample_seeds
+from ornstein.core.walk import end
 from ornstein.errors import InputError
 from ornstein.experiment.build import load_data
 from ornstein.experiment.restore import read_input
-from ornstein.experiment.run import Run
+from ornstein.experiment.run import BATCH, Run
 from ornstein.files import replacing
 from ornstein.samplers import encode
 
@@ -57,6 +59,7 @@ def interpolate(
     """
     if n < 2:
         raise InputError(f"n={n} must be at least 2: the two ends.")
+    run.must_hold(n)
     for given in (first, last):
         if tuple(given.shape) != (1, *run.shape):
             raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
@@ -64,9 +67,11 @@ def interpolate(
     way: dict[str, Any] = {"steps": steps, "grid": None if run.denoiser.process.chain else "logsnr"}
     latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label), **way)
     between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))
-    for state in run.trajectory(n, label=label, stepper=stepper, seed=0, x=between, **way):
-        decoded = state.x
-    return decoded.cpu()
+    seeds, decoded = sample_seeds(n, 0, None, None), []
+    for start in range(0, n, BATCH):
+        x, keys = between[start : start + BATCH], seeds[start : start + BATCH]
+        decoded.append(end(run.trajectory(len(x), label=label, stepper=stepper, seeds=keys, x=x, **way)).x.cpu())
+    return torch.cat(decoded)
 
 
 def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ published peak rates (`ornstein.experiment.devices`).
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from torch import Tensor
 from ornstein import ranks
 from ornstein.data import Dataset
 from ornstein.errors import InputError
+from ornstein.experiment.afford import network_parts
 from ornstein.experiment.build import Built, load_data
 from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call
 from ornstein.experiment.config import Experiment
@@ -27,7 +29,7 @@ from ornstein.experiment.devices import GPU, HOST, parse_gpus, process_bytes, ro
 from ornstein.experiment.run import BATCH
 from ornstein.experiment.settle import Settled, settle, settle_drawing
 from ornstein.experiment.workload import Workload, count_call, count_work
-from ornstein.training import AUTO, PRECISIONS, Training
+from ornstein.training import AUTO, PRECISIONS, Training, threads
 from ornstein.training.count import Line
 
 #: share of the peak rate that convolutions and matrix products reach, where nothing is measured
@@ -156,7 +158,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     loaded = _nbytes(data.train, data.test, *data.train_condition.parts.values(), *data.test_condition.parts.values())
     program = _program(loaded)
     narrow = None if gpu is None else "bfloat16" if gpu.bfloat16 else "float32"
-    settled = settle(experiment, data, narrow)
+    settled = settle(experiment, data, narrow, trains=False)
     tries, built = experiment.training.precision == AUTO, settled.built
     experiment = settle_drawing(settled, narrow)
     config = experiment.training
@@ -263,7 +265,7 @@ class _Memory:
 
     def parts(self, accumulate: int) -> dict[str, float]:
         """By part, with a batch in so many pieces."""
-        work, own, averages = self.work, self.own, len(self.config.ema)
+        work, kept = self.work, network_parts(self.weights, self.config, self.count)
         each, piece = self.pieces(accumulate)
         # in one piece, activations go as the gradients of weights come; of several, those are there all the time
         held = (each == 1) * self.weights
@@ -271,17 +273,11 @@ class _Memory:
         if work.drawing:
             activations[f"activations of {BATCH} samples, in previews"] = work.drawing.peak(BATCH)
         if work.trial:  # on a copy of the network, before there are moments and averages
-            before = (2 + averages) * own
+            before = (2 + len(self.config.ema)) * self.own
             activations[f"activations of {piece:,} samples, where float32 is tried"] = work.trial.peak(piece) - before
         most = max(activations, key=lambda name: activations[name])
-        exchanged = self.count > 1 and self.config.shard != "fsdp"
         found = {
-            "weights": own,
-            "gradients": own,
-            "gradients on their way between processes": own if exchanged else 0,
-            "Adam's two moments": 2 * own,
-            f"averages of the weights, {averages}": averages * own,
-            "the average that previews are drawn by": self.weights,
+            **kept,
             most: max(activations[most], 0),
             "the batch, and what the loss remembers": self.batch / self.count + self.kept,
             "data": 0 if self.on_gpu else self.loaded,
@@ -336,12 +332,14 @@ def _published(
 def _measured(experiment: Experiment, data: Dataset, memory: _Memory) -> _Times:
     """On this machine."""
     how, work = experiment.sampling, memory.work
-    where, room = this_machine(memory.on_gpu)
-    line = calibrate(experiment, data)
-    showing, drawn = np.zeros(2), np.zeros(2)
-    if work.drawing:
-        showing = calibrate_call(experiment, data, work.shows)
-        drawn = showing if how.precision == work.shows else calibrate_call(experiment, data, how.precision)
+    number = experiment.training.threads
+    with nullcontext() if number == AUTO else threads(int(number)):
+        where, room = this_machine(memory.on_gpu)
+        line = calibrate(experiment, data)
+        showing, drawn = np.zeros(2), np.zeros(2)
+        if work.drawing:
+            showing = calibrate_call(experiment, data, work.shows)
+            drawn = showing if how.precision == work.shows else calibrate_call(experiment, data, how.precision)
     # training at `many` and then network calls have left this behind, as training and then previews will
     whole = process_bytes("VmHWM") + memory.weights + _PLOTTING
     known = not (memory.on_gpu or math.isnan(whole))

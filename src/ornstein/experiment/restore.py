@@ -94,6 +94,7 @@ def solve(
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
+    run.must_hold(len(y) * draws)
     row = torch.arange(len(y)).repeat_interleave(draws)
     seeds = sample_seeds(len(row), seed, None, None)
     inner = stepper_named(stepper or "ddpm")

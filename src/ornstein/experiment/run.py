@@ -18,13 +18,14 @@ from ornstein.core.learner import Learner
 from ornstein.core.walk import State
 from ornstein.data import Known, Layout, Transform
 from ornstein.data.condition import LABEL
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, read_tuned, read_weights
 from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import replacing
+from ornstein.memory import free_bytes
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
@@ -155,6 +156,7 @@ class Run:
         Raises:
             InputError: a part that the model does not know, or a value that it cannot have.
         """
+        self.must_hold(n)
         if isinstance(condition, Condition):
             if label is None:
                 return condition.matches(n, f"n={n}")
@@ -206,8 +208,7 @@ class Run:
         Raises:
             InputError: anything that does not fit.
         """
-        if not (isinstance(n, int) and n > 0):
-            raise InputError(f"n={n!r} must be a positive whole number of samples.")
+        self.must_hold(n)
         given, how = self.condition(n, label, condition), self._way(stepper, steps, grid)
         keys = sample_seeds(n, seed, seeds, None)
         if together:
@@ -263,6 +264,17 @@ class Run:
                 f"{self.experiment.learner['name']}; use it as in: {self.learner.then.format(run=self.folder)}."  # type: ignore[index]
             )
 
+    def must_hold(self, n: int, name: str = "n") -> None:
+        """Refuse to draw more samples than fit into memory, which all come there, and their pieces before.
+
+        Raises:
+            InputError: they do not fit, or n is no number of samples.
+        """
+        if isinstance(n, bool) or not (isinstance(n, int) and n > 0):
+            raise InputError(f"{name}={n!r} must be a positive whole number of samples.")
+        each, free = 2 * 4 * math.prod(self.shape) + 16, free_bytes()  # and of each its seed and its label
+        must_fit(f"{name}={n} takes", float(n) * each, free, f"up to {free / each:,.0f} would fit")
+
     def _tuned(
         self, steps: int | None, stepper: "str | Stepper | None"
     ) -> "tuple[int, Sequence[float], str | Stepper | None]":
@@ -287,6 +299,7 @@ class Run:
 
     def every_class(self, n: int) -> Tensor | None:
         """Labels (n,) in the training data's shares, evenly mixed; None for a model without."""
+        self.must_hold(n)
         # folders written before the counts were kept say nothing of the shares: there each class gets the same
         counts = self.about["data"].get("class_counts") or [1] * len(self.classes)
         return in_shares(counts, n) if self.classes else None
@@ -297,6 +310,7 @@ class Run:
         Args:
             held_out: of the run's data, if they are at hand; else they are loaded where they are wanted.
         """
+        self.must_hold(n)
         if set(self.conditions) <= {LABEL}:
             return Condition.of(self.every_class(n))
         held_out = held_out or load_data(self.experiment).test_condition
@@ -346,5 +360,6 @@ def in_shares(counts: Sequence[int], n: int) -> Tensor:
     by_remainder = sorted(classes, key=lambda c: (-(n * counts[c] % total), c))
     for c in by_remainder[: n - sum(shares)]:
         shares[c] += 1
-    places = [((i + 0.5) / shares[c], c) for c in classes for i in range(shares[c])]
-    return torch.tensor([c for _, c in sorted(places)], dtype=torch.long)
+    places = torch.cat([(torch.arange(share, dtype=torch.float64) + 0.5) / share for share in shares])
+    labels = torch.arange(len(shares)).repeat_interleave(torch.tensor(shares))
+    return labels[places.argsort(stable=True)]  # of two at one place the lower class first

@@ -18,15 +18,19 @@ from ornstein.core.learner import Learner
 from ornstein.core.process import Process
 from ornstein.data import Dataset
 from ornstein.errors import lookup
+from ornstein.experiment.afford import afford_batch, afford_pieces, copies
 from ornstein.experiment.build import Batch, Built, build, build_stepper
 from ornstein.experiment.config import PROCESSES, Experiment, Sampling, choice, construct, objectives
 from ornstein.experiment.learner import LEARNERS
 from ornstein.samplers import stepper_named
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, half, quickest, quickest_training
+from ornstein.training.count import Meter
 
 #: examples that the distances within a data set are taken of; samples of a trial of how fast drawing is
 _LOOKED_AT, _TRIED = 20_000, 16
+#: examples of a rehearsal
+_REHEARSED = 4
 #: steps in continuous time, where neither the run nor the clock says how many
 _STEPS = 30
 
@@ -48,7 +52,7 @@ class Settled:
     memory: dict[str, Tensor]
 
 
-def settle(experiment: Experiment, data: Dataset, narrow: str | None = None) -> Settled:
+def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, trains: bool = True) -> Settled:
     """Decide what the experiment leaves to the data and to the machine, and rehearse a step.
 
     Args:
@@ -56,17 +60,22 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None) -> 
         data: its data.
         narrow: for a device that is not at hand: the type narrower than float32 that it is quick in, or "float32";
             None to measure this machine.
+        trains: whether it is to be trained here and now, and not planned.
 
     Raises:
-        InputError: data that allow no choice, parts that do not fit each other.
+        InputError: data that allow no choice, parts that do not fit each other, or into memory.
     """
     experiment, reasons = _by_data(experiment, data)
     experiment = _divided(experiment)
-    built = build(experiment, data.fingerprint(), data.transform)
     config = experiment.training
+    afford_batch(data, config)
+    # for a device that is not at hand the network is only counted, with its gradients
+    built = build(experiment, data.fingerprint(), data.transform, copies(config) if narrow is None else 2.0)
+    kept = _rehearse(experiment, built, data.batch(0, min(config.batch_size, _REHEARSED), config.seed))
+    if narrow is None and (trains or config.precision == AUTO):  # which tries a whole piece
+        afford_pieces(config, kept, sum(p.nbytes for p in built.net.parameters()), ranks.device(config.cpu))
     batch = data.batch(0, config.batch_size, config.seed)
     memory = built.learner.memory(built.model, batch[0])
-    _rehearse(experiment, built, batch, memory)
     if config.precision == AUTO:
         precision, why = _training_precision(experiment, built, batch, memory, narrow)
         experiment = dataclasses.replace(experiment, training=dataclasses.replace(config, precision=precision))
@@ -114,16 +123,23 @@ def _divided(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, training=config)
 
 
-def _rehearse(experiment: Experiment, built: Built, batch: Batch, memory: dict[str, Tensor]) -> None:
-    """Take the loss of two examples, and the grid: parts that do not fit say so before anything is written."""
+def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
+    """Take the loss of a few examples, and the grid: parts that do not fit say so before anything is written.
+
+    Returns the bytes that the loss keeps of one for the backward pass: what four keep beyond two, halved; 0 of fewer.
+    """
     if built.learner.draws:
         how = way(experiment.sampling, built.process)
         times(built.process, how.steps, how.grid)
-    loss = built.loss({key: tensor.clone() for key, tensor in memory.items()})
-    (x0, condition), few = batch, slice(2)
-    with torch.no_grad():
+    (x0, condition), alive = batch, []
+    for few in (_REHEARSED // 2, _REHEARSED):
+        memory = built.learner.memory(built.model, x0[:few])
         dice = torch.Generator().manual_seed(experiment.training.seed)
-        loss(built.net, (x0[few], condition[few]), dice)
+        with torch.random.fork_rng([]), Meter([*built.net.parameters(), *built.net.buffers()]) as meter:
+            losses = built.loss(memory)(built.net, (x0[:few], condition[:few]), dice)
+        alive.append(meter.live)
+        del losses  # which held on to all that was counted
+    return max(alive[1] - alive[0], 0) / 2 if len(x0) == _REHEARSED else 0.0
 
 
 def _training_precision(

@@ -24,7 +24,7 @@ from ornstein.experiment.settle import Settled, settle
 from ornstein.experiment.watch import Moment, look
 from ornstein.files import write_text
 from ornstein.training import Diverged as Diverged
-from ornstein.training import Progress, fit
+from ornstein.training import Progress, fit, threads
 from ornstein.training.log import Log
 
 
@@ -74,7 +74,8 @@ def train(
         moment = Moment(progress)
         if progress.step % config.validate_every == 0 or progress.step == config.steps:
             _average(averaged, built.net, progress, experiment.sampling.ema)
-            moment = look(watched, data, progress)
+            with threads(progress.threads):
+                moment = look(watched, data, progress)
         if log is not None:
             _record(log, moment, folder)
         yield moment
@@ -131,6 +132,7 @@ def _record(log: Log, moment: Moment, folder: Path) -> None:
     """Log a moment, and draw the curve anew where it was measured."""
     p = moment.progress
     record = {"loss": p.loss, "grad_norm": p.grad_norm, "lr": p.lr, "rate": p.rate, "skipped": p.skipped}
+    record["threads"] = p.threads  # so that two runs can be told to be the same
     log.write(p.step, record if moment.held_out is None else {**record, "held_out": moment.held_out})
     if moment.held_out is not None:
         pictures.loss_curve(read_metrics(folder), folder / "loss.png")

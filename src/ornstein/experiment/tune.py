@@ -131,9 +131,8 @@ def tune_endpoint(
         InputError: numbers out of range; a solver that does not beat the run's default, and is not kept.
     """
     denoiser, mine = run.denoiser, run.experiment.sampling
-    if count is not None and count < 1:
-        raise InputError(f"count={count!r} must be a positive whole number.")
     count = trajectories(run.shape) if count is None else count
+    run.must_hold(count, "count")
     fitted = fit_endpoint(
         denoiser, run.shape, steps, count=count, condition=run.examples(count), rounds=rounds,
         teacher_steps=max(reference // 5, 1), seed=2 * seed + 1, progress=progress,

@@ -40,10 +40,11 @@ from ornstein.errors import InputError
 Shape = tuple[int, ...]
 
 
-def require_integer(field: str, value: object, least: int) -> None:
-    """Raise `InputError` unless `value` is an int (not a bool) of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{field}={value!r} must be a whole number of at least {least}.")
+def require_integer(field: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise `InputError` unless `value` is an int (not a bool) of at least `least`, and of at most `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        accepted = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        raise InputError(f"{field}={value!r} must be a whole number {accepted}.")
 
 
 def require_fraction(field: str, value: object) -> None:
@@ -101,6 +102,9 @@ class Tokens:
         require_integer("vocabulary", self.vocabulary, 1)
         require_integer("length", self.length, 1)
 
+
+#: layers one after the other: a number beyond it is a slip of the pen, and would take minutes to build
+MOST_LAYERS = 1000
 
 Part = Label | Number | Vector | Picture | Tokens
 

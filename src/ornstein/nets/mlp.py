@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import NOTHING, NetConfig, Part, Shape, check_input, require_integer
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_integer
 from .embedding import Beside, Embedding
 
 
@@ -34,8 +34,9 @@ class MLP(NetConfig):
     embedding: int = 64
 
     def __post_init__(self) -> None:
-        for field in ("width", "depth", "embedding"):
+        for field in ("width", "embedding"):
             require_integer(field, getattr(self, field), 1)
+        require_integer("depth", self.depth, 1, MOST_LAYERS)
 
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
         return _MLPModule(self, shape, Embedding(self.embedding, conditions), Beside(conditions), out_multiple)

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from ornstein.errors import InputError
 
 from .attention import SelfAttention
-from .contract import NOTHING, NetConfig, Part, Shape, check_input, require_fraction, require_integer
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction, require_integer
 from .embedding import Beside, Embedding
 from .norm import group_norm, groups_of
 
@@ -79,6 +79,7 @@ class UNet(NetConfig):
             object.__setattr__(self, field, tuple(value))  # a list, as files hold it, would not be hashable
         if not self.multipliers:
             raise InputError("multipliers=() must have one entry for each level, at least one.")
+        require_integer("blocks * len(multipliers)", self.blocks * len(self.multipliers), 1, MOST_LAYERS)
         require_fraction("dropout", self.dropout)
 
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:

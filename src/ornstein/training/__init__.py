@@ -3,6 +3,7 @@
     config.py      how long, how fast; the learning rate
     precision.py   in which type of number, by measurement
     loop.py        the loop itself, as a generator of `Progress`
+    threads.py     by how many threads, by measurement
     pieces.py      batches in pieces, each with its rows and its noise
     parallel.py    the network spread over processes
     tally.py       what a run counts and tells
@@ -23,6 +24,7 @@ from ornstein.training.log import Log
 from ornstein.training.loop import Diverged, fit
 from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
 from ornstein.training.tally import Progress
+from ornstein.training.threads import threads
 
 __all__ = [
     "AUTO",
@@ -42,4 +44,5 @@ __all__ = [
     "quickest",
     "quickest_training",
     "reconstruct",
+    "threads",
 ]

@@ -45,6 +45,9 @@ DECAYS: dict[str, Callable[[int, int, int], float]] = {
 
 SHARDS = {"none": "Distributed data parallel.", "fsdp": "Fully sharded data parallel, of the second kind."}
 
+#: more than any machine has, fewer than any system refuses
+_MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Training:
@@ -70,6 +73,9 @@ class Training:
         channels_last: lay images and kernels out with the channels innermost in memory, which convolutions prefer.
             Kernels that are sharded stay as they are.
         cpu: train on the CPU even where a GPU is at hand.
+        threads: of the processor that take a step on the CPU, from 1 to 1,024; "auto" for the number that is measured
+            to be fastest as training goes, of those that torch has (see `threads`). With a number the same run has the
+            same bits.
         shard: what several processes spread among them beside the batch: "none" (each holds the whole network, DDP) or
             "fsdp" (each holds a part of weights, gradients, moments and averages). Nothing where one is alone.
         ema: lengths of the running averages of the weights, as the relative width sigma_rel of Karras et al. 2023,
@@ -102,6 +108,7 @@ class Training:
     compile: bool = False
     channels_last: bool = True
     cpu: bool = False
+    threads: int | str = AUTO
     shard: str = "none"
     ema: tuple[float, ...] = (0.05, 0.10)
     log_every: int = 50
@@ -124,6 +131,8 @@ class Training:
         self._require("patience", _whole(self.patience, 1), "a whole number, at least 1")
         for name in ("warmup", "snapshot_every", "seed"):
             self._require(name, _whole(getattr(self, name), 0), "a whole number, at least 0")
+        several = _whole(self.threads, 1) and self.threads <= _MOST_THREADS  # type: ignore[operator]
+        self._require("threads", self.threads == AUTO or several, f"a whole number from 1 to {_MOST_THREADS:,} or auto")
         for name in ("compile", "channels_last", "cpu"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         if self.shard == "fsdp":

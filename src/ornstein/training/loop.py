@@ -47,6 +47,7 @@ from ornstein.training.pieces import Batch, Loss, Pieces, innermost, size, unfin
 from ornstein.training.precision import AUTO, queued
 from ornstein.training.saving import Saving
 from ornstein.training.tally import Progress, Tally, Window
+from ornstein.training.threads import pace, paced
 
 
 class Diverged(RuntimeError):
@@ -71,10 +72,10 @@ def fit(
     resumed run starts by giving once more the one of the step that it resumes from, if that step has one, since the
     reader may have died over it; resuming a finished run gives that one only.
 
-    Between two of them the state is the reader's: torch's global generator and Ctrl-C are as they were before, and a
-    network left in evaluation mode is put back into training. Closing the generator there (`close()`, or leaving a loop
-    that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step, saves and raises
-    KeyboardInterrupt; a second one does not wait.
+    Between two of them the state is the reader's: torch's global generator, its number of threads and Ctrl-C are as
+    they were before, and a network left in evaluation mode is put back into training. Closing the generator there
+    (`close()`, or leaving a loop that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step,
+    saves and raises KeyboardInterrupt; a second one does not wait.
 
     Of several processes (`torchrun`) each calls this with the same arguments, and each gets every `Progress`; they
     agree on the step after which to stop, so that Ctrl-C between two `Progress` waits for the next step too. Only the
@@ -111,7 +112,8 @@ def _trained(run: "_Run", config: Training, resume: bool) -> Iterator[Progress]:
     while run.tally.step < config.steps:
         with nullcontext() if ranks.count() > 1 else run.interrupt.heard():
             while True:
-                run.advance()
+                with paced(run.pace, run.tally.window.warnings):
+                    run.advance()
                 due = run.due()
                 if run.stopping():
                     run.save()
@@ -184,7 +186,7 @@ class _Run:
         self.saving = Saving(
             folder, config, net, self.named, self.optimizer, self.scaler, self.ema, memory, meta, device, self.sharded
         )
-        self.tally, self.saved = Tally(), -1
+        self.tally, self.saved, self.pace = Tally(), -1, pace(config, device)
         self.outcome: _Outcome | None = None
         self.interrupt = Interrupt()
         self.agreed = False  # by all, to stop
@@ -307,6 +309,7 @@ class _Run:
             lr=learning_rate(self.config, self.tally.step - 1),
             rate=(self.tally.step - at) / (time.perf_counter() - since),
             skipped=self.tally.skipped,
+            threads=self.pace.number,
             warnings=tuple(window.warnings),
             ema=self.ema,
         )
@@ -339,7 +342,7 @@ class _Run:
         self.account()
         if self.saved == self.tally.step:
             return
-        self.saving.write(self.tally)
+        self.saving.write(self.tally, self.pace.facts())
         if together:
             ranks.meet()
         self.saved = self.tally.step
@@ -355,8 +358,8 @@ class _Run:
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint.sweep(folder)
         if found:
-            self.tally = self.saving.restore(found)
-            self.saved = found.step
+            self.tally, self.saved = self.saving.restore(found), found.step
+            self.pace = pace(self.config, self.pieces.device, found.state.get("threads"))
         elif resume:
             self.tally.window.warnings.append(
                 f"There is no checkpoint in {folder}: training starts from the beginning."

@@ -49,8 +49,11 @@ class Saving:
     device: torch.device
     sharded: bool
 
-    def write(self, tally: Tally) -> None:
-        """Write a checkpoint: the first process does, and of a sharded network all bring their parts."""
+    def write(self, tally: Tally, threads: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint: the first process does, and of a sharded network all bring their parts.
+
+        `threads` is what was found of how many to train with, which takes no part in the state.
+        """
         if not (ranks.rank() == 0 or self.sharded):
             return
         moments = {
@@ -76,6 +79,7 @@ class Saving:
                 "skipped": tally.skipped,
                 "window": asdict(tally.window),
                 "scaler": self.scaler.state_dict(),
+                "threads": threads,
                 "training": asdict(self.config),
                 "meta": self.meta,
                 "versions": {"ornstein": __version__, "torch": torch.__version__},
