@@ -18,7 +18,7 @@ torch's registration of a backend in Python is experimental; where it is missing
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from unittest import mock
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 import ornstein
 
@@ -48,13 +47,13 @@ _FILLING = {_aten.index_put.default, _aten.index_put_.default, _aten._index_put_
 _INDEXING = {_aten.index.Tensor, *_FILLING}
 
 
-def _place() -> str:
-    """The innermost function of the house that is running, as "training/loop.py _Run.account"."""
+def _place() -> str | None:
+    """The innermost function of the house that is running, as "training/loop.py _Run.account"; None outside it."""
     frame: Any = sys._getframe(1)
     while frame is not None and not frame.f_code.co_filename.startswith(_HOUSE):
         frame = frame.f_back
     if frame is None:
-        return "a test"
+        return None
     return f"{frame.f_code.co_filename.removeprefix(_HOUSE)} {frame.f_code.co_qualname}"
 
 
@@ -158,16 +157,18 @@ class _Device:
         self.wait("synchronize")
 
     def wait(self, why: str) -> None:
-        for counter in self.counters:
-            counter[f"{_place()}: {why}"] += 1
+        place = _place() if self.counters else None
+        for counter in self.counters if place else ():
+            counter[f"{place}: {why}"] += 1
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation, on the CPU; refused or counted where it must be."""
         asked = kwargs.get("device")
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        leaves = [*_leaves(args), *_leaves(kwargs.values())]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         away = {id(x.held): x for x in tensors if isinstance(x, Away)}
         there = bool(away) if asked is None else torch.device(asked).type == NAME
-        dice = next((leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _REAL)), None)
+        dice = next((leaf for leaf in leaves if isinstance(leaf, _REAL)), None)
         if dice is not None and (dice._cdata in self.generators) != there:
             wanted, got = (NAME, "cpu") if there else ("cpu", NAME)
             raise RuntimeError(f"{func} wants a generator on {wanted!r}, not on {got!r}, in {_place()}.")
@@ -179,10 +180,10 @@ class _Device:
         inner = kwargs if asked is None else {**kwargs, "device": torch.device("cpu")}
         own_luck = there and dice is None and torch.Tag.nondeterministic_seeded in func.tags
         with self.luck() if own_luck else nullcontext():
-            out = func(*tree_map(_held, args), **tree_map(_held, inner))
+            out = func(*map(_held, args), **{key: _held(leaf) for key, leaf in inner.items()})
         if func is _aten.copy_.default:
             return args[0]
-        return tree_map(lambda leaf: _posed(leaf, away) if there else leaf, out)
+        return _posed(out, away) if there else out
 
     def reasons(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], there: bool) -> Iterator[str]:
         """Why the host has to wait for an operation, if it has."""
@@ -237,12 +238,24 @@ def _refuse(func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> No
         )
 
 
-def _held(leaf: Any) -> Any:
-    return leaf.held if isinstance(leaf, Away) else leaf
+def _leaves(arguments: Iterable[Any]) -> Iterator[Any]:
+    for argument in arguments:
+        if isinstance(argument, (list, tuple)):
+            yield from _leaves(argument)
+        else:
+            yield argument
+
+
+def _held(argument: Any) -> Any:
+    if isinstance(argument, (list, tuple)):
+        return [_held(each) for each in argument]
+    return argument.held if isinstance(argument, Away) else argument
 
 
 def _posed(leaf: Any, away: dict[int, Away]) -> Any:
     """What an operation gave, on the device: the tensor itself where it was changed in place."""
+    if isinstance(leaf, (list, tuple)):
+        return type(leaf)(_posed(each, away) for each in leaf)
     if not isinstance(leaf, torch.Tensor):
         return leaf
     known = away.get(id(leaf))
@@ -336,8 +349,8 @@ def waits(device: torch.device) -> Iterator[Counter[str]]:
         before = torch.cuda.get_sync_debug_mode()
 
         def note(message: Any, *_: Any, **__: Any) -> None:
-            if "synchroni" in str(message):
-                counter[f"{_place()}: CUDA"] += 1
+            if "synchroni" in str(message) and (place := _place()):
+                counter[f"{place}: CUDA"] += 1
 
         with warnings.catch_warnings(), mock.patch.object(warnings, "showwarning", note):
             warnings.simplefilter("always")

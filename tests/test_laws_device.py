@@ -21,32 +21,41 @@ from pretend import NAME, POSSIBLE, posed, waits
 from test_condition import PARTS, SPECS, B
 from test_laws_guidance import ARGUMENTS
 
-from ornstein import VP, Condition, EnergyDenoiser, Flow, NetDenoiser, log_likelihood, ranks, sample, trajectory
+from ornstein import VP, Condition, Flow, NetDenoiser, log_likelihood, ranks, sample, trajectory
 from ornstein.core.chains import Tabulated
+from ornstein.core.copies import beside
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
 from ornstein.core.learner import Problem
-from ornstein.distill.grid import best_grid
-from ornstein.distill.solver import endpoint_error, fit_endpoint
-from ornstein.energies import MaximumLikelihood, Moves, NoiseContrastive, log_partition
+from ornstein.data.transform import Affine, Levels, Transform
+from ornstein.distill import fit_endpoint
+from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.run import Run
 from ornstein.experiment.settle import settle
 from ornstein.guidance import GUIDANCE, OPERATORS, Mask, Measurement, RePaint
-from ornstein.likelihood import fit_dequantiser
+from ornstein.likelihood import TRACES, fit_dequantiser
 from ornstein.metrics import METRICS, report
 from ornstein.nets import MLP, NETS, Label
 from ornstein.nets.unet import UNet
 from ornstein.samplers import STEPPERS, encode
+from ornstein.samplers.langevin import langevin, mala
 from ornstein.training import fit
 
+F64 = torch.float64
 REAL = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 
 pytestmark = pytest.mark.skipif(REAL is None and not POSSIBLE, reason="this torch can pose no device")
 
 #: where the host does wait within a step, and why it must
-MAY_WAIT: dict[str, str] = {}
+MAY_WAIT = {
+    "samplers/runge_kutta.py Adaptive._carry": "how many sub-steps there are is up to the data: one look in six calls",
+    "energies/moves.py Moves.__call__": "a chain of many gradients is looked at once, at its end, lest it left",
+    "energies/learning.py _contrast": "an energy that has exploded is refused before it is learned from",
+    "energies/levels.py Ranking.__call__": "the same",
+    "training/loop.py _Run.account": "the numbers of the step before, asked for when the next is queued",
+}
 
 
 @pytest.fixture
@@ -119,7 +128,367 @@ def test_every_stepper(stepper, process, device):
     there = NetDenoiser(net().to(device).requires_grad_(False), process)
     here = NetDenoiser(frozen(), process)
     x = torch.randn(3, 2, generator=generator())
+    if stepper.calls is None:
+        walked(there, device, stepper, x, steps=4)  # brings over the tables of its sub-steps
     last, counted = walked(there, device, stepper, x, steps=4)
     assert last.device == device
     no_wait(counted)
     close(last, walked(here, torch.device("cpu"), stepper, x, steps=4)[0])
+
+
+@pytest.mark.parametrize("name", GUIDANCE)
+def test_every_guidance(name, device):
+    """Whatever it is made with may lie on the CPU, as a person has it: it is brought over once."""
+    labels = torch.tensor([0, 2, -1])
+    base = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
+    needed = {f.name for f in dataclasses.fields(GUIDANCE[name])}
+    arguments = {key: value for key, value in ARGUMENTS.items() if key in needed}
+    far = dict(arguments)
+    if "weaker" in far:
+        arguments["weaker"] = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
+        far["weaker"] = moved(arguments["weaker"], device)
+    if "classifier" in far:
+        learned = frozen(out_multiple=2)
+        arguments["classifier"] = dataclasses.replace(far["classifier"], net=learned)
+        far["classifier"] = moved(arguments["classifier"], device)
+    here, there = GUIDANCE[name](base, **arguments), GUIDANCE[name](moved(base, device), **far)
+    x = torch.randn(3, 2, generator=generator())
+    walked(there, device, "ddpm", x, steps=1, condition=labels)  # constants are brought over
+    last, counted = walked(there, device, "ddpm", x, steps=4, condition=labels)
+    no_wait(counted)
+    close(last, walked(here, torch.device("cpu"), "ddpm", x, steps=4, condition=labels)[0])
+    t = torch.tensor([0.1, 0.4, 0.9])  # a level for each sample, as a training step has it
+    with waits(device) as counted:
+        found = there(x.to(device), t.to(device), labels.to(device)).x0
+    close(found, here(x, t, labels).x0)
+
+
+def operators():
+    """Every operator of the table, as it is made for pictures of 4 x 4."""
+    row = torch.randn(5, 16, generator=generator(seed=3))
+    options = {
+        "mask": (torch.arange(16).reshape(1, 4, 4) % 3 > 0,), "matrix": (row,), "function": (torch.sin,),
+        "blur": (0.7,), "downsample": (2,),
+    }  # fmt: skip
+    return {name: OPERATORS[name](*options.get(name, ())) for name in OPERATORS}
+
+
+@pytest.mark.parametrize("method", ["dps", "pigdm", "moment-matching", "replacement", "repaint"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator_with_every_method(name, method, device):
+    operator = operators()[name]
+    if method in ("replacement", "repaint") and not operator.linear:
+        pytest.skip("takes linear operators alone")
+    small = UNet(4, (1,), 1, (), embedding=8)
+    base = NetDenoiser(frozen((1, 4, 4), config=small).double(), VP())
+    x = torch.randn(2, 1, 4, 4, generator=generator(), dtype=F64)
+    measured = Measurement(operator, operator.apply(0.1 * x[:1]), 0.0 if method == "repaint" else 0.1)
+    results = []  # in float64: GMRES magnifies rounding
+    for den, where in ((base, torch.device("cpu")), (moved(base, device), device)):
+        stepper = RePaint(STEPPERS["ddpm"](), measured, repeats=2) if method == "repaint" else "ddpm"
+        guided = den if method == "repaint" else GUIDANCE[method](den, measurement=measured)
+        walked(guided, where, stepper, x, steps=2, dtype=F64)  # constants are brought over
+        last, counted = walked(guided, where, stepper, x, steps=2, dtype=F64)
+        no_wait(counted)
+        results.append(last)
+    close(results[1], results[0])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_network_with_every_kind_of_condition(name, device):
+    config = MLP(width=16, depth=1, embedding=8) if name == "mlp" else UNet(8, (1, 2), 1, (2,), embedding=8)
+    here = net((2, 4, 4), SPECS, config=config).train()
+    there = copy.deepcopy(here).to(device)
+    x, condition = torch.randn(B, 2, 4, 4, generator=generator()), Condition(PARTS)
+    level = torch.linspace(-2, 2, B)
+    far = x.to(device), level.to(device), condition.to(device).parts
+    for parts, told in ((condition.parts, far[2]), ({}, {})):
+        with waits(device) as counted:
+            out = there(*far[:2], told)
+            out.square().sum().backward()
+        no_wait(counted)
+        expected = here(x, level, parts)
+        expected.square().sum().backward()
+        close(out, expected)
+    for p, q in zip(there.parameters(), here.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None)
+        if q.grad is not None:
+            close(p.grad, q.grad)
+
+
+LESSONS = [(learner, objective) for learner in LEARNERS for objective in LEARNERS[learner].objectives]
+
+
+@pytest.mark.parametrize("process", [VP(), Tabulated.from_betas("linear", 50)], ids=["vp", "betas"])
+@pytest.mark.parametrize(("learner", "objective"), LESSONS)
+def test_every_objective_of_every_learner(learner, objective, process, device):
+    """Once by the CPU's random numbers, to compare; once by the device's own, to count."""
+    cls = LEARNERS[learner]
+    options = {"shares": (0.5, 0.3, 0.2)} if objective == "classifier" else {}
+    teach = cls.objectives[objective](**options)
+    if getattr(teach, "learns_variance", False) != (learner == "variance"):
+        pytest.skip("another learner's")
+    if learner == "energy" and objective in ("likelihood", "implicit") and process.chain:
+        pytest.skip("the same as in continuous time, and slow")
+    predicts = next(name for name in ("v", "energy") if name in cls.readings)
+    labels = torch.tensor([0, 2, -1, 1] * 2)
+    conditions = {} if objective in ("maximum-likelihood", "classifier") else {"label": Label(3)}
+    known = cls(Problem(process, predicts, teach, (2,), 1.0, 3, conditions, taught_by=objective))
+    here = net(conditions=known.told, out_multiple=known.out_multiple)
+    there = copy.deepcopy(here).to(device)
+    x0 = torch.randn(8, 2, generator=generator())
+    condition = None if objective == "maximum-likelihood" else labels
+    memory = known.memory(known.model(here), x0)
+    far = {key: value.to(device) for key, value in memory.items()}
+
+    def lesson(network, where, dice, kept):
+        told = None if condition is None else condition.to(where)
+        return known.loss(known.model(network), x0.to(where), told, dice, {k: v.clone() for k, v in kept.items()})
+
+    found, expected = lesson(there, device, generator(), far), lesson(here, "cpu", generator(), memory)
+    close(found, expected)
+    found.sum().backward()
+    expected.sum().backward()
+    for p, q in zip(there.parameters(), here.parameters(), strict=True):
+        if q.grad is not None:
+            close(p.grad, q.grad, 1e-2)
+    lesson(there, device, generator(device), far)  # brings over what goes with the generator
+    dice = generator(device)
+    with waits(device) as counted:
+        loss = lesson(there, device, dice, far)
+        loss.sum().backward()
+    assert loss.shape == (8,)
+    assert bool(loss.isfinite().all())
+    no_wait(counted)
+
+
+def exact_ones():
+    """Exact distributions, one of each form of covariance."""
+    means, g = torch.randn(3, 4, generator=generator(), dtype=F64), generator(seed=2)
+    roots = torch.randn(3, 4, 4, generator=g, dtype=F64)
+    weights, labels = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0, 1, 1])
+    return {
+        "full": lambda at: GaussianMixture(weights, means.to(at), (roots @ roots.mT).to(at), labels),
+        "diagonal": lambda at: GaussianMixture(weights, means.to(at), roots[:, 0].square().to(at), labels),
+        "white": lambda at: GaussianMixture(weights, means.to(at), roots[:, 0, 0].square().to(at), labels),
+        "low rank": lambda at: GaussianMixture(weights, means.to(at), LowRank(roots[:, :, :1], weights), labels),
+        "gaussian": lambda at: Gaussian(means[0].to(at), 0.3),
+        "points": lambda at: Empirical(means.to(at), labels.to(at)),
+    }
+
+
+@pytest.mark.parametrize("name", exact_ones())
+def test_exact_distributions(name, device):
+    here, there = exact_ones()[name]("cpu"), exact_ones()[name](device)
+    x = torch.randn(3, 4, generator=generator(seed=1))
+    labels = None if name == "gaussian" else torch.tensor([0, 1, -1])
+    for process in (VP(), Flow()):
+        exact = there.denoiser(process)
+        assert exact.device == device
+        last, counted = walked(exact, device, "heun", x, steps=3, condition=labels)
+        no_wait(counted)
+        close(last, walked(here.denoiser(process), torch.device("cpu"), "heun", x, steps=3, condition=labels)[0])
+    close(there.mean(), here.mean())
+    close(there.covariance(), here.covariance())
+    assert there.sample(5, generator(device)).device == device
+    if name != "points":
+        close(there.log_prob(x.to(device)), here.log_prob(x))
+        close(there.log_prob(x), here.log_prob(x))
+
+
+def test_reading_on_another_clock_and_as_an_energy(device):
+    small = frozen()
+    x = torch.randn(3, 2, generator=generator())
+    for make in (lambda n: NetDenoiser(n, VP()).on(Flow()), lambda n: EnergyDenoiser(n, VP()).on(Flow())):
+        last, counted = walked(make(moved(small, device)), device, "unipc", x, steps=4)
+        no_wait(counted)
+        close(last, walked(make(small), torch.device("cpu"), "unipc", x, steps=4)[0])
+
+
+def test_encoding_gives_what_it_gives_on_the_cpu(device):
+    here = NetDenoiser(frozen(), VP())
+    x = torch.randn(3, 2, generator=generator())
+    close(encode(moved(here, device), x, steps=4), encode(here, x, steps=4))
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_chains_wait_for_nothing(adjusted, device):
+    def log_prob(x):
+        return -0.5 * (x - 1).square().sum(1)
+
+    x, chain = torch.randn(4, 2, generator=generator()), (mala if adjusted else langevin)
+    results = []
+    for start in (x, x.to(device)):
+        states = chain(log_prob if adjusted else lambda x: 1 - x, start, steps=3, gamma=0.1, seed=0)
+        results.append(next(states))
+        with waits(device) as counted:
+            results[-1] = [state.x for state in states]
+        no_wait(counted)
+    close(results[1][-1], results[0][-1])
+
+
+def test_energies(device):
+    here = EnergyDenoiser(frozen(), VP())
+    there = moved(here, device)
+    x = torch.randn(16, 2, generator=generator())
+    base = Gaussian(torch.zeros(2), 2.0)
+    results = []
+    for den, where in ((here, "cpu"), (there, device)):
+        energy, dice = den.energy_at(0.5), generator()
+        negatives, accepted = Moves(3, 0.05, adjusted=True)(energy, x.to(where), dice)
+        learned = MaximumLikelihood(Moves(2), start="buffer")
+        kept = learned.buffer(20, x.to(where), dice)
+        step = learned(energy, x.to(where), dice, kept)
+        contrast = NoiseContrastive(base, 2)(energy, x.to(where), dice)
+        found = log_partition(energy, base, generator=dice, chains=32, levels=8, pilot=16, device=where)
+        results.append((negatives, accepted, step.loss, step.buffer, contrast, torch.tensor(found.value)))
+    for found, expected in zip(*reversed(results), strict=True):
+        close(found, expected, 1e-2)
+    # the base on the device too, with the device's own random numbers
+    far = Gaussian(torch.zeros(2, device=device), 2.0)
+    own = log_partition(there.energy_at(0.5), far, generator=generator(device), chains=32, levels=8, pilot=16, device=device)
+    assert math.isfinite(own.value)
+    assert NoiseContrastive(far)(there.energy_at(0.5), x.to(device), generator(device)).device == device
+
+
+@pytest.mark.parametrize("trace", TRACES)
+def test_likelihood(trace, device):
+    here = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
+    x = 0.3 * torch.randn(3, 2, generator=generator())
+    how = {"trace": trace, "probes": 3, "condition": torch.tensor([0, 2, -1]), "tolerance": 10.0}
+    found, expected = log_likelihood(moved(here, device), x, **how), log_likelihood(here, x, **how)
+    close(found.log_prob, expected.log_prob)
+    assert found.log_prob.device.type == "cpu"
+
+
+def test_likelihood_of_data_with_levels(device):
+    here, x = NetDenoiser(frozen(), VP()), torch.tensor([[0.0, 3.0], [2.0, 1.0], [1.0, 1.0]])
+    transform = Transform((Levels(4), Affine.fit(x)))
+    results = []
+    for den in (here, moved(here, device)):
+        fitted = fit_dequantiser(den, x, transform, steps=3)
+        how = {"transform": transform, "dequantise": fitted, "draws": 2, "tolerance": 10.0}
+        results.append(log_likelihood(den, x, **how).log_prob)
+    close(results[1], results[0])
+
+
+def test_every_metric(device):
+    x, y, z = (torch.randn(40, 1, 8, 8, generator=generator(seed=i)) for i in range(3))
+    for metric in (make() for make in METRICS.values()):
+        found = metric(x.to(device), y.to(device), generator())
+        assert found == pytest.approx(metric(x, y, generator()), rel=1e-3, abs=1e-3), metric
+        assert math.isfinite(metric(x.to(device), y.to(device), generator(device))), metric
+    labels = torch.arange(40) % 2
+    told = {"labels": labels, "train_labels": labels, "heldout_labels": labels, "repeats": 2}
+    found = report(x.to(device), y, z.to(device), generator(), **told)
+    expected = report(x, y, z, generator(), **told)
+    assert list(found.rows) == list(expected.rows)
+    for name in ("sliced-wasserstein", "energy-distance", "memorisation"):
+        assert found.rows[name].value == pytest.approx(expected.rows[name].value, rel=1e-3, abs=1e-3)
+
+
+def test_a_solver_is_fitted_where_the_model_lies(device):
+    here = NetDenoiser(frozen(), VP())
+    how = {"count": 8, "rounds": 2, "teacher_steps": 8, "seed": 0}
+    found, expected = fit_endpoint(moved(here, device), (2,), 3, **how), fit_endpoint(here, (2,), 3, **how)
+    assert found.grid == pytest.approx(expected.grid, rel=1e-2)
+    x = torch.randn(3, 2, generator=generator())
+    last, counted = walked(moved(here, device), device, found, x, grid=found.grid)
+    no_wait(counted)
+    close(last, walked(here, torch.device("cpu"), found, x, grid=found.grid)[0])
+
+
+def test_a_constant_is_brought_over_once_and_anew_when_it_changes(device):
+    constant, like = torch.tensor([1.0, 2.0]), torch.zeros(2, device=device)
+    first = beside(constant, like)
+    assert first.device == device
+    assert beside(constant, like) is first
+    assert beside(constant, torch.zeros(2)) is constant
+    constant.mul_(2)
+    close(beside(constant, like), torch.tensor([2.0, 4.0]))
+    with torch.inference_mode():
+        wide = beside(constant, like, F64)
+    assert not wide.is_inference()
+    unknown = torch.ones(2, requires_grad=True)
+    beside(unknown, like).sum().backward()
+    close(unknown.grad, torch.ones(2))
+
+
+TRAININGS = {
+    "denoiser": ["training.accumulate=2"],
+    "classifier": ["objective=classifier"],
+    "chains": ["preset=energy-likelihood", "objective.chains=32", "objective.corrections=2"],
+    "adaptive": ["objective.name=bound", "objective.adaptive=true", "objective.levels=0"],
+    "betas": ["process=betas"],
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_waits_for_nothing_within_a_step(name, device, tmp_path):
+    short = ["data.count=200", "net.width=16", "net.depth=1", "training.steps=7", "training.batch_size=16"]
+    short += ["training.checkpoint_every=100", "training.log_every=100", "training.validate_every=100"]
+    short += ["training.precision=float32"]
+    experiment = Experiment.read("points", [*short, *TRAININGS[name]])
+    data = load_data(experiment)
+    settled = settle(experiment, data)
+    config = settled.experiment.training
+    built = settled.built
+    progress = fit(
+        built.net, built.loss(settled.memory), lambda step: data.batch(step, config.batch_size, config.seed), config,
+        tmp_path / "run", memory=settled.memory,
+    )  # fmt: skip
+    next(progress)
+    with waits(device) as counted:
+        last = next(progress)
+    assert last.step == 7
+    assert math.isfinite(last.loss)
+    assert next(built.net.parameters()).device.type == device.type
+    no_wait({place: n for place, n in counted.items() if not place.startswith(SAVING)})
+
+
+#: what the last step does after it: it saves
+SAVING = ("training/checkpoint.py", "training/saving.py", "training/ema.py")
+
+
+@pytest.fixture
+def points(run, tmp_path):
+    """A copy of the digits run that verbs may write into."""
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def verbs(run, place):
+    """Every verb that computes, on a run of digits; what it writes goes to `place`."""
+    image = place / "digits.npy"
+    digits = np.load(image) if image.exists() else None
+    assert digits is not None
+    few = ["-n", 2, "--steps", 3]
+    tiny = ["net.channels=8", "training.steps=3", "training.batch_size=8", "training.validate_every=3"]
+    return {
+        "train": ["train", "digits", *tiny, "sampling.preview=2", "sampling.steps=2", "--out", place / "trained"],
+        "resume": ["train", "--resume", run, "training.steps=32"],
+        "sample": ["sample", run, *few, "--film", "--out", place / "x.png"],
+        "guided": ["sample", run, *few, "--label", 3, "--guidance", "classifier-free", "--scale", 2, "--out", place / "y.npz"],
+        "evaluate": ["evaluate", run, "-n", 20, "--steps", 2],
+        "loglik": ["loglik", run, "test", "-n", 2, "--out", place / "scores.csv"],
+        "inpaint": ["inpaint", run, "--input", image, *few, "--out", place / "filled.png"],
+        "restore": ["restore", run, "--operator", "downsample", "--with", "by=2", "--input", place / "whole.npy", "--clean", *few, "--out", place / "r.png"],
+        "interpolate": ["interpolate", run, "--from", 3, "--to", 17, "-n", 3, "--steps", 4, "--out", place / "i.png"],
+        "tune grid": ["tune", run, "--steps", 3],
+        "tune solver": ["tune", run, "--steps", 3, "--criterion", "endpoint", "--trajectories", 8, "--rounds", 2],
+        "plan": ["plan", "digits", *tiny],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["train", "resume", "sample", "guided", "evaluate", "loglik", "inpaint", "restore", "interpolate", "tune grid", "tune solver", "plan"])
+def test_every_verb(verb, cli, points, tmp_path, device):
+    whole = torch.rand(1, 1, 8, 8, generator=generator()).mul(16).round()
+    np.save(tmp_path / "whole.npy", whole.numpy())
+    whole[:, :, 4:] = math.nan
+    np.save(tmp_path / "digits.npy", whole.numpy())
+    assert ranks.device().type == device.type
+    with waits(device) as counted:
+        answer = cli(*verbs(points, tmp_path)[verb])
+    assert answer.code == 0, answer
+    if device.type in (NAME, "cuda"):
+        assert counted, "the device was never asked for anything"
