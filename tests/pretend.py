@@ -21,11 +21,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
 from torch.utils import backend_registration
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ornstein
@@ -136,8 +138,11 @@ class _Device:
     def _is_in_bad_fork(self) -> bool:
         return False
 
-    def get_device_name(self, device: Any = None) -> str:
-        return "pretend device"
+    def get_device_properties(self, device: Any = None) -> Any:
+        return SimpleNamespace(name="pretend device", total_memory=2**34)
+
+    def is_bf16_supported(self, including_emulation: bool = True) -> bool:
+        return including_emulation
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
@@ -183,6 +188,9 @@ class _Device:
             out = func(*map(_held, args), **{key: _held(leaf) for key, leaf in inner.items()})
         if func is _aten.copy_.default:
             return args[0]
+        if torch.Tag.inplace_view in func.tags and away:  # the shape of what stands for the tensor changes too
+            with no_dispatch():
+                return func(*args, **kwargs)
         return _posed(out, away) if there else out
 
     def reasons(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], there: bool) -> Iterator[str]:
