@@ -7,9 +7,9 @@ finds that device, so whatever chooses a device by itself works there.
 come from the CPU where an operation goes element by element, and what moves data moves it. A generator belongs to a
 device too, and the device has random numbers of its own.
 
-*Waiting is counted.* A GPU works through a queue. Whenever the host asks for a value (`item`, `tolist`, `if`), copies to
-ordinary memory, or makes a shape out of values (`nonzero`, a mask as an index), it waits until the queue is empty. So
-it does where it copies *from* ordinary memory, as `torch.tensor(..., device=)` does, or an index that lies on the CPU.
+*Waiting is counted.* A GPU works through a queue. Whenever the host asks for a value (`item`, `tolist`, `if`), copies
+to ordinary memory, or makes a shape out of values (`nonzero`, a mask as an index), it waits until the queue is empty.
+So it does where it copies *from* ordinary memory, as `torch.tensor(..., device=)` does, or an index on the CPU.
 `waits` counts these by the function of the house that asked; on CUDA it asks CUDA's own detector.
 
 torch's registration of a backend in Python is experimental; where it is missing (`POSSIBLE`) nothing can be posed.

@@ -13,16 +13,19 @@ import dataclasses
 import math
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pretend
 import pytest
 import torch
-from laws import WAYS, mixture
+from laws import WAYS
 from pretend import NAME, POSSIBLE, posed, waits
 from test_condition import PARTS, SPECS, B
 from test_laws_guidance import ARGUMENTS
 
-from ornstein import VP, Condition, Flow, NetDenoiser, log_likelihood, ranks, sample, trajectory
+import ornstein
+from ornstein import VP, Condition, Flow, NetDenoiser, log_likelihood, ranks, trajectory
 from ornstein.core.chains import Tabulated
 from ornstein.core.copies import beside
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
@@ -35,7 +38,7 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.settle import settle
 from ornstein.experiment.train import train
-from ornstein.guidance import GUIDANCE, OPERATORS, Mask, Measurement, RePaint
+from ornstein.guidance import GUIDANCE, OPERATORS, Measurement, RePaint
 from ornstein.likelihood import TRACES, fit_dequantiser
 from ornstein.metrics import METRICS, report
 from ornstein.nets import MLP, NETS, Label
@@ -108,12 +111,60 @@ def moved(thing, device):
         return copy.deepcopy(thing).to(device)
     if isinstance(thing, torch.Tensor | Condition):
         return thing.to(device)
-    if isinstance(thing, GaussianMixture):
-        return mixture_on(thing, device)
     if dataclasses.is_dataclass(thing):
         fields = {f.name: moved(getattr(thing, f.name), device) for f in dataclasses.fields(thing) if f.init}
         return dataclasses.replace(thing, **fields)
     return thing
+
+
+@pytest.mark.skipif(REAL is not None, reason="a real one is at hand")
+def test_the_pretend_device_refuses_and_counts():
+    ask = {
+        "item": lambda x: x.sum().item(), "tolist": lambda x: x.tolist(), "if": lambda x: bool(x.any()),
+        "float": lambda x: float(x[0]), "mask": lambda x: x[x > 1], "list": lambda x: x[[0, 1]],
+        "index": lambda x: x[torch.tensor([0, 1])], "cpu": lambda x: x.cpu(), "nonzero": lambda x: x.nonzero(),
+        "from Python": lambda x: torch.tensor([1.0], device=x.device), "unpinned": lambda x: torch.ones(2).to(x.device),
+        "waiting copy": lambda x: torch.ones(2).pin_memory().to(x.device), "new_tensor": lambda x: x.new_tensor([1.0]),
+        "event": lambda x: torch.get_device_module(x.device).Event().synchronize(),
+        "write": lambda x: x.copy_(torch.ones(3)),
+        "all": lambda x: torch.accelerator.synchronize(), "solve": lambda x: torch.linalg.cholesky(torch.diag(x + 1)),
+    }  # fmt: skip
+    let_be = {
+        "full": lambda x: x.new_full((2,), 3.0), "mask": lambda x: x.masked_fill_(x > 1, 0.0),
+        "fill": lambda x: x.__setitem__(x > 1, 0.0), "scalar": lambda x: x + torch.tensor(2.0),
+        "pinned": lambda x: torch.ones(2).pin_memory().to(x.device, non_blocking=True),
+        "later": lambda x: x.to("cpu", non_blocking=True), "draw": lambda x: torch.rand(3, device=x.device),
+        "where": lambda x: torch.where(x > 1, x, 0.0), "place": lambda x: x[x.long().clamp(max=2)],
+    }  # fmt: skip
+    mix = {
+        "add": lambda x: x + torch.ones(3), "reversed": lambda x: x.sum() + torch.ones(3),
+        "cat": lambda x: torch.cat([x, torch.ones(3)]), "stack": lambda x: torch.stack([x[0], torch.tensor(1.0)]),
+        "product": lambda x: x @ torch.ones(3), "dice": lambda x: torch.rand(3, generator=generator(), device=x.device),
+        "own dice": lambda x: torch.rand(3, generator=generator(x.device)), "numpy": lambda x: x.numpy(),
+        "net": lambda x: torch.nn.Linear(3, 3)(x), "index of another": lambda x: torch.ones(3)[x.long().clamp(max=2)],
+    }  # fmt: skip
+    before = pretend._HOUSE
+    with posed() as there, mock.patch.object(pretend, "_HOUSE", f"{Path(__file__).parent}/"):
+        for name, what in {**ask, **let_be}.items():
+            x = torch.arange(3.0, device=there)
+            with waits(there) as counted:
+                what(x)
+            assert bool(counted) == (what in ask.values()), (name, counted)
+        for what in mix.values():
+            with pytest.raises(RuntimeError):
+                what(torch.arange(3.0, device=there))
+        assert torch.accelerator.is_available()
+    assert before == pretend._HOUSE
+    assert not torch.accelerator.is_available()
+    assert ranks.device().type == "cpu"
+    assert torch.Generator("cpu").device.type == "cpu"
+
+
+def test_what_may_wait_is_there():
+    for place in MAY_WAIT:
+        file, _, function = place.partition(" ")
+        text = (Path(ornstein.__file__).parent / file).read_text()
+        assert f"def {function.rpartition('.')[2]}(" in text, place
 
 
 def walked(denoiser, device, stepper, x, **options):

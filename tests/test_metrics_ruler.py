@@ -198,7 +198,7 @@ def test_a_report_says_what_it_computes_in_its_order():
     assert said == ["a classifier of the real data", "mmd", "memorisation", "near copies"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("shape", [(3,), (2, 6), (1, 8, 8)])
 @pytest.mark.parametrize("places", [("cuda", "cpu", "cpu"), ("cpu", "cuda", "cuda"), ("cuda", "cuda", "cuda")])
 @pytest.mark.parametrize("stream", ["cpu", "cuda"])
