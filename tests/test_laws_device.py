@@ -176,18 +176,21 @@ def walked(denoiser, device, stepper, x, **options):
     return last, counted
 
 
-@pytest.mark.parametrize("stepper", WAYS, ids=repr)
-@pytest.mark.parametrize("process", [VP(), Tabulated.from_betas("linear", 50)], ids=["vp", "betas"])
+#: on a chain, whose table is a constant too, each in one way is enough
+WALKS = [(way, VP()) for way in WAYS] + [(make(), Tabulated.from_betas("linear", 50)) for make in STEPPERS.values()]
+
+
+@pytest.mark.parametrize(("stepper", "process"), WALKS, ids=repr)
 def test_every_stepper(stepper, process, device):
     there = NetDenoiser(net().to(device).requires_grad_(False), process)
     here = NetDenoiser(frozen(), process)
-    x = torch.randn(3, 2, generator=generator())
+    x, steps = torch.randn(3, 2, generator=generator()), 4 if (stepper.calls or 99) < 9 else 2
     if stepper.calls is None:
-        walked(there, device, stepper, x, steps=4)  # brings over the tables of its sub-steps
-    last, counted = walked(there, device, stepper, x, steps=4)
+        walked(there, device, stepper, x, steps=steps)  # brings over the tables of its sub-steps
+    last, counted = walked(there, device, stepper, x, steps=steps)
     assert last.device == device
     no_wait(counted)
-    close(last, walked(here, torch.device("cpu"), stepper, x, steps=4)[0])
+    close(last, walked(here, torch.device("cpu"), stepper, x, steps=steps)[0])
 
 
 @pytest.mark.parametrize("name", GUIDANCE)
@@ -432,7 +435,8 @@ def test_every_metric(name, device):
     x, y = (torch.randn(24, 3, generator=generator(seed=i)) for i in range(2))
     metric = METRICS[name]()
     found, expected = metric(x.to(device), y.to(device), generator()), metric(x, y, generator())
-    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    # a share of points told right may turn over by one of them
+    assert found == pytest.approx(expected, rel=1e-3, abs=0.05 if name == "c2st" and REAL else 1e-3)
 
 
 def test_a_report_of_sets_on_any_device(device):
