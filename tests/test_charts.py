@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from ornstein.experiment import pictures
+from ornstein.experiment import charts, pictures
 from ornstein.experiment.charts import chart, related
 
 
@@ -116,9 +116,7 @@ def test_points_on_a_way_say_their_order():
 def test_loss_and_held_out_error_have_a_panel_each(tmp_path, monkeypatch):
     records = [{"step": i, "loss": 2.0 / i, **({"held_out": 0.5} if i % 10 == 0 else {})} for i in range(1, 50)]
     kept = []
-    monkeypatch.setattr(
-        pictures, "_save", lambda figure, path: (kept.append(figure), figure.savefig(path, format="png"))
-    )
+    monkeypatch.setattr(charts, "save", lambda figure, path: (kept.append(figure), figure.savefig(path, format="png")))
     for given in (records, [{"step": 1, "loss": -1.0}], []):
         pictures.loss_curve(given, tmp_path / "loss.png")
     both, one, none = map(panels, kept)

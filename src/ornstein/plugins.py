@@ -51,7 +51,8 @@ class Table:
 
     def read(self) -> dict[str, Any]:
         """The table itself; its room is loaded only now."""
-        return getattr(import_module(f"ornstein.{self.home}"), self.name)
+        table: dict[str, Any] = getattr(import_module(f"ornstein.{self.home}"), self.name)
+        return table
 
 
 #: every table by the noun of its entries
@@ -228,4 +229,5 @@ def _kind(table: Table) -> type | None:
     if not table.kind:
         return None
     module, _, name = table.kind.partition(":")
-    return getattr(import_module(f"ornstein.{module}"), name)
+    kind: type = getattr(import_module(f"ornstein.{module}"), name)
+    return kind

@@ -95,7 +95,8 @@ def logit_normal(process: Process, steps: int) -> Tensor:
 
     def ratios(high: float, low: float, u: Tensor) -> Tensor:
         first, last = torch.special.ndtr(torch.tensor([high, low], dtype=torch.float64).log())
-        return torch.special.ndtri(first + u * (last - first)).exp()
+        place: Tensor = torch.special.ndtri(first + u * (last - first))
+        return place.exp()
 
     return _by_ratio(process, steps, ratios)
 

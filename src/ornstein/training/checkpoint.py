@@ -191,7 +191,8 @@ def replace_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[st
 def read_about(path: Path) -> dict[str, Any]:
     """What `write_tensors` was told about the file."""
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["ornstein"])
+        told: dict[str, Any] = json.loads(file.metadata()["ornstein"])
+    return told
 
 
 @contextmanager
