@@ -108,7 +108,7 @@ class Peer(ABC):
     averages: bool = True
     autocast: bool = False
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape) -> None:
         self.shape = shape
 
     @property
@@ -169,7 +169,7 @@ class Diffusers(Peer):
     flip = True
     samplers = ("ddim", "dpmsolver++", "unipc", "ddpm")
 
-    def __init__(self, shape: Shape, size: str):
+    def __init__(self, shape: Shape, size: str) -> None:
         super().__init__(shape)
         without_torchvision()
         from diffusers import DDPMScheduler, UNet2DModel
@@ -268,7 +268,7 @@ class DenoisingDiffusion(Peer):
     flip = True
     samplers = ("ddim", "ddim eta=1")
 
-    def __init__(self, shape: Shape, size: str):
+    def __init__(self, shape: Shape, size: str) -> None:
         super().__init__(shape)
         without_torchvision()
         from denoising_diffusion_pytorch import GaussianDiffusion, Unet
@@ -318,7 +318,7 @@ class Azula(Peer):
     package = "azula"
     samplers = ("ddim", "xeab", "zeab", "heun", "ddpm")
 
-    def __init__(self, shape: Shape, size: str):
+    def __init__(self, shape: Shape, size: str) -> None:
         super().__init__(shape)
         without_torchvision()
         from azula.denoise import KarrasDenoiser
@@ -404,7 +404,7 @@ class SmallDiffusion(Peer):
     package = "smalldiffusion"
     samplers = ("accelerated", "ddim", "ddpm")
 
-    def __init__(self, shape: Shape, size: str, transformer: bool = False):
+    def __init__(self, shape: Shape, size: str, transformer: bool = False) -> None:
         super().__init__(shape)
         without_torchvision()
         import smalldiffusion as small
@@ -487,7 +487,7 @@ class Ornstein(Peer):
     averages = False  # its preset says which weights draw
     usual = {"colour": "cifar10", "grey": "mnist"}  # noqa: RUF012
 
-    def __init__(self, shape: Shape, size: str, words: str = ""):
+    def __init__(self, shape: Shape, size: str, words: str = "") -> None:
         from ornstein.data import Affine
         from ornstein.experiment.build import build, build_stepper
         from ornstein.experiment.config import Experiment

@@ -5,6 +5,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,11 +24,11 @@ class Answer:
 
 
 @pytest.fixture
-def cli(capsys, monkeypatch):
+def cli(capsys: Any, monkeypatch: Any) -> Any:
     """Call the command line in this process: `cli("train", "digits") -> Answer`."""
     from ornstein.cli import main
 
-    def call(*words) -> Answer:
+    def call(*words: Any) -> Answer:
         monkeypatch.setattr(sys, "argv", ["ornstein", *map(str, words)])
         monkeypatch.setenv("COLUMNS", "200")
         capsys.readouterr()
@@ -43,7 +44,7 @@ def cli(capsys, monkeypatch):
 
 
 @pytest.fixture
-def own_tables():
+def own_tables() -> Any:
     """What a test registers is gone after it."""
     from ornstein import plugins
 
@@ -56,7 +57,7 @@ def own_tables():
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory) -> Path:
+def run(tmp_path_factory: Any) -> Path:
     """A digits run of a few steps, with a checkpoint, snapshots and pictures."""
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -179,7 +180,7 @@ def test_a_batch_with_other_features_is_refused() -> None:
 # --- batches ---------------------------------------------------------------------------------------------------
 
 
-def counting(count: int = 10, **changes) -> Dataset:
+def counting(count: int = 10, **changes: Any) -> Dataset:
     """Vectors (i,) for i < count, in their own units: a batch shows which examples it drew."""
     values = torch.arange(count, dtype=torch.float32)[:, None]
     data = Dataset(
@@ -471,7 +472,7 @@ def test_every_data_set_that_comes_along_keeps_the_laws(name: str, law: str) -> 
     DATA_LAWS[law](DATA[name]())  # type: ignore[call-arg]
 
 
-def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path) -> None:
+def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path: Any) -> None:
     assert open_data("moons", count=500, noise=0.1) == Moons(count=500, noise=0.1)
     assert open_data(str(tmp_path)) == DATA["images"](path=str(tmp_path))  # type: ignore[call-arg]
     for name, match in (

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ SNIPPETS = [
 
 @pytest.mark.parametrize("code", SNIPPETS)
 @pytest.mark.usefixtures("own_tables")
-def test_a_snippet_runs(code, tmp_path, monkeypatch, request):
+def test_a_snippet_runs(code: Any, tmp_path: Any, monkeypatch: Any, request: Any) -> None:
     monkeypatch.chdir(tmp_path)
     if "runs/digits" in code:
         (tmp_path / "runs").mkdir()
@@ -27,7 +28,7 @@ def test_a_snippet_runs(code, tmp_path, monkeypatch, request):
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 
-def test_the_readmes_commands_run_in_their_order(cli, tmp_path, monkeypatch):
+def test_the_readmes_commands_run_in_their_order(cli: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     short = [
         "training.steps=4",
@@ -49,7 +50,7 @@ def test_the_readmes_commands_run_in_their_order(cli, tmp_path, monkeypatch):
     assert {"threes.png", "samples.npz", "film.gif", "scores.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_the_minimal_example_learns_its_distribution():
+def test_the_minimal_example_learns_its_distribution() -> None:
     example = ROOT / "examples" / "minimal.py"
     assert len(example.read_text("utf-8").splitlines()) <= 120
     done = subprocess.run(

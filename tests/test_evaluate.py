@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from ornstein.experiment.watch import judgement
 from ornstein.metrics import Metric, compare, memorisation, report
 
 
-def seeded(seed=0):
+def seeded(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
@@ -34,7 +35,7 @@ def seeded(seed=0):
 class Tells(Metric):
     """Which sets it was given, from sets that are known by their value: 10 x + y."""
 
-    def __call__(self, x, y, generator):
+    def __call__(self, x: Any, y: Any, generator: Any) -> Any:
         return 10 * float(x.mean()) + float(y.mean())
 
 
@@ -43,7 +44,7 @@ class TellsTrain(Tells):
     fixed = "train"
 
 
-def test_the_floor_is_of_training_against_held_out_data_and_of_held_out_against_training_for_copies():
+def test_the_floor_is_of_training_against_held_out_data_and_of_held_out_against_training_for_copies() -> None:
     samples, train, heldout = (torch.full((40, 1), value) for value in (3.0, 1.0, 2.0))
     score = compare(Tells(), samples, train, heldout, seeded())
     assert (score.value, score.floor) == (32, 12)
@@ -51,7 +52,7 @@ def test_the_floor_is_of_training_against_held_out_data_and_of_held_out_against_
     assert (score.value, score.floor) == (31, 21)
 
 
-def test_a_report_gives_every_measure_the_halves_in_their_places():
+def test_a_report_gives_every_measure_the_halves_in_their_places() -> None:
     # training data about 0, held-out data 4 away: which half is where decides each figure
     g = seeded()
     train, heldout = torch.randn(400, 2, generator=g), torch.randn(300, 2, generator=g) + 4
@@ -79,7 +80,7 @@ def test_a_report_gives_every_measure_the_halves_in_their_places():
     assert memorisation(train, train, heldout).share == 1
 
 
-def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other():
+def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other() -> None:
     g = seeded()
     train, heldout, samples = (torch.randn(n, 2, generator=g) for n in (600, 300, 300))
     right = lambda x: (x[:, 0] > 0).long()  # noqa: E731
@@ -91,12 +92,12 @@ def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other
     assert result.floor < 0.1  # judged where every label says the opposite
 
 
-def test_the_held_out_error_is_that_of_the_held_out_half():
+def test_the_held_out_error_is_that_of_the_held_out_half() -> None:
     g = seeded()
     train, test = torch.randn(400, 1, generator=g).double(), 6 + 0.5 * torch.randn(300, 1, generator=g).double()
     data = Dataset("halves", train.float(), test.float(), None, None, (), "vector", Affine())
 
-    def error(mean, std):
+    def error(mean: Any, std: Any) -> Any:
         law = GaussianMixture(torch.ones(1), torch.tensor([[mean]]), torch.tensor([std**2]))
         learner = Denoising(Problem(VP(), "v", lambda *_: torch.zeros(1), (1,)))
         run = SimpleNamespace(learner=learner, model=ExactDenoiser(law, VP()), transform=data.transform)
@@ -112,13 +113,13 @@ def test_the_held_out_error_is_that_of_the_held_out_half():
 
 
 @pytest.fixture
-def copied(run, tmp_path):
+def copied(run: Any, tmp_path: Any) -> Any:
     shutil.copytree(run, tmp_path / "digits")
     return ornstein.load(tmp_path / "digits")
 
 
-def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied):
-    def figures(seed):
+def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied: Any) -> None:
+    def figures(seed: Any) -> Any:
         found = evaluate(copied, n=60, seed=seed, steps=2)
         assert found.drawn["seed"] == seed
         kept = json.loads((copied.folder / "evaluation.json").read_text())
@@ -133,7 +134,7 @@ def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied):
         assert first[0][name]["floor"] != other[0][name]["floor"], name  # and other subsets of the real data
 
 
-def test_what_is_measured_has_the_values_of_the_data(copied, monkeypatch):
+def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: Any) -> None:
     seen, real = [], room.report
     monkeypatch.setattr(
         room, "report", lambda samples, *rest, **how: (seen.append(samples), real(samples, *rest, **how))[1]
@@ -145,7 +146,7 @@ def test_what_is_measured_has_the_values_of_the_data(copied, monkeypatch):
     assert not torch.equal(loose, loose.round())
 
 
-def test_it_says_what_it_is_doing(copied, cli, run):
+def test_it_says_what_it_is_doing(copied: Any, cli: Any, run: Any) -> None:
     said = []
     evaluate(copied, n=20, steps=2, stage=said.append)
     assert said == [
@@ -158,7 +159,7 @@ def test_it_says_what_it_is_doing(copied, cli, run):
     assert "drawing" not in answer.out
 
 
-def test_real_points_are_taken_from_all_of_the_data(tmp_path, monkeypatch):
+def test_real_points_are_taken_from_all_of_the_data(tmp_path: Any, monkeypatch: Any) -> None:
     # sorted data: the first rows are of one kind
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train

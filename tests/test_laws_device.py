@@ -13,6 +13,7 @@ import dataclasses
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -65,7 +66,7 @@ MAY_WAIT = {
 
 
 @pytest.fixture
-def device():
+def device() -> Any:
     """The accelerator of this machine, else the pretend one."""
     if REAL is not None:
         exact = torch.backends.cudnn.allow_tf32
@@ -77,22 +78,22 @@ def device():
         yield there
 
 
-def no_wait(counted):
+def no_wait(counted: Any) -> None:
     """What was counted is allowed."""
     left = {place: n for place, n in counted.items() if place.partition(": ")[0] not in MAY_WAIT}
     assert not left, left
 
 
-def close(found, expected, tolerance=1e-3):
+def close(found: Any, expected: Any, tolerance: Any = 1e-3) -> None:
     """A result on the device is the CPU's."""
     torch.testing.assert_close(found.detach().cpu(), expected, rtol=tolerance, atol=tolerance)
 
 
-def generator(device="cpu", seed=0):
+def generator(device: Any = "cpu", seed: Any = 0) -> Any:
     return torch.Generator(device).manual_seed(seed)
 
 
-def net(shape=(2,), conditions=None, out_multiple=1, config=None):
+def net(shape: Any = (2,), conditions: Any = None, out_multiple: Any = 1, config: Any = None) -> Any:
     """A small network that has learned something, if only noise."""
     made = (config or MLP(width=16, depth=1, embedding=8)).build(shape, conditions, out_multiple)
     with torch.no_grad():
@@ -101,11 +102,11 @@ def net(shape=(2,), conditions=None, out_multiple=1, config=None):
     return made
 
 
-def frozen(*arguments, **named):
+def frozen(*arguments: Any, **named: Any) -> Any:
     return net(*arguments, **named).eval().requires_grad_(False)
 
 
-def moved(thing, device):
+def moved(thing: Any, device: Any) -> Any:
     """The same, with every tensor and module in it on the device; denoisers, classifiers, conditions and tuples."""
     if isinstance(thing, torch.nn.Module):
         return copy.deepcopy(thing).to(device)
@@ -118,7 +119,7 @@ def moved(thing, device):
 
 
 @pytest.mark.skipif(REAL is not None, reason="a real one is at hand")
-def test_the_pretend_device_refuses_and_counts():
+def test_the_pretend_device_refuses_and_counts() -> None:
     ask = {
         "item": lambda x: x.sum().item(), "tolist": lambda x: x.tolist(), "if": lambda x: bool(x.any()),
         "float": lambda x: float(x[0]), "mask": lambda x: x[x > 1], "list": lambda x: x[[0, 1]],
@@ -160,14 +161,14 @@ def test_the_pretend_device_refuses_and_counts():
     assert torch.Generator("cpu").device.type == "cpu"
 
 
-def test_what_may_wait_is_there():
+def test_what_may_wait_is_there() -> None:
     for place in MAY_WAIT:
         file, _, function = place.partition(" ")
         text = (Path(ornstein.__file__).parent / file).read_text()
         assert f"def {function.rpartition('.')[2]}(" in text, place
 
 
-def walked(denoiser, device, stepper, x, **options):
+def walked(denoiser: Any, device: Any, stepper: Any, x: Any, **options: Any) -> Any:
     """The samples, and what was waited for after the walk was prepared."""
     states = trajectory(denoiser, x.shape, stepper=stepper, seed=1, x=x, **options)
     with waits(device) as counted:
@@ -183,7 +184,7 @@ WALKS = [(way, VP()) for way in WAYS if way != STEPPERS["adaptive"](tolerance=1e
 
 
 @pytest.mark.parametrize(("stepper", "process"), WALKS, ids=repr)
-def test_every_stepper(stepper, process, device):
+def test_every_stepper(stepper: Any, process: Any, device: Any) -> None:
     there = NetDenoiser(net().to(device).requires_grad_(False), process)
     here = NetDenoiser(frozen(), process)
     x, steps = torch.randn(3, 2, generator=generator()), 4 if (stepper.calls or 99) < 9 else 2
@@ -196,7 +197,7 @@ def test_every_stepper(stepper, process, device):
 
 
 @pytest.mark.parametrize("name", GUIDANCE)
-def test_every_guidance(name, device):
+def test_every_guidance(name: Any, device: Any) -> None:
     """Whatever it is made with may lie on the CPU, as a person has it: it is brought over once."""
     labels = torch.tensor([0, 2, -1])
     base = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
@@ -222,7 +223,7 @@ def test_every_guidance(name, device):
     close(found, here(x, t, labels).x0)
 
 
-def operators():
+def operators() -> Any:
     """Every operator of the table, as it is made for pictures of 4 x 4."""
     row = torch.randn(5, 16, generator=generator(seed=3))
     options = {
@@ -234,7 +235,7 @@ def operators():
 
 @pytest.mark.parametrize("method", ["dps", "pigdm", "moment-matching", "replacement", "repaint"])
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_operator_with_every_method(name, method, device):
+def test_every_operator_with_every_method(name: Any, method: Any, device: Any) -> None:
     operator = operators()[name]
     if method in ("replacement", "repaint") and not operator.linear:
         pytest.skip("takes linear operators alone")
@@ -254,7 +255,7 @@ def test_every_operator_with_every_method(name, method, device):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_every_network_with_every_kind_of_condition(name, device):
+def test_every_network_with_every_kind_of_condition(name: Any, device: Any) -> None:
     config = MLP(width=16, depth=1, embedding=8) if name == "mlp" else UNet(8, (1, 2), 1, (2,), embedding=8)
     here = net((2, 4, 4), SPECS, config=config).train()
     there = copy.deepcopy(here).to(device)
@@ -280,7 +281,7 @@ LESSONS = [(learner, objective) for learner in LEARNERS for objective in LEARNER
 
 @pytest.mark.parametrize("process", [VP(), Tabulated.from_betas("linear", 50)], ids=["vp", "betas"])
 @pytest.mark.parametrize(("learner", "objective"), LESSONS)
-def test_every_objective_of_every_learner(learner, objective, process, device):
+def test_every_objective_of_every_learner(learner: Any, objective: Any, process: Any, device: Any) -> None:
     """Once by the CPU's random numbers, to compare; once by the device's own, to count."""
     cls = LEARNERS[learner]
     options = {"shares": (0.5, 0.3, 0.2)} if objective == "classifier" else {}
@@ -300,7 +301,7 @@ def test_every_objective_of_every_learner(learner, objective, process, device):
     memory = known.memory(known.model(here), x0)
     far = {key: value.to(device) for key, value in memory.items()}
 
-    def lesson(network, where, dice, kept):
+    def lesson(network: Any, where: Any, dice: Any, kept: Any) -> Any:
         told = None if condition is None else condition.to(where)
         return known.loss(known.model(network), x0.to(where), told, dice, {k: v.clone() for k, v in kept.items()})
 
@@ -321,7 +322,7 @@ def test_every_objective_of_every_learner(learner, objective, process, device):
     no_wait(counted)
 
 
-def exact_ones():
+def exact_ones() -> Any:
     """Exact distributions, one of each form of covariance."""
     means, g = torch.randn(3, 4, generator=generator(), dtype=F64), generator(seed=2)
     roots = torch.randn(3, 4, 4, generator=g, dtype=F64)
@@ -337,7 +338,7 @@ def exact_ones():
 
 
 @pytest.mark.parametrize("name", exact_ones())
-def test_exact_distributions(name, device):
+def test_exact_distributions(name: Any, device: Any) -> None:
     here, there = exact_ones()[name]("cpu"), exact_ones()[name](device)
     x = torch.randn(3, 4, generator=generator(seed=1))
     labels = None if name == "gaussian" else torch.tensor([0, 1, -1])
@@ -355,7 +356,7 @@ def test_exact_distributions(name, device):
         close(there.log_prob(x), here.log_prob(x))
 
 
-def test_reading_on_another_clock_and_as_an_energy(device):
+def test_reading_on_another_clock_and_as_an_energy(device: Any) -> None:
     small = frozen()
     x = torch.randn(3, 2, generator=generator())
     for make in (lambda n: NetDenoiser(n, VP()).on(Flow()), lambda n: EnergyDenoiser(n, VP()).on(Flow())):
@@ -364,15 +365,15 @@ def test_reading_on_another_clock_and_as_an_energy(device):
         close(last, walked(make(small), torch.device("cpu"), "unipc", x, steps=4)[0])
 
 
-def test_encoding_gives_what_it_gives_on_the_cpu(device):
+def test_encoding_gives_what_it_gives_on_the_cpu(device: Any) -> None:
     here = NetDenoiser(frozen(), VP())
     x = torch.randn(3, 2, generator=generator())
     close(encode(moved(here, device), x, steps=4), encode(here, x, steps=4))
 
 
 @pytest.mark.parametrize("adjusted", [False, True])
-def test_chains_wait_for_nothing(adjusted, device):
-    def log_prob(x):
+def test_chains_wait_for_nothing(adjusted: Any, device: Any) -> None:
+    def log_prob(x: Any) -> Any:
         return -0.5 * (x - 1).square().sum(1)
 
     x, chain = torch.randn(4, 2, generator=generator()), (mala if adjusted else langevin)
@@ -386,7 +387,7 @@ def test_chains_wait_for_nothing(adjusted, device):
     close(results[1][-1], results[0][-1])
 
 
-def test_energies(device):
+def test_energies(device: Any) -> None:
     here = EnergyDenoiser(frozen(), VP())
     there = moved(here, device)
     x = torch.randn(16, 2, generator=generator())
@@ -412,7 +413,7 @@ def test_energies(device):
 
 
 @pytest.mark.parametrize("trace", TRACES)
-def test_likelihood(trace, device):
+def test_likelihood(trace: Any, device: Any) -> None:
     here = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
     x = 0.3 * torch.randn(3, 2, generator=generator())
     how = {"trace": trace, "probes": 3, "condition": torch.tensor([0, 2, -1]), "tolerance": 10.0}
@@ -421,7 +422,7 @@ def test_likelihood(trace, device):
     assert found.log_prob.device.type == "cpu"
 
 
-def test_likelihood_of_data_with_levels(device):
+def test_likelihood_of_data_with_levels(device: Any) -> None:
     here, x = NetDenoiser(frozen(), VP()), torch.tensor([[0.0, 3.0], [2.0, 1.0], [1.0, 1.0]])
     transform = Levels(4)
     results = []
@@ -433,7 +434,7 @@ def test_likelihood_of_data_with_levels(device):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric(name, device):
+def test_every_metric(name: Any, device: Any) -> None:
     x, y = (torch.randn(24, 3, generator=generator(seed=i)) for i in range(2))
     metric = METRICS[name]()
     found, expected = metric(x.to(device), y.to(device), generator()), metric(x, y, generator())
@@ -441,7 +442,7 @@ def test_every_metric(name, device):
     assert found == pytest.approx(expected, rel=1e-3, abs=0.05 if name == "c2st" and REAL else 1e-3)
 
 
-def test_a_report_of_sets_on_any_device(device):
+def test_a_report_of_sets_on_any_device(device: Any) -> None:
     x, y, z = (torch.randn(24, 1, 4, 4, generator=generator(seed=i)) for i in range(3))
     labels = torch.arange(24) % 2
     told = {"labels": labels, "train_labels": labels, "heldout_labels": labels} if REAL else {}  # learning takes long
@@ -456,7 +457,7 @@ def test_a_report_of_sets_on_any_device(device):
                 assert found.rows[name].value == pytest.approx(expected.rows[name].value, rel=1e-3, abs=1e-3)
 
 
-def test_a_solver_is_fitted_where_the_model_lies(device):
+def test_a_solver_is_fitted_where_the_model_lies(device: Any) -> None:
     here = NetDenoiser(frozen(), VP())
     how = {"count": 4, "rounds": 2, "teacher_steps": 6, "seed": 0}
     found, expected = fit_endpoint(moved(here, device), (2,), 2, **how), fit_endpoint(here, (2,), 2, **how)
@@ -467,7 +468,7 @@ def test_a_solver_is_fitted_where_the_model_lies(device):
     close(last, walked(here, torch.device("cpu"), found, x, grid=found.grid)[0])
 
 
-def test_a_constant_is_brought_over_once_and_anew_when_it_changes(device):
+def test_a_constant_is_brought_over_once_and_anew_when_it_changes(device: Any) -> None:
     constant, like = torch.tensor([1.0, 2.0]), torch.zeros(2, device=device)
     first = beside(constant, like)
     assert first.device == device
@@ -493,7 +494,7 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_training_waits_for_nothing_within_a_step(name, device, tmp_path):
+def test_training_waits_for_nothing_within_a_step(name: Any, device: Any, tmp_path: Any) -> None:
     short = ["data.count=200", "net.width=16", "net.depth=1", "training.steps=7", "training.batch_size=16"]
     short += ["training.checkpoint_every=100", "training.log_every=100", "training.validate_every=100"]
     short += ["training.precision=float32"]
@@ -520,7 +521,7 @@ SAVING = ("training/checkpoint.py", "training/saving.py", "training/ema.py")
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def table(tmp_path_factory: Any) -> Any:
     """A run on vectors, of a few steps on the CPU."""
     folder = tmp_path_factory.mktemp("runs") / "moons"
     short = ["data.count=200", "net.width=16", "net.depth=1", "training.steps=4", "training.batch_size=16"]
@@ -532,7 +533,7 @@ def table(tmp_path_factory):
     return folder
 
 
-def verbs(run, table, place):
+def verbs(run: Any, table: Any, place: Any) -> Any:
     """Every verb that computes; what it writes goes to `place`."""
     few = ["-n", 2, "--steps", 3]
     tiny = ["net.channels=8", "net.blocks=1", "training.steps=2", "training.batch_size=8", "training.validate_every=2"]
@@ -554,7 +555,7 @@ def verbs(run, table, place):
 
 
 @pytest.mark.parametrize("verb", verbs(Path(), Path(), Path()))
-def test_every_verb(verb, cli, run, table, tmp_path, device):
+def test_every_verb(verb: Any, cli: Any, run: Any, table: Any, tmp_path: Any, device: Any) -> None:
     places = [shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table)]
     whole = torch.rand(1, 1, 8, 8, generator=generator()).mul(16).round()
     np.save(tmp_path / "whole.npy", whole.numpy())

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,19 +19,19 @@ every = pytest.mark.parametrize("name", ALL)
 
 @every
 @pytest.mark.parametrize("law", PROCESS_LAWS)
-def test_keeps_the_laws_of_processes(name, law):
+def test_keeps_the_laws_of_processes(name: Any, law: Any) -> None:
     PROCESS_LAWS[law](ALL[name])
 
 
 @every
-def test_derivatives_are_the_same_wherever_they_are_asked(name):
+def test_derivatives_are_the_same_wherever_they_are_asked(name: Any) -> None:
     """In inference mode, without gradients, and inside torch.func's transforms; for one time and for a batch."""
     p = ALL[name]
     t = interior(p, 2)
     x = torch.ones(2, 3, dtype=torch.float64)
     expected = p.at(t, like=x).rates[1] * x + p.at(float(t[0])).rates[0]
 
-    def read(x):
+    def read(x: Any) -> Any:
         return p.at(t, like=x).rates[1] * x + p.at(float(t[0])).rates[0]
 
     with torch.inference_mode():
@@ -42,11 +43,11 @@ def test_derivatives_are_the_same_wherever_they_are_asked(name):
     assert torch.equal(torch.func.vmap(read)(x.expand(4, 2, 3)), expected.expand(4, 2, 3))
 
 
-def beta(t):
+def beta(t: Any) -> Any:
     return 0.1 + 19.9 * t
 
 
-def cosine_beta(t):
+def cosine_beta(t: Any) -> Any:
     w = math.pi / 2 / 1.008
     return 2 * w * math.tan(w * (t + 0.008))
 
@@ -64,7 +65,7 @@ CLOSED_FORMS = {
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_drift_and_diffusion_are_the_papers(name):
+def test_drift_and_diffusion_are_the_papers(name: Any) -> None:
     for t in interior(PROCESSES[name], 9).tolist():
         level = PROCESSES[name].at(t)
         f, g2 = CLOSED_FORMS[name](t)
@@ -120,7 +121,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("name", "t", "alpha", "sigma", "log_snr"), GOLDEN)
-def test_golden_values(name, t, alpha, sigma, log_snr):
+def test_golden_values(name: Any, t: Any, alpha: Any, sigma: Any, log_snr: Any) -> None:
     p = PROCESSES[name]
     level = p.at(t)
     # some of the formulas in use cannot give more than about nine digits of alpha at the end of the cosine
@@ -133,12 +134,12 @@ def test_golden_values(name, t, alpha, sigma, log_snr):
     torch.testing.assert_close(single.sigma, torch.full((2, 1), sigma), rtol=2e-7, atol=0)
 
 
-def test_end_of_ddpms_chain_is_the_papers():
+def test_end_of_ddpms_chain_is_the_papers() -> None:
     assert PROCESSES["betas"].at(1000.0).alpha ** 2 == pytest.approx(4.036e-5, rel=1e-4)
 
 
 @every
-def test_the_kernel_from_the_data_is_alpha_and_sigma(name):
+def test_the_kernel_from_the_data_is_alpha_and_sigma(name: Any) -> None:
     p = ALL[name]
     for t in interior(p, 7).tolist():
         assert p.kernel(0.0, t) == pytest.approx((p.at(t).alpha, p.at(t).sigma ** 2), rel=1e-14)
@@ -156,7 +157,7 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_chains_step_as_they_are_defined(name):
+def test_chains_step_as_they_are_defined(name: Any) -> None:
     p = PROCESSES[name]
     levels = p.levels(torch.arange(p.chain + 1))
     for k, (s, t) in enumerate(itertools.pairwise(levels), 1):
@@ -164,7 +165,7 @@ def test_chains_step_as_they_are_defined(name):
         assert t.kernel_from(s) == pytest.approx((a, b * b), rel=1e-9)
 
 
-def test_euler_ou_has_its_short_steps_near_the_data():
+def test_euler_ou_has_its_short_steps_near_the_data() -> None:
     """The schedule's step k is that of the backward chain, from noise to data; the other order has another name."""
     n, low, high = 100, 0.01, 0.1
     backward = [low + (high - low) * (n - k) / n for k in range(n)]
@@ -176,14 +177,14 @@ def test_euler_ou_has_its_short_steps_near_the_data():
     assert torch.equal(Tabulated.euler_ou().alphas, Tabulated.euler_ou(order="rising").alphas)
 
 
-def test_euler_ou_settles_at_its_own_variance():
+def test_euler_ou_settles_at_its_own_variance() -> None:
     for gamma in (0.02, 0.1, 0.5):
         p = Tabulated.euler_ou([gamma] * 800)
         assert p.at(800.0).sigma ** 2 == pytest.approx(1 / (1 - gamma / 2), rel=1e-6)
 
 
 @every
-def test_posterior_is_bayes_rule(name):
+def test_posterior_is_bayes_rule(name: Any) -> None:
     """The product of q(x_s given x_0) and q(x_t given x_s), normalised on a fine grid, has the posterior's moments."""
     p = ALL[name]
     times = interior(p, 5).tolist()
@@ -204,7 +205,7 @@ def test_posterior_is_bayes_rule(name):
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_batch_of_times_is_as_good_as_one(name, dtype):
+def test_a_batch_of_times_is_as_good_as_one(name: Any, dtype: Any) -> None:
     """Per-sample coefficients have the data's type (float32 at least), broadcast, and lose nothing but its rounding."""
     p = ALL[name]
     t = torch.cat([interior(p, 9), torch.tensor([p.t_max], dtype=torch.float64)])
@@ -214,7 +215,7 @@ def test_a_batch_of_times_is_as_good_as_one(name, dtype):
     tolerance = 1e-11 if dtype == torch.float64 else 2e-6
     level, before = p.at(t, like), p.at(near, like)
 
-    def agree(batch, singles, what):
+    def agree(batch: Any, singles: Any, what: Any) -> None:
         assert batch.dtype == kept, what
         assert batch.shape == (len(t), 1, 1), what
         expected = torch.tensor(singles, dtype=torch.float64).to(kept).reshape(-1, 1, 1)
@@ -237,7 +238,7 @@ def test_a_batch_of_times_is_as_good_as_one(name, dtype):
 
 
 @every
-def test_times_off_the_clock_are_refused(name):
+def test_times_off_the_clock_are_refused(name: Any) -> None:
     p = ALL[name]
     x = torch.zeros(2, 3)
     beyond = p.t_max * 1.001
@@ -281,11 +282,11 @@ def test_times_off_the_clock_are_refused(name):
         (lambda: dataclasses.replace(Tabulated.from_betas(), t_max=1001.0), ["t_max=1001.0", "1000"]),
     ],
 )
-def test_parameters_that_make_no_process_are_refused(make, words):
+def test_parameters_that_make_no_process_are_refused(make: Any, words: Any) -> None:
     refused(make, *words)
 
 
-def random_tables(seed):
+def random_tables(seed: Any) -> Any:
     """Alphas falling and sigmas rising by steps of very unequal sizes."""
     g = torch.Generator().manual_seed(seed)
     n = int(torch.randint(1, 12, (), generator=g))
@@ -298,7 +299,7 @@ def random_tables(seed):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_tables_are_met_exactly_and_smoothly(seed):
+def test_tables_are_met_exactly_and_smoothly(seed: Any) -> None:
     alphas, sigmas = random_tables(seed)
     p = Tabulated(alphas, sigmas)
     k = torch.arange(len(alphas), dtype=torch.float64)
@@ -316,7 +317,7 @@ def test_tables_are_met_exactly_and_smoothly(seed):
     assert all(level.g2 > 0 for level in p.levels(t[1:]))
 
 
-def test_zero_terminal_snr_keeps_the_start_and_kills_the_end():
+def test_zero_terminal_snr_keeps_the_start_and_kills_the_end() -> None:
     plain, zero = Tabulated.from_betas("scaled-linear"), Tabulated.from_betas("scaled-linear", zero_snr=True)
     assert zero.at(1.0).alpha == pytest.approx(plain.at(1.0).alpha, rel=1e-14)
     assert zero.at(1000.0).alpha == 0.0
@@ -328,7 +329,7 @@ def test_zero_terminal_snr_keeps_the_start_and_kills_the_end():
         assert zero.at(k).alpha ** 2 + zero.at(k).sigma ** 2 == pytest.approx(1.0, rel=1e-12)
 
 
-def test_named_schedules_reach_about_the_same_noise_whatever_the_steps():
+def test_named_schedules_reach_about_the_same_noise_whatever_the_steps() -> None:
     for kind in ("linear", "scaled-linear", "sigmoid", "cosine"):
         ends_ = [Tabulated.from_betas(kind, n) for n in (200, 1000, 4000)]
         halves = [p.at(p.t_max / 2).log_snr for p in ends_]

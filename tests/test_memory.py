@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def faults(work: str, **environment: str) -> tuple[int, bool, int]:
 
 
 @pytest.mark.parametrize("work", [TOLD, COMMAND], ids=["asked", "command line"])
-def test_freed_memory_is_kept_and_asked_for_once(work):
+def test_freed_memory_is_kept_and_asked_for_once(work: Any) -> None:
     first, told, after = faults(work)
     assert told
     # 480 thousand pages of 4 kB; where pages are huge there are fewer to begin with
@@ -78,7 +79,7 @@ def test_freed_memory_is_kept_and_asked_for_once(work):
     assert after < first
 
 
-def test_the_library_leaves_a_program_its_memory():
+def test_the_library_leaves_a_program_its_memory() -> None:
     """Sampling, a likelihood and training change nothing of how the process gives memory back."""
     first, _, after = faults(LIBRARY)
     assert after > first / 2
@@ -89,7 +90,7 @@ def test_the_library_leaves_a_program_its_memory():
     [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}],
     ids=lambda said: next(iter(said)),
 )
-def test_what_the_environment_says_stays(said):
+def test_what_the_environment_says_stays(said: Any) -> None:
     first, told, after = faults(TOLD, **said)
     assert not told
     assert after > first / 2

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ CONFIG = Training(
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Any:
     """Nets this small are slower on two, by far so when the machine is busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -45,7 +46,7 @@ def net(width: int = 8) -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Dropout(0.2), nn.Linear(width, 3))
 
 
-def loss(net, batch, generator):
+def loss(net: Any, batch: Any, generator: Any) -> Any:
     noisy = batch + torch.randn(batch.shape, generator=generator)
     return ((net(noisy) - batch) ** 2).mean(1)
 
@@ -75,7 +76,7 @@ def hidden(folder: Path) -> list[Path]:
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(tmp_path: Any) -> Any:
     train(tmp_path, Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3))
     return tmp_path
 
@@ -94,7 +95,7 @@ def script(mode: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit():
+def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit() -> None:
     """At random moments of training and saving, again and again."""
     result = script("moments")
     assert result["kills"] >= 30
@@ -102,7 +103,7 @@ def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit():
     assert result["different"] == []
 
 
-def test_killed_at_each_change_to_the_disk_during_a_save_it_is_the_same_run_bit_for_bit():
+def test_killed_at_each_change_to_the_disk_during_a_save_it_is_the_same_run_bit_for_bit() -> None:
     """Exhaustively: the n-th file-system call of a save is the last one, for every n."""
     result = script("calls")
     assert result["kills"] >= 20
@@ -111,7 +112,7 @@ def test_killed_at_each_change_to_the_disk_during_a_save_it_is_the_same_run_bit_
     assert result["different"] == []
 
 
-def test_two_processes_are_one_process_with_twice_the_pieces():
+def test_two_processes_are_one_process_with_twice_the_pieces() -> None:
     """Over gloo; same noise, same dropout, same gradient, and a stop that both agree on."""
     result = script("processes")
     assert result["largest difference"] < 1e-5
@@ -126,7 +127,7 @@ def remembering(folder: Path, steps: int, resume: bool = False, spoil: int | Non
     """Train with a loss whose noise is a chain that goes on from step to step, and give the chain back."""
     memory = {"chain": torch.zeros(16, 3)}
 
-    def walk(net, batch, generator):
+    def walk(net: Any, batch: Any, generator: Any) -> Any:
         memory["chain"].mul_(0.5).add_(torch.randn(batch.shape, generator=generator))
         error = ((net(batch + memory["chain"]) - batch) ** 2).mean(1)
         return error * torch.nan if spoil is not None and bool((batch == batches(spoil)).all()) else error
@@ -137,7 +138,7 @@ def remembering(folder: Path, steps: int, resume: bool = False, spoil: int | Non
     return memory
 
 
-def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path):
+def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path: Any) -> None:
     whole = remembering(tmp_path / "whole", 12)
     remembering(tmp_path / "parts", 7)
     parts = remembering(tmp_path / "parts", 12, resume=True)
@@ -145,19 +146,19 @@ def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path):
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
 
 
-def test_a_step_that_is_not_finite_is_not_remembered(tmp_path):
+def test_a_step_that_is_not_finite_is_not_remembered(tmp_path: Any) -> None:
     before = remembering(tmp_path / "before", 6)
     after = remembering(tmp_path / "after", 7, spoil=6)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
-def test_what_a_loss_remembers_must_fit(tmp_path):
+def test_what_a_loss_remembers_must_fit(tmp_path: Any) -> None:
     train(tmp_path, CONFIG, resume=False)
     with pytest.raises(InputError, match="remembered nothing"):
         list(fit(net(), loss, batches, CONFIG, tmp_path, resume=True, memory={"chain": torch.zeros(2)}))
 
 
-def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained):
+def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained: Any) -> None:
     files = {"model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "optimizer.safetensors"}
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["step-00000006", "step-00000009"]
     found = latest(trained)
@@ -169,7 +170,7 @@ def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained):
     assert hidden(trained) == []
 
 
-def test_there_is_no_checkpoint_in_an_empty_or_missing_folder(tmp_path):
+def test_there_is_no_checkpoint_in_an_empty_or_missing_folder(tmp_path: Any) -> None:
     assert latest(tmp_path) is None
     assert latest(tmp_path / "nowhere") is None
 
@@ -179,7 +180,7 @@ FILES = ["model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", 
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", ["one bit", "cut", "empty", "gone"])
-def test_damage_to_any_file_is_found_and_named_with_the_way_out(file, how, trained):
+def test_damage_to_any_file_is_found_and_named_with_the_way_out(file: Any, how: Any, trained: Any) -> None:
     found = latest(trained)
     path = found.path / file
     content = bytearray(path.read_bytes())
@@ -202,7 +203,7 @@ def test_damage_to_any_file_is_found_and_named_with_the_way_out(file, how, train
     assert latest(trained).step == 9
 
 
-def test_random_bits_anywhere_are_found(trained):
+def test_random_bits_anywhere_are_found(trained: Any) -> None:
     rng = random.Random(0)
     found = latest(trained)
     for _ in range(60):
@@ -216,7 +217,7 @@ def test_random_bits_anywhere_are_found(trained):
     assert latest(trained).step == 9
 
 
-def test_with_nothing_older_it_says_so(trained):
+def test_with_nothing_older_it_says_so(trained: Any) -> None:
     for path in (trained / "checkpoints").iterdir():
         (path / "model.safetensors").unlink()
     with pytest.raises(
@@ -225,14 +226,14 @@ def test_with_nothing_older_it_says_so(trained):
         latest(trained)
 
 
-def test_a_newer_format_is_refused(trained):
+def test_a_newer_format_is_refused(trained: Any) -> None:
     path = latest(trained).path / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(InputError, match=r"newer version of ornstein \(checkpoint format 2.*update ornstein"):
         latest(trained)
 
 
-def test_leftovers_do_not_count_and_are_swept_by_the_next_run_only(trained):
+def test_leftovers_do_not_count_and_are_swept_by_the_next_run_only(trained: Any) -> None:
     left = trained / "checkpoints" / ".step-00000012"
     left.mkdir()
     (left / "model.safetensors").write_bytes(b"half")
@@ -244,7 +245,7 @@ def test_leftovers_do_not_count_and_are_swept_by_the_next_run_only(trained):
     assert hidden(trained) == [trained / ".metrics-of-mine"]
 
 
-def test_weights_in_the_open_are_those_of_the_checkpoint_resumed_from(trained):
+def test_weights_in_the_open_are_those_of_the_checkpoint_resumed_from(trained: Any) -> None:
     """Whatever was done to them: they are copies, which no checkpoint depends on."""
     (trained / "model.safetensors").write_bytes(b"of another time")
     (trained / "ema-0.050.safetensors").unlink()
@@ -265,7 +266,7 @@ def survives(folder: Path) -> None:
     assert (folder / "model.safetensors").read_bytes() == (latest(folder).path / "model.safetensors").read_bytes()
 
 
-def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Any) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
@@ -288,7 +289,7 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_p
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path):
+def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Any) -> None:
     train(tmp_path, Training(steps=3, checkpoint_every=3, cpu=True), width=1000)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
@@ -302,7 +303,7 @@ def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(t
     assert latest(tmp_path).step == 9
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Any) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="could not be written"):
         save(tmp_path / "file" / "run", 1, {}, {})
@@ -311,7 +312,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 # The process that is killed -----------------------------------------------------------------------------------------
 
 
-def forked(work) -> int:
+def forked(work: Any) -> int:
     """Run `work` in a child and return its process id."""
     pid = os.fork()
     if pid == 0:
@@ -324,7 +325,7 @@ def forked(work) -> int:
     return pid
 
 
-def finish(work) -> None:
+def finish(work: Any) -> None:
     _, status = os.waitpid(forked(work), 0)
     assert status == 0, f"the trainer ended with {status}"
 
@@ -373,7 +374,7 @@ def killed_at_calls(folder: Path) -> dict:
     def die_at(n: int) -> None:
         count = 0
 
-        def watch(event, arguments):
+        def watch(event: Any, arguments: Any) -> None:
             nonlocal count
             if event in watched and arguments and str(run) in str(arguments[0]):
                 count += 1
