@@ -60,7 +60,7 @@ class Step:
     def arithmetic(self) -> int:
         with FlopCounterMode(display=False) as counter:
             self.net(self.x, self.level).sum().backward()
-        return counter.get_total_flops()
+        return int(counter.get_total_flops())
 
     def __call__(self) -> None:
         for module in (unet, attention):

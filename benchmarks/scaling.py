@@ -112,7 +112,8 @@ def training_step(asked: Any, data: Any, least: int = 3) -> Point:
     x0, _ = data.batch(0, config.batch_size, 0)
 
     def loss(net: Any, batch: Any, dice: torch.Generator) -> torch.Tensor:
-        return parts.loss({})(net, batch, dice)
+        found: torch.Tensor = parts.loss({})(net, batch, dice)
+        return found
 
     def burst() -> float:
         stamps: list[float] = []

@@ -237,7 +237,8 @@ class Worker:
             self.failed = True
             print(f"{self.name} is left out: {answer['error']}", flush=True)
             return {}
-        return answer
+        found: dict[str, Any] = answer
+        return found
 
     def end(self) -> None:
         self.ask("end")

@@ -423,9 +423,11 @@ def crossing(rows: list[dict[str, Any]], key: str, wanted: float) -> float | Non
     for row in sorted(rows, key=lambda row: row["minutes"]):
         if row[key] <= wanted:
             if before is None or before[key] <= 0 or row[key] <= 0 or wanted <= 0:
-                return row["minutes"]
+                found: float | None = row["minutes"]
+                return found
             part = math.log(before[key] / wanted) / math.log(before[key] / row[key])
-            return before["minutes"] * (row["minutes"] / before["minutes"]) ** part
+            found: float | None = before["minutes"] * (row["minutes"] / before["minutes"]) ** part
+            return found
         before = row
     return None
 

@@ -36,7 +36,7 @@ def cli(capsys: Any, monkeypatch: Any) -> Any:
         try:
             main()
         except SystemExit as end:
-            code = end.code or 0
+            code = int(end.code or 0)
         said = capsys.readouterr()
         return Answer(code, said.out, said.err)
 
@@ -48,7 +48,9 @@ def own_tables() -> Any:
     """What a test registers is gone after it."""
     from ornstein import plugins
 
-    kept = [(table.read(), dict(table.read())) for table in plugins.TABLES.values()]
+    kept: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (table.read(), dict(table.read())) for table in plugins.TABLES.values()
+    ]
     owners = dict(plugins._OWNERS)
     yield
     for table, before in [*kept, (plugins._OWNERS, owners)]:
@@ -62,7 +64,7 @@ def run(tmp_path_factory: Any) -> Path:
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
 
-    folder = tmp_path_factory.mktemp("runs") / "digits"
+    folder: Path = tmp_path_factory.mktemp("runs") / "digits"
     tiny = ["net.channels=16", "training.steps=30", "training.batch_size=32", "training.validate_every=15"]
     tiny += ["training.checkpoint_every=10", "training.snapshot_every=10", "training.log_every=5", "sampling.preview=4"]
     for _ in train(Experiment.read("digits", [*tiny, "sampling.steps=4"]), folder):

@@ -8,7 +8,7 @@ missing.
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ornstein.core.clocks import EDM
 from ornstein.core.drive import Stepper
@@ -20,7 +20,7 @@ from ornstein.samplers import STEPPERS
 
 __all__ = [
     "OPTIONS", "PROCESSES", "WAYS", "ZERO_SNR", "Oracle", "constant", "grid_of", "grids_of", "interior", "mixture",
-    "refused",
+    "refused"
 ]  # fmt: skip
 
 #: every entry of the table with its defaults, and the named chains
@@ -68,7 +68,7 @@ class Oracle(nn.Module):
         super().__init__()
         self.exact, self.process, self.predicts = mixture().denoiser(EDM(t_max=1e6)), process, predicts
         self.sigma_data = sigma_data
-        self.told = []
+        self.told: list[Tensor] = []
 
     def forward(self, scaled: Any, noise_level: Any, condition: Any) -> Any:
         ratio = noise_level.exp()[:, None]
@@ -79,7 +79,7 @@ class Oracle(nn.Module):
         return Prediction(x0, level.alpha * y, level).read(self.predicts, self.sigma_data)
 
 
-def refused(action: Any, *words: str) -> None:  # type: ignore[no-untyped-def]
+def refused(action: Any, *words: str) -> None:
     """`action()` raises InputError with one sentence that has all of `words`."""
     try:
         action()

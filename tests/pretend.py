@@ -72,11 +72,13 @@ class Away(torch.Tensor):
             device=torch.device(NAME, 0),
         )  # fmt: skip
         self.held = held
-        return self
+        found: Away = self
+        return found
 
     @property
     def data(self) -> torch.Tensor:
-        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        found: torch.Tensor = torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        return found
 
     @data.setter
     def data(self, value: "Away") -> None:
@@ -286,7 +288,7 @@ class _Generator(torch.Generator):
     """`torch.Generator` while the device is posed: on "pretend" too."""
 
     __new__ = _make  # type: ignore[assignment]
-    device = property(_where)  # type: ignore[assignment]
+    device = property(_where)
 
 
 def _pin(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from sure import there
 
 from ornstein import memory
 from ornstein.data.folder import ImageFolder
@@ -87,7 +88,7 @@ def test_the_value_that_is_named_fits(digits: Any, monkeypatch: Any) -> None:
             build(Experiment.read("digits"), digits.fingerprint(), digits.transform, times=afford.copies(Training()))
             continue
         said = refused(lambda: settle(Experiment.read("digits"), digits))
-        named = re.search(r"(net\.channels=24) would fit", said)[1]
+        named = there(re.search(r"(net\.channels=24) would fit", said))[1]
         smaller = Experiment.read("digits", [named])
         assert build(smaller, digits.fingerprint(), digits.transform, times=7.0).net
 
@@ -105,7 +106,7 @@ def test_a_network_is_measured_without_being_made(digits: Any) -> None:
         data = digits if name == "digits" else load_data(experiment)
         built = build(experiment, data.fingerprint(), data.transform)
         config = afford_config(experiment)
-        found = afford._weights(config, lambda net, b=built: net.build(b.learner.problem.shape, b.learner.told))
+        found = afford._weights(config, lambda net, b=built: net.build(b.learner.problem.shape, b.learner.told))  # type: ignore[misc]
         assert found == sum(p.nbytes for p in built.net.parameters())
 
 
@@ -127,7 +128,7 @@ def test_a_batch_that_does_not_fit(moons: Any) -> None:
     asked = Experiment.read("moons", [*SMALL, "training.batch_size=1000000000000"])
     said = refused(lambda: settle(asked, moons))
     assert said.startswith("training.batch_size=1000000000000 takes ")
-    most = int(re.search(r"up to ([\d,]+) would fit", said)[1].replace(",", ""))
+    most = int(there(re.search(r"up to ([\d,]+) would fit", said))[1].replace(",", ""))
     assert 10_000 < most < 10**12
 
 
@@ -136,7 +137,7 @@ def test_pieces_that_do_not_fit(digits: Any) -> None:
     changes = ["training.batch_size=1000000"]
     said = refused(lambda: settle(Experiment.read("digits", changes), digits))
     assert said.startswith("training.batch_size=1000000 is 1,000,000 samples at a time, of which the loss keeps ")
-    assert int(re.search(r"training.accumulate=(\d+) would fit", said)[1]) > 1
+    assert int(there(re.search(r"training.accumulate=(\d+) would fit", said))[1]) > 1
 
 
 def test_what_the_loss_keeps_is_what_it_kept(digits: Any, monkeypatch: Any) -> None:
@@ -146,7 +147,7 @@ def test_what_the_loss_keeps_is_what_it_kept(digits: Any, monkeypatch: Any) -> N
     experiment = Experiment.read("digits", ["net.dropout=0"])
     settled = settle(experiment, digits)
     x0, given = digits.batch(0, 40, 0)
-    held = []
+    held: list[Any] = []
 
     def forward(batch: Any) -> None:
         loss = settled.built.loss({})

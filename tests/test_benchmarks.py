@@ -60,6 +60,8 @@ def test_a_quick_run(script: Any, tmp_path: Any, request: Any) -> None:
 
 def common() -> Any:
     spec = importlib.util.spec_from_file_location("common", HERE / "common.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

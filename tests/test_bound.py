@@ -429,7 +429,7 @@ def test_a_sample_has_its_bound_whatever_the_batch() -> None:
     process, distribution = VP(), mixture()
     denoiser, x0 = distribution.denoiser(process), distribution.sample(7, gen(14))
     for measure in (variational_bound, continuous_bound):
-        options = {"steps": 6} if measure is variational_bound else {"draws": 5}
+        options: dict[str, Any] = {"steps": 6} if measure is variational_bound else {"draws": 5}
         whole = measure(denoiser, x0, seeds=range(7), **options).terms
         chunked = measure(denoiser, x0, seeds=range(7), batch=3, **options).terms
         alone = measure(denoiser, x0[4:5], seeds=[4], **options).terms
@@ -555,8 +555,8 @@ def test_objectives_draw_their_times_first_and_only_from_the_generator() -> None
             assert torch.equal(first, objective(denoiser, x0, None, gen(18)))
             assert first.shape == (64,)
             t = objective.draw_times(process, 64, gen(18))
-            seen = []
-            spy = FunctionDenoiser(lambda x, level, condition, seen=seen: seen.append(level.t) or x, process)
+            seen: list[Any] = []
+            spy = FunctionDenoiser(lambda x, level, condition, seen=seen: seen.append(level.t) or x, process)  # type: ignore[misc]
             objective(spy, x0, None, gen(18))
             torch.testing.assert_close(seen[0].flatten(), t, rtol=0, atol=0)
 

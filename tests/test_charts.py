@@ -117,8 +117,13 @@ def test_points_on_a_way_say_their_order() -> None:
 
 def test_loss_and_held_out_error_have_a_panel_each(tmp_path: Any, monkeypatch: Any) -> None:
     records = [{"step": i, "loss": 2.0 / i, **({"held_out": 0.5} if i % 10 == 0 else {})} for i in range(1, 50)]
-    kept = []
-    monkeypatch.setattr(charts, "save", lambda figure, path: (kept.append(figure), figure.savefig(path, format="png")))
+    kept: list[Any] = []
+
+    def save(figure: Any, path: Any) -> None:
+        kept.append(figure)
+        figure.savefig(path, format="png")
+
+    monkeypatch.setattr(charts, "save", save)
     for given in (records, [{"step": 1, "loss": -1.0}], []):
         pictures.loss_curve(given, tmp_path / "loss.png")
     both, one, none = map(panels, kept)
@@ -144,7 +149,7 @@ def test_a_film_has_the_limits_of_its_end(tmp_path: Any, shape: Any) -> None:
     frames = [scale * torch.randn(9, *shape, generator=g) for scale in (50.0, 5.0, 1.0)]
     pictures.film(frames, "vector" if len(shape) == 1 else "array", tmp_path / "x.gif")
     with Image.open(tmp_path / "x.gif") as film:
-        assert film.n_frames == 3
+        assert getattr(film, "n_frames", 1) == 3
     first, last = (panels(chart(frame, last=frames[-1]))[0] for frame in (frames[0], frames[-1]))
     assert first.get_xlim() == last.get_xlim()
     assert first.images[:1] or first.get_ylim() == last.get_ylim() or shape == (1,)

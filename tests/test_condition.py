@@ -328,7 +328,7 @@ def test_files_with_parts_and_labels_keep_them_apart(tmp_path: Any) -> None:
     n = 40
     path = tmp_path / "split.npz"
     g = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[Any, Any] = {}
     for part, count in (("train", n), ("test", 10)):
         arrays |= {
             f"x_{part}": g.normal(size=(count, 3)),

@@ -42,14 +42,14 @@ def write(path: Path, image: np.ndarray, **options: Any) -> None:
     Image.fromarray(image).save(path, **options)
 
 
-def one_sentence(error: pytest.ExceptionInfo) -> str:
+def one_sentence(error: pytest.ExceptionInfo[Any]) -> str:
     message = str(error.value)
     assert "\n" not in message
     assert message.endswith(".")
     return message
 
 
-def rows(x: torch.Tensor) -> list[tuple]:
+def rows(x: torch.Tensor) -> list[tuple[Any, ...]]:
     return sorted(map(tuple, x.flatten(1).tolist()))
 
 
@@ -246,7 +246,7 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"size": 0}, {"size": (3,)}, {"mode": "CMYK"}, {"label": "name"}])
-def test_arguments_of_a_folder_are_checked(arguments: dict) -> None:
+def test_arguments_of_a_folder_are_checked(arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))):
         ImageFolder("x", **arguments)
 
@@ -272,7 +272,7 @@ def test_the_grid_of_whole_numbers(low: int, high: int, expected: Levels) -> Non
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def save(tmp_path: Path, values: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
+def save(tmp_path: Path, values: np.ndarray | None = None, **arrays: Any) -> Path:
     if values is not None:
         np.save(tmp_path / "x.npy", values)
         return tmp_path / "x.npy"
@@ -297,8 +297,10 @@ def save(tmp_path: Path, values: np.ndarray | None = None, **arrays: np.ndarray)
         ((12, 2, 3, 4, 5), np.float32, "array", (2, 3, 4, 5)),
     ],
 )
-def test_axes_are_read_by_the_rule(tmp_path: Path, shape: tuple, dtype: type, kind: str, seen: tuple) -> None:
-    values = np.random.default_rng(0).normal(100, 30, shape).astype(dtype)
+def test_axes_are_read_by_the_rule(
+    tmp_path: Path, shape: tuple[Any, ...], dtype: type, kind: str, seen: tuple[Any, ...]
+) -> None:
+    values: np.ndarray = np.random.default_rng(0).normal(100, 30, shape).astype(dtype)
     data = open_data(save(tmp_path, values)).load()
     assert (data.kind, data.shape) == (kind, seen)
     channels_last = shape[-1] == seen[0] and len(shape) == 4 and shape[1:] != seen
@@ -427,7 +429,7 @@ def test_a_blob_of_encoded_images_is_read(tmp_path: Path) -> None:
         Array(str(save(tmp_path, blob=np.concatenate(encoded), offsets=offsets[::-1]))).load()
 
 
-def bad_arrays() -> dict[str, tuple[dict, dict, str]]:
+def bad_arrays() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
     x = np.random.default_rng(0).normal(size=(10, 3))
     holed = x.copy()
     holed[4, 1], holed[7, 0] = np.nan, np.inf
@@ -479,9 +481,9 @@ def test_a_damaged_array_file_is_one_sentence(tmp_path: Path) -> None:
     ("shape", "dtype"), [((3000, 5), np.float32), ((3000, 6, 4, 3), np.uint8), ((2500, 2, 8), np.int16)]
 )
 def test_what_is_large_for_this_memory_stays_on_disk_and_is_the_same_data(
-    tmp_path: Path, monkeypatch: Any, shape: tuple, dtype: type
+    tmp_path: Path, monkeypatch: Any, shape: tuple[Any, ...], dtype: type
 ) -> None:
-    values = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
+    values: np.ndarray = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
     np.save(tmp_path / "x.npy", values)
     source = Array(path=str(tmp_path / "x.npy"))
     monkeypatch.setattr("ornstein.data.array.half_of_memory", lambda: 0)
@@ -541,7 +543,7 @@ def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_an_npy_stays_in_its_file_until_its_parts_are_taken_out(tmp_path: Path, order: str) -> None:
+def test_an_npy_stays_in_its_file_until_its_parts_are_taken_out(tmp_path: Path, order: Any) -> None:
     """Before, it was in memory whole beside them; and nothing is left that a later change of the file could reach."""
     values = np.asarray(np.random.default_rng(0).normal(size=(200_000, 5)).astype(np.float32), order=order)
     file = save(tmp_path, values)

@@ -35,7 +35,7 @@ def pixels(*shape: int, seed: int = 0, top: int = 256, dtype: Any = np.uint8) ->
     return np.random.default_rng(seed).integers(0, top, shape).astype(dtype)
 
 
-def saved(tmp_path: Path, values: np.ndarray | None = None, **arrays: np.ndarray) -> str:
+def saved(tmp_path: Path, values: np.ndarray | None = None, **arrays: Any) -> str:
     if values is not None:
         np.save(tmp_path / "x.npy", values)
         return str(tmp_path / "x.npy")
@@ -311,11 +311,12 @@ def test_more_pictures_than_memory_holds_are_refused_at_the_first(tmp_path: Path
 
 def test_a_picture_of_the_data_comes_in_as_the_data_did(tmp_path: Path) -> None:
     """12 bits in a 16-bit file, 16 bits, 8 bits and colour."""
-    for name, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "twelve": {"top": 4096, "dtype": np.uint16},
         "sixteen": {"top": 65_536, "dtype": np.uint16},
         "eight": {},
-    }.items():
+    }
+    for name, options in kinds.items():
         folder = photos(tmp_path / name, 30, **options)
         data = ImageFolder(str(folder)).load()
         rows = read_for_model([folder / "07.png"], data.shape, data.transform, resized=False)
@@ -333,7 +334,7 @@ def test_a_picture_of_the_data_comes_in_as_the_data_did(tmp_path: Path) -> None:
     ("transform", "expected"),
     [(Levels(17), [0, 16]), (Levels(4096), [0, 4095]), (Affine(0.5, 0.5), [0.0, 1.0]), (Affine(0.0, 1.0), [-1.0, 1.0])],
 )
-def test_black_and_white_are_the_ends_of_the_range(tmp_path: Path, transform: Transform, expected: list) -> None:
+def test_black_and_white_are_the_ends_of_the_range(tmp_path: Path, transform: Transform, expected: list[Any]) -> None:
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "x.png")
     assert read_for_model([tmp_path / "x.png"], (1, 1, 2), transform, False).flatten().tolist() == expected
 
@@ -399,7 +400,9 @@ def test_letters_that_are_no_layout_are_refused(axes: str) -> None:
         ((30, 4), "i2", "ND"),
     ],
 )
-def test_own_arrays_are_taken_again_and_given_back(tmp_path: Path, shape: tuple, dtype: str, axes: str) -> None:
+def test_own_arrays_are_taken_again_and_given_back(
+    tmp_path: Path, shape: tuple[Any, ...], dtype: str, axes: str
+) -> None:
     x = (60 * normal(*shape)).astype(dtype)
     data = Array(saved(tmp_path, x)).load()
     layout = Layout(data.fingerprint()["layout"])

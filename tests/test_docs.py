@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sure import there
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,7 +38,7 @@ def test_the_readmes_commands_run_in_their_order(cli: Any, tmp_path: Any, monkey
         "sampling.steps=2",
         "sampling.preview=4",
     ]
-    block = re.search(r"^```console\n(.*?)^```", PAGES[0].read_text("utf-8"), re.S | re.M)
+    block = there(re.search(r"^```console\n(.*?)^```", PAGES[0].read_text("utf-8"), re.S | re.M))
     commands = [line.partition("#")[0].split()[2:] for line in block[1].splitlines() if line.startswith("$ ornstein")]
     assert len(commands) >= 9
     for words in commands:

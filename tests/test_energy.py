@@ -482,7 +482,7 @@ def test_one_level_of_recovery_sampling_is_its_closed_form() -> None:
         ask = Ask(Gaussian(torch.zeros(1), c).denoiser(process), None)
         g = seeded(4)
         x = torch.full((n, 1), 0.7, dtype=F64)
-        y, _ = RecoveryLangevin(40, 0.4).step(ask, x, t, s, None, lambda g=g: torch.randn(n, 1, generator=g, dtype=F64))
+        y, _ = RecoveryLangevin(40, 0.4).step(ask, x, t, s, None, lambda g=g: torch.randn(n, 1, generator=g, dtype=F64))  # type: ignore[misc]
         settled = var / (1 - gamma / (2 * var))
         assert float(y.mean()) == pytest.approx(var * a / b2 * 0.7, abs=4 * math.sqrt(settled / n))
         assert float(y.var()) == pytest.approx(settled, rel=4 * math.sqrt(2 / n))

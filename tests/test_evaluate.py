@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sure import there
 
 import ornstein
 from ornstein.core.clocks import VP
@@ -76,14 +77,17 @@ def test_a_report_gives_every_measure_the_halves_in_their_places() -> None:
         found.rows["memorisation"].floor > 10 * found.rows["memorisation"].value
     )  # held-out data lie far from training
     assert report(train, train, heldout, seeded(), metrics=["memorisation"]).near_copies == 1
-    assert report(heldout, train, heldout, seeded(), metrics=["memorisation"]).near_copies < 0.05
+    assert there(report(heldout, train, heldout, seeded(), metrics=["memorisation"]).near_copies) < 0.05
     assert memorisation(train, train, heldout).share == 1
 
 
 def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other() -> None:
     g = seeded()
     train, heldout, samples = (torch.randn(n, 2, generator=g) for n in (600, 300, 300))
-    right = lambda x: (x[:, 0] > 0).long()  # noqa: E731
+
+    def right(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, 0] > 0).long()
+
     result = report(
         samples, train, heldout, seeded(), labels=right(samples), train_labels=right(train),
         heldout_labels=1 - right(heldout), metrics=[],
@@ -100,7 +104,7 @@ def test_the_held_out_error_is_that_of_the_held_out_half() -> None:
     def error(mean: Any, std: Any) -> Any:
         law = GaussianMixture(torch.ones(1), torch.tensor([[mean]]), torch.tensor([std**2]))
         learner = Denoising(Problem(VP(), "v", lambda *_: torch.zeros(1), (1,)))
-        run = SimpleNamespace(learner=learner, model=ExactDenoiser(law, VP()), transform=data.transform)
+        run: Any = SimpleNamespace(learner=learner, model=ExactDenoiser(law, VP()), transform=data.transform)
         return judgement(run, data).found
 
     of_test, of_train = error(6.0, 0.5), error(0.0, 1.0)
@@ -120,7 +124,7 @@ def copied(run: Any, tmp_path: Any) -> Any:
 
 def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied: Any) -> None:
     def figures(seed: Any) -> Any:
-        found = evaluate(copied, n=60, seed=seed, steps=2)
+        found = there(evaluate(copied, n=60, seed=seed, steps=2))
         assert found.drawn["seed"] == seed
         kept = json.loads((copied.folder / "evaluation.json").read_text())
         assert kept["drawn"]["seed"] == seed
@@ -135,10 +139,13 @@ def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied: Any)
 
 
 def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: Any) -> None:
-    seen, real = [], room.report
-    monkeypatch.setattr(
-        room, "report", lambda samples, *rest, **how: (seen.append(samples), real(samples, *rest, **how))[1]
-    )
+    seen: list[torch.Tensor] = []
+
+    def spied(samples: torch.Tensor, *rest: Any, **how: Any) -> Report:
+        seen.append(samples)
+        return report(samples, *rest, **how)
+
+    monkeypatch.setattr(room, "report", spied)
     evaluate(copied, n=20, seed=5, steps=2)
     assert torch.equal(seen[0], copied.sample(20, seed=5, steps=2, label=copied.every_class(20), quantise=True).float())
     assert torch.equal(seen[0], seen[0].round().clamp(0, 16))  # digits are whole numbers from 0 to 16
@@ -147,7 +154,7 @@ def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: A
 
 
 def test_it_says_what_it_is_doing(copied: Any, cli: Any, run: Any) -> None:
-    said = []
+    said: list[Any] = []
     evaluate(copied, n=20, steps=2, stage=said.append)
     assert said == [
         "drawing", "a classifier of the real data", "sliced-wasserstein", "energy-distance", "mmd", "memorisation",
@@ -168,10 +175,14 @@ def test_real_points_are_taken_from_all_of_the_data(tmp_path: Any, monkeypatch: 
     np.save(tmp_path / "sorted.npy", x.numpy())
     few = [f"data.path={tmp_path / 'sorted.npy'}", "net={name: mlp, width: 16, depth: 1}", "training.steps=2",
            "training.validate_every=2", "training.cpu=true", "sampling.preview=4"]  # fmt: skip
-    shown, draw = [], room.pictures.draw
-    monkeypatch.setattr(
-        room.pictures, "draw", lambda *a, real=None, **how: (shown.append(real), draw(*a, real=real, **how))
-    )
+    shown: list[Any] = []
+    draw = pictures.draw
+
+    def spied(*given: Any, real: Any = None, **how: Any) -> None:
+        shown.append(real)
+        draw(*given, real=real, **how)
+
+    monkeypatch.setattr(pictures, "draw", spied)
     for _ in train(Experiment.read("array", few), tmp_path / "run"):
         pass
     evaluate(Run.load(tmp_path / "run"), n=60, steps=2)

@@ -435,7 +435,7 @@ def test_a_covariance_that_is_known_makes_pigdm_exact_too() -> None:
     for noise in (0.0, 0.3):
         measurement = Measurement(a, draw(1, 2, seed=2), noise)
         base = dataclasses.replace(prior.denoiser(VP()))
-        centred = FunctionDenoiser(lambda x, level, condition, base=base: base(x, level).x0, VP(), 0.7)
+        centred = FunctionDenoiser(lambda x, level, condition, base=base: base(x, level).x0, VP(), 0.7)  # type: ignore[misc]
         truth = exact_posterior(prior, measurement).denoiser(VP())
         for t in (0.02, 0.4, 0.9):
             x = draw(3, 4, seed=3)

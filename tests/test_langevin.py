@@ -306,7 +306,7 @@ def test_every_process_is_walked_in_the_same_coordinates() -> None:
         found[name] = [s.x / process.at(s.t).alpha for s in states]
     for name, states in found.items():
         for x, y in zip(states, found["edm"], strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("corrections", [1, 5])

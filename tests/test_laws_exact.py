@@ -14,7 +14,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from ornstein import VP, Flow
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
 
-D64 = {"dtype": torch.float64}
+D64: Any = {"dtype": torch.float64}
 
 
 def rough(k: Any, d: Any, seed: Any = 0) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from laws import OPTIONS, PROCESSES, WAYS, Oracle, constant, grid_of, grids_of, interior, mixture, refused
+from sure import there
 
 import ornstein
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, Tabulated, sample, trajectory
@@ -232,7 +233,7 @@ def test_noise_differs_from_step_to_step() -> None:
         seen.append(state.x[0])
     # with x0 = 0 each state is a share of the last plus fresh noise: take the share away
     p, fresh = VP(), [seen[0] / seen[0].std()]
-    t = grid_of(p, 8).tolist()
+    t = there(grid_of(p, 8)).tolist()
     for i in range(7):
         a = p.posterior(t[i + 1], t[i])
         fresh.append((seen[i + 1] - a.from_xt * seen[i]) / math.sqrt(a.variance))
@@ -412,7 +413,7 @@ def test_samples_do_not_depend_on_what_the_network_predicts(stepper: Any) -> Non
         for reading in READINGS:
             denoiser = NetDenoiser(Oracle(p, reading, exact.sigma_data), p, reading, exact.sigma_data)
             x = sample(denoiser, (4, 2), stepper=stepper, grid=given, seed=0, dtype=F64)
-            torch.testing.assert_close(x, expected, rtol=0, atol=1e-6, msg=lambda m, r=reading: f"{r}: {m}")
+            torch.testing.assert_close(x, expected, rtol=0, atol=1e-6, msg=lambda m, r=reading: f"{r}: {m}")  # type: ignore[misc]
 
 
 def test_constant_pictures_keep_their_brightness_without_terminal_signal() -> None:

@@ -175,7 +175,7 @@ def test_one_network_serves_every_clock(home: Any) -> None:
         x0 = data.sample(9, g).double()
         x = level.noised(x0, torch.randn(9, 2, generator=g, dtype=torch.float64))
         expected = data.posterior_mean(x, level)
-        torch.testing.assert_close(moved(x, t).x0, expected, rtol=0, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(moved(x, t).x0, expected, rtol=0, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")  # type: ignore[misc]
         single = moved(x[3:4], t[3].item())
         torch.testing.assert_close(single.x0, expected[3:4], rtol=0, atol=1e-8)
         # every other reading is on the other clock too

@@ -182,7 +182,7 @@ def test_what_is_no_walk_is_refused() -> None:
     refused(lambda: end(walk(ask, 1.0, levels(1)[:1], flow(1))), "levels", "1", "two")
     refused(lambda: end(walk(ask, 1.0, levels(3), lambda ask, x, t, s, memory: (x, None))), "step 0", "ask(x, t)")
     # an answer of the step before is none of this step's
-    heard = []
+    heard: list[Any] = []
     once = lambda ask, x, t, s, memory: (heard.append(ask(x, t)) if not heard else None, None)  # noqa: E731
     refused(lambda: end(walk(ask, 1.0, levels(3), once)), "step 1")
 

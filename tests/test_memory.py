@@ -52,7 +52,7 @@ except SystemExit:
 
 def gnu() -> bool:
     try:
-        return os.confstr("CS_GNU_LIBC_VERSION") is not None  # type: ignore[attr-defined]
+        return os.confstr("CS_GNU_LIBC_VERSION") is not None
     except (AttributeError, ValueError, OSError):
         return False
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sure import there
 
 from ornstein.errors import InputError
 from ornstein.metrics import (
@@ -159,7 +160,7 @@ def test_report_fits_its_own_classifier_when_given_labels() -> None:
     assert result.rows["class-agreement"].verdict == "matches"
     assert result.rows["precision"].on == "features"
     assert result.near_copies is None  # not asked for, so not searched for
-    assert result.classifier.accuracy(x[400:], labels[400:]) == result.rows["class-agreement"].floor
+    assert there(result.classifier).accuracy(x[400:], labels[400:]) == result.rows["class-agreement"].floor
 
 
 # --- the classifier

@@ -58,14 +58,19 @@ def test_a_table_with_labels_is_compared_by_its_columns_not_by_what_tells_its_cl
 )
 def test_no_measure_depends_on_the_unit_of_a_column_or_channel(shape: Any, unequal: Any) -> None:
     g = seeded()
-    draw = lambda n: torch.randn(n, *shape, generator=g, dtype=torch.float64).cumsum(-1)  # noqa: E731
+
+    def draw(n: int) -> torch.Tensor:
+        return torch.randn(n, *shape, generator=g, dtype=torch.float64).cumsum(-1)
+
     sets = [draw(60) + 0.3, draw(120), draw(80)]
     over = (1, -1) + (1,) * (len(shape) - 1)
     if unequal:  # otherwise images, which have one unit
         sets = [x * torch.tensor([1.0, 5.0, 30.0]).double().reshape(over) for x in sets]
     scale, shift = (torch.tensor(row).double().reshape(over) for row in ([1e-3, 40.0, 7.0], [5.0, -3.0, 100.0]))
-    plain = report(*sets, seeded(), repeats=3)
-    moved = report(*[x * scale + shift for x in sets], seeded(), repeats=3)
+    a, b, c = sets
+    plain = report(a, b, c, seeded(), repeats=3)
+    a, b, c = (x * scale + shift for x in sets)
+    moved = report(a, b, c, seeded(), repeats=3)
     assert not Ruler.of(sets[1]).plain
     for name, score in plain.rows.items():
         assert moved.rows[name].value == pytest.approx(score.value, rel=1e-6, abs=1e-9), name
@@ -128,7 +133,10 @@ def test_zeros_that_became_noise_of_either_sign_are_seen() -> None:
 
 def test_whole_numbers_that_became_fractions_are_seen() -> None:
     g = seeded()
-    ages = lambda n: (40 + 12 * torch.randn(n, 1, generator=g)).round()  # noqa: E731
+
+    def ages(n: int) -> torch.Tensor:
+        return (40 + 12 * torch.randn(n, 1, generator=g)).round()
+
     train, heldout, samples = ages(2000), ages(1000), ages(1000)
     assert report(samples, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"].verdict == "matches"
     smeared = samples + 0.5 * torch.rand(1000, 1, generator=g) - 0.25
@@ -137,7 +145,10 @@ def test_whole_numbers_that_became_fractions_are_seen() -> None:
 
 def test_dry_days_of_a_series_that_became_drizzle_are_seen() -> None:
     g = seeded()
-    rain = lambda n: torch.randn(n, 1, 20, generator=g).relu()  # noqa: E731
+
+    def rain(n: int) -> torch.Tensor:
+        return torch.randn(n, 1, 20, generator=g).relu()
+
     train, heldout, samples = rain(600), rain(400), rain(400)
     assert report(samples, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"].verdict == "matches"
     samples += 1e-3 * torch.randn(samples.shape, generator=g)
@@ -179,7 +190,10 @@ def test_one_outlier_does_not_blind_the_two_sample_test() -> None:
 
 def test_mmd_of_a_column_that_is_mostly_nought() -> None:
     g = seeded()
-    draw = lambda n, share: torch.where(torch.rand(n, 1, generator=g) < share, 0.0, torch.randn(n, 1, generator=g))  # noqa: E731
+
+    def draw(n: int, share: float) -> torch.Tensor:
+        return torch.where(torch.rand(n, 1, generator=g) < share, 0.0, torch.randn(n, 1, generator=g))
+
     metric = MMD()
     assert math.isfinite(metric(draw(300, 0.9), draw(300, 0.9), seeded()))
     assert metric(draw(300, 0.5), draw(300, 0.9), seeded()) > 5 * abs(metric(draw(300, 0.9), draw(300, 0.9), seeded()))
@@ -189,7 +203,8 @@ def test_mmd_of_a_column_that_is_mostly_nought() -> None:
 
 
 def test_a_report_says_what_it_computes_in_its_order() -> None:
-    g, said = seeded(), []
+    g = seeded()
+    said: list[str] = []
     x = torch.randn(90, 2, generator=g)
     labels = torch.arange(90) % 2
     report(
@@ -211,15 +226,16 @@ def test_a_report_takes_its_inputs_from_any_device(shape: Any, places: Any, stre
     g = seeded()
     sets = [torch.randn(n, *shape, generator=g) for n in (80, 200, 120)]
     labels = [(x.flatten(1)[:, 0] > 0).long() for x in sets]
-    here = [x.to(place) for x, place in zip(sets, places, strict=True)]
+    a, b, c = (x.to(place) for x, place in zip(sets, places, strict=True))
     found = report(
-        *here, torch.Generator(stream).manual_seed(0), labels=labels[0], train_labels=labels[1],
+        a, b, c, torch.Generator(stream).manual_seed(0), labels=labels[0], train_labels=labels[1],
         heldout_labels=labels[2], repeats=3,
     )  # fmt: skip
     assert all(math.isfinite(score.value) for score in found.rows.values())
     if stream == "cpu":  # the same draws: the same distances
+        a, b, c = sets
         expected = report(
-            *sets, seeded(), labels=labels[0], train_labels=labels[1], heldout_labels=labels[2], repeats=3
+            a, b, c, seeded(), labels=labels[0], train_labels=labels[1], heldout_labels=labels[2], repeats=3
         )
         for name in ("sliced-wasserstein", "energy-distance", "memorisation"):
             assert found.rows[name].value == pytest.approx(expected.rows[name].value, rel=1e-3, abs=1e-4)

@@ -121,9 +121,9 @@ def test_parts_missing_leave_no_nan_in_the_gradient() -> None:
 
 def test_levels_are_told_apart_over_the_whole_range() -> None:
     """The waves span the Gaussian kernel of the docstring: neighbours differ, and [-12, 12] holds no period."""
-    embedding = SMALL.build((1, 4)).embedding
+    embedding: Any = SMALL.build((1, 4)).embedding
     levels = torch.linspace(-12, 12, 97)
-    waves = embedding.waves(levels)
+    waves: Tensor = embedding.waves(levels)
     likeness = waves @ waves.T / waves.shape[1]
     kernel = torch.exp(-0.5 * ((levels[:, None] - levels) * 2 * torch.pi / 4) ** 2)
     assert (likeness - kernel).abs().max() < 0.1
@@ -135,14 +135,13 @@ def translated(shape: tuple[int, ...], shift: tuple[int, ...]) -> float:
     net = nudged(dataclasses.replace(SMALL, multipliers=(1, 2), attention=()).build(shape), size=0.05)
     generator = torch.Generator().manual_seed(4)
     x = torch.zeros(1, *shape)
-    x[(0, slice(None), *(slice(s // 2 - 1, s // 2 + 1) for s in shape[1:]))] = torch.randn(
-        shape[0], *[2] * (len(shape) - 1), generator=generator
-    )
+    middle: tuple[Any, ...] = (0, slice(None), *(slice(s // 2 - 1, s // 2 + 1) for s in shape[1:]))
+    x[middle] = torch.randn(shape[0], *[2] * (len(shape) - 1), generator=generator)
     level, dims = torch.zeros(1), tuple(range(2, x.dim()))
     moved = net(x.roll(shift, dims), level).roll([-s for s in shift], dims)
     still = net(x, level)
     centre = (0, slice(None), *(slice(s // 2 - 4, s // 2 + 4) for s in shape[1:]))
-    return ((moved - still)[centre].abs().max() / still[centre].std()).item()
+    return float(((moved - still)[centre].abs().max() / still[centre].std()).item())
 
 
 def test_moves_with_its_input_along_each_axis() -> None:
@@ -255,8 +254,8 @@ def test_group_norm_writes_over_nothing_that_is_not_its_own(dtype: Any, silu: An
     out = torch.randn(x.shape, generator=generator).to(dtype).to(memory_format=torch.channels_last)
     kept = [tensor.clone() for tensor in (x, scale, shift, out)]
     leaves = [tensor.requires_grad_() for tensor in (x, scale, shift)]
-    quick = torch.autograd.grad(group_norm(*leaves, silu), leaves, out)
-    slow = torch.autograd.grad(group_norm(*leaves, silu), leaves, out, create_graph=True)
+    quick = torch.autograd.grad(group_norm(*leaves, silu=silu), leaves, out)
+    slow = torch.autograd.grad(group_norm(*leaves, silu=silu), leaves, out, create_graph=True)
     for tensor, before in zip((x, scale, shift, out), kept, strict=True):
         assert torch.equal(tensor, before)
     for one, other in zip(quick, slow, strict=True):
@@ -321,7 +320,7 @@ def test_bfloat16_autocast_agrees_with_float32(config: Any, shape: Any) -> None:
 
 def test_the_first_layer_sees_what_eight_bits_would_hide() -> None:
     """Noise of 0.002 on a picture of ones is below bfloat16's rounding, and reaches the second layer all the same."""
-    net = nudged(SMALL.build((1, 8, 8)), size=0.05)
+    net: Any = nudged(SMALL.build((1, 8, 8)), size=0.05)
     seen: list[Tensor] = []
     net.stem.register_forward_hook(lambda module, args, out: seen.append(out))
     noise = 0.002 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

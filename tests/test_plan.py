@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from sure import there
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -48,7 +49,7 @@ def test_linear_layers_by_hand() -> None:
 def test_attention_by_hand_on_either_side_of_where_its_arithmetic_changes() -> None:
     for tokens in (64, 1024):
         shape = (2, tokens, 16)
-        found = counted(lambda b, shape=shape: attend(*torch.ones(3, b, *shape).unbind()), nn.Identity())
+        found = counted(lambda b, shape=shape: attend(*torch.ones(3, b, *shape).unbind()), nn.Identity())  # type: ignore[misc, arg-type]  # type: ignore[misc]
         assert found.flops(5) == 5 * 2 * 2 * 2 * tokens**2 * 16
 
 
@@ -104,13 +105,13 @@ def test_half_precision_halves_what_convolutions_keep(digits: Any) -> None:
 
 
 #: steps along an energy, which a tested network is not
-FIXED = [name for name in STEPPERS if STEPPERS[name]().calls is not None and name != "recovery-langevin"]
+FIXED = [name for name in STEPPERS if there(STEPPERS[name]().calls) is not None and name != "recovery-langevin"]
 
 
 @pytest.mark.parametrize("name", FIXED)
 def test_network_calls_are_the_steppers_own(digits: Any, name: Any) -> None:
     experiment = Experiment.read("digits", [f"sampling.stepper={name}", "sampling.steps=6"])
-    assert network_calls(experiment, built(experiment, digits)) == 1 + 5 * STEPPERS[name]().calls
+    assert network_calls(experiment, built(experiment, digits)) == 1 + 5 * there(STEPPERS[name]().calls)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def test_what_does_not_fit_comes_with_what_does(digits: Any) -> None:
     found = plan(Experiment.read("digits", changes), "t4", data=digits)
     assert found.needed > found.room
     assert "it does not fit" in found.text()
-    pieces = int(re.search(r"training.accumulate=(\d+)", found.advice)[1])
+    pieces = int(there(re.search(r"training.accumulate=(\d+)", found.advice))[1])
     assert not plan(Experiment.read("digits", [*changes, f"training.accumulate={pieces}"]), "t4", data=digits).advice
     assert plan(Experiment.read("digits", [*changes, f"training.accumulate={pieces - 1}"]), "t4", data=digits).advice
 

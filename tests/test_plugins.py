@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from laws import PROCESSES, refused
+from sure import there
 
 import ornstein
 from ornstein import Process, plugins
@@ -27,7 +28,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 def block(heading: Any) -> Any:
     """The code under a heading of docs/extending.md."""
     part = PAGE.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.search(r"^```python\n(.*?)^```", part, re.S | re.M)[1]
+    return there(re.search(r"^```python\n(.*?)^```", part, re.S | re.M))[1]
 
 
 @dataclass(frozen=True)

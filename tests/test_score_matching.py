@@ -80,7 +80,7 @@ def test_the_exact_trace_is_that_of_the_jacobian_of_pictures(predicts: Any) -> N
         torch.testing.assert_close(trace, brute_force(field, x), rtol=1e-9, atol=1e-9)
         # one time per sample; and torch.func's transforms pass through a denoiser too
         t = torch.tensor([0.1, 0.4, 0.9], dtype=F64)
-        each = divergence(lambda x, read=read, t=t: getattr(denoiser(x, t), read), x)[1]
+        each = divergence(lambda x, read=read, t=t: getattr(denoiser(x, t), read), x)[1]  # type: ignore[misc]
         torch.testing.assert_close(each[1], trace[1], rtol=1e-9, atol=1e-9)
         jacobian = torch.func.jacrev(field)(x)
         torch.testing.assert_close(torch.einsum("bchwbchw->b", jacobian), trace, rtol=1e-9, atol=1e-9)

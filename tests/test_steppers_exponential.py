@@ -123,7 +123,7 @@ def test_unipc_is_the_papers(rule: Any) -> None:
         return x
 
     x = predicted = ours[0]
-    values = {}
+    values: dict[Any, Any] = {}
     for i in range(len(t) - 1):
         now = mix.posterior_mean(predicted, p.at(t[i]))
         if i > 0:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from sure import there
 
 from ornstein.errors import InputError
 from ornstein.training import Training, fit, latest
@@ -157,10 +158,10 @@ def three(monkeypatch: Any) -> Any:
 
 
 def test_a_number_that_is_given_is_taken_and_put_back(tmp_path: Any, three: Any) -> None:
-    seen = []
+    seen: list[Any] = []
     train(tmp_path, replace(SHORT, steps=3, threads=2), seen)
     assert {(reader, inside, p.threads) for _, reader, inside, p in seen} == {(3, 2, 2)}
-    assert latest(tmp_path).state["threads"] is None
+    assert there(latest(tmp_path)).state["threads"] is None
 
 
 def test_with_a_number_a_killed_run_is_the_same_run(tmp_path: Any, three: Any) -> None:
@@ -171,11 +172,11 @@ def test_with_a_number_a_killed_run_is_the_same_run(tmp_path: Any, three: Any) -
 
 def test_measured_in_the_loop_and_kept_in_its_checkpoints(tmp_path: Any, three: Any) -> None:
     """Each number has its turns, the reader keeps his own, and a resumed run measures nothing again."""
-    seen = []
+    seen: list[Any] = []
     train(tmp_path, SHORT, seen)
     assert {reader for _, reader, _, _ in seen} == {3}
     assert [inside for _, _, inside, _ in seen[:16]] == [3] * 3 + [3] * 3 + [1] * 3 + [3] * 3 + [1] * 3 + [seen[15][2]]
-    kept = latest(tmp_path).state["threads"]
+    kept = there(latest(tmp_path)).state["threads"]
     assert kept["chosen"] == seen[-1][3].threads
     assert kept["usual"] > 0
     seen = []

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from sure import there
 from torch import nn
 
 from ornstein.errors import InputError
@@ -122,7 +123,8 @@ def test_a_bad_field_is_named_with_its_value(field: Any, value: Any) -> None:
 
 
 def test_lists_from_yaml_become_tuples() -> None:
-    assert Training(betas=[0.9, 0.95], ema=[0.05]) == Training(betas=(0.9, 0.95), ema=(0.05,))
+    listed: dict[str, Any] = {"betas": [0.9, 0.95], "ema": [0.05]}  # as a file has them
+    assert Training(**listed) == Training(betas=(0.9, 0.95), ema=(0.05,))
 
 
 @pytest.mark.parametrize("decay", DECAYS)
@@ -180,7 +182,7 @@ def test_clipping_holds_the_gradient_to_its_norm(tmp_path: Any) -> None:
     for clip in (None, 1e-2):
         it = fit(net, identity, batches, replace(SMALL, clip=clip), tmp_path / str(clip))
         progress = next(it)
-        seen.append(float(torch.stack([p.grad.norm() for p in net.parameters()]).norm()))
+        seen.append(float(torch.stack([there(p.grad).norm() for p in net.parameters()]).norm()))
         assert progress.grad_norm > 1e-2
     assert seen[0] > 1e-2
     assert seen[1] == pytest.approx(1e-2, rel=1e-3)
@@ -276,7 +278,9 @@ def test_nested_batches_reach_the_loss_as_they_are(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("bad", ["mean", "per pixel", "batch", "pieces", "frozen"])
 def test_what_cannot_be_trained_is_refused(bad: Any, tmp_path: Any) -> None:
-    net, loss, source, config = plain(), identity, batches, SMALL
+    net, config = plain(), SMALL
+    loss: Any = identity
+    source: Any = batches
     if bad == "mean":
         loss, match = lambda *a: identity(*a).mean(), r"loss has shape \(\); it must be \(16,\)"
     elif bad == "per pixel":
@@ -348,7 +352,9 @@ def poisoned(steps: Any, where: Any = 3) -> Any:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_nan_batch_changes_nothing_and_is_described(precision: Any, tmp_path: Any) -> None:
-    net, levels, previous = Net(), {}, []
+    net = Net()
+    levels: dict[int, torch.Tensor] = {}
+    previous: list[Any] = []
 
     def loss(net: Any, batch: Any, generator: Any) -> Any:
         level = torch.rand(len(batch[0]), generator=generator)
@@ -381,7 +387,7 @@ def test_a_nan_batch_changes_nothing_and_is_described(precision: Any, tmp_path: 
         previous = states
     assert progress.skipped == 3
     assert all(v.isfinite().all() for s in states for v in s.values())
-    moments = latest(tmp_path).tensors("optimizer.safetensors")
+    moments = there(latest(tmp_path)).tensors("optimizer.safetensors")
     assert {float(v) for name, v in moments.items() if name.startswith("step/")} == {9.0}
 
 
@@ -408,7 +414,7 @@ def test_a_skipped_step_leaves_the_run_as_if_it_had_not_been(tmp_path: Any) -> N
     flat = replace(SMALL, warmup=0)
     list(fit(net, identity, poisoned({0}), flat, tmp_path / "a"))
     list(fit(twin, identity, lambda k: batches(k + 1), replace(flat, steps=11), tmp_path / "b"))
-    a, b = latest(tmp_path / "a"), latest(tmp_path / "b")
+    a, b = there(latest(tmp_path / "a")), there(latest(tmp_path / "b"))
     for file in a.state["files"]:
         ours, theirs = a.tensors(file), b.tensors(file)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
@@ -429,10 +435,10 @@ def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(tmp_path: An
 def test_training_stops_after_so_many_in_a_row_and_keeps_the_last_good_checkpoint(tmp_path: Any) -> None:
     config = replace(SMALL, steps=40, checkpoint_every=4, patience=5)
     source = poisoned({1, 2, 3, 4, *range(10, 40)})
-    seen = []
+    seen: list[Any] = []
     with pytest.raises(Diverged, match=r"Step 15 is skipped.*5 in a row.*checkpoint of step 12 is kept"):
         seen.extend(fit(plain(), identity, source, config, tmp_path))
-    kept = latest(tmp_path)
+    kept = there(latest(tmp_path))
     assert kept.step == 12
     assert kept.state["strikes"] == 2
     assert all(v.isfinite().all() for v in kept.tensors("model.safetensors").values())
@@ -456,7 +462,7 @@ def test_float16_finds_its_loss_scale_without_complaint(tmp_path: Any) -> None:
     assert 3 < last.skipped < 30
     assert [w for p in every for w in p.warnings] == []
     assert last.loss < next(p.loss for p in every if not math.isnan(p.loss))
-    assert latest(tmp_path).state["scaler"]["scale"] == 65536 / 2**last.skipped
+    assert there(latest(tmp_path)).state["scaler"]["scale"] == 65536 / 2**last.skipped
 
 
 # Resuming -----------------------------------------------------------------------------------------------------------
@@ -482,7 +488,7 @@ def test_float16_resumes_its_scale(tmp_path: Any) -> None:
     config = replace(SMALL, steps=20, precision="float16")
     run(Net(), steep, config, tmp_path / "whole")
     run(Net(), steep, replace(config, steps=3), tmp_path / "parts")
-    assert latest(tmp_path / "parts").state["scaler"]["scale"] < 65536
+    assert there(latest(tmp_path / "parts")).state["scaler"]["scale"] < 65536
     run(Net(), steep, config, tmp_path / "parts", resume=True)
     assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
 
@@ -492,7 +498,10 @@ def test_the_progress_of_the_resumed_step_is_given_again(tmp_path: Any) -> None:
     _, every = run(plain(), denoising, config, tmp_path / "whole")
     _, before = run(plain(), denoising, replace(config, steps=8), tmp_path / "parts")
     _, after = run(plain(), denoising, config, tmp_path / "parts", resume=True)
-    key = lambda p: (p.step, p.loss, p.grad_norm, p.lr)  # noqa: E731
+
+    def key(p: Progress) -> tuple[Any, ...]:
+        return p.step, p.loss, p.grad_norm, p.lr
+
     assert [key(p) for p in before + after] == [key(p) for p in every[:3] + every[2:]]
     assert after[0].rate == 0
     assert after[0].remaining == math.inf
@@ -521,8 +530,8 @@ def test_leaving_the_loop_saves_where_it_stood(way: Any, tmp_path: Any) -> None:
                 break
     except ZeroDivisionError:
         pass
-    it.close()
-    assert latest(tmp_path / "left").step == 7
+    it.close()  # type: ignore[attr-defined]  # a generator, which `fit` does not promise
+    assert there(latest(tmp_path / "left")).step == 7
     run(Net(), denoising, SMALL, tmp_path / "left", resume=True)
     assert digest(tmp_path / "whole") == digest(tmp_path / "left")
 
@@ -542,13 +551,13 @@ def test_ctrl_c_within_a_step_finishes_it_and_saves(tmp_path: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(fit(Net(), interrupted, batches, config, tmp_path / "cut"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert latest(tmp_path / "cut").step == 5
+    assert there(latest(tmp_path / "cut")).step == 5
     list(fit(Net(), denoising, batches, config, tmp_path / "cut", resume=True))
     assert digest(tmp_path / "whole") == digest(tmp_path / "cut")
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Any) -> None:
-    def stuck(net: Any, batch: Any, generator: Any) -> None:
+    def stuck(net: Any, batch: Any, generator: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second one should have ended this")
@@ -625,7 +634,10 @@ def test_snapshots_of_a_dead_future_are_dropped(tmp_path: Any) -> None:
     it = fit(plain(), denoising, batches, config, tmp_path)
     while next(it).step < 7:
         pass
-    names = lambda: sorted({p.name[:13] for p in (tmp_path / "snapshots").iterdir()})  # noqa: E731
+
+    def names() -> list[str]:
+        return sorted({p.name[:13] for p in (tmp_path / "snapshots").iterdir()})
+
     assert names() == ["step-00000002", "step-00000004", "step-00000006"]
     resumed = fit(plain(), denoising, batches, config, tmp_path, resume=True)  # as if the first had been killed
     next(resumed)

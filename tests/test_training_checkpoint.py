@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from sure import there
 from torch import nn
 
 from ornstein.errors import InputError
@@ -84,7 +85,7 @@ def trained(tmp_path: Any) -> Any:
 # Death --------------------------------------------------------------------------------------------------------------
 
 
-def script(mode: str) -> dict:
+def script(mode: str) -> dict[str, Any]:
     """In memory where that can be had: a killed process, unlike a power cut, does not ask what had reached the disk."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
@@ -92,7 +93,8 @@ def script(mode: str) -> dict:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit() -> None:
@@ -161,7 +163,7 @@ def test_what_a_loss_remembers_must_fit(tmp_path: Any) -> None:
 def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained: Any) -> None:
     files = {"model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "optimizer.safetensors"}
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["step-00000006", "step-00000009"]
-    found = latest(trained)
+    found = there(latest(trained))
     assert found.step == 9
     assert {p.name for p in found.path.iterdir()} == files | {"state.json"}
     assert found.state["versions"]["torch"] == torch.__version__
@@ -181,7 +183,7 @@ FILES = ["model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", ["one bit", "cut", "empty", "gone"])
 def test_damage_to_any_file_is_found_and_named_with_the_way_out(file: Any, how: Any, trained: Any) -> None:
-    found = latest(trained)
+    found = there(latest(trained))
     path = found.path / file
     content = bytearray(path.read_bytes())
     if how == "one bit":
@@ -200,12 +202,12 @@ def test_damage_to_any_file_is_found_and_named_with_the_way_out(file: Any, how: 
     assert (found.path.parent / "step-00000006").is_dir()  # nothing was swept or rolled back on its own
     shutil.rmtree(found.path)
     train(trained, Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3))
-    assert latest(trained).step == 9
+    assert there(latest(trained)).step == 9
 
 
 def test_random_bits_anywhere_are_found(trained: Any) -> None:
     rng = random.Random(0)
-    found = latest(trained)
+    found = there(latest(trained))
     for _ in range(60):
         path = found.path / rng.choice(FILES)
         content = path.read_bytes()
@@ -214,7 +216,7 @@ def test_random_bits_anywhere_are_found(trained: Any) -> None:
         with pytest.raises(InputError, match="damaged"):
             latest(trained)
         path.write_bytes(content)
-    assert latest(trained).step == 9
+    assert there(latest(trained)).step == 9
 
 
 def test_with_nothing_older_it_says_so(trained: Any) -> None:
@@ -227,7 +229,7 @@ def test_with_nothing_older_it_says_so(trained: Any) -> None:
 
 
 def test_a_newer_format_is_refused(trained: Any) -> None:
-    path = latest(trained).path / "state.json"
+    path = there(latest(trained)).path / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(InputError, match=r"newer version of ornstein \(checkpoint format 2.*update ornstein"):
         latest(trained)
@@ -239,7 +241,7 @@ def test_leftovers_do_not_count_and_are_swept_by_the_next_run_only(trained: Any)
     (left / "model.safetensors").write_bytes(b"half")
     (trained / ".model.safetensors").write_bytes(b"half")
     (trained / ".metrics-of-mine").write_bytes(b"not ours")
-    assert latest(trained).step == 9
+    assert there(latest(trained)).step == 9
     assert left.is_dir()  # reading sweeps nothing: the run may be writing just now
     sweep(trained)
     assert hidden(trained) == [trained / ".metrics-of-mine"]
@@ -251,7 +253,7 @@ def test_weights_in_the_open_are_those_of_the_checkpoint_resumed_from(trained: A
     (trained / "ema-0.050.safetensors").unlink()
     train(trained, Training(steps=9, checkpoint_every=3, cpu=True, snapshot_every=3))
     for name in ("model.safetensors", "ema-0.050.safetensors"):
-        assert (trained / name).read_bytes() == (latest(trained).path / name).read_bytes()
+        assert (trained / name).read_bytes() == (there(latest(trained)).path / name).read_bytes()
 
 
 # A full disk --------------------------------------------------------------------------------------------------------
@@ -261,9 +263,11 @@ WIDE = Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=0)
 
 def survives(folder: Path) -> None:
     """After a save that failed: the older checkpoint is whole, nothing lies about, and training goes on from it."""
-    assert latest(folder).step == 3
+    assert there(latest(folder)).step == 3
     assert hidden(folder) == []
-    assert (folder / "model.safetensors").read_bytes() == (latest(folder).path / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == (
+        there(latest(folder)).path / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Any) -> None:
@@ -284,7 +288,7 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_p
         survives(disk)
         ballast.unlink()
         train(disk, WIDE, width=1000)
-        assert latest(disk).step == 9
+        assert there(latest(disk)).step == 9
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -300,7 +304,7 @@ def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(t
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     survives(tmp_path)
     train(tmp_path, WIDE, width=1000)
-    assert latest(tmp_path).step == 9
+    assert there(latest(tmp_path)).step == 9
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Any) -> None:
@@ -330,7 +334,7 @@ def finish(work: Any) -> None:
     assert status == 0, f"the trainer ended with {status}"
 
 
-def killed_at_moments(folder: Path) -> dict:
+def killed_at_moments(folder: Path) -> dict[str, Any]:
     took = []
     for name in ("whole", "again"):
         start = time.perf_counter()
@@ -339,7 +343,7 @@ def killed_at_moments(folder: Path) -> dict:
     whole, reference = min(took), digest(folder / "whole")
     assert digest(folder / "again") == reference
     rng = random.Random(0)
-    result: dict = {"kills": 0, "resumed": 0, "mid-save": 0, "different": []}
+    result: dict[str, Any] = {"kills": 0, "resumed": 0, "mid-save": 0, "different": []}
     runs = 0
     while result["kills"] < 30:  # as many runs as it takes
         runs += 1
@@ -361,14 +365,14 @@ def killed_at_moments(folder: Path) -> dict:
     return result
 
 
-def killed_at_calls(folder: Path) -> dict:
+def killed_at_calls(folder: Path) -> dict[str, Any]:
     base, run = folder / "base", folder / "run"
     finish(lambda: train(base, Training(steps=6, checkpoint_every=3, keep=1, cpu=True, snapshot_every=8)))
     config = Training(steps=9, checkpoint_every=3, keep=1, cpu=True, snapshot_every=8)
     shutil.copytree(base, run)
     finish(lambda: train(run, config))
     reference = digest(run)
-    result: dict = {"kills": 0, "events": [], "unreadable": [], "different": []}
+    result: dict[str, Any] = {"kills": 0, "events": [], "unreadable": [], "different": []}
     watched = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile"}
 
     def die_at(n: int) -> None:
@@ -401,7 +405,7 @@ def killed_at_calls(folder: Path) -> dict:
         result["kills"] += 1
         result["events"].append(event)
         try:
-            assert latest(run).step in (6, 9)
+            assert there(latest(run)).step in (6, 9)
         except Exception as error:
             result["unreadable"].append([n, event, str(error)])
             continue
@@ -411,7 +415,7 @@ def killed_at_calls(folder: Path) -> dict:
     return result
 
 
-def two_processes(folder: Path) -> dict:
+def two_processes(folder: Path) -> dict[str, Any]:
     config = Training(steps=12, warmup=0, log_every=100, cpu=True, snapshot_every=0, checkpoint_every=100)
     port = str(random.Random(os.getpid()).randrange(20_000, 60_000))
 
@@ -435,7 +439,7 @@ def two_processes(folder: Path) -> dict:
                 for _ in fit(plain(), loss, source, config, run, resume=True):
                     pass
             except KeyboardInterrupt:
-                (run / f"stopped-{rank}").write_text(str(latest(run).step))
+                (run / f"stopped-{rank}").write_text(str(there(latest(run)).step))
             torch.distributed.destroy_process_group()
 
         children = [forked(lambda rank=rank: work(rank)) for rank in (0, 1)]
@@ -447,7 +451,7 @@ def two_processes(folder: Path) -> dict:
             pass
 
     def difference(a: str, b: str) -> float:
-        first, second = latest(folder / a), latest(folder / b)
+        first, second = there(latest(folder / a)), there(latest(folder / b))
         assert first.step == second.step == 12
         return max(
             float((x - second.tensors(file)[name]).abs().max())

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sure import there
 from torch import nn
 
 from ornstein import ranks
@@ -48,7 +49,7 @@ def numbers(folder: Path, column: str) -> list[float]:
 
 def difference(a: Path, b: Path) -> float:
     """The largest, over weights, averages and moments of the newest checkpoints."""
-    first, second = latest(a), latest(b)
+    first, second = there(latest(a)), there(latest(b))
     assert first.step == second.step
     assert set(first.state["files"]) == set(second.state["files"]) == set(FILES)
     pairs = [(first.tensors(file), second.tensors(file)) for file in FILES]
@@ -96,7 +97,7 @@ def as_two(place: Path) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
-        (place / f"stopped-{ranks.rank()}").write_text(str(latest(place / "cut").step))
+        (place / f"stopped-{ranks.rank()}").write_text(str(there(latest(place / "cut")).step))
 
     idle = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
     try:
@@ -125,7 +126,8 @@ def place(tmp_path_factory: Any) -> Path:
     (place / "err.txt").write_text(done.stderr)
     assert done.returncode == 1, done.stderr  # torchrun's own, whatever the code of a process
     assert (place / "two.npz").exists(), done.stderr
-    return place
+    found: Path = place
+    return found
 
 
 def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:
@@ -248,7 +250,7 @@ def test_evaluation_is_that_of_one_process(place: Any, tmp_path: Any) -> None:
 
     two = json.loads((place / "points" / "evaluation.json").read_text())
     shutil.copytree(place / "points", tmp_path / "points")
-    result = evaluate(Run.load(tmp_path / "points"), n=24, steps=2).report.to_dict()
+    result = there(evaluate(Run.load(tmp_path / "points"), n=24, steps=2)).report.to_dict()
     assert result["rows"].keys() == two["rows"].keys()
     for name, row in result["rows"].items():
         assert row["value"] == pytest.approx(two["rows"][name]["value"], rel=1e-3), name

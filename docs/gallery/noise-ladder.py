@@ -42,7 +42,7 @@ def noisy(level: int) -> torch.Tensor:
 def error(denoiser: ornstein.Denoiser, level: int, x: torch.Tensor) -> float:
     """The root of E|s - r|^2 / E|r|^2 over points x, r being the true score."""
     s, r = denoiser.score_at(level), exact.score_at(level)
-    return (fisher_divergence(s, x, r).value / fisher_divergence(torch.zeros_like, x, r).value) ** 0.5
+    return float((fisher_divergence(s, x, r).value / fisher_divergence(torch.zeros_like, x, r).value) ** 0.5)
 
 
 def draw(axis: plt.Axes, denoiser: ornstein.Denoiser, level: int, title: str, home: int) -> plt.cm.ScalarMappable:

@@ -28,7 +28,7 @@ _OF_A_GUIDE: dict[str, Callable[[Run, Run], Any]] = {
 }
 
 
-def _arguments(way: type[Guidance]) -> dict[str, bool]:
+def _arguments(way: Callable[..., Guidance]) -> dict[str, bool]:
     """What a guidance takes besides the denoiser that it guides, and whether it must be given."""
     taken = inspect.signature(way).parameters
     return {name: one.default is inspect.Parameter.empty for name, one in taken.items() if name != "base"}
