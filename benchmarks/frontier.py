@@ -217,6 +217,7 @@ def diffusers() -> Iterator[Way]:
                 x0 = problem.answer(x / alpha, ratio)
                 made += 1
                 x = s.step(x0, t, x).prev_sample.double()
+            assert x is not None
             return x, made
 
         return Way("diffusers", family, setting, run)
@@ -230,12 +231,12 @@ def diffusers() -> Iterator[Way]:
     def powers(power: float) -> Callable[[int], dict[str, Any]]:
         return lambda n: {"timesteps": [round(999 * (1 - i / n) ** power) for i in range(n)]}
 
-    own = [(s, {"timestep_spacing": s}, None) for s in spacings]
+    own: list[tuple[str, dict[str, Any], Any]] = [(s, {"timestep_spacing": s}, None) for s in spacings]
     own += [(s, {f"use_{s}_sigmas": True}, None) for s in ("karras", "exponential", "beta")]
-    shifts = [
+    shifts: list[tuple[str, dict[str, Any], Any]] = [
         (f"flow shift={s:g}", {"use_flow_sigmas": True, "flow_shift": s}, None) for s in (0.5, 0.75, 1, 1.5, 2, 3)
     ]
-    given = [(f"times^{p:g}", {}, powers(p)) for p in (1.25, 1.5, 2, 2.5, 3)]
+    given: list[tuple[str, dict[str, Any], Any]] = [(f"times^{p:g}", {}, powers(p)) for p in (1.25, 1.5, 2, 2.5, 3)]
     for name, grid, levels in [*own, ("lu", {"use_lu_lambdas": True}, None), *shifts, *given]:
         more: dict[str, Any] = {"levels": levels} if levels else {}
         more["variables"] = "flow" if "flow" in name else "vp"
@@ -275,7 +276,7 @@ def diffusers() -> Iterator[Way]:
     def of_time(power: float) -> Callable[[float], float]:
         return lambda u: 1 / (1 + 1 / float(VP.at(u**power).noise_ratio))
 
-    flows = [
+    flows: list[tuple[str, dict[str, Any], Any]] = [
         (f"flow shift={s:g}", {"flow_shift": s}, sigmas(lambda u, s=s: u * top / (s - (s - 1) * top)))  # type: ignore[misc]
         for s in (0.5, 0.75, 1, 1.5, 2, 3)
     ]
@@ -334,9 +335,11 @@ def k_diffusion() -> Iterator[Way]:
         for rho in (1, 2, 3, 5, 7):
             grids[f"karras rho={rho} min={low}"] = lambda n, a=low, r=rho: sampling.get_sigmas_karras(n, a, TOP, r)  # type: ignore[misc]
         grids[f"exponential min={low}"] = lambda n, a=low: sampling.get_sigmas_exponential(n, a, TOP)  # type: ignore[misc]
-        for rho in (0.5, 0.7, 1.5, 2):
-            grids[f"polyexponential rho={rho} min={low}"] = lambda n, a=low, r=rho: sampling.get_sigmas_polyexponential(  # type: ignore[misc]
-                n, a, TOP, r
+        for power in (0.5, 0.7, 1.5, 2):
+            grids[f"polyexponential rho={power} min={low}"] = lambda n, a=low, r=power: (
+                sampling.get_sigmas_polyexponential(  # type: ignore[misc]
+                    n, a, TOP, r
+                )
             )
     for end in (1e-3, 1e-2, 3e-2):
         grids[f"vp eps={end}"] = lambda n, e=end: sampling.get_sigmas_vp(n, eps_s=e)  # type: ignore[misc]
@@ -395,7 +398,7 @@ def azula() -> Iterator[Way]:
     from azula import noise, sample
     from azula.denoise import Denoiser, DiracPosterior
 
-    class Exact(Denoiser):
+    class Exact(Denoiser):  # type: ignore[misc]
         def __init__(self, problem: Problem, schedule: Any) -> None:
             super().__init__()
             self.problem, self.schedule, self.made = problem, schedule, 0
@@ -689,7 +692,7 @@ def main() -> None:
         results.problems = json.loads(asked.json.read_text("utf-8"))["problems"]  # other problems' stay
     if not asked.from_json:
         ways = list(ours())
-        versions = {"torch": torch.__version__}
+        versions = {"torch": str(torch.__version__)}
         for name, (module, peer) in PEERS.items():
             if importlib.util.find_spec(module) is None:
                 print(f"{name} is absent: left out")

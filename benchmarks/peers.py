@@ -228,7 +228,7 @@ class Diffusers(Peer):
             UniPCMultistepScheduler,
         )
 
-        class UniPC(UniPCMultistepScheduler):
+        class UniPC(UniPCMultistepScheduler):  # type: ignore[misc]
             def step(self, *args: Any, generator: Any = None, **options: Any) -> Any:
                 return super().step(*args, **options)  # the pipeline hands a generator to every scheduler
 

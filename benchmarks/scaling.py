@@ -443,8 +443,8 @@ def table(result: dict[str, Any]) -> str:
             f"| {series.title} | {series.held} | {lines['x'][0]:,} | {lines['x'][-1]:,} | {exponents['seconds']:.2f} "
             f"| {exponents['bytes']:.2f} | {work} | {' and '.join(faster) or 'nothing'} |"
         )
-    columns = tuple(f"{what}, first and last" for what in ("seconds", "memory", "arithmetic"))
-    rows += ["", common.heading("grows", *columns)]
+    ends_of = tuple(f"{what}, first and last" for what in ("seconds", "memory", "arithmetic"))
+    rows += ["", common.heading("grows", *ends_of)]
     for name, found in result["series"].items():
         lines = fitted(found)
         unit = (lambda v: f"{v:.3g} s") if name == "load" else (lambda v: f"{v / 1e9:.3g} GFLOP")

@@ -230,15 +230,14 @@ class Worker:
         assert self.process.stdout is not None
         try:
             print(json.dumps(what), file=self.process.stdin, flush=True)
-            answer = json.loads(self.process.stdout.readline() or '{"error": "the process has died"}')
+            answer: dict[str, Any] = json.loads(self.process.stdout.readline() or '{"error": "the process has died"}')
         except BrokenPipeError:
             answer = {"error": "the process has died"}
         if "error" in answer:
             self.failed = True
             print(f"{self.name} is left out: {answer['error']}", flush=True)
             return {}
-        found: dict[str, Any] = answer
-        return found
+        return answer
 
     def end(self) -> None:
         self.ask("end")

@@ -423,11 +423,9 @@ def crossing(rows: list[dict[str, Any]], key: str, wanted: float) -> float | Non
     for row in sorted(rows, key=lambda row: row["minutes"]):
         if row[key] <= wanted:
             if before is None or before[key] <= 0 or row[key] <= 0 or wanted <= 0:
-                found: float | None = row["minutes"]
-                return found
+                return float(row["minutes"])
             part = math.log(before[key] / wanted) / math.log(before[key] / row[key])
-            found: float | None = before["minutes"] * (row["minutes"] / before["minutes"]) ** part
-            return found
+            return float(before["minutes"] * (row["minutes"] / before["minutes"]) ** part)
         before = row
     return None
 

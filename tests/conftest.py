@@ -48,12 +48,10 @@ def own_tables() -> Any:
     """What a test registers is gone after it."""
     from ornstein import plugins
 
-    kept: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (table.read(), dict(table.read())) for table in plugins.TABLES.values()
-    ]
-    owners = dict(plugins._OWNERS)
+    tables: list[dict[Any, Any]] = [*(table.read() for table in plugins.TABLES.values()), plugins._OWNERS]
+    kept = [(table, dict(table)) for table in tables]
     yield
-    for table, before in [*kept, (plugins._OWNERS, owners)]:
+    for table, before in kept:
         table.clear()
         table.update(before)
 

@@ -18,6 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -405,7 +406,7 @@ def cases(folder: Path, seed: int) -> Iterator[tuple[str, Callable[[], str]]]:
         place.mkdir()
         parts: dict[str, Any] = {f"x_{p}": dice.integers(0, 255, (9, 28, 28)).astype("u1") for p in ("train", "test")}
         kind: Any = [int, float, "U2"][i % 3]
-        labels = {f"y_{p}": (np.arange(9) % 10).astype(kind) for p in ("train", "test")}
+        labels: dict[str, Any] = {f"y_{p}": (np.arange(9) % 10).astype(kind) for p in ("train", "test")}
         content = npz(**parts, **labels)
         (place / "mnist.npz").write_bytes(mutated(content, dice) if i > 2 else content)
         yield str(place), lambda place=place: MNIST(root=str(place), download=False).load().describe()  # type: ignore[misc]

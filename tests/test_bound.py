@@ -1,6 +1,7 @@
 """The variational bound against closed forms, the papers' formulas, and the objectives that train it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -139,7 +140,10 @@ def test_a_worse_denoiser_has_a_higher_bound() -> None:
     distribution, process = mixture(), VP()
     x0 = distribution.sample(300, gen(5)).double()
     wrong = FunctionDenoiser(lambda x, level, condition: 0.8 * distribution.posterior_mean(x, level), process)
-    for measure in (lambda d: variational_bound(d, x0, steps=20, seed=0), lambda d: continuous_bound(d, x0, seed=0)):
+    measures: list[Callable[[Denoiser], Bound]] = [
+        lambda d: variational_bound(d, x0, steps=20, seed=0), lambda d: continuous_bound(d, x0, seed=0),
+    ]  # fmt: skip
+    for measure in measures:
         gap, error = mean_and_error(measure(wrong).total - measure(distribution.denoiser(process)).total)
         assert gap > 5 * error
 
@@ -227,7 +231,7 @@ class BestVariance(Denoiser):
     spread: float
 
     @property
-    def sigma_data(self) -> Any:
+    def sigma_data(self) -> float:  # type: ignore[override]
         return math.sqrt(self.spread)
 
     def predict(self, x: Any, level: Any, condition: Any) -> Any:
@@ -359,7 +363,7 @@ def test_the_decoder_agrees_with_the_formula_of_published_code() -> None:
             return replace(super().predict(x, level, condition), log_var=torch.zeros_like(x))
 
     mean, std = x0 + 0.004, clipped.sqrt()
-    cdf = torch.distributions.Normal(0.0, 1.0).cdf
+    cdf: Callable[[Tensor], Tensor] = torch.distributions.Normal(0.0, 1.0).cdf
     upper, lower = cdf((x0 - mean + 1 / 255) / std), cdf((x0 - mean - 1 / 255) / std)
     p = torch.where(x0 < -0.999, upper, torch.where(x0 > 0.999, 1 - lower, upper - lower))
     expected = -p.log().sum(1)

@@ -29,7 +29,7 @@ PARTS = {
     "sketch": torch.randn(B, 1, 2, 2, generator=torch.Generator().manual_seed(1)),
     "text": torch.tensor([[0, 1, -1], [2, -1, -1], [1, 1, 1], [0, 0, -1], [2, 2, 0], [1, -1, -1]]),
 }
-SPECS = {
+SPECS: dict[str, Any] = {
     "label": Label(3),
     "price": Number(),
     "size": Vector(2),
@@ -110,8 +110,8 @@ def test_the_one_door_names_a_bare_tensor_by_its_kind() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Condition.of("three"), ["condition", "'three'", "tensor"]),
-        (lambda: Condition.of({"price": [1.0]}), ["'price'", "list", "tensor"]),
+        (lambda: Condition.of("three"), ["condition", "'three'", "tensor"]),  # type: ignore[arg-type]
+        (lambda: Condition.of({"price": [1.0]}), ["'price'", "list", "tensor"]),  # type: ignore[dict-item]
         (lambda: Condition.of(torch.tensor(3)), ["condition", "()", "labels"]),
         (lambda: Condition.of(torch.zeros(3, 2, 2, dtype=torch.int64)), ["(3, 2, 2)", "pictures"]),
         (lambda: Condition.of(torch.zeros(3, dtype=torch.complex64)), ["complex64"]),
@@ -170,7 +170,7 @@ def made(name: str = "mlp", shape: tuple[int, ...] = (2, 4, 4)) -> NetDenoiser:
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("energy", [False, True])
 def test_absent_rows_have_the_unconditional_answer_and_parts_left_out_are_absent(name: Any, energy: Any) -> None:
-    denoiser = made(name)
+    denoiser: Any = made(name)
     if energy:
         denoiser = EnergyDenoiser(denoiser.net, VP())
     x = torch.randn(B, 2, 4, 4, generator=generator())
@@ -491,12 +491,13 @@ def test_from_a_table_to_samples_of_a_price(cli: Any, tmp_path: Any) -> None:
     ):
         answer = cli(*verb)
         assert answer.code == 0, (verb, answer.err)
-    for words, said in (
+    refusals: list[tuple[tuple[str, ...], list[str]]] = [
         (("--given", "prize=3"), ["prize=3", "price, kind, size"]),
         (("--given", "price=cheap"), ["price='cheap'", "a number"]),
         (("--given", "price"), ["--given 'price'", "price=12000"]),
         (("--label", "3"), ["label='3'", "price, kind, size"]),
-    ):
+    ]
+    for words, said in refusals:
         answer = cli("sample", out, *words)
         assert answer.code == 2
         assert all(word in answer.err for word in said), answer.err

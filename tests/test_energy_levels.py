@@ -19,7 +19,7 @@ MIX = GaussianMixture(WEIGHTS, MEANS, VARIANCES)
 LADDER = Tabulated.from_sigmas(sigma_min=0.1, sigma_max=6.4, steps=7)
 
 #: each with chains that leave the energy exactly stationary, so that there is no bias to allow for
-EXACT = {
+EXACT: dict[str, dict[str, Any]] = {
     "recovery": {"corrections": 25, "step_size": 0.4, "adjusted": True},
     "maximum-likelihood": {"corrections": 10, "step_size": 0.4, "adjusted": True, "start": "data"},
     "noise-contrastive": {"ratio": 3},
@@ -73,7 +73,7 @@ def test_the_slope_vanishes_at_the_truth_only(name: Any, process: Any) -> None:
 
 def test_persistent_chains_keep_their_levels_and_settle_there() -> None:
     """Each chain of the memory comes to have the law of its own level, whatever data it is shown."""
-    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=10, step_size=0.4, adjusted=True, restart=0.0)
+    objective: Any = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=10, step_size=0.4, adjusted=True, restart=0.0)
     c = 0.5
     den = energy_denoiser(lambda y, u, condition: 0.5 * (y.square().sum(1) / (c + u**2)), LADDER, 1.0)
     x0 = Gaussian(torch.zeros(1), c).sample(512, gen(1))
@@ -92,7 +92,7 @@ def test_persistent_chains_keep_their_levels_and_settle_there() -> None:
 
 
 def test_chains_start_afresh_at_their_rate() -> None:
-    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-9, chains=2048, restart=0.25)
+    objective: Any = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-9, chains=2048, restart=0.25)
     den = scaled(1.0, Tabulated.from_sigmas(sigma_min=1e-4, sigma_max=2e-4, steps=2))
     x0 = torch.full((2048, 1), 5.0)
     memory = objective.memory(den, x0)
@@ -103,7 +103,7 @@ def test_chains_start_afresh_at_their_rate() -> None:
 
 def test_chains_start_afresh_at_their_own_level() -> None:
     """Every chain restarted beside a datum: it has the noise of the level that it belongs to, not of another."""
-    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-12, chains=4096, restart=1.0)
+    objective: Any = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-12, chains=4096, restart=1.0)
     ladder = Tabulated.from_sigmas(sigma_min=0.01, sigma_max=10.0, steps=4)
     den = scaled(1.0, ladder)
     x0 = torch.full((4096, 1), 50.0)
@@ -150,7 +150,7 @@ def test_an_energy_that_explodes_is_said() -> None:
 
 
 def test_refusals() -> None:
-    make = ENERGY_OBJECTIVES["maximum-likelihood"]
+    make: Any = ENERGY_OBJECTIVES["maximum-likelihood"]
     den = NetDenoiser(nn.Linear(1, 1), Flow())
     x0 = torch.zeros(4, 1)
     for name in EXACT:

@@ -18,6 +18,7 @@ from ornstein.core.learner import Problem
 from ornstein.data import Dataset
 from ornstein.data.transform import Affine
 from ornstein.experiment import evaluate as room
+from ornstein.experiment import pictures
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.learner import Denoising
 from ornstein.experiment.run import Run
@@ -99,7 +100,7 @@ def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other
 def test_the_held_out_error_is_that_of_the_held_out_half() -> None:
     g = seeded()
     train, test = torch.randn(400, 1, generator=g).double(), 6 + 0.5 * torch.randn(300, 1, generator=g).double()
-    data = Dataset("halves", train.float(), test.float(), None, None, (), "vector", Affine())
+    data = Dataset("halves", train.float(), test.float(), {}, "vector", Affine())
 
     def error(mean: Any, std: Any) -> Any:
         law = GaussianMixture(torch.ones(1), torch.tensor([[mean]]), torch.tensor([std**2]))
@@ -141,7 +142,7 @@ def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied: Any)
 def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: Any) -> None:
     seen: list[torch.Tensor] = []
 
-    def spied(samples: torch.Tensor, *rest: Any, **how: Any) -> Report:
+    def spied(samples: torch.Tensor, *rest: Any, **how: Any) -> Any:
         seen.append(samples)
         return report(samples, *rest, **how)
 

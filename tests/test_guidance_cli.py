@@ -208,8 +208,8 @@ def test_latents_turn_on_a_great_circle(run: Any) -> None:
     torch.testing.assert_close((way[1:] - way[:-1]).norm(dim=1), (way[1] - way[0]).norm().expand(4))
     torch.testing.assert_close(turn(a, a, torch.tensor([0.3])), a)
     opened = Run.load(run)
-    x = load_data(opened.experiment)
-    x = x.transform.forward(x.test[:2])
+    data = load_data(opened.experiment)
+    x = data.transform.forward(data.test[:2])
     same = interpolate(opened, x[:1], x[:1], 3, steps=30)  # from a datum to itself, that datum
     torch.testing.assert_close(same, x[:1].expand(3, -1, -1, -1), rtol=0, atol=0.05)
 
@@ -219,7 +219,7 @@ def test_interpolation_turns_its_latents(run: Any) -> None:
     opened = Run.load(run)
     data = load_data(opened.experiment)
     x = data.transform.forward(data.test[[3, 17]])
-    way = {"steps": 30, "grid": None if opened.denoiser.process.chain else "logsnr"}
+    way: dict[str, Any] = {"steps": 30, "grid": None if opened.denoiser.process.chain else "logsnr"}
     a, b = encode(opened.denoiser, x, **way).split(1)
     middle = interpolate(opened, x[:1], x[1:], 3, steps=30)[1]
     turned, mean = (

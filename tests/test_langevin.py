@@ -304,8 +304,8 @@ def test_every_process_is_walked_in_the_same_coordinates() -> None:
             mix.denoiser(process), (6, 2), stepper=AnnealedLangevin(), grid=grid, seed=0, x=x, dtype=F64
         )
         found[name] = [s.x / process.at(s.t).alpha for s in states]
-    for name, states in found.items():
-        for x, y in zip(states, found["edm"], strict=True):
+    for name, walked in found.items():
+        for x, y in zip(walked, found["edm"], strict=True):
             torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")  # type: ignore[misc]
 
 
@@ -410,7 +410,7 @@ def test_a_denoiser_that_pushes_away_is_reported() -> None:
     ("make", "words"),
     [
         (lambda: AnnealedLangevin(0), ["corrections=0"]),
-        (lambda: AnnealedLangevin(2.5), ["corrections=2.5"]),
+        (lambda: AnnealedLangevin(2.5), ["corrections=2.5"]),  # type: ignore[arg-type]
         (lambda: AnnealedLangevin(step_size=2.0), ["step_size=2.0", "(0, 2)"]),
         (lambda: AnnealedLangevin(step_size=0.0), ["step_size=0.0"]),
         (lambda: AnnealedLangevin(step_size=(0.1, math.nan)), ["step_size=nan"]),

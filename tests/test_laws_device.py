@@ -10,8 +10,10 @@ table of the house, does the same on the CPU, and asks for
 
 import copy
 import dataclasses
+import inspect
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,6 +31,7 @@ import ornstein
 from ornstein import VP, Condition, Flow, NetDenoiser, log_likelihood, ranks, trajectory
 from ornstein.core.chains import Tabulated
 from ornstein.core.copies import beside
+from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
 from ornstein.core.learner import Problem
 from ornstein.data.transform import Levels
@@ -44,7 +47,7 @@ from ornstein.likelihood import TRACES, fit_dequantiser
 from ornstein.metrics import METRICS, report
 from ornstein.nets import MLP, NETS, Label
 from ornstein.nets.unet import UNet
-from ornstein.samplers import STEPPERS, encode
+from ornstein.samplers import STEPPERS, Adaptive, encode
 from ornstein.samplers.langevin import langevin, mala
 from ornstein.training import fit
 
@@ -112,7 +115,7 @@ def moved(thing: Any, device: Any) -> Any:
         return copy.deepcopy(thing).to(device)
     if isinstance(thing, torch.Tensor | Condition):
         return thing.to(device)
-    if dataclasses.is_dataclass(thing):
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         fields = {f.name: moved(getattr(thing, f.name), device) for f in dataclasses.fields(thing) if f.init}
         return dataclasses.replace(thing, **fields)
     return thing
@@ -120,7 +123,7 @@ def moved(thing: Any, device: Any) -> Any:
 
 @pytest.mark.skipif(REAL is not None, reason="a real one is at hand")
 def test_the_pretend_device_refuses_and_counts() -> None:
-    ask = {
+    ask: dict[str, Callable[[torch.Tensor], Any]] = {
         "item": lambda x: x.sum().item(), "tolist": lambda x: x.tolist(), "if": lambda x: bool(x.any()),
         "float": lambda x: float(x[0]), "mask": lambda x: x[x > 1], "list": lambda x: x[[0, 1]],
         "index": lambda x: x[torch.tensor([0, 1])], "cpu": lambda x: x.cpu(), "nonzero": lambda x: x.nonzero(),
@@ -130,14 +133,14 @@ def test_the_pretend_device_refuses_and_counts() -> None:
         "write": lambda x: x.copy_(torch.ones(3)),
         "all": lambda x: torch.accelerator.synchronize(), "solve": lambda x: torch.linalg.cholesky(torch.diag(x + 1)),
     }  # fmt: skip
-    let_be = {
+    let_be: dict[str, Callable[[torch.Tensor], Any]] = {
         "full": lambda x: x.new_full((2,), 3.0), "mask": lambda x: x.masked_fill_(x > 1, 0.0),
         "fill": lambda x: x.__setitem__(x > 1, 0.0), "scalar": lambda x: x + torch.tensor(2.0),
         "pinned": lambda x: torch.ones(2).pin_memory().to(x.device, non_blocking=True),
         "later": lambda x: x.to("cpu", non_blocking=True), "draw": lambda x: torch.rand(3, device=x.device),
         "where": lambda x: torch.where(x > 1, x, 0.0), "place": lambda x: x[x.long().clamp(max=2)],
     }  # fmt: skip
-    mix = {
+    mix: dict[str, Callable[[torch.Tensor], Any]] = {
         "add": lambda x: x + torch.ones(3), "reversed": lambda x: x.sum() + torch.ones(3),
         "cat": lambda x: torch.cat([x, torch.ones(3)]), "stack": lambda x: torch.stack([x[0], torch.tensor(1.0)]),
         "product": lambda x: x @ torch.ones(3), "dice": lambda x: torch.rand(3, generator=generator(), device=x.device),
@@ -178,7 +181,7 @@ def walked(denoiser: Any, device: Any, stepper: Any, x: Any, **options: Any) -> 
 
 
 #: the second tolerance only takes longer; on a chain, whose table is a constant too, each in one way is enough
-WALKS = [(way, VP()) for way in WAYS if way != STEPPERS["adaptive"](tolerance=1e-5)] + [
+WALKS = [(way, VP()) for way in WAYS if way != Adaptive(1e-5)] + [
     (make(), Tabulated.from_betas("linear", 50)) for make in STEPPERS.values()
 ]
 
@@ -201,8 +204,8 @@ def test_every_guidance(name: Any, device: Any) -> None:
     """Whatever it is made with may lie on the CPU, as a person has it: it is brought over once."""
     labels = torch.tensor([0, 2, -1])
     base = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
-    needed = {f.name for f in dataclasses.fields(GUIDANCE[name])}
-    arguments = {key: value for key, value in ARGUMENTS.items() if key in needed}
+    needed = inspect.signature(GUIDANCE[name]).parameters
+    arguments: dict[str, Any] = {key: value for key, value in ARGUMENTS.items() if key in needed}
     far = dict(arguments)
     if "weaker" in far:
         arguments["weaker"] = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
@@ -359,7 +362,10 @@ def test_exact_distributions(name: Any, device: Any) -> None:
 def test_reading_on_another_clock_and_as_an_energy(device: Any) -> None:
     small = frozen()
     x = torch.randn(3, 2, generator=generator())
-    for make in (lambda n: NetDenoiser(n, VP()).on(Flow()), lambda n: EnergyDenoiser(n, VP()).on(Flow())):
+    ways: list[Callable[[Any], Denoiser]] = [
+        lambda n: NetDenoiser(n, VP()).on(Flow()), lambda n: EnergyDenoiser(n, VP()).on(Flow()),
+    ]  # fmt: skip
+    for make in ways:
         last, counted = walked(make(moved(small, device)), device, "unipc", x, steps=4)
         no_wait(counted)
         close(last, walked(make(small), torch.device("cpu"), "unipc", x, steps=4)[0])
@@ -377,7 +383,7 @@ def test_chains_wait_for_nothing(adjusted: Any, device: Any) -> None:
         return -0.5 * (x - 1).square().sum(1)
 
     x, chain = torch.randn(4, 2, generator=generator()), (mala if adjusted else langevin)
-    results = []
+    results: list[Any] = []
     for start in (x, x.to(device)):
         states = chain(log_prob if adjusted else lambda x: 1 - x, start, steps=3, gamma=0.1, seed=0)
         results.append(next(states))
@@ -392,7 +398,7 @@ def test_energies(device: Any) -> None:
     there = moved(here, device)
     x = torch.randn(16, 2, generator=generator())
     base = Gaussian(torch.zeros(2), 2.0)
-    short = {"chains": 16, "levels": 2, "pilot": 16, "leapfrogs": 1}
+    short: dict[str, Any] = {"chains": 16, "levels": 2, "pilot": 16, "leapfrogs": 1}
     results = []
     for den, where in ((here, "cpu"), (there, device)):
         energy, dice = den.energy_at(0.5), generator()
@@ -416,7 +422,7 @@ def test_energies(device: Any) -> None:
 def test_likelihood(trace: Any, device: Any) -> None:
     here = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
     x = 0.3 * torch.randn(3, 2, generator=generator())
-    how = {"trace": trace, "probes": 3, "condition": torch.tensor([0, 2, -1]), "tolerance": 10.0}
+    how: dict[str, Any] = {"trace": trace, "probes": 3, "condition": torch.tensor([0, 2, -1]), "tolerance": 10.0}
     found, expected = log_likelihood(moved(here, device), x, **how), log_likelihood(here, x, **how)
     close(found.log_prob, expected.log_prob)
     assert found.log_prob.device.type == "cpu"
@@ -428,7 +434,7 @@ def test_likelihood_of_data_with_levels(device: Any) -> None:
     results = []
     for den in (here, moved(here, device)):
         fitted = fit_dequantiser(den, x, transform, steps=3)
-        how = {"transform": transform, "dequantise": fitted, "draws": 2, "tolerance": 10.0}
+        how: dict[str, Any] = {"transform": transform, "dequantise": fitted, "draws": 2, "tolerance": 10.0}
         results.append(log_likelihood(den, x, **how).log_prob)
     close(results[1], results[0])
 
@@ -445,7 +451,9 @@ def test_every_metric(name: Any, device: Any) -> None:
 def test_a_report_of_sets_on_any_device(device: Any) -> None:
     x, y, z = (torch.randn(24, 1, 4, 4, generator=generator(seed=i)) for i in range(3))
     labels = torch.arange(24) % 2
-    told = {"labels": labels, "train_labels": labels, "heldout_labels": labels} if REAL else {}  # learning takes long
+    told: dict[str, Any] = (
+        {"labels": labels, "train_labels": labels, "heldout_labels": labels} if REAL else {}
+    )  # learning takes long
     told["repeats"] = 2
     names = ["sliced-wasserstein", "energy-distance", "memorisation"]
     expected = report(x, y, z, generator(), metrics=names, **told)
@@ -459,7 +467,7 @@ def test_a_report_of_sets_on_any_device(device: Any) -> None:
 
 def test_a_solver_is_fitted_where_the_model_lies(device: Any) -> None:
     here = NetDenoiser(frozen(), VP())
-    how = {"count": 4, "rounds": 2, "teacher_steps": 6, "seed": 0}
+    how: dict[str, Any] = {"count": 4, "rounds": 2, "teacher_steps": 6, "seed": 0}
     found, expected = fit_endpoint(moved(here, device), (2,), 2, **how), fit_endpoint(here, (2,), 2, **how)
     assert found.grid == pytest.approx(expected.grid, rel=1e-2)
     x = torch.randn(3, 2, generator=generator())
@@ -556,14 +564,14 @@ def verbs(run: Any, table: Any, place: Any) -> Any:
 
 @pytest.mark.parametrize("verb", verbs(Path(), Path(), Path()))
 def test_every_verb(verb: Any, cli: Any, run: Any, table: Any, tmp_path: Any, device: Any) -> None:
-    places = [shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table)]
+    places = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table))
     whole = torch.rand(1, 1, 8, 8, generator=generator()).mul(16).round()
     np.save(tmp_path / "whole.npy", whole.numpy())
     whole[:, :, 4:] = math.nan
     np.save(tmp_path / "digits.npy", whole.numpy())
     assert ranks.device().type == device.type
     with waits(device) as counted:
-        answer = cli(*verbs(*places, tmp_path)[verb])
+        answer = cli(*verbs(places[0], places[1], tmp_path)[verb])
     assert answer.code == 0, answer
     if device.type in (NAME, "cuda"):
         assert counted, "the device was never asked for anything"

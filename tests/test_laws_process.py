@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
 from laws import PROCESSES, ZERO_SNR, interior, refused
+from sure import there
 
 from ornstein import EDM, OU, VE, VP, Cosine, Flow, SubVP, Tabulated
 from ornstein.laws.processes import COEFFICIENTS
@@ -53,7 +55,7 @@ def cosine_beta(t: Any) -> Any:
 
 
 #: f and g^2 as the papers write them
-CLOSED_FORMS = {
+CLOSED_FORMS: dict[str, Callable[[float], tuple[float, float]]] = {
     "vp": lambda t: (-beta(t) / 2, beta(t)),
     "sub-vp": lambda t: (-beta(t) / 2, beta(t) * (1 - math.exp(-2 * (0.1 * t + 9.95 * t * t)))),
     "cosine": lambda t: (-cosine_beta(t) / 2, cosine_beta(t)),
@@ -146,7 +148,7 @@ def test_the_kernel_from_the_data_is_alpha_and_sigma(name: Any) -> None:
 
 
 #: x_k = a x_{k-1} + b z of each chain, from its own definition
-CHAINS = {
+CHAINS: dict[str, Callable[[int], tuple[float, float]]] = {
     "betas": lambda k: (math.sqrt(1 - (1e-4 + 0.0199 * (k - 1) / 999)), math.sqrt(1e-4 + 0.0199 * (k - 1) / 999)),
     "ladder": lambda k: (
         1.0,
@@ -159,7 +161,7 @@ CHAINS = {
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains_step_as_they_are_defined(name: Any) -> None:
     p = PROCESSES[name]
-    levels = p.levels(torch.arange(p.chain + 1))
+    levels = p.levels(torch.arange(there(p.chain) + 1))
     for k, (s, t) in enumerate(itertools.pairwise(levels), 1):
         a, b = CHAINS[name](k)
         assert t.kernel_from(s) == pytest.approx((a, b * b), rel=1e-9)
@@ -169,7 +171,10 @@ def test_euler_ou_has_its_short_steps_near_the_data() -> None:
     """The schedule's step k is that of the backward chain, from noise to data; the other order has another name."""
     n, low, high = 100, 0.01, 0.1
     backward = [low + (high - low) * (n - k) / n for k in range(n)]
-    for order, forward in (("rising", backward[::-1]), ("falling", backward)):
+    orders: list[tuple[Literal["rising", "falling"], list[float]]] = [
+        ("rising", backward[::-1]), ("falling", backward),
+    ]  # fmt: skip
+    for order, forward in orders:
         p = Tabulated.euler_ou(order=order)
         gammas = 1 - p.alphas[1:] / p.alphas[:-1]
         torch.testing.assert_close(gammas, torch.tensor(forward, dtype=torch.float64), rtol=1e-12, atol=0)
@@ -231,10 +236,12 @@ def test_a_batch_of_times_is_as_good_as_one(name: Any, dtype: Any) -> None:
     kernel = p.kernel(near, t, like)
     expected = torch.tensor([p.kernel(s, u) for s, u in pairs], dtype=torch.float64)
     for i in (0, 1):
-        assert kernel[i].dtype == kept
-        torch.testing.assert_close(kernel[i].flatten().double(), expected[:, i], rtol=max(tolerance, 1e-9), atol=0)
-    for part, batch in zip(p.posterior(near, t, like)._fields, level.posterior(before), strict=True):
-        agree(batch, [getattr(p.posterior(s, u), part) for s, u in pairs], part)
+        part = kernel[i]
+        assert isinstance(part, torch.Tensor)
+        assert part.dtype == kept
+        torch.testing.assert_close(part.flatten().double(), expected[:, i], rtol=max(tolerance, 1e-9), atol=0)
+    for field, batch in zip(p.posterior(near, t, like)._fields, level.posterior(before), strict=True):
+        agree(batch, [getattr(p.posterior(s, u), field) for s, u in pairs], field)
 
 
 @every
@@ -276,7 +283,7 @@ def test_times_off_the_clock_are_refused(name: Any) -> None:
         (lambda: Tabulated.from_sigmas(steps=1), ["steps=1"]),
         (lambda: Tabulated.euler_ou([0.1, 1.0]), ["gamma_1=1.0"]),
         (lambda: Tabulated.euler_ou(steps=0), ["steps=0"]),
-        (lambda: Tabulated.euler_ou(order="up"), ["order", "up", "rising", "falling"]),
+        (lambda: Tabulated.euler_ou(order="up"), ["order", "up", "rising", "falling"]),  # type: ignore[arg-type]
         (lambda: Tabulated(torch.ones(3), torch.zeros(2)), ["(3,)", "(2,)"]),
         (lambda: Tabulated(torch.tensor([0.9, 0.5]), torch.tensor([0.0, 0.5])), ["0.9"]),
         (lambda: dataclasses.replace(Tabulated.from_betas(), t_max=1001.0), ["t_max=1001.0", "1000"]),

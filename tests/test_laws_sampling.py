@@ -79,7 +79,7 @@ def test_exponential_steppers_are_exact_on_points(name: Any, stepper: Any) -> No
 def test_states_of_point_data_carry_the_noise_of_their_level(name: Any, stepper: Any) -> None:
     """At every state, not only the last, the noise (x - alpha c)/sigma is N(0, 1) where it was so at the first."""
     p, n = ALL[name], 3000
-    given = grid_of(p, 6)
+    given = there(grid_of(p, 6))
     first = p.at(given[0].item())
     start = first.alpha * C + first.sigma * normal(torch.arange(n), (2,), 0, F64)
     for state in trajectory(constant(p, C), (n, 2), stepper=stepper, grid=given, x=start, seed=2, dtype=F64):
@@ -103,7 +103,7 @@ def test_the_level_asked_is_the_level_of_the_state() -> None:
             asked.clear()
             if isinstance(stepper, RecoveryLangevin):  # by design it asks at the level that it goes to, alone
                 continue
-            before, given = 0, grid_of(p, 5)
+            before, given = 0, there(grid_of(p, 5))
             for state in trajectory(FunctionDenoiser(answer, p), (2, 3), stepper=stepper, grid=given, seed=0):
                 if state.t > 0:
                     assert state.t == given[state.step]

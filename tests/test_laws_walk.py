@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from laws import PROCESSES, mixture, refused
+from sure import there
 
 from ornstein import VP, Flow, sample
+from ornstein.core.condition import Condition
 from ornstein.core.walk import Asked, end, walk
 from ornstein.distill.solver import _spread, _top, _Unknowns, starting_noise
 from ornstein.samplers.tuned import Tuned
@@ -140,18 +142,18 @@ def test_up_and_down_again_comes_back_to_the_order_of_the_method(order: Any) -> 
     """Upward no step is unlike the others; downward the same levels, and the same walk, in reverse."""
     g = torch.Generator().manual_seed(0)
     start = {part: torch.rand(5, k, generator=g, dtype=F64).softmax(1) for part, k in (("colour", 3), ("form", 4))}
-    there, back = [], []
+    forth, back = [], []
     for n in (80, 160, 320):
         up = Asked(undissolved)
         above = end(walk(up, start, levels(n, falling=False), flow(order)))
         assert (above.step, above.t, up.calls) == (n, 1.0, order * n)
-        assert above.x0 is up.first.x0  # of the last step: the end itself was not asked about
+        assert above.x0 is there(up.first).x0  # of the last step: the end itself was not asked about
         exactly = {part: Moment(1.0).alpha[part] * (p - 1 / p.shape[1]) + 1 / p.shape[1] for part, p in start.items()}
-        there.append(max(float((above.x[part] - exactly[part]).abs().max()) for part in start))
+        forth.append(max(float((above.x[part] - exactly[part]).abs().max()) for part in start))
         down = end(walk(Asked(undissolved), above.x, levels(n), flow(order)))
         back.append(max(float((down.x[part] - start[part]).abs().max()) for part in start))
     # of a method of even order the first error of a step is undone by the step back
-    for errors, expected in ((there, order), (back, {1: 1, 2: 3}[order])):
+    for errors, expected in ((forth, order), (back, {1: 1, 2: 3}[order])):
         for coarse, fine in pairwise(errors):
             assert math.log2(coarse / fine) == pytest.approx(expected, abs=0.1), errors
 
@@ -166,7 +168,7 @@ def test_the_end_of_a_walk_can_be_differentiated_by_its_levels() -> None:
 
     moments = [SimpleNamespace(t=each) for each in t]
     first, second = 1 + (t[1] - t[0]) * a, 1 + (t[2] - t[1]) * a
-    ask = Asked(lambda x, level: SimpleNamespace(x0=a * x))
+    ask: Asked[Any, Any, SimpleNamespace] = Asked(lambda x, level: SimpleNamespace(x0=a * x))
     with torch.no_grad():  # it is the walk that says so, not whoever waits for it
         last = end(walk(ask, x, moments, step, gradients=True))
     assert torch.equal(last.x, 2 * first * second)
@@ -178,12 +180,17 @@ def test_the_end_of_a_walk_can_be_differentiated_by_its_levels() -> None:
 
 
 def test_what_is_no_walk_is_refused() -> None:
-    ask = Asked(lambda x, level: SimpleNamespace(x0=x))
+    ask: Asked[Any, Any, SimpleNamespace] = Asked(lambda x, level: SimpleNamespace(x0=x))
     refused(lambda: end(walk(ask, 1.0, levels(1)[:1], flow(1))), "levels", "1", "two")
     refused(lambda: end(walk(ask, 1.0, levels(3), lambda ask, x, t, s, memory: (x, None))), "step 0", "ask(x, t)")
     # an answer of the step before is none of this step's
     heard: list[Any] = []
-    once = lambda ask, x, t, s, memory: (heard.append(ask(x, t)) if not heard else None, None)  # noqa: E731
+
+    def once(ask: Any, x: Any, t: Any, s: Any, memory: Any) -> Any:
+        if not heard:
+            heard.append(ask(x, t))
+        return None, None
+
     refused(lambda: end(walk(ask, 1.0, levels(3), once)), "step 1")
 
 
@@ -208,13 +215,13 @@ def test_a_solver_is_fitted_as_it_draws(process: Any, tuned: Any) -> None:
     unknowns = _Unknowns(process, process, den.sigma_data, 3)
     vector = unknowns.of(tuned, bool(tuned.leanings)).requires_grad_()
     noise = starting_noise(den, (30, 2), 0, F64) / _spread(den, _top(process))
-    found = unknowns.arrive(den, noise, vector, None)
+    found = unknowns.arrive(den, noise, vector, Condition())
     again = unknowns.tuned(vector.detach())
     given = sample(den, (30, 2), stepper=again, grid=again.grid, seed=0, dtype=F64)
     torch.testing.assert_close(found.detach(), given, rtol=1e-12, atol=1e-12)
 
     def value(at: Any) -> Any:
-        return float(unknowns.arrive(den, noise, at, None).square().sum())
+        return float(unknowns.arrive(den, noise, at, Condition()).square().sum())
 
     (slopes,) = torch.autograd.grad(found.square().sum(), vector)
     h = 1e-5

@@ -9,6 +9,7 @@ import pytest
 import torch
 from laws import PROCESSES, Oracle, mixture, refused
 from PIL import Image
+from sure import there
 
 import ornstein
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
@@ -94,12 +95,12 @@ def test_the_law_at_the_end_is_each_conditions_own() -> None:
     """On the default ladder, which ends with as much signal as noise; labels mixed, and none."""
     mix, ladder = mixture(), ornstein.Tabulated.from_sigmas(steps=10)
     x, labels = mix.sample(24, seeded(7)), torch.arange(24) % 4 - 1
-    found = log_likelihood(mix.denoiser(ladder), x, cond=labels).log_prob
+    found = log_likelihood(mix.denoiser(ladder), x, condition=labels).log_prob
     torch.testing.assert_close(found[labels == -1], mix.log_prob(x[labels == -1]), rtol=0, atol=5e-3)
     for k in range(3):
         one = GaussianMixture(torch.ones(1), mix.means[k : k + 1], _covariance(mix, k)[None])
         torch.testing.assert_close(found[labels == k], one.log_prob(x[labels == k]), rtol=1e-4, atol=5e-3)
-    alone = log_likelihood(mix.denoiser(ladder), x[5:6], cond=labels[5:6]).log_prob
+    alone = log_likelihood(mix.denoiser(ladder), x[5:6], condition=labels[5:6]).log_prob
     torch.testing.assert_close(alone, found[5:6], rtol=1e-9, atol=1e-9)
 
 
@@ -421,7 +422,8 @@ def test_dequantisation_bounds_the_probability_and_tightens() -> None:
     denoiser = mix.denoiser(ornstein.VP())
     fitted = fit_dequantiser(denoiser, x, transform, steps=200)
     gaps = {}
-    for name, noise, draws in (("uniform", "uniform", 1), ("8 draws", "uniform", 8), ("fitted", fitted, 1)):
+    ways: list[tuple[str, Any, int]] = [("uniform", "uniform", 1), ("8 draws", "uniform", 8), ("fitted", fitted, 1)]
+    for name, noise, draws in ways:
         found = log_likelihood(denoiser, x[:300], transform=transform, dequantise=noise, draws=draws, tolerance=0.1)
         gap = truth[:300] - found.log_prob
         gaps[name] = (gap.mean().item(), gap.std().item() / math.sqrt(len(gap)))
@@ -573,14 +575,14 @@ def test_the_verb_on_images(cli: Any, run: Any, tmp_path: Any) -> None:
 
     given = own(ornstein.load(run), "test")
     for i in range(3):
-        place = tmp_path / "digits" / given.labels[i] / f"{i}.png"
+        place = tmp_path / "digits" / there(given.labels)[i] / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(given.x[i, 0].numpy()).save(place)
     words = ["--reference", 0, "--trace", "hutchinson", "--probes", 2, "--conditional"]
     answer = cli("loglik", run, tmp_path / "digits", "--out", tmp_path / "scores.csv", *words)
     assert answer.code == 0, answer
     table = rows(tmp_path / "scores.csv")
-    assert {row["file"] for row in table} == {f"{given.labels[i]}/{i}.png" for i in range(3)}
+    assert {row["file"] for row in table} == {f"{there(given.labels)[i]}/{i}.png" for i in range(3)}
     assert all(row["file"].startswith(row["label"] + "/") for row in table)
     assert all(0 < float(row["bits_per_dim"]) < 12 and float(row["standard_error"]) > 0 for row in table)
 

@@ -254,8 +254,8 @@ def test_group_norm_writes_over_nothing_that_is_not_its_own(dtype: Any, silu: An
     out = torch.randn(x.shape, generator=generator).to(dtype).to(memory_format=torch.channels_last)
     kept = [tensor.clone() for tensor in (x, scale, shift, out)]
     leaves = [tensor.requires_grad_() for tensor in (x, scale, shift)]
-    quick = torch.autograd.grad(group_norm(*leaves, silu=silu), leaves, out)
-    slow = torch.autograd.grad(group_norm(*leaves, silu=silu), leaves, out, create_graph=True)
+    quick = torch.autograd.grad(group_norm(leaves[0], leaves[1], leaves[2], silu), leaves, out)
+    slow = torch.autograd.grad(group_norm(leaves[0], leaves[1], leaves[2], silu), leaves, out, create_graph=True)
     for tensor, before in zip((x, scale, shift, out), kept, strict=True):
         assert torch.equal(tensor, before)
     for one, other in zip(quick, slow, strict=True):
@@ -402,8 +402,8 @@ def test_every_net_has_a_first_sentence_and_defaults_that_build() -> None:
     ("make", "words"),
     [
         (lambda: UNet(attention=(0,)), "attention"),
-        (lambda: UNet(attention=(7.5,)), "attention"),
-        (lambda: UNet(attention=8), "attention=8"),
+        (lambda: UNet(attention=(7.5,)), "attention"),  # type: ignore[arg-type]
+        (lambda: UNet(attention=8), "attention=8"),  # type: ignore[arg-type]
         (lambda: UNet(multipliers=()), "multipliers"),
         (lambda: UNet(multipliers=(1, -2)), "multipliers"),
         (lambda: UNet(dropout=1.0), "dropout=1.0"),
@@ -411,7 +411,7 @@ def test_every_net_has_a_first_sentence_and_defaults_that_build() -> None:
         (lambda: UNet(blocks=0), "blocks=0"),
         (lambda: UNet(heads_width=0), "heads_width=0"),
         (lambda: MLP(width=0), "width=0"),
-        (lambda: MLP(depth=1.5), "depth=1.5"),
+        (lambda: MLP(depth=1.5), "depth=1.5"),  # type: ignore[arg-type]
         (lambda: UNet().build((4,)), "'mlp'"),
         (lambda: UNet().build((1, 2, 3, 4, 5)), "shape"),
         (lambda: MLP().build(()), "shape"),
@@ -422,7 +422,7 @@ def test_every_net_has_a_first_sentence_and_defaults_that_build() -> None:
         (lambda: Picture(1, (2, 0)), "each size in shape=0"),
         (lambda: Tokens(0, 4), "vocabulary=0"),
         (lambda: Tokens(4, 0), "length=0"),
-        (lambda: MLP().build((2,), {"kind": 3}), "'kind': 3"),
+        (lambda: MLP().build((2,), {"kind": 3}), "'kind': 3"),  # type: ignore[dict-item]
         (lambda: MLP().build((2,), {"": Number()}), "conditions has ''"),
         (lambda: MLP().build((2, 4), {"y": Picture(1, (4, 4))}), "the picture 'y' of size"),
         (lambda: MLP().build((2,), out_multiple=0), "out_multiple=0"),

@@ -49,7 +49,7 @@ def test_linear_layers_by_hand() -> None:
 def test_attention_by_hand_on_either_side_of_where_its_arithmetic_changes() -> None:
     for tokens in (64, 1024):
         shape = (2, tokens, 16)
-        found = counted(lambda b, shape=shape: attend(*torch.ones(3, b, *shape).unbind()), nn.Identity())  # type: ignore[misc, arg-type]  # type: ignore[misc]
+        found = counted(lambda b, shape=shape: attend(*torch.ones(3, b, *shape).unbind()), nn.Identity())  # type: ignore[misc, arg-type]
         assert found.flops(5) == 5 * 2 * 2 * 2 * tokens**2 * 16
 
 

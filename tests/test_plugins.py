@@ -264,8 +264,8 @@ def test_a_package_with_a_wrong_sigma_fails_by_name(tmp_path: Any) -> None:
 class Clock(Process):
     """A clock from two functions."""
 
-    of_alpha: object = torch.cos
-    of_sigma: object = torch.sin
+    of_alpha: Any = torch.cos
+    of_sigma: Any = torch.sin
     t_max: float = 1.5
 
     def alpha(self, t: Any) -> Any:
@@ -321,7 +321,8 @@ class Loss:
         if self.how == "clock":
             t = process.t_max * torch.rand(len(x0), generator=generator, device=device, dtype=torch.float64)
         else:
-            t = OBJECTIVES["ddpm"]().draw_times(process, len(x0), generator)
+            known: Any = OBJECTIVES["ddpm"]()
+            t = known.draw_times(process, len(x0), generator)
         eps = torch.randn(x0.shape, dtype=x0.dtype, **{"global": {}, "device": {"generator": generator}}.get(
             self.how, {"generator": generator, "device": device}))  # fmt: skip
         level = process.at(t, like=x0)
@@ -400,8 +401,8 @@ def test_the_laws_of_steppers_bite() -> None:
     for stepper, words in ((Modest(), "1 is declared"), (Boasting(), "2 is declared")):
         with pytest.raises(LawBroken, match=words):
             convergence.order_is_as_declared(vp, stepper)
-    for stepper, law in ((Boasting(), "states-its-facts"), (Shared(), "depends-on-its-seed-alone")):
+    for broken, law in ((Boasting(), "states-its-facts"), (Shared(), "depends-on-its-seed-alone")):
         with pytest.raises(LawBroken):
-            LAWS["stepper"][law](stepper)
+            LAWS["stepper"][law](broken)
     with pytest.raises(LawBroken, match="come out as"):
         LAWS["stepper"]["returns-constant-data"](Leaky())

@@ -87,7 +87,7 @@ def test_products_are_narrow_and_answers_are_not() -> None:
     seen = []
 
     class Net(nn.Linear):
-        def forward(self, x: Any, level: Any, condition: Any) -> Any:
+        def forward(self, x: Any, *told: Any) -> Any:
             out = super().forward(x)
             seen.append(out.dtype)
             return out

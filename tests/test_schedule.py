@@ -2,15 +2,18 @@
 
 import math
 import time
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
 import torch
 from laws import mixture, refused
+from torch import Tensor
 
 from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import VP
+from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import Empirical, GaussianMixture
 from ornstein.core.grids import GRIDS, logsnr, times
 from ornstein.distill.grid import best_grid
@@ -60,7 +63,7 @@ def digits_like(count: Any = 200, d: Any = 16) -> Any:
     return ((waves * 8).round() / 8).double()
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[[Any], Denoiser], Callable[[], Tensor], Bins | None, str]] = {
     "mixture, small": (lambda p: mixture().denoiser(p), lambda: mixture().sample(300, gen()), None, "small"),
     "mixture, large": (lambda p: mixture().denoiser(p), lambda: mixture().sample(300, gen()), None, "large"),
     "points": (lambda p: Empirical(digits_like()).denoiser(p), lambda: digits_like()[:100], Bins(17), "small"),
@@ -89,7 +92,7 @@ def test_the_bound_beats_every_even_spacing_and_falls_with_the_number_of_steps(c
     assert bool((totals.diff() <= 0).all())
     assert bool((free <= totals).all())
     assert totals[-1] < 0.8 * totals[0] if totals[0] > 0 else totals[-1] < totals[0] - 0.5
-    compared, gain, costs = 0, [], costs.tolist()
+    compared, gain, prices = 0, [], costs.tolist()
     for k in range(1, 100):
         for name in GRIDS.keys() - {"chain"} - (set() if k == 8 else {"karras", "logsnr"}):
             levels = (100 - times(process, k, name).round()).long().tolist()

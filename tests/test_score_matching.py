@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -192,12 +193,13 @@ def test_a_score_that_is_itself_a_gradient_trains_too() -> None:
 
     x = torch.randn(5, 2, generator=seeded(), dtype=F64)
     torch.testing.assert_close(divergence(score, x)[1], brute_force(score, x), rtol=1e-8, atol=1e-8)
-    for loss in (
+    losses: list[Callable[[], torch.Tensor]] = [
         lambda: implicit_loss(score, x).sum(),
         lambda: implicit_loss(score, x, 2, generator=seeded(1)).sum(),
         lambda: sliced_loss(score, x, seeded(1), 2, reduced=False).sum(),
         lambda: denoising_loss(score, x, 0.3, seeded(1)).sum(),
-    ):
+    ]
+    for loss in losses:
         (slope,) = torch.autograd.grad(loss(), weight)
         torch.testing.assert_close(slope.flatten(), finite_differences(loss, weight, range(4)), rtol=1e-6, atol=1e-6)
 
@@ -420,7 +422,7 @@ def test_the_weight_of_a_level_is_the_one_named() -> None:
     for make in (denoising, implicit, sliced):
         plain = make(weight="one")
         probes = draw_probes(x0, 1, "rademacher", seeded(22)) if make is sliced else None
-        given = (denoiser, x0, t, eps, None) + (() if make is denoising else (probes,))
+        given: tuple[Any, ...] = (denoiser, x0, t, eps, None) + (() if make is denoising else (probes,))
         base = plain.loss_at(*given)
         for weight, factor in (("sigma2", level.sigma**2), ("g2", level.g2)):
             got = make(weight=weight).loss_at(*given)
@@ -570,7 +572,7 @@ def test_training_finds_the_score(method: Any) -> None:
         (lambda: ScoreMatching("explicit"), ["method='explicit'", "implicit"]),
         (lambda: sliced(probes=0), ["probes=0", "at least 1"]),
         (lambda: implicit(probes=-1), ["probes=-1"]),
-        (lambda: implicit(probes=1.5), ["probes=1.5"]),
+        (lambda: implicit(probes=1.5), ["probes=1.5"]),  # type: ignore[arg-type]
         (lambda: implicit(1, "gausian"), ["law='gausian'", "gaussian"]),
         (lambda: denoising(weight="sigma"), ["weight='sigma'", "sigma2"]),
         (lambda: denoising(sigma=0.0), ["sigma=0.0", "positive"]),

@@ -9,6 +9,7 @@ import torch
 from laws import mixture, refused
 
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
+from ornstein.core.condition import Condition
 from ornstein.core.drive import Ask
 from ornstein.core.grids import times
 from ornstein.samplers.ancestral import DDIM
@@ -138,7 +139,8 @@ def test_plms_is_deis_where_steps_are_equal_and_then_of_order_four() -> None:
     even = torch.linspace(2.0, 0.4, 17, dtype=F64).tolist()
 
     def walk(stepper: Any, levels: Any) -> Any:
-        memory, ask = None, Ask(mix.denoiser(p), None)
+        memory: Any = None
+        ask = Ask(mix.denoiser(p), Condition())
         x = torch.tensor([[1.0, -2.0], [0.3, 1.5]], dtype=F64)
         for t, s in itertools.pairwise(levels):
             x, memory = stepper.step(ask, x, t, s, memory, None)
@@ -166,13 +168,14 @@ def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each() -> None:
     states = list(trajectory(mix.denoiser(Flow()), (2, 2), stepper=pndm, grid=torch.linspace(1, 0, 8), seed=0))
     assert [b.calls - a.calls for a, b in itertools.pairwise(states)] == [1, 4, 4, 4, 1, 1, 1]
     assert torch.isfinite(states[-1].x).all()
-    ends = {}
+    ends: dict[Any, Any] = {}
     for start in ("lower-order", "runge-kutta"):
         for n in (128, 256, 2048):
-            memory, ask = None, Ask(mix.denoiser(p), None)
+            memory = None
+            ask = Ask(mix.denoiser(p), Condition())
             x = torch.tensor([[1.0, -2.0], [0.3, 1.5]], dtype=F64)
             for t, s in itertools.pairwise(p.levels(torch.linspace(2.0, 0.4, n + 1, dtype=F64))):
-                x, memory = PLMS(start=start).step(ask, x, t, s, memory, None)
+                x, memory = PLMS(start=start).step(ask, x, t, s, memory, None)  # type: ignore[arg-type]
             ends[start, n] = x
     errors = {key: (end - ends["runge-kutta", 2048]).abs().max().item() for key, end in ends.items()}
     assert errors["runge-kutta", 128] / errors["runge-kutta", 256] > 2**3.8
@@ -300,7 +303,7 @@ def test_bad_numbers_are_refused() -> None:
         (lambda: UniPC(1), ["order=1"]),
         (lambda: UniPC(3, rule="b3"), ["rule='b3'"]),
         (lambda: UniPC(3, last=0), ["last=0"]),
-        (lambda: DEIS(2.0), ["order=2.0"]),
+        (lambda: DEIS(2.0), ["order=2.0"]),  # type: ignore[arg-type]
         (lambda: DPMSolver(4), ["order=4"]),
         (lambda: DPMSolver(2, "v"), ["predicts='v'"]),
     ]:

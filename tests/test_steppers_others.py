@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from laws import PROCESSES, constant, grid_of, mixture, refused
+from sure import there
 
 import ornstein
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
@@ -184,7 +185,7 @@ def test_a_given_delta_for_each_step_and_bad_numbers() -> None:
     p, mix = VP(), mixture()
     x = sample(mix.denoiser(p), (2, 2), stepper=PredictorCorrector(delta=(0.1, 0.05, 0.01)), steps=4, seed=0)
     assert x.isfinite().all()
-    refused(lambda: sample(mix.denoiser(p), (2, 2), stepper=PredictorCorrector(delta=[0.1]), steps=4), "delta", "1")
+    refused(lambda: sample(mix.denoiser(p), (2, 2), stepper=PredictorCorrector(delta=[0.1]), steps=4), "delta", "1")  # type: ignore[arg-type]
     for call, words in [
         (lambda: PredictorCorrector("hein"), ["'hein'", "heun"]),
         (lambda: PredictorCorrector(corrections=0), ["corrections=0"]),
@@ -266,12 +267,13 @@ def test_encoding_comes_back(name: Any) -> None:
     mix, p = mixture(), PROCESSES[name]
     x, den = mix.sample(64, torch.Generator().manual_seed(0)), mix.denoiser(p)
     exact = encode(den, x, stepper=Adaptive(1e-8), steps=1, dtype=F64)
-    for stepper, steps, grid, off in [
+    ways: list[tuple[Any, int, str, float]] = [
         (UniPC(4), 50, "power", 6e-5),
         (UniPC(4), 100, "power", 5e-6),
         (UniPC(4), 50, "flow", 1.5e-3),
         ("heun", 50, "power", 1.5e-4),
-    ]:
+    ]
+    for stepper, steps, grid, off in ways:
         for dtype in (torch.float32, F64):
             z = encode(den, x, stepper=stepper, steps=steps, grid=grid, dtype=dtype)
             back = sample(den, x.shape, stepper=stepper, steps=steps, grid=grid, x=z, dtype=dtype)
@@ -310,11 +312,11 @@ def test_the_further_grids_are_spread_as_they_say(name: Any) -> None:
     k = torch.linspace(0, 1, n, dtype=F64)
 
     def ratios(grid: Any) -> Any:
-        given = grid_of(p, n, grid)
+        given = there(grid_of(p, n, grid))
         assert len(given) == n + 1
         return torch.tensor([p.at(t).noise_ratio for t in given[:-1].tolist()], dtype=F64)
 
-    close = {"rtol": 1e-6, "atol": 0}
+    close: dict[str, Any] = {"rtol": 1e-6, "atol": 0}
     torch.testing.assert_close(ratios("exponential"), high * (low / high) ** k, **close)
     torch.testing.assert_close(ratios("polyexponential"), low * (high / low) ** ((1 - k) ** 1.5), **close)
     # the 3/2 power of flow matching's time

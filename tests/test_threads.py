@@ -185,7 +185,8 @@ def test_measured_in_the_loop_and_kept_in_its_checkpoints(tmp_path: Any, three: 
 
 
 def test_what_is_said_is_among_the_warnings() -> None:
-    policy, said = Pace([2, 1], {"chosen": 2, "usual": 1e-9}), []
+    policy = Pace([2, 1], {"chosen": 2, "usual": 1e-9})
+    said: list[Any] = []
     policy._patience = 0.0  # seconds: the steps below take none
     while not said:
         with paced(policy, said):

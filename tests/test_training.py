@@ -15,7 +15,7 @@ from sure import there
 from torch import nn
 
 from ornstein.errors import InputError
-from ornstein.training import DECAYS, Diverged, Log, Training, fit, latest, learning_rate
+from ornstein.training import DECAYS, Diverged, Log, Progress, Training, fit, latest, learning_rate
 
 SMALL = Training(
     steps=12, warmup=3, log_every=1, checkpoint_every=100, snapshot_every=0, lr=1e-2, cpu=True, weight_decay=0.1
@@ -242,7 +242,8 @@ def test_the_readers_random_numbers_and_evaluation_mode_do_not_enter(tmp_path: A
 
 
 def test_averages_follow_the_weights_of_every_step(tmp_path: Any) -> None:
-    net, history = plain(), []
+    net: Any = plain()
+    history: list[torch.Tensor] = []
     for progress in fit(net, denoising, batches, SMALL, tmp_path):
         history.append(net[0].weight.detach().clone())
         exponent = progress.ema._exponents[0.10]

@@ -81,7 +81,8 @@ def test_leaning_weights_are_the_sum_that_the_page_says() -> None:
     """Three calls, by hand; each sample by itself."""
     den, p = mixture().denoiser(VP()), VP()
     found = sample(den, (4, 2), stepper=LEANT, grid=LEANT.grid, seed=2, dtype=F64)
-    x = sample(den, (4, 2), stepper="ddim", grid=[1.0], seed=2, dtype=F64, progress=(states := []).append)
+    states: list[Any] = []
+    sample(den, (4, 2), stepper="ddim", grid=[1.0], seed=2, dtype=F64, progress=states.append)
     x, answers = states[0].x, []
     a, b, c = (p.at(t) for t in LEANT.grid[:3])
     for level, after, drift, weights, leanings in (

@@ -114,7 +114,7 @@ def as_two(place: Path) -> None:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: Any) -> Path:
     """The folder that two processes worked in; said.txt is what was heard of them."""
-    place = tmp_path_factory.mktemp("two")
+    place: Path = tmp_path_factory.mktemp("two")
     alone(place / "one-then-fsdp", 3)
     points = ["data.count=500", "net.width=16", "training.steps=1", "sampling.preview=1"]
     for _ in train(Experiment.read("moons", points), place / "points"):
@@ -126,8 +126,7 @@ def place(tmp_path_factory: Any) -> Path:
     (place / "err.txt").write_text(done.stderr)
     assert done.returncode == 1, done.stderr  # torchrun's own, whatever the code of a process
     assert (place / "two.npz").exists(), done.stderr
-    found: Path = place
-    return found
+    return place
 
 
 def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:

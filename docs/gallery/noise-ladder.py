@@ -2,6 +2,8 @@
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from style import BLUE, GREY, INK, ORANGE, save
 
 import ornstein
@@ -45,7 +47,7 @@ def error(denoiser: ornstein.Denoiser, level: int, x: torch.Tensor) -> float:
     return float((fisher_divergence(s, x, r).value / fisher_divergence(torch.zeros_like, x, r).value) ** 0.5)
 
 
-def draw(axis: plt.Axes, denoiser: ornstein.Denoiser, level: int, title: str, home: int) -> plt.cm.ScalarMappable:
+def draw(axis: Axes, denoiser: ornstein.Denoiser, level: int, title: str, home: int) -> QuadContourSet:
     """The error as colour, the score as arrows, and the line that holds 99 % of the data with the noise of `home`."""
     half = 6 + 3 * max(1.0, process.at(home).sigma)
     line = torch.linspace(-half, half, 121)
