@@ -79,8 +79,8 @@ class Away(torch.Tensor):
         found: torch.Tensor = torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
         return found
 
-    @data.setter
-    def data(self, value: "Away") -> None:  # type: ignore[override]
+    @data.setter  # type: ignore[override]
+    def data(self, value: "Away") -> None:
         torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
         self.held = value.held
 

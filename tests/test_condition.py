@@ -497,10 +497,10 @@ def test_from_a_table_to_samples_of_a_price(cli: Any, tmp_path: Any) -> None:
         (("--given", "price"), ["--given 'price'", "price=12000"]),
         (("--label", "3"), ["label='3'", "price, kind, size"]),
     ]
-    for words, said in refusals:
-        answer = cli("sample", out, *words)
+    for asked, named in refusals:
+        answer = cli("sample", out, *asked)
         assert answer.code == 2
-        assert all(word in answer.err for word in said), answer.err
+        assert all(word in answer.err for word in named), answer.err
 
 
 def test_a_price_in_dollars_trains_as_the_same_price_standardised(tmp_path: Any) -> None:

@@ -112,7 +112,7 @@ def test_what_is_no_entry_is_refused() -> None:
         (lambda: ornstein.register("objective", "classifier", OBJECTIVES["v"]), ["'classifier'", "taken"]),
         (lambda: ornstein.register("objective", "recovery", OBJECTIVES["v"]), ["'recovery'", "ornstein.energies"]),
         (lambda: ornstein.register("energy-objective", "ddpm", OBJECTIVES["v"]), ["'ddpm'", "ornstein.objectives"]),
-        (lambda: ornstein.register("process", "x", 3), ["'x'", "3", "class"]),
+        (lambda: ornstein.register("process", "x", 3), ["'x'", "3", "class"]),  # type: ignore[call-overload]
         (lambda: ornstein.register("process", "x", undocumented), ["first line of its docstring"]),
         (lambda: ornstein.register("process", "x", untyped), ["'t_max'", "type"]),
         (lambda: ornstein.register("process", "x", many), ["*rates"]),

@@ -98,7 +98,7 @@ def test_the_bound_beats_every_even_spacing_and_falls_with_the_number_of_steps(c
             levels = (100 - times(process, k, name).round()).long().tolist()
             if len(set(levels)) < k + 1:
                 continue
-            even = price(costs, levels)
+            even = price(prices, levels)
             least = totals if levels[0] == 0 else free
             assert float(least[k - 1]) <= even + 1e-9
             compared += 1

@@ -119,7 +119,16 @@ def place(tmp_path_factory: Any) -> Path:
     points = ["data.count=500", "net.width=16", "training.steps=1", "sampling.preview=1"]
     for _ in train(Experiment.read("moons", points), place / "points"):
         pass
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, place]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        __file__,
+        str(place),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
     (place / "out.txt").write_text(done.stdout)

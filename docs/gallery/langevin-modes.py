@@ -51,8 +51,8 @@ curves: dict[str, tuple[list[Estimate], str, str]] = {
 heights = truth.log_prob(torch.tensor([[-5.0, -5.0], [-1.0, -1.0], [0.0, 0.0]]))
 print(f"the middle lies {heights[0] - heights[2]:.1f} nats below the small mode")
 print(f"share of the small mode, truth 0.2, after {CALLS} score calls")
-for name, (found, *_) in curves.items():
-    print(f"{name:32s}" + "   ".join(f"{e.value:.3f} ± {e.standard_error:.3f}" for e in found))
+for name, curve in curves.items():
+    print(f"{name:32s}" + "   ".join(f"{e.value:.3f} ± {e.standard_error:.3f}" for e in curve[0]))
 
 figure, axes = plt.subplots(2, 3, figsize=(10, 6.6))
 

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ornstein.core.denoiser import Denoiser
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
@@ -85,6 +86,6 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
     return with_denoiser(run, way(run.denoiser, **options))
 
 
-def with_denoiser(run: Run, denoiser: Guidance) -> Run:
+def with_denoiser(run: Run, denoiser: Denoiser) -> Run:
     """The run with another denoiser for the same data."""
     return dataclasses.replace(run, model=denoiser)
