@@ -33,6 +33,7 @@ inner products that it needs are, with t_a <= t_b,
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,9 @@ from torch import Tensor, nn
 
 from ornstein import ranks
 from ornstein.errors import InputError
-from ornstein.training.checkpoint import read_about, replace_tensors
+from ornstein.files import shown
+from ornstein.training import manifest
+from ornstein.training.checkpoint import on_disk, read_about, write_tensors
 
 LONGEST = 1 / math.sqrt(12)
 #: how many steps one update stands for, once so many of them go into the profile's standard deviation
@@ -177,18 +180,39 @@ def snapshot(folder: Path, ema: PowerEMA, step: int, t: int, write: bool = True)
         tensors = ema.state(length)
         tensors |= {name: tensors[name].half() for name in trained}
         about = {"step": step, "t": t, "length": length, "trained": trained}
-        path = folder / "snapshots" / f"step-{step:08d}-ema-{length:.3f}.safetensors"
+        name = f"snapshots/step-{step:08d}-ema-{length:.3f}.safetensors"
         if write:
-            replace_tensors(path, tensors, about)
+            with on_disk(folder / name), manifest.publishing(folder, name) as (part,):
+                write_tensors(part, tensors, about)
 
 
 def snapshots(folder: Path) -> list[Snapshot]:
-    """The snapshots of a run folder, oldest first."""
+    """The snapshots of a run folder, oldest first.
+
+    Raises:
+        InputError: one of them is damaged; the sentence names it.
+    """
     found = []
-    for path in sorted((Path(folder) / "snapshots").glob("step-*.safetensors")):
+    for path in _snapshot_files(Path(folder)):
         about = read_about(path)
-        found.append(Snapshot(path, about["step"], about["t"], about["length"]))
+        try:
+            found.append(Snapshot(path, int(about["step"]), int(about["t"]), float(about["length"])))
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{shown(path)} is damaged: it does not say what it averages; delete it.") from None
     return found
+
+
+def drop_snapshots(folder: Path, after: int) -> None:
+    """Delete the snapshots of steps after `after`, by their names alone: a damaged one is in nobody's way."""
+    later = [path for path in _snapshot_files(folder) if int(path.name.split("-")[1]) > after]
+    manifest.forget(folder, [f"snapshots/{path.name}" for path in later])
+    for path in later:
+        path.unlink()
+
+
+def _snapshot_files(folder: Path) -> list[Path]:
+    found = (folder / "snapshots").glob("step-*.safetensors")
+    return sorted(path for path in found if re.fullmatch(r"step-\d{8,12}-ema-\d\.\d{3}\.safetensors", path.name))
 
 
 def reconstruct(folder: Path, length: float, step: int | None = None, tolerance: float = 0.1) -> dict[str, Tensor]:
@@ -217,6 +241,8 @@ def reconstruct(folder: Path, length: float, step: int | None = None, tolerance:
             f"ema length={length!r} cannot be made from the {len(used)} snapshots up to step {end}: the profile would "
             f"be off by {error:.0%}; the run tracked {sorted({s.length for s in every})}."
         )
+    for kept in used:
+        manifest.check(Path(folder), f"snapshots/{kept.path.name}")
     trained = read_about(at_end[0].path)["trained"]
     result = load_file(at_end[0].path)
     result |= {name: torch.zeros(result[name].shape) for name in trained}

@@ -7,11 +7,13 @@ of the step it resumes from once more), and the file never holds a step twice.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ornstein.files import renaming
+from ornstein.errors import InputError
+from ornstein.files import opened, replacing, shown
 from ornstein.training.checkpoint import on_disk
 
 
@@ -30,14 +32,16 @@ class Log:
         self._board: Any = None
         with on_disk(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
-                with renaming(self.path.with_name(".metrics.jsonl"), self.path) as part:
-                    part.write_text("".join(line + "\n" for line in _before(self.path, step)), encoding="utf-8")
+            # a new file, always: what lies there may be a link to somewhere else
+            lines = _before(self.path, step) if step and self.path.is_file() else []
+            with replacing(self.path) as part:
+                part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step, flush_secs=10)
+            with self._on_board():
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step, flush_secs=10)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` at `step`. A value that is not finite becomes null in the file, JSON having no NaN.
@@ -50,23 +54,58 @@ class Log:
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            with self._on_board():
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
+        """Flush and close the files.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        with on_disk(self.path):
+            self._file.close()
         if self._board is not None:
-            self._board.close()
+            with self._on_board():
+                self._board.close()
+
+    @contextmanager
+    def _on_board(self) -> Iterator[None]:
+        """TensorBoard writes in a thread of its own, whose failure comes at a later call, of any type."""
+        try:
+            yield
+        except Exception as error:
+            self._board = None
+            raise InputError(
+                f"{shown(self.path.with_name('tensorboard'))} could not be written ({error}); what was saved before is "
+                "untouched."
+            ) from None
 
 
 def _before(path: Path, step: int) -> list[str]:
     """The whole lines of steps before `step`; a line that a dying process left half written is not one."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] < step:
-                lines.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
+    for line, row in read_lines(path):
+        if row["step"] < step:
+            lines.append(line)
     return lines
+
+
+def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of a metrics.jsonl and what they say; one that a dying process left half written is passed over.
+
+    Raises:
+        InputError: no regular file.
+    """
+    with opened(path) as stream:
+        content = stream.read().decode("utf-8", "replace")
+    found = []
+    for line in content.split("\n"):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            found.append((line, row))
+    return found
