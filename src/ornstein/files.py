@@ -18,10 +18,11 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 
 #: a file that is being written, by which process
 _PART = re.compile(r"\.ornstein-(\d+)-[0-9a-f]{16}")
@@ -34,12 +35,6 @@ _KINDS = {
 }
 #: bytes of a text file that are read at most: settings and facts are a thousandth of it
 MOST_TEXT = 2**24
-
-
-def shown(path: "str | Path") -> str:
-    """A name fit for one line of UTF-8: line breaks, and bytes that are no UTF-8, are written as \\n and \\xNN."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -75,7 +70,7 @@ def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file, open for reading; what has become a pipe or a device meanwhile is not waited for.
 
     Raises:

@@ -35,7 +35,9 @@ from ornstein.core.grids import GRIDS
 from ornstein.core.prediction import READINGS
 from ornstein.data import DATA
 from ornstein.energies import ENERGY_OBJECTIVES
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError, lookup, shown
+from ornstein.experiment import plain
+from ornstein.files import regular
 from ornstein.guidance import NoisyCrossEntropy
 from ornstein.nets import NETS
 from ornstein.objectives import OBJECTIVES as SCORE_OBJECTIVES
@@ -50,6 +52,8 @@ VERSION = 1
 ENERGY = "energy"
 #: the objective that learns no distribution, but to tell classes apart in noise, for guidance
 CLASSIFIER = "classifier"
+#: steps of a drawing, and samples of a picture, beyond which a number is a slip of the pen
+MOST_STEPS, MOST_PREVIEW = 100_000, 4096
 #: every process and objective that an experiment can name
 PROCESSES: dict[str, Callable[..., Any]] = {**CLOCKS, "advised-ladder": AdvisedLadder}
 OBJECTIVES: dict[str, Callable[..., Any]] = {
@@ -90,10 +94,10 @@ class Sampling:
         if self.grid is not None:
             lookup(GRIDS, self.grid, "grid")
         lookup({AUTO: None, **PRECISIONS}, self.precision, "sampling.precision")
-        for name in ("steps", "preview"):
+        for name, most in (("steps", MOST_STEPS), ("preview", MOST_PREVIEW)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value!r} must be at least 1.")
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"sampling.{name}={value!r} must be a whole number from 1 to {most:,}.")
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,16 @@ def methods() -> dict[str, str]:
     return _described("methods")
 
 
+def key_of(name: str) -> str | None:
+    """The key of an experiment that ends in this name: "training.steps" of "steps"; None where there is none."""
+    if name in _TABLES or name == "predicts":
+        return name
+    for section, kind in (("training", Training), ("sampling", Sampling)):
+        if name in kind.__dataclass_fields__:
+            return f"{section}.{name}"
+    return None
+
+
 def choice(table: Mapping[str, Callable[..., Any]], given: "str | Mapping[str, Any]", noun: str) -> dict[str, Any]:
     """`given` (a name, or a dict with one) as a complete dict: the name and every argument of the entry."""
     if isinstance(given, str):
@@ -211,21 +225,52 @@ def _arguments(entry: Callable[..., Any]) -> type[BaseModel]:
 def _validated(entry: Callable[..., Any], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Every argument of `entry`, those given and the defaults; or the first thing wrong in one sentence."""
     model = _arguments(entry)
+    known = list(model.model_fields)
+    for name in given:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise InputError(f"{prefix}{_key(name)} is not a field{hint} Known: {', '.join(known) or 'none'}.")
     try:
-        return dict(model.model_validate(dict(given)))
+        found = dict(model.model_validate(dict(given)))
+        for name, value in given.items():
+            if not _same_kind(value, found[name]) or found[name] != found[name]:  # no field means anything by NaN
+                kind = "a number" if isinstance(found[name], (int, float)) else "numbers"
+                raise InputError(
+                    f"{prefix}{name}={_brief(value)} is not accepted: it must be "
+                    f"{'true or false' if isinstance(found[name], bool) else kind}."
+                )
+        return found
     except ValidationError as error:
         problem = error.errors()[0]
+    if problem["type"] == "missing":
+        raise InputError(f"{prefix}{problem['loc'][0]} is missing; give it as {prefix}{problem['loc'][0]}=...")
+    # of a union pydantic says which of its types it tried: no part of the path
     where = [str(part) for part in problem["loc"] if not re.search(r"[^\w-]|^(str|int|float|bool)$", str(part))]
     path = prefix + ".".join(where)
-    if problem["type"] == "extra_forbidden":
-        known = list(model.model_fields)
-        near = get_close_matches(where[-1], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise InputError(f"{path} is not a field{hint} Known: {', '.join(known) or 'none'}.")
-    if problem["type"] == "missing":
-        raise InputError(f"{path} is missing; give it as {path}=...")
-    message = problem["msg"].replace("Input should be", "it must be")
-    raise InputError(f"{path}={problem['input']!r} is not accepted: {message[0].lower()}{message[1:]}.")
+    message = problem["msg"].replace("Input should be", "it must be").replace("a valid dictionary", "a mapping")
+    raise InputError(f"{path}={_brief(problem['input'])} is not accepted: {message[0].lower()}{message[1:]}.")
+
+
+def _brief(value: Any) -> str:
+    """A value as it stands in a sentence, however long it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _same_kind(given: Any, taken: Any) -> bool:
+    """Whether a value was taken as what it is: true is no number, 1 not true, and '12' a word."""
+    if isinstance(given, (list, tuple)) and isinstance(taken, (list, tuple)):
+        return all(map(_same_kind, given, taken))
+    return all(isinstance(given, kind) == isinstance(taken, kind) for kind in (bool, str))
+
+
+def _key(name: Any) -> str:
+    """A key as it stands in a sentence: as it is if it could be one, quoted otherwise."""
+    return name if isinstance(name, str) and re.fullmatch(r"[\w-]+", name) else _brief(name)
 
 
 def _folder(name: str) -> Any:
@@ -244,44 +289,40 @@ def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
         return dict(source)
     name = str(source)
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise InputError(f"experiment={name!r} is not a file; give an experiment's YAML file or a preset's name.")
-        return _parsed(path.read_text("utf-8"), name)
+        path = regular(name, "experiment", "an experiment's YAML file or a preset's name")
+        return _mapping(plain.read(path), shown(name))
     if name in methods():
         raise InputError(f"preset={name!r} is a method, which needs data: ornstein train digits preset={name}.")
     lookup(presets(), name, "preset")
     file = _folder("presets").joinpath(f"{_ALIKE.get(name, name)}.yaml")
-    tree = _parsed(file.read_text("utf-8"), name)
+    tree = _mapping(plain.parsed(file.read_text("utf-8"), name), name)
     if name in _ALIKE:
         tree["data"] = {"name": name}
     return tree
 
 
-def _parsed(text: str, name: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())}.") from None
+def _mapping(tree: Any, name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
-        raise InputError(f"{name} must hold a mapping of data, process, net, objective, ...; it holds {tree!r:.60}.")
+        raise InputError(f"{name} must hold a mapping of data, process, net, objective, ...; it holds {_brief(tree)}.")
     return tree
 
 
 def _lay_over(tree: dict[str, Any], method: Any) -> None:
     """Put a method over a tree: its nouns replace, its sections change what they name."""
-    if method in presets():
+    if isinstance(method, str) and method in presets():
         raise InputError(f"preset={method!r} has data of its own; name it first, as in: ornstein train {method}.")
     lookup(methods(), method, "preset")
-    changes = _parsed(_folder("methods").joinpath(f"{method}.yaml").read_text("utf-8"), method)
+    changes = plain.parsed(_folder("methods").joinpath(f"{method}.yaml").read_text("utf-8"), method)
     # what holds for data whose preset has a U-Net, or a perceptron, alone
     kinds = {"unet": changes.pop("images", {}), "mlp": changes.pop("points", {})}
     net = tree.get("net")
     net = net.get("name") if isinstance(net, Mapping) else net
     for layer in (changes, kinds.get(str(net), {})):
         for key, value in layer.items():
-            section = key in ("training", "sampling")
-            tree[key] = {**tree.get(key, {}), **value} if section else value
+            if key not in ("training", "sampling"):
+                tree[key] = value
+            elif isinstance(before := tree.get(key, {}), Mapping):  # anything else is refused later
+                tree[key] = {**before, **value}
 
 
 def _parted(override: str) -> tuple[list[str], Any]:
@@ -289,11 +330,13 @@ def _parted(override: str) -> tuple[list[str], Any]:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise InputError(f"override={override!r} must look like training.steps=3000 or process=vp.")
+        raise InputError(f"override={shown(override)!r} must look like training.steps=3000 or process=vp.")
     try:
-        return keys, yaml.safe_load(text)
-    except yaml.YAMLError:
-        return keys, text
+        value = plain.parsed(text, override)
+    except InputError:
+        return keys, text  # no YAML, but perhaps the name of a file
+    # nor is "photos #2" the word photos with a remark
+    return keys, text if isinstance(value, str) and text[:1] not in ("'", '"') else value
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -67,8 +67,11 @@ class Run:
         facts = about["data"]
         transform = Transform.from_dict(about["transform"])
         parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"], transform.levels)
+        if not (ema == 0 or 0 < ema < 1):
+            raise InputError(f"ema={ema!r} must be the length of an average of the weights, or 0 for the weights.")
         weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
-        if weights.is_file() or not ema:
+        # an average that was tracked is read or missed, never made again in silence
+        if weights.is_file() or not ema or f"{ema:.3f}" in {f"{kept:.3f}" for kept in experiment.training.ema}:
             state = read_weights(weights, folder)
         else:
             state = reconstruct(folder, ema)

@@ -5,11 +5,11 @@ import dataclasses
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from ornstein import ranks
@@ -30,11 +30,17 @@ from ornstein.experiment.build import (
     with_net,
 )
 from ornstein.experiment.config import CLASSIFIER, Experiment
-from ornstein.experiment.folder import read_folder, read_metrics
+from ornstein.experiment.folder import (
+    holding,
+    may_begin,
+    read_folder,
+    read_metrics,
+    write_experiment,
+    write_facts,
+)
 from ornstein.experiment.run import Run
 from ornstein.experiment.watch import Moment, judged, measured
-from ornstein.files import write_text
-from ornstein.training import AUTO, Progress, fit
+from ornstein.training import AUTO, Lock, Progress, fit
 from ornstein.training import Diverged as Diverged
 from ornstein.training.log import Log
 
@@ -43,7 +49,11 @@ Batch = tuple[Tensor, Tensor | None]
 
 
 def train(
-    experiment: Experiment, folder: "str | Path", data: Dataset | None = None, resume: bool = False
+    experiment: Experiment,
+    folder: "str | Path",
+    data: Dataset | None = None,
+    resume: bool = False,
+    lock: Lock | None = None,
 ) -> Iterator[Moment]:
     """Train an experiment into a folder, yielding a `Moment` at each report.
 
@@ -54,12 +64,22 @@ def train(
         folder: the run folder; made if absent.
         data: the experiment's data, if already loaded.
         resume: go on with the run in the folder.
+        lock: the folder's, if the caller holds it (`ornstein.experiment.folder.holding`).
 
     Raises:
-        InputError: the folder holds a run and `resume` is not set, data that differ from those the run began with, ...
+        InputError: another process writes in the folder; it holds a run and `resume` is not set; data that differ from
+            those the run began with, ...
         Diverged: the loss stopped being finite.
     """
-    folder = Path(folder)
+    if resume:
+        read_folder(Path(folder))  # before anything is made there
+    with holding(folder, "training") if lock is None and not ranks.rank() else nullcontext(lock) as held:
+        yield from _train(experiment, Path(folder), data, resume, held)
+
+
+def _train(
+    experiment: Experiment, folder: Path, data: Dataset | None, resume: bool, lock: Lock | None
+) -> Iterator[Moment]:
     data = data or load_data(experiment)
     experiment, reasons = settle(experiment, data)
     ranks.join(experiment.training.cpu)
@@ -80,18 +100,19 @@ def train(
     first = not ranks.rank()  # of several processes, the one that writes
     ranks.meet()
     if not resume and first:
-        write_text(folder / "experiment.yaml", experiment.to_yaml())
-        write_text(folder / "run.yaml", yaml.safe_dump(about, sort_keys=False))
+        write_facts(folder, experiment, about)
     log: Log | None = None
     for progress in fit(
         parts.net, loss_of(parts, memory), lambda step: data.batch(step, config.batch_size, config.seed), config,
         folder, describe=_describe(parts, memory), resume=resume, meta={"data": about["data"]["sha256"]},
-        memory=memory,
+        memory=memory, lock=lock,
     ):  # fmt: skip
+        if lock is not None:
+            lock.check()  # before anything more is drawn into it
         if log is None and first:
             log = Log(folder, progress.step if resume else 0)
             if resume:  # only now is it known that what was changed goes with what was trained
-                write_text(folder / "experiment.yaml", experiment.to_yaml())
+                write_experiment(folder, experiment)
         moment = _look(watched, averaged, parts.net, data, progress)
         if log is not None:
             _record(log, moment, folder)
@@ -130,8 +151,8 @@ def _check_folder(folder: Path, about: Mapping[str, Any], resume: bool) -> None:
         _, before = read_folder(folder)
         if before["data"]["sha256"] != about["data"]["sha256"]:
             raise InputError(f"the data are not those that {folder} was trained on: their content differs.")
-    elif (folder / "run.yaml").exists():
-        raise InputError(f"out={str(folder)!r} holds a run already; go on with --resume {folder}, or name another.")
+    elif not ranks.rank():
+        may_begin(folder)
 
 
 def _rehearsed(run: Run, parts: Parts, batch: Batch) -> dict[str, Tensor]:

@@ -30,8 +30,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ornstein.errors import InputError
-from ornstein.files import digest, opened, read_text, sealed, shown, sweep_parts, sync
+from ornstein.errors import InputError, shown
+from ornstein.files import digest, opened, read_text, sealed, sweep_parts, sync
 from ornstein.training import manifest
 
 FORMAT = 1
@@ -173,7 +173,7 @@ def sweep(folder: Path, keep: int | None = None) -> None:
     """
     for place in (folder, *(folder / name for name in PLACES)):
         if place != folder and place.is_symlink():
-            raise InputError(f"{shown(place)} is a link: what a run writes there would land elsewhere; remove the link.")
+            raise InputError(f"{shown(place)} is a link: what a run writes there would land elsewhere; remove it.")
         # .model and .ema-* are what older versions called half-written weights
         for left in [*place.glob(".step-*"), *place.glob(".model.safetensors"), *place.glob(".ema-*.safetensors")]:
             if left.is_dir() and not left.is_symlink():

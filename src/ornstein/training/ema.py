@@ -44,8 +44,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ornstein import ranks
-from ornstein.errors import InputError
-from ornstein.files import shown
+from ornstein.errors import InputError, shown
 from ornstein.training import manifest
 from ornstein.training.checkpoint import on_disk, read_about, write_tensors
 

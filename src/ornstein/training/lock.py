@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ornstein.errors import InputError
-from ornstein.files import shown
+from ornstein.errors import InputError, shown
 
 try:
     import fcntl

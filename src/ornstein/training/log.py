@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ornstein.errors import InputError
-from ornstein.files import opened, replacing, shown
+from ornstein.errors import InputError, shown
+from ornstein.files import opened, replacing
 from ornstein.training.checkpoint import on_disk
 
 

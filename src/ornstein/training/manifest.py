@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ornstein.errors import InputError
-from ornstein.files import digest, read_text, replacing, replacing_all, sealed, shown, sync
+from ornstein.errors import InputError, shown
+from ornstein.files import digest, read_text, replacing, replacing_all, sealed, sync
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -48,7 +48,7 @@ def read(folder: Path) -> dict[str, list[str]] | None:
 
 
 def _damaged(path: Path) -> str:
-    return f"{shown(path)} is damaged; if the other files are as they should be, `ornstein info RUN --accept` renews it."
+    return f"{shown(path)} is damaged; if all else is as it should be, renew it with `ornstein info RUN --accept`."
 
 
 def knows(folder: Path, name: str) -> bool:
