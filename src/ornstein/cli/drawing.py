@@ -19,8 +19,6 @@ Known = Annotated[str | None, typer.Option("--label", help="The class it is know
 Noise = Annotated[
     float, typer.Option(help="Standard deviation of its noise: pictures span -1 to 1, tables have deviation 1.")
 ]
-#: samples that one call draws; more than anybody keeps in memory
-MOST = 2**24
 Seed = Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")]
 Steps = Annotated[int, typer.Option(help="How many steps.")]
 GuidedStepper = Annotated[str, typer.Option(help="How to step (`ornstein list steppers`).")]
@@ -88,19 +86,20 @@ def sample(  # long: half of it says what the options are
     path = path or run / "samples" / "drawn.png"
     if path.suffix not in (".png", ".npz"):
         raise InputError(f"out='{shown(path)}' must end in .png (a picture) or .npz (arrays).")
-    if not 1 <= n <= MOST:
-        raise InputError(f"n={n} must be a whole number from 1 to {MOST:,}.")
+    if n < 1:
+        raise InputError(f"n={n} must be at least 1.")
 
     import torch
 
-    from ornstein.experiment.run import Run, stepper_named
+    from ornstein.experiment.build import stepper_with
+    from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing(precision)
     if not ranks.rank():
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
-    chosen = stepper_named(stepper, **options(option)) if stepper else None
+    chosen = stepper_with(stepper, options(option)) if stepper else None
     labels = opened.labels(label, n) if label is not None else opened.every_class(n)
     if guidance or scale is not None:
         from ornstein.experiment.guide import guided

@@ -175,3 +175,14 @@ def measured_precision(
 def build_stepper(chosen: dict[str, Any]) -> Stepper:
     """The stepper that a complete choice describes."""
     return construct(STEPPERS, chosen)
+
+
+def stepper_with(name: str, options: dict[str, Any]) -> Stepper:
+    """The stepper of that name with options as a person typed them.
+
+    Raises:
+        InputError: an unknown name, or an option that it does not take or that is of the wrong type.
+    """
+    if "name" in options:
+        raise InputError("stepper.name is no option: the stepper is named already.")
+    return build_stepper(choice(STEPPERS, {**options, "name": name}, "stepper"))

@@ -31,7 +31,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ornstein.core import PROCESSES as CLOCKS
-from ornstein.core.grids import GRIDS
+from ornstein.core.grids import GRIDS, MOST_STEPS
 from ornstein.core.prediction import READINGS
 from ornstein.data import DATA
 from ornstein.energies import ENERGY_OBJECTIVES
@@ -52,8 +52,8 @@ VERSION = 1
 ENERGY = "energy"
 #: the objective that learns no distribution, but to tell classes apart in noise, for guidance
 CLASSIFIER = "classifier"
-#: steps of a drawing, and samples of a picture, beyond which a number is a slip of the pen
-MOST_STEPS, MOST_PREVIEW = 100_000, 4096
+#: samples of a picture that is drawn while training
+MOST_PREVIEW = 4096
 #: every process and objective that an experiment can name
 PROCESSES: dict[str, Callable[..., Any]] = {**CLOCKS, "advised-ladder": AdvisedLadder}
 OBJECTIVES: dict[str, Callable[..., Any]] = {

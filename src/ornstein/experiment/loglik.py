@@ -27,7 +27,7 @@ from ornstein.errors import InputError, lookup
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
-from ornstein.files import replacing
+from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
 
 
@@ -129,7 +129,7 @@ class Scores:
         Both are drawn up before either takes its place.
         """
         rows, picture = self.rows(), path.with_suffix(".png")
-        with replacing(path) as beside, replacing(picture) as drawn:
+        with replacing_all(path, picture) as (beside, drawn):
             with beside.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(rows[0]))
                 writer.writeheader()

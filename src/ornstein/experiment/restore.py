@@ -4,7 +4,6 @@ One answer hides that there are many. So what comes out is several draws of the 
 deviation: where the draws agree the measurement decides, where they differ it is the model that fills in.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,19 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.pictures import SUFFIXES, read_pictures
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import pictures
+from ornstein.experiment.config import choice, construct
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
-from ornstein.files import replacing
+from ornstein.files import regular, replacing_all
 from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
 from ornstein.samplers import stepper_named
 
 #: the ways to solve an inverse problem; the last is a stepper around a stepper
 METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
+#: draws in all: they are kept in memory
+_MOST = 2**20
 #: what a picture may have suffered, by name
 DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
 
@@ -90,8 +92,8 @@ def solve(
         InputError: anything that does not fit.
     """
     lookup(dict.fromkeys(METHODS), method, "method")
-    if draws < 1:
-        raise InputError(f"n={draws} must be at least 1, the draws for each row.")
+    if not 1 <= draws * len(y) <= _MOST:
+        raise InputError(f"n={draws} must be at least 1, the draws for each row, and {_MOST:,} in all at most.")
     row = torch.arange(len(y)).repeat_interleave(draws)
     seeds = sample_seeds(len(row), seed, None, None)
     inner = stepper_named(stepper or "ddpm")
@@ -164,12 +166,8 @@ def damage(name: str, **options: Any) -> Operator:
     Raises:
         InputError: an unknown name, or options that it does not take.
     """
-    way = lookup(DAMAGES, name, "operator")
-    known = inspect.signature(way).parameters
-    for key in options:
-        if key not in known:
-            raise InputError(f"operator={name!r} takes no {key!r}; it takes {', '.join(known)}.")
-    return way(**options)
+    chosen = choice(DAMAGES, {**options, "name": name}, "operator")
+    return construct(DAMAGES, chosen)
 
 
 def read_input(run: Run, path: Path) -> Tensor:
@@ -178,23 +176,24 @@ def read_input(run: Run, path: Path) -> Tensor:
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
-    if not path.is_file():
-        raise InputError(f"input={str(path)!r} is not a file.")
+    path = regular(path, "input", "a picture or an .npy file")
     if path.suffix.lower() == ".npy":
         try:
             values = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-        except ValueError:
-            raise InputError(f"input={str(path)!r} is not an .npy file of numbers.") from None
+        except (ValueError, TypeError, EOFError):
+            raise InputError(f"input='{shown(path)}' is not an .npy file of numbers.") from None
         rank = len(run.shape)
         values = values[None] if values.ndim == rank else values
-        if values.ndim != rank + 1:
-            raise InputError(
-                f"input={str(path)!r} has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
-            )
-        return run.transform.forward(values)
+        wrong = f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
+        if values.ndim != rank + 1 or not len(values):
+            raise InputError(wrong)
+        try:
+            return run.transform.forward(values)
+        except RuntimeError:  # the columns of a table have each their own units
+            raise InputError(wrong) from None
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
-        raise InputError(f"input={str(path)!r} must be {kinds}: this run draws {run.kind}s.")
+        raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
     return _pixels(path, run.shape[0]) * 2 - 1
 
 
@@ -205,19 +204,21 @@ def read_mask(run: Run, path: Path) -> Tensor:
         InputError: not a picture, or of another size than the run's.
     """
     if run.kind != "image":
-        raise InputError(f"mask={str(path)!r} is for pictures; in {run.kind}s mark what is missing with NaN.")
+        raise InputError(f"mask='{shown(path)}' is for pictures; in {run.kind}s mark what is missing with NaN.")
     if not path.is_file() or path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"mask={str(path)!r} is not a picture file; give one that is white where to fill in.")
+        raise InputError(f"mask='{shown(path)}' is not a picture file; give one that is white where to fill in.")
     white = _pixels(path, 1) > 0.5
     if tuple(white.shape[2:]) != run.shape[1:]:
-        raise InputError(f"mask={str(path)!r} is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}.")
+        raise InputError(
+            f"mask='{shown(path)}' is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}."
+        )
     return ~white.expand(1, *run.shape)
 
 
 def check_shape(run: Run, given: Tensor, path: Path) -> None:
     """Raise `InputError` unless rows have the shape of the run's data."""
     if tuple(given.shape[1:]) != run.shape:
-        raise InputError(f"input={str(path)!r} is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
+        raise InputError(f"input='{shown(path)}' is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
 
 
 def save(run: Run, found: Restored, path: Path) -> Path:
@@ -231,13 +232,10 @@ def save(run: Run, found: Restored, path: Path) -> Path:
     if found.known is not None:
         arrays["known"] = found.known.expand(rows, *run.shape)
     beside = path.with_suffix(".npz")
-    with replacing(beside) as place, place.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
-    with replacing(path) as place:
-        if run.kind == "image":
-            _album(found).savefig(place, format="png", dpi=130)
-        else:
-            _curves(run, found).savefig(place, format="png", dpi=130)
+    with replacing_all(path, beside) as (picture, numbers):
+        with numbers.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
+        (_album(found) if run.kind == "image" else _curves(run, found)).savefig(picture, format="png", dpi=130)
     return beside
 
 

@@ -29,6 +29,8 @@ from ornstein.training import AUTO, PRECISIONS, half, quickest, reconstruct
 
 #: samples drawn at a time, so that memory does not grow with their number; of a trial of how fast that is
 BATCH, _TRIED = 256, 16
+#: samples that one call draws: all are kept in memory
+MOST = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +143,17 @@ class Run:
         """
         if label is None:
             return None
+        _check_count(n)
         if not self.classes:
             raise InputError(f"label={label!r} cannot be drawn: {self.folder} was trained without labels.")
         if isinstance(label, str):
             if label in self.classes:
                 label = self.classes.index(label)
-            elif label.isdigit():
+            elif label.isascii() and label.isdigit() and len(label) < 10:
                 label = int(label)
-        if isinstance(label, int):
+        if isinstance(label, int) and not isinstance(label, bool) and abs(label) < 2**31:
             label = [label] * n
-        if isinstance(label, str):
+        if isinstance(label, (str, int)):
             raise InputError(f"label={label!r} is not a class of this run; it has {', '.join(self.classes)}.")
         labels = torch.as_tensor(label)
         if labels.shape != (n,) or labels.is_floating_point():
@@ -197,8 +200,7 @@ class Run:
         Raises:
             InputError: anything that does not fit.
         """
-        if not (isinstance(n, int) and n > 0):
-            raise InputError(f"n={n!r} must be a positive whole number of samples.")
+        _check_count(n)
         labels = self.labels(label, n)
         keys = sample_seeds(n, seed, seeds, None)
         if together:
@@ -284,6 +286,7 @@ class Run:
 
     def every_class(self, n: int) -> Tensor | None:
         """Labels (n,) that go round the classes; None for a model without."""
+        _check_count(n)
         return torch.arange(n) % len(self.classes) if self.classes else None
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None) -> None:
@@ -306,3 +309,8 @@ class Run:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
         pictures.film(shown, self.kind, path)
+
+
+def _check_count(n: int) -> None:
+    if not (isinstance(n, int) and 0 < n <= MOST):
+        raise InputError(f"n={n!r} must be a whole number of samples from 1 to {MOST:,}.")

@@ -37,7 +37,7 @@ class ClassifierFree(Guidance):
     """Classifier-free guidance: away from the unconditional answer (Ho & Salimans 2022, 2207.12598).
 
     x0 = x0(none) + scale (x0(cond) - x0(none)). Both answers come from one call with twice the batch. A sample without
-    a condition (label -1, features NaN, or no cond at all) gets the unconditional answer at any scale.
+    a condition (label -1, or features NaN) gets the unconditional answer at any scale.
 
     Args:
         base: a denoiser that knows both: one trained with labels dropped now and then.
@@ -47,7 +47,7 @@ class ClassifierFree(Guidance):
             large scales over-expose (Lin et al. 2023).
 
     Raises:
-        InputError: numbers out of range.
+        InputError: numbers out of range; no condition at all where the scale is not 1.
     """
 
     scale: float = 2.0
@@ -62,8 +62,10 @@ class ClassifierFree(Guidance):
     def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
         scale = scale_at(level, self.scale, self.interval, 1.0)
         plain = isinstance(scale, float | int)  # a number, and not one for each sample
-        if cond is None or (plain and scale == 1.0):
+        if plain and scale == 1.0:
             return self.base.predict(x, level, cond)
+        if cond is None:
+            raise InputError("classifier-free guidance needs cond=, the condition to guide each sample to; -1 for none.")
         none = torch.full_like(cond, math.nan if cond.is_floating_point() else -1)
         if plain and scale == 0.0:
             return self.base.predict(x, level, none)
