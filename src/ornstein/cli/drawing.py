@@ -99,15 +99,15 @@ def sample(  # long: half of it says what the options are
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
-    chosen = stepper_with(stepper, options(option)) if stepper else None
+    chosen = stepper_with(stepper, options(option)) if stepper is not None else None
     labels = opened.labels(label, n) if label is not None else opened.every_class(n)
-    if guidance or scale is not None:
+    if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 
-        other = Run.load(guide, ema=ema).drawing(precision) if guide else None
+        other = Run.load(guide, ema=ema).drawing(precision) if guide is not None else None
         mixed = {"scale": scale, "interval": _interval(interval), "rescale": rescale}
-        opened = guided(opened, guidance or "classifier-free", other, **mixed)
-    elif interval or guide or rescale is not None:
+        opened = guided(opened, "classifier-free" if guidance is None else guidance, other, **mixed)
+    elif interval is not None or guide is not None or rescale is not None:
         raise InputError(
             "--interval, --rescale and --guide say how to guide: name it with --guidance, or give a --scale."
         )

@@ -51,11 +51,12 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     """
     place = shown(folder)
     try:
-        if not folder.is_dir():
-            raise InputError(f"run='{place}' is not a folder; give one that `ornstein train` wrote.")
+        is_folder = folder.is_dir()
         missing = [name for name in (EXPERIMENT, ABOUT) if not (folder / name).is_file()]
-    except (OSError, ValueError) as error:  # a folder that may not be entered; a zero character
-        raise InputError(f"run='{place}' cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    except OSError as error:  # a folder that may not be entered
+        raise InputError(f"run='{place}' cannot be read: {error.strerror}.") from None
+    if not is_folder:
+        raise InputError(f"run='{place}' is not a folder; give one that `ornstein train` wrote.")
     if missing:
         raise InputError(f"run='{place}' has no {missing[0]}: it is not a run folder, or it was damaged.")
     for name in (EXPERIMENT, ABOUT):

@@ -189,7 +189,7 @@ def read_input(run: Run, path: Path) -> Tensor:
             raise InputError(wrong)
         try:
             return run.transform.forward(values)
-        except RuntimeError:  # the columns of a table have each their own units
+        except (RuntimeError, InputError):  # the columns of a table have each their own units
             raise InputError(wrong) from None
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"

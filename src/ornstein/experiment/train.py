@@ -107,8 +107,6 @@ def _train(
         folder, describe=_describe(parts, memory), resume=resume, meta={"data": about["data"]["sha256"]},
         memory=memory, lock=lock,
     ):  # fmt: skip
-        if lock is not None:
-            lock.check()  # before anything more is drawn into it
         if log is None and first:
             log = Log(folder, progress.step if resume else 0)
             if resume:  # only now is it known that what was changed goes with what was trained

@@ -65,7 +65,7 @@ class ClassifierFree(Guidance):
         if plain and scale == 1.0:
             return self.base.predict(x, level, cond)
         if cond is None:
-            raise InputError("classifier-free guidance needs cond=, the condition to guide each sample to; -1 for none.")
+            raise InputError("classifier-free guidance needs cond=, the condition to guide each sample to.")
         none = torch.full_like(cond, math.nan if cond.is_floating_point() else -1)
         if plain and scale == 0.0:
             return self.base.predict(x, level, none)

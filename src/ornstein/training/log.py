@@ -7,12 +7,13 @@ of the step it resumes from once more), and the file never holds a step twice.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import socket
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ornstein.errors import InputError, shown
 from ornstein.files import opened, replacing
 from ornstein.training.checkpoint import on_disk
 
@@ -29,7 +30,6 @@ class Log:
     def __init__(self, folder: str | Path, step: int = 0, tensorboard: bool = True):
         folder = Path(folder)
         self.path = folder / "metrics.jsonl"
-        self._board: Any = None
         with on_disk(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             # a new file, always: what lies there may be a link to somewhere else
@@ -37,11 +37,7 @@ class Log:
             with replacing(self.path) as part:
                 part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with self._on_board():
-                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step, flush_secs=10)
+            self._board = _Board(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` at `step`. A value that is not finite becomes null in the file, JSON having no NaN.
@@ -53,10 +49,8 @@ class Log:
         with on_disk(self.path):
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
-        if self._board is not None:
-            with self._on_board():
-                for name, value in values.items():
-                    self._board.add_scalar(name, value, step)
+            if self._board is not None:
+                self._board.write(step, values)
 
     def close(self) -> None:
         """Flush and close the files.
@@ -66,21 +60,45 @@ class Log:
         """
         with on_disk(self.path):
             self._file.close()
-        if self._board is not None:
-            with self._on_board():
+            if self._board is not None:
                 self._board.close()
 
-    @contextmanager
-    def _on_board(self) -> Iterator[None]:
-        """TensorBoard writes in a thread of its own, whose failure comes at a later call, of any type."""
-        try:
-            yield
-        except Exception as error:
-            self._board = None
-            raise InputError(
-                f"{shown(self.path.with_name('tensorboard'))} could not be written ({error}); what was saved before is "
-                "untouched."
-            ) from None
+
+class _Board:
+    """An event file of TensorBoard: a record for each moment, on its way to the disk when `write` returns.
+
+    torch's own writer hands records to a thread, which tells of a full disk by a traceback and whenever it likes.
+
+    Arguments:
+        folder: made if it is not there; a run that goes on adds a file.
+        step: what was logged at it or later no longer counts.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._event = Event
+        self._file = open(folder / name, "xb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        self._add(step=step, session_log=SessionLog(status=SessionLog.START))
+        self._file.flush()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add numbers at a step."""
+        numbers = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self._add(step=step, summary={"value": numbers})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _add(self, **content: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
 
 def _before(path: Path, step: int) -> list[str]:

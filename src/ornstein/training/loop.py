@@ -301,6 +301,7 @@ class _Run:
     def report(self) -> Iterator[Progress]:
         """Give the `Progress` of this moment, and start the next window once the reader comes back for more."""
         self.account()
+        self.check_folder()  # whoever reads this writes there too
         window, (since, at) = self.tally.window, self.clock
         progress = Progress(
             step=self.tally.step,
@@ -342,12 +343,16 @@ class _Run:
         self.account()
         if self.saved == self.tally.step:
             return
-        if self.lock is not None:
-            self.lock.check()
+        self.check_folder()
         self.saving.write(self.tally)
         if together:
             ranks.meet()
         self.saved = self.tally.step
+
+    def check_folder(self) -> None:
+        """See that what is written goes where it went before."""
+        if self.lock is not None:
+            self.lock.check()
 
     def begin(self, resume: bool) -> bool:
         """Start afresh or from the newest checkpoint. True where the `Progress` of that step is to be given again."""
