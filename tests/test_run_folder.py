@@ -288,13 +288,15 @@ def test_a_reader_beside_a_writer_never_sees_damage(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for i in range(150):
-            manifest.check(tmp_path, "ab"[i % 2])
+        began = time.monotonic()
+        while len(set(seen)) < 8 and time.monotonic() - began < 60:
+            for name in "ab":
+                manifest.check(tmp_path, name)
             seen.append(read_text(tmp_path / "a").partition(" ")[0])
     finally:
         stop.set()
         writer.join()
-    assert len(set(seen)) > 1
+    assert len(set(seen)) == 8
 
 
 YAMLS = [
@@ -608,8 +610,10 @@ def test_names_of_files_may_be_any(cli, points, tmp_path, monkeypatch):
         assert Path(name).exists()
     odd = os.fsdecode(b"r\xe9[u]n")
     shutil.copytree(points, odd)
-    assert cli("info", odd).code == 0
-    assert cli("train", "--resume", odd, "training.steps=13").code == 0
+    one_sentence(cli("info", odd), "r\\xe9[u]n", "UTF-8")  # which safetensors asks of its files' names
+    one_sentence(cli("train", "moons", "--out", odd + "2"), "r\\xe9[u]n2", "UTF-8")
+    (tmp_path / "r[u]n").symlink_to(odd)
+    assert cli("train", "--resume", "r[u]n", "training.steps=13").code == 0
 
 
 def test_a_network_is_no_denoiser_and_guidance_wants_a_condition():
@@ -668,6 +672,15 @@ def test_list_without_a_name_lists_everything(cli):
 KINDS = [("train", "train"), ("train", "resume"), ("tune", "resume"), ("resume", "resume"), ("tune", "tune")]
 
 
+def called(words: list[str]) -> int:
+    sys.argv = ["ornstein", *words]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
 def forked(words: list[str], said: Path, after: float) -> int:
     pid = os.fork()
     if pid:
@@ -678,11 +691,7 @@ def forked(words: list[str], said: Path, after: float) -> int:
     os.dup2(handle, 2)
     code = 1
     try:
-        sys.argv = ["ornstein", *words]
-        main()
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
+        code = called(words)
     except BaseException as error:
         os.write(2, repr(error).encode())
     os._exit(code)
@@ -732,10 +741,8 @@ def pairs(place: Path, count: int) -> dict:
     base = place / "base"
     begin = ["train", "moons", *SHORT, "training.steps=8"]
     # no child has to load anything
-    sys.argv = ["ornstein", *begin, "--out", str(base)]
-    main()
-    sys.argv = ["ornstein", "tune", str(base), "--steps", "2"]
-    main()
+    for words in ([*begin, "--out", str(base)], ["tune", str(base), "--steps", "2"]):
+        assert called(words) == 0
     result: dict = {"pairs": 0, "won": 0, "refused": 0, "faults": []}
     for i in range(count):
         folder, kinds = place / f"run-{i}", KINDS[i % len(KINDS)]
@@ -751,7 +758,7 @@ def pairs(place: Path, count: int) -> dict:
             else:
                 commands.append(["tune", str(folder), "--steps", str(3 + j)])
         said = [place / f"said-{i}-{j}" for j in (0, 1)]
-        late = [0.0, rng.choice([0.0, 0.05, 0.2, 0.5])]
+        late = [0.0, rng.choice([0.0, 0.05, 0.3, 1.0, 3.0])]
         children = [forked(*each) for each in zip(commands, said, late, strict=True)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
         texts = [path.read_text() for path in said]

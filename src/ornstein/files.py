@@ -69,6 +69,20 @@ def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
     return place
 
 
+def utf8(folder: Path, noun: str) -> None:
+    """Refuse a folder whose name is no UTF-8: safetensors files cannot lie in it.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{noun}='{shown(folder)}' is not UTF-8, which a run folder's name must be; rename it."
+        ) from None
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file, open for reading; what has become a pipe or a device meanwhile is not waited for.

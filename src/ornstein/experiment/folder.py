@@ -26,6 +26,7 @@ from torch import Tensor
 from ornstein.errors import InputError, shown
 from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
+from ornstein.files import utf8
 from ornstein.samplers.tuned import Tuned
 from ornstein.training import Lock as Lock
 from ornstein.training import holding as holding
@@ -59,6 +60,7 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
         raise InputError(f"run='{place}' is not a folder; give one that `ornstein train` wrote.")
     if missing:
         raise InputError(f"run='{place}' has no {missing[0]}: it is not a run folder, or it was damaged.")
+    utf8(folder, "run")
     for name in (EXPERIMENT, ABOUT):
         manifest.check(folder, name)
     about = plain.read(folder / ABOUT, plain.MOST_WRITTEN)

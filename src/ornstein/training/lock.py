@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ornstein.errors import InputError, shown
+from ornstein.files import utf8
 
 try:
     import fcntl
@@ -90,6 +91,7 @@ def holding(folder: "str | Path", doing: str) -> Iterator[Lock]:
         InputError: another holds it; the sentence names who. Or the folder cannot be made.
     """
     folder = Path(folder)
+    utf8(folder, "folder")
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
