@@ -73,22 +73,35 @@ def answered(answer, words):
 
 @pytest.mark.parametrize("verb", OPTIONS)
 def test_options(cli, points, tmp_path, monkeypatch, verb):
-    """Thirty for each verb."""
+    """Thirty for each verb, ninety for the one with the most options."""
     import numpy as np
 
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "rows.npy", np.array([[np.nan, 0.5]], np.float32))
     rng = random.Random(verb)
     names = {"RUN": str(points), "ROWS": "rows.npy"}
-    for _ in range(30):
+    for _ in range(90 if verb == "sample" else 30):
         run = [str(points)] if verb not in ("plan", "list") else ["moons"] if verb == "plan" else []
         words = [verb, *run, *GIVEN.get(verb, [])]
         for _ in range(rng.randint(1, 2)):
-            name = rng.choice([*OPTIONS[verb], ""])
-            words += [name] * bool(name) + [rng.choice(VALUES)] * (name not in ("--film", "--clean"))
+            name, value = rng.choice([*OPTIONS[verb], *OPTIONS[verb], ""]), rng.choice(VALUES)
+            if name == "--with":
+                value = f"{rng.choice(['eta', 'width', 'by', 'order'])}={rng.choice(ODD)}"
+                words += ["--stepper", "ddim"] * (verb == "sample")
+            words += [name] * bool(name) + [value] * (name not in ("--film", "--clean"))
         if verb == "plan":  # nothing is timed
             words += ["--gpus", "L4"] * ("--gpus" not in words)
-        words = [names.get(word, word).replace("\0", "") for word in words]
+        words = [names.get(word, word) for word in words]
+        answered(cli(*words), words)
+
+
+@pytest.mark.parametrize("option", ["--label", "--seed", "--ema", "--scale", "--with"])
+def test_every_odd_value_of_an_option(cli, points, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    for odd in ODD:
+        value = f"eta={odd}" if option == "--with" else odd
+        more = ["--stepper", "ddim"] if option == "--with" else []
+        words = ["sample", points, "-n", "2", "--steps", "2", *more, option, value]
         answered(cli(*words), words)
 
 

@@ -246,12 +246,15 @@ def test_an_edit_on_purpose_is_accepted_when_said_so(cli, points):
     opened(points)
     (points / "experiment.yaml").write_text(text.replace("steps: 12", "steps: true"))
     one_sentence(cli("info", points, "--accept"), "training.steps=True")
-    assert accept(points.parent / "run") if not text else True
+    (points / "experiment.yaml").write_text(text)
+    assert accept(points) == ["experiment.yaml"]
 
 
 def test_a_folder_of_an_older_version_opens_and_goes_on(cli, points):
+    assert "unchecked" not in cli("info", points).out
     (points / "manifest.json").unlink()
     opened(points)
+    assert "unchecked" in cli("info", points).out
     one_sentence(cli("train", "moons", "--out", points), "holds a run already")
     assert cli("train", "--resume", points, "training.steps=15").code == 0
     assert manifest.knows(points, "model.safetensors")

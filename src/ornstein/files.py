@@ -92,7 +92,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """
     try:
         # not to block on a pipe; a regular file does not mind
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as stream:
             if not stat.S_ISREG(mode := os.fstat(stream.fileno()).st_mode):
                 raise InputError(f"{shown(path)} is {_KINDS.get(stat.S_IFMT(mode), 'something else')} and not a file.")
             yield stream
