@@ -85,7 +85,7 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
         if number:
             assert data is not None
             if len(name) > 12 or int(name) >= len(data.test):
-                raise InputError(f"example {name[:20]} must be below {len(data.test)}, the number of those held out.")
+                raise InputError(f"example {name[:20]} must be below {len(data.test)}, the count of held-out examples.")
             found.append(data.transform.forward(data.test[int(name)][None]))
         else:
             found.append(read_input(run, Path(name)))
