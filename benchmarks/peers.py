@@ -39,6 +39,7 @@ from typing import Any
 os.environ["TQDM_DISABLE"] = "1"  # before anything imports tqdm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import common
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -487,6 +488,7 @@ class Ornstein(Peer):
     usual = {"colour": "cifar10", "grey": "mnist"}  # noqa: RUF012
 
     def __init__(self, shape: Shape, size: str, words: str = ""):
+        from ornstein.data import Affine
         from ornstein.experiment.build import build, build_stepper
         from ornstein.experiment.config import Experiment
 
@@ -499,7 +501,7 @@ class Ornstein(Peer):
         self.source = f"ornstein train {' '.join([self.preset, *self.words])}"
         self.recipe = "its preset"
         self.batch = self.experiment.training.batch_size
-        self.net = build(self.experiment, shape, 0, 0.5).net
+        self.net = build(self.experiment, {"shape": shape, "classes": (), "sigma_data": 0.5}, Affine()).net
         stepper = build_stepper(self.experiment.sampling.stepper)
         self.calls_a_step = stepper.calls or 1
         self.samplers = (self.experiment.sampling.stepper["name"],)
@@ -544,14 +546,14 @@ class Ornstein(Peer):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.linspace(-2.0, 2.0, len(x)), None)
+        return self.net(x, torch.linspace(-2.0, 2.0, len(x)))
 
     def train(self, images: Tensor, steps: int) -> float:
         from ornstein.data import Dataset, Levels
 
         if self.moments is None:
             bytes_ = ((images + 1) * 127.5).round().to(torch.uint8)
-            data = Dataset("handed over", bytes_, bytes_, None, None, (), "image", Levels(256))
+            data = Dataset("handed over", bytes_, bytes_, {}, "image", Levels(256))
             self.begin(data, batch_size=len(images), log_every=BURST)
             self.advance()  # the loop reports its first step too
             while self.advance() % BURST:
@@ -635,7 +637,8 @@ def chosen(only: str | None, ours: Sequence[str], halves: bool) -> list[str]:
 
 
 if __name__ == "__main__":
-    for size in SHAPES:
+    quick = common.arguments(__doc__, "grey pictures alone").parse_args().quick
+    for size in ("grey",) if quick else SHAPES:
         for name in chosen(None, [], halves=False):
             try:
                 peer = make(name, size)

@@ -24,7 +24,7 @@ truth = GaussianMixture(torch.tensor([0.4, 0.3, 0.2, 0.1]), means, torch.tensor(
 data = truth.sample(20_000, generator=torch.Generator().manual_seed(1))
 
 
-# --- Network: anything callable as net(x, noise_level, cond) ----------------------------------------------------------
+# --- Network: anything callable as net(x, noise_level, condition) -----------------------------------------------------
 class Net(nn.Module):
     def __init__(self, width: int = 128) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Net(nn.Module):
         self.out = nn.Linear(width, 2)
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: torch.Tensor, noise_level: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, noise_level: torch.Tensor, condition: dict[str, torch.Tensor]) -> torch.Tensor:
         angles = noise_level[:, None] * self.frequencies
         return self.out(self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1)))
 

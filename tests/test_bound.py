@@ -46,7 +46,7 @@ class OffBy(Denoiser):
     offset: float
     sigma_data = 1.0
 
-    def predict(self, x, level, cond):
+    def predict(self, x, level, condition):
         return Prediction(self.x0 + self.offset, x, level)
 
 
@@ -137,7 +137,7 @@ def test_the_continuous_bound_of_exact_denoisers_is_the_truth(process, weighting
 def test_a_worse_denoiser_has_a_higher_bound():
     distribution, process = mixture(), VP()
     x0 = distribution.sample(300, gen(5)).double()
-    wrong = FunctionDenoiser(lambda x, level, cond: 0.8 * distribution.posterior_mean(x, level), process)
+    wrong = FunctionDenoiser(lambda x, level, condition: 0.8 * distribution.posterior_mean(x, level), process)
     for measure in (lambda d: variational_bound(d, x0, steps=20, seed=0), lambda d: continuous_bound(d, x0, seed=0)):
         gap, error = mean_and_error(measure(wrong).total - measure(distribution.denoiser(process)).total)
         assert gap > 5 * error
@@ -170,6 +170,32 @@ def test_weights_are_those_of_the_papers_computed_from_betas(kind, variance):
     torch.testing.assert_close(found.terms[0, -1], decoder, rtol=1e-9, atol=0)
 
 
+def test_a_term_of_the_ornstein_uhlenbeck_chain_is_gamma_times_denoising_score_matching():
+    """lambda_k = 2 gamma on half the squared error of the score: L_k/(gamma DSM_k) = 1 + O(gamma), at time 0.76."""
+    mix, ratios = mixture(), []
+    x0 = mix.sample(2000, gen(3)).double()
+    for gamma in (0.02, 0.005, 0.00125):
+        n = round(0.76 / gamma)
+        chain = Tabulated.euler_ou([gamma] * n)
+        denoiser = mix.denoiser(chain)
+        # the term of the step from level n to n - 1, as the bound measures it, of the same noisy data
+        found = variational_bound(denoiser, x0, seed=0, grid=[float(n), n - 1.0]).terms[:, 1]
+        level = chain.at(float(n))
+        eps = torch.randn(x0.shape, generator=gen(4), dtype=torch.float64)
+        xt = level.alpha * x0 + level.sigma * eps
+        dsm = (denoiser(xt, level).score + eps / level.sigma).square().sum(1)
+        value, error = mean_and_error(found)
+        other, spread = mean_and_error(dsm)
+        ratio = value / (gamma * other)
+        # exact: half the rise of the signal-to-noise ratio over gamma (alpha/sigma^2)^2
+        snr = (chain.alphas[-2:] / chain.sigmas[-2:]) ** 2
+        exact = float((snr[0] - snr[1]) / (2 * gamma) * (level.sigma**2 / level.alpha) ** 2)
+        assert abs(ratio / exact - 1) < 5 * math.hypot(error / value, spread / other)
+        ratios.append(exact)
+    assert ratios == pytest.approx([1.0532, 1.0129, 1.0032], abs=1e-4)
+    assert [math.log(a / b, 4) for a, b in pairwise(r - 1 for r in ratios)] == pytest.approx([1, 1], abs=0.05)
+
+
 def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock():
     for process in (VP(), EDM(), Flow(t_max=0.99), Tabulated.from_sigmas(steps=20)):
         x0 = torch.zeros(1, 1, dtype=torch.float64)
@@ -180,7 +206,7 @@ def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock():
 
 def test_the_prior_is_what_sampling_starts_from():
     process, x0 = VP(), torch.tensor([[0.7, -1.1]], dtype=torch.float64)
-    denoiser = FunctionDenoiser(lambda x, level, cond: x, process, sigma_data=0.6)
+    denoiser = FunctionDenoiser(lambda x, level, condition: x, process, sigma_data=0.6)
     found = variational_bound(denoiser, x0, grid=[0.4, 0.1], seed=0)
     level = process.at(0.4)
     q = torch.distributions.Normal(level.alpha * x0, torch.tensor(level.sigma, dtype=torch.float64))
@@ -203,7 +229,7 @@ class BestVariance(Denoiser):
     def sigma_data(self):
         return math.sqrt(self.spread)
 
-    def predict(self, x, level, cond):
+    def predict(self, x, level, condition):
         exact = Gaussian(torch.zeros(x.shape[1]), self.spread).denoiser(self.process)(x, level)
         i = int((self.falling - level.t).abs().argmin())
         s = self.process.at(float(self.falling[i + 1]))
@@ -276,7 +302,7 @@ def test_the_posterior_of_levels_is_that_of_equal_weights(ratio):
 def uniform_noise(levels: Tensor, process: Process) -> FunctionDenoiser:
     """The ideal denoiser of independent elements, each any level with equal probability."""
 
-    def x0(x, level, cond):
+    def x0(x, level, condition):
         place = (x / level.alpha).double()[..., None]
         ratio = torch.as_tensor(level.noise_ratio, dtype=torch.float64)[..., None]
         return (torch.softmax(-0.5 * ((place - levels) / ratio) ** 2, -1) @ levels).to(x)
@@ -328,8 +354,8 @@ def test_the_decoder_agrees_with_the_formula_of_published_code():
 
     @dataclass(frozen=True, eq=False)
     class Lowest(OffBy):
-        def predict(self, x, level, cond):
-            return replace(super().predict(x, level, cond), log_var=torch.zeros_like(x))
+        def predict(self, x, level, condition):
+            return replace(super().predict(x, level, condition), log_var=torch.zeros_like(x))
 
     mean, std = x0 + 0.004, clipped.sqrt()
     cdf = torch.distributions.Normal(0.0, 1.0).cdf
@@ -416,9 +442,9 @@ def test_a_sample_has_its_bound_whatever_the_batch():
 def test_a_condition_reaches_the_denoiser():
     data = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
     denoiser = Empirical(data).denoiser(VP())
-    right = continuous_bound(denoiser, data, cond=torch.tensor([0, 1]), seed=0, draws=8)
+    right = continuous_bound(denoiser, data, condition=torch.tensor([0, 1]), seed=0, draws=8)
     assert float(right.terms[:, 1].abs().max()) < 1e-6  # x0 is known: noise tells nothing
-    wrong = variational_bound(denoiser, data, cond=torch.tensor([1, 0]), steps=20, seed=0)
+    wrong = variational_bound(denoiser, data, condition=torch.tensor([1, 0]), steps=20, seed=0)
     assert float(wrong.total.min()) > 1000
 
 
@@ -459,7 +485,7 @@ class _Net(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return self.inner(x)
 
 
@@ -474,7 +500,7 @@ class _Two(nn.Module):
                 p.copy_(0.3 * torch.randn(p.shape, generator=gen(i)))
             self.variance.copy_(torch.linspace(-0.5, 0.5, d))
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return torch.cat([self.mean(x), self.variance.expand_as(x)], 1)
 
 
@@ -507,9 +533,9 @@ def test_the_exact_denoiser_minimises_the_objective(name):
     objective = OBJECTIVES[name]()
     exact = objective(distribution.denoiser(process), x0, None, gen(17))
     for other in (
-        lambda x, level, cond: distribution.posterior_mean(x, level) + 0.3 * level.sigma,
-        lambda x, level, cond: (1 + 0.3 * level.sigma) * distribution.posterior_mean(x, level),
-        lambda x, level, cond: 0.9 * distribution.posterior_mean(x, level),
+        lambda x, level, condition: distribution.posterior_mean(x, level) + 0.3 * level.sigma,
+        lambda x, level, condition: (1 + 0.3 * level.sigma) * distribution.posterior_mean(x, level),
+        lambda x, level, condition: 0.9 * distribution.posterior_mean(x, level),
     ):
         wrong = FunctionDenoiser(other, process, distribution.denoiser(process).sigma_data)
         rise, error = mean_and_error(objective(wrong, x0, None, gen(17)) - exact)
@@ -529,7 +555,7 @@ def test_objectives_draw_their_times_first_and_only_from_the_generator():
             assert first.shape == (64,)
             t = objective.draw_times(process, 64, gen(18))
             seen = []
-            spy = FunctionDenoiser(lambda x, level, cond, seen=seen: seen.append(level.t) or x, process)
+            spy = FunctionDenoiser(lambda x, level, condition, seen=seen: seen.append(level.t) or x, process)
             objective(spy, x0, None, gen(18))
             torch.testing.assert_close(seen[0].flatten(), t, rtol=0, atol=0)
 
@@ -558,6 +584,22 @@ def test_the_gradient_of_the_bound_in_hybrid_reaches_the_variance_only():
     assert float(alone["variance"].abs().min()) > 0
 
 
+def test_hybrid_is_the_regression_and_a_thousandth_of_the_bound():
+    """Sample by sample: the weight of the paper where none is said, and any that is."""
+    process = Tabulated.from_betas("cosine", 40)
+    x0, g = torch.randn(64, 3, generator=gen(19)), gen(20)
+    denoiser = NetDenoiser(_Two(3), process, "eps", learns_variance=True)
+    t = hybrid().draw_times(process, 64, g)
+    eps = torch.randn(x0.shape, generator=g)
+    with torch.no_grad():
+        simple = ddpm().loss_at(denoiser, x0, t, eps, None)
+        whole = Variational("learned")(denoiser, x0, None, gen(20))
+        for objective, weight in ((hybrid(), 0.001), (hybrid(weight=0.5), 0.5)):
+            found = objective(denoiser, x0, None, gen(20))
+            torch.testing.assert_close(found, simple + weight * whole, rtol=1e-5, atol=1e-6)
+        assert float((0.001 * whole / simple).abs().mean()) > 1e-5  # or the comparison would say nothing
+
+
 def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
     """On N(0, 0.3) the true reverse variance lies between the ends; learned, the bound falls below both fixed ones."""
     process = Tabulated.from_betas("cosine", 8)
@@ -570,7 +612,7 @@ def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
             super().__init__()
             self.table = nn.Parameter(torch.zeros(8))
 
-        def forward(self, x, noise_level, cond):
+        def forward(self, x, noise_level, condition):
             u = noise_level.exp()[:, None]  # sigma/alpha; x comes scaled by 1/sqrt(alpha^2 + sigma^2)
             xt = x  # alpha^2 + sigma^2 = 1
             alpha = 1 / (1 + u**2).sqrt()
@@ -630,7 +672,7 @@ def test_likelihood_weighting_is_g_squared_on_the_score():
     process, t = VP(), torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
     x0 = torch.randn(3, 4, generator=gen(24), dtype=torch.float64)
     eps = torch.randn(3, 4, generator=gen(25), dtype=torch.float64)
-    denoiser = FunctionDenoiser(lambda x, level, cond: 0.3 * x, process)
+    denoiser = FunctionDenoiser(lambda x, level, condition: 0.3 * x, process)
     level = process.at(t, like=x0)
     score = denoiser(level.noised(x0, eps), level).score
     fisher = (score + eps / level.sigma).square().sum(1)

@@ -111,6 +111,20 @@ def test_the_experiment_written_out_reads_back_the_same(run):
     assert Experiment.read(run / "experiment.yaml").to_yaml() == text
 
 
+def test_an_older_experiment_keeps_the_chain_it_was_trained_on():
+    """What version 1 meant by saying nothing is said now; a file without a version is of today."""
+    tree = yaml.safe_load(Experiment.read("moons", ["process=euler-ou"]).to_yaml())
+    assert tree["process"]["order"] == "rising"
+    del tree["process"]["order"]
+    for version, order in ((1, "falling"), (2, "rising"), (None, "rising")):
+        tree["version"] = version
+        old = {key: value for key, value in tree.items() if value is not None}
+        found = Experiment.read(old)
+        assert (found.process["order"], found.version) == (order, 2)
+        assert Experiment.read(yaml.safe_load(found.to_yaml())) == found
+    assert Experiment.read({**tree, "version": 1, "process": "euler-ou"}).process["order"] == "falling"
+
+
 def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
     run = tmp_path / "moons"
     answer = cli(
@@ -124,7 +138,8 @@ def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
     assert answer.code == 0, answer
     arrays = np.load(tmp_path / "x.npz")
     assert arrays["samples"].shape == (50, 2)
-    assert arrays["labels"].tolist() == [0, 1] * 25
+    assert arrays["labels"].tolist() == ornstein.load(run).every_class(50).tolist()
+    assert abs(arrays["labels"].sum() - 25) <= 3  # of a random draw of 2,000, in its shares
     with Image.open(tmp_path / "x.gif") as film:
         assert 4 <= film.n_frames <= 6  # equal neighbours are merged into one longer frame
     expected = ornstein.load(run).sample(50, seed=3, steps=5, label=arrays["labels"])
@@ -212,8 +227,41 @@ def test_samples_do_not_depend_on_how_many_are_drawn(run):
 
 def test_labels_by_number_and_by_name(run):
     opened = ornstein.load(run)
-    assert opened.labels("3", 2).tolist() == opened.labels(3, 2).tolist() == [3, 3]
-    assert opened.every_class(12).tolist() == [*range(10), 0, 1]
+    assert [opened.condition(2, label).parts["label"].tolist() for label in ("3", 3)] == [[3, 3]] * 2
+    assert opened.every_class(10).tolist() == [*range(10)]
+    assert opened.class_columns(opened.every_class(20)) == 10
+
+
+def test_classes_are_drawn_in_the_shares_of_the_data_as_near_as_whole_numbers_come():
+    from ornstein.experiment.run import in_shares
+
+    assert in_shares([1, 1, 1], 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert in_shares([950, 50], 200).bincount().tolist() == [190, 10]
+    assert in_shares([5, 3, 2, 0], 4).bincount(minlength=4).tolist() == [2, 1, 1, 0]  # 2, 1.2, 0.8, 0
+    for n in (1, 10, 97, 1000):
+        found = in_shares([700, 200, 99, 1], n).bincount(minlength=4)
+        assert found.sum() == n
+        assert (found - n * torch.tensor([0.7, 0.2, 0.099, 0.001])).abs().max() < 1
+    half = in_shares([900, 100], 400)[:200]  # a piece has the shares of the whole
+    assert half.bincount().tolist() == [180, 20]
+
+
+def test_a_run_draws_rare_classes_rarely_and_old_folders_still_open(cli, tmp_path):
+    rare = np.arange(400) % 20 == 0
+    x = np.random.default_rng(0).normal(size=(400, 2)).astype("float32")
+    np.savez(tmp_path / "x.npz", x=x, labels=rare.astype(int))
+    few = ["net={name: mlp, width: 32, depth: 1}", "training.steps=2", "training.validate_every=2"]
+    answer = cli("train", "array", f"data.path={tmp_path / 'x.npz'}", *few, "--out", tmp_path / "run")
+    assert answer.code == 0, answer
+    about = yaml.safe_load((tmp_path / "run/run.yaml").read_text())
+    assert about["data"]["class_counts"] == [342, 18]
+    assert ornstein.load(tmp_path / "run").every_class(200).bincount().tolist() == [190, 10]
+    assert cli("evaluate", tmp_path / "run", "-n", 40, "--steps", 2).code == 0
+    assert cli("sample", tmp_path / "run", "-n", 40, "--steps", 2, "--out", tmp_path / "s.npz").code == 0
+    assert np.load(tmp_path / "s.npz")["labels"].sum() == 2
+    del about["data"]["class_counts"]
+    (tmp_path / "run/run.yaml").write_text(yaml.safe_dump(about))
+    assert ornstein.load(tmp_path / "run").every_class(200).bincount().tolist() == [100, 100]
 
 
 def test_samples_come_in_the_units_of_the_data(run):
@@ -305,7 +353,7 @@ def test_a_handful_of_odd_colour_images_goes_all_the_way(cli, tmp_path):
         (["moons", "preset=energy", "training.compile=true"], ["training.compile", "energy"]),
         (["moons", "preset=hybrid", "predicts=energy"], ["hybrid", "variance", "energy"]),
         (["moons", "preset=hybrid", "predicts=eps"], ["predicts='eps'", "sigma/alpha", "predict v"]),
-        (["moons", "preset=energy-recovery", "predicts=v"], ["EnergyDenoiser", "predicts=energy"]),
+        (["moons", "preset=energy-recovery", "predicts=v"], ["energy", "predicts=energy"]),
         (["moons", "preset=energy-likelihood", "objective.start=chains", "objective.chains=16"], ["chains=16", "256"]),
         (["nowhere.yaml"], ["nowhere.yaml"]),
         (["images"], ["path"]),
@@ -417,7 +465,7 @@ def test_a_damaged_run_is_refused(cli, run, tmp_path, name, content):
 
 
 def test_a_run_from_a_newer_version_is_refused(cli, run, tmp_path):
-    text = (run / "experiment.yaml").read_text().replace("version: 1", "version: 99").encode()
+    text = (run / "experiment.yaml").read_text().replace("version: 2", "version: 99").encode()
     place = spoilt(run, tmp_path / "digits", "experiment.yaml", text, accept=True)
     one_sentence(cli("sample", place, "-n", 1), "version", "99")
 

@@ -10,10 +10,23 @@ import pytest
 import torch
 import yaml
 
-from ornstein.data import DATA, TRANSFORMS, Affine, Chain, Dataset, Digits, Levels, Transform, open_data, split
+from ornstein.data import (
+    DATA,
+    TRANSFORMS,
+    Affine,
+    Chain,
+    Dataset,
+    Digits,
+    Levels,
+    Transform,
+    labelled,
+    open_data,
+    split,
+)
 from ornstein.data.dataset import moments, standardise
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.errors import InputError
+from ornstein.laws.others import DATA_LAWS
 
 TOYS = [name for name, kind in DATA.items() if issubclass(kind, Toy)]
 
@@ -170,15 +183,20 @@ def counting(count: int = 10, **changes) -> Dataset:
     """Vectors (i,) for i < count, in their own units: a batch shows which examples it drew."""
     values = torch.arange(count, dtype=torch.float32)[:, None]
     data = Dataset(
-        "counting", values, -values[:1], torch.arange(count), torch.zeros(1).long(), ("a",), "vector", Affine()
+        "counting",
+        values,
+        -values[:1],
+        labelled(torch.arange(count), torch.zeros(1).long(), ("a",)),
+        "vector",
+        Affine(),
     )
     return dataclasses.replace(data, **changes)
 
 
 def drawn(data: Dataset, step: int, size: int, seed: int = 0, rank: int = 0, world: int = 1) -> list[int]:
-    x, labels = data.batch(step, size, seed, rank, world)
+    x, condition = data.batch(step, size, seed, rank, world)
+    labels = condition.parts["label"]
     assert x.dtype == torch.float32
-    assert labels is not None
     assert torch.equal(x.flatten().long(), labels)  # labels go with their examples
     return labels.tolist()
 
@@ -231,7 +249,7 @@ def test_a_batch_out_of_range_is_refused(step: int, size: int, rank: int, world:
 
 def test_mirroring_is_fair_and_depends_on_seed_and_step_alone() -> None:
     images = torch.arange(400 * 6, dtype=torch.float32).reshape(400, 1, 2, 3)
-    plain = Dataset("ramps", images, images[:1], None, None, (), "image", Affine())
+    plain = Dataset("ramps", images, images[:1], {}, "image", Affine())
     flipped = dataclasses.replace(plain, flip=True)
     mirrored = []
     for step in range(20):
@@ -264,10 +282,10 @@ def test_digits_are_split_in_proportion_and_completely() -> None:
     both = torch.cat([data.train, data.test]).flatten(1).long()
     original = torch.from_numpy(load_digits().data).long()
     assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, original.tolist()))
-    x, labels = data.batch(0, 1437, seed=0)
+    x, condition = data.batch(0, 1437, seed=0)
+    labels = condition.parts["label"]
     assert x.min() == -1
     assert x.max() == 1
-    assert labels is not None
     back = data.transform.inverse(x, quantise=True)
     assert back.dtype == torch.uint8
     order = {tuple(image.flatten().tolist()): label for image, label in zip(data.train, data.train_labels, strict=True)}
@@ -300,7 +318,7 @@ def test_sigma_data_and_mean_are_those_of_all_values_in_model_space() -> None:
     values = torch.randn(3000, 3, 4, generator=generator()) * torch.tensor([1.0, 2.0, 5.0])[:, None]
     values += torch.tensor([0.0, 3.0, -1.0])[:, None]
     transform = Affine((0.5, 0.0, 0.0), (2.0, 2.0, 3.0))
-    data = Dataset("d", values, values[:9], None, None, (), "array", transform)
+    data = Dataset("d", values, values[:9], {}, "array", transform)
     z = transform.forward(values.double())
     assert data.sigma_data == pytest.approx(z.std(correction=0).item(), rel=1e-6)
     assert data.fingerprint()["mean"] == pytest.approx(z.mean().item(), rel=1e-5)
@@ -314,21 +332,25 @@ def test_the_fingerprint_is_plain_stable_and_notices_one_changed_value() -> None
     assert facts["shape"] == [1, 8, 8]
     assert (facts["count"], facts["held_out"], facts["dtype"]) == (1437, 360, "uint8")
     changed = []
-    for part in ("train", "test", "train_labels", "test_labels"):
+    for part in ("train", "test"):
         values = getattr(data, part).clone()
         values.view(-1)[77] ^= 1
         changed.append(dataclasses.replace(data, **{part: values}).fingerprint()["sha256"])
+        column = data.conditions["label"]
+        labels = getattr(column, part).clone()
+        labels[77] ^= 1
+        other = {"label": dataclasses.replace(column, **{part: labels})}
+        changed.append(dataclasses.replace(data, conditions=other).fingerprint()["sha256"])
     assert len({facts["sha256"], *changed}) == 5
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"train": torch.zeros(1, 1), "train_labels": torch.zeros(1).long()}, "at least 2"),
-        ({"test": torch.zeros(0, 1), "test_labels": torch.zeros(0).long()}, "held-out"),
-        ({"train_labels": None}, "label"),
-        ({"train_labels": torch.zeros(3).long()}, "label"),
-        ({"classes": ()}, "label"),
+        ({"train": torch.zeros(1, 1), "conditions": {}}, "at least 2"),
+        ({"test": torch.zeros(0, 1), "conditions": {}}, "held-out"),
+        ({"conditions": labelled(torch.zeros(3).long(), torch.zeros(1).long(), ("a",))}, "label"),
+        ({"conditions": labelled(torch.zeros(10).long(), torch.zeros(2).long(), ("a",))}, "label"),
         ({"flip": True}, "flip"),
     ],
 )
@@ -441,6 +463,12 @@ def test_every_entry_is_a_frozen_dataclass_with_a_first_sentence(name: str) -> N
     assert first.endswith(".")
     assert 20 < len(first) <= 120
     assert getattr(kind, "name", name) == name
+
+
+@pytest.mark.parametrize("law", DATA_LAWS)
+@pytest.mark.parametrize("name", [*TOYS, "digits"])
+def test_every_data_set_that_comes_along_keeps_the_laws(name: str, law: str) -> None:
+    DATA_LAWS[law](DATA[name]())  # type: ignore[call-arg]
 
 
 def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path) -> None:

@@ -313,8 +313,8 @@ def test_layout_overrules_the_rule(tmp_path: Path) -> None:
     assert Array(str(file), layout="NHW").load().shape == (1, 4, 6)
     with pytest.raises(InputError, match="layout='NHWC' names 4 axes"):
         Array(str(file), layout="NHWC").load()
-    with pytest.raises(InputError, match="layout='NWH' is not known"):
-        Array(str(file), layout="NWH")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="layout='NXH' is not known"):
+        Array(str(file), layout="NXH")
 
 
 @pytest.mark.parametrize(
@@ -442,11 +442,11 @@ def bad_arrays() -> dict[str, tuple[dict, dict, str]]:
         "timestamps": ({"values": 1.7e9 + x}, {}, "float32 cannot hold or tell apart; subtract"),
         "too large": ({"values": 1e300 * x}, {}, "float32 cannot hold"),
         "identifiers": ({"values": 10**15 + np.arange(12).reshape(6, 2)}, {}, "float32 cannot hold"),
-        "many keys": ({"a": x, "b": x}, {}, "a, b; say which with key="),
+        "many keys": ({"a": x, "b": x}, {}, "a, b; say which with data.key="),
         "wrong key": ({"a": x}, {"key": "b"}, "key='b' is not in"),
         "wrong labels key": ({"a": x}, {"labels_key": "b"}, "labels_key='b' is not in"),
         "label count": ({"x": x, "y": np.arange(9)}, {}, r"labels 'y' have shape \(9,\); expected \(10,\)"),
-        "label values": ({"x": x, "y": x[:, 0]}, {}, "not whole; expected .* labels_key='none'"),
+        "label values": ({"x": x, "y": x[:, 0]}, {}, "not whole; expected .*labels_key='none'"),
         "flip": ({"values": x}, {"flip": True}, "flip=True mirrors images"),
     }
 
@@ -481,11 +481,11 @@ def test_what_is_large_for_this_memory_stays_on_disk_and_is_the_same_data(
     values = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
     np.save(tmp_path / "x.npy", values)
     source = Array(path=str(tmp_path / "x.npy"))
-    monkeypatch.setattr("ornstein.data.array._half_of_memory", lambda: 0)
+    monkeypatch.setattr("ornstein.data.array.half_of_memory", lambda: 0)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     large = source.load()
-    monkeypatch.setattr("ornstein.data.array._half_of_memory", lambda: math.inf)
+    monkeypatch.setattr("ornstein.data.array.half_of_memory", lambda: math.inf)
     small = source.load()
     assert large.fingerprint() == small.fingerprint()
     assert torch.equal(large.test, small.test)
@@ -501,7 +501,7 @@ def own():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
-array._half_of_memory = lambda: float(sys.argv[2])
+array.half_of_memory = lambda: float(sys.argv[2])
 before = own()
 data = Array(path=sys.argv[1]).load()
 print(data.describe())
@@ -530,7 +530,7 @@ def test_data_on_disk_take_no_memory_of_the_process(tmp_path: Path) -> None:
 
 def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
     np.save(tmp_path / "x.npy", pixels(50, 4))
-    monkeypatch.setattr("ornstein.data.array._half_of_memory", lambda: 0)
+    monkeypatch.setattr("ornstein.data.array.half_of_memory", lambda: 0)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(InputError) as error:
         Array(path=str(tmp_path / "x.npy")).load()
@@ -664,7 +664,7 @@ def test_without_files_or_network_the_error_says_what_to_do(tmp_path: Path, monk
     assert "refused" in message
     assert str(tmp_path) in message
     assert kind.name.replace("-", "_") in message  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match=r"download=False.*give as root a folder with"):
+    with pytest.raises(InputError, match=r"download=False.*give as data.root a folder with"):
         kind(root=str(tmp_path), download=False).load()
     monkeypatch.setenv("ORNSTEIN_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match=r"ORNSTEIN_DATA=.*is not a folder"):

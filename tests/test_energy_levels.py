@@ -11,7 +11,7 @@ from ornstein import VP, Flow, NetDenoiser
 from ornstein.core.chains import Tabulated
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser, energy_denoiser
-from ornstein.nets import MLP
+from ornstein.nets import MLP, Label
 
 MEANS, VARIANCES, WEIGHTS = torch.tensor([[-1.2], [0.9]]), torch.tensor([0.1, 0.25]), torch.tensor([0.3, 0.7])
 MIX = GaussianMixture(WEIGHTS, MEANS, VARIANCES)
@@ -32,7 +32,7 @@ def gen(seed=0):
 def scaled(factor, process=LADDER):
     """The mixture's exact energies at all levels, times a factor."""
 
-    def energy(y, u, cond):
+    def energy(y, u, condition):
         v = VARIANCES.to(y) + u[:, None] ** 2
         square = (y[:, None] - MEANS.to(y)).square().sum(2)
         return -factor * (WEIGHTS.to(y).log() - 0.5 * (square / v + v.log())).logsumexp(1)
@@ -40,10 +40,10 @@ def scaled(factor, process=LADDER):
     return energy_denoiser(energy, process, 1.0)
 
 
-def call(objective, denoiser, x0, generator, cond=None):
+def call(objective, denoiser, x0, generator, condition=None):
     """The loss, with a fresh memory where there is one."""
     memory = objective.memory(denoiser, x0) if hasattr(objective, "memory") else {}
-    return objective(denoiser, x0, cond, generator, **({"memory": memory} if memory else {}))
+    return objective(denoiser, x0, condition, generator, **({"memory": memory} if memory else {}))
 
 
 def test_there_is_a_test_of_each():
@@ -74,7 +74,7 @@ def test_persistent_chains_keep_their_levels_and_settle_there():
     """Each chain of the memory comes to have the law of its own level, whatever data it is shown."""
     objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=10, step_size=0.4, adjusted=True, restart=0.0)
     c = 0.5
-    den = energy_denoiser(lambda y, u, cond: 0.5 * (y.square().sum(1) / (c + u**2)), LADDER, 1.0)
+    den = energy_denoiser(lambda y, u, condition: 0.5 * (y.square().sum(1) / (c + u**2)), LADDER, 1.0)
     x0 = Gaussian(torch.zeros(1), c).sample(512, gen(1))
     memory = objective.memory(den, x0)
     times, start = memory["times"].clone(), memory["chains"].clone()
@@ -100,11 +100,24 @@ def test_chains_start_afresh_at_their_rate():
     assert share == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 2048))
 
 
+def test_chains_start_afresh_at_their_own_level():
+    """Every chain restarted beside a datum: it has the noise of the level that it belongs to, not of another."""
+    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-12, chains=4096, restart=1.0)
+    ladder = Tabulated.from_sigmas(sigma_min=0.01, sigma_max=10.0, steps=4)
+    den = scaled(1.0, ladder)
+    x0 = torch.full((4096, 1), 50.0)
+    memory = objective.memory(den, x0)
+    objective(den, x0, None, gen(), memory)
+    for k in range(1, 5):
+        chains, sigma = memory["chains"][memory["times"] == k].double() - 50, float(ladder.sigmas[k])
+        assert float(chains.square().mean().sqrt()) == pytest.approx(sigma, rel=4 / math.sqrt(2 * len(chains)))
+
+
 def test_ranking_knows_nothing_at_first_and_never_more_than_it_can_tell():
     """The untrained energy gives log(1 + ratio); the exact one gives less, by the divergence from the noise."""
     x0 = MIX.sample(4000, gen(3))
     s = float(x0.square().mean().sqrt())
-    flat = EnergyDenoiser(lambda z, u, cond: torch.zeros(len(z), 1), LADDER, s)
+    flat = EnergyDenoiser(lambda z, u, condition: torch.zeros(len(z), 1), LADDER, s)
     objective = ENERGY_OBJECTIVES["noise-contrastive"](ratio=7)
     torch.testing.assert_close(objective(flat, x0, None, gen()), torch.full((4000,), math.log(8.0)))
     loss = objective(scaled(1.0), x0, None, gen())
@@ -113,7 +126,7 @@ def test_ranking_knows_nothing_at_first_and_never_more_than_it_can_tell():
 
 @pytest.mark.parametrize("name", EXACT)
 def test_they_draw_from_the_generator_alone_and_reach_the_network(name):
-    net = MLP(width=16, depth=1, embedding=8).build((2,), classes=3)
+    net = MLP(width=16, depth=1, embedding=8).build((2,), {"label": Label(3)})
     den = EnergyDenoiser(net, VP(), 1.0)
     x0, labels = torch.randn(6, 2, generator=gen(1)), torch.arange(6) % 3
     objective = ENERGY_OBJECTIVES[name]()
@@ -127,11 +140,11 @@ def test_they_draw_from_the_generator_alone_and_reach_the_network(name):
 
 
 def test_an_energy_that_explodes_is_said():
-    wild = energy_denoiser(lambda y, u, cond: 1e9 * torch.sin(1e3 * y).sum(1), LADDER, 1.0)
+    wild = energy_denoiser(lambda y, u, condition: 1e9 * torch.sin(1e3 * y).sum(1), LADDER, 1.0)
     x0 = MIX.sample(64, gen())
     learn = ENERGY_OBJECTIVES["maximum-likelihood"](start="data", corrections=2, step_size=1e-6)
     refused(lambda: call(learn, wild, x0, gen()), "left for infinity", "gamma=")
-    nothing = energy_denoiser(lambda y, u, cond: y.sum(1) * torch.inf, LADDER, 1.0)
+    nothing = energy_denoiser(lambda y, u, condition: y.sum(1) * torch.inf, LADDER, 1.0)
     refused(lambda: call(ENERGY_OBJECTIVES["noise-contrastive"](), nothing, x0, gen()), "not finite", "learning rate")
 
 

@@ -58,9 +58,9 @@ class Counted(FunctionDenoiser):
         self.__dict__["calls"] = 0
         exact = mixture().denoiser(process)
 
-        def answer(x, level, cond):
+        def answer(x, level, condition):
             self.__dict__["calls"] += 1
-            return exact.predict(x, level, cond).x0
+            return exact.predict(x, level, condition).x0
 
         super().__init__(answer, process)
 
@@ -79,26 +79,29 @@ def test_classifier_free_guidance_is_the_line_through_two_answers():
         assert base.calls == before + 1  # one call for both
     assert torch.equal(ClassifierFree(base, 1.0)(x, 0.3, LABELS).x0, given)
     assert torch.equal(ClassifierFree(base, 0.0)(x, 0.3, LABELS).x0, none)
-    assert torch.equal(ClassifierFree(base, 4.0)(x, 0.3).x0, none)  # nothing to guide to
+    with pytest.raises(InputError, match="needs condition="):  # nothing to guide to: not ignored in silence
+        ClassifierFree(base, 4.0)(x, 0.3)
     torch.testing.assert_close(ClassifierFree(base, 4.0)(x, 0.3, LABELS).x0[3], none[3], rtol=1e-12, atol=1e-12)
 
 
 def test_features_are_left_out_by_nan():
-    def answer(x, level, cond):
-        told = cond.isfinite().all(1, keepdim=True)
-        return torch.where(told, cond.nan_to_num(), 0.0) + 0.1 * x
+    def answer(x, level, condition):
+        told = ~condition.absent("vector")[:, None]
+        return torch.where(told, condition.parts["vector"].nan_to_num(), 0.0) + 0.1 * x
 
-    base, x, cond = FunctionDenoiser(answer, VP()), draw(3, 2), draw(3, 2, seed=1)
-    torch.testing.assert_close(ClassifierFree(base, 3.0)(x, 0.3, cond).x0, 0.1 * x + 3 * cond)
+    base, x, condition = FunctionDenoiser(answer, VP()), draw(3, 2), draw(3, 2, seed=1)
+    torch.testing.assert_close(ClassifierFree(base, 3.0)(x, 0.3, condition).x0, 0.1 * x + 3 * condition)
 
 
 @pytest.mark.parametrize("stepper", STEPPERS)
 def test_scale_one_draws_from_the_conditional_model_bit_for_bit(stepper):
     base = mixture().denoiser(VP())
-    plain = sample(base, (5, 2), stepper=stepper, steps=3, seed=0, cond=LABELS)
-    assert torch.equal(sample(ClassifierFree(base, 1.0), (5, 2), stepper=stepper, steps=3, seed=0, cond=LABELS), plain)
+    plain = sample(base, (5, 2), stepper=stepper, steps=3, seed=0, condition=LABELS)
+    assert torch.equal(
+        sample(ClassifierFree(base, 1.0), (5, 2), stepper=stepper, steps=3, seed=0, condition=LABELS), plain
+    )
     weak = Autoguidance(base, mixture().denoiser(VP()), 1.0)
-    assert torch.equal(sample(weak, (5, 2), stepper=stepper, steps=3, seed=0, cond=LABELS), plain)
+    assert torch.equal(sample(weak, (5, 2), stepper=stepper, steps=3, seed=0, condition=LABELS), plain)
 
 
 def test_rescaling_gives_the_spread_back_to_each_sample():
@@ -145,7 +148,7 @@ class Bayes(nn.Module):
         super().__init__()
         self.sigma_data = sigma_data
 
-    def forward(self, scaled, noise_level, cond):
+    def forward(self, scaled, noise_level, condition):
         ratio = noise_level.double().exp()[:, None]
         y = scaled.double() * (self.sigma_data**2 + ratio**2).sqrt()  # x/alpha
         process, mix = EDM(t_max=1e6), mixture()
@@ -178,8 +181,8 @@ def test_the_cross_entropy_is_smallest_for_the_exact_classifier():
     exact = NetDenoiser(Bayes(base.sigma_data), VP(), sigma_data=base.sigma_data)
 
     class Tempered(Bayes):
-        def forward(self, scaled, noise_level, cond):
-            return self.by * super().forward(scaled, noise_level, cond) + self.tilt
+        def forward(self, scaled, noise_level, condition):
+            return self.by * super().forward(scaled, noise_level, condition) + self.tilt
 
     def loss(by, tilt):
         net = Tempered(base.sigma_data)
@@ -219,8 +222,8 @@ def test_a_small_network_learns_to_guide():
     classifier = NoisyClassifier(net.requires_grad_(False), process, SHARES, base.sigma_data)
     guided = ClassifierGuidance(base, classifier)
     for label in range(3):
-        cond = torch.full((400,), label)
-        x = sample(guided, (400, 2), steps=12, seed=label, cond=cond)
+        condition = torch.full((400,), label)
+        x = sample(guided, (400, 2), steps=12, seed=label, condition=condition)
         off = (x.double().mean(0) - mix.means[label]).norm()
         plain = (mix.mean() - mix.means[label]).norm()
         assert off < 0.2 * plain, (label, off, plain)
@@ -432,7 +435,7 @@ def test_a_covariance_that_is_known_makes_pigdm_exact_too():
     for noise in (0.0, 0.3):
         measurement = Measurement(a, draw(1, 2, seed=2), noise)
         base = dataclasses.replace(prior.denoiser(VP()))
-        centred = FunctionDenoiser(lambda x, level, cond, base=base: base.predict(x, level, None).x0, VP(), 0.7)
+        centred = FunctionDenoiser(lambda x, level, condition, base=base: base(x, level).x0, VP(), 0.7)
         truth = exact_posterior(prior, measurement).denoiser(VP())
         for t in (0.02, 0.4, 0.9):
             x = draw(3, 4, seed=3)
@@ -526,22 +529,43 @@ def test_a_function_stands_for_its_tangent(name):
     assert seen.residual(found).square().mean() < 0.1 * seen.residual(before).square().mean()
 
 
+def test_the_scale_of_dps_is_how_closely_it_follows_the_measurement():
+    """Without noise the step is proportional to the scale, in the direction of the plain gradient's."""
+    prior = problem(0.0)[0]
+    mask = Mask(torch.tensor([True, False, False, True, False]))
+    measurement = Measurement(mask, mask.apply(draw(1, 5, seed=9)))
+    den = prior.denoiser(VP())
+    level, x = VP().at(0.5), draw(6, 5, seed=3)
+    plain = den.predict(x, level, None).x0
+    steps = {
+        scale: GUIDANCE["dps"](den, measurement, scale=scale).predict(x, level, None).x0 - plain
+        for scale in (0.25, 1.0, 2.0)
+    }
+    for scale in (0.25, 2.0):
+        torch.testing.assert_close(steps[scale], scale * steps[1.0], rtol=1e-6, atol=1e-9)
+    closer = [measurement.residual(plain + step).square().mean() for step in (0 * plain, steps[0.25], steps[1.0])]
+    assert closer[2] < closer[1] < closer[0]
+
+
 def test_repaint_comes_nearer_the_posterior_with_each_repeat():
     """Gaussian data, half of the entries known: mean and covariance against closed form."""
     prior = problem(0.0)[0]
     mask = Mask(torch.tensor([True, False, False, True, False]))
     measurement = Measurement(mask, mask.apply(draw(1, 5, seed=9)))
     truth, guided = exact_posterior(prior, measurement), Replacement(prior.denoiser(VP()), measurement)
-    errors = []
+    errors, spreads = [], []
     for repeats in (1, 4, 12):
         around = RePaint(DDPM(), measurement, repeats)
         assert around.calls == repeats
         x = sample(guided, (500, 5), stepper=around, steps=20, seed=0, dtype=F64)
         assert torch.equal(x[:, mask.known], measurement.y.expand(500, 5)[:, mask.known])
         errors.append(((x.mean(0) - truth.mean()).norm() / truth.covariance().trace().sqrt()).item())
+        spreads.append((x.T.cov().trace() / truth.covariance().trace()).item())
     assert errors[0] > 2 * errors[2]
     assert errors[1] < errors[0]
     assert errors[2] < 0.15, errors
+    # going back adds its noise: without it samples draw together, to a third of their variance (20 coarse steps: 0.7)
+    assert 0.6 < spreads[2] < 1.1, spreads
     # one repeat costs what the stepper costs; a deterministic stepper will do
     x = sample(guided, (4, 5), stepper=RePaint(DDIM(), measurement, 2), steps=5, seed=0)
     assert bool(torch.isfinite(x).all())
@@ -569,7 +593,7 @@ def test_bad_input_is_refused_in_a_sentence():
         (lambda: ClassifierFree(den, math.nan), ["scale=nan"]),
         (lambda: ClassifierFree(den, rescale=2.0), ["rescale=2.0", "[0, 1]"]),
         (lambda: LikelihoodGuidance(den, lambda x, level: x, of="eps"), ["of='eps'", "'x0'"]),
-        (lambda: ClassifierGuidance(den, classifier)(x, 0.3), ["cond="]),
+        (lambda: ClassifierGuidance(den, classifier)(x, 0.3), ["condition="]),
         (lambda: ClassifierGuidance(mixture().denoiser(EDM()), classifier), ["VP", "EDM", "clock"]),
         (lambda: NoisyClassifier(Bayes(1.0), VP(), (1.0,)), ["shares=(1.0,)"]),
         (lambda: NoisyCrossEntropy((0.5, 0.0)), ["shares=(0.5, 0.0)", "positive"]),

@@ -16,6 +16,7 @@ from ornstein.experiment.interpolate import interpolate, turn
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.guidance import Blur, ClassifierFree
+from ornstein.samplers import encode
 
 
 def one_sentence(answer, *words):
@@ -218,6 +219,22 @@ def test_latents_turn_on_a_great_circle(run):
     torch.testing.assert_close(same, x[:1].expand(3, -1, -1, -1), rtol=0, atol=0.05)
 
 
+def test_interpolation_turns_its_latents(run):
+    """What comes out in the middle is what the turned latent decodes to, and not what their mean does."""
+    opened = Run.load(run)
+    data = load_data(opened.experiment)
+    x = data.transform.forward(data.test[[3, 17]])
+    way = {"steps": 30, "grid": None if opened.denoiser.process.chain else "logsnr"}
+    a, b = encode(opened.denoiser, x, **way).split(1)
+    middle = interpolate(opened, x[:1], x[1:], 3, steps=30)[1]
+    turned, mean = (
+        [state.x for state in opened.trajectory(1, seed=0, x=latent, **way)][-1][0].cpu()
+        for latent in (turn(a, b, torch.tensor([0.5])), 0.5 * (a + b))
+    )
+    torch.testing.assert_close(middle, turned, rtol=1e-4, atol=1e-4)
+    assert (middle - mean).abs().mean() > 0.02
+
+
 def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_path):
     wide = tmp_path / "wide.png"
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(wide)
@@ -255,6 +272,6 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_pat
     for words, said in cases:
         one_sentence(cli(*words), *said)
     unlabelled = dataclasses.replace(Run.load(table))
-    unlabelled.about["data"]["classes"] = []
+    unlabelled.about["data"].update(classes=[], conditions={})
     with pytest.raises(ValueError, match="trained without"):
         guided(unlabelled)

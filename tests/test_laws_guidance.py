@@ -16,7 +16,7 @@ import ornstein
 from ornstein import VP, FunctionDenoiser, NetDenoiser, sample
 from ornstein.core.prediction import Prediction
 from ornstein.guidance import GUIDANCE, Guidance, Mask, Matrix, Measurement, NoisyClassifier
-from ornstein.nets import MLP
+from ornstein.nets import MLP, Label
 from ornstein.samplers import STEPPERS
 
 F64 = torch.float64
@@ -29,21 +29,21 @@ HALF = Mask(torch.tensor([False, True]))
 class Opinions(nn.Module):
     """A classifier of three classes with an opinion."""
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return torch.stack([x[:, 0], x[:, 1] ** 2 - x[:, 0], x.sum(1)], 1) / (1 + noise_level.exp()[:, None])
 
 
 class Silent(nn.Module):
     """A classifier without any."""
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         return 0 * x[:, :1].expand(-1, 3)
 
 
 ARGUMENTS = {
     "measurement": Measurement(HALF, torch.tensor([[0.0, 0.3]], dtype=F64), 0.1),
     "classifier": NoisyClassifier(Opinions(), PROCESS, (1, 1, 1)),
-    "weaker": FunctionDenoiser(lambda x, level, cond: 0.3 * x + 0.1, PROCESS),
+    "weaker": FunctionDenoiser(lambda x, level, condition: 0.3 * x + 0.1, PROCESS),
     "log_likelihood": lambda x, level: -((x - 0.5) ** 2 / (1 + level.sigma * level.sigma)).sum(1),
 }
 #: such that whatever it is asked of agrees with C
@@ -97,11 +97,13 @@ def test_every_entry_is_a_denoiser_made_from_one(name):
 def test_a_batch_is_its_samples_one_by_one_with_every_stepper(name, stepper):
     g = guided(name, conditional())
     seeds = (7 << 32) + torch.arange(2)
-    cond = LABELS[1:3]
-    both = sample(g, (2, 2), stepper=stepper, steps=3, seeds=seeds, cond=cond, dtype=F64)
+    condition = LABELS[1:3]
+    both = sample(g, (2, 2), stepper=stepper, steps=3, seeds=seeds, condition=condition, dtype=F64)
     assert bool(torch.isfinite(both).all())
     for i in range(2):
-        one = sample(g, (1, 2), stepper=stepper, steps=3, seeds=seeds[i : i + 1], cond=cond[i : i + 1], dtype=F64)
+        one = sample(
+            g, (1, 2), stepper=stepper, steps=3, seeds=seeds[i : i + 1], condition=condition[i : i + 1], dtype=F64
+        )
         torch.testing.assert_close(both[i : i + 1], one, rtol=1e-9, atol=1e-9)
 
 
@@ -112,7 +114,7 @@ def test_data_that_are_always_c_stay_c(name):
     for t in (1e-3, 0.2, 1.0):
         torch.testing.assert_close(g(x_at(1), t, LABELS).x0, C.to(F64).expand(4, 2), rtol=0, atol=1e-6)
     for stepper in STEPPERS:
-        x = sample(g, (4, 2), stepper=stepper, steps=4, seed=0, cond=LABELS)
+        x = sample(g, (4, 2), stepper=stepper, steps=4, seed=0, condition=LABELS)
         torch.testing.assert_close(x, C.expand(4, 2), rtol=0, atol=2e-6)
 
 
@@ -129,19 +131,19 @@ def test_a_level_for_each_sample_is_a_level_for_all(name):
 @pytest.mark.parametrize("name", [n for n, g in GUIDANCE.items() if "interval" in g.__dataclass_fields__])
 def test_outside_its_interval_it_is_the_base(name):
     base = conditional()
-    cond = None if name == "classifier" else LABELS
+    condition = None if name == "classifier" else LABELS
     low, high = 0.5, 5.0
     ratio = PROCESS.at(0.4).noise_ratio
     assert low < ratio < high
     g, everywhere = guided(name, base, interval=(low, high)), guided(name, base)
     x = x_at(3)
     for t in (0.01, 1.0):
-        assert torch.equal(g(x, t, LABELS).x0, base(x, t, cond).x0)
-        assert not torch.equal(everywhere(x, t, LABELS).x0, base(x, t, cond).x0)
+        assert torch.equal(g(x, t, LABELS).x0, base(x, t, condition).x0)
+        assert not torch.equal(everywhere(x, t, LABELS).x0, base(x, t, condition).x0)
     assert torch.equal(g(x, 0.4, LABELS).x0, everywhere(x, 0.4, LABELS).x0)
     t = torch.tensor([0.01, 0.4, 1.0, 0.4], dtype=F64)
     each = g(x, t, LABELS).x0
-    expected = torch.where((t == 0.4)[:, None], everywhere(x, t, LABELS).x0, base(x, t, cond).x0)
+    expected = torch.where((t == 0.4)[:, None], everywhere(x, t, LABELS).x0, base(x, t, condition).x0)
     torch.testing.assert_close(each, expected, rtol=1e-10, atol=1e-10)
     refused(lambda: guided(name, base, interval=(2.0, 1.0)), "interval=(2.0, 1.0)")
 
@@ -166,7 +168,7 @@ def test_it_works_where_gradients_are_off_and_where_they_are_wanted(name):
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_networks_are_left_as_they_were(name):
     """No gradient is left in a network, whether or not its weights ask for one."""
-    net = MLP(width=16, depth=1).build((2,), classes=3)
+    net = MLP(width=16, depth=1).build((2,), {"label": Label(3)})
     torch.nn.init.normal_(net.out.weight, generator=torch.Generator().manual_seed(0))
     g = guided(name, NetDenoiser(net, PROCESS))
     found = g(x_at(5).float(), 0.3, LABELS).x0
@@ -181,13 +183,13 @@ def test_guidance_can_be_guided(outer, inner):
     """Any two, one around the other: still each sample for itself."""
     options = {"both": True} if outer == "classifier" else {}  # a classifier keeps the label to itself else
     g = guided(outer, guided(inner, conditional()), **options)
-    x, cond = x_at(6, 2), LABELS[1:3]
-    both = g(x, 0.3, cond).x0
+    x, condition = x_at(6, 2), LABELS[1:3]
+    both = g(x, 0.3, condition).x0
     assert bool(torch.isfinite(both).all())
     for i in range(2):
-        one = g(x[i : i + 1], 0.3, cond[i : i + 1]).x0
+        one = g(x[i : i + 1], 0.3, condition[i : i + 1]).x0
         torch.testing.assert_close(both[i : i + 1], one, rtol=1e-8, atol=1e-8)
-    assert not torch.allclose(both, conditional()(x, 0.3, cond).x0, atol=1e-4)
+    assert not torch.allclose(both, conditional()(x, 0.3, condition).x0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", GUIDANCE)

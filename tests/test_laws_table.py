@@ -97,7 +97,7 @@ def test_readings_are_what_they_are_called(name):
 def test_predictions_are_never_below_float32_nor_above_what_came_in(name, dtype):
     p = ALL[name]
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
-    d = FunctionDenoiser(lambda x, level, cond: 0.5 * x.float(), p)
+    d = FunctionDenoiser(lambda x, level, condition: 0.5 * x.float(), p)
     for t in (interior(p, 3), float(interior(p, 3)[1])):
         prediction = d(x, t)
         for reading in READINGS:
@@ -145,7 +145,7 @@ def test_a_network_may_speak_any_reading(name, reading):
 
 def test_networks_are_fed_unit_variance_at_every_level():
     class Watch(nn.Module):
-        def forward(self, x, noise_level, cond):
+        def forward(self, x, noise_level, condition):
             self.seen = x
             return x
 
@@ -163,7 +163,7 @@ def test_networks_are_fed_unit_variance_at_every_level():
 def test_one_network_serves_every_clock(home):
     """`on(other)` is the posterior mean under the other process, exactly: checked on the mixture, all pairs."""
     p, data = PROCESSES[home], mixture()
-    denoiser = FunctionDenoiser(lambda x, level, cond: data.posterior_mean(x, level, cond), p)
+    denoiser = FunctionDenoiser(lambda x, level, condition: data.posterior_mean(x, level, condition), p)
     g = torch.Generator().manual_seed(2)
     for name, other in PROCESSES.items():
         moved = denoiser.on(other)
@@ -190,10 +190,10 @@ def test_a_borrowed_clock_stops_where_the_knowledge_does():
     data = mixture()
     for home in PROCESSES.values():
         for other in PROCESSES.values():
-            moved = FunctionDenoiser(lambda x, level, cond: data.posterior_mean(x, level), home).on(other).process
+            moved = FunctionDenoiser(lambda x, level, condition: data.posterior_mean(x, level), home).on(other).process
             ours, theirs = (p.at(p.t_max).log_snr for p in (home, other))
             assert moved.at(moved.t_max).log_snr == pytest.approx(max(ours, theirs), abs=1e-9)
-    short = FunctionDenoiser(lambda x, level, cond: x, EDM(t_max=3.0)).on(Flow())
+    short = FunctionDenoiser(lambda x, level, condition: x, EDM(t_max=3.0)).on(Flow())
     assert short.process.t_max == pytest.approx(0.75, rel=1e-9)
     refused(lambda: short(torch.zeros(1, 2), 0.8), "0.8", "0.75")
     assert ends(short.process)[1] == short.process.t_max
@@ -201,15 +201,15 @@ def test_a_borrowed_clock_stops_where_the_knowledge_does():
 
 def test_conditions_scores_and_scale_pass_through():
     data = mixture()
-    denoiser = FunctionDenoiser(lambda x, level, cond: data.posterior_mean(x, level, cond), VP(), 0.3)
+    denoiser = FunctionDenoiser(lambda x, level, condition: data.posterior_mean(x, level, condition), VP(), 0.3)
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    cond = torch.tensor([0, 2, -1])
+    condition = torch.tensor([0, 2, -1])
     assert denoiser.on(EDM()).sigma_data == 0.3
     torch.testing.assert_close(
-        denoiser.on(OU())(x, 0.5, cond).x0, data.posterior_mean(x, OU().at(0.5), cond), rtol=0, atol=1e-9
+        denoiser.on(OU())(x, 0.5, condition).x0, data.posterior_mean(x, OU().at(0.5), condition), rtol=0, atol=1e-9
     )
     t = torch.tensor([0.2, 0.4, 0.6], dtype=torch.float64)
-    torch.testing.assert_close(denoiser.score_at(t, cond)(x), denoiser(x, t, cond).score)
+    torch.testing.assert_close(denoiser.score_at(t, condition)(x), denoiser(x, t, condition).score)
 
 
 @pytest.mark.parametrize("predicts", READINGS)
@@ -239,7 +239,7 @@ def test_a_network_runs_in_its_own_type(own, given):
             super().__init__()
             self.linear = nn.Linear(2, 2)
 
-        def forward(self, x, noise_level, cond):
+        def forward(self, x, noise_level, condition):
             assert noise_level.dtype == torch.promote_types(own, torch.float32)
             return self.linear(x)
 

@@ -143,7 +143,7 @@ def test_report_catches_a_model_that_copies_and_one_that_blurs(digits, classifie
 def test_report_fits_its_own_classifier_when_given_labels():
     g = seeded()
     labels = torch.randint(0, 2, (600,), generator=g)
-    x = torch.randn(600, 2, generator=g) + 6 * labels[:, None]
+    x = (torch.randn(600, 2, generator=g) + 6 * labels[:, None])[:, None]  # a series: of a table no features are made
     result = report(
         x[:100],
         x[100:400],

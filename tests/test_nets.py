@@ -8,7 +8,18 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ornstein.errors import InputError
-from ornstein.nets import MLP, NETS, UNET_SIZES, UNet, attend
+from ornstein.laws.nets import LAWS as NET_LAWS
+from ornstein.laws.nets import (
+    batch_is_its_samples,
+    conditions,
+    inputs,
+    level_matters,
+    nudged,
+    part_matters,
+    starts_at_zero_and_learns,
+    weights_come_from_the_seed,
+)
+from ornstein.nets import MLP, NETS, UNET_SIZES, Label, Number, Picture, Tokens, UNet, Vector, attend
 from ornstein.nets.norm import group_norm, groups_of
 from ornstein.nets.unet import _into_channels, _out_of_channels
 
@@ -17,104 +28,101 @@ PATCHED = dataclasses.replace(SMALL, patch=2)
 TINY_MLP = MLP(width=32, depth=2, embedding=16)
 GRIDS = [(1, 1), (3, 7), (2, 16), (1, 8, 8), (3, 1, 1), (1, 7, 5), (5, 9, 2), (2, 1, 6), (1, 4, 4, 4), (2, 3, 1, 5)]
 CASES = [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (SMALL, (3, 9)), (SMALL, (1, 7, 6)), (SMALL, (2, 3, 4, 5))]
+THREE = {"label": Label(3)}
 CASES += [(PATCHED, shape) for shape in [(3, 9), (1, 7, 6), (1, 5, 3), (2, 3, 4, 5)]]
 
 
-def nudged(net: nn.Module, seed: int = 0, size: float = 0.1) -> nn.Module:
-    """The net away from its silent start, where every law would hold for the wrong reason; in evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
+def labels(*rows: int) -> dict[str, Tensor]:
+    return {"label": torch.tensor(rows)}
 
 
-def inputs(shape: tuple[int, ...], batch: int = 4, seed: int = 1) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, *shape, generator=generator), torch.linspace(-12, 12, batch)
-
-
-def conditions(kind: str, batch: int = 4) -> tuple[dict[str, int], Tensor | None]:
-    if kind == "labels":
-        return {"classes": 3}, torch.arange(batch) % 4 - 1
-    if kind == "features":
-        cond = torch.randn(batch, 2, generator=torch.Generator().manual_seed(2))
-        cond[0, 1] = torch.nan
-        return {"features": 2}, cond
-    return {}, None
-
-
-@pytest.mark.parametrize("kind", ["none", "labels", "features"])
+@pytest.mark.parametrize("kind", ["none", "label", "number", "vector", "tokens", "picture", "several"])
 @pytest.mark.parametrize(
     ("config", "shape"),
     [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
 )
 def test_starts_at_zero_and_every_parameter_learns(config, shape, kind):
-    built_with, cond = conditions(kind)
-    net = config.build(shape, out_multiple=2, **built_with)
-    x, level = inputs(shape)
-    out = net(x, level, cond)
-    assert out.shape == (4, 2 * shape[0], *shape[1:])
-    assert not out.any()
-
-    nudged(net)
-    out = net(x, level, cond)
-    assert out.isfinite().all()
-    assert out.std() > 1e-3
-    # A random projection: the plain sum is blind to what the last normalisation removes.
-    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
-    silent = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
-    silent |= {name for name, p in net.named_parameters() if name not in silent and not p.grad.any()}
-    assert not silent
+    starts_at_zero_and_learns(config, shape, kind)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_a_batch_is_its_samples(config, shape):
-    net = nudged(config.build(shape, classes=3))
-    x, level = inputs(shape)
-    cond = torch.tensor([-1, 0, 1, 2])
-    together = net(x, level, cond)
-    apart = torch.cat([net(x[i : i + 1], level[i : i + 1], cond[i : i + 1]) for i in range(4)])
-    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    batch_is_its_samples(config, shape)
+
+
+@pytest.mark.parametrize("kind", ["label", "number", "vector", "tokens", "picture"])
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_a_part_matters_and_where_it_is_absent_it_is_left_out(config, shape, kind):
+    if kind == "picture" and len(shape) == 1:
+        pytest.skip("no picture lies over a vector")
+    part_matters(config, shape, kind)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_condition_and_level_matter(config, shape):
-    x, level = inputs(shape, batch=1)
-    x, level = x.expand(4, *shape), torch.zeros(4)
-    labelled = nudged(config.build(shape, classes=3))
-    out = labelled(x, level, torch.tensor([-1, 0, 1, 2]))
-    apart = torch.pdist(out.flatten(1))
-    assert apart.min() > 1e-3
-    torch.testing.assert_close(labelled(x, level, torch.full((4,), -1)), labelled(x, level, None), rtol=0, atol=0)
-
-    featured = nudged(config.build(shape, features=2))
-    none = torch.full((4, 2), torch.nan)
-    torch.testing.assert_close(featured(x, level, none), featured(x, level, None), rtol=0, atol=0)
-    half = torch.tensor([[0.0, torch.nan]]).expand(4, 2)
-    torch.testing.assert_close(featured(x, level, half), featured(x, level, None), rtol=0, atol=0)
-    assert (featured(x, level, torch.zeros(4, 2)) - featured(x, level, None)).abs().max() > 1e-3
-
-    plain = nudged(config.build(shape))
-    assert torch.pdist(plain(x, torch.tensor([-12.0, -1.0, 0.0, 12.0]), None).flatten(1)).min() > 1e-3
+def test_the_level_matters(config, shape):
+    level_matters(config, shape)
 
 
-def test_features_missing_leave_no_nan_in_the_gradient():
-    net = nudged(TINY_MLP.build((2,), features=2))
-    x, level = inputs((2,))
-    cond = torch.tensor([[torch.nan, 1.0], [1.0, 2.0], [torch.nan, torch.nan], [0.0, 0.0]], requires_grad=True)
-    net(x, level, cond).square().sum().backward()
-    assert cond.grad is not None
-    assert cond.grad.isfinite().all()
-    assert not cond.grad[[0, 2]].any()
-    assert cond.grad[[1, 3]].any(dim=1).all()
+def test_the_order_of_tokens_matters_and_what_follows_a_text_does_not():
+    net = nudged(TINY_MLP.build((2,), {"text": Tokens(4, 5)}))
+    x, level = inputs((2,), batch=1)
+
+    def answer(*tokens):
+        return net(x, level, {"text": torch.tensor([tokens])})
+
+    assert (answer(0, 1, 2) - answer(2, 1, 0)).abs().max() > 1e-3
+    torch.testing.assert_close(answer(0, 1, 2), answer(0, 1, 2, -1, -1), rtol=1e-5, atol=1e-6)
+
+
+def test_a_picture_lies_over_x():
+    """What is moved in the picture moves in the answer, and a coarse picture is spread over what it lies on."""
+    net = nudged(
+        dataclasses.replace(SMALL, multipliers=(1,), attention=()).build((1, 12, 12), {"y": Picture(1, (12, 12))})
+    )
+    x, level = torch.zeros(1, 1, 12, 12), torch.zeros(1)
+    dot = torch.zeros(1, 1, 12, 12)
+    dot[..., 5, 5] = 1.0
+    at, moved = (net(x, level, {"y": y}) - net(x, level, {"y": 0 * y}) for y in (dot, dot.roll(1, 3)))
+    assert at[..., 5, 5].abs().max() > 1e-3
+    assert at[..., 5, :].abs().argmax() + 1 == moved[..., 5, :].abs().argmax()
+    coarse = torch.zeros(1, 1, 6, 6)
+    coarse[..., 3:] = 1.0
+    fine = torch.nn.functional.interpolate(coarse, size=(12, 12), mode="bilinear")
+    torch.testing.assert_close(net(x, level, {"y": coarse}), net(x, level, {"y": fine}), rtol=0, atol=0)
+
+
+def test_names_of_parts_are_the_names_of_their_weights():
+    """Also of those that a module has for itself, and the label's are those of the first files."""
+    names = ["label", "noise", "type", "a.b", "two words"]
+    net = TINY_MLP.build((2,), dict.fromkeys(names, Label(3)))
+    held = {key.removesuffix(".weight") for key in net.state_dict()}
+    assert {f"embedding.{name}" for name in ("label", "noise", "noise_", "type_", "a_b", "two words")} <= held
+    condition = {name: torch.tensor([k % 3]) for k, name in enumerate(names)}
+    assert nudged(net)(torch.zeros(1, 2), torch.zeros(1), condition).isfinite().all()
+    assert net.state_dict()["embedding.label.weight"].shape == (4, 16)
+
+
+def test_parts_missing_leave_no_nan_in_the_gradient():
+    net = nudged(TINY_MLP.build((2, 4), {"vector": Vector(2), "number": Number(), "picture": Picture(1, (4,))}))
+    x, level = inputs((2, 4))
+    vector = torch.tensor([[torch.nan, 1.0], [1.0, 2.0], [torch.nan, torch.nan], [0.0, 0.0]], requires_grad=True)
+    number = torch.tensor([torch.nan, 1.0, torch.nan, 0.0], requires_grad=True)
+    picture = torch.zeros(4, 1, 4)
+    picture[[0, 2], :, 1] = torch.nan
+    condition = {"vector": vector, "number": number, "picture": picture.requires_grad_()}
+    net(x, level, condition).square().sum().backward()
+    for part in condition.values():
+        assert part.grad is not None
+        assert part.grad.isfinite().all()
+        assert not part.grad[[0, 2]].any()
+        assert part.grad[[1, 3]].reshape(2, -1).any(dim=1).all()
 
 
 def test_levels_are_told_apart_over_the_whole_range():
     """The waves span the Gaussian kernel of the docstring: neighbours differ, and [-12, 12] holds no period."""
     embedding = SMALL.build((1, 4)).embedding
     levels = torch.linspace(-12, 12, 97)
-    waves = torch.addcmul(embedding.phase, levels[:, None], embedding.frequency).cos() * 2**0.5
+    waves = embedding.waves(levels)
     likeness = waves @ waves.T / waves.shape[1]
     kernel = torch.exp(-0.5 * ((levels[:, None] - levels) * 2 * torch.pi / 4) ** 2)
     assert (likeness - kernel).abs().max() < 0.1
@@ -130,8 +138,8 @@ def translated(shape: tuple[int, ...], shift: tuple[int, ...]) -> float:
         shape[0], *[2] * (len(shape) - 1), generator=generator
     )
     level, dims = torch.zeros(1), tuple(range(2, x.dim()))
-    moved = net(x.roll(shift, dims), level, None).roll([-s for s in shift], dims)
-    still = net(x, level, None)
+    moved = net(x.roll(shift, dims), level).roll([-s for s in shift], dims)
+    still = net(x, level)
     centre = (0, slice(None), *(slice(s // 2 - 4, s // 2 + 4) for s in shape[1:]))
     return ((moved - still)[centre].abs().max() / still[centre].std()).item()
 
@@ -146,7 +154,7 @@ def test_moves_with_its_input_along_each_axis():
 def test_runs_on_sizes_that_it_was_not_built_for():
     net = nudged(SMALL.build((1, 8, 8)))
     x, level = inputs((1, 11, 5))
-    assert net(x, level, None).shape == x.shape
+    assert net(x, level).shape == x.shape
 
 
 @pytest.mark.parametrize(
@@ -260,12 +268,12 @@ def fitted(
     """First and last relative squared error, for 16 random targets told apart by input, level and label."""
     generator = torch.Generator().manual_seed(7)
     x, target = torch.randn(2, 16, *shape, generator=generator)
-    level, cond = torch.linspace(-3, 3, 16), torch.arange(16) % 4 - 1
+    level, condition = torch.linspace(-3, 3, 16), {"label": torch.arange(16) % 4 - 1}
     optimiser = torch.optim.Adam(net.parameters(), lr=rate)
     losses = []
     for _ in range(steps):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            out = net(x, level, cond)
+            out = net(x, level, condition)
         loss = (out.float() - target).square().mean() / target.square().mean()
         optimiser.zero_grad()
         loss.backward()
@@ -277,7 +285,7 @@ def fitted(
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(("config", "shape"), [(MLP(width=64, depth=2), (2,)), (SMALL, (1, 6, 5)), (SMALL, (2, 11))])
 def test_learns_random_targets_by_heart(config, shape, autocast):
-    first, last = fitted(config.build(shape, classes=3), shape, steps=150, rate=3e-3, autocast=autocast)
+    first, last = fitted(config.build(shape, THREE), shape, steps=150, rate=3e-3, autocast=autocast)
     assert first == pytest.approx(1.0, abs=1e-6)
     assert last < 0.05
 
@@ -285,12 +293,12 @@ def test_learns_random_targets_by_heart(config, shape, autocast):
 def test_the_label_alone_can_carry_the_answer():
     """Equal inputs, the target is the label's own: nothing but the condition can explain it."""
     for config, shape in [(TINY_MLP, (2,)), (SMALL, (1, 4, 4))]:
-        net = config.build(shape, classes=3)
-        x, level, cond = torch.ones(4, *shape), torch.zeros(4), torch.tensor([-1, 0, 1, 2])
+        net = config.build(shape, THREE)
+        x, level, condition = torch.ones(4, *shape), torch.zeros(4), labels(-1, 0, 1, 2)
         target = torch.randn(4, *shape, generator=torch.Generator().manual_seed(8))
         optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
         for _ in range(100):
-            loss = (net(x, level, cond) - target).square().mean()
+            loss = (net(x, level, condition) - target).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -300,12 +308,12 @@ def test_the_label_alone_can_carry_the_answer():
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_bfloat16_autocast_agrees_with_float32(config, shape):
     """Eight bits of mantissa through some twenty layers: 3 % of the output's size in the mean square."""
-    net = nudged(config.build(shape, classes=3), size=0.05)
+    net = nudged(config.build(shape, THREE), size=0.05)
     x, level = inputs(shape)
-    cond = torch.tensor([-1, 0, 1, 2])
-    exact = net(x, level, cond)
+    condition = labels(-1, 0, 1, 2)
+    exact = net(x, level, condition)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = net(x, level, cond)
+        rounded = net(x, level, condition)
     assert rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
 
@@ -326,54 +334,58 @@ def test_the_first_layer_sees_what_eight_bits_would_hide():
 def test_double_precision_follows_the_parameters():
     net = nudged(SMALL.build((1, 6, 6))).double()
     x, level = inputs((1, 6, 6))
-    out = net(x.double(), level.double(), None)
+    out = net(x.double(), level.double())
     assert out.dtype == torch.float64
-    torch.testing.assert_close(out.float(), nudged(SMALL.build((1, 6, 6)))(x, level, None), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(out.float(), nudged(SMALL.build((1, 6, 6)))(x, level), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_graph_is_free_of_data_dependent_python(config, shape):
     """torch.export refuses a branch on a tensor's value, and so is the test of what compile and ONNX need."""
-    net = nudged(config.build(shape, classes=3))
+    parts, condition = conditions("several", shape)
+    net = nudged(config.build(shape, parts))
     x, level = inputs(shape)
-    cond = torch.tensor([-1, 0, 1, 2])
     batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(net, (x, level, cond), dynamic_shapes=({0: batch}, {0: batch}, {0: batch}))
+    program = torch.export.export(
+        net, (x, level, condition), dynamic_shapes=({0: batch}, {0: batch}, {name: {0: batch} for name in condition})
+    )
     x, level = inputs(shape, batch=7)
-    cond = torch.arange(7) % 4 - 1
-    torch.testing.assert_close(program.module()(x, level, cond), net(x, level, cond), rtol=1e-4, atol=1e-5)
+    condition = {name: torch.cat([part, part[:3]]) for name, part in condition.items()}
+    torch.testing.assert_close(program.module()(x, level, condition), net(x, level, condition), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_weights_survive_a_file_and_come_from_the_seed_alone(config, shape):
     x, level = inputs(shape)
-    net = nudged(config.build(shape, classes=3))
-    fresh = config.build(shape, classes=3, seed=1)
+    net = nudged(config.build(shape, THREE))
+    fresh = config.build(shape, THREE, seed=1)
     fresh.load_state_dict(load(save(net.state_dict())))
-    torch.testing.assert_close(fresh.eval()(x, level, None), net(x, level, None), rtol=0, atol=0)
+    torch.testing.assert_close(fresh.eval()(x, level), net(x, level), rtol=0, atol=0)
 
-    before = torch.get_rng_state()
-    first, again, other = (config.build(shape, seed=seed).state_dict() for seed in (3, 3, 4))
-    assert torch.equal(before, torch.get_rng_state())
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+    weights_come_from_the_seed(config, shape)
 
 
 def test_dropout_keeps_the_mean_and_acts_in_training_only():
     net = nudged(dataclasses.replace(SMALL, dropout=0.5).build((1, 8, 8)))
     x, level = inputs((1, 8, 8))
-    assert torch.equal(net(x, level, None), net(x, level, None))
+    assert torch.equal(net(x, level), net(x, level))
     net.train()
-    assert not torch.equal(net(x, level, None), net(x, level, None))
+    assert not torch.equal(net(x, level), net(x, level))
 
 
 def test_sizes_are_as_stated():
     def millions(size: str, shape: tuple[int, ...]) -> float:
-        return sum(p.numel() for p in UNET_SIZES[size].build(shape, classes=10).parameters()) / 1e6
+        return sum(p.numel() for p in UNET_SIZES[size].build(shape, {"label": Label(10)}).parameters()) / 1e6
 
     assert millions("tiny", (1, 8, 8)) < 1
     assert 1 < millions("small", (1, 28, 28)) < 2
     assert 5 < millions("base", (3, 32, 32)) < 7
+
+
+@pytest.mark.parametrize("law", NET_LAWS)
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_of_the_table_keeps_the_laws_with_its_defaults(name, law):
+    NET_LAWS[law](NETS[name]())
 
 
 def test_every_net_has_a_first_sentence_and_defaults_that_build():
@@ -404,8 +416,15 @@ def test_every_net_has_a_first_sentence_and_defaults_that_build():
         (lambda: UNet().build((1, 2, 3, 4, 5)), "shape"),
         (lambda: MLP().build(()), "shape"),
         (lambda: MLP().build((2, 0)), "shape"),
-        (lambda: MLP().build((2,), classes=3, features=2), "classes=3 and features=2"),
-        (lambda: MLP().build((2,), classes=-1), "classes=-1"),
+        (lambda: Label(0), "classes=0"),
+        (lambda: Vector(0), "size=0"),
+        (lambda: Picture(0, (2,)), "channels=0"),
+        (lambda: Picture(1, (2, 0)), "each size in shape=0"),
+        (lambda: Tokens(0, 4), "vocabulary=0"),
+        (lambda: Tokens(4, 0), "length=0"),
+        (lambda: MLP().build((2,), {"kind": 3}), "'kind': 3"),
+        (lambda: MLP().build((2,), {"": Number()}), "conditions has ''"),
+        (lambda: MLP().build((2, 4), {"y": Picture(1, (4, 4))}), "the picture 'y' of size"),
         (lambda: MLP().build((2,), out_multiple=0), "out_multiple=0"),
     ],
 )
@@ -417,24 +436,35 @@ def test_bad_configurations_are_refused(make, words):
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_bad_calls_are_refused(config, shape):
-    labelled, featured, plain = (config.build(shape, **kind) for kind in ({"classes": 3}, {"features": 2}, {}))
+    kinds = ("label", "vector", "number", "tokens", "none")
+    labelled, featured, numbered, texts, plain = (config.build(shape, conditions(kind, shape)[0]) for kind in kinds)
     x, level = inputs(shape)
     with pytest.raises(InputError, match="built for"):
-        plain(x[0], level, None)
+        plain(x[0], level)
     with pytest.raises(InputError, match="built for"):
-        plain(torch.cat([x, x], dim=1), level, None)
+        plain(torch.cat([x, x], dim=1), level)
     with pytest.raises(InputError, match="noise_level"):
         plain(x, level[:1], None)
     with pytest.raises(InputError, match="noise_level"):
         plain(x, level.view(4, 1), None)
-    with pytest.raises(InputError, match="without classes"):
-        plain(x, level, torch.zeros(4, dtype=torch.int64))
-    for cond in (torch.zeros(4), torch.zeros(1, dtype=torch.int64), torch.zeros(4, 3)):
-        with pytest.raises(InputError, match="labels"):
-            labelled(x, level, cond)
-    for cond in (torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 3), torch.zeros(4)):
-        with pytest.raises(InputError, match="floats"):
-            featured(x, level, cond)
+    with pytest.raises(InputError, match="'label' but this network was built for no condition"):
+        plain(x, level, labels(0, 0, 0, 0))
+    with pytest.raises(InputError, match="'kind' but this network was built for label"):
+        labelled(x, level, {"kind": torch.zeros(4, dtype=torch.int64)})
+    whole = torch.zeros(4, dtype=torch.int64)
+    for net, name, wrong, words in [
+        (labelled, "label", (torch.zeros(4), whole[:1], torch.zeros(4, 3)), "labels"),
+        (featured, "vector", (torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4, 3), torch.zeros(4)), "floats"),
+        (numbered, "number", (whole, torch.zeros(4, 1), torch.zeros(1)), "floats"),
+        (texts, "tokens", (whole, torch.zeros(4, 3), whole[:, None].expand(4, 6)), "tokens"),
+    ]:
+        for part in wrong:
+            with pytest.raises(InputError, match=words):
+                net(x, level, {name: part})
     for label in (-2, 3):
         with pytest.raises(IndexError):
-            labelled(x, level, torch.tensor([0, 1, 2, label]))
+            labelled(x, level, labels(0, 1, 2, label))
+    if len(shape) > 1:
+        parts, condition = conditions("picture", shape)
+        with pytest.raises(InputError, match="'picture'"):
+            config.build(shape, parts)(x, level, {"picture": condition["picture"][:, :1]})

@@ -150,7 +150,7 @@ def test_the_score_over_sigma_is_the_reading_of_noise():
     """Technique 3: a network that is not told the noise, over sigma, is `predicts="eps"` with the sign of the noise."""
 
     class Blind(nn.Module):
-        def forward(self, x, noise_level, cond):
+        def forward(self, x, noise_level, condition):
             # NCSNv2's network sees x as it is: take the house's scaling to unit variance away
             return torch.tanh(x * (0.5**2 + (2 * noise_level).exp()).sqrt()[:, None])
 
@@ -163,7 +163,8 @@ def test_the_score_over_sigma_is_the_reading_of_noise():
 def test_digits_are_drawn_by_the_ladder_advised_for_them():
     """The ideal denoiser of the digits, walked down the advised ladder: samples are digits, of every class."""
     data = DATA["digits"]().load()
-    x0, labels = data.batch(0, 600, 0)
+    x0, condition = data.batch(0, 600, 0)
+    labels = condition.parts["label"]
     advice = advise_ladder(x0)
     assert advice.sigmas[-1] == pytest.approx(brute_force(x0), rel=1e-5)
     # 64 dimensions: a ratio of 1.36 at most; measured 20 levels, from 0.030 to 9.3

@@ -14,8 +14,9 @@ from ornstein.experiment.calibrate import calibrate
 from ornstein.experiment.config import Experiment, methods
 from ornstein.experiment.devices import GPUS
 from ornstein.experiment.plan import plan
+from ornstein.experiment.settle import settle, settle_drawing
 from ornstein.experiment.train import train
-from ornstein.experiment.workload import count_training, decide_precisions, network_calls
+from ornstein.experiment.workload import count_training, network_calls
 from ornstein.nets import UNet, attend
 from ornstein.samplers import STEPPERS
 from ornstein.training.count import counted, metered
@@ -24,7 +25,7 @@ FLOAT = 4
 
 
 def built(experiment, data):
-    return build(experiment, data.shape, len(data.classes), data.sigma_data, data.transform.levels)
+    return build(experiment, data.fingerprint(), data.transform)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_attention_by_hand_on_either_side_of_where_its_arithmetic_changes():
 
 
 def test_a_unet_as_torchs_counter_has_it():
-    net = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,)).build((3, 8, 8), classes=0, seed=0)
+    net = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,)).build((3, 8, 8), seed=0)
 
     def work(batch):
         net(torch.ones(batch, 3, 8, 8), torch.zeros(batch)).sum().backward()
@@ -85,7 +86,7 @@ def test_the_peak_of_a_large_batch_follows_from_two_small_ones(digits, changes):
     def work(batch):
         x0, labels = digits.batch(0, batch, 0)
         parts.net.zero_grad()
-        parts.objective(parts.denoiser, x0, labels, torch.Generator().manual_seed(0)).sum().backward()
+        parts.loss({})(parts.net, (x0, labels), torch.Generator().manual_seed(0)).sum().backward()
 
     for batch in (1, 40):
         meter = metered(work, batch, parts.net)
@@ -164,9 +165,9 @@ def test_auto_is_decided_here_as_training_does(digits, changes, trains, draws):
     """Chains and second derivatives are float32 whatever is faster; measuring leaves the network as it was."""
     auto = ["training.precision=auto", "sampling.precision=auto"]
     experiment = Experiment.read("digits", [*changes, *auto, "training.batch_size=8", "training.cpu=true"])
-    parts = built(experiment, digits)
-    before = {name: value.clone() for name, value in parts.net.state_dict().items()}
-    found = decide_precisions(experiment, parts, digits)
+    settled = settle(experiment, digits)
+    parts, before = settled.built, built(experiment, digits).net.state_dict()
+    found = settle_drawing(settled)
     assert found.training.precision in trains
     assert found.sampling.precision in draws
     assert all(torch.equal(before[name], value) for name, value in parts.net.state_dict().items())

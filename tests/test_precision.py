@@ -9,9 +9,11 @@ from torch import nn
 from ornstein.core.clocks import VP
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.errors import InputError
+from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder
 from ornstein.experiment.run import Run
+from ornstein.experiment.settle import settle
 from ornstein.experiment.train import train
 from ornstein.training import Training, fit, quickest, quickest_training
 
@@ -45,21 +47,20 @@ def test_a_measurement_of_training_changes_nothing():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_fit_settles_it_before_the_first_step(tmp_path):
+def test_the_fastest_is_taken_and_the_loop_takes_nothing_unsettled(tmp_path):
     """The loss sleeps in one type and hardly in the other, so that the choice can be foretold."""
-    types = []
 
     def loss(net, batch, generator):
         out = net(batch[0])
-        types.append(out.dtype)
         time.sleep(0.1 if out.dtype == torch.float32 else 0.001)
         return out.float().square().mean(1)
 
-    def batches(step):
-        return (torch.randn(8, 2, generator=torch.Generator().manual_seed(step)),)
-
-    list(fit(nn.Linear(2, 2), loss, batches, Training(steps=3, batch_size=8, precision="auto"), tmp_path))
-    assert types[-3:] == [torch.bfloat16] * 3
+    batch = (torch.randn(8, 2, generator=torch.Generator().manual_seed(0)),)
+    assert quickest_training(nn.Linear(2, 2), loss, batch, CPU, seed=0)[0] == "bfloat16"
+    auto = Training(steps=3, batch_size=8, precision="auto")
+    with pytest.raises(InputError, match=r"training\.precision='auto' is settled before"):
+        list(fit(nn.Linear(2, 2), loss, lambda step: batch, auto, tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_writes_down_what_it_chose_and_draws_like_float32(tmp_path):
@@ -85,7 +86,7 @@ def test_products_are_narrow_and_answers_are_not():
     seen = []
 
     class Net(nn.Linear):
-        def forward(self, x, level, cond):
+        def forward(self, x, level, condition):
             out = super().forward(x)
             seen.append(out.dtype)
             return out
@@ -102,14 +103,12 @@ def test_a_classifier_and_chains_stay_in_float32(tmp_path):
     run = Run.load(tmp_path / "run")
     assert run.drawing() is run
 
-    chain, types = {"count": torch.zeros(())}, []
-
-    def loss(net, batch, generator):
-        chain["count"] += 1
-        types.append(net(batch[0]).dtype)
-        return net(batch[0]).float().square().mean(1)
-
-    steps = Training(steps=3, batch_size=4, precision="auto")
-    list(fit(nn.Linear(2, 2), loss, lambda step: (torch.ones(4, 2),), steps, tmp_path / "chain", memory=chain))
-    assert chain["count"] == 3
-    assert types == [torch.float32] * 3
+    words = ["preset=energy-likelihood", "objective.corrections=1", "training.batch_size=16", "training.precision=auto"]
+    experiment = Experiment.read("moons", [*words, "objective.start=chains"])
+    settled = settle(experiment, load_data(experiment))
+    assert settled.experiment.training.precision == "float32"
+    assert "chains" in settled.reasons["training.precision"]
+    built = settled.built
+    fresh = built.learner.memory(built.model, load_data(experiment).batch(0, 16, 0)[0])
+    assert settled.memory
+    assert all(torch.equal(value, fresh[name]) for name, value in settled.memory.items())

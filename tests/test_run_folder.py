@@ -627,7 +627,7 @@ def test_a_network_is_no_denoiser_and_guidance_wants_a_condition():
     from ornstein.guidance import ClassifierFree
 
     denoiser = Gaussian(torch.zeros(2), 1.0).denoiser(ornstein.VP())
-    with pytest.raises(InputError, match="needs cond="):
+    with pytest.raises(InputError, match="needs condition="):
         ornstein.sample(ClassifierFree(denoiser, scale=3.0), (2, 2), steps=2)
     ornstein.sample(ClassifierFree(denoiser, scale=1.0), (2, 2), steps=2)
 

@@ -48,7 +48,7 @@ class Small(nn.Module):
             self.qkv = nn.Linear(channels, 3 * channels)
         self.double()
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         h = F.silu(self.norm(self.inp(x)) + self.level(noise_level[:, None])[:, :, None, None])
         q, k, v = self.qkv(h.flatten(2).transpose(1, 2)).unflatten(-1, (3, 1, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v)[:, 0]
@@ -304,7 +304,7 @@ def family(exact):
     """A denoiser with three numbers to learn, which is exact at (0, 0, 0)."""
 
     def make(theta):
-        def answer(x, level, cond):
+        def answer(x, level, condition):
             # an error of the score that is of the score's own size at every level
             error = (
                 theta[0] * exact(x, level).score + theta[1] * torch.sin(2 * x) / level.sigma + theta[2] / level.sigma
@@ -331,7 +331,7 @@ METHODS = {
 def smooth(mix):
     """The exact denoiser in plain differentiable operations, so that it has second derivatives."""
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         def term(k):
             cov = mix_cov[k] * level.alpha[..., None] ** 2 + level.sigma[..., None] ** 2 * eye
             away = x - level.alpha * mix.means[k]
@@ -385,7 +385,7 @@ def test_every_objective_is_minimised_by_the_exact_denoiser(method, name):
 def test_implicit_and_denoising_differ_by_the_weight_of_the_noise(name, weight):
     """E lambda |s + eps/sigma|^2/d = E lambda (|s|^2 + 2 div s)/d + lambda/sigma^2, at every level, for any score."""
     process, mix = PROCESSES[name], mixture()
-    denoiser = FunctionDenoiser(lambda x, level, cond: 0.5 * torch.tanh(x) + 0.2 * x[:, [1, 0]], process)
+    denoiser = FunctionDenoiser(lambda x, level, condition: 0.5 * torch.tanh(x) + 0.2 * x[:, [1, 0]], process)
     x0 = mix.sample(4000, seeded(15)).double()
     eps = torch.randn(x0.shape, generator=seeded(16), dtype=F64)
     probes = draw_probes(x0, 2, "rademacher", seeded(17))
@@ -402,7 +402,7 @@ def test_denoising_over_the_clock_is_the_regression_of_the_noise():
     """The losses are in one unit: lambda = sigma^2 is Ho's L_simple, by draw."""
     mix = mixture()
     x0 = mix.sample(64, seeded(18))
-    denoiser = FunctionDenoiser(lambda x, level, cond: torch.tanh(x), VP())
+    denoiser = FunctionDenoiser(lambda x, level, condition: torch.tanh(x), VP())
     a = denoising()(denoiser, x0, None, seeded(19))
     torch.testing.assert_close(a, OBJECTIVES["ddpm"]()(denoiser, x0, None, seeded(19)), rtol=1e-4, atol=1e-5)
     b = denoising(times="log-snr")(denoiser, x0, None, seeded(19))
@@ -412,7 +412,7 @@ def test_denoising_over_the_clock_is_the_regression_of_the_noise():
 def test_the_weight_of_a_level_is_the_one_named():
     mix = mixture()
     x0, process = mix.sample(8, seeded(20)).double(), VE()
-    denoiser = FunctionDenoiser(lambda x, level, cond: torch.tanh(x), process)
+    denoiser = FunctionDenoiser(lambda x, level, condition: torch.tanh(x), process)
     eps = torch.randn(x0.shape, generator=seeded(21), dtype=F64)
     t = torch.linspace(0.1, 0.9, 8, dtype=F64)
     level = process.at(t, like=x0)
@@ -430,7 +430,7 @@ def test_the_weight_of_a_level_is_the_one_named():
 def test_one_level_is_the_level_named(name):
     process, seen = PROCESSES[name], []
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         seen.append(level.noise_ratio)
         return 0.1 * x
 
@@ -448,8 +448,8 @@ def test_times_are_the_first_draw_and_labels_pass(objective):
     """What the training loop relies on to say which noise levels a bad batch had."""
     asked = []
 
-    def answer(x, level, cond):
-        asked.append((level.t.flatten(), cond))
+    def answer(x, level, condition):
+        asked.append((level.t.flatten(), condition))
         return 0.1 * x
 
     labels = torch.arange(40)
@@ -528,7 +528,7 @@ class Tiny(nn.Module):
             torch.manual_seed(1)
             self.body = nn.Sequential(nn.Linear(4, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 2))
 
-    def forward(self, x, noise_level, cond):
+    def forward(self, x, noise_level, condition):
         level = noise_level[:, None]
         return self.body(torch.cat([x, level, level.sigmoid()], 1))
 

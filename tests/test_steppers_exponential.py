@@ -9,6 +9,7 @@ from laws import mixture, refused
 
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
 from ornstein.core.drive import Ask
+from ornstein.core.grids import times
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, UniPC, _shares, polynomial_weights
 from ornstein.samplers.plms import PLMS
@@ -184,7 +185,7 @@ def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exact
     """Data that depend on the level alone, a parabola of the clock: order 3 makes no error, nor does last=3."""
     p, read = VP(), CLOCKS[clock]
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         c = read(0.5 * level.log_snr)
         return (0.7 - 1.3 * c + 0.4 * c * c) * torch.ones_like(x)
 
@@ -218,7 +219,7 @@ def test_high_orders_integrate_polynomials_of_their_degree_exactly(kind, order):
     def polynomial(v):
         return sum(c * read(v) ** k for k, c in enumerate(coefficients))
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         return polynomial(0.5 * level.log_snr) * torch.ones_like(x)
 
     lam = torch.linspace(-2, 2, 15, dtype=F64)
@@ -271,6 +272,21 @@ def test_the_clock_that_is_smooth_at_both_ends_pays():
 
     published = min(error(UniPC(o, "log-snr", 1, "b2"), g) for o in (3, 4) for g in ("flow", "logsnr", "karras"))
     assert error(UniPC(), "power") < 0.5 * published
+
+
+@pytest.mark.parametrize(("steps", "order"), [(1, 3), (7, 3), (8, 4), (24, 4), (25, 6), (40, 6)])
+def test_unipc_by_name_is_what_it_says(steps, order):
+    """Its order by the number of steps, its clock, its end and its grid: the same bits as with all of them named."""
+    den = mixture().denoiser(EDM(t_max=33.0))
+    named = [state.x for state in trajectory(den, (3, 2), stepper="unipc", steps=steps, seed=0)]
+    grid = times(EDM(t_max=33.0), steps, "tapered")
+    told = list(trajectory(den, (3, 2), stepper=UniPC(order, "signal", 3, "exact"), grid=grid, seed=0))
+    assert [state.t for state in told] == grid.tolist()
+    for x, state in zip(named, told, strict=True):
+        assert torch.equal(x, state.x)
+    if steps > 4:
+        other = list(trajectory(den, (3, 2), stepper=UniPC(order - 1), grid=grid, seed=0))
+        assert not torch.equal(named[-1], other[-1].x)
 
 
 def test_bad_numbers_are_refused():

@@ -201,7 +201,7 @@ def test_a_given_delta_for_each_step_and_bad_numbers():
 
 
 def test_the_configuration_knows_a_predictor_by_name():
-    from ornstein.experiment.config import choice, construct
+    from ornstein.experiment.arguments import choice, construct
 
     chosen = choice(STEPPERS, {"name": "predictor-corrector", "predictor": "unipc", "corrections": 2}, "stepper")
     assert construct(STEPPERS, chosen) == PredictorCorrector(UniPC(), 2)
@@ -235,7 +235,7 @@ def test_hard_samples_do_not_cost_easy_ones_their_accuracy_and_none_goes_beyond_
     mix = GaussianMixture(torch.ones(2), torch.tensor([[0.0, 0.0], [2.0, 2.0]]), torch.tensor([1e-4, 1.0]))
     asked, p = [], VP()
 
-    def answer(x, level, cond):
+    def answer(x, level, condition):
         asked.append(torch.as_tensor(level.t))
         return mix.posterior_mean(x, level).to(x)
 
@@ -252,7 +252,7 @@ def test_impossible_tolerances_are_refused():
     refused(lambda: Adaptive(1.0), "tolerance=1.0")
     denoiser = constant(VP(), torch.zeros(2))
     refused(lambda: sample(denoiser, (2, 2), stepper=Adaptive(1e-8), steps=2), "1e-08", "float64")
-    broken = FunctionDenoiser(lambda x, level, cond: x * math.nan, VP())
+    broken = FunctionDenoiser(lambda x, level, condition: x * math.nan, VP())
     refused(lambda: sample(broken, (2, 2), stepper=Adaptive(), steps=2), "cannot be met")
 
 
@@ -295,7 +295,7 @@ def test_encodings_of_gaussian_data_have_a_closed_form():
 def test_encoding_refuses_noise_and_misfits():
     den, x = mixture().denoiser(VP()), torch.zeros(3, 2)
     refused(lambda: encode(den, x, stepper="ddpm"), "draws noise")
-    refused(lambda: encode(den, x, cond=torch.zeros(2)), "cond", "2", "3")
+    refused(lambda: encode(den, x, condition=torch.zeros(2)), "condition", "2", "3")
     refused(lambda: encode(den, x, steps=0), "steps=0")
 
 

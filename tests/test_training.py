@@ -262,12 +262,12 @@ def test_progress_comes_when_it_should_and_means_over_its_window(tmp_path):
 def test_nested_batches_reach_the_loss_as_they_are(tmp_path):
     def nested(step):
         (x,) = batches(step)
-        return {"x": x, "cond": [x[:, 0], None]}
+        return {"x": x, "condition": [x[:, 0], None]}
 
     def loss(net, batch, generator):
-        assert batch["cond"][1] is None
+        assert batch["condition"][1] is None
         assert batch["x"].shape == (8, 3)
-        assert torch.equal(batch["x"][:, 0], batch["cond"][0])
+        assert torch.equal(batch["x"][:, 0], batch["condition"][0])
         return identity(net, (batch["x"],), generator)
 
     assert len(list(fit(plain(), loss, nested, replace(SMALL, accumulate=2), tmp_path))) == 12

@@ -125,7 +125,7 @@ def test_numbers_that_do_not_fit_are_refused():
     den = mixture().denoiser(VP())
     refused(lambda: fit_endpoint(den, (2,), 0), "steps=0")
     refused(lambda: fit_endpoint(den, (2,), 5, rounds=0), "rounds=0")
-    refused(lambda: fit_endpoint(den, (2,), 5, count=8, cond=torch.zeros(7)), "cond", "7", "8")
+    refused(lambda: fit_endpoint(den, (2,), 5, count=8, condition=torch.zeros(7)), "condition", "7", "8")
 
 
 def test_the_teacher_knows_where_trajectories_end():
@@ -175,7 +175,7 @@ def test_it_does_not_depend_on_the_batch_nor_on_the_clock_it_is_read_on(fresh):
         endpoint_error(den, x, ends, whole, calls=3).value, rel=1e-3
     )
     # a denoiser read on another clock, whose levels carry no gradient
-    home = ornstein.FunctionDenoiser(lambda y, level, cond: den(y, level).x0, VP(), sigma_data=den.sigma_data)
+    home = ornstein.FunctionDenoiser(lambda y, level, condition: den(y, level).x0, VP(), sigma_data=den.sigma_data)
     read = home.on(Flow())
     noise = starting_noise(read, (200, 2), 100, F64)
     there = endpoints(read, noise, steps=400)
@@ -195,15 +195,15 @@ def test_it_fits_chains_without_signal_and_conditions():
         endpoint_error(den, x, ends, tuned, calls=4).value < 0.6 * endpoint_error(den, x, ends, UniPC(), calls=4).value
     )
     # with labels: the conditional trajectories are those that are followed
-    cond = torch.arange(256) % 3
+    condition = torch.arange(256) % 3
     vp = mixture().denoiser(VP())
-    fitted = fit_endpoint(vp, (2,), 2, count=256, cond=cond, rounds=30, dtype=F64)
+    fitted = fit_endpoint(vp, (2,), 2, count=256, condition=condition, rounds=30, dtype=F64)
     labels = torch.arange(200) % 3
     noise = starting_noise(vp, (200, 2), 9, F64)
-    there = endpoints(vp, noise, steps=200, cond=labels)
-    conditional = endpoint_error(vp, noise, there, fitted, calls=2, cond=labels).value
+    there = endpoints(vp, noise, steps=200, condition=labels)
+    conditional = endpoint_error(vp, noise, there, fitted, calls=2, condition=labels).value
     blind = fit_endpoint(vp, (2,), 2, count=256, rounds=30, dtype=F64)
-    assert conditional < endpoint_error(vp, noise, there, blind, calls=2, cond=labels).value
+    assert conditional < endpoint_error(vp, noise, there, blind, calls=2, condition=labels).value
 
 
 def test_gradients_pass_through_a_network_and_leave_it_alone():
@@ -215,7 +215,7 @@ def test_gradients_pass_through_a_network_and_leave_it_alone():
             super().__init__()
             self.body = net
 
-        def forward(self, x, noise_level, cond):
+        def forward(self, x, noise_level, condition):
             return self.body(x + 0.3 * torch.sin(noise_level)[:, None])
 
     den = ornstein.NetDenoiser(Net(), VP(), predicts="v")

@@ -234,7 +234,7 @@ def test_a_parameter_that_the_loss_does_not_reach_is_named_by_each(place):
 def test_samples_are_those_of_one_process(place):
     drawn = np.load(place / "two.npz")
     run = Run.load(place / "two")
-    labels = run.every_class(DRAWN)
+    labels = run.examples(DRAWN).parts["label"]
     assert drawn["labels"].tolist() == labels.tolist()
     alone = run.transform.inverse(run.draw(DRAWN, seed=0, label=labels), quantise=True).numpy()
     off = np.abs(drawn["samples"].astype(int) - alone.astype(int))

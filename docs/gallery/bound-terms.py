@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from style import BLUE, ORANGE, save
 from torch import Tensor
 
-from ornstein import FunctionDenoiser, Tabulated
+from ornstein import Condition, FunctionDenoiser, Tabulated
 from ornstein.core.process import Level
 from ornstein.data import open_data
 from ornstein.nets import MLP
@@ -25,9 +25,9 @@ levels = torch.linspace(-1, 1, 17).reshape(1, 17, 1, 1)
 net = MLP(width=256, depth=2).build(data.shape, out_multiple=17)
 
 
-def posterior_mean(x: Tensor, level: Level, cond: Tensor | None) -> Tensor:
+def posterior_mean(x: Tensor, level: Level, condition: Condition) -> Tensor:
     told = torch.as_tensor(-0.5 * level.log_snr).flatten().clamp(-12, 12).to(x).expand(len(x))
-    guess = net(x / ((level.alpha * data.sigma_data) ** 2 + level.sigma**2) ** 0.5, told, None)
+    guess = net(x / ((level.alpha * data.sigma_data) ** 2 + level.sigma**2) ** 0.5, told)
     evidence = -0.5 * ((x - level.alpha * levels) / level.sigma) ** 2
     return ((guess + evidence).softmax(1) * levels).sum(1, keepdim=True)
 

@@ -16,10 +16,12 @@ from ornstein.errors import InputError
 if TYPE_CHECKING:
     from ornstein.core.chains import Tabulated
     from ornstein.core.clocks import EDM, OU, VE, VP, Cosine, Flow, SubVP
+    from ornstein.core.condition import Condition
     from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
-    from ornstein.core.drive import State, Stepper
+    from ornstein.core.drive import Stepper
     from ornstein.core.prediction import Prediction
     from ornstein.core.process import Process
+    from ornstein.core.walk import State
     from ornstein.experiment.run import Run
     from ornstein.guidance import (
         DPS,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         Replacement,
     )
     from ornstein.likelihood import log_likelihood
+    from ornstein.plugins import register
     from ornstein.samplers import encode, sample, trajectory
 
 _HOMES = {
@@ -40,8 +43,10 @@ _HOMES = {
     "core.clocks": ("EDM", "OU", "VE", "VP", "Cosine", "Flow", "SubVP"),
     "core.chains": ("Tabulated",),
     "core.prediction": ("Prediction",),
+    "core.condition": ("Condition",),
     "core.denoiser": ("Denoiser", "FunctionDenoiser", "NetDenoiser"),
-    "core.drive": ("State", "Stepper"),
+    "core.drive": ("Stepper",),
+    "core.walk": ("State",),
     "guidance": (
         "DPS",
         "Autoguidance",
@@ -55,6 +60,7 @@ _HOMES = {
     ),
     "samplers": ("encode", "sample", "trajectory"),
     "likelihood": ("log_likelihood",),
+    "plugins": ("register",),
 }
 
 __all__ = [
@@ -66,6 +72,7 @@ __all__ = [
     "Autoguidance",
     "ClassifierFree",
     "ClassifierGuidance",
+    "Condition",
     "Cosine",
     "Denoiser",
     "Flow",
@@ -87,6 +94,7 @@ __all__ = [
     "encode",
     "load",
     "log_likelihood",
+    "register",
     "sample",
     "trajectory",
 ]

@@ -5,6 +5,7 @@ field, the value and what would be accepted. The command line prints that senten
 every other exception is a bug of ours and keeps its traceback.
 """
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TypeVar
@@ -14,6 +15,10 @@ T = TypeVar("T")
 
 class InputError(ValueError):
     """What was asked for cannot be done; the message says why and what would be accepted."""
+
+
+class PluginWarning(UserWarning):
+    """An installed package adds something that cannot be used; the message says what, and it is left out."""
 
 
 def lookup(table: Mapping[str, T], name: str, noun: str) -> T:
@@ -34,3 +39,19 @@ def shown(name: object) -> str:
     """A name fit for one line of UTF-8: line breaks, and bytes that are no UTF-8, are written as \\n and \\xNN."""
     text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def must_fit(what: str, needed: float, free: float, instead: str) -> None:
+    """Refuse what takes more bytes than are free: "`what` 8,640 GB of memory, of which 21.3 GB are free; `instead`."
+
+    Raises:
+        InputError: it takes more.
+    """
+    if needed > free:
+        raise InputError(f"{what} {_gigabytes(needed)} of memory, of which {_gigabytes(free)} are free; {instead}.")
+
+
+def _gigabytes(count: float) -> str:
+    if not math.isfinite(count):
+        return "more GB than one can count"
+    return f"{count / 1e9:,.0f} GB" if count >= 1e11 else f"{count / 1e9:.3g} GB"

@@ -40,6 +40,20 @@ MOST_TEXT = 2**24
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
+def named(path: "str | Path", noun: str) -> Path:
+    """The path with ~ spelled out.
+
+    Raises:
+        InputError: the home of a user who does not exist; a character that no path can have.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{noun}='{shown(path)}' has a zero character, which no file's name can have.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{noun}='{shown(path)}' names the home of a user that is not known here.") from None
+
+
 def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
     """The path with ~ spelled out, if it leads to a regular file: the guard before every file that a person names.
 
@@ -51,14 +65,9 @@ def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
     Raises:
         InputError: nothing there, or a folder, a pipe, a device; a place that cannot be reached.
     """
-    said = f"{noun}='{shown(path)}'"
-    if "\0" in str(path):
-        raise InputError(f"{said} has a zero character, which no file's name can have.")
+    place, said = named(path, noun), f"{noun}='{shown(path)}'"
     try:
-        place = Path(path).expanduser()
         mode = os.stat(place).st_mode
-    except RuntimeError:
-        raise InputError(f"{said} names the home of a user that is not known here.") from None
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{said} is not a file; give {expected}.") from None
     except OSError as error:  # a link to itself, a name too long, a folder that may not be entered

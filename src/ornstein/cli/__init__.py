@@ -7,6 +7,7 @@ runs, not before, so that `--help` answers at once.
 import io
 import os
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,8 +17,9 @@ from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import evaluate, loglik, tune
 from ornstein.cli.shared import err, out
 from ornstein.cli.training import info, list_, plan, train
-from ornstein.errors import InputError, shown
+from ornstein.errors import InputError, PluginWarning, shown
 from ornstein.memory import keep_freed_memory
+from ornstein.waiting import wait_briefly
 
 app = typer.Typer(
     name="ornstein",
@@ -47,12 +49,26 @@ def _version(
         raise typer.Exit
 
 
+def _in_a_sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours without the line of code that it was raised in, which no user has asked for."""
+    if issubclass(category, PluginWarning):
+        return f"ornstein: {message}\n"
+    return _FORMATTED(message, category, filename, lineno, line)
+
+
+_FORMATTED = warnings.formatwarning
+
+
 def main() -> None:
     """The entry point: bad input is one sentence and exit code 2, and so is a disk or a folder that refuses."""
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    warnings.formatwarning = _in_a_sentence
+    wait_briefly()
     with ranks.one_voice():
         try:
             _refuse_keys_as_options(sys.argv[1:])

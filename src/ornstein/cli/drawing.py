@@ -30,6 +30,12 @@ def sample(  # long: half of it says what the options are
     label: Annotated[
         str | None, typer.Option(help="Draw this class: its number or its name.", show_default="all in turn")
     ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--given", metavar="NAME=VALUE", help="What else to draw given, in its own units, as price=12000."
+        ),
+    ] = None,
     stepper: OwnStepper = None,
     option: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="An option of the stepper, as eta=0.5.")
@@ -100,7 +106,8 @@ def sample(  # long: half of it says what the options are
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
-    labels = opened.labels(label, n) if label is not None else opened.every_class(n)
+    parts = options(given, "--given", "price=12000")
+    condition = opened.condition(n, label, parts) if parts or label is not None else opened.examples(n)
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 
@@ -114,7 +121,7 @@ def sample(  # long: half of it says what the options are
     how: dict[str, Any] = {"seed": seed, "stepper": chosen, "steps": steps, "grid": grid}
     began = time.perf_counter()
     with bar("drawing") as progress:
-        drawn = opened.draw(n, label=labels, **how, progress=progress, together=True)
+        drawn = opened.draw(n, condition=condition, **how, progress=progress, together=True)
     if ranks.rank():
         return
     seconds = time.perf_counter() - began
@@ -122,13 +129,13 @@ def sample(  # long: half of it says what the options are
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     if film:  # drawn before either is written
         few = min(n, 36)
-        states = opened.trajectory(few, label=None if labels is None else labels[:few], **how)
+        states = opened.trajectory(few, condition=condition[:few], **how)
         frames = [state.x.cpu() for state in states]
     if path.suffix == ".npz":
-        opened.save_arrays(drawn, labels, seed, path)
+        opened.save_arrays(drawn, condition, seed, path)
     else:
-        columns = len(opened.classes) if label is None and 4 <= len(opened.classes) <= 16 else None
-        opened.picture(drawn, path, columns)
+        labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
+        opened.picture(drawn, path, opened.class_columns(labels))
     out.print(f"{n} samples in {seconds:.1f} s: [bold]{named(path)}[/]")
     if film:
         opened.film(frames, path.with_suffix(".gif"))

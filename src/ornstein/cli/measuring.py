@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out
+from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out, stages
 from ornstein.errors import InputError, lookup, shown
 
 
@@ -25,8 +25,8 @@ def evaluate(
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing()
-    with bar("drawing") as progress:
-        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress)
+    with stages() as (stage, progress):
+        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage)
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
@@ -52,7 +52,7 @@ def loglik(  # long: half of it says what the options are
         ),
     ] = None,
     conditional: Annotated[
-        bool, typer.Option("--conditional", help="log p(x given its own label), not log p(x).")
+        bool, typer.Option("--conditional", help="log p(x given its own label and the like), not log p(x).")
     ] = False,
     draws: Annotated[int, typer.Option(help="Dequantisation draws of digital data; more tighten the bound.")] = 1,
     trace: Annotated[
@@ -125,7 +125,7 @@ def tune(
     """
     lookup({"bound": None, "endpoint": None}, criterion, "criterion")
     fitting = {name: value for name, value in (("count", count), ("rounds", rounds)) if value is not None}
-    if criterion == "bound" and fitting:
+    if criterion != "endpoint" and fitting:
         raise InputError("--count and --rounds are of fitting a solver: they go with --criterion endpoint.")
     from ornstein.experiment.run import Run
     from ornstein.experiment.tune import tune, tune_endpoint

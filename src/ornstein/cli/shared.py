@@ -61,18 +61,18 @@ def claim(run: Path, places: Sequence[Path], force: bool, inputs: Sequence[Path]
         raise InputError(f"out: {names} stays as it is; name another --out.")
 
 
-def options(pairs: list[str] | None) -> dict[str, Any]:
-    """The words of --with as options of a stepper or an operator."""
+def options(pairs: list[str] | None, flag: str = "--with", example: str = "eta=0.5") -> dict[str, Any]:
+    """The words NAME=VALUE of --with, or of another flag, as a mapping."""
     from ornstein.experiment.plain import parsed
 
     found: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"--with '{shown(pair)}' must look like eta=0.5.")
+            raise InputError(f"{flag} '{shown(pair)}' must look like {example}.")
         if name.strip() in found:
-            raise InputError(f"--with {shown(name.strip())} is given twice.")
-        found[name.strip()] = parsed(text, f"--with '{shown(pair)}'")
+            raise InputError(f"{flag} {shown(name.strip())} is given twice.")
+        found[name.strip()] = parsed(text, f"{flag} '{shown(pair)}'")
     return found
 
 
@@ -86,3 +86,25 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as shown:
         task = shown.add_task(what)
         yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """Says what is being done, `stage(what)`, with a bar where its length is known, `progress(done, in all)`.
+
+    On a terminal one line, which each stage takes over from the last; elsewhere a line a stage, so that a log tells
+    what a long wait is for.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def stage(what: str) -> None:
+            if err.is_terminal:
+                bar.reset(task, total=None, description=what)
+            else:
+                err.print(f"[dim]{what}[/]")
+
+        yield stage, lambda done, total: bar.update(task, completed=done, total=total)

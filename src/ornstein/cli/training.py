@@ -81,11 +81,10 @@ def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") 
         data = load_data(asked)
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
-    step = 0
+    moment = None
     try:
         with _training_bar(asked.training.steps) as report:
             for moment in train(asked, place, data, resume=resume, lock=lock):
-                step = moment.progress.step
                 report(moment)
     except KeyboardInterrupt:
         saved = newest_step(place)
@@ -100,7 +99,7 @@ def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") 
         err.print("[bold red]ornstein:[/] ", end="")
         err.print(shown(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
-    _done(asked, place, step)
+    _done(asked, place, moment)
 
 
 @contextmanager
@@ -145,21 +144,22 @@ def _asked(
     return Experiment.read(experiment, changes), folder or Path("runs") / Path(experiment).stem
 
 
-def _done(asked: "Experiment", place: Path, step: int) -> None:
-    if asked.objective["name"] == "classifier":
-        told = named(place / "accuracy-by-noise.png")
-        out.print(f"[bold]done[/]     {step:,} steps in {named(place)}; how much it tells: {told}")
-        out.print(f"         [dim]ornstein sample RUN --guidance classifier --guide {named(place)}[/]")
-        return
-    out.print(f"[bold]done[/]     {step:,} steps in {named(place)}; its pictures are in {named(place / 'samples')}")
-    out.print(f"         [dim]ornstein sample {named(place)} -n 64     ornstein evaluate {named(place)}[/]")
+def _done(asked: "Experiment", place: Path, moment: Any) -> None:
+    from ornstein.experiment.learner import LEARNERS
+
+    then = LEARNERS[asked.learner["name"]].then.format(run=place)  # type: ignore[index]
+    newest = named(moment.picture)
+    out.print(f"[bold]done[/]     {moment.progress.step:,} steps in {named(place)}; its newest picture: {newest}")
+    out.print(f"         [dim]{named(then)}[/]")
 
 
 @contextmanager
 def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
     """Shows each `Moment`: as a bar on a terminal, and as a line at each measurement, which a log file gets too."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from torch import get_num_threads
 
+    threads = get_num_threads()
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
     with Progress(*columns, console=out, disable=not out.is_terminal) as bar:
         task = bar.add_task("training", total=steps, figures="")
@@ -169,11 +169,13 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
             for warning in p.warnings:
                 bar.console.print(f"[yellow]warning[/]  {named(warning)}")
             left = time.strftime("%H:%M:%S", time.gmtime(p.remaining)) if p.rate > 0 else "--"
-            bar.update(task, completed=p.step, figures=f"loss {p.loss:.4f}  {p.rate:.1f} steps/s  {left} left")
+            few = f" on {p.threads} of {threads} threads" if p.threads < threads else ""
+            rate = f"{p.rate:5.1f} steps/s{few}"
+            bar.update(task, completed=p.step, figures=f"loss {p.loss:.4f}  {rate.strip()}  {left} left")
             if moment.held_out is not None:
                 bar.console.print(
                     f"step {p.step:>7,}  loss {p.loss:.4f}  held-out {moment.held_out:.4f}  "
-                    f"{p.rate:5.1f} steps/s  {left} left  {named(moment.picture)}",
+                    f"{rate}  {left} left  {named(moment.picture)}",
                     soft_wrap=True,
                 )
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ornstein.core.prediction import READINGS, Prediction
+from ornstein.core.condition import Condition, Given
+from ornstein.core.prediction import OF_THE_NOISE, READINGS, Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError, lookup
 
@@ -31,7 +32,7 @@ NOISE_LEVEL_LIMIT = 12.0
 
 
 class Denoiser(ABC):
-    """`(x, t, cond) -> Prediction`. To add one, write `predict`.
+    """`(x, t, condition) -> Prediction`. To add one, write `predict`.
 
     Attributes:
         process: the clock that t is read on.
@@ -42,18 +43,21 @@ class Denoiser(ABC):
     sigma_data: float = 1.0
 
     @abstractmethod
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        """The prediction for x (B, ...) at `level`; cond is (B, ...) or None."""
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        """The prediction for x (B, ...) at `level`, given `condition`, which has B rows or no parts."""
 
-    def __call__(self, x: Tensor, t: "float | Tensor | Level", cond: Tensor | None = None) -> Prediction:
+    def __call__(self, x: Tensor, t: "float | Tensor | Level", condition: Given = None) -> Prediction:
         """Ask for E[x_0 given x_t = x].
 
         Args:
             x: (B, ...) noisy data in model space.
             t: one time for all, or (B,), in [0, t_max] of `process`; or a Level of it.
-            cond: what to condition on, (B, ...): labels (int64, -1 for none) or features, as the denoiser defines.
+            condition: what to condition on, with B rows: a tensor, or named ones; see `Condition.of`.
+
+        Raises:
+            InputError: a time out of range; a condition that is none, or of another number of rows.
         """
-        return self.predict(x, self.process.at(t, like=x), cond)
+        return self.predict(x, self.process.at(t, like=x), Condition.of(condition).matches(len(x), "x"))
 
     def on(self, process: Process) -> "Denoiser":
         """The same knowledge read on another process's clock; exact.
@@ -62,9 +66,9 @@ class Denoiser(ABC):
         """
         return Reclocked(self, process)
 
-    def score_at(self, t: float | Tensor, cond: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def score_at(self, t: float | Tensor, condition: Given = None) -> Callable[[Tensor], Tensor]:
         """The score of q_t as a bare function x -> grad log q_t(x)."""
-        return lambda x: self(x, t, cond).score
+        return lambda x: self(x, t, condition).score
 
     @property
     def device(self) -> torch.device:
@@ -94,37 +98,38 @@ class Reclocked(Denoiser):
     def device(self) -> torch.device:
         return self.base.device
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         t = self.base.process.time(level.log_snr)
         home = self.base.process.at(t.flatten() if isinstance(t, Tensor) else t, like=x)
         # alpha_home/alpha, written so that it stays finite where no signal is left
         scale = ((home.alpha**2 + home.sigma**2) / (level.alpha**2 + level.sigma**2)) ** 0.5
-        prediction = self.base.predict(x * scale, home, cond)
+        prediction = self.base.predict(x * scale, home, condition)
         return Prediction(prediction.x0, x, level)  # a learned variance belongs to the steps of its own clock
 
 
 @dataclass(frozen=True, eq=False)
 class FunctionDenoiser(Denoiser):
-    """A denoiser from a function `(x, level, cond) -> x0`: guidance, teaching, tests."""
+    """A denoiser from a function `(x, level, condition) -> x0`: guidance, teaching, tests."""
 
-    function: Callable[[Tensor, Level, Tensor | None], Tensor]
+    function: Callable[[Tensor, Level, Condition], Tensor]
     process: Process
     sigma_data: float = 1.0
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        return Prediction(self.function(x, level, cond), x, level)
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        return Prediction(self.function(x, level, condition), x, level)
 
 
 @dataclass(frozen=True, eq=False)
 class NetDenoiser(Denoiser):
-    """A network as a denoiser: x0 = skip x + out F, with F = net(c_in x, log(sigma/alpha), cond).
+    """A network as a denoiser: x0 = skip x + out F, with F = net(c_in x, log(sigma/alpha), parts).
 
     c_in = 1/sqrt(alpha^2 sigma_data^2 + sigma^2) gives the network inputs of unit variance at every level, and
     depends, like the noise level that the network is told, on nothing but x/alpha and sigma/alpha.
 
     Args:
-        net: `net(x, noise_level, cond) -> F` of x's shape; noise_level is (B,), log(sigma/alpha) within [-12, 12]. x
-            comes in the type of the net's own parameters, noise_level too, but never below float32.
+        net: `net(x, noise_level, parts) -> F` of x's shape; noise_level is (B,), log(sigma/alpha) within [-12, 12], and
+            parts the condition's, name -> tensor. x comes in the type of the net's own parameters, noise_level too, but
+            never below float32.
         process: the clock.
         predicts: what F means, a key of `READINGS`: x0, eps, score, v, velocity or edm.
         sigma_data: the data's standard deviation in model space.
@@ -148,7 +153,7 @@ class NetDenoiser(Denoiser):
         lookup(READINGS, self.predicts, "predicts")
         if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
             raise InputError(f"sigma_data={self.sigma_data!r} must be positive: the data's standard deviation.")
-        if self.predicts in ("eps", "score") and self.process.at(self.process.t_max).noise_ratio > 1e6:
+        if self.predicts in OF_THE_NOISE and self.process.at(self.process.t_max).noise_ratio > 1e6:
             raise InputError(
                 f"predicts={self.predicts!r} cannot work with {self.process}, which ends without any signal: "
                 "predict v, x0, velocity or edm, or stop the clock earlier with a smaller t_max."
@@ -158,7 +163,7 @@ class NetDenoiser(Denoiser):
     def device(self) -> torch.device:
         return next((p.device for p in self.net.parameters()), torch.device("cpu"))
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         skip, out = READINGS[self.predicts](level, self.sigma_data)
         c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma * level.sigma) ** -0.5
         told = -0.5 * level.log_snr
@@ -169,7 +174,7 @@ class NetDenoiser(Denoiser):
         # networks may run in their own type, bfloat16 too; what is read off them never does
         own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            f = self.net((c_in * x).to(own), told.to(torch.promote_types(own, torch.float32)), cond)
+            f = self.net((c_in * x).to(own), told.to(torch.promote_types(own, torch.float32)), condition.parts)
         f = f.to(torch.promote_types(x.dtype, torch.float32))
         channels = x.shape[1] * (2 if self.learns_variance else 1)
         if f.shape[1] != channels:

@@ -1,11 +1,10 @@
-"""The one sampling loop.
+"""Sampling: the walk of `ornstein.core.walk`, downward, for states with Gaussian noise; and the contract of steppers.
 
 Sampling starts from noise, x ~ N(0, alpha^2 sigma_data^2 + sigma^2), at the first time of a grid, and lets a stepper
-take it down level by level. Steppers differ in how they go from t to s < t; the loop is here, once.
+take it down level by level. Steppers differ in how they go from t to s < t.
 
 **The last step is always the denoising step**, x = E[x_0 given x_t]. At the clean point every sound formula reduces
-to
-that: the posterior variance is zero, DDIM's noise scale is zero, an exponential integrator keeps nothing but x0.
+to that: the posterior variance is zero, DDIM's noise scale is zero, an exponential integrator keeps nothing but x0.
 Doing it here means that no stepper ever divides by sigma = 0 and that nothing returns residual noise.
 
 Noise is a function of the sample's seed and of how many draws came before (`numerics.normal`), so a sample does not
@@ -16,45 +15,35 @@ per seed (`ornstein.core.brownian`): the sample then stays the same, better reso
 import math
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ornstein.core.brownian import BrownianPath
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import times
 from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
+from ornstein.core.walk import Asked, State, walk
 from ornstein.errors import InputError
 
 
-class Ask:
-    """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the loop.
+class Ask(Asked[Tensor, Level, Prediction]):
+    """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the walk.
 
     `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
     `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known).
     """
 
-    def __init__(self, denoiser: Denoiser, cond: Tensor | None, steps: int = 0) -> None:
-        self._denoiser, self._cond = denoiser, cond
-        self.steps = steps
+    def __init__(self, denoiser: Denoiser, condition: Condition, steps: int = 0) -> None:
+        super().__init__(lambda x, level: denoiser.predict(x, level, condition), steps)
         self.process: Process = denoiser.process
         self.sigma_data = denoiser.sigma_data
-        self.calls = 0
-        self.first: Prediction | None = None
-
-    def __call__(self, x: Tensor, level: Level) -> Prediction:
-        prediction = self._denoiser.predict(x, level, self._cond)
-        self.calls += 1
-        if self.first is None:
-            self.first = prediction
-        return prediction
 
 
 class Noise:
@@ -68,7 +57,7 @@ class Noise:
         self._draws += 1
         return self._draw(self._draws - 1)
 
-    def between(self, t: Level, s: Level, power: float = 1.0) -> Tensor:
+    def between(self, t: Level[float], s: Level[float], power: float = 1.0) -> Tensor:
         """Standard normal noise like x: the increment from level t to s of the seed's one Brownian path, normalised.
 
         Args:
@@ -77,7 +66,7 @@ class Noise:
         """
         if self._path is None:
             self._path = BrownianPath(self._draw)
-        a, b = (math.exp(power * float(level.log_snr)) for level in (t, s))
+        a, b = (math.exp(power * level.log_snr) for level in (t, s))
         return self._path.increment(a, b)
 
     def _draw(self, index: int) -> Tensor:
@@ -91,6 +80,7 @@ class Stepper(ABC):
         order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method; None
             where it has none, because a finer grid alone does not make it exact.
         calls: network calls per step; None where it depends on the data.
+        last_calls: those of the last step, to the clean point: the denoising step's one, and what is done before it.
         stochastic: whether it draws noise.
     """
 
@@ -106,11 +96,17 @@ class Stepper(ABC):
         return 1
 
     @property
+    def last_calls(self) -> int | None:
+        return 1
+
+    @property
     def stochastic(self) -> bool:
         return False
 
     @abstractmethod
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         """One step.
 
         Args:
@@ -124,31 +120,13 @@ class Stepper(ABC):
             x at level s, and what to remember.
         """
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         """The last step, from level t to the clean point: E[x_0 given x_t].
 
-        A method that has remembered earlier predictions may correct it by their differences.
+        A method that has remembered earlier predictions may correct it by their differences; one that has work to do at
+        each level, this one too, does it here first.
         """
         return denoiser(x, t).x0
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """A moment of sampling.
-
-    Attributes:
-        step: 0 (noise) to `steps` (the sample).
-        t: the time, falling from the grid's first to 0.
-        x: (B, ...) where the sample is.
-        x0: (B, ...) where the denoiser sees it going: E[x_0 given x]. At the end it is x itself.
-        calls: network calls so far.
-    """
-
-    step: int
-    t: float
-    x: Tensor
-    x0: Tensor
-    calls: int
 
 
 def sample_seeds(count: int, seed: int | None, seeds: Any, generator: torch.Generator | None) -> Tensor:
@@ -183,10 +161,10 @@ def trajectory(
     seed: int | None = None,
     seeds: "Sequence[int] | Tensor | None" = None,
     generator: torch.Generator | None = None,
-    cond: Tensor | None = None,
+    condition: Given = None,
     x: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Iterator[State]:
+) -> Iterator[State[Tensor]]:
     """Walk from noise to data, yielding each state: `steps + 1` of them, the noise first, the samples last.
 
     Args:
@@ -196,12 +174,13 @@ def trajectory(
         steps, grid: where to step; see `grids.times`.
         seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
         fresh.
-        cond: (B, ...) the condition, handed to the denoiser.
-        x: start from this noisy data at the grid's first time, instead of from noise.
+        condition: what to draw given, with B rows; see `Condition.of`.
+        x: start from this noisy data at the grid's first time, instead of from noise. For what lies at another level
+            give the grid as the times from that level down.
         dtype: of the samples, float32 or float64.
 
     Raises:
-        InputError: shapes, grid or seeds that do not fit.
+        InputError: shapes, grid or seeds that do not fit; x with more noise than a named grid starts with.
     """
     if not hasattr(denoiser, "process"):
         raise InputError(
@@ -212,64 +191,49 @@ def trajectory(
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise InputError(f"shape={shape} must be (number of samples, *shape of one sample), all positive.")
     device = denoiser.device
-    if cond is not None:
-        cond = cond.to(device)
-        if len(cond) != shape[0]:
-            raise InputError(f"cond has {len(cond)} rows but shape={shape} asks for {shape[0]} samples.")
+    condition = Condition.of(condition).matches(shape[0], f"shape={shape}").to(device)
     if x is not None and tuple(x.shape) != shape:
         raise InputError(f"x has shape {tuple(x.shape)} but shape={shape}.")
     if grid is None and denoiser.process.chain is None:
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
         levels = _levels(denoiser.process, steps, grid)
+        # where the clock goes on beyond the grid, noisy data may lie there
+        if x is not None and levels[0].t < denoiser.process.t_max:
+            _fits(x, levels[0], denoiser.sigma_data)
     else:
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
-    return _walk(
-        Ask(denoiser, cond, len(levels) - 1),
-        shape,
-        stepper,
-        levels,
-        sample_seeds(shape[0], seed, seeds, generator),
-        x,
-        dtype,
+    # draw 0 is the starting noise, whether or not it is wanted
+    keys = sample_seeds(shape[0], seed, seeds, generator).to(device)
+    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1)
+    if x is None:
+        spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
+        x = spread * noise()
+    return walk(
+        Ask(denoiser, condition, len(levels) - 1), x.to(device, dtype), levels, drawing(stepper, noise),
+        lambda ask, x, t, memory: stepper.finish(ask, x, t, memory, noise),
     )
 
 
+def drawing(stepper: Stepper, noise: Noise) -> Callable[..., tuple[Tensor, Any]]:
+    """A stepper's step as `walk` takes it: with what it draws from bound."""
+    return lambda ask, x, t, s, memory: stepper.step(ask, x, t, s, memory, noise)
+
+
+def _fits(x: Tensor, first: Level[float], sigma_data: float) -> None:
+    """Refuse noisy data whose size tells that they lie beyond a grid's first level."""
+    wanted = math.hypot(first.alpha * sigma_data, first.sigma)
+    size = float(x.detach().float().square().mean().sqrt())
+    # as large as twice is no doubt meant; few numbers may be larger by chance
+    if not size <= wanted * math.sqrt(4 + 40 / x.numel()):
+        raise InputError(
+            f"x has a root mean square of {size:.4g}, but the grid starts at t={first.t:g}, sigma/alpha="
+            f"{first.noise_ratio:.4g}, where it is about {wanted:.4g}: for noisy data of another level give grid= as "
+            "the falling times from that level on."
+        )
+
+
 @lru_cache(maxsize=256, typed=True)
-def _levels(process: Process, steps: int, grid: str | None) -> list[Level]:
+def _levels(process: Process, steps: int, grid: str | None) -> list[Level[float]]:
     """The levels of a named grid: found by search, and so kept."""
     return process.levels(times(process, steps, grid))
-
-
-def _walk(
-    ask: Ask,
-    shape: tuple[int, ...],
-    stepper: Stepper,
-    levels: list[Level],
-    seeds: Tensor,
-    x: Tensor | None,
-    dtype: torch.dtype,
-) -> Iterator[State]:
-    device = ask._denoiser.device
-    keys = seeds.to(device)
-    # draw 0 is the starting noise, whether or not it is wanted
-    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1)
-    if x is None:
-        first = levels[0]
-        spread = ((first.alpha * ask._denoiser.sigma_data) ** 2 + first.sigma**2) ** 0.5
-        x = spread * noise()
-    else:
-        x = x.to(device, dtype)
-    memory: Any = None
-    for i, (t, s) in enumerate(pairwise(levels)):
-        ask.first = None
-        before = ask.calls
-        with torch.no_grad():
-            if s.sigma == 0.0:
-                after = stepper.finish(ask, x, t, memory)
-            else:
-                after, memory = stepper.step(ask, x, t, s, memory, noise)
-        assert ask.first is not None, f"{type(stepper).__name__} took a step without asking the denoiser"
-        yield State(i, t.t, x, ask.first.x0, before)
-        x = after
-    yield State(len(levels) - 1, 0.0, x, x, ask.calls)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
@@ -153,9 +154,10 @@ class GaussianMixture:
                 raise InputError("covariances with zero variance have no density: give a noise level.")
         return self._in_chunks(lambda *part: self._terms(*part)[0].logsumexp(1, keepdim=True), 1, x, level, None)[:, 0]
 
-    def posterior_mean(self, x: Tensor, level: Level, cond: Tensor | None = None) -> Tensor:
-        """E[x_0 given x_t = x], (B, *shape) float64; with cond (B,), given the label too (-1: none)."""
-        return self._in_chunks(self._posterior_mean, self.d, x, level, cond).reshape(x.shape)
+    def posterior_mean(self, x: Tensor, level: Level, condition: Given = None) -> Tensor:
+        """E[x_0 given x_t = x], (B, *shape) float64; with a condition, given the part "label" too (-1: none)."""
+        labels = Condition.of(condition).only("label", "an exact distribution")
+        return self._in_chunks(self._posterior_mean, self.d, x, level, labels).reshape(x.shape)
 
     def denoiser(self, process: Process) -> "ExactDenoiser":
         """The exact denoiser of this distribution under a process."""
@@ -165,19 +167,19 @@ class GaussianMixture:
         """Every variance there is; a basis that spans the whole space leaves no rest."""
         return self.spread if self.basis.shape[2] == self.d else torch.cat([self.spread, self.rest[:, None]], 1)
 
-    def _selected(self, cond: Tensor | None, n: int) -> Tensor:
+    def _selected(self, labels: Tensor | None, n: int) -> Tensor:
         """Log weights of the components that each of n samples may come from, (n, K)."""
-        if cond is None:
+        if labels is None:
             return self.log_weights.expand(n, -1)
-        cond = cond.to(self.labels.device)
-        allowed = (cond[:, None] == self.labels) | (cond[:, None] == -1)
+        labels = labels.to(self.labels.device)
+        allowed = (labels[:, None] == self.labels) | (labels[:, None] == -1)
         if not bool(allowed.any(1).all()):
-            raise InputError(f"cond has the label {int(cond[~allowed.any(1)][0])}, which no component has.")
+            raise InputError(f"condition has the label {int(labels[~allowed.any(1)][0])}, which no component has.")
         logits = torch.where(allowed, self.log_weights, -torch.inf)
         return logits - logits.logsumexp(1, keepdim=True)
 
     def _in_chunks(
-        self, f: Callable[..., Tensor], width: int, x: Tensor, level: Level | None, cond: Tensor | None
+        self, f: Callable[..., Tensor], width: int, x: Tensor, level: Level | None, labels: Tensor | None
     ) -> Tensor:
         """f of the rows of x, (B, width), a chunk at a time."""
         flat = x.reshape(len(x), -1).to(self.means.device).double()
@@ -190,7 +192,7 @@ class GaussianMixture:
         )
         per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4
         size = max(1, _CHUNK // (len(self.means) * per_row))
-        logits = self._selected(cond, len(x))
+        logits = self._selected(labels, len(x))
         # one place for all results: small ones kept between large temporaries would scatter the heap
         found = torch.empty(len(x), width, dtype=flat.dtype, device=flat.device)
         for start in range(0, len(x), size):
@@ -252,7 +254,7 @@ def Empirical(data: Tensor, labels: Tensor | None = None) -> GaussianMixture:
 
 @dataclass(frozen=True, eq=False)
 class ExactDenoiser(Denoiser):
-    """The denoiser of a known distribution; cond selects components by label."""
+    """The denoiser of a known distribution; the part "label" of a condition selects components."""
 
     distribution: GaussianMixture
     process: Process
@@ -272,6 +274,6 @@ class ExactDenoiser(Denoiser):
     def on(self, process: Process) -> "ExactDenoiser":
         return ExactDenoiser(self.distribution, process)
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        x0 = self.distribution.posterior_mean(x, level, cond)
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        x0 = self.distribution.posterior_mean(x, level, condition)
         return Prediction(x0.to(torch.promote_types(x.dtype, torch.float32)), x, level)

@@ -37,7 +37,7 @@ NOISE_RATIOS = (0.002, 160.0)
 def ends(process: Process) -> tuple[float, float]:
     """The times within which a network is asked: those whose sigma/alpha lies within `NOISE_RATIOS`, at most t_max."""
     low, high = (process.time(-2 * math.log(ratio)) for ratio in NOISE_RATIOS)
-    return low, high  # type: ignore[return-value]
+    return low, high
 
 
 def uniform(process: Process, steps: int) -> Tensor:
@@ -52,9 +52,8 @@ def quadratic(process: Process, steps: int) -> Tensor:
 
 def _by_ratio(process: Process, steps: int, ratios: Callable[[float, float, Tensor], Tensor]) -> Tensor:
     """The times of noise ratios spread by `ratios(high, low, u)` for even u in [0, 1]; then the clean point."""
-    low, high = (float(process.at(t).noise_ratio) for t in ends(process))
+    low, high = (process.at(t).noise_ratio for t in ends(process))
     spread = process.time(-2 * ratios(high, low, torch.linspace(0, 1, steps, dtype=torch.float64)).log())
-    assert isinstance(spread, Tensor)
     spread[0] = ends(process)[1]  # exactly, whatever rounding made of it
     return torch.cat([spread, torch.zeros(1, dtype=torch.float64)])
 
@@ -66,7 +65,6 @@ def _by_flow(process: Process, steps: int, power: float = 1.0, shift: float = 1.
     last = max(first / steps**power, least)
     u = torch.linspace(first ** (1 / power), last ** (1 / power), steps, dtype=torch.float64) ** power
     inner = process.time(-2 * (shift * u[1:] / (1 - u[1:])).log())
-    assert isinstance(inner, Tensor)
     return torch.cat([inner.new_tensor([ends(process)[1]]), inner, inner.new_zeros(1)])
 
 

@@ -37,7 +37,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -47,63 +47,75 @@ from ornstein.errors import InputError
 
 #: A coefficient: a float where one time serves a whole batch, or a tensor that broadcasts against the data.
 Number = float | Tensor
+#: of a function that gives floats for floats and tensors for tensors
+T = TypeVar("T", float, Tensor, Number)
+#: what kind of number the coefficients of a level are
+if TYPE_CHECKING:
+    # a default, which Python's own type variables have from 3.13 on: `Level` alone is a level of either kind
+    from typing_extensions import TypeVar as _TypeVar
+
+    N = _TypeVar("N", float, Tensor, Number, covariant=True, default=Number)
+else:
+    N = TypeVar("N", float, Tensor, Number, covariant=True)
 
 
-class Posterior(NamedTuple):
+class Posterior(NamedTuple, Generic[N]):
     """q(x_s given x_t, x_0) = N(from_xt * x_t + from_x0 * x_0, variance I)."""
 
-    from_xt: Number
-    from_x0: Number
-    variance: Number
+    from_xt: N
+    from_x0: N
+    variance: N
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
+class Level(Generic[N]):
     """A point of a process's clock, with every coefficient that a formula needs there.
 
-    Made by `Process.at`. The coefficients are floats for one time shared by the batch (sampling: no tensor is made
-    and no device is waited for), or tensors of shape (B, 1, ..., 1) for a time per sample (training).
+    Made by `Process.at`. The coefficients are floats for one time shared by the batch (`Level[float]`, sampling: no
+    tensor is made and no device is waited for), or tensors of shape (B, 1, ..., 1) for a time per sample
+    (`Level[Tensor]`, training). `Level` alone may be either: what a denoiser takes.
     """
 
     process: "Process"
-    t: Number
-    alpha: Number
-    sigma: Number
+    t: N
+    alpha: N
+    sigma: N
 
     @cached_property
-    def rates(self) -> tuple[Number, Number]:
+    def rates(self) -> tuple[N, N]:
         """(alpha', sigma'), the derivatives by t."""
-        rates = self.process._rates(self.t)
-        if isinstance(self.alpha, Tensor):
-            rates = tuple(rate.to(self.alpha) for rate in rates)  # type: ignore[union-attr, assignment]
-        return rates
+        alpha_rate, sigma_rate = self.process._rates(self.t)
+        if isinstance(self.alpha, Tensor) and isinstance(alpha_rate, Tensor) and isinstance(sigma_rate, Tensor):
+            return alpha_rate.to(self.alpha), sigma_rate.to(self.alpha)
+        return alpha_rate, sigma_rate
 
     @property
-    def inverse_alpha(self) -> Number:
+    def inverse_alpha(self) -> N:
         """1/alpha, infinite at zero signal: floats behave as tensors do."""
         return math.inf if isinstance(self.alpha, float) and self.alpha == 0.0 else 1 / self.alpha
 
     @property
-    def noise_ratio(self) -> Number:
+    def noise_ratio(self) -> N:
         """sigma/alpha: the one number that, with x/alpha, the posterior mean depends on. Infinite at zero SNR."""
         return self.sigma * self.inverse_alpha
 
     @property
-    def log_snr(self) -> Number:
+    def log_snr(self) -> N:
         """2 log(alpha/sigma): +inf at the clean point, -inf at zero signal."""
-        if isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor):
-            return 2 * torch.log(self.alpha / self.sigma)  # type: ignore[arg-type]
-        if self.sigma == 0.0:
+        if not isinstance(self.sigma, Tensor) and self.sigma == 0.0:
             return math.inf
-        return 2 * math.log(self.alpha / self.sigma) if self.alpha > 0.0 else -math.inf
+        ratio = self.alpha / self.sigma
+        if isinstance(ratio, Tensor):
+            return 2 * torch.log(ratio)
+        return 2 * math.log(ratio) if ratio > 0.0 else -math.inf
 
     @property
-    def f(self) -> Number:
+    def f(self) -> N:
         """Drift coefficient of dX = f X dt + g dB, in 1/time."""
         return self.rates[0] * self.inverse_alpha
 
     @property
-    def g2(self) -> Number:
+    def g2(self) -> N:
         """Squared diffusion coefficient g^2, in data units squared per time."""
         return 2 * self.sigma * (self.rates[1] - self.f * self.sigma)
 
@@ -111,7 +123,7 @@ class Level:
         """x_t = alpha x_0 + sigma eps."""
         return self.alpha * x0 + self.sigma * eps
 
-    def kernel_from(self, s: "Level") -> tuple[Number, Number]:
+    def kernel_from(self, s: "Level[N]") -> tuple[N, N]:
         """(a, b^2) of x_t = a x_s + b z, from the earlier level `s` to this one."""
         if isinstance(self.alpha, Tensor) or isinstance(s.alpha, Tensor):
             # b^2 is a small difference of nearly equal numbers: taken in float64, rounded afterwards
@@ -128,14 +140,14 @@ class Level:
         t = torch.as_tensor(self.t, dtype=None if isinstance(self.t, Tensor) else torch.float64)
         return self.process.alpha(t), self.process.sigma(t)
 
-    def shrinkage(self, s: "Level", sigma_data: float = 1.0) -> Number:
+    def shrinkage(self, s: "Level[N]", sigma_data: float = 1.0) -> N:
         """The mean of x_s given x_t, as a factor of x_t, if the data were Gaussian of this standard deviation."""
         a, _ = self.kernel_from(s)
         # x_t/a where the levels are close, and finite where no signal is left
         at_t, at_s = ((level.alpha * sigma_data) ** 2 + level.sigma * level.sigma for level in (self, s))
         return a * at_s / at_t
 
-    def posterior(self, s: "Level") -> Posterior:
+    def posterior(self, s: "Level[N]") -> Posterior[N]:
         """q(x_s given x_t, x_0) for the earlier level `s`, from this one."""
         a, b2 = self.kernel_from(s)
         var_s, var_t = s.sigma * s.sigma, self.sigma * self.sigma
@@ -161,7 +173,18 @@ class Process(ABC):
     def sigma(self, t: Tensor) -> Tensor:
         """Noise scale at times `t`."""
 
-    def at(self, t: "float | Tensor | Level", like: Tensor | None = None) -> Level:
+    # a 0-d tensor with like= gives floats, too; its type does not tell it from a batch
+    @overload
+    def at(self, t: float, like: Tensor | None = None) -> Level[float]: ...
+    @overload
+    def at(self, t: Tensor, like: None = None) -> Level[float]: ...
+    @overload
+    def at(self, t: Tensor, like: Tensor) -> Level[Tensor]: ...
+    @overload
+    def at(self, t: Level[T], like: Tensor | None = None) -> Level[T]: ...
+    @overload
+    def at(self, t: float | Tensor | Level, like: Tensor | None = None) -> Level: ...
+    def at(self, t: float | Tensor | Level, like: Tensor | None = None) -> Level:
         """The level at time t, shaped and typed to multiply `like`: the house's one place that broadcasts.
 
         Args:
@@ -188,12 +211,12 @@ class Process(ABC):
         dtype = torch.promote_types(like.dtype, torch.float32)
         return Level(self, t, self.alpha(t).to(dtype), self.sigma(t).to(dtype))
 
-    def levels(self, times: Tensor) -> list[Level]:
+    def levels(self, times: Tensor) -> list[Level[float]]:
         """The levels of a whole grid (n,), as floats, their derivatives included, in a few vector operations."""
         times = times.detach().to("cpu", torch.float64)
         self._inside(times)
         alpha, sigma = self.alpha(times).tolist(), self.sigma(times).tolist()
-        alpha_rate, sigma_rate = (rate.tolist() for rate in self._rates(times))  # type: ignore[union-attr]
+        alpha_rate, sigma_rate = (rate.tolist() for rate in self._rates(times))
         levels = [Level(self, *row) for row in zip(times.tolist(), alpha, sigma, strict=True)]
         for level, *rates in zip(levels, alpha_rate, sigma_rate, strict=True):
             level.__dict__["rates"] = tuple(rates)  # fills the cached property
@@ -209,7 +232,7 @@ class Process(ABC):
         """2 log(alpha/sigma) at times `t` (any shape, float64)."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
-    def time(self, log_snr: Number) -> Number:
+    def time(self, log_snr: T) -> T:
         """The inverse of `log_snr`; values beyond the clock give its ends. A float for a float."""
         wide = torch.float32 if isinstance(log_snr, Tensor) and log_snr.device.type == "mps" else torch.float64
         target = torch.as_tensor(log_snr, dtype=wide)
@@ -224,10 +247,10 @@ class Process(ABC):
         """q(x_s given x_t, x_0), for s < t."""
         return self.at(t, like).posterior(self.at(s, like))
 
-    def _rates(self, t: Number) -> tuple[Number, Number]:
-        at = torch.as_tensor(t, dtype=torch.float64) if isinstance(t, float) else t
+    def _rates(self, t: T) -> tuple[T, T]:
+        at = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
         alpha_rate, sigma_rate = _derivative(self.alpha, at), _derivative(self.sigma, at)
-        return (alpha_rate.item(), sigma_rate.item()) if isinstance(t, float) else (alpha_rate, sigma_rate)
+        return (alpha_rate, sigma_rate) if isinstance(t, Tensor) else (alpha_rate.item(), sigma_rate.item())
 
 
 def _derivative(scale: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

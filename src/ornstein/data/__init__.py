@@ -3,7 +3,7 @@
     source = open_data("digits")          # or a folder of images, or an .npz / .npy file
     data = source.load()
     print(data.describe())                # 1,437 images 1x8x8, values 0..16 (uint8) -> [-1, 1], ...
-    x0, labels = data.batch(step=0, size=128, seed=0)
+    x0, condition = data.batch(step=0, size=128, seed=0)
 
 The room knows no model. To add a data set, write a frozen dataclass with a `load()` that returns a `Dataset`, and
 give it a line in `DATA`.
@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ornstein.data.array import Array
+from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
-from ornstein.data.pictures import ImageFolder
+from ornstein.data.folder import ImageFolder
+from ornstein.data.layout import Layout
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Levels, Transform
 from ornstein.errors import InputError, lookup
+from ornstein.files import named, regular
 
 DATA: dict[str, type[Source]] = {
     "digits": Digits,
@@ -51,15 +54,18 @@ def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
     Raises:
         InputError: neither a known name nor a path that can be read; an argument that the source does not have.
     """
-    path = Path(name_or_path).expanduser()
+    path = named(name_or_path, "data")
     if str(name_or_path) in DATA:
         kind = DATA[str(name_or_path)]
-    elif path.is_dir():
+    elif os.path.isdir(path):
         kind, arguments = ImageFolder, {"path": str(name_or_path), **arguments}
-    elif path.is_file() and path.suffix.lower() in (".npz", ".npy"):
+    elif os.path.lexists(path):
+        regular(name_or_path, "data", "an .npz or .npy file, or a folder of images")
+        if path.suffix.lower() not in (".npz", ".npy"):
+            raise InputError(
+                f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy."
+            )
         kind, arguments = Array, {"path": str(name_or_path), **arguments}
-    elif path.is_file():
-        raise InputError(f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy.")
     elif path.suffix or {"/", os.sep} & set(str(name_or_path)):
         raise InputError(
             f"data={str(name_or_path)!r} does not exist; give a folder of images, an .npz or .npy file, or one of "
@@ -85,11 +91,14 @@ __all__ = [
     "Array",
     "Chain",
     "Checkerboard",
+    "Column",
     "Dataset",
     "Digits",
     "EightGaussians",
     "FashionMNIST",
     "ImageFolder",
+    "Known",
+    "Layout",
     "Levels",
     "Moons",
     "Pinwheel",
@@ -98,6 +107,7 @@ __all__ = [
     "SwissRoll",
     "Toy",
     "Transform",
+    "labelled",
     "open_data",
     "split",
 ]

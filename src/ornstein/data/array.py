@@ -1,21 +1,26 @@
 """Your own arrays, from .npy or .npz: what their numbers mean is read off their shape, type and range.
 
 **Layout.** The first axis counts examples. What the others are is decided by these rules alone, and said in the
-description that is printed when training starts; `layout` overrules them.
+description that is printed when training starts; `data.layout` overrules them (see `Layout` for its letters).
 
 | axes | read as | when |
 |---|---|---|
-| (N,), (N, d) | vectors | always |
+| (N,), (N, d) | vectors, "N", "ND" | always |
 | (N, H, W) | grey images, "NHW" | the type is an integer, or H = W |
-| (N, C, L) | arrays, "NCL" | otherwise |
-| (N, H, W, C) | images, "NHWC" | the last axis is 1, 3 or 4 and the second is not |
+| (N, C, L) | series, "NCL" | otherwise, if C <= L: the shorter axis holds the features |
+| (N, L, C) | series, "NLC" | otherwise |
+| (N, H, W, C) | images, "NHWC" | the last axis is 1 to 4 and the second is not |
 | (N, C, H, W) | images, "NCHW" | otherwise |
-| five and more | arrays, channels first | always |
+| (N, D, H, W, C) | volumes, "NDHWC" | the last axis is 1 to 4 and the second is not |
+| (N, C, D, H, W) | volumes, "NCDHW" | otherwise |
+| six and more | arrays, channels first | always |
 
 **Range.** Images of whole numbers (whatever their type), and arrays of an integer type, lie on a grid, which is
 kept: see `whole_levels`. Other images and arrays that fill [0, 1] or [-1, 1] (without leaving it, and more than half
 of it) are taken to mean that range and mapped to [-1, 1]. Everything else, and all vectors, is standardised per
 channel or feature by the mean and standard deviation of the training part. Samples come back in the units found.
+
+**Labels.** Whole numbers or strings; -1 is "no label". Numbers count the names in `classes`, if the file has such.
 
 **Size.** What would fill more than half of the machine's memory stays on disk: an .npy is read where it lies, its two
 parts are written to temporary files (in TMPDIR, or else /var/tmp) that vanish with the process, and every step reads
@@ -26,27 +31,37 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final, get_args
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
-from ornstein.data.dataset import CHUNK, Dataset, Kind, Source, moments, split, standardise, value_range
+from ornstein.data.columns import read_columns
+from ornstein.data.condition import labelled
+from ornstein.data.dataset import CHUNK, Dataset, Source, moments, split, standardise, value_range
+from ornstein.data.labels import as_names, lost, matched, numbered
+from ornstein.data.layout import Kind, Layout, guessed
 from ornstein.data.pictures import whole_levels
-from ornstein.data.standard import decode_blob, read_arrays
+from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays
+from ornstein.data.remarks import remarks
+from ornstein.data.standard import decode_blob
 from ornstein.data.transform import Affine, Levels, Transform
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
+from ornstein.files import regular
 
 if TYPE_CHECKING:
     import numpy as np
 
-Layout = Literal["auto", "ND", "NHW", "NCL", "NHWC", "NCHW"]
-
-VALUE_KEYS = ("x", "data", "images", "x_train")
+VALUE_KEYS = ("x", "data", "images", "x_train", "samples")
 LABEL_KEYS = ("labels", "label", "y", "y_train")
+#: beside labels that are numbers, their names; what `ornstein sample` writes beside its samples
+CLASS_KEY, OTHER_KEYS = "classes", ("seeds",)
 MOST_LEVELS = 65_536
+#: what float32 can hold, with room for draws that lie far from the mean; and the least spread that it divides by
+LARGEST, SMALLEST = 1e37, 1e-36
 
 
 @final
@@ -62,6 +77,8 @@ class Array(Source):
         key: which array of an .npz; None takes the only one that is not labels, or x, data, images, x_train.
         labels_key: which array of an .npz holds the labels: whole numbers or strings (N,). None takes labels, label
             or y if there; "none" ignores them.
+        condition: names of arrays of an .npz with a row for each example, to condition on: see
+            `ornstein.data.columns` for what they are read as. With x_train and x_test NAME_train and NAME_test.
         layout: what the axes are, if the rules above are not to decide.
         flip: mirror training images left to right at random.
         test_fraction, seed: how many are held out, and which; in proportion to the classes.
@@ -75,40 +92,50 @@ class Array(Source):
     path: str
     key: str | None = None
     labels_key: str | None = None
-    layout: Layout = "auto"
+    condition: str | tuple[str, ...] = ()
+    layout: str = "auto"
     flip: bool = False
     test_fraction: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.layout not in get_args(Layout):
-            raise InputError(f"layout={self.layout!r} is not known; use one of {', '.join(get_args(Layout))}.")
+        if self.layout != "auto":
+            Layout(self.layout)
+        object.__setattr__(self, "path", absolute(self.path))
+        given = (self.condition,) if isinstance(self.condition, str) else self.condition
+        object.__setattr__(self, "condition", tuple(dict.fromkeys(given)))
 
     def load(self) -> Dataset:
-        file = Path(self.path).expanduser()
-        if not file.is_file():
-            raise InputError(f"path={self.path!r} is not a file; give an .npy or .npz file.")
-        arrays = _opened(file)
-        notes = []
+        file = regular(self.path, "data.path", "an .npy or .npz file")
+        arrays = read_arrays(file)
         raw, key = self._values(arrays, file)
-        raw_test = arrays.get("x_test") if key == "x_train" else None
-        values, kind, layout = self._arranged(raw, f"{key or file.name}")
-        if layout and key != "blob":
-            notes.append(f"axes read as {layout}")
-        labels, classes = self._labels(arrays, key, len(values))
+        raw_test = arrays["x_test"] if key == "x_train" and "x_test" in arrays else None
+        values, layout = self._arranged(raw, key or shown(file.name))
+        kind = layout.kind
+        notes = [f"axes read as {layout.axes or 'channels first'}"] if values.ndim > 2 and key != "blob" else []
+        labels, classes, remark = self._labels(arrays, key, len(values))
+        notes += [remark] if remark else []
         if raw_test is None:
             chosen = split(len(values), self.test_fraction, self.seed, labels)
             train, test = (_taken(values, part) for part in chosen)
             train_labels, test_labels = (labels[part] if labels is not None else None for part in chosen)
+            columns = self._columns(arrays, ())
         else:
             train, train_labels = values.contiguous(), labels
-            test, test_kind, _ = self._arranged(raw_test, "x_test")
+            test, test_layout = self._arranged(raw_test, "x_test")
             test = test.contiguous()
-            if test.shape[1:] != train.shape[1:] or test_kind != kind:
+            if test.shape[1:] != train.shape[1:] or test_layout != layout:
                 raise InputError(
                     f"x_test {tuple(raw_test.shape)} and x_train {tuple(raw.shape)} differ in shape or type."
                 )
             test_labels = self._test_labels(arrays, classes, len(test)) if labels is not None else None
+            columns = self._columns(arrays, ("_train", "_test"))
+            chosen = torch.arange(len(train) + len(test)).split([len(train), len(test)])
+        conditions, said = read_columns(columns, *chosen, tuple(train.shape[1:]))
+        conditions = {**labelled(train_labels, test_labels, classes), **conditions}
+        notes += said
+        if train_labels is not None and test_labels is not None:
+            notes += filter(None, [lost(train_labels, test_labels, classes)])
         transform: Transform
         if (grid := _grid(train, test, kind)) is not None:
             transform = grid
@@ -116,124 +143,132 @@ class Array(Source):
         else:
             train, test = (_single(part, file) for part in (train, test))
             transform, remark = _continuous(train, test, kind)
-            notes.extend([remark] if remark else [])
+            notes += [remark] if remark else []
         return Dataset(
-            name=file.stem,
+            name=shown(file.stem),
             train=train,
             test=test,
-            train_labels=train_labels,
-            test_labels=test_labels,
-            classes=classes,
+            conditions=conditions,
             kind=kind,
             transform=transform,
             flip=self.flip,
-            note="; ".join(notes),
+            note="; ".join([*notes, *remarks(train, transform, kind)]),
+            layout=layout,
         )
 
-    def _values(self, arrays: dict[str, "np.ndarray"], file: Path) -> tuple["np.ndarray", str]:
+    def _values(self, arrays: "Mapping[str, np.ndarray]", file: Path) -> tuple["np.ndarray", str]:
+        held = ", ".join(map(shown, arrays)) or "nothing"
+        if "" in arrays and self.key is not None:
+            raise InputError(f"data.key={self.key!r} is not in {shown(file)}; an .npy file holds one array.")
         if self.key is not None:
             if self.key not in arrays:
-                raise InputError(f"key={self.key!r} is not in {file}; it holds {', '.join(arrays) or 'one array'}.")
+                raise InputError(f"data.key={self.key!r} is not in {shown(file)}; it holds {held}.")
             return arrays[self.key], self.key
-        if {"blob", "offsets"} <= set(arrays):
-            return decode_blob(arrays["blob"], arrays["offsets"], file.name).numpy(), "blob"
-        if {"x_train", "x_test"} <= set(arrays):
+        if "blob" in arrays and "offsets" in arrays:
+            return decode_blob(arrays["blob"], arrays["offsets"], shown(file.name)).numpy(), "blob"
+        if "x_train" in arrays and "x_test" in arrays:
             return arrays["x_train"], "x_train"
-        candidates = [key for key in arrays if key not in (*LABEL_KEYS, self.labels_key)]
+        beside = (*LABEL_KEYS, self.labels_key, CLASS_KEY, *OTHER_KEYS, *self.condition)
+        candidates = [key for key in arrays if key not in beside]
         known = [key for key in VALUE_KEYS if key in candidates]
         chosen = candidates[0] if len(candidates) == 1 else known[0] if len(known) == 1 else None
         if chosen is None:
-            raise InputError(f"{file} holds {', '.join(arrays) or 'nothing'}; say which with key=NAME.")
+            raise InputError(f"{shown(file)} holds {held}; say which with data.key=NAME.")
         return arrays[chosen], chosen
 
-    def _arranged(self, raw: "np.ndarray", name: str) -> tuple[Tensor, Kind, str]:
-        """Values (N, *shape) with channels first, their kind, and the layout if there was a choice."""
-        import numpy as np
-
-        if raw.dtype.kind not in "buif":
-            raise InputError(f"array {name!r} is of type {raw.dtype}; expected whole or floating-point numbers.")
-        if raw.ndim == 0 or raw.size == 0:
-            raise InputError(f"array {name!r} is empty (shape {raw.shape}).")
-        # the two ends are finite only if all is, and are found without an array of as many truth values
-        if raw.dtype.kind == "f" and not (np.isfinite(raw.min()) and np.isfinite(raw.max())):
-            bad = ~np.isfinite(raw)
-            first = tuple(int(i) for i in np.argwhere(bad)[0])
+    def _arranged(self, raw: "np.ndarray", name: str) -> tuple[Tensor, Layout]:
+        """Values (N, *shape) with channels first, and the layout that they had."""
+        values = as_tensor(raw, name)
+        layout = Layout(self.layout) if self.layout != "auto" else guessed(values)
+        if self.layout == "ND" and values.ndim == 1:
+            layout = Layout("N")
+        if layout.axes and len(layout.axes) != values.ndim:
             raise InputError(
-                f"array {name!r} has {int(bad.sum()):,} values that are NaN or infinite, first at {first}."
+                f"data.layout={layout.axes!r} names {len(layout.axes)} axes, but array {name!r} has {values.ndim}."
             )
-        kind, bytes_each = raw.dtype.kind, raw.dtype.itemsize
-        if kind == "b":
-            raw = raw.astype(np.uint8)
-        elif kind == "u" and bytes_each > 1:  # torch knows few operations on these
-            raw = raw.astype(np.int64 if bytes_each < 8 else np.float64)
-        elif kind == "f":
-            raw = raw.astype(np.float32 if bytes_each <= 4 else np.float64, copy=False)
-        else:
-            raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
-        values = torch.from_numpy(np.ascontiguousarray(raw))
-        layout = self._layout(values)
-        if self.layout != "auto" and len(layout) != max(values.ndim, 2):
-            raise InputError(f"layout={layout!r} names {len(layout)} axes, but array {name!r} has {values.ndim}.")
-        if layout == "ND":
-            return values.reshape(len(values), -1), "vector", ""
-        if layout == "NHW":
-            return values.unsqueeze(1), "image", layout
-        if layout == "NHWC":
-            return values.movedim(-1, 1), "image", layout
-        return values, "image" if layout == "NCHW" else "array", layout
+        return layout.take_in(values), layout
 
-    def _layout(self, values: Tensor) -> str:
-        if self.layout != "auto":
-            return self.layout
-        shape = values.shape
-        if len(shape) <= 2:
-            return "ND"
-        if len(shape) == 3:
-            return "NHW" if not values.is_floating_point() or shape[1] == shape[2] else "NCL"
-        if len(shape) == 4:
-            return "NHWC" if shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4) else "NCHW"
-        return "channels first"
-
-    def _labels(self, arrays: dict[str, "np.ndarray"], key: str, count: int) -> tuple[Tensor | None, tuple[str, ...]]:
+    def _columns(self, arrays: "Mapping[str, np.ndarray]", parts: tuple[str, ...]) -> "dict[str, np.ndarray]":
+        """The arrays to condition on, those of the parts of a split file after each other."""
         import numpy as np
 
-        label_key = self.labels_key
+        found = {}
+        for name in self.condition:
+            if name == self._label_key(arrays):
+                continue  # the part "label"
+            keys = [name + part for part in parts] or [name]
+            absent = [key for key in keys if key not in arrays]
+            if absent:
+                held = ", ".join(map(shown, arrays)) if "" not in arrays else "one array without a name"
+                raise InputError(f"data.condition={absent[0]!r} is not in {shown(self.path)}; it holds {held}.")
+            found[name] = np.concatenate([arrays[key] for key in keys]) if parts else arrays[name]
+        return found
+
+    def _label_key(self, arrays: "Mapping[str, np.ndarray]", key: str = "") -> str | None:
+        """The array with the labels, or None."""
+        if self.labels_key is not None:
+            return None if self.labels_key == "none" else self.labels_key
+        return next((name for name in LABEL_KEYS if name in arrays and name != key), None)
+
+    def _labels(
+        self, arrays: "Mapping[str, np.ndarray]", key: str, count: int
+    ) -> tuple[Tensor | None, tuple[str, ...], str]:
+        """Class numbers (count,), or None; the classes' names; a remark."""
+        label_key = self._label_key(arrays, key)
         if label_key is None:
-            label_key = next((name for name in LABEL_KEYS if name in arrays and name != key), "none")
-        if label_key == "none":
-            return None, ()
+            return None, (), ""
         if label_key not in arrays:
-            raise InputError(f"labels_key={label_key!r} is not in {self.path}; it holds {', '.join(arrays)}.")
-        named, index = np.unique(_labels_of(arrays[label_key], label_key, count), return_inverse=True)
-        return torch.from_numpy(index.astype(np.int64)), tuple(map(str, named.tolist()))
+            held = ", ".join(map(shown, arrays))
+            raise InputError(f"data.labels_key={label_key!r} is not in {shown(self.path)}; it holds {held}.")
+        classes = arrays.get(CLASS_KEY)
+        return numbered(as_names(arrays[label_key], label_key, count, classes), label_key)
 
     @staticmethod
-    def _test_labels(arrays: dict[str, "np.ndarray"], classes: tuple[str, ...], count: int) -> Tensor:
+    def _test_labels(arrays: "Mapping[str, np.ndarray]", classes: tuple[str, ...], count: int) -> Tensor:
         if "y_test" not in arrays:
-            raise InputError("x_test has no labels but x_train has; add y_test, or use labels_key='none'.")
-        names = [str(value) for value in _labels_of(arrays["y_test"], "y_test", count).tolist()]
-        unknown = sorted(set(names) - set(classes))
-        if unknown:
-            raise InputError(f"y_test has labels that y_train has not: {', '.join(unknown[:5])}.")
-        return torch.tensor([classes.index(name) for name in names])
+            raise InputError("x_test has no labels but x_train has; add y_test, or use data.labels_key='none'.")
+        named = arrays.get(CLASS_KEY)
+        return matched(as_names(arrays["y_test"], "y_test", count, named), "y_test", classes, "y_train")
 
 
-def _opened(file: Path) -> "dict[str, np.ndarray]":
-    """As `read_arrays`, but with an .npy left in its file: taking its two parts out is then all the reading there is.
+def read_rows(
+    file: "str | Path",
+    shape: tuple[int, ...],
+    layout: Layout,
+    *,
+    noun: str = "input",
+    key: str | None = None,
+    missing: bool = False,
+) -> tuple[Tensor, list[str] | None]:
+    """Examples from an .npy or .npz, for a model of examples of this shape: what the verbs read.
 
-    The map is private, so that nothing done to the array gets back into the file.
+    Args:
+        file: the file. Of an .npz the array is found as `Array` finds it; what `ornstein sample` wrote is read.
+        shape: of one example in the model, (C, ...).
+        layout: of the data that the model was trained on. Rows in the model's own order are taken too.
+        noun: what the file is, for errors.
+        key: which array of an .npz.
+        missing: NaN is allowed, and stays.
+
+    Returns:
+        values (N, *model), in data units and, but for half precision and the like, in their own type; the labels' names
+        if the file has any, "-1" for none.
+
+    Raises:
+        InputError: as `Array`; another number of axes.
     """
-    import numpy as np
-
-    try:
-        return {"": np.lib.format.open_memmap(file, mode="c")}
-    except (OSError, ValueError):  # an .npz, or nothing that can be mapped: empty, cut short, Python objects
-        return read_arrays(file)
+    place = regular(file, noun, "an .npy or .npz file")
+    source = Array(str(place), key=key)
+    arrays = read_arrays(place)
+    raw, key = source._values(arrays, place)
+    values = layout.rows(as_tensor(raw, key or shown(place.name), missing), shape, f"{noun}={str(file)!r}")
+    index, classes, _ = source._labels(arrays, key, len(values))
+    return values, None if index is None else [classes[i] if i >= 0 else "-1" for i in index.tolist()]
 
 
 def _taken(values: Tensor, rows: Tensor) -> Tensor:
     """values[rows] for ascending rows, in memory, or in a file of its own if `values` fill more than half of that."""
-    if values.nbytes <= _half_of_memory():
+    if values.nbytes <= half_of_memory():
         return values[rows].contiguous()
     import numpy as np
 
@@ -253,31 +288,6 @@ def _taken(values: Tensor, rows: Tensor) -> Tensor:
         run = values[int(some[0]) : int(some[-1]) + 1]
         found[first : first + len(some)] = run[some - some[0]]
     return found
-
-
-def _half_of_memory() -> float:
-    """Bytes; no end where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
-    except (AttributeError, OSError, ValueError):
-        return math.inf
-
-
-def _labels_of(raw: "np.ndarray", name: str, count: int) -> "np.ndarray":
-    """Labels (count,) as whole numbers or strings, or an error."""
-    import numpy as np
-
-    raw = raw.reshape(-1) if raw.shape == (count, 1) else raw
-    if raw.shape != (count,):
-        raise InputError(f"labels {name!r} have shape {raw.shape}; expected ({count},), one per example.")
-    if raw.dtype.kind == "f" and np.array_equal(raw, np.round(raw)):
-        return raw.astype(np.int64)
-    if raw.dtype.kind not in "buiU":
-        raise InputError(
-            f"labels {name!r} are of type {raw.dtype} and not whole; expected whole numbers or strings, "
-            "or labels_key='none' to ignore them."
-        )
-    return raw
 
 
 def _grid(train: Tensor, test: Tensor, kind: Kind) -> Levels | None:
@@ -308,8 +318,21 @@ def _continuous(train: Tensor, test: Tensor, kind: Kind) -> tuple[Affine, str]:
 
 def _single(values: Tensor, file: Path) -> Tensor:
     """The values in float32, or an error if it cannot tell them apart (timestamps, identifiers)."""
+    low, high = value_range(values)
+    if max(abs(low), abs(high)) > LARGEST:
+        raise InputError(
+            f"{shown(file)} runs from {low:.3g} to {high:.3g}, which float32 cannot hold with room for draws "
+            f"beyond it; rescale it to below {LARGEST:g}."
+        )
     single = values.float()
-    if values.dtype in (torch.float32, torch.uint8):
+    if values.dtype == torch.uint8:
+        return single
+    if 0 < high - low < SMALLEST:
+        raise InputError(
+            f"{shown(file)} runs from {low:.3g} to {high:.3g}, a range too small for float32; rescale it to above "
+            f"{SMALLEST:g}."
+        )
+    if values.dtype == torch.float32:
         return single
     others = [axis for axis in range(values.ndim) if axis != 1]
     error = (values.double() - single).abs().amax(others)
@@ -319,7 +342,7 @@ def _single(values: Tensor, file: Path) -> Tensor:
         where = int(lost.nonzero()[0])
         low, high = value_range(values[:, where])
         raise InputError(
-            f"feature {where} of {file} runs from {low:.12g} to {high:.12g}, which float32 cannot hold or tell apart; "
-            "subtract an offset or rescale it first."
+            f"feature {where} of {shown(file)} runs from {low:.12g} to {high:.12g}, which float32 cannot hold or tell "
+            "apart; subtract an offset or rescale it first."
         )
     return single

@@ -16,50 +16,52 @@ have drawn, however many processes there are.
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
+from ornstein.data.condition import LABEL, Column
+from ornstein.data.layout import AS_FOUND, Layout
+from ornstein.data.layout import Kind as Kind
 from ornstein.data.transform import Affine, Transform
 from ornstein.errors import InputError
-
-Kind = Literal["image", "vector", "array"]
 
 CHUNK = 1024  # examples converted to float at a time, so that statistics need no float copy of the data
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples in their own units, a held-out part, their labels, and the way to model space.
+    """Examples in their own units, a held-out part, what is known of each, and the way to model space.
 
     Args:
         name: what it is called in messages and in the run folder.
         train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise.
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
-        train_labels, test_labels: (N,) and (M,), int64 indices into `classes`, or both None.
-        classes: the names of the labels, () if there are none.
+        conditions: name -> what is known of each example, in model space; classes are the part "label".
         kind: "image" (C, H, W), "vector" (d,), or "array" (any other shape, channels first).
         transform: data units -> model space.
         flip: draw each training image mirrored left to right with probability 1/2 (images only).
         note: where the data come from and how they were read, for `describe`.
+        layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
 
     Raises:
-        InputError: fewer than two training examples or none held out; labels that do not fit; flip on non-images.
+        InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images.
     """
 
     name: str
     train: Tensor
     test: Tensor
-    train_labels: Tensor | None
-    test_labels: Tensor | None
-    classes: tuple[str, ...]
+    conditions: Mapping[str, Column]
     kind: Kind
     transform: Transform
     flip: bool = False
     note: str = ""
+    layout: Layout = AS_FOUND
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -67,23 +69,59 @@ class Dataset:
                 f"data={self.name!r} has {len(self.train)} training and {len(self.test)} held-out examples; "
                 "at least 2 and 1 are needed."
             )
-        for part, labels in ((self.train, self.train_labels), (self.test, self.test_labels)):
-            if (labels is None) != (not self.classes) or (labels is not None and labels.shape != (len(part),)):
-                raise InputError(f"data={self.name!r} needs one label per example and a name per class, or neither.")
+        for name, column in self.conditions.items():
+            if len(column.train) != len(self.train) or len(column.test) != len(self.test):
+                raise InputError(
+                    f"data={self.name!r} needs one {name} per example; it has {len(column.train)} and "
+                    f"{len(column.test)} for {len(self.train)} and {len(self.test)} examples."
+                )
         if self.flip and self.kind != "image":
-            raise InputError(f"flip=True mirrors images, but data={self.name!r} are {self.kind}s; use flip=False.")
+            raise InputError(
+                f"data.flip=True mirrors images, but data={self.name!r} are {self.kind}s; use data.flip=false."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return tuple(self.train.shape[1:])
 
+    @cached_property
+    def train_condition(self) -> Condition:
+        """What is known of the training examples, N rows."""
+        return Condition({name: column.train for name, column in self.conditions.items()})
+
+    @cached_property
+    def test_condition(self) -> Condition:
+        """What is known of the held-out examples, M rows."""
+        return Condition({name: column.test for name, column in self.conditions.items()})
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names that the part "label" numbers; () without it."""
+        return self.conditions[LABEL].about.classes if LABEL in self.conditions else ()
+
+    @property
+    def class_counts(self) -> list[int]:
+        """How many training examples each class has; those without a label are in none."""
+        labels = self.train_labels
+        return [] if labels is None else labels[labels >= 0].bincount(minlength=len(self.classes)).tolist()
+
+    @property
+    def train_labels(self) -> Tensor | None:
+        """The part "label" of the training examples, (N,) int64, -1 for none; None without it."""
+        return self.train_condition.parts.get(LABEL)
+
+    @property
+    def test_labels(self) -> Tensor | None:
+        """The part "label" of the held-out examples, (M,)."""
+        return self.test_condition.parts.get(LABEL)
+
     @property
     def sigma_data(self) -> float:
         """Standard deviation of all training values in model space."""
         return self._fingerprint["sigma_data"]
 
-    def batch(self, step: int, size: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor | None]:
+    def batch(self, step: int, size: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Condition]:
         """The training examples of one step: a pure function of its arguments.
 
         Args:
@@ -93,7 +131,7 @@ class Dataset:
             rank, world: this process among how many.
 
         Returns:
-            x0 (size, *shape), float32 in model space, and labels (size,), int64, or None. On the CPU.
+            x0 (size, *shape), float32 in model space, and what is known of each, `size` rows. On the CPU.
         """
         if step < 0 or size < 1 or not 0 <= rank < world:
             raise InputError(f"batch(step={step}, size={size}, rank={rank}, world={world}) is out of range.")
@@ -105,39 +143,49 @@ class Dataset:
             runs.append(_permutation(count, seed, epoch)[start : start + wanted])
             position, wanted = position + len(runs[-1]), wanted - len(runs[-1])
         index = torch.cat(runs) if len(runs) > 1 else runs[0]
-        x = self.train[index]
+        x, given = self.train[index], self.train_condition[index]
         if self.flip:
             mirrored = torch.rand(size * world, generator=_stream(seed, "flip", step)) < 0.5
             mine = mirrored[rank * size : (rank + 1) * size]
-            x = torch.where(mine[:, None, None, None], x.flip(-1), x)
-        return self.transform.forward(x), None if self.train_labels is None else self.train_labels[index]
+
+            def turned(part: Tensor) -> Tensor:  # a picture of the condition lies over x, and turns with it
+                return torch.where(mine[:, None, None, None], part.flip(-1), part) if part.ndim == 4 else part
+
+            x, given = turned(x), given.map(turned)
+        return self.transform.forward(x), given
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies these data, as plain values for JSON or YAML.
 
-        name, kind, shape, dtype; range [min, max] in data units over both parts; count, held_out; classes; mean and
-        sigma_data of the training part in model space; sha256 of the content (values, labels, shapes, types).
+        name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
+        parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
+        and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types).
         """
         return dict(self._fingerprint)
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
-        for part in (self.train, self.test, self.train_labels, self.test_labels):
-            if part is not None:
-                digest.update(f"{tuple(part.shape)} {part.dtype}".encode())
-                digest.update(part.contiguous().numpy().data)
+        columns = [part for column in self.conditions.values() for part in (column.train, column.test)]
+        for part in (self.train, self.test, *columns):
+            digest.update(f"{tuple(part.shape)} {part.dtype}".encode())
+            digest.update(part.contiguous().numpy().data)
+        if set(self.conditions) - {LABEL}:  # names and scales are content too; labels alone are hashed as ever
+            digest.update(repr(_facts(self.conditions)).encode())
         mean, sigma = moments(self.train, self.transform)
         low, high = value_range(self.train, self.test)
         return {
             "name": self.name,
             "kind": self.kind,
             "shape": list(self.shape),
+            "layout": self.layout.axes,
             "dtype": str(self.train.dtype).removeprefix("torch."),
             "range": [low, high],
             "count": len(self.train),
             "held_out": len(self.test),
             "classes": list(self.classes),
+            "class_counts": self.class_counts,
+            "conditions": _facts(self.conditions),
             "mean": mean.mean().item(),
             # total variance = variance within the features + variance of their means
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
@@ -161,11 +209,20 @@ class Dataset:
                 f"values {low}..{high} ({facts['dtype']}) -> {way}",
                 f"sigma_data {facts['sigma_data']:.2f}",
                 f"{facts['held_out']:,} held out",
-                *([f"{len(self.classes)} class{'es' * (len(self.classes) > 1)}"] if self.classes else []),
+                *(
+                    f"{len(column.about.classes)} class{'es' * (len(column.about.classes) > 1)}"
+                    if name == LABEL
+                    else f"given {name} ({column.about.describe()})"
+                    for name, column in self.conditions.items()
+                ),
                 *(["mirrored at random"] if self.flip else []),
                 *([self.note] if self.note else []),
             ]
         )
+
+
+def _facts(conditions: Mapping[str, Column]) -> dict[str, Any]:
+    return {name: column.about.to_dict() for name, column in conditions.items()}
 
 
 class Source(ABC):
@@ -181,13 +238,14 @@ def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) 
 
     ceil(fraction * count) examples are held out, but at least one and at most all but two. They are taken at even
     distances from a shuffled list; with `labels` (count,) that list is sorted by class, so that each class is
-    held out in proportion (stratified) while the total stays exact.
+    held out in proportion (stratified) while the total stays exact. A class that would be held out whole gives one
+    example back to the training part.
 
     Raises:
         InputError: fraction outside (0, 1), or fewer than three examples.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"test_fraction={fraction!r} must lie between 0 and 1, such as 0.1.")
+        raise InputError(f"data.test_fraction={fraction!r} must lie between 0 and 1, such as 0.1.")
     if count < 3:
         raise InputError(f"the data have {count} example{'s' * (count != 1)}; at least 3 are needed (one is held out).")
     held_out = min(max(math.ceil(fraction * count - 1e-9), 1), count - 2)
@@ -196,7 +254,23 @@ def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) 
         order = order[labels[order].argsort(stable=True)]
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[order[(torch.arange(held_out, dtype=torch.float64).add(0.5) * count / held_out).long()]] = True
+    if labels is not None:
+        _keep_every_class(chosen, labels, order)
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+
+
+def _keep_every_class(chosen: Tensor, labels: Tensor, order: Tensor) -> None:
+    """Give one example of each class that is `chosen` whole back, for one of the class with the most left."""
+    found, index = labels.unique(return_inverse=True)
+    left = torch.bincount(index[~chosen], minlength=len(found))
+    for lost in (left == 0).nonzero().flatten().tolist():
+        if (rich := int(left.argmax())) == lost or left[rich] < 2:
+            return
+        back, instead = (
+            order[(index[order] == group) & (chosen[order] == held)][0] for group, held in ((lost, True), (rich, False))
+        )
+        chosen[back], chosen[instead] = False, True
+        left[lost], left[rich] = left[lost] + 1, left[rich] - 1
 
 
 def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tensor]:

@@ -1,138 +1,57 @@
-"""Image files: one picture, one folder of them, or one blob of their bytes, as whole numbers (N, C, H, W).
+"""Image files: one picture, or many of them (paths or bytes), as whole numbers (N, C, H, W).
 
 How a file becomes an array, with nothing left to guess:
 - Orientation written by a camera (EXIF) is applied.
 - Transparency is composited on white.
-- Greyscale stays one channel, everything else becomes RGB; in "auto" mode a folder is greyscale only if every file is.
+- Greyscale stays one channel, everything else becomes RGB; in "auto" mode many are greyscale only if every file is.
 - 8-bit files give uint8. 16-bit greyscale (PNG, TIFF; usual in medicine and microscopy) keeps its 16 bits, as
   int32; 16-bit colour is read at 8 bits, which is all that Pillow offers. Floating-point TIFF is refused: use .npy.
 - Of an animation the first frame is taken.
 - With `size`, the largest centred rectangle of the wanted aspect is cut out and resized with an antialiased Lanczos
-  window; a picture that has the size already is not touched.
+  window; a picture that has the size already is not touched. Without it nothing is ever resized.
+
+What a file *is* is decided by its content, and only the formats of `FORMATS` are tried: Pillow would hand others to
+programs of their own (an EPS called x.png to Ghostscript). A picture of more than `MOST_PIXELS` is refused before it is
+decoded, for a few bytes can declare any size.
 """
 
 import io
+import math
+import os
+import stat
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, final, get_args
+from typing import IO, TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from ornstein.data.dataset import Dataset, Source, split, value_range
-from ornstein.data.transform import Levels
+from ornstein.data.reading import half_of_memory
+from ornstein.data.transform import Affine, Levels, Transform
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Mode = Literal["auto", "L", "RGB"]
-Label = Literal["auto", "folder", "none"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-TEST_FOLDERS = ("test", "val", "valid", "validation")
-
-
-@final
-@dataclass(frozen=True)
-class ImageFolder(Source):
-    """A folder of image files (png, jpg, webp, bmp, gif, tiff, ppm), read recursively; sub-folders become classes.
-
-    A folder that holds just `train` and `test` (or `val`) keeps that split; otherwise a part is held out.
-
-    Args:
-        path: the folder. Hidden files and files of other types are ignored.
-        size: (height, width), or one number for a square: crop at the centre and resize. None takes the files as
-            they are, which must then agree in size.
-        mode: "L" (greyscale), "RGB", or "auto": greyscale if every file is.
-        label: "folder" makes the first level of sub-folders the classes, "none" ignores them, "auto" uses them if
-            there are at least two.
-        flip: mirror training images left to right at random.
-        test_fraction, seed: how many are held out, and which; in proportion to the classes.
-
-    Raises:
-        InputError: no such folder; no images; a file that cannot be read; sizes that differ; images outside of the
-            class folders; fewer than three images.
-    """
-
-    path: str
-    size: int | tuple[int, int] | None = None
-    mode: Mode = "auto"
-    label: Label = "auto"
-    flip: bool = False
-    test_fraction: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.size is not None:
-            size: tuple[int, ...] = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
-            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-                raise InputError(f"size={self.size!r} must be one positive number or two (height, width).")
-            object.__setattr__(self, "size", size)
-        for field, known in (("mode", get_args(Mode)), ("label", get_args(Label))):
-            if getattr(self, field) not in known:
-                raise InputError(f"{field}={getattr(self, field)!r} is not known; use one of {', '.join(known)}.")
-
-    def load(self) -> Dataset:
-        root = Path(self.path).expanduser()
-        if not root.is_dir():
-            raise InputError(f"path={self.path!r} is not a folder; give a folder of images.")
-        files = sorted(f for f in root.rglob("*") if f.is_file() and not _hidden(f.relative_to(root)))
-        pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
-        if not pictures:
-            raise InputError(
-                f"path={self.path!r} holds no images ({len(files)} other files); "
-                f"looked for {', '.join(SUFFIXES)} in it and its sub-folders."
-            )
-        places = [f.relative_to(root).parts for f in pictures]
-        in_test = self._given_split(places)
-        if in_test is not None:
-            places = [place[1:] for place in places]
-        labels, classes = self._labels(places)
-
-        assert self.size is None or isinstance(self.size, tuple)
-        values = read_pictures(pictures, self.size, self.mode, name=lambda i: str(pictures[i].relative_to(root)))
-        if in_test is None:
-            train, test = split(len(values), self.test_fraction, self.seed, labels)
-            note = ""
-        else:
-            train, test = (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
-            note = "split by folder"
-        top = 255 if values.dtype == torch.uint8 else value_range(values)[1]
-        return Dataset(
-            name=root.resolve().name,
-            train=values[train],
-            test=values[test],
-            train_labels=None if labels is None else labels[train],
-            test_labels=None if labels is None else labels[test],
-            classes=classes,
-            kind="image",
-            transform=whole_levels(0, int(top)),
-            flip=self.flip,
-            note=note,
-        )
-
-    @staticmethod
-    def _given_split(places: Sequence[tuple[str, ...]]) -> Tensor | None:
-        tops = {place[0] if len(place) > 1 else "" for place in places}
-        if len(tops) == 2 and "train" in tops and tops & set(TEST_FOLDERS):
-            return torch.tensor([place[0] != "train" for place in places])
-        return None
-
-    def _labels(self, places: Sequence[tuple[str, ...]]) -> tuple[Tensor | None, tuple[str, ...]]:
-        folders = [place[0] if len(place) > 1 else None for place in places]
-        classes = tuple(sorted({folder for folder in folders if folder is not None}))
-        if self.label == "none" or (self.label == "auto" and len(classes) < 2):
-            return None, ()
-        if None in folders or not classes:
-            stray = places[folders.index(None)][0]
-            raise InputError(
-                f"label={self.label!r} makes sub-folders of {self.path!r} the classes, but {stray!r} lies in none of "
-                "them; move it or use label='none'."
-            )
-        return torch.tensor([classes.index(folder) for folder in folders if folder is not None]), classes
+#: in Pillow's words
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+#: what people keep beside them that is a picture but is not read, for which a sentence is better than silence
+FOREIGN = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".eps", ".psd", ".exr", ".dcm"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"),
+)
+#: the largest cameras of telephones have 48 million
+MOST_PIXELS = 50_000_000
+#: pictures of more pixels than this are decoded one at a time, so that memory does not grow with the threads
+_BIG = 4_000_000
+_one_at_a_time = threading.Lock()
 
 
 def whole_levels(low: int, high: int) -> Levels:
@@ -155,57 +74,177 @@ def read_pictures(
     Args:
         sources: at least one.
         size: (height, width) to crop and resize to, or None if all agree.
-        mode: see `ImageFolder`.
+        mode: see `Mode`: "L" (greyscale), "RGB", or "auto": greyscale if every file is.
         name: what to call the i-th source in an error.
 
     Raises:
-        InputError: a source that cannot be read; sizes that differ without `size`; 8 and 16 bits mixed.
+        InputError: a source that cannot be read; sizes that differ without `size`; 8 and 16 bits mixed; more than
+            half of this machine's memory holds.
     """
+    values, broken = read_whole_pictures(sources, size, mode, name, most_broken=0)
+    assert not broken
+    return values
+
+
+def read_whole_pictures(
+    sources: Sequence[Path | bytes],
+    size: tuple[int, int] | None,
+    mode: Mode,
+    name: Callable[[int], str],
+    most_broken: int,
+) -> tuple[Tensor, dict[int, InputError]]:
+    """As `read_pictures`, but up to `most_broken` that cannot be read are left out, and returned with what is wrong."""
+    if size is not None:  # before the first is blown up to it
+        filled = float(len(sources)) * math.prod(size) * (3 if mode == "RGB" else 1)
+        if filled > half_of_memory():
+            raise InputError(
+                f"data.size={size[0]},{size[1]} of {len(sources):,} pictures fills {filled / 1e9:.3g} GB, more than "
+                "half of this machine's memory; take a smaller size."
+            )
     pictures: list[Tensor] = []
-    with ThreadPoolExecutor() as pool:
+    kept: list[int] = []
+    broken: dict[int, InputError] = {}
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # what matters in Pillow's asides is an error here
         # Pillow decodes outside of Python's lock, but for the thumbnails in a blob threads cost more than they save
         apply = map if isinstance(sources[0], bytes) else pool.map
-        decoded = apply(lambda i: _read(sources[i], size, mode, name(i)), range(len(sources)))
         try:
-            for i, picture in enumerate(decoded):
+            for i, picture in enumerate(apply(lambda i: _tried(sources[i], size, mode, name(i)), range(len(sources)))):
+                if isinstance(picture, InputError):
+                    broken[i] = picture
+                    if len(broken) > most_broken:
+                        raise picture
+                    continue
                 pictures.append(picture)
-                first = pictures[0]
-                if picture.shape[1:] != first.shape[1:]:
-                    raise InputError(
-                        f"images differ in size: {name(0)} is {first.shape[1]}x{first.shape[2]}, {name(i)} is "
-                        f"{picture.shape[1]}x{picture.shape[2]} (height x width); "
-                        "give size=H,W to crop and resize them."
-                    )
-                if picture.dtype != first.dtype:
-                    raise InputError(
-                        f"{name(0)} and {name(i)} differ in bits a pixel; give mode='L' or 'RGB' to read both at 8."
-                    )
+                kept.append(i)
+                _agree(picture, pictures[0], lambda place: name(kept[place]), len(kept) - 1, len(sources))
         except InputError:
             pool.shutdown(cancel_futures=True)
             raise
+    first = pictures[0]
     out = torch.empty(len(pictures), max(map(len, pictures)), *first.shape[1:], dtype=first.dtype)
     for i in reversed(range(len(out))):
         out[i] = pictures.pop()  # a grey picture among coloured ones fills all three channels
-    return out
+    return out, broken
 
 
-def _hidden(place: Path) -> bool:
-    return any(part.startswith(".") for part in place.parts)
+def read_for_model(
+    files: Sequence[Path],
+    shape: tuple[int, ...],
+    transform: Transform,
+    resized: bool,
+    name: Callable[[int], str] = str,
+) -> Tensor:
+    """Pictures as examples for a model of images: (N, C, H, W), in the units of the data that it was trained on.
+
+    Bits are kept: a picture of more than 8 bits gives its values as they are. One of 8 bits does too for data of 256
+    levels; for others (12-bit scans, digits of 0..16, floats in [0, 1]) black and white are the ends of their range.
+
+    Args:
+        files: at least one.
+        shape: (C, H, W) of the model.
+        transform: of the model.
+        resized: the model's data were cropped and resized to that size when they were read, so these are too;
+            otherwise they keep their size, which the caller checks.
+        name: what to call the i-th.
+
+    Raises:
+        InputError: a file that cannot be read; a model of neither 1 nor 3 channels; values beyond the model's range;
+            data whose range is not that of a picture.
+    """
+    if shape[0] not in (1, 3):
+        raise InputError(f"{name(0)} cannot be a picture of {shape[0]} channels; give an .npy array.")
+    levels = transform.levels
+    deep = shape[0] == 1 and levels is not None and levels.count > 256
+    mode: Mode = "auto" if deep else "L" if shape[0] == 1 else "RGB"
+    values = read_pictures(files, (shape[1], shape[2]) if resized else None, mode, name)
+    if values.shape[1] > shape[0]:  # colour, read by a model of deep greys
+        values = read_pictures(files, (shape[1], shape[2]) if resized else None, "L", name)
+    if levels is not None and (values.dtype != torch.uint8 or (levels.count, levels.low) == (256, 0)):
+        top = levels.low + levels.count - 1
+        if int(values.max()) > top:
+            raise InputError(f"{name(0)} has values up to {int(values.max())}; this run's pictures end at {top}.")
+        return values
+    if levels is None and not (isinstance(transform, Affine) and not isinstance(transform.scale, tuple)):
+        raise InputError(
+            f"{name(0)} is a picture, but this run's data have no range of black and white; give an .npy array in "
+            "their units."
+        )
+    # in doubles, so that the values that a picture shares with the data come out as they are
+    own = transform.inverse(values.double() * (2 / 255) - 1, quantise=True)
+    return own.float() if own.is_floating_point() else own
+
+
+def _agree(picture: Tensor, first: Tensor, name: Callable[[int], str], place: int, count: int) -> None:
+    if picture.shape[1:] != first.shape[1:]:
+        raise InputError(
+            f"images differ in size: {name(0)} is {first.shape[1]}x{first.shape[2]}, {name(place)} is "
+            f"{picture.shape[1]}x{picture.shape[2]} (height x width); "
+            "give data.size=H,W to crop and resize them."
+        )
+    if picture.dtype != first.dtype:
+        raise InputError(
+            f"{name(0)} and {name(place)} differ in bits a pixel; give data.mode=L or RGB to read both at 8."
+        )
+    if place == 0 and count * first.nbytes > half_of_memory():
+        raise InputError(
+            f"{count:,} pictures as large as {name(0)} fill {count * first.nbytes / 1e9:.3g} GB, more than half of "
+            "this machine's memory; give data.size=H,W to resize them."
+        )
+
+
+def _tried(source: Path | bytes, size: tuple[int, int] | None, mode: Mode, name: str) -> Tensor | InputError:
+    try:
+        return _read(source, size, mode, name)
+    except InputError as error:
+        return error
 
 
 def _read(source: Path | bytes, size: tuple[int, int] | None, mode: Mode, name: str) -> Tensor:
     """One picture (C, H, W)."""
     from PIL import Image
 
-    stream: Path | IO[bytes] = source if isinstance(source, Path) else io.BytesIO(source)
+    stream: IO[bytes] | None = None
     try:
-        with Image.open(stream) as image:
-            return _values(image, size, mode)
+        if isinstance(source, Path):
+            if not stat.S_ISREG(os.stat(source).st_mode):
+                raise InputError("is a pipe, a device or a folder and not a file.")
+            stream = source.open("rb")
+        else:
+            stream = io.BytesIO(source)
+        with Image.open(stream, formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS:
+                raise InputError(
+                    f"is of {image.width}x{image.height} pixels, more than the {MOST_PIXELS:,} that are read; "
+                    "make it smaller first."
+                )
+            with _one_at_a_time if pixels > _BIG else nullcontext():
+                return _values(image, size, mode)
     except InputError as error:
         raise InputError(f"{name} {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise whatever a damaged file makes them
         # Pillow's own words may hold the address of a buffer: they stay in the chain, not in the sentence
-        raise InputError(f"{name} cannot be read as an image (damaged, or not what its name says).") from error
+        raise InputError(f"{name} cannot be read as an image ({_reason(stream, error)}).") from error
+    finally:
+        if stream is not None:
+            stream.close()
+
+
+def _reason(stream: IO[bytes] | None, error: Exception) -> str:
+    if stream is None:
+        return getattr(error, "strerror", None) or "it is not to be had"
+    if type(error).__name__ == "DecompressionBombError":  # Pillow's own limit, which lies above ours
+        return f"it declares more than the {MOST_PIXELS:,} pixels that are read"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    if not stream.closed:
+        stream.seek(0)
+        head = stream.read(12)
+        if head[4:8] == b"ftyp":
+            kind = head[8:12].decode("latin1").strip().upper()
+            return f"its content is {kind if kind.isalnum() else 'of a film'}; save it as PNG or JPEG"
+    return "damaged, or not what its name says"
 
 
 def _values(image: "Image.Image", size: tuple[int, int] | None, mode: Mode) -> Tensor:
@@ -218,16 +257,19 @@ def _values(image: "Image.Image", size: tuple[int, int] | None, mode: Mode) -> T
         raise InputError("has floating-point pixels; store such data as .npy or .npz.")
     top = 255
     if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.float32)
+        deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > 65535:
             raise InputError("has 32-bit pixels outside 0..65535; store such data as .npy or .npz.")
+        deep = deep.astype(np.float32)
         # as floats, because Pillow resizes 16-bit pixels badly; 65535 = 257 * 255
         image, top = Image.fromarray(deep if mode == "auto" else deep / 257), 65535 if mode == "auto" else 255
     else:
         grey = image.mode in ("1", "L", "LA", "La")
         if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image if image.mode == "RGBA" else image.convert("RGBA")
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image, mask=image.getchannel("A"))
+            image = white
         image = image.convert(("L" if grey else "RGB") if mode == "auto" else mode)
     if size is not None and image.size != size[::-1]:
         image = ImageOps.fit(image, size[::-1], method=Image.Resampling.LANCZOS)

@@ -13,9 +13,10 @@ features from tiny images", 2009; the digits are the test part of Alpaydin and K
 """
 
 import gzip
+import math
 import os
 import tarfile
-import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +27,14 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import Tensor
 
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.layout import Layout
 from ornstein.data.pictures import read_pictures
+from ornstein.data.reading import absolute, read_arrays
 from ornstein.data.transform import Levels
-from ornstein.errors import InputError
-from ornstein.files import cache, fetch
+from ornstein.errors import InputError, shown
+from ornstein.files import cache, fetch, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 
 DIGIT_NAMES = tuple("0123456789")
+#: the largest of these files, the training images of MNIST, holds 47 million bytes
+MOST_BYTES = 2**26
 
 
 @final
@@ -64,11 +70,10 @@ class Digits(Source):
             name="digits",
             train=images[train],
             test=images[test],
-            train_labels=labels[train],
-            test_labels=labels[test],
-            classes=DIGIT_NAMES,
+            conditions=labelled(labels[train], labels[test], DIGIT_NAMES),
             kind="image",
             transform=Levels(17),
+            layout=Layout("NCHW"),
         )
 
 
@@ -97,6 +102,10 @@ class Public(Source, ABC):
     md5: ClassVar[Mapping[str, str]]
     """The published files and their hashes."""
 
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            object.__setattr__(self, "root", absolute(self.root, "data.root"))
+
     @abstractmethod
     def read(self, folder: Path, chosen: bool) -> tuple[Parts, str] | None:
         """The data in this folder and which file they are from, or None if they are not there.
@@ -111,28 +120,27 @@ class Public(Source, ABC):
             name=self.name,
             train=train,
             test=test,
-            train_labels=train_labels,
-            test_labels=test_labels,
-            classes=self.classes,
+            conditions=labelled(train_labels, test_labels, self.classes),
             kind="image",
             transform=Levels(256),
             flip=self.flip,
             note=f"from {origin}",
+            layout=Layout("NCHW"),
         )
 
     def _search(self) -> tuple[Parts, str] | None:
         if self.root is not None:
-            return self.read(Path(self.root).expanduser(), chosen=True)
+            return self.read(named(self.root, "data.root"), chosen=True)
         folders = [cache()]
-        if named := os.environ.get("ORNSTEIN_DATA"):
-            folders.insert(0, Path(named).expanduser())
+        if chosen := os.environ.get("ORNSTEIN_DATA"):
+            folders.insert(0, named(chosen, "ORNSTEIN_DATA"))
             if not folders[0].is_dir():
-                raise InputError(f"ORNSTEIN_DATA={named!r} is not a folder; name one that holds {self.accepted}.")
+                raise InputError(f"ORNSTEIN_DATA={chosen!r} is not a folder; name one that holds {self.accepted}.")
         return next((found for folder in folders if (found := self.read(folder, chosen=False))), None)
 
     def _download(self) -> tuple[Parts, str]:
-        target = Path(self.root).expanduser() if self.root is not None else cache() / self.folder
-        reason = "download=False"
+        target = named(self.root, "data.root") if self.root is not None else cache() / self.folder
+        reason = "data.download=False"
         if self.download:
             try:
                 for file, md5 in self.md5.items():
@@ -144,7 +152,7 @@ class Public(Source, ABC):
                 assert found is not None
                 return found
         if self.root is not None:
-            looked, remedy = self.root, "give as root"
+            looked, remedy = self.root, "give as data.root"
         else:
             looked = " or ".join(filter(None, (os.environ.get("ORNSTEIN_DATA"), str(cache()))))
             remedy = "set ORNSTEIN_DATA to"
@@ -262,7 +270,7 @@ class CIFAR10(Public):
         batches = [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]
         for place in (folder, folder / "cifar-10-batches-bin", folder / self.folder):
             if all((place / batch).is_file() for batch in batches):
-                return _read_cifar([(place / batch).read_bytes() for batch in batches]), "data_batch_*.bin"
+                return _read_cifar([_whole(place / batch) for batch in batches]), "data_batch_*.bin"
             archive = place / "cifar-10-binary.tar.gz"
             if archive.is_file():
                 return _read_cifar(_members(archive, batches)), archive.name
@@ -276,67 +284,68 @@ def decode_blob(blob: "np.ndarray", offsets: "np.ndarray", name: str) -> Tensor:
     """Images (N, C, H, W) whose encoded bytes lie end to end in `blob`, the i-th in [offsets[i], offsets[i + 1])."""
     import numpy as np
 
-    if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] < 0 or np.any(np.diff(offsets) < 0):
-        raise InputError(f"{name} has damaged offsets; expected N + 1 ascending positions in the blob.")
-    encoded = [blob[a:b].tobytes() for a, b in pairwise(offsets)]
+    whole = blob.dtype == np.uint8 and blob.ndim == 1 and offsets.ndim == 1 and offsets.dtype.kind in "iu"
+    places = offsets.astype(np.int64) if whole else offsets
+    if not whole or len(places) < 2 or places[0] < 0 or np.any(np.diff(places) < 0) or places[-1] > len(blob):
+        raise InputError(f"{name} has damaged offsets; expected N + 1 ascending positions in a blob of bytes.")
+    encoded = [blob[a:b].tobytes() for a, b in pairwise(places.tolist())]
     return read_pictures(encoded, None, "auto", name=lambda i: f"image {i} of {name}")
 
 
-def read_arrays(file: Path) -> dict[str, "np.ndarray"]:
-    """The arrays of an .npz by name, or the one of an .npy under the name ""; never unpickles.
-
-    Raises:
-        InputError: not such a file, damaged, or holding Python objects.
-    """
-    import zlib
-
+def _checked(
+    images: "Tensor | np.ndarray", labels: "Tensor | np.ndarray", origin: Path | str, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Images (N, *shape) uint8 with labels 0..9, or an error that names the file."""
     import numpy as np
 
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        objects = "Object arrays" in str(error)  # NumPy's words; a file that is no array at all it calls "pickled"
-        why = "holds Python objects, which are not read" if objects else "is damaged or not a NumPy file"
-        raise InputError(f"{file} {why}; save plain arrays with numpy.save or numpy.savez.") from error
-
-
-def _checked(images: Tensor, labels: Tensor, origin: Path | str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Images (N, *shape) uint8 with labels 0..9, or an error that names the file."""
-    fits = images.dtype == torch.uint8 and tuple(images.shape[1:]) == shape and labels.shape == (len(images),)
-    if not fits or len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
+    images, labels = np.asarray(images), np.asarray(labels)
+    fits = images.dtype == np.uint8 and images.shape[1:] == shape and labels.shape == (len(images),)
+    if not fits or labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
         raise InputError(
-            f"{origin} holds {tuple(images.shape)} {images.dtype} images with {tuple(labels.shape)} labels; expected "
+            f"{shown(origin)} holds {images.shape} {images.dtype} images with {labels.shape} labels; expected "
             f"bytes of shape {('N', *shape)} with N labels 0..9."
         )
-    return images, labels.long()
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
 def _read_npz(file: Path) -> Parts:
     arrays = read_arrays(file)
     missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
     if missing:
-        raise InputError(f"{file} lacks {', '.join(missing)}; it holds {', '.join(arrays)}.")
-    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    train = _checked(tensors["x_train"].unsqueeze(1), tensors["y_train"].flatten(), file, (1, 28, 28))
-    test = _checked(tensors["x_test"].unsqueeze(1), tensors["y_test"].flatten(), file, (1, 28, 28))
-    return *train, *test
+        raise InputError(f"{shown(file)} lacks {', '.join(missing)}; it holds {', '.join(map(shown, arrays))}.")
+    parts: list[Tensor] = []
+    for part in ("train", "test"):
+        images = arrays[f"x_{part}"]
+        images = images[:, None] if images.ndim == 3 else images
+        parts += _checked(images, arrays[f"y_{part}"].reshape(-1), file, (1, 28, 28))
+    train, train_labels, test, test_labels = parts
+    return train, train_labels, test, test_labels
+
+
+def _whole(file: Path) -> bytes:
+    """The content of a file, unpacked if it is gzipped, of at most `MOST_BYTES`.
+
+    Raises:
+        InputError: damaged, unreadable, or larger.
+    """
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{shown(file)} is damaged and cannot be unpacked.") from error
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{shown(file)} holds more than the {MOST_BYTES:,} bytes that a file of these data can have.")
+    return content
 
 
 def _read_idx(file: Path) -> Tensor:
     """A tensor from LeCun's idx format: zero, zero, type (8 = byte), number of axes, their lengths, the values."""
-    try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as error:
-        raise InputError(f"{file} is damaged and cannot be unpacked.") from error
+    content = _whole(file)
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     lengths = [int.from_bytes(content[4 + 4 * k : 8 + 4 * k], "big") for k in range(axes)]
     values = bytearray(content[4 + 4 * axes :])
-    if not axes or len(values) != torch.Size(lengths).numel():
-        raise InputError(f"{file} is not a whole idx file of bytes.")
+    if not axes or axes > 3 or len(values) != math.prod(lengths) or not values:
+        raise InputError(f"{shown(file)} is not a whole idx file of bytes.")
     return torch.frombuffer(values, dtype=torch.uint8).reshape(lengths)
 
 
@@ -349,13 +358,18 @@ def _read_idx_parts(files: Sequence[Path]) -> Parts:
 
 
 def _members(archive: Path, names: Sequence[str]) -> list[bytes]:
+    found: dict[str, bytes] = {}
     try:
         with tarfile.open(archive) as tar:
-            found = {Path(member.name).name: member for member in tar.getmembers() if member.isfile()}
-            streams = [tar.extractfile(found[name]) for name in names]
-            return [stream.read() for stream in streams if stream is not None]
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
-        raise InputError(f"{archive} is damaged or lacks {', '.join(names)}.") from error
+            for member in tar:
+                if member.size > MOST_BYTES or member.offset > 8 * MOST_BYTES:  # to pass over it is to unpack it
+                    raise tarfile.TarError(member.name)
+                stream = tar.extractfile(member) if Path(member.name).name in names and member.isreg() else None
+                if stream is not None:
+                    found[Path(member.name).name] = stream.read()
+            return [found[name] for name in names]
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, tarfile.TarError) as error:
+        raise InputError(f"{shown(archive)} is damaged or lacks {', '.join(names)}.") from error
 
 
 def _read_cifar(batches: Sequence[bytes]) -> Parts:
@@ -374,7 +388,8 @@ def _read_cifar(batches: Sequence[bytes]) -> Parts:
 
 def _read_jpegs(file: Path) -> tuple[Tensor, Tensor]:
     arrays = read_arrays(file)
-    if not {"blob", "offsets", "label"} <= set(arrays):
-        raise InputError(f"{file} must hold blob, offsets and label; it holds {', '.join(arrays)}.")
-    images = decode_blob(arrays["blob"], arrays["offsets"], file.name)
-    return _checked(images, torch.from_numpy(arrays["label"]), file, (3, 32, 32))
+    missing = [key for key in ("blob", "offsets", "label") if key not in arrays]
+    if missing:
+        raise InputError(f"{shown(file)} must hold blob, offsets and label; it holds {', '.join(map(shown, arrays))}.")
+    images = decode_blob(arrays["blob"], arrays["offsets"], shown(file.name))
+    return _checked(images, arrays["label"], file, (3, 32, 32))

@@ -17,8 +17,14 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split, standardise
-from ornstein.errors import InputError
+from ornstein.data.layout import Layout
+from ornstein.errors import InputError, must_fit
+from ornstein.memory import free_bytes
+
+#: bytes of a point while it is made, at least: label, place in the split, the point itself twice
+_EACH = 8 + 8 + 2 * 8
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,18 @@ class Toy(Source, ABC):
 
     def __post_init__(self) -> None:
         if self.count < 3:
-            raise InputError(f"count={self.count!r} must be at least 3.")
+            raise InputError(f"data.count={self.count!r} must be at least 3.")
         if not 0 <= self.noise < math.inf:
-            raise InputError(f"noise={self.noise!r} must be 0 or more.")
+            raise InputError(f"data.noise={self.noise!r} must be 0 or more.")
 
     @abstractmethod
     def draw(self, label: Tensor, generator: torch.Generator) -> Tensor:
         """Points (N, 2), before the blur, of the given classes (N,), int64; all 0 where there are no classes."""
 
     def load(self) -> Dataset:
+        free = free_bytes()
+        fits = f"up to {free / _EACH:,.0f} would fit"
+        must_fit(f"data.count={self.count} takes", float(self.count) * _EACH, free, fits)
         generator = torch.Generator().manual_seed(self.seed)
         label = torch.randint(max(len(self.classes), 1), (self.count,), generator=generator)
         points = self.draw(label, generator)
@@ -61,12 +70,11 @@ class Toy(Source, ABC):
             name=self.name,
             train=points[train],
             test=points[test],
-            train_labels=label[train] if self.classes else None,
-            test_labels=label[test] if self.classes else None,
-            classes=self.classes,
+            conditions=labelled(label[train], label[test], self.classes),
             kind="vector",
             transform=transform,
             note=note,
+            layout=Layout("ND"),
         )
 
 

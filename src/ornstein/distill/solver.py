@@ -34,14 +34,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser, Reclocked
 from ornstein.core.drive import Stepper, sample_seeds, trajectory
 from ornstein.core.grids import NOISE_RATIOS, times
 from ornstein.core.numerics import Estimate, normal
-from ornstein.core.process import Process
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.core.walk import Asked, end, walk
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import Multistep, UniPC
-from ornstein.samplers.tuned import Tuned, as_tuned, leaning_sizes, path, squared
+from ornstein.samplers.tuned import Triangles, Tuned, as_tuned, leaning_sizes, squared
 
 #: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios
 _METHODS: tuple[Stepper, ...] = (
@@ -57,7 +60,7 @@ _SCOUTED, _AT_ONCE = 4, 2**14
 
 
 def endpoints(
-    denoiser: Denoiser, x: Tensor, *, steps: int = 200, cond: Tensor | None = None, batch: int | None = None
+    denoiser: Denoiser, x: Tensor, *, steps: int = 200, condition: Given = None, batch: int | None = None
 ) -> Tensor:
     """Where the probability-flow trajectories from x end, as near as `steps` calls of a fourth-order method can say.
 
@@ -65,12 +68,13 @@ def endpoints(
         denoiser: of the ODE.
         x: (N, ...) at the first level of the default grid: see `starting_noise`.
         steps: of the solve, even in flow time.
-        cond: (N, ...) the condition.
+        condition: what each is given, with N rows; see `Condition.of`.
         batch: samples at a time; None for 16,384 numbers.
     """
     grid = times(denoiser.process, steps, "flow")
     grid[0] = _top(denoiser.process)
-    return _arrive(denoiser, x, UniPC(order=4, clock="signal"), grid, cond, batch)
+    condition = Condition.of(condition).matches(len(x), "x")
+    return _arrive(denoiser, x, UniPC(order=4, clock="signal"), grid, condition, batch)
 
 
 def endpoint_error(
@@ -81,7 +85,7 @@ def endpoint_error(
     grid: "str | Sequence[float] | Tensor | None" = None,
     *,
     calls: int,
-    cond: Tensor | None = None,
+    condition: Given = None,
     batch: int | None = None,
 ) -> Estimate:
     """The mean distance |solve(x) - end|, per sample, of a deterministic method at a number of network calls.
@@ -96,7 +100,8 @@ def endpoint_error(
     steps = 1 + (calls - 1) // (stepper.calls or 1)
     given = times(denoiser.process, steps, stepper.grid if isinstance(stepper, Tuned) else grid)
     scale = _spread(denoiser, float(given[0])) / _spread(denoiser, _top(denoiser.process))
-    found = _arrive(denoiser, x * scale, stepper, given, cond, batch)
+    condition = Condition.of(condition).matches(len(x), "x")
+    found = _arrive(denoiser, x * scale, stepper, given, condition, batch)
     return Estimate.of((found - ends).flatten(1).norm(dim=1))
 
 
@@ -106,7 +111,7 @@ def fit_endpoint(
     steps: int,
     *,
     count: int | None = None,
-    cond: Tensor | None = None,
+    condition: Given = None,
     rounds: int = 240,
     teacher_steps: int = 200,
     batch: int | None = None,
@@ -121,7 +126,7 @@ def fit_endpoint(
         shape: of one sample.
         steps: K, network calls of the solver, in [1, 64].
         count: trajectories to fit to; None for 32,768 numbers in all, but 64 to 8,192 samples.
-        cond: (count, ...) conditions, one for each trajectory.
+        condition: what each trajectory is given, with `count` rows; see `Condition.of`.
         rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the first 17 in 24 of them on one
             trajectory in four only, but 64 at least.
         teacher_steps: calls for finding out where each trajectory ends.
@@ -142,17 +147,15 @@ def fit_endpoint(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name}={value!r} must be a positive whole number.")
     shape = tuple(shape)
-    batch = batch or _batch(shape)
+    batch, condition = batch or _batch(shape), Condition.of(condition)
     if count is None:
-        count = len(cond) if cond is not None else trajectories(shape)
-    if cond is not None and len(cond) != count:
-        raise InputError(f"cond has {len(cond)} rows; it must have one for each of the {count} trajectories.")
+        count = condition.rows or trajectories(shape)
+    condition = condition.matches(count, f"count={count}").to(denoiser.device)
     x = starting_noise(denoiser, (count, *shape), seed, dtype)
-    cond = None if cond is None else cond.to(denoiser.device)
-    ends = endpoints(denoiser, x, steps=teacher_steps, cond=cond, batch=batch)
+    ends = endpoints(denoiser, x, steps=teacher_steps, condition=condition, batch=batch)
     if not bool(torch.isfinite(ends).all()):
         raise InputError("the trajectories of this denoiser do not end in finite numbers: there is nothing to fit to.")
-    return _Search(denoiser, x, ends, cond, steps, rounds, batch, progress).best()
+    return _Search(denoiser, x, ends, condition, steps, rounds, batch, progress).best()
 
 
 def trajectories(shape: Sequence[int]) -> int:
@@ -174,16 +177,15 @@ def _top(process: Process) -> float:
 def _spread(denoiser: Denoiser, t: float) -> float:
     """The standard deviation of what sampling starts from at time t."""
     level = denoiser.process.at(t)
-    return math.hypot(float(level.alpha) * denoiser.sigma_data, float(level.sigma))
+    return math.hypot(level.alpha * denoiser.sigma_data, level.sigma)
 
 
 def _falling(process: Process, steps: int, top: float, power: float) -> Tensor:
     """r/(1 + r), r = sigma/alpha, falling as (1 - k/steps)^power from r = `top`, or from the top of the clock."""
-    first = -0.5 * float(process.at(_top(process)).log_snr)
+    first = -0.5 * process.at(_top(process)).log_snr
     ratio = math.exp(min(first, math.log(top), math.log(NOISE_RATIOS[1])))
     u = ratio / (1 + ratio) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
     found = process.time(-2 * (u / (1 - u)).log())
-    assert isinstance(found, Tensor)
     return torch.cat([found, found.new_zeros(1)])
 
 
@@ -192,16 +194,16 @@ def _batch(shape: Sequence[int]) -> int:
 
 
 def _arrive(
-    denoiser: Denoiser, x: Tensor, stepper: Stepper, grid: Tensor, cond: Tensor | None, batch: int | None
+    denoiser: Denoiser, x: Tensor, stepper: Stepper, grid: Tensor, condition: Condition, batch: int | None
 ) -> Tensor:
     """Where a deterministic method takes x, a batch at a time."""
     found = []
     batch = batch or _batch(x.shape[1:])
     for k in range(0, len(x), batch):
         part = x[k : k + batch]
-        given = None if cond is None else cond[k : k + batch]
-        *_, last = trajectory(denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, cond=given)
-        found.append(last.x)
+        given = condition[k : k + batch]
+        states = trajectory(denoiser, part.shape, stepper, grid=grid, x=part, dtype=x.dtype, seed=0, condition=given)
+        found.append(end(states).x)
     return torch.cat(found)
 
 
@@ -215,7 +217,7 @@ class _Unknowns:
     def __init__(self, process: Process, home: Process, sigma_data: float, steps: int) -> None:
         self.process, self.home, self.sigma_data, self.steps = process, home, sigma_data, steps
         # the levels are counted down from above the noisiest that may be begun at
-        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * float(process.at(_top(process)).log_snr))
+        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * process.at(_top(process)).log_snr)
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
         """The vector of a method, float64; with its leanings, or noughts to be fitted if it has none, or without."""
@@ -250,7 +252,6 @@ class _Unknowns:
         """The method of a vector."""
         ratios, drift, rows, leanings = self.split(vector)
         found = self.process.time(-2 * ratios)
-        assert isinstance(found, Tensor)
         return Tuned(
             (*found.tolist(), 0.0),
             tuple(drift.tolist()),
@@ -258,41 +259,25 @@ class _Unknowns:
             tuple(tuple(tuple(row) for row in rows.tolist()) for rows in leanings),
         )
 
-    def arrive(self, denoiser: Denoiser, noise: Tensor, vector: Tensor, cond: Tensor | None) -> Tensor:
+    def arrive(self, denoiser: Denoiser, noise: Tensor, vector: Tensor, condition: Condition) -> Tensor:
         """Where the method of the vector takes standard normal noise, differentiably."""
         ratios, drift, rows, leanings = self.split(vector)
         with torch.no_grad():
             t = self.home.time(-2 * ratios)
-            assert isinstance(t, Tensor)
             alpha_rate, sigma_rate = self.home._rates(t)
             slope = 2 * (alpha_rate / self.home.alpha(t) - sigma_rate / self.home.sigma(t))
         # one step of Newton's from the time already found: the inverse function, with its derivative
         t = (t + (-2 * ratios - self.home.log_snr(t)) / slope).clamp(max=self.home.t_max)
         alpha, sigma = self.home.alpha(t), self.home.sigma(t)
         x = ((alpha[0] * self.sigma_data) ** 2 + sigma[0] ** 2).sqrt().to(noise) * noise
-        answers: list[Tensor] = []
-        for i in range(self.steps):
-            answers.append(denoiser(x, t[i].expand(len(x)), cond).x0)
-            # drift, then weights: numbers, or one for each sample
-            numbers: Sequence[Tensor] = [*drift[i : i + 1], *rows[i]]
-            if i == 0:
-                first = squared((x - alpha[0].to(x) * answers[0]) / sigma[0].to(x))
-            elif leanings:
-                kept, moved = path(x, answers, alpha[i].to(x), sigma[i].to(x), first)
-                u, v = leanings[i - 1].to(x)
-                if i + 1 == self.steps:
-                    u, v = (torch.cat([row, -row.sum()[None]]) for row in (u, v))
-                each = (-1, *[1] * (x.ndim - 1))
-                numbers = [
-                    (n.to(x) + a * kept + b * moved).reshape(each) for n, a, b in zip(numbers, u, v, strict=True)
-                ]
-            weights = numbers[-len(answers) :]
-            mixed = torch.stack([w.to(x) * answer for w, answer in zip(weights, answers, strict=True)]).sum(0)
-            if i + 1 < self.steps:
-                ratio = sigma[i + 1] / sigma[i]
-                share = alpha[i + 1] - ratio * alpha[i]
-                x = ratio.to(x) * (1 + numbers[0].to(x)) * x + share.to(x) * mixed
-        return mixed
+        levels = [Level(self.home, *row) for row in zip(t, alpha, sigma, strict=True)]
+        clean = Level(self.home, t.new_zeros(()), t.new_ones(()), t.new_zeros(()))
+        triangles = Triangles(drift.to(x).unbind(), [row.to(x) for row in rows], [pair.to(x) for pair in leanings])
+        # at a time for each sample: one for all would be read as a float, and carry no gradient
+        ask: Asked[Tensor, Level[Tensor], Prediction] = Asked(
+            lambda x, level: denoiser(x, level.t.expand(len(x)), condition), self.steps
+        )
+        return end(walk(ask, x, [*levels, clean], triangles.step, triangles.finish, gradients=True)).x
 
 
 class _Search:
@@ -303,13 +288,13 @@ class _Search:
         denoiser: Denoiser,
         x: Tensor,
         ends: Tensor,
-        cond: Tensor | None,
+        condition: Condition,
         steps: int,
         rounds: int,
         batch: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.denoiser, self.x, self.ends, self.cond = denoiser, x, ends, cond
+        self.denoiser, self.x, self.ends, self.condition = denoiser, x, ends, condition
         self.steps, self.rounds, self.batch, self.progress = steps, rounds, batch, progress
         process = denoiser.process
         # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
@@ -339,14 +324,14 @@ class _Search:
     def beginning(self, top: float) -> Tuned:
         """The best of the known methods on the grids that start at this noise ratio."""
         x, ends = self.x[: self.scouted], self.ends[: self.scouted]
-        given = None if self.cond is None else self.cond[: self.scouted]
+        given = self.condition[: self.scouted]
         starts: list[tuple[float, int, Tuned]] = []
         for power in _POWERS:
             grid = _falling(self.denoiser.process, self.steps, top, power)
             for method in _METHODS:
                 start = as_tuned(method, self.denoiser.process, grid)
                 error = endpoint_error(
-                    self.denoiser, x, ends, start, calls=self.steps, cond=given, batch=self.batch
+                    self.denoiser, x, ends, start, calls=self.steps, condition=given, batch=self.batch
                 ).value
                 starts.append((error if math.isfinite(error) else math.inf, len(starts), start))
         return min(starts)[2]
@@ -390,7 +375,7 @@ class _Search:
             return nowhere  # a stride too long
         for k in range(0, count, self.batch):
             part = slice(k, min(k + self.batch, count))
-            given = None if self.cond is None else self.cond[part]
+            given = self.condition[part]
             with torch.enable_grad():
                 arrived = self.unknowns.arrive(self.home, self.noise[part], vector, given)
                 # the norm has no gradient at nought

@@ -25,7 +25,7 @@ whatever the weights, at every level above the clean point.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, Reclocked
 from ornstein.core.prediction import READINGS, Prediction
 from ornstein.core.process import Level, Process
@@ -44,9 +45,9 @@ class EnergyDenoiser(Denoiser):
     """A network as an energy E(x, t), whose score is -grad_x E; see the module.
 
     Args:
-        net: `net(z, noise_level, cond)`: z (B, ...) of unit variance, noise_level (B,) = log(sigma/alpha) within
-            [-12, 12]. Gives F of z's shape, or N, one number for each sample. Twice differentiable (SiLU, not ReLU,
-            which has no curvature to train by).
+        net: `net(z, noise_level, parts)`: z (B, ...) of unit variance, noise_level (B,) = log(sigma/alpha) within
+            [-12, 12], and parts the condition's, name -> tensor. Gives F of z's shape, or N, a number for each sample.
+            Twice differentiable (SiLU, not ReLU, which has no curvature to train by).
         process: the clock.
         sigma_data: the data's standard deviation in model space.
 
@@ -57,7 +58,7 @@ class EnergyDenoiser(Denoiser):
         InputError: sigma_data out of range; a network whose output is neither.
     """
 
-    net: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    net: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
     process: Process
     sigma_data: float = 1.0
 
@@ -74,13 +75,13 @@ class EnergyDenoiser(Denoiser):
         """The same energy read on another process's clock: exact, and still an energy."""
         return replace(self, process=Reclocked(self, process).process)
 
-    def energy(self, x: Tensor, t: "float | Tensor | Level", cond: Tensor | None = None) -> Tensor:
-        """E(x, t) in nats, (B,): -log q_t(x) up to a number that depends on t and cond alone.
+    def energy(self, x: Tensor, t: "float | Tensor | Level", condition: Given = None) -> Tensor:
+        """E(x, t) in nats, (B,): -log q_t(x) up to a number that depends on t and condition alone.
 
         Args:
             x: (B, ...) noisy data in model space.
             t: as for a call of the denoiser.
-            cond: as the network takes it.
+            condition: with B rows; see `Condition.of`.
 
         Raises:
             InputError: the clean point, t = 0, where the energy has no value: ask at the smallest level trained.
@@ -93,13 +94,15 @@ class EnergyDenoiser(Denoiser):
         weight = self.sigma_data * level.alpha / level.sigma
         if isinstance(weight, Tensor):
             weight = weight.flatten()
-        return 0.5 * z.flatten(1).square().sum(1) + weight * self._potential(z, level, cond)
+        return 0.5 * z.flatten(1).square().sum(1) + weight * self._potential(
+            z, level, Condition.of(condition).matches(len(x), "x")
+        )
 
-    def energy_at(self, t: float | Tensor, cond: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def energy_at(self, t: "float | Tensor | Level", condition: Given = None) -> Callable[[Tensor], Tensor]:
         """The energy at one time as a bare function x -> E(x, t), for `Moves`, `log_partition` and MALA."""
-        return lambda x: self.energy(x, t, cond)
+        return lambda x: self.energy(x, t, condition)
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         learning = torch.is_grad_enabled()
         # the fused kernels of attention have one derivative and not two
         kernels = sdpa_kernel(SDPBackend.MATH) if learning else nullcontext()
@@ -107,7 +110,7 @@ class EnergyDenoiser(Denoiser):
             z = self._scaled(x if learning else x.detach(), level)
             if not z.requires_grad:
                 z = (z.clone() if z.is_inference() else z).requires_grad_()
-            n = self._potential(z, level, cond)
+            n = self._potential(z, level, condition)
             slope = torch.zeros_like(z)
             if n.requires_grad:
                 (slope,) = torch.autograd.grad(n.sum(), z, create_graph=learning, materialize_grads=True)
@@ -119,7 +122,7 @@ class EnergyDenoiser(Denoiser):
         c_in = ((level.alpha * self.sigma_data) ** 2 + level.sigma * level.sigma) ** -0.5
         return c_in * x.to(torch.promote_types(x.dtype, torch.float32))
 
-    def _potential(self, z: Tensor, level: Level, cond: Tensor | None) -> Tensor:
+    def _potential(self, z: Tensor, level: Level, condition: Condition) -> Tensor:
         """N of each sample, (B,)."""
         told = -0.5 * level.log_snr
         if isinstance(told, Tensor):
@@ -128,7 +131,7 @@ class EnergyDenoiser(Denoiser):
             told = z.new_full((len(z),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
         weights = self.net.parameters() if isinstance(self.net, nn.Module) else iter(())
         own = next((p.dtype for p in weights if p.is_floating_point()), z.dtype)
-        f = self.net(z.to(own), told.to(torch.promote_types(own, torch.float32)), cond).to(z.dtype)
+        f = self.net(z.to(own), told.to(torch.promote_types(own, torch.float32)), condition.parts).to(z.dtype)
         if f.shape == z.shape:
             return (z * f).flatten(1).sum(1)
         if f.numel() == len(z):
@@ -140,20 +143,20 @@ class EnergyDenoiser(Denoiser):
 
 
 def energy_denoiser(
-    energy: Callable[[Tensor, Tensor, Tensor | None], Tensor], process: Process, sigma_data: float = 1.0
+    energy: Callable[[Tensor, Tensor, Condition], Tensor], process: Process, sigma_data: float = 1.0
 ) -> EnergyDenoiser:
     """The denoiser of an energy that is known as a function, a sum of others for example.
 
     Args:
-        energy: `energy(y, u, cond) -> (B,)`, minus the log density of y = x_0 + u eps up to a constant: y (B, ...), and
-            u (B,), the noise level sigma/alpha, which comes within exp(-12) to exp(12).
+        energy: `energy(y, u, condition) -> (B,)`, minus the log density of y = x_0 + u eps up to a constant: y (B, ...)
+            and u (B,), the noise level sigma/alpha, which comes within exp(-12) to exp(12).
         process, sigma_data: as for `EnergyDenoiser`.
     """
 
-    def net(z: Tensor, noise_level: Tensor, cond: Tensor | None) -> Tensor:
+    def net(z: Tensor, noise_level: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
         u = noise_level.exp()
         y = z * (sigma_data**2 + u**2).sqrt().reshape(-1, *[1] * (z.ndim - 1))
-        return (energy(y, u, cond) - 0.5 * z.flatten(1).square().sum(1)) * u / sigma_data
+        return (energy(y, u, Condition(parts)) - 0.5 * z.flatten(1).square().sum(1)) * u / sigma_data
 
     return EnergyDenoiser(net, process, sigma_data)
 

@@ -37,6 +37,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
+from ornstein.core.condition import Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.process import Process
@@ -192,18 +193,18 @@ class NoiseContrastive:
 
 @lru_cache(maxsize=64)
 def _ladder(process: Process, steps: int, low: float, high: float) -> Tensor:
-    end = float(process.at(process.t_max).noise_ratio)
+    end = process.at(process.t_max).noise_ratio
     if not low < end:
         raise InputError(f"low={low!r} is beyond the clock of {process}, whose sigma/alpha ends at {end:g}.")
     ratios = torch.linspace(math.log(min(high, end)), math.log(low), steps, dtype=torch.float64)
-    return torch.cat([process.time(-2 * ratios), torch.zeros(1, dtype=torch.float64)])  # type: ignore[list-item]
+    return torch.cat([process.time(-2 * ratios), torch.zeros(1, dtype=torch.float64)])
 
 
 @dataclass(frozen=True)
 class RecoveryLikelihood:
     """Diffusion recovery likelihood: maximum likelihood of each noise level given the next (Gao et al. 2020).
 
-    An objective, (denoiser, x0, cond, generator) -> (B,), for an `EnergyDenoiser`. Its value means nothing.
+    An objective, (denoiser, x0, condition, generator) -> (B,), for an `EnergyDenoiser`. Its value means nothing.
 
     Args:
         steps: noise levels of the ladder; a chain has its own, all of which are taken.
@@ -238,7 +239,7 @@ class RecoveryLikelihood:
             return torch.arange(process.chain, -1, -1, dtype=torch.float64)
         return _ladder(process, self.steps, self.low, self.high)
 
-    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: Generator) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
         """The loss of each sample, (B,), at a pair of neighbouring levels of its own: x0 (B, ...) in model space."""
         denoiser = as_energy(denoiser)
         process, times = denoiser.process, self.grid(denoiser.process)
@@ -249,8 +250,8 @@ class RecoveryLikelihood:
         xt = a * xs + b2**0.5 * noise_like(x0, generator)
 
         def given(x: Tensor) -> Tensor:
-            return denoiser.energy(x, s, cond) + 0.5 * ((xt - a * x) ** 2 / b2).flatten(1).sum(1)
+            return denoiser.energy(x, s, condition) + 0.5 * ((xt - a * x) ** 2 / b2).flatten(1).sum(1)
 
         start = t.shrinkage(s, denoiser.sigma_data) * xt
         negatives, _ = self.moves(given, start, generator, t.posterior(s).variance)
-        return _contrast(denoiser.energy(xs, s, cond), denoiser.energy(negatives, s, cond))
+        return _contrast(denoiser.energy(xs, s, condition), denoiser.energy(negatives, s, condition))

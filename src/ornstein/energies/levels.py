@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import ends
 from ornstein.core.numerics import strata
@@ -45,7 +46,7 @@ def _times(process: Process, u: Tensor) -> Tensor:
     if process.chain is not None:
         return (u.double() * process.chain).floor().clamp(max=process.chain - 1) + 1
     first, last = (process.at(t).log_snr for t in ends(process))
-    return process.time(first + (last - first) * u.double())  # type: ignore[return-value]
+    return process.time(first + (last - first) * u.double())
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class MaximumLikelihoodOfLevels:
         self,
         denoiser: Denoiser,
         x0: Tensor,
-        cond: Tensor | None,
+        condition: Given,
         generator: Generator,
         memory: dict[str, Tensor] | None = None,
     ) -> Tensor:
@@ -105,7 +106,7 @@ class MaximumLikelihoodOfLevels:
 
         With persistent chains the condition is left out: a chain has none of its own.
         """
-        energy = as_energy(denoiser)
+        energy, condition = as_energy(denoiser), Condition.of(condition)
         if (self.start == "chains") != bool(memory):
             wanted = "needs its memory(...)" if self.start == "chains" else "has no memory"
             raise InputError(f"start={self.start!r} {wanted}.")
@@ -113,7 +114,7 @@ class MaximumLikelihoodOfLevels:
         if memory:
             chosen = torch.randperm(len(memory["times"]), generator=generator, device=generator.device)[: len(x0)]
             chosen = chosen.to(x0.device)
-            t, cond = memory["times"][chosen], None
+            t, condition = memory["times"][chosen], Condition()
         else:
             t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32)).to(x0.device)
         level = denoiser.process.at(t, like=x0)
@@ -124,10 +125,11 @@ class MaximumLikelihoodOfLevels:
             begin = torch.where(
                 per_sample(again, x0), level.noised(x0, noise_like(x0, generator)), memory["chains"][chosen]
             )
-        negatives, _ = self.moves(lambda x: energy.energy(x, level, cond), begin, generator, level.sigma * level.sigma)
+        at_level = energy.energy_at(level, condition)
+        negatives, _ = self.moves(at_level, begin, generator, level.sigma * level.sigma)
         if memory and chosen is not None:
             memory["chains"].index_copy_(0, chosen, negatives.to(memory["chains"]))
-        return _contrast(energy.energy(data, level, cond), energy.energy(negatives, level, cond), self.penalty)
+        return _contrast(at_level(data), at_level(negatives), self.penalty)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Ranking:
         if isinstance(self.ratio, bool) or not isinstance(self.ratio, int) or self.ratio < 1:
             raise InputError(f"ratio={self.ratio!r} must be a whole number, at least 1.")
 
-    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: Generator) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
         """The loss of each example, (B,), in nats: log(1 + ratio) if nothing is known. x0 (B, ...) in model space."""
         energy = as_energy(denoiser)
         t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32)).to(x0.device)
@@ -161,7 +163,7 @@ class Ranking:
             level.noised(clean, eps),
             variance**0.5 * eps,
         )
-        given = None if cond is None else cond.repeat(points, *[1] * (cond.ndim - 1))
+        given = Condition.of(condition).repeat(points)
         known = 0.5 * (both * both / variance).flatten(1).sum(1)  # -log p_n, up to a constant of the level
         log_weight = (known - energy.energy(both, level, given)).reshape(points, len(x0))
         if not bool(log_weight.isfinite().all()):

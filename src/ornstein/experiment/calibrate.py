@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
+from ornstein import ranks
 from ornstein.data import Dataset
-from ornstein.experiment.build import build_for, loss_of, remembered
+from ornstein.experiment.build import build
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.devices import own_device, process_bytes
+from ornstein.experiment.devices import process_bytes
 from ornstein.experiment.run import BATCH
 from ornstein.experiment.workload import network_call
 from ornstein.training import fit
@@ -37,8 +39,8 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
     config = experiment.training
 
     def at(batch: int) -> np.ndarray:
-        parts = build_for(experiment, data)
-        memory = remembered(parts, data.batch(0, batch, config.seed)[0])
+        built = build(experiment, data.fingerprint(), data.transform)
+        memory = built.learner.memory(built.model, data.batch(0, batch, config.seed)[0])
         process_bytes("VmHWM", since_now=True)
         stamps: list[tuple[float, float]] = []
 
@@ -48,10 +50,13 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
                 raise _Enough
             return data.batch(step, batch, config.seed)
 
-        short = dataclasses.replace(config, accumulate=1, steps=10**6, checkpoint_every=10**6, snapshot_every=0)
+        short = dataclasses.replace(
+            config, accumulate=1, steps=10**6, checkpoint_every=10**6, snapshot_every=0,
+            threads=torch.get_num_threads(),  # measuring them would be timed too
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             try:
-                for _ in fit(parts.net, loss_of(parts, memory), batches, short, folder, memory=memory):
+                for _ in fit(built.net, built.loss(memory), batches, short, folder, memory=memory):
                     pass
             except _Enough:
                 pass
@@ -62,9 +67,9 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
 
 def calibrate_call(experiment: Experiment, data: Dataset, precision: str) -> np.ndarray:
     """(seconds, processor seconds) of a network call for one sample, in batches as drawing has them, measured here."""
-    parts = build_for(experiment, data)
-    parts.net.to(own_device(experiment.training))
-    call = network_call(experiment, parts, data, precision)
+    built = build(experiment, data.fingerprint(), data.transform)
+    built.net.to(ranks.device(experiment.training.cpu))
+    call = network_call(experiment, built, data, precision)
 
     def at(batch: int) -> np.ndarray:
         stamps = []

@@ -16,51 +16,38 @@ table, and what may stand beside it is read off that entry's signature: so an ad
 checked and is written down in full, with nothing to add here.
 """
 
-import inspect
 import json
-import re
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field
-from difflib import get_close_matches
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS, MOST_STEPS
-from ornstein.core.prediction import READINGS
 from ornstein.data import DATA
-from ornstein.energies import ENERGY_OBJECTIVES
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import plain
+from ornstein.experiment.arguments import brief, choice, construct, validated
+from ornstein.experiment.learner import LEARNERS
 from ornstein.files import regular
-from ornstein.guidance import NoisyCrossEntropy
 from ornstein.nets import NETS
-from ornstein.objectives import OBJECTIVES as SCORE_OBJECTIVES
 from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, Training
 
 #: raised by one when an old file can no longer be read as it is
-VERSION = 1
+VERSION = 2
+#: what an older file meant by saying nothing: the version since which it must be said -> noun, entry, arguments
+_ONCE: dict[int, dict[str, dict[str, dict[str, Any]]]] = {2: {"process": {"euler-ou": {"order": "falling"}}}}
 
-#: what `predicts` says, beside the readings, of a network whose gradient is the score
-ENERGY = "energy"
-#: the objective that learns no distribution, but to tell classes apart in noise, for guidance
-CLASSIFIER = "classifier"
 #: samples of a picture that is drawn while training
 MOST_PREVIEW = 4096
-#: every process and objective that an experiment can name
-PROCESSES: dict[str, Callable[..., Any]] = {**CLOCKS, "advised-ladder": AdvisedLadder}
-OBJECTIVES: dict[str, Callable[..., Any]] = {
-    **SCORE_OBJECTIVES,
-    **ENERGY_OBJECTIVES,
-    CLASSIFIER: NoisyCrossEntropy,
-}
+#: every process that an experiment can name, one that the data decide among them
+PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",
@@ -104,7 +91,8 @@ class Sampling:
 class Experiment:
     """One of each noun, with data and training; made by `Experiment.read`, complete in every default.
 
-    `data`, `process`, `net` and `objective` are dicts of a "name" and the arguments of that entry of the room's table.
+    `data`, `process`, `net`, `objective` and `learner` are dicts of a "name" and the arguments of that entry of the
+    room's table. Where no learner is named, `predicts` and the objective imply one.
     """
 
     data: dict[str, Any]
@@ -112,6 +100,7 @@ class Experiment:
     net: dict[str, Any]
     objective: dict[str, Any]
     predicts: str = "v"
+    learner: dict[str, Any] | None = None
     training: Training = field(default_factory=Training)
     sampling: Sampling = field(default_factory=Sampling)
     version: int = VERSION
@@ -121,13 +110,38 @@ class Experiment:
             raise InputError(
                 f"version={self.version} of the experiment is newer than this ornstein reads ({VERSION}); upgrade it."
             )
-        for noun, table in _TABLES.items():
-            object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
-        lookup({**READINGS, ENERGY: None}, self.predicts, "predicts")
+        for noun, table in _tables().items():
+            if noun != "learner":
+                object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
+        # as the source itself takes it: a path from the root, so that a run finds its data from wherever it is opened
+        object.__setattr__(self, "data", {"name": self.data["name"], **asdict(construct(DATA, self.data))})
+        lookup(readings(), self.predicts, "predicts")
+        object.__setattr__(self, "learner", choice(LEARNERS, self.learner or self._implied(), "learner"))
+        self._fits()
         ema = self.sampling.ema
         if ema and ema not in self.training.ema:
             known = ", ".join(map(str, self.training.ema)) or "none"
             raise InputError(f"sampling.ema={ema} is not tracked: training.ema has {known}; 0 takes the raw weights.")
+
+    def _implied(self) -> str:
+        """The learner that is meant where none is named."""
+        objective = construct(objectives(), self.objective)
+        return next(name for name, entry in LEARNERS.items() if entry.implied(self.predicts, objective))
+
+    def _fits(self) -> None:
+        name = self.learner["name"]  # type: ignore[index]
+        entry = LEARNERS[name]
+        objective = self.objective["name"]
+        if objective not in entry.objectives:
+            other, takes = next(item for item in LEARNERS.items() if objective in item[1].objectives)
+            raise InputError(
+                f"objective={objective!r} does not teach learner={name!r}, with predicts={self.predicts}; it teaches "
+                f"{other!r}, with predicts={' or '.join(takes.readings)}."
+            )
+        if self.predicts not in entry.readings:
+            raise InputError(
+                f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
+            )
 
     @staticmethod
     def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":
@@ -136,35 +150,44 @@ class Experiment:
         Raises:
             InputError: anything unknown, of the wrong type or out of range, in one sentence that names it.
         """
-        tree = _tree(source)
+        tree = _dated(_tree(source))
         changes = [_parted(override) for override in overrides]
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
+        said = {keys[0] for keys, _ in changes}
+        if said & {"preset", "predicts", "objective"} and "learner" not in said:
+            tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys != ["preset"]:
                 _set(tree, keys, value)
-        for noun in _TABLES:  # `process: vp` says the same as `process: {name: vp}`
+        for noun in _tables():  # `process: vp` says the same as `process: {name: vp}`
             if isinstance(tree.get(noun), str):
                 tree[noun] = {"name": tree[noun]}
         for name, section in (("training", Training), ("sampling", Sampling)):
             if isinstance(given := tree.get(name, {}), Mapping):
                 if isinstance(given.get("stepper"), str):
                     given = {**given, "stepper": {"name": given["stepper"]}}
-                tree[name] = section(**_validated(section, given, f"{name}."))
-        return Experiment(**_validated(Experiment, tree, ""))
+                tree[name] = section(**validated(section, given, f"{name}."))
+        return Experiment(**validated(Experiment, tree, ""))
 
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `read` gives it back."""
         return yaml.safe_dump(json.loads(json.dumps(asdict(self))), sort_keys=False)  # tuples become lists
 
 
-_TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
-    "data": DATA,
-    "process": PROCESSES,
-    "net": NETS,
-    "objective": OBJECTIVES,
-}
+def objectives() -> dict[str, Callable[..., Any]]:
+    """Every objective by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def readings() -> dict[str, str]:
+    """What `predicts` may say, and what it means: the readings of each learner."""
+    return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}
+
+
+def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
+    return {"data": DATA, "process": PROCESSES, "net": NETS, "objective": objectives(), "learner": LEARNERS}
 
 
 def presets() -> dict[str, str]:
@@ -182,95 +205,12 @@ def methods() -> dict[str, str]:
 
 def key_of(name: str) -> str | None:
     """The key of an experiment that ends in this name: "training.steps" of "steps"; None where there is none."""
-    if name in _TABLES or name == "predicts":
+    if name in _tables() or name == "predicts":
         return name
     for section, kind in (("training", Training), ("sampling", Sampling)):
         if name in kind.__dataclass_fields__:
             return f"{section}.{name}"
     return None
-
-
-def choice(table: Mapping[str, Callable[..., Any]], given: "str | Mapping[str, Any]", noun: str) -> dict[str, Any]:
-    """`given` (a name, or a dict with one) as a complete dict: the name and every argument of the entry."""
-    if isinstance(given, str):
-        given = {"name": given}
-    if not isinstance(given, Mapping) or "name" not in given:
-        raise InputError(f"{noun}={given!r} must be one of {', '.join(table)}, or a mapping with such a name.")
-    arguments = dict(given)
-    name = arguments.pop("name")
-    return {"name": name, **_validated(lookup(table, name, noun), arguments, f"{noun}.")}
-
-
-def construct(table: Mapping[str, Callable[..., Any]], chosen: Mapping[str, Any]) -> Any:
-    """The object that a complete choice describes."""
-    given = {key: value for key, value in chosen.items() if key != "name"}
-    entry = table[chosen["name"]]
-    return entry(**_validated(entry, given, f"{chosen['name']}."))
-
-
-@cache
-def _arguments(entry: Callable[..., Any]) -> type[BaseModel]:
-    """What an entry of a table, or a section of the experiment, takes: read off its signature."""
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(entry).parameters.items():
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        factory = getattr(entry, "__dataclass_fields__", {}).get(name)
-        if factory is not None and factory.default_factory is not MISSING:
-            default = Field(default_factory=factory.default_factory)
-        fields[name] = (hints[name], default)
-    return create_model(f"{entry.__name__} arguments", __config__=ConfigDict(extra="forbid"), **fields)
-
-
-def _validated(entry: Callable[..., Any], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Every argument of `entry`, those given and the defaults; or the first thing wrong in one sentence."""
-    model = _arguments(entry)
-    known = list(model.model_fields)
-    for name in given:
-        if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise InputError(f"{prefix}{_key(name)} is not a field{hint} Known: {', '.join(known) or 'none'}.")
-    try:
-        found = dict(model.model_validate(dict(given)))
-        for name, value in given.items():
-            if not _same_kind(value, found[name]) or found[name] != found[name]:  # no field means anything by NaN
-                kind = "a number" if isinstance(found[name], (int, float)) else "numbers"
-                raise InputError(
-                    f"{prefix}{name}={_brief(value)} is not accepted: it must be "
-                    f"{'true or false' if isinstance(found[name], bool) else kind}."
-                )
-        return found
-    except ValidationError as error:
-        problem = error.errors()[0]
-    if problem["type"] == "missing":
-        raise InputError(f"{prefix}{problem['loc'][0]} is missing; give it as {prefix}{problem['loc'][0]}=...")
-    # of a union pydantic says which of its types it tried: no part of the path
-    where = [str(part) for part in problem["loc"] if not re.search(r"[^\w-]|^(str|int|float|bool)$", str(part))]
-    path = prefix + ".".join(where)
-    message = problem["msg"].replace("Input should be", "it must be").replace("a valid dictionary", "a mapping")
-    raise InputError(f"{path}={_brief(problem['input'])} is not accepted: {message[0].lower()}{message[1:]}.")
-
-
-def _brief(value: Any) -> str:
-    """A value as it stands in a sentence, however long it is."""
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _same_kind(given: Any, taken: Any) -> bool:
-    """Whether a value was taken as what it is: true is no number, 1 not true, and '12' a word."""
-    if isinstance(given, (list, tuple)) and isinstance(taken, (list, tuple)):
-        return all(map(_same_kind, given, taken))
-    return all(isinstance(given, kind) == isinstance(taken, kind) for kind in (bool, str))
-
-
-def _key(name: Any) -> str:
-    """A key as it stands in a sentence: as it is if it could be one, quoted otherwise."""
-    return name if isinstance(name, str) and re.fullmatch(r"[\w-]+", name) else _brief(name)
 
 
 def _folder(name: str) -> Any:
@@ -301,9 +241,22 @@ def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
     return tree
 
 
+def _dated(tree: dict[str, Any]) -> dict[str, Any]:
+    """A tree of an older version in the words of this one, so that what was trained stays what it was."""
+    written = tree.get("version", VERSION)
+    if type(written) is not int or written >= VERSION:
+        return tree
+    for since, nouns in _ONCE.items():
+        for noun, entries in nouns.items():
+            given = {"name": tree.get(noun)} if isinstance(tree.get(noun), str) else tree.get(noun)
+            if since > written and isinstance(given, Mapping):
+                tree[noun] = {**entries.get(str(given.get("name")), {}), **given}
+    return {**tree, "version": VERSION}
+
+
 def _mapping(tree: Any, name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
-        raise InputError(f"{name} must hold a mapping of data, process, net, objective, ...; it holds {_brief(tree)}.")
+        raise InputError(f"{name} must hold a mapping of data, process, net, objective, ...; it holds {brief(tree)}.")
     return tree
 
 

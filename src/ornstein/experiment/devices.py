@@ -11,7 +11,6 @@ byte of gradients through the link L of each of n devices, while the backward pa
 """
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from ornstein.errors import InputError, lookup
-from ornstein.training import Training
+from ornstein.memory import machine_bytes
 
 
 class GPU(NamedTuple):
@@ -79,18 +78,13 @@ def roofline(gpu: GPU, rate: float, flops: float, moved: float, kernels: int, se
     )
 
 
-def own_device(config: Training) -> torch.device:
-    """Where a run on this machine would be."""
-    return torch.device("cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
-
-
 def this_machine(on_gpu: bool) -> tuple[str, float]:
     """This machine in words, and its memory."""
     if on_gpu:
         return f"this machine's {torch.cuda.get_device_name()}", torch.cuda.get_device_properties(0).total_memory
     threads = torch.get_num_threads()
     words = f"this machine's CPU, {threads} thread{'s' * (threads > 1)}"
-    return words, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return words, machine_bytes()
 
 
 def process_bytes(field: str, since_now: bool = False) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ornstein import ranks
+from ornstein.data.condition import LABEL
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
@@ -42,38 +43,46 @@ def evaluate(
     steps: int | None = None,
     stepper: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    stage: Callable[[str], None] | None = None,
 ) -> Evaluation | None:
-    """Draw n samples, all classes in turn, and measure them against the run's held-out data.
+    """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
 
-    Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or over real
-    data. Of several processes (`torchrun`) each draws its share; the first measures, and the others get None.
+    Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
+    training data drawn at random. Of several processes (`torchrun`) each draws its share; the first measures, and the
+    others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
+    done next: "drawing", then each measure by name, then "the picture".
 
     Raises:
-        InputError: the run's data are no longer to be had, or differ from those it was trained on.
+        InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
     """
-    labels = run.every_class(n)
+    run.must_draw()
+    condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():
-        run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, together=True)
+        run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
         return None
     data = load_data(run.experiment)
     if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
         raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
+    stage("drawing")
     began = time.perf_counter()
-    z = run.draw(n, seed=seed, label=labels, steps=steps, stepper=stepper, progress=progress, together=True)
+    z = run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, progress=progress, together=True)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     samples = run.transform.inverse(z, quantise=True).float()
     train, heldout = data.train.float(), data.test.float()
+    # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
+    some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
     result = report(
         samples,
         train,
         heldout,
         torch.Generator().manual_seed(seed),
-        labels=labels,
-        train_labels=data.train_labels,
-        heldout_labels=data.test_labels,
+        labels=None if some_have_none else condition.parts.get(LABEL),
+        train_labels=None if some_have_none else data.train_labels,
+        heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(n, len(heldout)) >= 50],
+        progress=stage,
     )
     sampling = run.experiment.sampling
     drawn = {
@@ -83,11 +92,14 @@ def evaluate(
         "seconds": round(seconds, 2),
     }
     write_text(run.folder / "evaluation.json", json.dumps({**result.to_dict(), "drawn": drawn}, indent=2) + "\n")
-    _picture(run, z, samples, train, run.folder / "evaluation.png")
+    stage("the picture")
+    _picture(run, z, samples, train, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
     return Evaluation(result, drawn)
 
 
-def _picture(run: Run, z: torch.Tensor, samples: torch.Tensor, train: torch.Tensor, path: Path) -> None:
+def _picture(
+    run: Run, z: torch.Tensor, samples: torch.Tensor, train: torch.Tensor, path: Path, generator: torch.Generator
+) -> None:
     if run.kind == "image":
         shown = 20
         _, index = nearest(samples[:shown], train)
@@ -95,4 +107,6 @@ def _picture(run: Run, z: torch.Tensor, samples: torch.Tensor, train: torch.Tens
         pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])
         pictures.draw(pairs, "image", path, columns=10)
     else:
-        pictures.draw(run.transform.inverse(z), run.kind, path, real=train[: len(z)])
+        # at random: files are often sorted, and their first rows are of one kind
+        some = train[torch.randperm(len(train), generator=generator)[: len(z)]]
+        pictures.draw(run.transform.inverse(z), run.kind, path, real=some, names=run.about["data"].get("columns"))

@@ -2,15 +2,44 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
-from ornstein.core.denoiser import NetDenoiser
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
 
+
+def classifier_of(guide: Run, run: Run) -> NoisyClassifier:
+    """The classifier that a run trained with objective=classifier is, on the clock of another.
+
+    Raises:
+        InputError: the run was trained for something else.
+    """
+    if not isinstance(guide.model, NoisyClassifier):
+        raise InputError(f"{guide.folder} is no classifier: train one with objective=classifier.")
+    return dataclasses.replace(guide.model, process=run.denoiser.process)
+
+
+#: what a guidance may want of another run, by the name of its argument: made of that run and the one that is guided
+_OF_A_GUIDE: dict[str, Callable[[Run, Run], Any]] = {
+    "weaker": lambda guide, run: guide.denoiser,
+    "classifier": classifier_of,
+}
+
+
+def _arguments(way: type[Guidance]) -> dict[str, bool]:
+    """What a guidance takes besides the denoiser that it guides, and whether it must be given."""
+    taken = inspect.signature(way).parameters
+    return {name: one.default is inspect.Parameter.empty for name, one in taken.items() if name != "base"}
+
+
 #: those that take nothing but numbers and other runs
-BY_NAME = {name: way for name, way in GUIDANCE.items() if name in ("classifier-free", "autoguidance", "classifier")}
+BY_NAME = {
+    name: way
+    for name, way in GUIDANCE.items()
+    if all(key in _OF_A_GUIDE for key, needed in _arguments(way).items() if needed)
+}
 
 
 def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **options: Any) -> Run:
@@ -29,39 +58,33 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
     """
     way = lookup(BY_NAME, name, "guidance")
     options = {key: value for key, value in options.items() if value is not None}
-    known = [key for key in inspect.signature(way).parameters if key not in ("base", "weaker", "classifier")]
+    wanted = [key for key in _arguments(way) if key in _OF_A_GUIDE]
+    known = [key for key in _arguments(way) if key not in wanted]
     for key in options:
         if key not in known:
             raise InputError(f"guidance={name!r} takes no {key!r}; it takes {', '.join(known)}.")
-    if name != "autoguidance" and not run.classes:
-        raise InputError(f"guidance={name!r} needs labels, and {run.folder} was trained without.")
-    if (guide is None) != (name == "classifier-free"):
+    if "weaker" not in wanted:  # away from a worse model is a way without labels
+        if wanted and not run.classes:
+            raise InputError(f"guidance={name!r} needs labels, and {run.folder} was trained without.")
+        if not run.conditions:
+            raise InputError(
+                f"guidance={name!r} needs labels or other conditions, and {run.folder} was trained without."
+            )
+    if (guide is None) == bool(wanted):
         raise InputError(
-            f"guidance={name!r} takes no other run to guide by."
-            if guide is not None
-            else f"guidance={name!r} needs another run to guide by, with --guide RUN."
+            f"guidance={name!r} needs another run to guide by, with --guide RUN."
+            if wanted
+            else f"guidance={name!r} takes no other run to guide by."
         )
     if guide is not None:
-        if guide.shape != run.shape or guide.classes != run.classes:
-            raise InputError(f"{guide.folder} was trained on other data than {run.folder}: shapes or classes differ.")
-        options["weaker" if name == "autoguidance" else "classifier"] = (
-            guide.denoiser if name == "autoguidance" else classifier_of(guide, run)
-        )
+        if guide.shape != run.shape or guide.conditions != run.conditions:
+            raise InputError(
+                f"{guide.folder} was trained on other data than {run.folder}: shapes or conditions differ."
+            )
+        options |= {key: _OF_A_GUIDE[key](guide, run) for key in wanted}
     return with_denoiser(run, way(run.denoiser, **options))
 
 
 def with_denoiser(run: Run, denoiser: Guidance) -> Run:
     """The run with another denoiser for the same data."""
-    return dataclasses.replace(run, denoiser=denoiser)  # type: ignore[arg-type]
-
-
-def classifier_of(guide: Run, run: Run) -> NoisyClassifier:
-    """The classifier that a run trained with objective=classifier is, on the clock of another.
-
-    Raises:
-        InputError: the run was trained for something else.
-    """
-    objective = guide.experiment.objective
-    if objective["name"] != "classifier" or not isinstance(guide.denoiser, NetDenoiser):
-        raise InputError(f"{guide.folder} is no classifier: train one with objective=classifier.")
-    return NoisyClassifier(guide.denoiser.net, run.denoiser.process, objective["shares"], guide.denoiser.sigma_data)
+    return dataclasses.replace(run, model=denoiser)

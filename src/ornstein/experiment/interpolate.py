@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ornstein.core.drive import sample_seeds
+from ornstein.core.walk import end
 from ornstein.errors import InputError
 from ornstein.experiment.build import load_data
 from ornstein.experiment.restore import read_input
-from ornstein.experiment.run import Run
+from ornstein.experiment.run import BATCH, Run
 from ornstein.files import replacing_all
 from ornstein.samplers import encode
 
-#: data on the way: all are decoded at once
+#: data on the way: all are in one picture
 _MOST = 4096
 
 
@@ -60,16 +62,19 @@ def interpolate(
     """
     if not 2 <= n <= _MOST:
         raise InputError(f"n={n} must be from 2, the two ends, to {_MOST:,}.")
+    run.must_hold(n)
     for given in (first, last):
         if tuple(given.shape) != (1, *run.shape):
             raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
     way: dict[str, Any] = {"steps": steps, "grid": None if run.denoiser.process.chain else "logsnr"}
-    latents = encode(run.denoiser, torch.cat([first, last]), cond=run.labels(label, 2), **way)
+    latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label), **way)
     between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))
-    for state in run.trajectory(n, label=label, stepper=stepper, seed=0, x=between, **way):
-        decoded = state.x
-    return decoded.cpu()
+    seeds, decoded = sample_seeds(n, 0, None, None), []
+    for start in range(0, n, BATCH):
+        x, keys = between[start : start + BATCH], seeds[start : start + BATCH]
+        decoded.append(end(run.trajectory(len(x), label=label, stepper=stepper, seeds=keys, x=x, **way)).x.cpu())
+    return torch.cat(decoded)
 
 
 def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
@@ -96,10 +101,10 @@ def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> 
     """A picture with the two inputs around what lies between, and the arrays beside it, in the data's own units."""
     own = {"first": first, "last": last, "between": between}
     beside = path.with_suffix(".npz")
-    with replacing_all(path, beside) as (picture, arrays):
-        with arrays.open("wb") as file:
-            content = {name: run.transform.inverse(value.cpu()).numpy() for name, value in own.items()}
-            np.savez_compressed(file, allow_pickle=False, **content)
+    with replacing_all(path, beside) as (picture, place):
+        with place.open("wb") as file:
+            arrays = {name: run.layout.give_back(run.transform.inverse(v.cpu())).numpy() for name, v in own.items()}
+            np.savez_compressed(file, allow_pickle=False, **arrays)
         row = torch.cat([first.cpu(), between, last.cpu()])
-        run.picture(row, picture, columns=len(row) if run.kind == "image" else None)
+        run.picture(row, picture, len(row), ordered=True)
     return beside

@@ -19,11 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.numerics import Estimate
-from ornstein.data import Array, Dataset
-from ornstein.data.pictures import SUFFIXES, read_pictures
-from ornstein.data.standard import read_arrays
-from ornstein.errors import InputError, lookup
+from ornstein.data import Dataset
+from ornstein.data.array import read_rows
+from ornstein.data.condition import LABEL
+from ornstein.data.folder import find_pictures
+from ornstein.data.pictures import SUFFIXES, read_for_model
+from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
@@ -40,14 +43,14 @@ class Given:
         x: (N, *shape).
         labels: the name of each one's class, or None.
         files: the name of each one's file, or None.
-        index: (N,) int64, the number of each one's class among the run's, where conditioning is wanted; or None.
+        condition: what each is given, in the run's model space, or None: then labels say it.
     """
 
     name: str
     x: Tensor
     labels: Sequence[str] | None = None
     files: Sequence[str] | None = None
-    index: Tensor | None = None
+    condition: Condition | None = None
 
     def first(self, count: int | None) -> "Given":
         """The first `count` of them; all for None."""
@@ -58,7 +61,7 @@ class Given:
             self.x[:count],
             None if self.labels is None else self.labels[:count],
             None if self.files is None else self.files[:count],
-            None if self.index is None else self.index[:count],
+            None if self.condition is None else self.condition[:count],
         )
 
 
@@ -176,7 +179,7 @@ def loglik(
         data: "test" or "train", the run's own; a path as for `read`; or samples in the data's own units.
         count: score the first so many; None: all.
         reference: how many of the run's held-out samples to score beside them; 0 for none.
-        conditional: log p(x given the sample's label) instead of log p(x).
+        conditional: log p(x given what is known of the sample, such as its label) instead of log p(x).
         progress: called with (samples done, samples in all).
         **options: of `ornstein.log_likelihood`: dequantise, draws, trace, probes, tolerance, seed, ...
 
@@ -203,7 +206,7 @@ def loglik(
     def score(part: Given) -> LogLikelihood:
         nonlocal done
         before = done
-        cond = _index(run, part) if conditional else None
+        condition = _condition(run, part) if conditional else None
 
         def report(now: int, _: int) -> None:
             nonlocal done
@@ -211,7 +214,9 @@ def loglik(
             if progress is not None:
                 progress(done, total)
 
-        return log_likelihood(run.denoiser, part.x, cond=cond, transform=run.transform, progress=report, **options)
+        return log_likelihood(
+            run.denoiser, part.x, condition=condition, transform=run.transform, progress=report, **options
+        )
 
     return Scores(given, score(given), None if beside is None else score(beside))
 
@@ -237,13 +242,8 @@ def read(run: Run, data: "str | Path") -> Given:
         raise InputError(
             f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
         )
-    chosen = run.experiment.data if run.experiment.data["name"] == "array" else {}
-    reader = Array(str(place), layout=chosen.get("layout", "auto"))
-    arrays = read_arrays(place)
-    raw, key = reader._values(arrays, place)
-    x = reader._arranged(raw, key or place.name)[0]
-    label, classes = reader._labels(arrays, key, len(x))
-    return Given(place.name, x, None if label is None else [classes[i] for i in label.tolist()])
+    x, labels = read_rows(place, run.shape, run.layout, noun="data")
+    return Given(place.name, x, labels)
 
 
 def own(run: Run, part: str) -> Given:
@@ -255,9 +255,10 @@ def own(run: Run, part: str) -> Given:
     data: Dataset = load_data(run.experiment)
     if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
         raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
-    x, index = (data.train, data.train_labels) if part == "train" else (data.test, data.test_labels)
-    labels = None if index is None else [data.classes[i] for i in index.tolist()]
-    return Given(f"{part} data", x, labels, index=index)
+    x, given = (data.train, data.train_condition) if part == "train" else (data.test, data.test_condition)
+    index = given.parts.get(LABEL)
+    labels = None if index is None else [data.classes[i] if i >= 0 else "-1" for i in index.tolist()]
+    return Given(f"{part} data", x, labels, condition=given)
 
 
 def _pictures(run: Run, place: Path) -> Given:
@@ -266,34 +267,32 @@ def _pictures(run: Run, place: Path) -> Given:
     if not place.exists():
         raise InputError(f"data={str(place)!r} does not exist.")
     root = place if place.is_dir() else place.parent
-    files = sorted(
-        file
-        for file in (place.rglob("*") if place.is_dir() else [place])
-        if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    )
+    files = find_pictures(place) if place.is_dir() else [place]
     if not files:
         raise InputError(f"data={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
-    names = [file.relative_to(root).as_posix() for file in files]
+    names = [shown(file.relative_to(root).as_posix()) for file in files]
     # as the run read its own: cropped and resized only if those were
-    size = run.shape[1:] if run.experiment.data.get("size") is not None else None
-    deep = run.transform.levels is not None and run.transform.levels.count > 256
-    mode: Any = "auto" if deep else {1: "L", 3: "RGB"}.get(run.shape[0], "auto")
-    x = read_pictures(files, size, mode, name=names.__getitem__)  # type: ignore[arg-type]
+    resized = run.experiment.data.get("size") is not None
+    x = read_for_model(files, run.shape, run.transform, resized, name=names.__getitem__)
     tops = [file.relative_to(root).parts[0] if len(file.relative_to(root).parts) > 1 else None for file in files]
     labels = None if None in tops else [top for top in tops if top is not None]
     return Given(place.resolve().name, x, labels, names)
 
 
-def _index(run: Run, given: Given) -> Tensor:
-    """The run's class numbers of given samples."""
-    if not run.classes:
-        raise InputError(f"conditional=True needs a run with labels; {run.folder} was trained without.")
-    if given.index is not None:
-        return given.index
+def _condition(run: Run, given: Given) -> Condition:
+    """What given samples are conditioned on, in the run's model space."""
+    if not run.conditions:
+        raise InputError(f"conditional=True needs a run with labels or the like; {run.folder} was trained without.")
+    if given.condition is not None:
+        return given.condition
+    if LABEL not in run.conditions:
+        raise InputError(
+            f"conditional=True needs the {' and '.join(run.conditions)} of each sample, which {given.name!r} does not "
+            "say; use the run's own data, train or test."
+        )
     if given.labels is None:
         raise InputError(f"conditional=True needs the label of each sample, and {given.name!r} has none.")
-    known = {name: i for i, name in enumerate(run.classes)}
-    return torch.tensor([lookup(known, name, "label") for name in given.labels])
+    return run.condition(len(given.x), list(given.labels))
 
 
 def _by(shape: Sequence[int]) -> str:

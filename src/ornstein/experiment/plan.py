@@ -10,6 +10,7 @@ published peak rates (`ornstein.experiment.devices`).
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ornstein import ranks
 from ornstein.data import Dataset
 from ornstein.errors import InputError
-from ornstein.experiment.build import Parts, build_for, load_data, remembered, settle
+from ornstein.experiment.afford import network_parts
+from ornstein.experiment.build import Built, load_data
 from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.devices import GPU, HOST, own_device, parse_gpus, process_bytes, roofline, this_machine
+from ornstein.experiment.devices import GPU, HOST, parse_gpus, process_bytes, roofline, this_machine
 from ornstein.experiment.run import BATCH
-from ornstein.experiment.workload import Workload, count_call, count_work, decide_precisions
-from ornstein.training import AUTO, PRECISIONS, Training
+from ornstein.experiment.settle import Settled, settle, settle_drawing
+from ornstein.experiment.workload import Workload, count_call, count_work
+from ornstein.training import AUTO, PRECISIONS, Training, threads
 from ornstein.training.count import Line
 
 #: share of the peak rate that convolutions and matrix products reach, where nothing is measured
@@ -151,17 +155,18 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     count, gpu, name = parse_gpus(gpus) if gpus is not None else (1, None, "")
     _check(experiment, count, gpu, name, utilisation, price)
     data = data or load_data(experiment)
-    loaded = _nbytes(data.train, data.test, data.train_labels, data.test_labels)
+    loaded = _nbytes(data.train, data.test, *data.train_condition.parts.values(), *data.test_condition.parts.values())
     program = _program(loaded)
-    asked, _ = settle(experiment, data)
-    parts = build_for(asked, data)
-    experiment = decide_precisions(asked, parts, data, gpu)
+    narrow = None if gpu is None else "bfloat16" if gpu.bfloat16 else "float32"
+    settled = settle(experiment, data, narrow, trains=False)
+    tries, built = experiment.training.precision == AUTO, settled.built
+    experiment = settle_drawing(settled, narrow)
     config = experiment.training
-    work = count_work(experiment, parts, data, tries=asked.training.precision == AUTO)
-    on_gpu = gpu is not None or own_device(config).type == "cuda"
-    memory = _Memory(config, work, count, on_gpu, *_sizes(config, parts, data), loaded, program)
+    work = count_work(experiment, built, data, tries)
+    on_gpu = gpu is not None or ranks.device(config.cpu).type != "cpu"
+    memory = _Memory(config, work, count, on_gpu, *_sizes(settled, data), loaded, program)
     if gpu:
-        times = _published(experiment, parts, data, memory, gpu, name, utilisation)
+        times = _published(experiment, built, data, memory, gpu, name, utilisation)
     else:
         times = _measured(experiment, data, memory)
         memory = dataclasses.replace(memory, reached=times.reached)
@@ -173,7 +178,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
         experiment=experiment,
         where=times.where,
         devices=count,
-        parameters=sum(p.numel() for p in parts.net.parameters()),
+        parameters=sum(p.numel() for p in built.net.parameters()),
         step_flops=work.training.flops(config.batch_size),
         call_flops=work.drawing.flops(BATCH) / BATCH if work.drawing else 0.0,
         calls=work.calls,
@@ -182,7 +187,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
         advice="" if sum(found.values()) <= times.room * FILLED else _advice(memory, times.room),
         data=loaded + 8.0 * len(data.train),  # and the order of an epoch
         stored=_stored(experiment.data.get("path")),
-        disk=_disk(config, memory.weights + _nbytes(*parts.net.buffers()), memory.kept),
+        disk=_disk(config, memory.weights + _nbytes(*built.net.buffers()), memory.kept),
         step=float(times.step[0]),
         previews=float(previews[0]),
         draw=float(1000 * work.calls * times.drawn[0]),
@@ -215,10 +220,15 @@ def _program(loaded: float) -> float:
     return _IMPORTED + (_USUAL if math.isnan(resident) else max(resident - loaded, 0))
 
 
-def _sizes(config: Training, parts: Parts, data: Dataset) -> tuple[float, float, float]:
+def _sizes(settled: Settled, data: Dataset) -> tuple[float, float, float]:
     """Bytes of the weights, of a batch, and of what the loss remembers."""
-    x0, labels = data.batch(0, config.batch_size, config.seed)
-    return _nbytes(*parts.net.parameters()), _nbytes(x0, labels), _nbytes(*remembered(parts, x0).values())
+    config = settled.experiment.training
+    x0, condition = data.batch(0, config.batch_size, config.seed)
+    return (
+        _nbytes(*settled.built.net.parameters()),
+        _nbytes(x0, *condition.parts.values()),
+        _nbytes(*settled.memory.values()),
+    )
 
 
 @dataclass(frozen=True)
@@ -255,7 +265,7 @@ class _Memory:
 
     def parts(self, accumulate: int) -> dict[str, float]:
         """By part, with a batch in so many pieces."""
-        work, own, averages = self.work, self.own, len(self.config.ema)
+        work, kept = self.work, network_parts(self.weights, self.config, self.count)
         each, piece = self.pieces(accumulate)
         # in one piece, activations go as the gradients of weights come; of several, those are there all the time
         held = (each == 1) * self.weights
@@ -263,17 +273,11 @@ class _Memory:
         if work.drawing:
             activations[f"activations of {BATCH} samples, in previews"] = work.drawing.peak(BATCH)
         if work.trial:  # on a copy of the network, before there are moments and averages
-            before = (2 + averages) * own
+            before = (2 + len(self.config.ema)) * self.own
             activations[f"activations of {piece:,} samples, where float32 is tried"] = work.trial.peak(piece) - before
         most = max(activations, key=lambda name: activations[name])
-        exchanged = self.count > 1 and self.config.shard != "fsdp"
         found = {
-            "weights": own,
-            "gradients": own,
-            "gradients on their way between processes": own if exchanged else 0,
-            "Adam's two moments": 2 * own,
-            f"averages of the weights, {averages}": averages * own,
-            "the average that previews are drawn by": self.weights,
+            **kept,
             most: max(activations[most], 0),
             "the batch, and what the loss remembers": self.batch / self.count + self.kept,
             "data": 0 if self.on_gpu else self.loaded,
@@ -299,7 +303,7 @@ class _Times(NamedTuple):
 
 
 def _published(
-    experiment: Experiment, parts: Parts, data: Dataset, memory: _Memory, gpu: GPU, name: str, utilisation: float
+    experiment: Experiment, built: Built, data: Dataset, memory: _Memory, gpu: GPU, name: str, utilisation: float
 ) -> _Times:
     """From the peak rates of GPUs that are not at hand."""
     config, how, work, count = experiment.training, experiment.sampling, memory.work, memory.count
@@ -313,7 +317,7 @@ def _published(
     showing, drawn = np.zeros(2), np.zeros(2)
     if work.drawing:
         for call, precision in ((showing, work.shows), (drawn, how.precision)):
-            counts = work.drawing if precision == work.shows else count_call(experiment, parts, data, precision)
+            counts = work.drawing if precision == work.shows else count_call(experiment, built, data, precision)
             rate = gpu.half if PRECISIONS[precision] else gpu.single
             flops, moved = counts.flops(BATCH), counts.moved(BATCH)
             call[0] = roofline(gpu, rate * utilisation, flops, moved, counts.kernels)[0] / BATCH
@@ -328,12 +332,14 @@ def _published(
 def _measured(experiment: Experiment, data: Dataset, memory: _Memory) -> _Times:
     """On this machine."""
     how, work = experiment.sampling, memory.work
-    where, room = this_machine(memory.on_gpu)
-    line = calibrate(experiment, data)
-    showing, drawn = np.zeros(2), np.zeros(2)
-    if work.drawing:
-        showing = calibrate_call(experiment, data, work.shows)
-        drawn = showing if how.precision == work.shows else calibrate_call(experiment, data, how.precision)
+    number = experiment.training.threads
+    with nullcontext() if number == AUTO else threads(int(number)):
+        where, room = this_machine(memory.on_gpu)
+        line = calibrate(experiment, data)
+        showing, drawn = np.zeros(2), np.zeros(2)
+        if work.drawing:
+            showing = calibrate_call(experiment, data, work.shows)
+            drawn = showing if how.precision == work.shows else calibrate_call(experiment, data, how.precision)
     # training at `many` and then network calls have left this behind, as training and then previews will
     whole = process_bytes("VmHWM") + memory.weights + _PLOTTING
     known = not (memory.on_gpu or math.isnan(whole))

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ornstein.experiment.config import CLASSIFIER
 from ornstein.experiment.folder import read_folder, read_metrics
+from ornstein.experiment.learner import LEARNERS
 
 
 def describe(folder: "str | Path") -> dict[str, str]:
@@ -41,7 +41,7 @@ def describe(folder: "str | Path") -> dict[str, str]:
     }
     lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
     if checked:
-        known = "the classes' shares" if experiment.objective["name"] == CLASSIFIER else "linear"
+        known = LEARNERS[experiment.learner["name"]].judges.unit  # type: ignore[index]
         best = min(checked, key=lambda r: r["held_out"])
         lines["held-out"] = (
             f"{checked[-1]['held_out']:.4f} (1 = {known}); best {best['held_out']:.4f} at step {best['step']:,}"

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
-from ornstein.data.pictures import SUFFIXES, read_pictures
+from ornstein.data.array import read_rows
+from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import pictures
-from ornstein.experiment.config import choice, construct
+from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
@@ -27,8 +28,6 @@ from ornstein.samplers import stepper_named
 
 #: the ways to solve an inverse problem; the last is a stepper around a stepper
 METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
-#: draws in all: they are kept in memory
-_MOST = 2**20
 #: what a picture may have suffered, by name
 DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
 
@@ -92,8 +91,9 @@ def solve(
         InputError: anything that does not fit.
     """
     lookup(dict.fromkeys(METHODS), method, "method")
-    if not 1 <= draws * len(y) <= _MOST:
-        raise InputError(f"n={draws} must be at least 1, the draws for each row, and {_MOST:,} in all at most.")
+    if draws < 1:
+        raise InputError(f"n={draws} must be at least 1, the draws for each row.")
+    run.must_hold(len(y) * draws)
     row = torch.arange(len(y)).repeat_interleave(draws)
     seeds = sample_seeds(len(row), seed, None, None)
     inner = stepper_named(stepper or "ddpm")
@@ -176,25 +176,15 @@ def read_input(run: Run, path: Path) -> Tensor:
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
-    path = regular(path, "input", "a picture or an .npy file")
-    if path.suffix.lower() == ".npy":
-        try:
-            values = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-        except (ValueError, TypeError, EOFError):
-            raise InputError(f"input='{shown(path)}' is not an .npy file of numbers.") from None
-        rank = len(run.shape)
-        values = values[None] if values.ndim == rank else values
-        wrong = f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
-        if values.ndim != rank + 1 or not len(values):
-            raise InputError(wrong)
-        try:
-            return run.transform.forward(values)
-        except (RuntimeError, InputError):  # the columns of a table have each their own units
-            raise InputError(wrong) from None
+    path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
+    if path.suffix.lower() in (".npy", ".npz"):
+        values, _ = read_rows(path, run.shape, run.layout, missing=True)
+        return run.transform.forward(values)
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
-    return _pixels(path, run.shape[0]) * 2 - 1
+    resized = run.experiment.data.get("size") is not None  # as the run read its own
+    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized))
 
 
 def read_mask(run: Run, path: Path) -> Tensor:
@@ -205,9 +195,10 @@ def read_mask(run: Run, path: Path) -> Tensor:
     """
     if run.kind != "image":
         raise InputError(f"mask='{shown(path)}' is for pictures; in {run.kind}s mark what is missing with NaN.")
-    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+    path = regular(path, "mask", "a picture that is white where to fill in")
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"mask='{shown(path)}' is not a picture file; give one that is white where to fill in.")
-    white = _pixels(path, 1) > 0.5
+    white = read_pictures([path], None, "L", lambda i: shown(path)) > 127
     if tuple(white.shape[2:]) != run.shape[1:]:
         raise InputError(
             f"mask='{shown(path)}' is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}."
@@ -224,26 +215,27 @@ def check_shape(run: Run, given: Tensor, path: Path) -> None:
 def save(run: Run, found: Restored, path: Path) -> Path:
     """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
 
-    The arrays: samples (rows, draws, *shape), mean, std, and known for a mask.
+    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), mean, std, and known for a
+    mask.
     """
     rows, draws = found.samples.shape[:2]
-    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, (rows, draws))
-    arrays = {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+    drawn = found.samples.flatten(0, 1)
+    own = run.transform.inverse(drawn).unflatten(0, (rows, draws))
+    arrays = {}
     if found.known is not None:
-        arrays["known"] = found.known.expand(rows, *run.shape)
+        known = found.known.expand(rows, *run.shape)
+        # digital data that were given come back as they were, to the last bit
+        exact = run.transform.inverse(drawn, quantise=True).unflatten(0, (rows, draws))
+        own = torch.where(known[:, None], exact.to(own.dtype), own)
+        arrays["known"] = known
+    arrays |= {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+    arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
     with replacing_all(path, beside) as (picture, numbers):
         with numbers.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
         (_album(found) if run.kind == "image" else _curves(run, found)).savefig(picture, format="png", dpi=130)
     return beside
-
-
-def _pixels(path: Path, channels: int) -> Tensor:
-    """(1, C, H, W) in [0, 1]."""
-    if channels not in (1, 3):
-        raise InputError(f"{path} cannot be a picture of {channels} channels; give an .npy array.")
-    return read_pictures([path], None, "L" if channels == 1 else "RGB", lambda i: str(path)).float() / 255
 
 
 def _by(shape: "tuple[int, ...] | torch.Size") -> str:
@@ -272,7 +264,7 @@ def _album(found: Restored, most: int = 6) -> Any:
             if head == "deviation":
                 place.imshow(image.mean(0).numpy(), cmap="magma", vmin=0, vmax=top, interpolation="nearest")
             else:
-                pixels = pixels.expand(-1, -1, 3) if pixels.shape[-1] == 1 else pixels[..., :3]
+                pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, 3)
                 if head == "measured" and found.known is not None:
                     hidden = ~found.known[min(i, len(found.known) - 1)].all(0)
                     pixels = torch.where(hidden[..., None], torch.tensor([0.82, 0.29, 0.36]), pixels)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,27 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.core.denoiser import NetDenoiser
-from ornstein.core.drive import State, Stepper, sample_seeds
-from ornstein.data import Transform
-from ornstein.energies import EnergyDenoiser
-from ornstein.errors import InputError, lookup
+from ornstein.core.condition import Condition
+from ornstein.core.drive import Stepper, sample_seeds
+from ornstein.core.learner import Learner
+from ornstein.core.walk import State
+from ornstein.data import Known, Layout, Transform
+from ornstein.data.condition import LABEL
+from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
-from ornstein.experiment.build import build, build_stepper
-from ornstein.experiment.config import CLASSIFIER, Experiment
+from ornstein.experiment.build import build, load_data
+from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, read_tuned, read_weights
+from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import replacing
+from ornstein.memory import free_bytes
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
-from ornstein.training import AUTO, PRECISIONS, half, quickest, reconstruct
+from ornstein.training import PRECISIONS, average_file, reconstruct
 
-#: samples drawn at a time, so that memory does not grow with their number; of a trial of how fast that is
-BATCH, _TRIED = 256, 16
-#: samples that one call draws: all are kept in memory
-MOST = 2**24
+#: samples drawn at a time, so that memory does not grow with their number
+BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +43,26 @@ class Run:
         folder: where it lies.
         experiment: what was asked for.
         about: run.yaml: the data's fingerprint, versions, sizes.
-        denoiser: in model space, for everything that takes a denoiser.
+        model: what was learned, in model space: a denoiser, of a run that draws.
         transform: from the data's own units to model space.
+        learner: what it learned to be.
     """
 
     folder: Path
     experiment: Experiment
     about: dict[str, Any]
-    denoiser: NetDenoiser | EnergyDenoiser
+    model: Any
     transform: Transform
+    learner: Learner
 
     @staticmethod
     def load(folder: "str | Path", ema: float | None = None) -> "Run":
         """Open a run folder.
 
         Args:
-            folder: what training wrote. ema: length of the average of the weights: a tracked one, or any other that
-            the snapshots allow; 0 for the raw
-                weights; None for the run's own choice.
+            folder: what training wrote.
+            ema: length of the average of the weights: a tracked one, or any other that the snapshots allow; 0 for the
+                raw weights; None for the run's own choice.
 
         Raises:
             InputError: no run there, a damaged file, one from a newer version, an average that is not to be had.
@@ -66,28 +70,34 @@ class Run:
         folder = Path(folder)
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
-        facts = about["data"]
         transform = Transform.from_dict(about["transform"])
-        parts = build(experiment, tuple(facts["shape"]), len(facts["classes"]), facts["sigma_data"], transform.levels)
         if not (ema == 0 or 0 < ema < 1):
             raise InputError(f"ema={ema!r} must be the length of an average of the weights, or 0 for the weights.")
-        weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
+        built = build(experiment, about["data"], transform)
+        weights = folder / (average_file(ema) if ema else "model.safetensors")
         # an average that was tracked is read or missed, never made again in silence
-        if weights.is_file() or not ema or f"{ema:.3f}" in {f"{kept:.3f}" for kept in experiment.training.ema}:
+        if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
             state = read_weights(weights, folder)
         else:
             state = reconstruct(folder, ema)
         try:
-            parts.net.load_state_dict(state)
+            built.net.load_state_dict(state)
         except RuntimeError:
             raise InputError(
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
-        parts.net.eval().requires_grad_(False)
-        ranks.take_device(experiment.training.cpu)
-        if torch.cuda.is_available() and not experiment.training.cpu:
-            parts.net.to("cuda")
-        return Run(folder, experiment, about, parts.denoiser, transform)
+        built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
+        return Run(folder, experiment, about, built.model, transform, built.learner)
+
+    @property
+    def denoiser(self) -> Any:
+        """The model, to draw from.
+
+        Raises:
+            InputError: it has learned something else than the data.
+        """
+        self.must_draw()
+        return self.model
 
     def drawing(self, precision: str | None = None) -> "Run":
         """The same run with its network in the precision for drawing; opened, it is in float32.
@@ -99,31 +109,26 @@ class Run:
         Raises:
             InputError: a name that is not known.
         """
-        precision = self.experiment.sampling.precision if precision is None else precision
-        lookup({AUTO: None, **PRECISIONS}, precision, "precision")
-        if not isinstance(self.denoiser, NetDenoiser) or self.experiment.objective["name"] == CLASSIFIER:
-            return self  # an energy's score and a classifier's guidance are derivatives, which want float32
-        device = self.denoiser.device
-        if precision == AUTO:
-            x = torch.randn(_TRIED, *self.shape, generator=torch.Generator().manual_seed(0)).to(device)
-
-            @torch.inference_mode()
-            def work(precision: str) -> None:
-                with half(device, precision):
-                    self.denoiser(x, 0.5 * self.denoiser.process.t_max)
-
-            precision, _ = quickest(work, device)
-        return dataclasses.replace(self, denoiser=dataclasses.replace(self.denoiser, precision=PRECISIONS[precision]))
+        asked = self.experiment.sampling.precision if precision is None else precision
+        chosen = PRECISIONS[drawing_precision(self.learner, self.model, asked)]
+        if not self.learner.narrow:
+            return self
+        return dataclasses.replace(self, model=self.learner.in_precision(self.model, chosen))
 
     @property
     def steps(self) -> int:
         """How many steps it draws in when it is not told."""
-        return self.experiment.sampling.steps or self.denoiser.process.chain or 30
+        return way(self.experiment.sampling, self.learner.problem.process).steps
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(self.about["data"]["shape"])
+
+    @property
+    def layout(self) -> Layout:
+        """The axes of the data in their owner's hands; those of `shape` are the model's."""
+        return Layout(self.about["data"].get("layout", ""))
 
     @property
     def kind(self) -> str:
@@ -133,52 +138,57 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the labels; () for a model without."""
-        return tuple(self.about["data"]["classes"])
+        known = self.conditions
+        return known[LABEL].classes if LABEL in known else ()
 
-    def labels(self, label: "int | str | Sequence[int] | Tensor | None", n: int) -> Tensor | None:
-        """Labels (n,) from a class's number or name, or one per sample; None draws from all classes.
+    @property
+    def conditions(self) -> dict[str, Known]:
+        """What the model can be conditioned on, by name; {} for a model without."""
+        return Known.of_facts(self.about["data"])
+
+    def condition(
+        self, n: int, label: Any = None, condition: "Mapping[str, Any] | Condition | None" = None
+    ) -> Condition:
+        """What to draw n samples given, in model space.
+
+        Args:
+            label: short for the part "label"; None leaves it out.
+            condition: name -> value, in the data's own units: one for all samples, or one for each; see `Known.model`.
+                Parts that are not named are absent. A Condition is in model space already.
 
         Raises:
-            InputError: a label that the model does not know.
+            InputError: a part that the model does not know, or a value that it cannot have.
         """
-        if label is None:
-            return None
-        _check_count(n)
-        if not self.classes:
-            raise InputError(f"label={label!r} cannot be drawn: {self.folder} was trained without labels.")
-        if isinstance(label, str):
-            if label in self.classes:
-                label = self.classes.index(label)
-            elif label.isascii() and label.isdigit() and len(label) < 10:
-                label = int(label)
-        if isinstance(label, int) and not isinstance(label, bool) and abs(label) < 2**31:
-            label = [label] * n
-        if isinstance(label, (str, int)):
-            raise InputError(f"label={label!r} is not a class of this run; it has {', '.join(self.classes)}.")
-        labels = torch.as_tensor(label)
-        if labels.shape != (n,) or labels.is_floating_point():
-            raise InputError(f"label has shape {tuple(labels.shape)}; it must be one whole number, or {n} of them.")
-        if not bool(((labels >= -1) & (labels < len(self.classes))).all()):
-            raise InputError(
-                f"label={int(labels[(labels < -1) | (labels >= len(self.classes))][0])} must be 0 to "
-                f"{len(self.classes) - 1}: {', '.join(self.classes)}."
-            )
-        return labels.long()
+        self.must_hold(n)
+        if isinstance(condition, Condition):
+            if label is None:
+                return condition.matches(n, f"n={n}")
+            condition = dict(condition.without(LABEL).parts)
+        given = dict(condition or {})
+        if label is not None:
+            given[LABEL] = label
+        known = self.conditions
+        for name, value in given.items():
+            if name not in known:
+                by = f"given {', '.join(known)}" if known else "without labels or other conditions"
+                raise InputError(f"{name}={value!r} cannot be drawn: {self.folder} was trained {by}.")
+        return Condition({name: known[name].model(value, n, name) for name, value in given.items()})
 
     def sample(self, n: int, *, quantise: bool = False, **options: Any) -> Tensor:
-        """Draw n samples in the data's own units, (n, *shape).
+        """Draw n samples in the data's own units and order of axes, (n, *own): `run.layout.own(run.shape)`.
 
         Args:
             quantise: round to the data's own values (0..255 of an image, as uint8) where they have such.
-            **options: label, seed, seeds, stepper, steps, grid: see `draw`.
+            **options: label, condition, seed, seeds, stepper, steps, grid: see `draw`.
         """
-        return self.transform.inverse(self.draw(n, **options), quantise=quantise)
+        return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=quantise))
 
     def draw(
         self,
         n: int,
         *,
-        label: "int | str | Sequence[int] | Tensor | None" = None,
+        label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        condition: "Mapping[str, Any] | Condition | None" = None,
         seed: int | None = None,
         seeds: "Sequence[int] | Tensor | None" = None,
         stepper: "str | Stepper | None" = None,
@@ -190,7 +200,8 @@ class Run:
         """Draw n samples in model space, (n, *shape), float32 on the CPU.
 
         Args:
-            label: a class's number or name, or one number per sample; None draws from all classes.
+            label: a class's name or number, or one per sample; None draws from all classes.
+            condition: more that the samples are given, by name; see `condition`.
             seed, seeds: one number for all, or one per sample: a sample is the same in whatever batch it is drawn.
             stepper, steps, grid: instead of the run's own.
             progress: called with (calls made, calls in all) as the drawing goes on.
@@ -200,8 +211,8 @@ class Run:
         Raises:
             InputError: anything that does not fit.
         """
-        _check_count(n)
-        labels = self.labels(label, n)
+        self.must_hold(n)
+        given, how = self.condition(n, label, condition), self._way(stepper, steps, grid)
         keys = sample_seeds(n, seed, seeds, None)
         if together:
             ranks.join(self.experiment.training.cpu)
@@ -210,16 +221,9 @@ class Run:
         total = math.ceil((mine.stop - mine.start) / BATCH)
         for start in range(mine.start, mine.stop, BATCH):
             part = slice(start, min(start + BATCH, mine.stop))
-            for state in self.trajectory(
-                len(keys[part]),
-                label=None if labels is None else labels[part],
-                seeds=keys[part],
-                stepper=stepper,
-                steps=steps,
-                grid=grid,
-            ):
+            for state in self._walk(len(keys[part]), how, condition=given[part], seeds=keys[part]):
                 if progress is not None:
-                    progress(done + state.step, total * (steps or self.steps))
+                    progress(done + state.step, total * how.steps)
             done += state.step
             drawn.append(state.x.cpu())
         return ranks.gathered(torch.cat(drawn), n) if together else torch.cat(drawn)
@@ -228,39 +232,51 @@ class Run:
         self,
         n: int,
         *,
-        label: "int | str | Sequence[int] | Tensor | None" = None,
+        label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        condition: "Mapping[str, Any] | Condition | None" = None,
         stepper: "str | Stepper | None" = None,
         steps: int | None = None,
         grid: "str | Sequence[float] | Tensor | None" = None,
         **options: Any,
-    ) -> Iterator[State]:
+    ) -> Iterator[State[Tensor]]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
-        mine = self.experiment.sampling
-        self.must_draw()
+        given = self.condition(n, label, condition)
+        return self._walk(n, self._way(stepper, steps, grid), condition=given, **options)
+
+    def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State[Tensor]]:
+        return trajectory(
+            self.denoiser, (n, *self.shape), stepper=how.stepper, steps=how.steps, grid=how.grid, **options
+        )
+
+    def _way(
+        self, stepper: "str | Stepper | None", steps: int | None, grid: "str | Sequence[float] | Tensor | None"
+    ) -> Way:
         if isinstance(grid, str) and grid == "tuned":
             steps, grid, stepper = self._tuned(steps, stepper)
-        chosen = stepper_named(stepper) if stepper is not None else build_stepper(mine.stepper)
-        return trajectory(
-            self.denoiser,
-            (n, *self.shape),
-            stepper=chosen,
-            steps=self.steps if steps is None else steps,
-            grid=mine.grid if grid is None else grid,
-            cond=self.labels(label, n),
-            **options,
-        )
+        return way(self.experiment.sampling, self.learner.problem.process, stepper, steps, grid)
 
     def must_draw(self) -> None:
         """Refuse a run that is no model of its data.
 
         Raises:
-            InputError: it was trained to tell classes apart.
+            InputError: it has learned something else.
         """
-        if self.experiment.objective["name"] == CLASSIFIER:
+        if not self.learner.draws:
             raise InputError(
-                f"run={str(self.folder)!r} is a classifier, which draws nothing and has no likelihood; guide another "
-                f"run by it: ornstein sample RUN --guidance classifier --guide {self.folder}."
+                f"run={str(self.folder)!r} draws nothing and has no likelihood, being a "
+                f"{self.experiment.learner['name']}; use it as in: {self.learner.then.format(run=self.folder)}."  # type: ignore[index]
             )
+
+    def must_hold(self, n: int, name: str = "n") -> None:
+        """Refuse to draw more samples than fit into memory, which all come there, and their pieces before.
+
+        Raises:
+            InputError: they do not fit, or n is no number of samples.
+        """
+        if isinstance(n, bool) or not (isinstance(n, int) and n > 0):
+            raise InputError(f"{name}={n!r} must be a positive whole number of samples.")
+        each, free = 2 * 4 * math.prod(self.shape) + 16, free_bytes()  # and of each its seed and its label
+        must_fit(f"{name}={n} takes", float(n) * each, free, f"up to {free / each:,.0f} would fit")
 
     def _tuned(
         self, steps: int | None, stepper: "str | Stepper | None"
@@ -285,25 +301,50 @@ class Run:
         return steps, entry["grid"], stepper
 
     def every_class(self, n: int) -> Tensor | None:
-        """Labels (n,) that go round the classes; None for a model without."""
-        _check_count(n)
-        return torch.arange(n) % len(self.classes) if self.classes else None
+        """Labels (n,) in the training data's shares, evenly mixed; None for a model without."""
+        self.must_hold(n)
+        # folders written before the counts were kept say nothing of the shares: there each class gets the same
+        counts = self.about["data"].get("class_counts") or [1] * len(self.classes)
+        return in_shares(counts, n) if self.classes else None
 
-    def picture(self, drawn: Tensor, path: Path, columns: int | None = None) -> None:
-        """Draw samples in model space to a PNG."""
+    def examples(self, n: int, held_out: Condition | None = None) -> Condition:
+        """Conditions like those of the data, n rows: labels in their shares; with more parts, held-out ones in turn.
+
+        Args:
+            held_out: of the run's data, if they are at hand; else they are loaded where they are wanted.
+        """
+        self.must_hold(n)
+        if set(self.conditions) <= {LABEL}:
+            return Condition.of(self.every_class(n))
+        held_out = held_out or load_data(self.experiment).test_condition
+        return held_out[torch.arange(n) % (held_out.rows or 1)]
+
+    def class_columns(self, labels: Tensor | None) -> int | None:
+        """How wide a grid of images is whose columns are the classes: None unless labels (n,) go round 4 to 16."""
+        wide = len(self.classes)
+        if labels is None or self.kind != "image" or not 4 <= wide <= 16:
+            return None
+        return wide if bool((labels == torch.arange(len(labels)) % wide).all()) else None
+
+    def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
+        """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
         shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        pictures.draw(shown, self.kind, path, columns=columns)
+        pictures.draw(shown, self.kind, path, columns=columns, names=self.about["data"].get("columns"), **how)
 
-    def save_arrays(self, drawn: Tensor, labels: Tensor | None, seed: int, path: Path) -> None:
-        """Write samples in model space as .npz: `samples` in the data's own units and values, `labels`, `seeds`."""
+    def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
+        """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
+        `labels` with the `classes` that they count, and by its name what else they were given, in its own units."""
         arrays = {
-            "samples": self.transform.inverse(drawn, quantise=True),
+            "samples": self.layout.give_back(self.transform.inverse(drawn, quantise=True)),
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
-        if labels is not None:
-            arrays["labels"] = labels
+        for name, part in condition.parts.items():
+            arrays["labels" if name == LABEL else name] = self.conditions[name].units(part)
+        kept = {name: array.numpy() for name, array in arrays.items()}
+        if LABEL in condition.parts:
+            kept["classes"] = np.array(self.classes)
         with replacing(path) as beside, beside.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **{name: array.numpy() for name, array in arrays.items()})
+            np.savez_compressed(file, allow_pickle=False, **kept)
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
@@ -311,6 +352,17 @@ class Run:
         pictures.film(shown, self.kind, path)
 
 
-def _check_count(n: int) -> None:
-    if not (isinstance(n, int) and 0 < n <= MOST):
-        raise InputError(f"n={n!r} must be a whole number of samples from 1 to {MOST:,}.")
+def in_shares(counts: Sequence[int], n: int) -> Tensor:
+    """Labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
+
+    The classes are spread over the list, each over the whole of it, so that every piece has nearly these shares; equal
+    ones go round: 0, 1, 2, 0, 1, 2, ...
+    """
+    total, classes = sum(counts), range(len(counts))
+    shares = [n * count // total for count in counts]  # in whole numbers: no rounding decides a tie
+    by_remainder = sorted(classes, key=lambda c: (-(n * counts[c] % total), c))
+    for c in by_remainder[: n - sum(shares)]:
+        shares[c] += 1
+    places = torch.cat([(torch.arange(share, dtype=torch.float64) + 0.5) / share for share in shares])
+    labels = torch.arange(len(shares)).repeat_interleave(torch.tensor(shares))
+    return labels[places.argsort(stable=True)]  # of two at one place the lower class first

@@ -19,6 +19,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper
 from ornstein.core.grids import times
 from ornstein.core.numerics import Estimate
@@ -80,14 +81,15 @@ def tune(
     found = run.transform.levels
     bins = None if found is None else Bins(found.count)
 
-    def measured(part: Tensor, labels: Tensor | None) -> Errors:
+    def measured(part: Tensor, condition: Condition) -> Errors:
         x0 = run.transform.forward(part[:count])
-        cond = None if labels is None else labels[:count]
-        return x0_errors(run.denoiser, x0.to(run.denoiser.device), cond=cond, steps=levels, bins=bins, seed=seed)
+        return x0_errors(
+            run.denoiser, x0.to(run.denoiser.device), condition=condition[:count], steps=levels, bins=bins, seed=seed
+        )
 
-    errors = measured(data.train, data.train_labels)
+    errors = measured(data.train, data.train_condition)
     chosen, _ = best_grid(step_costs(process, errors, variance), steps)
-    unseen = measured(data.test, data.test_labels)
+    unseen = measured(data.test, data.test_condition)
     costs = step_costs(process, unseen, variance)
 
     def bits(index: Tensor) -> float:
@@ -147,20 +149,18 @@ def tune_endpoint(
         InputError: numbers out of range; a solver that does not beat the run's default, and is not kept.
     """
     denoiser, mine = run.denoiser, run.experiment.sampling
-    if count is not None and count < 1:
-        raise InputError(f"count={count!r} must be a positive whole number.")
     count = trajectories(run.shape) if count is None else count
+    run.must_hold(count, "count")
     fitted = fit_endpoint(
-        denoiser, run.shape, steps, count=count, cond=run.every_class(count), rounds=rounds,
+        denoiser, run.shape, steps, count=count, condition=run.examples(count), rounds=rounds,
         teacher_steps=max(reference // 5, 1), seed=2 * seed + 1, progress=progress,
     )  # fmt: skip
-    cond = run.every_class(fresh)
+    condition = run.examples(fresh).to(denoiser.device)
     x = starting_noise(denoiser, (fresh, *run.shape), 2 * seed)
-    cond = None if cond is None else cond.to(denoiser.device)
-    ends = endpoints(denoiser, x, steps=reference, cond=cond)
+    ends = endpoints(denoiser, x, steps=reference, condition=condition)
 
     def error(stepper: Stepper, grid: str | None) -> Estimate:
-        return endpoint_error(denoiser, x, ends, stepper, grid, calls=steps, cond=cond)
+        return endpoint_error(denoiser, x, ends, stepper, grid, calls=steps, condition=condition)
 
     own = build_stepper(mine.stepper)
     tuned, default = error(fitted, None), error(own, mine.grid)

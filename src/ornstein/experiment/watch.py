@@ -1,25 +1,17 @@
-"""What is measured and drawn of a network while it trains.
+"""What is measured and drawn of a model while it trains."""
 
-*Held-out error.* Objectives weigh noise levels differently, so their losses cannot be compared. Here the error of x0
-on held-out data, at fixed levels with fixed noise, is divided by the error of the best linear denoiser of white data
-of the same variance, sigma^2 s^2/(alpha^2 s^2 + sigma^2), and averaged over levels even in log-SNR: 1 is knowing the
-variance alone.
-"""
-
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ornstein import ranks
-from ornstein.core.denoiser import Denoiser, NetDenoiser
-from ornstein.core.grids import logsnr
-from ornstein.core.numerics import normal
+from ornstein.core.condition import Condition
+from ornstein.core.learner import Judgement
 from ornstein.data import Dataset
+from ornstein.data.condition import LABEL
 from ornstein.experiment import pictures
 from ornstein.experiment.run import Run
-from ornstein.guidance import NoisyClassifier
 from ornstein.training import Progress
 
 
@@ -32,69 +24,41 @@ class Moment:
     picture: Path | None = None
 
 
-def measured(run: Run, data: Dataset, progress: Progress) -> Moment:
-    """The error on held-out data; the same noise drawn again, and how the error goes with the level, as pictures."""
-    preview = run.experiment.sampling.preview
-    columns = len(run.classes) if 4 <= len(run.classes) <= 16 and run.kind == "image" else None
-    if columns and preview > columns:
-        preview -= preview % columns  # whole rows
-    drawn = run.draw(preview, seed=0, label=run.every_class(preview), together=True)
-    path = run.folder / "samples" / f"step-{progress.step:08d}.png"
+def look(run: Run, data: Dataset, progress: Progress) -> Moment:
+    """The model judged by held-out data, as a picture of how that goes with the level; and the same noise drawn again.
+
+    The moment's picture is that of the samples, of a model that draws.
+    """
+    condition = _preview(run, data)
+    count = condition.rows or run.experiment.sampling.preview
+    drawn = run.draw(count, seed=0, condition=condition, together=True) if run.learner.draws else None
     if ranks.rank():  # it drew its share; the first process does the rest
         return Moment(progress)
-    ratios, errors, linear = held_out(run.denoiser, data)
-    pictures.loss_by_noise(ratios, errors, linear, run.folder / "loss-by-noise.png")
-    real = data.test[: max(1000, preview)] if run.kind == "vector" else None
-    for place in (path, path.with_name("latest.png")):
-        pictures.draw(
-            drawn if run.kind == "image" else run.transform.inverse(drawn), run.kind, place, columns=columns, real=real
-        )
-    return Moment(progress, sum(e / w for e, w in zip(errors, linear, strict=True)) / len(errors), path)
+    found, measure = judgement(run, data), run.learner.judges
+    shown = run.folder / f"{measure.name}.png"
+    pictures.by_noise(found, measure, shown)
+    if drawn is not None:
+        shown = run.folder / "samples" / f"step-{progress.step:08d}.png"
+        # at random: files are often sorted, and their first rows are of one kind
+        order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
+        real = None if run.kind == "image" else data.test[order[: max(1000, count)]]
+        for place in (shown, shown.with_name("latest.png")):
+            run.picture(drawn, place, run.class_columns(condition.parts.get(LABEL)), real=real)
+    return Moment(progress, found.value, shown)
 
 
-@torch.no_grad()
-def judged(run: Run, data: Dataset, progress: Progress) -> Moment:
-    """As `measured`, of a noisy classifier: its cross-entropy in units of that of knowing the shares alone."""
-    if ranks.rank():
-        return Moment(progress)
-    assert isinstance(run.denoiser, NetDenoiser)
-    assert data.test_labels is not None
-    shares = run.experiment.objective["shares"]
-    classifier = NoisyClassifier(run.denoiser.net, run.denoiser.process, shares, run.denoiser.sigma_data)
-    x0, labels = (kept[:1000].to(run.denoiser.device) for kept in (data.transform.forward(data.test), data.test_labels))
-    ratios, accuracies, losses = [], [], []
-    for i, t in enumerate(logsnr(run.denoiser.process, 16)[:-1].tolist()):
-        level = run.denoiser.process.at(t)
-        noise = normal(torch.arange(len(x0), device=x0.device), tuple(x0.shape[1:]), i)
-        found = classifier.log_probs(level.noised(x0, noise), level)
-        losses.append(-float(found.gather(1, labels[:, None]).mean()))
-        accuracies.append(float((found.argmax(1) == labels).float().mean()))
-        ratios.append(float(level.noise_ratio))
-    path = run.folder / "accuracy-by-noise.png"
-    pictures.accuracy_by_noise(ratios, accuracies, max(shares), path)
-    known = -sum(share * math.log(share) for share in shares)
-    return Moment(progress, sum(losses) / len(losses) / known, path)
+def judgement(run: Run, data: Dataset) -> Judgement:
+    """How good the run is on the held-out data, at fixed levels with fixed noise: see `ornstein.core.learner`."""
+    return run.learner.judge(run.model, data.transform.forward(data.test), data.test_condition)
 
 
-@torch.no_grad()
-def held_out(
-    denoiser: Denoiser, data: Dataset, levels: int = 16, count: int = 256
-) -> tuple[list[float], list[float], list[float]]:
-    """The error of x0 on held-out data at fixed levels with fixed noise.
-
-    Returns:
-        For each level: sigma/alpha, the mean squared error of x0 per element, and that of the best linear denoiser of
-        white data.
-    """
-    x0 = data.transform.forward(data.test[:count]).to(denoiser.device)
-    labels = None if data.test_labels is None else data.test_labels[:count].to(denoiser.device)
-    seeds = torch.arange(len(x0), device=x0.device)
-    ratios, errors, linear = [], [], []
-    for i, t in enumerate(logsnr(denoiser.process, levels)[:-1].tolist()):
-        level = denoiser.process.at(t)
-        noisy = level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))
-        errors.append((denoiser(noisy, level, labels).x0 - x0).square().mean().item())
-        spread = (level.alpha * denoiser.sigma_data) ** 2 + level.sigma**2
-        linear.append(float((level.sigma * denoiser.sigma_data) ** 2 / spread))
-        ratios.append(float(level.noise_ratio))
-    return ratios, errors, linear
+def _preview(run: Run, data: Dataset) -> Condition:
+    """What a preview is given: whole rows where the columns are classes, else one class after the other."""
+    count = run.experiment.sampling.preview
+    if run.kind == "image" and 4 <= len(run.classes) <= min(16, count):
+        count -= count % len(run.classes)
+    if set(run.conditions) != {LABEL}:
+        return run.examples(count, data.test_condition)
+    labels = run.every_class(count)
+    assert labels is not None
+    return Condition.of(labels if run.class_columns(labels) else labels.sort().values)

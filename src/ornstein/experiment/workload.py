@@ -3,28 +3,17 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from ornstein.core.drive import trajectory
 from ornstein.core.grids import times
 from ornstein.data import Dataset
-from ornstein.experiment.build import (
-    Parts,
-    build_for,
-    build_stepper,
-    loss_of,
-    measured_precision,
-    needs_float32,
-    remembered,
-    with_net,
-)
-from ornstein.experiment.config import CLASSIFIER, ENERGY, Experiment
-from ornstein.experiment.devices import GPU, own_device
-from ornstein.experiment.run import Run
+from ornstein.experiment.build import Built
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.settle import way
 from ornstein.nets import MLP
-from ornstein.training import AUTO, PRECISIONS, half
+from ornstein.training import half
 from ornstein.training.count import Counted, counted
 
 
@@ -47,63 +36,31 @@ class Workload:
     shows: str
 
 
-def count_work(experiment: Experiment, parts: Parts, data: Dataset, tries: bool) -> Workload:
+def count_work(experiment: Experiment, built: Built, data: Dataset, tries: bool) -> Workload:
     """Count a run whose precisions are decided; `tries` says that training's was left to be measured."""
     config = experiment.training
-    training, trial = count_training(experiment, parts, data), None
+    training, trial = count_training(experiment, built, data), None
     if tries and config.precision != "float32":
         wide = dataclasses.replace(config, precision="float32")
-        trial = count_training(dataclasses.replace(experiment, training=wide), parts, data)
-    draws = experiment.objective["name"] != CLASSIFIER
-    calls = network_calls(experiment, parts) if draws else 0
-    shows = "float32" if experiment.predicts == ENERGY else config.precision
-    drawing = count_call(experiment, parts, data, shows) if draws else None
+        trial = count_training(dataclasses.replace(experiment, training=wide), built, data)
+    draws = built.learner.draws
+    calls = network_calls(experiment, built) if draws else 0
+    shows = config.precision if built.learner.narrow else "float32"
+    drawing = count_call(experiment, built, data, shows) if draws else None
     return Workload(training, trial, drawing, calls, shows)
 
 
-def decide_precisions(experiment: Experiment, parts: Parts, data: Dataset, gpu: GPU | None = None) -> Experiment:
-    """The experiment with its precisions, where they are "auto", decided.
-
-    For this machine they are measured, as training and drawing will; for a GPU that is not at hand they are bfloat16
-    where it has that, and float32 where not.
-    """
-    config, how = experiment.training, experiment.sampling
-    training, sampling = config.precision, how.precision
-    has = "bfloat16" if gpu and gpu.bfloat16 else "float32"
-    energy = experiment.predicts == ENERGY
-    if training == AUTO:
-        piece = data.batch(0, -(-config.batch_size // config.accumulate), config.seed)
-        if gpu:
-            training = "float32" if needs_float32(experiment, parts, piece[0]) else has
-        else:
-            training, _ = measured_precision(experiment, parts, *piece, own_device(config))
-    if energy:
-        sampling = "float32"
-    elif sampling == AUTO and gpu:
-        sampling = has
-    elif sampling == AUTO:
-        apart = build_for(experiment, data)
-        apart.net.eval().to(own_device(config))
-        found = Run(Path(), experiment, {"data": data.fingerprint()}, apart.denoiser, data.transform).drawing().denoiser
-        sampling = next(name for name, dtype in PRECISIONS.items() if dtype == getattr(found, "precision", None))
-    return dataclasses.replace(
-        experiment,
-        training=dataclasses.replace(config, precision=training),
-        sampling=dataclasses.replace(how, precision=sampling),
-    )
-
-
-def count_training(experiment: Experiment, parts: Parts, data: Dataset) -> Counted:
+def count_training(experiment: Experiment, built: Built, data: Dataset) -> Counted:
     """The experiment's loss, forward and backward, counted on the CPU."""
-    net, config = parts.net.train(), experiment.training
+    net, config = built.net.train(), experiment.training
 
     def work(batch: int) -> None:
-        x0, labels = data.batch(0, batch, config.seed)
-        loss = loss_of(parts, remembered(parts, x0))
+        x0, condition = data.batch(0, batch, config.seed)
+        loss = built.loss(built.learner.memory(built.model, x0))
         net.zero_grad()
         with torch.random.fork_rng([]), half(torch.device("cpu"), config.precision):
             dice = torch.Generator().manual_seed(config.seed)
-            losses = loss(net, (x0, labels), dice)
+            losses = loss(net, (x0, condition), dice)
         losses.float().sum().backward()
 
     found = counted(work, net)
@@ -111,34 +68,31 @@ def count_training(experiment: Experiment, parts: Parts, data: Dataset) -> Count
     return found
 
 
-def count_call(experiment: Experiment, parts: Parts, data: Dataset, precision: str) -> Counted:
+def count_call(experiment: Experiment, built: Built, data: Dataset, precision: str) -> Counted:
     """One network call as samplers make it, counted on the CPU."""
-    return counted(network_call(experiment, parts, data, precision), parts.net)
+    return counted(network_call(experiment, built, data, precision), built.net)
 
 
-def network_calls(experiment: Experiment, parts: Parts) -> int:
+def network_calls(experiment: Experiment, built: Built) -> int:
     """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
-    wide = 2 if getattr(parts.objective, "learns_variance", False) else 1
-    tiny = MLP(width=4, depth=1).build((2,), classes=0, out_multiple=wide, seed=0).eval()
-    denoiser = with_net(parts.denoiser, tiny)
-    how = experiment.sampling
-    steps = how.steps or parts.process.chain or 30
-    for state in trajectory(denoiser, (1, 2), build_stepper(how.stepper), steps=steps, grid=how.grid, seed=0):
+    tiny = MLP(width=4, depth=1).build((2,), out_multiple=built.learner.out_multiple, seed=0).eval()
+    how = way(experiment.sampling, built.process)
+    for state in trajectory(built.learner.model(tiny), (1, 2), how.stepper, steps=how.steps, grid=how.grid, seed=0):
         calls = state.calls
     return calls
 
 
-def network_call(experiment: Experiment, parts: Parts, data: Dataset, precision: str) -> Callable[[int], None]:
+def network_call(experiment: Experiment, built: Built, data: Dataset, precision: str) -> Callable[[int], None]:
     """A network call for so many samples, as samplers make it."""
-    parts.net.eval()
-    steps = experiment.sampling.steps or parts.process.chain or 30
-    level = parts.process.levels(times(parts.process, steps, experiment.sampling.grid))[0]
+    built.net.eval()
+    model, how = built.model, way(experiment.sampling, built.process)
+    level = built.process.levels(times(built.process, how.steps, how.grid))[0]
 
     def call(batch: int) -> None:
-        x, labels = data.batch(0, batch, 0)
-        there = parts.denoiser.device
+        x, condition = data.batch(0, batch, 0)
+        there = model.device
         with torch.no_grad(), half(there, precision):
-            found = parts.denoiser.predict(x.to(there), level, None if labels is None else labels.to(there))
+            found = model.predict(x.to(there), level, condition.to(there))
             found.x0.cpu()  # waits for the device
 
     return call

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, NetDenoiser
 from ornstein.core.grids import ends
 from ornstein.core.numerics import strata
@@ -37,8 +38,8 @@ class NoisyClassifier:
     """log p(c given x_t) for each class c, by a network that reads x_t/alpha and sigma/alpha alone.
 
     Args:
-        net: `net(x, noise_level, cond) -> (B, C', ...)`, the mean over positions being h, C' >= classes; called as
-            `NetDenoiser` calls its own, with cond None.
+        net: `net(x, noise_level, {}) -> (B, C', ...)`, the mean over positions being h, C' >= classes; called as
+            `NetDenoiser` calls its own, without a condition.
         process: the clock of the data that it is asked about.
         shares: p(c), the share of each class in the data, two or more; scaled to sum to 1 here.
         sigma_data: standard deviation of the data in model space.
@@ -72,7 +73,7 @@ class NoisyClassifier:
         told = told.flatten() if isinstance(told, Tensor) else x.new_full((len(x),), told)
         own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
         told = told.clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT).to(torch.promote_types(own, torch.float32))
-        h = self.net((c_in * x).to(own), told, None).to(torch.promote_types(x.dtype, torch.float32))
+        h = self.net((c_in * x).to(own), told, {}).to(torch.promote_types(x.dtype, torch.float32))
         if h.shape[1] < len(self.shares):
             raise InputError(
                 f"net gives {h.shape[1]} channels for {len(self.shares)} classes; build it with out_multiple="
@@ -93,7 +94,7 @@ class NoisyClassifier:
 class NoisyCrossEntropy:
     """Teach a network to tell the class of noisy data: cross-entropy over noise levels (Dhariwal & Nichol 2021).
 
-    An objective like any other, (denoiser, x0, cond, generator) -> loss (B,), in nats: of the denoiser it uses the
+    An objective like any other, (denoiser, x0, condition, generator) -> loss (B,), in nats: of the denoiser it uses the
     network, the clock and sigma_data. The noise is even in log(sigma/alpha) between `low` and `high`, one share of a
     batch in each part of it.
 
@@ -119,13 +120,14 @@ class NoisyCrossEntropy:
         if not 0 <= self.smoothing < 1:
             raise InputError(f"smoothing={self.smoothing!r} must be in [0, 1).")
 
-    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The loss of each sample, (B,), in nats."""
-        if not isinstance(denoiser, NetDenoiser):
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
+        """The loss of each sample, (B,), in nats; 0 for one without a label."""
+        if not isinstance(denoiser, NetDenoiser | NoisyClassifier):
             raise InputError(
                 f"{type(denoiser).__name__} has no network to teach; the objective 'classifier' wants one."
             )
-        if cond is None or cond.is_floating_point():
+        labels = Condition.of(condition).parts.get("label")
+        if labels is None:
             raise InputError(
                 "the objective 'classifier' needs labels, whole numbers, one per sample; these data have none."
             )
@@ -134,14 +136,14 @@ class NoisyCrossEntropy:
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         found = classifier.log_probs(level.noised(x0, eps), level)
-        return F.cross_entropy(found, cond, reduction="none", label_smoothing=self.smoothing)
+        return F.cross_entropy(found, labels, reduction="none", label_smoothing=self.smoothing, ignore_index=-1)
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
         u = strata(n, generator)
         first, last = ends(process)
         log_ratio = math.log(self.low) + (math.log(self.high) - math.log(self.low)) * u
-        return process.time(-2 * log_ratio).clamp(first, last)  # type: ignore[union-attr]
+        return process.time(-2 * log_ratio).clamp(first, last)
 
 
 def _checked(shares: tuple[float, ...]) -> tuple[float, ...]:
@@ -153,17 +155,17 @@ def _checked(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierGuidance(Guidance):
-    """Guidance by a classifier of noisy data: x0 + scale (sigma^2/alpha) grad log p(cond given x_t).
+    """Guidance by a classifier of noisy data: x0 + scale (sigma^2/alpha) grad log p(label given x_t).
 
-    The condition given to the sampler goes to the classifier; the base is asked without one, unless `both`. Scale 1 is
-    Bayes' rule for an unconditional base. The label -1 is not guided.
+    The part "label" of the condition given to the sampler goes to the classifier; the base is asked without it, unless
+    `both`. Scale 1 is Bayes' rule for an unconditional base. The label -1 is not guided.
 
     Args:
         base: the denoiser to guide.
         classifier: of the same data; on any clock.
         scale: a factor on the gradient.
         interval: noise ratios sigma/alpha between which to guide; outside them it is the base.
-        both: the base gets the condition too (Dhariwal & Nichol 2021 do so with scale 1 and more).
+        both: the base gets the label too (Dhariwal & Nichol 2021 do so with scale 1 and more).
 
     Raises:
         InputError: numbers out of range; no labels given to the sampler.
@@ -182,10 +184,11 @@ class ClassifierGuidance(Guidance):
                 "with dataclasses.replace(classifier, process=base.process)."
             )
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        if cond is None:
-            raise InputError("classifier guidance needs cond=, the label to guide each sample to; -1 for none.")
-        base = self.base.predict(x, level, cond if self.both else None)
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        labels = condition.parts.get("label")
+        if labels is None:
+            raise InputError("classifier guidance needs condition=, the label to guide each sample to; -1 for none.")
+        base = self.base.predict(x, level, condition if self.both else condition.without("label"))
         scale = scale_at(level, self.scale, self.interval, 0.0)
-        moved = pull(x, level, scale, lambda leaf: self.classifier.log_likelihood(leaf, level, cond))
+        moved = pull(x, level, scale, lambda leaf: self.classifier.log_likelihood(leaf, level, labels))
         return Prediction(base.x0 + moved, x, level, base.log_var)

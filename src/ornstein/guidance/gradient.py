@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ornstein.core.condition import Condition
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Number
 from ornstein.errors import InputError
@@ -49,14 +50,14 @@ class LikelihoodGuidance(Guidance):
         if self.of not in ("xt", "x0"):
             raise InputError(f"of={self.of!r} must be 'xt' or 'x0': what log_likelihood is a function of.")
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         scale = scale_at(level, self.scale, self.interval, 0.0)
         if self.of == "xt":
-            base = self.base.predict(x, level, cond)
+            base = self.base.predict(x, level, condition)
             moved = base.x0 + pull(x, level, scale, lambda leaf: self.log_likelihood(leaf, level))
             return Prediction(moved, x, level, base.log_var)
-        with Graph(x, cond) as graph:
-            base = self.base.predict(graph.x, level, graph.cond)
+        with Graph(x, condition) as graph:
+            base = self.base.predict(graph.x, level, graph.condition)
             moved = base.x0 + graph.gradient(self.log_likelihood(base.x0, level)) * (scale * gain(level))
         return graph.prediction(moved, base, x, level)
 
@@ -67,9 +68,9 @@ class Graph:
     Inside another gradient the graph is kept, so that guidance can be guided: gradients of gradients.
     """
 
-    def __init__(self, x: Tensor, cond: Tensor | None) -> None:
+    def __init__(self, x: Tensor, condition: Condition) -> None:
         self.nested = torch.is_grad_enabled() and x.requires_grad
-        self._given = x, cond
+        self._given = x, condition
         self._modes = ExitStack()
 
     def __enter__(self) -> "Graph":
@@ -77,9 +78,9 @@ class Graph:
         self._modes.enter_context(torch.enable_grad())
         if self.nested:  # the fused kernels of attention have one derivative and not two
             self._modes.enter_context(sdpa_kernel(SDPBackend.MATH))
-        x, cond = self._given
+        x, condition = self._given
         self.x = x if self.nested else x.detach().clone().requires_grad_()
-        self.cond = cond.clone() if cond is not None and cond.is_inference() else cond
+        self.condition = condition.map(lambda part: part.clone() if part.is_inference() else part)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -104,7 +105,7 @@ class Graph:
 
 def pull(x: Tensor, level: Level, scale: Number, log_likelihood: Callable[[Tensor], Tensor]) -> Tensor:
     """scale (sigma^2/alpha) grad log p(y given x_t = x), like x."""
-    with Graph(x, None) as graph:
+    with Graph(x, Condition()) as graph:
         found = graph.gradient(log_likelihood(graph.x)) * (scale * gain(level))
     return found if graph.nested else found.detach()
 

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Number
 from ornstein.errors import InputError
@@ -119,8 +120,8 @@ class Replacement(Guidance):
                 f"operator={self.measurement.operator!r} is not linear: take 'dps', 'pigdm' or 'moment-matching'."
             )
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        base = self.base.predict(x, level, cond)
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        base = self.base.predict(x, level, condition)
         if self.measurement.noise == 0:
             return Prediction(self.measurement.exactly(base.x0), x, level, base.log_var)
         operator, left = self.measurement.operator, left_uncertain(level, self.sigma_data)
@@ -151,9 +152,9 @@ class Kalman(Guidance, ABC):
             spread: u -> V A^T u, (B, *measured) to (B, *shape), a backward pass each.
         """
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        with Graph(x, cond) as graph:
-            base = self.base.predict(graph.x, level, graph.cond)
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        with Graph(x, condition) as graph:
+            base = self.base.predict(graph.x, level, graph.condition)
             at = base.x0 if graph.nested else base.x0.detach()
             operator = self.measurement.operator.tangent(at)
 

@@ -19,12 +19,12 @@ or trained less) the difference points away from the errors that both make, with
 References: Ho & Salimans 2022 (2207.12598); Lin et al. 2023 (2305.08891), section 3.4, for the rescaling.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
@@ -36,8 +36,8 @@ from ornstein.guidance.contract import Guidance, check_scale, scale_at
 class ClassifierFree(Guidance):
     """Classifier-free guidance: away from the unconditional answer (Ho & Salimans 2022, 2207.12598).
 
-    x0 = x0(none) + scale (x0(cond) - x0(none)). Both answers come from one call with twice the batch. A sample without
-    a condition (label -1, or features NaN) gets the unconditional answer at any scale.
+    x0 = x0(none) + scale (x0(condition) - x0(none)). Both answers come from one call with twice the batch. A sample of
+    which every part is absent gets the unconditional answer at any scale.
 
     Args:
         base: a denoiser that knows both: one trained with labels dropped now and then.
@@ -59,17 +59,17 @@ class ClassifierFree(Guidance):
         if not 0 <= self.rescale <= 1:
             raise InputError(f"rescale={self.rescale!r} must be in [0, 1].")
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         scale = scale_at(level, self.scale, self.interval, 1.0)
         plain = isinstance(scale, float | int)  # a number, and not one for each sample
         if plain and scale == 1.0:
-            return self.base.predict(x, level, cond)
-        if cond is None:
-            raise InputError("classifier-free guidance needs cond=, the condition to guide each sample to.")
-        none = torch.full_like(cond, math.nan if cond.is_floating_point() else -1)
+            return self.base.predict(x, level, condition)
+        if not condition:
+            raise InputError("classifier-free guidance needs condition=, what to guide each sample to.")
+        none = condition.none()
         if plain and scale == 0.0:
             return self.base.predict(x, level, none)
-        both = self.base.predict(torch.cat([x, x]), _twice(level), torch.cat([cond, none]))
+        both = self.base.predict(torch.cat([x, x]), _twice(level), Condition.cat([condition, none]))
         given, free = both.x0.chunk(2)
         x0 = free + scale * (given - free)
         if self.rescale:
@@ -104,12 +104,12 @@ class Autoguidance(Guidance):
         if self.weaker.process != self.process:
             object.__setattr__(self, "weaker", self.weaker.on(self.process))
 
-    def predict(self, x: Tensor, level: Level, cond: Tensor | None) -> Prediction:
-        good = self.base.predict(x, level, cond)
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        good = self.base.predict(x, level, condition)
         scale = scale_at(level, self.scale, self.interval, 1.0)
         if isinstance(scale, float | int) and scale == 1.0:
             return good
-        weak = self.weaker.predict(x, level, cond).x0
+        weak = self.weaker.predict(x, level, condition).x0
         return Prediction(weak + scale * (good.x0 - weak), x, level, good.log_var)
 
 

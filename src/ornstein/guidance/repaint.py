@@ -58,10 +58,16 @@ class RePaint(Stepper):
         return None if self.stepper.calls is None else self.repeats * self.stepper.calls
 
     @property
+    def last_calls(self) -> int | None:
+        return self.stepper.last_calls
+
+    @property
     def stochastic(self) -> bool:
         return True
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         operator = self.measurement.operator
         y = self.measurement.residual(0 * x)  # y itself, as many rows as x
         a, variance = t.kernel_from(s)
@@ -72,5 +78,5 @@ class RePaint(Stepper):
                 x = a * after + math.sqrt(variance) * noise()
         return after, kept
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
-        return self.stepper.finish(denoiser, x, t, memory)
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
+        return self.stepper.finish(denoiser, x, t, memory, noise)

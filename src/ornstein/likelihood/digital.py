@@ -12,7 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
+from ornstein.core.numerics import widening
 from ornstein.data import Levels, Transform
 from ornstein.errors import InputError
 from ornstein.likelihood.flow import LogLikelihood, reach
@@ -21,20 +23,20 @@ from ornstein.likelihood.flow import LogLikelihood, reach
 class BinNoise(Protocol):
     """A law of dequantisation noise within a bin."""
 
-    def __call__(self, x: Tensor, uniform: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, uniform: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Noise from uniform numbers.
 
         Args:
             x: (B, *shape) float64, the levels, in data units.
             uniform: (B, *shape) in (0, 1).
-            cond: the denoiser's condition.
+            condition: the denoiser's condition.
 
         Returns:
             u (B, *shape) in (0, 1), and log q(u given x), (B,).
         """
 
 
-def uniform_noise(x: Tensor, uniform: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+def uniform_noise(x: Tensor, uniform: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
     """Uniform dequantisation: u is the uniform number itself, and log q is zero."""
     return uniform, uniform.new_zeros(len(x))
 
@@ -54,9 +56,9 @@ def noise_within(dequantise: BinNoise | str, transform: Transform | None, draws:
     if isinstance(noise, str):
         raise InputError(f"dequantise={noise!r} must be 'auto', 'none', 'uniform' or a Dequantiser.")
 
-    def checked(x: Tensor, uniform: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    def checked(x: Tensor, uniform: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         _on_levels(x, levels)
-        return noise(x, uniform, cond)
+        return noise(x, uniform, condition)
 
     return checked
 
@@ -78,7 +80,7 @@ def averaged(found: list[LogLikelihood]) -> LogLikelihood:
     without = torch.stack([logs[keep].logsumexp(0) for keep in others])
     return LogLikelihood(
         logs.logsumexp(0) - math.log(k),
-        ((k - 1) / k * (without - without.mean(0)).square().sum(0)).sqrt(),
+        ((k - 1) / k * (without - without.mean(0)).square().sum(0)).sqrt() * widening(logs.new_tensor([k - 1.0])),
         (logs.softmax(0) * torch.stack([each.integration_error for each in found])).sum(0),
         torch.stack([each.calls for each in found]).sum(0),
         torch.stack([each.products for each in found]).sum(0),
@@ -112,21 +114,21 @@ class Dequantiser(nn.Module):
             self.outer.weight.zero_()
             self.outer.bias.zero_()
 
-    def slope(self, x: Tensor, cond: Tensor | None) -> Tensor:
+    def slope(self, x: Tensor, condition: Condition) -> Tensor:
         """d log p/dx in data units, (B, *shape), at the lowest noise level; x in data units."""
         shifted = x + 1.0
         z = self.transform.forward(x)
-        score = self.denoiser.predict(float(self.level.alpha) * z, self.level, cond).score.to(z)
+        score = self.denoiser.predict(float(self.level.alpha) * z, self.level, condition).score.to(z)
         # element-wise and affine: the distance of two neighbouring levels is the derivative
         return float(self.level.alpha) * score * (self.transform.forward(shifted) - z)
 
-    def forward(self, x: Tensor, uniform: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, uniform: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """u and log q(u given x): see `BinNoise`."""
         levels = self.transform.levels
         assert levels is not None
         place = 2 * (x - levels.low) / (levels.count - 1) - 1
         with torch.no_grad():
-            slope = self.slope(x, cond)
+            slope = self.slope(x, condition)
         # slopes of any size: what is small is told linearly, what is large by its logarithm
         told = torch.stack([place, torch.tanh(slope / 4), torch.asinh(slope)], -1)
         a, b = self.outer(nn.functional.silu(self.inner(told))).unbind(-1)
@@ -144,7 +146,7 @@ def fit_dequantiser(
     x: Tensor,
     transform: Transform,
     *,
-    cond: Tensor | None = None,
+    condition: Given = None,
     steps: int = 300,
     batch: int = 128,
     rate: float = 0.01,
@@ -159,12 +161,13 @@ def fit_dequantiser(
         denoiser: whose likelihood is to be bounded.
         x: (N, *shape) training data in their own units: whole numbers.
         transform: from there to model space, with levels.
-        cond: (N, ...) their conditions.
+        condition: what each is given, with N rows; see `Condition.of`.
         steps, batch, rate, seed: of Adam, its rate falling to zero linearly.
 
     Raises:
         InputError: a transform without levels, data off them.
     """
+    known = Condition.of(condition).matches(len(x), "x")
     made = Dequantiser(denoiser, transform).to(denoiser.device)
     assert transform.levels is not None
     _on_levels(x, transform.levels)
@@ -173,7 +176,7 @@ def fit_dequantiser(
     for step in range(steps):
         chosen = torch.randint(len(x), (min(batch, len(x)),), generator=generator)
         part = x[chosen].to(denoiser.device).double()
-        given = None if cond is None else cond[chosen].to(denoiser.device)
+        given = known[chosen].to(denoiser.device)
         uniform = torch.rand(part.shape, generator=generator, dtype=torch.float64).to(part)
         u, log_q = made(part, uniform.clamp(1e-9, 1 - 1e-9), given)
         with torch.no_grad():

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
@@ -32,7 +33,7 @@ def log_likelihood(
     denoiser: Denoiser,
     x: Tensor,
     *,
-    cond: Tensor | None = None,
+    condition: Given = None,
     transform: Transform | None = None,
     dequantise: BinNoise | Literal["auto", "none", "uniform"] = "auto",
     draws: int = 1,
@@ -51,7 +52,7 @@ def log_likelihood(
         denoiser: any: trained, exact, of an energy, guided, on any clock.
         x: (B, *shape). Without a transform in model space, and log_prob is a density there; with one in the data's own
             units, and so is log_prob.
-        cond: (B, ...) what to condition on, log p(x given cond); None: none.
+        condition: what to condition on, log p(x given condition), with B rows; see `Condition.of`.
         transform: from the data's units to model space (`ornstein.data`), with its log-determinant.
         dequantise: for data with levels, so that log_prob is a bound on a log-probability: "uniform", or a
             `Dequantiser`. "auto": uniform if the transform has levels; "none": a density at x as it stands.
@@ -61,8 +62,9 @@ def log_likelihood(
             "hutchinson".
         probes: products at each step of the two estimates, at least 2 ("hutchinson") or 3 ("hutch++", of which half,
             rounded down, are spent on the subspace).
-        tolerance: on `integration_error`, nats; None: 0.01, and in proportion to the dimensions beyond 64. A
-            sample that does not reach it in 48 * 2^4 steps says so by its integration_error.
+        tolerance: on the error of the steps, nats; None: 0.01, and in proportion to the dimensions beyond 64. A sample
+            that does not reach it in 48 * 2^4 steps says so by its integration_error, which states twice as much, and
+            the error at the two ends.
         prior: the law at the upper end, see `likelihood.flow`: "centred" or "sampling".
         ratios: lowest and highest noise ratio sigma/alpha to integrate between, cut to the clock's; None: those
             between which sampling asks, and for an exact denoiser from 1e-4 on.
@@ -73,7 +75,8 @@ def log_likelihood(
     Raises:
         InputError: arguments out of range, shapes that do not fit, data off their levels, x that is not finite.
     """
-    _check(x, cond, draws, prior)
+    known = Condition.of(condition)
+    _check(x, known, draws, prior)
     dims = x[0].numel()
     if tolerance is None:
         tolerance = 0.01 * max(1.0, dims / 64)
@@ -91,7 +94,7 @@ def log_likelihood(
     with torch.no_grad():
         for rows in torch.arange(len(x)).split(size):
             part, key = x[rows].to(device), keys[rows].to(device)
-            given = None if cond is None else cond[rows].to(device)
+            given = known[rows].to(device)
             found = [_one_draw(flow, part, given, transform, noise, key, draw) for draw in range(draws)]
             parts.append(found[0] if draws == 1 else averaged(found))
             if progress is not None:
@@ -106,11 +109,10 @@ def log_likelihood(
     )
 
 
-def _check(x: Tensor, cond: Tensor | None, draws: int, prior: str) -> None:
+def _check(x: Tensor, condition: Condition, draws: int, prior: str) -> None:
     if x.ndim < 2 or len(x) == 0:
         raise InputError(f"x has shape {tuple(x.shape)}; it must be (number of samples, *shape of one sample).")
-    if cond is not None and len(cond) != len(x):
-        raise InputError(f"cond has {len(cond)} rows, x {len(x)}: one for each sample.")
+    condition.matches(len(x), "x")
     if isinstance(draws, bool) or not isinstance(draws, int) or not 1 <= draws <= 100:
         raise InputError(f"draws={draws!r} must be a whole number from 1 to 100.")
     lookup({"centred": None, "sampling": None}, prior, "prior")
@@ -119,7 +121,7 @@ def _check(x: Tensor, cond: Tensor | None, draws: int, prior: str) -> None:
 def _one_draw(
     flow: ProbabilityFlow,
     x: Tensor,
-    cond: Tensor | None,
+    condition: Condition,
     transform: Transform | None,
     noise: BinNoise | None,
     keys: Tensor,
@@ -132,12 +134,12 @@ def _one_draw(
     extra = x.new_zeros(len(x))
     if noise is not None:
         u = torch.special.ndtr(normal(keys, tuple(x.shape[1:]), _NOISE + draw, x.dtype))
-        u, log_q = noise(x, u.clamp(1e-9, 1 - 1e-9), cond)
+        u, log_q = noise(x, u.clamp(1e-9, 1 - 1e-9), condition)
         x, extra = x + u - 0.5, -log_q
     if transform is not None:
         extra = extra + transform.log_abs_det(x)
         x = transform.forward(x)
-    found = flow.log_prob(x, cond, keys, draw * _DRAWS)
+    found = flow.log_prob(x, condition, keys, draw * _DRAWS)
     return replace(found, log_prob=found.log_prob + extra)
 
 

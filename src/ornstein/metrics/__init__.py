@@ -11,6 +11,7 @@ from ornstein.metrics.frechet import Frechet, gaussian_frechet
 from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
 from ornstein.metrics.metric import Metric
 from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, memorisation, nearest
+from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.transport import SlicedWasserstein
 
 #: every metric by name
@@ -40,6 +41,7 @@ __all__ = [
     "Precision",
     "Recall",
     "Report",
+    "Ruler",
     "Score",
     "SlicedWasserstein",
     "class_agreement",

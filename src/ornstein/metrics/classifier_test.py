@@ -21,7 +21,7 @@ Reference: Lopez-Paz, Oquab, "Revisiting classifier two-sample tests" (2017, arX
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class C2ST(Metric):
     """Cross-validated accuracy of a classifier that tells samples from real data (0.5 = cannot, 1 = always).
 
     `folds`: of the cross-validation, at least 2. `steps`, `batch`, `width`, `learning_rate`: of a network with two
-    hidden layers, trained with AdamW on standardised coordinates. Below 0.5 beyond the noise points to copies, see
+    hidden layers, trained with AdamW on coordinates standardised by y. Below 0.5 beyond the noise points to copies, see
     the module.
 
     Lopez-Paz, Oquab (2017), arXiv:1610.06545.
@@ -49,6 +49,7 @@ class C2ST(Metric):
     width: int = 64
     learning_rate: float = 3e-3
     close: ClassVar[float] = 1.1
+    reads: ClassVar[Literal["data", "features", "marks"]] = "marks"
 
     def __post_init__(self) -> None:
         if self.folds < 2:
@@ -65,9 +66,11 @@ class C2ST(Metric):
             raise InputError(
                 f"folds={self.folds} needs at least {2 * self.folds} points a set; given {len(x)} and {len(y)}."
             )
-        both = torch.cat([x, y])
-        # a coordinate that never moves in y but does in x would otherwise be divided by zero
-        x, y = ((z - both.mean(dim=0)) / both.std(dim=0).clamp(min=1e-12) for z in (x, y))
+        # the unit is that of the real data: one outlier among the samples must not hide all others. A coordinate that
+        # never moves in y takes that of both, since it would otherwise be divided by zero
+        unit = torch.where(y.amin(dim=0) < y.amax(dim=0), y.std(dim=0), torch.cat([x, y]).std(dim=0))
+        centre = y.mean(dim=0)
+        x, y = (torch.asinh((z - centre) / unit.clamp(min=1e-12)) for z in (x, y))
         x, y = x[choose(len(x), len(x), generator, x)], y[choose(len(y), len(y), generator, y)]
         layers = self.train(x, y, generator)
         with torch.no_grad():

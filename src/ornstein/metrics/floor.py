@@ -16,6 +16,10 @@ Wasserstein, Fréchet) this is its mean to within the spread; for an unbiased on
 average and as often negative, it is the size of its noise, and the ratio says how many times above the noise the
 value stands. Since floors fall as sets grow, ratios grow with them: compare models at equal numbers.
 
+**Units.** `report` measures distances in the standard deviation of each column or channel over the training data, and
+shows the two-sample test what its values are (`ornstein.metrics.ruler`): otherwise the largest column decides.
+`compare` takes points as they are given.
+
 The word at the end of a row: "matches", no worse than real data within two spreads; "close", within the metric's
 own tolerance of the floor (1.5 times for a distance); "differs" beyond. For memorisation: "fresh", "near", "copies".
 """
@@ -32,6 +36,7 @@ from ornstein.errors import InputError, lookup
 from ornstein.metrics.features import Classifier, class_agreement, fit_classifier
 from ornstein.metrics.metric import Metric, choose
 from ornstein.metrics.neighbours import memorisation, ratio
+from ornstein.metrics.ruler import Ruler
 
 
 @final
@@ -122,8 +127,8 @@ class Report:
     """Scores by name; `table()` is for people, `to_dict()` for files.
 
     `samples`, `train`, `heldout`: sizes of the sets. `near_copies`: the share of samples that lie closer to a training
-    example than 99 % of held-out data do, None where memorisation was not asked for. `classifier`: the one that was
-    fitted or given.
+    example than 99 % of held-out data do, None where memorisation was not asked for. `units`: what distances were
+    measured in, in words. `classifier`: the one that was fitted or given.
     """
 
     rows: Mapping[str, Score]
@@ -131,6 +136,7 @@ class Report:
     train: int
     heldout: int
     near_copies: float | None
+    units: str = ""
     classifier: Classifier | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +145,7 @@ class Report:
         rows = {name: asdict(score) for name, score in self.rows.items()}
         for row in rows.values():  # JSON has no infinity
             row["ratio"] = row["ratio"] if math.isfinite(row["ratio"]) else None
-        return {"rows": rows, "counts": counts, "near_copies": self.near_copies}
+        return {"rows": rows, "counts": counts, "near_copies": self.near_copies, "units": self.units}
 
     def table(self) -> str:
         """The report as plain text, a row a score, with the notes that one needs to read it."""
@@ -162,6 +168,8 @@ class Report:
             f"{self.samples:,} samples; real data: {self.train:,} for training, {self.heldout:,} held out.",
             'The column "real data" is what real data score in the place of the samples: ratio 1 is as good as real.',
         ]
+        if self.units:
+            text.append(self.units)
         if self.near_copies is not None:
             noise = math.sqrt(0.01 * 0.99 * (1 / self.samples + 1 / self.heldout))
             text.append(
@@ -187,22 +195,26 @@ def report(
     metrics: Iterable[str] | None = None,
     repeats: int = 10,
     most: int = 2000,
+    progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Every metric of `metrics` (names of `METRICS`; None: all) on the samples, each beside its floor.
 
-    samples, train, heldout: (N, *shape), floats in the data's own units. With `train_labels` (N,), integers from 0, a
-    classifier is fitted to the training data (unless one is given): its features serve where `features` is None, and
-    with `labels`, the classes that the samples were asked for, and `heldout_labels`, the row "class-agreement" tells
-    how many the classifier recognises, beside how many real held-out data it does. `repeats` and `most` as in
-    `compare`.
+    samples, train, heldout: (N, *shape), floats in the data's own units, on any devices. With `train_labels` (N,),
+    integers from 0, a classifier is fitted to the training data (unless one is given): with `labels`, the classes that
+    the samples were asked for, and `heldout_labels`, the row "class-agreement" tells how many it recognises, beside how
+    many real held-out data it does. Where `features` is None its features serve, but not of tables: whatever does not
+    help to tell the classes is not in them, and a table's columns are features already. `repeats` and `most` as in
+    `compare`. `progress` is called with the name of what is computed next.
     """
     from ornstein.metrics import METRICS  # the table stands in the room's __init__, which imports this module
 
     chosen = {name: lookup(METRICS, name, "metric")() for name in (METRICS if metrics is None else metrics)}
     train, heldout = train.to(samples.device), heldout.to(samples.device)
+    tell = progress or (lambda name: None)
     if classifier is None and train_labels is not None:
+        tell("a classifier of the real data")
         classifier = fit_classifier(train, train_labels, generator=generator)
-    if features is None and classifier is not None:
+    if features is None and classifier is not None and samples.ndim > 2:
         features = classifier.features
 
     rows: dict[str, Score] = {}
@@ -212,18 +224,23 @@ def report(
                 "labels is given, but its agreement needs train_labels (or a classifier) and heldout_labels too."
             )
         rows["class-agreement"] = agreement(classifier, samples, labels, heldout, heldout_labels)
-    spaces = {"data": (samples, train, heldout)}
-    if features is not None and any(metric.on_features for metric in chosen.values()):
-        spaces["features"] = (features(samples), features(train), features(heldout))
+    ruler, sets = Ruler.of(train), (samples, train, heldout)
+    views: dict[str, Callable[[Tensor], Tensor]] = {"data": ruler.measured, "marks": ruler.marks}
+    if features is not None:
+        views["features"] = features
+    reads = {name: metric.reads if metric.reads in views else "data" for name, metric in chosen.items()}
+    spaces = {view: [views[view](points) for points in sets] for view in {"data", *reads.values()}}
     for name, metric in chosen.items():
-        on = "features" if metric.on_features and "features" in spaces else "data"
-        made, seen, unseen = spaces[on]
-        rows[name] = replace(compare(metric, made, seen, unseen, generator, repeats=repeats, most=most), on=on)
+        tell(name)
+        made, seen, unseen = spaces[reads[name]]
+        score = compare(metric, made, seen, unseen, generator, repeats=repeats, most=most)
+        rows[name] = replace(score, on="features" if reads[name] == "features" else "data")
     near_copies = None
     if any(metric.fixed == "train" for metric in chosen.values()):
-        some = choose(len(heldout), 2 * most, generator, heldout)
-        near_copies = memorisation(samples, train, heldout[some]).share
-    return Report(rows, len(samples), len(train), len(heldout), near_copies, classifier)
+        tell("near copies")
+        made, seen, unseen = spaces["data"]
+        near_copies = memorisation(made, seen, unseen[choose(len(unseen), 2 * most, generator, unseen)]).share
+    return Report(rows, len(samples), len(train), len(heldout), near_copies, ruler.text, classifier)
 
 
 def agreement(

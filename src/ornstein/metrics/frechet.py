@@ -24,7 +24,7 @@ Forsyth (2020, arXiv:1911.07023).
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Frechet(Metric):
     """
 
     close: ClassVar[float] = 1.5**2
-    on_features: ClassVar[bool] = True
+    reads: ClassVar[Literal["data", "features", "marks"]] = "features"
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
         x, y = vectors(x, y)

@@ -26,7 +26,7 @@ Gretton, "Demystifying MMD GANs" (2018, arXiv:1801.01401).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -83,7 +83,8 @@ class MMD(Metric):
 
     The kernel is the mean over s in `scales` of exp(-|x - y|^2 / (2 (s h)^2)), with h = `bandwidth` in the units of the
     data or, where that is None, the median distance between points of y (the median heuristic, from at most 1,000
-    points). The median is taken from y alone so that samples and real data are measured with one kernel.
+    points; between those that differ, where more than half coincide). The median is taken from y alone so that samples
+    and real data are measured with one kernel.
     No unit, at most 2. Time and memory as for the energy distance.
 
     Gretton, Borgwardt, Rasch, Schölkopf, Smola (2012).
@@ -105,11 +106,12 @@ class MMD(Metric):
         if width is None:
             some = y[choose(len(y), 1000, generator, y)]
             i, j = torch.triu_indices(len(some), len(some), offset=1, device=y.device)
-            width = float(distances(some, some)[i, j].median())
-            if width == 0:
-                raise InputError(
-                    "y has more than half of its points in one place, so its median distance is 0; give a bandwidth."
-                )
+            apart = distances(some, some)[i, j]
+            width = float(apart.median())
+            if width == 0:  # a column of noughts, or of few categories
+                if not bool((apart > 0).any()):
+                    raise InputError("y has all of its points in one place, so they are 0 apart; give a bandwidth.")
+                width = float(apart[apart > 0].median())
 
         def kernel(a: Tensor, b: Tensor) -> Tensor:
             squares = distances(a, b).square_()
@@ -136,7 +138,7 @@ class Kernel(Metric):
     subsets: int = 10
     size: int = 1000
     close: ClassVar[float] = 1.5**2
-    on_features: ClassVar[bool] = True
+    reads: ClassVar[Literal["data", "features", "marks"]] = "features"
 
     def __post_init__(self) -> None:
         if self.subsets < 1 or self.size < 2:

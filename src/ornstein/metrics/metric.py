@@ -22,15 +22,15 @@ class Metric(ABC):
 
     The class attributes say how to read it. `better`: whether lower or higher is good. `close`: the ratio to the
     floor at which the verdict passes from the second word of `words` to the third. `fixed`: which real set
-    stands as `y`; the other one takes the place of the samples when the floor is measured. `on_features`: whether the
-    metric is meant for features of the data rather than the data themselves.
+    stands as `y`; the other one takes the place of the samples when the floor is measured. `reads`: what it is meant to
+    be given: the "data" in the units of their columns, "features" of them, or their "marks" (see `Ruler`).
     """
 
     better: ClassVar[Literal["lower", "higher"]] = "lower"
     close: ClassVar[float] = 1.5
     words: ClassVar[tuple[str, str, str]] = ("matches", "close", "differs")
     fixed: ClassVar[Literal["heldout", "train"]] = "heldout"
-    on_features: ClassVar[bool] = False
+    reads: ClassVar[Literal["data", "features", "marks"]] = "data"
 
     @abstractmethod
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:

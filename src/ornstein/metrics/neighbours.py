@@ -146,7 +146,7 @@ class Precision(Metric):
     k: int = 3
     better: ClassVar[Literal["lower", "higher"]] = "higher"
     close: ClassVar[float] = 0.9
-    on_features: ClassVar[bool] = True
+    reads: ClassVar[Literal["data", "features", "marks"]] = "features"
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -170,7 +170,7 @@ class Recall(Metric):
     k: int = 3
     better: ClassVar[Literal["lower", "higher"]] = "higher"
     close: ClassVar[float] = 0.9
-    on_features: ClassVar[bool] = True
+    reads: ClassVar[Literal["data", "features", "marks"]] = "features"
 
     def __post_init__(self) -> None:
         if self.k < 1:

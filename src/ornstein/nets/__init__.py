@@ -1,15 +1,28 @@
-"""Networks: `net(x, noise_level, cond) -> tensor`, from torch alone, with no word about diffusion.
+"""Networks: `net(x, noise_level, condition) -> tensor`, from torch alone, with no word about diffusion.
 
 `NETS` names the configurations. Each is a frozen dataclass, and
-`NETS["unet"](channels=32).build((1, 28, 28), classes=10)` is an ordinary `torch.nn.Module`. `contract.py` says what
-goes in and out. To add a net, subclass `NetConfig` in one file and name it here.
+`NETS["unet"](channels=32).build((1, 28, 28), {"label": Label(10)})` is an ordinary `torch.nn.Module`. `contract.py`
+says what goes in and out. To add a net, subclass `NetConfig` in one file and name it here.
 """
 
 from .attention import attend
-from .contract import NetConfig
+from .contract import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 from .mlp import MLP
 from .unet import UNET_SIZES, UNet
 
 NETS: dict[str, type[NetConfig]] = {"mlp": MLP, "unet": UNet}
 
-__all__ = ["MLP", "NETS", "UNET_SIZES", "NetConfig", "UNet", "attend"]
+__all__ = [
+    "MLP",
+    "NETS",
+    "UNET_SIZES",
+    "Label",
+    "NetConfig",
+    "Number",
+    "Part",
+    "Picture",
+    "Tokens",
+    "UNet",
+    "Vector",
+    "attend",
+]

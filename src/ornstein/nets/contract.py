@@ -1,21 +1,34 @@
 """What a network is in this house, and what every configuration of one has in common.
 
-A network is a map `net(x, noise_level, cond) -> tensor`. It knows a condition and one number besides its input, and not
-where they come from:
+A network is a map `net(x, noise_level, condition) -> tensor`. It knows a condition and one number besides its input,
+and not where they come from:
 
 | argument | shape | meaning |
 |---|---|---|
 | `x` | (B, *shape) | input, scaled by the caller to about unit variance |
 | `noise_level` | (B,) | natural logarithm of the noise-to-signal ratio, in [-12, 12] |
-| `cond` | None, int64 (B,), or float (B, features) | labels, or features; none: None, label -1, a row with a NaN |
+| `condition` | name -> tensor, B rows each | the parts that it was built for; one left out is absent in every row |
 
 and it returns a tensor of x's shape, or with `out_multiple` times as many channels. Just built it returns exactly zero:
 what the caller makes of a zero is the starting point of training (Karras et al. 2022, arXiv:2206.00364).
+
+A part of the condition is described by one of
+
+| `conditions=` | tensor | absent | how it enters |
+|---|---|---|---|
+| `Label(classes)` | int64 (B,) in [-1, classes) | -1 | a row of a table |
+| `Number()` | float (B,), of about unit variance | NaN | cosines and sines of it, and itself |
+| `Vector(size)` | float (B, size) | a row with a NaN | a linear map |
+| `Tokens(vocabulary, length)` | int64 (B, L), L <= length, -1 after the end | -1 throughout | a mean over places |
+| `Picture(channels, shape)` | float (B, channels, *shape) | a row with a NaN | beside x, at x's size |
+
+and a row in which it is absent gets a vector that is learned like the rest.
 
 A configuration is a frozen dataclass that can be written to a file; `build` makes the module.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -27,10 +40,11 @@ from ornstein.errors import InputError
 Shape = tuple[int, ...]
 
 
-def require_integer(field: str, value: object, least: int) -> None:
-    """Raise `InputError` unless `value` is an int (not a bool) of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{field}={value!r} must be a whole number of at least {least}.")
+def require_integer(field: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise `InputError` unless `value` is an int (not a bool) of at least `least`, and of at most `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        accepted = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        raise InputError(f"{field}={value!r} must be a whole number {accepted}.")
 
 
 def require_fraction(field: str, value: object) -> None:
@@ -40,19 +54,77 @@ def require_fraction(field: str, value: object) -> None:
 
 
 @dataclass(frozen=True)
+class Label:
+    """One of `classes` names, by its number."""
+
+    classes: int
+
+    def __post_init__(self) -> None:
+        require_integer("classes", self.classes, 1)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number, scaled by the caller to about unit variance."""
+
+
+@dataclass(frozen=True)
+class Vector:
+    """`size` numbers, each scaled by the caller to about unit variance."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        require_integer("size", self.size, 1)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grid (channels, *shape) that lies over x: of its size, or coarser."""
+
+    channels: int
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        require_integer("channels", self.channels, 1)
+        for size in self.shape:
+            require_integer("each size in shape", size, 1)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text of at most `length` tokens, numbers below `vocabulary`."""
+
+    vocabulary: int
+    length: int
+
+    def __post_init__(self) -> None:
+        require_integer("vocabulary", self.vocabulary, 1)
+        require_integer("length", self.length, 1)
+
+
+#: layers one after the other: a number beyond it is a slip of the pen, and would take minutes to build
+MOST_LAYERS = 1000
+
+Part = Label | Number | Vector | Picture | Tokens
+
+#: no part of any condition
+NOTHING: Mapping[str, torch.Tensor] = {}
+
+
+@dataclass(frozen=True)
 class NetConfig(ABC):
     """The description of a network; a subclass adds fields and `_module`."""
 
     @final
     def build(
-        self, shape: Shape, classes: int = 0, features: int = 0, out_multiple: int = 1, seed: int = 0
+        self, shape: Shape, conditions: Mapping[str, Part] | None = None, out_multiple: int = 1, seed: int = 0
     ) -> nn.Module:
         """The network, freshly initialised.
 
         Args:
             shape: of one sample: (d,) for vectors, (C, *space) for grids.
-            classes: number of labels, 0 for none; the net then takes int64 labels in [-1, classes), -1 = no label.
-            features: length of a conditioning vector, 0 for none; exclusive with `classes`.
+            conditions: the named parts of a condition, each with what it is.
             out_multiple: output channels (length, for vectors) per input channel.
             seed: of the initial weights; the global random state is neither used nor changed.
 
@@ -63,17 +135,23 @@ class NetConfig(ABC):
             raise InputError(f"shape={shape!r} must be a tuple of one or more positive whole numbers.")
         for size in shape:
             require_integer("each size in shape", size, 1)
-        require_integer("classes", classes, 0)
-        require_integer("features", features, 0)
         require_integer("out_multiple", out_multiple, 1)
-        if classes and features:
-            raise InputError(f"classes={classes} and features={features} exclude each other; set one of them to 0.")
+        conditions = dict(conditions or {})
+        for name, part in conditions.items():
+            if not isinstance(name, str) or not name or not isinstance(part, Part):
+                raise InputError(
+                    f"conditions has {name!r}: {part!r}; it must map names to Label, Number, Vector, Picture or Tokens."
+                )
+            if isinstance(part, Picture) and len(part.shape) != len(shape) - 1:
+                raise InputError(
+                    f"conditions has the picture {name!r} of size {part.shape}, which does not lie over shape={shape}."
+                )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return self._module(tuple(shape), classes, features, out_multiple)
+            return self._module(tuple(shape), conditions, out_multiple)
 
     @abstractmethod
-    def _module(self, shape: Shape, classes: int, features: int, out_multiple: int) -> nn.Module:
+    def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
         """The module itself; the arguments have been checked, and the random state is seeded."""
 
 

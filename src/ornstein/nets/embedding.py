@@ -5,12 +5,15 @@ sines. Fourier features sqrt(2) cos(2 pi f u / 4 + phase) with f from N(0, 1) sp
 Recht 2007; Tancik et al. 2020, arXiv:2006.10739), here of width 4 / (2 pi) = 0.64 nat. In one dimension nothing is
 gained by drawing f at random: the quantiles Phi^-1(1/2 + (k + 1/2) / 2n) cover the half-normal evenly, in every run.
 
-Class labels are rows of a table whose row 0 means "no label"; features enter through a linear map, or as a learned
-vector where they are missing. So one network serves with and without condition, as classifier-free guidance needs
-(Ho & Salimans 2022, arXiv:2207.12598).
+Each part of the condition adds a vector of its own, or, in rows where it is absent, one that is learned for that. So
+one network serves with any of its parts and without, as classifier-free guidance needs (Ho & Salimans 2022,
+arXiv:2207.12598). A number is read like the level, whose scale it has, and also as it stands, for what lies far out. In
+a text the place of a token matters, so the two are joined by a nonlinearity before the mean is taken. Pictures are not
+here: they enter beside x.
 """
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import torch
@@ -19,62 +22,178 @@ from torch import Tensor, nn
 
 from ornstein.errors import InputError
 
+from .contract import Label, Number, Part, Picture, Tokens, Vector
+
 WAVES = 32  # frequencies, each as cosine and sine
 
 
 class Embedding(nn.Module):
-    """(noise_level (B,), cond) -> (B, width), already passed through SiLU.
+    """(noise_level (B,), condition) -> (B, width), already passed through SiLU.
 
     Args:
         width: of the result.
-        classes: number of labels, or 0. Labels are int64 in [-1, classes). One outside is refused by the table
-            itself: an IndexError on a CPU, a device-side assertion on CUDA, where looking first would stall the stream.
-        features: length of the conditioning vector, or 0.
+        conditions: the parts to expect, each of which becomes a child of its own name.
     """
+
+    def __init__(self, width: int, conditions: Mapping[str, Part]) -> None:
+        super().__init__()
+        self.waves = Waves()
+        self.noise = nn.Linear(2 * WAVES, width)
+        self.known = tuple(conditions)
+        self.child_of: dict[str, str] = {}
+        made = {Label: LabelEmbedding, Number: NumberEmbedding, Vector: VectorEmbedding, Tokens: TokensEmbedding}
+        for name, part in conditions.items():
+            if isinstance(part, Picture):
+                continue
+            child = name.replace(".", "_")
+            while hasattr(self, child):  # such as "noise", "type", "forward"
+                child += "_"
+            self.add_module(child, made[type(part)](width, part))
+            self.child_of[name] = child
+        self.mix = nn.Linear(width, width)
+
+    def forward(self, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        for name in condition:
+            if name not in self.known:
+                built = ", ".join(self.known) or "no condition"
+                raise InputError(f"condition has the part {name!r} but this network was built for {built}.")
+        h = self.noise(self.waves(noise_level))
+        for name, child in self.child_of.items():
+            part = getattr(self, child)
+            h = h + (part(condition[name], name, noise_level.shape[0]) if name in condition else part.none())
+        return F.silu(self.mix(F.silu(h)))
+
+
+class Waves(nn.Module):
+    """Numbers (B,) -> (B, 2 WAVES), cosines and sines of unit mean square."""
 
     frequency: Tensor
     phase: Tensor
 
-    def __init__(self, width: int, classes: int, features: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         quantiles = [NormalDist().inv_cdf(0.5 + (k + 0.5) / (2 * WAVES)) for k in range(WAVES)]
         self.register_buffer("frequency", torch.tensor(2 * quantiles) * (2 * math.pi / 4), persistent=False)
         self.register_buffer("phase", torch.tensor([0.0] * WAVES + [-math.pi / 2] * WAVES), persistent=False)
-        self.classes = classes
-        self.features = features
-        self.noise = nn.Linear(2 * WAVES, width)
-        if classes:
-            self.label = nn.Embedding(classes + 1, width)
-        if features:
-            self.feature = nn.Linear(features, width)
-            self.missing = nn.Parameter(torch.zeros(width))
-        self.mix = nn.Linear(width, width)
 
-    def forward(self, noise_level: Tensor, cond: Tensor | None) -> Tensor:
-        level = noise_level.to(self.frequency.dtype).unsqueeze(1)
-        waves = torch.addcmul(self.phase, level, self.frequency).cos() * math.sqrt(2)
-        h = self.noise(waves)
-        if self.classes or self.features or cond is not None:
-            h = h + self._condition(cond, noise_level.shape[0])
-        return F.silu(self.mix(F.silu(h)))
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.addcmul(self.phase, u.to(self.frequency.dtype).unsqueeze(1), self.frequency).cos() * math.sqrt(2)
 
-    def _condition(self, cond: Tensor | None, batch: int) -> Tensor:
-        if self.classes:
-            if cond is None:
-                return self.label.weight[:1]
-            if cond.dtype != torch.int64 or cond.dim() != 1 or cond.shape[0] != batch:
-                raise InputError(
-                    f"cond is {cond.dtype} {tuple(cond.shape)} but must be int64 labels of shape ({batch},)."
-                )
-            return self.label(cond + 1)
-        if self.features:
-            if cond is None:
-                return self.missing
-            table = cond.dim() == 2 and cond.shape[0] == batch and cond.shape[1] == self.features
-            if not table or not cond.is_floating_point():
-                raise InputError(
-                    f"cond is {cond.dtype} {tuple(cond.shape)} but must be floats of shape ({batch}, {self.features})."
-                )
-            missing = cond.isnan().any(dim=1, keepdim=True)
-            return torch.where(missing, self.missing, self.feature(cond.masked_fill(missing, 0.0)))
-        raise InputError("cond was given but this network was built without classes and features; pass cond=None.")
+
+class LabelEmbedding(nn.Embedding):
+    """Rows of a table, row 0 for no label.
+
+    Labels are int64 in [-1, classes). One outside is refused by the table itself: an IndexError on a CPU, a device-side
+    assertion on CUDA, where looking first would stall the stream.
+    """
+
+    def __init__(self, width: int, part: Label) -> None:
+        super().__init__(part.classes + 1, width)
+
+    def none(self) -> Tensor:
+        return self.weight[:1]
+
+    def forward(self, part: Tensor, name: str, batch: int) -> Tensor:  # type: ignore[override]
+        check_part(
+            part, name, part.dtype == torch.int64 and part.shape == (batch,), f"int64 labels of shape ({batch},)"
+        )
+        return super().forward(part + 1)
+
+
+class VectorEmbedding(nn.Linear):
+    """A linear map, or a learned vector where a number is missing."""
+
+    def __init__(self, width: int, part: Vector) -> None:
+        super().__init__(part.size, width)
+        self.missing = nn.Parameter(torch.zeros(width))
+
+    def none(self) -> Tensor:
+        return self.missing
+
+    def forward(self, part: Tensor, name: str, batch: int) -> Tensor:  # type: ignore[override]
+        fits = part.is_floating_point() and part.shape == (batch, self.in_features)
+        check_part(part, name, fits, f"floats of shape ({batch}, {self.in_features})")
+        missing = part.isnan().any(dim=1, keepdim=True)
+        return torch.where(missing, self.missing, super().forward(part.masked_fill(missing, 0.0).to(self.weight.dtype)))
+
+
+class NumberEmbedding(nn.Linear):
+    """A linear map of a number and of its waves, or a learned vector where it is missing."""
+
+    def __init__(self, width: int, part: Number) -> None:
+        super().__init__(2 * WAVES + 1, width)
+        self.waves = Waves()
+        self.missing = nn.Parameter(torch.zeros(width))
+
+    def none(self) -> Tensor:
+        return self.missing
+
+    def forward(self, part: Tensor, name: str, batch: int) -> Tensor:  # type: ignore[override]
+        fits = part.is_floating_point() and part.shape == (batch,)
+        check_part(part, name, fits, f"floats of shape ({batch},)")
+        missing = part.isnan()
+        number = part.masked_fill(missing, 0.0).to(self.weight.dtype)
+        read = torch.cat([self.waves(number).to(self.weight.dtype), number.unsqueeze(1)], 1)
+        return torch.where(missing.unsqueeze(1), self.missing, super().forward(read))
+
+
+class TokensEmbedding(nn.Module):
+    """The mean over the tokens of a text of what each is at its place; table's row 0 for no text."""
+
+    def __init__(self, width: int, part: Tokens) -> None:
+        super().__init__()
+        self.table = nn.Embedding(part.vocabulary + 1, width)
+        self.places = nn.Parameter(torch.randn(part.length, width))
+        self.joined = nn.Linear(width, width)
+
+    def none(self) -> Tensor:
+        return self.table.weight[:1]
+
+    def forward(self, part: Tensor, name: str, batch: int) -> Tensor:
+        longest = self.places.shape[0]
+        fits = part.dtype == torch.int64 and part.dim() == 2 and part.shape[0] == batch and part.shape[1] <= longest
+        check_part(part, name, fits, f"int64 tokens of shape ({batch}, L) with L up to {longest}")
+        there = (part >= 0).unsqueeze(2)
+        each = F.silu(self.table(part + 1) + self.places[: part.shape[1]])
+        count = there.sum(1)
+        mean = torch.where(there, each, 0.0).sum(1) / count.clamp(min=1)
+        return torch.where(count > 0, self.joined(mean), self.none())
+
+
+def check_part(part: Tensor, name: str, fits: bool, wanted: str) -> None:
+    """Raise `InputError` unless a part of the condition is what the network was built for."""
+    if not fits:
+        kind = str(part.dtype).removeprefix("torch.")
+        raise InputError(f"condition {name!r} is {kind} {tuple(part.shape)} but must be {wanted}.")
+
+
+class Beside(nn.Module):
+    """Pictures of the condition as channels to lay beside x, with one for each that is 1 where it is there.
+
+    Attributes:
+        channels: how many in all.
+    """
+
+    def __init__(self, conditions: Mapping[str, Part]) -> None:
+        super().__init__()
+        self.pictures = {name: part for name, part in conditions.items() if isinstance(part, Picture)}
+        self.channels = sum(part.channels + 1 for part in self.pictures.values())
+
+    def forward(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """x (B, C, *space) -> (B, C + channels, *space)."""
+        laid = [x]
+        for name, part in self.pictures.items():
+            if name not in condition:
+                laid.append(x.new_zeros(x.shape[0], part.channels + 1, *x.shape[2:]))
+                continue
+            picture, shape = condition[name], (x.shape[0], part.channels, *part.shape)
+            fits = picture.is_floating_point() and picture.dim() == len(shape) and picture.shape[:2] == shape[:2]
+            check_part(picture, name, fits, f"floats of shape {shape}")
+            picture = picture.to(x.dtype)
+            missing = picture.isnan().flatten(1).any(1).reshape(-1, *[1] * (x.dim() - 1))
+            picture = picture.masked_fill(missing, 0.0)
+            if picture.shape[2:] != x.shape[2:]:
+                smooth = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
+                picture = F.interpolate(picture, size=x.shape[2:], mode=smooth)
+            laid += [picture, (~missing).to(x.dtype).expand(-1, 1, *x.shape[2:])]
+        return torch.cat(laid, 1) if self.pictures else x

@@ -8,14 +8,15 @@ blocks are one matrix product, and adding a branch to its trunk is part of the b
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import NetConfig, Shape, check_input, require_integer
-from .embedding import Embedding
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_integer
+from .embedding import Beside, Embedding
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,24 @@ class MLP(NetConfig):
     embedding: int = 64
 
     def __post_init__(self) -> None:
-        for field in ("width", "depth", "embedding"):
+        for field in ("width", "embedding"):
             require_integer(field, getattr(self, field), 1)
+        require_integer("depth", self.depth, 1, MOST_LAYERS)
 
-    def _module(self, shape: Shape, classes: int, features: int, out_multiple: int) -> nn.Module:
-        return _MLPModule(self, shape, Embedding(self.embedding, classes, features), out_multiple)
+    def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
+        return _MLPModule(self, shape, Embedding(self.embedding, conditions), Beside(conditions), out_multiple)
 
 
 class _MLPModule(nn.Module):
-    def __init__(self, config: MLP, shape: Shape, embedding: Embedding, out_multiple: int) -> None:
+    def __init__(self, config: MLP, shape: Shape, embedding: Embedding, beside: Beside, out_multiple: int) -> None:
         super().__init__()
         width, depth = config.width, config.depth
         self.shape = shape
         self.expected = f"(B, {', '.join(map(str, shape))})"
         self.out_shape = (shape[0] * out_multiple, *shape[1:])
-        self.embedding = embedding
+        self.embedding, self.beside = embedding, beside
         self.modulation = nn.Linear(config.embedding, 2 * depth * width)
-        self.inp = nn.Linear(math.prod(shape), width)
+        self.inp = nn.Linear(math.prod(shape) + beside.channels * math.prod(shape[1:]), width)
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.second = nn.ParameterList(nn.Parameter(torch.zeros(width, width)) for _ in range(depth))
         self.out = nn.Linear(width, math.prod(self.out_shape))
@@ -60,11 +62,11 @@ class _MLPModule(nn.Module):
             self.out.weight.zero_()
             self.out.bias.zero_()
 
-    def forward(self, x: Tensor, noise_level: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
         check_input(x, noise_level, self.expected, x.shape[1:] == self.shape)
         depth = len(self.first)
-        tuned = self.modulation(self.embedding(noise_level, cond)).unflatten(1, (2 * depth, -1)).unbind(1)
-        h = self.inp(x.flatten(1))
+        tuned = self.modulation(self.embedding(noise_level, condition)).unflatten(1, (2 * depth, -1)).unbind(1)
+        h = self.inp(self.beside(x, condition).flatten(1))
         for scale, shift, first, second in zip(tuned[:depth], tuned[depth:], self.first, self.second, strict=True):
             branch = torch.addcmul(shift, F.layer_norm(h, h.shape[1:]), scale)
             h = torch.addmm(h, F.silu(first(branch)), second)

@@ -24,6 +24,7 @@ again by the last convolution (pixel shuffle: Shi et al. 2016, arXiv:1609.05158;
 arXiv:2301.11093). A level of half the sides costs a quarter for as many weights, and processors like wide layers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,8 @@ from torch import Tensor, nn
 from ornstein.errors import InputError
 
 from .attention import SelfAttention
-from .contract import NetConfig, Shape, check_input, require_fraction, require_integer
-from .embedding import Embedding
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction, require_integer
+from .embedding import Beside, Embedding
 from .norm import group_norm, groups_of
 
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -78,14 +79,15 @@ class UNet(NetConfig):
             object.__setattr__(self, field, tuple(value))  # a list, as files hold it, would not be hashable
         if not self.multipliers:
             raise InputError("multipliers=() must have one entry for each level, at least one.")
+        require_integer("blocks * len(multipliers)", self.blocks * len(self.multipliers), 1, MOST_LAYERS)
         require_fraction("dropout", self.dropout)
 
-    def _module(self, shape: Shape, classes: int, features: int, out_multiple: int) -> nn.Module:
+    def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
         if len(shape) - 1 not in CONV:
             raise InputError(
                 f"shape={shape} must be (C, L), (C, H, W) or (C, D, H, W) for a U-Net; for vectors take the net 'mlp'."
             )
-        return _UNetModule(self, shape, Embedding(self.embedding, classes, features), out_multiple)
+        return _UNetModule(self, shape, Embedding(self.embedding, conditions), Beside(conditions), out_multiple)
 
 
 UNET_SIZES: dict[str, UNet] = {
@@ -123,7 +125,7 @@ class _Block(nn.Module):
 
 
 class _UNetModule(nn.Module):
-    def __init__(self, config: UNet, shape: Shape, embedding: Embedding, out_multiple: int) -> None:
+    def __init__(self, config: UNet, shape: Shape, embedding: Embedding, beside: Beside, out_multiple: int) -> None:
         super().__init__()
         self.shape = shape
         self.expected = f"(B, {shape[0]}{', *' * (len(shape) - 1)})"
@@ -142,8 +144,8 @@ class _UNetModule(nn.Module):
             return nn.ModuleList(_Block(dims, i, widths[level], config, attends[level]) for i in inputs)
 
         fine = range(len(widths) - 1)
-        self.embedding = embedding
-        self.stem = conv(shape[0] * cells, widths[0], 3, padding=1)
+        self.embedding, self.beside = embedding, beside
+        self.stem = conv((shape[0] + beside.channels) * cells, widths[0], 3, padding=1)
         self.down = nn.ModuleList(blocks(level, widths[max(level - 1, 0)]) for level in range(len(widths)))
         self.up = nn.ModuleList(blocks(level, widths[level]) for level in range(len(widths)))
         self.narrow = nn.ModuleList(conv(widths[level + 1], widths[level], 1) for level in fine)
@@ -153,15 +155,15 @@ class _UNetModule(nn.Module):
             self.out.weight.zero_()
             self.out.bias.zero_()  # type: ignore[union-attr]
 
-    def forward(self, x: Tensor, noise_level: Tensor, cond: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
         # The convolutions do not mind the size, so a trained net may be given a larger grid than it was built for.
         fits = x.dim() == len(self.shape) + 1 and x.shape[1] == self.shape[0]
         check_input(x, noise_level, self.expected, fits)
-        embedded = self.embedding(noise_level, cond)
+        embedded = self.embedding(noise_level, condition)
         # Neighbours in nearly clean data differ by less than eight bits can tell: the differences are taken in full.
         kind = x.device.type
         with torch.autocast(kind, enabled=False):
-            h = self.stem(_into_channels(x, self.patch).to(self.stem.weight.dtype))
+            h = self.stem(_into_channels(self.beside(x, condition), self.patch).to(self.stem.weight.dtype))
         if torch.is_autocast_enabled(kind):
             h = h.to(torch.get_autocast_dtype(kind))
         kept: list[Tensor] = []

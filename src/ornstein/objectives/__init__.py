@@ -1,14 +1,15 @@
-"""Objectives: `(denoiser, x0, cond, generator) -> loss per sample, shape (B,)`. `OBJECTIVES` names the presets."""
+"""Objectives: `(denoiser, x0, condition, generator) -> loss per sample, shape (B,)`. `OBJECTIVES` names the presets."""
 
 from collections.abc import Callable
 
 from torch import Generator, Tensor
 
+from ornstein.core.condition import Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.objectives import continuous, regression, score_matching, variational
 
-#: what training minimises: (denoiser, x0 (B, ...), cond, generator) -> (B,)
-Objective = Callable[[Denoiser, Tensor, Tensor | None, Generator], Tensor]
+#: what training minimises: (denoiser, x0 (B, ...), condition, generator) -> (B,)
+Objective = Callable[[Denoiser, Tensor, Given, Generator], Tensor]
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "ddpm": regression.ddpm,

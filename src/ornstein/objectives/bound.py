@@ -120,9 +120,9 @@ def decoder_nats(x0: Tensor, mean: Tensor, log_var: Tensor, bins: Bins | None) -
     return 0.5 * ((x0 - mean) ** 2 * (-log_var).exp() + log_var + math.log(2 * math.pi))
 
 
-def prior_nats(first: Level, sigma_data: float, x0: Tensor) -> Tensor:
+def prior_nats(first: Level[float], sigma_data: float, x0: Tensor) -> Tensor:
     """L_T of each sample, (B,): from q(x_t given x_0) at the first level to the noise that sampling starts from."""
-    signal, noise = float(first.alpha) ** 2, float(first.sigma) ** 2
+    signal, noise = first.alpha**2, first.sigma**2
     spread = signal * sigma_data**2 + noise
     squares = widest(x0).flatten(1).square().mean(1)
     return 0.5 * x0[0].numel() * (signal * (squares - sigma_data**2) / spread + math.log(spread / noise))
@@ -172,7 +172,7 @@ def coefficients(process: Process, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor
     """The variances "small" and "large", and the posterior's coefficient of x_0, of steps from t to s, float64."""
     upper, lower = (Level(process, at, process.alpha(at), process.sigma(at)) for at in (t, s))
     posterior, (_, large) = upper.posterior(lower), upper.kernel_from(lower)
-    return posterior.variance, large, posterior.from_x0  # type: ignore[return-value]
+    return posterior.variance, large, posterior.from_x0
 
 
 def steps_of(process: Process, falling: Tensor, variance: "str | Tensor") -> Steps:

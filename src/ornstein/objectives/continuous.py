@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import sample_seeds
 from ornstein.core.grids import ends
@@ -27,7 +28,6 @@ from ornstein.core.process import Process
 from ornstein.errors import InputError
 from ornstein.objectives.bound import Bins, check_whole, prior_nats, widest
 from ornstein.objectives.measured import Bound, last_nats, placed, slices
-from ornstein.objectives.regression import drop_labels
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class LikelihoodWeighted:
         if not 0 <= self.drop_label <= 1:
             raise InputError(f"drop_label={self.drop_label!r} must be a probability in [0, 1].")
 
-    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The loss of each sample, (B,): x0 (B, ...) in model space, cond labels (B,) int64 or features, or None."""
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
+        """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
-        cond = drop_labels(cond, self.drop_label, generator)
-        return self.nats_at(denoiser, x0, t, eps, cond) / (x0[0].numel() * math.log(2))
+        condition = Condition.of(condition).dropped(self.drop_label, generator)
+        return self.nats_at(denoiser, x0, t, eps, condition) / (x0[0].numel() * math.log(2))
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
@@ -65,15 +65,15 @@ class LikelihoodWeighted:
         if not self.importance:
             return low + (high - low) * u
         at_low, at_high = (process.at(t).log_snr for t in (low, high))
-        return process.time(at_low + (at_high - at_low) * u)  # type: ignore[return-value]
+        return process.time(at_low + (at_high - at_low) * u)
 
-    def nats_at(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor | None) -> Tensor:
+    def nats_at(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, condition: Given) -> Tensor:
         """What a random time t, (B,), says of the integral, in nats, (B,)."""
         process = denoiser.process
         level = process.at(t, like=x0)
         low, high = (process.at(end) for end in _span(process))
         rate = low.log_snr - high.log_snr if self.importance else (high.t - low.t) * level.g2 / level.sigma**2
-        error = (denoiser(level.noised(x0, eps), level, cond).x0 - x0) ** 2
+        error = (denoiser(level.noised(x0, eps), level, condition).x0 - x0) ** 2
         return (0.5 * rate * (level.alpha / level.sigma) ** 2 * error).flatten(1).sum(1)
 
 
@@ -88,7 +88,7 @@ def continuous_bound(
     denoiser: Denoiser,
     x0: Tensor,
     *,
-    cond: Tensor | None = None,
+    condition: Given = None,
     importance: bool = True,
     bins: Bins | None = None,
     draws: int = 32,
@@ -107,7 +107,7 @@ def continuous_bound(
         importance: draw times even in log-SNR, density proportional to g^2/sigma^2, instead of uniform; either is
             unbiased.
         draws: network calls per sample, besides one for a Gaussian decoder.
-        denoiser, x0, cond, bins, batch, seed, seeds, generator: as for `variational_bound`.
+        denoiser, x0, condition, bins, batch, seed, seeds, generator: as for `variational_bound`.
 
     Raises:
         InputError: bins or seeds that do not fit.
@@ -122,8 +122,9 @@ def continuous_bound(
     terms = widest(torch.zeros(len(x0), 3, device=denoiser.device))
     weighting, last = LikelihoodWeighted(importance), process.at(low)
     shift = torch.special.ndtr(normal(keys, (1,), 0, torch.float64))[:, 0]
+    condition = Condition.of(condition).matches(len(x0), "x0")
     for rows in slices(len(x0), batch):
-        clean, given, seeded = placed(denoiser, x0, cond, keys, rows)
+        clean, given, seeded = placed(denoiser, x0, condition, keys, rows)
         shape = tuple(clean.shape[1:])
         with torch.no_grad():
             for draw in range(draws):
@@ -134,7 +135,7 @@ def continuous_bound(
             if bins is None:
                 nats = last_nats(denoiser(noisy, last, given), clean, None)
             else:
-                place, ratio = widest(noisy) / last.alpha, float(last.noise_ratio)
+                place, ratio = widest(noisy) / last.alpha, last.noise_ratio
                 nats = bins.posterior_nats(widest(clean), place, ratio).flatten(1).sum(1)
             terms[rows, 2] = nats
     terms[:, 0] = prior_nats(process.at(high), denoiser.sigma_data, x0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
@@ -86,7 +87,7 @@ def variational_bound(
     denoiser: Denoiser,
     x0: Tensor,
     *,
-    cond: Tensor | None = None,
+    condition: Given = None,
     steps: int | None = None,
     grid: "str | Sequence[float] | Tensor | None" = None,
     variance: "str | Tensor" = "small",
@@ -105,7 +106,7 @@ def variational_bound(
     Args:
         denoiser: the model; its process is the clock.
         x0: (B, ...) data in model space.
-        cond: (B, ...) the condition.
+        condition: what each sample is given, with B rows; see `Condition.of`.
         steps, grid: the chain, as for sampling (`grids.times`). Nothing said: every level of a chain, or 1,000 steps
             in continuous time.
         variance: of the steps: "small", "large", "learned"; or (n,) numbers, the last the decoder's.
@@ -123,7 +124,8 @@ def variational_bound(
         bins.check(x0)
     keys = sample_seeds(len(x0), seed, seeds, generator)
     terms = widest(torch.zeros(len(x0), len(falling), device=denoiser.device))
-    for i, rows, prediction, clean in _predictions(denoiser, x0, cond, falling, keys, draws, batch):
+    given = Condition.of(condition).matches(len(x0), "x0")
+    for i, rows, prediction, clean in _predictions(denoiser, x0, given, falling, keys, draws, batch):
         terms[rows, i + 1] += chain.nats(i, prediction, clean, bins) / draws
     terms[:, 0] = prior_nats(denoiser.process.at(float(falling[0])), denoiser.sigma_data, x0)
     return Bound(falling, terms.double().cpu(), x0[0].numel(), bins)
@@ -152,7 +154,7 @@ def x0_errors(
     denoiser: Denoiser,
     x0: Tensor,
     *,
-    cond: Tensor | None = None,
+    condition: Given = None,
     steps: int | None = None,
     grid: "str | Sequence[float] | Tensor | None" = None,
     bins: Bins | None = None,
@@ -174,7 +176,8 @@ def x0_errors(
     levels = process.levels(falling)[:-1]
     error, decoder = (widest(torch.zeros(len(levels), device=denoiser.device)) for _ in range(2))
     share = 1 / (len(x0) * draws)
-    for i, _, prediction, clean in _predictions(denoiser, x0, cond, falling, keys, draws, batch):
+    given = Condition.of(condition).matches(len(x0), "x0")
+    for i, _, prediction, clean in _predictions(denoiser, x0, given, falling, keys, draws, batch):
         error[i] += share * (widest(prediction.x0) - widest(clean)).square().sum()
         decoder[i] += share * last_nats(prediction, clean, bins).sum()
     prior = [prior_nats(level, denoiser.sigma_data, x0).double().mean().cpu() for level in levels]
@@ -217,21 +220,21 @@ def slices(n: int, batch: int) -> list[slice]:
 
 
 def placed(
-    denoiser: Denoiser, x0: Tensor, cond: Tensor | None, keys: Tensor, rows: slice
-) -> tuple[Tensor, Tensor | None, Tensor]:
+    denoiser: Denoiser, x0: Tensor, condition: Condition, keys: Tensor, rows: slice
+) -> tuple[Tensor, Condition, Tensor]:
     """Some rows of data, condition and seeds where the denoiser expects them."""
     device = denoiser.device
-    return x0[rows].to(device), None if cond is None else cond[rows].to(device), keys[rows].to(device)
+    return x0[rows].to(device), condition[rows].to(device), keys[rows].to(device)
 
 
 def _predictions(
-    denoiser: Denoiser, x0: Tensor, cond: Tensor | None, falling: Tensor, keys: Tensor, draws: int, batch: int
+    denoiser: Denoiser, x0: Tensor, condition: Condition, falling: Tensor, keys: Tensor, draws: int, batch: int
 ) -> Iterator[tuple[int, slice, Prediction, Tensor]]:
     """Every step's prediction from freshly noised data: (step, rows, prediction, the clean rows)."""
     check_whole(draws=draws)
     levels = denoiser.process.levels(falling)[:-1]
     for rows in slices(len(x0), batch):
-        clean, given, seeded = placed(denoiser, x0, cond, keys, rows)
+        clean, given, seeded = placed(denoiser, x0, condition, keys, rows)
         for i, level in enumerate(levels):
             for draw in range(draws):
                 noise = normal(seeded, tuple(clean.shape[1:]), i * draws + draw, clean.dtype)

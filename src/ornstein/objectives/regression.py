@@ -20,8 +20,8 @@ of x0 divided by |out| (see `ornstein.core.prediction`), the papers differ in tw
 with SNR = alpha^2/sigma^2. (For v, on a variance-preserving clock, the weight is SNR + 1.) What the network outputs,
 `predicts` of `NetDenoiser`, is a separate choice: the gradient of a loss with respect to x0_hat does not know it.
 
-Training with a share of labels dropped teaches the conditional and the unconditional model at once, which is what
-classifier-free guidance mixes (Ho & Salimans 2022, 2207.12598).
+Training with a share of conditions dropped teaches the conditional and the unconditional model at once, which is what
+classifier-free guidance mixes (`ornstein.core.condition`).
 """
 
 import math
@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import ends
 from ornstein.core.numerics import strata
@@ -52,13 +53,13 @@ def _chain(objective: "Regression", process: Process, u: Tensor) -> Tensor:
 
 def _log_snr(objective: "Regression", process: Process, u: Tensor) -> Tensor:
     low, high = (process.at(t).log_snr for t in ends(process))
-    return process.time(low + (high - low) * u)  # type: ignore[return-value]
+    return process.time(low + (high - low) * u)
 
 
 def _log_normal(objective: "Regression", process: Process, u: Tensor) -> Tensor:
     z = math.sqrt(2) * torch.erfinv(2 * u.clamp(1e-6, 1 - 1e-6) - 1)
     low, high = ends(process)
-    return process.time(-2 * (objective.p_mean + objective.p_std * z)).clamp(low, high)  # type: ignore[union-attr]
+    return process.time(-2 * (objective.p_mean + objective.p_std * z)).clamp(low, high)
 
 
 #: densities of training times: a map of uniform numbers in (0, 1) to times
@@ -68,15 +69,6 @@ TIMES: dict[str, Callable[["Regression", Process, Tensor], Tensor]] = {
     "log-snr": _log_snr,
     "log-normal": _log_normal,
 }
-
-
-def drop_labels(cond: Tensor | None, share: float, generator: torch.Generator) -> Tensor | None:
-    """The condition with a random share of its rows made "none": -1 for labels, NaN for features."""
-    if cond is None or share == 0:
-        return cond
-    dropped = (torch.rand(len(cond), generator=generator, device=generator.device) < share).to(cond.device)
-    none = math.nan if cond.is_floating_point() else -1
-    return torch.where(dropped.reshape(-1, *[1] * (cond.ndim - 1)), none, cond)
 
 
 @dataclass(frozen=True)
@@ -114,11 +106,11 @@ class Regression:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)!r} must be positive.")
 
-    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The loss of each sample, (B,): x0 (B, ...) in model space, cond labels (B,) int64 or features, or None."""
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
+        """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
-        return self.loss_at(denoiser, x0, t, eps, drop_labels(cond, self.drop_label, generator))
+        return self.loss_at(denoiser, x0, t, eps, Condition.of(condition).dropped(self.drop_label, generator))
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
@@ -128,10 +120,10 @@ class Regression:
             times = "uniform" if process.chain is None else "chain-uniform"
         return TIMES[times](self, process, u)
 
-    def loss_at(self, denoiser: Denoiser, x0: Tensor, t: float | Tensor, eps: Tensor, cond: Tensor | None) -> Tensor:
+    def loss_at(self, denoiser: Denoiser, x0: Tensor, t: float | Tensor, eps: Tensor, condition: Given) -> Tensor:
         """The loss of each sample at given times with given noise, (B,)."""
         level = denoiser.process.at(t, like=x0)
-        error = denoiser(level.noised(x0, eps), level, cond).x0 - x0
+        error = denoiser(level.noised(x0, eps), level, condition).x0 - x0
         return (self.weight_at(level, denoiser.sigma_data) * error**2).flatten(1).mean(1)
 
     def weight_at(self, level: Level, sigma_data: float) -> Number:

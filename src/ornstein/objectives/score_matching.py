@@ -41,12 +41,13 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import PROBES, divergence, draw_probes
 from ornstein.core.numerics import Estimate
 from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError, lookup
-from ornstein.objectives.regression import Regression, drop_labels
+from ornstein.objectives.regression import Regression
 
 #: a bare score: (B, *shape) -> (B, *shape)
 Score = Callable[[Tensor], Tensor]
@@ -217,13 +218,13 @@ class ScoreMatching:
     def _regression(self) -> Regression:
         return Regression("eps", self.times, self.stratified, drop_label=self.drop_label)
 
-    def __call__(self, denoiser: Denoiser, x0: Tensor, cond: Tensor | None, generator: Generator) -> Tensor:
-        """The loss of each sample, (B,): x0 (B, ...) in model space, cond labels (B,) int64 or features, or None."""
+    def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
+        """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
-        cond = drop_labels(cond, self.drop_label, generator)
+        condition = Condition.of(condition).dropped(self.drop_label, generator)
         probes = draw_probes(x0, self.probes, self.law, generator) if self.probes else None
-        return self.loss_at(denoiser, x0, t, eps, cond, probes)
+        return self.loss_at(denoiser, x0, t, eps, condition, probes)
 
     def draw_times(self, process: Process, n: int, generator: Generator) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
@@ -235,7 +236,7 @@ class ScoreMatching:
                 f"sigma={self.sigma!r} is beyond the clock of {process}, whose sigma/alpha ends at {most:g}."
             )
         level = torch.tensor(float(self.sigma), dtype=torch.float64)
-        return process.time(-2 * level.log()).expand(n)  # type: ignore[union-attr]
+        return process.time(-2 * level.log()).expand(n)
 
     def loss_at(
         self,
@@ -243,7 +244,7 @@ class ScoreMatching:
         x0: Tensor,
         t: float | Tensor,
         eps: Tensor,
-        cond: Tensor | None,
+        condition: Given,
         probes: Tensor | None = None,
     ) -> Tensor:
         """The loss of each sample at given times with given noise and probes (K, B, ...), (B,)."""
@@ -254,7 +255,7 @@ class ScoreMatching:
         scale = WEIGHTS[self.weight](level) / (level.sigma * level.sigma)
 
         def noise(x: Tensor) -> Tensor:
-            return denoiser(x, level, cond).eps
+            return denoiser(x, level, condition).eps
 
         if self.method == "denoising":
             return (scale * (noise(xt) - eps) ** 2).flatten(1).mean(1)

@@ -17,13 +17,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.numerics import strata
 from ornstein.core.process import Process
 from ornstein.errors import InputError, lookup
 from ornstein.objectives.bound import Bins, Steps, chain_times, check_whole, prior_nats, steps_of, widest
 from ornstein.objectives.measured import Bound
-from ornstein.objectives.regression import drop_labels
 
 #: terms of each step that loss-aware sampling looks back on, and the share of all draws that stays uniform
 HISTORY, UNIFORM_SHARE = 10, 0.001
@@ -139,16 +139,16 @@ class Variational:
         self,
         denoiser: Denoiser,
         x0: Tensor,
-        cond: Tensor | None,
+        condition: Given,
         generator: torch.Generator,
         memory: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        """The loss of each sample, (B,): x0 (B, ...) in model space, cond labels (B,) int64 or features, or None."""
+        """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         how_often = self._probabilities(denoiser.process, memory)
         i = self._draw_steps(how_often, len(x0), generator).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
-        cond = drop_labels(cond, self.drop_label, generator)
-        terms, error = self._terms(denoiser, x0, i, eps, cond)
+        condition = Condition.of(condition).dropped(self.drop_label, generator)
+        terms, error = self._terms(denoiser, x0, i, eps, condition)
         if memory:
             note_terms(memory, i, terms)
         return self._loss(terms, error, how_often.to(x0.device)[i], denoiser, x0)
@@ -158,19 +158,19 @@ class Variational:
         steps = self._draw_steps(self._probabilities(process, None), n, generator)
         return self._of(process).times[steps.cpu()]
 
-    def loss_at(self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, cond: Tensor | None) -> Tensor:
+    def loss_at(self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Given) -> Tensor:
         """The loss of each sample at given steps i (B,), 0 the noisiest, with given noise, (B,)."""
-        terms, error = self._terms(denoiser, x0, i, eps, cond)
+        terms, error = self._terms(denoiser, x0, i, eps, Condition.of(condition))
         how_often = self._probabilities(denoiser.process, None).to(x0.device)[i]
         return self._loss(terms, error, how_often, denoiser, x0)
 
     def _terms(
-        self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, cond: Tensor | None
+        self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
         """The bound's terms of steps i in bits per dimension, (B,) float64, and the mean squared error of the noise."""
         chain, wide = self._of(denoiser.process), widest(x0)
         level = denoiser.process.at(chain.times.to(wide)[i], like=x0)
-        prediction = denoiser(level.noised(x0, eps), level, cond)
+        prediction = denoiser(level.noised(x0, eps), level, condition)
         mean = replace(prediction, x0=prediction.x0.detach()) if self.simple else prediction
         terms = chain.nats(i, mean, x0, Bins(self.levels) if self.levels else None)
         error = (level.alpha / level.sigma) ** 2 * (prediction.x0 - x0) ** 2

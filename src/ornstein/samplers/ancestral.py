@@ -48,7 +48,9 @@ class DDPM(Stepper):
     def stochastic(self) -> bool:
         return True
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         posterior, large = t.posterior(s), t.kernel_from(s)[1]
         prediction = denoiser(x, t)
         mean = posterior.from_xt * x + posterior.from_x0 * prediction.x0
@@ -84,7 +86,9 @@ class DDIM(Stepper):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         x0 = denoiser(x, t).x0
         fresh = self.eta**2 * t.posterior(s).variance  # c^2
         kept = math.sqrt(max(s.sigma**2 - fresh, 0.0)) / t.sigma

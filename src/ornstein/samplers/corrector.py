@@ -84,10 +84,16 @@ class PredictorCorrector(Stepper):
         return None if self.predictor.calls is None else self.predictor.calls + self.corrections
 
     @property
+    def last_calls(self) -> int | None:
+        return self.predictor.last_calls
+
+    @property
     def stochastic(self) -> bool:
         return True
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         k, inner = memory or (0, None)
         x, inner = self.predictor.step(denoiser, x, t, s, inner, noise)
         for _ in range(self.corrections):
@@ -104,8 +110,8 @@ class PredictorCorrector(Stepper):
                 x = x + s.sigma * (math.sqrt(2 * delta) * z - delta * eps)
         return x, (k + 1, inner)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
-        return self.predictor.finish(denoiser, x, t, memory[1] if memory else None)
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
+        return self.predictor.finish(denoiser, x, t, memory[1] if memory else None, noise)
 
     def _delta(self, k: int) -> float:
         assert self.delta is not None

@@ -12,14 +12,15 @@ where noise is small: there the noise is what is left of x when x0 is taken away
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import Ask, Noise, Stepper
+from ornstein.core.drive import Ask, Noise, Stepper, drawing
 from ornstein.core.grids import ends, times
+from ornstein.core.walk import end, walk
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import UniPC
 from ornstein.samplers.named import stepper_named
@@ -34,7 +35,7 @@ def encode(
     stepper: str | Stepper = _USUAL,
     steps: int = 50,
     grid: "str | Sequence[float] | Tensor | None" = "power",
-    cond: Tensor | None = None,
+    condition: Given = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """The noise that the probability-flow ODE turns into x: `sample(denoiser, x.shape, x=encoding, ...)` gives x again.
@@ -49,29 +50,22 @@ def encode(
         x: (B, ...) clean data in model space.
         stepper: a deterministic stepper, or its name; UniPC of order 4.
         steps, grid: the levels to walk up, those that `sample` walks down; see `ornstein.core.grids.times`.
-        cond: (B, ...) the condition.
+        condition: what x is given, with B rows; see `Condition.of`.
         dtype: of the arithmetic and the result, float32 or float64.
 
     Returns:
         (B, ...) at the first level of the grid, of about the variance that sampling starts with there.
 
     Raises:
-        InputError: a stepper that draws noise; steps, grid or cond that do not fit.
+        InputError: a stepper that draws noise; steps, grid or condition that do not fit.
     """
     stepper = stepper_named(stepper)
     if stepper.stochastic:
         raise InputError(f"stepper={stepper!r} draws noise, and an encoding has none: take a deterministic one.")
-    if cond is not None:
-        cond = cond.to(denoiser.device)
-        if len(cond) != len(x):
-            raise InputError(f"cond has {len(cond)} rows but x {len(x)}.")
+    condition = Condition.of(condition).matches(len(x), "x").to(denoiser.device)
     falling = times(denoiser.process, steps, grid)[:-1]
     lowest = min(ends(denoiser.process)[0], 0.5 * float(falling[-1]))
     levels = denoiser.process.levels(torch.cat([falling, falling.new_tensor([lowest])]).flip(0))
-    ask, memory = Ask(denoiser, cond, steps=len(levels) - 1), None
     noise = Noise(torch.zeros(len(x), dtype=torch.int64), tuple(x.shape[1:]), dtype)
-    with torch.no_grad():
-        x = levels[0].alpha * x.to(denoiser.device, dtype)
-        for t, s in pairwise(levels):
-            x, memory = stepper.step(ask, x, t, s, memory, noise)
-    return x
+    ask, x = Ask(denoiser, condition, steps=len(levels) - 1), levels[0].alpha * x.detach().to(denoiser.device, dtype)
+    return end(walk(ask, x, levels, drawing(stepper, noise))).x

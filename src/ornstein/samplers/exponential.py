@@ -131,9 +131,9 @@ def _end_weights(clock: str, points: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(_lagrange([CLOCKS[clock](lam) for lam in points], CLOCKS[clock](math.inf)))
 
 
-def _lam(level: Level) -> float:
+def _lam(level: Level[float]) -> float:
     """log(alpha/sigma) of a level of the grid."""
-    return 0.5 * float(level.log_snr)
+    return 0.5 * level.log_snr
 
 
 class Answer(NamedTuple):
@@ -146,7 +146,7 @@ class Answer(NamedTuple):
 class _Memory(NamedTuple):
     """Between steps: the level that the step to here began at, from how many answers, and the answers, last first."""
 
-    level: Level
+    level: Level[float]
     points: int
     answers: tuple[Answer, ...]
 
@@ -162,11 +162,13 @@ class DPMpp2M(Stepper):
 
     order: ClassVar[int] = 2
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         x0 = denoiser(x, t).x0
         lambda_t, lambda_s = _lam(t), _lam(s)
         ratio = s.sigma / t.sigma
-        new = float(s.alpha - ratio * t.alpha)
+        new = s.alpha - ratio * t.alpha
         after = ratio * x
         if memory is not None and memory.lam > -math.inf:
             weight = (lambda_s - lambda_t) / (2 * (lambda_t - memory.lam))
@@ -209,11 +211,13 @@ class _Multistep(Stepper):
         """What is integrated."""
         return prediction.x0
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         prediction, lam = denoiser(x, t), _lam(t)
         if lam < self.deepest or math.isinf(CLOCKS[self.clock](lam)):
             # beyond the reach of the clock: DDIM's step, in the form that needs no signal
-            return (s.sigma / t.sigma) * x + float(s.alpha - s.sigma / t.sigma * t.alpha) * prediction.x0, None
+            return (s.sigma / t.sigma) * x + (s.alpha - s.sigma / t.sigma * t.alpha) * prediction.x0, None
         answers: tuple[Answer, ...] = (Answer(lam, self.answer(prediction)),)
         start = None
         if memory is not None:
@@ -231,9 +235,9 @@ class _Multistep(Stepper):
 @lru_cache(maxsize=16384)
 def _shares(
     method: _Multistep,
-    start: tuple[Level, int] | None,
-    t: Level,
-    s: Level,
+    start: tuple[Level[float], int] | None,
+    t: Level[float],
+    s: Level[float],
     points: int,
     lams: tuple[float, ...],
 ) -> tuple[float, list[float]]:
@@ -245,12 +249,12 @@ def _shares(
         lams: log(alpha/sigma) of the answers, last first.
     """
 
-    def weights(a: Level, b: Level, points: tuple[float, ...]) -> list[float]:
-        scale = float(b.alpha if method.predicts == "eps" else b.sigma)
+    def weights(a: Level[float], b: Level[float], points: tuple[float, ...]) -> list[float]:
+        scale = b.alpha if method.predicts == "eps" else b.sigma
         found = polynomial_weights(method.predicts, method.clock, _lam(a), _lam(b), points, method.rule)
         return [scale * weight for weight in found]
 
-    kept = float(s.alpha / t.alpha if method.predicts == "eps" else s.sigma / t.sigma)
+    kept = s.alpha / t.alpha if method.predicts == "eps" else s.sigma / t.sigma
     shares = weights(t, s, lams[:points])
     if start is not None:
         # what the step to t lacked, as a change of x, whatever else may have moved x since
@@ -274,7 +278,7 @@ class _DataMultistep(_Multistep):
         if self.last > 1 and self.clock == "log-snr":
             raise InputError(f"last={self.last!r} needs another clock than 'log-snr', which never reaches the data.")
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         x0 = denoiser(x, t).x0
         if memory is None or self.last == 1:
             return x0

@@ -58,7 +58,9 @@ class _Flow(Stepper):
     def stochastic(self) -> bool:
         return self.churn > 0
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         u = t.noise_ratio
         if self.churn > 0 and u < math.inf and self.churn_min <= u <= self.churn_max:
             higher = denoiser.process.at(denoiser.process.time(t.log_snr - 2 * math.log1p(self.churn)))
@@ -67,7 +69,7 @@ class _Flow(Stepper):
         return self.follow(denoiser, x, t, s), None
 
     @abstractmethod
-    def follow(self, denoiser: Ask, x: Tensor, t: Level, s: Level) -> Tensor:
+    def follow(self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float]) -> Tensor:
         """x at level s, along the ODE from x at level t."""
 
 
@@ -86,7 +88,7 @@ class Euler(_Flow):
 
     order: ClassVar[int] = 1
 
-    def follow(self, denoiser: Ask, x: Tensor, t: Level, s: Level) -> Tensor:
+    def follow(self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float]) -> Tensor:
         return x + (s.t - t.t) * denoiser(x, t).velocity
 
 
@@ -115,7 +117,7 @@ class Heun(_Flow):
             raise InputError(f"variables={self.variables!r} must be 'flow' or 'edm'.")
         super().__post_init__()
 
-    def follow(self, denoiser: Ask, x: Tensor, t: Level, s: Level) -> Tensor:
+    def follow(self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float]) -> Tensor:
         here = denoiser(x, t)
         ratio = s.sigma / t.sigma
         euler = ratio * x + (s.alpha - ratio * t.alpha) * here.x0

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import State, Stepper
+from ornstein.core.drive import Stepper
 from ornstein.core.drive import trajectory as _trajectory
+from ornstein.core.walk import State
 from ornstein.errors import InputError, lookup
 from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.corrector import PredictorCorrector
@@ -70,7 +71,7 @@ def trajectory(
     stepper: str | Stepper = DEFAULT_STEPPER,
     steps: int = 50,
     **options: Any,
-) -> Iterator[State]:
+) -> Iterator[State[Tensor]]:
     """Walk from noise to data, yielding each `State`: the noise first, the samples last.
 
     Args:
@@ -78,7 +79,7 @@ def trajectory(
         shape: (B, ...) of what to draw.
         stepper: a key of `STEPPERS`, or a stepper such as `DDIM(eta=0.5)`.
         steps: how many steps.
-        **options: grid, seed, seeds, generator, cond, x, dtype: see `ornstein.core.drive.trajectory`.
+        **options: grid, seed, seeds, generator, condition, x, dtype: see `ornstein.core.drive.trajectory`.
 
     Raises:
         InputError: anything that does not fit, in one sentence.
@@ -92,7 +93,7 @@ def sample(
     *,
     stepper: str | Stepper = DEFAULT_STEPPER,
     steps: int = 50,
-    progress: bool | Callable[[State], None] = False,
+    progress: bool | Callable[[State[Tensor]], None] = False,
     **options: Any,
 ) -> Tensor:
     """Draw samples, (B, ...) in model space: the last state of `trajectory`, which takes the same arguments.

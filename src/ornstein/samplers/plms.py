@@ -65,15 +65,17 @@ class PLMS(Stepper):
     def calls(self) -> int | None:
         return 1 if self.start == "lower-order" else None
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         first = denoiser(x, t)
 
-        def transfer(to: Level, *mixed: tuple[float, Tensor]) -> Tensor:
+        def transfer(to: Level[float], *mixed: tuple[float, Tensor]) -> Tensor:
             """DDIM's step from t; then what the mean noise, less the first, adds to it."""
             ratio = to.sigma / t.sigma
-            after = torch.add(ratio * x, first.x0, alpha=float(to.alpha - ratio * t.alpha))
+            after = torch.add(ratio * x, first.x0, alpha=to.alpha - ratio * t.alpha)
             for weight, eps in mixed:
-                after.add_(eps, alpha=float(to.sigma - to.alpha * t.noise_ratio) * weight)
+                after.add_(eps, alpha=(to.sigma - to.alpha * t.noise_ratio) * weight)
             return after
 
         # Runge-Kutta steps still to be made, and the noises so far, the latest first

@@ -34,9 +34,9 @@ from ornstein.errors import InputError
 from ornstein.samplers.single_step import level_at
 
 
-def _time(level: Level) -> float:
+def _time(level: Level[float]) -> float:
     """r = sigma/(alpha + sigma)."""
-    return float(level.sigma / (level.alpha + level.sigma))
+    return level.sigma / (level.alpha + level.sigma)
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ class RK4(Stepper):
     order: ClassVar[int] = 4
     calls: ClassVar[int] = 4
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         start, h = _time(t), _time(s) - _time(t)
         middle = start + 0.5 * h
         half = level_at(denoiser.process, 2 * math.log((1 - middle) / middle))
 
-        def slope(z: Tensor, level: Level) -> Tensor:
+        def slope(z: Tensor, level: Level[float]) -> Tensor:
             p = denoiser((level.alpha + level.sigma) * z, level)
             return p.eps - p.x0
 
@@ -74,7 +76,6 @@ def _table(process: Process, start: float, end: float) -> tuple[Tensor, Tensor]:
     first, last = (math.log(r / (1 - r)) if r < 1 else 14.0 for r in (start, end))
     odds = torch.linspace(first, last, 257, dtype=torch.float64)
     found = process.time(-2 * odds)
-    assert isinstance(found, Tensor)
     return odds, found
 
 
@@ -139,10 +140,12 @@ class Adaptive(Stepper):
         if not 1e-10 <= self.tolerance < 1:
             raise InputError(f"tolerance={self.tolerance!r} must be in [1e-10, 1), the error allowed to a sub-step.")
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         return self._carry(denoiser, x, t, s, memory)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         # down to the cleanest level that may be asked: the first of a chain, the grids' last in continuous time
         lowest = ends(denoiser.process)[0]
         low = denoiser.process.at(lowest if denoiser.process.chain is None else max(lowest, 1.0))
@@ -151,7 +154,7 @@ class Adaptive(Stepper):
             t = low
         return denoiser(x, t).x0
 
-    def _carry(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any) -> tuple[Tensor, Any]:
+    def _carry(self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any) -> tuple[Tensor, Any]:
         """x at level s, in sub-steps; and the steps that the samples would have taken next, in r."""
         if self.tolerance < 10 * torch.finfo(x.dtype).eps:
             raise InputError(

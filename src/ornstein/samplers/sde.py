@@ -52,7 +52,7 @@ class _Reverse(Stepper):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def noisy(self, x: Tensor, scale: float, t: Level, s: Level, noise: Noise) -> Tensor:
+    def noisy(self, x: Tensor, scale: float, t: Level[float], s: Level[float], noise: Noise) -> Tensor:
         """x + scale z."""
         if scale == 0.0:
             return x
@@ -63,8 +63,8 @@ class _Reverse(Stepper):
 class EulerMaruyama(_Reverse):
     """Euler-Maruyama on the reverse-time SDE, on the process's own clock. Song et al. 2021 (2011.13456), section 4.
 
-    Wants many steps; `dpm++2m-sde` is the better use of few. Raises InputError where it starts from exactly no signal:
-    the drift is infinite there.
+    Wants many steps; `dpm++2m-sde` is the better use of few. From exactly no signal, where the drift is infinite, the
+    step is the exponential one of the module: there it is exact for the answer that it has.
 
     Args:
         eta: noise level, 0 for the ODE, 1 for Anderson's equation, or more.
@@ -75,11 +75,13 @@ class EulerMaruyama(_Reverse):
 
     order: ClassVar[int] = 1
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         if t.alpha == 0.0:
-            raise InputError(
-                f"stepper='euler-maruyama' cannot start at t={t.t:g} of {t.process}: no signal is left there."
-            )
+            ratio = s.sigma / t.sigma if self.eta == 0 else 0.0  # exp(-eta^2 h), h infinite
+            fresh = float(s.sigma) if self.eta > 0 else 0.0
+            return self.noisy(ratio * x + s.alpha * denoiser(x, t).x0, fresh, t, s, noise), None
         p, dt = denoiser(x, t), s.t - t.t
         g2 = t.g2
         # f x - (1 + eta^2)/2 g^2 score = velocity - eta^2/2 g^2 score
@@ -100,7 +102,9 @@ class ReverseDiffusion(_Reverse):
 
     order: ClassVar[int] = 1
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         a, b2 = t.kernel_from(s)
         mean = (2 - a) * x + 0.5 * (1 + self.eta**2) * b2 * denoiser(x, t).score
         return self.noisy(mean, self.eta * math.sqrt(b2), t, s, noise), None
@@ -121,13 +125,15 @@ class DPMpp2MSDE(_Reverse):
 
     order: ClassVar[int] = 2
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         x0 = denoiser(x, t).x0
-        lambda_t, lambda_s = 0.5 * float(t.log_snr), 0.5 * float(s.log_snr)
+        lambda_t, lambda_s = 0.5 * t.log_snr, 0.5 * s.log_snr
         h, eta2 = lambda_s - lambda_t, self.eta**2
         decay = s.sigma / t.sigma * math.exp(-eta2 * h)
         # alpha_s (1 - exp(-(1 + eta^2) h)), finite too where h is not
-        new = -float(s.alpha) * math.expm1(-(1 + eta2) * h)
+        new = -s.alpha * math.expm1(-(1 + eta2) * h)
         after = decay * x
         if memory is not None and memory[1] > -math.inf:
             previous, lambda_previous = memory
@@ -135,5 +141,5 @@ class DPMpp2MSDE(_Reverse):
             after.add_(x0, alpha=new * (1 + weight)).add_(previous, alpha=-new * weight)
         else:
             after.add_(x0, alpha=new)
-        spread = float(s.sigma) * math.sqrt(-math.expm1(-2 * eta2 * h)) if eta2 > 0 else 0.0
+        spread = s.sigma * math.sqrt(-math.expm1(-2 * eta2 * h)) if eta2 > 0 else 0.0
         return self.noisy(after, spread, t, s, noise), (x0, lambda_t)

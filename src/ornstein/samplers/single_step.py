@@ -28,7 +28,7 @@ from ornstein.errors import InputError
 
 
 @lru_cache(maxsize=4096)
-def level_at(process: Process, log_snr: float) -> Level:
+def level_at(process: Process, log_snr: float) -> Level[float]:
     """The level of a process with this log-SNR, found once and kept."""
     return process.at(process.time(log_snr))
 
@@ -75,22 +75,24 @@ class DPMSolver(Stepper):
     def calls(self) -> int:
         return self.order
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         first = denoiser(x, t)
         if t.alpha == 0.0:
             return (s.sigma / t.sigma) * x + s.alpha * first.x0, None
         by_noise = self.predicts == "eps" and t.noise_ratio <= 32
         here = first.eps if by_noise else first.x0
-        start, h = float(t.log_snr), 0.5 * (float(s.log_snr) - float(t.log_snr))
+        start, h = t.log_snr, 0.5 * (s.log_snr - t.log_snr)
 
-        def expanded(to: Level, r: float, slope: Tensor | None = None) -> Tensor:
+        def expanded(to: Level[float], r: float, slope: Tensor | None = None) -> Tensor:
             """x at `to`, lambda_t + r h, from the answer here and its slope by r."""
             z = r * h if by_noise else -r * h
             kept, new = (to.alpha / t.alpha, -to.sigma * z) if by_noise else (to.sigma / t.sigma, -to.alpha * z)
-            after = torch.add(kept * x, here, alpha=float(new * _phi(1, z)))
-            return after if slope is None else after.add_(slope, alpha=float(new * r * _phi(2, z)))
+            after = torch.add(kept * x, here, alpha=new * _phi(1, z))
+            return after if slope is None else after.add_(slope, alpha=new * r * _phi(2, z))
 
-        def slope(to: Level, r: float, guess: Tensor) -> Tensor:
+        def slope(to: Level[float], r: float, guess: Tensor) -> Tensor:
             """The mean slope of the answer by r over [0, r]."""
             there = denoiser(guess, to)
             return ((there.eps if by_noise else there.x0) - here) / r

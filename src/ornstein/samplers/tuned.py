@@ -21,9 +21,9 @@ and the weights may *lean* on them, w + kept u + moved v, the drift likewise: th
 else of the state is looked at, so that a solver for images has no more numbers than one for points, and a sample
 depends on no other.
 
-`Tuned` steps by such triangles; `as_tuned` reads off the triangle of any method that has one. The data come out exactly
-where the network always gives the same answer, since the last row sums to one, leans by sums of zero, and is applied to
-differences.
+`Triangles` makes the steps, also while the numbers are being fitted; `Tuned` is a stepper of them; `as_tuned` reads off
+the triangle of any method that has one. The data come out exactly where the network always gives the same answer, since
+the last row sums to one, leans by sums of zero, and is applied to differences.
 
 The weights are fixed numbers, worth something at the levels they were fitted for and nowhere else: a `Tuned` knows its
 grid and refuses another.
@@ -33,15 +33,79 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.drive import Ask, Noise, Stepper, trajectory
-from ornstein.core.process import Level, Process
+from ornstein.core.process import Level, Number, Process
+from ornstein.core.walk import Asked
 from ornstein.errors import InputError
+
+
+class Triangles(NamedTuple):
+    """The numbers of K steps, and the steps that they make: see the module.
+
+    Floats, of a `Tuned`; or, while they are looked for, tensors of the type and on the device of the data, which the
+    end of a walk then depends on differentiably.
+    """
+
+    drift: Sequence[Number]
+    weights: Sequence[Sequence[Number] | Tensor]
+    leanings: Sequence[Sequence[Sequence[float]] | Tensor]
+
+    def step(self, ask: Asked[Tensor, Any, Any], x: Tensor, t: Level, s: Level, memory: Any) -> tuple[Tensor, Any]:
+        """From t to s: `Stepper.step`, without noise; levels of 0-d float64 tensors may be differentiated by."""
+        answers, first = self._heard(ask, x, t, memory)
+        ratio = s.sigma / t.sigma
+        # the share is a small difference: taken in float64
+        ratio, share = _like(x, ratio, s.alpha - ratio * t.alpha)
+        i = len(answers) - 1
+        drift, *weights = self._leant((self.drift[i], *self.weights[i]), x, t, answers, first)
+        after = ratio * (1 + drift) * x
+        for weight, answer in zip(weights, answers, strict=True):
+            part = share * weight
+            # one pass over the data each; neither needs what it overwrites for gradients
+            after = after.addcmul_(part, answer) if isinstance(part, Tensor) else after.add_(answer, alpha=part)
+        return after, (answers, first)
+
+    def finish(self, ask: Asked[Tensor, Any, Any], x: Tensor, t: Level, memory: Any) -> Tensor:
+        """From t to the clean point."""
+        answers, first = self._heard(ask, x, t, memory)
+        *earlier, x0 = answers
+        weights = self._leant(self.weights[-1][:-1], x, t, answers, first)
+        # by differences, so that answers that agree come out as they are
+        return sum((w * (answer - x0) for w, answer in zip(weights, earlier, strict=True)), x0)
+
+    def _heard(
+        self, ask: Asked[Tensor, Any, Any], x: Tensor, t: Level, memory: Any
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The answers so far, and the squared length of the noise that the first one saw, (B,)."""
+        x0 = ask(x, t).x0
+        if memory is not None:
+            return [*memory[0], x0], memory[1]
+        alpha, sigma = _like(x, t.alpha, t.sigma)
+        return [x0], squared(x - alpha * x0) / sigma**2 if self.leanings else None
+
+    def _leant(
+        self, numbers: Sequence[Number] | Tensor, x: Tensor, t: Level, answers: list[Tensor], first: Tensor | None
+    ) -> Sequence[Number]:
+        """What the numbers of this step are: as they stand, or for each sample, (B, 1, ...) each."""
+        if len(answers) == 1 or first is None:
+            return list(numbers)
+        each = (-1, *[1] * (x.ndim - 1))
+        alpha, sigma = _like(x, t.alpha, t.sigma)
+        kept, moved = (part.reshape(each) for part in path(x, answers, alpha, sigma, first))
+        leanings = self.leanings[len(answers) - 2]
+        return [n + u * kept + v * moved for n, u, v in zip(numbers, *leanings, strict=True)]
+
+
+def _like(x: Tensor, *numbers: Number) -> list[Number]:
+    """Numbers to multiply x with: floats as they are, tensors in its type, where it lies."""
+    return [number.to(x) if isinstance(number, Tensor) else number for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -84,59 +148,31 @@ class Tuned(Stepper):
                 f"leanings={self.leanings!r} do not fit {steps} steps: they must be pairs of rows of {expected}."
             )
 
-    def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
         i = self._place(t, memory)
         if self.grid[i + 1] != s.t:
             raise InputError(self._elsewhere(s))
-        answers, first = self._heard(denoiser(x, t).x0, x, t, memory)
-        ratio = s.sigma / t.sigma
-        share = float(s.alpha - ratio * t.alpha)
-        if not i or not self.leanings:
-            after = (ratio * (1 + self.drift[i])) * x
-            for weight, answer in zip(self.weights[i], answers, strict=True):
-                after.add_(answer, alpha=share * weight)
-            return after, (answers, first)
-        leant = self._leant(i, (self.drift[i], *self.weights[i]), x, answers, t, first)
-        after = ratio * (1 + leant[0]) * x
-        for each, answer in zip(leant[1:], answers, strict=True):
-            after.addcmul_(each, answer, value=share)
-        return after, (answers, first)
+        return self._triangles.step(denoiser, x, t, s, memory)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any) -> Tensor:
-        i = self._place(t, memory)
-        if i != len(self.grid) - 2:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
+        if self._place(t, memory) != len(self.grid) - 2:
             raise InputError(self._elsewhere(t))
-        answers, first = self._heard(denoiser(x, t).x0, x, t, memory)
-        *earlier, x0 = answers
-        weights: Sequence[float | Tensor] = self.weights[-1][:-1]
-        if i and self.leanings:
-            weights = self._leant(i, self.weights[-1][:-1], x, answers, t, first)
-        # by differences, so that answers that agree come out as they are
-        return sum((w * (answer - x0) for w, answer in zip(weights, earlier, strict=True)), x0)
+        return self._triangles.finish(denoiser, x, t, memory)
 
-    def _heard(self, x0: Tensor, x: Tensor, t: Level, memory: Any) -> tuple[list[Tensor], Tensor | None]:
-        """The answers so far, and the squared length of the noise that the first one saw, (B,)."""
-        if memory is not None:
-            return [*memory[0], x0], memory[1]
-        return [x0], squared(x - float(t.alpha) * x0) / float(t.sigma) ** 2 if self.leanings else None
+    @property
+    def _triangles(self) -> Triangles:
+        return Triangles(self.drift, self.weights, self.leanings)
 
-    def _leant(
-        self, i: int, numbers: Sequence[float], x: Tensor, answers: list[Tensor], t: Level, first: Tensor | None
-    ) -> Sequence[Tensor]:
-        """What the numbers of step i are for each sample, (B, 1, ...) each."""
-        assert first is not None
-        each = (-1, *[1] * (x.ndim - 1))
-        kept, moved = (part.reshape(each) for part in path(x, answers, t.alpha, t.sigma, first))
-        return [n + u * kept + v * moved for n, u, v in zip(numbers, *self.leanings[i - 1], strict=True)]
-
-    def _place(self, t: Level, memory: Any) -> int:
+    def _place(self, t: Level[float], memory: Any) -> int:
         """Which step this is: as many answers as there are, at the level that is next."""
         i = 0 if memory is None else len(memory[0])
         if i >= len(self.grid) - 1 or self.grid[i] != t.t:
             raise InputError(self._elsewhere(t))
         return i
 
-    def _elsewhere(self, t: Level) -> str:
+    def _elsewhere(self, t: Level[float]) -> str:
         return f"t={t.t!r} is not where a tuned stepper's {len(self.grid) - 1} steps were fitted: give grid=tuned.grid."
 
 
@@ -193,7 +229,7 @@ def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor
     unit = torch.eye(steps + 1, dtype=torch.float64)
     asked = 0
 
-    def answer(x: Tensor, level: Level, cond: Tensor | None) -> Tensor:
+    def answer(x: Tensor, level: Level, condition: Condition) -> Tensor:
         nonlocal asked
         asked += 1
         return unit[asked : asked + 1].clone() if asked <= steps else torch.zeros_like(x)

@@ -3,6 +3,7 @@
     config.py      how long, how fast; the learning rate
     precision.py   in which type of number, by measurement
     loop.py        the loop itself, as a generator of `Progress`
+    threads.py     by how many threads, by measurement
     pieces.py      batches in pieces, each with its rows and its noise
     parallel.py    the network spread over processes
     tally.py       what a run counts and tells
@@ -20,12 +21,13 @@ This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.
 
 from ornstein.training.checkpoint import Checkpoint, latest, newest_step
 from ornstein.training.config import DECAYS, Training, learning_rate
-from ornstein.training.ema import PowerEMA, reconstruct
+from ornstein.training.ema import PowerEMA, average_file, reconstruct
 from ornstein.training.lock import Lock, holding
 from ornstein.training.log import Log, read_lines
 from ornstein.training.loop import Diverged, fit
 from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
 from ornstein.training.tally import Progress
+from ornstein.training.threads import threads
 
 __all__ = [
     "AUTO",
@@ -38,6 +40,7 @@ __all__ = [
     "PowerEMA",
     "Progress",
     "Training",
+    "average_file",
     "fit",
     "half",
     "holding",
@@ -48,4 +51,5 @@ __all__ = [
     "quickest_training",
     "read_lines",
     "reconstruct",
+    "threads",
 ]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ornstein.errors import InputError, lookup
+from ornstein.training.ema import accepted
 from ornstein.training.precision import AUTO, PRECISIONS
 
 
@@ -44,6 +45,9 @@ DECAYS: dict[str, Callable[[int, int, int], float]] = {
 
 SHARDS = {"none": "Distributed data parallel.", "fsdp": "Fully sharded data parallel, of the second kind."}
 
+#: more than any machine has, fewer than any system refuses
+_MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Training:
@@ -69,10 +73,14 @@ class Training:
         channels_last: lay images and kernels out with the channels innermost in memory, which convolutions prefer.
             Kernels that are sharded stay as they are.
         cpu: train on the CPU even where a GPU is at hand.
+        threads: of the processor that take a step on the CPU, from 1 to 1,024; "auto" for the number that is measured
+            to be fastest as training goes, of those that torch has (see `threads`). With a number the same run has the
+            same bits.
         shard: what several processes spread among them beside the batch: "none" (each holds the whole network, DDP) or
             "fsdp" (each holds a part of weights, gradients, moments and averages). Nothing where one is alone.
         ema: lengths of the running averages of the weights, as the relative width sigma_rel of Karras et al. 2023,
-            each in (0, 0.288]; 0.10 averages over about the last tenth of the run. May be empty.
+            each in (0, 0.288]; 0.10 averages over about the last tenth of the run. Or what an average of constant rate
+            keeps at each update, 1 - m in [0.5, 1): 0.9999 is the papers' "EMA 0.9999". May be empty.
         log_every: steps between two `Progress`.
         validate_every: steps between two held-out evaluations. `fit` only sees to it that a `Progress` comes at these
             steps; whoever reads it evaluates.
@@ -100,6 +108,7 @@ class Training:
     compile: bool = False
     channels_last: bool = True
     cpu: bool = False
+    threads: int | str = AUTO
     shard: str = "none"
     ema: tuple[float, ...] = (0.05, 0.10)
     log_every: int = 50
@@ -122,6 +131,8 @@ class Training:
         self._require("patience", _whole(self.patience, 1), "a whole number, at least 1")
         for name in ("warmup", "snapshot_every", "seed"):
             self._require(name, _whole(getattr(self, name), 0), "a whole number, at least 0")
+        several = _whole(self.threads, 1) and self.threads <= _MOST_THREADS  # type: ignore[operator]
+        self._require("threads", self.threads == AUTO or several, f"a whole number from 1 to {_MOST_THREADS:,} or auto")
         for name in ("compile", "channels_last", "cpu"):
             self._require(name, isinstance(getattr(self, name), bool), "true or false")
         if self.shard == "fsdp":
@@ -132,13 +143,16 @@ class Training:
         self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or none")
         two = isinstance(self.betas, tuple) and len(self.betas) == 2
         self._require("betas", two and all(_real(b) and 0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-        lengths = isinstance(self.ema, tuple) and all(_real(s) and 0 < s <= 0.288 for s in self.ema)
-        distinct = lengths and len({f"{s:.3f}" for s in self.ema}) == len(self.ema)
-        self._require("ema", distinct, "numbers in (0, 0.288] that differ in the first three decimals")
+        given = isinstance(self.ema, tuple) and all(_real(s) for s in self.ema) and accepted(self.ema)
+        self._require(
+            "ema",
+            given,
+            "lengths in (0, 0.288] that differ in the first three decimals, or in [0.5, 1) what constant rates keep",
+        )
 
-    def _require(self, name: str, holds: bool, accepted: str) -> None:
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise InputError(f"training.{name}={getattr(self, name)!r} is not accepted; it must be {accepted}.")
+            raise InputError(f"training.{name}={getattr(self, name)!r} is not accepted; it must be {wanted}.")
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,11 @@ from ornstein.training.ema import PowerEMA, drop_snapshots, snapshot
 from ornstein.training.interrupt import Interrupt
 from ornstein.training.lock import Lock, holding
 from ornstein.training.parallel import PerSample, averaging, replicated, shard
-from ornstein.training.pieces import Batch, Loss, Pieces, size, unfinite
-from ornstein.training.precision import AUTO, queued, quickest_training
+from ornstein.training.pieces import Batch, Loss, Pieces, innermost, size, unfinite
+from ornstein.training.precision import AUTO, queued
 from ornstein.training.saving import Saving
 from ornstein.training.tally import Progress, Tally, Window
+from ornstein.training.threads import pace, paced
 
 
 class Diverged(RuntimeError):
@@ -73,10 +74,10 @@ def fit(
     resumed run starts by giving once more the one of the step that it resumes from, if that step has one, since the
     reader may have died over it; resuming a finished run gives that one only.
 
-    Between two of them the state is the reader's: torch's global generator and Ctrl-C are as they were before, and a
-    network left in evaluation mode is put back into training. Closing the generator there (`close()`, or leaving a loop
-    that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step, saves and raises
-    KeyboardInterrupt; a second one does not wait.
+    Between two of them the state is the reader's: torch's global generator, its number of threads and Ctrl-C are as
+    they were before, and a network left in evaluation mode is put back into training. Closing the generator there
+    (`close()`, or leaving a loop that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step,
+    saves and raises KeyboardInterrupt; a second one does not wait.
 
     Of several processes (`torchrun`) each calls this with the same arguments, and each gets every `Progress`; they
     agree on the step after which to stop, so that Ctrl-C between two `Progress` waits for the next step too. Only the
@@ -117,7 +118,8 @@ def _trained(run: "_Run", config: Training, resume: bool) -> Iterator[Progress]:
     while run.tally.step < config.steps:
         with nullcontext() if ranks.count() > 1 else run.interrupt.heard():
             while True:
-                run.advance()
+                with paced(run.pace, run.tally.window.warnings):
+                    run.advance()
                 due = run.due()
                 if run.stopping():
                     run.save()
@@ -156,15 +158,20 @@ class _Run:
         memory: dict[str, Tensor],
         lock: Lock | None,
     ):
+        if config.precision == AUTO:
+            raise InputError(
+                "training.precision='auto' is settled before training: give a precision, such as the one that "
+                "ornstein.training.quickest_training finds."
+            )
         self.lock = lock
         ranks.join(config.cpu)
         device = ranks.device(config.cpu)
         self.sharded = ranks.count() > 1 and config.shard == "fsdp"
         self.net = net.to(device)
         if config.channels_last and not self.sharded:  # which FSDP does not take
-            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            innermost(self.net)
         self.pieces = Pieces(batches, config, device)
-        self.config = config = _measured(net, loss, self.pieces, config, memory)
+        self.config = config
         if self.sharded:
             shard(net)
         self.describe = describe
@@ -187,7 +194,7 @@ class _Run:
         self.saving = Saving(
             folder, config, net, self.named, self.optimizer, self.scaler, self.ema, memory, meta, device, self.sharded
         )
-        self.tally, self.saved = Tally(), -1
+        self.tally, self.saved, self.pace = Tally(), -1, pace(config, device)
         self.outcome: _Outcome | None = None
         self.interrupt = Interrupt()
         self.agreed = False  # by all, to stop
@@ -311,6 +318,7 @@ class _Run:
             lr=learning_rate(self.config, self.tally.step - 1),
             rate=(self.tally.step - at) / (time.perf_counter() - since),
             skipped=self.tally.skipped,
+            threads=self.pace.number,
             warnings=tuple(window.warnings),
             ema=self.ema,
         )
@@ -344,7 +352,7 @@ class _Run:
         if self.saved == self.tally.step:
             return
         self.check_folder()
-        self.saving.write(self.tally)
+        self.saving.write(self.tally, self.pace.facts())
         if together:
             ranks.meet()
         self.saved = self.tally.step
@@ -365,8 +373,8 @@ class _Run:
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint.sweep(folder, self.config.keep)
         if found:
-            self.tally = self.saving.restore(found)
-            self.saved = found.step
+            self.tally, self.saved = self.saving.restore(found), found.step
+            self.pace = pace(self.config, self.pieces.device, found.state.get("threads"))
         elif resume:
             self.tally.window.warnings.append(
                 f"There is no checkpoint in {folder}: training starts from the beginning."
@@ -375,16 +383,6 @@ class _Run:
             drop_snapshots(folder, self.tally.step)
         self.clock = (time.perf_counter(), self.tally.step)
         return bool(found) and self.due()
-
-
-def _measured(net: nn.Module, loss: Loss, pieces: Pieces, config: Training, memory: Mapping[str, Tensor]) -> Training:
-    """How to train, with the precision that is fastest where the choice is left open."""
-    if config.precision != AUTO:
-        return config
-    batch = pieces.largest(0)
-    # a trial would move on what the loss remembers
-    chosen = "float32" if memory else quickest_training(net, loss, batch, pieces.device, config.seed)[0]
-    return replace(config, precision=chosen)
 
 
 def _optimizer(named: Mapping[str, nn.Parameter], config: Training) -> torch.optim.Optimizer:

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ornstein import ranks
+from ornstein.core.condition import Condition
 from ornstein.errors import InputError
 from ornstein.training.config import Training
 from ornstein.training.precision import forked, queued
@@ -160,9 +161,11 @@ def unfinite(
 
 
 def mapped(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
-    """The same nest with `function` of every tensor."""
+    """The same nest with `function` of every tensor: of tuples, lists, dicts and conditions."""
     if isinstance(batch, Tensor):
         return function(batch)
+    if isinstance(batch, Condition):
+        return batch.map(function)
     if isinstance(batch, dict):
         return {key: mapped(value, function) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
@@ -182,3 +185,10 @@ def size(batch: Batch) -> int:
     if len(sizes) != 1 or 0 in sizes:
         raise InputError(f"batch has tensors of first dimension {sorted(sizes)}; all must share one, at least 1.")
     return sizes.pop()
+
+
+def innermost(net: nn.Module) -> None:
+    """Lay out kernels of images with the channels innermost in memory; those of series and volumes stay as they are."""
+    for kernel in net.parameters():
+        if kernel.ndim == 4:
+            kernel.data = kernel.data.to(memory_format=torch.channels_last)

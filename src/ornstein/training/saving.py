@@ -19,7 +19,7 @@ from ornstein._version import __version__
 from ornstein.errors import InputError
 from ornstein.training import checkpoint
 from ornstein.training.config import Training
-from ornstein.training.ema import PowerEMA
+from ornstein.training.ema import PowerEMA, average_file
 from ornstein.training.tally import Tally, Window
 
 
@@ -49,8 +49,11 @@ class Saving:
     device: torch.device
     sharded: bool
 
-    def write(self, tally: Tally) -> None:
-        """Write a checkpoint: the first process does, and of a sharded network all bring their parts."""
+    def write(self, tally: Tally, threads: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint: the first process does, and of a sharded network all bring their parts.
+
+        `threads` is what was found of how many to train with, which takes no part in the state.
+        """
         if not (ranks.rank() == 0 or self.sharded):
             return
         moments = {
@@ -60,7 +63,7 @@ class Saving:
         }
         weights = {name: self._collected(value) for name, value in self.net.state_dict().items()}
         averages = {
-            _average(length): {name: self._collected(value) for name, value in self.ema.state(length).items()}
+            average_file(length): {name: self._collected(value) for name, value in self.ema.state(length).items()}
             for length in self.config.ema
         }
         if ranks.rank():
@@ -76,6 +79,7 @@ class Saving:
                 "skipped": tally.skipped,
                 "window": asdict(tally.window),
                 "scaler": self.scaler.state_dict(),
+                "threads": threads,
                 "training": asdict(self.config),
                 "meta": self.meta,
                 "versions": {"ornstein": __version__, "torch": torch.__version__},
@@ -99,7 +103,7 @@ class Saving:
                 raise InputError(f"net has {name} {now} where the checkpoint of step {found.step} has {name} {then}.")
         self.net.load_state_dict({name: ranks.spread(value, ours[name]) for name, value in weights.items()})
         for length in self.config.ema:
-            self.ema.load(length, found.tensors(_average(length)))
+            self.ema.load(length, found.tensors(average_file(length)))
         for flat, value in found.tensors("optimizer.safetensors").items():
             key, name = flat.split("/", 1)
             p = self.named[name]
@@ -141,10 +145,6 @@ class Saving:
             return tensor
         tensor = ranks.whole(tensor)
         return tensor.new_empty(0) if ranks.rank() else tensor.cpu()
-
-
-def _average(length: float) -> str:
-    return f"ema-{length:.3f}.safetensors"
 
 
 def _kind(tensor: Tensor | None) -> str:

@@ -47,6 +47,7 @@ class Progress:
         lr: learning rate of the last step.
         rate: steps per second since the previous `Progress`, without the reader's own time; 0 where no step was taken.
         skipped: steps whose update was skipped since the run's first start, because something was not finite.
+        threads: of the processor that take the next step.
         warnings: one sentence on each thing that went wrong since the previous `Progress`.
         ema: the running averages, for `ema.copy_to(a_deep_copy_of_net, length)`. Live: read them before going on.
     """
@@ -58,6 +59,7 @@ class Progress:
     lr: float
     rate: float
     skipped: int
+    threads: int
     warnings: tuple[str, ...]
     ema: PowerEMA = field(repr=False, compare=False)
 

@@ -1,0 +1,203 @@
+"""What a run learns: the one door through which every kind of model enters.
+
+A denoiser, one that knows its own uncertainty, an energy, a classifier of noisy data: each wants a network of a certain
+output, makes a model of it, has a loss, may remember something from step to step, is judged in its own way, and can be
+drawn from or not. A `Learner` says all of that in one place. Whatever trains, plans, opens, draws from or reports on a
+run asks its learner and never looks at a name.
+
+*Judged how.* Objectives weigh noise levels differently, so their losses cannot be compared. A denoiser is judged by the
+error of x0 on held-out data, at fixed levels with fixed noise, divided by the error of the best linear denoiser of
+white data of the same variance,
+
+    sigma^2 s^2/(alpha^2 s^2 + sigma^2),        s = sigma_data,
+
+and averaged over levels even in log-SNR: 1 is knowing the variance alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.condition import Condition, Given
+from ornstein.core.grids import logsnr
+from ornstein.core.numerics import normal
+from ornstein.core.process import Level, Process
+
+#: levels that a model is judged at, and held-out examples that it is judged by
+LEVELS, JUDGED_BY = 16, 256
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What there is to learn from: facts of the data, and what the experiment names.
+
+    Attributes:
+        process: the clock.
+        predicts: what the network's output means, one of the learner's `readings`.
+        objective: what teaches it, `(model, x0, condition, generator) -> loss (B,)`.
+        shape: of one sample in model space.
+        sigma_data: standard deviation of the data in model space.
+        classes: the number of labels, 0 for none.
+        conditions: the parts of a condition by name, each as networks are told of it.
+        levels: the number of values that digital data have, None for continuous ones.
+        taught_by: the objective's name, for messages.
+    """
+
+    process: Process
+    predicts: str
+    objective: Callable[..., Tensor]
+    shape: tuple[int, ...]
+    sigma_data: float = 1.0
+    classes: int = 0
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    levels: int | None = None
+    taught_by: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How good a model is on data that it was not taught on.
+
+    Attributes:
+        value: one number, in units of knowing next to nothing: lower is better, 1 is no better than that.
+        ratios: the noise ratios sigma/alpha that it was judged at.
+        found: what was measured at each.
+        known: the same of knowing next to nothing.
+    """
+
+    value: float
+    ratios: list[float]
+    found: list[float]
+    known: list[float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a `Judgement` measures, in the words of a picture of it.
+
+    Attributes:
+        name: of the picture's file.
+        found: the axis of `found`, as "mean squared error of x0".
+        known: what `known` is.
+        unit: what 1 stands for, in a word or two.
+        share: whether `found` are shares in [0, 1], drawn on an even scale.
+    """
+
+    name: str
+    found: str
+    known: str
+    unit: str
+    share: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Learner(ABC):
+    """A kind of model; a frozen dataclass of its settings, beginning with the problem it is put to.
+
+    To add one, write `model`, name what it takes in `readings` and `objectives`, override what differs from a denoiser,
+    and give it a line in `LEARNERS`.
+
+    Attributes:
+        readings: what `predicts` may say, and in a sentence what it means.
+        objectives: what may teach it, by name.
+        draws: whether the model can be drawn from.
+        then: what to do with a trained run, as commands, the run's folder being {run}.
+        judges: what `judge` measures.
+
+    Raises:
+        InputError: a problem that it cannot be put to.
+    """
+
+    problem: Problem
+
+    readings: ClassVar[Mapping[str, str]] = {}
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    draws: ClassVar[bool] = True
+    then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
+    judges: ClassVar[Measure] = Measure(
+        "loss-by-noise", "mean squared error of x0", "best linear denoiser of white data", "linear"
+    )
+
+    @classmethod
+    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
+        """Whether an experiment that names no learner means this one."""
+        return predicts in cls.readings
+
+    @classmethod
+    def completed(cls, objective: Mapping[str, Any], shares: tuple[float, ...], data: str) -> Mapping[str, Any]:
+        """The objective's settings with those that are left to the data: the shares of its classes, `data` its name."""
+        return objective
+
+    @property
+    def out_multiple(self) -> int:
+        """Channels of the network's output for each of its input."""
+        return 1
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """The parts of the condition that the network is told."""
+        return self.problem.conditions
+
+    @abstractmethod
+    def model(self, net: nn.Module) -> Any:
+        """What a network is the heart of: a `Denoiser`, where the learner draws."""
+
+    def loss(
+        self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
+    ) -> Tensor:
+        """The loss of each sample, (B,); changes what it remembers in place."""
+        remembering = {"memory": memory} if memory else {}
+        return self.problem.objective(model, x0, condition, generator, **remembering)
+
+    def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
+        """What the loss keeps from one step to the next, as it begins: chains of samples; {} of most losses."""
+        keeps = getattr(self.problem.objective, "memory", None)
+        return {} if keeps is None else keeps(model, x0)
+
+    def times(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """The times that the loss draws for n samples from a generator in this state; None where that is not known."""
+        draw = getattr(self.problem.objective, "draw_times", None)
+        return None if draw is None else draw(self.problem.process, n, generator)
+
+    @property
+    def twice(self) -> bool:
+        """Whether the loss differentiates the network twice, which forbids compiling and sharding it."""
+        return bool(getattr(self.problem.objective, "twice_differentiated", False))
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the model may be asked in a type narrower than float32: not where what it answers is a derivative."""
+        return False
+
+    def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
+        """The model with its network's products and convolutions in that type, where that does no harm."""
+        return model
+
+    @torch.no_grad()
+    def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:
+        """How good the model is on held-out data, (N, ...) in model space: see the module.
+
+        Of more than `JUDGED_BY` examples the first are taken.
+        """
+        x0 = x0[:JUDGED_BY].to(model.device)
+        condition = Condition.of(condition)[:JUDGED_BY].to(model.device)
+        ratios, errors, linear = [], [], []
+        for level, noisy in noised_alike(model, x0):
+            errors.append((model(noisy, level, condition).x0 - x0).square().mean().item())
+            spread = (level.alpha * model.sigma_data) ** 2 + level.sigma**2
+            linear.append(float((level.sigma * model.sigma_data) ** 2 / spread))
+            ratios.append(float(level.noise_ratio))
+        value = sum(e / w for e, w in zip(errors, linear, strict=True)) / len(errors)
+        return Judgement(value, ratios, errors, linear)
+
+
+def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:
+    """(level, x_t) at `LEVELS` levels even in log-SNR of the model's clock, with the same noise at every call."""
+    seeds = torch.arange(len(x0), device=x0.device)
+    for i, t in enumerate(logsnr(model.process, LEVELS)[:-1].tolist()):
+        level = model.process.at(t)
+        yield level, level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))

@@ -1,0 +1,102 @@
+"""Columns of a file as the condition of its examples: what a column is, is read off its type and shape.
+
+| a column | is read as |
+|---|---|
+| (N,) text or whole numbers | labels |
+| (N,) whole numbers with more values than 50 and than a tenth of the examples | numbers: they measure something |
+| (N,) floats | numbers; NaN says that it is not known |
+| (N, F) | vectors |
+| (N, ...) with the data's number of places | pictures, at most as large as the data's |
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ornstein.data.condition import Column, Known, PartKind
+from ornstein.data.dataset import moments
+from ornstein.data.labels import MOST_FLOAT_CLASSES, as_names, lost, numbered
+from ornstein.data.layout import guessed
+from ornstein.data.reading import as_tensor
+from ornstein.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def read_columns(
+    found: "Mapping[str, np.ndarray]", train: Tensor, test: Tensor, shape: tuple[int, ...]
+) -> tuple[dict[str, Column], list[str]]:
+    """The columns of a file, and remarks.
+
+    Args:
+        found: name -> (N, ...), for all examples.
+        train, test: the rows of the two parts.
+        shape: of one example, (C, ...) or (d,).
+
+    Raises:
+        InputError: a column of another length or of no kind, values that say nothing.
+    """
+    columns, remarks = {}, []
+    for name, raw in found.items():
+        field = f"data.condition={name!r}"
+        if raw.ndim == 0 or len(raw) != len(train) + len(test):
+            raise InputError(
+                f"{field} has shape {raw.shape}; it must have one row for each of {len(train) + len(test)} examples."
+            )
+        if raw.ndim == 2 and raw.shape[1] == 1:
+            raw = raw[:, 0]
+        columns[name], remark = (_labels if _names(raw) else _numbers)(raw, train, test, shape, name)
+        remarks += [remark] if remark else []
+    return columns, remarks
+
+
+def _names(raw: "np.ndarray") -> bool:
+    """Whether a column names classes."""
+    import numpy as np
+
+    if raw.ndim != 1 or raw.dtype.kind == "f":
+        return False
+    return raw.dtype.kind not in "ui" or len(np.unique(raw)) <= max(MOST_FLOAT_CLASSES, len(raw) // 10)
+
+
+def _labels(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ...], name: str) -> tuple[Column, str]:
+    index, classes, remark = numbered(as_names(raw, name, len(raw)), name)
+    if index is None:
+        raise InputError(f"data.condition={name!r} is -1 throughout: no example has a label.")
+    said = filter(None, [remark, lost(index[train], index[test], classes)])
+    return Column(Known("label", classes=classes), index[train], index[test]), "; ".join(said)
+
+
+def _numbers(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ...], name: str) -> tuple[Column, str]:
+    values, remark = as_tensor(raw, name, missing=True), ""
+    kind: PartKind = "number" if values.ndim == 1 else "vector"
+    if values.ndim == 1 and not values.is_floating_point():
+        remark = f"{name!r} read as a number"
+    if values.ndim > 2:
+        kind, values = "picture", guessed(values).take_in(values)
+        if values.ndim != len(shape) + 1 or any(a > b for a, b in zip(values.shape[2:], shape[1:], strict=True)):
+            size, most = ("x".join(map(str, s)) for s in (values.shape[1:], shape))
+            raise InputError(f"data.condition={name!r} holds pictures {size}; they must lie over data of shape {most}.")
+    known = values[train]
+    known = known[~known.double().flatten(1).isnan().any(1)] if known.ndim > 1 else known[~known.double().isnan()]
+    if len(known) == 0:
+        raise InputError(f"data.condition={name!r} is NaN in all training examples; there is nothing to learn from it.")
+    mean, sigma = moments(known if known.ndim > 1 else known[:, None])
+    rows = known if known.ndim > 1 else known[:, None]
+    others = [axis for axis in range(rows.ndim) if axis != 1]
+    constant = rows.amin(others) == rows.amax(others)  # not sigma == 0, which rounding spoils
+    if constant.all():
+        remark = f"{name!r} is the same in all training examples"
+    about = Known(
+        kind,
+        tuple(values.shape[1:]),
+        shift=tuple(mean.tolist()),
+        scale=tuple(torch.where(constant, 1.0, sigma).tolist()),
+    )
+    if not all(map(math.isfinite, about.shift + about.scale)):
+        raise InputError(f"data.condition={name!r} has numbers too large for their spread to be told.")
+    return Column(about, about.standardised(values[train]), about.standardised(values[test])), remark

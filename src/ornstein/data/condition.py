@@ -1,0 +1,192 @@
+"""What is known of each example beside its values: labels, numbers, vectors, pictures that a model is conditioned on.
+
+A network learns best from numbers of about unit variance. So numbers and vectors, and the channels of pictures, are
+standardised by the mean and the standard deviation of the training part, which are stored with the run: asked in
+dollars, a model that was trained on dollars sees what one trained on standardised prices sees. Labels are numbers of
+names. In model space a part is absent where `ornstein.core.condition` says so: label -1, NaN for all else.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ornstein.errors import InputError
+
+PartKind = Literal["label", "number", "vector", "picture"]
+#: the part that guidance by class, classifiers and `--label` mean
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a part of the condition is in its owner's words, and the way from there to model space.
+
+    Args:
+        kind: "label", "number", "vector" or "picture".
+        shape: of one value: () for labels and numbers, (F,) for vectors, (C, *space) for pictures.
+        classes: the names that labels number.
+        shift, scale: of numbers, of each feature or each channel: model space is (value - shift)/scale.
+
+    Raises:
+        InputError: a kind that is not known, no classes, a scale that is not positive.
+    """
+
+    kind: PartKind
+    shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    shift: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(PartKind):
+            raise InputError(f"kind={self.kind!r} of a condition must be one of {', '.join(get_args(PartKind))}.")
+        if self.kind == "label":
+            if not self.classes:
+                raise InputError("a condition of the kind 'label' needs the names of its classes.")
+            return
+        count = self.shape[0] if self.shape else 1
+        fits = len(self.shift) == len(self.scale) == count
+        if not fits or not all(map(math.isfinite, self.shift)) or not all(0 < s < math.inf for s in self.scale):
+            raise InputError(f"shift={self.shift} and scale={self.scale} of a condition must be {count} numbers each.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, without what is empty."""
+        every = {"shape": self.shape, "classes": self.classes, "shift": self.shift, "scale": self.scale}
+        return {"kind": self.kind, **{name: list(value) for name, value in every.items() if value}}
+
+    @staticmethod
+    def from_dict(found: Mapping[str, Any]) -> "Known":
+        """Undoes `to_dict`."""
+        try:
+            return Known(
+                found["kind"],
+                *(tuple(found.get(name, ())) for name in ("shape", "classes", "shift", "scale")),
+            )
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f"{found!r} describes no part of a condition.") from None
+
+    @staticmethod
+    def of_facts(facts: Mapping[str, Any]) -> "dict[str, Known]":
+        """What the facts of a data set say of its conditions; those of old runs name classes alone."""
+        if "conditions" in facts:
+            return {name: Known.from_dict(found) for name, found in facts["conditions"].items()}
+        return {LABEL: Known("label", classes=tuple(facts["classes"]))} if facts.get("classes") else {}
+
+    def model(self, value: Any, n: int, name: str = "condition") -> Tensor:
+        """n rows in model space from what a person gives.
+
+        Args:
+            value: None: absent. Of labels the name of a class, its number where no class has a number for its name, a
+                sequence of n of these, or whole numbers that count classes as a tensor or an array (n,). Of all else,
+                in the units of the data, one value for all, or n of them: a number, or numbers as a sequence, an array
+                or a tensor. NaN, and the label -1, are absent.
+            n: how many rows.
+            name: of the part, for errors.
+
+        Returns:
+            int64 (n,) for labels; float32 (n, *shape).
+
+        Raises:
+            InputError: a class that is not known, another shape, what is no number.
+        """
+        if self.kind == "label":
+            return self._labels(value, n, name)
+        if value is None:
+            value = math.nan
+        try:
+            found = torch.as_tensor(float(value) if isinstance(value, str) else value, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise InputError(f"{name}={value!r} must be {self.describe()}.") from None
+        if found.isinf().any():
+            raise InputError(f"{name}={value!r} must be finite; NaN says that it is not known.")
+        if found.ndim == 0 and bool(found.isnan()):
+            found = found.expand(n, *self.shape)
+        if tuple(found.shape) == self.shape:
+            found = found.expand(n, *self.shape)
+        if tuple(found.shape) != (n, *self.shape):
+            raise InputError(
+                f"{name} has shape {tuple(found.shape)}; it must be {self.describe()}: {self.shape} for all, or "
+                f"{(n, *self.shape)}."
+            )
+        return self.standardised(found)
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """(N, *shape) in the units of the data -> model space, float32."""
+        shift, scale = (torch.tensor(v, dtype=torch.float64) for v in (self.shift, self.scale))
+        if self.shape:
+            shift, scale = (v.reshape(-1, *[1] * (len(self.shape) - 1)) for v in (shift, scale))
+        return ((values.double() - shift) / scale).float()
+
+    def units(self, part: Tensor) -> Tensor:
+        """Model space -> the units of the data; labels stay numbers of classes."""
+        if self.kind == "label":
+            return part
+        shift, scale = (torch.tensor(v, dtype=torch.float64) for v in (self.shift, self.scale))
+        if self.shape:
+            shift, scale = (v.reshape(-1, *[1] * (len(self.shape) - 1)) for v in (shift, scale))
+        return (part.double() * scale + shift).float()
+
+    def describe(self) -> str:
+        """What one is, such as "a number around 5.2e+03 with spread 1.1e+03", "one of 10 classes"."""
+        if self.kind == "label":
+            return f"one of {len(self.classes)} class{'es' * (len(self.classes) > 1)}"
+        size = "x".join(map(str, self.shape))
+        what = {"number": "a number", "vector": f"{size} numbers", "picture": f"a picture {size}"}[self.kind]
+        around = f" around {self.shift[0]:.3g} with spread {self.scale[0]:.3g}" if self.kind == "number" else ""
+        return what + around
+
+    def _labels(self, value: Any, n: int, name: str) -> Tensor:
+        if isinstance(value, np.ndarray):  # whole numbers count classes, as a tensor's do; all else names them
+            value = torch.as_tensor(value) if value.ndim and value.dtype.kind in "iu" else value.tolist()
+        if isinstance(value, Tensor):
+            fits = value.shape == (n,) and not value.is_floating_point()
+            if not fits or not bool(((value >= -1) & (value < len(self.classes))).all()):
+                raise InputError(
+                    f"{name} must be {n} whole numbers from 0 to {len(self.classes) - 1}, or -1 for none: "
+                    f"{', '.join(self.classes)}."
+                )
+            return value.long()
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            if len(value) != n:
+                raise InputError(f"{name} has shape ({len(value)},); it must be one class, or {n} of them.")
+            return torch.tensor([self._label(each, name) for each in value], dtype=torch.int64)
+        return torch.full((n,), self._label(value, name), dtype=torch.int64)
+
+    def _label(self, value: Any, name: str) -> int:
+        """The number of a class: a name wins over a number, and numbers that are names are never counted."""
+        text = str(value)
+        if value is None or text == "-1":
+            return -1
+        if text in self.classes:
+            return self.classes.index(text)
+        counted = not any(known.lstrip("-").isdigit() for known in self.classes)
+        if counted and text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.classes):
+            return int(text)
+        also = f", or 0 to {len(self.classes) - 1}" if counted else ""
+        raise InputError(f"{name}={value!r} is not a class of these data; they have {', '.join(self.classes)}{also}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A part of the condition of every example, in model space.
+
+    Args:
+        about: what it is.
+        train, test: (N, ...) and (M, ...): int64 for labels, float32 for all else.
+    """
+
+    about: Known
+    train: Tensor
+    test: Tensor
+
+
+def labelled(train: Tensor | None, test: Tensor | None, classes: Sequence[str]) -> dict[str, Column]:
+    """The conditions of data that have labels, (N,) and (M,) numbers of classes, and nothing else; None: no labels."""
+    if train is None or test is None or not classes:
+        return {}
+    return {LABEL: Column(Known("label", classes=tuple(classes)), train, test)}

@@ -1,0 +1,218 @@
+"""A folder of pictures as a data set; its sub-folders may be its classes."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final, get_args
+
+import torch
+from torch import Tensor
+
+from ornstein.data.condition import labelled
+from ornstein.data.dataset import Dataset, Source, split, value_range
+from ornstein.data.labels import lost
+from ornstein.data.layout import Layout
+from ornstein.data.pictures import FOREIGN, SUFFIXES, Mode, read_whole_pictures, whole_levels
+from ornstein.data.reading import absolute, folder
+from ornstein.data.remarks import remarks
+from ornstein.errors import InputError, shown
+
+Label = Literal["auto", "folder", "none"]
+Broken = Literal["skip", "stop"]
+
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+#: broken pictures that are passed over: one in so many
+ONE_IN = 10
+
+
+@final
+@dataclass(frozen=True)
+class ImageFolder(Source):
+    """A folder of image files (png, jpg, webp, bmp, gif, tiff, ppm), read recursively; sub-folders become classes.
+
+    A folder that holds just `train` and `test` (or `val`) keeps that split; otherwise a part is held out.
+
+    Args:
+        path: the folder. Hidden files and files of other types are ignored; pictures of formats that are not read,
+            such as HEIC, are named in the description. Links to folders are followed.
+        size: (height, width), or one number for a square, or as text "64,48" or "64x48": crop at the centre to that
+            aspect and resize. None takes the files as they are, which must then agree in size.
+        mode: "L" (greyscale), "RGB", or "auto": greyscale if every file is.
+        label: "folder" makes the first level of sub-folders the classes, "none" ignores them, "auto" uses them if
+            there are at least two.
+        flip: mirror training images left to right at random.
+        test_fraction, seed: how many are held out, and which; in proportion to the classes.
+        broken: "skip" passes over files that cannot be read, up to a tenth of all, and names them in the description;
+            "stop" ends at the first.
+
+    Raises:
+        InputError: no such folder, or one in it that may not be read; no images; files that cannot be read; sizes that
+            differ; images outside of the class folders; fewer than three images.
+    """
+
+    path: str
+    size: int | str | tuple[int, int] | None = None
+    mode: Mode = "auto"
+    label: Label = "auto"
+    flip: bool = False
+    test_fraction: float = 0.1
+    seed: int = 0
+    broken: Broken = "skip"
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            object.__setattr__(self, "size", _sides(self.size))
+        for field, known in (("mode", get_args(Mode)), ("label", get_args(Label)), ("broken", get_args(Broken))):
+            if getattr(self, field) not in known:
+                raise InputError(f"data.{field}={getattr(self, field)!r} is not known; use one of {', '.join(known)}.")
+        object.__setattr__(self, "path", absolute(self.path))
+
+    def load(self) -> Dataset:
+        root = folder(self.path, expected="a folder of images")
+        files = sorted(_walked(root, root, {}))
+        pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+        foreign = Counter(f.suffix.lower() for f in files if f.suffix.lower() in FOREIGN)
+        unread = ", ".join(f"{count:,} {suffix}" for suffix, count in foreign.items())
+        if not pictures:
+            raise InputError(
+                f"data.path={self.path!r} holds no images ({len(files)} other files{f', {unread}' if unread else ''}); "
+                f"looked for {', '.join(SUFFIXES)} in it and its sub-folders."
+            )
+        notes = [f"left out {unread} (not read; save them as png or jpg)"] if unread else []
+        assert self.size is None or isinstance(self.size, tuple)
+        values, broken = self._read(pictures, root)
+        if broken:
+            first = shown(pictures[min(broken)].relative_to(root))
+            notes.append(f"left out {len(broken)} of {len(pictures):,} files that cannot be read, first {first}")
+        places = [f.relative_to(root).parts for i, f in enumerate(pictures) if i not in broken]
+        in_test = _given_split(places)
+        if in_test is not None:
+            places = [place[1:] for place in places]
+        labels, classes = self._labels(places)
+        if in_test is None:
+            train, test = split(len(values), self.test_fraction, self.seed, labels)
+        else:
+            train, test = (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
+            notes.append("split by folder")
+        if self.size is not None:
+            notes.append("cropped at the centre and resized where of another size")
+        if labels is not None:
+            notes += filter(None, [lost(labels[train], labels[test], classes)])
+        top = 255 if values.dtype == torch.uint8 else value_range(values)[1]
+        transform = whole_levels(0, int(top))
+        kept = values[train]
+        return Dataset(
+            name=shown(root.resolve().name),
+            train=kept,
+            test=values[test],
+            conditions={} if labels is None else labelled(labels[train], labels[test], classes),
+            kind="image",
+            transform=transform,
+            flip=self.flip,
+            note="; ".join([*notes, *remarks(kept, transform, "image")]),
+            layout=Layout("NCHW"),
+        )
+
+    def _read(self, pictures: Sequence[Path], root: Path) -> tuple[Tensor, dict[int, InputError]]:
+        assert self.size is None or isinstance(self.size, tuple)
+        most = len(pictures) // ONE_IN if self.broken == "skip" else 0
+        try:
+            return read_whole_pictures(
+                pictures, self.size, self.mode, lambda i: shown(pictures[i].relative_to(root)), most
+            )
+        except InputError as error:
+            if most and " cannot be read" in str(error):
+                said = str(error).rstrip(".")
+                raise InputError(f"{said}, nor can {most} others: more than one in {ONE_IN}.") from error
+            raise
+
+    def _labels(self, places: Sequence[tuple[str, ...]]) -> tuple[Tensor | None, tuple[str, ...]]:
+        folders = [place[0] if len(place) > 1 else None for place in places]
+        classes = tuple(sorted({folder for folder in folders if folder is not None}))
+        if self.label == "none" or (self.label == "auto" and len(classes) < 2):
+            return None, ()
+        if None in folders or not classes:
+            stray = shown(places[folders.index(None)][0])
+            raise InputError(
+                f"data.label={self.label!r} makes sub-folders of {self.path!r} the classes, but {stray!r} lies in none "
+                "of them; move it or use data.label='none'."
+            )
+        number = {name: i for i, name in enumerate(classes)}
+        return torch.tensor([number[folder] for folder in folders if folder is not None]), tuple(map(shown, classes))
+
+
+def find_pictures(root: Path) -> list[Path]:
+    """Every image file in a folder and its sub-folders, sorted; hidden ones and other types are passed over.
+
+    Raises:
+        InputError: a sub-folder that may not be read, or that is there twice by a link.
+    """
+    return sorted(file for file in _walked(root, root, {}) if file.suffix.lower() in SUFFIXES)
+
+
+def _walked(place: Path, root: Path, seen: dict[tuple[int, int], Path]) -> Iterator[Path]:
+    """What lies in a folder and below, short of folders and of what is hidden.
+
+    Links to folders are followed, for classes are often linked, but none is read twice: that is how loops end.
+    """
+    facts = os.stat(place)
+    if (first := seen.setdefault((facts.st_dev, facts.st_ino), place)) != place:
+        if place.is_relative_to(first):
+            return  # a loop: all that is in it has been found
+        raise InputError(
+            f"{shown(place.relative_to(root))} and {shown(first.relative_to(root))} in data.path={str(root)!r} are the "
+            "same folder; remove one of the two."
+        )
+    try:
+        with os.scandir(place) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            if _leads_to_folder(entry):
+                yield from _walked(place / entry.name, root, seen)
+            else:
+                yield place / entry.name
+    except OSError as error:
+        raise InputError(
+            f"{shown(place)} cannot be read ({error.strerror}); make it readable, or move it out of "
+            f"data.path={str(root)!r}."
+        ) from error
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: by its name a broken picture, which is counted, or a folder, which is missed
+        if Path(entry.name).suffix.lower() in SUFFIXES:
+            return False
+        raise
+
+
+def _given_split(places: Sequence[tuple[str, ...]]) -> Tensor | None:
+    tops = {place[0] if len(place) > 1 else "" for place in places}
+    if len(tops) == 2 and "train" in tops and tops & set(TEST_FOLDERS):
+        return torch.tensor([place[0] != "train" for place in places])
+    return None
+
+
+def _sides(size: int | str | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) from 64, (64, 48), "64", "64,48" or "64x48"."""
+    given: tuple[int | str, ...]
+    if isinstance(size, str):
+        given = tuple(size.lower().replace("x", ",").strip("()[] ").split(","))
+    else:
+        given = tuple(size) if isinstance(size, (tuple, list)) else (size,)
+    try:
+        sides = tuple(int(side) for side in given if not isinstance(side, (bool, float)))
+    except (ValueError, TypeError):
+        sides = ()
+    sides = sides * 2 if len(sides) == 1 and isinstance(size, (int, str)) else sides
+    if len(sides) != 2 or len(given) > 2 or min(sides) < 1 or max(sides) > 2**14:
+        raise InputError(
+            f"data.size={size!r} must be one positive number or two (height, width) up to {2**14:,}, such as 64 or "
+            "64,48."
+        )
+    return sides[0], sides[1]

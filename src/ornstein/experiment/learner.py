@@ -1,0 +1,177 @@
+"""The kinds of model that a run can learn, each a line of `LEARNERS`; the contract is in `ornstein.core.learner`.
+
+An experiment that names none means the first of them that its `predicts` and its objective imply. So `predicts=energy`
+learns an energy, `objective=hybrid` a variance too, `objective=classifier` a classifier of noisy data to guide by.
+"""
+
+import dataclasses
+import math
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.condition import Condition, Given
+from ornstein.core.denoiser import NetDenoiser
+from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
+from ornstein.core.prediction import OF_THE_NOISE
+from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
+from ornstein.errors import InputError
+from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
+from ornstein.objectives import OBJECTIVES
+
+#: sigma/alpha up to which x0 can be had from the noise; DDPM's linear betas end at 157
+_NOISIEST = 1000.0
+#: held-out examples that a classifier is judged by
+_JUDGED_BY = 1000
+
+_READINGS = {
+    "x0": "The clean data.",
+    "eps": "The noise (Ho et al. 2020).",
+    "score": "The score, grad log q(x_t) (Song & Ermon 2019).",
+    "v": "The turning vector alpha eps - sigma x0 (Salimans & Ho 2022).",
+    "velocity": "The drift of the probability-flow ODE, which is the field of flow matching (Lipman et al. 2023).",
+    "edm": "EDM's preconditioned output, of unit variance at every level (Karras et al. 2022).",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Denoising(Learner):
+    """The posterior mean E[x_0 given x_t], by a network that outputs one of its readings."""
+
+    readings: ClassVar[Mapping[str, str]] = _READINGS
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+
+    def __post_init__(self) -> None:
+        problem = self.problem
+        ends_at = float(problem.process.at(problem.process.t_max).noise_ratio)
+        if problem.predicts in OF_THE_NOISE and ends_at > _NOISIEST:
+            raise InputError(
+                f"predicts={problem.predicts!r} does not go with {problem.process}, which ends at sigma/alpha = "
+                f"{ends_at:.3g}: x0 would have the network's errors times that; predict v, x0, velocity or edm."
+            )
+        object.__setattr__(self, "problem", _on_the_datas_levels(problem))
+
+    def model(self, net: nn.Module) -> NetDenoiser:
+        problem = self.problem
+        return NetDenoiser(net, problem.process, problem.predicts, problem.sigma_data, self.out_multiple == 2)
+
+    @property
+    def narrow(self) -> bool:
+        return True
+
+    def in_precision(self, model: NetDenoiser, precision: torch.dtype | None) -> NetDenoiser:
+        # guided, it is no longer a network alone
+        return dataclasses.replace(model, precision=precision) if isinstance(model, NetDenoiser) else model
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedVariance(Denoising):
+    """The posterior mean and the variance of the reverse step, in as many channels again (Nichol & Dhariwal 2021)."""
+
+    @classmethod
+    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
+        return super().implied(predicts, objective) and getattr(objective, "learns_variance", False)
+
+    @property
+    def out_multiple(self) -> int:
+        return 2
+
+
+@dataclass(frozen=True, eq=False)
+class Energy(Learner):
+    """An energy whose gradient is the score: a density up to its constant (LeCun et al. 2006)."""
+
+    readings: ClassVar[Mapping[str, str]] = {
+        "energy": "An energy, minus the log density up to a constant, whose gradient is the score (LeCun et al. 2006)."
+    }
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = ChainMap(ENERGY_OBJECTIVES, OBJECTIVES)
+
+    def __post_init__(self) -> None:
+        if getattr(self.problem.objective, "learns_variance", False):
+            raise InputError(f"objective={self.problem.taught_by!r} learns a variance, which predicts=energy has not.")
+        object.__setattr__(self, "problem", _on_the_datas_levels(self.problem))
+
+    def model(self, net: nn.Module) -> EnergyDenoiser:
+        return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data)
+
+    @property
+    def twice(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier(Learner):
+    """The class of noisy data, at every level: no model of the data, but one to guide another by."""
+
+    readings: ClassVar[Mapping[str, str]] = _READINGS  # of which it makes nothing
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier": NoisyCrossEntropy}
+    draws: ClassVar[bool] = False
+    then: ClassVar[str] = "ornstein sample RUN --guidance classifier --guide {run}"
+    judges: ClassVar[Measure] = Measure(
+        "accuracy-by-noise", "share told right", "the commonest class", "the classes' shares", share=True
+    )
+
+    @classmethod
+    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
+        return isinstance(objective, NoisyCrossEntropy)
+
+    @classmethod
+    def completed(cls, objective: Mapping[str, Any], shares: tuple[float, ...], data: str) -> Mapping[str, Any]:
+        if objective["shares"]:
+            return objective
+        if len(shares) < 2:
+            raise InputError(f"objective='classifier' needs labels of two classes or more; {data} has none.")
+        if sum(shares) < 1 - 1e-6:
+            raise InputError(f"objective='classifier' needs a label for every example; {data} has some without (-1).")
+        return {**objective, "shares": list(shares)}
+
+    @property
+    def out_multiple(self) -> int:
+        return NoisyClassifier.out_multiple(self.problem.shape, self.problem.classes)
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        return {}
+
+    def model(self, net: nn.Module) -> NoisyClassifier:
+        return NoisyClassifier(net, self.problem.process, self._shares, self.problem.sigma_data)
+
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        return self.problem.objective.shares  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def judge(self, model: NoisyClassifier, x0: Tensor, condition: Given) -> Judgement:
+        """Its cross-entropy in units of that of knowing the shares alone; found is the share that it tells right."""
+        device = next(model.net.parameters()).device
+        labels = Condition.of(condition).parts["label"]
+        told = (labels >= 0).nonzero().flatten()[:_JUDGED_BY]  # of the rest nobody knows what is right
+        x0, labels = x0[told].to(device), labels[told].to(device)
+        ratios, accuracies, losses = [], [], []
+        for level, noisy in noised_alike(model, x0):
+            found = model.log_probs(noisy, level)
+            losses.append(-float(found.gather(1, labels[:, None]).mean()))
+            accuracies.append(float((found.argmax(1) == labels).float().mean()))
+            ratios.append(float(level.noise_ratio))
+        known = -sum(share * math.log(share) for share in self._shares)
+        return Judgement(sum(losses) / len(losses) / known, ratios, accuracies, [max(self._shares)] * len(ratios))
+
+
+def _on_the_datas_levels(problem: Any) -> Any:
+    """The problem with an objective that leaves its number of levels to the data, by a 0, given those."""
+    if problem.levels is None or getattr(problem.objective, "levels", None) != 0:
+        return problem
+    return dataclasses.replace(problem, objective=dataclasses.replace(problem.objective, levels=problem.levels))
+
+
+#: every kind of model; the first that is implied is meant where none is named, so the most general comes last
+LEARNERS: dict[str, type[Learner]] = {
+    "classifier": Classifier,
+    "energy": Energy,
+    "variance": LearnedVariance,
+    "denoiser": Denoising,
+}

@@ -1,0 +1,143 @@
+"""How many threads take a step: measured on the steps themselves, since what is best depends on who else is there.
+
+All threads wait for the last one many times a step. On an idle machine more of them are faster, if the work is worth
+sharing; on a busy one each wait is for a thread whose processor is doing something else, and one thread that waits for
+nobody may be several times as fast. Neither is known beforehand, and both change while a run lasts.
+
+*In turns.* At first every number of threads takes a few steps in turn, and the most threads that come within a tenth of
+the fastest go on. When a step takes twice as long as it did then, or with fewer than all threads half as long, the
+turns are taken again.
+
+*Sums of another number of threads are rounded differently*, in the last bits. So a run with a number that is given is
+the same run every time; where it is measured, two are the same as long as they come to the same choice, which each
+`Progress` tells. The turns themselves depend on the number of the step alone, and a checkpoint keeps what was chosen.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+
+from ornstein import ranks
+from ornstein.training.config import Training
+from ornstein.training.precision import AUTO
+
+#: steps before the first turn; turns of each number; steps of a turn, the first of which is not counted
+_WARM, _TURNS, _TURN = 3, 2, 3
+#: as many times the fastest's seconds may be taken by more threads that are chosen all the same
+_NEAR = 1.1
+#: how much the seconds of a step must change before turns are taken again
+_CHANGED = 2.0
+#: steps and seconds over which such a change is looked for, at least; the seconds double while the choice stays
+_STEPS, _SECONDS, _MOST_SECONDS = 16, 2.0, 600.0
+#: by which a person says how many threads there are
+_SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Pace:
+    """Which number of threads takes the next step, by the seconds that those before it took. It knows no clock.
+
+    Arguments:
+        numbers: to choose from, the largest first; of one alone nothing is measured.
+        known: what `facts` gave, to go on with.
+    """
+
+    def __init__(self, numbers: Sequence[int], known: Mapping[str, Any] | None = None):
+        self.numbers = tuple(numbers)
+        self.chosen, self.usual = self.numbers[0], 0.0
+        self._seconds: list[float] = []
+        self._patience = _SECONDS
+        self._was = 0.0
+        if known and known["chosen"] in self.numbers:
+            self.chosen, self.usual = known["chosen"], known["usual"]
+            self._turns: list[tuple[int, bool]] = []
+        else:
+            self._turns = [(self.chosen, False)] * _WARM + self._each()
+
+    @property
+    def number(self) -> int:
+        """Of threads, for the next step."""
+        return self._turns[0][0] if self._turns else self.chosen
+
+    def facts(self) -> dict[str, Any] | None:
+        """What was chosen and the seconds that a step took with it; None where nothing has been."""
+        return None if self._turns or len(self.numbers) == 1 else {"chosen": self.chosen, "usual": self.usual}
+
+    def took(self, seconds: float) -> str:
+        """Note what the step took; a sentence where that has changed the choice or might have, otherwise ""."""
+        if len(self.numbers) == 1:
+            return ""
+        if self._turns:
+            number, counts = self._turns.pop(0)
+            if counts:
+                self._found[number].append(seconds)
+            return "" if self._turns else self._choose()
+        self._seconds.append(seconds)
+        if len(self._seconds) >= _STEPS and sum(self._seconds) >= self._patience:
+            now = median(self._seconds)
+            self._seconds = []
+            slower, fewer = now > _CHANGED * self.usual, self.chosen < self.numbers[0]
+            if slower or (fewer and now < self.usual / _CHANGED):
+                self._was, self._turns = now, self._each()
+        return ""
+
+    def _each(self) -> list[tuple[int, bool]]:
+        """Whose turn it is at each of the next steps, and whether the step counts."""
+        self._found: dict[int, list[float]] = {number: [] for number in self.numbers}
+        turn = [(number, step > 0) for number in self.numbers for step in range(_TURN)]
+        return turn * _TURNS
+
+    def _choose(self) -> str:
+        took = {number: median(seconds) for number, seconds in self._found.items()}
+        before, was, first = self.chosen, self._was, not self.usual
+        usual, fastest = self.usual, min(took.values())
+        self.chosen = next(number for number in self.numbers if took[number] <= _NEAR * fastest)
+        self.usual = took[self.chosen]
+        if first:
+            return ""
+        self._patience = min(2 * self._patience, _MOST_SECONDS) if self.chosen == before else _SECONDS
+        each = ", ".join(f"{number} take{'s' * (number == 1)} {seconds:.2g} s" for number, seconds in took.items())
+        return (
+            f"A step came to take {was:.2g} s instead of {usual:.2g} s, so threads were measured anew: {each}; "
+            f"{self.chosen} from here on."
+        )
+
+
+def pace(config: Training, device: torch.device, known: Mapping[str, Any] | None = None) -> Pace:
+    """How a run with this configuration goes about it; `known` is from its checkpoint.
+
+    Nothing is measured where a number is given, in the configuration or in the environment, on a GPU, nor in several
+    processes, whose number is how such a machine is shared.
+    """
+    if config.threads != AUTO:
+        return Pace([int(config.threads)])
+    most = torch.get_num_threads()
+    if device.type != "cpu" or ranks.count() > 1 or any(name in os.environ for name in _SAID):
+        return Pace([most])
+    return Pace([most // 2**k for k in range(most.bit_length())], known)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def paced(by: Pace, said: list[str]) -> Iterator[None]:
+    """A step, by the number of threads whose turn it is; what there is to say of that is added to `said`."""
+    with threads(by.number):
+        start = time.perf_counter()
+        yield
+        sentence = by.took(time.perf_counter() - start)
+    if sentence:
+        said.append(sentence)

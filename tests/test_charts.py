@@ -1,0 +1,150 @@
+"""Pictures of tables, series and volumes: what is on them, read off the figure or the pixels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import spearmanr
+
+from ornstein.experiment import pictures
+from ornstein.experiment.charts import chart, related
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def panels(figure):
+    """The panels of a figure that something is drawn in."""
+    return [axes for axes in figure.get_axes() if axes.axison]
+
+
+def test_the_most_related_columns_are_those_of_the_highest_rank_correlation():
+    g = seeded()
+    x = torch.randn(300, 5, generator=g).double()
+    x[:, 3] = (-3 * x[:, 1] + 0.3 * x[:, 4]).exp()  # a relation that no straight line tells
+    x[:, 0] = x[:, 0].round()  # ties
+    x[:, 2] += 0.8 * x[:, 0]
+    found = related(x.numpy(), 2)
+    assert [(i, j) for i, j, _ in found] == [(1, 3), (0, 2)]
+    for i, j, rho in found:
+        assert rho == pytest.approx(spearmanr(x[:, i], x[:, j]).statistic, rel=1e-9)
+    assert found[0][2] < -0.9
+    assert related(np.zeros((9, 3)))[0][2] == 0  # what never moves is related to nothing
+
+
+def test_a_table_shows_its_most_related_columns_by_name_and_every_column():
+    g = seeded()
+    real = torch.randn(200, 7, generator=g)
+    real[:, 5] = real[:, 2] + 0.1 * torch.randn(200, generator=g)
+    samples = torch.randn(200, 7, generator=g)
+    samples[:, 0] = samples[:, 1]  # the samples' own relations are not what is asked for
+    names = ["age", "height", "weight", "rooms", "tax", "mass", "rent"]
+    shown = panels(chart(samples, real=real, names=names))
+    assert (shown[0].get_xlabel(), shown[0].get_ylabel()) == ("weight", "mass")
+    assert {axes.get_title() for axes in shown} >= set(names)
+    assert sum(bool(axes.patches) for axes in shown) == 7
+    drawn = shown[0].collections  # the real ones behind, the samples before them
+    np.testing.assert_allclose(drawn[0].get_offsets(), real[:, [2, 5]])
+    np.testing.assert_allclose(drawn[1].get_offsets(), samples[:, [2, 5]])
+    assert {axes.get_title() for axes in panels(chart(samples))} >= {f"column {i}" for i in range(7)}
+
+
+def test_a_table_of_very_many_columns_shows_them_all_on_one_axis():
+    x = torch.randn(50, 100, generator=seeded()) * torch.logspace(-3, 3, 100)
+    last = panels(chart(x, real=2 * x + 5))[-1]
+    low, high = last.get_xlim()
+    assert (low, high) == (-0.5, 99.5)
+    assert max(abs(line.get_ydata()).max() for line in last.lines) < 1e5  # each column in its own unit
+    assert len(last.get_legend().texts) == 2
+
+
+def test_one_column_shows_the_real_one_and_whole_numbers_one_to_a_bin():
+    ages = (40 + 10 * torch.randn(500, 1, generator=seeded())).round()
+    axes = panels(chart(ages, real=ages))[0]
+    assert [text.get_text() for text in axes.get_legend().texts] == ["real", "samples"]
+    edges = {round(patch.get_x() % 1, 6) for patch in axes.patches if hasattr(patch, "get_x")}
+    assert edges == {0.5}
+
+
+def test_series_stand_beside_real_ones_with_all_their_channels_on_one_scale():
+    g = seeded()
+    x, real = torch.randn(12, 3, 30, generator=g), 10 * torch.randn(9, 3, 30, generator=g)
+    shown = panels(chart(x, real=real, names=["east", "north", "up"]))
+    assert len(shown) == 6
+    assert [axes.get_ylabel() for axes in shown[::2]] == ["east", "north", "up"]
+    assert [axes.get_title() for axes in shown[:2]] == ["samples, 8 of 12", "real, 8 of 9"]
+    for c, (mine, theirs) in enumerate(zip(shown[::2], shown[1::2], strict=True)):
+        assert mine.get_ylim() == theirs.get_ylim()
+        np.testing.assert_allclose(mine.lines[3].get_ydata(), x[3, c])
+        np.testing.assert_allclose(theirs.lines[3].get_ydata(), real[3, c])
+
+
+def test_a_volume_is_cut_through_its_middle_across_each_axis():
+    x, real = (torch.randn(n, 1, 6, 8, 10, generator=seeded(n)) for n in (5, 3))
+    shown = panels(chart(x, real=real))
+    assert len(shown) == 3 * 6  # as many of either as there are of both
+    cut = [axes.images[0].get_array() for axes in shown[:6]]
+    for i, block in enumerate((x, real)):
+        v = block[0, 0].numpy()
+        for got, expected in zip(cut[3 * i : 3 * i + 3], (v[3], v[:, 4], v[:, :, 5]), strict=True):
+            np.testing.assert_array_equal(got, expected)
+    assert {axes.images[0].get_clim() for axes in shown} == {(float(real.min()), float(real.max()))}
+    two = panels(chart(torch.randn(2, 2, 4, 4, 4, generator=seeded())))
+    assert len(two) == 2 * 2 * 3
+    assert two[3].get_ylabel() == "channel 1"
+    flat = panels(chart(torch.randn(2, 5, 4, 4, generator=seeded())))
+    assert [axes.get_title() for axes in flat[:5]] == [f"samples\nchannel {c}" for c in range(5)]
+
+
+def test_points_on_a_way_say_their_order():
+    x = torch.tensor([[0.0, 0.0], [3.0, 1.0], [1.0, 2.0], [4.0, 4.0]])
+    axes = panels(chart(x, ordered=True))[0]
+    assert [(text.get_text(), tuple(text.xy)) for text in axes.texts] == [
+        ("from", (0, 0)), ("1", (3, 1)), ("2", (1, 2)), ("to", (4, 4)),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), x)
+    columns = panels(chart(torch.randn(4, 5, generator=seeded()), ordered=True))
+    assert [axes.get_title() for axes in columns] == [f"column {i}" for i in range(5)]
+    lines = chart(torch.randn(4, 1, 9, generator=seeded()), ordered=True)
+    assert len(panels(lines)[0].lines) == 4
+    assert [label.get_text() for label in panels(lines)[-1].get_yticklabels()] == ["from", "1", "2", "to"]
+    rows = panels(chart(torch.randn(3, 1, 4, 4, 4, generator=seeded()), ordered=True))
+    assert [axes.get_ylabel() for axes in rows[::3]] == ["from", "1", "to"]
+
+
+def test_loss_and_held_out_error_have_a_panel_each(tmp_path, monkeypatch):
+    records = [{"step": i, "loss": 2.0 / i, **({"held_out": 0.5} if i % 10 == 0 else {})} for i in range(1, 50)]
+    kept = []
+    monkeypatch.setattr(
+        pictures, "_save", lambda figure, path: (kept.append(figure), figure.savefig(path, format="png"))
+    )
+    for given in (records, [{"step": 1, "loss": -1.0}], []):
+        pictures.loss_curve(given, tmp_path / "loss.png")
+    both, one, none = map(panels, kept)
+    assert [axes.get_title() for axes in both] == ["training loss", "held-out error"]
+    assert both[0].get_ylabel() != both[1].get_ylabel()
+    assert list(both[1].lines[0].get_xdata()) == [10, 20, 30, 40]
+    assert [axes.get_title() for axes in one] == [axes.get_title() for axes in none] == ["training loss"]
+    assert one[0].get_yscale() == "linear"  # an implicit loss may be negative
+
+
+def test_images_that_are_no_colours_show_every_channel(tmp_path):
+    x = torch.full((1, 2, 4, 4), -1.0)
+    x[:, 1] = 1.0
+    pictures.draw(x, "image", tmp_path / "two.png")
+    pixels = np.asarray(Image.open(tmp_path / "two.png"))
+    assert {0, 255} <= set(np.unique(pixels))
+    assert pixels.shape[1] > 1.8 * pixels.shape[0]
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (40,), (2, 30), (1, 6, 6, 6), (5, 6, 6)])
+def test_a_film_has_the_limits_of_its_end(tmp_path, shape):
+    g = seeded()
+    frames = [scale * torch.randn(9, *shape, generator=g) for scale in (50.0, 5.0, 1.0)]
+    pictures.film(frames, "vector" if len(shape) == 1 else "array", tmp_path / "x.gif")
+    with Image.open(tmp_path / "x.gif") as film:
+        assert film.n_frames == 3
+    first, last = (panels(chart(frame, last=frames[-1]))[0] for frame in (frames[0], frames[-1]))
+    assert first.get_xlim() == last.get_xlim()
+    assert first.images[:1] or first.get_ylim() == last.get_ylim() or shape == (1,)

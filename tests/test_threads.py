@@ -1,0 +1,240 @@
+"""How many threads take a step: the policy on a clock of its own, in the loop, and what the command line sets."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ornstein.errors import InputError
+from ornstein.training import Training, fit, latest
+from ornstein.training.threads import _STEPS, Pace, pace, paced, threads
+
+IDLE, BUSY = {4: 1.0, 2: 1.6, 1: 2.9}, {4: 40.0, 2: 9.0, 1: 5.0}
+CPU = torch.device("cpu")
+
+
+def walk(policy: Pace, seconds: dict[int, float], steps: int) -> tuple[list[int], list[str]]:
+    """The numbers of threads that so many steps are taken by, where each takes these seconds, and what is said."""
+    numbers, said = [], []
+    for _ in range(steps):
+        numbers.append(policy.number)
+        said.append(policy.took(seconds[policy.number]))
+    return numbers, [sentence for sentence in said if sentence]
+
+
+TRIAL = 3 + 2 * 3 * 3  # steps until three numbers are measured: to warm up, then two turns of three steps each
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        (IDLE, 4),
+        (BUSY, 1),
+        ({4: 1.09, 2: 1.0, 1: 2.0}, 4),  # more threads where it is all but the same
+        ({4: 1.2, 2: 1.0, 1: 1.09}, 2),
+    ],
+)
+def test_the_fastest_goes_on(seconds, best):
+    policy = Pace([4, 2, 1])
+    numbers, said = walk(policy, seconds, 100)
+    assert set(numbers[TRIAL:]) == {best}
+    assert not said
+    assert sorted(set(numbers[:TRIAL])) == [1, 2, 4]
+
+
+def test_measuring_is_the_same_whatever_the_clock_says():
+    """The number that takes a step of a trial follows from the step alone: runs with one choice have the same bits."""
+    assert walk(Pace([4, 2, 1]), IDLE, TRIAL)[0] == walk(Pace([4, 2, 1]), BUSY, TRIAL)[0]
+
+
+def test_one_hiccup_decides_nothing():
+    policy = Pace([4, 2, 1])
+    for step in range(TRIAL):
+        policy.took(IDLE[policy.number] * (50 if step == 4 else 1))
+    assert policy.number == 4
+
+
+def test_measured_anew_when_the_rate_falls_to_half_and_when_it_doubles():
+    policy = Pace([4, 2, 1])
+    walk(policy, IDLE, TRIAL)
+    numbers, said = walk(policy, {n: 1.9 * s for n, s in IDLE.items()}, 12 * _STEPS)
+    assert set(numbers) == {4}, "slower, but not half as fast"
+    numbers, said = walk(policy, BUSY, 200)
+    assert numbers[-1] == 1
+    assert len(said) == 1
+    assert said[0] == (
+        "A step came to take 40 s instead of 1 s, so threads were measured anew: 4 take 40 s, 2 take 9 s, 1 takes 5 s; "
+        "1 from here on."
+    )
+    numbers, said = walk(policy, IDLE, 200)
+    assert numbers[-1] == 1, "at 2.9 s it is not yet twice as fast as at 5 s"
+    numbers, said = walk(policy, {n: s / 2 for n, s in IDLE.items()}, 12 * _STEPS)
+    assert numbers[-1] == 4
+    assert len(said) == 1
+
+
+def test_what_does_not_help_is_tried_less_and_less():
+    """Between two loads, with the same choice under both, every other trial would be in vain."""
+    policy = Pace([4, 2, 1])
+    walk(policy, IDLE, TRIAL)
+    trials = []
+    for half in range(60):
+        load = {n: s * (1.0 if half % 2 else 10.0) for n, s in IDLE.items()}
+        trials.append(sum(number != 4 for number in walk(policy, load, 100)[0]))
+    assert sum(trials[:10]) > 0
+    assert sum(trials[30:]) <= sum(trials[:30]) / 2
+
+
+def test_of_one_number_nothing_is_measured():
+    assert walk(Pace([1]), {1: 1.0}, 50) == ([1] * 50, [])
+    assert Pace([1]).facts() is None
+
+
+def test_a_run_goes_on_with_what_was_chosen():
+    policy = Pace([4, 2, 1])
+    assert policy.facts() is None
+    walk(policy, BUSY, TRIAL)
+    known = json.loads(json.dumps(policy.facts()))
+    again = Pace([4, 2, 1], known)
+    assert walk(again, BUSY, 100) == ([1] * 100, [])
+    elsewhere = Pace([2], known)  # on a machine that has not so many
+    assert elsewhere.number == 2
+
+
+def test_who_says_how_many_wins(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with threads(6):
+        assert pace(Training(), CPU).numbers == (6, 3, 1)
+        assert pace(Training(threads=2), CPU).numbers == (2,)
+        assert pace(Training(), torch.device("cuda")).numbers == (6,)
+        monkeypatch.setenv("OMP_NUM_THREADS", "6")
+        assert pace(Training(), CPU).numbers == (6,)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "two", True, 10**9, None])
+def test_a_number_that_is_none(number):
+    with pytest.raises(InputError, match=r"training\.threads=.* a whole number from 1 to 1,024 or auto"):
+        Training(threads=number)
+
+
+# --- in the loop ------------------------------------------------------------------------------------------------------
+
+SHORT = Training(steps=30, log_every=1, checkpoint_every=5, snapshot_every=0, cpu=True)
+
+
+def train(folder, config, seen=None, end=None):
+    """The weights after training; `seen` gets (step, threads of the reader, threads of the loss)."""
+    torch.manual_seed(0)
+    net, inside = torch.nn.Linear(300, 300), []
+
+    def loss(net, batch, generator):
+        inside.append(torch.get_num_threads())
+        return (net(batch) - batch).square().mean(1)
+
+    def batches(step):
+        return torch.randn(64, 300, generator=torch.Generator().manual_seed(step))
+
+    for progress in fit(net, loss, batches, config, folder, resume=True):
+        if seen is not None:
+            seen.append((progress.step, torch.get_num_threads(), inside[-1] if inside else None, progress))
+        if progress.step == end:
+            break
+    return net.weight.detach()
+
+
+@pytest.fixture
+def three(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with threads(3):
+        yield
+
+
+def test_a_number_that_is_given_is_taken_and_put_back(tmp_path, three):
+    seen = []
+    train(tmp_path, replace(SHORT, steps=3, threads=2), seen)
+    assert {(reader, inside, p.threads) for _, reader, inside, p in seen} == {(3, 2, 2)}
+    assert latest(tmp_path).state["threads"] is None
+
+
+def test_with_a_number_a_killed_run_is_the_same_run(tmp_path, three):
+    whole = train(tmp_path / "whole", replace(SHORT, threads=2))
+    train(tmp_path / "killed", replace(SHORT, threads=2), end=12)
+    assert torch.equal(train(tmp_path / "killed", replace(SHORT, threads=2)), whole)
+
+
+def test_measured_in_the_loop_and_kept_in_its_checkpoints(tmp_path, three):
+    """Each number has its turns, the reader keeps his own, and a resumed run measures nothing again."""
+    seen = []
+    train(tmp_path, SHORT, seen)
+    assert {reader for _, reader, _, _ in seen} == {3}
+    assert [inside for _, _, inside, _ in seen[:16]] == [3] * 3 + [3] * 3 + [1] * 3 + [3] * 3 + [1] * 3 + [seen[15][2]]
+    kept = latest(tmp_path).state["threads"]
+    assert kept["chosen"] == seen[-1][3].threads
+    assert kept["usual"] > 0
+    seen = []
+    train(tmp_path, replace(SHORT, steps=30 + _STEPS - 2), seen)
+    assert {inside for _, _, inside, _ in seen[1:]} == {kept["chosen"]}
+
+
+def test_what_is_said_is_among_the_warnings():
+    policy, said = Pace([2, 1], {"chosen": 2, "usual": 1e-9}), []
+    policy._patience = 0.0  # seconds: the steps below take none
+    while not said:
+        with paced(policy, said):
+            pass
+    assert "threads were measured anew" in said[0]
+
+
+# --- what the command line sets ---------------------------------------------------------------------------------------
+
+COMMAND = """
+import sys
+from ornstein.cli import main
+sys.argv = ["ornstein", "--version"]
+try:
+    main()
+except SystemExit:
+    pass
+import torch
+"""
+
+
+def openmp(code: str, **environment: str) -> str:
+    """How GNU's OpenMP waits in a process that runs `code` and then torch, in its own words."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**clean, **environment, "OMP_DISPLAY_ENV": "VERBOSE"},
+    )  # fmt: skip
+    spins = [line.split("=")[1].strip(" '") for line in found.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    if not spins:
+        pytest.skip("torch's OpenMP is not GNU's")
+    return spins[0]
+
+
+def test_torch_waits_briefly_under_the_command_line_and_as_ever_without():
+    assert openmp(COMMAND) == "10000"
+    assert openmp("import ornstein; ornstein.VP") != "10000"
+
+
+@pytest.mark.parametrize(
+    "said", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_NUM_THREADS": "2"}, {}]
+)
+def test_what_the_environment_says_of_waiting_stays(monkeypatch, said):
+    from ornstein import waiting
+
+    for name in waiting.SAID:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "torch")
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    assert waiting.wait_briefly() == (not said)
+    assert dict(os.environ) == (before if said else {**before, "GOMP_SPINCOUNT": "10000"})
