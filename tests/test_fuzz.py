@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ornstein.errors import InputError
-from ornstein.experiment.build import build, build_stepper
+from ornstein.experiment.build import build, build_stepper, load_data
 from ornstein.experiment.config import Experiment, methods, presets
 from ornstein.experiment.train import train
 from ornstein.samplers import STEPPERS
@@ -28,7 +28,7 @@ KEYS = [
 OPTIONS = {
     "sample": [
         "-n", "--label", "--stepper", "--with", "--steps", "--grid", "--seed", "--ema", "--out", "--guidance",
-        "--scale", "--interval", "--rescale", "--guide", "--precision", "--film", "--bogus",
+        "--scale", "--interval", "--rescale", "--guide", "--precision", "--given", "--film", "--bogus",
     ],
     "inpaint": ["--input", "--mask", "-n", "--method", "--noise", "--label", "--seed", "--steps", "--stepper", "--ema"],
     "restore": ["--operator", "--input", "--with", "--clean", "-n", "--method", "--noise", "--seed", "--steps"],
@@ -63,6 +63,12 @@ def points(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(params=[pytest.param(0.4, id="some"), pytest.param(1.0, id="all", marks=pytest.mark.slow)])
+def share(request):
+    """How much of each hundred is tried: in the slow tests all."""
+    return request.param
+
+
 def answered(answer, words):
     """Exit code 0 or 2, and nothing that looks like a fault of ours."""
     assert answer.code in (0, 2), (words, answer)
@@ -72,7 +78,7 @@ def answered(answer, words):
 
 
 @pytest.mark.parametrize("verb", OPTIONS)
-def test_options(cli, points, tmp_path, monkeypatch, verb):
+def test_options(cli, points, tmp_path, monkeypatch, verb, share):
     """Thirty for each verb, ninety for the one with the most options."""
     import numpy as np
 
@@ -80,7 +86,7 @@ def test_options(cli, points, tmp_path, monkeypatch, verb):
     np.save(tmp_path / "rows.npy", np.array([[np.nan, 0.5]], np.float32))
     rng = random.Random(verb)
     names = {"RUN": str(points), "ROWS": "rows.npy"}
-    for _ in range(90 if verb == "sample" else 30):
+    for _ in range(round(share * (90 if verb == "sample" else 30))):
         run = [str(points)] if verb not in ("plan", "list") else ["moons"] if verb == "plan" else []
         words = [verb, *run, *GIVEN.get(verb, [])]
         for _ in range(rng.randint(1, 2)):
@@ -96,20 +102,20 @@ def test_options(cli, points, tmp_path, monkeypatch, verb):
 
 
 @pytest.mark.parametrize("option", ["--label", "--seed", "--ema", "--scale", "--with"])
-def test_every_odd_value_of_an_option(cli, points, tmp_path, monkeypatch, option):
+def test_every_odd_value_of_an_option(cli, points, tmp_path, monkeypatch, option, share):
     monkeypatch.chdir(tmp_path)
-    for odd in ODD:
+    for odd in random.Random(option).sample(ODD, round(share * len(ODD))):
         value = f"eta={odd}" if option == "--with" else odd
         more = ["--stepper", "ddim"] if option == "--with" else []
         words = ["sample", points, "-n", "2", "--steps", "2", *more, option, value]
         answered(cli(*words), words)
 
 
-def test_keys_and_values(cli, tmp_path, monkeypatch):
+def test_keys_and_values(cli, tmp_path, monkeypatch, share):
     """Two hundred, one or two at a time, over presets and under methods."""
     monkeypatch.chdir(tmp_path)
     rng = random.Random(1)
-    for _ in range(200):
+    for _ in range(round(share * 200)):
         words = ["train", rng.choice(["moons", "digits", *ODD[:20]] if rng.random() < 0.2 else ["moons"])]
         for _ in range(rng.randint(1, 2)):
             words.append(f"{rng.choice(KEYS)}{rng.choice(['=', '=', '=', ' = ', ''])}{rng.choice(ODD)}")
@@ -118,11 +124,11 @@ def test_keys_and_values(cli, tmp_path, monkeypatch):
         answered(cli(*words, "--show"), words)
 
 
-def test_files_of_yaml(cli, tmp_path):
+def test_files_of_yaml(cli, tmp_path, share):
     """Two hundred: a whole experiment with a line cut, doubled, moved, or a character changed."""
     rng = random.Random(2)
     whole = Experiment.read("moons", []).to_yaml()
-    for _ in range(200):
+    for _ in range(round(share * 200)):
         lines = whole.splitlines()
         for _ in range(rng.randint(1, 3)):
             at = rng.randrange(len(lines))
@@ -151,7 +157,7 @@ def test_what_is_accepted_can_be_built():
         "process.beta_max", "process.beta_min", "process.t_max", "objective.drop_label", "net.depth", "training.ema",
         "sampling.stepper.order", "sampling.stepper", "sampling.grid", "predicts", "process", "objective",
     ]  # fmt: skip
-    built = 0
+    built, data = 0, load_data(Experiment.read("moons", ["data.count=100"]))
     for _ in range(200):
         changes = [f"{rng.choice(keys)}={rng.choice(small)}" for _ in range(rng.randint(1, 2))]
         if any(change.startswith("net.depth=1e9") for change in changes):
@@ -159,7 +165,7 @@ def test_what_is_accepted_can_be_built():
         try:
             asked = Experiment.read("moons", changes)
             build_stepper(asked.sampling.stepper)
-            build(asked, (2,), 2, 1.0)
+            build(asked, data.fingerprint(), data.transform)
             built += 1
             assert yaml.safe_load(asked.to_yaml())
         except InputError:
