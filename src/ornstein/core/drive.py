@@ -210,7 +210,10 @@ def trajectory(
         spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
         x = spread * noise()
     return walk(
-        Ask(denoiser, condition, len(levels) - 1), x.to(device, dtype), levels, drawing(stepper, noise),
+        Ask(denoiser, condition, len(levels) - 1),
+        x.to(device, dtype),
+        levels,
+        drawing(stepper, noise),
         lambda ask, x, t, memory: stepper.finish(ask, x, t, memory, noise),
     )
 
