@@ -179,7 +179,12 @@ def read_input(run: Run, path: Path) -> Tensor:
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, run.shape, run.layout, missing=True)
-        return run.transform.forward(values)
+        try:
+            return run.transform.forward(values)
+        except InputError:  # features or channels that have each their own units
+            raise InputError(
+                f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
+            ) from None
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
