@@ -69,6 +69,8 @@ def validated(entry: Callable[..., Any], given: Mapping[str, Any], prefix: str) 
                     f"{prefix}{name}={brief(value)} is not accepted: it must be "
                     f"{'true or false' if isinstance(found[name], bool) else kind}."
                 )
+            if not _countable(value):
+                raise InputError(f"{prefix}{name}={brief(value)} is not accepted: it must be below 2^63 in size.")
         return found
     except ValidationError as error:
         problem = error.errors()[0]
@@ -95,6 +97,13 @@ def _same_kind(given: Any, taken: Any) -> bool:
     if isinstance(given, (list, tuple)) and isinstance(taken, (list, tuple)):
         return all(map(_same_kind, given, taken))
     return all(isinstance(given, kind) == isinstance(taken, kind) for kind in (bool, str))
+
+
+def _countable(value: Any) -> bool:
+    """Whether whole numbers fit into 64 bits, beyond which neither tensors nor floats follow."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_countable, value))
+    return not isinstance(value, int) or abs(value) < 2**63
 
 
 def _key(name: Any) -> str:

@@ -273,7 +273,7 @@ class Run:
         Raises:
             InputError: they do not fit, or n is no number of samples.
         """
-        if isinstance(n, bool) or not (isinstance(n, int) and n > 0):
+        if isinstance(n, bool) or not (isinstance(n, int) and 0 < n < 2**63):
             raise InputError(f"{name}={n!r} must be a positive whole number of samples.")
         each, free = 2 * 4 * math.prod(self.shape) + 16, free_bytes()  # and of each its seed and its label
         must_fit(f"{name}={n} takes", float(n) * each, free, f"up to {free / each:,.0f} would fit")

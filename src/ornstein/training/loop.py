@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein import ranks
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 from ornstein.training import checkpoint
 from ornstein.training.config import Training, learning_rate
 from ornstein.training.ema import PowerEMA, drop_snapshots, snapshot
@@ -369,6 +369,8 @@ class _Run:
         found = checkpoint.latest(folder)
         if found and not resume:
             raise InputError(f"folder={str(folder)!r} holds a run of {found.step} steps; resume it or name another.")
+        if found and found.step > self.config.steps:
+            raise InputError(f"training.steps={self.config.steps} is less than {shown(folder)} has, {found.step}.")
         if ranks.rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             checkpoint.sweep(folder, self.config.keep)
