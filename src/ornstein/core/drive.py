@@ -34,11 +34,18 @@ from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
 
 
+def data_unit(denoiser: Denoiser) -> float:
+    """What noise is measured in: sigma_data; data that are nothing but zeros have no scale, and 1 will do."""
+    return denoiser.sigma_data or 1.0
+
+
 class Ask:
     """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the loop.
 
     `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
-    `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known).
+    `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known). Noise is large or
+    small beside the data: `ask.unit` is what it is measured in, sigma_data, and a stepper that compares sigma/alpha with
+    a number divides it by that first.
     """
 
     def __init__(self, denoiser: Denoiser, cond: Tensor | None, steps: int = 0) -> None:
@@ -46,6 +53,7 @@ class Ask:
         self.steps = steps
         self.process: Process = denoiser.process
         self.sigma_data = denoiser.sigma_data
+        self.unit = data_unit(denoiser)
         self.calls = 0
         self.first: Prediction | None = None
 
@@ -60,8 +68,10 @@ class Ask:
 class Noise:
     """What a stepper draws from: `noise()` is fresh standard normal noise like x, at each call."""
 
-    def __init__(self, seeds: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: int = 0) -> None:
-        self._seeds, self._shape, self._dtype, self._draws = seeds, shape, dtype, draws
+    def __init__(
+        self, seeds: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: int = 0, unit: float = 1.0
+    ) -> None:
+        self._seeds, self._shape, self._dtype, self._draws, self._unit = seeds, shape, dtype, draws, unit
         self._path: BrownianPath | None = None
 
     def __call__(self) -> Tensor:
@@ -73,11 +83,13 @@ class Noise:
 
         Args:
             t, s: levels, log-SNR rising.
-            power: the clock that the path runs on is the signal-to-noise ratio to this power.
+            power: the clock that the path runs on is the signal-to-noise ratio, of data of the walk's unit, to this
+                power.
         """
         if self._path is None:
             self._path = BrownianPath(self._draw)
-        a, b = (math.exp(power * float(level.log_snr)) for level in (t, s))
+        shift = 2 * math.log(self._unit)
+        a, b = (math.exp(power * (float(level.log_snr) + shift)) for level in (t, s))
         return self._path.increment(a, b)
 
     def _draw(self, index: int) -> Tensor:
@@ -216,7 +228,7 @@ def trajectory(
     if grid is None and denoiser.process.chain is None:
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
-        levels = _levels(denoiser.process, steps, grid)
+        levels = _levels(denoiser.process, steps, grid, data_unit(denoiser))
     else:
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
     return _walk(
@@ -231,9 +243,9 @@ def trajectory(
 
 
 @lru_cache(maxsize=256, typed=True)
-def _levels(process: Process, steps: int, grid: str | None) -> list[Level]:
+def _levels(process: Process, steps: int, grid: str | None, sigma_data: float) -> list[Level]:
     """The levels of a named grid: found by search, and so kept."""
-    return process.levels(times(process, steps, grid))
+    return process.levels(times(process, steps, grid, sigma_data))
 
 
 def _walk(
@@ -248,7 +260,7 @@ def _walk(
     device = ask._denoiser.device
     keys = seeds.to(device)
     # draw 0 is the starting noise, whether or not it is wanted
-    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1)
+    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1, unit=ask.unit)
     if x is None:
         first = levels[0]
         spread = ((first.alpha * ask._denoiser.sigma_data) ** 2 + first.sigma**2) ** 0.5

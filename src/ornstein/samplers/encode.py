@@ -7,7 +7,7 @@ interpolate, and under another condition one can decode.
 
 A step upwards is a step downwards with the two levels exchanged: nothing in an exponential integrator minds. Two things
 do differ. At the clean point the ODE cannot be asked, for there is no noise to see: the data are taken for data at the
-cleanest level of the grids, sigma/alpha = 0.002, an error of half that squared times the score. And steps must be short
+cleanest level of the grids, sigma/alpha = 0.002 sigma_data, an error of half that squared times the score. And steps must be short
 where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it has.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import Ask, Noise, Stepper
+from ornstein.core.drive import Ask, Noise, Stepper, data_unit
 from ornstein.core.grids import ends, times
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import UniPC
@@ -65,8 +65,8 @@ def encode(
         cond = cond.to(denoiser.device)
         if len(cond) != len(x):
             raise InputError(f"cond has {len(cond)} rows but x {len(x)}.")
-    falling = times(denoiser.process, steps, grid)[:-1]
-    lowest = min(ends(denoiser.process)[0], 0.5 * float(falling[-1]))
+    falling = times(denoiser.process, steps, grid, data_unit(denoiser))[:-1]
+    lowest = min(ends(denoiser.process, data_unit(denoiser))[0], 0.5 * float(falling[-1]))
     levels = denoiser.process.levels(torch.cat([falling, falling.new_tensor([lowest])]).flip(0))
     ask, memory = Ask(denoiser, cond, steps=len(levels) - 1), None
     noise = Noise(torch.zeros(len(x), dtype=torch.int64), tuple(x.shape[1:]), dtype)

@@ -18,7 +18,8 @@ order k for one call a step: the idea of Adams and Bashforth (1883) in these var
     "flow"      sigma/(alpha + sigma)              the time of flow matching
     "signal"    alpha/sqrt(alpha^2 + sigma^2)      the signal scale of a variance preserving process
 
-and how nearly an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
+with sigma/alpha in units of sigma_data, as everywhere here, so that data in other units are solved alike; and how nearly
+an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
 x0 is a smooth function of u^2 near the data, where the marginals obey a heat equation of that time, and of 1/u near
 pure noise, where it leaves the mean of the data in proportion to it. "signal" alone is smooth in both.
 
@@ -131,13 +132,13 @@ def _end_weights(clock: str, points: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(_lagrange([CLOCKS[clock](lam) for lam in points], CLOCKS[clock](math.inf)))
 
 
-def _lam(level: Level) -> float:
-    """log(alpha/sigma) of a level of the grid."""
-    return 0.5 * float(level.log_snr)
+def _lam(level: Level, unit: float = 1.0) -> float:
+    """log(alpha/sigma) of a level of the grid, for noise in units of the data's."""
+    return 0.5 * float(level.log_snr) + math.log(unit)
 
 
 class Answer(NamedTuple):
-    """What is remembered of a level: log(alpha/sigma) there, and what the network said."""
+    """What is remembered of a level: log(alpha/sigma) there, noise in units of the data's; and what the network said."""
 
     lam: float
     value: Tensor
@@ -183,7 +184,7 @@ class _Multistep(Stepper):
     order: int = 3
     clock: str = "log-snr"
     predicts: ClassVar[str] = "x0"
-    #: no step from a lower log(alpha/sigma) is remembered
+    #: no step from a lower log(alpha/sigma), noise in units of the data's, is remembered
     deepest: ClassVar[float] = -math.inf
 
     def __post_init__(self) -> None:
@@ -210,7 +211,7 @@ class _Multistep(Stepper):
         return prediction.x0
 
     def step(self, denoiser: Ask, x: Tensor, t: Level, s: Level, memory: Any, noise: Noise) -> tuple[Tensor, Any]:
-        prediction, lam = denoiser(x, t), _lam(t)
+        prediction, lam = denoiser(x, t), _lam(t, denoiser.unit)
         if lam < self.deepest or math.isinf(CLOCKS[self.clock](lam)):
             # beyond the reach of the clock: DDIM's step, in the form that needs no signal
             return (s.sigma / t.sigma) * x + float(s.alpha - s.sigma / t.sigma * t.alpha) * prediction.x0, None
@@ -221,7 +222,7 @@ class _Multistep(Stepper):
             if self.corrects(memory.points):
                 start = memory.level, memory.points
         points = min(len(answers), self.points(denoiser.steps))
-        kept, shares = _shares(self, start, t, s, points, tuple([answer.lam for answer in answers]))
+        kept, shares = _shares(self, start, t, s, points, tuple([answer.lam for answer in answers]), denoiser.unit)
         after = kept * x
         for share, answer in zip(shares, answers, strict=False):
             after.add_(answer.value, alpha=share)
@@ -236,6 +237,7 @@ def _shares(
     s: Level,
     points: int,
     lams: tuple[float, ...],
+    unit: float,
 ) -> tuple[float, list[float]]:
     """What x at level s has of x at level t, and of each answer.
 
@@ -243,11 +245,12 @@ def _shares(
         start: where the step to t began, and from how many answers, if it is to be corrected.
         points: how many answers the step from t goes by.
         lams: log(alpha/sigma) of the answers, last first.
+        unit: what noise is in units of, there and here.
     """
 
     def weights(a: Level, b: Level, points: tuple[float, ...]) -> list[float]:
-        scale = float(b.alpha if method.predicts == "eps" else b.sigma)
-        found = polynomial_weights(method.predicts, method.clock, _lam(a), _lam(b), points, method.rule)
+        scale = float(b.alpha) * unit if method.predicts == "eps" else float(b.sigma) / unit
+        found = polynomial_weights(method.predicts, method.clock, _lam(a, unit), _lam(b, unit), points, method.rule)
         return [scale * weight for weight in found]
 
     kept = float(s.alpha / t.alpha if method.predicts == "eps" else s.sigma / t.sigma)
@@ -279,7 +282,7 @@ class _DataMultistep(_Multistep):
         if memory is None or self.last == 1:
             return x0
         answers = memory.answers[: self.last - 1]
-        weights = _end_weights(self.clock, (_lam(t), *(answer.lam for answer in answers)))
+        weights = _end_weights(self.clock, (_lam(t, denoiser.unit), *(answer.lam for answer in answers)))
         # by differences, so that answers that agree come out as they are
         return sum((weight * (answer.value - x0) for weight, answer in zip(weights[1:], answers, strict=True)), x0)
 
@@ -313,7 +316,8 @@ class DEIS(_Multistep):
 
     The methods of Adams and Bashforth in the variables x/alpha and sigma/alpha: with clock="ratio" to the letter (the
     paper's rho-AB), with "log-snr" in the variable of DPM-Solver. Extrapolated noise multiplies rounding, and any error
-    of the network, by sigma/alpha: steps from where that exceeds 32, or is infinite, are DDIM's and not remembered.
+    of the network, by sigma/alpha: steps from where that exceeds 32 sigma_data, or is infinite, are DDIM's and not
+    remembered.
 
     Args:
         order: of the method, in [1, 8].
