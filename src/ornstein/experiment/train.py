@@ -166,7 +166,7 @@ def _describe(parts: Parts, memory: dict[str, Tensor]) -> Callable[[Batch, torch
         draw_times = getattr(parts.objective, "draw_times", None)
         if draw_times is None or memory:  # what it remembers has moved on since
             return ""
-        t = draw_times(parts.process, len(batch[0]), generator)
+        t = draw_times(parts.process, len(batch[0]), generator, parts.denoiser.sigma_data)
         ratio = torch.exp(-0.5 * parts.process.log_snr(t.double()))
         return f"noise ratios sigma/alpha from {ratio.min():.3g} to {ratio.max():.3g}"
 

@@ -63,7 +63,7 @@ def judged(run: Run, data: Dataset, progress: Progress) -> Moment:
     classifier = NoisyClassifier(run.denoiser.net, run.denoiser.process, shares, run.denoiser.sigma_data)
     x0, labels = (kept[:1000].to(run.denoiser.device) for kept in (data.transform.forward(data.test), data.test_labels))
     ratios, accuracies, losses = [], [], []
-    for i, t in enumerate(logsnr(run.denoiser.process, 16)[:-1].tolist()):
+    for i, t in enumerate(logsnr(run.denoiser.process, 16, run.denoiser.sigma_data)[:-1].tolist()):
         level = run.denoiser.process.at(t)
         noise = normal(torch.arange(len(x0), device=x0.device), tuple(x0.shape[1:]), i)
         found = classifier.log_probs(level.noised(x0, noise), level)

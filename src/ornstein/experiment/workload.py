@@ -132,7 +132,7 @@ def network_call(experiment: Experiment, parts: Parts, data: Dataset, precision:
     """A network call for so many samples, as samplers make it."""
     parts.net.eval()
     steps = experiment.sampling.steps or parts.process.chain or 30
-    level = parts.process.levels(times(parts.process, steps, experiment.sampling.grid))[0]
+    level = parts.process.levels(times(parts.process, steps, experiment.sampling.grid, parts.denoiser.sigma_data))[0]
 
     def call(batch: int) -> None:
         x, labels = data.batch(0, batch, 0)
