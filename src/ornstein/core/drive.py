@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,8 +44,8 @@ class Ask:
 
     `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
     `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known). Noise is large or
-    small beside the data: `ask.unit` is what it is measured in, sigma_data, and a stepper that compares sigma/alpha with
-    a number divides it by that first.
+    small beside the data: `ask.unit` is what it is measured in, sigma_data, and a stepper that compares sigma/alpha
+    with a number divides it by that first.
     """
 
     def __init__(self, denoiser: Denoiser, cond: Tensor | None, steps: int = 0) -> None:
@@ -110,8 +110,10 @@ class Stepper(ABC):
     @abstractmethod
     def order(self) -> int | None: ...
 
-    #: the grid in continuous time where none is named
-    usual_grid: ClassVar[str] = "flow"
+    @property
+    def usual_grid(self) -> str:
+        """The grid in continuous time where none is named."""
+        return "flow"
 
     @property
     def calls(self) -> int | None:

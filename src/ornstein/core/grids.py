@@ -5,11 +5,10 @@ point, where nothing is left to remove; the n before it are levels at which the 
 
 Where the steps go matters more than most solvers do. Small noise wants many steps, since that is where detail is
 decided: even steps in log-SNR (Lu et al. 2022, 2206.00927) or in (sigma/alpha)^(1/rho) (Karras et al. 2022,
-2206.00364) give them. Even steps in q/(1 + q), q = sigma/(alpha sigma_data), are the time of flow matching on any clock,
-and the default: with few steps no other grid here came nearer to the exact endpoint on every clock
-(docs/choosing-a-sampler.md). A chain in discrete time is walked through whole levels: "trailing" starts at the last one and is the default there (Lin
-et al. 2023, 2305.08891, on why); "leading" is the older habit of rounding from the other end, which never visits
-level N.
+2206.00364) give them. Even steps in q/(1 + q), q = sigma/(alpha sigma_data), are the time of flow matching on any
+clock, and what a stepper gets that has no grid of its own. A chain in discrete time is walked through whole levels:
+"trailing" starts at the last one and is the default there (Lin et al. 2023, 2305.08891, on why); "leading" is the
+older habit of rounding from the other end, which never visits level N.
 
 Noise is large or small beside the data, so a grid reads q and never a bare sigma/alpha: data in other units, twice as
 large with noise twice as large, are the same problem, and are walked through the same levels.
@@ -87,12 +86,20 @@ def power(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
 
 
 def tapered(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
-    """Even steps to the power 2 - 3/n in q/(2 + q), the grid of "unipc"; then the clean point.
+    """Even steps to the power 2 - 3/n in q/(2 + q), the grid of "unipc" of a stated order; then the clean point.
 
     Finer towards the data the more steps there are: with few of them those near the noise decide the error, with many
-    those near the data. Found by measurement (docs/frontier.md).
+    those near the data.
     """
     return _by_flow(process, steps, sigma_data, power=max(1.0, 2 - 3 / steps), shift=2.0)
+
+
+def balanced(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
+    """Even steps to the power 2 - 3/n in q/(1.5 + q), the default in continuous time; then the clean point.
+
+    Chosen by measurement, as the order of "unipc" was (docs/frontier.md).
+    """
+    return _by_flow(process, steps, sigma_data, power=max(1.0, 2 - 3 / steps), shift=1.5)
 
 
 def shifted(process: Process, steps: int, sigma_data: float = 1.0, shift: float = 3.0) -> Tensor:
@@ -146,7 +153,11 @@ def decay(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
 
 def karras(process: Process, steps: int, sigma_data: float = 1.0, rho: float = 7.0) -> Tensor:
     """Even steps in q^(1/7), then the clean point (Karras et al. 2022, 2206.00364, equation 5)."""
-    return _by_ratio(process, steps, sigma_data, lambda high, low, u: ((1 - u) * high ** (1 / rho) + u * low ** (1 / rho)) ** rho)
+
+    def ratios(high: float, low: float, u: Tensor) -> Tensor:
+        return ((1 - u) * high ** (1 / rho) + u * low ** (1 / rho)) ** rho
+
+    return _by_ratio(process, steps, sigma_data, ratios)
 
 
 def _levels(process: Process, steps: int, kind: str) -> int:
@@ -188,6 +199,7 @@ GRIDS: dict[str, Callable[[Process, int, float], Tensor]] = {
     "karras": karras,
     "power": power,
     "tapered": tapered,
+    "balanced": balanced,
     "shifted": shifted,
     "logit-normal": logit_normal,
     "decay": decay,

@@ -318,7 +318,6 @@ class _Search:
     ) -> None:
         self.denoiser, self.x, self.ends, self.cond = denoiser, x, ends, cond
         self.steps, self.rounds, self.batch, self.progress = steps, rounds, batch, progress
-        process = denoiser.process
         # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
         self.home = denoiser
         while isinstance(self.home, Reclocked):

@@ -7,8 +7,9 @@ interpolate, and under another condition one can decode.
 
 A step upwards is a step downwards with the two levels exchanged: nothing in an exponential integrator minds. Two things
 do differ. At the clean point the ODE cannot be asked, for there is no noise to see: the data are taken for data at the
-cleanest level of the grids, sigma/alpha = 0.002 sigma_data, an error of half that squared times the score. And steps must be short
-where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it has.
+cleanest level of the grids, sigma/alpha = 0.002 sigma_data, an error of half that squared times the score. And steps
+must be short where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it
+has.
 """
 
 from collections.abc import Sequence

@@ -18,8 +18,8 @@ order k for one call a step: the idea of Adams and Bashforth (1883) in these var
     "flow"      sigma/(alpha + sigma)              the time of flow matching
     "signal"    alpha/sqrt(alpha^2 + sigma^2)      the signal scale of a variance preserving process
 
-with sigma/alpha in units of sigma_data, as everywhere here, so that data in other units are solved alike; and how nearly
-an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
+with sigma/alpha in units of sigma_data, as everywhere here, so that data in other units are solved alike; and how
+nearly an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
 x0 is a smooth function of u^2 near the data, where the marginals obey a heat equation of that time, and of 1/u near
 pure noise, where it leaves the mean of the data in proportion to it. "signal" alone is smooth in both.
 
@@ -60,6 +60,8 @@ CLOCKS: dict[str, Callable[[float], float]] = {
 }
 #: more points than this and the weights of their polynomial drown the answers
 MOST = 8
+#: the order that is left to the number of steps
+BY_STEPS = "by-steps"
 
 
 @lru_cache(maxsize=1)
@@ -138,7 +140,7 @@ def _lam(level: Level, unit: float = 1.0) -> float:
 
 
 class Answer(NamedTuple):
-    """What is remembered of a level: log(alpha/sigma) there, noise in units of the data's; and what the network said."""
+    """What is remembered of a level: log(alpha/sigma) there, in the data's units, and what the network said."""
 
     lam: float
     value: Tensor
@@ -184,12 +186,14 @@ class _Multistep(Stepper):
     order: int = 3
     clock: str = "log-snr"
     predicts: ClassVar[str] = "x0"
+    #: what `order` may be besides a number: rules that go by the number of steps
+    unfixed: ClassVar[tuple[str | None, ...]] = ()
     #: no step from a lower log(alpha/sigma), noise in units of the data's, is remembered
     deepest: ClassVar[float] = -math.inf
 
     def __post_init__(self) -> None:
-        order: int | None = self.order
-        if order is not None and (isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= MOST):
+        whole = isinstance(self.order, int) and not isinstance(self.order, bool) and 1 <= self.order <= MOST
+        if not whole and self.order not in self.unfixed:
             raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}].")
         lookup(CLOCKS, self.clock, "clock")
 
@@ -344,11 +348,12 @@ class UniPC(_DataMultistep):
     """UniPC: exponential multistep, each step corrected by the answer at its end. Zhao et al. 2023 (2302.04867).
 
     The predictor goes by `order - 1` answers, the corrector by one more. The paper's UniPC-p is
-    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. The default is what came nearest to exact endpoints at
-    each number of steps (docs/frontier.md).
+    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. The default, on its usual grid "balanced", was chosen by
+    its error on ten problems and judged on six others (docs/frontier.md).
 
     Args:
-        order: of the method, in [2, 8]; None: by the number of steps, 3 below 8, 4 below 25, 6 from there on.
+        order: of the method, in [2, 8]; "by-steps": 3 below 7 steps, 6 from there on; None: 3 below 8, 4 below 25, 6
+            from there on, on the grid "tapered", which was the default before.
         clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
         last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
         rule: how a straight line is integrated in log-SNR: "exact", or by the paper's B(h) = h, "b1", or
@@ -361,21 +366,30 @@ class UniPC(_DataMultistep):
     in the midst. One call a step. Deterministic.
     """
 
-    order: int | None = None  # type: ignore[assignment]
+    order: int | str | None = BY_STEPS  # type: ignore[assignment]
     clock: str = "signal"
     last: int = 3
     rule: str = "exact"
-    usual_grid: ClassVar[str] = "tapered"
+    unfixed: ClassVar[tuple[str | None, ...]] = (None, BY_STEPS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order is not None and self.order < 2:
+        if isinstance(self.order, int) and self.order < 2:
             raise InputError(f"order={self.order!r} must be a whole number in [2, {MOST}]: the corrector adds one.")
         if self.rule not in ("exact", "b1", "b2"):
             raise InputError(f"rule={self.rule!r} must be 'exact', 'b1' or 'b2'.")
 
+    @property
+    def usual_grid(self) -> str:
+        return "balanced" if self.order == BY_STEPS else "tapered"
+
     def points(self, steps: int) -> int:
-        order = self.order or (3 if steps < 8 else 4 if steps < 25 else 6)
+        order: int | str | None = self.order
+        if order == BY_STEPS:
+            order = 3 if steps < 7 else 6
+        elif order is None:
+            order = 3 if steps < 8 else 4 if steps < 25 else 6
+        assert isinstance(order, int)
         return order - 1
 
     def corrects(self, points: int) -> bool:

@@ -13,9 +13,9 @@ though not the equation; two choices of variables are good ones for `Heun`:
     "flow"   z = x/(s alpha + sigma)  against  u = sigma/(s alpha + sigma),     dz/du = eps - x0/s
     "edm"    y = x/alpha              against  u = sigma/alpha,                 dy/du = eps
 
-with s = sigma_data, so that data in other units are solved alike. In both, Euler's step is DDIM's, and Heun corrects it by half the change of the right-hand side. The second are those
-of Karras et al. 2022 (2206.00364); there u has no bound, and from much noise a long step multiplies a small error of
-eps by it. The first have both ends finite.
+with s = sigma_data, so that data in other units are solved alike. In both, Euler's step is DDIM's, and Heun corrects it
+by half the change of the right-hand side. The second are those of Karras et al. 2022 (2206.00364); there u has no
+bound, and from much noise a long step multiplies a small error of eps by it. The first have both ends finite.
 
 *Churn* (their algorithm 2) adds a little noise before a step, moving back up to u(1 + gamma), and so corrects what
 earlier steps got wrong, as Langevin dynamics would.

@@ -311,7 +311,8 @@ class AnnealedLangevin(Stepper):
             if self.temperature > 0:
                 x = x + math.sqrt(2 * size * self.temperature) * t.sigma * noise()
         if _due(x, k):
-            _stay(x, denoiser.unit * t.alpha + t.sigma, f"at t={t.t:g}", f"step_size={size:g}, in units of (sigma/alpha)^2")
+            home = denoiser.unit * t.alpha + t.sigma
+            _stay(x, home, f"at t={t.t:g}", f"step_size={size:g}, in units of (sigma/alpha)^2")
         return s.alpha / t.alpha * x, (k + 1, noise_left)
 
 

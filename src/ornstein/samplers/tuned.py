@@ -171,9 +171,7 @@ def squared(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1)
 
 
-def as_tuned(
-    stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor", sigma_data: float = 1.0
-) -> Tuned:
+def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor", sigma_data: float = 1.0) -> Tuned:
     """The triangle of a deterministic one-call method on a grid, read off by letting it solve symbols.
 
     The starting noise and each answer of the "network" are unit vectors of their own; what a state has of each is the
