@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ from ornstein.core.denoiser import Denoiser, NetDenoiser
 from ornstein.core.drive import data_unit
 from ornstein.core.exact import ExactDenoiser, Gaussian, GaussianMixture, LowRank
 from ornstein.core.grids import NOISE_RATIOS, times
-from ornstein.core.process import Process
+from ornstein.core.process import Level, Process
 from ornstein.data.dataset import Source
 from ornstein.data.standard import Digits
 from ornstein.data.toys import Moons, Pinwheel
@@ -141,7 +140,7 @@ class Problem:
     make: Callable[[], Denoiser]
     shape: tuple[int, ...]
     kept_out: bool = False
-    count: int = 256
+    count: int = 128
 
 
 VP, EDM, FLOW, COSINE, VE = ornstein.VP(), ornstein.EDM(), ornstein.Flow(), ornstein.Cosine(), ornstein.VE()
@@ -149,12 +148,12 @@ VP, EDM, FLOW, COSINE, VE = ornstein.VP(), ornstein.EDM(), ornstein.Flow(), orns
 PROBLEMS = (
     Problem("correlated, d = 2", lambda: correlated(2, 0).denoiser(VP), (2,)),
     Problem("correlated, d = 16", lambda: correlated(16, 1).denoiser(FLOW), (16,)),
-    Problem("correlated, d = 64", lambda: correlated(64, 2, scale=0.4).denoiser(EDM), (64,), count=128),
+    Problem("correlated, d = 64", lambda: correlated(64, 2, scale=0.4).denoiser(EDM), (64,), count=64),
     Problem("graded widths, d = 8", lambda: graded(8, 3, 9, 0.01).denoiser(VP), (8,)),
     Problem("far apart, d = 2", lambda: far_apart(2, 4, 4, 0.15).denoiser(COSINE), (2,)),
     Problem("heavy and light, d = 1", lambda: heavy_and_light().denoiser(VE), (1,)),
-    Problem("thin, d = 256", lambda: thin(256, 5, 6, 8, 0.3).denoiser(COSINE), (256,), count=128),
-    Problem("200 digits, d = 64", lambda: pictures(200, 1.0, 0.1).denoiser(VP), (64,), count=128),
+    Problem("thin, d = 256", lambda: thin(256, 5, 6, 8, 0.3).denoiser(COSINE), (256,), count=64),
+    Problem("200 digits, d = 64", lambda: pictures(200, 1.0, 0.1).denoiser(VP), (64,), count=64),
     Problem(
         "network, moons",
         lambda: trained(_points(Moons()), MLP(width=64, depth=2), VP, "v", 1500),
@@ -218,24 +217,31 @@ class Trajectories:
             )
         return self.error(found)
 
-    def _answer(self, y: Tensor, ratio: float) -> Tensor:
-        level = self.process.at(self.process.time(-2 * math.log(ratio)))
+    def answer(self, y: Tensor, ratio: float) -> Tensor:
+        """E[x_0 given x_t] at y = x/alpha; above the end of the clock, as at its end."""
+        return self._answer(y, self.process.at(self.process.time(-2 * math.log(ratio))))
+
+    def _answer(self, y: Tensor, level: Level) -> Tensor:
         with torch.no_grad():
             return self.denoiser.predict(level.alpha * y, level, None).x0
 
-    def _end(self, steps: int) -> Tensor:
-        # dy/dl = E[x_0] - y in y = x/alpha, l = -log(sigma/alpha)
-        low = 1e-5 if isinstance(self.denoiser, ExactDenoiser) else NOISE_RATIOS[0]
-        y, top = self.x / self.top.alpha, float(self.top.noise_ratio)
-        ends = torch.linspace(-math.log(top), -math.log(low * self.unit), steps + 1, dtype=F64).tolist()
-        for a, b in pairwise(ends):
-            h, first, middle, last = b - a, math.exp(-a), math.exp(-(a + b) / 2), math.exp(-b)
+    def follow(self, y: Tensor, top: float, bottom: float, steps: int) -> Tensor:
+        """y = x/alpha carried along the ODE from one noise ratio to another."""
+        # dy/dl = E[x_0] - y in l = -log(sigma/alpha); all levels at once, since each is found by search
+        ends = torch.linspace(-math.log(top), -math.log(bottom), 2 * steps + 1, dtype=F64)
+        levels, h = self.process.levels(self.process.time(2 * ends)), float(ends[2] - ends[0])
+        for first, middle, last in zip(levels[:-2:2], levels[1::2], levels[2::2], strict=True):
             k1 = self._answer(y, first) - y
             k2 = self._answer(z := y + h / 2 * k1, middle) - z
             k3 = self._answer(z := y + h / 2 * k2, middle) - z
             k4 = self._answer(z := y + h * k3, last) - z
             y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        return self._answer(y, math.exp(-ends[-1]))
+        return y
+
+    def _end(self, steps: int) -> Tensor:
+        low = (1e-5 if isinstance(self.denoiser, ExactDenoiser) else NOISE_RATIOS[0]) * self.unit
+        y = self.follow(self.x / self.top.alpha, float(self.top.noise_ratio), low, steps)
+        return self.answer(y, low)
 
 
 def main() -> None:
