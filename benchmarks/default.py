@@ -146,7 +146,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     if asked.from_json:
-        return show(json.loads(asked.from_json.read_text("utf-8")))
+        show(json.loads(asked.from_json.read_text("utf-8")))
+        return
     results: dict[str, Any] = {}
     if asked.json and asked.json.is_file():
         results = json.loads(asked.json.read_text("utf-8"))

@@ -299,3 +299,20 @@ def test_weights_are_computed_once_for_a_grid():
         computed.append((polynomial_weights.cache_info().misses, _shares.cache_info().misses))
     assert computed[0] == computed[1]
     assert computed[0][1] == 7  # a step each, and the last, which has none
+
+
+def test_a_run_folder_from_before_draws_as_it_says():
+    """Its YAML states every option, order: null among them; that means what it meant, grid included."""
+    before, now = UniPC(order=None), UniPC()
+    assert [before.points(n) for n in (4, 7, 8, 24, 25, 50)] == [2, 2, 3, 3, 5, 5]
+    assert [now.points(n) for n in (4, 6, 7, 50)] == [2, 2, 5, 5]
+    assert (before.usual_grid, UniPC(order=4).usual_grid, now.usual_grid) == ("tapered", "tapered", "balanced")
+    mix = mixture().denoiser(VP())
+    given = {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), "steps": 12, "dtype": torch.float64}
+    old = sample(mix, (4, 2), stepper=before, **given)
+    spelled = sample(mix, (4, 2), stepper=UniPC(order=4), grid="tapered", **given)
+    assert torch.equal(old, spelled)
+    assert not torch.equal(old, sample(mix, (4, 2), **given))
+    for wrong in ("by_steps", 0, 9, True, 2.5):
+        refused(lambda wrong=wrong: UniPC(order=wrong), "order=", "by-steps")
+    refused(lambda: Multistep(order=None), "order=None", "[1, 8]")

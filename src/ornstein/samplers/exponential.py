@@ -194,7 +194,8 @@ class _Multistep(Stepper):
     def __post_init__(self) -> None:
         whole = isinstance(self.order, int) and not isinstance(self.order, bool) and 1 <= self.order <= MOST
         if not whole and self.order not in self.unfixed:
-            raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}].")
+            or_else = f", or {BY_STEPS!r}" if BY_STEPS in self.unfixed else ""
+            raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}]{or_else}.")
         lookup(CLOCKS, self.clock, "clock")
 
     def points(self, steps: int) -> int:
