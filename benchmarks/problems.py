@@ -148,12 +148,12 @@ VP, EDM, FLOW, COSINE, VE = ornstein.VP(), ornstein.EDM(), ornstein.Flow(), orns
 PROBLEMS = (
     Problem("correlated, d = 2", lambda: correlated(2, 0).denoiser(VP), (2,)),
     Problem("correlated, d = 16", lambda: correlated(16, 1).denoiser(FLOW), (16,)),
-    Problem("correlated, d = 64", lambda: correlated(64, 2, scale=0.4).denoiser(EDM), (64,), count=64),
+    Problem("correlated, d = 64", lambda: correlated(64, 2, scale=0.4).denoiser(EDM), (64,), count=48),
     Problem("graded widths, d = 8", lambda: graded(8, 3, 9, 0.01).denoiser(VP), (8,)),
     Problem("far apart, d = 2", lambda: far_apart(2, 4, 4, 0.15).denoiser(COSINE), (2,)),
     Problem("heavy and light, d = 1", lambda: heavy_and_light().denoiser(VE), (1,)),
-    Problem("thin, d = 256", lambda: thin(256, 5, 6, 8, 0.3).denoiser(COSINE), (256,), count=64),
-    Problem("200 digits, d = 64", lambda: pictures(200, 1.0, 0.1).denoiser(VP), (64,), count=64),
+    Problem("thin, d = 256", lambda: thin(256, 5, 6, 8, 0.3).denoiser(COSINE), (256,), count=48),
+    Problem("200 digits, d = 64", lambda: pictures(200, 1.0, 0.1).denoiser(VP), (64,), count=48),
     Problem(
         "network, moons",
         lambda: trained(_points(Moons()), MLP(width=64, depth=2), VP, "v", 1500),
@@ -167,7 +167,7 @@ PROBLEMS = (
     Problem("correlated, d = 8", lambda: correlated(8, 11, 7, scale=1.6).denoiser(VE), (8,), kept_out=True),
     Problem("far apart, d = 32", lambda: far_apart(32, 12, 8, 0.3).denoiser(FLOW), (32,), kept_out=True),
     Problem("spectrum, d = 128", lambda: spectrum(128, 5.0).denoiser(EDM), (128,), kept_out=True),
-    Problem("thin, d = 1024", lambda: thin(1024, 13, 4, 12, 0.5).denoiser(EDM), (1024,), kept_out=True, count=64),
+    Problem("thin, d = 1024", lambda: thin(1024, 13, 4, 12, 0.5).denoiser(EDM), (1024,), kept_out=True, count=48),
     Problem(
         "network, pinwheel",
         lambda: trained(_points(Pinwheel()), MLP(width=64, depth=2), COSINE, "x0", 1500, seed=1),
@@ -181,7 +181,7 @@ PROBLEMS = (
         ),
         (1, 8, 8),
         kept_out=True,
-        count=64,
+        count=32,
     ),
 )
 

@@ -9,6 +9,7 @@ from laws import mixture, refused
 
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
 from ornstein.core.drive import Ask
+from ornstein.samplers import DEFAULT_STEPPER, stepper_named
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, UniPC, _shares, polynomial_weights
 from ornstein.samplers.plms import PLMS
@@ -302,17 +303,21 @@ def test_weights_are_computed_once_for_a_grid():
 
 
 def test_a_run_folder_from_before_draws_as_it_says():
-    """Its YAML states every option, order: null among them; that means what it meant, grid included."""
-    before, now = UniPC(order=None), UniPC()
+    """Its YAML names "unipc" and every option, order: null among them: that means what it meant, grid included."""
+    before = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
     assert [before.points(n) for n in (4, 7, 8, 24, 25, 50)] == [2, 2, 3, 3, 5, 5]
-    assert [now.points(n) for n in (4, 6, 7, 50)] == [2, 2, 5, 5]
-    assert (before.usual_grid, UniPC(order=4).usual_grid, now.usual_grid) == ("tapered", "tapered", "balanced")
-    mix = mixture().denoiser(VP())
-    given = {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0)), "steps": 12, "dtype": torch.float64}
-    old = sample(mix, (4, 2), stepper=before, **given)
-    spelled = sample(mix, (4, 2), stepper=UniPC(order=4), grid="tapered", **given)
-    assert torch.equal(old, spelled)
-    assert not torch.equal(old, sample(mix, (4, 2), **given))
-    for wrong in ("by_steps", 0, 9, True, 2.5):
-        refused(lambda wrong=wrong: UniPC(order=wrong), "order=", "by-steps")
+    den = mixture().denoiser(VP())
+    given = {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64), "steps": 12, "dtype": F64}
+    old = sample(den, (4, 2), stepper=before, **given)
+    assert torch.equal(old, sample(den, (4, 2), stepper=UniPC(order=4), grid="tapered", **given))
+    assert not torch.equal(old, sample(den, (4, 2), **given))
+
+
+def test_the_default_is_unipc_of_an_order_by_the_number_of_steps():
+    den = mixture().denoiser(VP())
+    for steps, order in ((4, 3), (6, 3), (7, 6), (20, 6)):
+        given = {"seed": 0, "steps": steps, "dtype": F64}
+        by_hand = sample(den, (4, 2), stepper=UniPC(order=order), grid="balanced", **given)
+        assert torch.equal(sample(den, (4, 2), **given), by_hand)
+    refused(lambda: stepper_named(DEFAULT_STEPPER, order=4), "order", "no options")
     refused(lambda: Multistep(order=None), "order=None", "[1, 8]")

@@ -86,7 +86,7 @@ def power(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
 
 
 def tapered(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
-    """Even steps to the power 2 - 3/n in q/(2 + q), the grid of "unipc" of a stated order; then the clean point.
+    """Even steps to the power 2 - 3/n in q/(2 + q), the grid of "unipc"; then the clean point.
 
     Finer towards the data the more steps there are: with few of them those near the noise decide the error, with many
     those near the data.
@@ -97,7 +97,7 @@ def tapered(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
 def balanced(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
     """Even steps to the power 2 - 3/n in q/(1.5 + q), the default in continuous time; then the clean point.
 
-    Chosen by measurement, as the order of "unipc" was (docs/frontier.md).
+    Chosen by measurement, together with the stepper "unipc-auto" (docs/frontier.md).
     """
     return _by_flow(process, steps, sigma_data, power=max(1.0, 2 - 3 / steps), shift=1.5)
 

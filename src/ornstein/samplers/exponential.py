@@ -60,8 +60,6 @@ CLOCKS: dict[str, Callable[[float], float]] = {
 }
 #: more points than this and the weights of their polynomial drown the answers
 MOST = 8
-#: the order that is left to the number of steps
-BY_STEPS = "by-steps"
 
 
 @lru_cache(maxsize=1)
@@ -186,16 +184,15 @@ class _Multistep(Stepper):
     order: int = 3
     clock: str = "log-snr"
     predicts: ClassVar[str] = "x0"
-    #: what `order` may be besides a number: rules that go by the number of steps
-    unfixed: ClassVar[tuple[str | None, ...]] = ()
+    #: whether `order` may be None, left to the number of steps
+    by_steps: ClassVar[bool] = False
     #: no step from a lower log(alpha/sigma), noise in units of the data's, is remembered
     deepest: ClassVar[float] = -math.inf
 
     def __post_init__(self) -> None:
         whole = isinstance(self.order, int) and not isinstance(self.order, bool) and 1 <= self.order <= MOST
-        if not whole and self.order not in self.unfixed:
-            or_else = f", or {BY_STEPS!r}" if BY_STEPS in self.unfixed else ""
-            raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}]{or_else}.")
+        if not whole and not (self.order is None and self.by_steps):
+            raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}].")
         lookup(CLOCKS, self.clock, "clock")
 
     def points(self, steps: int) -> int:
@@ -349,12 +346,11 @@ class UniPC(_DataMultistep):
     """UniPC: exponential multistep, each step corrected by the answer at its end. Zhao et al. 2023 (2302.04867).
 
     The predictor goes by `order - 1` answers, the corrector by one more. The paper's UniPC-p is
-    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. The default, on its usual grid "balanced", was chosen by
-    its error on ten problems and judged on six others (docs/frontier.md).
+    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. Nothing said, it is what the default sampler was
+    before `UniPCAuto`.
 
     Args:
-        order: of the method, in [2, 8]; "by-steps": 3 below 7 steps, 6 from there on; None: 3 below 8, 4 below 25, 6
-            from there on, on the grid "tapered", which was the default before.
+        order: of the method, in [2, 8]; None: by the number of steps, 3 below 8, 4 below 25, 6 from there on.
         clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
         last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
         rule: how a straight line is integrated in log-SNR: "exact", or by the paper's B(h) = h, "b1", or
@@ -367,31 +363,52 @@ class UniPC(_DataMultistep):
     in the midst. One call a step. Deterministic.
     """
 
-    order: int | str | None = BY_STEPS  # type: ignore[assignment]
+    order: int | None = None  # type: ignore[assignment]
     clock: str = "signal"
     last: int = 3
     rule: str = "exact"
-    unfixed: ClassVar[tuple[str | None, ...]] = (None, BY_STEPS)
+    by_steps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.order, int) and self.order < 2:
+        if self.order is not None and self.order < 2:
             raise InputError(f"order={self.order!r} must be a whole number in [2, {MOST}]: the corrector adds one.")
         if self.rule not in ("exact", "b1", "b2"):
             raise InputError(f"rule={self.rule!r} must be 'exact', 'b1' or 'b2'.")
 
     @property
     def usual_grid(self) -> str:
-        return "balanced" if self.order == BY_STEPS else "tapered"
+        return "tapered"
 
     def points(self, steps: int) -> int:
-        order: int | str | None = self.order
-        if order == BY_STEPS:
-            order = 3 if steps < 7 else 6
-        elif order is None:
-            order = 3 if steps < 8 else 4 if steps < 25 else 6
-        assert isinstance(order, int)
+        order = self.order or (3 if steps < 8 else 4 if steps < 25 else 6)
         return order - 1
+
+    def corrects(self, points: int) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class UniPCAuto(_DataMultistep):
+    """The default sampler: a corrected multistep in the clock "signal", of order 3 below 7 steps and 6 from there on.
+
+    It has nothing to set. Order, clock and its usual grid, "balanced", were chosen by their error on ten problems and
+    judged on six others (docs/frontier.md).
+
+    No order, since that rises with the number of steps. One call a step. Deterministic.
+    """
+
+    order: ClassVar[int | None] = None  # type: ignore[misc, assignment]
+    clock: ClassVar[str] = "signal"  # type: ignore[misc]
+    last: ClassVar[int] = 3  # type: ignore[misc]
+    by_steps: ClassVar[bool] = True
+
+    @property
+    def usual_grid(self) -> str:
+        return "balanced"
+
+    def points(self, steps: int) -> int:
+        return 2 if steps < 7 else 5
 
     def corrects(self, points: int) -> bool:
         return True
