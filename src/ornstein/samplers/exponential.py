@@ -398,7 +398,7 @@ class UniPCAuto(_DataMultistep):
     No order, since that rises with the number of steps. One call a step. Deterministic.
     """
 
-    order: ClassVar[int | None] = None  # type: ignore[misc, assignment]
+    order: ClassVar[int | None] = None  # type: ignore[misc]
     clock: ClassVar[str] = "signal"  # type: ignore[misc]
     last: ClassVar[int] = 3  # type: ignore[misc]
     by_steps: ClassVar[bool] = True
