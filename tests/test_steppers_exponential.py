@@ -10,6 +10,7 @@ from laws import mixture, refused
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
 from ornstein.core.drive import Ask
 from ornstein.core.grids import times
+from ornstein.samplers import DEFAULT_STEPPER, stepper_named
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, UniPC, _shares, polynomial_weights
 from ornstein.samplers.plms import PLMS
@@ -315,3 +316,24 @@ def test_weights_are_computed_once_for_a_grid():
         computed.append((polynomial_weights.cache_info().misses, _shares.cache_info().misses))
     assert computed[0] == computed[1]
     assert computed[0][1] == 7  # a step each, and the last, which has none
+
+
+def test_a_run_folder_from_before_draws_as_it_says():
+    """Its YAML names "unipc" and every option, order: null among them: that means what it meant, grid included."""
+    before = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
+    assert [before.points(n) for n in (4, 7, 8, 24, 25, 50)] == [2, 2, 3, 3, 5, 5]
+    den = mixture().denoiser(VP())
+    given = {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64), "steps": 12, "dtype": F64}
+    old = sample(den, (4, 2), stepper=before, **given)
+    assert torch.equal(old, sample(den, (4, 2), stepper=UniPC(order=4), grid="tapered", **given))
+    assert not torch.equal(old, sample(den, (4, 2), **given))
+
+
+def test_the_default_is_unipc_of_an_order_by_the_number_of_steps():
+    den = mixture().denoiser(VP())
+    for steps, order in ((4, 3), (6, 3), (7, 6), (20, 6)):
+        given = {"seed": 0, "steps": steps, "dtype": F64}
+        by_hand = sample(den, (4, 2), stepper=UniPC(order=order), grid="balanced", **given)
+        assert torch.equal(sample(den, (4, 2), **given), by_hand)
+    refused(lambda: stepper_named(DEFAULT_STEPPER, order=4), "order", "no options")
+    refused(lambda: Multistep(order=None), "order=None", "[1, 8]")

@@ -33,8 +33,8 @@ LEANT = dataclasses.replace(MIXED, leanings=(((0.1, -0.2, 0.3), (-0.05, 0.1, 0.2
 def test_every_linear_method_is_a_triangle(process, stepper):
     """What is read off a method draws what the method draws, to rounding."""
     grid = times(process, 6, "trailing" if process.chain else "flow")
-    tuned = as_tuned(stepper, process, grid)
     den = mixture().denoiser(process)
+    tuned = as_tuned(stepper, process, grid, den.sigma_data)
     given = sample(den, (20, 2), stepper=stepper, grid=grid, seed=0, dtype=F64)
     found = sample(den, (20, 2), stepper=tuned, grid=tuned.grid, seed=0, dtype=F64)
     torch.testing.assert_close(found, given, rtol=1e-9, atol=1e-9)

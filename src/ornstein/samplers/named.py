@@ -13,7 +13,7 @@ from ornstein.core.walk import State
 from ornstein.errors import InputError, lookup
 from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.corrector import PredictorCorrector
-from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC
+from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC, UniPCAuto
 from ornstein.samplers.flow import Euler, Heun
 from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
 from ornstein.samplers.plms import PLMS
@@ -36,6 +36,7 @@ STEPPERS: dict[str, type[Stepper]] = {
     "multistep": Multistep,
     "deis": DEIS,
     "unipc": UniPC,
+    "unipc-auto": UniPCAuto,
     "plms": PLMS,
     "predictor-corrector": PredictorCorrector,
     "annealed-langevin": AnnealedLangevin,
@@ -43,7 +44,7 @@ STEPPERS: dict[str, type[Stepper]] = {
 }
 
 #: what is used where nothing is said
-DEFAULT_STEPPER = "unipc"
+DEFAULT_STEPPER = "unipc-auto"
 
 
 def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:
