@@ -28,9 +28,10 @@ from torch import Tensor
 
 import ornstein
 from ornstein.samplers import DEFAULT_STEPPER
-from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC
+from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep
 from ornstein.samplers.flow import Heun
 from ornstein.samplers.plms import PLMS
+from ornstein.samplers.unipc import UniPC
 
 CALLS = (5, 8, 10, 15, 20, 50)
 #: the methods as their papers have them

@@ -12,9 +12,10 @@ from ornstein.core.drive import Ask
 from ornstein.core.grids import times
 from ornstein.samplers import DEFAULT_STEPPER, stepper_named
 from ornstein.samplers.ancestral import DDIM
-from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, UniPC, _shares, polynomial_weights
+from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, _shares, polynomial_weights
 from ornstein.samplers.plms import PLMS
 from ornstein.samplers.single_step import DPMSolver
+from ornstein.samplers.unipc import UniPC
 
 F64 = torch.float64
 
@@ -280,7 +281,7 @@ def test_unipc_by_name_is_what_it_says(steps, order):
     """Its order by the number of steps, its clock, its end and its grid: the same bits as with all of them named."""
     den = mixture().denoiser(EDM(t_max=33.0))
     named = [state.x for state in trajectory(den, (3, 2), stepper="unipc", steps=steps, seed=0)]
-    grid = times(EDM(t_max=33.0), steps, "tapered")
+    grid = times(EDM(t_max=33.0), steps, "tapered", den.sigma_data)
     told = list(trajectory(den, (3, 2), stepper=UniPC(order, "signal", 3, "exact"), grid=grid, seed=0))
     assert [state.t for state in told] == grid.tolist()
     for x, state in zip(named, told, strict=True):

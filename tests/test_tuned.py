@@ -17,9 +17,10 @@ from ornstein.experiment.folder import read_tuned, write_tuned
 from ornstein.experiment.run import Run
 from ornstein.experiment.tune import tune_endpoint
 from ornstein.samplers import STEPPERS
-from ornstein.samplers.exponential import DEIS, DPMpp2M, UniPC
+from ornstein.samplers.exponential import DEIS, DPMpp2M
 from ornstein.samplers.flow import Heun
 from ornstein.samplers.tuned import Tuned, as_tuned, path, squared
+from ornstein.samplers.unipc import UniPC
 
 F64 = torch.float64
 #: the methods of the table that are deterministic, of one call a step, and so triangles

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.clocks import Cosine
+from ornstein.core.copies import beside
 from ornstein.core.numerics import hermite, monotone_slopes
 from ornstein.core.process import Process, check_ordered, check_positive
 from ornstein.errors import InputError, lookup
@@ -69,10 +70,10 @@ class Tabulated(Process):
         return math.floor(self.t_max)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return hermite(self.alphas.to(t), self._slopes[0].to(t), t)
+        return hermite(beside(self.alphas, t), beside(self._slopes[0], t), t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return hermite(self.sigmas.to(t), self._slopes[1].to(t), t)
+        return hermite(beside(self.sigmas, t), beside(self._slopes[1], t), t)
 
     def __repr__(self) -> str:
         return f"{self.name}(N={self.chain})"

@@ -43,8 +43,9 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import Asked, end, walk
 from ornstein.errors import InputError
-from ornstein.samplers.exponential import Multistep, UniPC
+from ornstein.samplers.exponential import Multistep
 from ornstein.samplers.tuned import Triangles, Tuned, as_tuned, leaning_sizes, squared
+from ornstein.samplers.unipc import UniPC
 
 #: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios,
 #: in units of sigma_data

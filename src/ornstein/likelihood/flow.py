@@ -207,7 +207,7 @@ class ProbabilityFlow:
         times = self.denoiser.process.time(-2 * tau)
         return self.denoiser.process.levels(times), rates, before, h
 
-    def _walk(
+    def _walk(  # long: one quadrature, whose ten sums move together
         self, x: Tensor, condition: Condition, keys: Tensor, draw: int, steps: int
     ) -> tuple[LogLikelihood, Tensor]:
         """From the data to the noise in so many steps; and which samples need no more of them, (B,)."""

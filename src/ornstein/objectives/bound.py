@@ -39,6 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.copies import beside
 from ornstein.core.grids import times
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
@@ -152,7 +153,7 @@ class Steps:
 
         def of(table: Tensor) -> Tensor:
             if isinstance(i, Tensor):
-                return table.to(clean)[i].reshape(-1, *[1] * (x0.ndim - 1))
+                return beside(table, clean)[i].reshape(-1, *[1] * (x0.ndim - 1))
             return table[i]
 
         log_small, log_large = of(self.small).log(), of(self.large).log()

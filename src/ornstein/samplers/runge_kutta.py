@@ -28,6 +28,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ornstein.core.copies import beside
 from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.grids import ends
 from ornstein.core.numerics import hermite, monotone_slopes
@@ -100,7 +101,7 @@ _DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 52
 def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tensor, Tensor], Tensor]:
     """dz/dr as a function of z, shaped and typed as x, and of r, (B,) between two ends."""
     process, wide = denoiser.process, torch.float32 if x.device.type == "mps" else torch.float64
-    odds, table = (column.to(x.device, wide) for column in _table(process, start, end, denoiser.unit))
+    odds, table = (beside(column, x, wide) for column in _table(process, start, end, denoiser.unit))
     shift = math.log(denoiser.unit)
     bends, spacing = monotone_slopes(table), (odds[-1] - odds[0]) / (len(odds) - 1)
 
