@@ -136,6 +136,15 @@ def test_pieces_that_do_not_fit(digits):
     assert int(re.search(r"training.accumulate=(\d+) would fit", said)[1]) > 1
 
 
+def test_a_plan_says_what_a_run_takes_that_does_not_fit(moons, monkeypatch):
+    """Pieces too large for what is free now are no mistake of a plan's; where a run would begin they are refused."""
+    monkeypatch.setattr(afford, "room", lambda device: 1e6)
+    changes = [*SMALL, "training.batch_size=4000", "training.cpu=true"]
+    assert plan(Experiment.read("moons", changes), data=moons).needed > 1e6
+    with pytest.raises(InputError, match=r"training\.accumulate=\d+ would fit"):
+        settle(Experiment.read("moons", changes), moons)
+
+
 def test_what_the_loss_keeps_is_what_it_kept(digits, monkeypatch):
     """Of a sample, within a fifth of the bytes alive as the forward pass of a larger batch ends."""
     told = []
