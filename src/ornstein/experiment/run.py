@@ -92,8 +92,8 @@ class Run:
         done = records[-1]["step"] if records else 0
         return (
             f"data     {facts['name']}: {facts['count']:,} {self.kind}s {shape}{given}\n"
-            f"model    {asked.net['name']} of {self.about['parameters']:,} weights, predicts {asked.predicts}, taught by "
-            f"{asked.objective['name']} on {asked.process['name']}\n"
+            f"model    {asked.net['name']} of {self.about['parameters']:,} weights, predicts {asked.predicts}, taught "
+            f"by {asked.objective['name']} on {asked.process['name']}\n"
             f"trained  {done:,} of {asked.training.steps:,} steps, in {self.folder}"
         )
 
