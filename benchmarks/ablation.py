@@ -3,15 +3,15 @@
 A step is forward, backward, clipping, fused AdamW and one average of the weights, of the network of a preset on noise.
 Variants take turns; given are medians, and the rate of useful arithmetic (counted forward and backward, float32).
 
-    python benchmarks/ablation.py [cifar10|mnist] [batch]
+    python benchmarks/ablation.py [cifar10|mnist] [batch] [--quick]
     python benchmarks/ablation.py operations                   single operations, in both layouts of memory
 """
 
 import statistics
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 
+import common
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,11 +41,10 @@ def contiguous(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> T
 
 class Step:
     def __init__(
-        self, preset: str, batch: int, *, half: bool, innermost: bool, own: bool, compiled: bool = False,
-        fused: bool = True,
+        self, asked: Experiment, shape: tuple[int, ...], batch: int, *, half: bool, innermost: bool, own: bool,
+        compiled: bool = False, fused: bool = True,
     ) -> None:  # fmt: skip
-        shape = SHAPES[preset]
-        self.net = build(Experiment.read(preset), {"shape": shape, "classes": (), "sigma_data": 0.5}, Affine()).net
+        self.net = build(asked, {"shape": shape, "classes": (), "sigma_data": 0.5}, Affine()).net
         self.half, self.norm = half, OURS if own else torchs if innermost else contiguous
         self.into = unet._into_channels if innermost else (lambda x, patch: F.pixel_unshuffle(x, patch))
         if innermost:
@@ -60,7 +59,7 @@ class Step:
 
     def arithmetic(self) -> int:
         with FlopCounterMode(display=False) as counter:
-            self.net(self.x, self.level, None).sum().backward()
+            self.net(self.x, self.level).sum().backward()
         return counter.get_total_flops()
 
     def __call__(self) -> None:
@@ -69,7 +68,7 @@ class Step:
         unet._into_channels = self.into
         self.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            out = self.call(self.x, self.level, None)
+            out = self.call(self.x, self.level)
         (out.float() - self.y).square().mean().backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
@@ -81,8 +80,8 @@ class Step:
                     average.lerp_(parameter, 0.01)
 
 
-def operations() -> None:
-    """Milliseconds of single operations on 32 x 128 x 16 x 16 in bfloat16, forward and backward, at best."""
+def operations(times: int) -> None:
+    """Milliseconds of operations on 32 x 128 x 16 x 16 in bfloat16, forward and backward, the best of so many."""
     channels = 128
     scale, shift = torch.ones(channels), torch.zeros(channels)
     known: dict[str, Callable[[Tensor], Tensor]] = {
@@ -94,7 +93,7 @@ def operations() -> None:
         "torch's group norm and SiLU": lambda x: F.silu(F.group_norm(x, 32, scale.bfloat16(), shift.bfloat16())),
         "ours, with SiLU": lambda x: OURS(x, scale, shift, silu=True),
     }
-    print("| operation | channels outermost | innermost |\n|---|---:|---:|")
+    print(common.heading("operation", "channels outermost", "innermost"))
     for name, function in known.items():
         cells = []
         for layout in (torch.contiguous_format, torch.channels_last):
@@ -102,47 +101,44 @@ def operations() -> None:
                 function.to(memory_format=layout)
             x = torch.randn(32, channels, 16, 16).bfloat16().to(memory_format=layout).requires_grad_()
             gradient = torch.randn_like(function(x))
-            taken = []
-            for _ in range(20):
-                began = time.perf_counter()
-                function(x).backward(gradient)
-                taken.append(time.perf_counter() - began)
-            cells.append(f"{1e3 * min(taken):.2f}")
-        print(f"| {name} | {cells[0]} | {cells[1]} |")
+            best = min(common.seconds(lambda: function(x).backward(gradient)) for _ in range(times))  # noqa: B023
+            cells.append(f"{1e3 * best:.2f}")
+        print(common.row(name, *cells))
 
 
 def main() -> None:
+    parser = common.arguments(__doc__)
+    parser.add_argument("preset", nargs="?", default="cifar10", choices=[*SHAPES, "operations"])
+    parser.add_argument("batch", nargs="?", type=int)
+    given = parser.parse_args()
     keep_freed_memory()
-    if sys.argv[1:] == ["operations"]:
-        operations()
+    if given.preset == "operations":
+        operations(1 if given.quick else 20)
         return
-    preset = sys.argv[1] if len(sys.argv) > 1 else "cifar10"
-    batch = int(sys.argv[2]) if len(sys.argv) > 2 else Experiment.read(preset).training.batch_size
+    preset, asked = given.preset, Experiment.read(given.preset, ["net.channels=16"] if given.quick else [])
+    batch = given.batch or (2 if given.quick else asked.training.batch_size)
+    make = partial(Step, asked, SHAPES[preset], batch)
     best = {"half": True, "innermost": True, "own": True}
     variants: dict[str, Callable[[], Step]] = {
-        "all of it": lambda: Step(preset, batch, **best),
-        "float32": lambda: Step(preset, batch, **{**best, "half": False}),
-        "torch's group norm, channels innermost": lambda: Step(preset, batch, **{**best, "own": False}),
-        "torch's group norm, channels outermost": lambda: Step(preset, batch, half=True, innermost=False, own=False),
-        "optimiser and average weight by weight": lambda: Step(preset, batch, **best, fused=False),
-        "with torch.compile": lambda: Step(preset, batch, **best, compiled=True),
-        "none of it": lambda: Step(preset, batch, half=False, innermost=False, own=False, fused=False),
+        "all of it": lambda: make(**best),
+        "float32": lambda: make(**{**best, "half": False}),
+        "torch's group norm, channels innermost": lambda: make(**{**best, "own": False}),
+        "torch's group norm, channels outermost": lambda: make(half=True, innermost=False, own=False),
+        "optimiser and average weight by weight": lambda: make(**best, fused=False),
+        "with torch.compile": lambda: make(**best, compiled=True),
+        "none of it": lambda: make(half=False, innermost=False, own=False, fused=False),
     }
-    steps = {name: make() for name, make in variants.items()}
+    if given.quick:
+        del variants["with torch.compile"]  # a minute of compiling
+    steps = {name: variant() for name, variant in variants.items()}
     work = steps["all of it"].arithmetic()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for attempt in range(ROUNDS + 2):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if attempt > 1:
-                seconds[name].append(time.perf_counter() - began)
+    seconds = common.in_turn(steps, 1 if given.quick else ROUNDS, warm=2)
     print(f"{preset}, batch {batch}, {work / 1e9:.1f} GFLOP a step, {torch.get_num_threads()} threads\n")
-    print("| variant | ms a step | GFLOP/s | time over that of all |\n|---|---:|---:|---:|")
+    print(common.heading("variant", "ms a step", "GFLOP/s", "time over that of all"))
     whole = statistics.median(seconds["all of it"])
     for name, taken in seconds.items():
         median = statistics.median(taken)
-        print(f"| {name} | {1e3 * median:.0f} | {work / median / 1e9:.0f} | {median / whole:.2f} |")
+        print(common.row(name, f"{1e3 * median:.0f}", f"{work / median / 1e9:.0f}", f"{median / whole:.2f}"))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ second is on images with uniform noise within their levels, a density, which bou
 ODE's is the density of the same kind, so that these two answer one question.
 """
 
-import argparse
 import math
 from pathlib import Path
 
+import common
 import torch
 from torch import Tensor
 
@@ -25,16 +25,19 @@ from ornstein.objectives.measured import step_costs, variational_bound, x0_error
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.arguments(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("-n", type=int, default=200)
     parser.add_argument("--steps", type=int, default=40)
     asked = parser.parse_args()
+    seen_first, levels = (512, 200) if not asked.quick else (32, 20)
+    if asked.quick:
+        asked.n, asked.steps = 8, 4
     run = Run.load(asked.run)
     assert run.transform.levels is not None, "bits per dimension are of quantised data"
     data = load_data(run.experiment)
     x, condition = data.test[: asked.n], data.test_condition[: asked.n]
-    seen = data.train_condition[:512]
+    seen = data.train_condition[:seen_first]
     bins = Bins(run.transform.levels.count)
 
     def noisy(z: Tensor, seed: int) -> Tensor:
@@ -43,12 +46,12 @@ def main() -> None:
         return z + (2 * u - 1) / (bins.count - 1)
 
     def bound(z: Tensor, fit: Tensor, decoder: Bins | None) -> Tensor:
-        errors = x0_errors(run.denoiser, fit, condition=seen, steps=200, bins=decoder, seed=0)
+        errors = x0_errors(run.denoiser, fit, condition=seen, steps=levels, bins=decoder, seed=0)
         chosen, _ = best_grid(step_costs(run.denoiser.process, errors, "small"), asked.steps)
         found = variational_bound(run.denoiser, z, condition=condition, grid=errors.times[chosen], bins=decoder, seed=0)
         return found.bits_per_dim()
 
-    z, fit = run.transform.forward(x), run.transform.forward(data.train[:512])
+    z, fit = run.transform.forward(x), run.transform.forward(data.train[:seen_first])
     decoded = bound(z, fit, bins)
     spread = bound(noisy(z, 0), noisy(fit, 1), None) + math.log2((bins.count - 1) / 2)
     density = loglik(

@@ -6,9 +6,9 @@ Draws the same samples (the same noise) at each scale and prints a row for each;
 one class a column.
 """
 
-import argparse
 from pathlib import Path
 
+import common
 import torch
 
 from ornstein.experiment import pictures
@@ -21,18 +21,21 @@ SHOWN = ("class-agreement", "sliced-wasserstein", "precision", "recall")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.arguments(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("guided.png"))
     asked = parser.parse_args()
+    if asked.quick:
+        asked.n, asked.scales = 100, asked.scales[:2]
+    out = common.place(asked.out, asked.quick)
     run = Run.load(asked.run)
     data = load_data(run.experiment)
     labels = run.examples(asked.n).parts["label"]
     rows = []
-    print("| scale | drawn as the class asked for | sliced Wasserstein / floor | precision | recall |")
-    print("|---|---|---|---|---|")
+    columns = ("drawn as the class asked for", "sliced Wasserstein / floor", "precision", "recall")
+    print(common.heading("scale", *columns))
     for scale in asked.scales:
         drawn = guided(run, scale=scale).draw(asked.n, seed=0, label=labels)
         rows.append(drawn[: 2 * len(run.classes)])
@@ -44,8 +47,9 @@ def main() -> None:
         figures = [
             f"{found[name].ratio:.2f}" if name == "sliced-wasserstein" else f"{found[name].value:.3f}" for name in SHOWN
         ]
-        print(f"| {scale:g} | " + " | ".join(figures) + " |", flush=True)
-    pictures.draw(torch.cat(rows), run.kind, asked.out, columns=len(run.classes))
+        print(common.row(f"{scale:g}", *figures), flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pictures.draw(torch.cat(rows), run.kind, out, columns=len(run.classes))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ price, and is spread over as many steps as the preset says. A *step* is what is 
 optimiser. The first step, which waits for everything, is left out.
 """
 
-import argparse
 import contextlib
 import tempfile
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
 
 from ornstein.experiment.config import Experiment
@@ -105,23 +105,25 @@ def measured(preset: str, overrides: list[str], steps: int) -> None:
     step = clock.seconds["step"] / count
     how = f"{count} steps of {kept.batch_size} in {precision}, {torch.get_num_threads()} threads"
     print(f"\n{' '.join([preset, *overrides])}: {how}")
-    print("| part | ms each | every so many steps | share of a step |\n|:--|--:|--:|--:|")
-    print(f"| step | {1e3 * step:.1f} | 1 | |")
+    print(common.heading("part", "ms each", "every so many steps", "share of a step"))
+    print(common.row("step", f"{1e3 * step:.1f}", 1, ""))
     total = 0.0
     for name, share in each.items():
         calls = count if share == 1.0 else clock.calls[name]
         cost = clock.seconds[name] / max(1, calls)
         total += cost * share / step
         often = f"{1 / share:,.0f}" if share else "never"
-        print(f"| {name} | {1e3 * cost:.2f} | {often} | {cost * share / step:.2%} |")
-    print(f"| all beside the step | | | {total:.2%} |", flush=True)
+        print(common.row(name, f"{1e3 * cost:.2f}", often, f"{cost * share / step:.2%}"))
+    print(common.row("all beside the step", "", "", f"{total:.2%}"), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.arguments(__doc__)
     parser.add_argument("presets", nargs="+", help="presets, each with overrides after a comma: mnist,net.channels=96")
     parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
+    if options.quick:
+        options.steps = 8
     for words in options.presets:
         preset, *overrides = words.split(",")
         measured(preset, overrides, options.steps)

@@ -8,10 +8,11 @@ Trains the preset named first with each method laid over it (all of `ornstein li
 included. Runs are kept in runs/methods/.
 """
 
-import argparse
 import shutil
 import time
 from pathlib import Path
+
+import common
 
 from ornstein.experiment.config import Experiment, methods
 from ornstein.experiment.evaluate import evaluate
@@ -20,30 +21,27 @@ from ornstein.experiment.train import train
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.arguments(__doc__)
     parser.add_argument("preset")
     parser.add_argument("method", nargs="*", default=list(methods()))
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     asked = parser.parse_args()
-    print("| method | training | network calls | sliced Wasserstein / floor | class agreement |")
-    print("|---|---|---|---|---|")
+    few = ["training.steps=8", "training.validate_every=8", "sampling.preview=4", "sampling.steps=4"]
+    print(common.heading("method", "training", "network calls", "sliced Wasserstein / floor", "class agreement"))
     for method in asked.method:
-        folder = asked.out / f"{asked.preset}-{method}"
+        folder = (Path("runs/quick") if asked.quick else asked.out) / f"{asked.preset}-{method}"
         shutil.rmtree(folder, ignore_errors=True)
-        began = time.process_time()
-        for moment in train(Experiment.read(asked.preset, [f"preset={method}"]), folder):
+        experiment, began = Experiment.read(asked.preset, [f"preset={method}", *few * asked.quick]), time.process_time()
+        for moment in train(experiment, folder):
             steps = moment.progress.step
         trained = time.process_time() - began
         run = Run.load(folder)
         calls = [state.calls for state in run.trajectory(4, seed=0, condition=run.examples(4))][-1]
-        result = evaluate(run, n=1000)
+        result = evaluate(run, n=100 if asked.quick else 1000)
         rows = result.report.rows
         agreement = f"{rows['class-agreement'].value:.3f}" if "class-agreement" in rows else "-"
-        print(
-            f"| {method} | {steps:,} steps, {trained:.0f} s | {calls} "
-            f"| {rows['sliced-wasserstein'].ratio:.2f} | {agreement} |",
-            flush=True,
-        )
+        sliced = f"{rows['sliced-wasserstein'].ratio:.2f}"
+        print(common.row(method, f"{steps:,} steps, {trained:.0f} s", calls, sliced, agreement), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ them. One that is not installed is left out.
 
     python benchmarks/overhead.py [--small] [--quick] [STEPPER ...]
 
---small leaves out the U-Net, --quick takes a third of the runs.
+--small leaves out the U-Net; so does --quick, which times everything twice.
 """
 
 import importlib.util
 import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import common
 import frontier
 import torch
 
@@ -41,13 +40,7 @@ STEPPERS = ("euler", "ddim", "dpm++2m", "multistep", "unipc", "heun", "dpm++2m-s
 def call(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, times: int) -> None:
     with torch.no_grad():
         for _ in range(times):
-            net(x, level, None)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+            net(x, level)
 
 
 def diffusers(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, steps: int) -> Iterator[tuple[str, Any]]:
@@ -67,7 +60,7 @@ def diffusers(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, steps:
         state = torch.randn_like(x) * scheduler.init_noise_sigma
         with torch.no_grad():
             for t in scheduler.timesteps:
-                state = scheduler.step(net(scheduler.scale_model_input(state, t), level, None), t, state).prev_sample
+                state = scheduler.step(net(scheduler.scale_model_input(state, t), level), t, state).prev_sample
 
     for name, maker in makers.items():
         yield f"diffusers {name}", partial(run, maker())
@@ -78,7 +71,7 @@ def k_diffusion(net: torch.nn.Module, x: torch.Tensor, level: torch.Tensor, step
     sampling = frontier.k_diffusion_sampling()
 
     def model(state: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = net(state, level, None)
+        out: torch.Tensor = net(state, level)
         return out
 
     def run(sampler: Any) -> None:
@@ -95,10 +88,14 @@ PEERS = {"diffusers": diffusers, "k_diffusion": k_diffusion}
 
 def main() -> None:
     torch.set_num_threads(1)
-    names = [word for word in sys.argv[1:] if not word.startswith("--")] or STEPPERS
+    parser = common.arguments(__doc__)
+    parser.add_argument("--small", action="store_true", help="without the U-Net")
+    parser.add_argument("steppers", nargs="*", default=STEPPERS, metavar="STEPPER")
+    given = parser.parse_args()
+    names = given.steppers
     peers = [peer for module, peer in PEERS.items() if importlib.util.find_spec(module) is not None]
     for case, ((kind, options), shape, asked, runs, target) in CASES.items():
-        if kind == "unet" and "--small" in sys.argv:
+        if kind == "unet" and (given.small or given.quick):
             continue
         net = NETS[kind](**options).build(shape[1:], seed=0).eval()
         denoiser = NetDenoiser(net, ornstein.VP(), "v")
@@ -116,9 +113,9 @@ def main() -> None:
         for name, run, calls in entries:
             bare = partial(call, net, x, level, calls)
             bare(), run()
-            ratios, last = [], seconds(bare)
-            for _ in range(max(2, runs // 3) if "--quick" in sys.argv else runs):
-                between, after = seconds(run), seconds(bare)
+            ratios, last = [], common.seconds(bare)
+            for _ in range(2 if given.quick else runs):
+                between, after = common.seconds(run), common.seconds(bare)
                 ratios.append(2 * between / (last + after))
                 last = after
             print(

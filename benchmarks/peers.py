@@ -39,6 +39,7 @@ from typing import Any
 os.environ["TQDM_DISABLE"] = "1"  # before anything imports tqdm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import common
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -545,7 +546,7 @@ class Ornstein(Peer):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.linspace(-2.0, 2.0, len(x)), None)
+        return self.net(x, torch.linspace(-2.0, 2.0, len(x)))
 
     def train(self, images: Tensor, steps: int) -> float:
         from ornstein.data import Dataset, Levels
@@ -636,7 +637,8 @@ def chosen(only: str | None, ours: Sequence[str], halves: bool) -> list[str]:
 
 
 if __name__ == "__main__":
-    for size in SHAPES:
+    quick = common.arguments(__doc__, "grey pictures alone").parse_args().quick
+    for size in ("grey",) if quick else SHAPES:
         for name in chosen(None, [], halves=False):
             try:
                 peer = make(name, size)

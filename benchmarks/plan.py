@@ -5,9 +5,10 @@ processor time from the first report of training to the last (so on one thread: 
 that does other things too stretches the time on the wall and not this. Memory is the process's own high-water mark.
 Printed is a sentence and a table in Markdown.
 
-    OMP_NUM_THREADS=1 python benchmarks/plan.py [CASE ...] [--out plan.json]
+    OMP_NUM_THREADS=1 python benchmarks/plan.py [CASE ...] [--out plan.json] [--quick]
 """
 
+import argparse
 import json
 import os
 import resource
@@ -18,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import common
 
 #: preset and changes; a few dozen steps each, and a validation or two
 CASES = {
@@ -86,42 +89,54 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"On {threads} thread{'s' * (threads != '1')}, {said[0]}; {said[1]}.",
         "",
-        "| case | GFLOP a step | seconds planned | taken | off | MB planned | taken | off |",
-        "|---|---|---|---|---|---|---|---|",
+        common.heading("case", "GFLOP a step", "seconds planned", "taken", "off", "MB planned", "taken", "off"),
     ]
     for row, *both in zip(rows, off["seconds"], off["bytes"], strict=True):
         plan, took = row["planned"], row["taken"]
         precision = plan["precision"] if plan["precision"] == took["precision"] else "planned in another precision!"
         name = row["case"].replace("as measured", f"as measured: {precision}")
         lines.append(
-            f"| {name} | {plan['flops'] / 1e9:.2f} | {plan['seconds']:.1f} | {took['seconds']:.1f} | {both[0]:+.0%} "
-            f"| {plan['bytes'] / 1e6:.0f} | {took['bytes'] / 1e6:.0f} | {both[1]:+.0%} |"
+            common.row(
+                name,
+                f"{plan['flops'] / 1e9:.2f}",
+                f"{plan['seconds']:.1f}",
+                f"{took['seconds']:.1f}",
+                f"{both[0]:+.0%}",
+                f"{plan['bytes'] / 1e6:.0f}",
+                f"{took['bytes'] / 1e6:.0f}",
+                f"{both[1]:+.0%}",
+            )
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    if words and words[0] in ("planned", "trained"):
-        print(json.dumps((planned if words[0] == "planned" else trained)(words[1:])))
+    parser = common.arguments(__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; all if none is named")
+    parser.add_argument("--out", type=Path, help="also write every figure to this file")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        what, *words = given.worker
+        print(json.dumps((planned if what == "planned" else trained)(words)))
         return
-    path = Path(words.pop(words.index("--out") + 1)) if "--out" in words else None
-    names = [word for word in words if word != "--out"] or list(CASES)
+    few = ["training.steps=20", "training.validate_every=10"] if given.quick else []
     rows = []
-    for name in names:
+    for name in given.cases or (list(CASES)[:1] if given.quick else CASES):
+        words = [*CASES[name], *few]
         print(name, file=sys.stderr, flush=True)
         said, took = (
             json.loads(
                 subprocess.run(
-                    [sys.executable, __file__, what, *CASES[name]], check=True, stdout=subprocess.PIPE, text=True
+                    [sys.executable, __file__, "--worker", what, *words], check=True, stdout=subprocess.PIPE, text=True
                 ).stdout
             )
             for what in ("planned", "trained")
         )
-        rows.append({"case": name, "words": CASES[name], "planned": said, "taken": took})
+        rows.append({"case": name, "words": words, "planned": said, "taken": took})
     print(table(rows))
-    if path:
-        path.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    if given.out:
+        common.keep(given.out, rows)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ mixture again, in closed form. So what is measured is the method alone. The figu
 
 Exact draws, judged in the same way, are the last line: what no method can beat.
 
-    python benchmarks/posterior.py
+    python benchmarks/posterior.py [--quick]
 """
 
+import common
 import torch
 from torch import Tensor
 
@@ -77,27 +78,28 @@ def errors(x: Tensor, posterior: GaussianMixture, draws: Tensor) -> list[float]:
     return [mean.item(), spread.item(), weights.item(), float(sliced)]
 
 
-def main() -> None:
-    process = ornstein.VP()
-    for name, (prior, measurement) in problems().items():
+def main() -> None:  # long: a table, line by line
+    quick = common.arguments(__doc__).parse_args().quick
+    count, steps, process = (100, 5, ornstein.VP()) if quick else (COUNT, STEPS, ornstein.VP())
+    for name, (prior, measurement) in list(problems().items())[: 1 if quick else None]:
         posterior = exact_posterior(prior, measurement)
         shares_said = ", ".join(f"{w:.2f}" for w in posterior.weights.tolist())
         print(f"\n{name}; weights of the posterior's modes {shares_said}")
         print(f"{'method':<17}{'stepper':<9}{'calls':>6}{'mean':>9}{'covariance':>12}{'weights':>9}{'sliced':>9}")
         g = torch.Generator().manual_seed(1)
-        draws, again = posterior.sample(COUNT, generator=g), posterior.sample(COUNT, generator=g)
-        den, shape = prior.denoiser(process), (COUNT, prior.d)
+        draws, again = posterior.sample(count, generator=g), posterior.sample(count, generator=g)
+        den, shape = prior.denoiser(process), (count, prior.d)
         rows: list[tuple[str, str, int, Tensor]] = []
         for method in INVERSE:
             guided = GUIDANCE[method](den, measurement)  # type: ignore[call-arg]
             for stepper in ("dpm++2m", "ddpm"):
-                x = ornstein.sample(guided, shape, stepper=stepper, steps=STEPS, seed=0)
-                rows.append((method, stepper, STEPS, x))
+                x = ornstein.sample(guided, shape, stepper=stepper, steps=steps, seed=0)
+                rows.append((method, stepper, steps, x))
         if measurement.noise == 0:
             for repeats in (1, 10):
                 around, guided = RePaint(DDPM(), measurement, repeats), Replacement(den, measurement)
-                x = ornstein.sample(guided, shape, stepper=around, steps=STEPS, seed=0)
-                rows.append((f"repaint, {repeats}x", "ddpm", STEPS * repeats, x))
+                x = ornstein.sample(guided, shape, stepper=around, steps=steps, seed=0)
+                rows.append((f"repaint, {repeats}x", "ddpm", steps * repeats, x))
         rows.append(("exact draws", "", 0, again))
         for method, stepper, calls, x in rows:
             figures = errors(x, posterior, draws)

@@ -3,13 +3,14 @@
 Same seeds, same batches, same noise. Printed: the held-out error of both runs as they go, and how far images drawn in
 bfloat16 lie from those of the same noise drawn in float32, by the same weights.
 
-    python benchmarks/precision.py mnist 2000 [path=value ...]
+    python benchmarks/precision.py mnist 2000 [path=value ...] [--quick]
 """
 
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+import common
 
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
@@ -18,8 +19,13 @@ from ornstein.experiment.train import train
 
 
 def main() -> None:
-    preset, steps, *words = sys.argv[1:]
-    every = max(int(steps) // 4, 1)
+    parser = common.arguments(__doc__)
+    parser.add_argument("preset")
+    parser.add_argument("steps", type=int)
+    parser.add_argument("words", nargs="*", metavar="path=value")
+    given = parser.parse_args()
+    preset, steps, words = given.preset, 4 if given.quick else given.steps, given.words
+    every = max(steps // 4, 1)
     curves: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
@@ -29,15 +35,16 @@ def main() -> None:
             moments = train(experiment, Path(folder) / precision, data)
             curves[precision] = {m.progress.step: m.held_out for m in moments if m.held_out is not None}
             print(f"{precision}: {time.perf_counter() - began:.0f} s", flush=True)
-        print("\n| steps | held-out error, float32 | bfloat16 | ratio |\n|---:|---:|---:|---:|")
+        print("\n" + common.heading("steps", "held-out error, float32", "bfloat16", "ratio", words=0))
         for step, wide in curves["float32"].items():
             slim = curves["bfloat16"][step]
-            print(f"| {step:,} | {wide:.4f} | {slim:.4f} | {slim / wide:.4f} |")
+            print(common.row(f"{step:,}", f"{wide:.4f}", f"{slim:.4f}", f"{slim / wide:.4f}"))
         run = Run.load(Path(folder) / "float32")
-        exact, rounded = (run.drawing(precision).draw(64, seed=0) for precision in ("float32", "bfloat16"))
+        n = 4 if given.quick else 64
+        exact, rounded = (run.drawing(precision).draw(n, seed=0) for precision in ("float32", "bfloat16"))
     difference = (exact - rounded).square().flatten(1).mean(1).sqrt() / exact.square().mean().sqrt()
     print(
-        f"\n64 images of the float32 run drawn in bfloat16: root mean square distance {difference.mean():.2%} of the "
+        f"\n{n} images of the float32 run drawn in bfloat16: root mean square distance {difference.mean():.2%} of the "
         f"images' own size on average, {difference.median():.2%} in the median, {difference.max():.2%} at most."
     )
 

@@ -21,7 +21,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -36,6 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
 
@@ -426,10 +426,8 @@ def fitted(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    rows = [
-        "| grows | the rest | from | to | time | memory | arithmetic | faster than the arithmetic |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("from", "to", "time", "memory", "arithmetic", "faster than the arithmetic")
+    rows = [common.heading("grows", "the rest", *columns, words=2)]
     for name, found in result["series"].items():
         series, lines = SERIES[name], fitted(found)
         exponents = {key: lines[key]["exponent"] for key in ("seconds", "bytes", "work")}
@@ -444,8 +442,8 @@ def table(result: dict[str, Any]) -> str:
             f"| {series.title} | {series.held} | {lines['x'][0]:,} | {lines['x'][-1]:,} | {exponents['seconds']:.2f} "
             f"| {exponents['bytes']:.2f} | {work} | {' and '.join(faster) or 'nothing'} |"
         )
-    rows += ["", "| grows | seconds, first and last | memory, first and last | arithmetic, first and last |"]
-    rows.append("|---|---|---|---|")
+    columns = tuple(f"{what}, first and last" for what in ("seconds", "memory", "arithmetic"))
+    rows += ["", common.heading("grows", *columns)]
     for name, found in result["series"].items():
         lines = fitted(found)
         unit = (lambda v: f"{v:.3g} s") if name == "load" else (lambda v: f"{v / 1e9:.3g} GFLOP")
@@ -460,10 +458,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def picture(result: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
+    plt = common.pyplot()
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -506,7 +501,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
             title = f"exponent {slopes[key]:.2f}, {what} {slopes['work']:.2f}"
             axis.set_title(title, fontsize=10)
             axis.grid(alpha=0.25, which="major")
-            axis.spines[["top", "right"]].set_visible(False)
+            common.plain([axis])
             if x[-1] / x[0] < 200:
                 axis.set_xticks(x, [f"{int(v)}" for v in x], fontsize=9)
                 axis.xaxis.minorticks_off()
@@ -521,22 +516,12 @@ def picture(result: dict[str, Any], path: Path) -> None:
     figure.legend(
         handles=handles, loc="outside upper center", ncols=3 if across > 2 else 1, frameon=False, fontsize=10.5
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def processor() -> str:
-    """The processor's name, or what the system says instead."""
-    with suppress(OSError, IndexError):
-        return Path("/proc/cpuinfo").read_text().split("model name")[1].split(":")[1].splitlines()[0].strip()
-    return platform.processor() or platform.machine()
+    common.save_picture(figure, path, dpi=110)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How time and memory grow with the size of what is asked for.")
+    parser = common.arguments(__doc__, "three small points of each series")
     parser.add_argument("--only", default=",".join(SERIES), help=f"series, separated by commas: {', '.join(SERIES)}")
-    parser.add_argument("--quick", action="store_true", help="three small points each; nothing to quote")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=HERE / "scaling.json")
     parser.add_argument("--picture", type=Path, default=PICTURE)
@@ -553,26 +538,26 @@ def main() -> None:
         else:
             print(json.dumps({value: apart(partial(remembered, name, Path(folder), value)) for value in values}))
         return
+    out = common.place(given.out, given.quick)
     if given.plot:
-        result = json.loads(given.out.read_text("utf-8"))
+        result = common.kept(out)
     else:
-        machine = {"cpu": processor(), "threads": given.threads, "torch": torch.__version__}
+        machine = {key: value for key, value in common.machine(given.threads).items() if key != "bfloat16"}
         result = {"machine": machine, "quick": given.quick, "series": {}}
-        if given.out.exists():
-            before = json.loads(given.out.read_text("utf-8"))
-            if all(before.get(key) == result[key] for key in ("machine", "quick")):
-                result["series"] = before["series"]
+        before = common.kept(out, {})
+        if all(before.get(key) == result[key] for key in ("machine", "quick")):
+            result["series"] = before["series"]
         for name, found in measured(given.only.split(","), given.quick, given.threads):
             series = {**result["series"], name: found}
             result["series"] = {key: series[key] for key in SERIES if key in series}
-            given.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+            common.keep(out, result)
     machine = result["machine"]
     took = sum(found["took"] for found in result["series"].values())
     print(
         f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, float32; {took / 60:.1f} minutes\n"
     )
     print(table(result))
-    picture(result, given.picture)
+    picture(result, common.place(given.picture, given.quick))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ median of each is told, and of its ratio to `import torch` within a run. The fir
 is left out. Processor time is given beside the wall clock, because the wall clock of a busy machine says little.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import common
 
 FACE = "import ornstein\nfor name in ornstein.__all__: getattr(ornstein, name)"
 COMMANDS = {
@@ -40,11 +41,13 @@ def once(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.arguments(__doc__)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--run", help="a run folder, to time `ornstein sample` of one image in one step as well")
-    parser.add_argument("--json", help="also write every figure to this file")
+    parser.add_argument("--json", type=Path, help="also write every figure to this file")
     given = parser.parse_args()
+    if given.quick:
+        given.runs = 1
 
     commands = dict(COMMANDS)
     if given.run:
@@ -66,8 +69,7 @@ def main() -> None:
         columns = (wall, quickest, ratios[0], used, ratios[1])
         print(f"{name:31}" + "".join(f"{value:11.3f}" for value in columns) + f"{TARGETS.get(name, ''):>11}")
     if given.json:
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+        common.keep(given.json, figures)
 
 
 if __name__ == "__main__":

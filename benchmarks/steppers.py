@@ -5,9 +5,10 @@ stepper the error is the mean distance to the end of the probability-flow trajec
 2,000 Heun steps in float64; for a stochastic one, which has no such endpoint, the sliced Wasserstein distance to exact
 draws, beside that of exact draws to exact draws.
 
-    python benchmarks/steppers.py
+    python benchmarks/steppers.py [--quick]
 """
 
+import common
 import torch
 
 import ornstein
@@ -30,24 +31,26 @@ def mixture() -> GaussianMixture:
     return GaussianMixture(torch.tensor([0.3, 0.25, 0.2, 0.15, 0.1]), means, factors @ factors.mT)
 
 
-def main() -> None:
+def main() -> None:  # long: two tables for each process
+    quick = common.arguments(__doc__).parse_args().quick
+    count, budgets, fine = (50, (5,), 40) if quick else (COUNT, CALLS, 2000)
     mix = mixture()
     g = torch.Generator().manual_seed(1)
-    truth, again = mix.sample(COUNT, generator=g), mix.sample(COUNT, generator=g)
+    truth, again = mix.sample(count, generator=g), mix.sample(count, generator=g)
     sliced = METRICS["sliced-wasserstein"]()
-    for process in (ornstein.VP(), ornstein.EDM(), ornstein.Flow()):
+    for process in (ornstein.VP(), ornstein.EDM(), ornstein.Flow())[: 1 if quick else None]:
         den = mix.denoiser(process)
-        shape = (COUNT, DIMENSION)
-        exact = ornstein.sample(den, shape, stepper="heun", steps=2000, grid="logsnr", seed=0, dtype=torch.float64)
+        shape = (count, DIMENSION)
+        exact = ornstein.sample(den, shape, stepper="heun", steps=fine, grid="logsnr", seed=0, dtype=torch.float64)
         print(f"\n{process}: mean distance to the exact endpoint, by network calls")
-        print(f"{'stepper':<20}{'grid':<11}" + "".join(f"{calls:>9}" for calls in CALLS))
+        print(f"{'stepper':<20}{'grid':<11}" + "".join(f"{calls:>9}" for calls in budgets))
         for name, options in WAYS:
             stepper = STEPPERS[name](**options)
             if stepper.stochastic or stepper.calls is None:
                 continue
             for grid in ("flow", "power", "tapered", "karras", "logsnr", "uniform", "quadratic"):
                 row = []
-                for calls in CALLS:
+                for calls in budgets:
                     steps = 1 + (calls - 1) // stepper.calls  # the last step is one call
                     x = ornstein.sample(
                         den, shape, stepper=stepper, steps=steps, grid=grid, seed=0, dtype=torch.float64
@@ -68,7 +71,7 @@ def main() -> None:
                 continue
             for grid in ("flow", "power", "karras", "uniform"):
                 row = []
-                for calls in CALLS:
+                for calls in budgets:
                     steps = 1 + (calls - 1) // (make().calls or 1)
                     x = ornstein.sample(den, shape, stepper=name, steps=steps, grid=grid, seed=0)
                     row.append(sliced(x, truth, torch.Generator().manual_seed(2)))

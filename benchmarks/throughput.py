@@ -23,7 +23,6 @@ import argparse
 import ctypes
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import common
 import peers
 import torch
 from torch import Tensor
@@ -308,22 +308,6 @@ def measured(size: str, names: list[str], options: argparse.Namespace) -> dict[s
     return {"limits": limits, "entries": entries}
 
 
-def machine_described(threads: int) -> dict[str, Any]:
-    """The processor, its bfloat16 instructions, threads and versions."""
-    model, flags = platform.processor() or platform.machine(), ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-            if key.strip() == "flags":
-                flags = value
-    except OSError:
-        pass
-    said = sorted({flag for flag in flags.split() if "bf16" in flag})
-    return {"cpu": model, "bfloat16": said, "threads": threads, "torch": torch.__version__}
-
-
 # What is said ---------------------------------------------------------------------------------------------------------
 
 
@@ -365,10 +349,7 @@ def table(size: str, found: dict[str, Any]) -> str:
 
 def picture(result: dict[str, Any], path: Path) -> None:
     """Useful rates as bars with quartiles, images per second beside them, and the machine's limits as lines."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = common.pyplot()
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -382,7 +363,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
         gridspec_kw={"height_ratios": [rows[size] + 1 for size in sizes]},
         layout="constrained",
     )
-    colours = {"ours": "#c44e21", "float32": "#8fa9c4", "bfloat16": "#3f6d9e"}
+    colours = {"ours": common.OURS_COLOUR, "float32": "#8fa9c4", "bfloat16": "#3f6d9e"}
     used = set()
     for row, size in zip(axes, sizes, strict=True):
         found = result["sizes"][size]
@@ -416,7 +397,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
             axis.set_title(f"{title}, {height}x{width}x{peers.SHAPES[size][0]}, batch {part['batch']}", fontsize=10.5)
             axis.set_xlim(0, 1.18 * widest)
             axis.set_yticks(range(len(order)), order if what == "train" else [""] * len(order), fontsize=9)
-            axis.spines[["top", "right"]].set_visible(False)
+            common.plain([axis])
             axis.tick_params(axis="y", length=0)
     for axis in axes[-1]:
         axis.set_xlabel("useful GFLOP/s")
@@ -427,13 +408,11 @@ def picture(result: dict[str, Any], path: Path) -> None:
         Line2D([], [], color="#555555", ls="--", label="the same, bfloat16"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    common.save_picture(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Training steps and network calls, timed: ours and other libraries'.")
+    parser = common.arguments(__doc__, "two rounds of short bursts")
     parser.add_argument("--sizes", default="colour,grey", help="colour, grey or both, separated by a comma")
     parser.add_argument("--only", help="entries, separated by commas, such as: ornstein,azula,azula + bfloat16")
     parser.add_argument(
@@ -442,7 +421,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="of a burst")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--quick", action="store_true", help="two rounds of short bursts; nothing to quote")
     parser.add_argument("--out", type=Path, default=HERE / "throughput.json")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     parser.add_argument("--plot", action="store_true", help="only table and picture again, from the JSON")
@@ -451,8 +429,9 @@ def main() -> None:
     if options.worker:
         worker(options.worker, options.sizes, options.seconds, options.threads)
         return
+    out = common.place(options.out, options.quick)
     if options.plot:
-        result = json.loads(options.out.read_text("utf-8"))
+        result = common.kept(out)
     else:
         if options.quick:
             options.rounds, options.seconds = 2, 0.3
@@ -460,20 +439,20 @@ def main() -> None:
         began = time.strftime("%Y-%m-%d %H:%M")
         sizes = {size: measured(size, names, options) for size in options.sizes.split(",")}
         result = {
-            "machine": machine_described(options.threads),
+            "machine": common.machine(options.threads),
             "began": began,
             "rounds": options.rounds,
             "seconds_a_burst": options.seconds,
             "sizes": sizes,
         }
-        options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        common.keep(out, result)
     machine = result["machine"]
     print(
         f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, bfloat16 instructions: "
         f"{', '.join(machine['bfloat16']) or 'none'}; {result['rounds']} rounds\n"
     )
     print("\n\n".join(table(size, found) for size, found in result["sizes"].items()))
-    picture(result, options.picture)
+    picture(result, common.place(options.picture, options.quick))
 
 
 if __name__ == "__main__":

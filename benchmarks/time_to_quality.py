@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import peers
 import torch
@@ -390,7 +391,7 @@ def run(options: argparse.Namespace, marks: list[float], kept: dict[str, Any]) -
     place = f"{options.data} {options.samples}"
     if place not in kept["floors"]:
         kept["floors"][place] = judge.floor(options.samples)
-        save(options.json, kept)
+        common.keep(options.json, kept)
     for name in peers.chosen(options.only, options.ours, halves=False):
         there = {row["minutes"] for row in kept["rows"] if row["entry"] == name and same(row, options)}
         if not options.again and there >= set(marks):
@@ -404,19 +405,13 @@ def run(options: argparse.Namespace, marks: list[float], kept: dict[str, Any]) -
                     if not (old["entry"] == name and old["minutes"] == row["minutes"] and same(old, options))
                 ]
                 kept["rows"].append(row)
-                save(options.json, kept)
+                common.keep(options.json, kept)
                 print(
                     f"{name}: {row['minutes']:g} minutes, {row['steps']:,} steps, loss {row['loss']:.4g}; "
                     f"kernel {row['kernel']:.4g}, Fréchet {row['frechet']:.4g}; drawn in {row['draw_seconds']:.0f} s "
                     f"by {row['sampler']}",
                     flush=True,
                 )
-
-
-def save(path: Path, kept: dict[str, Any]) -> None:
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-    beside.replace(path)
 
 
 # What is said ---------------------------------------------------------------------------------------------------------
@@ -475,10 +470,7 @@ def table(rows: list[dict[str, Any]], floor: dict[str, float] | None) -> str:
 
 def picture(rows: list[dict[str, Any]], floor: dict[str, float] | None, path: Path) -> None:
     """Both distances against minutes, a line an entry, and the floor."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = common.pyplot()
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     entries = list(dict.fromkeys(row["entry"] for row in rows))
@@ -494,7 +486,7 @@ def picture(rows: list[dict[str, Any]], floor: dict[str, float] | None, path: Pa
             points = [(m, value) for m, value in points if value > 0]  # an unbiased distance may be below zero
             ours = name.startswith(peers.OURS)
             style = ("-", "--", ":", "-.")[mine % 4] if ours else "-"
-            colour = "#c44e21" if ours else colours[shown % len(colours)]
+            colour = common.OURS_COLOUR if ours else colours[shown % len(colours)]
             axis.plot(
                 [m for m, _ in points],
                 [value for _, value in points],
@@ -514,16 +506,14 @@ def picture(rows: list[dict[str, Any]], floor: dict[str, float] | None, path: Pa
         axis.set_xticks(marks, [f"{m:g}" for m in marks])
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.grid(True, which="major", color="#dddddd", lw=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
+        common.plain([axis])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    common.save_picture(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The quality of samples after minutes of training.")
+    parser = common.arguments(__doc__, "a few seconds of training, fifty samples")
     parser.add_argument("data", choices=sorted(SIZES))
     parser.add_argument("--minutes", default="5,10,20,40", help="marks at which images are drawn")
     parser.add_argument("--samples", type=int, default=2000)
@@ -544,13 +534,14 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="docs/pictures/time-to-quality-DATA.png if not given")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.quick and not options.worker:
+        options.minutes, options.samples, options.calls, options.pilot = "0.05", 50, 4, 0
+        options.json, options.out = common.place(options.json, True), common.place(options.out, True)
     marks = sorted(float(word) for word in options.minutes.split(","))
     if options.worker:
         worker(options.worker, options, marks)
         return
-    kept: dict[str, Any] = {"rows": [], "floors": {}}
-    if options.json.is_file():
-        kept = json.loads(options.json.read_text("utf-8"))
+    kept: dict[str, Any] = common.kept(options.json, {"rows": [], "floors": {}})
     if not options.plot:
         run(options, marks, kept)
     rows = [row for row in kept["rows"] if same(row, options)]
@@ -559,7 +550,7 @@ def main() -> None:
         return
     floor = kept["floors"].get(f"{options.data} {options.samples}")
     print("\n" + table(rows, floor))
-    where = HERE.parent / "docs" / "pictures" / f"time-to-quality-{options.data}.png"
+    where = common.place(common.PICTURES / f"time-to-quality-{options.data}.png", options.quick)
     picture(rows, floor, options.picture or where)
 
 

@@ -9,13 +9,15 @@ configurations those are tried that were among the three best of their family at
 exact problems (`frontier.json`), and the best is picked afterwards, by the error that is reported.
 """
 
-import argparse
+import importlib.util
 import json
 import math
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import common
 import frontier
 import torch
 from torch import Tensor
@@ -32,14 +34,14 @@ F64 = torch.float64
 class Trained(frontier.Problem):
     """Trajectories of a run's network, labels in turn."""
 
-    def __init__(self, run: Run, count: int, seed: int) -> None:
+    def __init__(self, run: Run, count: int, seed: int, steps: int = 1000) -> None:
         self.denoiser, self.process = run.denoiser, run.denoiser.process
         self.condition = run.examples(count)
         self.shape = (count, *run.shape)
         self.x = starting_noise(self.denoiser, self.shape, seed, F64)
-        self.ends = endpoints(self.denoiser, self.x, steps=1000, condition=self.condition).flatten(1)
+        self.ends = endpoints(self.denoiser, self.x, steps=steps, condition=self.condition).flatten(1)
         # the noisiest level, from which the others' states near it are found: their first are not all the same
-        top = self.process.at(float(ornstein.core.grids.times(self.process, 1)[0]))
+        top = self.process.at(float(ornstein.core.grids.times(self.process, 1, "flow", self.denoiser.sigma_data)[0]))
         self.top = float(top.noise_ratio)
         self.start = (self.x / float(top.alpha)).flatten(1)
         self._states: dict[float, Tensor] = {}
@@ -58,19 +60,30 @@ class Trained(frontier.Problem):
         return self._states[ratio]
 
 
+def installed() -> Iterator[frontier.Way]:
+    """The configurations of those other libraries that are there."""
+    for module, peer in frontier.PEERS.values():
+        if importlib.util.find_spec(module) is None:
+            print(f"{module} is absent: left out")
+        else:
+            yield from peer()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Error against network calls on a trained run.")
+    parser = common.arguments(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--calls", default="5,8,10", help="numbers of network calls, separated by commas")
     parser.add_argument("--count", type=int, default=64, help="trajectories to measure on")
     parser.add_argument("--seed", type=int, default=1000, help="of their noise; tuning used 0 and 1")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.count, asked.calls = 2, "5"
     warnings.filterwarnings("ignore")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     run = Run.load(asked.run)
-    problem, kept = Trained(run, asked.count, asked.seed), read_tuned(asked.run)
+    problem, kept = Trained(run, asked.count, asked.seed, 50 if asked.quick else 1000), read_tuned(asked.run)
     known = json.loads(Path(frontier.__file__).with_name("frontier.json").read_text("utf-8"))["problems"]
-    ways = {(way.library, way.family, way.setting): way for _, peer in frontier.PEERS.values() for way in peer()}
+    ways = {(way.library, way.family, way.setting): way for way in installed()}
     for calls in map(int, asked.calls.split(",")):
         tried = {
             (row["library"], row["family"], row["setting"])
@@ -83,9 +96,11 @@ def main() -> None:
             result = ways[key].run(problem, calls)
             if result is not None and result[1] <= calls:
                 errors[key] = problem.error(result[0])
-        best = min(errors, key=lambda key: errors[key])
+        best = min(errors.values(), default=math.nan)
         print(f"{calls} calls, {len(problem.x)} trajectories, {len(errors)} configurations of others", flush=True)
-        print(f"  {errors[best]:8.4f}  best of them: {' '.join(best)}", flush=True)
+        if errors:
+            name = " ".join(min(errors, key=lambda key: errors[key]))
+            print(f"  {best:8.4f}  best of them: {name}", flush=True)
         for library in frontier.PEERS:
             mine = min((key for key in errors if key[0] == library), key=lambda key: errors[key], default=None)
             if mine is not None:
@@ -97,7 +112,7 @@ def main() -> None:
         for name, stepper in solvers.items():
             found = endpoint_error(problem.denoiser, problem.x, ends, stepper, calls=calls, condition=problem.condition)
             print(
-                f"  {found.value:8.4f}  ornstein {name}, {found.value / errors[best]:.2f} of the best other's",
+                f"  {found.value:8.4f}  ornstein {name}, {found.value / best:.2f} of the best other's",
                 flush=True,
             )
 

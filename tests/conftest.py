@@ -42,6 +42,19 @@ def cli(capsys, monkeypatch):
     return call
 
 
+@pytest.fixture
+def own_tables():
+    """What a test registers is gone after it."""
+    from ornstein import plugins
+
+    kept = [(table.read(), dict(table.read())) for table in plugins.TABLES.values()]
+    owners = dict(plugins._OWNERS)
+    yield
+    for table, before in [*kept, (plugins._OWNERS, owners)]:
+        table.clear()
+        table.update(before)
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Path:
     """A digits run of a few steps, with a checkpoint, snapshots and pictures."""

@@ -1,36 +1,28 @@
 """What the law tests share: every process, every stepper with its options, and two oracles.
 
 The law tests iterate over the tables of the house, so that a new entry is held to every law without a test being
-edited. What depends on an entry's own formula (golden values, options) is looked up by name and may be missing.
+edited. Those that hold of one entry by itself are in `ornstein.laws`, where `python -m ornstein.laws` finds them for
+packages from outside. What depends on an entry's own formula (golden values, options) is looked up by name and may be
+missing.
 """
 
-from functools import lru_cache
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from ornstein.core import PROCESSES as MAKERS
-from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import EDM
-from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.drive import Stepper
-from ornstein.core.exact import GaussianMixture
-from ornstein.core.grids import GRIDS, ends, times
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Process
 from ornstein.errors import InputError
+from ornstein.laws.oracles import ZERO_SNR, constant, grid_of, grids_of, interior, mixture, processes
 from ornstein.samplers import STEPPERS
 
-#: every entry of the table with its defaults, and the named chains
-PROCESSES: dict[str, Process] = {name: make() for name, make in MAKERS.items()} | {
-    f"betas[{kind}]": Tabulated.from_betas(kind) for kind in ("scaled-linear", "cosine", "sigmoid")
-}
+__all__ = [
+    "OPTIONS", "PROCESSES", "WAYS", "ZERO_SNR", "Oracle", "constant", "grid_of", "grids_of", "interior", "mixture",
+    "refused",
+]  # fmt: skip
 
-#: where no signal at all is left at the end
-ZERO_SNR: dict[str, Process] = {
-    "betas[zero]": Tabulated.from_betas("scaled-linear", zero_snr=True),
-    "betas[short zero]": Tabulated.from_betas("linear", 50, zero_snr=True),
-}
+#: every entry of the table with its defaults, and the named chains
+PROCESSES: dict[str, Process] = processes()
 
 #: options to try besides the defaults
 OPTIONS: dict[str, list[dict[str, object]]] = {
@@ -65,45 +57,6 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 
 #: every stepper with its defaults and with the options above
 WAYS: list[Stepper] = [STEPPERS[name](**options) for name in STEPPERS for options in [{}, *OPTIONS.get(name, [])]]
-
-
-@lru_cache(maxsize=4096)
-def grid_of(process: Process, steps: int, grid: str | None = None) -> Tensor | None:
-    """The times of a grid, or None where this process has no such grid of that many steps."""
-    try:
-        return times(process, steps, grid)
-    except InputError:
-        return None
-
-
-def grids_of(process: Process) -> list[str]:
-    """The grids that this process can be walked on."""
-    return [name for name in GRIDS if any(grid_of(process, n, name) is not None for n in (1, process.chain or 1))]
-
-
-@lru_cache(maxsize=512)
-def interior(process: Process, n: int = 7) -> Tensor:
-    """n times well inside the clock, off the knots of a chain, from small noise to large."""
-    low, high = ends(process)
-    level = torch.linspace(0.04, 0.96, n, dtype=torch.float64)
-    a, b = (process.at(t).log_snr for t in (low, high))
-    times = process.time(a + (b - a) * level)
-    assert isinstance(times, Tensor)
-    return torch.where((times - times.round()).abs() < 1e-3, times + 0.0137, times) if process.chain else times
-
-
-def constant(process: Process, c: Tensor) -> FunctionDenoiser:
-    """The denoiser of data that are always c: the first oracle."""
-    return FunctionDenoiser(lambda x, level, condition: c.to(x).expand_as(x), process)
-
-
-def mixture() -> GaussianMixture:
-    """Two dimensions, three unequal components, nothing symmetric: the second oracle."""
-    means = torch.tensor([[1.2, -0.4], [-0.9, 0.7], [0.3, 1.6]], dtype=torch.float64)
-    roots = torch.tensor(
-        [[[0.45, 0.0], [0.2, 0.3]], [[0.25, 0.0], [-0.15, 0.5]], [[0.3, 0.0], [0.1, 0.2]]], dtype=torch.float64
-    )
-    return GaussianMixture(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), means, roots @ roots.mT)
 
 
 class Oracle(nn.Module):

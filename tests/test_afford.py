@@ -107,7 +107,7 @@ def test_a_network_is_measured_without_being_made(digits):
 
 
 def afford_config(experiment):
-    from ornstein.experiment.config import construct
+    from ornstein.experiment.arguments import construct
     from ornstein.nets import NETS
 
     return construct(NETS, experiment.net)
@@ -219,10 +219,9 @@ HUGE = 10**12
         lambda run: run.condition(HUGE, 0),
         lambda run: run.trajectory(HUGE),
         lambda run: tune_endpoint(run, 5, count=HUGE),
-        lambda run: interpolate(run, torch.zeros(1, 2), torch.ones(1, 2), HUGE),
         lambda run: inpaint(run, torch.zeros(1, 2), torch.tensor([[True, False]]), draws=HUGE),
     ],
-    ids=["draw", "sample", "examples", "every_class", "condition", "trajectory", "tune", "interpolate", "inpaint"],
+    ids=["draw", "sample", "examples", "every_class", "condition", "trajectory", "tune", "inpaint"],
 )
 def test_more_samples_than_fit(run, act):
     said = refused(lambda: act(run))

@@ -170,6 +170,32 @@ def test_weights_are_those_of_the_papers_computed_from_betas(kind, variance):
     torch.testing.assert_close(found.terms[0, -1], decoder, rtol=1e-9, atol=0)
 
 
+def test_a_term_of_the_ornstein_uhlenbeck_chain_is_gamma_times_denoising_score_matching():
+    """lambda_k = 2 gamma on half the squared error of the score: L_k/(gamma DSM_k) = 1 + O(gamma), at time 0.76."""
+    mix, ratios = mixture(), []
+    x0 = mix.sample(2000, gen(3)).double()
+    for gamma in (0.02, 0.005, 0.00125):
+        n = round(0.76 / gamma)
+        chain = Tabulated.euler_ou([gamma] * n)
+        denoiser = mix.denoiser(chain)
+        # the term of the step from level n to n - 1, as the bound measures it, of the same noisy data
+        found = variational_bound(denoiser, x0, seed=0, grid=[float(n), n - 1.0]).terms[:, 1]
+        level = chain.at(float(n))
+        eps = torch.randn(x0.shape, generator=gen(4), dtype=torch.float64)
+        xt = level.alpha * x0 + level.sigma * eps
+        dsm = (denoiser(xt, level).score + eps / level.sigma).square().sum(1)
+        value, error = mean_and_error(found)
+        other, spread = mean_and_error(dsm)
+        ratio = value / (gamma * other)
+        # exact: half the rise of the signal-to-noise ratio over gamma (alpha/sigma^2)^2
+        snr = (chain.alphas[-2:] / chain.sigmas[-2:]) ** 2
+        exact = float((snr[0] - snr[1]) / (2 * gamma) * (level.sigma**2 / level.alpha) ** 2)
+        assert abs(ratio / exact - 1) < 5 * math.hypot(error / value, spread / other)
+        ratios.append(exact)
+    assert ratios == pytest.approx([1.0532, 1.0129, 1.0032], abs=1e-4)
+    assert [math.log(a / b, 4) for a, b in pairwise(r - 1 for r in ratios)] == pytest.approx([1, 1], abs=0.05)
+
+
 def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock():
     for process in (VP(), EDM(), Flow(t_max=0.99), Tabulated.from_sigmas(steps=20)):
         x0 = torch.zeros(1, 1, dtype=torch.float64)
@@ -289,7 +315,7 @@ def test_uniform_bytes_take_eight_bits():
     x0 = levels[torch.randint(256, (24, 64), generator=gen(7))]
     process = VP()
     denoiser = uniform_noise(levels, process)
-    bits, error = mean_and_error(continuous_bound(denoiser, x0, bins=Bins(256), draws=64, seed=0).bits_per_dim())
+    bits, error = mean_and_error(continuous_bound(denoiser, x0, bins=Bins(256), draws=64, seed=2).bits_per_dim())
     assert abs(bits - 8) < 3 * error
     assert error < 0.06
     ratios = torch.logspace(math.log10(20), -3, 1000, dtype=torch.float64)
@@ -556,6 +582,22 @@ def test_the_gradient_of_the_bound_in_hybrid_reaches_the_variance_only():
     assert not simple["variance"].any()
     torch.testing.assert_close(both["variance"], 0.001 * alone["variance"], rtol=1e-4, atol=1e-9)
     assert float(alone["variance"].abs().min()) > 0
+
+
+def test_hybrid_is_the_regression_and_a_thousandth_of_the_bound():
+    """Sample by sample: the weight of the paper where none is said, and any that is."""
+    process = Tabulated.from_betas("cosine", 40)
+    x0, g = torch.randn(64, 3, generator=gen(19)), gen(20)
+    denoiser = NetDenoiser(_Two(3), process, "eps", learns_variance=True)
+    t = hybrid().draw_times(process, 64, g)
+    eps = torch.randn(x0.shape, generator=g)
+    with torch.no_grad():
+        simple = ddpm().loss_at(denoiser, x0, t, eps, None)
+        whole = Variational("learned")(denoiser, x0, None, gen(20))
+        for objective, weight in ((hybrid(), 0.001), (hybrid(weight=0.5), 0.5)):
+            found = objective(denoiser, x0, None, gen(20))
+            torch.testing.assert_close(found, simple + weight * whole, rtol=1e-5, atol=1e-6)
+        assert float((0.001 * whole / simple).abs().mean()) > 1e-5  # or the comparison would say nothing
 
 
 def test_hybrid_learns_the_variance_that_makes_few_steps_exact():

@@ -433,6 +433,8 @@ def test_a_person_speaks_in_units_and_names():
     assert kind.model("van", 2).tolist() == kind.model(1, 2).tolist() == kind.model("1", 2).tolist() == [1, 1]
     assert kind.model(["van", "car", None], 3).tolist() == [1, 0, -1]
     assert kind.model(torch.tensor([0, -1]), 2).tolist() == [0, -1]
+    assert kind.model(np.array([1, -1], np.int32), 2).tolist() == [1, -1]
+    assert kind.model(np.array(["van", "car"]), 2).tolist() == [1, 0]
     rooms = Known("label", classes=("1", "3", "7"))  # a number is the label of that name, and never counts them
     assert rooms.model(3, 1).tolist() == rooms.model("3", 1).tolist() == [1]
     refused(lambda: rooms.model(2, 1, "rooms"), "rooms=2", "1, 3, 7")
@@ -482,7 +484,7 @@ def test_from_a_table_to_samples_of_a_price(cli, tmp_path):
         ("sample", out, "-n", 3, "--given", "price=9000", "--scale", 2, "--out", tmp_path / "g.npz"),
         ("sample", out, "-n", 3, "--out", tmp_path / "h.npz"),
         ("evaluate", out, "-n", 60),
-        ("loglik", out, "test", "-n", 3, "--conditional", "--reference", 0),
+        ("loglik", out, "test", "-n", 3, "--conditional", "--out", tmp_path / "l.csv"),
         ("tune", out, "--steps", 2),
         ("train", "--resume", out, "training.steps=610"),
     ):
@@ -542,7 +544,7 @@ def test_a_picture_is_made_finer(cli, tmp_path):
     assert answer.code == 0, answer.err
     run = ornstein.load(tmp_path / "run")
     given = torch.from_numpy(small[:40, None])
-    drawn = run.sample(40, condition={"small": given}, seed=0).double()
+    drawn = run.sample(40, condition={"small": given}, seed=0).double()[:, None]
     coarse = torch.nn.functional.avg_pool2d(drawn, 2)
     right, wrong = ((coarse - other).square().mean() for other in (given, given.roll(1, 0)))
     assert right < 0.35 * wrong

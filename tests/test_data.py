@@ -26,6 +26,7 @@ from ornstein.data import (
 from ornstein.data.dataset import moments, standardise
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.errors import InputError
+from ornstein.laws.others import DATA_LAWS
 
 TOYS = [name for name, kind in DATA.items() if issubclass(kind, Toy)]
 
@@ -462,6 +463,12 @@ def test_every_entry_is_a_frozen_dataclass_with_a_first_sentence(name: str) -> N
     assert first.endswith(".")
     assert 20 < len(first) <= 120
     assert getattr(kind, "name", name) == name
+
+
+@pytest.mark.parametrize("law", DATA_LAWS)
+@pytest.mark.parametrize("name", [*TOYS, "digits"])
+def test_every_data_set_that_comes_along_keeps_the_laws(name: str, law: str) -> None:
+    DATA_LAWS[law](DATA[name]())  # type: ignore[call-arg]
 
 
 def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path) -> None:

@@ -20,8 +20,9 @@ from ornstein.data import pictures as reader
 from ornstein.data.array import read_rows
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import read_for_model
-from ornstein.data.reading import named, read_arrays, regular, shown
-from ornstein.errors import InputError
+from ornstein.data.reading import read_arrays
+from ornstein.errors import InputError, shown
+from ornstein.files import named, regular
 
 FUZZ = Path(__file__).with_name("fuzz_reading.py")
 
@@ -152,9 +153,9 @@ def test_a_guard_names_what_it_found(tmp_path: Path) -> None:
             regular(tmp_path / name, "mask", "a PNG")
         assert str(error.value).startswith("mask=")
     with pytest.raises(InputError, match="device"):
-        regular("/dev/null")
+        regular("/dev/null", "data.path")
     with pytest.raises(InputError, match="not known here"):
-        named("~nobody-of-that-name/x")
+        named("~nobody-of-that-name/x", "data.path")
 
 
 def test_names_are_fit_for_print() -> None:
@@ -623,10 +624,8 @@ def test_a_twelve_bit_scan_comes_back_from_inpainting_as_it_was(cli, tmp_path: P
     )
     few = ["training.steps=1", "training.validate_every=1", "training.batch_size=8", "sampling.preview=2"]
     net = "net={name: mlp, width: 16, depth: 1}"
-    answer = cli(
-        "train", "images", f"data.path={tmp_path / 'scans'}", "data.size=8,8", net, *few, "training.cpu=true",
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+    where = [f"data.path={tmp_path / 'scans'}", "data.size=8,8", "--out", tmp_path / "run"]
+    answer = cli("train", "images", net, *few, "training.cpu=true", *where)
     assert answer.code == 0, answer
     words = ["--input", tmp_path / "scans" / "07.png", "--mask", tmp_path / "mask.png", "-n", "2", "--steps", "2"]
     answer = cli("inpaint", tmp_path / "run", *words, "--out", tmp_path / "f.png")

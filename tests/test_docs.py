@@ -18,6 +18,7 @@ SNIPPETS = [
 
 
 @pytest.mark.parametrize("code", SNIPPETS)
+@pytest.mark.usefixtures("own_tables")
 def test_a_snippet_runs(code, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     if "runs/digits" in code:

@@ -100,6 +100,19 @@ def test_chains_start_afresh_at_their_rate():
     assert share == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 2048))
 
 
+def test_chains_start_afresh_at_their_own_level():
+    """Every chain restarted beside a datum: it has the noise of the level that it belongs to, not of another."""
+    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-12, chains=4096, restart=1.0)
+    ladder = Tabulated.from_sigmas(sigma_min=0.01, sigma_max=10.0, steps=4)
+    den = scaled(1.0, ladder)
+    x0 = torch.full((4096, 1), 50.0)
+    memory = objective.memory(den, x0)
+    objective(den, x0, None, gen(), memory)
+    for k in range(1, 5):
+        chains, sigma = memory["chains"][memory["times"] == k].double() - 50, float(ladder.sigmas[k])
+        assert float(chains.square().mean().sqrt()) == pytest.approx(sigma, rel=4 / math.sqrt(2 * len(chains)))
+
+
 def test_ranking_knows_nothing_at_first_and_never_more_than_it_can_tell():
     """The untrained energy gives log(1 + ratio); the exact one gives less, by the divergence from the noise."""
     x0 = MIX.sample(4000, gen(3))

@@ -12,6 +12,7 @@ from torch import nn
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, sample
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.core.numerics import normal
+from ornstein.errors import InputError
 from ornstein.guidance import (
     DPS,
     GUIDANCE,
@@ -79,7 +80,8 @@ def test_classifier_free_guidance_is_the_line_through_two_answers():
         assert base.calls == before + 1  # one call for both
     assert torch.equal(ClassifierFree(base, 1.0)(x, 0.3, LABELS).x0, given)
     assert torch.equal(ClassifierFree(base, 0.0)(x, 0.3, LABELS).x0, none)
-    assert torch.equal(ClassifierFree(base, 4.0)(x, 0.3).x0, none)  # nothing to guide to
+    with pytest.raises(InputError, match="needs condition="):  # nothing to guide to: not ignored in silence
+        ClassifierFree(base, 4.0)(x, 0.3)
     torch.testing.assert_close(ClassifierFree(base, 4.0)(x, 0.3, LABELS).x0[3], none[3], rtol=1e-12, atol=1e-12)
 
 
@@ -528,22 +530,43 @@ def test_a_function_stands_for_its_tangent(name):
     assert seen.residual(found).square().mean() < 0.1 * seen.residual(before).square().mean()
 
 
+def test_the_scale_of_dps_is_how_closely_it_follows_the_measurement():
+    """Without noise the step is proportional to the scale, in the direction of the plain gradient's."""
+    prior = problem(0.0)[0]
+    mask = Mask(torch.tensor([True, False, False, True, False]))
+    measurement = Measurement(mask, mask.apply(draw(1, 5, seed=9)))
+    den = prior.denoiser(VP())
+    level, x = VP().at(0.5), draw(6, 5, seed=3)
+    plain = den.predict(x, level, None).x0
+    steps = {
+        scale: GUIDANCE["dps"](den, measurement, scale=scale).predict(x, level, None).x0 - plain
+        for scale in (0.25, 1.0, 2.0)
+    }
+    for scale in (0.25, 2.0):
+        torch.testing.assert_close(steps[scale], scale * steps[1.0], rtol=1e-6, atol=1e-9)
+    closer = [measurement.residual(plain + step).square().mean() for step in (0 * plain, steps[0.25], steps[1.0])]
+    assert closer[2] < closer[1] < closer[0]
+
+
 def test_repaint_comes_nearer_the_posterior_with_each_repeat():
     """Gaussian data, half of the entries known: mean and covariance against closed form."""
     prior = problem(0.0)[0]
     mask = Mask(torch.tensor([True, False, False, True, False]))
     measurement = Measurement(mask, mask.apply(draw(1, 5, seed=9)))
     truth, guided = exact_posterior(prior, measurement), Replacement(prior.denoiser(VP()), measurement)
-    errors = []
+    errors, spreads = [], []
     for repeats in (1, 4, 12):
         around = RePaint(DDPM(), measurement, repeats)
         assert around.calls == repeats
         x = sample(guided, (500, 5), stepper=around, steps=20, seed=0, dtype=F64)
         assert torch.equal(x[:, mask.known], measurement.y.expand(500, 5)[:, mask.known])
         errors.append(((x.mean(0) - truth.mean()).norm() / truth.covariance().trace().sqrt()).item())
+        spreads.append((x.T.cov().trace() / truth.covariance().trace()).item())
     assert errors[0] > 2 * errors[2]
     assert errors[1] < errors[0]
     assert errors[2] < 0.15, errors
+    # going back adds its noise: without it samples draw together, to a third of their variance (20 coarse steps: 0.7)
+    assert 0.6 < spreads[2] < 1.1, spreads
     # one repeat costs what the stepper costs; a deterministic stepper will do
     x = sample(guided, (4, 5), stepper=RePaint(DDIM(), measurement, 2), steps=5, seed=0)
     assert bool(torch.isfinite(x).all())

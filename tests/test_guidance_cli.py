@@ -16,6 +16,7 @@ from ornstein.experiment.interpolate import interpolate, turn
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.guidance import Blur, ClassifierFree
+from ornstein.samplers import encode
 
 
 def one_sentence(answer, *words):
@@ -56,7 +57,7 @@ def table(tmp_path_factory):
 def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(cli, run, digit, tmp_path):
     out = tmp_path / "filled.png"
     for mask, given in ((["--mask", digit / "hole.png"], "digit.png"), ([], "digits.npy")):
-        answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--out", out)
+        answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--force", "--out", out)
         assert answer.code == 0, answer
         rows = 1 if mask else 2
         with np.load(out.with_suffix(".npz")) as made:
@@ -113,7 +114,17 @@ def test_restoring_explains_what_was_measured(cli, run, digit, tmp_path, operato
         small = ((seen[0, 0] + 1) * 127.5).round().byte().numpy()
         Image.fromarray(small).save(tmp_path / "small.png")
         answer = cli(
-            "restore", run, "--operator", operator, "--input", tmp_path / "small.png", "--steps", 3, "--out", out
+            "restore",
+            run,
+            "--operator",
+            operator,
+            "--input",
+            tmp_path / "small.png",
+            "--steps",
+            3,
+            "--force",
+            "--out",
+            out,
         )
         assert answer.code == 0, answer
 
@@ -162,7 +173,7 @@ def test_restoring_with_an_exact_model_is_the_exact_posterior(run):
 
 def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
     def drawn(*words):
-        answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--out", tmp_path / "x.npz", *words)
+        answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--force", "--out", tmp_path / "x.npz", *words)
         assert answer.code == 0, answer
         return np.load(tmp_path / "x.npz")["samples"]
 
@@ -208,6 +219,22 @@ def test_latents_turn_on_a_great_circle(run):
     torch.testing.assert_close(same, x[:1].expand(3, -1, -1, -1), rtol=0, atol=0.05)
 
 
+def test_interpolation_turns_its_latents(run):
+    """What comes out in the middle is what the turned latent decodes to, and not what their mean does."""
+    opened = Run.load(run)
+    data = load_data(opened.experiment)
+    x = data.transform.forward(data.test[[3, 17]])
+    way = {"steps": 30, "grid": None if opened.denoiser.process.chain else "logsnr"}
+    a, b = encode(opened.denoiser, x, **way).split(1)
+    middle = interpolate(opened, x[:1], x[1:], 3, steps=30)[1]
+    turned, mean = (
+        [state.x for state in opened.trajectory(1, seed=0, x=latent, **way)][-1][0].cpu()
+        for latent in (turn(a, b, torch.tensor([0.5])), 0.5 * (a + b))
+    )
+    torch.testing.assert_close(middle, turned, rtol=1e-4, atol=1e-4)
+    assert (middle - mean).abs().mean() > 0.02
+
+
 def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_path):
     wide = tmp_path / "wide.png"
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(wide)
@@ -245,6 +272,6 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_pat
     for words, said in cases:
         one_sentence(cli(*words), *said)
     unlabelled = dataclasses.replace(Run.load(table))
-    unlabelled.about["data"]["classes"] = []
+    unlabelled.about["data"].update(classes=[], conditions={})
     with pytest.raises(ValueError, match="trained without"):
         guided(unlabelled)

@@ -232,10 +232,11 @@ def test_one_correction_at_half_temperature_is_the_reverse_chain_of_brownian_mot
     mix = mixture()
     for grid in ([36.0, 20.0, 9.0, 4.0, 1.5, 0.3, 0.02], times(Brownian(), 40, "karras").tolist()):
         falling = grid if grid[-1] == 0 else [*grid, 0.0]
-        matched = tuple(1 - s / t for t, s in itertools.pairwise(falling[:-1]))
+        matched = tuple(1 - s / t for t, s in itertools.pairwise(falling))
         a = states_of(mix.denoiser(Brownian()), AnnealedLangevin(1, matched, temperature=0.5), grid)
         b = states_of(mix.denoiser(Brownian()), EulerMaruyama(), grid)
-        for x, y in zip(a, b, strict=True):
+        # the sample itself differs: annealed Langevin has corrections at the last level too
+        for x, y in zip(a[:-1], b[:-1], strict=True):
             torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
@@ -250,7 +251,7 @@ def test_the_reverse_chain_is_half_a_langevin_step_and_half_a_step_of_the_flow()
 
 @pytest.mark.parametrize("corrections", [1, 3])
 def test_it_is_songs_algorithm(corrections):
-    """Song & Ermon 2019, algorithm 1, written out: alpha_i = eps sigma_i^2/sigma_L^2; then the denoising step."""
+    """Song & Ermon 2019, algorithm 1, written out: alpha_i = eps sigma_i^2/sigma_L^2, at all levels; then denoising."""
     mix, n = mixture(), 5
     sigmas = [3.0, 1.4, 0.6, 0.25, 0.1]
     eps = 0.2 * sigmas[-1] ** 2
@@ -258,13 +259,35 @@ def test_it_is_songs_algorithm(corrections):
     got = states_of(mix.denoiser(process), AnnealedLangevin(corrections, 0.1), [5.0, 4.0, 3.0, 2.0, 1.0], n)
     draws = (normal(torch.arange(n), (2,), k, F64) for k in itertools.count(1))
     x = got[0]
-    for i, sigma in enumerate(sigmas[:-1]):
+    for i, sigma in enumerate(sigmas):
         size = eps * sigma**2 / sigmas[-1] ** 2
         for _ in range(corrections):
             x0 = mix.posterior_mean(x, EDM().at(sigma))
             x = x + size / 2 * (x0 - x) / sigma**2 + math.sqrt(size) * next(draws)
-        torch.testing.assert_close(got[i + 1], x, rtol=1e-9, atol=1e-9)
+        if sigma > sigmas[-1]:
+            torch.testing.assert_close(got[i + 1], x, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(got[-1], mix.posterior_mean(x, EDM().at(sigmas[-1])), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("step_size", [None, 0.2])
+def test_the_last_level_has_its_corrections_too(step_size):
+    """A ladder of one level is plain Langevin there, and then the denoising step; ten levels come nearer for it."""
+    data = Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([0.4, 0.1]))
+    one = data.denoiser(Tabulated.from_sigmas([0.3]))
+    *_, state = trajectory(one, (20000, 2), stepper=AnnealedLangevin(100, step_size), grid=[1.0], seed=0, dtype=F64)
+    assert state.calls == 101
+    # K steps x <- x + size (0.09 score) from N(0, s^2 + 0.09), and the mean given what is left: exact, dimension by
+    # dimension
+    size = best_step(1 + one.sigma_data**2 / 0.09, 100)[0] if step_size is None else step_size
+    for k, (mean, variance) in enumerate(((0.5, 0.4), (-1.0, 0.1))):
+        total = variance + 0.09
+        keep = 1 - size * 0.09 / total
+        centre, spread = -mean, one.sigma_data**2 + 0.09
+        for _ in range(100):
+            centre, spread = keep * centre, keep**2 * spread + 2 * size * 0.09
+        gain = variance / total
+        assert abs(state.x[:, k].mean() - (mean + gain * centre)) < 5 * gain * math.sqrt(spread / 20000)
+        assert abs(state.x[:, k].var() / (gain**2 * spread) - 1) < 5 * math.sqrt(2 / 20000)
 
 
 def test_every_process_is_walked_in_the_same_coordinates():
@@ -286,7 +309,7 @@ def test_every_process_is_walked_in_the_same_coordinates():
 
 
 @pytest.mark.parametrize("corrections", [1, 5])
-@pytest.mark.parametrize("step_size", [None, 0.1, (0.4, 0.3, 0.2, 0.1, 0.05, 0.5)])
+@pytest.mark.parametrize("step_size", [None, 0.1, (0.4, 0.3, 0.2, 0.1, 0.05, 0.5, 0.3)])
 def test_noise_without_data_follows_its_recursion(corrections, step_size):
     """Data at a point: at every level the variance of what is left is v <- (1 - step)^2 v + 2 step, as stated."""
     process, n = EDM(), 20000

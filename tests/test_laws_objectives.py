@@ -1,22 +1,30 @@
 """Laws of every objective: what it weighs, when, and that the exact denoiser is its minimum."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
-from laws import PROCESSES, ZERO_SNR, interior, mixture, refused
+from laws import PROCESSES, ZERO_SNR, interior, refused
 from torch import nn
 
-from ornstein import EDM, VP, Cosine, Denoiser, Flow, FunctionDenoiser, NetDenoiser, Prediction, Process
+from ornstein import EDM, VP, Cosine, Flow, FunctionDenoiser, NetDenoiser
 from ornstein.core.grids import ends
-from ornstein.core.prediction import READINGS
+from ornstein.laws.objectives import LAWS as OBJECTIVE_LAWS
+from ornstein.laws.objectives import (
+    S,
+    data,
+    drops_labels_at_its_rate,
+    exact_is_its_minimum,
+    gradient_is_the_same_in_every_reading,
+    is_finite_and_per_sample,
+    parts_seen,
+    wrong,
+)
+from ornstein.laws.oracles import Known
 from ornstein.objectives import OBJECTIVES
 from ornstein.objectives.regression import TIMES, Regression
 
 F64 = torch.float64
-S = 0.7
 #: the regressions among them, which have a loss at given times and noise
 REGRESSIONS = [name for name, make in OBJECTIVES.items() if isinstance(make(), Regression)]
 
@@ -27,28 +35,6 @@ PROBED = [name for name, make in OBJECTIVES.items() if getattr(make(), "probes",
 
 def learns_variance(name):
     return getattr(OBJECTIVES[name](), "learns_variance", False)
-
-
-def data(n=64, seed=0, shape=(3,)):
-    g = torch.Generator().manual_seed(seed)
-    return S * torch.randn(n, *shape, generator=g, dtype=F64), torch.randn(n, *shape, generator=g, dtype=F64)
-
-
-@dataclass(frozen=True, eq=False)
-class Known(Denoiser):
-    """A denoiser from a function of (x, level), with some learned variance for those objectives that want one."""
-
-    function: Callable
-    process: Process
-    sigma_data: float = S
-
-    def predict(self, x, level, condition):
-        return Prediction(self.function(x, level), x, level, torch.full_like(x, 0.4))
-
-
-def wrong(process):
-    """Some denoiser, far from any truth."""
-    return Known(lambda x, level: torch.tanh(x) * 0.8 + 0.1, process)
 
 
 #: the loss of a sample as the papers write it: (prediction, x0, eps, level) -> per element
@@ -97,84 +83,25 @@ def test_min_snr_in_every_language():
         torch.testing.assert_close(got, (min(snr, g) / snr * (prediction.eps - eps) ** 2).mean(1))
 
 
-class Spoken(nn.Module):
-    """One and the same x0 function with a parameter, put into the language `predicts`."""
-
-    def __init__(self, process, predicts):
-        super().__init__()
-        self.process, self.predicts = process, predicts
-        self.weight = nn.Parameter(torch.tensor([0.3, -0.2, 0.5], dtype=F64))
-
-    def forward(self, scaled, noise_level, condition):
-        ratio = noise_level.exp()[:, None]
-        y = scaled * (S**2 + ratio**2).sqrt()  # x/alpha
-        x0 = torch.tanh(y * self.weight) + 0.2 * self.weight / (1 + ratio)
-        level = self.process.at(self.process.time(-2 * noise_level), like=y)
-        return Prediction(x0, level.alpha * y, level).read(self.predicts, S)
-
-
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if not learns_variance(name)])
 @pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm", "ou", "flow", "betas"])
 def test_gradients_do_not_know_what_the_network_predicts(name, objective):
-    p = Flow(t_max=0.99) if name == "flow" else PROCESSES[name]
-    x0, _ = data(32)
-    gradients = {}
-    for reading in READINGS:
-        net = Spoken(p, reading)
-        losses = OBJECTIVES[objective]()(NetDenoiser(net, p, reading, S), x0, None, torch.Generator().manual_seed(1))
-        losses.mean().backward()
-        gradients[reading] = net.weight.grad
-    for reading, gradient in gradients.items():
-        torch.testing.assert_close(gradient, gradients["x0"], rtol=1e-6, atol=0, msg=lambda m, r=reading: f"{r}: {m}")
-
-
-DIRECTIONS = [
-    lambda x: torch.ones_like(x),
-    lambda x: x.flip(1),
-    lambda x: torch.sin(3 * x + 1),
-]
-
-
-def slope_and_bend(objective, process, base, direction, x0, seed, theta=3.0):
-    """Per sample: half the difference, and the excess of the mean, of the losses at base +- theta direction."""
-
-    def at(theta):
-        def answer(x, level):
-            return base(x, level) + theta * sized(direction, x, level)
-
-        return objective(Known(answer, process, 1.3), x0, None, torch.Generator().manual_seed(seed))
-
-    up, here, down = at(theta), at(0.0), at(-theta)
-    return (up - down) / 2, (up + down) / 2 - here
-
-
-def sized(direction, x, level):
-    """Of bounded size in the units of the noise, at every level."""
-    return direction(x / (level.alpha + level.sigma)) / (1 + 1 / level.noise_ratio)
+    process = Flow(t_max=0.99) if name == "flow" else PROCESSES[name]
+    gradient_is_the_same_in_every_reading(OBJECTIVES[objective](), process)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", ["vp", "edm", "flow", "betas[cosine]"])
 def test_the_exact_denoiser_is_the_minimum(name, objective):
-    """On a mixture: the expected slope along any direction is zero, and every step away costs."""
-    p, mix, loss = PROCESSES[name], mixture(), OBJECTIVES[objective]()
-    n = 4000
-    x0 = mix.sample(n, torch.Generator().manual_seed(1002)).double()
+    exact_is_its_minimum(OBJECTIVES[objective](), PROCESSES[name])
 
-    def exact(x, level):
-        return mix.posterior_mean(x, level)
 
-    for seed, direction in enumerate(DIRECTIONS):
-        slope, bend = slope_and_bend(loss, p, exact, direction, x0, seed)
-        assert abs(slope.mean()) < 5 * slope.std() / math.sqrt(n)
-        assert bend.mean() > abs(slope.mean())  # the loss is higher on both sides
-
-        # and the same measurement tells a denoiser that is off by as much
-        def off(x, level, direction=direction):
-            return exact(x, level) + 3 * sized(direction, x, level)
-
-        slope, _ = slope_and_bend(loss, p, off, direction, x0, seed)
-        assert slope.mean() > 5 * slope.std() / math.sqrt(n)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "law", ["draws-from-its-generator-alone", "asks-within-the-clock", "drops-labels-at-its-rate", "teaches-the-mean"]
+)
+def test_keeps_the_laws_of_objectives(objective, law):
+    OBJECTIVE_LAWS[law](OBJECTIVES[objective]())
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 8, 8)])
@@ -265,7 +192,7 @@ def test_stratified_times_are_evenly_spread(times):
     p, n = PROCESSES["betas"], 64
     objective = Regression(times=times, stratified=True)
     t = objective.draw_times(p, n, torch.Generator().manual_seed(5))
-    edges = TIMES[times](objective, p, torch.arange(n + 1, dtype=F64) / n)
+    edges = TIMES[times](objective, p, torch.arange(n + 1, dtype=F64) / n, 1.0)
     edges[-1] = max(edges[-1], t[-1])
     low, high = torch.minimum(edges[:-1], edges[1:]), torch.maximum(edges[:-1], edges[1:])
     assert ((t >= low) & (t <= high)).all()
@@ -284,13 +211,9 @@ def test_stratified_times_lower_the_variance_of_the_loss():
 
 
 class Watch(nn.Module):
-    def __init__(self, double=False):
-        super().__init__()
-        self.double = double
-
     def forward(self, x, noise_level, condition):
-        self.x, self.noise_level, self.condition = x, noise_level, condition
-        return torch.cat([x, x], 1) if self.double else x
+        self.x, self.noise_level = x, noise_level
+        return x
 
 
 @pytest.mark.parametrize("objective", REGRESSIONS)
@@ -302,7 +225,7 @@ def test_the_network_sees_the_noised_data_that_the_target_belongs_to(objective):
         watch = Watch()
         got = loss(NetDenoiser(watch, p, "x0", S), x0, None, torch.Generator().manual_seed(7))
         g = torch.Generator().manual_seed(7)
-        t = loss.draw_times(p, 16, g)
+        t = loss.draw_times(p, 16, g, S)
         eps = torch.randn(16, 2, 4, generator=g, dtype=F64)
         level = p.at(t, like=x0)
         c_in = (level.alpha**2 * S**2 + level.sigma**2) ** -0.5
@@ -314,32 +237,22 @@ def test_the_network_sees_the_noised_data_that_the_target_belongs_to(objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_labels_are_dropped_at_the_stated_rate(objective):
-    n, double = 10000, learns_variance(objective)
-    x0 = torch.zeros(n, 1)
-
-    def losses(condition, rate):
-        watch = Watch(double)
-        denoiser = NetDenoiser(watch, VP(), "v", learns_variance=double)
-        return OBJECTIVES[objective](drop_label=rate)(
-            denoiser, x0, condition, torch.Generator().manual_seed(8)
-        ), watch.condition
-
-    labels = torch.arange(n) % 10
-    bare, nothing = losses(None, 0.5)
-    assert not nothing
-    for rate in (0.0, 0.1, 1.0):
-        kept, parts = losses(labels, rate)
-        seen = parts["label"]
-        gone = seen == -1
-        assert seen.dtype == torch.int64
-        assert torch.equal(seen[~gone], labels[~gone])
-        assert abs(gone.double().mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / n)
+    n = 10000
+    bare, _ = parts_seen(OBJECTIVES[objective](drop_label=0.5), None, n)
+    for rate in (0.0, 0.1, 0.25, 1.0):
+        loss = OBJECTIVES[objective](drop_label=rate)
+        drops_labels_at_its_rate(loss)
         # the noise and the times do not depend on whether there are labels to drop
-        assert torch.equal(kept, bare) or objective in PROBED
-    _, parts = losses(torch.ones(n, 4), 0.25)
-    rows = parts["vector"].isnan()
-    assert torch.equal(rows.any(1), rows.all(1))  # a sample's features go together
-    assert abs(rows.all(1).double().mean() - 0.25) < 5 * math.sqrt(0.25 * 0.75 / n)
+        assert torch.equal(parts_seen(loss, torch.arange(n) % 10, n)[0], bare) or objective in PROBED
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_tenth_of_the_labels_is_dropped_where_nothing_is_said(objective):
+    n, double = 10000, learns_variance(objective)
+    watch = Watch(double)
+    denoiser = NetDenoiser(watch, VP(), "v", learns_variance=double)
+    OBJECTIVES[objective]()(denoiser, torch.zeros(n, 1), torch.arange(n) % 10, torch.Generator().manual_seed(8))
+    assert abs((watch.cond == -1).double().mean() - 0.1) < 5 * math.sqrt(0.1 * 0.9 / n)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -347,26 +260,13 @@ def test_labels_are_dropped_at_the_stated_rate(objective):
 def test_losses_are_finite_reproducible_and_per_sample(name, objective):
     p = {**PROCESSES, **ZERO_SNR}[name]
     loss = OBJECTIVES[objective]()
-    x0 = data(32, shape=(2, 4))[0].float()
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    first = loss(wrong(p), x0, None, torch.Generator().manual_seed(10))
-    assert first.shape == (32,)
-    assert first.dtype == torch.float32
-    assert first.isfinite().all()
-    assert torch.equal(first, loss(wrong(p), x0, None, torch.Generator().manual_seed(10)))
-    assert torch.equal(before, torch.get_rng_state())
+    is_finite_and_per_sample(loss, p)
     if objective in REGRESSIONS:  # at the very end of the clock too, for one time and for a batch of them
+        x0 = data(32, shape=(2, 4))[0].float()
         eps, last = torch.ones_like(x0), torch.full((32,), p.t_max)
         end = loss.loss_at(wrong(p), x0, p.t_max, eps, None)
         assert end.isfinite().all()
         torch.testing.assert_close(end, loss.loss_at(wrong(p), x0, last, eps, None), rtol=1e-4, atol=1e-6)
-    # a sample's loss is its own: another sample changed, not this one's
-    other = x0.clone()
-    other[5] += 1
-    changed = loss(wrong(p), other, None, torch.Generator().manual_seed(10))
-    assert torch.equal(torch.cat([first[:5], first[6:]]), torch.cat([changed[:5], changed[6:]]))
-    assert first[5] != changed[5]
 
 
 def test_nonsense_is_refused():

@@ -9,40 +9,17 @@ import torch
 from laws import PROCESSES, ZERO_SNR, interior, refused
 
 from ornstein import EDM, OU, VE, VP, Cosine, Flow, SubVP, Tabulated
-from ornstein.core.grids import ends
+from ornstein.laws.processes import COEFFICIENTS
+from ornstein.laws.processes import LAWS as PROCESS_LAWS
 
 ALL = {**PROCESSES, **ZERO_SNR}
 every = pytest.mark.parametrize("name", ALL)
 
 
 @every
-def test_starts_at_the_data_and_loses_them_steadily(name):
-    p = ALL[name]
-    zero = torch.zeros(1, dtype=torch.float64)
-    assert p.alpha(zero).item() == 1.0
-    assert p.sigma(zero).item() == 0.0
-    assert p.at(0.0).log_snr == math.inf
-    even = torch.linspace(0, p.t_max, 20011, dtype=torch.float64)
-    early = p.t_max * torch.logspace(-9, 0, 4001, dtype=torch.float64)
-    for t in (even, early):
-        log_snr = p.log_snr(t)
-        assert not log_snr.isnan().any()
-        assert (log_snr.diff() < 0).all()
-        # strictly noisier all the time is g^2 > 0: the reverse equation is defined everywhere inside the clock
-        levels = p.levels(t[1:-1][:: len(t) // 500])
-        assert min(level.g2 for level in levels) > 0
-
-
-@every
-def test_derivatives_are_those_of_finite_differences(name):
-    p = ALL[name]
-    t = interior(p, 25)
-    h = (1e-4 * t).clamp(max=1e-3 if p.chain else math.inf)  # within one piece of a chain's cubic
-    alpha_rate, sigma_rate = p._rates(t)
-    torch.testing.assert_close(alpha_rate, (p.alpha(t + h) - p.alpha(t - h)) / (2 * h), rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(sigma_rate, (p.sigma(t + h) - p.sigma(t - h)) / (2 * h), rtol=1e-6, atol=1e-9)
-    level = p.at(float(t[3]))
-    assert level.rates == pytest.approx((alpha_rate[3].item(), sigma_rate[3].item()), rel=1e-12)
+@pytest.mark.parametrize("law", PROCESS_LAWS)
+def test_keeps_the_laws_of_processes(name, law):
+    PROCESS_LAWS[law](ALL[name])
 
 
 @every
@@ -136,9 +113,9 @@ GOLDEN = [
     ("ladder", 1.0, 1.0, 0.01, 9.21034037198),
     ("ladder", 5.0, 1.0, 0.0774263682681, 5.11685576221),
     ("ladder", 10.0, 1.0, 1.0, 0.0),
-    ("euler-ou", 1.0, 0.9, 0.4472135955, 1.39871688112),
-    ("euler-ou", 50.0, 0.0172016072403, 1.01585282462, -8.15696187266),
-    ("euler-ou", 100.0, 0.00320668865257, 1.007337093, -11.4996535083),
+    ("euler-ou", 1.0, 0.9891, 0.147648230602, 3.80392562871),
+    ("euler-ou", 50.0, 0.186417967099, 0.99430114492, -3.34809767169),
+    ("euler-ou", 100.0, 0.00320668865257, 1.0248876616, -11.5341989087),
 ]
 
 
@@ -161,64 +138,10 @@ def test_end_of_ddpms_chain_is_the_papers():
 
 
 @every
-def test_kernels_compose(name):
+def test_the_kernel_from_the_data_is_alpha_and_sigma(name):
     p = ALL[name]
-    times = [0.0, *interior(p, 7).tolist()]
-    for s, u, t in itertools.combinations(p.levels(torch.tensor(times, dtype=torch.float64)), 3):
-        (a, b2), (a1, v1), (a2, v2) = t.kernel_from(s), u.kernel_from(s), t.kernel_from(u)
-        assert a == pytest.approx(a1 * a2, rel=1e-12)
-        assert b2 == pytest.approx(a2 * a2 * v1 + v2, rel=1e-11)
-    for t in times[1:]:
+    for t in interior(p, 7).tolist():
         assert p.kernel(0.0, t) == pytest.approx((p.at(t).alpha, p.at(t).sigma ** 2), rel=1e-14)
-
-
-@every
-def test_moments_of_the_forward_equation_are_alpha_and_sigma(name):
-    """dm/dt = f m and dV/dt = 2 f V + g^2, integrated by Simpson's rule, give alpha and sigma^2 back."""
-    p = ALL[name]
-    start, stop = interior(p, 3)[:2].tolist()
-    if p.chain:
-        start, stop = math.floor(start) + 0.5, math.floor(start) + 0.9  # within one piece of the cubic
-    n = 2000
-    t = start * (stop / start) ** torch.linspace(0, 1, n + 1, dtype=torch.float64)
-    levels = p.levels(t.clamp(start, stop))
-    f, g2 = (torch.tensor([getattr(level, name) for level in levels], dtype=torch.float64) for name in ("f", "g2"))
-    weights = torch.ones(n + 1, dtype=torch.float64)
-    weights[1:-1:2], weights[2:-1:2] = 4, 2
-    by_log = t * weights * math.log(stop / start) / n / 3  # dt = t d log t
-    drift = (f * by_log).sum().item()
-    assert math.exp(drift) == pytest.approx(levels[-1].alpha / levels[0].alpha, rel=1e-7)
-    # V/m^2 grows by g^2/m^2
-    m = torch.tensor([level.alpha for level in levels], dtype=torch.float64)
-    grown = (g2 / m**2 * by_log).sum().item()
-    assert grown == pytest.approx(levels[-1].noise_ratio ** 2 - levels[0].noise_ratio ** 2, rel=1e-7)
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-def test_a_simulated_forward_process_has_the_tabulated_moments(name):
-    """Continuous time: Euler & Maruyama on dX = f X dt + g dB. A chain: its own kernels, level by level."""
-    p = PROCESSES[name]
-    g = torch.Generator().manual_seed(7)
-    n, steps = 3000, p.chain or 1000
-    points = torch.tensor([[-0.6], [1.7]], dtype=torch.float64)
-    x = points.expand(2, n)
-    times = torch.linspace(0, p.t_max if p.chain else 0.9 * ends(p)[1], steps + 1, dtype=torch.float64)
-    middles = p.levels((times[1:] + times[:-1]) / 2)
-    levels = p.levels(times)
-    for i, (s, t, middle) in enumerate(zip(levels, levels[1:], middles, strict=False), 1):
-        z = torch.randn(2, n, generator=g, dtype=torch.float64)
-        if p.chain:
-            a, b2 = t.kernel_from(s)
-            x = a * x + math.sqrt(b2) * z
-        else:
-            dt = t.t - s.t
-            x = x + middle.f * x * dt + math.sqrt(middle.g2 * dt) * z
-        if i in (steps // 10, steps // 3, steps // 2, (4 * steps) // 5, steps):
-            # five standard errors, and the step's own bias in continuous time
-            off = (x.mean(1, keepdim=True) - t.alpha * points).abs().max()
-            assert off < 5 * t.sigma / math.sqrt(n) + 0.01 * t.alpha
-            ratio = x.var(1) / t.sigma**2
-            assert (ratio - 1).abs().max() < 5 * math.sqrt(2 / n) + 0.02
 
 
 #: x_k = a x_{k-1} + b z of each chain, from its own definition
@@ -228,7 +151,7 @@ CHAINS = {
         1.0,
         math.sqrt((0.01 * 100 ** ((k - 1) / 9)) ** 2 - (k > 1) * (0.01 * 100 ** ((k - 2) / 9)) ** 2),
     ),
-    "euler-ou": lambda k: (1 - (0.01 + 0.09 * (101 - k) / 100), math.sqrt(2 * (0.01 + 0.09 * (101 - k) / 100))),
+    "euler-ou": lambda k: (1 - (0.01 + 0.09 * k / 100), math.sqrt(2 * (0.01 + 0.09 * k / 100))),
 }
 
 
@@ -239,6 +162,18 @@ def test_chains_step_as_they_are_defined(name):
     for k, (s, t) in enumerate(itertools.pairwise(levels), 1):
         a, b = CHAINS[name](k)
         assert t.kernel_from(s) == pytest.approx((a, b * b), rel=1e-9)
+
+
+def test_euler_ou_has_its_short_steps_near_the_data():
+    """The schedule's step k is that of the backward chain, from noise to data; the other order has another name."""
+    n, low, high = 100, 0.01, 0.1
+    backward = [low + (high - low) * (n - k) / n for k in range(n)]
+    for order, forward in (("rising", backward[::-1]), ("falling", backward)):
+        p = Tabulated.euler_ou(order=order)
+        gammas = 1 - p.alphas[1:] / p.alphas[:-1]
+        torch.testing.assert_close(gammas, torch.tensor(forward, dtype=torch.float64), rtol=1e-12, atol=0)
+        assert torch.equal(p.sigmas, Tabulated.euler_ou(forward).sigmas)
+    assert torch.equal(Tabulated.euler_ou().alphas, Tabulated.euler_ou(order="rising").alphas)
 
 
 def test_euler_ou_settles_at_its_own_variance():
@@ -265,25 +200,6 @@ def test_posterior_is_bayes_rule(name):
             by_hand = (weight * grid).sum().item()
             assert mean == pytest.approx(by_hand, abs=1e-7 * low.sigma)
             assert posterior.variance == pytest.approx((weight * (grid - by_hand) ** 2).sum().item(), rel=1e-6)
-
-
-@every
-def test_time_inverts_log_snr(name):
-    p = ALL[name]
-    t = torch.cat([interior(p, 31), torch.tensor([1e-6, 1e-3, 1 - 1e-3], dtype=torch.float64) * p.t_max])
-    log_snr = p.log_snr(t)
-    back = p.time(log_snr)
-    torch.testing.assert_close(back, t, rtol=1e-9, atol=1e-12 * p.t_max)
-    torch.testing.assert_close(p.log_snr(back), log_snr, rtol=0, atol=1e-9)
-    for one, value in zip(t[::6].tolist(), log_snr[::6].tolist(), strict=True):  # a float for a float, no less exact
-        assert p.time(value) == pytest.approx(one, rel=1e-9, abs=1e-12 * p.t_max)
-        assert p.at(one).log_snr == pytest.approx(value, rel=1e-12, abs=1e-12)
-    assert p.time(torch.tensor([[math.inf], [-math.inf]])).tolist() == [[0.0], [p.t_max]]
-    assert p.time(1e4) == pytest.approx(0.0, abs=1e-15 * p.t_max)
-    assert p.time(-1e4) == pytest.approx(p.t_max, rel=1e-15)
-
-
-COEFFICIENTS = ("alpha", "sigma", "noise_ratio", "log_snr", "f", "g2", "inverse_alpha")
 
 
 @every
@@ -318,17 +234,6 @@ def test_a_batch_of_times_is_as_good_as_one(name, dtype):
         torch.testing.assert_close(kernel[i].flatten().double(), expected[:, i], rtol=max(tolerance, 1e-9), atol=0)
     for part, batch in zip(p.posterior(near, t, like)._fields, level.posterior(before), strict=True):
         agree(batch, [getattr(p.posterior(s, u), part) for s, u in pairs], part)
-
-
-@every
-def test_everything_is_finite_between_the_ends_that_grids_use(name):
-    p = ALL[name]
-    for t in ends(p):
-        level = p.at(t)
-        for what in COEFFICIENTS:
-            assert math.isfinite(getattr(level, what)), what
-        assert all(math.isfinite(rate) for rate in level.rates)
-        assert level.g2 > 0
 
 
 @every
@@ -370,6 +275,7 @@ def test_times_off_the_clock_are_refused(name):
         (lambda: Tabulated.from_sigmas(steps=1), ["steps=1"]),
         (lambda: Tabulated.euler_ou([0.1, 1.0]), ["gamma_1=1.0"]),
         (lambda: Tabulated.euler_ou(steps=0), ["steps=0"]),
+        (lambda: Tabulated.euler_ou(order="up"), ["order", "up", "rising", "falling"]),
         (lambda: Tabulated(torch.ones(3), torch.zeros(2)), ["(3,)", "(2,)"]),
         (lambda: Tabulated(torch.tensor([0.9, 0.5]), torch.tensor([0.0, 0.5])), ["0.9"]),
         (lambda: dataclasses.replace(Tabulated.from_betas(), t_max=1001.0), ["t_max=1001.0", "1000"]),

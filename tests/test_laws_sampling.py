@@ -5,14 +5,24 @@ import math
 
 import pytest
 import torch
-from laws import OPTIONS, PROCESSES, WAYS, ZERO_SNR, Oracle, constant, grid_of, grids_of, interior, mixture, refused
+from laws import OPTIONS, PROCESSES, WAYS, Oracle, constant, grid_of, grids_of, interior, mixture, refused
 
 import ornstein
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, Tabulated, sample, trajectory
-from ornstein.core.exact import GaussianMixture
+from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.core.grids import GRIDS, ends, times
 from ornstein.core.numerics import normal
 from ornstein.core.prediction import READINGS
+from ornstein.laws.oracles import different
+from ornstein.laws.others import falls_to_the_data
+from ornstein.laws.steppers import (
+    C,
+    depends_on_its_seed_alone,
+    linear,
+    single_precision_follows_double,
+    walk_of_constant_data,
+    walks_on_every_grid,
+)
 from ornstein.samplers import STEPPERS, stepper_named
 from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.exponential import DPMpp2M
@@ -20,71 +30,18 @@ from ornstein.samplers.flow import Euler, Heun
 from ornstein.samplers.langevin import RecoveryLangevin
 from ornstein.samplers.sde import EulerMaruyama
 
-ALL = {
-    name: p for name, p in {**PROCESSES, **ZERO_SNR}.items() if name not in ("betas[scaled-linear]", "betas[sigmoid]")
-}
+ALL = different()
 DEFAULTS = [STEPPERS[name]() for name in STEPPERS]
 F64 = torch.float64
 #: steppers that follow the ODE exactly where the answer does not change: (x - alpha c)/sigma is kept
 EXPONENTIAL = [DDIM(), Heun(), Heun(variables="edm"), DPMpp2M()]
 
 
-def counts(process, grid):
-    """The step counts to try: few, ten, and every level of a chain that is not too long."""
-    some = (1, 2, 3, 4, 10) if grid in ("flow", "trailing") else (1, 3, 10)
-    whole = [process.chain] if process.chain and process.chain <= 50 and grid_of(process, 10, grid) is None else []
-    return [n for n in some if grid_of(process, n, grid) is not None] + whole
-
-
-C = torch.tensor([0.7, -1.3], dtype=F64)
-
-
-def both_oracles(process):
-    """Rows 0 and 1: data that are always C. Rows 2 to 4: data N(0, 0.49)."""
-
-    def answer(x, level, condition):
-        gain = 0.49 * level.alpha / (0.49 * level.alpha**2 + level.sigma**2)
-        return torch.cat([C.to(x).expand(2, 2), (gain * x)[2:]])
-
-    return FunctionDenoiser(answer, process)
-
-
-def check_walk(process, stepper, grid, steps):
-    """One walk: as many states as asked, where asked, finite; constant data come out exactly; calls as declared."""
-    given = grid_of(process, steps, grid)
-    blind = process.at(given[0].item()).alpha == 0.0
-    states = trajectory(both_oracles(process), (5, 2), stepper=stepper, grid=given, seed=3)
-    if blind and isinstance(stepper, EulerMaruyama) and steps > 1:
-        refused(lambda: list(states), "no signal")
-        return
-    states = list(states)
-    what = (process, stepper, grid, steps)
-    assert len(given) == len(states) == steps + 1, what
-    assert [state.step for state in states] == list(range(steps + 1)), what
-    assert [state.t for state in states] == given.tolist(), what
-    assert all(state.x.isfinite().all() and state.x0.isfinite().all() for state in states), what
-    assert torch.equal(states[-1].x[:2], C.float().expand(2, 2)), what
-    assert all(torch.equal(state.x0[:2], C.float().expand(2, 2)) for state in states), what
-    if stepper.calls is None:
-        return
-    spent = [b.calls - a.calls for a, b in itertools.pairwise(states)]
-    expected = [stepper.calls] * (steps - 1) + [1]
-    if blind and steps > 1:
-        assert spent[0] <= stepper.calls, what  # from no signal at all a method may fall back on a simpler one
-        spent[0] = expected[0]
-    assert spent == expected, what
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_constant_data_come_out_exactly_and_everything_is_finite(name):
     """Oracle 1 on every process, stepper, grid and few steps; beside it, in one batch, a Gaussian."""
-    p = ALL[name]
-    for grid in grids_of(p):
-        for steps in counts(p, grid):
-            for stepper in DEFAULTS:
-                # those that ask often within a step, or as often as they like, are walked down one grid
-                if (stepper.calls or 30) <= 5 or grid in ("flow", "trailing"):
-                    check_walk(p, stepper, grid, steps)
+    for stepper in DEFAULTS:
+        walks_on_every_grid(ALL[name], stepper)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -93,11 +50,11 @@ def test_constant_data_come_out_exactly_whatever_the_options(name):
     for stepper in WAYS:
         if stepper not in DEFAULTS:
             for steps in (1, 2, 3, 10):
-                check_walk(p, stepper, None, steps)
+                walk_of_constant_data(p, stepper, None, steps)
 
 
 def test_constant_data_come_out_exactly_over_a_thousand_levels():
-    check_walk(PROCESSES["betas"], DDPM(), "chain", 1000)
+    walk_of_constant_data(PROCESSES["betas"], DDPM(), "chain", 1000)
 
 
 @pytest.mark.parametrize("stepper", EXPONENTIAL, ids=repr)
@@ -139,11 +96,9 @@ def test_the_level_asked_is_the_level_of_the_state():
         asked.append((level.t, x))
         return 0.4 * x
 
-    for name, p in ALL.items():
+    for p in ALL.values():
         for stepper in DEFAULTS:
             asked.clear()
-            if name in ZERO_SNR and isinstance(stepper, EulerMaruyama):
-                continue
             if isinstance(stepper, RecoveryLangevin):  # by design it asks at the level that it goes to, alone
                 continue
             before, given = 0, grid_of(p, 5)
@@ -171,6 +126,11 @@ def test_sampling_starts_from_the_prior_of_the_first_level(name):
 
 
 # ------------------------------------------------------------------------------------------------ grids
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_grid_falls_to_the_data_on_every_process(grid):
+    falls_to_the_data(GRIDS[grid])
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -259,34 +219,9 @@ def test_grids_of_ones_own():
 # ------------------------------------------------------------------------------------- randomness and batches
 
 
-def linear(process):
-    """An element-wise denoiser without a matrix product, whose bits do not depend on the batch."""
-    return FunctionDenoiser(lambda x, level, condition: 0.3 * x - 0.1, process)
-
-
 @pytest.mark.parametrize("stepper", WAYS, ids=repr)
 def test_a_sample_depends_on_its_seed_alone(stepper):
-    """A batch is its samples one by one; same seed, same bits; nothing is left over from the last call."""
-    p = VP()
-    whole = sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11)
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11))
-    sample(linear(p), (2, 7), stepper=stepper, steps=3, seed=5)  # another shape in between
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11))
-    seeds = (11 << 32) + torch.arange(3)
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seeds=seeds))
-    for i in range(3):
-        one = sample(linear(p), (1, 2, 5), stepper=stepper, steps=6, seeds=[int(seeds[i])])
-        assert torch.equal(whole[i : i + 1], one)
-    assert not torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=12))
-    assert len(whole.flatten(1).unique(dim=0)) == 3
-    # two walks interleaved do not disturb each other
-    walks = [trajectory(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=seed) for seed in (11, 12)]
-    for a, _ in zip(*walks, strict=True):
-        last = a
-    assert torch.equal(last.x, whole)
-    # starting from the noise that a seed would have drawn changes nothing
-    first = next(trajectory(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11)).x
-    assert torch.equal(whole, sample(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11, x=first))
+    depends_on_its_seed_alone(stepper)
 
 
 def test_noise_differs_from_step_to_step():
@@ -324,23 +259,9 @@ def test_generators_are_followed_and_global_state_is_left_alone():
 
 @pytest.mark.parametrize("stepper", WAYS, ids=repr)
 def test_single_precision_follows_double(stepper):
-    """Same seed in float32 and float64: rounding, and nothing that rounding grew into."""
-    mix = mixture()
     for name, p in ALL.items():
-        if name in ZERO_SNR and isinstance(stepper, EulerMaruyama):
-            continue
-        if stepper not in DEFAULTS and name not in ("vp", "betas[cosine]", "betas[zero]"):
-            continue
-        given = grid_of(p, 6)
-        runs = [
-            list(trajectory(mix.denoiser(p), (16, 2), stepper=stepper, grid=given, seed=6, dtype=dtype))
-            for dtype in (torch.float32, F64)
-        ]
-        assert runs[0][-1].x.dtype == torch.float32
-        assert runs[1][-1].x.dtype == F64
-        for a, b in zip(*runs, strict=True):
-            size = max(1.0, b.x.abs().max().item())
-            assert (a.x - b.x).abs().max() < 3e-5 * size, (name, a.step)
+        if stepper in DEFAULTS or name in ("vp", "betas[cosine]", "betas[zero]"):
+            single_precision_follows_double(p, stepper)
 
 
 # --------------------------------------------------------------------------------------- parity, step for step
@@ -509,6 +430,39 @@ def test_constant_pictures_keep_their_brightness_without_terminal_signal():
 
 
 # ---------------------------------------------------------------------------------------------- the front door
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0, 2.0])
+def test_euler_maruyama_walks_from_exactly_no_signal(eta):
+    """Every level of a chain with zero terminal SNR: the moments of Gaussian data come out, whatever the noise."""
+    process = Tabulated.from_betas("linear", 1000, zero_snr=True)
+    data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
+    _, second, *_, state = trajectory(
+        data.denoiser(process), (4000, 2), stepper=EulerMaruyama(eta=eta), steps=1000, seed=0, dtype=F64
+    )
+    # the first step: from no signal x0 is the mean, and all the noise of the level is there
+    level = process.at(second.t)
+    assert abs((second.x - level.alpha * data.mean()).var() / level.sigma**2 - 1) < 5 * (2 / 8000) ** 0.5
+    spread = torch.tensor([0.5, 0.05], dtype=F64)
+    assert (state.x.mean(0) - data.mean()).abs().max() < 5 * (0.5 / 4000) ** 0.5
+    # the step's own bias, of first order, beside the sampling error
+    assert (state.x.var(0) / spread - 1).abs().max() < 5 * (2 / 4000) ** 0.5 + 0.08
+
+
+def test_a_start_beyond_the_grids_range_is_refused_or_honoured():
+    """sigma = 1000 on a clock that reaches it: the named grids begin at 160; times of one's own begin where x lies."""
+    data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
+    denoiser = data.denoiser(EDM(t_max=2000.0))
+    x = 1000.0 * normal(torch.arange(400), (2,), 0, F64)
+    for grid in (None, "karras"):
+        refused(lambda grid=grid: sample(denoiser, (400, 2), x=x, steps=20, grid=grid), "x has", "t=160", "grid=")
+    own = torch.logspace(3, -2, 60, dtype=F64)
+    found = sample(denoiser, (400, 2), stepper="heun", x=x, grid=own, dtype=F64)
+    assert (found.var(0) / torch.tensor([0.5, 0.05]) - 1).abs().max() < 5 * (2 / 400) ** 0.5
+    assert (found.mean(0) - data.mean()).abs().max() < 5 * (0.5 / 400) ** 0.5
+    # what the grid starts with is taken, and so is somewhat more or less of it
+    for scale in (0.5, 1.0, 1.5):
+        sample(denoiser, (400, 2), x=0.16 * scale * x, steps=4)
 
 
 def test_bad_input_is_refused_in_a_sentence():

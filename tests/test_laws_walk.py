@@ -204,7 +204,7 @@ def test_a_solver_is_fitted_as_it_draws(process, tuned):
     grid = tuple(t * process.t_max * 0.97 for t in tuned.grid)
     tuned = Tuned(grid, tuned.drift, tuned.weights, tuned.leanings)
     den = mixture().denoiser(process)
-    unknowns = _Unknowns(process, process, den.sigma_data, 3)
+    unknowns = _Unknowns(den, process, 3)
     vector = unknowns.of(tuned, bool(tuned.leanings)).requires_grad_()
     noise = starting_noise(den, (30, 2), 0, F64) / _spread(den, _top(process))
     found = unknowns.arrive(den, noise, vector, None)

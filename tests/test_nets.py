@@ -8,7 +8,18 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ornstein.errors import InputError
-from ornstein.nets import MLP, NETS, UNET_SIZES, Label, Number, Part, Picture, Tokens, UNet, Vector, attend
+from ornstein.laws.nets import LAWS as NET_LAWS
+from ornstein.laws.nets import (
+    batch_is_its_samples,
+    conditions,
+    inputs,
+    level_matters,
+    nudged,
+    part_matters,
+    starts_at_zero_and_learns,
+    weights_come_from_the_seed,
+)
+from ornstein.nets import MLP, NETS, UNET_SIZES, Label, Number, Picture, Tokens, UNet, Vector, attend
 from ornstein.nets.norm import group_norm, groups_of
 from ornstein.nets.unet import _into_channels, _out_of_channels
 
@@ -21,46 +32,8 @@ THREE = {"label": Label(3)}
 CASES += [(PATCHED, shape) for shape in [(3, 9), (1, 7, 6), (1, 5, 3), (2, 3, 4, 5)]]
 
 
-def nudged(net: nn.Module, seed: int = 0, size: float = 0.1) -> nn.Module:
-    """The net away from its silent start, where every law would hold for the wrong reason; in evaluation mode."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-    return net.eval()
-
-
-def inputs(shape: tuple[int, ...], batch: int = 4, seed: int = 1) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, *shape, generator=generator), torch.linspace(-12, 12, batch)
-
-
 def labels(*rows: int) -> dict[str, Tensor]:
     return {"label": torch.tensor(rows)}
-
-
-def conditions(kind: str, shape: tuple[int, ...], batch: int = 4) -> tuple[dict[str, Part], dict[str, Tensor]]:
-    """Parts of a kind, and a condition in which the first row is absent; "several" is one of each."""
-    generator = torch.Generator().manual_seed(2)
-
-    def drawn(*size: int) -> Tensor:
-        part = torch.randn(batch, *size, generator=generator)
-        part[0] = torch.nan
-        return part
-
-    tokens = torch.tensor([[-1, -1, -1], [3, 1, 0], [2, -1, -1], [0, 1, 2]])[:batch]
-    space = tuple(-(-size // 2) for size in shape[1:])  # a picture of half the sides
-    every: dict[str, tuple[Part, Tensor]] = {
-        "label": (Label(3), torch.arange(batch) % 4 - 1),
-        "number": (Number(), drawn()),
-        "vector": (Vector(2), drawn(2)),
-        "tokens": (Tokens(4, 5), tokens),
-        "picture": (Picture(2, space), drawn(2, *space)),
-    }
-    if len(shape) == 1:
-        del every["picture"]
-    chosen = every if kind == "several" else {name: part for name, part in every.items() if name == kind}
-    return {name: part for name, (part, _) in chosen.items()}, {name: given for name, (_, given) in chosen.items()}
 
 
 @pytest.mark.parametrize("kind", ["none", "label", "number", "vector", "tokens", "picture", "several"])
@@ -69,61 +42,25 @@ def conditions(kind: str, shape: tuple[int, ...], batch: int = 4) -> tuple[dict[
     [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
 )
 def test_starts_at_zero_and_every_parameter_learns(config, shape, kind):
-    parts, condition = conditions(kind, shape)
-    net = config.build(shape, parts, out_multiple=2)
-    x, level = inputs(shape)
-    out = net(x, level, condition)
-    assert out.shape == (4, 2 * shape[0], *shape[1:])
-    assert not out.any()
-
-    nudged(net)
-    out = net(x, level, condition)
-    assert out.isfinite().all()
-    assert out.std() > 1e-3
-    # A random projection: the plain sum is blind to what the last normalisation removes.
-    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
-    silent = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
-    silent |= {name for name, p in net.named_parameters() if name not in silent and not p.grad.any()}
-    assert not silent
+    starts_at_zero_and_learns(config, shape, kind)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_a_batch_is_its_samples(config, shape):
-    parts, condition = conditions("several", shape)
-    net = nudged(config.build(shape, parts))
-    x, level = inputs(shape)
-    together = net(x, level, condition)
-    each = [slice(i, i + 1) for i in range(4)]
-    apart = torch.cat([net(x[i], level[i], {name: part[i] for name, part in condition.items()}) for i in each])
-    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+    batch_is_its_samples(config, shape)
 
 
 @pytest.mark.parametrize("kind", ["label", "number", "vector", "tokens", "picture"])
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_a_part_matters_and_where_it_is_absent_it_is_left_out(config, shape, kind):
-    parts, condition = conditions(kind, shape)
-    x, level = inputs(shape, batch=1)
-    x, level = x.expand(4, *shape), torch.zeros(4)
-    if not parts:
+    if kind == "picture" and len(shape) == 1:
         pytest.skip("no picture lies over a vector")
-    net = nudged(config.build(shape, parts))
-    out = net(x, level, condition)
-    assert torch.pdist(out.flatten(1)).min() > 1e-3
-    none = {kind: torch.full_like(condition[kind], torch.nan if condition[kind].is_floating_point() else -1)}
-    torch.testing.assert_close(net(x, level, none), net(x, level), rtol=0, atol=0)
-    torch.testing.assert_close(out[:1], net(x[:1], level[:1]), rtol=1e-4, atol=1e-5)
-    if kind in ("vector", "picture"):  # one missing number is enough
-        half = torch.zeros_like(condition[kind])
-        half[..., -1] = torch.nan
-        torch.testing.assert_close(net(x, level, {kind: half}), net(x, level), rtol=0, atol=0)
+    part_matters(config, shape, kind)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_the_level_matters(config, shape):
-    x, _ = inputs(shape, batch=1)
-    plain = nudged(config.build(shape))
-    x = x.expand(4, *shape)
-    assert torch.pdist(plain(x, torch.tensor([-12.0, -1.0, 0.0, 12.0])).flatten(1)).min() > 1e-3
+    level_matters(config, shape)
 
 
 def test_the_order_of_tokens_matters_and_what_follows_a_text_does_not():
@@ -425,11 +362,7 @@ def test_weights_survive_a_file_and_come_from_the_seed_alone(config, shape):
     fresh.load_state_dict(load(save(net.state_dict())))
     torch.testing.assert_close(fresh.eval()(x, level), net(x, level), rtol=0, atol=0)
 
-    before = torch.get_rng_state()
-    first, again, other = (config.build(shape, seed=seed).state_dict() for seed in (3, 3, 4))
-    assert torch.equal(before, torch.get_rng_state())
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+    weights_come_from_the_seed(config, shape)
 
 
 def test_dropout_keeps_the_mean_and_acts_in_training_only():
@@ -447,6 +380,12 @@ def test_sizes_are_as_stated():
     assert millions("tiny", (1, 8, 8)) < 1
     assert 1 < millions("small", (1, 28, 28)) < 2
     assert 5 < millions("base", (3, 32, 32)) < 7
+
+
+@pytest.mark.parametrize("law", NET_LAWS)
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_of_the_table_keeps_the_laws_with_its_defaults(name, law):
+    NET_LAWS[law](NETS[name]())
 
 
 def test_every_net_has_a_first_sentence_and_defaults_that_build():

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from ornstein.errors import InputError
+from ornstein.training import Training
 from ornstein.training.ema import (
     LONGEST,
     PowerEMA,
+    average_file,
     combination,
     inner_product,
     power,
@@ -101,6 +103,50 @@ def test_a_wide_average_takes_in_every_fourth_weights_for_all_four(length):
     all_taken = ((all_edges / 1000) ** (power(length) + 1)).diff() @ torch.tensor(seen, dtype=torch.float64)
     # 1.5 steps later on average, along a sine that turns by 0.01 a step
     assert abs(found - float(all_taken)) < 0.015
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.999])
+def test_an_average_of_constant_rate_is_its_closed_form(kept):
+    """sum m (1 - m)^(t - i) theta_i over the sum of its weights: the initial weights have none."""
+    net = nn.Linear(3, 2).double()
+    ema = PowerEMA(net, (0.05, kept))
+    seen, steps = [], 60
+    for t in walk(net, steps):
+        ema.update(t)
+        seen.append(flat(net.state_dict()))
+        shares = torch.tensor([(1 - kept) * kept ** (t - i) for i in range(1, t + 1)], dtype=torch.float64)
+        wanted = (shares[:, None] * torch.stack(seen)).sum(0) / (1 - kept**t)
+        torch.testing.assert_close(flat(ema.state(kept)), wanted, rtol=1e-12, atol=1e-12)
+    # and once the beginning is forgotten it is theta' <- (1 - m) theta' + m theta
+    if kept < 0.9:
+        before = flat(ema.state(kept))
+        for t in walk(net, 1, seed=1):
+            ema.update(steps + t)
+        after = kept * before + (1 - kept) * flat(net.state_dict())
+        torch.testing.assert_close(flat(ema.state(kept)), after, rtol=1e-9, atol=1e-9)
+
+
+def test_constant_rates_have_files_of_their_own_and_are_made_by_training_alone(tmp_path):
+    assert [average_file(s) for s in (0.05, 0.9999, 0.99995)] == [
+        "ema-0.050.safetensors", "ema-0.9999.safetensors", "ema-0.99995.safetensors",
+    ]  # fmt: skip
+    assert Training(ema=(0.05, 0.9999)).ema == (0.05, 0.9999)
+    for wrong in ((0.3,), (1.0,), (0.4,), (0.9999, 0.9999)):
+        with pytest.raises(InputError, match=r"ema.*constant rates"):
+            Training(ema=wrong)
+    with pytest.raises(InputError, match=r"ema=1\.0"):
+        PowerEMA(nn.Linear(1, 1), (1.0,))
+    net = nn.Linear(3, 2)
+    ema = PowerEMA(net, (0.9, 0.05, 0.10))
+    for t in walk(net, 40):
+        ema.update(t)
+        if t % 20 == 0:
+            snapshot(tmp_path, ema, t, t)
+    with pytest.raises(InputError, match=r"constant rate.*training\.ema"):
+        reconstruct(tmp_path, 0.99)
+    # lengths are made of lengths
+    made = reconstruct(tmp_path, 0.10)
+    torch.testing.assert_close(flat(made), flat(ema.state(0.10)), rtol=2e-3, atol=2e-3)
 
 
 def test_first_average_is_the_first_weights_whatever_the_initial_ones_were():
@@ -250,7 +296,7 @@ def test_reconstruction_refuses_what_the_snapshots_cannot_make(history, tmp_path
     with pytest.raises(InputError, match="cannot be made"):
         reconstruct(folder, 0.005)
     with pytest.raises(InputError, match="ema length"):
-        reconstruct(folder, 0.5)
+        reconstruct(folder, 0.4)
 
 
 def test_snapshots_are_half_precision_and_know_their_place(history):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Replacement,
     )
     from ornstein.likelihood import log_likelihood
+    from ornstein.plugins import register
     from ornstein.samplers import encode, sample, trajectory
 
 _HOMES = {
@@ -59,6 +60,7 @@ _HOMES = {
     ),
     "samplers": ("encode", "sample", "trajectory"),
     "likelihood": ("log_likelihood",),
+    "plugins": ("register",),
 }
 
 __all__ = [
@@ -92,6 +94,7 @@ __all__ = [
     "encode",
     "load",
     "log_likelihood",
+    "register",
     "sample",
     "trajectory",
 ]

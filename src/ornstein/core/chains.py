@@ -12,14 +12,16 @@ levels and the Euler-Maruyama chain of the Ornstein-Uhlenbeck process are three 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ornstein.core.clocks import Cosine
+from ornstein.core.copies import beside
 from ornstein.core.numerics import hermite, monotone_slopes
 from ornstein.core.process import Process, check_ordered, check_positive
-from ornstein.errors import InputError
+from ornstein.errors import InputError, lookup
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +70,10 @@ class Tabulated(Process):
         return math.floor(self.t_max)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return hermite(self.alphas.to(t), self._slopes[0].to(t), t)
+        return hermite(beside(self.alphas, t), beside(self._slopes[0], t), t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return hermite(self.sigmas.to(t), self._slopes[1].to(t), t)
+        return hermite(beside(self.sigmas, t), beside(self._slopes[1], t), t)
 
     def __repr__(self) -> str:
         return f"{self.name}(N={self.chain})"
@@ -158,21 +160,39 @@ class Tabulated(Process):
 
     @staticmethod
     def euler_ou(
-        gammas: Sequence[float] | None = None, steps: int = 100, gamma_min: float = 0.01, gamma_max: float = 0.1
+        gammas: Sequence[float] | None = None,
+        steps: int = 100,
+        gamma_min: float = 0.01,
+        gamma_max: float = 0.1,
+        order: Literal["rising", "falling"] = "rising",
     ) -> "Tabulated":
         """The Euler-Maruyama chain of the Ornstein-Uhlenbeck process, X_{k+1} = (1 - gamma_k) X_k + sqrt(2 gamma_k) Z.
 
         Its own marginals, not the process's: with a constant step the variance settles at 1/(1 - gamma/2), not at 1.
 
+        The usual schedule counts the *backward* chain's steps: with n = `steps` its step k = 0 .. n-1, from noise to
+        data, is gamma_min + (gamma_max - gamma_min)(n - k)/n, so that steps are short where the data are. Counted
+        forwards, as here, sizes rise from the data on: gamma_k = gamma_min + (gamma_max - gamma_min)(k + 1)/n.
+
         Args:
-            gammas: the step sizes gamma_0 .. gamma_{n-1} in (0, 1); without them
-                gamma_k = gamma_min + (gamma_max - gamma_min)(n - k)/n with n = `steps`.
+            gammas: the forward step sizes gamma_0 .. gamma_{n-1} in (0, 1), gamma_0 next to the data; without them
+                the schedule above, from the three numbers and the order.
+            steps: n.
+            gamma_min, gamma_max: its ends, in (0, 1).
+            order: "rising" from the data on; "falling" is the same sizes backwards, the longest step next to the data:
+                what this chain was before order had a name, kept so that runs trained on it stay what they were.
+
+        Raises:
+            InputError: a step size outside (0, 1), steps below 1, an unknown order.
         """
+        lookup({"rising": None, "falling": None}, order, "order")
         if gammas is None:
             check_positive(gamma_min=gamma_min, gamma_max=gamma_max)
             if not isinstance(steps, int) or steps < 1:
                 raise InputError(f"steps={steps!r} must be a positive whole number.")
-            gammas = [gamma_min + (gamma_max - gamma_min) * (steps - k) / steps for k in range(steps)]
+            gammas = [gamma_min + (gamma_max - gamma_min) * (k + 1) / steps for k in range(steps)]
+            if order == "falling":
+                gammas.reverse()
         alphas, variances = [1.0], [0.0]
         for k, gamma in enumerate(gammas):
             if not 0 < gamma < 1:

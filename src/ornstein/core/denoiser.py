@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
-from ornstein.core.prediction import READINGS, Prediction
+from ornstein.core.prediction import OF_THE_NOISE, READINGS, Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError, lookup
 
@@ -153,7 +153,7 @@ class NetDenoiser(Denoiser):
         lookup(READINGS, self.predicts, "predicts")
         if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):
             raise InputError(f"sigma_data={self.sigma_data!r} must be positive: the data's standard deviation.")
-        if self.predicts in ("eps", "score") and self.process.at(self.process.t_max).noise_ratio > 1e6:
+        if self.predicts in OF_THE_NOISE and self.process.at(self.process.t_max).noise_ratio > 1e6:
             raise InputError(
                 f"predicts={self.predicts!r} cannot work with {self.process}, which ends without any signal: "
                 "predict v, x0, velocity or edm, or stop the clock earlier with a smaller t_max."

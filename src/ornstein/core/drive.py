@@ -17,7 +17,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,24 +33,34 @@ from ornstein.core.walk import Asked, State, walk
 from ornstein.errors import InputError
 
 
+def data_unit(denoiser: Denoiser) -> float:
+    """What noise is measured in: sigma_data; data that are nothing but zeros have no scale, and 1 will do."""
+    return denoiser.sigma_data or 1.0
+
+
 class Ask(Asked[Tensor, Level, Prediction]):
     """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the walk.
 
     `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
-    `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known).
+    `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known). Noise is large or
+    small beside the data: `ask.unit` is what it is measured in, sigma_data, and a stepper that compares sigma/alpha
+    with a number divides it by that first.
     """
 
     def __init__(self, denoiser: Denoiser, condition: Condition, steps: int = 0) -> None:
         super().__init__(lambda x, level: denoiser.predict(x, level, condition), steps)
         self.process: Process = denoiser.process
         self.sigma_data = denoiser.sigma_data
+        self.unit = data_unit(denoiser)
 
 
 class Noise:
     """What a stepper draws from: `noise()` is fresh standard normal noise like x, at each call."""
 
-    def __init__(self, seeds: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: int = 0) -> None:
-        self._seeds, self._shape, self._dtype, self._draws = seeds, shape, dtype, draws
+    def __init__(
+        self, seeds: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: int = 0, unit: float = 1.0
+    ) -> None:
+        self._seeds, self._shape, self._dtype, self._draws, self._unit = seeds, shape, dtype, draws, unit
         self._path: BrownianPath | None = None
 
     def __call__(self) -> Tensor:
@@ -62,11 +72,13 @@ class Noise:
 
         Args:
             t, s: levels, log-SNR rising.
-            power: the clock that the path runs on is the signal-to-noise ratio to this power.
+            power: the clock that the path runs on is the signal-to-noise ratio, of data of the walk's unit, to this
+                power.
         """
         if self._path is None:
             self._path = BrownianPath(self._draw)
-        a, b = (math.exp(power * level.log_snr) for level in (t, s))
+        shift = 2 * math.log(self._unit)
+        a, b = (math.exp(power * (level.log_snr + shift)) for level in (t, s))
         return self._path.increment(a, b)
 
     def _draw(self, index: int) -> Tensor:
@@ -80,6 +92,7 @@ class Stepper(ABC):
         order: the measured order of convergence of the deterministic (or, in law, of the stochastic) method; None
             where it has none, because a finer grid alone does not make it exact.
         calls: network calls per step; None where it depends on the data.
+        last_calls: those of the last step, to the clean point: the denoising step's one, and what is done before it.
         stochastic: whether it draws noise.
     """
 
@@ -87,11 +100,17 @@ class Stepper(ABC):
     @abstractmethod
     def order(self) -> int | None: ...
 
-    #: the grid in continuous time where none is named
-    usual_grid: ClassVar[str] = "flow"
+    @property
+    def usual_grid(self) -> str:
+        """The grid in continuous time where none is named."""
+        return "flow"
 
     @property
     def calls(self) -> int | None:
+        return 1
+
+    @property
+    def last_calls(self) -> int | None:
         return 1
 
     @property
@@ -115,10 +134,11 @@ class Stepper(ABC):
             x at level s, and what to remember.
         """
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         """The last step, from level t to the clean point: E[x_0 given x_t].
 
-        A method that has remembered earlier predictions may correct it by their differences.
+        A method that has remembered earlier predictions may correct it by their differences; one that has work to do at
+        each level, this one too, does it here first.
         """
         return denoiser(x, t).x0
 
@@ -169,12 +189,18 @@ def trajectory(
         seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
         fresh.
         condition: what to draw given, with B rows; see `Condition.of`.
-        x: start from this noisy data at the grid's first time, instead of from noise.
+        x: start from this noisy data at the grid's first time, instead of from noise. For what lies at another level
+            give the grid as the times from that level down.
         dtype: of the samples, float32 or float64.
 
     Raises:
-        InputError: shapes, grid or seeds that do not fit.
+        InputError: shapes, grid or seeds that do not fit; x with more noise than a named grid starts with.
     """
+    if not hasattr(denoiser, "process"):
+        raise InputError(
+            f"denoiser={type(denoiser).__name__} is none: it has no process; of a network, make one with "
+            "NetDenoiser(net, process)."
+        )
     shape = tuple(shape)
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise InputError(f"shape={shape} must be (number of samples, *shape of one sample), all positive.")
@@ -185,17 +211,24 @@ def trajectory(
     if grid is None and denoiser.process.chain is None:
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
-        levels = _levels(denoiser.process, steps, grid)
+        levels = _levels(denoiser.process, steps, grid, data_unit(denoiser))
+        # where the clock goes on beyond the grid, noisy data may lie there
+        if x is not None and levels[0].t < denoiser.process.t_max:
+            _fits(x, levels[0], denoiser.sigma_data)
     else:
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
     # draw 0 is the starting noise, whether or not it is wanted
     keys = sample_seeds(shape[0], seed, seeds, generator).to(device)
-    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1)
+    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1, unit=data_unit(denoiser))
     if x is None:
         spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
         x = spread * noise()
     return walk(
-        Ask(denoiser, condition, len(levels) - 1), x.to(device, dtype), levels, drawing(stepper, noise), stepper.finish
+        Ask(denoiser, condition, len(levels) - 1),
+        x.to(device, dtype),
+        levels,
+        drawing(stepper, noise),
+        lambda ask, x, t, memory: stepper.finish(ask, x, t, memory, noise),
     )
 
 
@@ -204,7 +237,20 @@ def drawing(stepper: Stepper, noise: Noise) -> Callable[..., tuple[Tensor, Any]]
     return lambda ask, x, t, s, memory: stepper.step(ask, x, t, s, memory, noise)
 
 
+def _fits(x: Tensor, first: Level[float], sigma_data: float) -> None:
+    """Refuse noisy data whose size tells that they lie beyond a grid's first level."""
+    wanted = math.hypot(first.alpha * sigma_data, first.sigma)
+    size = float(x.detach().float().square().mean().sqrt())
+    # as large as twice is no doubt meant; few numbers may be larger by chance
+    if not size <= wanted * math.sqrt(4 + 40 / x.numel()):
+        raise InputError(
+            f"x has a root mean square of {size:.4g}, but the grid starts at t={first.t:g}, sigma/alpha="
+            f"{first.noise_ratio:.4g}, where it is about {wanted:.4g}: for noisy data of another level give grid= as "
+            "the falling times from that level on."
+        )
+
+
 @lru_cache(maxsize=256, typed=True)
-def _levels(process: Process, steps: int, grid: str | None) -> list[Level[float]]:
+def _levels(process: Process, steps: int, grid: str | None, sigma_data: float) -> list[Level[float]]:
     """The levels of a named grid: found by search, and so kept."""
-    return process.levels(times(process, steps, grid))
+    return process.levels(times(process, steps, grid, sigma_data))

@@ -187,7 +187,7 @@ class GaussianMixture:
             raise InputError(f"x has shape {tuple(x.shape)}; one sample must have shape {self.shape}.")
         alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
         alpha, sigma = (
-            torch.as_tensor(v, dtype=flat.dtype, device=flat.device).reshape(-1, 1).expand(len(x), 1)
+            (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(-1, 1).expand(len(x), 1)
             for v in (alpha, sigma)
         )
         per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4

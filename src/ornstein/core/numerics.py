@@ -1,4 +1,4 @@
-"""Five pieces of numerical analysis that the rest of the house stands on.
+"""Six pieces of numerical analysis that the rest of the house stands on.
 
 *A monotone cubic.* A chain tabulates its coefficients at k = 0, 1, ..., N. Between the knots we draw the cubic
 Hermite curve whose slopes follow Fritsch & Carlson (1980): it passes through every knot, has a continuous
@@ -17,6 +17,9 @@ it is drawn in, and there is no state to store.
 as n^-3/2 rather than n^-1/2.
 
 *An estimate.* A mean over random samples is a number with an error; the two are kept together.
+
+*Student's t.* An error found from few samples is itself uncertain, and 1.96 of it cover less than 95 %. Widened by the
+ratio of t's quantile to the normal one they cover it.
 """
 
 import math
@@ -156,3 +159,21 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.4g} ± {self.standard_error:.2g}"
+
+
+#: Student's t: degrees of freedom, and the 97.5 % quantile at each
+_DEGREES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 30.0, math.inf)
+_STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3060, 2.2281, 2.1314, 2.0423, 1.95996)
+
+
+def widening(degrees: Tensor) -> Tensor:
+    """By how much to multiply a standard error of so many degrees of freedom, that 1.96 of it cover 95 %.
+
+    The ratio of Student's quantile to the normal one, to within half a per cent from three degrees on (6 % between one
+    and two); fewer than one count as one.
+    """
+    at = 1 / torch.tensor(_DEGREES, dtype=degrees.dtype, device=degrees.device).flip(0)
+    ratio = (torch.tensor(_STUDENT, dtype=degrees.dtype, device=degrees.device).flip(0) / _STUDENT[-1]).log()
+    x = (1 / degrees).clamp(max=1.0)
+    k = torch.searchsorted(at, x).clamp(1, len(at) - 1)
+    return (ratio[k - 1] + (x - at[k - 1]) / (at[k] - at[k - 1]) * (ratio[k] - ratio[k - 1])).exp()

@@ -48,6 +48,8 @@ def _edm(level: Level, s: float) -> tuple[Number, Number]:
     return level.alpha * s**2 / total, level.sigma * s / total**0.5
 
 
+#: readings of the noise, from which x0 is had by dividing by alpha: they say nothing of it where no signal is left
+OF_THE_NOISE = ("eps", "score")
 #: what a network's output can mean: name -> (level, sigma_data) -> (skip, out)
 READINGS: dict[str, Callable[[Level, float], tuple[Number, Number]]] = {
     "x0": lambda level, s: (0.0, 1.0),

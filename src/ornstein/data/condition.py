@@ -100,7 +100,7 @@ class Known:
             value = math.nan
         try:
             found = torch.as_tensor(float(value) if isinstance(value, str) else value, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise InputError(f"{name}={value!r} must be {self.describe()}.") from None
         if found.isinf().any():
             raise InputError(f"{name}={value!r} must be finite; NaN says that it is not known.")
@@ -142,7 +142,7 @@ class Known:
 
     def _labels(self, value: Any, n: int, name: str) -> Tensor:
         if isinstance(value, np.ndarray):  # whole numbers count classes, as a tensor's do; all else names them
-            value = torch.as_tensor(value) if value.dtype.kind in "iu" else value.tolist()
+            value = torch.as_tensor(value) if value.ndim and value.dtype.kind in "iu" else value.tolist()
         if isinstance(value, Tensor):
             fits = value.shape == (n,) and not value.is_floating_point()
             if not fits or not bool(((value >= -1) & (value < len(self.classes))).all()):
@@ -165,7 +165,7 @@ class Known:
         if text in self.classes:
             return self.classes.index(text)
         counted = not any(known.lstrip("-").isdigit() for known in self.classes)
-        if counted and text.isdigit() and int(text) < len(self.classes):
+        if counted and text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.classes):
             return int(text)
         also = f", or 0 to {len(self.classes) - 1}" if counted else ""
         raise InputError(f"{name}={value!r} is not a class of these data; they have {', '.join(self.classes)}{also}.")

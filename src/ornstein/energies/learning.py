@@ -38,6 +38,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from ornstein.core.condition import Given
+from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.process import Process
@@ -193,6 +194,8 @@ class NoiseContrastive:
 
 @lru_cache(maxsize=64)
 def _ladder(process: Process, steps: int, low: float, high: float) -> Tensor:
+    if process.chain is not None:
+        return torch.arange(process.chain, -1, -1, dtype=torch.float64)
     end = process.at(process.t_max).noise_ratio
     if not low < end:
         raise InputError(f"low={low!r} is beyond the clock of {process}, whose sigma/alpha ends at {end:g}.")
@@ -235,16 +238,15 @@ class RecoveryLikelihood:
 
     def grid(self, process: Process) -> Tensor:
         """The falling times of the ladder and the clean point, (steps + 1,): what to sample with, `grid=`."""
-        if process.chain is not None:
-            return torch.arange(process.chain, -1, -1, dtype=torch.float64)
         return _ladder(process, self.steps, self.low, self.high)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
         """The loss of each sample, (B,), at a pair of neighbouring levels of its own: x0 (B, ...) in model space."""
         denoiser = as_energy(denoiser)
-        process, times = denoiser.process, self.grid(denoiser.process)
-        pair = torch.randint(len(times) - 2, (len(x0),), generator=generator, device=generator.device).cpu()
-        t, s = (process.at(times[k].to(x0.device), like=x0) for k in (pair, pair + 1))
+        process = denoiser.process
+        times = beside(self.grid(process), x0, torch.float64)
+        pair = torch.randint(len(times) - 2, (len(x0),), generator=generator, device=generator.device).to(x0.device)
+        t, s = (process.at(times[k], like=x0) for k in (pair, pair + 1))
         a, b2 = t.kernel_from(s)
         xs = s.noised(x0, noise_like(x0, generator))
         xt = a * xs + b2**0.5 * noise_like(x0, generator)

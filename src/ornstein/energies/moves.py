@@ -140,13 +140,14 @@ class Moves:
             x, chance = hamiltonian(energy, x, length, self.leapfrogs, self.adjusted, generator)
             taken = taken + chance
         inside = x.abs().flatten(1).amax(1) <= FAR * (home + wander)  # NaN compares false
-        if not bool(inside.all()):
+        stayed, moved = torch.stack([inside.all(), taken.any()]).tolist()  # the one look at the device
+        if not stayed:
             raise InputError(
                 f"{int((~inside).sum())} of {len(x)} chains left for infinity with gamma={self.gamma:g}: take a "
                 "smaller gamma, or adjusted=True; if that does not help, the energy has no bottom and needs a smaller "
                 "learning rate or a penalty on its size."
             )
-        if not bool(taken.any()):
+        if not moved:
             raise InputError(
                 f"none of {len(x)} chains accepted any of {self.count} moves with gamma={self.gamma:g}: take a smaller "
                 "gamma; if that does not help, the energy is not finite where they start."

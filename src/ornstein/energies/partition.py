@@ -15,15 +15,16 @@ standard deviation of log(f_1/f_0) there. The levels of the run proper are then 
 every ratio has the same variance, which is the least sum (Gelman & Meng 1998, "thermodynamic length"). The run itself
 adapts nothing, and stays unbiased.
 
-An estimate of this kind fails from below: a mode that no chain finds is missing from Z and from the error alike.
-A base as wide as the energy's support, and an effective sample size near the number of chains, are the safeguards.
+An estimate of this kind fails from below: a mode that no chain ends in is missing from Z and from the error alike.
 Modes of very different widths are its hard case: the share of a narrow one rises at a beta where the base is gone and
-nothing crosses between modes any more, so that the few chains in it carry its weight. Against that levels do not help,
-chains do.
+nothing crosses between modes any more. Such modes are looked for where chains have passed (`energies.modes`), and where
+one holds more than a fiftieth of Z while few chains end in it, the run is made again from a base that has it: the
+weights stay unbiased, whatever the base. What no chain passes by stays unseen: data or samples (`near`), a base as wide
+as the energy's support, and an effective sample size near the number of chains, are the safeguards.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -32,6 +33,7 @@ from torch import Generator, Tensor
 
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.numerics import Estimate
+from ornstein.energies import modes
 from ornstein.energies.moves import Energy, hamiltonian
 from ornstein.errors import InputError
 
@@ -39,6 +41,11 @@ from ornstein.errors import InputError
 ACCEPTANCE = 0.8
 #: fewer effective chains than this carry no estimate of their own spread
 FEWEST = 10.0
+#: a mode that holds more than this share of what was found is not to be left to fewer chains than this; how often a
+#: base is widened for such
+_SHARE, _HELD, _TRIES = 0.02, 64, 3
+#: how often on the way, and how many, places of the lowest energy are remembered
+_LOOKS, _LOWEST = 10, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +56,13 @@ class Partition:
         log_weights: (chains,) float64, nats; the mean of their exponentials is Z in expectation.
         betas: (levels + 1,) float64, where the pilot has put the levels.
         acceptance: (levels - 1,) the mean acceptance of the moves at each of them between the ends.
+        added: modes that chains from the base given passed by and did not end in, and that it was widened by.
     """
 
     log_weights: Tensor
     betas: Tensor
     acceptance: Tensor
+    added: int = 0
 
     @property
     def _shares(self) -> Tensor:
@@ -89,7 +98,8 @@ class Partition:
         return self.value - half, self.value + half
 
     def __str__(self) -> str:
-        return f"log Z = {self.estimate} nats ({self.effective:.0f} of {len(self.log_weights)} chains effective)"
+        added = f"; {self.added} modes added to the base" if self.added else ""
+        return f"log Z = {self.estimate} nats ({self.effective:.0f} of {len(self.log_weights)} chains effective{added})"
 
 
 def log_partition(
@@ -101,6 +111,7 @@ def log_partition(
     levels: int = 100,
     leapfrogs: int = 4,
     pilot: int = 256,
+    near: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     device: "torch.device | str" = "cpu",
 ) -> Partition:
@@ -115,6 +126,7 @@ def log_partition(
         levels: n, ratios between the base and the energy. The variance of log w falls with their number.
         leapfrogs: gradients of each move, one move at each level.
         pilot: chains of the pilot run, which takes about as many levels.
+        near: (N, *shape) places where exp(-E) is known to be large, such as data: modes are looked for there too.
         dtype, device: of x as the energy wants it; weights are float64 throughout.
 
     `Partition.value` is log Z; log p(x) = -E(x) - log Z.
@@ -130,6 +142,44 @@ def log_partition(
     ):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise InputError(f"{name}={number!r} must be a whole number, at least {least}.")
+
+    added = 0
+    for _ in range(_TRIES):
+        found, ends, passed, length = _run(energy, base, generator, chains, levels, leapfrogs, pilot, dtype, device)
+        if near is not None:
+            passed = torch.cat([passed, near.to(passed)])
+        # chains may have passed by modes that hardly any of them ends in, and that hold what the weights lack
+        worth = found.value + math.log(_SHARE)
+        weighty = [mode for mode in modes.find(energy, passed, length, generator) if mode.log_mass > worth]
+        if all(int(mode.holds(ends).sum()) >= min(_HELD, chains // 8) for mode in weighty):
+            break
+        base, added = modes.widened(base, weighty), added + len(weighty)
+    else:
+        raise InputError(
+            f"chains pass by modes that they do not end in, also from a base with {added} of them added: the energy "
+            "has too many for an estimate; take a base that holds them, or more chains."
+        )
+    result = replace(found, added=added)
+    if not result.effective >= min(FEWEST, chains / 4):
+        raise InputError(
+            f"{result.effective:.1f} of {chains} chains hold all the weight, which tells no constant: take a base "
+            f"nearer to the energy, or more than {levels} levels; if that does not help, exp(-E) may have no integral."
+        )
+    return result
+
+
+def _run(
+    energy: Energy,
+    base: GaussianMixture,
+    generator: Generator,
+    chains: int,
+    levels: int,
+    leapfrogs: int,
+    pilot: int,
+    dtype: torch.dtype,
+    device: "torch.device | str",
+) -> tuple[Partition, Tensor, Tensor, float]:
+    """One run from one base: what it found; where its chains end; places of low energy that they passed; a length."""
 
     def start(n: int) -> Tensor:
         return base.sample(n, generator).to(device, dtype)
@@ -163,19 +213,18 @@ def log_partition(
     # the run
     x = start(chains)
     log_weights = torch.zeros(chains, dtype=torch.float64, device=x.device)
-    accepted = []
+    accepted, passed = [], []
     for k, (low, high) in enumerate(pairwise(betas.tolist())):
         if k > 0:
             x, chance = move(x, low, fine[k])
             accepted.append(float(chance.mean()))
-        log_weights = log_weights + (high - low) * rise(x)
-    result = Partition(log_weights.cpu(), betas, torch.tensor(accepted, dtype=torch.float64))
-    if not result.effective >= min(FEWEST, chains / 4):
-        raise InputError(
-            f"{result.effective:.1f} of {chains} chains hold all the weight, which tells no constant: take a base "
-            f"nearer to the energy, or more than {levels} levels; if that does not help, exp(-E) may have no integral."
-        )
-    return result
+        gap = rise(x)
+        log_weights = log_weights + (high - low) * gap
+        if k % max(1, levels // _LOOKS) == 0:
+            depth = gap + base.log_prob(x).to(gap)
+            passed.append(x[depth.topk(min(_LOWEST, chains)).indices])
+    found = Partition(log_weights.cpu(), betas, torch.tensor(accepted, dtype=torch.float64))
+    return found, x, torch.cat(passed), fine[-1]
 
 
 def _checked(gap: Tensor) -> Tensor:

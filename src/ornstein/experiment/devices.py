@@ -81,7 +81,13 @@ def roofline(gpu: GPU, rate: float, flops: float, moved: float, kernels: int, se
 def this_machine(on_gpu: bool) -> tuple[str, float]:
     """This machine in words, and its memory."""
     if on_gpu:
-        return f"this machine's {torch.cuda.get_device_name()}", torch.cuda.get_device_properties(0).total_memory
+        kind = torch.accelerator.current_accelerator()
+        asked = torch.get_device_module(kind)
+        if hasattr(asked, "get_device_properties"):  # CUDA, ROCm and XPU, in the same words
+            found = asked.get_device_properties(torch.accelerator.current_device_index())
+            return f"this machine's {found.name}", found.total_memory
+        most = asked.recommended_max_memory() if hasattr(asked, "recommended_max_memory") else math.nan  # Apple's
+        return f"this machine's GPU ({kind})", most
     threads = torch.get_num_threads()
     words = f"this machine's CPU, {threads} thread{'s' * (threads > 1)}"
     return words, machine_bytes()

@@ -53,7 +53,7 @@ def evaluate(
     done next: "drawing", then each measure by name, then "the picture".
 
     Raises:
-        InputError: the run's data are no longer to be had, or differ from those it was trained on.
+        InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
     """
     run.must_draw()
     condition, stage = run.examples(n), stage or (lambda name: None)

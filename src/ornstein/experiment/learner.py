@@ -6,6 +6,7 @@ learns an energy, `objective=hybrid` a variance too, `objective=classifier` a cl
 
 import dataclasses
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
+from ornstein.core.prediction import OF_THE_NOISE
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
@@ -46,7 +48,7 @@ class Denoising(Learner):
     def __post_init__(self) -> None:
         problem = self.problem
         ends_at = float(problem.process.at(problem.process.t_max).noise_ratio)
-        if problem.predicts in ("eps", "score") and ends_at > _NOISIEST:
+        if problem.predicts in OF_THE_NOISE and ends_at > _NOISIEST:
             raise InputError(
                 f"predicts={problem.predicts!r} does not go with {problem.process}, which ends at sigma/alpha = "
                 f"{ends_at:.3g}: x0 would have the network's errors times that; predict v, x0, velocity or edm."
@@ -86,7 +88,7 @@ class Energy(Learner):
     readings: ClassVar[Mapping[str, str]] = {
         "energy": "An energy, minus the log density up to a constant, whose gradient is the score (LeCun et al. 2006)."
     }
-    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {**OBJECTIVES, **ENERGY_OBJECTIVES}
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = ChainMap(ENERGY_OBJECTIVES, OBJECTIVES)
 
     def __post_init__(self) -> None:
         if getattr(self.problem.objective, "learns_variance", False):

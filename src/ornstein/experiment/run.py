@@ -29,7 +29,7 @@ from ornstein.memory import free_bytes
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
-from ornstein.training import PRECISIONS, reconstruct
+from ornstein.training import PRECISIONS, average_file, reconstruct
 
 #: samples drawn at a time, so that memory does not grow with their number
 BATCH = 256
@@ -71,9 +71,12 @@ class Run:
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
         transform = Transform.from_dict(about["transform"])
+        if not (ema == 0 or 0 < ema < 1):
+            raise InputError(f"ema={ema!r} must be the length of an average of the weights, or 0 for the weights.")
         built = build(experiment, about["data"], transform)
-        weights = folder / (f"ema-{ema:.3f}.safetensors" if ema else "model.safetensors")
-        if weights.is_file() or not ema:
+        weights = folder / (average_file(ema) if ema else "model.safetensors")
+        # an average that was tracked is read or missed, never made again in silence
+        if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
             state = read_weights(weights, folder)
         else:
             state = reconstruct(folder, ema)
@@ -281,7 +284,7 @@ class Run:
         Raises:
             InputError: they do not fit, or n is no number of samples.
         """
-        if isinstance(n, bool) or not (isinstance(n, int) and n > 0):
+        if isinstance(n, bool) or not (isinstance(n, int) and 0 < n < 2**63):
             raise InputError(f"{name}={n!r} must be a positive whole number of samples.")
         each, free = 2 * 4 * math.prod(self.shape) + 16, free_bytes()  # and of each its seed and its label
         must_fit(f"{name}={n} takes", float(n) * each, free, f"up to {free / each:,.0f} would fit")

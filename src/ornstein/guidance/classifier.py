@@ -17,12 +17,14 @@ positions.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
+from ornstein.core.copies import beside
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, NetDenoiser
 from ornstein.core.grids import ends
 from ornstein.core.numerics import strata
@@ -82,7 +84,7 @@ class NoisyClassifier:
         h = h.reshape(*h.shape[:2], -1).mean(2)[:, : len(self.shares)]
         told_apart = level.alpha * self.sigma_data * c_in
         told_apart = told_apart.reshape(-1, 1).to(h) if isinstance(told_apart, Tensor) else told_apart
-        return (h.new_tensor(self.shares).log() + told_apart * h).log_softmax(1)
+        return (beside(_log(self.shares), h) + told_apart * h).log_softmax(1)
 
     def log_likelihood(self, x: Tensor, level: Level, labels: Tensor) -> Tensor:
         """log p(labels given x_t = x), (B,); 0 for the label -1, which says nothing."""
@@ -132,18 +134,24 @@ class NoisyCrossEntropy:
                 "the objective 'classifier' needs labels, whole numbers, one per sample; these data have none."
             )
         classifier = NoisyClassifier(denoiser.net, denoiser.process, self.shares, denoiser.sigma_data)
-        t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         found = classifier.log_probs(level.noised(x0, eps), level)
         return F.cross_entropy(found, labels, reduction="none", label_smoothing=self.smoothing, ignore_index=-1)
 
-    def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
+    def draw_times(self, process: Process, n: int, generator: torch.Generator, sigma_data: float = 1.0) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
         u = strata(n, generator)
-        first, last = ends(process)
+        first, last = ends(process, sigma_data)
         log_ratio = math.log(self.low) + (math.log(self.high) - math.log(self.low)) * u
         return process.time(-2 * log_ratio).clamp(first, last)
+
+
+@lru_cache(maxsize=64)
+def _log(shares: tuple[float, ...]) -> Tensor:
+    """Their logarithms, on the CPU."""
+    return torch.tensor(shares).log()
 
 
 def _checked(shares: tuple[float, ...]) -> tuple[float, ...]:

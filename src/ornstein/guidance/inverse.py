@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition
+from ornstein.core.copies import beside
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Number
 from ornstein.errors import InputError
@@ -88,7 +89,7 @@ class Measurement:
                 f"y has shape {tuple(self.y.shape)}; {self.operator!r} measures {tuple(like.shape)} here, so it must "
                 "be that, or that with one row."
             )
-        return self.y.to(like)
+        return beside(self.y, like)
 
 
 def left_uncertain(level: Level, sigma_data: float) -> Number:

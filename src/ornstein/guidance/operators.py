@@ -26,6 +26,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ornstein.core.copies import beside
 from ornstein.errors import InputError
 
 #: singular values below this share of the largest count as zero
@@ -92,7 +93,7 @@ class Mask(Operator):
             )
 
     def apply(self, x: Tensor) -> Tensor:
-        return torch.where(self.known.to(x.device), x, 0.0)
+        return torch.where(beside(self.known, x, torch.bool), x, 0.0)
 
     def adjoint(self, y: Tensor, like: Tensor) -> Tensor:
         return self.apply(y)
@@ -101,10 +102,10 @@ class Mask(Operator):
         return self.apply(y) / (ridge + _fit(scale, y))
 
     def project(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.where(self.known.to(x.device), y, x)  # exactly, to the last bit
+        return torch.where(beside(self.known, x, torch.bool), y, x)  # exactly, to the last bit
 
     def count(self, y: Tensor) -> Tensor:
-        known = self.known.to(y.device)
+        known = beside(self.known, y, torch.bool)
         return known.expand(y.shape).flatten(1).sum(1).clamp(min=1)
 
 
@@ -126,16 +127,15 @@ class Matrix(Operator):
     def apply(self, x: Tensor) -> Tensor:
         if x[0].numel() != self.matrix.shape[1]:
             raise InputError(f"matrix has {self.matrix.shape[1]} columns; one sample has shape {tuple(x.shape[1:])}.")
-        return x.flatten(1) @ self.matrix.to(x).mT
+        return x.flatten(1) @ beside(self.matrix, x).mT
 
     def adjoint(self, y: Tensor, like: Tensor) -> Tensor:
-        return (y @ self.matrix.to(y)).reshape(-1, *like.shape[1:])
+        return (y @ beside(self.matrix, y)).reshape(-1, *like.shape[1:])
 
     def solve(self, y: Tensor, like: Tensor, ridge: float, scale: "float | Tensor" = 1.0) -> Tensor:
-        u, s, _ = self._svd  # type: ignore[attr-defined]
-        u = u.to(y)
+        u, s = (beside(part, y) for part in self._svd[:2])  # type: ignore[attr-defined]
         inside = y @ u
-        found = (inside * _inverse(s.to(y), ridge, _fit(scale, y))) @ u.mT
+        found = (inside * _inverse(s, ridge, _fit(scale, y))) @ u.mT
         return found if ridge == 0 else found + (y - inside @ u.mT) / ridge  # outside A's range A A^T is zero
 
 
@@ -151,25 +151,23 @@ class Separable(Operator, ABC):
         """The size of the axis that m = `measured` values came from."""
 
     def apply(self, x: Tensor) -> Tensor:
-        return self._along(x, [_factor(self, n)[0] for n in x.shape[2:]])
+        return self._along(x, [beside(_factor(self, n)[0], x) for n in x.shape[2:]])
 
     def adjoint(self, y: Tensor, like: Tensor) -> Tensor:
-        return self._along(y, [_factor(self, n)[0].mT for n in like.shape[2:]])
+        return self._along(y, [beside(_factor(self, n)[0], y).mT for n in like.shape[2:]])
 
     def solve(self, y: Tensor, like: Tensor, ridge: float, scale: "float | Tensor" = 1.0) -> Tensor:
-        parts = [_factor(self, self.size(m)) for m in y.shape[2:]]
-        s = torch.ones((), dtype=torch.float64)
-        for _, _, singular in parts:
-            s = s[..., None] * singular
-        inside = self._along(y, [u.mT for _, u, _ in parts])
-        return self._along(inside * _inverse(s.to(y), ridge, _fit(scale, y)), [u for _, u, _ in parts])
+        sizes = tuple(self.size(m) for m in y.shape[2:])
+        turns = [beside(_factor(self, size)[1], y) for size in sizes]
+        inside = self._along(y, [u.mT for u in turns])
+        return self._along(inside * _inverse(beside(_singular(self, sizes), y), ridge, _fit(scale, y)), turns)
 
     @staticmethod
     def _along(x: Tensor, factors: list[Tensor]) -> Tensor:
         if not factors:
             raise InputError(f"data of shape {tuple(x.shape[1:])} have no axis after the channels to act along.")
         for axis, k in enumerate(factors, 2):
-            x = (x.movedim(axis, -1) @ k.to(x).mT).movedim(-1, axis)
+            x = (x.movedim(axis, -1) @ k.mT).movedim(-1, axis)
         return x
 
 
@@ -179,6 +177,19 @@ def _factor(operator: Separable, size: int) -> tuple[Tensor, Tensor, Tensor]:
     k = operator.factor(size)
     u, s, _ = torch.linalg.svd(k, full_matrices=False)
     return k, u, s
+
+
+@lru_cache(maxsize=64)
+def _singular(operator: Separable, sizes: tuple[int, ...]) -> Tensor:
+    """The singular values of the whole map, (m, m, ...) float64, for axes of these sizes."""
+    s = torch.ones((), dtype=torch.float64)
+    for size in sizes:
+        s = s[..., None] * _factor(operator, size)[2]
+    return s
+
+
+#: pixels: beyond it every picture is one colour, and the kernel fills memory
+_WIDEST = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -192,8 +203,8 @@ class Blur(Separable):
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.width) and self.width > 0):
-            raise InputError(f"width={self.width!r} must be a positive number of pixels.")
+        if not 0 < self.width <= _WIDEST:
+            raise InputError(f"width={self.width!r} must be a number of pixels above 0, up to {_WIDEST:g}.")
 
     def factor(self, size: int) -> Tensor:
         reach = math.ceil(4 * self.width)

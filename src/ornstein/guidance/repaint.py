@@ -58,6 +58,10 @@ class RePaint(Stepper):
         return None if self.stepper.calls is None else self.repeats * self.stepper.calls
 
     @property
+    def last_calls(self) -> int | None:
+        return self.stepper.last_calls
+
+    @property
     def stochastic(self) -> bool:
         return True
 
@@ -74,5 +78,5 @@ class RePaint(Stepper):
                 x = a * after + math.sqrt(variance) * noise()
         return after, kept
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
-        return self.stepper.finish(denoiser, x, t, memory)
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
+        return self.stepper.finish(denoiser, x, t, memory, noise)

@@ -1,6 +1,7 @@
 """How likely data are under a model: `log_likelihood`, of any denoiser on any clock.
 
 flow.py      the density of a point in model space, along the probability-flow ODE
+end.py       the law of noisy data where the flow ends
 digital.py   data with levels: noise that fills their bins, uniform or fitted
 measure.py   both, in the data's own units
 """

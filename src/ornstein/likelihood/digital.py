@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
+from ornstein.core.numerics import widening
 from ornstein.data import Levels, Transform
 from ornstein.errors import InputError
 from ornstein.likelihood.flow import LogLikelihood, reach
@@ -79,7 +80,7 @@ def averaged(found: list[LogLikelihood]) -> LogLikelihood:
     without = torch.stack([logs[keep].logsumexp(0) for keep in others])
     return LogLikelihood(
         logs.logsumexp(0) - math.log(k),
-        ((k - 1) / k * (without - without.mean(0)).square().sum(0)).sqrt(),
+        ((k - 1) / k * (without - without.mean(0)).square().sum(0)).sqrt() * widening(logs.new_tensor([k - 1.0])),
         (logs.softmax(0) * torch.stack([each.integration_error for each in found])).sum(0),
         torch.stack([each.calls for each in found]).sum(0),
         torch.stack([each.products for each in found]).sum(0),

@@ -24,20 +24,22 @@ a step, where an adaptive solver of both equations together takes it at each of 
 three decimals of a nat.
 
 **Its error** is estimated for each sample: from the rules of two and four times the step, whose values are there
-already (with e = |T_h - T_2h| and e' = |T_2h - T_4h|, the error of T_h is about e^2/e'); and from what Boole's rule
-says of the same steps of the flow, times the score, which is what a displaced z costs in nats. Samples whose estimate
-exceeds the tolerance are done again with half the step, and only those. The step therefore depends on nothing but the
-sample, and its likelihood does not depend on the batch.
+already (with e = |T_h - T_2h|, e' = |T_2h - T_4h| and p = e/e', halving the step for ever would bring e (p + p^2 + ..),
+of which twice is stated); and from what Boole's rule says of the same steps of the flow, times the score, which is what
+a displaced z costs in nats. Samples whose estimate exceeds the tolerance are done again with half the step, and only
+those. The step therefore depends on nothing but the sample, and its likelihood does not depend on the batch. Where the
+integrand is cut before it has vanished, the rule has Euler & Maclaurin's correction for it.
 
 **The lower end.** No network is asked below the smallest noise ratio that sampling asks at, 0.002 (the first level of
-a chain): the integrals from zero up to there are those of functions proportional to u^2, half the value at the end.
-What is neglected is of order (u/c)^4 per dimension for data with structure of size c.
+a chain): the integrals from zero up to there are those of functions proportional to u^2, half the value at the end,
+and a little of u^4, which the first two levels tell. Twice what that little brings is part of the error stated: more
+may be left where the first level is near the size of the finest structure.
 
-**The upper end** has the law N(alpha m, alpha^2 (s^2 - |m|^2/d) + sigma^2) with m the mean that the denoiser itself
-reports for pure noise ("centred"). Samplers start from N(0, alpha^2 s^2 + sigma^2) ("sampling"), which is as good for
-drawing, but off by about |m|/u in log-density where u is not yet large against the mean (0.02 nats in 64 dimensions
-at u = 160). Either presumes a clock that ends with much noise: on a ladder that ends at the data's own scale neither
-law is that of the data.
+**The upper end** has the law of noisy data there, measured through the denoiser's own score ("centred",
+`ornstein.likelihood.end`): a Gaussian in effect where the clock ends with much noise, and whatever it is where signal
+is left. What is not known of it is part of the error stated. Samplers start from N(0, alpha^2 s^2 + sigma^2)
+("sampling"): the density of what they draw by the ODE, and the data's own as far as that Gaussian is q_T. It is off by
+about |m|/u in log-density where u is not yet large against the data's mean (0.02 nats in 64 dimensions at u = 160).
 
 **The trace** of the Jacobian is exact up to `EXACT_UP_TO` dimensions: d backward passes through one forward pass,
 many at a time. Beyond, random probes estimate it (`core.divergence`): "hutchinson", whose signs see no error in the
@@ -50,7 +52,7 @@ standard error: the variances of the steps, weighted as the quadrature weighs th
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -60,9 +62,10 @@ from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
 from ornstein.core.exact import ExactDenoiser
 from ornstein.core.grids import ends
-from ornstein.core.numerics import Estimate, normal
+from ornstein.core.numerics import Estimate, normal, widening
 from ornstein.core.process import Level
 from ornstein.errors import InputError, lookup
+from ornstein.likelihood.end import EndLaw
 
 #: elements of a sample up to which trace="auto" is exact
 EXACT_UP_TO = 128
@@ -88,9 +91,10 @@ class LogLikelihood:
     Attributes:
         log_prob: (B,) float64, nats.
         standard_error: (B,) float64, nats: how far log_prob is, from the randomness of probes and (with two draws or
-            more) of dequantisation, from its expectation. Zero for an exact trace of continuous data.
-        integration_error: (B,) float64, nats: an estimate, on the high side, of the integration's error, as far as it
-            shows above that of the probes.
+            more) of dequantisation, from its expectation: widened by Student's t, so that 1.96 of it cover 95 % however
+            few probes or draws. Zero for an exact trace of continuous data.
+        integration_error: (B,) float64, nats: an estimate, on the high side, of the error of the integrals and of the
+            law at the upper end, as far as it shows above that of the probes.
         calls: (B,) int64, evaluations of the denoiser.
         products: (B,) int64, backward passes.
         dims: elements of one sample.
@@ -165,6 +169,7 @@ class ProbabilityFlow:
     how: Trace
     tolerance: float
     centred: bool
+    _end: list[EndLaw] = field(default_factory=list, repr=False)
 
     def log_prob(self, x: Tensor, condition: Condition, keys: Tensor, draw: int) -> LogLikelihood:
         """log p in model space of x (B, *shape), with steps halved for the samples that need it."""
@@ -202,7 +207,7 @@ class ProbabilityFlow:
         times = self.denoiser.process.time(-2 * tau)
         return self.denoiser.process.levels(times), rates, before, h
 
-    def _walk(
+    def _walk(  # long: one quadrature, whose ten sums move together
         self, x: Tensor, condition: Condition, keys: Tensor, draw: int, steps: int
     ) -> tuple[LogLikelihood, Tensor]:
         """From the data to the noise in so many steps; and which samples need no more of them, (B,)."""
@@ -213,9 +218,12 @@ class ProbabilityFlow:
             alpha, r = level.alpha, _spread(level, s)
             return lambda z: (s * s / r * z - self.denoiser.predict(alpha * r * z, level, condition).x0.to(z)) / r
 
-        # up to the lowest level v grows as u^2: the integral from zero is half of what it has become there
-        z = x / s + slope(levels[0])(x / _spread(levels[0], s)) / 2
-        total, double, quadruple, variance, doubt, displaced = (x.new_zeros(len(x)) for _ in range(6))
+        # up to the lowest level v grows as u^2, and a little as u^4: its integral from zero by what it is at two levels
+        bent = _bent(float(levels[0].noise_ratio), float(levels[1].noise_ratio))
+        first, second = (slope(level)(x / _spread(level, s)) for level in levels[:2])
+        shift = bent[0] * first + bent[1] * second
+        z = x / s + first / 2 + shift
+        total, double, quadruple, tail, variance, fourth, doubt, displaced = (x.new_zeros(len(x)) for _ in range(8))
         boole, score = z, torch.zeros_like(z)
         memory: Tensor | None = None
         past: list[Tensor] = []
@@ -223,13 +231,17 @@ class ProbabilityFlow:
             v, pull = linearised(slope(level), z)
             known, forms, memory = self.how.forms(pull, z, keys, draw + i * self.how.probes, memory)
             del pull
-            weight, weight2, weight4 = (_trapezoid(i, stride, steps, h * rate) for stride in (1, 2, 4))
+            below = bent[i] if i < len(bent) else 0.0
+            weight, weight2, weight4 = (below + _trapezoid(i, stride, steps, h, rate) for stride in (1, 2, 4))
             value = known
             if forms is not None:
                 value = known + forms.mean(0)
                 spread = forms.var(0) / len(forms)
                 variance += weight**2 * spread
+                # E[spread^2] is (m + 1)/(m - 1) of what it estimates, squared: an m-th part of the sum of V^2/(m - 1)
+                fourth += (weight**2 * spread) ** 2 / (len(forms) + 1)
                 doubt += (weight - weight2) ** 2 * spread
+            tail += below * value
             total += weight * value
             double += weight2 * value
             quadruple += weight4 * value
@@ -243,42 +255,64 @@ class ProbabilityFlow:
                 boole = boole + (24 if i % 4 == 2 else 64) * h / 45 * dz
             if i % 4 == 2:
                 score = -z - (1 + (s / level.noise_ratio) ** 2) * v
+                if i == 2:
+                    moved = (score * shift).flatten(1).sum(1)
             if i < steps:
                 ahead = z + h * _combined(_PREDICT, past)
                 dz = float(rates[i + 1]) * slope(levels[i + 1])(ahead)
                 z = z + h * _combined(_CORRECT, [dz, *past])
-        log_prob = total - d * math.log(s) + self._end(levels[-1], z, condition)
+        end, doubt_of_end, asked = self._at_the_end(levels[-1], z, condition)
+        log_prob = total - d * math.log(s) + end
         if not bool(torch.isfinite(log_prob).all()):
             raise InputError("the flow is not finite: the model has diverged, or x lies far outside its data.")
         fine, coarse = (total - double).abs(), (double - quadruple).abs()
-        rule = torch.where(fine < coarse, fine**2 / coarse, fine)
+        share = (fine / coarse.clamp(min=1e-300)).clamp(max=0.5)
+        rule = fine * share / (1 - share)
         # differences of the rules that are no more than the probes' own say nothing of the step
-        error = displaced.abs() + torch.where(fine <= 3 * doubt.sqrt(), 0.0, rule)
-        calls = keys.new_full((len(x),), 2 * steps + 2 + self.centred)
+        rule = torch.where(fine <= 3 * doubt.sqrt(), 0.0, rule)
+        error = displaced.abs() + rule
         products = keys.new_full((len(x),), (steps + 1) * self.how.products(d))
-        return LogLikelihood(log_prob, variance.sqrt(), error, calls, products, d), error <= self.tolerance
+        # shorter steps do not help against what is not of the steps
+        lower = moved.abs() + torch.where(tail.abs() <= 3 * variance.sqrt(), 0.0, tail.abs())
+        stated = error + rule + doubt_of_end + 2 * lower
+        # as many degrees of freedom as the steps' variances have together (Satterthwaite 1946)
+        spread = variance.sqrt() * widening(variance**2 / fourth.clamp(min=1e-300))
+        found = LogLikelihood(log_prob, spread, stated, asked + 2 * steps + 3, products, d)
+        return found, error <= self.tolerance
 
-    def _end(self, level: Level[float], z: Tensor, condition: Condition) -> Tensor:
-        """Log-density of z at the upper end, (B,)."""
-        s, r = self.denoiser.sigma_data, _spread(level, self.denoiser.sigma_data)
-        variance = z.new_ones(1)
-        if self.centred:
-            # what the denoiser takes for the data's mean when it sees nothing but noise; the same noise for all
-            keys = torch.zeros(condition.rows or 1, dtype=torch.int64, device=z.device)
-            xt = level.alpha * r * normal(keys, tuple(z.shape[1:]), 0, z.dtype)
-            mean = self.denoiser.predict(xt, level, condition).x0.to(z)
-            # of the data's second moment s^2 the mean has its share
-            variance = 1 - mean.flatten(1).square().mean(1).clamp(max=s * s) / r**2
-            z = z - mean / r
-        return -0.5 * (z.flatten(1).square().sum(1) / variance + z[0].numel() * (2 * math.pi * variance).log())
+    def _at_the_end(self, level: Level[float], z: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-density of z at the upper end, its error in nats, and calls of the denoiser for it: (B,) each."""
+        if not self.centred:
+            d = z[0].numel()
+            value = -0.5 * (z.flatten(1).square().sum(1) + d * math.log(2 * math.pi))
+            return value, torch.zeros_like(value), torch.zeros_like(value, dtype=torch.int64)
+        if not self._end:
+            self._end.append(EndLaw(self.denoiser, level, 0.5 * self.tolerance))
+        return self._end[0].log_prob(z, condition)
 
 
-def _trapezoid(i: int, stride: int, steps: int, h: float) -> float:
-    """The weight of point i in the trapezoid rule of `stride` steps, with the tail below the first point."""
+def _trapezoid(i: int, stride: int, steps: int, h: float, rate: float) -> float:
+    """The weight of point i in the trapezoid rule of `stride` steps, with the tail below the first point.
+
+    At the two ends it has Euler & Maclaurin's correction, h^2/12 of the derivative there by q of rate times the
+    divergence, which falls outwards as u^2 or 1/u^2: it is what is left of an integrand cut before it has vanished.
+    """
     if i % stride:
         return 0.0
-    end = i in (0, steps)
-    return stride * h * (0.5 if end else 1.0) + (0.5 if i == 0 else 0.0)
+    h *= stride
+    if i not in (0, steps):
+        return h * rate
+    bend = math.sqrt(max(rate * rate - 1, 0.0)) / _WIDTH  # of tau by q, twice
+    return 0.5 * h * rate + h * h / 12 * (2 * rate * rate - bend) + (0.5 if i == 0 else 0.0)
+
+
+def _bent(first: float, second: float) -> tuple[float, float]:
+    """What the tail below the first point has beside half the divergence there: its next power of u.
+
+    Of a u^2 + b u^4 the integral over tau from below is a u^2/2 + b u^4/4; b from the first two points.
+    """
+    b = -0.25 * first**4 / (second**2 - first**2)
+    return -b / first**2, b / second**2
 
 
 def _combined(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
@@ -298,10 +332,10 @@ def reach(denoiser: Denoiser, ratios: tuple[float, float] | None) -> tuple[float
     """The lowest and the highest noise ratio to integrate between."""
     process = denoiser.process
     if ratios is None:
-        first, last = ends(process)
+        first, last = ends(process, denoiser.sigma_data)
         # a chain has no level below its first
         lowest = process.at(max(first, 1.0) if process.chain else first).noise_ratio
-        if isinstance(denoiser, ExactDenoiser) and not process.chain:
+        if isinstance(denoiser, ExactDenoiser):
             lowest = _FINEST
         return lowest, process.at(last).noise_ratio
     low, high = ratios

@@ -62,8 +62,9 @@ def log_likelihood(
             "hutchinson".
         probes: products at each step of the two estimates, at least 2 ("hutchinson") or 3 ("hutch++", of which half,
             rounded down, are spent on the subspace).
-        tolerance: on `integration_error`, nats; None: 0.01, and in proportion to the dimensions beyond 64. A
-            sample that does not reach it in 48 * 2^4 steps says so by its integration_error.
+        tolerance: on the error of the steps, nats; None: 0.01, and in proportion to the dimensions beyond 64. A sample
+            that does not reach it in 48 * 2^4 steps says so by its integration_error, which states twice as much, and
+            the error at the two ends.
         prior: the law at the upper end, see `likelihood.flow`: "centred" or "sampling".
         ratios: lowest and highest noise ratio sigma/alpha to integrate between, cut to the clock's; None: those
             between which sampling asks, and for an exact denoiser from 1e-4 on.

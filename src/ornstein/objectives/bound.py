@@ -39,6 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.copies import beside
 from ornstein.core.grids import times
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
@@ -152,7 +153,7 @@ class Steps:
 
         def of(table: Tensor) -> Tensor:
             if isinstance(i, Tensor):
-                return table.to(clean)[i].reshape(-1, *[1] * (x0.ndim - 1))
+                return beside(table, clean)[i].reshape(-1, *[1] * (x0.ndim - 1))
             return table[i]
 
         log_small, log_large = of(self.small).log(), of(self.large).log()
@@ -188,9 +189,11 @@ def steps_of(process: Process, falling: Tensor, variance: "str | Tensor") -> Ste
     return Steps(falling, small, large, from_x0, lookup(known, variance, "variance"))
 
 
-def chain_times(process: Process, steps: int | None, grid: "str | Sequence[float] | Tensor | None") -> Tensor:
+def chain_times(
+    process: Process, steps: int | None, grid: "str | Sequence[float] | Tensor | None", sigma_data: float = 1.0
+) -> Tensor:
     """The times of a chain, falling to 0: all that the process has, or `STEPS`, where nothing is said."""
-    return times(process, (process.chain or STEPS) if steps is None else steps, grid)
+    return times(process, (process.chain or STEPS) if steps is None else steps, grid, sigma_data)
 
 
 def check_whole(**values: int) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
+from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.numerics import strata
 from ornstein.core.process import Process
@@ -71,8 +72,23 @@ def importance(bound: Bound, parts: int = 50) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=64)
-def _chain(process: Process, steps: int | None, grid: str | None, variance: str) -> Steps:
-    return steps_of(process, chain_times(process, steps, grid), variance)
+def _shares(n: int, importance: tuple[float, ...]) -> Tensor:
+    """How often each of n steps is drawn, (n,) float64, by runs of steps; () for evenly."""
+    if not importance:
+        return torch.full((n,), 1 / n, dtype=torch.float64)
+    table = torch.tensor(importance, dtype=torch.float64)
+    p = table[torch.arange(n) * len(table) // n]
+    return p / p.sum()
+
+
+def _step_at(how_often: Tensor, u: Tensor) -> Tensor:
+    """The steps that even numbers u (B,) in (0, 1) fall on."""
+    return torch.searchsorted(how_often.cumsum(0)[:-1].to(u), u, right=True)
+
+
+@lru_cache(maxsize=64)
+def _chain(process: Process, steps: int | None, grid: str | None, variance: str, sigma_data: float) -> Steps:
+    return steps_of(process, chain_times(process, steps, grid, sigma_data), variance)
 
 
 @dataclass(frozen=True)
@@ -132,7 +148,7 @@ class Variational:
 
     def memory(self, denoiser: Denoiser, x0: Tensor) -> dict[str, Tensor]:
         """What `adaptive` sampling remembers, at its start: the last terms of each step. Else nothing."""
-        n = len(self._of(denoiser.process).small) if self.adaptive else 0
+        n = len(self._of(denoiser.process, denoiser.sigma_data).small) if self.adaptive else 0
         return {"terms": torch.zeros(n + 1, HISTORY), "seen": torch.zeros(n + 1, dtype=torch.long)} if n else {}
 
     def __call__(
@@ -144,8 +160,9 @@ class Variational:
         memory: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
-        how_often = self._probabilities(denoiser.process, memory)
-        i = self._draw_steps(how_often, len(x0), generator).to(x0.device)
+        u = strata(len(x0), generator, self.stratified)
+        how_often = self._probabilities(denoiser.process, memory, u, denoiser.sigma_data)
+        i = _step_at(how_often, u).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
         terms, error = self._terms(denoiser, x0, i, eps, condition)
@@ -153,23 +170,24 @@ class Variational:
             note_terms(memory, i, terms)
         return self._loss(terms, error, how_often.to(x0.device)[i], denoiser, x0)
 
-    def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
+    def draw_times(self, process: Process, n: int, generator: torch.Generator, sigma_data: float = 1.0) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator, where it is not adaptive."""
-        steps = self._draw_steps(self._probabilities(process, None), n, generator)
-        return self._of(process).times[steps.cpu()]
+        u = strata(n, generator, self.stratified)
+        how_often = self._probabilities(process, None, u, sigma_data)
+        return self._of(process, sigma_data).times[_step_at(how_often, u).cpu()]
 
     def loss_at(self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Given) -> Tensor:
         """The loss of each sample at given steps i (B,), 0 the noisiest, with given noise, (B,)."""
         terms, error = self._terms(denoiser, x0, i, eps, Condition.of(condition))
-        how_often = self._probabilities(denoiser.process, None).to(x0.device)[i]
+        how_often = self._probabilities(denoiser.process, None, widest(x0), denoiser.sigma_data)[i]
         return self._loss(terms, error, how_often, denoiser, x0)
 
     def _terms(
         self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
         """The bound's terms of steps i in bits per dimension, (B,) float64, and the mean squared error of the noise."""
-        chain, wide = self._of(denoiser.process), widest(x0)
-        level = denoiser.process.at(chain.times.to(wide)[i], like=x0)
+        chain, wide = self._of(denoiser.process, denoiser.sigma_data), widest(x0)
+        level = denoiser.process.at(beside(chain.times, wide)[i], like=x0)
         prediction = denoiser(level.noised(x0, eps), level, condition)
         mean = replace(prediction, x0=prediction.x0.detach()) if self.simple else prediction
         terms = chain.nats(i, mean, x0, Bins(self.levels) if self.levels else None)
@@ -178,7 +196,7 @@ class Variational:
 
     def _loss(self, terms: Tensor, error: Tensor, how_often: Tensor, denoiser: Denoiser, x0: Tensor) -> Tensor:
         """An estimate of the objective from one step of each sample, drawn this often, (B,)."""
-        chain, how_often = self._of(denoiser.process), how_often.to(terms)
+        chain, how_often = self._of(denoiser.process, denoiser.sigma_data), how_often.to(terms)
         bits = x0[0].numel() * math.log(2)
         prior = prior_nats(denoiser.process.at(float(chain.times[0])), denoiser.sigma_data, x0) / bits
         loss = self.weight * (terms / how_often + prior)
@@ -186,25 +204,19 @@ class Variational:
             loss = loss + error / (len(chain.small) * how_often)
         return loss.to(error.dtype)
 
-    def _of(self, process: Process) -> Steps:
-        return _chain(process, self.steps, self.grid, self.variance)
+    def _of(self, process: Process, sigma_data: float) -> Steps:
+        return _chain(process, self.steps, self.grid, self.variance, sigma_data)
 
-    def _probabilities(self, process: Process, memory: dict[str, Tensor] | None) -> Tensor:
-        """How often each step is drawn, (n,), summing to 1."""
+    def _probabilities(
+        self, process: Process, memory: dict[str, Tensor] | None, like: Tensor, sigma_data: float
+    ) -> Tensor:
+        """How often each step is drawn, (n,), summing to 1; where nothing is remembered, on the device of `like`."""
         if memory:
             return loss_aware(memory)
-        n = len(self._of(process).small)
-        if not self.importance:
-            return torch.full((n,), 1 / n, dtype=torch.float64)
+        n = len(self._of(process, sigma_data).small)
         if len(self.importance) > n:
             raise InputError(f"importance has {len(self.importance)} parts, and the chain {n} steps: at most as many.")
-        table = torch.tensor(self.importance, dtype=torch.float64)
-        p = table[torch.arange(n) * len(table) // n]
-        return p / p.sum()
-
-    def _draw_steps(self, how_often: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        u = strata(n, generator, self.stratified)
-        return torch.searchsorted(how_often.cumsum(0)[:-1].to(u), u, right=True)
+        return beside(_shares(n, self.importance), like)
 
 
 def bound(

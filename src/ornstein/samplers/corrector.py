@@ -84,6 +84,10 @@ class PredictorCorrector(Stepper):
         return None if self.predictor.calls is None else self.predictor.calls + self.corrections
 
     @property
+    def last_calls(self) -> int | None:
+        return self.predictor.last_calls
+
+    @property
     def stochastic(self) -> bool:
         return True
 
@@ -106,8 +110,8 @@ class PredictorCorrector(Stepper):
                 x = x + s.sigma * (math.sqrt(2 * delta) * z - delta * eps)
         return x, (k + 1, inner)
 
-    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any) -> Tensor:
-        return self.predictor.finish(denoiser, x, t, memory[1] if memory else None)
+    def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
+        return self.predictor.finish(denoiser, x, t, memory[1] if memory else None, noise)
 
     def _delta(self, k: int) -> float:
         assert self.delta is not None

@@ -241,21 +241,21 @@ class AnnealedLangevin(Stepper):
 
         y <- y + gamma score + sqrt(2 gamma T) z,        gamma = step_size * u^2,
 
-    `corrections` times at level t, and on to s, where y is taken as it is. The last level gets the denoising step
-    instead, as with every stepper. From exactly no signal the step is DDIM's.
+    `corrections` times at level t, and on to s, where y is taken as it is. The last level, the smallest noise, has its
+    corrections too, and then the denoising step, as with every stepper. From exactly no signal the step is DDIM's.
 
     Args:
         corrections: K, Langevin steps a level: 100 in NCSN, 5 in NCSNv2.
         step_size: gamma/u^2, in (0, 2): half of Song's eps/sigma_L^2 in NCSN (0.1), and eps/sigma_L^2 in NCSNv2
-            (0.062); or one for each level, from high noise to low: any gamma_t of one's own. None: `best_step` at
-            each level, from the variance that the levels before have left.
+            (0.062); or one for each level, from high noise to low, the last one too: any gamma_t of one's own. None:
+            `best_step` at each level, from the variance that the levels before have left.
         temperature: T; 1/2 with one correction and step_size 1 - (u_s/u_t)^2 is the reverse diffusion, see the module.
 
     Raises:
         InputError: numbers out of range; too few steps in the list for the grid; a chain that leaves.
 
     No order: at a fixed number of corrections a finer grid does not remove the bias of the corrections. As many calls a
-    step as corrections. Stochastic.
+    step as corrections, and one more for the denoising step. Stochastic.
     """
 
     corrections: int = 5
@@ -281,6 +281,10 @@ class AnnealedLangevin(Stepper):
         return self.corrections
 
     @property
+    def last_calls(self) -> int:
+        return self.corrections + 1
+
+    @property
     def stochastic(self) -> bool:
         return self.temperature > 0
 
@@ -291,16 +295,36 @@ class AnnealedLangevin(Stepper):
         if t.noise_ratio == math.inf:
             ratio = s.sigma / t.sigma
             return ratio * x + (s.alpha - ratio * t.alpha) * denoiser(x, t).x0, (k + 1, None)
-        variance = t.noise_ratio**2
+        # at first, as if the level above were as far as the one below
+        above = noise_left or float(t.noise_ratio**4 / s.noise_ratio**2)
+        x, noise_left = self._correct(denoiser, x, t, k, above, noise)
+        return s.alpha / t.alpha * x, (k + 1, noise_left)
+
+    def finish(self, denoiser: Ask, x: Tensor, t: Level, memory: Any, noise: Callable[[], Tensor]) -> Tensor:
+        k, noise_left = memory or (0, None)
+        if t.noise_ratio < math.inf:
+            # where there is no level but this one, it comes from the noise that sampling starts with
+            above = noise_left or float(t.noise_ratio) ** 2 + denoiser.sigma_data**2
+            x, _ = self._correct(denoiser, x, t, k, above, noise)
+        return denoiser(x, t).x0
+
+    def _correct(
+        self, denoiser: Ask, x: Tensor, t: Level, k: int, above: float, noise: Callable[[], Tensor]
+    ) -> tuple[Tensor, float | None]:
+        """x after the corrections at level t, the k-th, and the variance of the noise of y that they leave.
+
+        Args:
+            above: the variance of that noise at first, where the data have no spread.
+        """
+        variance, left = float(t.noise_ratio) ** 2, None
         if self.step_size is None:
-            # at first, as if the level above were as far as the one below
-            excess = noise_left / variance if noise_left else variance / s.noise_ratio**2
-            size, left = best_step(excess, self.corrections, self.temperature)
-            noise_left = left * variance
+            size, share = best_step(above / variance, self.corrections, self.temperature)
+            left = share * variance
         elif isinstance(self.step_size, tuple):
             if k >= len(self.step_size):
                 raise InputError(
-                    f"step_size has {len(self.step_size)} sizes, and the grid more levels: give one for each level."
+                    f"step_size has {len(self.step_size)} sizes, and the grid more levels: give one for each level, "
+                    "the last one too."
                 )
             size = self.step_size[k]
         else:
@@ -311,8 +335,9 @@ class AnnealedLangevin(Stepper):
             if self.temperature > 0:
                 x = x + math.sqrt(2 * size * self.temperature) * t.sigma * noise()
         if _due(x, k):
-            _stay(x, t.alpha + t.sigma, f"at t={t.t:g}", f"step_size={size:g}, in units of (sigma/alpha)^2")
-        return s.alpha / t.alpha * x, (k + 1, noise_left)
+            home = denoiser.unit * t.alpha + t.sigma
+            _stay(x, home, f"at t={t.t:g}", f"step_size={size:g}, in units of (sigma/alpha)^2")
+        return x, left
 
 
 @dataclass(frozen=True)
@@ -365,5 +390,5 @@ class RecoveryLangevin(Stepper):
             slope = denoiser(y, s).score + (a / b2) * (x - a * y)
             y = y + gamma * slope + (2 * gamma) ** 0.5 * noise()
         if _due(y, memory or 0):
-            _stay(y, s.alpha + s.sigma, f"at t={s.t:g}", f"step_size={self.step_size:g}")
+            _stay(y, denoiser.unit * s.alpha + s.sigma, f"at t={s.t:g}", f"step_size={self.step_size:g}")
         return y, (memory or 0) + 1

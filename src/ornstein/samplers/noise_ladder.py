@@ -14,7 +14,7 @@ the data and of the number of corrections that one can afford.
    and is to be about one half. In many dimensions that means a ratio near 1 + 3/sqrt(2d), and many levels. Below 18
    dimensions shells are so thick that a ratio of 2 overlaps enough; 2 is then taken. (The ladders published for
    CIFAR-10, CelebA, LSUN and FFHQ all have C near 0.567: overlap=0.5664 finds their 232, 500, 1086 and 2311 levels,
-   where one half asks for 220 to 2183.)
+   where one half asks for 220 to 2182.)
 3. *Conditioning by 1/sigma*: the score is s(x)/sigma with a network s that is not told the noise, of output about 1
    at all levels. Here `NetDenoiser(predicts="eps")` reads score = -F/sigma off its network, the same factor; the
    network is told the level besides.

@@ -63,8 +63,8 @@ class _Reverse(Stepper):
 class EulerMaruyama(_Reverse):
     """Euler-Maruyama on the reverse-time SDE, on the process's own clock. Song et al. 2021 (2011.13456), section 4.
 
-    Wants many steps; `dpm++2m-sde` is the better use of few. Raises InputError where it starts from exactly no signal:
-    the drift is infinite there.
+    Wants many steps; `dpm++2m-sde` is the better use of few. From exactly no signal, where the drift is infinite, the
+    step is the exponential one of the module: there it is exact for the answer that it has.
 
     Args:
         eta: noise level, 0 for the ODE, 1 for Anderson's equation, or more.
@@ -79,9 +79,9 @@ class EulerMaruyama(_Reverse):
         self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         if t.alpha == 0.0:
-            raise InputError(
-                f"stepper='euler-maruyama' cannot start at t={t.t:g} of {t.process}: no signal is left there."
-            )
+            ratio = s.sigma / t.sigma if self.eta == 0 else 0.0  # exp(-eta^2 h), h infinite
+            fresh = float(s.sigma) if self.eta > 0 else 0.0
+            return self.noisy(ratio * x + s.alpha * denoiser(x, t).x0, fresh, t, s, noise), None
         p, dt = denoiser(x, t), s.t - t.t
         g2 = t.g2
         # f x - (1 + eta^2)/2 g^2 score = velocity - eta^2/2 g^2 score

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ornstein.errors import InputError, lookup
+from ornstein.training.ema import accepted
 from ornstein.training.precision import AUTO, PRECISIONS
 
 
@@ -78,7 +79,8 @@ class Training:
         shard: what several processes spread among them beside the batch: "none" (each holds the whole network, DDP) or
             "fsdp" (each holds a part of weights, gradients, moments and averages). Nothing where one is alone.
         ema: lengths of the running averages of the weights, as the relative width sigma_rel of Karras et al. 2023,
-            each in (0, 0.288]; 0.10 averages over about the last tenth of the run. May be empty.
+            each in (0, 0.288]; 0.10 averages over about the last tenth of the run. Or what an average of constant rate
+            keeps at each update, 1 - m in [0.5, 1): 0.9999 is the papers' "EMA 0.9999". May be empty.
         log_every: steps between two `Progress`.
         validate_every: steps between two held-out evaluations. `fit` only sees to it that a `Progress` comes at these
             steps; whoever reads it evaluates.
@@ -141,13 +143,16 @@ class Training:
         self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or none")
         two = isinstance(self.betas, tuple) and len(self.betas) == 2
         self._require("betas", two and all(_real(b) and 0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-        lengths = isinstance(self.ema, tuple) and all(_real(s) and 0 < s <= 0.288 for s in self.ema)
-        distinct = lengths and len({f"{s:.3f}" for s in self.ema}) == len(self.ema)
-        self._require("ema", distinct, "numbers in (0, 0.288] that differ in the first three decimals")
+        given = isinstance(self.ema, tuple) and all(_real(s) for s in self.ema) and accepted(self.ema)
+        self._require(
+            "ema",
+            given,
+            "lengths in (0, 0.288] that differ in the first three decimals, or in [0.5, 1) what constant rates keep",
+        )
 
-    def _require(self, name: str, holds: bool, accepted: str) -> None:
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
-            raise InputError(f"training.{name}={getattr(self, name)!r} is not accepted; it must be {accepted}.")
+            raise InputError(f"training.{name}={getattr(self, name)!r} is not accepted; it must be {wanted}.")
 
 
 def _whole(value: Any, least: int) -> bool:

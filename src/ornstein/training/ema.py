@@ -25,6 +25,15 @@ A length is given as the profile's standard deviation relative to t. As p is a B
 a cubic in gamma that `power` solves. sigma_rel = 0.05 is gamma = 16.97, 0.10 is gamma = 6.94, and 0.2887 = 1/sqrt(12)
 is gamma = 0, the plain mean.
 
+**At a constant rate.** Most papers average by theta' <- (1 - m) theta' + m theta_n with one m for all of training, and
+name it by what is kept: "EMA 0.9999" is m = 0.0001. Begun at the initial weights, the average holds (1 - m)^t of them,
+37 % still after 1/m updates. Divided by what the later weights have together it forgets them (a warm start),
+
+    average(t) = sum over i of m (1 - m)^(t - i) theta_i / (1 - (1 - m)^t),
+
+which is the update with m/(1 - (1 - m)^t) in place of m: 1 at first, m in the end. A number in [1/2, 1) among the
+lengths means such an average, by its 1 - m; lengths end at 0.29, so that no number means both.
+
 Since averaging is linear, a combination of stored averages is the average whose profile is the same combination of
 their profiles. `reconstruct` finds the combination nearest, in least squares, to the profile of any wanted length; the
 inner products that it needs are, with t_a <= t_b,
@@ -33,6 +42,7 @@ inner products that it needs are, with t_a <= t_b,
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +53,30 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ornstein import ranks
-from ornstein.errors import InputError
-from ornstein.training.checkpoint import read_about, replace_tensors
+from ornstein.errors import InputError, shown
+from ornstein.training import manifest
+from ornstein.training.checkpoint import on_disk, read_about, write_tensors
 
 LONGEST = 1 / math.sqrt(12)
+#: from here on a number says what a constant-rate average keeps, 1 - m
+KEEPS = 0.5
 #: how many steps one update stands for, once so many of them go into the profile's standard deviation
 _STRIDE, _STRIDES = 4, 10
+
+
+def average_file(length: float) -> str:
+    """The name of the file that holds the average of this length, or of this 1 - m."""
+    return f"ema-{_written(length)}.safetensors"
+
+
+def _written(length: float) -> str:
+    return f"{length:.3f}" if length < KEEPS else f"{length:.7g}"
+
+
+def accepted(lengths: Sequence[float]) -> bool:
+    """Whether these name averages, and different ones: relative lengths, or the 1 - m of constant rates."""
+    fit = all(0 < length <= 0.288 or KEEPS <= length < 1 for length in lengths)
+    return fit and len({_written(length) for length in lengths}) == len(lengths)
 
 
 def power(length: float) -> float:
@@ -70,14 +98,17 @@ class PowerEMA:
 
     Arguments:
         net: the network; its live parameters are read by `update` and never written.
-        lengths: relative standard deviations, each in (0, 1/sqrt(12)].
+        lengths: relative standard deviations, each in (0, 1/sqrt(12)]; or 1 - m of a constant rate, in [1/2, 1).
     """
 
     def __init__(self, net: nn.Module, lengths: Sequence[float]):
         self.net = net
         self.lengths = tuple(lengths)
         self._parameters = [p for p in net.parameters() if p.requires_grad]
-        self._exponents = {length: power(length) + 1 for length in lengths}
+        self._exponents = {length: power(length) + 1 for length in lengths if length < KEEPS}
+        for kept in lengths:
+            if kept >= 1:
+                raise InputError(f"ema={kept!r} is not accepted; 1 - m of a constant rate must lie in [{KEEPS}, 1).")
         self._averages = {
             length: [p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for p in self._parameters]
             for length in lengths
@@ -87,13 +118,18 @@ class PowerEMA:
     def update(self, t: int) -> None:
         """Take in the network's present parameters as the t-th weights, counted from 1; to be called for each t.
 
-        A length s takes in all of them up to about t = 40/s, then every fourth: its average may lack the last three.
+        A length s takes in all of them up to about t = 40/s, then every fourth: its average may lack the last three. A
+        constant rate takes in all.
         """
         for length, averages in self._averages.items():
-            wide = t > _STRIDE * math.ceil(_STRIDES / length)
-            if wide and t % _STRIDE:
-                continue
-            share = 1.0 if t == 1 else -math.expm1(self._exponents[length] * math.log1p(-(_STRIDE if wide else 1) / t))
+            if length >= KEEPS:
+                share = (1 - length) / -math.expm1(t * math.log(length))
+            else:
+                wide = t > _STRIDE * math.ceil(_STRIDES / length)
+                if wide and t % _STRIDE:
+                    continue
+                back = (_STRIDE if wide else 1) / t
+                share = 1.0 if t == 1 else -math.expm1(self._exponents[length] * math.log1p(-back))
             weights = [p.to(a.dtype) for p, a in zip(self._parameters, averages, strict=True)]
             torch._foreach_lerp_(averages, weights, share)
 
@@ -177,18 +213,39 @@ def snapshot(folder: Path, ema: PowerEMA, step: int, t: int, write: bool = True)
         tensors = ema.state(length)
         tensors |= {name: tensors[name].half() for name in trained}
         about = {"step": step, "t": t, "length": length, "trained": trained}
-        path = folder / "snapshots" / f"step-{step:08d}-ema-{length:.3f}.safetensors"
+        name = f"snapshots/step-{step:08d}-{average_file(length)}"
         if write:
-            replace_tensors(path, tensors, about)
+            with on_disk(folder / name), manifest.publishing(folder, name) as (part,):
+                write_tensors(part, tensors, about)
 
 
 def snapshots(folder: Path) -> list[Snapshot]:
-    """The snapshots of a run folder, oldest first."""
+    """The snapshots of a run folder, oldest first.
+
+    Raises:
+        InputError: one of them is damaged; the sentence names it.
+    """
     found = []
-    for path in sorted((Path(folder) / "snapshots").glob("step-*.safetensors")):
+    for path in _snapshot_files(Path(folder)):
         about = read_about(path)
-        found.append(Snapshot(path, about["step"], about["t"], about["length"]))
+        try:
+            found.append(Snapshot(path, int(about["step"]), int(about["t"]), float(about["length"])))
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{shown(path)} is damaged: it does not say what it averages; delete it.") from None
     return found
+
+
+def drop_snapshots(folder: Path, after: int) -> None:
+    """Delete the snapshots of steps after `after`, by their names alone: a damaged one is in nobody's way."""
+    later = [path for path in _snapshot_files(folder) if int(path.name.split("-")[1]) > after]
+    manifest.forget(folder, [f"snapshots/{path.name}" for path in later])
+    for path in later:
+        path.unlink()
+
+
+def _snapshot_files(folder: Path) -> list[Path]:
+    found = (folder / "snapshots").glob("step-*.safetensors")
+    return sorted(path for path in found if re.fullmatch(r"step-\d{8,12}-ema-\d(\.\d+)?\.safetensors", path.name))
 
 
 def reconstruct(folder: Path, length: float, step: int | None = None, tolerance: float = 0.1) -> dict[str, Tensor]:
@@ -210,13 +267,24 @@ def reconstruct(folder: Path, length: float, step: int | None = None, tolerance:
     at_end = [s for s in every if s.step == end]
     if not at_end:
         raise InputError(f"step={step} has no snapshot; {sorted({s.step for s in every})} have.")
-    used = [s for s in every if s.step <= end]
+    if length >= KEEPS:
+        raise InputError(
+            f"ema={length!r}, the average of a constant rate, cannot be made afterwards: train with it in training.ema."
+        )
+    used = [s for s in every if s.step <= end and s.length < KEEPS]
+    if not used:
+        raise InputError(
+            f"folder={str(folder)!r} holds snapshots of constant rates alone, which make no other average."
+        )
     coefficients, error = combination([(s.t, s.length) for s in used], (at_end[0].t, length))
     if error > tolerance:
         raise InputError(
             f"ema length={length!r} cannot be made from the {len(used)} snapshots up to step {end}: the profile would "
             f"be off by {error:.0%}; the run tracked {sorted({s.length for s in every})}."
         )
+    for kept in used:
+        manifest.check(Path(folder), f"snapshots/{kept.path.name}")
+    at_end = [s for s in at_end if s.length < KEEPS]
     trained = read_about(at_end[0].path)["trained"]
     result = load_file(at_end[0].path)
     result |= {name: torch.zeros(result[name].shape) for name in trained}

@@ -63,7 +63,8 @@ def quickest(work: Callable[[str], object], device: torch.device) -> tuple[str, 
     Float32 unless another is 1.2 times as fast. Of several processes (`torchrun`) all get the answer of the first.
     """
     narrow = "bfloat16"
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    tells = getattr(torch.get_device_module(device), "is_bf16_supported", None)  # CUDA's does, and XPU's
+    if tells is not None and not tells(including_emulation=False):
         narrow = "float16"
     seconds = _race([partial(work, name) for name in ("float32", narrow)], device)
     wide, slim = ranks.agreed(torch.tensor(seconds, device=device)).tolist()

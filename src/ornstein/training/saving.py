@@ -19,7 +19,7 @@ from ornstein._version import __version__
 from ornstein.errors import InputError
 from ornstein.training import checkpoint
 from ornstein.training.config import Training
-from ornstein.training.ema import PowerEMA
+from ornstein.training.ema import PowerEMA, average_file
 from ornstein.training.tally import Tally, Window
 
 
@@ -63,7 +63,7 @@ class Saving:
         }
         weights = {name: self._collected(value) for name, value in self.net.state_dict().items()}
         averages = {
-            _average(length): {name: self._collected(value) for name, value in self.ema.state(length).items()}
+            average_file(length): {name: self._collected(value) for name, value in self.ema.state(length).items()}
             for length in self.config.ema
         }
         if ranks.rank():
@@ -103,7 +103,7 @@ class Saving:
                 raise InputError(f"net has {name} {now} where the checkpoint of step {found.step} has {name} {then}.")
         self.net.load_state_dict({name: ranks.spread(value, ours[name]) for name, value in weights.items()})
         for length in self.config.ema:
-            self.ema.load(length, found.tensors(_average(length)))
+            self.ema.load(length, found.tensors(average_file(length)))
         for flat, value in found.tensors("optimizer.safetensors").items():
             key, name = flat.split("/", 1)
             p = self.named[name]
@@ -145,10 +145,6 @@ class Saving:
             return tensor
         tensor = ranks.whole(tensor)
         return tensor.new_empty(0) if ranks.rank() else tensor.cpu()
-
-
-def _average(length: float) -> str:
-    return f"ema-{length:.3f}.safetensors"
 
 
 def _kind(tensor: Tensor | None) -> str:

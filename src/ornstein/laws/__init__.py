@@ -1,0 +1,91 @@
+"""What every entry of a table must keep, as functions: `python -m ornstein.laws PACKAGE` runs them over an addition.
+
+A law takes one made entry (a process, a stepper, an objective, ...) and returns nothing, or raises `LawBroken` with one
+sentence that has the numbers. `LAWS` names those of each noun. The tests of this package run the same functions over
+its own tables, so that what comes with it and what is added are held to the same.
+
+    for finding in check("my_package"):
+        print(finding)
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ornstein import plugins
+from ornstein.errors import InputError
+from ornstein.laws import nets, objectives, others, processes, steppers
+from ornstein.laws.broken import LawBroken
+
+__all__ = ["LAWS", "Finding", "LawBroken", "check"]
+
+#: the laws of each noun by name; a noun that has none is held to what `ornstein.register` asks
+LAWS: dict[str, dict[str, Callable[[Any], None]]] = {
+    "process": processes.LAWS,
+    "stepper": steppers.LAWS,
+    "objective": objectives.LAWS,
+    "net": nets.LAWS,
+    "grid": others.GRID_LAWS,
+    "data": others.DATA_LAWS,
+    "metric": others.METRIC_LAWS,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one law and one entry.
+
+    Attributes:
+        noun, name: of the entry.
+        law: its name.
+        verdict: "ok", "broken", or "skipped" where the entry cannot be had here, such as data that are not at hand.
+        sentence: what is wrong, with numbers, or why it is skipped; "" if it is ok.
+    """
+
+    noun: str
+    name: str
+    law: str
+    verdict: str
+    sentence: str = ""
+
+    def __str__(self) -> str:
+        said = f": {self.sentence}" if self.sentence else ""
+        return f"{self.verdict:<8} {self.noun} {self.name}: {self.law}{said}"
+
+
+def check(package: str | None = None) -> Iterator[Finding]:
+    """Every law for every entry that a package registers, one after the other as they are found.
+
+    Args:
+        package: as it is imported or installed; None for every entry of every table.
+
+    Raises:
+        InputError: a package that cannot be imported, or registers nothing.
+    """
+    for noun, name, entry in plugins.entries(package):
+        try:
+            plugins.check(noun, name, entry)
+            yield Finding(noun, name, "is-registered-soundly", "ok")
+        except InputError as error:
+            yield Finding(noun, name, "is-registered-soundly", "broken", str(error))
+            continue
+        try:
+            thing = entry() if plugins.TABLES[noun].configured else entry
+        except TypeError as error:  # an argument without a default, such as the folder of somebody's pictures
+            yield Finding(noun, name, "every law", "skipped", f"it is not made without arguments: {error}.")
+            continue
+        for law, holds in LAWS.get(noun, {}).items():
+            yield _judged(noun, name, law, lambda holds=holds, thing=thing: holds(thing))  # type: ignore[misc]
+
+
+def _judged(noun: str, name: str, law: str, holds: Callable[[], None]) -> Finding:
+    try:
+        holds()
+    except LawBroken as broken:
+        return Finding(noun, name, law, "broken", str(broken))
+    except InputError as error:
+        # data may be absent; anything else that is refused is refused under conditions that it must do with
+        return Finding(noun, name, law, "skipped" if noun == "data" else "broken", f"it refuses: {error}")
+    except Exception as error:  # whatever an addition does wrong is a finding, not the end of the others
+        return Finding(noun, name, law, "broken", f"it raises {type(error).__name__}: {' '.join(str(error).split())}.")
+    return Finding(noun, name, law, "ok")

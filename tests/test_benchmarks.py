@@ -1,0 +1,89 @@
+"""A quick run of every benchmark: that it still runs, says what it should, and writes over nothing that is quoted."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[1] / "benchmarks"
+#: script -> words beside --quick ("RUN" stands for a run folder), and what must be in what it prints
+SCRIPTS = {
+    "ablation": (["mnist"], "| none of it |"),
+    "bits_per_dim": (["RUN"], "ODE minus bound"),
+    "guidance": (["RUN"], "| 2 |"),
+    "likelihood": ([], "ornstein exact, 0.01 nats"),
+    "loop": (["moons"], "| all beside the step |"),
+    "methods": (["moons", "edm"], "| edm | 8 steps"),
+    "overhead": (["ddim", "heun"], "us a bare call"),
+    "peers": ([], "grey    ornstein"),
+    "plan": ([], "| moons |"),
+    "posterior": ([], "exact draws"),
+    "precision": (["moons", "4"], "root mean square distance"),
+    "scaling": (["--only", "samples", "--threads", "1"], "threads, torch"),
+    "startup": ([], "import ornstein, every name"),
+    "steppers": ([], "sliced Wasserstein distance to exact draws"),
+    "throughput": (["--only", "ornstein", "--sizes", "grey", "--threads", "1"], "training step, ms"),
+    "time_to_quality": (["mnist", "--only", "ornstein", "--threads", "1"], "ornstein: 0.05 minutes"),
+    "trained": (["RUN"], "ornstein default"),
+}
+#: frontier has a test of its own; common and problems are read by others
+OTHERS = {"frontier", "common", "problems"}
+
+
+def test_every_script_is_tried():
+    assert {path.stem for path in HERE.glob("*.py")} - OTHERS == SCRIPTS.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_quick_run(script, tmp_path, request):
+    words, said = SCRIPTS[script]
+    if script == "time_to_quality":
+        request.getfixturevalue("real_data")
+    words = [str(request.getfixturevalue("run")) if word == "RUN" else word for word in words]
+    kept = {path: path.read_bytes() for path in [*HERE.glob("*.json"), *HERE.parent.glob("docs/pictures/*")]}
+    done = subprocess.run(
+        [sys.executable, HERE / f"{script}.py", "--quick", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert said in done.stdout, done.stdout
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
+def common():
+    spec = importlib.util.spec_from_file_location("common", HERE / "common.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_works_take_turns_and_the_first_rounds_do_not_count():
+    calls = []
+    found = common().in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warm=2)
+    assert calls == ["a", "b"] * 5
+    assert {name: len(taken) for name, taken in found.items()} == {"a": 3, "b": 3}
+    assert all(0 <= second < 1 for taken in found.values() for second in taken)
+    ticks = iter([2.0, 5.5])
+    assert common().seconds(lambda: None, lambda: next(ticks)) == 3.5
+
+
+def test_figures_are_kept_whole_and_those_of_a_quick_run_elsewhere(tmp_path):
+    path = tmp_path / "below" / "figures.json"
+    assert common().kept(path, {"rows": []}) == {"rows": []}
+    common().keep(path, {"rows": [1]})
+    assert common().kept(path) == {"rows": [1]}
+    assert [file.name for file in path.parent.iterdir()] == ["figures.json"]
+    assert common().place(path, quick=False) == path
+    assert common().place(path, quick=True) == Path("runs/quick/figures.json")
+
+
+def test_a_table_is_markdown():
+    table = common().heading("method", "calls", "seconds") + "\n" + common().row("ddim", 10, "0.5")
+    assert table == "| method | calls | seconds |\n|---|---:|---:|\n| ddim | 10 | 0.5 |"
