@@ -107,7 +107,7 @@ def test_a_network_is_measured_without_being_made(digits):
 
 
 def afford_config(experiment):
-    from ornstein.experiment.config import construct
+    from ornstein.experiment.arguments import construct
     from ornstein.nets import NETS
 
     return construct(NETS, experiment.net)

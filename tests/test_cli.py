@@ -15,6 +15,7 @@ from PIL import Image
 import ornstein
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment, methods
+from ornstein.training import manifest
 
 
 def one_sentence(answer, *words):
@@ -187,7 +188,7 @@ def test_a_classifier_is_trained_guides_and_refuses_to_draw(cli, tmp_path):
     assert answer.code == 0, answer
     right = []
     for extra in ([], ["--guidance", "classifier", "--guide", judge, "--scale", "3"]):
-        assert cli("sample", blind, "-n", 100, "--seed", 1, *extra, "--out", tmp_path / "x.npz").code == 0
+        assert cli("sample", blind, "-n", 100, "--seed", 1, *extra, "--force", "--out", tmp_path / "x.npz").code == 0
         drawn = np.load(tmp_path / "x.npz")
         upper = drawn["samples"][:, 1] > 0.25
         right.append((upper == (drawn["labels"] == 0)).mean())
@@ -439,9 +440,11 @@ def test_sample_refuses_in_one_sentence(cli, run, words, said):
     one_sentence(cli("sample", run, *words), *said)
 
 
-def spoilt(run, place, name, content):
+def spoilt(run, place, name, content, accept=False):
     shutil.copytree(run, place)
     (place / name).write_bytes(content)
+    if accept:  # so that it is not refused for being another file than was written
+        manifest.accept(place, [path.name for path in (*place.glob("*.yaml"), *place.glob("*.safetensors"))])
     return place
 
 
@@ -463,13 +466,13 @@ def test_a_damaged_run_is_refused(cli, run, tmp_path, name, content):
 
 def test_a_run_from_a_newer_version_is_refused(cli, run, tmp_path):
     text = (run / "experiment.yaml").read_text().replace("version: 2", "version: 99").encode()
-    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
+    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text, accept=True)
     one_sentence(cli("sample", place, "-n", 1), "version", "99")
 
 
 def test_weights_of_another_network_are_refused(cli, run, tmp_path):
     text = (run / "experiment.yaml").read_text().replace("channels: 16", "channels: 32").encode()
-    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
+    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text, accept=True)
     one_sentence(cli("sample", place, "-n", 1), "ema-0.100.safetensors", "experiment.yaml")
 
 
@@ -492,10 +495,8 @@ def test_resuming_with_another_network_is_refused_and_changes_nothing(cli, run, 
 
 
 def test_data_that_changed_are_refused(cli, run, tmp_path):
-    place = tmp_path / "digits"
-    shutil.copytree(run, place)
-    about = yaml.safe_load((place / "run.yaml").read_text())
+    about = yaml.safe_load((run / "run.yaml").read_text())
     about["data"]["sha256"] = "0" * 64
-    (place / "run.yaml").write_text(yaml.safe_dump(about))
+    place = spoilt(run, tmp_path / "digits", "run.yaml", yaml.safe_dump(about).encode(), accept=True)
     one_sentence(cli("train", "--resume", place, "training.steps=35"), "data", "differ")
     one_sentence(cli("evaluate", place), "data", "differ")

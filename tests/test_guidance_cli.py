@@ -57,7 +57,7 @@ def table(tmp_path_factory):
 def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(cli, run, digit, tmp_path):
     out = tmp_path / "filled.png"
     for mask, given in ((["--mask", digit / "hole.png"], "digit.png"), ([], "digits.npy")):
-        answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--out", out)
+        answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--force", "--out", out)
         assert answer.code == 0, answer
         rows = 1 if mask else 2
         with np.load(out.with_suffix(".npz")) as made:
@@ -114,7 +114,17 @@ def test_restoring_explains_what_was_measured(cli, run, digit, tmp_path, operato
         small = ((seen[0, 0] + 1) * 127.5).round().byte().numpy()
         Image.fromarray(small).save(tmp_path / "small.png")
         answer = cli(
-            "restore", run, "--operator", operator, "--input", tmp_path / "small.png", "--steps", 3, "--out", out
+            "restore",
+            run,
+            "--operator",
+            operator,
+            "--input",
+            tmp_path / "small.png",
+            "--steps",
+            3,
+            "--force",
+            "--out",
+            out,
         )
         assert answer.code == 0, answer
 
@@ -163,7 +173,7 @@ def test_restoring_with_an_exact_model_is_the_exact_posterior(run):
 
 def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
     def drawn(*words):
-        answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--out", tmp_path / "x.npz", *words)
+        answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--force", "--out", tmp_path / "x.npz", *words)
         assert answer.code == 0, answer
         return np.load(tmp_path / "x.npz")["samples"]
 

@@ -60,6 +60,7 @@ MAY_WAIT = {
     "energies/levels.py Ranking.__call__": "the same",
     "samplers/langevin.py _stay": "chains that left are refused: at the end, and once in 64 steps",
     "core/exact.py GaussianMixture._selected": "a label that no component has is refused, or it would draw NaN",
+    "guidance/operators.py gmres": "a small problem solved by singular values: CUDA says whether they converged",
     "training/loop.py _Run.account": "the numbers of the step before, asked for when the next is queued",
 }
 
@@ -176,8 +177,10 @@ def walked(denoiser, device, stepper, x, **options):
     return last, counted
 
 
-#: on a chain, whose table is a constant too, each in one way is enough
-WALKS = [(way, VP()) for way in WAYS] + [(make(), Tabulated.from_betas("linear", 50)) for make in STEPPERS.values()]
+#: the second tolerance only takes longer; on a chain, whose table is a constant too, each in one way is enough
+WALKS = [(way, VP()) for way in WAYS if way != STEPPERS["adaptive"](tolerance=1e-5)] + [
+    (make(), Tabulated.from_betas("linear", 50)) for make in STEPPERS.values()
+]
 
 
 @pytest.mark.parametrize(("stepper", "process"), WALKS, ids=repr)
@@ -456,8 +459,8 @@ def test_a_report_of_sets_on_any_device(device):
 
 def test_a_solver_is_fitted_where_the_model_lies(device):
     here = NetDenoiser(frozen(), VP())
-    how = {"count": 8, "rounds": 2, "teacher_steps": 8, "seed": 0}
-    found, expected = fit_endpoint(moved(here, device), (2,), 3, **how), fit_endpoint(here, (2,), 3, **how)
+    how = {"count": 4, "rounds": 2, "teacher_steps": 6, "seed": 0}
+    found, expected = fit_endpoint(moved(here, device), (2,), 2, **how), fit_endpoint(here, (2,), 2, **how)
     assert found.grid == pytest.approx(expected.grid, rel=1e-2)
     x = torch.randn(3, 2, generator=generator())
     last, counted = walked(moved(here, device), device, found, x, grid=found.grid)
@@ -546,7 +549,7 @@ def verbs(run, table, place):
         "restore": ["restore", run, *damage, *few, "--out", place / "whole.png"],
         "interpolate": ["interpolate", run, "--from", 3, "--to", 17, "-n", 3, "--steps", 4, "--out", place / "i.png"],
         "tune a grid": ["tune", table, "--steps", 3],
-        "tune a solver": ["tune", table, "--steps", 2, "--criterion", "endpoint", "--count", 4, "--rounds", 2],
+        "tune a solver": ["tune", table, "--steps", 2, "--criterion", "endpoint", "--count", 2, "--rounds", 1],
         "plan": ["plan", "points", "data.count=200", "net.width=16", "training.batch_size=16"],
     }
 

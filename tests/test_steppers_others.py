@@ -202,7 +202,7 @@ def test_a_given_delta_for_each_step_and_bad_numbers():
 
 
 def test_the_configuration_knows_a_predictor_by_name():
-    from ornstein.experiment.config import choice, construct
+    from ornstein.experiment.arguments import choice, construct
 
     chosen = choice(STEPPERS, {"name": "predictor-corrector", "predictor": "unipc", "corrections": 2}, "stepper")
     assert construct(STEPPERS, chosen) == PredictorCorrector(UniPC(), 2)

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ornstein.errors import InputError
-from ornstein.training import Training, fit, latest
+from ornstein.training import Training, fit, latest, manifest
 from ornstein.training.checkpoint import save, sweep
 
 CONFIG = Training(
@@ -401,6 +401,8 @@ def killed_at_calls(folder: Path) -> dict:
         result["events"].append(event)
         try:
             assert latest(run).step in (6, 9)
+            for path in run.glob("*.safetensors"):  # whichever it is, the manifest knows it
+                manifest.check(run, path.name)
         except Exception as error:
             result["unreadable"].append([n, event, str(error)])
             continue

@@ -196,6 +196,11 @@ def trajectory(
     Raises:
         InputError: shapes, grid or seeds that do not fit; x with more noise than a named grid starts with.
     """
+    if not hasattr(denoiser, "process"):
+        raise InputError(
+            f"denoiser={type(denoiser).__name__} is none: it has no process; of a network, make one with "
+            "NetDenoiser(net, process)."
+        )
     shape = tuple(shape)
     if len(shape) < 2 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise InputError(f"shape={shape} must be (number of samples, *shape of one sample), all positive.")

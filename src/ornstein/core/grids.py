@@ -29,6 +29,8 @@ from torch import Tensor
 from ornstein.core.process import Process
 from ornstein.errors import InputError, lookup
 
+#: a number of steps beyond this is a slip of the pen
+MOST_STEPS = 100_000
 #: sigma/(alpha sigma_data) at the two ends: EDM's smallest level for data of unit scale, and about the noisiest that
 #: DDPM's linear betas end with
 NOISE_RATIOS = (0.002, 160.0)
@@ -233,8 +235,8 @@ def times(
     if grid is None:
         grid = "trailing" if process.chain is not None else "flow"
     if isinstance(grid, str):
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise InputError(f"steps={steps!r} must be a positive whole number.")
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+            raise InputError(f"steps={steps!r} must be a positive whole number, up to {MOST_STEPS:,}.")
         return lookup(GRIDS, grid, "grid")(process, steps, sigma_data or 1.0)
     given = torch.as_tensor(grid, dtype=torch.float64).flatten().cpu()
     if len(given) and given[-1] != 0:
