@@ -17,6 +17,7 @@ from sure import there
 import ornstein
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment, methods
+from ornstein.training import manifest
 
 
 def one_sentence(answer: Any, *words: Any) -> None:
@@ -189,7 +190,7 @@ def test_a_classifier_is_trained_guides_and_refuses_to_draw(cli: Any, tmp_path: 
     assert answer.code == 0, answer
     right = []
     for extra in ([], ["--guidance", "classifier", "--guide", judge, "--scale", "3"]):
-        assert cli("sample", blind, "-n", 100, "--seed", 1, *extra, "--out", tmp_path / "x.npz").code == 0
+        assert cli("sample", blind, "-n", 100, "--seed", 1, *extra, "--force", "--out", tmp_path / "x.npz").code == 0
         drawn = np.load(tmp_path / "x.npz")
         upper = drawn["samples"][:, 1] > 0.25
         right.append((upper == (drawn["labels"] == 0)).mean())
@@ -226,7 +227,17 @@ def test_samples_do_not_depend_on_how_many_are_drawn(run: Any) -> None:
     assert torch.allclose(many[4:], again, atol=1e-5)
 
 
-def test_labels_by_number_and_by_name(run: Any) -> None:
+def test_a_run_introduces_itself_in_three_lines(run):
+    opened = ornstein.load(run)
+    data, model, trained = repr(opened).split("\n")
+    assert data == f"data     digits: {opened.about['data']['count']:,} images 1x8x8, given label"
+    weights = sum(p.numel() for p in opened.model.net.parameters())
+    assert model.startswith(f"model    unet of {weights:,} weights, predicts v, taught by ")
+    steps = opened.experiment.training.steps
+    assert trained == f"trained  {steps:,} of {steps:,} steps, in {run}"
+
+
+def test_labels_by_number_and_by_name(run):
     opened = ornstein.load(run)
     assert [opened.condition(2, label).parts["label"].tolist() for label in ("3", 3)] == [[3, 3]] * 2
     assert there(opened.every_class(10)).tolist() == [*range(10)]
@@ -441,9 +452,11 @@ def test_sample_refuses_in_one_sentence(cli: Any, run: Any, words: Any, said: An
     one_sentence(cli("sample", run, *words), *said)
 
 
-def spoilt(run: Any, place: Any, name: Any, content: Any) -> Any:
+def spoilt(run, place, name, content, accept=False):
     shutil.copytree(run, place)
     (place / name).write_bytes(content)
+    if accept:  # so that it is not refused for being another file than was written
+        manifest.accept(place, [path.name for path in (*place.glob("*.yaml"), *place.glob("*.safetensors"))])
     return place
 
 
@@ -465,13 +478,13 @@ def test_a_damaged_run_is_refused(cli: Any, run: Any, tmp_path: Any, name: Any, 
 
 def test_a_run_from_a_newer_version_is_refused(cli: Any, run: Any, tmp_path: Any) -> None:
     text = (run / "experiment.yaml").read_text().replace("version: 2", "version: 99").encode()
-    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
+    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text, accept=True)
     one_sentence(cli("sample", place, "-n", 1), "version", "99")
 
 
 def test_weights_of_another_network_are_refused(cli: Any, run: Any, tmp_path: Any) -> None:
     text = (run / "experiment.yaml").read_text().replace("channels: 16", "channels: 32").encode()
-    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text)
+    place = spoilt(run, tmp_path / "digits", "experiment.yaml", text, accept=True)
     one_sentence(cli("sample", place, "-n", 1), "ema-0.100.safetensors", "experiment.yaml")
 
 
@@ -493,11 +506,9 @@ def test_resuming_with_another_network_is_refused_and_changes_nothing(cli: Any, 
     assert (place / "experiment.yaml").read_text() == before
 
 
-def test_data_that_changed_are_refused(cli: Any, run: Any, tmp_path: Any) -> None:
-    place = tmp_path / "digits"
-    shutil.copytree(run, place)
-    about = yaml.safe_load((place / "run.yaml").read_text())
+def test_data_that_changed_are_refused(cli, run, tmp_path):
+    about = yaml.safe_load((run / "run.yaml").read_text())
     about["data"]["sha256"] = "0" * 64
-    (place / "run.yaml").write_text(yaml.safe_dump(about))
+    place = spoilt(run, tmp_path / "digits", "run.yaml", yaml.safe_dump(about).encode(), accept=True)
     one_sentence(cli("train", "--resume", place, "training.steps=35"), "data", "differ")
     one_sentence(cli("evaluate", place), "data", "differ")

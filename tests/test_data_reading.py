@@ -21,8 +21,9 @@ from ornstein.data import pictures as reader
 from ornstein.data.array import read_rows
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import read_for_model
-from ornstein.data.reading import named, read_arrays, regular, shown
-from ornstein.errors import InputError
+from ornstein.data.reading import read_arrays
+from ornstein.errors import InputError, shown
+from ornstein.files import named, regular
 
 FUZZ = Path(__file__).with_name("fuzz_reading.py")
 
@@ -153,9 +154,9 @@ def test_a_guard_names_what_it_found(tmp_path: Path) -> None:
             regular(tmp_path / name, "mask", "a PNG")
         assert str(error.value).startswith("mask=")
     with pytest.raises(InputError, match="device"):
-        regular("/dev/null")
+        regular("/dev/null", "data.path")
     with pytest.raises(InputError, match="not known here"):
-        named("~nobody-of-that-name/x")
+        named("~nobody-of-that-name/x", "data.path")
 
 
 def test_names_are_fit_for_print() -> None:

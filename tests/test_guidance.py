@@ -14,6 +14,7 @@ from torch import nn
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, sample
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.core.numerics import normal
+from ornstein.errors import InputError
 from ornstein.guidance import (
     DPS,
     GUIDANCE,
@@ -83,7 +84,8 @@ def test_classifier_free_guidance_is_the_line_through_two_answers() -> None:
         assert base.calls == before + 1  # one call for both
     assert torch.equal(ClassifierFree(base, 1.0)(x, 0.3, LABELS).x0, given)
     assert torch.equal(ClassifierFree(base, 0.0)(x, 0.3, LABELS).x0, none)
-    assert torch.equal(ClassifierFree(base, 4.0)(x, 0.3).x0, none)  # nothing to guide to
+    with pytest.raises(InputError, match="needs condition="):  # nothing to guide to: not ignored in silence
+        ClassifierFree(base, 4.0)(x, 0.3)
     torch.testing.assert_close(ClassifierFree(base, 4.0)(x, 0.3, LABELS).x0[3], none[3], rtol=1e-12, atol=1e-12)
 
 

@@ -60,7 +60,7 @@ def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(
 ) -> None:
     out = tmp_path / "filled.png"
     for mask, given in ((["--mask", digit / "hole.png"], "digit.png"), ([], "digits.npy")):
-        answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--out", out)
+        answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--force", "--out", out)
         assert answer.code == 0, answer
         rows = 1 if mask else 2
         with np.load(out.with_suffix(".npz")) as made:
@@ -119,7 +119,17 @@ def test_restoring_explains_what_was_measured(
         small = ((seen[0, 0] + 1) * 127.5).round().byte().numpy()
         Image.fromarray(small).save(tmp_path / "small.png")
         answer = cli(
-            "restore", run, "--operator", operator, "--input", tmp_path / "small.png", "--steps", 3, "--out", out
+            "restore",
+            run,
+            "--operator",
+            operator,
+            "--input",
+            tmp_path / "small.png",
+            "--steps",
+            3,
+            "--force",
+            "--out",
+            out,
         )
         assert answer.code == 0, answer
 
@@ -166,9 +176,9 @@ def test_restoring_with_an_exact_model_is_the_exact_posterior(run: Any) -> None:
     assert (found.std[0] / std - 1).abs().max() < 0.25
 
 
-def test_guided_drawing_from_the_command_line(cli: Any, run: Any, tmp_path: Any) -> None:
-    def drawn(*words: Any) -> Any:
-        answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--out", tmp_path / "x.npz", *words)
+def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
+    def drawn(*words):
+        answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--force", "--out", tmp_path / "x.npz", *words)
         assert answer.code == 0, answer
         return np.load(tmp_path / "x.npz")["samples"]
 

@@ -19,9 +19,10 @@ from ornstein.core.numerics import normal
 from ornstein.samplers import STEPPERS, encode, stepper_named
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.corrector import PredictorCorrector
-from ornstein.samplers.exponential import DPMpp2M, UniPC
+from ornstein.samplers.exponential import DPMpp2M
 from ornstein.samplers.runge_kutta import Adaptive
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
+from ornstein.samplers.unipc import UniPC
 
 F64 = torch.float64
 
@@ -202,8 +203,8 @@ def test_a_given_delta_for_each_step_and_bad_numbers() -> None:
     assert PredictorCorrector("adaptive").calls is None
 
 
-def test_the_configuration_knows_a_predictor_by_name() -> None:
-    from ornstein.experiment.config import choice, construct
+def test_the_configuration_knows_a_predictor_by_name():
+    from ornstein.experiment.arguments import choice, construct
 
     chosen = choice(STEPPERS, {"name": "predictor-corrector", "predictor": "unipc", "corrections": 2}, "stepper")
     assert construct(STEPPERS, chosen) == PredictorCorrector(UniPC(), 2)

@@ -28,11 +28,17 @@ def lookup(table: Mapping[str, T], name: str, noun: str) -> T:
     Traceback (most recent call last):
     ornstein.errors.InputError: stepper='dim' is not known; did you mean 'ddim'? Known: ddim, heun.
     """
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
     near = get_close_matches(str(name).lower(), table, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InputError(f"{noun}={name!r} is not known{hint} Known: {', '.join(table)}.")
+
+
+def shown(name: object) -> str:
+    """A name fit for one line of UTF-8: line breaks, and bytes that are no UTF-8, are written as \\n and \\xNN."""
+    text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def must_fit(what: str, needed: float, free: float, instead: str) -> None:

@@ -1,39 +1,241 @@
-"""Files that are whole or not there: written beside their place and renamed, or fetched and known by their hash.
+"""Files that are whole or not there, and files that are safe to read.
 
-Renaming is atomic, so that a reader never sees half of one, and what was there before stays until the new one is whole.
+*Writing.* What is written goes to a new file beside its place, whose name nobody can guess and which follows no link,
+and takes that place in one rename: a reader never sees half of one, and what was there before stays until the new one
+is whole. Files that belong together appear together or not at all. The name of such a new file tells the process that
+writes it, so that what a killed one left behind can be told from what another is about to rename (`sweep_parts`).
+
+*Reading.* Only *regular files* of a bounded size are read whole: a pipe would block until somebody writes, a device may
+never end.
 """
 
 import hashlib
+import json
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
+
+#: a file that is being written, by which process
+_PART = re.compile(r"\.ornstein-(\d+)-[0-9a-f]{16}")
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+#: bytes of a text file that are read at most: settings and facts are a thousandth of it
+MOST_TEXT = 2**24
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def named(path: "str | Path", noun: str) -> Path:
+    """The path with ~ spelled out.
+
+    Raises:
+        InputError: the home of a user who does not exist; a character that no path can have.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{noun}='{shown(path)}' has a zero character, which no file's name can have.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{noun}='{shown(path)}' names the home of a user that is not known here.") from None
+
+
+def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
+    """The path with ~ spelled out, if it leads to a regular file: the guard before every file that a person names.
+
+    Args:
+        path: see above.
+        noun: what to call it in an error, such as "input".
+        expected: what to give instead, such as "an .npy file".
+
+    Raises:
+        InputError: nothing there, or a folder, a pipe, a device; a place that cannot be reached.
+    """
+    place, said = named(path, noun), f"{noun}='{shown(path)}'"
+    try:
+        mode = os.stat(place).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{said} is not a file; give {expected}.") from None
+    except OSError as error:  # a link to itself, a name too long, a folder that may not be entered
+        raise InputError(f"{said} cannot be reached ({error.strerror}); give {expected}.") from None
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise InputError(f"{said} is {kind} and not a file; give {expected}.")
+    return place
+
+
+def utf8(folder: Path, noun: str) -> None:
+    """Refuse a folder whose name is no UTF-8: safetensors files cannot lie in it.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{noun}='{shown(folder)}' is not UTF-8, which a run folder's name must be; rename it."
+        ) from None
 
 
 @contextmanager
-def renaming(beside: Path, path: Path) -> Iterator[Path]:
-    """What is written to `beside` becomes `path` in one stroke when all went well, and is deleted otherwise."""
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """A regular file, open for reading; what has become a pipe or a device meanwhile is not waited for.
+
+    Raises:
+        InputError: it is not one, or it cannot be read.
+    """
     try:
-        yield beside
-        os.replace(beside, path)
+        # not to block on a pipe; a regular file does not mind
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as stream:
+            if not stat.S_ISREG(mode := os.fstat(stream.fileno()).st_mode):
+                raise InputError(f"{shown(path)} is {_KINDS.get(stat.S_IFMT(mode), 'something else')} and not a file.")
+            yield stream
+    except OSError as error:
+        raise InputError(f"{shown(path)} cannot be read: {error.strerror or error}.") from None
+
+
+def read_text(path: Path, most: int = MOST_TEXT) -> str:
+    """The text of a regular file of UTF-8.
+
+    Raises:
+        InputError: it is not one, of more than `most` bytes, or not UTF-8.
+    """
+    with opened(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{shown(path)} has more than {most:,} bytes, which is too much for a file of its kind.")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{shown(path)} is not UTF-8 (byte 0x{content[error.start]:02x} in line {line}); save it as UTF-8."
+        ) from None
+
+
+def digest(path: Path, method: str) -> str:
+    """The hash of a file's content, in hexadecimal: "sha256", or "md5" where that is what was published.
+
+    Raises:
+        InputError: it cannot be read, or is no regular file.
+    """
+    with opened(path) as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.new(method, usedforsecurity=False)).hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with the SHA-256 of everything else in it under "seal"."""
+    rest = {key: value for key, value in content.items() if key != "seal"}
+    return {**rest, "seal": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing_all(*paths: Path) -> Iterator[list[Path]]:
+    """Names to write to, as many as paths, which take the paths' places together when all went well.
+
+    A folder in the way of one of them, or a disk that refuses, leaves all of them as they were.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    parts: list[Path] = []
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts.append(_part(path.parent))
+        yield parts
+        _exchange(parts, paths)
+    except OSError as error:
+        names = " and ".join(shown(path) for path in paths)
+        raise InputError(f"{names} cannot be written: {error.strerror or error}.") from None
     finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to that takes the place of `path` when all went well."""
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    """A name to write to that takes the place of `path` when all went well.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with replacing_all(path) as (part,):
+        yield part
+
+
+def _part(place: Path) -> Path:
+    """A new empty file in a folder, which is nobody's but ours and no link; as readable as any that we make."""
+    part = place / f".ornstein-{os.getpid()}-{secrets.token_hex(8)}"
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
+    return part
+
+
+def _exchange(parts: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Rename all, or put back what was there."""
+    done: list[tuple[Path, Path | None]] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with renaming(beside, path):
-            yield beside
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+        for part, path in zip(parts, paths, strict=True):
+            before = None
+            if len(paths) > 1 and os.path.lexists(path):
+                before = part.with_name(f"{part.name[:-16]}{secrets.token_hex(8)}")
+                with suppress(OSError):  # a file system without links has no second name to give
+                    os.link(path, before, follow_symlinks=False)
+            done.append((path, before))
+            os.replace(part, path)
+    except OSError:
+        for path, before in reversed(done[:-1]):
+            with suppress(OSError):
+                if before is None:
+                    path.unlink()
+                else:
+                    os.replace(before, path)
+        raise
+    finally:
+        for _, before in done:
+            if before is not None:
+                with suppress(OSError):
+                    before.unlink(missing_ok=True)
+
+
+def sweep_parts(place: Path) -> None:
+    """Delete what processes that are no more left half written in a folder."""
+    for left in place.glob(".ornstein-*"):
+        found = _PART.fullmatch(left.name)
+        if found and not _alive(int(found[1])):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether another process of this machine has that number; our own is no other, and may be one of a dead one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,19 +253,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def digest(path: Path, method: str) -> str:
-    """The hash of a file's content, in hexadecimal: "sha256", or "md5" where that is what was published."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.new(method, usedforsecurity=False)).hexdigest()
-
-
 def cache() -> Path:
     """Where downloads are kept: ~/.cache/ornstein, or below XDG_CACHE_HOME."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ornstein"
 
 
-class _Altered(Exception):
-    """What a url gave is not what was published."""
+class _Refused(Exception):
+    """A url does not answer, or what it gave is not what was published."""
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str, timeout: float = 30.0) -> None:
@@ -79,17 +275,20 @@ def fetch(urls: Sequence[str], target: Path, md5: str, timeout: float = 30.0) ->
     reasons = []
     opener = urllib.request.build_opener()  # knows the proxies of now, where urlopen keeps those of its first call
     for url in urls:
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with renaming(partial, target):
-                with opener.open(url, timeout=timeout) as response, partial.open("wb") as file:
-                    shutil.copyfileobj(response, file)
-                if (found := digest(partial, "md5")) != md5:
-                    raise _Altered(f"{url} has md5 {found}, not {md5}")
+            with replacing(target) as partial:
+                _download(opener, url, partial, md5, timeout)
             return
-        except _Altered as error:
+        except _Refused as error:
             reasons.append(str(error))
-        except OSError as error:  # urllib's errors, time-outs and a full disk alike
-            reasons.append(f"{url}: {getattr(error, 'reason', None) or error}")
     raise InputError("; ".join(reasons) + ".")
+
+
+def _download(opener: Any, url: str, target: Path, md5: str, timeout: float) -> None:
+    try:
+        with opener.open(url, timeout=timeout) as response, target.open("wb") as file:
+            shutil.copyfileobj(response, file)
+    except OSError as error:  # urllib's errors, time-outs and a full disk alike
+        raise _Refused(f"{url}: {getattr(error, 'reason', None) or error}") from None
+    if (found := digest(target, "md5")) != md5:
+        raise _Refused(f"{url} has md5 {found}, not {md5}")

@@ -4,9 +4,11 @@ Nothing here knows how anything is done; it turns words into calls and results i
 runs, not before, so that `--help` answers at once.
 """
 
+import io
+import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -15,7 +17,7 @@ from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import evaluate, loglik, tune
 from ornstein.cli.shared import err, out
 from ornstein.cli.training import info, list_, plan, train
-from ornstein.errors import InputError, PluginWarning
+from ornstein.errors import InputError, PluginWarning, shown
 from ornstein.memory import keep_freed_memory
 from ornstein.waiting import wait_briefly
 
@@ -60,17 +62,54 @@ _FORMATTED = warnings.formatwarning
 
 
 def main() -> None:
-    """The entry point: bad input is one sentence and exit code 2."""
+    """The entry point: bad input is one sentence and exit code 2, and so is a disk or a folder that refuses."""
     keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     warnings.formatwarning = _in_a_sentence
     wait_briefly()
     with ranks.one_voice():
         try:
+            _refuse_keys_as_options(sys.argv[1:])
             app()
         except InputError as error:
-            err.print("[bold red]ornstein:[/] ", end="")
-            err.print(str(error), markup=False, soft_wrap=True)
-            sys.exit(2)
+            _refuse(shown(error))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read has enough; nothing is left to be flushed
+            sys.exit(1)
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            place = f"'{shown(os.fsdecode(error.filename))}': " if isinstance(error.filename, (str, bytes)) else ""
+            _refuse(f"{place}{error.strerror}.")
         except KeyboardInterrupt:
             err.print("\nstopped")
             sys.exit(130)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    err.print("[bold red]ornstein:[/] ", end="")
+    err.print(sentence, markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _refuse_keys_as_options(words: list[str]) -> None:
+    """Point from --steps to training.steps: a verb that takes an experiment has its keys as words, not as options.
+
+    Raises:
+        InputError: an option that is no option, but a key.
+    """
+    verb = words[0] if words else ""
+    if verb not in ("train", "plan"):
+        return
+    known = {name for parameter in typer.main.get_command(app).commands[verb].params for name in parameter.opts}  # type: ignore[attr-defined]
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        name, equals, after = word.removeprefix("--").partition("=")
+        if word == "--":
+            return
+        if word.startswith("--") and f"--{name}" not in known | {"--help"}:
+            from ornstein.experiment.config import key_of
+
+            if key := key_of(name.replace("-", "_")):
+                raise InputError(f"--{name} is no option of {verb}; write {key}={shown(after if equals else value)}.")

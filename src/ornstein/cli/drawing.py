@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from ornstein import ranks
-from ornstein.cli.shared import Average, OwnStepper, OwnSteps, RunFolder, bar, err, options, out
-from ornstein.errors import InputError
+from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, options, out
+from ornstein.errors import InputError, shown
 
 InputFile = Annotated[
     Path, typer.Option("--input", "-i", help="A picture, or .npy in the data's own units; NaN marks what is missing.")
@@ -50,6 +50,7 @@ def sample(  # long: half of it says what the options are
         Path | None,
         typer.Option("--out", "-o", help="A .png picture, or .npz arrays.", show_default="RUN/samples/drawn.png"),
     ] = None,
+    force: Force = False,
     film: Annotated[bool, typer.Option("--film", help="Also write the denoising as an animation, .gif.")] = False,
     guidance: Annotated[
         str | None,
@@ -90,27 +91,30 @@ def sample(  # long: half of it says what the options are
     """
     path = path or run / "samples" / "drawn.png"
     if path.suffix not in (".png", ".npz"):
-        raise InputError(f"out={str(path)!r} must end in .png (a picture) or .npz (arrays).")
+        raise InputError(f"out='{shown(path)}' must end in .png (a picture) or .npz (arrays).")
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
 
     import torch
 
-    from ornstein.experiment.run import Run, stepper_named
+    from ornstein.experiment.build import stepper_with
+    from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing(precision)
+    if not ranks.rank():
+        claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
-    chosen = stepper_named(stepper, **options(option)) if stepper else None
-    named = options(given, "--given", "price=12000")
-    condition = opened.condition(n, label, named) if named or label is not None else opened.examples(n)
-    if guidance or scale is not None:
+    chosen = stepper_with(stepper, options(option)) if stepper is not None else None
+    parts = options(given, "--given", "price=12000")
+    condition = opened.condition(n, label, parts) if parts or label is not None else opened.examples(n)
+    if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 
-        other = Run.load(guide, ema=ema).drawing(precision) if guide else None
+        other = Run.load(guide, ema=ema).drawing(precision) if guide is not None else None
         mixed = {"scale": scale, "interval": _interval(interval), "rescale": rescale}
-        opened = guided(opened, guidance or "classifier-free", other, **mixed)
-    elif interval or guide or rescale is not None:
+        opened = guided(opened, "classifier-free" if guidance is None else guidance, other, **mixed)
+    elif interval is not None or guide is not None or rescale is not None:
         raise InputError(
             "--interval, --rescale and --guide say how to guide: name it with --guidance, or give a --scale."
         )
@@ -123,18 +127,19 @@ def sample(  # long: half of it says what the options are
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(drawn).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
+    if film:  # drawn before either is written
+        few = min(n, 36)
+        states = opened.trajectory(few, condition=condition[:few], **how)
+        frames = [state.x.cpu() for state in states]
     if path.suffix == ".npz":
         opened.save_arrays(drawn, condition, seed, path)
     else:
         labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
         opened.picture(drawn, path, opened.class_columns(labels))
-    out.print(f"{n} samples in {seconds:.1f} s: [bold]{path}[/]")
+    out.print(f"{n} samples in {seconds:.1f} s: [bold]{named(path)}[/]")
     if film:
-        few = min(n, 36)
-        states = opened.trajectory(few, condition=condition[:few], **how)
-        frames = [state.x.cpu() for state in states]
         opened.film(frames, path.with_suffix(".gif"))
-        out.print(f"{len(frames)} frames: [bold]{path.with_suffix('.gif')}[/]")
+        out.print(f"{len(frames)} frames: [bold]{named(path.with_suffix('.gif'))}[/]")
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:
@@ -164,6 +169,7 @@ def inpaint(
     path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
         "filled.png"
     ),
+    force: Force = False,
 ) -> None:
     """Fill in what is missing: of a picture under a mask, or of the rows of an array where they are NaN.
 
@@ -176,6 +182,7 @@ def inpaint(
         ornstein inpaint runs/table --input rows-with-nan.npy -n 100
     """
     _png(path)
+    claim(run, [path, path.with_suffix(".npz")], force, [given] if mask is None else [given, mask])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -215,6 +222,7 @@ def restore(
     path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
         "restored.png"
     ),
+    force: Force = False,
 ) -> None:
     """Undo a blur or a loss of resolution: several answers, with their mean and standard deviation.
 
@@ -225,6 +233,7 @@ def restore(
         ornstein restore runs/mnist --operator blur --with width=2 --input sharp.png --clean
     """
     _png(path)
+    claim(run, [path, path.with_suffix(".npz")], force, [given])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -251,6 +260,7 @@ def interpolate(
     path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
         "between.png"
     ),
+    force: Force = False,
 ) -> None:
     """Turn one datum into another through the noise that both come from.
 
@@ -264,6 +274,7 @@ def interpolate(
         ornstein interpolate runs/mnist --from a.png --to b.png -n 16
     """
     _png(path)
+    claim(run, [path, path.with_suffix(".npz")], force, [Path(first), Path(last)])
     from ornstein.experiment import interpolate as home
     from ornstein.experiment.run import Run
 
@@ -272,13 +283,13 @@ def interpolate(
     with err.status("encoding and decoding"):
         between = home.interpolate(opened, *ends, n, label=label, steps=steps, stepper=stepper)
     beside = home.save(opened, *ends, between, path)
-    out.print(f"{n} on the way: [bold]{path}[/], [bold]{beside}[/]")
+    out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")
 
 
 def _png(path: Path) -> None:
     if path.suffix != ".png":
-        raise InputError(f"out={str(path)!r} must end in .png; the arrays go beside it.")
+        raise InputError(f"out='{shown(path)}' must end in .png; the arrays go beside it.")
 
 
 def _restored(beside: Path, path: Path, rows: int, n: int) -> None:
-    out.print(f"{n} answers for {rows} input{'s' * (rows > 1)}: [bold]{path}[/], [bold]{beside}[/]")
+    out.print(f"{n} answers for {rows} input{'s' * (rows > 1)}: [bold]{named(path)}[/], [bold]{named(beside)}[/]")

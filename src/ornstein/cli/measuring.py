@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, OwnStepper, OwnSteps, RunFolder, bar, err, out, stages
-from ornstein.errors import InputError, lookup
+from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out, stages
+from ornstein.errors import InputError, lookup, shown
 
 
 def evaluate(
@@ -30,7 +30,7 @@ def evaluate(
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
-    out.print(f"\n[bold]{run / 'evaluation.json'}[/], [bold]{run / 'evaluation.png'}[/]")
+    out.print(f"\n[bold]{named(run / 'evaluation.json')}[/], [bold]{named(run / 'evaluation.png')}[/]")
 
 
 def loglik(  # long: half of it says what the options are
@@ -61,6 +61,7 @@ def loglik(  # long: half of it says what the options are
     probes: Annotated[int, typer.Option(help="Backward passes a step, where the trace is estimated.")] = 8,
     seed: Annotated[int, typer.Option(help="Of probes and dequantisation.")] = 0,
     ema: Average = None,
+    force: Force = False,
 ) -> None:
     """Score data by their exact log-likelihood under a run, and rank them: rank 1 is the least likely.
 
@@ -73,7 +74,8 @@ def loglik(  # long: half of it says what the options are
         ornstein loglik runs/photos suspects --out suspects.csv
     """
     if path.suffix != ".csv":
-        raise InputError(f"out={str(path)!r} must end in .csv.")
+        raise InputError(f"out='{shown(path)}' must end in .csv.")
+    claim(run, [path, path.with_suffix(".png")], force, [Path(data)])
 
     from ornstein.experiment.loglik import loglik
     from ornstein.experiment.run import Run
@@ -88,7 +90,7 @@ def loglik(  # long: half of it says what the options are
         )  # fmt: skip
     picture = scores.save(path)
     out.print(scores.text(), markup=False, soft_wrap=True)
-    out.print(f"\n[bold]{path}[/], [bold]{picture}[/]")
+    out.print(f"\n[bold]{named(path)}[/], [bold]{named(picture)}[/]")
 
 
 def tune(
@@ -139,7 +141,7 @@ def tune(
         out.print(f"  {'default':<12} {found.default}")
         for name, distance in sorted(found.others.items(), key=lambda item: item[1].value):
             out.print(f"  {name:<12} {distance}")
-        out.print(f"kept in {run / 'tuned.yaml'}: ornstein sample {run} --grid tuned --steps {steps}")
+        out.print(f"kept in {named(run / 'tuned.yaml')}: ornstein sample {named(run)} --grid tuned --steps {steps}")
         return
     with err.status("measuring the network at every level"):
         result = tune(Run.load(run, ema=ema), steps)
@@ -147,4 +149,6 @@ def tune(
     out.print(f"  [bold]tuned      {result.bits:.4f}[/]")
     for name, bits in sorted(result.even.items(), key=lambda item: item[1]):
         out.print(f"  {name:<10} {bits:.4f}")
-    out.print(f"kept in {run / 'tuned.yaml'}: ornstein sample {run} --stepper ddpm --grid tuned --steps {steps}")
+    out.print(
+        f"kept in {named(run / 'tuned.yaml')}: ornstein sample {named(run)} --stepper ddpm --grid tuned --steps {steps}"
+    )

@@ -1,6 +1,8 @@
 """What the verbs share: where they print, the options that several have, a progress bar."""
 
-from collections.abc import Callable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -23,16 +25,54 @@ Average = Annotated[
 ]
 
 
+Force = Annotated[bool, typer.Option("--force", help="Write over files that are there already.")]
+
+
+def named(name: object) -> str:
+    """A file's name, or whatever else a person made up, among words in Rich's markup."""
+    from rich.markup import escape
+
+    return escape(shown(name))
+
+
+def claim(run: Path, places: Sequence[Path], force: bool, inputs: Sequence[Path] = ()) -> None:
+    """See that what is to be written may be, before any work is done: nothing of a person's goes unasked.
+
+    A file that is there is asked about on a terminal, and wants --force elsewhere. What lies in RUN/samples was made
+    from the run and can be made again: it is replaced. The input of the work is never written over.
+
+    Raises:
+        InputError: a file, or a folder, is in the way.
+    """
+    ours = os.path.realpath(run / "samples")
+    for place in places:
+        for given in inputs:
+            if os.path.realpath(place) == os.path.realpath(given):
+                raise InputError(f"out='{shown(place)}' is the input: name another --out.")
+        if place.is_dir():
+            raise InputError(f"out='{shown(place)}' is a folder: name a file in it.")
+    there = [place for place in places if os.path.lexists(place) and os.path.realpath(place.parent) != ours]
+    if not there or force:
+        return
+    names = " and ".join(shown(place) for place in there)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InputError(f"out: {names} would be written over; add --force for that, or name another --out.")
+    if not typer.confirm(f"Write over {names}?"):
+        raise InputError(f"out: {names} stays as it is; name another --out.")
+
+
 def options(pairs: list[str] | None, flag: str = "--with", example: str = "eta=0.5") -> dict[str, Any]:
     """The words NAME=VALUE of --with, or of another flag, as a mapping."""
-    import yaml
+    from ornstein.experiment.plain import parsed
 
-    found = {}
+    found: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"{flag} {pair!r} must look like {example}.")
-        found[name.strip()] = yaml.safe_load(text)
+            raise InputError(f"{flag} '{shown(pair)}' must look like {example}.")
+        if name.strip() in found:
+            raise InputError(f"{flag} {shown(name.strip())} is given twice.")
+        found[name.strip()] = parsed(text, f"{flag} '{shown(pair)}'")
     return found
 
 

@@ -1,19 +1,21 @@
 """Verbs about training: `train` a run, `plan` what it will take, `info` on it, and `list` of what there is."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ornstein import ranks
-from ornstein.cli.shared import RunFolder, err, out
-from ornstein.errors import InputError, lookup
+from ornstein.cli.shared import RunFolder, err, named, out
+from ornstein.errors import InputError, lookup, shown
 
 if TYPE_CHECKING:
     from ornstein.experiment.config import Experiment
+    from ornstein.experiment.folder import Lock
 
 
 def train(  # long: half of it says what the options are
@@ -59,11 +61,21 @@ def train(  # long: half of it says what the options are
     if show:
         out.print(asked.to_yaml(), end="")
         return
+    from ornstein.experiment.folder import holding
+
+    with holding(place, "training") if not ranks.rank() else nullcontext() as lock, _terminable():
+        if resume is not None:  # another may have gone on with it meanwhile
+            asked, place = _asked(experiment, list(overrides or []), folder, resume)
+        _train(asked, place, resume is not None, lock)
+
+
+def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") -> None:
     from ornstein.experiment.build import load_data
+    from ornstein.experiment.folder import may_begin, newest_step
     from ornstein.experiment.train import Diverged, train
 
-    if resume is None and (place / "run.yaml").exists():
-        raise InputError(f"out={str(place)!r} holds a run already; go on with --resume {place}, or name another --out.")
+    if not (resume or ranks.rank()):
+        may_begin(place)
     ranks.join(asked.training.cpu)
     with err.status("reading the data"), ranks.in_turn():
         data = load_data(asked)
@@ -72,15 +84,38 @@ def train(  # long: half of it says what the options are
     moment = None
     try:
         with _training_bar(asked.training.steps) as report:
-            for moment in train(asked, place, data, resume=resume is not None):
+            for moment in train(asked, place, data, resume=resume, lock=lock):
                 report(moment)
     except KeyboardInterrupt:
-        out.print(f"\nStopped and saved. Go on with: [bold]ornstein train --resume {place}[/]")
+        saved = newest_step(place)
+        if saved is None:
+            out.print("\nStopped before anything was saved.")
+        else:
+            out.print(
+                f"\nStopped; saved up to step {saved:,}. Go on with: [bold]ornstein train --resume {named(place)}[/]"
+            )
         raise typer.Exit(130) from None
     except Diverged as error:
-        err.print(f"[bold red]ornstein:[/] {error}")
+        err.print("[bold red]ornstein:[/] ", end="")
+        err.print(shown(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     _done(asked, place, moment)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, by which machines ask a program to end, saves as Ctrl-C does.
+
+    Not of several processes, whose launcher ends them so when one of them has failed and the others wait for it.
+    """
+    if ranks.count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _asked(
@@ -88,11 +123,16 @@ def _asked(
 ) -> tuple["Experiment", Path]:
     """The experiment that is to be trained, and where."""
     if resume is not None and experiment is not None:
+        if "=" not in experiment:
+            raise InputError(
+                f"experiment='{shown(experiment)}' does not go with --resume, which goes on with that of "
+                f"{shown(resume)}; changes to it look like training.steps=3000."
+            )
         changes.insert(0, experiment)  # without a preset, the first word is a change
     if resume is None and experiment is None:
         raise InputError("name a preset or a YAML file to train, or a run with --resume; see `ornstein list presets`.")
     if resume is not None and folder is not None:
-        raise InputError(f"--out={folder} does not go with --resume, which goes on in {resume}.")
+        raise InputError(f"--out={shown(folder)} does not go with --resume, which goes on in {shown(resume)}.")
 
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.folder import read_folder
@@ -108,8 +148,9 @@ def _done(asked: "Experiment", place: Path, moment: Any) -> None:
     from ornstein.experiment.learner import LEARNERS
 
     then = LEARNERS[asked.learner["name"]].then.format(run=place)  # type: ignore[index]
-    out.print(f"[bold]done[/]     {moment.progress.step:,} steps in {place}; its newest picture: {moment.picture}")
-    out.print(f"         [dim]{then}[/]")
+    newest = named(moment.picture)
+    out.print(f"[bold]done[/]     {moment.progress.step:,} steps in {named(place)}; its newest picture: {newest}")
+    out.print(f"         [dim]{named(then)}[/]")
 
 
 @contextmanager
@@ -126,7 +167,7 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
         def report(moment: Any) -> None:
             p = moment.progress
             for warning in p.warnings:
-                bar.console.print(f"[yellow]warning[/]  {warning}")
+                bar.console.print(f"[yellow]warning[/]  {named(warning)}")
             left = time.strftime("%H:%M:%S", time.gmtime(p.remaining)) if p.rate > 0 else "--"
             few = f" on {p.threads} of {threads} threads" if p.threads < threads else ""
             rate = f"{p.rate:5.1f} steps/s{few}"
@@ -134,7 +175,7 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
             if moment.held_out is not None:
                 bar.console.print(
                     f"step {p.step:>7,}  loss {p.loss:.4f}  held-out {moment.held_out:.4f}  "
-                    f"{rate}  {left} left  {moment.picture}",
+                    f"{rate}  {left} left  {named(moment.picture)}",
                     soft_wrap=True,
                 )
 
@@ -185,8 +226,23 @@ def plan(
     out.print(result.text(), markup=False, soft_wrap=True)
 
 
-def info(run: RunFolder) -> None:
+def info(
+    run: RunFolder,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="Take its files as they lie there for what is meant, after you changed one on purpose: what differs "
+            "from what training wrote is refused until then.",
+        ),
+    ] = False,
+) -> None:
     """Say what a run is: its data, parts, size, how far it is trained, and what lies in its folder."""
+    if accept:
+        from ornstein.experiment.folder import accept as taken
+
+        changed = taken(run)
+        out.print(f"[bold]accepted[/]     {named(', '.join(changed)) or 'nothing differed'}")
     from ornstein.experiment.report import describe
 
     for name, value in describe(run).items():
@@ -196,16 +252,23 @@ def info(run: RunFolder) -> None:
 
 def list_(
     table: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="processes, steppers, grids, objectives, guidance, readings, nets, data, metrics, presets or methods."
+            help="processes, steppers, grids, objectives, guidance, readings, nets, data, metrics, presets or methods.",
+            show_default="all of them",
         ),
-    ],
+    ] = None,
 ) -> None:
     """List what there is of a thing, with one line on each."""
     from ornstein.experiment.catalogue import tables
 
-    rows = lookup(tables(), table, "table")
-    width = max(map(len, rows))
-    for name, line in rows.items():
-        out.print(f"[bold]{name:<{width}}[/]  {line}", soft_wrap=True)
+    known = tables()
+    shown_tables = known if table is None else {table: lookup(known, table, "table")}
+    for noun, rows in shown_tables.items():
+        if table is None:
+            out.print(f"[bold underline]{noun}[/]")
+        width = max(map(len, rows))
+        for name, line in rows.items():
+            out.print(f"[bold]{name:<{width}}[/]  {named(line)}", soft_wrap=True)
+        if table is None:
+            out.print()

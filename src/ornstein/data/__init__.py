@@ -19,11 +19,11 @@ from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
 from ornstein.data.layout import Layout
-from ornstein.data.reading import named, regular
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Levels, Transform
 from ornstein.errors import InputError, lookup
+from ornstein.files import named, regular
 
 DATA: dict[str, type[Source]] = {
     "digits": Digits,

@@ -45,11 +45,12 @@ from ornstein.data.dataset import CHUNK, Dataset, Source, moments, split, standa
 from ornstein.data.labels import as_names, lost, matched, numbered
 from ornstein.data.layout import Kind, Layout, guessed
 from ornstein.data.pictures import whole_levels
-from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays, regular, shown
+from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays
 from ornstein.data.remarks import remarks
 from ornstein.data.standard import decode_blob
 from ornstein.data.transform import Affine, Levels, Transform
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
+from ornstein.files import regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,7 @@ class Array(Source):
         object.__setattr__(self, "condition", tuple(dict.fromkeys(given)))
 
     def load(self) -> Dataset:
-        file = regular(self.path, expected="an .npy or .npz file")
+        file = regular(self.path, "data.path", "an .npy or .npz file")
         arrays = read_arrays(file)
         raw, key = self._values(arrays, file)
         raw_test = arrays["x_test"] if key == "x_train" and "x_test" in arrays else None

@@ -100,7 +100,7 @@ class Known:
             value = math.nan
         try:
             found = torch.as_tensor(float(value) if isinstance(value, str) else value, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise InputError(f"{name}={value!r} must be {self.describe()}.") from None
         if found.isinf().any():
             raise InputError(f"{name}={value!r} must be finite; NaN says that it is not known.")
@@ -165,7 +165,7 @@ class Known:
         if text in self.classes:
             return self.classes.index(text)
         counted = not any(known.lstrip("-").isdigit() for known in self.classes)
-        if counted and text.isdigit() and int(text) < len(self.classes):
+        if counted and text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(self.classes):
             return int(text)
         also = f", or 0 to {len(self.classes) - 1}" if counted else ""
         raise InputError(f"{name}={value!r} is not a class of these data; they have {', '.join(self.classes)}{also}.")

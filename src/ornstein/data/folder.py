@@ -15,9 +15,9 @@ from ornstein.data.dataset import Dataset, Source, split, value_range
 from ornstein.data.labels import lost
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import FOREIGN, SUFFIXES, Mode, read_whole_pictures, whole_levels
-from ornstein.data.reading import absolute, folder, shown
+from ornstein.data.reading import absolute, folder
 from ornstein.data.remarks import remarks
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 
 Label = Literal["auto", "folder", "none"]
 Broken = Literal["skip", "stop"]

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, final
 import torch
 from torch import Tensor
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
+from ornstein.files import named, regular
 from ornstein.memory import machine_bytes
 
 if TYPE_CHECKING:
@@ -29,57 +30,6 @@ if TYPE_CHECKING:
 MOST_EXPANDED, MOST_TIMES = 2**28, 100
 #: bytes of an array's header, which NumPy itself holds to 10,000 characters
 _HEADER = 2**14
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
-
-
-def named(path: "str | Path", noun: str = "data.path") -> Path:
-    """The path with ~ spelled out.
-
-    Raises:
-        InputError: the home of a user who does not exist; a character that no path can have.
-    """
-    if "\0" in str(path):
-        raise InputError(f"{noun}={str(path)!r} has a zero character, which no file's name can have.")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise InputError(f"{noun}={str(path)!r} names the home of a user that is not known here.") from None
-
-
-def shown(path: "str | Path") -> str:
-    """A name fit for one line of UTF-8: line breaks, and bytes that are no UTF-8, are written as \\n and \\xNN."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def regular(path: "str | Path", noun: str = "data.path", expected: str = "a file") -> Path:
-    """The path with ~ spelled out, if it leads to a regular file: the guard before every file that a person names.
-
-    Args:
-        path: see above.
-        noun: what to call it in an error, such as "input".
-        expected: what to give instead, such as "an .npy file".
-
-    Raises:
-        InputError: nothing there, or a folder, a pipe, a device; a place that cannot be reached.
-    """
-    place = named(path, noun)
-    try:
-        mode = os.stat(place).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{noun}={str(path)!r} is not a file; give {expected}.") from None
-    except OSError as error:  # a link to itself, a name too long, a folder that may not be entered
-        raise InputError(f"{noun}={str(path)!r} cannot be reached ({error.strerror}); give {expected}.") from None
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise InputError(f"{noun}={str(path)!r} is {kind} and not a file; give {expected}.")
-    return place
 
 
 def folder(path: "str | Path", noun: str = "data.path", expected: str = "a folder") -> Path:
@@ -114,7 +64,7 @@ def read_arrays(file: Path) -> "Mapping[str, np.ndarray]":
     Raises:
         InputError: no regular file, not such a file, damaged, holding Python objects, or far larger than its file.
     """
-    place = regular(file, expected="an .npy or .npz file")
+    place = regular(file, "data.path", "an .npy or .npz file")
     try:
         with place.open("rb") as stream:
             start = stream.read(4)

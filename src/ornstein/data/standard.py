@@ -31,10 +31,10 @@ from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import read_pictures
-from ornstein.data.reading import absolute, named, read_arrays, shown
+from ornstein.data.reading import absolute, read_arrays
 from ornstein.data.transform import Levels
-from ornstein.errors import InputError
-from ornstein.files import cache, fetch
+from ornstein.errors import InputError, shown
+from ornstein.files import cache, fetch, named
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,8 @@ from ornstein.core.process import Process
 from ornstein.data import DATA, Dataset, Known, Source, Transform
 from ornstein.errors import InputError
 from ornstein.experiment.afford import afford_network
-from ornstein.experiment.config import PROCESSES, Experiment, construct, objectives
+from ornstein.experiment.arguments import choice, construct
+from ornstein.experiment.config import PROCESSES, Experiment, objectives
 from ornstein.experiment.learner import LEARNERS
 from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
 from ornstein.samplers import STEPPERS
@@ -114,5 +115,15 @@ def _part(about: Known) -> Part:
 
 def build_stepper(chosen: Mapping[str, Any]) -> Stepper:
     """The stepper that a complete choice describes."""
-    made: Stepper = construct(STEPPERS, chosen)
-    return made
+    return construct(STEPPERS, chosen)
+
+
+def stepper_with(name: str, options: dict[str, Any]) -> Stepper:
+    """The stepper of that name with options as a person typed them.
+
+    Raises:
+        InputError: an unknown name, or an option that it does not take or that is of the wrong type.
+    """
+    if "name" in options:
+        raise InputError("stepper.name is no option: the stepper is named already.")
+    return build_stepper(choice(STEPPERS, {**options, "name": name}, "stepper"))

@@ -16,27 +16,24 @@ table, and what may stand beside it is read off that entry's signature: so an ad
 checked and is written down in full, with nothing to add here.
 """
 
-import inspect
 import json
-import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field
-from difflib import get_close_matches
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ornstein.core import PROCESSES as CLOCKS
-from ornstein.core.grids import GRIDS
-from ornstein.core.learner import Problem
+from ornstein.core.grids import GRIDS, MOST_STEPS
 from ornstein.data import DATA
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError, lookup, shown
+from ornstein.experiment import plain
+from ornstein.experiment.arguments import brief, choice, construct, validated
 from ornstein.experiment.learner import LEARNERS
+from ornstein.files import regular
 from ornstein.nets import NETS
 from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
@@ -47,6 +44,8 @@ VERSION = 2
 #: what an older file meant by saying nothing: the version since which it must be said -> noun, entry, arguments
 _ONCE: dict[int, dict[str, dict[str, dict[str, Any]]]] = {2: {"process": {"euler-ou": {"order": "falling"}}}}
 
+#: samples of a picture that is drawn while training
+MOST_PREVIEW = 4096
 #: every process that an experiment can name, one that the data decide among them
 PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
 #: presets that are another preset with another data set
@@ -82,10 +81,10 @@ class Sampling:
         if self.grid is not None:
             lookup(GRIDS, self.grid, "grid")
         lookup({AUTO: None, **PRECISIONS}, self.precision, "sampling.precision")
-        for name in ("steps", "preview"):
+        for name, most in (("steps", MOST_STEPS), ("preview", MOST_PREVIEW)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value!r} must be at least 1.")
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"sampling.{name}={value!r} must be a whole number from 1 to {most:,}.")
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,8 @@ class Experiment:
             if isinstance(given := tree.get(name, {}), Mapping):
                 if isinstance(given.get("stepper"), str):
                     given = {**given, "stepper": {"name": given["stepper"]}}
-                tree[name] = section(**_validated(section, given, f"{name}."))
-        return Experiment(**_validated(Experiment, tree, ""))
+                tree[name] = section(**validated(section, given, f"{name}."))
+        return Experiment(**validated(Experiment, tree, ""))
 
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `read` gives it back."""
@@ -204,58 +203,14 @@ def methods() -> dict[str, str]:
     return _described("methods")
 
 
-def choice(table: Mapping[str, Callable[..., Any]], given: "str | Mapping[str, Any]", noun: str) -> dict[str, Any]:
-    """`given` (a name, or a dict with one) as a complete dict: the name and every argument of the entry."""
-    if isinstance(given, str):
-        given = {"name": given}
-    if not isinstance(given, Mapping) or "name" not in given:
-        raise InputError(f"{noun}={given!r} must be one of {', '.join(table)}, or a mapping with such a name.")
-    arguments = dict(given)
-    name = arguments.pop("name")
-    return {"name": name, **_validated(lookup(table, name, noun), arguments, f"{noun}.")}
-
-
-def construct(table: Mapping[str, Callable[..., Any]], chosen: Mapping[str, Any], *given: Any) -> Any:
-    """The object that a complete choice describes; `given` are arguments that no choice names, such as a `Problem`."""
-    rest = {key: value for key, value in chosen.items() if key != "name"}
-    entry = table[chosen["name"]]
-    return entry(*given, **_validated(entry, rest, f"{chosen['name']}."))
-
-
-@cache
-def _arguments(entry: Callable[..., Any]) -> type[BaseModel]:
-    """What an entry of a table, or a section of the experiment, takes: read off its signature."""
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(entry).parameters.items():
-        if hints[name] is Problem:
-            continue  # which no choice names
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        factory = getattr(entry, "__dataclass_fields__", {}).get(name)
-        if factory is not None and factory.default_factory is not MISSING:
-            default = Field(default_factory=factory.default_factory)
-        fields[name] = (hints[name], default)
-    return create_model(f"{entry.__name__} arguments", __config__=ConfigDict(extra="forbid"), **fields)
-
-
-def _validated(entry: Callable[..., Any], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Every argument of `entry`, those given and the defaults; or the first thing wrong in one sentence."""
-    model = _arguments(entry)
-    try:
-        return dict(model.model_validate(dict(given)))
-    except ValidationError as error:
-        problem = error.errors()[0]
-    where = [str(part) for part in problem["loc"] if not re.search(r"[^\w-]|^(str|int|float|bool)$", str(part))]
-    path = prefix + ".".join(where)
-    if problem["type"] == "extra_forbidden":
-        known = list(model.model_fields)
-        near = get_close_matches(where[-1], known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise InputError(f"{path} is not a field{hint} Known: {', '.join(known) or 'none'}.")
-    if problem["type"] == "missing":
-        raise InputError(f"{path} is missing; give it as {path}=...")
-    message = problem["msg"].replace("Input should be", "it must be")
-    raise InputError(f"{path}={problem['input']!r} is not accepted: {message[0].lower()}{message[1:]}.")
+def key_of(name: str) -> str | None:
+    """The key of an experiment that ends in this name: "training.steps" of "steps"; None where there is none."""
+    if name in _tables() or name == "predicts":
+        return name
+    for section, kind in (("training", Training), ("sampling", Sampling)):
+        if name in kind.__dataclass_fields__:
+            return f"{section}.{name}"
+    return None
 
 
 def _folder(name: str) -> Any:
@@ -274,15 +229,13 @@ def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
         return dict(source)
     name = str(source)
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise InputError(f"experiment={name!r} is not a file; give an experiment's YAML file or a preset's name.")
-        return _parsed(path.read_text("utf-8"), name)
+        path = regular(name, "experiment", "an experiment's YAML file or a preset's name")
+        return _mapping(plain.read(path), shown(name))
     if name in methods():
         raise InputError(f"preset={name!r} is a method, which needs data: ornstein train digits preset={name}.")
     lookup(presets(), name, "preset")
     file = _folder("presets").joinpath(f"{_ALIKE.get(name, name)}.yaml")
-    tree = _parsed(file.read_text("utf-8"), name)
+    tree = _mapping(plain.parsed(file.read_text("utf-8"), name), name)
     if name in _ALIKE:
         tree["data"] = {"name": name}
     return tree
@@ -291,7 +244,7 @@ def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
 def _dated(tree: dict[str, Any]) -> dict[str, Any]:
     """A tree of an older version in the words of this one, so that what was trained stays what it was."""
     written = tree.get("version", VERSION)
-    if not isinstance(written, int) or written >= VERSION:
+    if type(written) is not int or written >= VERSION:
         return tree
     for since, nouns in _ONCE.items():
         for noun, entries in nouns.items():
@@ -301,30 +254,28 @@ def _dated(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "version": VERSION}
 
 
-def _parsed(text: str, name: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())}.") from None
+def _mapping(tree: Any, name: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
-        raise InputError(f"{name} must hold a mapping of data, process, net, objective, ...; it holds {tree!r:.60}.")
+        raise InputError(f"{name} must hold a mapping of data, process, net, objective, ...; it holds {brief(tree)}.")
     return tree
 
 
 def _lay_over(tree: dict[str, Any], method: Any) -> None:
     """Put a method over a tree: its nouns replace, its sections change what they name."""
-    if method in presets():
+    if isinstance(method, str) and method in presets():
         raise InputError(f"preset={method!r} has data of its own; name it first, as in: ornstein train {method}.")
     lookup(methods(), method, "preset")
-    changes = _parsed(_folder("methods").joinpath(f"{method}.yaml").read_text("utf-8"), method)
+    changes = plain.parsed(_folder("methods").joinpath(f"{method}.yaml").read_text("utf-8"), method)
     # what holds for data whose preset has a U-Net, or a perceptron, alone
     kinds = {"unet": changes.pop("images", {}), "mlp": changes.pop("points", {})}
     net = tree.get("net")
     net = net.get("name") if isinstance(net, Mapping) else net
     for layer in (changes, kinds.get(str(net), {})):
         for key, value in layer.items():
-            section = key in ("training", "sampling")
-            tree[key] = {**tree.get(key, {}), **value} if section else value
+            if key not in ("training", "sampling"):
+                tree[key] = value
+            elif isinstance(before := tree.get(key, {}), Mapping):  # anything else is refused later
+                tree[key] = {**before, **value}
 
 
 def _parted(override: str) -> tuple[list[str], Any]:
@@ -332,11 +283,13 @@ def _parted(override: str) -> tuple[list[str], Any]:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise InputError(f"override={override!r} must look like training.steps=3000 or process=vp.")
+        raise InputError(f"override={shown(override)!r} must look like training.steps=3000 or process=vp.")
     try:
-        return keys, yaml.safe_load(text)
-    except yaml.YAMLError:
-        return keys, text
+        value = plain.parsed(text, override)
+    except InputError:
+        return keys, text  # no YAML, but perhaps the name of a file
+    # nor is "photos #2" the word photos with a remark
+    return keys, text if isinstance(value, str) and text[:1] not in ("'", '"') else value
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -10,12 +10,12 @@
         samples/step-*.png     the same noise drawn by the averages of each moment; latest.png is the newest
         loss.png               the loss curve
         loss-by-noise.png      the held-out error at each noise level
+        manifest.json          the hashes of the YAML and safetensors files, checked whenever the run is opened
         checkpoints/           what `--resume` continues from, bit for bit
 
 What a person needs to sample is the two YAML files and one safetensors file: none of them can execute anything.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,25 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
+from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
-from ornstein.files import write_text
+from ornstein.files import utf8
 from ornstein.samplers.tuned import Tuned
+from ornstein.training import Lock as Lock
+from ornstein.training import holding as holding
+from ornstein.training import manifest, read_lines
+from ornstein.training import newest_step as newest_step
 
 #: the grids that `ornstein tune` fitted to a run, by their number of steps
 TUNED = "tuned.yaml"
+#: what was asked for, and the facts of the run
+EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
+#: whatever training and its reports write, beside weights
+WRITTEN = (
+    *(EXPERIMENT, ABOUT, TUNED, "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
+    *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png"),
+)
 
 
 def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
@@ -38,43 +50,123 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     Raises:
         InputError: not a run folder, or one that cannot be read.
     """
-    if not folder.is_dir():
-        raise InputError(f"run={str(folder)!r} is not a folder; give one that `ornstein train` wrote.")
-    missing = [name for name in ("experiment.yaml", "run.yaml") if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"run={str(folder)!r} has no {missing[0]}: it is not a run folder, or it was damaged.")
+    place = shown(folder)
     try:
-        about = yaml.safe_load((folder / "run.yaml").read_text("utf-8"))
-        about["data"]["sha256"], about["transform"]  # the parts that everything needs
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise InputError(f"{folder / 'run.yaml'} is damaged: it does not describe a run.") from None
-    return Experiment.read(folder / "experiment.yaml"), about
+        is_folder = folder.is_dir()
+        missing = [name for name in (EXPERIMENT, ABOUT) if not (folder / name).is_file()]
+    except OSError as error:  # a folder that may not be entered
+        raise InputError(f"run='{place}' cannot be read: {error.strerror}.") from None
+    if not is_folder:
+        raise InputError(f"run='{place}' is not a folder; give one that `ornstein train` wrote.")
+    if missing:
+        raise InputError(f"run='{place}' has no {missing[0]}: it is not a run folder, or it was damaged.")
+    utf8(folder, "run")
+    for name in (EXPERIMENT, ABOUT):
+        manifest.check(folder, name)
+    about = plain.read(folder / ABOUT, plain.MOST_WRITTEN)
+    try:
+        facts, versions = about["data"], about["versions"]
+        whole = isinstance(facts["sha256"], str) and isinstance(versions, Mapping) and len(facts["range"]) == 2
+        facts["shape"], facts["kind"], facts["sigma_data"], facts["count"], facts["name"]
+        about["transform"].items(), about["parameters"], about["began"]
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise InputError(f"{shown(folder / ABOUT)} is damaged: it does not describe a run.")
+    return Experiment.read(folder / EXPERIMENT), about
+
+
+def write_facts(folder: Path, experiment: Experiment, about: Mapping[str, Any]) -> None:
+    """Write the experiment and the facts of a run, which are on the disk before anything is trained.
+
+    Raises:
+        InputError: the disk is full or refuses.
+    """
+    with manifest.publishing(folder, EXPERIMENT, ABOUT) as (first, second):
+        first.write_text(experiment.to_yaml(), "utf-8")
+        second.write_text(yaml.safe_dump(dict(about), sort_keys=False), "utf-8")
+
+
+def write_experiment(folder: Path, experiment: Experiment) -> None:
+    """Write the experiment of a run that goes on, whose facts stay what they are."""
+    with manifest.publishing(folder, EXPERIMENT) as (part,):
+        part.write_text(experiment.to_yaml(), "utf-8")
+
+
+def may_begin(folder: Path) -> None:
+    """Refuse to begin a training in a folder that holds a run, or whatever else training would write over.
+
+    A start of ours that failed before it saved anything is in nobody's way: what it left is replaced.
+
+    Raises:
+        InputError: see above; the sentence names what is in the way.
+    """
+    place, known = shown(folder), manifest.read(folder)
+    trained = newest_step(folder) is not None or any(folder.glob("*.safetensors"))
+    if (folder / ABOUT).exists() and (trained or known is None or ABOUT not in known):
+        raise InputError(f"out='{place}' holds a run already; go on with --resume {place}, or name another --out.")
+    if known is not None and not trained:
+        for name in (EXPERIMENT, ABOUT):
+            if (folder / name).exists():
+                manifest.check(folder, name)
+        return
+    found = [path.name for path in sorted(folder.iterdir()) if path.name in WRITTEN or path.suffix == ".safetensors"]
+    if found:
+        raise InputError(
+            f"out='{place}' holds {', '.join(map(shown, found[:3]))}, which training would write over and did not "
+            "write; move it, or name another --out."
+        )
+
+
+def accept(folder: Path) -> list[str]:
+    """Take what lies in a run folder for what is meant, after an edit by hand; the names of the files that differed.
+
+    Raises:
+        InputError: no run folder, one that is in use, or one whose files do not describe a run.
+    """
+    if not folder.is_dir():
+        raise InputError(f"run='{shown(folder)}' is not a folder; give one that `ornstein train` wrote.")
+    names = [name for name in (EXPERIMENT, ABOUT, TUNED) if (folder / name).is_file()]
+    weights = [*folder.glob("*.safetensors"), *(folder / "snapshots").glob("*.safetensors")]
+    names += sorted(str(path.relative_to(folder)) for path in weights if not path.name.startswith("."))
+    if EXPERIMENT in names:
+        Experiment.read(folder / EXPERIMENT)
+    with holding(folder, "accepting changes"):
+        changed = manifest.accept(folder, names)
+    read_folder(folder)
+    return changed
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl."""
+    """The lines of metrics.jsonl; one that was cut short is passed over."""
     path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    return [row for _, row in read_lines(path)] if path.is_file() else []
 
 
 def read_weights(path: Path, folder: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file in a run folder.
 
     Raises:
-        InputError: it is not there, or damaged.
+        InputError: it is not there, damaged, or not what training wrote.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise InputError(f"{path} is not there: training has not saved yet; go on with --resume {folder}.")
+        if newest_step(folder) is None:
+            raise InputError(
+                f"{shown(path)} is not there: training has not saved yet; go on with --resume {shown(folder)}."
+            )
+        raise InputError(
+            f"{shown(path)} is missing; go on with --resume {shown(folder)}, which writes it again from the newest "
+            "checkpoint."
+        )
+    manifest.check(folder, path.name)
     try:
         return load_file(path)
     except (SafetensorError, OSError):
         raise InputError(
-            f"{path} is damaged; the newest checkpoint in {folder / 'checkpoints'} may be whole."
+            f"{shown(path)} is damaged; the newest checkpoint in {shown(folder / 'checkpoints')} may be whole."
         ) from None
 
 
@@ -83,8 +175,9 @@ def read_tuned(folder: Path) -> dict[int, Any]:
     path = folder / TUNED
     if not path.is_file():
         return {}
+    manifest.check(folder, TUNED)
     try:
-        kept = yaml.safe_load(path.read_text("utf-8"))
+        kept = plain.read(path, plain.MOST_WRITTEN)
         found = {int(steps): dict(entry) for steps, entry in kept.items()}
         for entry in found.values():
             if "grid" in entry or "endpoint" not in entry:
@@ -97,19 +190,20 @@ def read_tuned(folder: Path) -> dict[int, Any]:
                 leant = tuple(tuple(tuple(map(float, row)) for row in rows) for rows in leanings)
                 entry["endpoint"] = Tuned(grid, drift, rows, leant)
         return found
-    except (yaml.YAMLError, AttributeError, InputError, KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is damaged: delete it and tune again.") from None
+    except (AttributeError, InputError, KeyError, TypeError, ValueError):
+        raise InputError(f"{shown(path)} is damaged: delete it and tune again.") from None
 
 
 def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
-    """Add to what tuning left for so many steps."""
+    """Add to what tuning left for so many steps. For who holds the folder."""
     kept = read_tuned(folder)
     kept[steps] = {**kept.get(steps, {}), **part}
-    plain = {
+    written = {
         k: {key: _as_mapping(value) if isinstance(value, Tuned) else value for key, value in entry.items()}
         for k, entry in kept.items()
     }
-    write_text(folder / TUNED, yaml.safe_dump(plain, sort_keys=True))
+    with manifest.publishing(folder, TUNED) as (part_of,):
+        part_of.write_text(yaml.safe_dump(written, sort_keys=True), "utf-8")
 
 
 def _as_mapping(tuned: Tuned) -> dict[str, Any]:

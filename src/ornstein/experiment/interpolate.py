@@ -20,8 +20,11 @@ from ornstein.errors import InputError
 from ornstein.experiment.build import load_data
 from ornstein.experiment.restore import read_input
 from ornstein.experiment.run import BATCH, Run
-from ornstein.files import replacing
+from ornstein.files import replacing_all
 from ornstein.samplers import encode
+
+#: data on the way: all are in one picture
+_MOST = 4096
 
 
 def turn(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
@@ -57,8 +60,8 @@ def interpolate(
     Raises:
         InputError: fewer than two, or inputs of another shape.
     """
-    if n < 2:
-        raise InputError(f"n={n} must be at least 2: the two ends.")
+    if not 2 <= n <= _MOST:
+        raise InputError(f"n={n} must be from 2, the two ends, to {_MOST:,}.")
     run.must_hold(n)
     for given in (first, last):
         if tuple(given.shape) != (1, *run.shape):
@@ -80,13 +83,14 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: a number that there is no example of, or a file that cannot be read.
     """
-    data = load_data(run.experiment) if first.isdigit() or last.isdigit() else None
+    numbers = [name.isascii() and name.isdigit() for name in (first, last)]
+    data = load_data(run.experiment) if any(numbers) else None
     found = []
-    for name in (first, last):
-        if name.isdigit():
+    for name, number in zip((first, last), numbers, strict=True):
+        if number:
             assert data is not None
-            if int(name) >= len(data.test):
-                raise InputError(f"example {name} must be below {len(data.test)}, the number of held-out examples.")
+            if len(name) > 12 or int(name) >= len(data.test):
+                raise InputError(f"example {name[:20]} must be below {len(data.test)}, the count of held-out examples.")
             found.append(data.transform.forward(data.test[int(name)][None]))
         else:
             found.append(read_input(run, Path(name)))
@@ -97,9 +101,10 @@ def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> 
     """A picture with the two inputs around what lies between, and the arrays beside it, in the data's own units."""
     own = {"first": first, "last": last, "between": between}
     beside = path.with_suffix(".npz")
-    with replacing(beside) as place, place.open("wb") as file:
-        arrays = {name: run.layout.give_back(run.transform.inverse(v.cpu())).numpy() for name, v in own.items()}
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    row = torch.cat([first.cpu(), between, last.cpu()])
-    run.picture(row, path, len(row), ordered=True)
+    with replacing_all(path, beside) as (picture, place):
+        with place.open("wb") as file:
+            arrays = {name: run.layout.give_back(run.transform.inverse(v.cpu())).numpy() for name, v in own.items()}
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        row = torch.cat([first.cpu(), between, last.cpu()])
+        run.picture(row, picture, len(row), ordered=True)
     return beside

@@ -26,12 +26,11 @@ from ornstein.data.array import read_rows
 from ornstein.data.condition import LABEL
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import SUFFIXES, read_for_model
-from ornstein.data.reading import shown
-from ornstein.errors import InputError
-from ornstein.experiment import charts
+from ornstein.errors import InputError, shown
+from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
-from ornstein.files import replacing
+from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
 
 
@@ -133,7 +132,7 @@ class Scores:
         Both are drawn up before either takes its place.
         """
         rows, picture = self.rows(), path.with_suffix(".png")
-        with replacing(path) as beside, replacing(picture) as drawn:
+        with replacing_all(path, picture) as (beside, drawn):
             with beside.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(rows[0]))
                 writer.writeheader()

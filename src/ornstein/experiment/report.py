@@ -53,5 +53,7 @@ def describe(folder: "str | Path") -> dict[str, str]:
     lines["versions"] = (
         ", ".join(f"{name} {version}" for name, version in versions.items()) + f"; began {about['began']}"
     )
+    if not (folder / "manifest.json").exists():
+        lines["unchecked"] = "no manifest.json: files of this older run are opened as they are until training goes on"
     lines["files"] = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
     return lines

@@ -4,7 +4,6 @@ One answer hides that there are many. So what comes out is several draws of the 
 deviation: where the draws agree the measurement decides, where they differ it is the model that fills in.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
-from ornstein.data.reading import regular
-from ornstein.errors import InputError, lookup
-from ornstein.experiment import charts
+from ornstein.errors import InputError, lookup, shown
+from ornstein.experiment import pictures
+from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
-from ornstein.files import replacing
+from ornstein.files import regular, replacing_all
 from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
 from ornstein.samplers import stepper_named
 
@@ -167,12 +166,8 @@ def damage(name: str, **options: Any) -> Operator:
     Raises:
         InputError: an unknown name, or options that it does not take.
     """
-    way = lookup(DAMAGES, name, "operator")
-    known = inspect.signature(way).parameters
-    for key in options:
-        if key not in known:
-            raise InputError(f"operator={name!r} takes no {key!r}; it takes {', '.join(known)}.")
-    return way(**options)
+    chosen = choice(DAMAGES, {**options, "name": name}, "operator")
+    return construct(DAMAGES, chosen)
 
 
 def read_input(run: Run, path: Path) -> Tensor:
@@ -184,10 +179,15 @@ def read_input(run: Run, path: Path) -> Tensor:
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, run.shape, run.layout, missing=True)
-        return run.transform.forward(values)
+        try:
+            return run.transform.forward(values)
+        except InputError:  # features or channels that have each their own units
+            raise InputError(
+                f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
+            ) from None
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
-        raise InputError(f"input={str(path)!r} must be {kinds}: this run draws {run.kind}s.")
+        raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
     resized = run.experiment.data.get("size") is not None  # as the run read its own
     return run.transform.forward(read_for_model([path], run.shape, run.transform, resized))
 
@@ -199,20 +199,22 @@ def read_mask(run: Run, path: Path) -> Tensor:
         InputError: not a picture, or of another size than the run's.
     """
     if run.kind != "image":
-        raise InputError(f"mask={str(path)!r} is for pictures; in {run.kind}s mark what is missing with NaN.")
+        raise InputError(f"mask='{shown(path)}' is for pictures; in {run.kind}s mark what is missing with NaN.")
     path = regular(path, "mask", "a picture that is white where to fill in")
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"mask={str(path)!r} is not a picture file; give one that is white where to fill in.")
-    white = read_pictures([path], None, "L", lambda i: str(path)) > 127
+        raise InputError(f"mask='{shown(path)}' is not a picture file; give one that is white where to fill in.")
+    white = read_pictures([path], None, "L", lambda i: shown(path)) > 127
     if tuple(white.shape[2:]) != run.shape[1:]:
-        raise InputError(f"mask={str(path)!r} is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}.")
+        raise InputError(
+            f"mask='{shown(path)}' is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}."
+        )
     return ~white.expand(1, *run.shape)
 
 
 def check_shape(run: Run, given: Tensor, path: Path) -> None:
     """Raise `InputError` unless rows have the shape of the run's data."""
     if tuple(given.shape[1:]) != run.shape:
-        raise InputError(f"input={str(path)!r} is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
+        raise InputError(f"input='{shown(path)}' is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
 
 
 def save(run: Run, found: Restored, path: Path) -> Path:
@@ -234,13 +236,10 @@ def save(run: Run, found: Restored, path: Path) -> Path:
     arrays |= {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
     arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
-    with replacing(beside) as place, place.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
-    with replacing(path) as place:
-        if run.kind == "image":
-            _album(found).savefig(place, format="png", dpi=130)
-        else:
-            _curves(run, found).savefig(place, format="png", dpi=130)
+    with replacing_all(path, beside) as (picture, numbers):
+        with numbers.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
+        (_album(found) if run.kind == "image" else _curves(run, found)).savefig(picture, format="png", dpi=130)
     return beside
 
 

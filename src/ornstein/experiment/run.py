@@ -22,7 +22,7 @@ from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, load_data
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_folder, read_tuned, read_weights
+from ornstein.experiment.folder import read_folder, read_metrics, read_tuned, read_weights
 from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import replacing
 from ornstein.memory import free_bytes
@@ -71,9 +71,12 @@ class Run:
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
         transform = Transform.from_dict(about["transform"])
+        if not (ema == 0 or 0 < ema < 1):
+            raise InputError(f"ema={ema!r} must be the length of an average of the weights, or 0 for the weights.")
         built = build(experiment, about["data"], transform)
         weights = folder / (average_file(ema) if ema else "model.safetensors")
-        if weights.is_file() or not ema:
+        # an average that was tracked is read or missed, never made again in silence
+        if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
             state = read_weights(weights, folder)
         else:
             state = reconstruct(folder, ema)
@@ -85,6 +88,17 @@ class Run:
             ) from None
         built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
         return Run(folder, experiment, about, built.model, transform, built.learner)
+
+    def __repr__(self) -> str:
+        facts, asked, records = self.about["data"], self.experiment, read_metrics(self.folder)
+        shape, given = "x".join(map(str, self.shape)), f", given {', '.join(self.conditions)}" * bool(self.conditions)
+        done = records[-1]["step"] if records else 0
+        return (
+            f"data     {facts['name']}: {facts['count']:,} {self.kind}s {shape}{given}\n"
+            f"model    {asked.net['name']} of {self.about['parameters']:,} weights, predicts {asked.predicts}, taught "
+            f"by {asked.objective['name']} on {asked.process['name']}\n"
+            f"trained  {done:,} of {asked.training.steps:,} steps, in {self.folder}"
+        )
 
     @property
     def denoiser(self) -> Any:
@@ -270,7 +284,7 @@ class Run:
         Raises:
             InputError: they do not fit, or n is no number of samples.
         """
-        if isinstance(n, bool) or not (isinstance(n, int) and n > 0):
+        if isinstance(n, bool) or not (isinstance(n, int) and 0 < n < 2**63):
             raise InputError(f"{name}={n!r} must be a positive whole number of samples.")
         each, free = 2 * 4 * math.prod(self.shape) + 16, free_bytes()  # and of each its seed and its label
         must_fit(f"{name}={n} takes", float(n) * each, free, f"up to {free / each:,.0f} would fit")

@@ -19,8 +19,9 @@ from ornstein.core.process import Process
 from ornstein.data import Dataset
 from ornstein.errors import lookup
 from ornstein.experiment.afford import afford_batch, afford_pieces, copies
+from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.build import Batch, Built, build, build_stepper
-from ornstein.experiment.config import PROCESSES, Experiment, Sampling, choice, construct, objectives
+from ornstein.experiment.config import PROCESSES, Experiment, Sampling, objectives
 from ornstein.experiment.learner import LEARNERS
 from ornstein.samplers import stepper_named
 from ornstein.samplers.noise_ladder import AdvisedLadder
@@ -130,7 +131,7 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
     """
     if built.learner.draws:
         how = way(experiment.sampling, built.process)
-        times(built.process, how.steps, how.grid)
+        times(built.process, how.steps, how.grid, built.model.sigma_data)
     (x0, condition), alive = batch, []
     for few in (_REHEARSED // 2, _REHEARSED):
         memory = built.learner.memory(built.model, x0[:few])

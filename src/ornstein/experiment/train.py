@@ -4,11 +4,11 @@ import copy
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from ornstein import ranks
@@ -18,18 +18,28 @@ from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import Batch, load_data
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_folder, read_metrics
+from ornstein.experiment.folder import (
+    holding,
+    may_begin,
+    read_folder,
+    read_metrics,
+    write_experiment,
+    write_facts,
+)
 from ornstein.experiment.run import Run
 from ornstein.experiment.settle import Settled, settle
 from ornstein.experiment.watch import Moment, look
-from ornstein.files import write_text
 from ornstein.training import Diverged as Diverged
-from ornstein.training import Progress, fit, threads
+from ornstein.training import Lock, Progress, fit, threads
 from ornstein.training.log import Log
 
 
 def train(
-    experiment: Experiment, folder: "str | Path", data: Dataset | None = None, resume: bool = False
+    experiment: Experiment,
+    folder: "str | Path",
+    data: Dataset | None = None,
+    resume: bool = False,
+    lock: Lock | None = None,
 ) -> Iterator[Moment]:
     """Train an experiment into a folder, yielding a `Moment` at each report.
 
@@ -40,12 +50,22 @@ def train(
         folder: the run folder; made if absent.
         data: the experiment's data, if already loaded.
         resume: go on with the run in the folder.
+        lock: the folder's, if the caller holds it (`ornstein.experiment.folder.holding`).
 
     Raises:
-        InputError: the folder holds a run and `resume` is not set, data that differ from those the run began with, ...
+        InputError: another process writes in the folder; it holds a run and `resume` is not set; data that differ from
+            those the run began with, ...
         Diverged: the loss stopped being finite.
     """
-    folder = Path(folder)
+    if resume:
+        read_folder(Path(folder))  # before anything is made there
+    with holding(folder, "training") if lock is None and not ranks.rank() else nullcontext(lock) as held:
+        yield from _train(experiment, Path(folder), data, resume, held)
+
+
+def _train(
+    experiment: Experiment, folder: Path, data: Dataset | None, resume: bool, lock: Lock | None
+) -> Iterator[Moment]:
     data = data or load_data(experiment)
     _check_folder(folder, data, resume)
     ranks.join(experiment.training.cpu)
@@ -59,18 +79,17 @@ def train(
     first = not ranks.rank()  # of several processes, the one that writes
     ranks.meet()
     if not resume and first:
-        write_text(folder / "experiment.yaml", experiment.to_yaml())
-        write_text(folder / "run.yaml", yaml.safe_dump(about, sort_keys=False))
+        write_facts(folder, experiment, about)
     log: Log | None = None
     for progress in fit(
         built.net, built.loss(settled.memory), lambda step: data.batch(step, config.batch_size, config.seed), config,
         folder, describe=_describe(settled), resume=resume, meta={"data": about["data"]["sha256"]},
-        memory=settled.memory,
+        memory=settled.memory, lock=lock,
     ):  # fmt: skip
         if log is None and first:
             log = Log(folder, progress.step if resume else 0)
             if resume:  # only now is it known that what was changed goes with what was trained
-                write_text(folder / "experiment.yaml", experiment.to_yaml())
+                write_experiment(folder, experiment)
         moment = Moment(progress)
         if progress.step % config.validate_every == 0 or progress.step == config.steps:
             _average(averaged, built.net, progress, experiment.sampling.ema)
@@ -89,8 +108,8 @@ def _check_folder(folder: Path, data: Dataset, resume: bool) -> None:
         _, before = read_folder(folder)
         if before["data"]["sha256"] != data.fingerprint()["sha256"]:
             raise InputError(f"the data are not those that {folder} was trained on: their content differs.")
-    elif (folder / "run.yaml").exists():
-        raise InputError(f"out={str(folder)!r} holds a run already; go on with --resume {folder}, or name another.")
+    elif not ranks.rank():
+        may_begin(folder)
 
 
 def _facts(settled: Settled, data: Dataset) -> dict[str, Any]:

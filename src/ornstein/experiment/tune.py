@@ -13,7 +13,9 @@ arrive from it, beside the run's default and the other steppers. What does not b
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor
 
@@ -25,11 +27,25 @@ from ornstein.distill.grid import best_grid
 from ornstein.distill.solver import endpoint_error, endpoints, fit_endpoint, starting_noise, trajectories
 from ornstein.errors import InputError
 from ornstein.experiment.build import build_stepper, load_data
-from ornstein.experiment.folder import write_tuned
+from ornstein.experiment.folder import holding, write_tuned
 from ornstein.experiment.run import Run
 from ornstein.objectives.bound import Bins
 from ornstein.objectives.measured import Errors, step_costs, x0_errors
 from ornstein.samplers import STEPPERS
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _holding(work: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
+    """The work, done while nobody else writes in the run's folder."""
+
+    @wraps(work)
+    def held(run: Run, *arguments: P.args, **options: P.kwargs) -> T:
+        with holding(run.folder, "tuning"):
+            return work(run, *arguments, **options)
+
+    return held
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,7 @@ class TunedGrid:
     even: dict[str, float]
 
 
+@_holding
 def tune(
     run: Run, steps: int, *, levels: int = 200, count: int = 512, variance: str = "small", seed: int = 0
 ) -> TunedGrid:
@@ -81,7 +98,7 @@ def tune(
 
     even = {}
     for name in ("trailing",) if process.chain else ("flow", "uniform", "quadratic", "logsnr", "karras"):
-        wanted = times(process, steps, name)
+        wanted = times(process, steps, name, run.denoiser.sigma_data)
         nearest = (unseen.times[None] - wanted[:, None]).abs().argmin(1)
         even[name] = bits(nearest.unique())
     result = TunedGrid(tuple(unseen.times[chosen].tolist()), bits(chosen), even)
@@ -105,6 +122,7 @@ class Arrival:
     scale: float
 
 
+@_holding
 def tune_endpoint(
     run: Run,
     steps: int,

@@ -47,7 +47,7 @@ class ClassifierFree(Guidance):
             large scales over-expose (Lin et al. 2023).
 
     Raises:
-        InputError: numbers out of range.
+        InputError: numbers out of range; no condition at all where the scale is not 1.
     """
 
     scale: float = 2.0
@@ -62,8 +62,10 @@ class ClassifierFree(Guidance):
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         scale = scale_at(level, self.scale, self.interval, 1.0)
         plain = isinstance(scale, float | int)  # a number, and not one for each sample
-        if not condition or (plain and scale == 1.0):
+        if plain and scale == 1.0:
             return self.base.predict(x, level, condition)
+        if not condition:
+            raise InputError("classifier-free guidance needs condition=, what to guide each sample to.")
         none = condition.none()
         if plain and scale == 0.0:
             return self.base.predict(x, level, none)

@@ -188,6 +188,10 @@ def _singular(operator: Separable, sizes: tuple[int, ...]) -> Tensor:
     return s
 
 
+#: pixels: beyond it every picture is one colour, and the kernel fills memory
+_WIDEST = 10_000.0
+
+
 @dataclass(frozen=True)
 class Blur(Separable):
     """Gaussian blur along every axis, the edges mirrored.
@@ -199,8 +203,8 @@ class Blur(Separable):
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.width) and self.width > 0):
-            raise InputError(f"width={self.width!r} must be a positive number of pixels.")
+        if not 0 < self.width <= _WIDEST:
+            raise InputError(f"width={self.width!r} must be a number of pixels above 0, up to {_WIDEST:g}.")
 
     def factor(self, size: int) -> Tensor:
         reach = math.ceil(4 * self.width)

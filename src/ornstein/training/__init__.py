@@ -10,6 +10,8 @@
     interrupt.py   Ctrl-C, after the step
     saving.py      the state of a run, into a checkpoint and back
     checkpoint.py  whole or not at all
+    lock.py        one writer in a run folder
+    manifest.py    what lies there, by its hashes
     ema.py         power-function averages of the weights, and other lengths of them afterwards
     log.py         metrics.jsonl and TensorBoard
     count.py       what a piece of work computes, moves and keeps alive
@@ -17,10 +19,11 @@
 This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.
 """
 
-from ornstein.training.checkpoint import Checkpoint, latest
+from ornstein.training.checkpoint import Checkpoint, latest, newest_step
 from ornstein.training.config import DECAYS, Training, learning_rate
 from ornstein.training.ema import PowerEMA, average_file, reconstruct
-from ornstein.training.log import Log
+from ornstein.training.lock import Lock, holding
+from ornstein.training.log import Log, read_lines
 from ornstein.training.loop import Diverged, fit
 from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
 from ornstein.training.tally import Progress
@@ -32,6 +35,7 @@ __all__ = [
     "PRECISIONS",
     "Checkpoint",
     "Diverged",
+    "Lock",
     "Log",
     "PowerEMA",
     "Progress",
@@ -39,10 +43,13 @@ __all__ = [
     "average_file",
     "fit",
     "half",
+    "holding",
     "latest",
     "learning_rate",
+    "newest_step",
     "quickest",
     "quickest_training",
+    "read_lines",
     "reconstruct",
     "threads",
 ]

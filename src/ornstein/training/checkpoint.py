@@ -16,9 +16,9 @@ A damaged newest checkpoint is an error, not a reason to fall back to an older o
 file it is and what to delete in order to go on from the one before. Nothing is pickled.
 """
 
-import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +30,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ornstein.errors import InputError
-from ornstein.files import digest, renaming, sync
+from ornstein.errors import InputError, shown
+from ornstein.files import digest, opened, read_text, sealed, sweep_parts, sync
+from ornstein.training import manifest
 
 FORMAT = 1
+#: folders of a run folder that are written to
+PLACES = ("checkpoints", "snapshots", "samples", "tensorboard")
 #: what the loss remembers, where it remembers anything
 MEMORY = "memory.safetensors"
 #: files of a checkpoint that only continuing needs
@@ -93,9 +96,9 @@ def save(
                 name: {"size": (part / name).stat().st_size, "sha256": digest(part / name, "sha256")}
                 for name in tensors
             }
-            sealed = _seal({**state, "format": FORMAT, "step": step, "files": files})
+            content = sealed({**state, "format": FORMAT, "step": step, "files": files})
             with open(part / "state.json", "w", encoding="utf-8") as file:
-                json.dump(sealed, file, indent=1)
+                json.dump(content, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             sync(part)
@@ -104,11 +107,15 @@ def save(
             shutil.rmtree(part, ignore_errors=True)
             raise
         sync(home)
-        checkpoint = Checkpoint(path, sealed)
+        checkpoint = Checkpoint(path, content)
         publish(folder, checkpoint)
-        for old in _steps(folder)[:-keep]:
-            shutil.rmtree(old)
+        _prune(folder, keep)
     return checkpoint
+
+
+def _prune(folder: Path, keep: int) -> None:
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old)
 
 
 def publish(folder: Path, checkpoint: Checkpoint) -> None:
@@ -116,14 +123,21 @@ def publish(folder: Path, checkpoint: Checkpoint) -> None:
 
     They are copies, not links, so that whatever a person does to them cannot reach the checkpoint.
     """
-    for name, recorded in checkpoint.state["files"].items():
-        path, part = folder / name, folder / f".{name}"
-        if name in _PRIVATE or (path.is_file() and digest(path, "sha256") == recorded["sha256"]):
-            continue
-        with on_disk(path), renaming(part, path):
-            shutil.copyfile(checkpoint.path / name, part)
-            sync(part)
-    sync(folder)
+    known = manifest.read(folder) or {}
+    names = [
+        name
+        for name, recorded in checkpoint.state["files"].items()
+        if name not in _PRIVATE
+        and not (
+            known.get(name) == [recorded["sha256"]]
+            and (folder / name).is_file()
+            and digest(folder / name, "sha256") == recorded["sha256"]
+        )
+    ]
+    if names:
+        with manifest.publishing(folder, *names) as parts:
+            for name, part in zip(names, parts, strict=True):
+                shutil.copyfile(checkpoint.path / name, part)
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -151,14 +165,24 @@ def latest(folder: Path) -> Checkpoint | None:
         raise InputError(f"{error}; {way}.") from None
 
 
-def sweep(folder: Path) -> None:
-    """Delete what killed writes left behind. For the one process that is about to write there."""
-    for place in (folder, folder / "checkpoints", folder / "snapshots"):
+def sweep(folder: Path, keep: int | None = None) -> None:
+    """Delete what killed writes left behind, and all but the newest `keep` checkpoints. For who holds the folder.
+
+    Raises:
+        InputError: a place that is written to is a link to somewhere else.
+    """
+    for place in (folder, *(folder / name for name in PLACES)):
+        if place != folder and place.is_symlink():
+            raise InputError(f"{shown(place)} is a link: what a run writes there would land elsewhere; remove it.")
+        # .model and .ema-* are what older versions called half-written weights
         for left in [*place.glob(".step-*"), *place.glob(".model.safetensors"), *place.glob(".ema-*.safetensors")]:
-            if left.is_dir():
+            if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
             else:
                 left.unlink()
+        sweep_parts(place)
+    if keep is not None:
+        _prune(folder, keep)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -178,21 +202,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     sync(path)
 
 
-def replace_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write a safetensors file that appears, or takes the place of an older one, in one stroke."""
-    part = path.with_name(f".{path.name}")
-    with on_disk(path):
-        path.parent.mkdir(exist_ok=True)
-        with renaming(part, path):
-            write_tensors(part, tensors, about)
-        sync(path.parent)
-
-
 def read_about(path: Path) -> dict[str, Any]:
     """What `write_tensors` was told about the file."""
-    with safe_open(path, "pt") as file:
-        told: dict[str, Any] = json.loads(file.metadata()["ornstein"])
-    return told
+    try:
+        with opened(path), safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["ornstein"])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        raise InputError(f"{shown(path)} is damaged, or was not written by ornstein; delete it.") from None
 
 
 @contextmanager
@@ -207,16 +223,16 @@ def on_disk(path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> Checkpoint:
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = json.loads(read_text(path / "state.json"))
         seal, version = state["seal"], state["format"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
         raise _Damaged(f"{path / 'state.json'} is damaged or missing") from None
     if isinstance(version, int) and version > FORMAT:
         raise InputError(
             f"{path} was written by a newer version of ornstein (checkpoint format {version}, this one reads up to "
             f"{FORMAT}); update ornstein to continue it."
         )
-    if _seal(state)["seal"] != seal:
+    if sealed(state)["seal"] != seal:
         raise _Damaged(f"{path / 'state.json'} is damaged (its SHA-256 is not the one recorded)")
     for name, recorded in state["files"].items():
         file = path / name
@@ -229,12 +245,14 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(path, state)
 
 
-def _seal(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state with the SHA-256 of everything else in it under "seal"."""
-    rest = {key: value for key, value in state.items() if key != "seal"}
-    text = json.dumps(rest, sort_keys=True)
-    return {**rest, "seal": hashlib.sha256(text.encode()).hexdigest()}
-
-
 def _steps(folder: Path) -> list[Path]:
-    return sorted((folder / "checkpoints").glob("step-*"))
+    """The checkpoints, oldest first; other names are not ours."""
+    places = (folder / "checkpoints").glob("step-*")
+    ours = (place for place in places if re.fullmatch(r"step-\d{8,12}", place.name) and place.is_dir())
+    return sorted(ours, key=lambda place: int(place.name[5:]))
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint, unchecked; None where there is none."""
+    found = _steps(folder)
+    return int(found[-1].name[5:]) if found else None

@@ -42,6 +42,7 @@ inner products that it needs are, with t_a <= t_b,
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ornstein import ranks
-from ornstein.errors import InputError
-from ornstein.training.checkpoint import read_about, replace_tensors
+from ornstein.errors import InputError, shown
+from ornstein.training import manifest
+from ornstein.training.checkpoint import on_disk, read_about, write_tensors
 
 LONGEST = 1 / math.sqrt(12)
 #: from here on a number says what a constant-rate average keeps, 1 - m
@@ -211,18 +213,39 @@ def snapshot(folder: Path, ema: PowerEMA, step: int, t: int, write: bool = True)
         tensors = ema.state(length)
         tensors |= {name: tensors[name].half() for name in trained}
         about = {"step": step, "t": t, "length": length, "trained": trained}
-        path = folder / "snapshots" / f"step-{step:08d}-{average_file(length)}"
+        name = f"snapshots/step-{step:08d}-{average_file(length)}"
         if write:
-            replace_tensors(path, tensors, about)
+            with on_disk(folder / name), manifest.publishing(folder, name) as (part,):
+                write_tensors(part, tensors, about)
 
 
 def snapshots(folder: Path) -> list[Snapshot]:
-    """The snapshots of a run folder, oldest first."""
+    """The snapshots of a run folder, oldest first.
+
+    Raises:
+        InputError: one of them is damaged; the sentence names it.
+    """
     found = []
-    for path in sorted((Path(folder) / "snapshots").glob("step-*.safetensors")):
+    for path in _snapshot_files(Path(folder)):
         about = read_about(path)
-        found.append(Snapshot(path, about["step"], about["t"], about["length"]))
+        try:
+            found.append(Snapshot(path, int(about["step"]), int(about["t"]), float(about["length"])))
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{shown(path)} is damaged: it does not say what it averages; delete it.") from None
     return found
+
+
+def drop_snapshots(folder: Path, after: int) -> None:
+    """Delete the snapshots of steps after `after`, by their names alone: a damaged one is in nobody's way."""
+    later = [path for path in _snapshot_files(folder) if int(path.name.split("-")[1]) > after]
+    manifest.forget(folder, [f"snapshots/{path.name}" for path in later])
+    for path in later:
+        path.unlink()
+
+
+def _snapshot_files(folder: Path) -> list[Path]:
+    found = (folder / "snapshots").glob("step-*.safetensors")
+    return sorted(path for path in found if re.fullmatch(r"step-\d{8,12}-ema-\d(\.\d+)?\.safetensors", path.name))
 
 
 def reconstruct(folder: Path, length: float, step: int | None = None, tolerance: float = 0.1) -> dict[str, Tensor]:
@@ -259,6 +282,8 @@ def reconstruct(folder: Path, length: float, step: int | None = None, tolerance:
             f"ema length={length!r} cannot be made from the {len(used)} snapshots up to step {end}: the profile would "
             f"be off by {error:.0%}; the run tracked {sorted({s.length for s in every})}."
         )
+    for kept in used:
+        manifest.check(Path(folder), f"snapshots/{kept.path.name}")
     at_end = [s for s in at_end if s.length < KEEPS]
     trained = read_about(at_end[0].path)["trained"]
     result = load_file(at_end[0].path)

@@ -1,4 +1,8 @@
-"""Ctrl-C in training: asked for once it waits for the step to end, asked for twice it does not."""
+"""Ctrl-C in training: asked for once it waits for the step to end, asked for twice it does not.
+
+The same goes for SIGTERM where a program has made it mean what Ctrl-C means, by giving it Python's own handler of
+Ctrl-C, as the command line does.
+"""
 
 import signal
 import threading
@@ -24,9 +28,8 @@ class Interrupt:
     def heard(self) -> Iterator[None]:
         """Let Ctrl-C ask for a stop after the step, rather than tear the step apart."""
         ours = threading.current_thread() is threading.main_thread()
-        if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield
-            return
+        means_stop = signal.default_int_handler
+        heard = [s for s in (signal.SIGINT, signal.SIGTERM) if ours and signal.getsignal(s) is means_stop]
 
         first = 0.0
 
@@ -37,8 +40,10 @@ class Interrupt:
                 raise KeyboardInterrupt
             self.asked, first = True, first if self.asked else time.monotonic()
 
-        signal.signal(signal.SIGINT, ask)
         try:
+            for number in heard:
+                signal.signal(number, ask)
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in heard:
+                signal.signal(number, means_stop)

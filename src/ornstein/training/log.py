@@ -7,11 +7,14 @@ of the step it resumes from once more), and the file never holds a step twice.
 
 import json
 import math
+import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ornstein.files import renaming
+from ornstein.files import opened, replacing
 from ornstein.training.checkpoint import on_disk
 
 
@@ -27,17 +30,14 @@ class Log:
     def __init__(self, folder: str | Path, step: int = 0, tensorboard: bool = True):
         folder = Path(folder)
         self.path = folder / "metrics.jsonl"
-        self._board: Any = None
         with on_disk(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-            if self.path.exists():
-                with renaming(self.path.with_name(".metrics.jsonl"), self.path) as part:
-                    part.write_text("".join(line + "\n" for line in _before(self.path, step)), encoding="utf-8")
+            # a new file, always: what lies there may be a link to somewhere else
+            lines = _before(self.path, step) if step and self.path.is_file() else []
+            with replacing(self.path) as part:
+                part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step, flush_secs=10)
+            self._board = _Board(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log `values` at `step`. A value that is not finite becomes null in the file, JSON having no NaN.
@@ -49,24 +49,81 @@ class Log:
         with on_disk(self.path):
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            if self._board is not None:
+                self._board.write(step, values)
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Flush and close the files.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        with on_disk(self.path):
+            self._file.close()
+            if self._board is not None:
+                self._board.close()
+
+
+class _Board:
+    """An event file of TensorBoard: a record for each moment, on its way to the disk when `write` returns.
+
+    torch's own writer hands records to a thread, which tells of a full disk by a traceback and whenever it likes.
+
+    Arguments:
+        folder: made if it is not there; a run that goes on adds a file.
+        step: what was logged at it or later no longer counts.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._event = Event
+        self._file = open(folder / name, "xb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        self._add(step=step, session_log=SessionLog(status=SessionLog.START))
+        self._file.flush()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add numbers at a step."""
+        numbers = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self._add(step=step, summary={"value": numbers})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+
+    def _add(self, **content: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
 
 def _before(path: Path, step: int) -> list[str]:
     """The whole lines of steps before `step`; a line that a dying process left half written is not one."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] < step:
-                lines.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
+    for line, row in read_lines(path):
+        if row["step"] < step:
+            lines.append(line)
     return lines
+
+
+def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of a metrics.jsonl and what they say; one that a dying process left half written is passed over.
+
+    Raises:
+        InputError: no regular file.
+    """
+    with opened(path) as stream:
+        content = stream.read().decode("utf-8", "replace")
+    found = []
+    for line in content.split("\n"):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            found.append((line, row))
+    return found

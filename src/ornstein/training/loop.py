@@ -5,7 +5,8 @@
 
 *Every random stream is a pure function of the seed and the step*, and a batch is cut into numbered pieces that one
 process or several take: see `pieces`. Weights, averages, moments and the step number are the whole state (`saving`),
-which is why a run that was killed continues bit for bit on the CPU, and why any number of processes continue it.
+which is why a run that was killed continues bit for bit on the CPU, by as many threads, and why any number of processes
+continue it.
 
 *A GPU is never waited for within a step.* The host queues forward and backward of step k + 1 and only then looks at the
 four numbers that came out of step k (loss, gradient norm, whether all was finite, whether to stop), which were on their
@@ -37,11 +38,12 @@ import torch
 from torch import Tensor, nn
 
 from ornstein import ranks
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 from ornstein.training import checkpoint
 from ornstein.training.config import Training, learning_rate
-from ornstein.training.ema import PowerEMA, snapshot, snapshots
+from ornstein.training.ema import PowerEMA, drop_snapshots, snapshot
 from ornstein.training.interrupt import Interrupt
+from ornstein.training.lock import Lock, holding
 from ornstein.training.parallel import PerSample, averaging, replicated, shard
 from ornstein.training.pieces import Batch, Loss, Pieces, innermost, size, unfinite
 from ornstein.training.precision import AUTO, queued
@@ -65,6 +67,7 @@ def fit(
     resume: bool = False,
     meta: Mapping[str, Any] | None = None,
     memory: dict[str, Tensor] | None = None,
+    lock: Lock | None = None,
 ) -> Iterator[Progress]:
     """Train `net` in place, keeping checkpoints in `folder`.
 
@@ -95,15 +98,19 @@ def fit(
             training starts from the beginning and says so in the first `warnings`.
         memory: tensors that the loss reads here and changes in place, see the module; moved to the device of the run.
         meta: facts that must be the same to continue, such as the data's fingerprint; JSON. Kept in state.json.
+        lock: the folder's, if the caller holds it (`holding`); otherwise the first process takes it here.
 
     Raises:
-        InputError: there is a run in `folder` and `resume` is not set; the checkpoint is damaged, newer or of another
+        InputError: another process writes in `folder`, or it is deleted meanwhile; there is a run in it and `resume` is
+            not set; the checkpoint is damaged, newer or of another
             network; the loss has the wrong shape; the disk is full.
         Diverged: `config.patience` steps in a row were not finite. Nothing is saved over the last checkpoint.
     """
-    run = _Run(net, loss, batches, config, Path(folder), describe, meta, memory or {})
-    with run.interrupt.heard() if ranks.count() > 1 else nullcontext():
-        yield from _trained(run, config, resume)
+    first = ranks.rank() == 0
+    with holding(folder, "training") if lock is None and first else nullcontext(lock) as held:
+        run = _Run(net, loss, batches, config, Path(folder), describe, meta, memory or {}, held)
+        with run.interrupt.heard() if ranks.count() > 1 else nullcontext():
+            yield from _trained(run, config, resume)
 
 
 def _trained(run: "_Run", config: Training, resume: bool) -> Iterator[Progress]:
@@ -150,12 +157,14 @@ class _Run:
         describe: Callable[[Batch, torch.Generator], str] | None,
         meta: Mapping[str, Any] | None,
         memory: dict[str, Tensor],
+        lock: Lock | None,
     ):
         if config.precision == AUTO:
             raise InputError(
                 "training.precision='auto' is settled before training: give a precision, such as the one that "
                 "ornstein.training.quickest_training finds."
             )
+        self.lock = lock
         ranks.join(config.cpu)
         device = ranks.device(config.cpu)
         self.sharded = ranks.count() > 1 and config.shard == "fsdp"
@@ -300,6 +309,7 @@ class _Run:
     def report(self) -> Iterator[Progress]:
         """Give the `Progress` of this moment, and start the next window once the reader comes back for more."""
         self.account()
+        self.check_folder()  # whoever reads this writes there too
         window, (since, at) = self.tally.window, self.clock
         progress = Progress(
             step=self.tally.step,
@@ -342,10 +352,16 @@ class _Run:
         self.account()
         if self.saved == self.tally.step:
             return
+        self.check_folder()
         self.saving.write(self.tally, self.pace.facts())
         if together:
             ranks.meet()
         self.saved = self.tally.step
+
+    def check_folder(self) -> None:
+        """See that what is written goes where it went before."""
+        if self.lock is not None:
+            self.lock.check()
 
     def begin(self, resume: bool) -> bool:
         """Start afresh or from the newest checkpoint. True where the `Progress` of that step is to be given again."""
@@ -354,9 +370,11 @@ class _Run:
         found = checkpoint.latest(folder)
         if found and not resume:
             raise InputError(f"folder={str(folder)!r} holds a run of {found.step} steps; resume it or name another.")
+        if found and found.step > self.config.steps:
+            raise InputError(f"training.steps={self.config.steps} is less than {shown(folder)} has, {found.step}.")
         if ranks.rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.sweep(folder)
+            checkpoint.sweep(folder, self.config.keep)
         if found:
             self.tally, self.saved = self.saving.restore(found), found.step
             self.pace = pace(self.config, self.pieces.device, found.state.get("threads"))
@@ -365,9 +383,7 @@ class _Run:
                 f"There is no checkpoint in {folder}: training starts from the beginning."
             )
         if ranks.rank() == 0:
-            for later in snapshots(folder):
-                if later.step > self.tally.step:
-                    later.path.unlink()
+            drop_snapshots(folder, self.tally.step)
         self.clock = (time.perf_counter(), self.tally.step)
         return bool(found) and self.due()
 

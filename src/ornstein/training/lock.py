@@ -1,0 +1,160 @@
+"""One writer: who trains, tunes or resumes in a run folder holds its lock, and nobody else writes there meanwhile.
+
+The lock is the operating system's (flock) on the file `.lock` in the folder, so it ends with the process that holds it,
+however that ends; the file says who that is, for the sentence that another one gets. The file goes with its holder.
+One left by a killed process holds nothing, and is taken over. Readers need no lock: what they read is replaced whole.
+
+Where a file system has no locks (some network ones), or the operating system no flock, work goes on without.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ornstein.errors import InputError, shown
+from ornstein.files import utf8
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+NAME = ".lock"
+
+
+class Lock:
+    """A run folder, held: made by `holding`.
+
+    Attributes:
+        folder: the folder.
+    """
+
+    def __init__(self, folder: Path, handle: int):
+        self.folder, self._handle = folder, handle
+        _held.add(self)
+
+    def check(self) -> None:
+        """See that the folder is still the one that is held.
+
+        Raises:
+            InputError: it was deleted, moved or replaced meanwhile: whatever is written now is written elsewhere.
+        """
+        if not _same(self._handle, self.folder / NAME):
+            raise InputError(
+                f"{shown(self.folder)} was deleted or moved while it was written to: nothing more is saved there."
+            )
+
+    def release(self) -> None:
+        """Let others write there."""
+        if self._handle < 0:
+            return
+        with suppress(OSError):
+            if _same(self._handle, self.folder / NAME):
+                (self.folder / NAME).unlink()
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the file; of a process that was forked off, whose parent holds on."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+_held: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for lock in list(_held):
+        lock.leave()
+
+
+# a child that outlives us must not hold what we held
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
+
+
+@contextmanager
+def holding(folder: "str | Path", doing: str) -> Iterator[Lock]:
+    """Hold a run folder, which is made if it is not there, while the block runs.
+
+    Args:
+        folder: the run folder.
+        doing: in a word, for others to read: "training".
+
+    Raises:
+        InputError: another holds it; the sentence names who. Or the folder cannot be made.
+    """
+    folder = Path(folder)
+    utf8(folder, "folder")
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _taken(folder)
+    except OSError as error:
+        raise InputError(f"{shown(folder)} cannot be written to: {error.strerror or error}.") from None
+    lock = Lock(folder, handle)
+    try:
+        _sign(handle, doing)
+        yield lock
+    finally:
+        lock.release()
+        if made:
+            with suppress(OSError):  # it holds something, as it should
+                folder.rmdir()
+
+
+def _taken(folder: Path) -> int:
+    """The locked file, open."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    while True:
+        handle = os.open(folder / NAME, flags, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            try:
+                raise InputError(f"{shown(folder)} is in use: {_holder(handle)}.") from None
+            finally:
+                os.close(handle)
+        except OSError:
+            pass  # no locks here
+        if _same(handle, folder / NAME):  # whoever held it may have deleted it between opening and locking
+            return handle
+        os.close(handle)
+
+
+def _same(handle: int, path: Path) -> bool:
+    try:
+        there, here = os.stat(path, follow_symlinks=False), os.fstat(handle)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def _sign(handle: int, doing: str) -> None:
+    who = {
+        "doing": doing,
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "command": " ".join(sys.argv)[:300],
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    with suppress(OSError):  # a full disk: the lock holds, unsigned
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(who).encode(), 0)
+
+
+def _holder(handle: int) -> str:
+    try:
+        who = json.loads(os.pread(handle, 4096, 0))
+        place = "" if who["host"] == socket.gethostname() else f" on {who['host']}"
+        said = f"{who['doing']} since {who['since']} by process {who['process']}{place} ({who['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process writes there; wait until it has ended"
+    return f"{shown(said)}; wait until it has ended"

@@ -1,0 +1,173 @@
+"""Options, keys and YAML that nobody would write, by the hundred: a sentence and exit code 2, or it works."""
+
+import random
+import re
+
+import pytest
+import yaml
+
+from ornstein.errors import InputError
+from ornstein.experiment.build import build, build_stepper, load_data
+from ornstein.experiment.config import Experiment, methods, presets
+from ornstein.experiment.train import train
+from ornstein.samplers import STEPPERS
+
+ODD = [
+    "", " ", "0", "-1", "1", "2.5", "1e-3", "1e400", "-inf", ".nan", "nan", "true", "no", "null", "~", "[]", "{}",
+    "[1, 2]", "[[", "{a: 1}", "'12'", '"', "*x", "&x 1", "!!int x", "2001-99-99", "1:30", "010", "0x10", "²", "é",
+    "\udcff", "a b", "[/red]", "vp", "name", "9223372036854775808", "9" * 5000, "-9223372036854775809", "a\nb", "--",
+    "=", "#", "%s", "\x07", "../x", "/dev/null", "x" * 400,
+]  # fmt: skip
+KEYS = [
+    "process", "process.beta_max", "process.name", "net", "net.width", "net.depth", "data", "data.count", "data.noise",
+    "data.seed", "predicts", "objective", "objective.drop_label", "training", "training.steps", "training.lr",
+    "training.betas", "training.ema", "training.clip", "training.seed", "sampling", "sampling.steps", "sampling.grid",
+    "sampling.ema", "sampling.stepper", "sampling.stepper.eta", "sampling.stepper.name", "sampling.preview", "preset",
+    "version", "training. steps", "", ".", "a.b.c", "name", "1", "process.beta_max.x",
+]  # fmt: skip
+OPTIONS = {
+    "sample": [
+        "-n", "--label", "--stepper", "--with", "--steps", "--grid", "--seed", "--ema", "--out", "--guidance",
+        "--scale", "--interval", "--rescale", "--guide", "--precision", "--given", "--film", "--bogus",
+    ],
+    "inpaint": ["--input", "--mask", "-n", "--method", "--noise", "--label", "--seed", "--steps", "--stepper", "--ema"],
+    "restore": ["--operator", "--input", "--with", "--clean", "-n", "--method", "--noise", "--seed", "--steps"],
+    "interpolate": ["--from", "--to", "-n", "--label", "--steps", "--stepper", "--ema", "--out"],
+    "loglik": ["--out", "-n", "--reference", "--draws", "--trace", "--probes", "--seed", "--ema"],
+    "tune": ["--steps", "--criterion", "--count", "--rounds", "--ema"],
+    "plan": ["--gpus", "--device", "--utilisation", "--price"],
+    "list": [],
+    "info": ["--bogus"],
+    "evaluate": ["-n", "--seed", "--steps", "--stepper", "--ema"],
+}  # fmt: skip
+#: what a verb wants, so that the fuzz gets past it; small, so that it is soon done
+GIVEN = {
+    "sample": ["-n", "2", "--steps", "2"],
+    "inpaint": ["-n", "1", "--steps", "2", "--input", "ROWS", "--force"],
+    "restore": ["-n", "1", "--steps", "2", "--input", "ROWS", "--operator", "blur", "--force"],
+    "interpolate": ["-n", "2", "--steps", "2", "--from", "0", "--to", "1", "--force"],
+    "loglik": ["test", "-n", "1", "--force", "--out", "s.csv"],
+    "tune": ["--steps", "70", "--criterion", "endpoint"],
+    "evaluate": ["-n", "0"],
+}
+WORDS = ["eta=nan", "eta=1", "order=true", "name=1", "x.png", "x.npz", "8xH100", "hutchinson", "RUN", "ROWS"]
+VALUES = [*ODD, *STEPPERS, *WORDS]
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz") / "run"
+    short = ["training.steps=2", "training.warmup=1", "training.batch_size=16", "net.width=8", "data.count=100"]
+    for _ in train(Experiment.read("moons", [*short, "sampling.preview=4", "sampling.steps=2"]), folder):
+        pass
+    return folder
+
+
+@pytest.fixture(params=[pytest.param(0.4, id="some"), pytest.param(1.0, id="all", marks=pytest.mark.slow)])
+def share(request):
+    """How much of each hundred is tried: in the slow tests all."""
+    return request.param
+
+
+def answered(answer, words):
+    """Exit code 0 or 2, and nothing that looks like a fault of ours."""
+    assert answer.code in (0, 2), (words, answer)
+    assert "Traceback" not in answer.err, (words, answer)
+    if answer.code == 2 and "Usage:" not in answer.err:
+        assert re.fullmatch(r"\s*ornstein: [^\n]+\n?", answer.err), (words, answer)
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_options(cli, points, tmp_path, monkeypatch, verb, share):
+    """Thirty for each verb, ninety for the one with the most options."""
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "rows.npy", np.array([[np.nan, 0.5]], np.float32))
+    rng = random.Random(verb)
+    names = {"RUN": str(points), "ROWS": "rows.npy"}
+    for _ in range(round(share * (90 if verb == "sample" else 30))):
+        run = [str(points)] if verb not in ("plan", "list") else ["moons"] if verb == "plan" else []
+        words = [verb, *run, *GIVEN.get(verb, [])]
+        for _ in range(rng.randint(1, 2)):
+            name, value = rng.choice([*OPTIONS[verb], *OPTIONS[verb], ""]), rng.choice(VALUES)
+            if name == "--with":
+                value = f"{rng.choice(['eta', 'width', 'by', 'order'])}={rng.choice(ODD)}"
+                words += ["--stepper", "ddim"] * (verb == "sample")
+            words += [name] * bool(name) + [value] * (name not in ("--film", "--clean"))
+        if verb == "plan":  # nothing is timed
+            words += ["--gpus", "L4"] * ("--gpus" not in words)
+        words = [names.get(word, word) for word in words]
+        answered(cli(*words), words)
+
+
+@pytest.mark.parametrize("option", ["--label", "--seed", "--ema", "--scale", "--with"])
+def test_every_odd_value_of_an_option(cli, points, tmp_path, monkeypatch, option, share):
+    monkeypatch.chdir(tmp_path)
+    for odd in random.Random(option).sample(ODD, round(share * len(ODD))):
+        value = f"eta={odd}" if option == "--with" else odd
+        more = ["--stepper", "ddim"] if option == "--with" else []
+        words = ["sample", points, "-n", "2", "--steps", "2", *more, option, value]
+        answered(cli(*words), words)
+
+
+def test_keys_and_values(cli, tmp_path, monkeypatch, share):
+    """Two hundred, one or two at a time, over presets and under methods."""
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(1)
+    for _ in range(round(share * 200)):
+        words = ["train", rng.choice(["moons", "digits", *ODD[:20]] if rng.random() < 0.2 else ["moons"])]
+        for _ in range(rng.randint(1, 2)):
+            words.append(f"{rng.choice(KEYS)}{rng.choice(['=', '=', '=', ' = ', ''])}{rng.choice(ODD)}")
+        if rng.random() < 0.2:
+            words.append(f"preset={rng.choice([*methods(), *presets()])}")
+        answered(cli(*words, "--show"), words)
+
+
+def test_files_of_yaml(cli, tmp_path, share):
+    """Two hundred: a whole experiment with a line cut, doubled, moved, or a character changed."""
+    rng = random.Random(2)
+    whole = Experiment.read("moons", []).to_yaml()
+    for _ in range(round(share * 200)):
+        lines = whole.splitlines()
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(lines))
+            change = rng.randrange(5)
+            if change == 0:
+                del lines[at]
+            elif change == 1:
+                lines.insert(at, lines[at])
+            elif change == 2:
+                lines[at] = lines[at].partition(":")[0] + ": " + rng.choice(ODD)
+            elif change == 3:
+                place = rng.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:place] + rng.choice("\t :-[]{}&*!'\"#%@x9\x01é") + lines[at][place:]
+            else:
+                lines[at], lines[0] = lines[0], lines[at]
+        text = "\n".join(lines).encode("utf-8", "surrogateescape")
+        (tmp_path / "x.yaml").write_bytes(text)
+        answered(cli("train", tmp_path / "x.yaml", "--show"), text)
+
+
+def test_what_is_accepted_can_be_built():
+    """Of values that the reading lets through, the parts make sense or say in a sentence why not."""
+    rng = random.Random(3)
+    small = ["0", "1", "-1", "2.5", "1e-3", "1e400", "nan", "true", "null", "[]", "[1, 2]", "vp", "3", "1e9", "''"]
+    keys = [
+        "process.beta_max", "process.beta_min", "process.t_max", "objective.drop_label", "net.depth", "training.ema",
+        "sampling.stepper.order", "sampling.stepper", "sampling.grid", "predicts", "process", "objective",
+    ]  # fmt: skip
+    built, data = 0, load_data(Experiment.read("moons", ["data.count=100"]))
+    for _ in range(200):
+        changes = [f"{rng.choice(keys)}={rng.choice(small)}" for _ in range(rng.randint(1, 2))]
+        if any(change.startswith("net.depth=1e9") for change in changes):
+            continue
+        try:
+            asked = Experiment.read("moons", changes)
+            build_stepper(asked.sampling.stepper)
+            build(asked, data.fingerprint(), data.transform)
+            built += 1
+            assert yaml.safe_load(asked.to_yaml())
+        except InputError:
+            continue
+    assert built > 10
