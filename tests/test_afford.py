@@ -110,7 +110,7 @@ def test_a_network_is_measured_without_being_made(digits: Any) -> None:
         assert found == sum(p.nbytes for p in built.net.parameters())
 
 
-def afford_config(experiment):
+def afford_config(experiment: Any) -> Any:
     from ornstein.experiment.arguments import construct
     from ornstein.nets import NETS
 
@@ -140,7 +140,7 @@ def test_pieces_that_do_not_fit(digits: Any) -> None:
     assert int(there(re.search(r"training.accumulate=(\d+) would fit", said))[1]) > 1
 
 
-def test_a_plan_says_what_a_run_takes_that_does_not_fit(moons, monkeypatch):
+def test_a_plan_says_what_a_run_takes_that_does_not_fit(moons: Any, monkeypatch: Any) -> None:
     """Pieces too large for what is free now are no mistake of a plan's; where a run would begin they are refused."""
     monkeypatch.setattr(afford, "room", lambda device: 1e6)
     changes = [*SMALL, "training.batch_size=4000", "training.cpu=true"]
@@ -149,7 +149,7 @@ def test_a_plan_says_what_a_run_takes_that_does_not_fit(moons, monkeypatch):
         settle(Experiment.read("moons", changes), moons)
 
 
-def test_what_the_loss_keeps_is_what_it_kept(digits, monkeypatch):
+def test_what_the_loss_keeps_is_what_it_kept(digits: Any, monkeypatch: Any) -> None:
     """Of a sample, within a fifth of the bytes alive as the forward pass of a larger batch ends."""
     told = []
     monkeypatch.setattr("ornstein.experiment.settle.afford_pieces", lambda config, kept, *rest: told.append(kept))

@@ -227,7 +227,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn(run: Any) -> None:
     assert torch.allclose(many[4:], again, atol=1e-5)
 
 
-def test_a_run_introduces_itself_in_three_lines(run):
+def test_a_run_introduces_itself_in_three_lines(run: Any) -> None:
     opened = ornstein.load(run)
     data, model, trained = repr(opened).split("\n")
     assert data == f"data     digits: {opened.about['data']['count']:,} images 1x8x8, given label"
@@ -237,7 +237,7 @@ def test_a_run_introduces_itself_in_three_lines(run):
     assert trained == f"trained  {steps:,} of {steps:,} steps, in {run}"
 
 
-def test_labels_by_number_and_by_name(run):
+def test_labels_by_number_and_by_name(run: Any) -> None:
     opened = ornstein.load(run)
     assert [opened.condition(2, label).parts["label"].tolist() for label in ("3", 3)] == [[3, 3]] * 2
     assert there(opened.every_class(10)).tolist() == [*range(10)]
@@ -452,7 +452,7 @@ def test_sample_refuses_in_one_sentence(cli: Any, run: Any, words: Any, said: An
     one_sentence(cli("sample", run, *words), *said)
 
 
-def spoilt(run, place, name, content, accept=False):
+def spoilt(run: Any, place: Any, name: Any, content: Any, accept: Any = False) -> Any:
     shutil.copytree(run, place)
     (place / name).write_bytes(content)
     if accept:  # so that it is not refused for being another file than was written
@@ -506,7 +506,7 @@ def test_resuming_with_another_network_is_refused_and_changes_nothing(cli: Any, 
     assert (place / "experiment.yaml").read_text() == before
 
 
-def test_data_that_changed_are_refused(cli, run, tmp_path):
+def test_data_that_changed_are_refused(cli: Any, run: Any, tmp_path: Any) -> None:
     about = yaml.safe_load((run / "run.yaml").read_text())
     about["data"]["sha256"] = "0" * 64
     place = spoilt(run, tmp_path / "digits", "run.yaml", yaml.safe_dump(about).encode(), accept=True)

@@ -176,8 +176,8 @@ def test_restoring_with_an_exact_model_is_the_exact_posterior(run: Any) -> None:
     assert (found.std[0] / std - 1).abs().max() < 0.25
 
 
-def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
-    def drawn(*words):
+def test_guided_drawing_from_the_command_line(cli: Any, run: Any, tmp_path: Any) -> None:
+    def drawn(*words: Any) -> Any:
         answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--force", "--out", tmp_path / "x.npz", *words)
         assert answer.code == 0, answer
         return np.load(tmp_path / "x.npz")["samples"]

@@ -83,7 +83,7 @@ def test_freed_memory_is_kept_and_asked_for_once(work: Any) -> None:
     assert after < first
 
 
-def test_the_library_leaves_a_program_its_memory():
+def test_the_library_leaves_a_program_its_memory() -> None:
     """Sampling, a likelihood and training leave as they are how the process gives memory back, its environment, and how
     many threads it has."""
     first, _, after = faults(LIBRARY)

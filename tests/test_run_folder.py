@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ SHORT = [
 ]  # fmt: skip
 
 
-def one_sentence(answer, *words):
+def one_sentence(answer: Any, *words: Any) -> None:
     assert answer.code == 2, answer
     text = answer.err.strip()
     assert text.startswith("ornstein: "), text
@@ -51,7 +52,7 @@ def one_sentence(answer, *words):
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory) -> Path:
+def kept(tmp_path_factory: Any) -> Path:
     """A run of two-dimensional points, with snapshots and a tuned grid. Not to be written to."""
     folder = tmp_path_factory.mktemp("kept") / "run"
     for _ in train(Experiment.read("moons", [*SHORT, "training.steps=12", "training.snapshot_every=4"]), folder):
@@ -62,7 +63,7 @@ def kept(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def points(kept, tmp_path) -> Path:
+def points(kept: Any, tmp_path: Any) -> Path:
     """A copy of it, to be harmed."""
     shutil.copytree(kept, tmp_path / "run")
     return tmp_path / "run"
@@ -78,7 +79,7 @@ def opened(folder: Path) -> None:
 # One writer -----------------------------------------------------------------------------------------------------------
 
 
-def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli, points):
+def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli: Any, points: Any) -> None:
     with holding(points, "tuning"):
         for words in (["train", "--resume", points], ["tune", points, "--steps", 3], ["info", points, "--accept"]):
             one_sentence(cli(*words), points, "in use", "tuning since", os.getpid())
@@ -92,7 +93,7 @@ def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli, point
     assert cli("tune", points, "--steps", 3).code == 0
 
 
-def test_a_lock_ends_with_its_process_and_is_not_left_to_its_children(tmp_path):
+def test_a_lock_ends_with_its_process_and_is_not_left_to_its_children(tmp_path: Any) -> None:
     """Killed by SIGKILL, and with a child that outlives it."""
     code = f"""
 import os, sys, time
@@ -118,7 +119,7 @@ with holding({str(tmp_path / "run")!r}, "testing"):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_two_trainings_in_one_process_are_two_writers(points):
+def test_two_trainings_in_one_process_are_two_writers(points: Any) -> None:
     asked = Experiment.read(points / "experiment.yaml", ["training.steps=20"])
     first = train(asked, points, resume=True)
     next(first)
@@ -130,7 +131,7 @@ def test_two_trainings_in_one_process_are_two_writers(points):
     assert latest(points).step == 20
 
 
-def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_path):
+def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_path: Any) -> None:
     steps = train(Experiment.read("moons", [*SHORT, "training.steps=12"]), tmp_path / "run")
     next(steps)
     shutil.rmtree(tmp_path / "run")
@@ -139,12 +140,12 @@ def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(cli, tmp_path, monkeypatch):
+def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(cli: Any, tmp_path: Any, monkeypatch: Any) -> None:
     """Before anything is saved: the folder says so, and the same command works."""
     words = ["train", "moons", *SHORT, "training.steps=12", "--out", tmp_path / "run"]
     full = [*words, "training.precision=float32"]
 
-    def broken(run):
+    def broken(run: Any) -> None:
         raise KeyboardInterrupt  # a second Ctrl-C within the first step
 
     monkeypatch.setattr("ornstein.training.loop._Run.advance", broken)
@@ -177,13 +178,13 @@ def check_pairs(count: int) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_six_pairs_of_writers_on_one_folder_lose_nothing():
+def test_six_pairs_of_writers_on_one_folder_lose_nothing() -> None:
     check_pairs(6)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_forty_pairs_of_writers_on_one_folder_lose_nothing():
+def test_forty_pairs_of_writers_on_one_folder_lose_nothing() -> None:
     check_pairs(40)
 
 
@@ -196,7 +197,7 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_flipped_bit_is_found(points, name):
+def test_every_flipped_bit_is_found(points: Any, name: Any) -> None:
     rng, path = random.Random(name), points / name
     content = path.read_bytes()
     for _ in range(40):
@@ -210,7 +211,7 @@ def test_every_flipped_bit_is_found(points, name):
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "run.yaml", "tuned.yaml"])
-def test_a_file_cut_after_any_line_is_found(points, name):
+def test_a_file_cut_after_any_line_is_found(points: Any, name: Any) -> None:
     lines = (points / name).read_bytes().splitlines(keepends=True)
     for count in range(len(lines)):
         (points / name).write_bytes(b"".join(lines[:count]))
@@ -218,7 +219,7 @@ def test_a_file_cut_after_any_line_is_found(points, name):
             opened(points)
 
 
-def test_a_flipped_bit_in_a_snapshot_is_found_when_an_average_is_made_of_it(points):
+def test_a_flipped_bit_in_a_snapshot_is_found_when_an_average_is_made_of_it(points: Any) -> None:
     Run.load(points, ema=0.08)
     path = snapshots(points)[0].path
     content = bytearray(path.read_bytes())
@@ -228,14 +229,14 @@ def test_a_flipped_bit_in_a_snapshot_is_found_when_an_average_is_made_of_it(poin
         Run.load(points, ema=0.08)
 
 
-def test_a_deleted_average_is_missed_and_not_made_again(cli, points):
+def test_a_deleted_average_is_missed_and_not_made_again(cli: Any, points: Any) -> None:
     (points / "ema-0.050.safetensors").unlink()
     one_sentence(cli("sample", points), "ema-0.050.safetensors is missing", "--resume")
     assert cli("train", "--resume", points).code == 0  # as the sentence says
     opened(points)
 
 
-def test_an_edit_on_purpose_is_accepted_when_said_so(cli, points):
+def test_an_edit_on_purpose_is_accepted_when_said_so(cli: Any, points: Any) -> None:
     text = (points / "experiment.yaml").read_text()
     (points / "experiment.yaml").write_text(text.replace("preview: 4", "preview: 9"))
     one_sentence(cli("sample", points), "experiment.yaml", "was changed", "--accept")
@@ -250,7 +251,7 @@ def test_an_edit_on_purpose_is_accepted_when_said_so(cli, points):
     assert accept(points) == ["experiment.yaml"]
 
 
-def test_a_folder_of_an_older_version_opens_and_goes_on(cli, points):
+def test_a_folder_of_an_older_version_opens_and_goes_on(cli: Any, points: Any) -> None:
     assert "unchecked" not in cli("info", points).out
     (points / "manifest.json").unlink()
     opened(points)
@@ -261,7 +262,7 @@ def test_a_folder_of_an_older_version_opens_and_goes_on(cli, points):
     opened(points)
 
 
-def test_checking_is_cheap(tmp_path):
+def test_checking_is_cheap(tmp_path: Any) -> None:
     """Twenty megabytes of weights, in a fraction of what drawing one sample takes."""
     with manifest.publishing(tmp_path, "model.safetensors") as (part,):
         part.write_bytes(os.urandom(20_000_000))
@@ -273,7 +274,7 @@ def test_checking_is_cheap(tmp_path):
     assert min(took) < 0.25
 
 
-def test_a_reader_beside_a_writer_never_sees_damage(tmp_path):
+def test_a_reader_beside_a_writer_never_sees_damage(tmp_path: Any) -> None:
     """Who opens while weights are replaced meets old ones or new ones, both known."""
     stop, seen = threading.Event(), []
 
@@ -319,12 +320,12 @@ YAMLS = [
 
 
 @pytest.mark.parametrize(("text", "word"), YAMLS, ids=range(len(YAMLS)))
-def test_yaml_that_is_refused(cli, tmp_path, text, word):
+def test_yaml_that_is_refused(cli: Any, tmp_path: Any, text: Any, word: Any) -> None:
     (tmp_path / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     one_sentence(cli("train", tmp_path / "x.yaml", "--show"), word)
 
 
-def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path):
+def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path: Any) -> None:
     """412 bytes, which took 10.8 GB and 92 seconds."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
@@ -354,11 +355,11 @@ def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path):
         ("training=5", "training=5"),
     ],
 )
-def test_a_value_of_another_kind_is_refused(cli, change, words):
+def test_a_value_of_another_kind_is_refused(cli: Any, change: Any, words: Any) -> None:
     one_sentence(cli("train", "moons", change, "--show"), *words.split(" "))
 
 
-def test_numbers_are_what_they_look_like():
+def test_numbers_are_what_they_look_like() -> None:
     asked = Experiment.read("moons", ["training.lr=1e-3", "training.weight_decay=1E+0", "data.count=1_000"])
     assert (asked.training.lr, asked.training.weight_decay, asked.data["count"]) == (1e-3, 1.0, 1000)
     named = Experiment.read("images", ["data.path=photos #2", "net=unet"])
@@ -368,7 +369,7 @@ def test_numbers_are_what_they_look_like():
 # Nothing of the user's is overwritten unasked -------------------------------------------------------------------------
 
 
-def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli, points, tmp_path):
+def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli: Any, points: Any, tmp_path: Any) -> None:
     for name, more, beside in (
         ("x.npz", [], []),
         ("x.png", ["--film"], ["x.gif"]),
@@ -387,7 +388,9 @@ def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli, poi
         assert cli("sample", points, "-n", 2, "--out", points / "samples" / "a.png").code == 0
 
 
-def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over(cli, points, tmp_path):
+def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over(
+    cli: Any, points: Any, tmp_path: Any
+) -> None:
     np.save(tmp_path / "rows.npy", np.array([[np.nan, 0.5]], np.float32))
     (tmp_path / "rows.npz").write_text("mine")
     words = ["inpaint", points, "--input", tmp_path / "rows.npy", "-n", 2, "--steps", 2, "--out"]
@@ -402,12 +405,12 @@ def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over
     assert cli(*words, "--force").code == 0
 
 
-def test_a_pair_appears_together_or_not_at_all(tmp_path):
+def test_a_pair_appears_together_or_not_at_all(tmp_path: Any) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_text("old")
     b.mkdir()
 
-    def write(*places):
+    def write(*places: Any) -> None:
         with replacing_all(*places) as parts:
             for part in parts:
                 part.write_text("new")
@@ -424,7 +427,7 @@ def test_a_pair_appears_together_or_not_at_all(tmp_path):
     assert (a.read_text(), b.read_text()) == ("new", "new")
 
 
-def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path):
+def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path: Any) -> None:
     names = []
     for _ in range(3):
         with replacing(tmp_path / "x") as part:
@@ -439,7 +442,7 @@ def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path
     assert not (tmp_path / "x").is_symlink()
 
 
-def test_links_inside_a_run_folder_are_not_followed(cli, points, tmp_path):
+def test_links_inside_a_run_folder_are_not_followed(cli: Any, points: Any, tmp_path: Any) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     for name in ("metrics.jsonl", "loss.png", "experiment.yaml"):
@@ -456,7 +459,7 @@ def test_links_inside_a_run_folder_are_not_followed(cli, points, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "model.safetensors", "loss.png", "samples/a.png", "metrics.jsonl"])
-def test_training_does_not_write_over_what_it_did_not_write(cli, tmp_path, name):
+def test_training_does_not_write_over_what_it_did_not_write(cli: Any, tmp_path: Any, name: Any) -> None:
     (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).write_text("mine")
     one_sentence(cli("train", "moons", *SHORT, "--out", tmp_path / "out"), name.split("/")[0], "did not write")
@@ -469,7 +472,7 @@ def test_training_does_not_write_over_what_it_did_not_write(cli, tmp_path, name)
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", [*PUBLISHED, "metrics.jsonl", "checkpoints/state", "snapshots"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli, points, name):
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli: Any, points: Any, name: Any) -> None:
     path = {
         "checkpoints/state": latest(points).path / "state.json",
         "snapshots": snapshots(points)[0].path,
@@ -483,7 +486,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli, points, name):
     assert time.process_time() - began < 20
 
 
-def test_a_device_is_no_experiment(cli, tmp_path):
+def test_a_device_is_no_experiment(cli: Any, tmp_path: Any) -> None:
     for place in ("/dev/zero", "/dev/null"):
         (tmp_path / "x.yaml").unlink(missing_ok=True)
         (tmp_path / "x.yaml").symlink_to(place)
@@ -493,13 +496,13 @@ def test_a_device_is_no_experiment(cli, tmp_path):
 # True words -----------------------------------------------------------------------------------------------------------
 
 
-def at_step(monkeypatch, step: int, *numbers: signal.Signals) -> None:
+def at_step(monkeypatch: Any, step: int, *numbers: signal.Signals) -> None:
     """Send this process signals as the batch of a step is made."""
     from ornstein.data import Dataset
 
     whole, sent = Dataset.batch, []
 
-    def batch(data, number, *rest):
+    def batch(data: Any, number: Any, *rest: Any) -> Any:
         if number == step and not sent:
             sent.append(number)
             for signal_ in numbers:
@@ -513,7 +516,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 
 
 @pytest.mark.parametrize(("numbers", "saved"), [((INT,), 5), ((TERM,), 5), ((INT, INT), 3), ((TERM, INT), 3)])
-def test_what_is_said_of_saving_is_true(cli, tmp_path, monkeypatch, numbers, saved):
+def test_what_is_said_of_saving_is_true(cli: Any, tmp_path: Any, monkeypatch: Any, numbers: Any, saved: Any) -> None:
     """Asked once it saves after the step; asked twice it does not wait, and says what there is."""
     at_step(monkeypatch, 4, *numbers)
     answer = cli("train", "moons", *SHORT, "training.steps=12", "training.validate_every=12", "--out", tmp_path / "run")
@@ -524,7 +527,7 @@ def test_what_is_said_of_saving_is_true(cli, tmp_path, monkeypatch, numbers, sav
     assert cli("train", "--resume", tmp_path / "run").code == 0
 
 
-def test_interrupted_during_set_up_nothing_is_said_to_be_saved(cli, tmp_path, monkeypatch):
+def test_interrupted_during_set_up_nothing_is_said_to_be_saved(cli: Any, tmp_path: Any, monkeypatch: Any) -> None:
     at_step(monkeypatch, 0, signal.SIGTERM)
     answer = cli("train", "moons", *SHORT, "--out", tmp_path / "run")
     assert answer.code == 130
@@ -532,7 +535,7 @@ def test_interrupted_during_set_up_nothing_is_said_to_be_saved(cli, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli, points):
+def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli: Any, points: Any) -> None:
     snapshots(points)[-1].path.write_bytes(b"not tensors")
     (points / "snapshots" / "step-mine.safetensors").write_bytes(b"stray")
     (points / "checkpoints" / "step-mine").mkdir()
@@ -542,7 +545,7 @@ def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli, poin
     one_sentence(cli("sample", points, "--ema", "0.08"), "snapshots/step-", "damaged")
 
 
-def test_a_torn_metrics_line_is_passed_over(cli, points):
+def test_a_torn_metrics_line_is_passed_over(cli: Any, points: Any) -> None:
     with (points / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 99\n[1]\n{"step": "x"}\n\xff\n{"step": 13, "lo')
     answer = cli("info", points)
@@ -550,7 +553,7 @@ def test_a_torn_metrics_line_is_passed_over(cli, points):
     assert "12 of 12" in answer.out
 
 
-def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli, points, tmp_path):
+def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli: Any, points: Any, tmp_path: Any) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     places = (points, points / "samples", points / "checkpoints")
@@ -566,7 +569,7 @@ def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli, poi
     sweep_parts(tmp_path / "nowhere")
 
 
-def test_a_disk_full_of_events_is_one_sentence(tmp_path):
+def test_a_disk_full_of_events_is_one_sentence(tmp_path: Any) -> None:
     """A limit on the size of a file stands for it: what TensorBoard gets is longer than a line of metrics.jsonl."""
     log = Log(tmp_path)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -582,7 +585,7 @@ def test_a_disk_full_of_events_is_one_sentence(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "a": 1.0}\n'
 
 
-def test_a_refusing_disk_is_one_sentence(cli, points, tmp_path):
+def test_a_refusing_disk_is_one_sentence(cli: Any, points: Any, tmp_path: Any) -> None:
     (tmp_path / "file").write_text("in the way")
     one_sentence(cli("train", "moons", "--out", tmp_path / "file" / "run"), "file/run", "cannot be written")
     shutil.rmtree(points / "samples")
@@ -590,10 +593,10 @@ def test_a_refusing_disk_is_one_sentence(cli, points, tmp_path):
     one_sentence(cli("train", "--resume", points, "training.steps=18"), "samples")
 
 
-def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path, monkeypatch):
+def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Any, monkeypatch: Any) -> None:
     synced, real = [], os.fsync
 
-    def fsync(handle):
+    def fsync(handle: Any) -> None:
         synced.append(os.readlink(f"/proc/self/fd/{handle}"))
         real(handle)
 
@@ -605,7 +608,7 @@ def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path, monkeypa
     run.close()
 
 
-def test_names_of_files_may_be_any(cli, points, tmp_path, monkeypatch):
+def test_names_of_files_may_be_any(cli: Any, points: Any, tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a[/red]b.npz", "[bold].npz", os.fsdecode(b"caf\xe9.npz"), "a\nb.npz"):
         answer = cli("sample", points, "-n", 2, "--out", name)
@@ -619,7 +622,7 @@ def test_names_of_files_may_be_any(cli, points, tmp_path, monkeypatch):
     assert cli("train", "--resume", "r[u]n", "training.steps=13").code == 0
 
 
-def test_a_network_is_no_denoiser_and_guidance_wants_a_condition():
+def test_a_network_is_no_denoiser_and_guidance_wants_a_condition() -> None:
     net = torch.nn.Linear(2, 2)
     with pytest.raises(InputError, match=r"denoiser=Linear .*NetDenoiser\(net, process\)"):
         ornstein.sample(net, (2, 2))
@@ -659,7 +662,9 @@ def test_a_network_is_no_denoiser_and_guidance_wants_a_condition():
         (["restore", "RUN", "--operator", "blur", "--with", "width=1e9", "--input", "WIDE"], ["width=1000000000"]),
     ],
 )
-def test_ordinary_mistakes_are_one_sentence(cli, points, tmp_path, monkeypatch, words, said):
+def test_ordinary_mistakes_are_one_sentence(
+    cli: Any, points: Any, tmp_path: Any, monkeypatch: Any, words: Any, said: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.npy").touch()
     np.save(tmp_path / "wide.npy", np.full((1, 3), np.nan, np.float32))
@@ -667,7 +672,7 @@ def test_ordinary_mistakes_are_one_sentence(cli, points, tmp_path, monkeypatch, 
     one_sentence(cli(*[names.get(word, word) for word in words]), *said)
 
 
-def test_list_without_a_name_lists_everything(cli):
+def test_list_without_a_name_lists_everything(cli: Any) -> None:
     answer = cli("list")
     assert answer.code == 0
     assert {"processes", "steppers", "vp", "ddim", "presets"} <= set(answer.out.split())
@@ -703,7 +708,9 @@ def forked(words: list[str], said: Path, after: float) -> int:
     os._exit(code)
 
 
-def faults_of(folder: Path, kinds: tuple[str, str], commands: list[list[str]], codes: list[int], texts: list[str]):
+def faults_of(
+    folder: Path, kinds: tuple[str, str], commands: list[list[str]], codes: list[int], texts: list[str]
+) -> Any:
     """What a pair of writers did wrong, in words."""
     for kind, code, text in zip(kinds, codes, texts, strict=True):
         if code not in (0, 2) or "Traceback" in text:

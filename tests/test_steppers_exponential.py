@@ -323,7 +323,7 @@ def test_weights_are_computed_once_for_a_grid() -> None:
     assert computed[0][1] == 7  # a step each, and the last, which has none
 
 
-def test_a_run_folder_from_before_draws_as_it_says():
+def test_a_run_folder_from_before_draws_as_it_says() -> None:
     """Its YAML names "unipc" and every option, order: null among them: that means what it meant, grid included."""
     before = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
     assert [before.points(n) for n in (4, 7, 8, 24, 25, 50)] == [2, 2, 3, 3, 5, 5]
@@ -334,7 +334,7 @@ def test_a_run_folder_from_before_draws_as_it_says():
     assert not torch.equal(old, sample(den, (4, 2), **given))
 
 
-def test_the_default_is_unipc_of_an_order_by_the_number_of_steps():
+def test_the_default_is_unipc_of_an_order_by_the_number_of_steps() -> None:
     den = mixture().denoiser(VP())
     for steps, order in ((4, 3), (6, 3), (7, 6), (20, 6)):
         given = {"seed": 0, "steps": steps, "dtype": F64}

@@ -203,7 +203,7 @@ def test_a_given_delta_for_each_step_and_bad_numbers() -> None:
     assert PredictorCorrector("adaptive").calls is None
 
 
-def test_the_configuration_knows_a_predictor_by_name():
+def test_the_configuration_knows_a_predictor_by_name() -> None:
     from ornstein.experiment.arguments import choice, construct
 
     chosen = choice(STEPPERS, {"name": "predictor-corrector", "predictor": "unipc", "corrections": 2}, "stepper")

@@ -79,7 +79,7 @@ def test_measured_anew_when_the_rate_falls_to_half_and_when_it_doubles() -> None
     assert len(said) == 1
 
 
-def test_what_grew_faster_may_fall_to_half_of_that():
+def test_what_grew_faster_may_fall_to_half_of_that() -> None:
     policy = Pace([4, 2, 1])
     walk(policy, {n: 3 * s for n, s in IDLE.items()}, TRIAL)
     walk(policy, IDLE, 3 * _STEPS)
@@ -88,7 +88,7 @@ def test_what_grew_faster_may_fall_to_half_of_that():
     assert "2.5 s instead of 1 s" in said[0]
 
 
-def test_what_does_not_help_is_tried_less_and_less():
+def test_what_does_not_help_is_tried_less_and_less() -> None:
     """Between two loads, with the same choice under both, every other trial would be in vain."""
     policy, trials = Pace([4, 2, 1]), []
     quick = {n: s / 100 for n, s in IDLE.items()}
