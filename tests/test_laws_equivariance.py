@@ -72,11 +72,11 @@ def posed(clock: str, scale: float) -> ExactDenoiser:
     return large.denoiser(Louder(CLOCKS[clock], scale))
 
 
-def drawn(denoiser: ExactDenoiser, stepper: Stepper, grid: str | None, **options: object) -> Tensor:
+def drawn(denoiser: ExactDenoiser, stepper: Stepper, grid: str | None, **options: Any) -> Tensor:
     with torch.no_grad():
         return ornstein.sample(
             denoiser, (COUNT, 2), stepper=stepper, grid=grid, steps=STEPS, seed=3, dtype=torch.float64, **options
-        )  # type: ignore[arg-type]
+        )
 
 
 def same(clock: str, stepper: Stepper, grid: str | None = None) -> None:
@@ -84,7 +84,7 @@ def same(clock: str, stepper: Stepper, grid: str | None = None) -> None:
     assert bool(one.isfinite().all())
     for scale in SCALES:
         other = drawn(posed(clock, scale), stepper, grid) / scale
-        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8, msg=lambda m, s=scale: f"{clock}, scale {s}: {m}")
+        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8, msg=lambda m, s=scale: f"{clock}, scale {s}: {m}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
@@ -104,7 +104,7 @@ def test_a_grid_is_the_same_in_other_units(clock: Any) -> None:
             for scale in SCALES:
                 # the same levels, whether the clock's own time tells them or their noise does
                 found = times(Louder(base, scale), steps, name, sigma_data=scale)
-                torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+                torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("clock", ["vp", "edm", "flow", "betas"])

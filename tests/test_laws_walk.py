@@ -215,7 +215,7 @@ def test_a_solver_is_fitted_as_it_draws(process: Any, tuned: Any) -> None:
     unknowns = _Unknowns(den, process, 3)
     vector = unknowns.of(tuned, bool(tuned.leanings)).requires_grad_()
     noise = starting_noise(den, (30, 2), 0, F64) / _spread(den, _top(den))
-    found = unknowns.arrive(den, noise, vector, None)
+    found = unknowns.arrive(den, noise, vector, Condition())
     again = unknowns.tuned(vector.detach())
     given = sample(den, (30, 2), stepper=again, grid=again.grid, seed=0, dtype=F64)
     torch.testing.assert_close(found.detach(), given, rtol=1e-12, atol=1e-12)

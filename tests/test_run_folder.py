@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sure import there
 
 import ornstein
 from ornstein.cli import main
@@ -52,7 +53,7 @@ def one_sentence(answer: Any, *words: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory: Any) -> Path:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two-dimensional points, with snapshots and a tuned grid. Not to be written to."""
     folder = tmp_path_factory.mktemp("kept") / "run"
     for _ in train(Experiment.read("moons", [*SHORT, "training.steps=12", "training.snapshot_every=4"]), folder):
@@ -63,7 +64,7 @@ def kept(tmp_path_factory: Any) -> Path:
 
 
 @pytest.fixture
-def points(kept: Any, tmp_path: Any) -> Path:
+def points(kept: Path, tmp_path: Path) -> Path:
     """A copy of it, to be harmed."""
     shutil.copytree(kept, tmp_path / "run")
     return tmp_path / "run"
@@ -107,7 +108,7 @@ with holding({str(tmp_path / "run")!r}, "testing"):
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        process.stdout.readline()
+        there(process.stdout).readline()
         said = f"testing since .* by process {process.pid}"
         with pytest.raises(InputError, match=said), holding(tmp_path / "run", ""):
             pass
@@ -125,10 +126,10 @@ def test_two_trainings_in_one_process_are_two_writers(points: Any) -> None:
     next(first)
     with pytest.raises(InputError, match="in use"):
         next(train(asked, points, resume=True))
-    first.close()
+    first.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
     for _ in train(asked, points, resume=True):
         pass
-    assert latest(points).step == 20
+    assert there(latest(points)).step == 20
 
 
 def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_path: Any) -> None:
@@ -161,12 +162,13 @@ def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(cli: Any, tmp_
     one_sentence(cli(*full), "holds a run already")
 
 
-def script(mode: str, *more: object) -> dict:
+def script(mode: str, *more: object) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, mode, folder, *map(str, more)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
 
 
 def check_pairs(count: int) -> None:
@@ -276,7 +278,8 @@ def test_checking_is_cheap(tmp_path: Any) -> None:
 
 def test_a_reader_beside_a_writer_never_sees_damage(tmp_path: Any) -> None:
     """Who opens while weights are replaced meets old ones or new ones, both known."""
-    stop, seen = threading.Event(), []
+    stop = threading.Event()
+    seen: list[Any] = []
 
     def write() -> None:
         count = 0
@@ -474,7 +477,7 @@ def test_training_does_not_write_over_what_it_did_not_write(cli: Any, tmp_path: 
 @pytest.mark.parametrize("name", [*PUBLISHED, "metrics.jsonl", "checkpoints/state", "snapshots"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli: Any, points: Any, name: Any) -> None:
     path = {
-        "checkpoints/state": latest(points).path / "state.json",
+        "checkpoints/state": there(latest(points)).path / "state.json",
         "snapshots": snapshots(points)[0].path,
     }.get(name, points / name)
     path.unlink()
@@ -500,7 +503,8 @@ def at_step(monkeypatch: Any, step: int, *numbers: signal.Signals) -> None:
     """Send this process signals as the batch of a step is made."""
     from ornstein.data import Dataset
 
-    whole, sent = Dataset.batch, []
+    whole = Dataset.batch
+    sent: list[int] = []
 
     def batch(data: Any, number: Any, *rest: Any) -> Any:
         if number == step and not sent:
@@ -522,7 +526,7 @@ def test_what_is_said_of_saving_is_true(cli: Any, tmp_path: Any, monkeypatch: An
     answer = cli("train", "moons", *SHORT, "training.steps=12", "training.validate_every=12", "--out", tmp_path / "run")
     assert answer.code == 130, answer
     assert f"saved up to step {saved}." in answer.out
-    assert latest(tmp_path / "run").step == saved
+    assert there(latest(tmp_path / "run")).step == saved
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert cli("train", "--resume", tmp_path / "run").code == 0
 
@@ -561,7 +565,7 @@ def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli: Any
     mine = [points / f".ornstein-{os.getppid()}-{'1' * 16}", points / ".ornstein-notes"]
     for path in [*dead, *mine]:
         path.write_text("half")
-    shutil.copytree(latest(points).path, points / "checkpoints" / "step-00000001")
+    shutil.copytree(there(latest(points)).path, points / "checkpoints" / "step-00000001")
     assert cli("train", "--resume", points).code == 0  # a finished run: nothing is trained
     assert not any(path.exists() for path in dead)
     assert all(path.exists() for path in mine)
@@ -605,7 +609,7 @@ def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Any, mon
     next(run)
     assert sum(".ornstein-" in name for name in synced) >= 4  # both files, and the manifest before and after
     assert str(tmp_path / "run") in synced
-    run.close()
+    run.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
 
 
 def test_names_of_files_may_be_any(cli: Any, points: Any, tmp_path: Any, monkeypatch: Any) -> None:
@@ -625,7 +629,7 @@ def test_names_of_files_may_be_any(cli: Any, points: Any, tmp_path: Any, monkeyp
 def test_a_network_is_no_denoiser_and_guidance_wants_a_condition() -> None:
     net = torch.nn.Linear(2, 2)
     with pytest.raises(InputError, match=r"denoiser=Linear .*NetDenoiser\(net, process\)"):
-        ornstein.sample(net, (2, 2))
+        ornstein.sample(net, (2, 2))  # type: ignore[arg-type]
     from ornstein.core.exact import Gaussian
     from ornstein.guidance import ClassifierFree
 
@@ -722,7 +726,7 @@ def faults_of(
         return
     experiment, _ = read_folder(folder)
     opened(folder)
-    newest = latest(folder)
+    newest = there(latest(folder))
     won = [command for command, code in zip(commands, codes, strict=True) if code == 0]
     asked = {word.partition("=")[0]: word.partition("=")[2] for command in won for word in command if "=" in word}
     seeds = {word for command in won for word in command if word.startswith("training.seed")}
@@ -749,14 +753,14 @@ def faults_of(
         yield f"left: {left}"
 
 
-def pairs(place: Path, count: int) -> dict:
+def pairs(place: Path, count: int) -> dict[str, Any]:
     rng = random.Random(0)
     base = place / "base"
     begin = ["train", "moons", *SHORT, "training.steps=8"]
     # no child has to load anything
     for words in ([*begin, "--out", str(base)], ["tune", str(base), "--steps", "2"]):
         assert called(words) == 0
-    result: dict = {"pairs": 0, "won": 0, "refused": 0, "faults": []}
+    result: dict[str, Any] = {"pairs": 0, "won": 0, "refused": 0, "faults": []}
     for i in range(count):
         folder, kinds = place / f"run-{i}", KINDS[i % len(KINDS)]
         if "train" not in kinds:

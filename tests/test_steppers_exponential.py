@@ -325,10 +325,14 @@ def test_weights_are_computed_once_for_a_grid() -> None:
 
 def test_a_run_folder_from_before_draws_as_it_says() -> None:
     """Its YAML names "unipc" and every option, order: null among them: that means what it meant, grid included."""
-    before = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
+    before: Any = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
     assert [before.points(n) for n in (4, 7, 8, 24, 25, 50)] == [2, 2, 3, 3, 5, 5]
     den = mixture().denoiser(VP())
-    given = {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64), "steps": 12, "dtype": F64}
+    given: dict[str, Any] = {
+        "x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64),
+        "steps": 12,
+        "dtype": F64,
+    }
     old = sample(den, (4, 2), stepper=before, **given)
     assert torch.equal(old, sample(den, (4, 2), stepper=UniPC(order=4), grid="tapered", **given))
     assert not torch.equal(old, sample(den, (4, 2), **given))
@@ -337,8 +341,8 @@ def test_a_run_folder_from_before_draws_as_it_says() -> None:
 def test_the_default_is_unipc_of_an_order_by_the_number_of_steps() -> None:
     den = mixture().denoiser(VP())
     for steps, order in ((4, 3), (6, 3), (7, 6), (20, 6)):
-        given = {"seed": 0, "steps": steps, "dtype": F64}
+        given: dict[str, Any] = {"seed": 0, "steps": steps, "dtype": F64}
         by_hand = sample(den, (4, 2), stepper=UniPC(order=order), grid="balanced", **given)
         assert torch.equal(sample(den, (4, 2), **given), by_hand)
     refused(lambda: stepper_named(DEFAULT_STEPPER, order=4), "order", "no options")
-    refused(lambda: Multistep(order=None), "order=None", "[1, 8]")
+    refused(lambda: Multistep(order=None), "order=None", "[1, 8]")  # type: ignore[arg-type]

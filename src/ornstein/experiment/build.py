@@ -115,7 +115,8 @@ def _part(about: Known) -> Part:
 
 def build_stepper(chosen: Mapping[str, Any]) -> Stepper:
     """The stepper that a complete choice describes."""
-    return construct(STEPPERS, chosen)
+    made: Stepper = construct(STEPPERS, chosen)
+    return made
 
 
 def stepper_with(name: str, options: dict[str, Any]) -> Stepper:

@@ -27,7 +27,7 @@ from ornstein.data.condition import LABEL
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import SUFFIXES, read_for_model
 from ornstein.errors import InputError, shown
-from ornstein.experiment import pictures
+from ornstein.experiment import charts
 from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all

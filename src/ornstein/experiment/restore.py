@@ -18,7 +18,7 @@ from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
 from ornstein.errors import InputError, lookup, shown
-from ornstein.experiment import pictures
+from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
@@ -167,7 +167,8 @@ def damage(name: str, **options: Any) -> Operator:
         InputError: an unknown name, or options that it does not take.
     """
     chosen = choice(DAMAGES, {**options, "name": name}, "operator")
-    return construct(DAMAGES, chosen)
+    made: Operator = construct(DAMAGES, chosen)
+    return made
 
 
 def read_input(run: Run, path: Path) -> Tensor:
