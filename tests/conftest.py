@@ -3,12 +3,12 @@
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sure import Answer, Cli
 
 # Small tensors: a second thread costs more than it gives, and on busy cores far more.
 torch.set_num_threads(1)
@@ -16,15 +16,8 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def cli(capsys: Any, monkeypatch: Any) -> Any:
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call the command line in this process: `cli("train", "digits") -> Answer`."""
     from ornstein.cli import main
 
@@ -57,7 +50,7 @@ def own_tables() -> Any:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: Any) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A digits run of a few steps, with a checkpoint, snapshots and pictures."""
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_network_that_does_not_fit_names_the_field_and_a_value_that_does(
         ), said
 
 
-def test_the_value_that_is_named_fits(digits: Any, monkeypatch: Any) -> None:
+def test_the_value_that_is_named_fits(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, gradients, two moments, two averages and the preview's: seven times the weights."""
     net = build(Experiment.read("digits"), digits.fingerprint(), digits.transform).net
     weights = sum(p.nbytes for p in net.parameters())
@@ -140,7 +141,7 @@ def test_pieces_that_do_not_fit(digits: Any) -> None:
     assert int(there(re.search(r"training.accumulate=(\d+) would fit", said))[1]) > 1
 
 
-def test_a_plan_says_what_a_run_takes_that_does_not_fit(moons: Any, monkeypatch: Any) -> None:
+def test_a_plan_says_what_a_run_takes_that_does_not_fit(moons: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces too large for what is free now are no mistake of a plan's; where a run would begin they are refused."""
     monkeypatch.setattr(afford, "room", lambda device: 1e6)
     changes = [*SMALL, "training.batch_size=4000", "training.cpu=true"]
@@ -149,7 +150,7 @@ def test_a_plan_says_what_a_run_takes_that_does_not_fit(moons: Any, monkeypatch:
         settle(Experiment.read("moons", changes), moons)
 
 
-def test_what_the_loss_keeps_is_what_it_kept(digits: Any, monkeypatch: Any) -> None:
+def test_what_the_loss_keeps_is_what_it_kept(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a sample, within a fifth of the bytes alive as the forward pass of a larger batch ends."""
     told = []
     monkeypatch.setattr("ornstein.experiment.settle.afford_pieces", lambda config, kept, *rest: told.append(kept))
@@ -166,7 +167,7 @@ def test_what_the_loss_keeps_is_what_it_kept(digits: Any, monkeypatch: Any) -> N
     assert told[0] == pytest.approx((live[40] - live[20]) / 20, rel=0.2)
 
 
-def test_pieces_in_closed_form(monkeypatch: Any) -> None:
+def test_pieces_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,000 bytes gradients, moments and averages take 200; a piece of 32 samples has the other 800."""
     monkeypatch.setattr(afford, "room", lambda device: 1000.0)
     config, cpu = Training(batch_size=64, accumulate=2), torch.device("cpu")  # 32 samples at a time
@@ -183,7 +184,7 @@ def test_pieces_in_closed_form(monkeypatch: Any) -> None:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_blown_up_beyond_memory(tmp_path: Any) -> None:
+def test_pictures_blown_up_beyond_memory(tmp_path: Path) -> None:
     for i in range(400):
         Image.new("L", (4, 4), i % 256).save(tmp_path / f"{i}.png")
     said = refused(ImageFolder(str(tmp_path), size=16_000).load)
@@ -202,7 +203,7 @@ def test_more_points_than_fit() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: Any, moons: Any) -> Any:
+def run(tmp_path_factory: pytest.TempPathFactory, moons: Any) -> Any:
     folder = tmp_path_factory.mktemp("runs") / "moons"
     words = [*SMALL, "training.steps=2", "training.batch_size=8", "sampling.preview=4", "sampling.steps=2"]
     for _ in train(Experiment.read("moons", words), folder):
@@ -258,7 +259,7 @@ def test_free_memory_is_less_than_all_of_it_and_what_is_taken_goes_from_it() -> 
     del kept
 
 
-def test_a_containers_share_counts(tmp_path: Any, monkeypatch: Any) -> None:
+def test_a_containers_share_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given 1,000 bytes of which 600 are held, 200 of these being files: 600 are free."""
     for name, text in (
         ("memory.max", "1000\n"),

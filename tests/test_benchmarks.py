@@ -40,7 +40,7 @@ def test_every_script_is_tried() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_quick_run(script: Any, tmp_path: Any, request: Any) -> None:
+def test_a_quick_run(script: Any, tmp_path: Path, request: Any) -> None:
     words, said = SCRIPTS[script]
     if script == "time_to_quality":
         request.getfixturevalue("real_data")
@@ -77,7 +77,7 @@ def test_works_take_turns_and_the_first_rounds_do_not_count() -> None:
     assert common().seconds(lambda: None, lambda: next(ticks)) == 3.5
 
 
-def test_figures_are_kept_whole_and_those_of_a_quick_run_elsewhere(tmp_path: Any) -> None:
+def test_figures_are_kept_whole_and_those_of_a_quick_run_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "below" / "figures.json"
     assert common().kept(path, {"rows": []}) == {"rows": []}
     common().keep(path, {"rows": [1]})

@@ -1,5 +1,6 @@
 """Pictures of tables, series and volumes: what is on them, read off the figure or the pixels."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_points_on_a_way_say_their_order() -> None:
     assert [axes.get_ylabel() for axes in rows[::3]] == ["from", "1", "to"]
 
 
-def test_loss_and_held_out_error_have_a_panel_each(tmp_path: Any, monkeypatch: Any) -> None:
+def test_loss_and_held_out_error_have_a_panel_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [{"step": i, "loss": 2.0 / i, **({"held_out": 0.5} if i % 10 == 0 else {})} for i in range(1, 50)]
     kept: list[Any] = []
 
@@ -134,7 +135,7 @@ def test_loss_and_held_out_error_have_a_panel_each(tmp_path: Any, monkeypatch: A
     assert one[0].get_yscale() == "linear"  # an implicit loss may be negative
 
 
-def test_images_that_are_no_colours_show_every_channel(tmp_path: Any) -> None:
+def test_images_that_are_no_colours_show_every_channel(tmp_path: Path) -> None:
     x = torch.full((1, 2, 4, 4), -1.0)
     x[:, 1] = 1.0
     pictures.draw(x, "image", tmp_path / "two.png")
@@ -144,7 +145,7 @@ def test_images_that_are_no_colours_show_every_channel(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (40,), (2, 30), (1, 6, 6, 6), (5, 6, 6)])
-def test_a_film_has_the_limits_of_its_end(tmp_path: Any, shape: Any) -> None:
+def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any) -> None:
     g = seeded()
     frames = [scale * torch.randn(9, *shape, generator=g) for scale in (50.0, 5.0, 1.0)]
     pictures.film(frames, "vector" if len(shape) == 1 else "array", tmp_path / "x.gif")

@@ -1,6 +1,7 @@
 """Laws of conditions: named parts, each absent row by row, from a file or a program into every denoiser."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from laws import refused
+from sure import Cli
 from torch import Tensor
 
 import ornstein
@@ -266,7 +268,7 @@ def test_a_number_is_learned_as_far_as_the_closed_form_goes() -> None:
 # --- data ----------------------------------------------------------------------------------------------------------
 
 
-def table(tmp_path: Any, n: int = 200, name: str = "table.npz", **more: Any) -> str:
+def table(tmp_path: Path, n: int = 200, name: str = "table.npz", **more: Any) -> str:
     """x (N, 2) with a price in dollars, a kind, a size of two numbers, and what else is asked for."""
     g = np.random.default_rng(0)
     price = g.normal(12_000, 3_000, n)
@@ -282,7 +284,7 @@ def table(tmp_path: Any, n: int = 200, name: str = "table.npz", **more: Any) -> 
     return str(tmp_path / name)
 
 
-def test_columns_are_read_by_type_and_shape(tmp_path: Any) -> None:
+def test_columns_are_read_by_type_and_shape(tmp_path: Path) -> None:
     n = 200
     pictures = np.random.default_rng(1).integers(0, 256, (n, 4, 4), dtype=np.uint8)
     path = table(
@@ -324,7 +326,7 @@ def test_columns_are_read_by_type_and_shape(tmp_path: Any) -> None:
     assert "'year' read as a number" in data.describe()
 
 
-def test_files_with_parts_and_labels_keep_them_apart(tmp_path: Any) -> None:
+def test_files_with_parts_and_labels_keep_them_apart(tmp_path: Path) -> None:
     n = 40
     path = tmp_path / "split.npz"
     g = np.random.default_rng(0)
@@ -345,7 +347,7 @@ def test_files_with_parts_and_labels_keep_them_apart(tmp_path: Any) -> None:
     assert data.classes == ("0", "1")
 
 
-def test_numbers_that_are_not_known_are_absent(tmp_path: Any) -> None:
+def test_numbers_that_are_not_known_are_absent(tmp_path: Path) -> None:
     price = np.linspace(1, 2, 200)
     price[::4] = np.nan
     data = Array(table(tmp_path, price=price), condition="price").load()
@@ -355,7 +357,7 @@ def test_numbers_that_are_not_known_are_absent(tmp_path: Any) -> None:
     assert known[~known.isnan()].mean().abs() < 1e-5
 
 
-def test_a_mirrored_picture_takes_its_condition_with_it(tmp_path: Any) -> None:
+def test_a_mirrored_picture_takes_its_condition_with_it(tmp_path: Path) -> None:
     n = 50
     images = np.random.default_rng(1).integers(0, 256, (n, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "p.npz", x=images, mask=images.astype(np.float32))
@@ -379,7 +381,7 @@ def test_a_mirrored_picture_takes_its_condition_with_it(tmp_path: Any) -> None:
         ({"sketch": np.zeros((200, 1, 3, 3))}, "sketch", ["'sketch'", "1x3x3", "2"]),
     ],
 )
-def test_columns_that_cannot_be_are_refused(tmp_path: Any, more: Any, condition: Any, words: Any) -> None:
+def test_columns_that_cannot_be_are_refused(tmp_path: Path, more: Any, condition: Any, words: Any) -> None:
     refused(lambda: Array(table(tmp_path, **more), condition=condition).load(), *words)
 
 
@@ -456,7 +458,7 @@ SMALL = ["net.width=16", "net.depth=1", "training.batch_size=64", "training.ema=
 SMALL += ["training.warmup=0", "sampling.steps=4", "sampling.ema=0.1"]
 
 
-def test_from_a_table_to_samples_of_a_price(cli: Any, tmp_path: Any) -> None:
+def test_from_a_table_to_samples_of_a_price(cli: Cli, tmp_path: Path) -> None:
     """`data.condition=[...]` on the command line, trained, resumed, drawn from, measured; in the table's own units."""
     path, out = table(tmp_path, 300), tmp_path / "cars"
     words = [
@@ -503,7 +505,7 @@ def test_from_a_table_to_samples_of_a_price(cli: Any, tmp_path: Any) -> None:
         assert all(word in answer.err for word in named), answer.err
 
 
-def test_a_price_in_dollars_trains_as_the_same_price_standardised(tmp_path: Any) -> None:
+def test_a_price_in_dollars_trains_as_the_same_price_standardised(tmp_path: Path) -> None:
     """Also in millions of a small currency: what the network sees is the same, and so are its losses."""
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
@@ -520,7 +522,7 @@ def test_a_price_in_dollars_trains_as_the_same_price_standardised(tmp_path: Any)
         assert found == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_a_picture_is_made_finer(cli: Any, tmp_path: Any) -> None:
+def test_a_picture_is_made_finer(cli: Cli, tmp_path: Path) -> None:
     """Super-resolution: images given themselves at half the size, from an .npz on the command line."""
     images = Digits().load().train[:300, 0].numpy()
     small = images.reshape(300, 4, 2, 4, 2).mean((2, 4), dtype=np.float64)

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -472,7 +473,7 @@ def test_every_data_set_that_comes_along_keeps_the_laws(name: str, law: str) -> 
     DATA_LAWS[law](DATA[name]())
 
 
-def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path: Any) -> None:
+def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert open_data("moons", count=500, noise=0.1) == Moons(count=500, noise=0.1)
     assert open_data(str(tmp_path)) == DATA["images"](path=str(tmp_path))  # type: ignore[call-arg]
     for name, match in (

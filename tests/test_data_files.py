@@ -481,7 +481,7 @@ def test_a_damaged_array_file_is_one_sentence(tmp_path: Path) -> None:
     ("shape", "dtype"), [((3000, 5), np.float32), ((3000, 6, 4, 3), np.uint8), ((2500, 2, 8), np.int16)]
 )
 def test_what_is_large_for_this_memory_stays_on_disk_and_is_the_same_data(
-    tmp_path: Path, monkeypatch: Any, shape: tuple[Any, ...], dtype: type
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[Any, ...], dtype: type
 ) -> None:
     values: np.ndarray = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
     np.save(tmp_path / "x.npy", values)
@@ -533,7 +533,7 @@ def test_data_on_disk_take_no_memory_of_the_process(tmp_path: Path) -> None:
     assert megabytes(0) < 30
 
 
-def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "x.npy", pixels(50, 4))
     monkeypatch.setattr("ornstein.data.array.half_of_memory", lambda: 0)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(100, 99, 1))
@@ -590,7 +590,9 @@ def test_idx_files_are_read(tmp_path: Path, compressed: bool, kind: type, place:
     assert data.transform == Levels(256)
 
 
-def test_the_files_of_one_family_member_are_not_taken_for_another(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_files_of_one_family_member_are_not_taken_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_idx(tmp_path / "fashion-mnist", True)
     monkeypatch.setenv("ORNSTEIN_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -657,7 +659,9 @@ def test_a_download_is_kept_only_if_its_hash_is_the_published_one(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST, CIFAR10])
-def test_without_files_or_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch: Any, kind: type) -> None:
+def test_without_files_or_network_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
     for variable in ("NO_PROXY", "no_proxy", "ORNSTEIN_DATA"):
@@ -676,7 +680,7 @@ def test_without_files_or_network_the_error_says_what_to_do(tmp_path: Path, monk
         kind().load()
 
 
-def test_mnist_is_mnist(monkeypatch: Any) -> None:
+def test_mnist_is_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORNSTEIN_DATA", str(shared("mnist.npz")))
     data = MNIST().load()
     assert (data.train.shape, data.test.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
@@ -690,7 +694,7 @@ def test_mnist_is_mnist(monkeypatch: Any) -> None:
     assert x.max() == 1
 
 
-def test_fashion_mnist_is_read(monkeypatch: Any) -> None:
+def test_fashion_mnist_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORNSTEIN_DATA", str(shared("fashion_mnist_20k.npz")))
     data = FashionMNIST().load()
     assert data.train_labels is not None
@@ -701,7 +705,7 @@ def test_fashion_mnist_is_read(monkeypatch: Any) -> None:
     assert boots[18:24, 4:24].mean() > 100
 
 
-def test_cifar_is_read_from_jpegs(monkeypatch: Any) -> None:
+def test_cifar_is_read_from_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORNSTEIN_DATA", str(shared("cifar10_jpeg_train.npz", "cifar10_jpeg_test.npz")))
     data = CIFAR10().load()
     assert (data.train.shape, data.test.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))

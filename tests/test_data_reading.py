@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from sure import Cli
 
 from ornstein.data import Affine, Array, ImageFolder, Layout, Levels, Transform, open_data, split
 from ornstein.data import pictures as reader
@@ -77,7 +78,7 @@ def test_what_is_malformed_is_read_or_refused_in_a_sentence_within_bounds(tmp_pa
     assert result["megabytes"] < 500
 
 
-def test_pillow_is_never_left_to_choose_the_format(tmp_path: Path, monkeypatch: Any) -> None:
+def test_pillow_is_never_left_to_choose_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An EPS makes it start Ghostscript: a program in the user's path that would run what the file says."""
     photos(tmp_path / "in", 3)
     ran = tmp_path / "ran"
@@ -125,7 +126,7 @@ def test_what_a_header_declares_is_held_against_the_file(tmp_path: Path) -> None
     assert len(Array(str(file)).load().train) == 18
 
 
-def test_a_third_of_zeros_is_data_but_a_bomb_is_not(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_third_of_zeros_is_data_but_a_bomb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = np.zeros((600, 1000), np.float32)
     sparse[:, :3] = normal(600, 3)
     np.savez_compressed(tmp_path / "x.npz", x=sparse)
@@ -216,7 +217,7 @@ def test_pictures_that_are_not_read_are_named(tmp_path: Path) -> None:
     assert "holds no images (4 other files, 2 .heic, 1 .avif)" in refused(ImageFolder(str(tmp_path)))
 
 
-def test_a_class_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_class_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         photos(tmp_path / name, 3)
     scandir = os.scandir
@@ -277,7 +278,7 @@ def test_a_size_that_is_none_is_refused(size: Any) -> None:
         ImageFolder("x", size=size)
 
 
-def test_a_relative_path_is_kept_from_the_root(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_relative_path_is_kept_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(tmp_path / "here" / "photos", 4)
     saved(tmp_path / "here", normal(9, 2))
     monkeypatch.chdir(tmp_path / "here")
@@ -288,7 +289,9 @@ def test_a_relative_path_is_kept_from_the_root(tmp_path: Path, monkeypatch: Any)
         source.load()
 
 
-def test_pictures_too_large_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: Any) -> None:
+def test_pictures_too_large_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos(tmp_path, 12)
     Image.fromarray(np.zeros((60, 60), np.uint8)).save(tmp_path / "large.png")
     monkeypatch.setattr(reader, "MOST_PIXELS", 3599)
@@ -301,7 +304,9 @@ def test_pictures_too_large_are_refused_before_they_are_decoded(tmp_path: Path, 
 original = Image.Image.load
 
 
-def test_more_pictures_than_memory_holds_are_refused_at_the_first(tmp_path: Path, monkeypatch: Any) -> None:
+def test_more_pictures_than_memory_holds_are_refused_at_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos(tmp_path, 12)
     monkeypatch.setattr(reader, "half_of_memory", lambda: 12 * 36 - 1)
     assert "data.size=H,W to resize them" in refused(ImageFolder(str(tmp_path)))
@@ -595,7 +600,7 @@ def test_the_arrays_of_a_file_are_a_mapping(tmp_path: Path) -> None:
 
 
 def test_a_run_finds_its_data_from_another_folder_and_gives_back_their_axes(
-    cli: Any, tmp_path: Path, monkeypatch: Any
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows without a label too: `train`, `evaluate` from elsewhere, and what `sample` wrote into `loglik`."""
     names = np.array(["ham", "spam", "-1"])[np.arange(120) % 3]
@@ -623,7 +628,7 @@ def test_a_run_finds_its_data_from_another_folder_and_gives_back_their_axes(
     assert "a label for every example" in answer.err
 
 
-def test_a_twelve_bit_scan_comes_back_from_inpainting_as_it_was(cli: Any, tmp_path: Path) -> None:
+def test_a_twelve_bit_scan_comes_back_from_inpainting_as_it_was(cli: Cli, tmp_path: Path) -> None:
     photos(tmp_path / "scans", 30, 8, 8, top=4096, dtype=np.uint16)
     Image.fromarray(np.where(np.arange(8) < 3, 255, 0).astype(np.uint8)[:, None].repeat(8, 1)).save(
         tmp_path / "mask.png"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sure import there
+from sure import Cli, there
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,7 +21,7 @@ SNIPPETS = [
 
 @pytest.mark.parametrize("code", SNIPPETS)
 @pytest.mark.usefixtures("own_tables")
-def test_a_snippet_runs(code: Any, tmp_path: Any, monkeypatch: Any, request: Any) -> None:
+def test_a_snippet_runs(code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
     monkeypatch.chdir(tmp_path)
     if "runs/digits" in code:
         (tmp_path / "runs").mkdir()
@@ -29,7 +29,7 @@ def test_a_snippet_runs(code: Any, tmp_path: Any, monkeypatch: Any, request: Any
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 
-def test_the_readmes_commands_run_in_their_order(cli: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_the_readmes_commands_run_in_their_order(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     short = [
         "training.steps=4",

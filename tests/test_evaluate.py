@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sure import there
+from sure import Cli, there
 
 import ornstein
 from ornstein.core.clocks import VP
@@ -118,7 +119,7 @@ def test_the_held_out_error_is_that_of_the_held_out_half() -> None:
 
 
 @pytest.fixture
-def copied(run: Any, tmp_path: Any) -> Any:
+def copied(run: Path, tmp_path: Path) -> Any:
     shutil.copytree(run, tmp_path / "digits")
     return ornstein.load(tmp_path / "digits")
 
@@ -139,7 +140,7 @@ def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied: Any)
         assert first[0][name]["floor"] != other[0][name]["floor"], name  # and other subsets of the real data
 
 
-def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: Any) -> None:
+def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
 
     def spied(samples: torch.Tensor, *rest: Any, **how: Any) -> Any:
@@ -154,7 +155,7 @@ def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: A
     assert not torch.equal(loose, loose.round())
 
 
-def test_it_says_what_it_is_doing(copied: Any, cli: Any, run: Any) -> None:
+def test_it_says_what_it_is_doing(copied: Any, cli: Cli, run: Path) -> None:
     said: list[Any] = []
     evaluate(copied, n=20, steps=2, stage=said.append)
     assert said == [
@@ -167,7 +168,7 @@ def test_it_says_what_it_is_doing(copied: Any, cli: Any, run: Any) -> None:
     assert "drawing" not in answer.out
 
 
-def test_real_points_are_taken_from_all_of_the_data(tmp_path: Any, monkeypatch: Any) -> None:
+def test_real_points_are_taken_from_all_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # sorted data: the first rows are of one kind
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train

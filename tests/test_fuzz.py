@@ -2,10 +2,12 @@
 
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sure import Cli
 
 from ornstein.errors import InputError
 from ornstein.experiment.build import build, build_stepper, load_data
@@ -56,7 +58,7 @@ VALUES = [*ODD, *STEPPERS, *WORDS]
 
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory: Any) -> Any:
+def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("fuzz") / "run"
     short = ["training.steps=2", "training.warmup=1", "training.batch_size=16", "net.width=8", "data.count=100"]
     for _ in train(Experiment.read("moons", [*short, "sampling.preview=4", "sampling.steps=2"]), folder):
@@ -79,7 +81,7 @@ def answered(answer: Any, words: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", OPTIONS)
-def test_options(cli: Any, points: Any, tmp_path: Any, monkeypatch: Any, verb: Any, share: Any) -> None:
+def test_options(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Any, share: Any) -> None:
     """Thirty for each verb, ninety for the one with the most options."""
     import numpy as np
 
@@ -104,7 +106,7 @@ def test_options(cli: Any, points: Any, tmp_path: Any, monkeypatch: Any, verb: A
 
 @pytest.mark.parametrize("option", ["--label", "--seed", "--ema", "--scale", "--with"])
 def test_every_odd_value_of_an_option(
-    cli: Any, points: Any, tmp_path: Any, monkeypatch: Any, option: Any, share: Any
+    cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: Any, share: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for odd in random.Random(option).sample(ODD, round(share * len(ODD))):
@@ -114,7 +116,7 @@ def test_every_odd_value_of_an_option(
         answered(cli(*words), words)
 
 
-def test_keys_and_values(cli: Any, tmp_path: Any, monkeypatch: Any, share: Any) -> None:
+def test_keys_and_values(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: Any) -> None:
     """Two hundred, one or two at a time, over presets and under methods."""
     monkeypatch.chdir(tmp_path)
     rng = random.Random(1)
@@ -127,7 +129,7 @@ def test_keys_and_values(cli: Any, tmp_path: Any, monkeypatch: Any, share: Any) 
         answered(cli(*words, "--show"), words)
 
 
-def test_files_of_yaml(cli: Any, tmp_path: Any, share: Any) -> None:
+def test_files_of_yaml(cli: Cli, tmp_path: Path, share: Any) -> None:
     """Two hundred: a whole experiment with a line cut, doubled, moved, or a character changed."""
     rng = random.Random(2)
     whole = Experiment.read("moons", []).to_yaml()

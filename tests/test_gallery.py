@@ -42,7 +42,7 @@ def test_a_page_names_its_own_command_and_picture_and_both_are_there(name: Any) 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", PAGES)
-def test_a_script_makes_its_picture(name: Any, tmp_path: Any) -> None:
+def test_a_script_makes_its_picture(name: Any, tmp_path: Path) -> None:
     for path in GALLERY.glob("*.py"):
         shutil.copy(path, tmp_path)
     done = subprocess.run(

@@ -24,6 +24,7 @@ import pytest
 import torch
 from laws import WAYS
 from pretend import NAME, POSSIBLE, posed, waits
+from sure import Cli
 from test_condition import PARTS, SPECS, B
 from test_laws_guidance import ARGUMENTS
 
@@ -503,7 +504,7 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_training_waits_for_nothing_within_a_step(name: Any, device: Any, tmp_path: Any) -> None:
+def test_training_waits_for_nothing_within_a_step(name: Any, device: Any, tmp_path: Path) -> None:
     short = ["data.count=200", "net.width=16", "net.depth=1", "training.steps=7", "training.batch_size=16"]
     short += ["training.checkpoint_every=100", "training.log_every=100", "training.validate_every=100"]
     short += ["training.precision=float32"]
@@ -530,7 +531,7 @@ SAVING = ("training/checkpoint.py", "training/saving.py", "training/ema.py")
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: Any) -> Any:
+def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run on vectors, of a few steps on the CPU."""
     folder = tmp_path_factory.mktemp("runs") / "moons"
     short = ["data.count=200", "net.width=16", "net.depth=1", "training.steps=4", "training.batch_size=16"]
@@ -542,7 +543,7 @@ def table(tmp_path_factory: Any) -> Any:
     return folder
 
 
-def verbs(run: Any, table: Any, place: Any) -> Any:
+def verbs(run: Path, table: Any, place: Any) -> Any:
     """Every verb that computes; what it writes goes to `place`."""
     few = ["-n", 2, "--steps", 3]
     tiny = ["net.channels=8", "net.blocks=1", "training.steps=2", "training.batch_size=8", "training.validate_every=2"]
@@ -564,7 +565,7 @@ def verbs(run: Any, table: Any, place: Any) -> Any:
 
 
 @pytest.mark.parametrize("verb", verbs(Path(), Path(), Path()))
-def test_every_verb(verb: Any, cli: Any, run: Any, table: Any, tmp_path: Any, device: Any) -> None:
+def test_every_verb(verb: Any, cli: Cli, run: Path, table: Any, tmp_path: Path, device: Any) -> None:
     places = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table))
     whole = torch.rand(1, 1, 8, 8, generator=generator()).mul(16).round()
     np.save(tmp_path / "whole.npy", whole.numpy())

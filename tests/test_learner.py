@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sure import Cli
 
 import ornstein
 from ornstein.core.clocks import VP
@@ -55,7 +57,7 @@ class Signs(Learner):
         return SignDenoiser(net, self.problem.process, "x0", self.problem.sigma_data)
 
 
-def test_a_new_kind_is_one_class_and_one_line(cli: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_a_new_kind_is_one_class_and_one_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two signs that agree nine times in ten: listed, trained, resumed, drawn, measured."""
     monkeypatch.setitem(LEARNERS, "signs", Signs)  # the line
     g = np.random.default_rng(0)
@@ -91,7 +93,7 @@ def test_a_new_kind_is_one_class_and_one_line(cli: Any, tmp_path: Any, monkeypat
     assert (off < 0.2).double().mean() > 0.97  # hardly anything between the two values
 
 
-def test_what_is_implied_is_written_down_and_implied_anew_when_it_changes(tmp_path: Any) -> None:
+def test_what_is_implied_is_written_down_and_implied_anew_when_it_changes(tmp_path: Path) -> None:
     meant = {
         "denoiser": [],
         "variance": ["objective=hybrid", "process=betas"],
@@ -120,7 +122,7 @@ def test_a_learner_takes_its_own_objectives_and_readings() -> None:
             Experiment.read("digits", words)
 
 
-def test_settling_leaves_nothing_open(tmp_path: Any) -> None:
+def test_settling_leaves_nothing_open(tmp_path: Path) -> None:
     words = ["preset=ncsnv2", "training.precision=auto", "training.batch_size=8", "net.channels=8"]
     experiment = Experiment.read("digits", words)
     settled = settle(experiment, load_data(experiment))

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from laws import PROCESSES, Oracle, mixture, refused
 from PIL import Image
-from sure import there
+from sure import Cli, there
 
 import ornstein
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
@@ -503,7 +504,7 @@ def test_refused_in_one_sentence(change: Any, words: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory: Any) -> Any:
+def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run on a few hundred points, two classes, trained for a moment."""
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
@@ -526,7 +527,7 @@ def rows(path: Any) -> Any:
         return list(csv.DictReader(file))
 
 
-def test_the_verb_scores_and_ranks(cli: Any, points: Any, tmp_path: Any) -> None:
+def test_the_verb_scores_and_ranks(cli: Cli, points: Any, tmp_path: Path) -> None:
     run = ornstein.load(points)
     near = run.sample(10, seed=1)
     far = near[:3] + 30
@@ -552,7 +553,7 @@ def test_the_verb_scores_and_ranks(cli: Any, points: Any, tmp_path: Any) -> None
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["scores.csv", "scores.png"]
 
 
-def test_the_verb_on_the_runs_own_data(cli: Any, points: Any, tmp_path: Any) -> None:
+def test_the_verb_on_the_runs_own_data(cli: Cli, points: Any, tmp_path: Path) -> None:
     words = ["-n", 8, "--reference", 0, "--seed", 3]
     for part in ("test", "train"):
         assert cli("loglik", points, part, "--out", tmp_path / f"{part}.csv", *words).code == 0
@@ -569,7 +570,7 @@ def test_the_verb_on_the_runs_own_data(cli: Any, points: Any, tmp_path: Any) -> 
     assert 0 < np.mean(gain) < 1.5
 
 
-def test_the_verb_on_images(cli: Any, run: Any, tmp_path: Any) -> None:
+def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
     """Files in class folders, named in the CSV; digital data by dequantisation."""
     from ornstein.experiment.loglik import own
 
@@ -619,7 +620,7 @@ def one_sentence(answer: Any, *words: Any) -> None:
     ],
 )
 def test_the_verb_refuses_in_one_sentence_and_writes_nothing(
-    cli: Any, points: Any, tmp_path: Any, monkeypatch: Any, data: Any, words: Any, said: Any
+    cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Any, words: Any, said: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plain = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
@@ -639,5 +640,5 @@ def test_the_verb_refuses_in_one_sentence_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_the_verb_refuses_what_is_not_a_run(cli: Any, tmp_path: Any) -> None:
+def test_the_verb_refuses_what_is_not_a_run(cli: Cli, tmp_path: Path) -> None:
     one_sentence(cli("loglik", tmp_path / "nowhere", "test", "--out", tmp_path / "s.csv"), "nowhere")

@@ -236,7 +236,7 @@ def test_kernel_distance_tells_its_standard_error() -> None:
 
 @pytest.mark.parametrize("metric", [EnergyDistance(), MMD(bandwidth=1.0), Memorisation(), Precision(), Recall()])
 @pytest.mark.parametrize("d", [3, 40])
-def test_blocks_change_nothing(metric: Any, d: Any, monkeypatch: Any) -> None:
+def test_blocks_change_nothing(metric: Any, d: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     g = seeded()
     x, y = normal(83, d, g=g), normal(61, d, g=g)
     whole = metric(x, y, g)
@@ -244,7 +244,7 @@ def test_blocks_change_nothing(metric: Any, d: Any, monkeypatch: Any) -> None:
     assert metric(x, y, g) == pytest.approx(whole, rel=1e-5)
 
 
-def test_sliced_wasserstein_in_blocks_of_directions(monkeypatch: Any) -> None:
+def test_sliced_wasserstein_in_blocks_of_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     g = seeded()
     x, y = normal(83, 4, g=g), normal(61, 4, g=g)
     whole = SlicedWasserstein(50)(x, y, seeded(1))

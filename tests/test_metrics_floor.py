@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,7 +232,7 @@ def test_classifier_says_what_is_wrong() -> None:
 
 
 @pytest.mark.slow
-def test_classifier_reads_mnist(real_data: Any) -> None:
+def test_classifier_reads_mnist(real_data: Path) -> None:
     with np.load(real_data / "mnist.npz") as data:
         x, y, x_test, y_test = (torch.tensor(data[k]) for k in ("x_train", "y_train", "x_test", "y_test"))
     fitted = fit_classifier(x[:, None].float(), y, generator=seeded())

@@ -2,11 +2,12 @@
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sure import there
+from sure import Cli, there
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -175,7 +176,7 @@ def test_auto_is_decided_here_as_training_does(digits: Any, changes: Any, trains
     assert all(torch.equal(before[name], value) for name, value in parts.net.state_dict().items())
 
 
-def test_disk_is_what_a_run_leaves(run: Any) -> None:
+def test_disk_is_what_a_run_leaves(run: Path) -> None:
     experiment = Experiment.read(run / "experiment.yaml")
     found = plan(experiment, "l4")
     taken = sum(file.stat().st_size for file in run.rglob("*.safetensors"))
@@ -229,7 +230,7 @@ def test_sharding_spreads_all_but_the_previews_average(digits: Any) -> None:
     assert spread["the average that previews are drawn by"] == whole["weights"]
 
 
-def test_processor_time_is_near_what_a_run_takes(digits: Any, tmp_path: Any) -> None:
+def test_processor_time_is_near_what_a_run_takes(digits: Any, tmp_path: Path) -> None:
     """benchmarks/plan.py has the figures; here a wide margin, as other work on a machine disturbs a second of it."""
     changes = ["training.steps=24", "training.validate_every=24", "sampling.preview=4", "sampling.steps=4"]
     experiment = Experiment.read("digits", changes)
@@ -254,7 +255,7 @@ def test_a_calibration_leaves_a_line_through_its_measurements(digits: Any) -> No
 # --- on the command line ----------------------------------------------------------------------------------------------
 
 
-def test_the_verb(cli: Any) -> None:
+def test_the_verb(cli: Cli) -> None:
     answer = cli("plan", "digits", "net.channels=16", "--gpus", "8xH100", "--price", "2.5")
     assert answer.code == 0, answer
     for word in ("8 x H100", "FLOP a step", "weights", "checkpoints", "price"):
@@ -278,7 +279,7 @@ def test_the_verb(cli: Any) -> None:
         (["digits", "--device", "tpu"], "tpu"),
     ],
 )
-def test_what_cannot_be_planned_is_one_sentence(cli: Any, words: Any, said: Any) -> None:
+def test_what_cannot_be_planned_is_one_sentence(cli: Cli, words: Any, said: Any) -> None:
     answer = cli("plan", *words)
     assert answer.code == 2, answer
     assert said in answer.err

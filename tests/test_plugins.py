@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from laws import PROCESSES, refused
-from sure import there
+from sure import Cli, there
 
 import ornstein
 from ornstein import Process, plugins
@@ -51,7 +51,7 @@ class Rational(Process):
 
 
 @pytest.mark.usefixtures("own_tables")
-def test_what_is_registered_can_be_named_listed_and_configured(cli: Any) -> None:
+def test_what_is_registered_can_be_named_listed_and_configured(cli: Cli) -> None:
     assert ornstein.register("process", "rational", Rational) is Rational
     assert ornstein.register("process", "rational", Rational) is Rational  # once more changes nothing
     assert TABLE["rational"] is Rational
@@ -203,7 +203,7 @@ for words in (
 
 
 @pytest.mark.timeout(900)
-def test_a_package_is_listed_trained_with_drawn_from_and_held_to_the_laws(tmp_path: Any) -> None:
+def test_a_package_is_listed_trained_with_drawn_from_and_held_to_the_laws(tmp_path: Path) -> None:
     names = [("processes", "trigonometric", "Trigonometric"), ("objectives", "sigmoid", "Sigmoid")]
     code = CLOCK.format(name="Trigonometric", line="A quarter of a circle.", sigma="torch.sin(t)")
     installed(tmp_path, "my_package", names, code + block("An objective").replace("@ornstein.register", "# "))
@@ -242,7 +242,9 @@ def test_a_package_is_listed_trained_with_drawn_from_and_held_to_the_laws(tmp_pa
 @pytest.mark.parametrize(
     ("noun", "name"), [("process", "trigonometric"), ("stepper", "midpoint"), ("objective", "sigmoid")]
 )
-def test_the_examples_of_the_page_keep_every_law(noun: Any, name: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_the_examples_of_the_page_keep_every_law(
+    noun: Any, name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     article = "An" if noun == "objective" else "A"
     (tmp_path / f"page_of_{noun}.py").write_text(block(f"{article} {noun}"))
     monkeypatch.syspath_prepend(tmp_path)
@@ -252,7 +254,7 @@ def test_the_examples_of_the_page_keep_every_law(noun: Any, name: Any, tmp_path:
     assert len(found) == 1 + len(LAWS[noun])
 
 
-def test_a_package_with_a_wrong_sigma_fails_by_name(tmp_path: Any) -> None:
+def test_a_package_with_a_wrong_sigma_fails_by_name(tmp_path: Path) -> None:
     code = CLOCK.format(name="Wrong", line="A clock with some noise at the start.", sigma="torch.sin(t) + 0.01")
     installed(tmp_path, "wrong_package", [("processes", "wrong", "Wrong")], code)
     done = python(tmp_path, "-m", "ornstein.laws", "wrong_package")

@@ -1,6 +1,7 @@
 """Laws of precision: what "auto" takes is what was measured, it is written down, and drawing agrees with float32."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_measurement_of_training_changes_nothing() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_the_fastest_is_taken_and_the_loop_takes_nothing_unsettled(tmp_path: Any) -> None:
+def test_the_fastest_is_taken_and_the_loop_takes_nothing_unsettled(tmp_path: Path) -> None:
     """The loss sleeps in one type and hardly in the other, so that the choice can be foretold."""
 
     def loss(net: Any, batch: Any, generator: Any) -> Any:
@@ -64,7 +65,7 @@ def test_the_fastest_is_taken_and_the_loop_takes_nothing_unsettled(tmp_path: Any
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_writes_down_what_it_chose_and_draws_like_float32(tmp_path: Any) -> None:
+def test_a_run_writes_down_what_it_chose_and_draws_like_float32(tmp_path: Path) -> None:
     words = ["training.steps=30", "training.precision=auto", "training.batch_size=16", "sampling.preview=4"]
     words += ["net.channels=16", "sampling.precision=bfloat16", "training.warmup=5"]
     list(train(Experiment.read("digits", words), tmp_path / "run"))
@@ -97,7 +98,7 @@ def test_products_are_narrow_and_answers_are_not() -> None:
     assert seen == [torch.bfloat16]
 
 
-def test_a_classifier_and_chains_stay_in_float32(tmp_path: Any) -> None:
+def test_a_classifier_and_chains_stay_in_float32(tmp_path: Path) -> None:
     """A classifier's network answers classes, not images: there is nothing to time; a trial would move the chains."""
     words = ["objective=classifier", "training.steps=2", "net.channels=8", "training.batch_size=8"]
     list(train(Experiment.read("digits", [*words, "sampling.precision=auto"]), tmp_path / "run"))

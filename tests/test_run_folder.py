@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from sure import there
+from sure import Cli, there
 
 import ornstein
 from ornstein.cli import main
@@ -80,7 +80,7 @@ def opened(folder: Path) -> None:
 # One writer -----------------------------------------------------------------------------------------------------------
 
 
-def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli: Any, points: Any) -> None:
+def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli: Cli, points: Any) -> None:
     with holding(points, "tuning"):
         for words in (["train", "--resume", points], ["tune", points, "--steps", 3], ["info", points, "--accept"]):
             one_sentence(cli(*words), points, "in use", "tuning since", os.getpid())
@@ -94,7 +94,7 @@ def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli: Any, 
     assert cli("tune", points, "--steps", 3).code == 0
 
 
-def test_a_lock_ends_with_its_process_and_is_not_left_to_its_children(tmp_path: Any) -> None:
+def test_a_lock_ends_with_its_process_and_is_not_left_to_its_children(tmp_path: Path) -> None:
     """Killed by SIGKILL, and with a child that outlives it."""
     code = f"""
 import os, sys, time
@@ -132,7 +132,7 @@ def test_two_trainings_in_one_process_are_two_writers(points: Any) -> None:
     assert there(latest(points)).step == 20
 
 
-def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_path: Any) -> None:
+def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_path: Path) -> None:
     steps = train(Experiment.read("moons", [*SHORT, "training.steps=12"]), tmp_path / "run")
     next(steps)
     shutil.rmtree(tmp_path / "run")
@@ -141,12 +141,14 @@ def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(cli: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before anything is saved: the folder says so, and the same command works."""
     words = ["train", "moons", *SHORT, "training.steps=12", "--out", tmp_path / "run"]
     full = [*words, "training.precision=float32"]
 
-    def broken(run: Any) -> None:
+    def broken(run: Path) -> None:
         raise KeyboardInterrupt  # a second Ctrl-C within the first step
 
     monkeypatch.setattr("ornstein.training.loop._Run.advance", broken)
@@ -231,14 +233,14 @@ def test_a_flipped_bit_in_a_snapshot_is_found_when_an_average_is_made_of_it(poin
         Run.load(points, ema=0.08)
 
 
-def test_a_deleted_average_is_missed_and_not_made_again(cli: Any, points: Any) -> None:
+def test_a_deleted_average_is_missed_and_not_made_again(cli: Cli, points: Any) -> None:
     (points / "ema-0.050.safetensors").unlink()
     one_sentence(cli("sample", points), "ema-0.050.safetensors is missing", "--resume")
     assert cli("train", "--resume", points).code == 0  # as the sentence says
     opened(points)
 
 
-def test_an_edit_on_purpose_is_accepted_when_said_so(cli: Any, points: Any) -> None:
+def test_an_edit_on_purpose_is_accepted_when_said_so(cli: Cli, points: Any) -> None:
     text = (points / "experiment.yaml").read_text()
     (points / "experiment.yaml").write_text(text.replace("preview: 4", "preview: 9"))
     one_sentence(cli("sample", points), "experiment.yaml", "was changed", "--accept")
@@ -253,7 +255,7 @@ def test_an_edit_on_purpose_is_accepted_when_said_so(cli: Any, points: Any) -> N
     assert accept(points) == ["experiment.yaml"]
 
 
-def test_a_folder_of_an_older_version_opens_and_goes_on(cli: Any, points: Any) -> None:
+def test_a_folder_of_an_older_version_opens_and_goes_on(cli: Cli, points: Any) -> None:
     assert "unchecked" not in cli("info", points).out
     (points / "manifest.json").unlink()
     opened(points)
@@ -264,7 +266,7 @@ def test_a_folder_of_an_older_version_opens_and_goes_on(cli: Any, points: Any) -
     opened(points)
 
 
-def test_checking_is_cheap(tmp_path: Any) -> None:
+def test_checking_is_cheap(tmp_path: Path) -> None:
     """Twenty megabytes of weights, in a fraction of what drawing one sample takes."""
     with manifest.publishing(tmp_path, "model.safetensors") as (part,):
         part.write_bytes(os.urandom(20_000_000))
@@ -276,7 +278,7 @@ def test_checking_is_cheap(tmp_path: Any) -> None:
     assert min(took) < 0.25
 
 
-def test_a_reader_beside_a_writer_never_sees_damage(tmp_path: Any) -> None:
+def test_a_reader_beside_a_writer_never_sees_damage(tmp_path: Path) -> None:
     """Who opens while weights are replaced meets old ones or new ones, both known."""
     stop = threading.Event()
     seen: list[Any] = []
@@ -323,12 +325,12 @@ YAMLS = [
 
 
 @pytest.mark.parametrize(("text", "word"), YAMLS, ids=range(len(YAMLS)))
-def test_yaml_that_is_refused(cli: Any, tmp_path: Any, text: Any, word: Any) -> None:
+def test_yaml_that_is_refused(cli: Cli, tmp_path: Path, text: Any, word: Any) -> None:
     (tmp_path / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     one_sentence(cli("train", tmp_path / "x.yaml", "--show"), word)
 
 
-def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path: Any) -> None:
+def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path: Path) -> None:
     """412 bytes, which took 10.8 GB and 92 seconds."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
@@ -358,7 +360,7 @@ def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path: Any) -> None:
         ("training=5", "training=5"),
     ],
 )
-def test_a_value_of_another_kind_is_refused(cli: Any, change: Any, words: Any) -> None:
+def test_a_value_of_another_kind_is_refused(cli: Cli, change: Any, words: Any) -> None:
     one_sentence(cli("train", "moons", change, "--show"), *words.split(" "))
 
 
@@ -372,7 +374,7 @@ def test_numbers_are_what_they_look_like() -> None:
 # Nothing of the user's is overwritten unasked -------------------------------------------------------------------------
 
 
-def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli: Any, points: Any, tmp_path: Any) -> None:
+def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli: Cli, points: Any, tmp_path: Path) -> None:
     for name, more, beside in (
         ("x.npz", [], []),
         ("x.png", ["--film"], ["x.gif"]),
@@ -392,7 +394,7 @@ def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli: Any
 
 
 def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over(
-    cli: Any, points: Any, tmp_path: Any
+    cli: Cli, points: Any, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "rows.npy", np.array([[np.nan, 0.5]], np.float32))
     (tmp_path / "rows.npz").write_text("mine")
@@ -408,7 +410,7 @@ def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over
     assert cli(*words, "--force").code == 0
 
 
-def test_a_pair_appears_together_or_not_at_all(tmp_path: Any) -> None:
+def test_a_pair_appears_together_or_not_at_all(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_text("old")
     b.mkdir()
@@ -430,7 +432,7 @@ def test_a_pair_appears_together_or_not_at_all(tmp_path: Any) -> None:
     assert (a.read_text(), b.read_text()) == ("new", "new")
 
 
-def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path: Any) -> None:
+def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
         with replacing(tmp_path / "x") as part:
@@ -445,7 +447,7 @@ def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path
     assert not (tmp_path / "x").is_symlink()
 
 
-def test_links_inside_a_run_folder_are_not_followed(cli: Any, points: Any, tmp_path: Any) -> None:
+def test_links_inside_a_run_folder_are_not_followed(cli: Cli, points: Any, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     for name in ("metrics.jsonl", "loss.png", "experiment.yaml"):
@@ -462,7 +464,7 @@ def test_links_inside_a_run_folder_are_not_followed(cli: Any, points: Any, tmp_p
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "model.safetensors", "loss.png", "samples/a.png", "metrics.jsonl"])
-def test_training_does_not_write_over_what_it_did_not_write(cli: Any, tmp_path: Any, name: Any) -> None:
+def test_training_does_not_write_over_what_it_did_not_write(cli: Cli, tmp_path: Path, name: Any) -> None:
     (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).write_text("mine")
     one_sentence(cli("train", "moons", *SHORT, "--out", tmp_path / "out"), name.split("/")[0], "did not write")
@@ -475,7 +477,7 @@ def test_training_does_not_write_over_what_it_did_not_write(cli: Any, tmp_path: 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", [*PUBLISHED, "metrics.jsonl", "checkpoints/state", "snapshots"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli: Any, points: Any, name: Any) -> None:
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli: Cli, points: Any, name: Any) -> None:
     path = {
         "checkpoints/state": there(latest(points)).path / "state.json",
         "snapshots": snapshots(points)[0].path,
@@ -489,7 +491,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli: Any, points: Any, 
     assert time.process_time() - began < 20
 
 
-def test_a_device_is_no_experiment(cli: Any, tmp_path: Any) -> None:
+def test_a_device_is_no_experiment(cli: Cli, tmp_path: Path) -> None:
     for place in ("/dev/zero", "/dev/null"):
         (tmp_path / "x.yaml").unlink(missing_ok=True)
         (tmp_path / "x.yaml").symlink_to(place)
@@ -499,7 +501,7 @@ def test_a_device_is_no_experiment(cli: Any, tmp_path: Any) -> None:
 # True words -----------------------------------------------------------------------------------------------------------
 
 
-def at_step(monkeypatch: Any, step: int, *numbers: signal.Signals) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.Signals) -> None:
     """Send this process signals as the batch of a step is made."""
     from ornstein.data import Dataset
 
@@ -520,7 +522,9 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 
 
 @pytest.mark.parametrize(("numbers", "saved"), [((INT,), 5), ((TERM,), 5), ((INT, INT), 3), ((TERM, INT), 3)])
-def test_what_is_said_of_saving_is_true(cli: Any, tmp_path: Any, monkeypatch: Any, numbers: Any, saved: Any) -> None:
+def test_what_is_said_of_saving_is_true(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: Any, saved: Any
+) -> None:
     """Asked once it saves after the step; asked twice it does not wait, and says what there is."""
     at_step(monkeypatch, 4, *numbers)
     answer = cli("train", "moons", *SHORT, "training.steps=12", "training.validate_every=12", "--out", tmp_path / "run")
@@ -531,7 +535,9 @@ def test_what_is_said_of_saving_is_true(cli: Any, tmp_path: Any, monkeypatch: An
     assert cli("train", "--resume", tmp_path / "run").code == 0
 
 
-def test_interrupted_during_set_up_nothing_is_said_to_be_saved(cli: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_interrupted_during_set_up_nothing_is_said_to_be_saved(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_step(monkeypatch, 0, signal.SIGTERM)
     answer = cli("train", "moons", *SHORT, "--out", tmp_path / "run")
     assert answer.code == 130
@@ -539,7 +545,7 @@ def test_interrupted_during_set_up_nothing_is_said_to_be_saved(cli: Any, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli: Any, points: Any) -> None:
+def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli: Cli, points: Any) -> None:
     snapshots(points)[-1].path.write_bytes(b"not tensors")
     (points / "snapshots" / "step-mine.safetensors").write_bytes(b"stray")
     (points / "checkpoints" / "step-mine").mkdir()
@@ -549,7 +555,7 @@ def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli: Any,
     one_sentence(cli("sample", points, "--ema", "0.08"), "snapshots/step-", "damaged")
 
 
-def test_a_torn_metrics_line_is_passed_over(cli: Any, points: Any) -> None:
+def test_a_torn_metrics_line_is_passed_over(cli: Cli, points: Any) -> None:
     with (points / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 99\n[1]\n{"step": "x"}\n\xff\n{"step": 13, "lo')
     answer = cli("info", points)
@@ -557,7 +563,7 @@ def test_a_torn_metrics_line_is_passed_over(cli: Any, points: Any) -> None:
     assert "12 of 12" in answer.out
 
 
-def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli: Any, points: Any, tmp_path: Any) -> None:
+def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli: Cli, points: Any, tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     places = (points, points / "samples", points / "checkpoints")
@@ -573,7 +579,7 @@ def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli: Any
     sweep_parts(tmp_path / "nowhere")
 
 
-def test_a_disk_full_of_events_is_one_sentence(tmp_path: Any) -> None:
+def test_a_disk_full_of_events_is_one_sentence(tmp_path: Path) -> None:
     """A limit on the size of a file stands for it: what TensorBoard gets is longer than a line of metrics.jsonl."""
     log = Log(tmp_path)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -589,7 +595,7 @@ def test_a_disk_full_of_events_is_one_sentence(tmp_path: Any) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "a": 1.0}\n'
 
 
-def test_a_refusing_disk_is_one_sentence(cli: Any, points: Any, tmp_path: Any) -> None:
+def test_a_refusing_disk_is_one_sentence(cli: Cli, points: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     one_sentence(cli("train", "moons", "--out", tmp_path / "file" / "run"), "file/run", "cannot be written")
     shutil.rmtree(points / "samples")
@@ -597,7 +603,7 @@ def test_a_refusing_disk_is_one_sentence(cli: Any, points: Any, tmp_path: Any) -
     one_sentence(cli("train", "--resume", points, "training.steps=18"), "samples")
 
 
-def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Any, monkeypatch: Any) -> None:
+def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced, real = [], os.fsync
 
     def fsync(handle: Any) -> None:
@@ -612,7 +618,7 @@ def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Any, mon
     run.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
 
 
-def test_names_of_files_may_be_any(cli: Any, points: Any, tmp_path: Any, monkeypatch: Any) -> None:
+def test_names_of_files_may_be_any(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a[/red]b.npz", "[bold].npz", os.fsdecode(b"caf\xe9.npz"), "a\nb.npz"):
         answer = cli("sample", points, "-n", 2, "--out", name)
@@ -667,7 +673,7 @@ def test_a_network_is_no_denoiser_and_guidance_wants_a_condition() -> None:
     ],
 )
 def test_ordinary_mistakes_are_one_sentence(
-    cli: Any, points: Any, tmp_path: Any, monkeypatch: Any, words: Any, said: Any
+    cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Any, said: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.npy").touch()
@@ -676,7 +682,7 @@ def test_ordinary_mistakes_are_one_sentence(
     one_sentence(cli(*[names.get(word, word) for word in words]), *said)
 
 
-def test_list_without_a_name_lists_everything(cli: Any) -> None:
+def test_list_without_a_name_lists_everything(cli: Cli) -> None:
     answer = cli("list")
     assert answer.code == 0
     assert {"processes", "steppers", "vp", "ddim", "presets"} <= set(answer.out.split())

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,7 +117,7 @@ def test_a_run_goes_on_with_what_was_chosen() -> None:
     assert elsewhere.number == 2
 
 
-def test_who_says_how_many_wins(monkeypatch: Any) -> None:
+def test_who_says_how_many_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     with threads(6):
@@ -159,27 +160,27 @@ def train(folder: Any, config: Any, seen: Any = None, end: Any = None) -> Any:
 
 
 @pytest.fixture
-def three(monkeypatch: Any) -> Any:
+def three(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     with threads(3):
         yield
 
 
-def test_a_number_that_is_given_is_taken_and_put_back(tmp_path: Any, three: Any) -> None:
+def test_a_number_that_is_given_is_taken_and_put_back(tmp_path: Path, three: Any) -> None:
     seen: list[Any] = []
     train(tmp_path, replace(SHORT, steps=3, threads=2), seen)
     assert {(reader, inside, p.threads) for _, reader, inside, p in seen} == {(3, 2, 2)}
     assert there(latest(tmp_path)).state["threads"] is None
 
 
-def test_with_a_number_a_killed_run_is_the_same_run(tmp_path: Any, three: Any) -> None:
+def test_with_a_number_a_killed_run_is_the_same_run(tmp_path: Path, three: Any) -> None:
     whole = train(tmp_path / "whole", replace(SHORT, threads=2))
     train(tmp_path / "killed", replace(SHORT, threads=2), end=12)
     assert torch.equal(train(tmp_path / "killed", replace(SHORT, threads=2)), whole)
 
 
-def test_measured_in_the_loop_and_kept_in_its_checkpoints(tmp_path: Any, three: Any) -> None:
+def test_measured_in_the_loop_and_kept_in_its_checkpoints(tmp_path: Path, three: Any) -> None:
     """Each number has its turns, the reader keeps his own, and a resumed run measures nothing again."""
     seen: list[Any] = []
     train(tmp_path, SHORT, seen)
@@ -239,7 +240,7 @@ def test_torch_waits_briefly_under_the_command_line_and_as_ever_without() -> Non
 @pytest.mark.parametrize(
     "said", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_NUM_THREADS": "2"}, {}]
 )
-def test_what_the_environment_says_of_waiting_stays(monkeypatch: Any, said: Any) -> None:
+def test_what_the_environment_says_of_waiting_stays(monkeypatch: pytest.MonkeyPatch, said: Any) -> None:
     from ornstein import waiting
 
     for name in waiting.SAID:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,7 +149,7 @@ def test_learning_rate_values() -> None:
 # One step -----------------------------------------------------------------------------------------------------------
 
 
-def test_training_is_the_plain_loop_that_it_claims_to_be(tmp_path: Any) -> None:
+def test_training_is_the_plain_loop_that_it_claims_to_be(tmp_path: Path) -> None:
     config = replace(SMALL, steps=40, clip=0.5, decay="cosine")
     net, twin = plain(), plain()
     _, every = run(net, identity, config, tmp_path)
@@ -176,7 +177,7 @@ def test_training_is_the_plain_loop_that_it_claims_to_be(tmp_path: Any) -> None:
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
-def test_clipping_holds_the_gradient_to_its_norm(tmp_path: Any) -> None:
+def test_clipping_holds_the_gradient_to_its_norm(tmp_path: Path) -> None:
     seen = []
     net = plain()
     for clip in (None, 1e-2):
@@ -188,7 +189,7 @@ def test_clipping_holds_the_gradient_to_its_norm(tmp_path: Any) -> None:
     assert seen[1] == pytest.approx(1e-2, rel=1e-3)
 
 
-def test_weight_decay_spares_biases_and_gains(tmp_path: Any) -> None:
+def test_weight_decay_spares_biases_and_gains(tmp_path: Path) -> None:
     net = Net()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
 
@@ -203,7 +204,7 @@ def test_weight_decay_spares_biases_and_gains(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 16])
-def test_accumulating_pieces_is_the_whole_batch(pieces: Any, tmp_path: Any) -> None:
+def test_accumulating_pieces_is_the_whole_batch(pieces: Any, tmp_path: Path) -> None:
     whole, cut = plain(), plain()
     last, _ = run(whole, identity, SMALL, tmp_path / "whole")
     also, _ = run(cut, identity, replace(SMALL, accumulate=pieces), tmp_path / "cut")
@@ -212,7 +213,7 @@ def test_accumulating_pieces_is_the_whole_batch(pieces: Any, tmp_path: Any) -> N
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
-def test_every_piece_and_every_step_has_noise_of_its_own(tmp_path: Any) -> None:
+def test_every_piece_and_every_step_has_noise_of_its_own(tmp_path: Path) -> None:
     drawn = []
 
     def record(net: Any, batch: Any, generator: Any) -> Any:
@@ -227,7 +228,7 @@ def test_every_piece_and_every_step_has_noise_of_its_own(tmp_path: Any) -> None:
     assert not set(first) & {tuple(d.tolist()) for d in drawn}
 
 
-def test_the_readers_random_numbers_and_evaluation_mode_do_not_enter(tmp_path: Any) -> None:
+def test_the_readers_random_numbers_and_evaluation_mode_do_not_enter(tmp_path: Path) -> None:
     quiet, noisy = Net(), Net()
     run(quiet, denoising, SMALL, tmp_path / "quiet")
     torch.manual_seed(5)
@@ -241,7 +242,7 @@ def test_the_readers_random_numbers_and_evaluation_mode_do_not_enter(tmp_path: A
     assert same(quiet, noisy)
 
 
-def test_averages_follow_the_weights_of_every_step(tmp_path: Any) -> None:
+def test_averages_follow_the_weights_of_every_step(tmp_path: Path) -> None:
     net: Any = plain()
     history: list[torch.Tensor] = []
     for progress in fit(net, denoising, batches, SMALL, tmp_path):
@@ -252,7 +253,7 @@ def test_averages_follow_the_weights_of_every_step(tmp_path: Any) -> None:
         torch.testing.assert_close(progress.ema.state(0.10)["0.weight"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_progress_comes_when_it_should_and_means_over_its_window(tmp_path: Any) -> None:
+def test_progress_comes_when_it_should_and_means_over_its_window(tmp_path: Path) -> None:
     config = replace(SMALL, steps=23, log_every=5, validate_every=8)
     _, every = run(plain(), identity, config, tmp_path / "sparse")
     assert [p.step for p in every] == [1, 5, 8, 10, 15, 16, 20, 23]
@@ -263,7 +264,7 @@ def test_progress_comes_when_it_should_and_means_over_its_window(tmp_path: Any) 
     assert all(p.rate > 0 for p in every)
 
 
-def test_nested_batches_reach_the_loss_as_they_are(tmp_path: Any) -> None:
+def test_nested_batches_reach_the_loss_as_they_are(tmp_path: Path) -> None:
     def nested(step: Any) -> Any:
         (x,) = batches(step)
         return {"x": x, "condition": [x[:, 0], None]}
@@ -278,7 +279,7 @@ def test_nested_batches_reach_the_loss_as_they_are(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", ["mean", "per pixel", "batch", "pieces", "frozen"])
-def test_what_cannot_be_trained_is_refused(bad: Any, tmp_path: Any) -> None:
+def test_what_cannot_be_trained_is_refused(bad: Any, tmp_path: Path) -> None:
     net, config = plain(), SMALL
     loss: Any = identity
     source: Any = batches
@@ -298,7 +299,7 @@ def test_what_cannot_be_trained_is_refused(bad: Any, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_computes_low_and_keeps_float32(precision: Any, tmp_path: Any) -> None:
+def test_low_precision_computes_low_and_keeps_float32(precision: Any, tmp_path: Path) -> None:
     seen = set()
 
     def loss(net: Any, batch: Any, generator: Any) -> Any:
@@ -317,7 +318,7 @@ def test_low_precision_computes_low_and_keeps_float32(precision: Any, tmp_path: 
     assert not same(low, full)
 
 
-def test_channels_last_trains_the_same_and_stays_so(tmp_path: Any) -> None:
+def test_channels_last_trains_the_same_and_stays_so(tmp_path: Path) -> None:
     def images(step: Any) -> Any:
         return (torch.randn(8, 2, 6, 5, generator=torch.Generator().manual_seed(step)),)
 
@@ -352,7 +353,7 @@ def poisoned(steps: Any, where: Any = 3) -> Any:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_a_nan_batch_changes_nothing_and_is_described(precision: Any, tmp_path: Any) -> None:
+def test_a_nan_batch_changes_nothing_and_is_described(precision: Any, tmp_path: Path) -> None:
     net = Net()
     levels: dict[int, torch.Tensor] = {}
     previous: list[Any] = []
@@ -392,7 +393,7 @@ def test_a_nan_batch_changes_nothing_and_is_described(precision: Any, tmp_path: 
     assert {float(v) for name, v in moments.items() if name.startswith("step/")} == {9.0}
 
 
-def test_the_samples_at_fault_are_numbered_in_the_whole_batch(tmp_path: Any) -> None:
+def test_the_samples_at_fault_are_numbered_in_the_whole_batch(tmp_path: Path) -> None:
     said = []
 
     def describe(batch: Any, generator: Any) -> Any:
@@ -409,7 +410,7 @@ def test_the_samples_at_fault_are_numbered_in_the_whole_batch(tmp_path: Any) -> 
     torch.testing.assert_close(torch.cat(said), torch.cat([x[4:8], x[12:16]]), equal_nan=True)
 
 
-def test_a_skipped_step_leaves_the_run_as_if_it_had_not_been(tmp_path: Any) -> None:
+def test_a_skipped_step_leaves_the_run_as_if_it_had_not_been(tmp_path: Path) -> None:
     """The averages do not count it either: they are correct from the first good step."""
     net, twin = plain(), plain()
     flat = replace(SMALL, warmup=0)
@@ -421,7 +422,7 @@ def test_a_skipped_step_leaves_the_run_as_if_it_had_not_been(tmp_path: Any) -> N
         assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
 
 
-def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(tmp_path: Any) -> None:
+def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(tmp_path: Path) -> None:
     net = plain()
 
     def loss(net: Any, batch: Any, generator: Any) -> Any:
@@ -433,7 +434,7 @@ def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(tmp_path: An
     assert same(net, plain())
 
 
-def test_training_stops_after_so_many_in_a_row_and_keeps_the_last_good_checkpoint(tmp_path: Any) -> None:
+def test_training_stops_after_so_many_in_a_row_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     config = replace(SMALL, steps=40, checkpoint_every=4, patience=5)
     source = poisoned({1, 2, 3, 4, *range(10, 40)})
     seen: list[Any] = []
@@ -451,7 +452,7 @@ def test_training_stops_after_so_many_in_a_row_and_keeps_the_last_good_checkpoin
     assert (last.step, last.skipped) == (40, 6)
 
 
-def test_float16_finds_its_loss_scale_without_complaint(tmp_path: Any) -> None:
+def test_float16_finds_its_loss_scale_without_complaint(tmp_path: Path) -> None:
     """Gradients of about 1e4 overflow at the first scales, more often in a row than `patience` has patience."""
     net = plain()
 
@@ -471,7 +472,7 @@ def test_float16_finds_its_loss_scale_without_complaint(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("stop", [1, 6, 11])
-def test_stopping_and_resuming_is_training_without_a_stop(precision: Any, stop: Any, tmp_path: Any) -> None:
+def test_stopping_and_resuming_is_training_without_a_stop(precision: Any, stop: Any, tmp_path: Path) -> None:
     config = replace(SMALL, precision=precision, accumulate=2, log_every=3)
     whole, _ = run(Net(), denoising, config, tmp_path / "whole")
     list(fit(Net(), denoising, batches, replace(config, steps=stop), tmp_path / "parts"))
@@ -482,7 +483,7 @@ def test_stopping_and_resuming_is_training_without_a_stop(precision: Any, stop: 
     assert (last.loss, last.grad_norm) == (whole.loss, whole.grad_norm)
 
 
-def test_float16_resumes_its_scale(tmp_path: Any) -> None:
+def test_float16_resumes_its_scale(tmp_path: Path) -> None:
     def steep(net: Any, batch: Any, generator: Any) -> Any:
         return 1e4 * denoising(net, batch, generator)
 
@@ -494,7 +495,7 @@ def test_float16_resumes_its_scale(tmp_path: Any) -> None:
     assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
 
 
-def test_the_progress_of_the_resumed_step_is_given_again(tmp_path: Any) -> None:
+def test_the_progress_of_the_resumed_step_is_given_again(tmp_path: Path) -> None:
     config = replace(SMALL, log_every=4)
     _, every = run(plain(), denoising, config, tmp_path / "whole")
     _, before = run(plain(), denoising, replace(config, steps=8), tmp_path / "parts")
@@ -510,7 +511,7 @@ def test_the_progress_of_the_resumed_step_is_given_again(tmp_path: Any) -> None:
     assert [key(p) for p in finished] == [key(every[-1])]
 
 
-def test_a_run_may_be_made_longer(tmp_path: Any) -> None:
+def test_a_run_may_be_made_longer(tmp_path: Path) -> None:
     config = replace(SMALL, steps=30)
     run(plain(), denoising, config, tmp_path / "planned")
     run(plain(), denoising, replace(config, steps=10), tmp_path / "longer")
@@ -520,7 +521,7 @@ def test_a_run_may_be_made_longer(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["break", "close", "exception"])
-def test_leaving_the_loop_saves_where_it_stood(way: Any, tmp_path: Any) -> None:
+def test_leaving_the_loop_saves_where_it_stood(way: Any, tmp_path: Path) -> None:
     run(Net(), denoising, SMALL, tmp_path / "whole")
     it = fit(Net(), denoising, batches, SMALL, tmp_path / "left")
     try:
@@ -537,7 +538,7 @@ def test_leaving_the_loop_saves_where_it_stood(way: Any, tmp_path: Any) -> None:
     assert digest(tmp_path / "whole") == digest(tmp_path / "left")
 
 
-def test_ctrl_c_within_a_step_finishes_it_and_saves(tmp_path: Any) -> None:
+def test_ctrl_c_within_a_step_finishes_it_and_saves(tmp_path: Path) -> None:
     config = replace(SMALL, log_every=100)
     run(Net(), denoising, config, tmp_path / "whole")
     calls = []
@@ -557,7 +558,7 @@ def test_ctrl_c_within_a_step_finishes_it_and_saves(tmp_path: Any) -> None:
     assert digest(tmp_path / "whole") == digest(tmp_path / "cut")
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path: Any) -> None:
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     def stuck(net: Any, batch: Any, generator: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -568,7 +569,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Any) -> None:
     assert latest(tmp_path) is None
 
 
-def test_training_runs_in_a_thread_too(tmp_path: Any) -> None:
+def test_training_runs_in_a_thread_too(tmp_path: Path) -> None:
     worker = threading.Thread(target=lambda: run(plain(), denoising, SMALL, tmp_path / "thread"))
     worker.start()
     worker.join()
@@ -576,7 +577,7 @@ def test_training_runs_in_a_thread_too(tmp_path: Any) -> None:
     assert digest(tmp_path / "thread") == digest(tmp_path / "main")
 
 
-def test_a_folder_with_a_run_is_not_trained_over(tmp_path: Any) -> None:
+def test_a_folder_with_a_run_is_not_trained_over(tmp_path: Path) -> None:
     run(plain(), denoising, SMALL, tmp_path)
     before = digest(tmp_path)
     with pytest.raises(InputError, match="holds a run of 12 steps; resume it or name another"):
@@ -584,13 +585,13 @@ def test_a_folder_with_a_run_is_not_trained_over(tmp_path: Any) -> None:
     assert digest(tmp_path) == before
 
 
-def test_resuming_what_never_came_to_a_checkpoint_starts_over_and_says_so(tmp_path: Any) -> None:
+def test_resuming_what_never_came_to_a_checkpoint_starts_over_and_says_so(tmp_path: Path) -> None:
     first = next(fit(plain(), denoising, batches, SMALL, tmp_path, resume=True))
     assert "starts from the beginning" in first.warnings[0]
 
 
 @pytest.mark.parametrize("what", ["shape", "name", "dtype", "ema", "meta"])
-def test_what_does_not_fit_the_checkpoint_is_named(what: Any, tmp_path: Any) -> None:
+def test_what_does_not_fit_the_checkpoint_is_named(what: Any, tmp_path: Path) -> None:
     meta = {"data": "digits 8x8", "range": [0, 16]}
     list(fit(plain(), denoising, batches, SMALL, tmp_path, meta=meta))
     net, config = plain(), replace(SMALL, steps=20)
@@ -622,7 +623,7 @@ def test_what_does_not_fit_the_checkpoint_is_named(what: Any, tmp_path: Any) -> 
     )
 
 
-def test_saving_does_not_touch_the_live_weights(tmp_path: Any) -> None:
+def test_saving_does_not_touch_the_live_weights(tmp_path: Path) -> None:
     often, never = Net(), Net()
     run(often, denoising, replace(SMALL, checkpoint_every=1, snapshot_every=1), tmp_path / "often")
     run(never, denoising, SMALL, tmp_path / "never")
@@ -630,7 +631,7 @@ def test_saving_does_not_touch_the_live_weights(tmp_path: Any) -> None:
     assert digest(tmp_path / "often") == digest(tmp_path / "never")
 
 
-def test_snapshots_of_a_dead_future_are_dropped(tmp_path: Any) -> None:
+def test_snapshots_of_a_dead_future_are_dropped(tmp_path: Path) -> None:
     config = replace(SMALL, checkpoint_every=4, snapshot_every=2)
     it = fit(plain(), denoising, batches, config, tmp_path)
     while next(it).step < 7:
@@ -652,7 +653,7 @@ def lines(folder: Any) -> Any:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_log_holds_no_step_twice_after_a_resume(tmp_path: Any) -> None:
+def test_log_holds_no_step_twice_after_a_resume(tmp_path: Path) -> None:
     log = Log(tmp_path, tensorboard=False)
     for step in (1, 10, 20, 30):
         log.write(step, {"loss": step / 10})
@@ -671,7 +672,7 @@ def test_log_holds_no_step_twice_after_a_resume(tmp_path: Any) -> None:
     ]
 
 
-def test_log_of_a_stopped_run_is_the_log_of_a_whole_one(tmp_path: Any) -> None:
+def test_log_of_a_stopped_run_is_the_log_of_a_whole_one(tmp_path: Path) -> None:
     def logged(folder: Any, config: Any, resume: Any = False) -> None:
         found = latest(folder)
         log = Log(folder, found.step if found else 0, tensorboard=False)
@@ -688,7 +689,7 @@ def test_log_of_a_stopped_run_is_the_log_of_a_whole_one(tmp_path: Any) -> None:
     assert [row["step"] for row in lines(tmp_path / "whole")] == [1, 5, 10, 12]
 
 
-def test_tensorboard_reads_back_what_was_written(tmp_path: Any) -> None:
+def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for start, value in ((0, 1.0), (2, 5.0)):

@@ -77,7 +77,7 @@ def hidden(folder: Path) -> list[Path]:
 
 
 @pytest.fixture
-def trained(tmp_path: Any) -> Any:
+def trained(tmp_path: Path) -> Any:
     train(tmp_path, Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3))
     return tmp_path
 
@@ -140,7 +140,7 @@ def remembering(folder: Path, steps: int, resume: bool = False, spoil: int | Non
     return memory
 
 
-def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path: Any) -> None:
+def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path: Path) -> None:
     whole = remembering(tmp_path / "whole", 12)
     remembering(tmp_path / "parts", 7)
     parts = remembering(tmp_path / "parts", 12, resume=True)
@@ -148,13 +148,13 @@ def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path: Any) -> None:
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
 
 
-def test_a_step_that_is_not_finite_is_not_remembered(tmp_path: Any) -> None:
+def test_a_step_that_is_not_finite_is_not_remembered(tmp_path: Path) -> None:
     before = remembering(tmp_path / "before", 6)
     after = remembering(tmp_path / "after", 7, spoil=6)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
-def test_what_a_loss_remembers_must_fit(tmp_path: Any) -> None:
+def test_what_a_loss_remembers_must_fit(tmp_path: Path) -> None:
     train(tmp_path, CONFIG, resume=False)
     with pytest.raises(InputError, match="remembered nothing"):
         list(fit(net(), loss, batches, CONFIG, tmp_path, resume=True, memory={"chain": torch.zeros(2)}))
@@ -172,7 +172,7 @@ def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained: Any) 
     assert hidden(trained) == []
 
 
-def test_there_is_no_checkpoint_in_an_empty_or_missing_folder(tmp_path: Any) -> None:
+def test_there_is_no_checkpoint_in_an_empty_or_missing_folder(tmp_path: Path) -> None:
     assert latest(tmp_path) is None
     assert latest(tmp_path / "nowhere") is None
 
@@ -270,7 +270,7 @@ def survives(folder: Path) -> None:
     ).read_bytes()
 
 
-def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Any) -> None:
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
@@ -293,7 +293,7 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_p
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Any) -> None:
+def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Path) -> None:
     train(tmp_path, Training(steps=3, checkpoint_every=3, cpu=True), width=1000)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
@@ -307,7 +307,7 @@ def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(t
     assert there(latest(tmp_path)).step == 9
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Any) -> None:
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="could not be written"):
         save(tmp_path / "file" / "run", 1, {}, {})

@@ -1,6 +1,7 @@
 """Averages of the weights: closed forms, and other lengths made from snapshots."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_an_average_of_constant_rate_is_its_closed_form(kept: Any) -> None:
         torch.testing.assert_close(flat(ema.state(kept)), after, rtol=1e-9, atol=1e-9)
 
 
-def test_constant_rates_have_files_of_their_own_and_are_made_by_training_alone(tmp_path: Any) -> None:
+def test_constant_rates_have_files_of_their_own_and_are_made_by_training_alone(tmp_path: Path) -> None:
     assert [average_file(s) for s in (0.05, 0.9999, 0.99995)] == [
         "ema-0.050.safetensors", "ema-0.9999.safetensors", "ema-0.99995.safetensors",
     ]  # fmt: skip
@@ -230,7 +231,7 @@ def test_coefficients_sum_to_one(length: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory: Any) -> Any:
+def history(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder of snapshots of two lengths, and the averages of more lengths tracked directly."""
     folder = tmp_path_factory.mktemp("history")
     net = nn.Sequential(nn.Linear(30, 20), nn.BatchNorm1d(20))
@@ -276,7 +277,7 @@ def test_reconstruction_can_end_at_an_earlier_snapshot(history: Any) -> None:
     assert departure(reconstruct(folder, 0.07, step=1000), at_1000, net.state_dict()) < 0.003
 
 
-def test_reconstruction_leaves_weights_that_stood_still_as_they_are(tmp_path: Any) -> None:
+def test_reconstruction_leaves_weights_that_stood_still_as_they_are(tmp_path: Path) -> None:
     net = nn.Linear(5, 5)
     ema = PowerEMA(net, (0.05, 0.10))
     for t in range(1, 801):
@@ -288,7 +289,7 @@ def test_reconstruction_leaves_weights_that_stood_still_as_they_are(tmp_path: An
         torch.testing.assert_close(flat(reconstruct(tmp_path, length)), flat(half), rtol=0, atol=1e-6)
 
 
-def test_reconstruction_refuses_what_the_snapshots_cannot_make(history: Any, tmp_path: Any) -> None:
+def test_reconstruction_refuses_what_the_snapshots_cannot_make(history: Any, tmp_path: Path) -> None:
     folder = history[0]
     with pytest.raises(InputError, match="holds no snapshots"):
         reconstruct(tmp_path, 0.05)

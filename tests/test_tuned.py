@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from laws import PROCESSES, ZERO_SNR, constant, mixture, refused
+from sure import Cli
 
 import ornstein
 from ornstein import VP, Flow, sample
@@ -233,7 +235,7 @@ def test_gradients_pass_through_a_network_and_leave_it_alone() -> None:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli: Any, run: Any, tmp_path: Any) -> None:
+def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli: Cli, run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     found = tune_endpoint(Run.load(copied), 4, count=16, fresh=16, rounds=10, reference=40)
@@ -269,7 +271,7 @@ def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli: Any, r
     assert answer.code == 0
 
 
-def test_solvers_that_were_kept_before_weights_leant_are_still_read(run: Any, tmp_path: Any) -> None:
+def test_solvers_that_were_kept_before_weights_leant_are_still_read(run: Path, tmp_path: Path) -> None:
     entry = {"grid": list(MIXED.grid), "drift": list(MIXED.drift), "weights": [list(row) for row in MIXED.weights]}
     (tmp_path / "tuned.yaml").write_text(yaml.safe_dump({3: {"endpoint": entry}}))
     assert read_tuned(tmp_path)[3]["endpoint"] == MIXED
@@ -277,7 +279,7 @@ def test_solvers_that_were_kept_before_weights_leant_are_still_read(run: Any, tm
     assert {k: part["endpoint"] for k, part in read_tuned(tmp_path).items()} == {3: MIXED, 2: LEANT}
 
 
-def test_what_does_not_beat_the_default_is_not_kept(run: Any, tmp_path: Any) -> None:
+def test_what_does_not_beat_the_default_is_not_kept(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     # a run whose own sampling is already the teacher's cannot be beaten by one round on two trajectories
@@ -292,7 +294,7 @@ def test_what_does_not_beat_the_default_is_not_kept(run: Any, tmp_path: Any) -> 
     refused(lambda: tune_endpoint(Run.load(copied), 65, count=8, fresh=8, reference=20), "steps=65", "64")
 
 
-def test_the_command_refuses_in_one_sentence(cli: Any, run: Any, tmp_path: Any) -> None:
+def test_the_command_refuses_in_one_sentence(cli: Cli, run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     answer = cli("tune", copied, "--steps", 0, "--criterion", "endpoint")

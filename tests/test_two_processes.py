@@ -112,7 +112,7 @@ def as_two(place: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: Any) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two processes worked in; said.txt is what was heard of them."""
     place: Path = tmp_path_factory.mktemp("two")
     alone(place / "one-then-fsdp", 3)
@@ -147,7 +147,7 @@ def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: Any) -> Path:
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return alone(tmp_path_factory.mktemp("one") / "one")
 
 
@@ -193,7 +193,7 @@ def test_ctrl_c_of_one_process_stops_both_at_one_step(place: Any) -> None:
     assert 3 < int(stopped[0]) < 6
 
 
-def test_what_two_processes_began_one_process_ends(one: Any, place: Any, tmp_path: Any) -> None:
+def test_what_two_processes_began_one_process_ends(one: Any, place: Any, tmp_path: Path) -> None:
     """Stopped between two checkpoints, with the pieces that the run says: the same weights."""
     shutil.copytree(place / "cut", tmp_path / "cut")
     asked = Experiment.read(tmp_path / "cut" / "experiment.yaml")
@@ -206,7 +206,7 @@ def test_what_one_process_began_two_end_sharded(one: Any, place: Any) -> None:
     assert difference(place / "one-then-fsdp", one) < 2e-5
 
 
-def test_evenly_spread_numbers_are_spread_over_the_whole_batch(place: Any, tmp_path: Any) -> None:
+def test_evenly_spread_numbers_are_spread_over_the_whole_batch(place: Any, tmp_path: Path) -> None:
     """One in each 11th of (0, 1), whoever draws it; each piece has every fourth of them."""
     first, second = (json.loads((place / f"spread-{rank}.json").read_text()) for rank in (0, 1))
     pieces = spread_out(tmp_path, SPREAD)
@@ -253,7 +253,7 @@ def test_samples_are_those_of_one_process(place: Any) -> None:
     assert (off > 0).mean() < 1e-3
 
 
-def test_evaluation_is_that_of_one_process(place: Any, tmp_path: Any) -> None:
+def test_evaluation_is_that_of_one_process(place: Any, tmp_path: Path) -> None:
     from ornstein.experiment.evaluate import evaluate
 
     two = json.loads((place / "points" / "evaluation.json").read_text())
