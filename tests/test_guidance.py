@@ -12,6 +12,7 @@ from torch import nn
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, sample
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.core.numerics import normal
+from ornstein.errors import InputError
 from ornstein.guidance import (
     DPS,
     GUIDANCE,
