@@ -51,7 +51,7 @@ from ornstein.core.grids import GRIDS
 from ornstein.core.process import Level
 from ornstein.distill.solver import endpoint_error, fit_endpoint, starting_noise
 from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
-from ornstein.samplers.exponential import UniPC
+from ornstein.samplers.unipc import UniPC
 
 BUDGETS = (5, 8, 10, 15, 20, 30, 50, 100)
 TUNED = (5, 8, 10)

@@ -41,7 +41,7 @@ class Trained(frontier.Problem):
         self.x = starting_noise(self.denoiser, self.shape, seed, F64)
         self.ends = endpoints(self.denoiser, self.x, steps=steps, condition=self.condition).flatten(1)
         # the noisiest level, from which the others' states near it are found: their first are not all the same
-        top = self.process.at(float(ornstein.core.grids.times(self.process, 1)[0]))
+        top = self.process.at(float(ornstein.core.grids.times(self.process, 1, "flow", self.denoiser.sigma_data)[0]))
         self.top = float(top.noise_ratio)
         self.start = (self.x / float(top.alpha)).flatten(1)
         self._states: dict[float, Tensor] = {}

@@ -226,6 +226,16 @@ def test_samples_do_not_depend_on_how_many_are_drawn(run):
     assert torch.allclose(many[4:], again, atol=1e-5)
 
 
+def test_a_run_introduces_itself_in_three_lines(run):
+    opened = ornstein.load(run)
+    data, model, trained = repr(opened).split("\n")
+    assert data == f"data     digits: {opened.about['data']['count']:,} images 1x8x8, given label"
+    weights = sum(p.numel() for p in opened.model.net.parameters())
+    assert model.startswith(f"model    unet of {weights:,} weights, predicts v, taught by ")
+    steps = opened.experiment.training.steps
+    assert trained == f"trained  {steps:,} of {steps:,} steps, in {run}"
+
+
 def test_labels_by_number_and_by_name(run):
     opened = ornstein.load(run)
     assert [opened.condition(2, label).parts["label"].tolist() for label in ("3", 3)] == [[3, 3]] * 2

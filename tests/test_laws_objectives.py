@@ -192,7 +192,7 @@ def test_stratified_times_are_evenly_spread(times):
     p, n = PROCESSES["betas"], 64
     objective = Regression(times=times, stratified=True)
     t = objective.draw_times(p, n, torch.Generator().manual_seed(5))
-    edges = TIMES[times](objective, p, torch.arange(n + 1, dtype=F64) / n)
+    edges = TIMES[times](objective, p, torch.arange(n + 1, dtype=F64) / n, 1.0)
     edges[-1] = max(edges[-1], t[-1])
     low, high = torch.minimum(edges[:-1], edges[1:]), torch.maximum(edges[:-1], edges[1:])
     assert ((t >= low) & (t <= high)).all()
@@ -225,7 +225,7 @@ def test_the_network_sees_the_noised_data_that_the_target_belongs_to(objective):
         watch = Watch()
         got = loss(NetDenoiser(watch, p, "x0", S), x0, None, torch.Generator().manual_seed(7))
         g = torch.Generator().manual_seed(7)
-        t = loss.draw_times(p, 16, g)
+        t = loss.draw_times(p, 16, g, S)
         eps = torch.randn(16, 2, 4, generator=g, dtype=F64)
         level = p.at(t, like=x0)
         c_in = (level.alpha**2 * S**2 + level.sigma**2) ** -0.5

@@ -93,12 +93,12 @@ def test_the_law_at_the_end_is_each_conditions_own():
     """On the default ladder, which ends with as much signal as noise; labels mixed, and none."""
     mix, ladder = mixture(), ornstein.Tabulated.from_sigmas(steps=10)
     x, labels = mix.sample(24, seeded(7)), torch.arange(24) % 4 - 1
-    found = log_likelihood(mix.denoiser(ladder), x, cond=labels).log_prob
+    found = log_likelihood(mix.denoiser(ladder), x, condition=labels).log_prob
     torch.testing.assert_close(found[labels == -1], mix.log_prob(x[labels == -1]), rtol=0, atol=5e-3)
     for k in range(3):
         one = GaussianMixture(torch.ones(1), mix.means[k : k + 1], _covariance(mix, k)[None])
         torch.testing.assert_close(found[labels == k], one.log_prob(x[labels == k]), rtol=1e-4, atol=5e-3)
-    alone = log_likelihood(mix.denoiser(ladder), x[5:6], cond=labels[5:6]).log_prob
+    alone = log_likelihood(mix.denoiser(ladder), x[5:6], condition=labels[5:6]).log_prob
     torch.testing.assert_close(alone, found[5:6], rtol=1e-9, atol=1e-9)
 
 

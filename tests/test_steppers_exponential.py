@@ -10,10 +10,12 @@ from laws import mixture, refused
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
 from ornstein.core.drive import Ask
 from ornstein.core.grids import times
+from ornstein.samplers import DEFAULT_STEPPER, stepper_named
 from ornstein.samplers.ancestral import DDIM
-from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, UniPC, _shares, polynomial_weights
+from ornstein.samplers.exponential import CLOCKS, DEIS, DPMpp2M, Multistep, _shares, polynomial_weights
 from ornstein.samplers.plms import PLMS
 from ornstein.samplers.single_step import DPMSolver
+from ornstein.samplers.unipc import UniPC
 
 F64 = torch.float64
 
@@ -279,7 +281,7 @@ def test_unipc_by_name_is_what_it_says(steps, order):
     """Its order by the number of steps, its clock, its end and its grid: the same bits as with all of them named."""
     den = mixture().denoiser(EDM(t_max=33.0))
     named = [state.x for state in trajectory(den, (3, 2), stepper="unipc", steps=steps, seed=0)]
-    grid = times(EDM(t_max=33.0), steps, "tapered")
+    grid = times(EDM(t_max=33.0), steps, "tapered", den.sigma_data)
     told = list(trajectory(den, (3, 2), stepper=UniPC(order, "signal", 3, "exact"), grid=grid, seed=0))
     assert [state.t for state in told] == grid.tolist()
     for x, state in zip(named, told, strict=True):
@@ -315,3 +317,24 @@ def test_weights_are_computed_once_for_a_grid():
         computed.append((polynomial_weights.cache_info().misses, _shares.cache_info().misses))
     assert computed[0] == computed[1]
     assert computed[0][1] == 7  # a step each, and the last, which has none
+
+
+def test_a_run_folder_from_before_draws_as_it_says():
+    """Its YAML names "unipc" and every option, order: null among them: that means what it meant, grid included."""
+    before = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
+    assert [before.points(n) for n in (4, 7, 8, 24, 25, 50)] == [2, 2, 3, 3, 5, 5]
+    den = mixture().denoiser(VP())
+    given = {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64), "steps": 12, "dtype": F64}
+    old = sample(den, (4, 2), stepper=before, **given)
+    assert torch.equal(old, sample(den, (4, 2), stepper=UniPC(order=4), grid="tapered", **given))
+    assert not torch.equal(old, sample(den, (4, 2), **given))
+
+
+def test_the_default_is_unipc_of_an_order_by_the_number_of_steps():
+    den = mixture().denoiser(VP())
+    for steps, order in ((4, 3), (6, 3), (7, 6), (20, 6)):
+        given = {"seed": 0, "steps": steps, "dtype": F64}
+        by_hand = sample(den, (4, 2), stepper=UniPC(order=order), grid="balanced", **given)
+        assert torch.equal(sample(den, (4, 2), **given), by_hand)
+    refused(lambda: stepper_named(DEFAULT_STEPPER, order=4), "order", "no options")
+    refused(lambda: Multistep(order=None), "order=None", "[1, 8]")

@@ -17,9 +17,10 @@ from ornstein.core.numerics import normal
 from ornstein.samplers import STEPPERS, encode, stepper_named
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.corrector import PredictorCorrector
-from ornstein.samplers.exponential import DPMpp2M, UniPC
+from ornstein.samplers.exponential import DPMpp2M
 from ornstein.samplers.runge_kutta import Adaptive
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
+from ornstein.samplers.unipc import UniPC
 
 F64 = torch.float64
 

@@ -77,16 +77,25 @@ def test_measured_anew_when_the_rate_falls_to_half_and_when_it_doubles():
     assert len(said) == 1
 
 
+def test_what_grew_faster_may_fall_to_half_of_that():
+    policy = Pace([4, 2, 1])
+    walk(policy, {n: 3 * s for n, s in IDLE.items()}, TRIAL)
+    walk(policy, IDLE, 3 * _STEPS)
+    numbers, said = walk(policy, {n: 2.5 * s for n, s in IDLE.items()}, 6 * _STEPS)
+    assert set(numbers) == {1, 2, 4}
+    assert "2.5 s instead of 1 s" in said[0]
+
+
 def test_what_does_not_help_is_tried_less_and_less():
     """Between two loads, with the same choice under both, every other trial would be in vain."""
-    policy = Pace([4, 2, 1])
-    walk(policy, IDLE, TRIAL)
-    trials = []
-    for half in range(60):
-        load = {n: s * (1.0 if half % 2 else 10.0) for n, s in IDLE.items()}
-        trials.append(sum(number != 4 for number in walk(policy, load, 100)[0]))
+    policy, trials = Pace([4, 2, 1]), []
+    quick = {n: s / 100 for n, s in IDLE.items()}
+    walk(policy, quick, TRIAL)
+    for half in range(40):
+        load = {n: s * (1.0 if half % 2 else 10.0) for n, s in quick.items()}
+        trials.append(sum(number != 4 for number in walk(policy, load, 1000)[0]))
     assert sum(trials[:10]) > 0
-    assert sum(trials[30:]) <= sum(trials[:30]) / 2
+    assert sum(trials[20:]) <= sum(trials[:20]) / 3
 
 
 def test_of_one_number_nothing_is_measured():

@@ -17,9 +17,10 @@ from ornstein.experiment.folder import accept, read_tuned, write_tuned
 from ornstein.experiment.run import Run
 from ornstein.experiment.tune import tune_endpoint
 from ornstein.samplers import STEPPERS
-from ornstein.samplers.exponential import DEIS, DPMpp2M, UniPC
+from ornstein.samplers.exponential import DEIS, DPMpp2M
 from ornstein.samplers.flow import Heun
 from ornstein.samplers.tuned import Tuned, as_tuned, path, squared
+from ornstein.samplers.unipc import UniPC
 
 F64 = torch.float64
 #: the methods of the table that are deterministic, of one call a step, and so triangles
@@ -33,8 +34,8 @@ LEANT = dataclasses.replace(MIXED, leanings=(((0.1, -0.2, 0.3), (-0.05, 0.1, 0.2
 def test_every_linear_method_is_a_triangle(process, stepper):
     """What is read off a method draws what the method draws, to rounding."""
     grid = times(process, 6, "trailing" if process.chain else "flow")
-    tuned = as_tuned(stepper, process, grid)
     den = mixture().denoiser(process)
+    tuned = as_tuned(stepper, process, grid, den.sigma_data)
     given = sample(den, (20, 2), stepper=stepper, grid=grid, seed=0, dtype=F64)
     found = sample(den, (20, 2), stepper=tuned, grid=tuned.grid, seed=0, dtype=F64)
     torch.testing.assert_close(found, given, rtol=1e-9, atol=1e-9)

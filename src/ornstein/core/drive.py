@@ -17,7 +17,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,24 +33,34 @@ from ornstein.core.walk import Asked, State, walk
 from ornstein.errors import InputError
 
 
+def data_unit(denoiser: Denoiser) -> float:
+    """What noise is measured in: sigma_data; data that are nothing but zeros have no scale, and 1 will do."""
+    return denoiser.sigma_data or 1.0
+
+
 class Ask(Asked[Tensor, Level, Prediction]):
     """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the walk.
 
     `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
-    `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known).
+    `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known). Noise is large or
+    small beside the data: `ask.unit` is what it is measured in, sigma_data, and a stepper that compares sigma/alpha
+    with a number divides it by that first.
     """
 
     def __init__(self, denoiser: Denoiser, condition: Condition, steps: int = 0) -> None:
         super().__init__(lambda x, level: denoiser.predict(x, level, condition), steps)
         self.process: Process = denoiser.process
         self.sigma_data = denoiser.sigma_data
+        self.unit = data_unit(denoiser)
 
 
 class Noise:
     """What a stepper draws from: `noise()` is fresh standard normal noise like x, at each call."""
 
-    def __init__(self, seeds: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: int = 0) -> None:
-        self._seeds, self._shape, self._dtype, self._draws = seeds, shape, dtype, draws
+    def __init__(
+        self, seeds: Tensor, shape: tuple[int, ...], dtype: torch.dtype, draws: int = 0, unit: float = 1.0
+    ) -> None:
+        self._seeds, self._shape, self._dtype, self._draws, self._unit = seeds, shape, dtype, draws, unit
         self._path: BrownianPath | None = None
 
     def __call__(self) -> Tensor:
@@ -62,11 +72,13 @@ class Noise:
 
         Args:
             t, s: levels, log-SNR rising.
-            power: the clock that the path runs on is the signal-to-noise ratio to this power.
+            power: the clock that the path runs on is the signal-to-noise ratio, of data of the walk's unit, to this
+                power.
         """
         if self._path is None:
             self._path = BrownianPath(self._draw)
-        a, b = (math.exp(power * level.log_snr) for level in (t, s))
+        shift = 2 * math.log(self._unit)
+        a, b = (math.exp(power * (level.log_snr + shift)) for level in (t, s))
         return self._path.increment(a, b)
 
     def _draw(self, index: int) -> Tensor:
@@ -88,8 +100,10 @@ class Stepper(ABC):
     @abstractmethod
     def order(self) -> int | None: ...
 
-    #: the grid in continuous time where none is named
-    usual_grid: ClassVar[str] = "flow"
+    @property
+    def usual_grid(self) -> str:
+        """The grid in continuous time where none is named."""
+        return "flow"
 
     @property
     def calls(self) -> int | None:
@@ -197,7 +211,7 @@ def trajectory(
     if grid is None and denoiser.process.chain is None:
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
-        levels = _levels(denoiser.process, steps, grid)
+        levels = _levels(denoiser.process, steps, grid, data_unit(denoiser))
         # where the clock goes on beyond the grid, noisy data may lie there
         if x is not None and levels[0].t < denoiser.process.t_max:
             _fits(x, levels[0], denoiser.sigma_data)
@@ -205,7 +219,7 @@ def trajectory(
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
     # draw 0 is the starting noise, whether or not it is wanted
     keys = sample_seeds(shape[0], seed, seeds, generator).to(device)
-    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1)
+    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1, unit=data_unit(denoiser))
     if x is None:
         spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
         x = spread * noise()
@@ -237,6 +251,6 @@ def _fits(x: Tensor, first: Level[float], sigma_data: float) -> None:
 
 
 @lru_cache(maxsize=256, typed=True)
-def _levels(process: Process, steps: int, grid: str | None) -> list[Level[float]]:
+def _levels(process: Process, steps: int, grid: str | None, sigma_data: float) -> list[Level[float]]:
     """The levels of a named grid: found by search, and so kept."""
-    return process.levels(times(process, steps, grid))
+    return process.levels(times(process, steps, grid, sigma_data))

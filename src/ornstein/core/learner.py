@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
-from ornstein.core.grids import logsnr
+from ornstein.core.grids import times
 from ornstein.core.numerics import normal
 from ornstein.core.process import Level, Process
 
@@ -161,7 +161,7 @@ class Learner(ABC):
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         """The times that the loss draws for n samples from a generator in this state; None where that is not known."""
         draw = getattr(self.problem.objective, "draw_times", None)
-        return None if draw is None else draw(self.problem.process, n, generator)
+        return None if draw is None else draw(self.problem.process, n, generator, self.problem.sigma_data)
 
     @property
     def twice(self) -> bool:
@@ -198,6 +198,6 @@ class Learner(ABC):
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:
     """(level, x_t) at `LEVELS` levels even in log-SNR of the model's clock, with the same noise at every call."""
     seeds = torch.arange(len(x0), device=x0.device)
-    for i, t in enumerate(logsnr(model.process, LEVELS)[:-1].tolist()):
+    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.sigma_data)[:-1].tolist()):
         level = model.process.at(t)
         yield level, level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))

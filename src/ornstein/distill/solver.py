@@ -36,17 +36,19 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser, Reclocked
-from ornstein.core.drive import Stepper, sample_seeds, trajectory
+from ornstein.core.drive import Stepper, data_unit, sample_seeds, trajectory
 from ornstein.core.grids import NOISE_RATIOS, times
 from ornstein.core.numerics import Estimate, normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import Asked, end, walk
 from ornstein.errors import InputError
-from ornstein.samplers.exponential import Multistep, UniPC
+from ornstein.samplers.exponential import Multistep
 from ornstein.samplers.tuned import Triangles, Tuned, as_tuned, leaning_sizes, squared
+from ornstein.samplers.unipc import UniPC
 
-#: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios
+#: what fitting starts from: the best of these methods, on even steps of a power of flow time from these noise ratios,
+#: in units of sigma_data
 _METHODS: tuple[Stepper, ...] = (
     UniPC(order=4, clock="signal", last=3),
     UniPC(order=3, clock="signal", last=3),
@@ -71,8 +73,8 @@ def endpoints(
         condition: what each is given, with N rows; see `Condition.of`.
         batch: samples at a time; None for 16,384 numbers.
     """
-    grid = times(denoiser.process, steps, "flow")
-    grid[0] = _top(denoiser.process)
+    grid = times(denoiser.process, steps, "flow", denoiser.sigma_data)
+    grid[0] = _top(denoiser)
     condition = Condition.of(condition).matches(len(x), "x")
     return _arrive(denoiser, x, UniPC(order=4, clock="signal"), grid, condition, batch)
 
@@ -98,8 +100,8 @@ def endpoint_error(
     """
     # the last step is one call whatever the method
     steps = 1 + (calls - 1) // (stepper.calls or 1)
-    given = times(denoiser.process, steps, stepper.grid if isinstance(stepper, Tuned) else grid)
-    scale = _spread(denoiser, float(given[0])) / _spread(denoiser, _top(denoiser.process))
+    given = times(denoiser.process, steps, stepper.grid if isinstance(stepper, Tuned) else grid, denoiser.sigma_data)
+    scale = _spread(denoiser, float(given[0])) / _spread(denoiser, _top(denoiser))
     condition = Condition.of(condition).matches(len(x), "x")
     found = _arrive(denoiser, x * scale, stepper, given, condition, batch)
     return Estimate.of((found - ends).flatten(1).norm(dim=1))
@@ -166,12 +168,18 @@ def trajectories(shape: Sequence[int]) -> int:
 def starting_noise(denoiser: Denoiser, shape: Sequence[int], seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """What `ornstein.sample` starts from with this seed, (N, ...), at the first level of the default grid."""
     keys = sample_seeds(shape[0], seed, None, None).to(denoiser.device)
-    return _spread(denoiser, _top(denoiser.process)) * normal(keys, tuple(shape[1:]), 0, dtype)
+    return _spread(denoiser, _top(denoiser)) * normal(keys, tuple(shape[1:]), 0, dtype)
 
 
-def _top(process: Process) -> float:
+def _top(denoiser: Denoiser) -> float:
     """Where the default grid begins."""
-    return float(times(process, 1)[0])
+    return float(times(denoiser.process, 1, sigma_data=denoiser.sigma_data)[0])
+
+
+def _top_ratio(denoiser: Denoiser) -> float:
+    """log(sigma/alpha) of the noisiest level that a solver may begin at."""
+    first = -0.5 * float(denoiser.process.at(_top(denoiser)).log_snr)
+    return min(first, math.log(NOISE_RATIOS[1] * data_unit(denoiser)))
 
 
 def _spread(denoiser: Denoiser, t: float) -> float:
@@ -180,12 +188,12 @@ def _spread(denoiser: Denoiser, t: float) -> float:
     return math.hypot(level.alpha * denoiser.sigma_data, level.sigma)
 
 
-def _falling(process: Process, steps: int, top: float, power: float) -> Tensor:
-    """r/(1 + r), r = sigma/alpha, falling as (1 - k/steps)^power from r = `top`, or from the top of the clock."""
-    first = -0.5 * process.at(_top(process)).log_snr
-    ratio = math.exp(min(first, math.log(top), math.log(NOISE_RATIOS[1])))
+def _falling(denoiser: Denoiser, steps: int, top: float, power: float) -> Tensor:
+    """q/(1 + q), q = sigma/(alpha sigma_data), falling as (1 - k/steps)^power from q = `top`, or the clock's top."""
+    unit = data_unit(denoiser)
+    ratio = math.exp(min(_top_ratio(denoiser), math.log(top * unit))) / unit
     u = ratio / (1 + ratio) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
-    found = process.time(-2 * (u / (1 - u)).log())
+    found = denoiser.process.time(-2 * (unit * u / (1 - u)).log())
     return torch.cat([found, found.new_zeros(1)])
 
 
@@ -214,10 +222,11 @@ class _Unknowns:
     on `process` afterwards.
     """
 
-    def __init__(self, process: Process, home: Process, sigma_data: float, steps: int) -> None:
-        self.process, self.home, self.sigma_data, self.steps = process, home, sigma_data, steps
+    def __init__(self, denoiser: Denoiser, home: Process, steps: int) -> None:
+        self.process, self.home, self.sigma_data, self.steps = denoiser.process, home, denoiser.sigma_data, steps
         # the levels are counted down from above the noisiest that may be begun at
-        self.top = 0.1 + min(math.log(NOISE_RATIOS[1]), -0.5 * process.at(_top(process)).log_snr)
+        self.top = 0.1 + _top_ratio(denoiser)
+        self.lowest = min(math.log(NOISE_RATIOS[0] * data_unit(denoiser)), self.top - 1)
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
         """The vector of a method, float64; with its leanings, or noughts to be fitted if it has none, or without."""
@@ -245,8 +254,7 @@ class _Unknowns:
     def allowed(self, vector: Tensor) -> bool:
         """Whether the levels fall, and no further than networks are asked."""
         ratios = self.split(vector)[0]
-        lowest = min(math.log(NOISE_RATIOS[0]), self.top - 1)
-        return bool(vector.isfinite().all() and (ratios >= lowest).all() and (ratios.diff() < -1e-6).all())
+        return bool(vector.isfinite().all() and (ratios >= self.lowest).all() and (ratios.diff() < -1e-6).all())
 
     def tuned(self, vector: Tensor) -> Tuned:
         """The method of a vector."""
@@ -296,14 +304,13 @@ class _Search:
     ) -> None:
         self.denoiser, self.x, self.ends, self.condition = denoiser, x, ends, condition
         self.steps, self.rounds, self.batch, self.progress = steps, rounds, batch, progress
-        process = denoiser.process
         # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
         self.home = denoiser
         while isinstance(self.home, Reclocked):
             self.home = self.home.base
-        self.unknowns = _Unknowns(process, self.home.process, denoiser.sigma_data, steps)
+        self.unknowns = _Unknowns(denoiser, self.home.process, steps)
         self.scouted = min(len(x), max(_FEWEST, len(x) // _SCOUTED))
-        self.noise = x / _spread(denoiser, _top(process))
+        self.noise = x / _spread(denoiser, _top(denoiser))
         # below which a distance is as good as nought to its root
         self.little = 3e-4 * float(squared(ends).mean().sqrt())
         self.made = 0
@@ -327,9 +334,9 @@ class _Search:
         given = self.condition[: self.scouted]
         starts: list[tuple[float, int, Tuned]] = []
         for power in _POWERS:
-            grid = _falling(self.denoiser.process, self.steps, top, power)
+            grid = _falling(self.denoiser, self.steps, top, power)
             for method in _METHODS:
-                start = as_tuned(method, self.denoiser.process, grid)
+                start = as_tuned(method, self.denoiser.process, grid, self.denoiser.sigma_data)
                 error = endpoint_error(
                     self.denoiser, x, ends, start, calls=self.steps, condition=given, batch=self.batch
                 ).value

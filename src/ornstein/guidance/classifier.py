@@ -134,16 +134,16 @@ class NoisyCrossEntropy:
                 "the objective 'classifier' needs labels, whole numbers, one per sample; these data have none."
             )
         classifier = NoisyClassifier(denoiser.net, denoiser.process, self.shares, denoiser.sigma_data)
-        t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         found = classifier.log_probs(level.noised(x0, eps), level)
         return F.cross_entropy(found, labels, reduction="none", label_smoothing=self.smoothing, ignore_index=-1)
 
-    def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
+    def draw_times(self, process: Process, n: int, generator: torch.Generator, sigma_data: float = 1.0) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
         u = strata(n, generator)
-        first, last = ends(process)
+        first, last = ends(process, sigma_data)
         log_ratio = math.log(self.low) + (math.log(self.high) - math.log(self.low)) * u
         return process.time(-2 * log_ratio).clamp(first, last)
 

@@ -123,7 +123,7 @@ def asks_within_the_clock(objective: Objective) -> None:
     """It asks at times between `grids.ends` in continuous time, and at levels above 0 of a chain; losses are finite."""
     x0 = data(4096, shape=(2,))[0]
     for process in every().values():
-        low, high = ends(process) if process.chain is None else (0.0, float(process.chain))
+        low, high = ends(process, S) if process.chain is None else (0.0, float(process.chain))
         with _asked(process) as (denoiser, asked):
             loss = objective(denoiser, x0, None, seeded(3))
         hold(loss.isfinite().all(), f"on {process} {int((~loss.isfinite()).sum())} of 4096 losses are not finite.")

@@ -189,9 +189,11 @@ def steps_of(process: Process, falling: Tensor, variance: "str | Tensor") -> Ste
     return Steps(falling, small, large, from_x0, lookup(known, variance, "variance"))
 
 
-def chain_times(process: Process, steps: int | None, grid: "str | Sequence[float] | Tensor | None") -> Tensor:
+def chain_times(
+    process: Process, steps: int | None, grid: "str | Sequence[float] | Tensor | None", sigma_data: float = 1.0
+) -> Tensor:
     """The times of a chain, falling to 0: all that the process has, or `STEPS`, where nothing is said."""
-    return times(process, (process.chain or STEPS) if steps is None else steps, grid)
+    return times(process, (process.chain or STEPS) if steps is None else steps, grid, sigma_data)
 
 
 def check_whole(**values: int) -> None:

@@ -40,30 +40,30 @@ from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError, lookup
 
 
-def _uniform(objective: "Regression", process: Process, u: Tensor) -> Tensor:
-    low, high = ends(process)
+def _uniform(objective: "Regression", process: Process, u: Tensor, sigma_data: float) -> Tensor:
+    low, high = ends(process, sigma_data)
     return low + (high - low) * u
 
 
-def _chain(objective: "Regression", process: Process, u: Tensor) -> Tensor:
+def _chain(objective: "Regression", process: Process, u: Tensor, sigma_data: float) -> Tensor:
     if process.chain is None:
         raise InputError(f"times='chain-uniform' draws levels of a chain, and {process} runs in continuous time.")
     return (u * process.chain).floor().clamp(max=process.chain - 1) + 1
 
 
-def _log_snr(objective: "Regression", process: Process, u: Tensor) -> Tensor:
-    low, high = (process.at(t).log_snr for t in ends(process))
+def _log_snr(objective: "Regression", process: Process, u: Tensor, sigma_data: float) -> Tensor:
+    low, high = (process.at(t).log_snr for t in ends(process, sigma_data))
     return process.time(low + (high - low) * u)
 
 
-def _log_normal(objective: "Regression", process: Process, u: Tensor) -> Tensor:
+def _log_normal(objective: "Regression", process: Process, u: Tensor, sigma_data: float) -> Tensor:
     z = math.sqrt(2) * torch.erfinv(2 * u.clamp(1e-6, 1 - 1e-6) - 1)
-    low, high = ends(process)
+    low, high = ends(process, sigma_data)
     return process.time(-2 * (objective.p_mean + objective.p_std * z)).clamp(low, high)
 
 
-#: densities of training times: a map of uniform numbers in (0, 1) to times
-TIMES: dict[str, Callable[["Regression", Process, Tensor], Tensor]] = {
+#: densities of training times, between the levels that samplers ask at: a map of uniform numbers in (0, 1) to times
+TIMES: dict[str, Callable[["Regression", Process, Tensor, float], Tensor]] = {
     "uniform": _uniform,
     "chain-uniform": _chain,
     "log-snr": _log_snr,
@@ -108,17 +108,17 @@ class Regression:
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
-        t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         return self.loss_at(denoiser, x0, t, eps, Condition.of(condition).dropped(self.drop_label, generator))
 
-    def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
+    def draw_times(self, process: Process, n: int, generator: torch.Generator, sigma_data: float = 1.0) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
         u = strata(n, generator, self.stratified)
         times = self.times
         if times == "auto":
             times = "uniform" if process.chain is None else "chain-uniform"
-        return TIMES[times](self, process, u)
+        return TIMES[times](self, process, u, sigma_data)
 
     def loss_at(self, denoiser: Denoiser, x0: Tensor, t: float | Tensor, eps: Tensor, condition: Given) -> Tensor:
         """The loss of each sample at given times with given noise, (B,)."""

@@ -220,16 +220,16 @@ class ScoreMatching:
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
-        t = self.draw_times(denoiser.process, len(x0), generator).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
         probes = draw_probes(x0, self.probes, self.law, generator) if self.probes else None
         return self.loss_at(denoiser, x0, t, eps, condition, probes)
 
-    def draw_times(self, process: Process, n: int, generator: Generator) -> Tensor:
+    def draw_times(self, process: Process, n: int, generator: Generator, sigma_data: float = 1.0) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator."""
         if self.sigma is None:
-            return self._regression().draw_times(process, n, generator)
+            return self._regression().draw_times(process, n, generator, sigma_data)
         most = process.at(process.t_max).noise_ratio
         if self.sigma > most * (1 + 1e-9):
             raise InputError(

@@ -87,8 +87,8 @@ def _step_at(how_often: Tensor, u: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _chain(process: Process, steps: int | None, grid: str | None, variance: str) -> Steps:
-    return steps_of(process, chain_times(process, steps, grid), variance)
+def _chain(process: Process, steps: int | None, grid: str | None, variance: str, sigma_data: float) -> Steps:
+    return steps_of(process, chain_times(process, steps, grid, sigma_data), variance)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Variational:
 
     def memory(self, denoiser: Denoiser, x0: Tensor) -> dict[str, Tensor]:
         """What `adaptive` sampling remembers, at its start: the last terms of each step. Else nothing."""
-        n = len(self._of(denoiser.process).small) if self.adaptive else 0
+        n = len(self._of(denoiser.process, denoiser.sigma_data).small) if self.adaptive else 0
         return {"terms": torch.zeros(n + 1, HISTORY), "seen": torch.zeros(n + 1, dtype=torch.long)} if n else {}
 
     def __call__(
@@ -161,7 +161,7 @@ class Variational:
     ) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         u = strata(len(x0), generator, self.stratified)
-        how_often = self._probabilities(denoiser.process, memory, u)
+        how_often = self._probabilities(denoiser.process, memory, u, denoiser.sigma_data)
         i = _step_at(how_often, u).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
@@ -170,22 +170,23 @@ class Variational:
             note_terms(memory, i, terms)
         return self._loss(terms, error, how_often.to(x0.device)[i], denoiser, x0)
 
-    def draw_times(self, process: Process, n: int, generator: torch.Generator) -> Tensor:
+    def draw_times(self, process: Process, n: int, generator: torch.Generator, sigma_data: float = 1.0) -> Tensor:
         """n times, (n,) float64: the first thing that a call draws from its generator, where it is not adaptive."""
         u = strata(n, generator, self.stratified)
-        return self._of(process).times[_step_at(self._probabilities(process, None, u), u).cpu()]
+        how_often = self._probabilities(process, None, u, sigma_data)
+        return self._of(process, sigma_data).times[_step_at(how_often, u).cpu()]
 
     def loss_at(self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Given) -> Tensor:
         """The loss of each sample at given steps i (B,), 0 the noisiest, with given noise, (B,)."""
         terms, error = self._terms(denoiser, x0, i, eps, Condition.of(condition))
-        how_often = self._probabilities(denoiser.process, None, widest(x0))[i]
+        how_often = self._probabilities(denoiser.process, None, widest(x0), denoiser.sigma_data)[i]
         return self._loss(terms, error, how_often, denoiser, x0)
 
     def _terms(
         self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
         """The bound's terms of steps i in bits per dimension, (B,) float64, and the mean squared error of the noise."""
-        chain, wide = self._of(denoiser.process), widest(x0)
+        chain, wide = self._of(denoiser.process, denoiser.sigma_data), widest(x0)
         level = denoiser.process.at(beside(chain.times, wide)[i], like=x0)
         prediction = denoiser(level.noised(x0, eps), level, condition)
         mean = replace(prediction, x0=prediction.x0.detach()) if self.simple else prediction
@@ -195,7 +196,7 @@ class Variational:
 
     def _loss(self, terms: Tensor, error: Tensor, how_often: Tensor, denoiser: Denoiser, x0: Tensor) -> Tensor:
         """An estimate of the objective from one step of each sample, drawn this often, (B,)."""
-        chain, how_often = self._of(denoiser.process), how_often.to(terms)
+        chain, how_often = self._of(denoiser.process, denoiser.sigma_data), how_often.to(terms)
         bits = x0[0].numel() * math.log(2)
         prior = prior_nats(denoiser.process.at(float(chain.times[0])), denoiser.sigma_data, x0) / bits
         loss = self.weight * (terms / how_often + prior)
@@ -203,14 +204,16 @@ class Variational:
             loss = loss + error / (len(chain.small) * how_often)
         return loss.to(error.dtype)
 
-    def _of(self, process: Process) -> Steps:
-        return _chain(process, self.steps, self.grid, self.variance)
+    def _of(self, process: Process, sigma_data: float) -> Steps:
+        return _chain(process, self.steps, self.grid, self.variance, sigma_data)
 
-    def _probabilities(self, process: Process, memory: dict[str, Tensor] | None, like: Tensor) -> Tensor:
+    def _probabilities(
+        self, process: Process, memory: dict[str, Tensor] | None, like: Tensor, sigma_data: float
+    ) -> Tensor:
         """How often each step is drawn, (n,), summing to 1; where nothing is remembered, on the device of `like`."""
         if memory:
             return loss_aware(memory)
-        n = len(self._of(process).small)
+        n = len(self._of(process, sigma_data).small)
         if len(self.importance) > n:
             raise InputError(f"importance has {len(self.importance)} parts, and the chain {n} steps: at most as many.")
         return beside(_shares(n, self.importance), like)

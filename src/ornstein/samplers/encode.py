@@ -7,8 +7,9 @@ interpolate, and under another condition one can decode.
 
 A step upwards is a step downwards with the two levels exchanged: nothing in an exponential integrator minds. Two things
 do differ. At the clean point the ODE cannot be asked, for there is no noise to see: the data are taken for data at the
-cleanest level of the grids, sigma/alpha = 0.002, an error of half that squared times the score. And steps must be short
-where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it has.
+cleanest level of the grids, sigma/alpha = 0.002 sigma_data, an error of half that squared times the score. And steps
+must be short where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it
+has.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ from ornstein.core.drive import Ask, Noise, Stepper, drawing
 from ornstein.core.grids import ends, times
 from ornstein.core.walk import end, walk
 from ornstein.errors import InputError
-from ornstein.samplers.exponential import UniPC
 from ornstein.samplers.named import stepper_named
+from ornstein.samplers.unipc import UniPC
 
 _USUAL = UniPC(order=4)
 
@@ -63,8 +64,8 @@ def encode(
     if stepper.stochastic:
         raise InputError(f"stepper={stepper!r} draws noise, and an encoding has none: take a deterministic one.")
     condition = Condition.of(condition).matches(len(x), "x").to(denoiser.device)
-    falling = times(denoiser.process, steps, grid)[:-1]
-    lowest = min(ends(denoiser.process)[0], 0.5 * float(falling[-1]))
+    falling = times(denoiser.process, steps, grid, denoiser.sigma_data)[:-1]
+    lowest = min(ends(denoiser.process, denoiser.sigma_data)[0], 0.5 * float(falling[-1]))
     levels = denoiser.process.levels(torch.cat([falling, falling.new_tensor([lowest])]).flip(0))
     noise = Noise(torch.zeros(len(x), dtype=torch.int64), tuple(x.shape[1:]), dtype)
     ask, x = Ask(denoiser, condition, steps=len(levels) - 1), levels[0].alpha * x.detach().to(denoiser.device, dtype)

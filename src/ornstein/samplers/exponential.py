@@ -18,17 +18,17 @@ order k for one call a step: the idea of Adams and Bashforth (1883) in these var
     "flow"      sigma/(alpha + sigma)              the time of flow matching
     "signal"    alpha/sqrt(alpha^2 + sigma^2)      the signal scale of a variance preserving process
 
-and how nearly an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
+with sigma/alpha in units of sigma_data, as everywhere here, so that data in other units are solved alike; and how
+nearly an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
 x0 is a smooth function of u^2 near the data, where the marginals obey a heat equation of that time, and of 1/u near
 pure noise, where it leaves the mean of the data in proportion to it. "signal" alone is smooth in both.
 
 The weights, one for each answer, are integrals of Lagrange's polynomials over mu or u, computed on the actual grid in
 float64 (Gauss & Legendre's rule, to rounding), once, and kept.
 
-A *corrector* (UniPC; Zhao et al. 2023, 2302.04867) uses each answer twice: the step to its level is done over with the
-answer among the points of the polynomial, then the next step starts from there. One order more, no call more.
-Methods of order 3 and more also need it to get going: their first step has one answer to go by, and its error, left
-alone, would be all that is seen on a fine grid.
+A step may be done over once the answer at its end is known (`ornstein.samplers.unipc`). Methods of order 3 and more
+need that to get going: their first step has one answer to go by, and its error, left alone, would be all that is seen
+on a fine grid.
 
 The polynomial has a value at the clean point too, where u = 0, in every clock but log-SNR. A method that remembers
 answers can end there instead of at its last answer, E[x_0 given x_t]; `last` says through how many.
@@ -131,13 +131,13 @@ def _end_weights(clock: str, points: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(_lagrange([CLOCKS[clock](lam) for lam in points], CLOCKS[clock](math.inf)))
 
 
-def _lam(level: Level[float]) -> float:
-    """log(alpha/sigma) of a level of the grid."""
-    return 0.5 * level.log_snr
+def _lam(level: Level[float], unit: float = 1.0) -> float:
+    """log(alpha/sigma) of a level of the grid, for noise in units of the data's."""
+    return 0.5 * level.log_snr + math.log(unit)
 
 
 class Answer(NamedTuple):
-    """What is remembered of a level: log(alpha/sigma) there, and what the network said."""
+    """What is remembered of a level: log(alpha/sigma) there, in the data's units, and what the network said."""
 
     lam: float
     value: Tensor
@@ -185,12 +185,14 @@ class _Multistep(Stepper):
     order: int = 3
     clock: str = "log-snr"
     predicts: ClassVar[str] = "x0"
-    #: no step from a lower log(alpha/sigma) is remembered
+    #: whether `order` may be None, left to the number of steps
+    by_steps: ClassVar[bool] = False
+    #: no step from a lower log(alpha/sigma), noise in units of the data's, is remembered
     deepest: ClassVar[float] = -math.inf
 
     def __post_init__(self) -> None:
-        order: int | None = self.order
-        if order is not None and (isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= MOST):
+        whole = isinstance(self.order, int) and not isinstance(self.order, bool) and 1 <= self.order <= MOST
+        if not whole and not (self.order is None and self.by_steps):
             raise InputError(f"order={self.order!r} must be a whole number in [1, {MOST}].")
         lookup(CLOCKS, self.clock, "clock")
 
@@ -214,7 +216,7 @@ class _Multistep(Stepper):
     def step(
         self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
-        prediction, lam = denoiser(x, t), _lam(t)
+        prediction, lam = denoiser(x, t), _lam(t, denoiser.unit)
         if lam < self.deepest or math.isinf(CLOCKS[self.clock](lam)):
             # beyond the reach of the clock: DDIM's step, in the form that needs no signal
             return (s.sigma / t.sigma) * x + (s.alpha - s.sigma / t.sigma * t.alpha) * prediction.x0, None
@@ -225,7 +227,7 @@ class _Multistep(Stepper):
             if self.corrects(memory.points):
                 start = memory.level, memory.points
         points = min(len(answers), self.points(denoiser.steps))
-        kept, shares = _shares(self, start, t, s, points, tuple([answer.lam for answer in answers]))
+        kept, shares = _shares(self, start, t, s, points, tuple([answer.lam for answer in answers]), denoiser.unit)
         after = kept * x
         for share, answer in zip(shares, answers, strict=False):
             after.add_(answer.value, alpha=share)
@@ -240,6 +242,7 @@ def _shares(
     s: Level[float],
     points: int,
     lams: tuple[float, ...],
+    unit: float,
 ) -> tuple[float, list[float]]:
     """What x at level s has of x at level t, and of each answer.
 
@@ -247,11 +250,12 @@ def _shares(
         start: where the step to t began, and from how many answers, if it is to be corrected.
         points: how many answers the step from t goes by.
         lams: log(alpha/sigma) of the answers, last first.
+        unit: what noise is in units of, there and here.
     """
 
     def weights(a: Level[float], b: Level[float], points: tuple[float, ...]) -> list[float]:
-        scale = b.alpha if method.predicts == "eps" else b.sigma
-        found = polynomial_weights(method.predicts, method.clock, _lam(a), _lam(b), points, method.rule)
+        scale = b.alpha * unit if method.predicts == "eps" else b.sigma / unit
+        found = polynomial_weights(method.predicts, method.clock, _lam(a, unit), _lam(b, unit), points, method.rule)
         return [scale * weight for weight in found]
 
     kept = s.alpha / t.alpha if method.predicts == "eps" else s.sigma / t.sigma
@@ -266,7 +270,7 @@ def _shares(
 
 
 @dataclass(frozen=True)
-class _DataMultistep(_Multistep):
+class DataMultistep(_Multistep):
     """Those that predict the data, and so can end beyond their last answer."""
 
     last: int = 1
@@ -283,13 +287,13 @@ class _DataMultistep(_Multistep):
         if memory is None or self.last == 1:
             return x0
         answers = memory.answers[: self.last - 1]
-        weights = _end_weights(self.clock, (_lam(t), *(answer.lam for answer in answers)))
+        weights = _end_weights(self.clock, (_lam(t, denoiser.unit), *(answer.lam for answer in answers)))
         # by differences, so that answers that agree come out as they are
         return sum((weight * (answer.value - x0) for weight, answer in zip(weights[1:], answers, strict=True)), x0)
 
 
 @dataclass(frozen=True)
-class Multistep(_DataMultistep):
+class Multistep(DataMultistep):
     """Exponential multistep of any order, data prediction: DPM-Solver++(kM). Lu et al. 2022 (2211.01095).
 
     The polynomial through the last `order` answers, integrated exactly. Order 3 in log-SNR is DPM-Solver++(3M); order
@@ -317,7 +321,8 @@ class DEIS(_Multistep):
 
     The methods of Adams and Bashforth in the variables x/alpha and sigma/alpha: with clock="ratio" to the letter (the
     paper's rho-AB), with "log-snr" in the variable of DPM-Solver. Extrapolated noise multiplies rounding, and any error
-    of the network, by sigma/alpha: steps from where that exceeds 32, or is infinite, are DDIM's and not remembered.
+    of the network, by sigma/alpha: steps from where that exceeds 32 sigma_data, or is infinite, are DDIM's and not
+    remembered.
 
     Args:
         order: of the method, in [1, 8].
@@ -337,46 +342,3 @@ class DEIS(_Multistep):
 
     def answer(self, prediction: Prediction) -> Tensor:
         return prediction.eps
-
-
-@dataclass(frozen=True)
-class UniPC(_DataMultistep):
-    """UniPC: exponential multistep, each step corrected by the answer at its end. Zhao et al. 2023 (2302.04867).
-
-    The predictor goes by `order - 1` answers, the corrector by one more. The paper's UniPC-p is
-    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. The default is what came nearest to exact endpoints at
-    each number of steps (docs/frontier.md).
-
-    Args:
-        order: of the method, in [2, 8]; None: by the number of steps, 3 below 8, 4 below 25, 6 from there on.
-        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
-        last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
-        rule: how a straight line is integrated in log-SNR: "exact", or by the paper's B(h) = h, "b1", or
-            1 - exp(-h), "b2". Higher orders do not depend on it.
-
-    Raises:
-        InputError: numbers out of range; `last` with log-SNR.
-
-    No order by default, which rises with the number of steps; else as given from pure noise, and at most 3 from a start
-    in the midst. One call a step. Deterministic.
-    """
-
-    order: int | None = None  # type: ignore[assignment]
-    clock: str = "signal"
-    last: int = 3
-    rule: str = "exact"
-    usual_grid: ClassVar[str] = "tapered"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.order is not None and self.order < 2:
-            raise InputError(f"order={self.order!r} must be a whole number in [2, {MOST}]: the corrector adds one.")
-        if self.rule not in ("exact", "b1", "b2"):
-            raise InputError(f"rule={self.rule!r} must be 'exact', 'b1' or 'b2'.")
-
-    def points(self, steps: int) -> int:
-        order = self.order or (3 if steps < 8 else 4 if steps < 25 else 6)
-        return order - 1
-
-    def corrects(self, points: int) -> bool:
-        return True

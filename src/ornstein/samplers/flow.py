@@ -10,12 +10,12 @@ whose right-hand side is the velocity of flow matching (Song et al. 2021, 2011.1
 `Euler` steps it on the process's own clock. A change of scale and clock changes what a method of finite order does,
 though not the equation; two choices of variables are good ones for `Heun`:
 
-    "flow"   z = x/(alpha + sigma)  against  u = sigma/(alpha + sigma),     dz/du = eps - x0
-    "edm"    y = x/alpha            against  u = sigma/alpha,               dy/du = eps
+    "flow"   z = x/(s alpha + sigma)  against  u = sigma/(s alpha + sigma),     dz/du = eps - x0/s
+    "edm"    y = x/alpha              against  u = sigma/alpha,                 dy/du = eps
 
-In both, Euler's step is DDIM's, and Heun corrects it by half the change of the right-hand side. The second are those
-of Karras et al. 2022 (2206.00364); there u has no bound, and from much noise a long step multiplies a small error of
-eps by it. The first have both ends finite.
+with s = sigma_data, so that data in other units are solved alike. In both, Euler's step is DDIM's, and Heun corrects it
+by half the change of the right-hand side. The second are those of Karras et al. 2022 (2206.00364); there u has no
+bound, and from much noise a long step multiplies a small error of eps by it. The first have both ends finite.
 
 *Churn* (their algorithm 2) adds a little noise before a step, moving back up to u(1 + gamma), and so corrects what
 earlier steps got wrong, as Langevin dynamics would.
@@ -61,7 +61,7 @@ class _Flow(Stepper):
     def step(
         self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
-        u = t.noise_ratio
+        u = t.noise_ratio / denoiser.unit
         if self.churn > 0 and u < math.inf and self.churn_min <= u <= self.churn_max:
             higher = denoiser.process.at(denoiser.process.time(t.log_snr - 2 * math.log1p(self.churn)))
             a, b2 = higher.kernel_from(t)
@@ -79,7 +79,7 @@ class Euler(_Flow):
 
     Args:
         churn: share in [0, 0.41] by which the noise ratio is raised before each step; 0 is the plain ODE.
-        churn_min, churn_max: the noise ratios sigma/alpha between which to churn.
+        churn_min, churn_max: the noise ratios sigma/(alpha sigma_data) between which to churn.
         noise_scale: scale of the churned noise, S_noise; slightly above 1 makes up for a denoiser that removes too
             much.
 
@@ -102,7 +102,8 @@ class Heun(_Flow):
     Args:
         variables: "flow" or "edm", as the module says.
         churn: share in [0, 0.41] by which the noise ratio is raised before each step (the paper's S_churn/steps).
-        churn_min, churn_max: the noise ratios sigma/alpha between which to churn, S_tmin and S_tmax.
+        churn_min, churn_max: the noise ratios sigma/(alpha sigma_data) between which to churn: S_tmin and S_tmax over
+            sigma_data, 0.5 in the paper.
         noise_scale: scale of the churned noise, S_noise.
 
     Order 2. Two calls a step. Deterministic without churn.
@@ -122,9 +123,10 @@ class Heun(_Flow):
         ratio = s.sigma / t.sigma
         euler = ratio * x + (s.alpha - ratio * t.alpha) * here.x0
         if self.variables == "flow":
-            there, total = denoiser(euler, s), s.alpha + s.sigma
-            half = 0.5 * (s.sigma - total * t.sigma / (t.alpha + t.sigma))  # half the step of u, at the scale of x
-            return euler + half * ((there.eps - there.x0) - (here.eps - here.x0))
+            unit = denoiser.unit
+            there, total = denoiser(euler, s), unit * s.alpha + s.sigma
+            half = 0.5 * (s.sigma - total * t.sigma / (unit * t.alpha + t.sigma))  # half the step of u, at x's scale
+            return euler + half * ((there.eps - there.x0 / unit) - (here.eps - here.x0 / unit))
         if t.noise_ratio == math.inf:
             return euler
         half = 0.5 * s.alpha * (s.noise_ratio - t.noise_ratio)

@@ -335,7 +335,8 @@ class AnnealedLangevin(Stepper):
             if self.temperature > 0:
                 x = x + math.sqrt(2 * size * self.temperature) * t.sigma * noise()
         if _due(x, k):
-            _stay(x, t.alpha + t.sigma, f"at t={t.t:g}", f"step_size={size:g}, in units of (sigma/alpha)^2")
+            home = denoiser.unit * t.alpha + t.sigma
+            _stay(x, home, f"at t={t.t:g}", f"step_size={size:g}, in units of (sigma/alpha)^2")
         return x, left
 
 
@@ -389,5 +390,5 @@ class RecoveryLangevin(Stepper):
             slope = denoiser(y, s).score + (a / b2) * (x - a * y)
             y = y + gamma * slope + (2 * gamma) ** 0.5 * noise()
         if _due(y, memory or 0):
-            _stay(y, s.alpha + s.sigma, f"at t={s.t:g}", f"step_size={self.step_size:g}")
+            _stay(y, denoiser.unit * s.alpha + s.sigma, f"at t={s.t:g}", f"step_size={self.step_size:g}")
         return y, (memory or 0) + 1

@@ -13,13 +13,14 @@ from ornstein.core.walk import State
 from ornstein.errors import InputError, lookup
 from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.corrector import PredictorCorrector
-from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep, UniPC
+from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep
 from ornstein.samplers.flow import Euler, Heun
 from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
 from ornstein.samplers.plms import PLMS
 from ornstein.samplers.runge_kutta import RK4, Adaptive
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
 from ornstein.samplers.single_step import DPMSolver
+from ornstein.samplers.unipc import UniPC, UniPCAuto
 
 STEPPERS: dict[str, type[Stepper]] = {
     "ddpm": DDPM,
@@ -36,6 +37,7 @@ STEPPERS: dict[str, type[Stepper]] = {
     "multistep": Multistep,
     "deis": DEIS,
     "unipc": UniPC,
+    "unipc-auto": UniPCAuto,
     "plms": PLMS,
     "predictor-corrector": PredictorCorrector,
     "annealed-langevin": AnnealedLangevin,
@@ -43,7 +45,7 @@ STEPPERS: dict[str, type[Stepper]] = {
 }
 
 #: what is used where nothing is said
-DEFAULT_STEPPER = "unipc"
+DEFAULT_STEPPER = "unipc-auto"
 
 
 def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:

@@ -32,8 +32,8 @@ from ornstein.core.process import Level
 from ornstein.errors import InputError
 
 _WEIGHTS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
-#: noise ratios beyond which mixed noises drown in rounding: of Adams & Bashforth, whose weights add up to 6.7 without
-#: their signs, and of Runge & Kutta, whose add up to 1
+#: noise ratios, in units of sigma_data, beyond which mixed noises drown in rounding: of Adams & Bashforth, whose
+#: weights add up to 6.7 without their signs, and of Runge & Kutta, whose add up to 1
 _MIXED_BELOW, _AVERAGED_BELOW = 32.0, 200.0
 
 
@@ -41,8 +41,8 @@ _MIXED_BELOW, _AVERAGED_BELOW = 32.0, 200.0
 class PLMS(Stepper):
     """PLMS, and with another start PNDM: fixed weights on the last four noises. Liu et al. 2022 (2202.09778).
 
-    From sigma/alpha beyond 32, where extrapolated noise drowns in rounding, steps of PLMS are DDIM's; beyond 200 those
-    of the Runge-Kutta start are too, and it begins thereafter.
+    From sigma/alpha beyond 32 sigma_data, where extrapolated noise drowns in rounding, steps of PLMS are DDIM's; beyond
+    200 those of the Runge-Kutta start are too, and it begins thereafter.
 
     Args:
         start: how the first three steps are made, "lower-order": PLMS, with the methods of fewer noises; or
@@ -80,7 +80,7 @@ class PLMS(Stepper):
 
         # Runge-Kutta steps still to be made, and the noises so far, the latest first
         left, noises = memory or (3 if self.start == "runge-kutta" else 0, ())
-        if t.noise_ratio > (_AVERAGED_BELOW if left else _MIXED_BELOW):
+        if t.noise_ratio > (_AVERAGED_BELOW if left else _MIXED_BELOW) * denoiser.unit:
             return transfer(s), (left, ())
         noises = (first.eps, *noises)
         if left:

@@ -2,7 +2,9 @@
 
 Both integrate in the variables of flow matching, in which everything is finite and point data make straight lines,
 
-    z = x/(alpha + sigma),     r = sigma/(alpha + sigma) in [0, 1],     dz/dr = eps - x0.
+    z = x/(s alpha + sigma),     r = sigma/(s alpha + sigma) in [0, 1],     dz/dr = eps - x0/s,
+
+s = sigma_data: of order one, whatever the data's units are.
 
 The classical method of order 4 (Kutta 1901) takes four slopes a step.
 
@@ -35,9 +37,15 @@ from ornstein.errors import InputError
 from ornstein.samplers.single_step import level_at
 
 
-def _time(level: Level[float]) -> float:
-    """r = sigma/(alpha + sigma)."""
-    return level.sigma / (level.alpha + level.sigma)
+def _time(level: Level[float], unit: float) -> float:
+    """r = sigma/(s alpha + sigma)."""
+    return level.sigma / (unit * level.alpha + level.sigma)
+
+
+def _slope(denoiser: Ask, z: Tensor, level: Level[Any]) -> Tensor:
+    """dz/dr."""
+    p = denoiser((denoiser.unit * level.alpha + level.sigma) * z, level)
+    return p.eps - p.x0 / denoiser.unit
 
 
 @dataclass(frozen=True)
@@ -53,30 +61,26 @@ class RK4(Stepper):
     def step(
         self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
-        start, h = _time(t), _time(s) - _time(t)
+        unit = denoiser.unit
+        start, h = _time(t, unit), _time(s, unit) - _time(t, unit)
         middle = start + 0.5 * h
-        half = level_at(denoiser.process, 2 * math.log((1 - middle) / middle))
-
-        def slope(z: Tensor, level: Level[float]) -> Tensor:
-            p = denoiser((level.alpha + level.sigma) * z, level)
-            return p.eps - p.x0
-
-        z = x / (t.alpha + t.sigma)
+        half = level_at(denoiser.process, 2 * math.log((1 - middle) / (unit * middle)))
+        z = x / (unit * t.alpha + t.sigma)
         first = denoiser(x, t)
-        k1 = first.eps - first.x0
-        k2 = slope(z + 0.5 * h * k1, half)
-        k3 = slope(z + 0.5 * h * k2, half)
-        k4 = slope(z + h * k3, s)
+        k1 = first.eps - first.x0 / unit
+        k2 = _slope(denoiser, z + 0.5 * h * k1, half)
+        k3 = _slope(denoiser, z + 0.5 * h * k2, half)
+        k4 = _slope(denoiser, z + h * k3, s)
         z = z + (h / 6) * (k1 + 2 * (k2 + k3) + k4)
-        return (s.alpha + s.sigma) * z, None
+        return (unit * s.alpha + s.sigma) * z, None
 
 
 @lru_cache(maxsize=1024)
-def _table(process: Process, start: float, end: float) -> tuple[Tensor, Tensor]:
-    """Even values of log(sigma/alpha) from r = start to end, and their times: (257,) float64 each."""
+def _table(process: Process, start: float, end: float, unit: float) -> tuple[Tensor, Tensor]:
+    """Even values of log(sigma/(s alpha)) from r = start to end, and their times: (257,) float64 each."""
     first, last = (math.log(r / (1 - r)) if r < 1 else 14.0 for r in (start, end))
     odds = torch.linspace(first, last, 257, dtype=torch.float64)
-    found = process.time(-2 * odds)
+    found = process.time(-2 * (odds + math.log(unit)))
     return odds, found
 
 
@@ -97,7 +101,8 @@ _DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 52
 def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tensor, Tensor], Tensor]:
     """dz/dr as a function of z, shaped and typed as x, and of r, (B,) between two ends."""
     process, wide = denoiser.process, torch.float32 if x.device.type == "mps" else torch.float64
-    odds, table = (beside(column, x, wide) for column in _table(process, start, end))
+    odds, table = (beside(column, x, wide) for column in _table(process, start, end, denoiser.unit))
+    shift = math.log(denoiser.unit)
     bends, spacing = monotone_slopes(table), (odds[-1] - odds[0]) / (len(odds) - 1)
 
     def slope(z: Tensor, r: Tensor) -> Tensor:
@@ -108,10 +113,8 @@ def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tens
         rate = (table[knot + 1] - table[knot]) / spacing
         time = hermite(table, bends, place)
         for _ in range(2):
-            time = (time + rate * (wanted + 0.5 * process.log_snr(time))).clamp(0, process.t_max)
-        level = process.at(time, like=z)
-        p = denoiser((level.alpha + level.sigma) * z, level)
-        return p.eps - p.x0
+            time = (time + rate * (wanted + shift + 0.5 * process.log_snr(time))).clamp(0, process.t_max)
+        return _slope(denoiser, z, process.at(time, like=z))
 
     return slope
 
@@ -124,8 +127,8 @@ class Adaptive(Stepper):
     goes as it must. `steps=1` is enough.
 
     Args:
-        tolerance: of the error of one sub-step, root mean square over the numbers of a sample, in the data's units: an
-            absolute one for numbers below 1, relative for larger.
+        tolerance: of the error of one sub-step, root mean square over the numbers of a sample, in units of sigma_data:
+            an absolute one for numbers below that, relative for larger.
 
     Raises:
         InputError: a tolerance outside [1e-10, 1), below the rounding of the samples' type, or that cannot be met.
@@ -148,7 +151,7 @@ class Adaptive(Stepper):
 
     def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
         # down to the cleanest level that may be asked: the first of a chain, the grids' last in continuous time
-        lowest = ends(denoiser.process)[0]
+        lowest = ends(denoiser.process, denoiser.unit)[0]
         low = denoiser.process.at(lowest if denoiser.process.chain is None else max(lowest, 1.0))
         if low.t < t.t:
             x, _ = self._carry(denoiser, x, t, low, memory)
@@ -164,13 +167,14 @@ class Adaptive(Stepper):
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         each = (len(x), *[1] * (x.ndim - 1))
 
-        first, end = denoiser(x, t), _time(s)
-        slope = _field(denoiser, x, _time(t), end)
-        z, k1 = x / (t.alpha + t.sigma), first.eps - first.x0
-        r = torch.full((len(x),), _time(t), dtype=wide, device=x.device)
+        unit = denoiser.unit
+        first, begin, end = denoiser(x, t), _time(t, unit), _time(s, unit)
+        slope = _field(denoiser, x, begin, end)
+        z, k1 = x / (unit * t.alpha + t.sigma), first.eps - first.x0 / unit
+        r = torch.full((len(x),), begin, dtype=wide, device=x.device)
         h = 0.1 * (end - r) if memory is None else memory[0]
         before = torch.ones_like(r) if memory is None else memory[1]
-        between = sorted((_time(t), end))
+        between = sorted((begin, end))
         while True:
             last = h.abs() >= (end - r).abs()
             step, moving = torch.where(last, end - r, h), r != end
@@ -200,4 +204,4 @@ class Adaptive(Stepper):
             after_this = torch.where(yes & last & (h.abs() > (factor * step).abs()), h, factor * step)
             h, before = torch.where(moving, after_this, h), torch.where(moving & yes, err, before)
             r = torch.where(yes, torch.where(last, end, r + step), r)
-        return (s.alpha + s.sigma) * z, (h, before)
+        return (unit * s.alpha + s.sigma) * z, (h, before)

@@ -50,7 +50,7 @@ class DPMSolver(Stepper):
     """DPM-Solver-2 and -3, single step: derivatives from calls within the step. Lu et al. 2022 (2206.00927).
 
     From exactly no signal the step is DDIM's. Differences of the noise multiply rounding by sigma/alpha: from where
-    that exceeds 32 the data are integrated, whatever `predicts`.
+    that exceeds 32 sigma_data the data are integrated, whatever `predicts`.
 
     Args:
         order: 2 or 3.
@@ -81,7 +81,7 @@ class DPMSolver(Stepper):
         first = denoiser(x, t)
         if t.alpha == 0.0:
             return (s.sigma / t.sigma) * x + s.alpha * first.x0, None
-        by_noise = self.predicts == "eps" and t.noise_ratio <= 32
+        by_noise = self.predicts == "eps" and t.noise_ratio <= 32 * denoiser.unit
         here = first.eps if by_noise else first.x0
         start, h = t.log_snr, 0.5 * (s.log_snr - t.log_snr)
 

@@ -207,7 +207,7 @@ def squared(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(1)
 
 
-def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor") -> Tuned:
+def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor", sigma_data: float = 1.0) -> Tuned:
     """The triangle of a deterministic one-call method on a grid, read off by letting it solve symbols.
 
     The starting noise and each answer of the "network" are unit vectors of their own; what a state has of each is the
@@ -217,6 +217,7 @@ def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor
         stepper: to be read.
         process: the clock that the grid is of.
         grid: its times, as `ornstein.core.grids.times` gives them.
+        sigma_data: of the denoiser that the triangle is for: methods measure noise by it.
 
     Raises:
         InputError: a method that draws noise, asks more than once a step, or has no such triangle.
@@ -234,7 +235,7 @@ def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor
         asked += 1
         return unit[asked : asked + 1].clone() if asked <= steps else torch.zeros_like(x)
 
-    symbols = FunctionDenoiser(answer, process)
+    symbols = FunctionDenoiser(answer, process, sigma_data)
     walk = trajectory(symbols, (1, steps + 1), stepper, grid=times, x=unit[:1].clone(), dtype=torch.float64)
     states = [state.x[0] for state in walk]
     if asked != steps:

@@ -1,0 +1,175 @@
+"""Data in other units are the same problem: c times the data and c times the noise give c times the samples.
+
+If x_0 has a denoiser D on the process (alpha, sigma), then c x_0 has c D(x/c, t) on (alpha, c sigma), and c times the
+sigma_data. Nothing else tells the two apart, so no stepper, grid, corrector, option or seed may.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pytest
+import torch
+from laws import WAYS, grid_of, grids_of, mixture
+from torch import Tensor
+
+import ornstein
+from ornstein.core.chains import Tabulated
+from ornstein.core.clocks import EDM, VE, VP, Cosine, Flow, SubVP
+from ornstein.core.drive import Stepper
+from ornstein.core.exact import ExactDenoiser, GaussianMixture
+from ornstein.core.grids import ends, times
+from ornstein.core.process import Process
+from ornstein.samplers import DPMpp2M, Heun, PredictorCorrector, UniPC
+from ornstein.samplers.tuned import as_tuned
+
+#: none is a power of two, by which rounding itself would scale
+SCALES = (0.37, 5.3)
+STEPS, COUNT = 6, 5
+
+
+@dataclass(frozen=True)
+class Louder(Process):
+    """A process with `factor` times the noise at every time: to data `factor` times as large what it is to the data."""
+
+    base: Process
+    factor: float
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self.base.t_max
+
+    @property
+    def chain(self) -> int | None:  # type: ignore[override]
+        return self.base.chain
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.base.alpha(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.factor * self.base.sigma(t)
+
+
+#: noise that is bounded and not, signal that vanishes and not, whole levels
+CLOCKS: dict[str, Process] = {
+    "vp": VP(),
+    "sub-vp": SubVP(),
+    "cosine": Cosine(),
+    "flow": Flow(),
+    "edm": EDM(),
+    "ve": VE(),
+    "betas": Tabulated.from_betas("linear", 50),
+    "ladder": Tabulated.from_sigmas(steps=40, sigma_max=50.0),
+}
+
+
+@lru_cache
+def posed(clock: str, scale: float) -> ExactDenoiser:
+    """The mixture, `scale` times as large, under the clock with as much more noise."""
+    mix = mixture()
+    factors = mix.basis * mix.spread[:, None].sqrt()
+    large = GaussianMixture(mix.weights, scale * mix.means, scale**2 * factors @ factors.mT)
+    return large.denoiser(Louder(CLOCKS[clock], scale))
+
+
+def drawn(denoiser: ExactDenoiser, stepper: Stepper, grid: str | None, **options: object) -> Tensor:
+    with torch.no_grad():
+        return ornstein.sample(
+            denoiser, (COUNT, 2), stepper=stepper, grid=grid, steps=STEPS, seed=3, dtype=torch.float64, **options
+        )  # type: ignore[arg-type]
+
+
+def same(clock: str, stepper: Stepper, grid: str | None = None) -> None:
+    one = drawn(posed(clock, 1.0), stepper, grid)
+    assert bool(one.isfinite().all())
+    for scale in SCALES:
+        other = drawn(posed(clock, scale), stepper, grid) / scale
+        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8, msg=lambda m, s=scale: f"{clock}, scale {s}: {m}")
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_stepper_draws_the_same_in_other_units(way, clock):
+    same(clock, way)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_grid_is_the_same_in_other_units(clock):
+    base = CLOCKS[clock]
+    for name in grids_of(base):
+        for steps in (1, 2, 5, 20, base.chain or 50):
+            plain = grid_of(base, steps, name)
+            if plain is None:
+                continue
+            for scale in SCALES:
+                # the same levels, whether the clock's own time tells them or their noise does
+                found = times(Louder(base, scale), steps, name, sigma_data=scale)
+                torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("clock", ["vp", "edm", "flow", "betas"])
+@pytest.mark.parametrize("way", [DPMpp2M(), Heun(), UniPC(), PredictorCorrector(corrections=2)], ids=str)
+def test_every_grid_draws_the_same_in_other_units(way, clock):
+    for name in grids_of(CLOCKS[clock]):
+        if name == "chain":
+            continue  # 50 steps
+        same(clock, way, name)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_named_clocks_at_another_scale(scale):
+    """EDM from 80 c and VE between c times its ends are those processes at c times the noise, told by other times."""
+    mix = mixture()
+    for plain, large in (
+        (EDM(), EDM(t_max=80 * scale)),
+        (VE(), VE(sigma_min=0.01 * scale, sigma_max=50 * scale)),
+        (
+            Tabulated.from_sigmas(None, 40, 0.01, 50.0),
+            Tabulated.from_sigmas(None, 40, 0.01 * scale, 50.0 * scale),
+        ),
+    ):
+        factors = mix.basis * mix.spread[:, None].sqrt()
+        scaled = GaussianMixture(mix.weights, scale * mix.means, scale**2 * factors @ factors.mT)
+        for grid in grids_of(plain):
+            if grid == "chain":
+                continue
+            one = drawn(mix.denoiser(plain), UniPC(), grid)
+            other = drawn(scaled.denoiser(large), UniPC(), grid) / scale
+            torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8)
+
+
+def test_encodings_scale():
+    g = torch.Generator().manual_seed(0)
+    x = mixture().sample(COUNT, g).double()
+    for clock in ("vp", "edm"):
+        one = ornstein.encode(posed(clock, 1.0), x, steps=12, dtype=torch.float64)
+        for scale in SCALES:
+            other = ornstein.encode(posed(clock, scale), scale * x, steps=12, dtype=torch.float64) / scale
+            torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-6)
+
+
+def test_one_denoiser_on_another_clock():
+    """A variance-preserving clock for data of any scale: its noise in their units, the rest as it was.
+
+    sigma/(alpha sigma_data) is what counts: data half as large on `VP` itself are another problem, on VP with half the
+    noise the same one, and so on whatever clock they are read there by `on`.
+    """
+    for scale in SCALES:
+        one = drawn(posed("edm", 1.0).on(VP()), UniPC(), None)
+        other = drawn(posed("edm", scale).on(Louder(VP(), scale)), UniPC(), None) / scale
+        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8)
+
+
+def test_the_ends_are_in_units_of_the_data():
+    low, high = (float(EDM(t_max=1e6).at(t).noise_ratio) for t in ends(EDM(t_max=1e6), 0.5))
+    assert low == pytest.approx(0.001, rel=1e-9)
+    assert high == pytest.approx(80.0, rel=1e-9)
+
+
+def test_a_triangle_is_read_off_in_the_data_s_units():
+    """A solver read off in the data's units is the method itself there; read off in others it would be another."""
+    denoiser = posed("vp", 5.3)
+    for method in (UniPC(), UniPC(order=3, clock="flow", last=2)):
+        grid = times(denoiser.process, STEPS, "flow", denoiser.sigma_data)
+        read = as_tuned(method, denoiser.process, grid, denoiser.sigma_data)
+        got = ornstein.sample(denoiser, (COUNT, 2), stepper=read, grid=grid, seed=3, dtype=torch.float64)
+        torch.testing.assert_close(got, drawn(denoiser, method, "flow"), rtol=1e-9, atol=1e-9)
