@@ -18,6 +18,7 @@ from sure import Cli, there
 import ornstein
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment, methods
+from ornstein.experiment.folder import accept
 from ornstein.training import manifest
 
 
@@ -274,6 +275,7 @@ def test_a_run_draws_rare_classes_rarely_and_old_folders_still_open(cli: Cli, tm
     assert np.load(tmp_path / "s.npz")["labels"].sum() == 2
     del about["data"]["class_counts"]
     (tmp_path / "run/run.yaml").write_text(yaml.safe_dump(about))
+    accept(tmp_path / "run")
     assert there(ornstein.load(tmp_path / "run").every_class(200)).bincount().tolist() == [100, 100]
 
 

@@ -40,6 +40,7 @@ from ornstein.distill import fit_endpoint
 from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import accept
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.settle import settle
 from ornstein.experiment.train import train
@@ -540,6 +541,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pass
     text = (folder / "experiment.yaml").read_text()
     (folder / "experiment.yaml").write_text(text.replace("cpu: true", "cpu: false"))
+    accept(folder)
     return folder
 
 

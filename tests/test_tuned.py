@@ -16,7 +16,7 @@ import ornstein
 from ornstein import VP, Flow, sample
 from ornstein.core.grids import times
 from ornstein.distill.solver import endpoint_error, endpoints, fit_endpoint, starting_noise
-from ornstein.experiment.folder import read_tuned, write_tuned
+from ornstein.experiment.folder import accept, read_tuned, write_tuned
 from ornstein.experiment.run import Run
 from ornstein.experiment.tune import tune_endpoint
 from ornstein.samplers import STEPPERS
@@ -287,6 +287,7 @@ def test_what_does_not_beat_the_default_is_not_kept(run: Path, tmp_path: Path) -
     tree = yaml.safe_load(path.read_text())
     tree["sampling"]["stepper"] = {"name": "unipc"}
     path.write_text(yaml.safe_dump(tree))
+    accept(copied)
     refused(
         lambda: tune_endpoint(Run.load(copied), 24, count=2, fresh=8, rounds=1, reference=24), "steps=24", "not kept"
     )
