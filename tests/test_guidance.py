@@ -12,6 +12,7 @@ from laws import PROCESSES, constant, interior, mixture, refused
 from torch import nn
 
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, sample
+from ornstein.core.condition import Condition
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.core.numerics import normal
 from ornstein.errors import InputError
@@ -541,8 +542,11 @@ def test_the_scale_of_dps_is_how_closely_it_follows_the_measurement() -> None:
     measurement = Measurement(mask, mask.apply(draw(1, 5, seed=9)))
     den = prior.denoiser(VP())
     level, x = VP().at(0.5), draw(6, 5, seed=3)
-    plain = den(x, level).x0
-    steps = {scale: GUIDANCE["dps"](den, measurement, scale=scale)(x, level).x0 - plain for scale in (0.25, 1.0, 2.0)}
+    plain = den.predict(x, level, Condition()).x0
+    steps = {
+        scale: GUIDANCE["dps"](den, measurement, scale=scale).predict(x, level, Condition()).x0 - plain
+        for scale in (0.25, 1.0, 2.0)
+    }
     for scale in (0.25, 2.0):
         torch.testing.assert_close(steps[scale], scale * steps[1.0], rtol=1e-6, atol=1e-9)
     closer = [measurement.residual(plain + step).square().mean() for step in (0 * plain, steps[0.25], steps[1.0])]

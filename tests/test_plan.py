@@ -106,7 +106,7 @@ def test_half_precision_halves_what_convolutions_keep(digits: Any) -> None:
 
 
 #: steps along an energy, which a tested network is not
-FIXED = [name for name in STEPPERS if there(STEPPERS[name]().calls) is not None and name != "recovery-langevin"]
+FIXED = [name for name in STEPPERS if STEPPERS[name]().calls is not None and name != "recovery-langevin"]
 
 
 @pytest.mark.parametrize("name", FIXED)

@@ -84,7 +84,7 @@ def test_what_is_no_entry_is_refused() -> None:
     def undocumented() -> Process:
         return Rational()
 
-    def untyped(t_max: Any = 1.0) -> Process:
+    def untyped(t_max=1.0) -> Process:  # type: ignore[no-untyped-def]
         """A clock whose argument has no type."""
         return Rational(t_max)
 
