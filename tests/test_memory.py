@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ except SystemExit:
 
 def gnu() -> bool:
     try:
-        return os.confstr("CS_GNU_LIBC_VERSION") is not None  # type: ignore[attr-defined]
+        return os.confstr("CS_GNU_LIBC_VERSION") is not None
     except (AttributeError, ValueError, OSError):
         return False
 
@@ -74,7 +75,7 @@ def faults(work: str, **environment: str) -> tuple[int, bool, int]:
 
 
 @pytest.mark.parametrize("work", [TOLD, COMMAND], ids=["asked", "command line"])
-def test_freed_memory_is_kept_and_asked_for_once(work):
+def test_freed_memory_is_kept_and_asked_for_once(work: Any) -> None:
     first, told, after = faults(work)
     assert told
     # 480 thousand pages of 4 kB; where pages are huge there are fewer to begin with
@@ -82,7 +83,7 @@ def test_freed_memory_is_kept_and_asked_for_once(work):
     assert after < first
 
 
-def test_the_library_leaves_a_program_its_memory():
+def test_the_library_leaves_a_program_its_memory() -> None:
     """Sampling, a likelihood and training leave as they are how the process gives memory back, its environment, and how
     many threads it has."""
     first, _, after = faults(LIBRARY)
@@ -94,7 +95,7 @@ def test_the_library_leaves_a_program_its_memory():
     [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}],
     ids=lambda said: next(iter(said)),
 )
-def test_what_the_environment_says_stays(said):
+def test_what_the_environment_says_stays(said: Any) -> None:
     first, told, after = faults(TOLD, **said)
     assert not told
     assert after > first / 2

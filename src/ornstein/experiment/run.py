@@ -144,7 +144,7 @@ class Run:
     @property
     def kind(self) -> str:
         """ "image", "vector" or "array"."""
-        return self.about["data"]["kind"]
+        return str(self.about["data"]["kind"])
 
     @property
     def classes(self) -> tuple[str, ...]:
