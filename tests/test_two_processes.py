@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -73,6 +74,13 @@ def spread_out(folder: Path, config: Training) -> list[list[float]]:
 SPREAD = Training(steps=1, accumulate=4, cpu=True, ema=(), snapshot_every=0)
 
 
+def put_in_the_way(folder: Path) -> None:
+    """A folder where the metrics will be, once training has begun: one that lies there before is refused at once."""
+    while not (folder / "run.yaml").exists():
+        time.sleep(0.001)
+    (folder / "metrics.jsonl").mkdir()
+
+
 # What two processes do ------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +114,8 @@ def as_two(place: Path) -> None:
     except InputError as error:
         (place / f"idle-{ranks.rank()}").write_text(str(error))
 
-    (place / "unwritable" / "metrics.jsonl").mkdir(parents=True, exist_ok=True)
+    if not ranks.rank():
+        threading.Thread(target=put_in_the_way, args=(place / "unwritable",), daemon=True).start()
     sys.argv = ["ornstein", "train", "digits", *ASKED, "--out", str(place / "unwritable")]
     main()  # what only the first process meets ends both
 
@@ -270,7 +279,7 @@ def test_evaluation_is_that_of_one_process(place: Any, tmp_path: Path) -> None:
 def test_what_the_first_process_alone_met_is_said_once_and_ends_both(place: Any) -> None:
     said = (place / "err.txt").read_text()
     assert said.count("ornstein: ") == 1, said
-    assert "metrics.jsonl could not be written" in said
+    assert "metrics.jsonl cannot be written" in said
     assert "process 1 of 2" not in said
     assert "Connection closed" not in said
     assert "exitcode  : 2 " in said
