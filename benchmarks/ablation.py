@@ -48,11 +48,11 @@ class Step:
         self.half, self.norm = half, OURS if own else torchs if innermost else contiguous
         self.into = unet._into_channels if innermost else (lambda x, patch: F.pixel_unshuffle(x, patch))
         if innermost:
-            self.net.to(memory_format=torch.channels_last)
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.x, self.y = torch.randn(batch, *shape), torch.randn(batch, *shape)
         self.level = torch.linspace(-2, 2, batch)
         self.call = torch.compile(self.net) if compiled else self.net
-        self.parameters = list(self.net.parameters())
+        self.parameters: list[Tensor] = list(self.net.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=fused, foreach=False if not fused else None)
         self.average = [p.detach().clone() for p in self.parameters]
         self.fused = fused
@@ -60,11 +60,11 @@ class Step:
     def arithmetic(self) -> int:
         with FlopCounterMode(display=False) as counter:
             self.net(self.x, self.level).sum().backward()
-        return counter.get_total_flops()
+        return int(counter.get_total_flops())
 
     def __call__(self) -> None:
         for module in (unet, attention):
-            module.group_norm = self.norm
+            module.group_norm = self.norm  # type: ignore[attr-defined]
         unet._into_channels = self.into
         self.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
@@ -98,7 +98,7 @@ def operations(times: int) -> None:
         cells = []
         for layout in (torch.contiguous_format, torch.channels_last):
             if isinstance(function, torch.nn.Module):
-                function.to(memory_format=layout)
+                function.to(memory_format=layout)  # type: ignore[call-overload]
             x = torch.randn(32, channels, 16, 16).bfloat16().to(memory_format=layout).requires_grad_()
             gradient = torch.randn_like(function(x))
             best = min(common.seconds(lambda: function(x).backward(gradient)) for _ in range(times))  # noqa: B023

@@ -117,7 +117,7 @@ class Problem:
 
     def error(self, found: Tensor) -> float:
         """Mean L2 distance to the exact ends."""
-        return (found - self.ends).flatten(1).norm(dim=1).mean().item()
+        return float((found - self.ends).flatten(1).norm(dim=1).mean().item())
 
     def _end(self, steps: int, bottom: float = 1e-5) -> Tensor:
         return self.answer(self._follow(self.start, TOP, bottom, steps), bottom)
@@ -217,6 +217,7 @@ def diffusers() -> Iterator[Way]:
                 x0 = problem.answer(x / alpha, ratio)
                 made += 1
                 x = s.step(x0, t, x).prev_sample.double()
+            assert x is not None
             return x, made
 
         return Way("diffusers", family, setting, run)
@@ -230,12 +231,12 @@ def diffusers() -> Iterator[Way]:
     def powers(power: float) -> Callable[[int], dict[str, Any]]:
         return lambda n: {"timesteps": [round(999 * (1 - i / n) ** power) for i in range(n)]}
 
-    own = [(s, {"timestep_spacing": s}, None) for s in spacings]
+    own: list[tuple[str, dict[str, Any], Any]] = [(s, {"timestep_spacing": s}, None) for s in spacings]
     own += [(s, {f"use_{s}_sigmas": True}, None) for s in ("karras", "exponential", "beta")]
-    shifts = [
+    shifts: list[tuple[str, dict[str, Any], Any]] = [
         (f"flow shift={s:g}", {"use_flow_sigmas": True, "flow_shift": s}, None) for s in (0.5, 0.75, 1, 1.5, 2, 3)
     ]
-    given = [(f"times^{p:g}", {}, powers(p)) for p in (1.25, 1.5, 2, 2.5, 3)]
+    given: list[tuple[str, dict[str, Any], Any]] = [(f"times^{p:g}", {}, powers(p)) for p in (1.25, 1.5, 2, 2.5, 3)]
     for name, grid, levels in [*own, ("lu", {"use_lu_lambdas": True}, None), *shifts, *given]:
         more: dict[str, Any] = {"levels": levels} if levels else {}
         more["variables"] = "flow" if "flow" in name else "vp"
@@ -275,11 +276,11 @@ def diffusers() -> Iterator[Way]:
     def of_time(power: float) -> Callable[[float], float]:
         return lambda u: 1 / (1 + 1 / float(VP.at(u**power).noise_ratio))
 
-    flows = [
-        (f"flow shift={s:g}", {"flow_shift": s}, sigmas(lambda u, s=s: u * top / (s - (s - 1) * top)))
+    flows: list[tuple[str, dict[str, Any], Any]] = [
+        (f"flow shift={s:g}", {"flow_shift": s}, sigmas(lambda u, s=s: u * top / (s - (s - 1) * top)))  # type: ignore[misc]
         for s in (0.5, 0.75, 1, 1.5, 2, 3)
     ]
-    flows += [(f"flow^{p:g}", {}, sigmas(lambda u, p=p: top * u**p)) for p in (1.25, 1.5, 2)]
+    flows += [(f"flow^{p:g}", {}, sigmas(lambda u, p=p: top * u**p)) for p in (1.25, 1.5, 2)]  # type: ignore[misc]
     flows += [(f"times^{p:g}", {}, sigmas(of_time(p))) for p in (1, 1.25, 1.5, 2, 2.5, 3)]
     for name, grid, levels in [*own, *((n, {"use_flow_sigmas": True, **g}, f) for n, g, f in flows)]:
         more = {"levels": levels} if levels else {}
@@ -332,24 +333,26 @@ def k_diffusion() -> Iterator[Way]:
     grids: dict[str, Callable[[int], Tensor]] = {}
     for low in (0.002, 0.01, 0.05):
         for rho in (1, 2, 3, 5, 7):
-            grids[f"karras rho={rho} min={low}"] = lambda n, a=low, r=rho: sampling.get_sigmas_karras(n, a, TOP, r)
-        grids[f"exponential min={low}"] = lambda n, a=low: sampling.get_sigmas_exponential(n, a, TOP)
-        for rho in (0.5, 0.7, 1.5, 2):
-            grids[f"polyexponential rho={rho} min={low}"] = lambda n, a=low, r=rho: sampling.get_sigmas_polyexponential(
-                n, a, TOP, r
+            grids[f"karras rho={rho} min={low}"] = lambda n, a=low, r=rho: sampling.get_sigmas_karras(n, a, TOP, r)  # type: ignore[misc]
+        grids[f"exponential min={low}"] = lambda n, a=low: sampling.get_sigmas_exponential(n, a, TOP)  # type: ignore[misc]
+        for power in (0.5, 0.7, 1.5, 2):
+            grids[f"polyexponential rho={power} min={low}"] = lambda n, a=low, r=power: (
+                sampling.get_sigmas_polyexponential(  # type: ignore[misc]
+                    n, a, TOP, r
+                )
             )
     for end in (1e-3, 1e-2, 3e-2):
-        grids[f"vp eps={end}"] = lambda n, e=end: sampling.get_sigmas_vp(n, eps_s=e)
+        grids[f"vp eps={end}"] = lambda n, e=end: sampling.get_sigmas_vp(n, eps_s=e)  # type: ignore[misc]
 
     def clean(ratios: list[float]) -> Tensor:
         return torch.tensor([*ratios, 0.0], dtype=F64)
 
     for power in (1, 1.25, 1.5):
-        grids[f"flow^{power:g}"] = lambda n, p=power: clean(
+        grids[f"flow^{power:g}"] = lambda n, p=power: clean(  # type: ignore[misc]
             [u / (1 - u) for u in (TOP / (1 + TOP) * (1 - i / n) ** p for i in range(n))]
         )
     for power in (1, 1.5, 2, 2.5, 3):
-        grids[f"times^{power:g}"] = lambda n, p=power: clean(
+        grids[f"times^{power:g}"] = lambda n, p=power: clean(  # type: ignore[misc]
             [float(VP.at((1 - i / n) ** p).noise_ratio) for i in range(n)]
         )
 
@@ -395,7 +398,7 @@ def azula() -> Iterator[Way]:
     from azula import noise, sample
     from azula.denoise import Denoiser, DiracPosterior
 
-    class Exact(Denoiser):
+    class Exact(Denoiser):  # type: ignore[misc]
         def __init__(self, problem: Problem, schedule: Any) -> None:
             super().__init__()
             self.problem, self.schedule, self.made = problem, schedule, 0
@@ -689,7 +692,7 @@ def main() -> None:
         results.problems = json.loads(asked.json.read_text("utf-8"))["problems"]  # other problems' stay
     if not asked.from_json:
         ways = list(ours())
-        versions = {"torch": torch.__version__}
+        versions = {"torch": str(torch.__version__)}
         for name, (module, peer) in PEERS.items():
             if importlib.util.find_spec(module) is None:
                 print(f"{name} is absent: left out")

@@ -108,10 +108,10 @@ def main() -> None:  # long: two tables, each with its own columns
         longer = mix.denoiser(ornstein.VP(t_max=3.0))  # the same clock: the solver looks beyond the end of its interval
         for exact, tolerance in ((True, 1e-3), (True, 1e-4), (True, 1e-5), (True, 1e-6), (False, 1e-5)):
             began = time.process_time()
-            log_prob, calls = usual(longer, x, exact, tolerance, torch.Generator().manual_seed(2))
+            log_prob, asked = usual(longer, x, exact, tolerance, torch.Generator().manual_seed(2))
             seconds = time.process_time() - began
             name = f"dopri5 {tolerance:.0e}, " + ("exact trace" if exact else "one probe")
-            row(name, log_prob, seconds, calls, calls * (d if exact else 1), "")
+            row(name, log_prob, seconds, asked, asked * (d if exact else 1), "")
     few = 5 if quick else 200
     print(f"\nThe mixtures of frontier.py, exact, {few} samples each")
     print(f"{'':<34}{'mean error':>12}{'largest':>10}{'seconds':>9}{'calls':>7}")

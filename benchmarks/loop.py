@@ -23,6 +23,7 @@ import torch
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.train import train
 from ornstein.training import loop
+from ornstein.training.ema import PowerEMA
 from ornstein.training.pieces import Pieces
 
 
@@ -71,7 +72,7 @@ def measured(preset: str, overrides: list[str], steps: int) -> None:
     rare = [f"training.{name}={steps // 2}" for name in ("validate_every", "checkpoint_every", "snapshot_every")]
     experiment = Experiment.read(preset, [*overrides, *rare, f"training.steps={steps}"])
     clock = Clock()
-    parts = ((loop._Run, "advance", "step"), (Pieces, "of", "batches"), (loop.PowerEMA, "update", "averages"),
+    parts = ((loop._Run, "advance", "step"), (Pieces, "of", "batches"), (PowerEMA, "update", "averages"),
              (loop._Run, "save", "checkpoint"), (loop._Run, "snapshot", "snapshot"))  # fmt: skip
     undo = [clock.around(*part) for part in parts]
     precision = ""

@@ -38,6 +38,7 @@ def main() -> None:
         run = Run.load(folder)
         calls = [state.calls for state in run.trajectory(4, seed=0, condition=run.examples(4))][-1]
         result = evaluate(run, n=100 if asked.quick else 1000)
+        assert result is not None
         rows = result.report.rows
         agreement = f"{rows['class-agreement'].value:.3f}" if "class-agreement" in rows else "-"
         sliced = f"{rows['sliced-wasserstein'].ratio:.2f}"

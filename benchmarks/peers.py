@@ -108,7 +108,7 @@ class Peer(ABC):
     averages: bool = True
     autocast: bool = False
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape) -> None:
         self.shape = shape
 
     @property
@@ -169,7 +169,7 @@ class Diffusers(Peer):
     flip = True
     samplers = ("ddim", "dpmsolver++", "unipc", "ddpm")
 
-    def __init__(self, shape: Shape, size: str):
+    def __init__(self, shape: Shape, size: str) -> None:
         super().__init__(shape)
         without_torchvision()
         from diffusers import DDPMScheduler, UNet2DModel
@@ -196,7 +196,8 @@ class Diffusers(Peer):
         self.schedule = get_scheduler("cosine", self.optimiser, num_warmup_steps=500, num_training_steps=steps)
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.randint(0, 1000, (len(x),))).sample
+        found: Tensor = self.net(x, torch.randint(0, 1000, (len(x),))).sample
+        return found
 
     def train_step(self, images: Tensor) -> float:
         self.net.train()
@@ -227,7 +228,7 @@ class Diffusers(Peer):
             UniPCMultistepScheduler,
         )
 
-        class UniPC(UniPCMultistepScheduler):
+        class UniPC(UniPCMultistepScheduler):  # type: ignore[misc]
             def step(self, *args: Any, generator: Any = None, **options: Any) -> Any:
                 return super().step(*args, **options)  # the pipeline hands a generator to every scheduler
 
@@ -268,7 +269,7 @@ class DenoisingDiffusion(Peer):
     flip = True
     samplers = ("ddim", "ddim eta=1")
 
-    def __init__(self, shape: Shape, size: str):
+    def __init__(self, shape: Shape, size: str) -> None:
         super().__init__(shape)
         without_torchvision()
         from denoising_diffusion_pytorch import GaussianDiffusion, Unet
@@ -281,7 +282,8 @@ class DenoisingDiffusion(Peer):
         self.ema = EMA(self.diffusion, beta=0.995, update_every=10)
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.randint(0, 1000, (len(x),)))
+        found: Tensor = self.net(x, torch.randint(0, 1000, (len(x),)))
+        return found
 
     def train_step(self, images: Tensor) -> float:
         self.diffusion.train()
@@ -309,7 +311,8 @@ class DenoisingDiffusion(Peer):
         model.sampling_timesteps, model.is_ddim_sampling = calls, True
         model.ddim_sampling_eta = 1.0 if kind == "ddim eta=1" else 0.0
         with self.precision():
-            return (model.sample(batch_size=n) * 2 - 1).float()
+            found: Tensor = (model.sample(batch_size=n) * 2 - 1).float()
+            return found
 
 
 class Azula(Peer):
@@ -318,7 +321,7 @@ class Azula(Peer):
     package = "azula"
     samplers = ("ddim", "xeab", "zeab", "heun", "ddpm")
 
-    def __init__(self, shape: Shape, size: str):
+    def __init__(self, shape: Shape, size: str) -> None:
         super().__init__(shape)
         without_torchvision()
         from azula.denoise import KarrasDenoiser
@@ -349,7 +352,8 @@ class Azula(Peer):
                     self.time = SineEncoding(features)
 
             def forward(self, x: Tensor, t: Tensor) -> Tensor:
-                return self.unet(x, self.time(t if colour else t[..., None]))
+                found: Tensor = self.unet(x, self.time(t if colour else t[..., None]))
+                return found
 
         self.net = Backbone()
         self.denoiser = KarrasDenoiser(backbone=self.net, schedule=VPSchedule())
@@ -361,7 +365,8 @@ class Azula(Peer):
             )
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.randn(len(x)))
+        found: Tensor = self.net(x, torch.randn(len(x)))
+        return found
 
     def train_step(self, images: Tensor) -> float:
         self.denoiser.train()
@@ -372,7 +377,7 @@ class Azula(Peer):
         self.optimiser.zero_grad()
         if self.averaged is not None:
             self.averaged.update_parameters(self.denoiser)
-        return loss.item()
+        return float(loss.item())
 
     @torch.no_grad()
     def call(self, x: Tensor) -> None:
@@ -395,7 +400,8 @@ class Azula(Peer):
         steps = calls // 2 if kind == "heun" else calls
         walk = kinds[kind](model.eval(), steps=steps, silent=True)
         with self.precision():
-            return walk(walk.init((n, *self.shape))).float()
+            found: Tensor = walk(walk.init((n, *self.shape))).float()
+            return found
 
 
 class SmallDiffusion(Peer):
@@ -404,7 +410,7 @@ class SmallDiffusion(Peer):
     package = "smalldiffusion"
     samplers = ("accelerated", "ddim", "ddpm")
 
-    def __init__(self, shape: Shape, size: str, transformer: bool = False):
+    def __init__(self, shape: Shape, size: str, transformer: bool = False) -> None:
         super().__init__(shape)
         without_torchvision()
         import smalldiffusion as small
@@ -441,7 +447,8 @@ class SmallDiffusion(Peer):
         self.ema = ExponentialMovingAverage(self.net.parameters(), decay=decay)
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, self.schedule.sample_batch(x).view(-1, 1, 1, 1))
+        found: Tensor = self.net(x, self.schedule.sample_batch(x).view(-1, 1, 1, 1))
+        return found
 
     def train_step(self, images: Tensor) -> float:
         from smalldiffusion import generate_train_sample
@@ -454,7 +461,7 @@ class SmallDiffusion(Peer):
         loss.backward()
         self.optimiser.step()
         self.ema.update()
-        return loss.item()
+        return float(loss.item())
 
     @torch.no_grad()
     def call(self, x: Tensor) -> None:
@@ -487,7 +494,7 @@ class Ornstein(Peer):
     averages = False  # its preset says which weights draw
     usual = {"colour": "cifar10", "grey": "mnist"}  # noqa: RUF012
 
-    def __init__(self, shape: Shape, size: str, words: str = ""):
+    def __init__(self, shape: Shape, size: str, words: str = "") -> None:
         from ornstein.data import Affine
         from ornstein.experiment.build import build, build_stepper
         from ornstein.experiment.config import Experiment
@@ -524,7 +531,7 @@ class Ornstein(Peer):
         """Train until the loop reports; the number of steps taken since the beginning."""
         assert self.moments is not None
         self.moment, self.run = next(self.moments), None
-        return self.moment.progress.step
+        return int(self.moment.progress.step)
 
     def opened(self) -> Any:
         """The run as it is now, opened from its folder as `ornstein sample` does, in the precision of its preset."""
@@ -546,7 +553,8 @@ class Ornstein(Peer):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def network(self, x: Tensor) -> Tensor:
-        return self.net(x, torch.linspace(-2.0, 2.0, len(x)))
+        found: Tensor = self.net(x, torch.linspace(-2.0, 2.0, len(x)))
+        return found
 
     def train(self, images: Tensor, steps: int) -> float:
         from ornstein.data import Dataset, Levels
@@ -561,7 +569,7 @@ class Ornstein(Peer):
         wanted = self.moment.progress.step + steps
         while self.advance() < wanted:
             pass
-        return self.moment.progress.loss
+        return float(self.moment.progress.loss)
 
     def train_step(self, images: Tensor) -> float:
         raise NotImplementedError("our loop is a generator that reports now and then: ask `train` for several steps")
@@ -574,7 +582,8 @@ class Ornstein(Peer):
 
     def sample(self, n: int, calls: int, seed: int, sampler: str | None = None) -> Tensor:
         steps = 1 + (calls - 1) // self.calls_a_step
-        return self.opened().sample(n, seed=seed, steps=steps, quantise=True).float() / 127.5 - 1
+        found: Tensor = self.opened().sample(n, seed=seed, steps=steps, quantise=True).float() / 127.5 - 1
+        return found
 
 
 PEERS: dict[str, Callable[[Shape, str], Peer]] = {

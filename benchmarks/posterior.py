@@ -91,7 +91,7 @@ def main() -> None:  # long: a table, line by line
         den, shape = prior.denoiser(process), (count, prior.d)
         rows: list[tuple[str, str, int, Tensor]] = []
         for method in INVERSE:
-            guided = GUIDANCE[method](den, measurement)  # type: ignore[call-arg]
+            guided = GUIDANCE[method](den, measurement)
             for stepper in ("dpm++2m", "ddpm"):
                 x = ornstein.sample(guided, shape, stepper=stepper, steps=steps, seed=0)
                 rows.append((method, stepper, steps, x))

@@ -223,7 +223,7 @@ class Trajectories:
 
     def _answer(self, y: Tensor, level: Level) -> Tensor:
         with torch.no_grad():
-            return self.denoiser.predict(level.alpha * y, level, None).x0
+            return self.denoiser(level.alpha * y, level).x0
 
     def follow(self, y: Tensor, top: float, bottom: float, steps: int) -> Tensor:
         """y = x/alpha carried along the ODE from one noise ratio to another."""

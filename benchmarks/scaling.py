@@ -112,7 +112,8 @@ def training_step(asked: Any, data: Any, least: int = 3) -> Point:
     x0, _ = data.batch(0, config.batch_size, 0)
 
     def loss(net: Any, batch: Any, dice: torch.Generator) -> torch.Tensor:
-        return parts.loss({})(net, batch, dice)
+        found: torch.Tensor = parts.loss({})(net, batch, dice)
+        return found
 
     def burst() -> float:
         stamps: list[float] = []
@@ -442,17 +443,16 @@ def table(result: dict[str, Any]) -> str:
             f"| {series.title} | {series.held} | {lines['x'][0]:,} | {lines['x'][-1]:,} | {exponents['seconds']:.2f} "
             f"| {exponents['bytes']:.2f} | {work} | {' and '.join(faster) or 'nothing'} |"
         )
-    columns = tuple(f"{what}, first and last" for what in ("seconds", "memory", "arithmetic"))
-    rows += ["", common.heading("grows", *columns)]
+    headed = tuple(f"{what}, first and last" for what in ("seconds", "memory", "arithmetic"))
+    rows += ["", common.heading("grows", *headed)]
     for name, found in result["series"].items():
         lines = fitted(found)
-        unit = (lambda v: f"{v:.3g} s") if name == "load" else (lambda v: f"{v / 1e9:.3g} GFLOP")
-        ends = [
-            " to ".join(said(lines[key]["values"][i]) for i in (0, -1))
-            for key, said in (
-                ("seconds", lambda v: f"{v:.3g} s"), ("bytes", lambda v: f"{v / 1e6:.3g} MB"), ("work", unit)
-            )
-        ]  # fmt: skip
+        spoken: list[tuple[str, Callable[[float], str]]] = [
+            ("seconds", lambda v: f"{v:.3g} s"),
+            ("bytes", lambda v: f"{v / 1e6:.3g} MB"),
+            ("work", (lambda v: f"{v:.3g} s") if name == "load" else (lambda v: f"{v / 1e9:.3g} GFLOP")),
+        ]
+        ends = [" to ".join(said(lines[key]["values"][i]) for i in (0, -1)) for key, said in spoken]
         rows.append(f"| {SERIES[name].title} | {' | '.join(ends)} |")
     return "\n".join(rows)
 

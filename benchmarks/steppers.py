@@ -8,17 +8,19 @@ draws, beside that of exact draws to exact draws.
     python benchmarks/steppers.py [--quick]
 """
 
+from typing import Any
+
 import common
 import torch
 
 import ornstein
 from ornstein.core.exact import GaussianMixture
 from ornstein.metrics import METRICS
-from ornstein.samplers import STEPPERS
+from ornstein.samplers import STEPPERS, Adaptive
 
 COUNT, CALLS, DIMENSION = 2000, (5, 10, 20, 50, 100), 8
 #: every stepper as it comes, and one whose variables matter
-WAYS = [(name, {}) for name in STEPPERS] + [("heun", {"variables": "edm"})]
+WAYS: list[tuple[str, dict[str, Any]]] = [*((name, {}) for name in STEPPERS), ("heun", {"variables": "edm"})]
 #: walks that follow no equation
 LANGEVIN = ("annealed-langevin", "recovery-langevin")
 
@@ -59,7 +61,7 @@ def main() -> None:  # long: two tables for each process
                 label = " ".join([name, *map(str, options.values())])
                 print(f"{label:<20}{grid:<11}" + "".join(f"{error:9.5f}" for error in row))
         for tolerance in (0.01, 0.001, 0.0001):
-            adaptive = STEPPERS["adaptive"](tolerance=tolerance)
+            adaptive = Adaptive(tolerance)
             *_, last = ornstein.trajectory(den, shape, stepper=adaptive, steps=1, seed=0, dtype=torch.float64)
             error = (last.x - exact).norm(dim=1).mean().item()
             print(f"adaptive, tolerance {tolerance:g}: {last.calls} calls, error {error:.5f}")

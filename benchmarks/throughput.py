@@ -103,7 +103,7 @@ def repeated(run: Any, seconds: float, least: int = 1) -> tuple[float, int]:
 class Entry:
     """What a worker can be asked for, of one entry."""
 
-    def __init__(self, name: str, size: str, seconds: float):
+    def __init__(self, name: str, size: str, seconds: float) -> None:
         torch.manual_seed(0)
         self.peer, self.seconds = peers.make(name, size), seconds
         train, call = BATCH[size]
@@ -213,7 +213,7 @@ def worker(name: str, size: str, seconds: float, threads: int) -> None:
 class Worker:
     """A process that stays alive and is asked for one burst after another."""
 
-    def __init__(self, name: str, size: str, seconds: float, threads: int):
+    def __init__(self, name: str, size: str, seconds: float, threads: int) -> None:
         self.name, self.failed = name, False
         command = [sys.executable, __file__, "--worker", name, "--sizes", size]
         command += ["--seconds", str(seconds), "--threads", str(threads)]
@@ -230,7 +230,7 @@ class Worker:
         assert self.process.stdout is not None
         try:
             print(json.dumps(what), file=self.process.stdin, flush=True)
-            answer = json.loads(self.process.stdout.readline() or '{"error": "the process has died"}')
+            answer: dict[str, Any] = json.loads(self.process.stdout.readline() or '{"error": "the process has died"}')
         except BrokenPipeError:
             answer = {"error": "the process has died"}
         if "error" in answer:

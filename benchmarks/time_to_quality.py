@@ -72,7 +72,7 @@ class Trained:
     steps = 0
     loss = math.nan
 
-    def __init__(self, name: str, data: str):
+    def __init__(self, name: str, data: str) -> None:
         torch.manual_seed(0)
         self.name, self.size, self.peer = name, SIZES[data], peers.make(name, SIZES[data])
 
@@ -90,7 +90,7 @@ class Theirs(Trained):
 
     planned: int | None = None
 
-    def __init__(self, name: str, data: str, seconds: float):
+    def __init__(self, name: str, data: str, seconds: float) -> None:
         super().__init__(name, data)
         self.images = load(data).train
         self.flip = self.peer.flip and self.size == "colour"
@@ -127,7 +127,7 @@ class Theirs(Trained):
 class Ours(Trained):
     """This library's, by its preset."""
 
-    def __init__(self, name: str, data: str, seconds: float):
+    def __init__(self, name: str, data: str, seconds: float) -> None:
         super().__init__(name, data)
         from ornstein.experiment.build import load_data
 
@@ -287,7 +287,7 @@ def photographs() -> Callable[[Tensor], Tensor]:
 class Judge:
     """Distances to the held-out images, and what training images score in the samples' place."""
 
-    def __init__(self, data: str, folder: Path):
+    def __init__(self, data: str, folder: Path) -> None:
         self.features, self.data = features_of(data, folder), load(data)
         self.real = self.features(self.data.test)
 
@@ -423,9 +423,9 @@ def crossing(rows: list[dict[str, Any]], key: str, wanted: float) -> float | Non
     for row in sorted(rows, key=lambda row: row["minutes"]):
         if row[key] <= wanted:
             if before is None or before[key] <= 0 or row[key] <= 0 or wanted <= 0:
-                return row["minutes"]
+                return float(row["minutes"])
             part = math.log(before[key] / wanted) / math.log(before[key] / row[key])
-            return before["minutes"] * (row["minutes"] / before["minutes"]) ** part
+            return float(before["minutes"] * (row["minutes"] / before["minutes"]) ** part)
         before = row
     return None
 

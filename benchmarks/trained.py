@@ -99,7 +99,8 @@ def main() -> None:
         best = min(errors.values(), default=math.nan)
         print(f"{calls} calls, {len(problem.x)} trajectories, {len(errors)} configurations of others", flush=True)
         if errors:
-            name = " ".join(min(errors, key=lambda key: errors[key]))
+            nearest = min(errors, key=errors.__getitem__)
+            name = " ".join(nearest)
             print(f"  {best:8.4f}  best of them: {name}", flush=True)
         for library in frontier.PEERS:
             mine = min((key for key in errors if key[0] == library), key=lambda key: errors[key], default=None)

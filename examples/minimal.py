@@ -37,7 +37,8 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor, noise_level: torch.Tensor, condition: dict[str, torch.Tensor]) -> torch.Tensor:
         angles = noise_level[:, None] * self.frequencies
-        return self.out(self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1)))
+        answer: torch.Tensor = self.out(self.layers(torch.cat([x, angles.sin(), angles.cos()], dim=1)))
+        return answer
 
 
 # --- A denoiser is a network on a process's clock, with a meaning for what it outputs ---------------------------------

@@ -3,11 +3,12 @@
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sure import Answer, Cli
 
 # Small tensors: a second thread costs more than it gives, and on busy cores far more.
 torch.set_num_threads(1)
@@ -15,19 +16,12 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def cli(capsys, monkeypatch):
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call the command line in this process: `cli("train", "digits") -> Answer`."""
     from ornstein.cli import main
 
-    def call(*words) -> Answer:
+    def call(*words: Any) -> Answer:
         monkeypatch.setattr(sys, "argv", ["ornstein", *map(str, words)])
         monkeypatch.setenv("COLUMNS", "200")
         capsys.readouterr()
@@ -35,7 +29,7 @@ def cli(capsys, monkeypatch):
         try:
             main()
         except SystemExit as end:
-            code = end.code or 0
+            code = int(end.code or 0)
         said = capsys.readouterr()
         return Answer(code, said.out, said.err)
 
@@ -43,25 +37,25 @@ def cli(capsys, monkeypatch):
 
 
 @pytest.fixture
-def own_tables():
+def own_tables() -> Any:
     """What a test registers is gone after it."""
     from ornstein import plugins
 
-    kept = [(table.read(), dict(table.read())) for table in plugins.TABLES.values()]
-    owners = dict(plugins._OWNERS)
+    tables: list[dict[Any, Any]] = [*(table.read() for table in plugins.TABLES.values()), plugins._OWNERS]
+    kept = [(table, dict(table)) for table in tables]
     yield
-    for table, before in [*kept, (plugins._OWNERS, owners)]:
+    for table, before in kept:
         table.clear()
         table.update(before)
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A digits run of a few steps, with a checkpoint, snapshots and pictures."""
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
 
-    folder = tmp_path_factory.mktemp("runs") / "digits"
+    folder: Path = tmp_path_factory.mktemp("runs") / "digits"
     tiny = ["net.channels=16", "training.steps=30", "training.batch_size=32", "training.validate_every=15"]
     tiny += ["training.checkpoint_every=10", "training.snapshot_every=10", "training.log_every=5", "sampling.preview=4"]
     for _ in train(Experiment.read("digits", [*tiny, "sampling.steps=4"]), folder):

@@ -18,6 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,9 +37,10 @@ def npy(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def npz(compressed: bool = False, **arrays: np.ndarray) -> bytes:
+def npz(compressed: bool = False, **arrays: Any) -> bytes:
     stream = io.BytesIO()
-    (np.savez_compressed if compressed else np.savez)(stream, **arrays)
+    write: Any = np.savez_compressed if compressed else np.savez
+    write(stream, **arrays)
     return stream.getvalue()
 
 
@@ -380,9 +382,9 @@ def cases(folder: Path, seed: int) -> Iterator[tuple[str, Callable[[], str]]]:
         (folder / "arrays" / name).write_bytes(content)
     places = [folder / "arrays" / name for name in files]
     for place in (*places, *bombs(folder), *specials(folder), *folders(folder)):
-        yield str(place), lambda place=place: open_data(place).load().describe()
+        yield str(place), lambda place=place: open_data(place).load().describe()  # type: ignore[misc]
         if place.suffix in (".npy", ".npz"):
-            yield f"rows of {place}", lambda place=place: str(read_rows(place, (4,), Layout("ND"), missing=True)[1])
+            yield f"rows of {place}", lambda place=place: str(read_rows(place, (4,), Layout("ND"), missing=True)[1])  # type: ignore[misc]
     images = dict(pictures())
     for suffix in PICTURES:
         for i in range(24):
@@ -395,19 +397,19 @@ def cases(folder: Path, seed: int) -> Iterator[tuple[str, Callable[[], str]]]:
         (place / name).write_bytes(content)
         yield (
             str(place / name),
-            lambda place=place, broken=("skip", "stop")[i % 2]: (
+            lambda place=place, broken=("skip", "stop")[i % 2]: (  # type: ignore[misc]
                 open_data(place, mode="RGB", size=6, broken=broken).load().describe()
             ),
         )
     for i in range(30):
         place = folder / f"idx{i}"
         place.mkdir()
-        parts = {f"x_{p}": dice.integers(0, 255, (9, 28, 28)).astype("u1") for p in ("train", "test")}
-        content = npz(
-            **parts, **{f"y_{p}": (np.arange(9) % 10).astype([int, float, "U2"][i % 3]) for p in ("train", "test")}
-        )
+        parts: dict[str, Any] = {f"x_{p}": dice.integers(0, 255, (9, 28, 28)).astype("u1") for p in ("train", "test")}
+        kind: Any = [int, float, "U2"][i % 3]
+        labels: dict[str, Any] = {f"y_{p}": (np.arange(9) % 10).astype(kind) for p in ("train", "test")}
+        content = npz(**parts, **labels)
         (place / "mnist.npz").write_bytes(mutated(content, dice) if i > 2 else content)
-        yield str(place), lambda place=place: MNIST(root=str(place), download=False).load().describe()
+        yield str(place), lambda place=place: MNIST(root=str(place), download=False).load().describe()  # type: ignore[misc]
 
 
 def main(folder: Path, seed: int) -> None:

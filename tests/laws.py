@@ -6,7 +6,9 @@ packages from outside. What depends on an entry's own formula (golden values, op
 missing.
 """
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
 
 from ornstein.core.clocks import EDM
 from ornstein.core.drive import Stepper
@@ -18,7 +20,7 @@ from ornstein.samplers import STEPPERS
 
 __all__ = [
     "OPTIONS", "PROCESSES", "WAYS", "ZERO_SNR", "Oracle", "constant", "grid_of", "grids_of", "interior", "mixture",
-    "refused",
+    "refused"
 ]  # fmt: skip
 
 #: every entry of the table with its defaults, and the named chains
@@ -62,13 +64,13 @@ WAYS: list[Stepper] = [STEPPERS[name](**options) for name in STEPPERS for option
 class Oracle(nn.Module):
     """A network that has learned the mixture perfectly, in the language `predicts` of `process`."""
 
-    def __init__(self, process, predicts, sigma_data):
+    def __init__(self, process: Any, predicts: Any, sigma_data: Any) -> None:
         super().__init__()
         self.exact, self.process, self.predicts = mixture().denoiser(EDM(t_max=1e6)), process, predicts
         self.sigma_data = sigma_data
-        self.told = []
+        self.told: list[Tensor] = []
 
-    def forward(self, scaled, noise_level, condition):
+    def forward(self, scaled: Any, noise_level: Any, condition: Any) -> Any:
         ratio = noise_level.exp()[:, None]
         self.told.append(noise_level)
         y = scaled * (self.sigma_data**2 + ratio**2).sqrt()  # x/alpha
@@ -77,7 +79,7 @@ class Oracle(nn.Module):
         return Prediction(x0, level.alpha * y, level).read(self.predicts, self.sigma_data)
 
 
-def refused(action, *words: str) -> None:  # type: ignore[no-untyped-def]
+def refused(action: Any, *words: str) -> None:
     """`action()` raises InputError with one sentence that has all of `words`."""
     try:
         action()

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -66,8 +66,8 @@ class Away(torch.Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> "Away":
-        self = torch.Tensor._make_wrapper_subclass(
+    def __new__(cls: Any, held: torch.Tensor) -> "Away":
+        self: Away = torch.Tensor._make_wrapper_subclass(
             cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
             device=torch.device(NAME, 0),
         )  # fmt: skip
@@ -76,9 +76,10 @@ class Away(torch.Tensor):
 
     @property
     def data(self) -> torch.Tensor:
-        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        found: torch.Tensor = torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        return found
 
-    @data.setter
+    @data.setter  # type: ignore[override]
     def data(self, value: "Away") -> None:
         torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
         self.held = value.held
@@ -87,11 +88,11 @@ class Away(torch.Tensor):
         _device.wait("tolist")
         return self.held.tolist()
 
-    def __repr__(self, **how: Any) -> str:
+    def __repr__(self, **how: Any) -> str:  # type: ignore[override]
         return f"Away({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _device.run(func, args, kwargs or {})
 
 
@@ -173,7 +174,7 @@ class _Device:
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         away = {id(x.held): x for x in tensors if isinstance(x, Away)}
         there = bool(away) if asked is None else torch.device(asked).type == NAME
-        dice = next((leaf for leaf in leaves if isinstance(leaf, _REAL)), None)
+        dice: Any = next((leaf for leaf in leaves if isinstance(leaf, _REAL)), None)
         if dice is not None and (dice._cdata in self.generators) != there:
             wanted, got = (NAME, "cpu") if there else ("cpu", NAME)
             raise RuntimeError(f"{func} wants a generator on {wanted!r}, not on {got!r}, in {_place()}.")
@@ -272,13 +273,13 @@ def _posed(leaf: Any, away: dict[int, Away]) -> Any:
 
 def _make(cls: type[torch.Generator], device: Any = "cpu") -> torch.Generator:
     if torch.device(device).type != NAME:
-        return _REAL.__new__(cls, device)
-    made = _REAL.__new__(cls)
+        return _REAL.__new__(cls, device)  # type: ignore[call-arg]
+    made: Any = _REAL.__new__(cls)
     _device.generators[made._cdata] = made
-    return made
+    return cast(torch.Generator, made)
 
 
-def _where(self: torch.Generator) -> torch.device:
+def _where(self: Any) -> torch.device:
     return torch.device(NAME, 0) if self._cdata in _device.generators else torch.device("cpu")
 
 
@@ -286,7 +287,7 @@ class _Generator(torch.Generator):
     """`torch.Generator` while the device is posed: on "pretend" too."""
 
     __new__ = _make  # type: ignore[assignment]
-    device = property(_where)  # type: ignore[assignment]
+    device = property(_where)
 
 
 def _pin(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:
@@ -299,7 +300,7 @@ def _empty(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> torch.Tens
     return Away(torch.empty_strided(size, stride, dtype=dtype, device="cpu"))
 
 
-def _fill(self: Any, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+def _fill(self: "Away", source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     _device.wait("numbers of Python's")
     self.held.copy_(source)
     return self
@@ -330,7 +331,7 @@ def posed() -> Iterator[torch.device]:
             mock.patch.object(torch.Tensor, "pin_memory", _pin),
             mock.patch.object(torch.accelerator, "synchronize", _device.synchronize),
             torch.autograd.set_multithreading_enabled(False),  # the device has no thread of its own
-            _Mode(),
+            _Mode(),  # type: ignore[no-untyped-call]
         ):
             yield torch.device(NAME, 0)
     finally:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,13 @@ SCRIPTS = {
 OTHERS = {"frontier", "common", "problems"}
 
 
-def test_every_script_is_tried():
+def test_every_script_is_tried() -> None:
     assert {path.stem for path in HERE.glob("*.py")} - OTHERS == SCRIPTS.keys()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_quick_run(script, tmp_path, request):
+def test_a_quick_run(script: Any, tmp_path: Path, request: Any) -> None:
     words, said = SCRIPTS[script]
     if script == "time_to_quality":
         request.getfixturevalue("real_data")
@@ -57,14 +58,16 @@ def test_a_quick_run(script, tmp_path, request):
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
-def common():
+def common() -> Any:
     spec = importlib.util.spec_from_file_location("common", HERE / "common.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_works_take_turns_and_the_first_rounds_do_not_count():
+def test_works_take_turns_and_the_first_rounds_do_not_count() -> None:
     calls = []
     found = common().in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warm=2)
     assert calls == ["a", "b"] * 5
@@ -74,7 +77,7 @@ def test_works_take_turns_and_the_first_rounds_do_not_count():
     assert common().seconds(lambda: None, lambda: next(ticks)) == 3.5
 
 
-def test_figures_are_kept_whole_and_those_of_a_quick_run_elsewhere(tmp_path):
+def test_figures_are_kept_whole_and_those_of_a_quick_run_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "below" / "figures.json"
     assert common().kept(path, {"rows": []}) == {"rows": []}
     common().keep(path, {"rows": [1]})
@@ -84,6 +87,6 @@ def test_figures_are_kept_whole_and_those_of_a_quick_run_elsewhere(tmp_path):
     assert common().place(path, quick=True) == Path("runs/quick/figures.json")
 
 
-def test_a_table_is_markdown():
+def test_a_table_is_markdown() -> None:
     table = common().heading("method", "calls", "seconds") + "\n" + common().row("ddim", 10, "0.5")
     assert table == "| method | calls | seconds |\n|---|---:|---:|\n| ddim | 10 | 0.5 |"

@@ -1,8 +1,10 @@
 """The variational bound against closed forms, the papers' formulas, and the objectives that train it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -29,11 +31,11 @@ from ornstein.samplers.ancestral import DDPM
 LN2 = math.log(2)
 
 
-def gen(seed=0):
+def gen(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
-def mean_and_error(values):
+def mean_and_error(values: Any) -> Any:
     return float(values.mean()), float(values.std() / math.sqrt(len(values)))
 
 
@@ -46,7 +48,7 @@ class OffBy(Denoiser):
     offset: float
     sigma_data = 1.0
 
-    def predict(self, x, level, condition):
+    def predict(self, x: Any, level: Any, condition: Any) -> Any:
         return Prediction(self.x0 + self.offset, x, level)
 
 
@@ -65,7 +67,7 @@ def gaussian_errors(process: Process, falling: Tensor, variances: Tensor) -> Err
 
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("process", [VP(), EDM(), Flow()], ids=str)
-def test_terms_of_a_gaussian_sum_to_its_entropy_with_a_gap_of_order_one_over_n(process, variance):
+def test_terms_of_a_gaussian_sum_to_its_entropy_with_a_gap_of_order_one_over_n(process: Any, variance: Any) -> None:
     variances = torch.tensor([0.5, 0.2], dtype=torch.float64)
     entropy = 0.5 * float((2 * math.pi * math.e * variances).log().sum())
     gaps = []
@@ -81,7 +83,7 @@ def test_terms_of_a_gaussian_sum_to_its_entropy_with_a_gap_of_order_one_over_n(p
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_measured_terms_are_those_of_the_closed_form(variance):
+def test_measured_terms_are_those_of_the_closed_form(variance: Any) -> None:
     process, variances = VP(), torch.tensor([0.5, 0.2], dtype=torch.float64)
     distribution = Gaussian(torch.zeros(2), variances)
     x0 = distribution.sample(4000, gen()).double()
@@ -95,7 +97,7 @@ def test_measured_terms_are_those_of_the_closed_form(variance):
 
 
 @pytest.mark.parametrize("name", [*PROCESSES, *ZERO_SNR])
-def test_the_bound_of_every_process_is_finite_and_above_the_truth(name):
+def test_the_bound_of_every_process_is_finite_and_above_the_truth(name: Any) -> None:
     process = (PROCESSES | ZERO_SNR)[name]
     distribution = mixture()
     x0 = distribution.sample(300, gen(2))
@@ -109,7 +111,7 @@ def test_the_bound_of_every_process_is_finite_and_above_the_truth(name):
         assert gap > -4 * error
 
 
-def test_the_gap_on_a_mixture_shrinks_as_the_grid_is_refined():
+def test_the_gap_on_a_mixture_shrinks_as_the_grid_is_refined() -> None:
     distribution, process = mixture(), VP()
     x0 = distribution.sample(4000, gen(3))
     truth = -distribution.log_prob(x0)
@@ -125,7 +127,7 @@ def test_the_gap_on_a_mixture_shrinks_as_the_grid_is_refined():
 
 @pytest.mark.parametrize("weighting", [True, False], ids=["importance", "uniform"])
 @pytest.mark.parametrize("process", [VP(), Flow(), Tabulated.from_betas()], ids=str)
-def test_the_continuous_bound_of_exact_denoisers_is_the_truth(process, weighting):
+def test_the_continuous_bound_of_exact_denoisers_is_the_truth(process: Any, weighting: Any) -> None:
     for distribution in (Gaussian(torch.tensor([0.4, -0.1, 0.2]), torch.tensor([0.5, 0.2, 1.0])), mixture()):
         x0 = distribution.sample(500, gen(4)).double()
         found = continuous_bound(distribution.denoiser(process), x0, seed=2, importance=weighting, batch=500)
@@ -134,11 +136,14 @@ def test_the_continuous_bound_of_exact_denoisers_is_the_truth(process, weighting
         assert not weighting or error < 0.2
 
 
-def test_a_worse_denoiser_has_a_higher_bound():
+def test_a_worse_denoiser_has_a_higher_bound() -> None:
     distribution, process = mixture(), VP()
     x0 = distribution.sample(300, gen(5)).double()
     wrong = FunctionDenoiser(lambda x, level, condition: 0.8 * distribution.posterior_mean(x, level), process)
-    for measure in (lambda d: variational_bound(d, x0, steps=20, seed=0), lambda d: continuous_bound(d, x0, seed=0)):
+    measures: list[Callable[[Denoiser], Bound]] = [
+        lambda d: variational_bound(d, x0, steps=20, seed=0), lambda d: continuous_bound(d, x0, seed=0),
+    ]  # fmt: skip
+    for measure in measures:
         gap, error = mean_and_error(measure(wrong).total - measure(distribution.denoiser(process)).total)
         assert gap > 5 * error
 
@@ -148,7 +153,7 @@ def test_a_worse_denoiser_has_a_higher_bound():
 
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
-def test_weights_are_those_of_the_papers_computed_from_betas(kind, variance):
+def test_weights_are_those_of_the_papers_computed_from_betas(kind: Any, variance: Any) -> None:
     """Ho et al. 2020, equation 12: beta^2/(2 sigma^2 alpha (1 - alpha_bar)) |eps - eps_hat|^2."""
     n, d = 50, 3
     process = Tabulated.from_betas(kind, n)
@@ -170,7 +175,7 @@ def test_weights_are_those_of_the_papers_computed_from_betas(kind, variance):
     torch.testing.assert_close(found.terms[0, -1], decoder, rtol=1e-9, atol=0)
 
 
-def test_a_term_of_the_ornstein_uhlenbeck_chain_is_gamma_times_denoising_score_matching():
+def test_a_term_of_the_ornstein_uhlenbeck_chain_is_gamma_times_denoising_score_matching() -> None:
     """lambda_k = 2 gamma on half the squared error of the score: L_k/(gamma DSM_k) = 1 + O(gamma), at time 0.76."""
     mix, ratios = mixture(), []
     x0 = mix.sample(2000, gen(3)).double()
@@ -196,7 +201,7 @@ def test_a_term_of_the_ornstein_uhlenbeck_chain_is_gamma_times_denoising_score_m
     assert [math.log(a / b, 4) for a, b in pairwise(r - 1 for r in ratios)] == pytest.approx([1, 1], abs=0.05)
 
 
-def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock():
+def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock() -> None:
     for process in (VP(), EDM(), Flow(t_max=0.99), Tabulated.from_sigmas(steps=20)):
         x0 = torch.zeros(1, 1, dtype=torch.float64)
         found = variational_bound(OffBy(process, x0, 1.0), x0, steps=10, seed=0)
@@ -204,7 +209,7 @@ def test_the_weight_on_x0_is_half_the_rise_of_snr_on_any_clock():
         torch.testing.assert_close(found.terms[0, 1:-1], snr.diff() / 2, rtol=1e-9, atol=0)
 
 
-def test_the_prior_is_what_sampling_starts_from():
+def test_the_prior_is_what_sampling_starts_from() -> None:
     process, x0 = VP(), torch.tensor([[0.7, -1.1]], dtype=torch.float64)
     denoiser = FunctionDenoiser(lambda x, level, condition: x, process, sigma_data=0.6)
     found = variational_bound(denoiser, x0, grid=[0.4, 0.1], seed=0)
@@ -226,10 +231,10 @@ class BestVariance(Denoiser):
     spread: float
 
     @property
-    def sigma_data(self):
+    def sigma_data(self) -> float:  # type: ignore[override]
         return math.sqrt(self.spread)
 
-    def predict(self, x, level, condition):
+    def predict(self, x: Any, level: Any, condition: Any) -> Any:
         exact = Gaussian(torch.zeros(x.shape[1]), self.spread).denoiser(self.process)(x, level)
         i = int((self.falling - level.t).abs().argmin())
         s = self.process.at(float(self.falling[i + 1]))
@@ -245,7 +250,7 @@ class BestVariance(Denoiser):
 
 
 @pytest.mark.parametrize("process", [VP(), EDM(), Tabulated.from_betas("cosine", 100)], ids=str)
-def test_with_the_right_learned_variance_few_steps_are_exact(process):
+def test_with_the_right_learned_variance_few_steps_are_exact(process: Any) -> None:
     falling = times(process, 5)
     denoiser = BestVariance(process, falling, 0.4)
     distribution = Gaussian(torch.zeros(3), 0.4)
@@ -263,7 +268,7 @@ def test_with_the_right_learned_variance_few_steps_are_exact(process):
     assert abs(float(drawn.var()) / (level.alpha**2 * 0.4 + level.sigma**2) - 1) < 0.02
 
 
-def _states(denoiser, falling, stepper):
+def _states(denoiser: Any, falling: Any, stepper: Any) -> Any:
     from ornstein.core.drive import trajectory
 
     return trajectory(denoiser, (20000, 3), stepper, grid=falling, seed=0)
@@ -272,7 +277,7 @@ def _states(denoiser, falling, stepper):
 # The decoder of quantised data ----------------------------------------------------------------------------------------
 
 
-def test_bins_are_probabilities_also_far_out():
+def test_bins_are_probabilities_also_far_out() -> None:
     bins = Bins(5, -1.0, 3.0)
     levels = torch.linspace(-1, 3, 5, dtype=torch.float64)
     for mean in (-30.0, -1.2, 0.3, 0.9, 2.6, 40.0):
@@ -290,7 +295,7 @@ def test_bins_are_probabilities_also_far_out():
 
 
 @pytest.mark.parametrize("ratio", [0.002, 0.05, 3.0])
-def test_the_posterior_of_levels_is_that_of_equal_weights(ratio):
+def test_the_posterior_of_levels_is_that_of_equal_weights(ratio: Any) -> None:
     bins = Bins(17)
     levels = torch.linspace(-1, 1, 17, dtype=torch.float64)
     place = (2.4 * torch.rand(50, generator=gen(), dtype=torch.float64) - 1.2)[:, None]
@@ -302,7 +307,7 @@ def test_the_posterior_of_levels_is_that_of_equal_weights(ratio):
 def uniform_noise(levels: Tensor, process: Process) -> FunctionDenoiser:
     """The ideal denoiser of independent elements, each any level with equal probability."""
 
-    def x0(x, level, condition):
+    def x0(x: Any, level: Any, condition: Any) -> Any:
         place = (x / level.alpha).double()[..., None]
         ratio = torch.as_tensor(level.noise_ratio, dtype=torch.float64)[..., None]
         return (torch.softmax(-0.5 * ((place - levels) / ratio) ** 2, -1) @ levels).to(x)
@@ -310,7 +315,7 @@ def uniform_noise(levels: Tensor, process: Process) -> FunctionDenoiser:
     return FunctionDenoiser(x0, process, float(levels.square().mean().sqrt()))
 
 
-def test_uniform_bytes_take_eight_bits():
+def test_uniform_bytes_take_eight_bits() -> None:
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
     x0 = levels[torch.randint(256, (24, 64), generator=gen(7))]
     process = VP()
@@ -326,7 +331,7 @@ def test_uniform_bytes_take_eight_bits():
     assert error < 0.06
 
 
-def test_the_decoder_of_exact_posteriors_is_near_the_discrete_entropy():
+def test_the_decoder_of_exact_posteriors_is_near_the_discrete_entropy() -> None:
     """Where the first level hides which level a datum had, L_0 is what is hidden: no clip to an absurd variance."""
     bins, levels = Bins(17), torch.linspace(-1, 1, 17, dtype=torch.float64)
     process = EDM()
@@ -341,7 +346,7 @@ def test_the_decoder_of_exact_posteriors_is_near_the_discrete_entropy():
         assert entropy - 0.02 < each < 1.15 * entropy + 0.06, (ratio, each, entropy)
 
 
-def test_the_decoder_agrees_with_the_formula_of_published_code():
+def test_the_decoder_agrees_with_the_formula_of_published_code() -> None:
     """Ho et al. and Nichol & Dhariwal give the first step the variance of the second's posterior, in 8-bit bins."""
     process = Tabulated.from_betas("linear", 1000)
     betas = 1 - (process.alphas[1:] / process.alphas[:-1]) ** 2
@@ -354,11 +359,11 @@ def test_the_decoder_agrees_with_the_formula_of_published_code():
 
     @dataclass(frozen=True, eq=False)
     class Lowest(OffBy):
-        def predict(self, x, level, condition):
+        def predict(self, x: Any, level: Any, condition: Any) -> Any:
             return replace(super().predict(x, level, condition), log_var=torch.zeros_like(x))
 
     mean, std = x0 + 0.004, clipped.sqrt()
-    cdf = torch.distributions.Normal(0.0, 1.0).cdf
+    cdf: Callable[[Tensor], Tensor] = torch.distributions.Normal(0.0, 1.0).cdf
     upper, lower = cdf((x0 - mean + 1 / 255) / std), cdf((x0 - mean - 1 / 255) / std)
     p = torch.where(x0 < -0.999, upper, torch.where(x0 > 0.999, 1 - lower, upper - lower))
     expected = -p.log().sum(1)
@@ -375,7 +380,7 @@ def test_the_decoder_agrees_with_the_formula_of_published_code():
 # Units, chains, draws -------------------------------------------------------------------------------------------------
 
 
-def test_bits_are_of_the_original_data():
+def test_bits_are_of_the_original_data() -> None:
     to_model = Affine(3.0, (2.0, 0.5))
     original = Gaussian(torch.tensor([3.0, 3.2]), torch.tensor([4.0, 0.25]))
     x = original.sample(3000, gen(11)).double()
@@ -393,7 +398,7 @@ def test_bits_are_of_the_original_data():
     refused(lambda: quantised.bits_per_dim(Levels(17).log_abs_det(x)), "log_abs_det", "bins")
 
 
-def test_a_respaced_chain_has_its_own_terms():
+def test_a_respaced_chain_has_its_own_terms() -> None:
     process, distribution = Tabulated.from_betas("cosine", 60), mixture()
     denoiser, x0 = distribution.denoiser(process), distribution.sample(3000, gen(12))
     whole = variational_bound(denoiser, x0, seed=0, variance="large")
@@ -409,7 +414,7 @@ def test_a_respaced_chain_has_its_own_terms():
     torch.testing.assert_close(same.terms, few.terms, rtol=1e-4, atol=1e-4)
 
 
-def test_errors_price_what_the_bound_measures():
+def test_errors_price_what_the_bound_measures() -> None:
     process, distribution = Tabulated.from_betas("cosine", 30), mixture()
     x0 = distribution.sample(50, gen(13))
     denoiser = distribution.denoiser(process)
@@ -424,11 +429,11 @@ def test_errors_price_what_the_bound_measures():
             )
 
 
-def test_a_sample_has_its_bound_whatever_the_batch():
+def test_a_sample_has_its_bound_whatever_the_batch() -> None:
     process, distribution = VP(), mixture()
     denoiser, x0 = distribution.denoiser(process), distribution.sample(7, gen(14))
     for measure in (variational_bound, continuous_bound):
-        options = {"steps": 6} if measure is variational_bound else {"draws": 5}
+        options: dict[str, Any] = {"steps": 6} if measure is variational_bound else {"draws": 5}
         whole = measure(denoiser, x0, seeds=range(7), **options).terms
         chunked = measure(denoiser, x0, seeds=range(7), batch=3, **options).terms
         alone = measure(denoiser, x0[4:5], seeds=[4], **options).terms
@@ -439,7 +444,7 @@ def test_a_sample_has_its_bound_whatever_the_batch():
         assert not torch.equal(measure(denoiser, x0, seed=1, **options).terms, whole)
 
 
-def test_a_condition_reaches_the_denoiser():
+def test_a_condition_reaches_the_denoiser() -> None:
     data = torch.tensor([[-1.0, 0.5], [1.0, -0.5]])
     denoiser = Empirical(data).denoiser(VP())
     right = continuous_bound(denoiser, data, condition=torch.tensor([0, 1]), seed=0, draws=8)
@@ -448,7 +453,7 @@ def test_a_condition_reaches_the_denoiser():
     assert float(wrong.total.min()) > 1000
 
 
-def test_refusals():
+def test_refusals() -> None:
     process, x0 = VP(), torch.zeros(3, 2)
     denoiser = Gaussian(torch.zeros(2), 1.0).denoiser(process)
     refused(lambda: variational_bound(denoiser, x0, variance="medium", seed=0, steps=4), "medium", "learned")
@@ -481,18 +486,18 @@ def test_refusals():
 class _Net(nn.Module):
     """A module of one argument as a network."""
 
-    def __init__(self, inner):
+    def __init__(self, inner: Any) -> None:
         super().__init__()
         self.inner = inner
 
-    def forward(self, x, noise_level, condition):
+    def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
         return self.inner(x)
 
 
 class _Two(nn.Module):
     """A linear mean and a constant variance, with separate parameters."""
 
-    def __init__(self, d):
+    def __init__(self, d: Any) -> None:
         super().__init__()
         self.mean, self.variance = nn.Linear(d, d), nn.Parameter(torch.zeros(d))
         with torch.no_grad():
@@ -500,7 +505,7 @@ class _Two(nn.Module):
                 p.copy_(0.3 * torch.randn(p.shape, generator=gen(i)))
             self.variance.copy_(torch.linspace(-0.5, 0.5, d))
 
-    def forward(self, x, noise_level, condition):
+    def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
         return torch.cat([self.mean(x), self.variance.expand_as(x)], 1)
 
 
@@ -510,7 +515,7 @@ CHAINS = [Tabulated.from_betas("cosine", 40), VP()]
 @pytest.mark.parametrize("process", CHAINS, ids=str)
 @pytest.mark.parametrize("quantised", [False, True])
 @pytest.mark.parametrize("variance", ["small", "large", "learned"])
-def test_the_objective_has_the_bound_as_its_mean(process, quantised, variance):
+def test_the_objective_has_the_bound_as_its_mean(process: Any, quantised: Any, variance: Any) -> None:
     levels = 9 if quantised else 0
     x0 = torch.tensor([[-0.75, 0.5, 1.0]]) if quantised else torch.tensor([[-0.7, 0.45, 0.9]])
     denoiser = NetDenoiser(_Two(3), process, "v", learns_variance=True)
@@ -527,7 +532,7 @@ def test_the_objective_has_the_bound_as_its_mean(process, quantised, variance):
 
 
 @pytest.mark.parametrize("name", ["bound", "likelihood"])
-def test_the_exact_denoiser_minimises_the_objective(name):
+def test_the_exact_denoiser_minimises_the_objective(name: Any) -> None:
     distribution, process = mixture(), Tabulated.from_betas("cosine", 50)
     x0 = distribution.sample(10000, gen(16)).double()
     objective = OBJECTIVES[name]()
@@ -542,7 +547,7 @@ def test_the_exact_denoiser_minimises_the_objective(name):
         assert rise > 3 * error
 
 
-def test_objectives_draw_their_times_first_and_only_from_the_generator():
+def test_objectives_draw_their_times_first_and_only_from_the_generator() -> None:
     distribution = mixture()
     for process in CHAINS:
         denoiser = distribution.denoiser(process)
@@ -554,19 +559,19 @@ def test_objectives_draw_their_times_first_and_only_from_the_generator():
             assert torch.equal(first, objective(denoiser, x0, None, gen(18)))
             assert first.shape == (64,)
             t = objective.draw_times(process, 64, gen(18))
-            seen = []
-            spy = FunctionDenoiser(lambda x, level, condition, seen=seen: seen.append(level.t) or x, process)
+            seen: list[Any] = []
+            spy = FunctionDenoiser(lambda x, level, condition, seen=seen: seen.append(level.t) or x, process)  # type: ignore[misc]
             objective(spy, x0, None, gen(18))
             torch.testing.assert_close(seen[0].flatten(), t, rtol=0, atol=0)
 
 
-def test_the_gradient_of_the_bound_in_hybrid_reaches_the_variance_only():
+def test_the_gradient_of_the_bound_in_hybrid_reaches_the_variance_only() -> None:
     process = Tabulated.from_betas("cosine", 40)
     x0 = torch.randn(256, 3, generator=gen(19))
     net = _Two(3)
     denoiser = NetDenoiser(net, process, "eps", learns_variance=True)
 
-    def gradients(loss):
+    def gradients(loss: Any) -> Any:
         found = torch.autograd.grad(loss.mean(), list(net.parameters()), allow_unused=True)
         return dict(zip([name for name, _ in net.named_parameters()], found, strict=True))
 
@@ -584,7 +589,7 @@ def test_the_gradient_of_the_bound_in_hybrid_reaches_the_variance_only():
     assert float(alone["variance"].abs().min()) > 0
 
 
-def test_hybrid_is_the_regression_and_a_thousandth_of_the_bound():
+def test_hybrid_is_the_regression_and_a_thousandth_of_the_bound() -> None:
     """Sample by sample: the weight of the paper where none is said, and any that is."""
     process = Tabulated.from_betas("cosine", 40)
     x0, g = torch.randn(64, 3, generator=gen(19)), gen(20)
@@ -600,7 +605,7 @@ def test_hybrid_is_the_regression_and_a_thousandth_of_the_bound():
         assert float((0.001 * whole / simple).abs().mean()) > 1e-5  # or the comparison would say nothing
 
 
-def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
+def test_hybrid_learns_the_variance_that_makes_few_steps_exact() -> None:
     """On N(0, 0.3) the true reverse variance lies between the ends; learned, the bound falls below both fixed ones."""
     process = Tabulated.from_betas("cosine", 8)
     spread, d = 0.3, 4
@@ -608,11 +613,11 @@ def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
     class Exact(nn.Module):
         """The exact noise; the variance by a table over levels."""
 
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.table = nn.Parameter(torch.zeros(8))
 
-        def forward(self, x, noise_level, condition):
+        def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
             u = noise_level.exp()[:, None]  # sigma/alpha; x comes scaled by 1/sqrt(alpha^2 + sigma^2)
             xt = x  # alpha^2 + sigma^2 = 1
             alpha = 1 / (1 + u**2).sqrt()
@@ -639,7 +644,7 @@ def test_hybrid_learns_the_variance_that_makes_few_steps_exact():
         assert worse > 5 * error
 
 
-def test_a_learned_variance_belongs_to_its_own_clock():
+def test_a_learned_variance_belongs_to_its_own_clock() -> None:
     denoiser = NetDenoiser(_Two(3), Tabulated.from_betas("cosine", 40), learns_variance=True)
     x = torch.randn(5, 3, generator=gen())
     prediction = denoiser(x, 7.0)
@@ -654,7 +659,7 @@ def test_a_learned_variance_belongs_to_its_own_clock():
 # Where training and measuring look ------------------------------------------------------------------------------------
 
 
-def test_likelihood_weighting_has_the_closed_form_of_a_standard_normal():
+def test_likelihood_weighting_has_the_closed_form_of_a_standard_normal() -> None:
     """E[loss] = integral of SNR/(1 + SNR) d(log SNR)/2 per element: a fixed number on every clock (no factor of d)."""
     for process in (VP(), EDM(), Flow(), Tabulated.from_betas()):
         low, high = ends(process)  # on a chain, from its first level
@@ -668,7 +673,7 @@ def test_likelihood_weighting_has_the_closed_form_of_a_standard_normal():
                 assert abs(value - expected) < 4 * error
 
 
-def test_likelihood_weighting_is_g_squared_on_the_score():
+def test_likelihood_weighting_is_g_squared_on_the_score() -> None:
     process, t = VP(), torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
     x0 = torch.randn(3, 4, generator=gen(24), dtype=torch.float64)
     eps = torch.randn(3, 4, generator=gen(25), dtype=torch.float64)
@@ -681,7 +686,7 @@ def test_likelihood_weighting_is_g_squared_on_the_score():
     torch.testing.assert_close(LikelihoodWeighted(importance=False).nats_at(denoiser, x0, t, eps, None), expected)
 
 
-def test_importance_sampling_lowers_the_variance_of_the_continuous_bound():
+def test_importance_sampling_lowers_the_variance_of_the_continuous_bound() -> None:
     distribution = Gaussian(torch.zeros(16), 0.5)
     x0 = distribution.sample(4000, gen(26)).double()
     for process in (VP(), EDM()):
@@ -694,7 +699,7 @@ def test_importance_sampling_lowers_the_variance_of_the_continuous_bound():
         assert stds[0] < 0.5 * stds[1], (process, stds)
 
 
-def test_importance_from_a_table_keeps_the_mean_and_lowers_the_variance():
+def test_importance_from_a_table_keeps_the_mean_and_lowers_the_variance() -> None:
     process, distribution = Tabulated.from_betas("linear", 200), mixture()
     denoiser = distribution.denoiser(process)
     measured = variational_bound(denoiser, distribution.sample(500, gen(27)), seed=0)
@@ -716,7 +721,7 @@ def test_importance_from_a_table_keeps_the_mean_and_lowers_the_variance():
     refused(lambda: importance(measured, parts=0), "parts=0")
 
 
-def test_loss_aware_sampling_is_uniform_until_every_step_is_known_and_then_follows_the_losses():
+def test_loss_aware_sampling_is_uniform_until_every_step_is_known_and_then_follows_the_losses() -> None:
     objective = bound(adaptive=True, steps=8)
     memory = objective.memory(mixture().denoiser(VP()), torch.zeros(4, 2))
     assert torch.equal(loss_aware(memory), torch.full((8,), 1 / 8))
@@ -729,7 +734,7 @@ def test_loss_aware_sampling_is_uniform_until_every_step_is_known_and_then_follo
     torch.testing.assert_close(loss_aware(memory), 0.999 * expected / 10 + 0.001 / 8)
 
 
-def test_loss_aware_sampling_keeps_the_mean_and_lowers_the_variance():
+def test_loss_aware_sampling_keeps_the_mean_and_lowers_the_variance() -> None:
     """On the exact denoiser of a mixture, whose terms differ a hundredfold along the chain."""
     den, steps = mixture().denoiser(VP()), 40
     x0 = mixture().sample(4096, gen(1)).double()

@@ -5,20 +5,24 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
+from sure import Cli, there
 
 import ornstein
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment, methods
+from ornstein.experiment.folder import accept
 from ornstein.training import manifest
 
 
-def one_sentence(answer, *words):
+def one_sentence(answer: Any, *words: Any) -> None:
     """Exit code 2, nothing but one sentence that names what is wrong; no traceback."""
     assert answer.code == 2, answer
     text = answer.err.strip()
@@ -32,7 +36,7 @@ def one_sentence(answer, *words):
 # --- help and lists ---------------------------------------------------------------------------------------------------
 
 
-def test_help_teaches_and_does_not_load_torch():
+def test_help_teaches_and_does_not_load_torch() -> None:
     code = "import sys; sys.argv=['ornstein','train','--help']\nfrom ornstein.cli import app\n"
     code += "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was loaded'"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -40,7 +44,7 @@ def test_help_teaches_and_does_not_load_torch():
     assert "--resume" in said
 
 
-def test_help_of_every_verb_loads_neither_torch_nor_numpy():
+def test_help_of_every_verb_loads_neither_torch_nor_numpy() -> None:
     """In one process, one verb after another: what the first that loads them is called."""
     code = """
 import sys
@@ -61,7 +65,7 @@ for verb in ["", *get_command(app).commands]:
     "table",
     ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets", "methods"],
 )
-def test_list_says_one_sentence_on_each(cli, table):
+def test_list_says_one_sentence_on_each(cli: Cli, table: Any) -> None:
     from ornstein.experiment.catalogue import tables
 
     answer = cli("list", table)
@@ -72,14 +76,14 @@ def test_list_says_one_sentence_on_each(cli, table):
         assert re.search(r"\S\s{2,}[A-Z0-9].+\.$", line), f"{line!r} is not a name and a sentence"
 
 
-def test_version(cli):
+def test_version(cli: Cli) -> None:
     assert cli("--version").out.strip() == f"ornstein {ornstein.__version__}"
 
 
 # --- a run, from training to measuring --------------------------------------------------------------------------------
 
 
-def test_the_run_folder_explains_itself(run):
+def test_the_run_folder_explains_itself(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "experiment.yaml", "run.yaml", "model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors",
@@ -104,14 +108,14 @@ def test_the_run_folder_explains_itself(run):
     assert list((run / "tensorboard").iterdir())
 
 
-def test_the_experiment_written_out_reads_back_the_same(run):
+def test_the_experiment_written_out_reads_back_the_same(run: Path) -> None:
     from ornstein.experiment.config import Experiment
 
     text = (run / "experiment.yaml").read_text()
     assert Experiment.read(run / "experiment.yaml").to_yaml() == text
 
 
-def test_an_older_experiment_keeps_the_chain_it_was_trained_on():
+def test_an_older_experiment_keeps_the_chain_it_was_trained_on() -> None:
     """What version 1 meant by saying nothing is said now; a file without a version is of today."""
     tree = yaml.safe_load(Experiment.read("moons", ["process=euler-ou"]).to_yaml())
     assert tree["process"]["order"] == "rising"
@@ -125,7 +129,7 @@ def test_an_older_experiment_keeps_the_chain_it_was_trained_on():
     assert Experiment.read({**tree, "version": 1, "process": "euler-ou"}).process["order"] == "falling"
 
 
-def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
+def test_train_then_sample_then_evaluate_then_info(cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "moons"
     answer = cli(
         "train", "moons", "training.steps=60", "training.validate_every=30", "net.width=32", "process=ou",
@@ -138,10 +142,10 @@ def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
     assert answer.code == 0, answer
     arrays = np.load(tmp_path / "x.npz")
     assert arrays["samples"].shape == (50, 2)
-    assert arrays["labels"].tolist() == ornstein.load(run).every_class(50).tolist()
+    assert arrays["labels"].tolist() == there(ornstein.load(run).every_class(50)).tolist()
     assert abs(arrays["labels"].sum() - 25) <= 3  # of a random draw of 2,000, in its shares
     with Image.open(tmp_path / "x.gif") as film:
-        assert 4 <= film.n_frames <= 6  # equal neighbours are merged into one longer frame
+        assert 4 <= getattr(film, "n_frames", 1) <= 6  # equal neighbours are merged into one longer frame
     expected = ornstein.load(run).sample(50, seed=3, steps=5, label=arrays["labels"])
     assert np.array_equal(arrays["samples"], expected.numpy())
     answer = cli("evaluate", run, "-n", 200, "--steps", 5)
@@ -155,7 +159,7 @@ def test_train_then_sample_then_evaluate_then_info(cli, tmp_path):
 
 
 @pytest.mark.parametrize("method", methods())
-def test_every_method_goes_from_training_to_samples(cli, tmp_path, method):
+def test_every_method_goes_from_training_to_samples(cli: Cli, tmp_path: Path, method: Any) -> None:
     run = tmp_path / "run"
     short = ["training.steps=3", "training.warmup=1", "training.batch_size=32", "net.width=16", "data.count=500"]
     answer = cli("train", "moons", f"preset={method}", *short, "sampling.preview=4", "--out", run)
@@ -169,7 +173,7 @@ def test_every_method_goes_from_training_to_samples(cli, tmp_path, method):
     assert "4 of 4" in answer.out
 
 
-def test_a_classifier_is_trained_guides_and_refuses_to_draw(cli, tmp_path):
+def test_a_classifier_is_trained_guides_and_refuses_to_draw(cli: Cli, tmp_path: Path) -> None:
     short = ["training.warmup=1", "training.batch_size=256", "net.width=32", "training.lr=0.01", "data.noise=0.05"]
     judge, blind = tmp_path / "judge", tmp_path / "blind"
     answer = cli("train", "moons", "objective=classifier", *short, "training.steps=150", "--out", judge)
@@ -196,7 +200,7 @@ def test_a_classifier_is_trained_guides_and_refuses_to_draw(cli, tmp_path):
     assert right[1] > 0.8
 
 
-def test_info_says_what_ncsnv2_chose_and_why(cli, tmp_path):
+def test_info_says_what_ncsnv2_chose_and_why(cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "run"
     short = ["training.steps=2", "training.warmup=1", "net.channels=8", "sampling.preview=4"]
     assert cli("train", "digits", "preset=ncsnv2", *short, "--out", run).code == 0
@@ -217,7 +221,7 @@ def test_info_says_what_ncsnv2_chose_and_why(cli, tmp_path):
     assert f"step_size {kept['sampling']['stepper']['step_size']}" in said
 
 
-def test_samples_do_not_depend_on_how_many_are_drawn(run):
+def test_samples_do_not_depend_on_how_many_are_drawn(run: Path) -> None:
     opened = ornstein.load(run)
     many, few = opened.draw(5, seed=7, label=3), opened.draw(2, seed=7, label=3)
     assert torch.allclose(many[:2], few, atol=1e-5)
@@ -225,14 +229,24 @@ def test_samples_do_not_depend_on_how_many_are_drawn(run):
     assert torch.allclose(many[4:], again, atol=1e-5)
 
 
-def test_labels_by_number_and_by_name(run):
+def test_a_run_introduces_itself_in_three_lines(run: Path) -> None:
+    opened = ornstein.load(run)
+    data, model, trained = repr(opened).split("\n")
+    assert data == f"data     digits: {opened.about['data']['count']:,} images 1x8x8, given label"
+    weights = sum(p.numel() for p in opened.model.net.parameters())
+    assert model.startswith(f"model    unet of {weights:,} weights, predicts v, taught by ")
+    steps = opened.experiment.training.steps
+    assert trained == f"trained  {steps:,} of {steps:,} steps, in {run}"
+
+
+def test_labels_by_number_and_by_name(run: Path) -> None:
     opened = ornstein.load(run)
     assert [opened.condition(2, label).parts["label"].tolist() for label in ("3", 3)] == [[3, 3]] * 2
-    assert opened.every_class(10).tolist() == [*range(10)]
+    assert there(opened.every_class(10)).tolist() == [*range(10)]
     assert opened.class_columns(opened.every_class(20)) == 10
 
 
-def test_classes_are_drawn_in_the_shares_of_the_data_as_near_as_whole_numbers_come():
+def test_classes_are_drawn_in_the_shares_of_the_data_as_near_as_whole_numbers_come() -> None:
     from ornstein.experiment.run import in_shares
 
     assert in_shares([1, 1, 1], 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
@@ -246,7 +260,7 @@ def test_classes_are_drawn_in_the_shares_of_the_data_as_near_as_whole_numbers_co
     assert half.bincount().tolist() == [180, 20]
 
 
-def test_a_run_draws_rare_classes_rarely_and_old_folders_still_open(cli, tmp_path):
+def test_a_run_draws_rare_classes_rarely_and_old_folders_still_open(cli: Cli, tmp_path: Path) -> None:
     rare = np.arange(400) % 20 == 0
     x = np.random.default_rng(0).normal(size=(400, 2)).astype("float32")
     np.savez(tmp_path / "x.npz", x=x, labels=rare.astype(int))
@@ -255,23 +269,24 @@ def test_a_run_draws_rare_classes_rarely_and_old_folders_still_open(cli, tmp_pat
     assert answer.code == 0, answer
     about = yaml.safe_load((tmp_path / "run/run.yaml").read_text())
     assert about["data"]["class_counts"] == [342, 18]
-    assert ornstein.load(tmp_path / "run").every_class(200).bincount().tolist() == [190, 10]
+    assert there(ornstein.load(tmp_path / "run").every_class(200)).bincount().tolist() == [190, 10]
     assert cli("evaluate", tmp_path / "run", "-n", 40, "--steps", 2).code == 0
     assert cli("sample", tmp_path / "run", "-n", 40, "--steps", 2, "--out", tmp_path / "s.npz").code == 0
     assert np.load(tmp_path / "s.npz")["labels"].sum() == 2
     del about["data"]["class_counts"]
     (tmp_path / "run/run.yaml").write_text(yaml.safe_dump(about))
-    assert ornstein.load(tmp_path / "run").every_class(200).bincount().tolist() == [100, 100]
+    accept(tmp_path / "run")
+    assert there(ornstein.load(tmp_path / "run").every_class(200)).bincount().tolist() == [100, 100]
 
 
-def test_samples_come_in_the_units_of_the_data(run):
+def test_samples_come_in_the_units_of_the_data(run: Path) -> None:
     x = ornstein.load(run).sample(3, seed=0, quantise=True)
     assert x.dtype == torch.uint8
     assert x.shape == (3, 1, 8, 8)
     assert x.max() <= 16
 
 
-def test_any_length_of_average_can_be_had(run):
+def test_any_length_of_average_can_be_had(run: Path) -> None:
     exact, made = ornstein.load(run, ema=0.05), ornstein.load(run, ema=0.08)
     a, b = (dict(r.denoiser.net.named_parameters()) for r in (exact, made))
     assert any(not torch.equal(a[k], b[k]) for k in a)
@@ -279,7 +294,7 @@ def test_any_length_of_average_can_be_had(run):
     assert raw.draw(1, seed=0).isfinite().all()
 
 
-def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(cli, run, tmp_path):
+def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(cli: Cli, run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "digits"
     shutil.copytree(run, copied)
     answer = cli("tune", copied, "--steps", 5)
@@ -295,7 +310,7 @@ def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(cli, run, tm
     one_sentence(cli("tune", copied, "--steps", 5, "--criterion", "look"), "criterion", "look", "bound")
 
 
-def test_train_goes_on_and_longer_than_planned(cli, run, tmp_path):
+def test_train_goes_on_and_longer_than_planned(cli: Cli, run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "digits"
     shutil.copytree(run, copied)
     answer = cli("train", "--resume", copied, "training.steps=40")
@@ -307,7 +322,7 @@ def test_train_goes_on_and_longer_than_planned(cli, run, tmp_path):
     assert yaml.safe_load((copied / "experiment.yaml").read_text())["training"]["steps"] == 40
 
 
-def test_a_handful_of_odd_colour_images_goes_all_the_way(cli, tmp_path):
+def test_a_handful_of_odd_colour_images_goes_all_the_way(cli: Cli, tmp_path: Path) -> None:
     place, run = images(tmp_path / "photos", [(13, 9)] * 48), tmp_path / "run"
     tiny = ["net.channels=8", "training.steps=3", "training.batch_size=4", "sampling.steps=2", "sampling.preview=4"]
     assert cli("train", "images", f"data.path={place}", *tiny, "--out", run).code == 0
@@ -362,19 +377,21 @@ def test_a_handful_of_odd_colour_images_goes_all_the_way(cli, tmp_path):
         ([], ["preset"]),
     ],
 )
-def test_train_refuses_in_one_sentence(cli, tmp_path, monkeypatch, words, said):
+def test_train_refuses_in_one_sentence(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Any, said: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     one_sentence(cli("train", *words, *(["--out", tmp_path / "run"] if words else [])), *said)
     assert not (tmp_path / "run" / "run.yaml").exists()
 
 
-def test_train_does_not_overwrite_a_run(cli, run):
+def test_train_does_not_overwrite_a_run(cli: Cli, run: Path) -> None:
     before = (run / "model.safetensors").read_bytes()
     one_sentence(cli("train", "digits", "--out", run), run, "--resume")
     assert (run / "model.safetensors").read_bytes() == before
 
 
-def images(folder, sizes, spoil=None):
+def images(folder: Any, sizes: Any, spoil: Any = None) -> Any:
     folder.mkdir()
     for i, size in enumerate(sizes):
         Image.fromarray(np.full((*size, 3), 5 * i, np.uint8)).save(folder / f"{i}.png")
@@ -393,13 +410,13 @@ def images(folder, sizes, spoil=None):
     ],
     ids=["empty", "one", "mixed", "corrupt"],
 )
-def test_train_refuses_unfit_images(cli, tmp_path, make, said):
+def test_train_refuses_unfit_images(cli: Cli, tmp_path: Path, make: Any, said: Any) -> None:
     place = make(tmp_path / "photos")
     one_sentence(cli("train", "images", f"data.path={place}", "--out", tmp_path / "run"), *said)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_train_refuses_data_that_are_not_finite(cli, tmp_path, value):
+def test_train_refuses_data_that_are_not_finite(cli: Cli, tmp_path: Path, value: Any) -> None:
     x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     x[7, 1] = value
     np.save(tmp_path / "x.npy", x)
@@ -407,13 +424,13 @@ def test_train_refuses_data_that_are_not_finite(cli, tmp_path, value):
 
 
 @pytest.mark.parametrize("verb", ["sample", "evaluate", "info"])
-def test_verbs_refuse_what_is_not_a_run(cli, tmp_path, verb):
+def test_verbs_refuse_what_is_not_a_run(cli: Cli, tmp_path: Path, verb: Any) -> None:
     one_sentence(cli(verb, tmp_path / "nowhere"), "nowhere")
     (tmp_path / "empty").mkdir()
     one_sentence(cli(verb, tmp_path / "empty"), "empty", "experiment.yaml")
 
 
-def test_resume_refuses_what_is_not_a_run(cli, tmp_path):
+def test_resume_refuses_what_is_not_a_run(cli: Cli, tmp_path: Path) -> None:
     one_sentence(cli("train", "--resume", tmp_path / "nowhere"), "nowhere")
 
 
@@ -436,11 +453,11 @@ def test_resume_refuses_what_is_not_a_run(cli, tmp_path):
         (["--out", "/proc/nowhere/x.png"], ["/proc/nowhere"]),
     ],
 )
-def test_sample_refuses_in_one_sentence(cli, run, words, said):
+def test_sample_refuses_in_one_sentence(cli: Cli, run: Path, words: Any, said: Any) -> None:
     one_sentence(cli("sample", run, *words), *said)
 
 
-def spoilt(run, place, name, content, accept=False):
+def spoilt(run: Path, place: Any, name: Any, content: Any, accept: Any = False) -> Any:
     shutil.copytree(run, place)
     (place / name).write_bytes(content)
     if accept:  # so that it is not refused for being another file than was written
@@ -459,24 +476,24 @@ def spoilt(run, place, name, content, accept=False):
         ("ema-0.100.safetensors", b""),
     ],
 )
-def test_a_damaged_run_is_refused(cli, run, tmp_path, name, content):
+def test_a_damaged_run_is_refused(cli: Cli, run: Path, tmp_path: Path, name: Any, content: Any) -> None:
     place = spoilt(run, tmp_path / "digits", name, content)
     one_sentence(cli("sample", place, "-n", 1), name)
 
 
-def test_a_run_from_a_newer_version_is_refused(cli, run, tmp_path):
+def test_a_run_from_a_newer_version_is_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
     text = (run / "experiment.yaml").read_text().replace("version: 2", "version: 99").encode()
     place = spoilt(run, tmp_path / "digits", "experiment.yaml", text, accept=True)
     one_sentence(cli("sample", place, "-n", 1), "version", "99")
 
 
-def test_weights_of_another_network_are_refused(cli, run, tmp_path):
+def test_weights_of_another_network_are_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
     text = (run / "experiment.yaml").read_text().replace("channels: 16", "channels: 32").encode()
     place = spoilt(run, tmp_path / "digits", "experiment.yaml", text, accept=True)
     one_sentence(cli("sample", place, "-n", 1), "ema-0.100.safetensors", "experiment.yaml")
 
 
-def test_a_damaged_checkpoint_is_named_and_the_run_still_samples(cli, run, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_run_still_samples(cli: Cli, run: Path, tmp_path: Path) -> None:
     place = tmp_path / "digits"
     shutil.copytree(run, place)
     newest = sorted((place / "checkpoints").iterdir())[-1]
@@ -485,7 +502,7 @@ def test_a_damaged_checkpoint_is_named_and_the_run_still_samples(cli, run, tmp_p
     assert cli("sample", place, "-n", 1, "--steps", 2).code == 0
 
 
-def test_resuming_with_another_network_is_refused_and_changes_nothing(cli, run, tmp_path):
+def test_resuming_with_another_network_is_refused_and_changes_nothing(cli: Cli, run: Path, tmp_path: Path) -> None:
     place = tmp_path / "digits"
     shutil.copytree(run, place)
     before = (place / "experiment.yaml").read_text()
@@ -494,7 +511,7 @@ def test_resuming_with_another_network_is_refused_and_changes_nothing(cli, run, 
     assert (place / "experiment.yaml").read_text() == before
 
 
-def test_data_that_changed_are_refused(cli, run, tmp_path):
+def test_data_that_changed_are_refused(cli: Cli, run: Path, tmp_path: Path) -> None:
     about = yaml.safe_load((run / "run.yaml").read_text())
     about["data"]["sha256"] = "0" * 64
     place = spoilt(run, tmp_path / "digits", "run.yaml", yaml.safe_dump(about).encode(), accept=True)

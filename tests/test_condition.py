@@ -1,12 +1,15 @@
 """Laws of conditions: named parts, each absent row by row, from a file or a program into every denoiser."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from laws import refused
+from sure import Cli
 from torch import Tensor
 
 import ornstein
@@ -28,7 +31,7 @@ PARTS = {
     "sketch": torch.randn(B, 1, 2, 2, generator=torch.Generator().manual_seed(1)),
     "text": torch.tensor([[0, 1, -1], [2, -1, -1], [1, 1, 1], [0, 0, -1], [2, 2, 0], [1, -1, -1]]),
 }
-SPECS = {
+SPECS: dict[str, Any] = {
     "label": Label(3),
     "price": Number(),
     "size": Vector(2),
@@ -50,7 +53,7 @@ def generator(seed: int = 0) -> torch.Generator:
 # --- the noun ------------------------------------------------------------------------------------------------------
 
 
-def test_rows_are_chosen_laid_together_and_repeated_together():
+def test_rows_are_chosen_laid_together_and_repeated_together() -> None:
     condition = Condition(PARTS)
     assert condition.rows == B
     assert condition
@@ -67,7 +70,7 @@ def test_rows_are_chosen_laid_together_and_repeated_together():
         assert same.parts == {}
 
 
-def test_a_part_that_one_of_two_has_is_absent_in_the_rows_of_the_other():
+def test_a_part_that_one_of_two_has_is_absent_in_the_rows_of_the_other() -> None:
     both = Condition.cat([Condition(PARTS), Condition({"label": PARTS["label"]})])
     assert both.rows == 2 * B
     assert not both.absent("label").any()
@@ -77,7 +80,7 @@ def test_a_part_that_one_of_two_has_is_absent_in_the_rows_of_the_other():
     refused(lambda: Condition.cat([Condition(PARTS), Condition()]), "number of rows")
 
 
-def test_absence_is_a_value():
+def test_absence_is_a_value() -> None:
     condition = Condition(PARTS)
     none = condition.none()
     for name, part in PARTS.items():
@@ -89,7 +92,7 @@ def test_absence_is_a_value():
     assert absent(torch.tensor([[1, -1], [-1, -1]])).tolist() == [False, True]  # of tokens all
 
 
-def test_the_one_door_names_a_bare_tensor_by_its_kind():
+def test_the_one_door_names_a_bare_tensor_by_its_kind() -> None:
     for given, name in (
         (torch.zeros(3, dtype=torch.int32), "label"),
         (torch.zeros(3), "number"),
@@ -109,8 +112,8 @@ def test_the_one_door_names_a_bare_tensor_by_its_kind():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Condition.of("three"), ["condition", "'three'", "tensor"]),
-        (lambda: Condition.of({"price": [1.0]}), ["'price'", "list", "tensor"]),
+        (lambda: Condition.of("three"), ["condition", "'three'", "tensor"]),  # type: ignore[arg-type]
+        (lambda: Condition.of({"price": [1.0]}), ["'price'", "list", "tensor"]),  # type: ignore[dict-item]
         (lambda: Condition.of(torch.tensor(3)), ["condition", "()", "labels"]),
         (lambda: Condition.of(torch.zeros(3, 2, 2, dtype=torch.int64)), ["(3, 2, 2)", "pictures"]),
         (lambda: Condition.of(torch.zeros(3, dtype=torch.complex64)), ["complex64"]),
@@ -119,11 +122,11 @@ def test_the_one_door_names_a_bare_tensor_by_its_kind():
         (lambda: Condition(PARTS).only("label", "a mixture"), ["'price'", "a mixture", "'label'"]),
     ],
 )
-def test_what_is_no_condition_is_refused(make, words):
+def test_what_is_no_condition_is_refused(make: Any, words: Any) -> None:
     refused(make, *words)
 
 
-def test_each_part_is_dropped_at_the_share_by_throws_of_its_own():
+def test_each_part_is_dropped_at_the_share_by_throws_of_its_own() -> None:
     n, share = 20_000, 0.3
     parts = {"label": torch.zeros(n, dtype=torch.int64), "price": torch.zeros(n), "size": torch.zeros(n, 3)}
     seen = Condition(parts).dropped(share, generator())
@@ -139,7 +142,7 @@ def test_each_part_is_dropped_at_the_share_by_throws_of_its_own():
     assert all(Condition(parts).dropped(1.0, generator()).absent(name).all() for name in parts)
 
 
-def test_one_label_draws_the_numbers_that_it_always_drew():
+def test_one_label_draws_the_numbers_that_it_always_drew() -> None:
     """Runs of old are resumed bit for bit: one row of uniform numbers, from the loss's own generator."""
     labels, g = torch.arange(1000) % 10, generator(3)
     expected = torch.where(torch.rand(1000, generator=g) < 0.1, -1, labels)
@@ -168,8 +171,8 @@ def made(name: str = "mlp", shape: tuple[int, ...] = (2, 4, 4)) -> NetDenoiser:
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("energy", [False, True])
-def test_absent_rows_have_the_unconditional_answer_and_parts_left_out_are_absent(name, energy):
-    denoiser = made(name)
+def test_absent_rows_have_the_unconditional_answer_and_parts_left_out_are_absent(name: Any, energy: Any) -> None:
+    denoiser: Any = made(name)
     if energy:
         denoiser = EnergyDenoiser(denoiser.net, VP())
     x = torch.randn(B, 2, 4, 4, generator=generator())
@@ -193,7 +196,7 @@ def test_absent_rows_have_the_unconditional_answer_and_parts_left_out_are_absent
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_guidance_of_scale_one_is_the_model_of_all_parts_and_of_scale_nought_of_none(name):
+def test_guidance_of_scale_one_is_the_model_of_all_parts_and_of_scale_nought_of_none(name: Any) -> None:
     denoiser, condition = made(name), Condition(PARTS)
     x = torch.randn(B, 2, 4, 4, generator=generator())
     given, free = denoiser(x, 0.4, condition).x0, denoiser(x, 0.4, condition.none()).x0
@@ -203,7 +206,7 @@ def test_guidance_of_scale_one_is_the_model_of_all_parts_and_of_scale_nought_of_
     torch.testing.assert_close(guided, free + 3 * (given - free), rtol=1e-4, atol=1e-4)
 
 
-def test_drawing_encoding_and_likelihoods_take_any_condition():
+def test_drawing_encoding_and_likelihoods_take_any_condition() -> None:
     """Each verb gives a sample of a batch what it gives it alone: rows stay with their samples on every way."""
     denoiser = made()
     condition = Condition(PARTS)
@@ -231,7 +234,7 @@ def correlated(n: int, seed: int, rho: float = 0.9) -> tuple[Tensor, Tensor]:
     return x[:, None], y
 
 
-def test_a_number_is_learned_as_far_as_the_closed_form_goes():
+def test_a_number_is_learned_as_far_as_the_closed_form_goes() -> None:
     """Of a Gaussian pair: x given y is N(rho y, 1 - rho^2), and so E[x_0 given x_t, y] is known."""
     rho, process = 0.9, VP()
     net = MLP(width=64, depth=2, embedding=32).build((1,), {"y": Number()})
@@ -265,7 +268,7 @@ def test_a_number_is_learned_as_far_as_the_closed_form_goes():
 # --- data ----------------------------------------------------------------------------------------------------------
 
 
-def table(tmp_path, n: int = 200, name: str = "table.npz", **more) -> str:
+def table(tmp_path: Path, n: int = 200, name: str = "table.npz", **more: Any) -> str:
     """x (N, 2) with a price in dollars, a kind, a size of two numbers, and what else is asked for."""
     g = np.random.default_rng(0)
     price = g.normal(12_000, 3_000, n)
@@ -281,7 +284,7 @@ def table(tmp_path, n: int = 200, name: str = "table.npz", **more) -> str:
     return str(tmp_path / name)
 
 
-def test_columns_are_read_by_type_and_shape(tmp_path):
+def test_columns_are_read_by_type_and_shape(tmp_path: Path) -> None:
     n = 200
     pictures = np.random.default_rng(1).integers(0, 256, (n, 4, 4), dtype=np.uint8)
     path = table(
@@ -323,11 +326,11 @@ def test_columns_are_read_by_type_and_shape(tmp_path):
     assert "'year' read as a number" in data.describe()
 
 
-def test_files_with_parts_and_labels_keep_them_apart(tmp_path):
+def test_files_with_parts_and_labels_keep_them_apart(tmp_path: Path) -> None:
     n = 40
     path = tmp_path / "split.npz"
     g = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[Any, Any] = {}
     for part, count in (("train", n), ("test", 10)):
         arrays |= {
             f"x_{part}": g.normal(size=(count, 3)),
@@ -344,7 +347,7 @@ def test_files_with_parts_and_labels_keep_them_apart(tmp_path):
     assert data.classes == ("0", "1")
 
 
-def test_numbers_that_are_not_known_are_absent(tmp_path):
+def test_numbers_that_are_not_known_are_absent(tmp_path: Path) -> None:
     price = np.linspace(1, 2, 200)
     price[::4] = np.nan
     data = Array(table(tmp_path, price=price), condition="price").load()
@@ -354,7 +357,7 @@ def test_numbers_that_are_not_known_are_absent(tmp_path):
     assert known[~known.isnan()].mean().abs() < 1e-5
 
 
-def test_a_mirrored_picture_takes_its_condition_with_it(tmp_path):
+def test_a_mirrored_picture_takes_its_condition_with_it(tmp_path: Path) -> None:
     n = 50
     images = np.random.default_rng(1).integers(0, 256, (n, 4, 4), dtype=np.uint8)
     np.savez(tmp_path / "p.npz", x=images, mask=images.astype(np.float32))
@@ -378,18 +381,18 @@ def test_a_mirrored_picture_takes_its_condition_with_it(tmp_path):
         ({"sketch": np.zeros((200, 1, 3, 3))}, "sketch", ["'sketch'", "1x3x3", "2"]),
     ],
 )
-def test_columns_that_cannot_be_are_refused(tmp_path, more, condition, words):
+def test_columns_that_cannot_be_are_refused(tmp_path: Path, more: Any, condition: Any, words: Any) -> None:
     refused(lambda: Array(table(tmp_path, **more), condition=condition).load(), *words)
 
 
-def test_a_picture_larger_than_the_data_is_refused():
+def test_a_picture_larger_than_the_data_is_refused() -> None:
     rows = torch.arange(8), torch.arange(8, 10)
     drawn = np.random.default_rng(0).random
     refused(lambda: read_columns({"big": drawn((10, 1, 8, 8))}, *rows, (1, 4, 4)), "'big'", "1x8x8", "1x4x4")
     read_columns({"same": drawn((10, 1, 4, 4))}, *rows, (1, 4, 4))
 
 
-def test_labels_alone_are_hashed_as_ever_and_old_facts_open():
+def test_labels_alone_are_hashed_as_ever_and_old_facts_open() -> None:
     data = Digits().load()
     facts = data.fingerprint()
     assert facts["sha256"] == "5edd46987d0db0ec4c7a9797bfffb2d159974a7dcf32f0dd8ae197a6f4330a91"
@@ -400,12 +403,12 @@ def test_labels_alone_are_hashed_as_ever_and_old_facts_open():
     assert Known.of_facts({**old, "classes": []}) == {}
 
 
-def test_a_scale_is_content():
+def test_a_scale_is_content() -> None:
     """The same numbers in model space under another name or scale are other data."""
     data = Digits().load()
     part = torch.linspace(-1, 1, len(data.train)), torch.linspace(-1, 1, len(data.test))
 
-    def hashed(name, shift):
+    def hashed(name: Any, shift: Any) -> Any:
         column = Column(Known("number", shift=(shift,), scale=(2.0,)), *part)
         changed = {**data.conditions, name: column}
         return type(data)(data.name, data.train, data.test, changed, data.kind, data.transform).fingerprint()["sha256"]
@@ -416,7 +419,7 @@ def test_a_scale_is_content():
 # --- what a person says --------------------------------------------------------------------------------------------
 
 
-def test_a_person_speaks_in_units_and_names():
+def test_a_person_speaks_in_units_and_names() -> None:
     price = Known("number", shift=(100.0,), scale=(10.0,))
     assert price.model(110, 3).tolist() == [1.0] * 3
     assert price.model("90", 2).tolist() == [-1.0, -1.0]
@@ -455,7 +458,7 @@ SMALL = ["net.width=16", "net.depth=1", "training.batch_size=64", "training.ema=
 SMALL += ["training.warmup=0", "sampling.steps=4", "sampling.ema=0.1"]
 
 
-def test_from_a_table_to_samples_of_a_price(cli, tmp_path):
+def test_from_a_table_to_samples_of_a_price(cli: Cli, tmp_path: Path) -> None:
     """`data.condition=[...]` on the command line, trained, resumed, drawn from, measured; in the table's own units."""
     path, out = table(tmp_path, 300), tmp_path / "cars"
     words = [
@@ -490,18 +493,19 @@ def test_from_a_table_to_samples_of_a_price(cli, tmp_path):
     ):
         answer = cli(*verb)
         assert answer.code == 0, (verb, answer.err)
-    for words, said in (
+    refusals: list[tuple[tuple[str, ...], list[str]]] = [
         (("--given", "prize=3"), ["prize=3", "price, kind, size"]),
         (("--given", "price=cheap"), ["price='cheap'", "a number"]),
         (("--given", "price"), ["--given 'price'", "price=12000"]),
         (("--label", "3"), ["label='3'", "price, kind, size"]),
-    ):
-        answer = cli("sample", out, *words)
+    ]
+    for asked, named in refusals:
+        answer = cli("sample", out, *asked)
         assert answer.code == 2
-        assert all(word in answer.err for word in said), answer.err
+        assert all(word in answer.err for word in named), answer.err
 
 
-def test_a_price_in_dollars_trains_as_the_same_price_standardised(tmp_path):
+def test_a_price_in_dollars_trains_as_the_same_price_standardised(tmp_path: Path) -> None:
     """Also in millions of a small currency: what the network sees is the same, and so are its losses."""
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
@@ -518,7 +522,7 @@ def test_a_price_in_dollars_trains_as_the_same_price_standardised(tmp_path):
         assert found == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_a_picture_is_made_finer(cli, tmp_path):
+def test_a_picture_is_made_finer(cli: Cli, tmp_path: Path) -> None:
     """Super-resolution: images given themselves at half the size, from an .npz on the command line."""
     images = Digits().load().train[:300, 0].numpy()
     small = images.reshape(300, 4, 2, 4, 2).mean((2, 4), dtype=np.float64)
@@ -550,8 +554,8 @@ def test_a_picture_is_made_finer(cli, tmp_path):
     assert right < 0.35 * wrong
 
 
-def test_a_function_sees_the_parts():
-    def answer(x, level, condition):
+def test_a_function_sees_the_parts() -> None:
+    def answer(x: Any, level: Any, condition: Any) -> Any:
         price = condition.parts["price"][:, None]
         return torch.where(condition.absent("price")[:, None], 0.0, price) + 0 * x
 

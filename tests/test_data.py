@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -166,7 +168,7 @@ def test_constant_features_keep_scale_one_and_are_said() -> None:
     ],
     ids=str,
 )
-def test_a_damaged_description_is_refused(damaged: dict) -> None:
+def test_a_damaged_description_is_refused(damaged: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Transform.from_dict(damaged)
 
@@ -179,7 +181,7 @@ def test_a_batch_with_other_features_is_refused() -> None:
 # --- batches ---------------------------------------------------------------------------------------------------
 
 
-def counting(count: int = 10, **changes) -> Dataset:
+def counting(count: int = 10, **changes: Any) -> Dataset:
     """Vectors (i,) for i < count, in their own units: a batch shows which examples it drew."""
     values = torch.arange(count, dtype=torch.float32)[:, None]
     data = Dataset(
@@ -354,7 +356,7 @@ def test_the_fingerprint_is_plain_stable_and_notices_one_changed_value() -> None
         ({"flip": True}, "flip"),
     ],
 )
-def test_a_data_set_that_cannot_be_is_refused(changes: dict, match: str) -> None:
+def test_a_data_set_that_cannot_be_is_refused(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         counting(**changes)
 
@@ -445,7 +447,7 @@ def test_pinwheel_has_five_arms_that_are_turned_copies() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"count": 2}, {"noise": -0.1}, {"noise": math.nan}, {"test_fraction": 2.0}])
-def test_a_toy_that_cannot_be_is_refused(arguments: dict) -> None:
+def test_a_toy_that_cannot_be_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))):
         Moons(**arguments).load()
 
@@ -468,10 +470,10 @@ def test_every_entry_is_a_frozen_dataclass_with_a_first_sentence(name: str) -> N
 @pytest.mark.parametrize("law", DATA_LAWS)
 @pytest.mark.parametrize("name", [*TOYS, "digits"])
 def test_every_data_set_that_comes_along_keeps_the_laws(name: str, law: str) -> None:
-    DATA_LAWS[law](DATA[name]())  # type: ignore[call-arg]
+    DATA_LAWS[law](DATA[name]())
 
 
-def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path) -> None:
+def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert open_data("moons", count=500, noise=0.1) == Moons(count=500, noise=0.1)
     assert open_data(str(tmp_path)) == DATA["images"](path=str(tmp_path))  # type: ignore[call-arg]
     for name, match in (

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,23 +33,23 @@ def shared(*names: str) -> Path:
     return SHARED
 
 
-def pixels(*shape: int, seed: int = 0, top: int = 256, dtype=np.uint8) -> np.ndarray:
+def pixels(*shape: int, seed: int = 0, top: int = 256, dtype: Any = np.uint8) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, top, shape).astype(dtype)
 
 
-def write(path: Path, image: np.ndarray, **options) -> None:
+def write(path: Path, image: np.ndarray, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, **options)
 
 
-def one_sentence(error: pytest.ExceptionInfo) -> str:
+def one_sentence(error: pytest.ExceptionInfo[Any]) -> str:
     message = str(error.value)
     assert "\n" not in message
     assert message.endswith(".")
     return message
 
 
-def rows(x: torch.Tensor) -> list[tuple]:
+def rows(x: torch.Tensor) -> list[tuple[Any, ...]]:
     return sorted(map(tuple, x.flatten(1).tolist()))
 
 
@@ -245,7 +246,7 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"size": 0}, {"size": (3,)}, {"mode": "CMYK"}, {"label": "name"}])
-def test_arguments_of_a_folder_are_checked(arguments: dict) -> None:
+def test_arguments_of_a_folder_are_checked(arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))):
         ImageFolder("x", **arguments)
 
@@ -271,7 +272,7 @@ def test_the_grid_of_whole_numbers(low: int, high: int, expected: Levels) -> Non
 # --- arrays ----------------------------------------------------------------------------------------------------
 
 
-def save(tmp_path: Path, values: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
+def save(tmp_path: Path, values: np.ndarray | None = None, **arrays: Any) -> Path:
     if values is not None:
         np.save(tmp_path / "x.npy", values)
         return tmp_path / "x.npy"
@@ -296,8 +297,10 @@ def save(tmp_path: Path, values: np.ndarray | None = None, **arrays: np.ndarray)
         ((12, 2, 3, 4, 5), np.float32, "array", (2, 3, 4, 5)),
     ],
 )
-def test_axes_are_read_by_the_rule(tmp_path: Path, shape: tuple, dtype: type, kind: str, seen: tuple) -> None:
-    values = np.random.default_rng(0).normal(100, 30, shape).astype(dtype)
+def test_axes_are_read_by_the_rule(
+    tmp_path: Path, shape: tuple[Any, ...], dtype: type, kind: str, seen: tuple[Any, ...]
+) -> None:
+    values: np.ndarray = np.random.default_rng(0).normal(100, 30, shape).astype(dtype)
     data = open_data(save(tmp_path, values)).load()
     assert (data.kind, data.shape) == (kind, seen)
     channels_last = shape[-1] == seen[0] and len(shape) == 4 and shape[1:] != seen
@@ -329,7 +332,9 @@ def test_layout_overrules_the_rule(tmp_path: Path) -> None:
         (0.0, 255.0, None),
     ],
 )
-def test_the_range_of_float_images_is_found_and_given_back(tmp_path: Path, low: float, high: float, transform) -> None:
+def test_the_range_of_float_images_is_found_and_given_back(
+    tmp_path: Path, low: float, high: float, transform: Any
+) -> None:
     values = np.random.default_rng(0).uniform(low, high, (40, 6, 6)).astype(np.float32)
     values[0, 0, :2] = low, high
     data = Array(str(save(tmp_path, values))).load()
@@ -424,7 +429,7 @@ def test_a_blob_of_encoded_images_is_read(tmp_path: Path) -> None:
         Array(str(save(tmp_path, blob=np.concatenate(encoded), offsets=offsets[::-1]))).load()
 
 
-def bad_arrays() -> dict[str, tuple[dict, dict, str]]:
+def bad_arrays() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
     x = np.random.default_rng(0).normal(size=(10, 3))
     holed = x.copy()
     holed[4, 1], holed[7, 0] = np.nan, np.inf
@@ -476,9 +481,9 @@ def test_a_damaged_array_file_is_one_sentence(tmp_path: Path) -> None:
     ("shape", "dtype"), [((3000, 5), np.float32), ((3000, 6, 4, 3), np.uint8), ((2500, 2, 8), np.int16)]
 )
 def test_what_is_large_for_this_memory_stays_on_disk_and_is_the_same_data(
-    tmp_path: Path, monkeypatch, shape: tuple, dtype: type
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[Any, ...], dtype: type
 ) -> None:
-    values = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
+    values: np.ndarray = np.random.default_rng(0).normal(100, 20, shape).astype(dtype)
     np.save(tmp_path / "x.npy", values)
     source = Array(path=str(tmp_path / "x.npy"))
     monkeypatch.setattr("ornstein.data.array.half_of_memory", lambda: 0)
@@ -528,7 +533,7 @@ def test_data_on_disk_take_no_memory_of_the_process(tmp_path: Path) -> None:
     assert megabytes(0) < 30
 
 
-def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
+def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "x.npy", pixels(50, 4))
     monkeypatch.setattr("ornstein.data.array.half_of_memory", lambda: 0)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(100, 99, 1))
@@ -538,7 +543,7 @@ def test_a_disk_without_room_for_large_data_is_one_sentence(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_an_npy_stays_in_its_file_until_its_parts_are_taken_out(tmp_path: Path, order: str) -> None:
+def test_an_npy_stays_in_its_file_until_its_parts_are_taken_out(tmp_path: Path, order: Any) -> None:
     """Before, it was in memory whole beside them; and nothing is left that a later change of the file could reach."""
     values = np.asarray(np.random.default_rng(0).normal(size=(200_000, 5)).astype(np.float32), order=order)
     file = save(tmp_path, values)
@@ -585,7 +590,9 @@ def test_idx_files_are_read(tmp_path: Path, compressed: bool, kind: type, place:
     assert data.transform == Levels(256)
 
 
-def test_the_files_of_one_family_member_are_not_taken_for_another(tmp_path: Path, monkeypatch) -> None:
+def test_the_files_of_one_family_member_are_not_taken_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_idx(tmp_path / "fashion-mnist", True)
     monkeypatch.setenv("ORNSTEIN_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -652,7 +659,9 @@ def test_a_download_is_kept_only_if_its_hash_is_the_published_one(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST, CIFAR10])
-def test_without_files_or_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch, kind: type) -> None:
+def test_without_files_or_network_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody listens there
     for variable in ("NO_PROXY", "no_proxy", "ORNSTEIN_DATA"):
@@ -671,7 +680,7 @@ def test_without_files_or_network_the_error_says_what_to_do(tmp_path: Path, monk
         kind().load()
 
 
-def test_mnist_is_mnist(monkeypatch) -> None:
+def test_mnist_is_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORNSTEIN_DATA", str(shared("mnist.npz")))
     data = MNIST().load()
     assert (data.train.shape, data.test.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
@@ -685,7 +694,7 @@ def test_mnist_is_mnist(monkeypatch) -> None:
     assert x.max() == 1
 
 
-def test_fashion_mnist_is_read(monkeypatch) -> None:
+def test_fashion_mnist_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORNSTEIN_DATA", str(shared("fashion_mnist_20k.npz")))
     data = FashionMNIST().load()
     assert data.train_labels is not None
@@ -696,7 +705,7 @@ def test_fashion_mnist_is_read(monkeypatch) -> None:
     assert boots[18:24, 4:24].mean() > 100
 
 
-def test_cifar_is_read_from_jpegs(monkeypatch) -> None:
+def test_cifar_is_read_from_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORNSTEIN_DATA", str(shared("cifar10_jpeg_train.npz", "cifar10_jpeg_test.npz")))
     data = CIFAR10().load()
     assert (data.train.shape, data.test.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
+from sure import Cli
 
 from ornstein.data import Affine, Array, ImageFolder, Layout, Levels, Transform, open_data, split
 from ornstein.data import pictures as reader
@@ -31,11 +33,11 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def pixels(*shape: int, seed: int = 0, top: int = 256, dtype=np.uint8) -> np.ndarray:
+def pixels(*shape: int, seed: int = 0, top: int = 256, dtype: Any = np.uint8) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, top, shape).astype(dtype)
 
 
-def saved(tmp_path: Path, values: np.ndarray | None = None, **arrays: np.ndarray) -> str:
+def saved(tmp_path: Path, values: np.ndarray | None = None, **arrays: Any) -> str:
     if values is not None:
         np.save(tmp_path / "x.npy", values)
         return str(tmp_path / "x.npy")
@@ -43,14 +45,14 @@ def saved(tmp_path: Path, values: np.ndarray | None = None, **arrays: np.ndarray
     return str(tmp_path / "x.npz")
 
 
-def photos(folder: Path, count: int, *shape: int, top: int = 256, dtype=np.uint8) -> Path:
+def photos(folder: Path, count: int, *shape: int, top: int = 256, dtype: Any = np.uint8) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         Image.fromarray(pixels(*(shape or (6, 6)), seed=i, top=top, dtype=dtype)).save(folder / f"{i:02}.png")
     return folder
 
 
-def refused(source) -> str:
+def refused(source: Any) -> str:
     with pytest.raises(InputError) as error:
         source.load()
     assert "\n" not in str(error.value)
@@ -76,7 +78,7 @@ def test_what_is_malformed_is_read_or_refused_in_a_sentence_within_bounds(tmp_pa
     assert result["megabytes"] < 500
 
 
-def test_pillow_is_never_left_to_choose_the_format(tmp_path: Path, monkeypatch) -> None:
+def test_pillow_is_never_left_to_choose_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An EPS makes it start Ghostscript: a program in the user's path that would run what the file says."""
     photos(tmp_path / "in", 3)
     ran = tmp_path / "ran"
@@ -124,7 +126,7 @@ def test_what_a_header_declares_is_held_against_the_file(tmp_path: Path) -> None
     assert len(Array(str(file)).load().train) == 18
 
 
-def test_a_third_of_zeros_is_data_but_a_bomb_is_not(tmp_path: Path, monkeypatch) -> None:
+def test_a_third_of_zeros_is_data_but_a_bomb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = np.zeros((600, 1000), np.float32)
     sparse[:, :3] = normal(600, 3)
     np.savez_compressed(tmp_path / "x.npz", x=sparse)
@@ -215,12 +217,12 @@ def test_pictures_that_are_not_read_are_named(tmp_path: Path) -> None:
     assert "holds no images (4 other files, 2 .heic, 1 .avif)" in refused(ImageFolder(str(tmp_path)))
 
 
-def test_a_class_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypatch) -> None:
+def test_a_class_folder_that_may_not_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         photos(tmp_path / name, 3)
     scandir = os.scandir
 
-    def denied(place):  # whoever runs the tests may be allowed everything
+    def denied(place: Any) -> Any:  # whoever runs the tests may be allowed everything
         if str(place).endswith("b"):
             raise PermissionError(errno.EACCES, "Permission denied")
         return scandir(place)
@@ -264,19 +266,19 @@ def test_names_that_are_not_utf8_are_read_and_written_down(tmp_path: Path) -> No
         ([5, 7], (5, 7)),
     ],
 )
-def test_a_size_is_a_number_a_pair_or_text(tmp_path: Path, size, expected: tuple[int, int]) -> None:
+def test_a_size_is_a_number_a_pair_or_text(tmp_path: Path, size: Any, expected: tuple[int, int]) -> None:
     data = ImageFolder(str(photos(tmp_path, 4)), size=size).load()
     assert data.shape == (1, *expected)
     assert "cropped at the centre and resized" in data.describe()
 
 
 @pytest.mark.parametrize("size", ["", "5,", "a,b", "5,7,9", "-5,7", 0, True, 2.5, (5, 0), (5.5, 7), "5e3", 10**6])
-def test_a_size_that_is_none_is_refused(size) -> None:
+def test_a_size_that_is_none_is_refused(size: Any) -> None:
     with pytest.raises(InputError, match=r"data\.size="):
         ImageFolder("x", size=size)
 
 
-def test_a_relative_path_is_kept_from_the_root(tmp_path: Path, monkeypatch) -> None:
+def test_a_relative_path_is_kept_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(tmp_path / "here" / "photos", 4)
     saved(tmp_path / "here", normal(9, 2))
     monkeypatch.chdir(tmp_path / "here")
@@ -287,7 +289,9 @@ def test_a_relative_path_is_kept_from_the_root(tmp_path: Path, monkeypatch) -> N
         source.load()
 
 
-def test_pictures_too_large_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch) -> None:
+def test_pictures_too_large_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos(tmp_path, 12)
     Image.fromarray(np.zeros((60, 60), np.uint8)).save(tmp_path / "large.png")
     monkeypatch.setattr(reader, "MOST_PIXELS", 3599)
@@ -300,7 +304,9 @@ def test_pictures_too_large_are_refused_before_they_are_decoded(tmp_path: Path, 
 original = Image.Image.load
 
 
-def test_more_pictures_than_memory_holds_are_refused_at_the_first(tmp_path: Path, monkeypatch) -> None:
+def test_more_pictures_than_memory_holds_are_refused_at_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos(tmp_path, 12)
     monkeypatch.setattr(reader, "half_of_memory", lambda: 12 * 36 - 1)
     assert "data.size=H,W to resize them" in refused(ImageFolder(str(tmp_path)))
@@ -311,11 +317,12 @@ def test_more_pictures_than_memory_holds_are_refused_at_the_first(tmp_path: Path
 
 def test_a_picture_of_the_data_comes_in_as_the_data_did(tmp_path: Path) -> None:
     """12 bits in a 16-bit file, 16 bits, 8 bits and colour."""
-    for name, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "twelve": {"top": 4096, "dtype": np.uint16},
         "sixteen": {"top": 65_536, "dtype": np.uint16},
         "eight": {},
-    }.items():
+    }
+    for name, options in kinds.items():
         folder = photos(tmp_path / name, 30, **options)
         data = ImageFolder(str(folder)).load()
         rows = read_for_model([folder / "07.png"], data.shape, data.transform, resized=False)
@@ -333,7 +340,7 @@ def test_a_picture_of_the_data_comes_in_as_the_data_did(tmp_path: Path) -> None:
     ("transform", "expected"),
     [(Levels(17), [0, 16]), (Levels(4096), [0, 4095]), (Affine(0.5, 0.5), [0.0, 1.0]), (Affine(0.0, 1.0), [-1.0, 1.0])],
 )
-def test_black_and_white_are_the_ends_of_the_range(tmp_path: Path, transform: Transform, expected: list) -> None:
+def test_black_and_white_are_the_ends_of_the_range(tmp_path: Path, transform: Transform, expected: list[Any]) -> None:
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "x.png")
     assert read_for_model([tmp_path / "x.png"], (1, 1, 2), transform, False).flatten().tolist() == expected
 
@@ -399,7 +406,9 @@ def test_letters_that_are_no_layout_are_refused(axes: str) -> None:
         ((30, 4), "i2", "ND"),
     ],
 )
-def test_own_arrays_are_taken_again_and_given_back(tmp_path: Path, shape: tuple, dtype: str, axes: str) -> None:
+def test_own_arrays_are_taken_again_and_given_back(
+    tmp_path: Path, shape: tuple[Any, ...], dtype: str, axes: str
+) -> None:
     x = (60 * normal(*shape)).astype(dtype)
     data = Array(saved(tmp_path, x)).load()
     layout = Layout(data.fingerprint()["layout"])
@@ -590,7 +599,9 @@ def test_the_arrays_of_a_file_are_a_mapping(tmp_path: Path) -> None:
 # --- through the command line ----------------------------------------------------------------------------------
 
 
-def test_a_run_finds_its_data_from_another_folder_and_gives_back_their_axes(cli, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_finds_its_data_from_another_folder_and_gives_back_their_axes(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows without a label too: `train`, `evaluate` from elsewhere, and what `sample` wrote into `loglik`."""
     names = np.array(["ham", "spam", "-1"])[np.arange(120) % 3]
     saved(tmp_path, x=normal(120, 6, 2), labels=names)
@@ -617,7 +628,7 @@ def test_a_run_finds_its_data_from_another_folder_and_gives_back_their_axes(cli,
     assert "a label for every example" in answer.err
 
 
-def test_a_twelve_bit_scan_comes_back_from_inpainting_as_it_was(cli, tmp_path: Path) -> None:
+def test_a_twelve_bit_scan_comes_back_from_inpainting_as_it_was(cli: Cli, tmp_path: Path) -> None:
     photos(tmp_path / "scans", 30, 8, 8, top=4096, dtype=np.uint16)
     Image.fromarray(np.where(np.arange(8) < 3, 255, 0).astype(np.uint8)[:, None].repeat(8, 1)).save(
         tmp_path / "mask.png"

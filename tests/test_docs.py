@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sure import Cli, there
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -19,7 +21,7 @@ SNIPPETS = [
 
 @pytest.mark.parametrize("code", SNIPPETS)
 @pytest.mark.usefixtures("own_tables")
-def test_a_snippet_runs(code, tmp_path, monkeypatch, request):
+def test_a_snippet_runs(code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
     monkeypatch.chdir(tmp_path)
     if "runs/digits" in code:
         (tmp_path / "runs").mkdir()
@@ -27,7 +29,7 @@ def test_a_snippet_runs(code, tmp_path, monkeypatch, request):
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 
-def test_the_readmes_commands_run_in_their_order(cli, tmp_path, monkeypatch):
+def test_the_readmes_commands_run_in_their_order(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     short = [
         "training.steps=4",
@@ -36,7 +38,7 @@ def test_the_readmes_commands_run_in_their_order(cli, tmp_path, monkeypatch):
         "sampling.steps=2",
         "sampling.preview=4",
     ]
-    block = re.search(r"^```console\n(.*?)^```", PAGES[0].read_text("utf-8"), re.S | re.M)
+    block = there(re.search(r"^```console\n(.*?)^```", PAGES[0].read_text("utf-8"), re.S | re.M))
     commands = [line.partition("#")[0].split()[2:] for line in block[1].splitlines() if line.startswith("$ ornstein")]
     assert len(commands) >= 9
     for words in commands:
@@ -49,7 +51,7 @@ def test_the_readmes_commands_run_in_their_order(cli, tmp_path, monkeypatch):
     assert {"threes.png", "samples.npz", "film.gif", "scores.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_the_minimal_example_learns_its_distribution():
+def test_the_minimal_example_learns_its_distribution() -> None:
     example = ROOT / "examples" / "minimal.py"
     assert len(example.read_text("utf-8").splitlines()) <= 120
     done = subprocess.run(

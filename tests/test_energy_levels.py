@@ -1,6 +1,7 @@
 """Energies of all noise levels learned at once: each way is right at the truth and nowhere else."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,21 +19,21 @@ MIX = GaussianMixture(WEIGHTS, MEANS, VARIANCES)
 LADDER = Tabulated.from_sigmas(sigma_min=0.1, sigma_max=6.4, steps=7)
 
 #: each with chains that leave the energy exactly stationary, so that there is no bias to allow for
-EXACT = {
+EXACT: dict[str, dict[str, Any]] = {
     "recovery": {"corrections": 25, "step_size": 0.4, "adjusted": True},
     "maximum-likelihood": {"corrections": 10, "step_size": 0.4, "adjusted": True, "start": "data"},
     "noise-contrastive": {"ratio": 3},
 }
 
 
-def gen(seed=0):
+def gen(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
-def scaled(factor, process=LADDER):
+def scaled(factor: Any, process: Any = LADDER) -> Any:
     """The mixture's exact energies at all levels, times a factor."""
 
-    def energy(y, u, condition):
+    def energy(y: Any, u: Any, condition: Any) -> Any:
         v = VARIANCES.to(y) + u[:, None] ** 2
         square = (y[:, None] - MEANS.to(y)).square().sum(2)
         return -factor * (WEIGHTS.to(y).log() - 0.5 * (square / v + v.log())).logsumexp(1)
@@ -40,19 +41,19 @@ def scaled(factor, process=LADDER):
     return energy_denoiser(energy, process, 1.0)
 
 
-def call(objective, denoiser, x0, generator, condition=None):
+def call(objective: Any, denoiser: Any, x0: Any, generator: Any, condition: Any = None) -> Any:
     """The loss, with a fresh memory where there is one."""
     memory = objective.memory(denoiser, x0) if hasattr(objective, "memory") else {}
     return objective(denoiser, x0, condition, generator, **({"memory": memory} if memory else {}))
 
 
-def test_there_is_a_test_of_each():
+def test_there_is_a_test_of_each() -> None:
     assert set(EXACT) == set(ENERGY_OBJECTIVES)
 
 
 @pytest.mark.parametrize("process", [LADDER, VP()], ids=str)
 @pytest.mark.parametrize("name", EXACT)
-def test_the_slope_vanishes_at_the_truth_only(name, process):
+def test_the_slope_vanishes_at_the_truth_only(name: Any, process: Any) -> None:
     """The derivative by a factor on the exact energy: zero at 1, and it points back to 1 from both sides."""
     objective = ENERGY_OBJECTIVES[name](**EXACT[name])
     factor = torch.ones((), requires_grad=True)
@@ -70,9 +71,9 @@ def test_the_slope_vanishes_at_the_truth_only(name, process):
     assert slopes[1.4][0] > 4 * slopes[1.4][1]
 
 
-def test_persistent_chains_keep_their_levels_and_settle_there():
+def test_persistent_chains_keep_their_levels_and_settle_there() -> None:
     """Each chain of the memory comes to have the law of its own level, whatever data it is shown."""
-    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=10, step_size=0.4, adjusted=True, restart=0.0)
+    objective: Any = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=10, step_size=0.4, adjusted=True, restart=0.0)
     c = 0.5
     den = energy_denoiser(lambda y, u, condition: 0.5 * (y.square().sum(1) / (c + u**2)), LADDER, 1.0)
     x0 = Gaussian(torch.zeros(1), c).sample(512, gen(1))
@@ -90,8 +91,8 @@ def test_persistent_chains_keep_their_levels_and_settle_there():
         assert float(chains.var()) == pytest.approx(c + sigma2, rel=4 * math.sqrt(2 / n))
 
 
-def test_chains_start_afresh_at_their_rate():
-    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-9, chains=2048, restart=0.25)
+def test_chains_start_afresh_at_their_rate() -> None:
+    objective: Any = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-9, chains=2048, restart=0.25)
     den = scaled(1.0, Tabulated.from_sigmas(sigma_min=1e-4, sigma_max=2e-4, steps=2))
     x0 = torch.full((2048, 1), 5.0)
     memory = objective.memory(den, x0)
@@ -100,9 +101,9 @@ def test_chains_start_afresh_at_their_rate():
     assert share == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 2048))
 
 
-def test_chains_start_afresh_at_their_own_level():
+def test_chains_start_afresh_at_their_own_level() -> None:
     """Every chain restarted beside a datum: it has the noise of the level that it belongs to, not of another."""
-    objective = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-12, chains=4096, restart=1.0)
+    objective: Any = ENERGY_OBJECTIVES["maximum-likelihood"](corrections=1, step_size=1e-12, chains=4096, restart=1.0)
     ladder = Tabulated.from_sigmas(sigma_min=0.01, sigma_max=10.0, steps=4)
     den = scaled(1.0, ladder)
     x0 = torch.full((4096, 1), 50.0)
@@ -113,7 +114,7 @@ def test_chains_start_afresh_at_their_own_level():
         assert float(chains.square().mean().sqrt()) == pytest.approx(sigma, rel=4 / math.sqrt(2 * len(chains)))
 
 
-def test_ranking_knows_nothing_at_first_and_never_more_than_it_can_tell():
+def test_ranking_knows_nothing_at_first_and_never_more_than_it_can_tell() -> None:
     """The untrained energy gives log(1 + ratio); the exact one gives less, by the divergence from the noise."""
     x0 = MIX.sample(4000, gen(3))
     s = float(x0.square().mean().sqrt())
@@ -125,7 +126,7 @@ def test_ranking_knows_nothing_at_first_and_never_more_than_it_can_tell():
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_they_draw_from_the_generator_alone_and_reach_the_network(name):
+def test_they_draw_from_the_generator_alone_and_reach_the_network(name: Any) -> None:
     net = MLP(width=16, depth=1, embedding=8).build((2,), {"label": Label(3)})
     den = EnergyDenoiser(net, VP(), 1.0)
     x0, labels = torch.randn(6, 2, generator=gen(1)), torch.arange(6) % 3
@@ -139,7 +140,7 @@ def test_they_draw_from_the_generator_alone_and_reach_the_network(name):
     assert any(p.grad is not None and bool((p.grad != 0).any()) for p in net.parameters())
 
 
-def test_an_energy_that_explodes_is_said():
+def test_an_energy_that_explodes_is_said() -> None:
     wild = energy_denoiser(lambda y, u, condition: 1e9 * torch.sin(1e3 * y).sum(1), LADDER, 1.0)
     x0 = MIX.sample(64, gen())
     learn = ENERGY_OBJECTIVES["maximum-likelihood"](start="data", corrections=2, step_size=1e-6)
@@ -148,8 +149,8 @@ def test_an_energy_that_explodes_is_said():
     refused(lambda: call(ENERGY_OBJECTIVES["noise-contrastive"](), nothing, x0, gen()), "not finite", "learning rate")
 
 
-def test_refusals():
-    make = ENERGY_OBJECTIVES["maximum-likelihood"]
+def test_refusals() -> None:
+    make: Any = ENERGY_OBJECTIVES["maximum-likelihood"]
     den = NetDenoiser(nn.Linear(1, 1), Flow())
     x0 = torch.zeros(4, 1)
     for name in EXACT:

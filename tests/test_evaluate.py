@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sure import Cli, there
 
 import ornstein
 from ornstein.core.clocks import VP
@@ -16,6 +19,7 @@ from ornstein.core.learner import Problem
 from ornstein.data import Dataset
 from ornstein.data.transform import Affine
 from ornstein.experiment import evaluate as room
+from ornstein.experiment import pictures
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.learner import Denoising
 from ornstein.experiment.run import Run
@@ -23,7 +27,7 @@ from ornstein.experiment.watch import judgement
 from ornstein.metrics import Metric, compare, memorisation, report
 
 
-def seeded(seed=0):
+def seeded(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
@@ -34,7 +38,7 @@ def seeded(seed=0):
 class Tells(Metric):
     """Which sets it was given, from sets that are known by their value: 10 x + y."""
 
-    def __call__(self, x, y, generator):
+    def __call__(self, x: Any, y: Any, generator: Any) -> Any:
         return 10 * float(x.mean()) + float(y.mean())
 
 
@@ -43,7 +47,7 @@ class TellsTrain(Tells):
     fixed = "train"
 
 
-def test_the_floor_is_of_training_against_held_out_data_and_of_held_out_against_training_for_copies():
+def test_the_floor_is_of_training_against_held_out_data_and_of_held_out_against_training_for_copies() -> None:
     samples, train, heldout = (torch.full((40, 1), value) for value in (3.0, 1.0, 2.0))
     score = compare(Tells(), samples, train, heldout, seeded())
     assert (score.value, score.floor) == (32, 12)
@@ -51,7 +55,7 @@ def test_the_floor_is_of_training_against_held_out_data_and_of_held_out_against_
     assert (score.value, score.floor) == (31, 21)
 
 
-def test_a_report_gives_every_measure_the_halves_in_their_places():
+def test_a_report_gives_every_measure_the_halves_in_their_places() -> None:
     # training data about 0, held-out data 4 away: which half is where decides each figure
     g = seeded()
     train, heldout = torch.randn(400, 2, generator=g), torch.randn(300, 2, generator=g) + 4
@@ -75,14 +79,17 @@ def test_a_report_gives_every_measure_the_halves_in_their_places():
         found.rows["memorisation"].floor > 10 * found.rows["memorisation"].value
     )  # held-out data lie far from training
     assert report(train, train, heldout, seeded(), metrics=["memorisation"]).near_copies == 1
-    assert report(heldout, train, heldout, seeded(), metrics=["memorisation"]).near_copies < 0.05
+    assert there(report(heldout, train, heldout, seeded(), metrics=["memorisation"]).near_copies) < 0.05
     assert memorisation(train, train, heldout).share == 1
 
 
-def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other():
+def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other() -> None:
     g = seeded()
     train, heldout, samples = (torch.randn(n, 2, generator=g) for n in (600, 300, 300))
-    right = lambda x: (x[:, 0] > 0).long()  # noqa: E731
+
+    def right(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, 0] > 0).long()
+
     result = report(
         samples, train, heldout, seeded(), labels=right(samples), train_labels=right(train),
         heldout_labels=1 - right(heldout), metrics=[],
@@ -91,15 +98,15 @@ def test_the_classifier_learns_from_the_training_half_and_is_judged_on_the_other
     assert result.floor < 0.1  # judged where every label says the opposite
 
 
-def test_the_held_out_error_is_that_of_the_held_out_half():
+def test_the_held_out_error_is_that_of_the_held_out_half() -> None:
     g = seeded()
     train, test = torch.randn(400, 1, generator=g).double(), 6 + 0.5 * torch.randn(300, 1, generator=g).double()
-    data = Dataset("halves", train.float(), test.float(), None, None, (), "vector", Affine())
+    data = Dataset("halves", train.float(), test.float(), {}, "vector", Affine())
 
-    def error(mean, std):
+    def error(mean: Any, std: Any) -> Any:
         law = GaussianMixture(torch.ones(1), torch.tensor([[mean]]), torch.tensor([std**2]))
         learner = Denoising(Problem(VP(), "v", lambda *_: torch.zeros(1), (1,)))
-        run = SimpleNamespace(learner=learner, model=ExactDenoiser(law, VP()), transform=data.transform)
+        run: Any = SimpleNamespace(learner=learner, model=ExactDenoiser(law, VP()), transform=data.transform)
         return judgement(run, data).found
 
     of_test, of_train = error(6.0, 0.5), error(0.0, 1.0)
@@ -112,14 +119,14 @@ def test_the_held_out_error_is_that_of_the_held_out_half():
 
 
 @pytest.fixture
-def copied(run, tmp_path):
+def copied(run: Path, tmp_path: Path) -> Any:
     shutil.copytree(run, tmp_path / "digits")
     return ornstein.load(tmp_path / "digits")
 
 
-def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied):
-    def figures(seed):
-        found = evaluate(copied, n=60, seed=seed, steps=2)
+def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied: Any) -> None:
+    def figures(seed: Any) -> Any:
+        found = there(evaluate(copied, n=60, seed=seed, steps=2))
         assert found.drawn["seed"] == seed
         kept = json.loads((copied.folder / "evaluation.json").read_text())
         assert kept["drawn"]["seed"] == seed
@@ -133,11 +140,14 @@ def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied):
         assert first[0][name]["floor"] != other[0][name]["floor"], name  # and other subsets of the real data
 
 
-def test_what_is_measured_has_the_values_of_the_data(copied, monkeypatch):
-    seen, real = [], room.report
-    monkeypatch.setattr(
-        room, "report", lambda samples, *rest, **how: (seen.append(samples), real(samples, *rest, **how))[1]
-    )
+def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def spied(samples: torch.Tensor, *rest: Any, **how: Any) -> Any:
+        seen.append(samples)
+        return report(samples, *rest, **how)
+
+    monkeypatch.setattr(room, "report", spied)
     evaluate(copied, n=20, seed=5, steps=2)
     assert torch.equal(seen[0], copied.sample(20, seed=5, steps=2, label=copied.every_class(20), quantise=True).float())
     assert torch.equal(seen[0], seen[0].round().clamp(0, 16))  # digits are whole numbers from 0 to 16
@@ -145,8 +155,8 @@ def test_what_is_measured_has_the_values_of_the_data(copied, monkeypatch):
     assert not torch.equal(loose, loose.round())
 
 
-def test_it_says_what_it_is_doing(copied, cli, run):
-    said = []
+def test_it_says_what_it_is_doing(copied: Any, cli: Cli, run: Path) -> None:
+    said: list[Any] = []
     evaluate(copied, n=20, steps=2, stage=said.append)
     assert said == [
         "drawing", "a classifier of the real data", "sliced-wasserstein", "energy-distance", "mmd", "memorisation",
@@ -158,7 +168,7 @@ def test_it_says_what_it_is_doing(copied, cli, run):
     assert "drawing" not in answer.out
 
 
-def test_real_points_are_taken_from_all_of_the_data(tmp_path, monkeypatch):
+def test_real_points_are_taken_from_all_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # sorted data: the first rows are of one kind
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
@@ -167,10 +177,14 @@ def test_real_points_are_taken_from_all_of_the_data(tmp_path, monkeypatch):
     np.save(tmp_path / "sorted.npy", x.numpy())
     few = [f"data.path={tmp_path / 'sorted.npy'}", "net={name: mlp, width: 16, depth: 1}", "training.steps=2",
            "training.validate_every=2", "training.cpu=true", "sampling.preview=4"]  # fmt: skip
-    shown, draw = [], room.pictures.draw
-    monkeypatch.setattr(
-        room.pictures, "draw", lambda *a, real=None, **how: (shown.append(real), draw(*a, real=real, **how))
-    )
+    shown: list[Any] = []
+    draw = pictures.draw
+
+    def spied(*given: Any, real: Any = None, **how: Any) -> None:
+        shown.append(real)
+        draw(*given, real=real, **how)
+
+    monkeypatch.setattr(pictures, "draw", spied)
     for _ in train(Experiment.read("array", few), tmp_path / "run"):
         pass
     evaluate(Run.load(tmp_path / "run"), n=60, steps=2)

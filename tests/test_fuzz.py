@@ -2,9 +2,12 @@
 
 import random
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from sure import Cli
 
 from ornstein.errors import InputError
 from ornstein.experiment.build import build, build_stepper, load_data
@@ -55,7 +58,7 @@ VALUES = [*ODD, *STEPPERS, *WORDS]
 
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory):
+def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("fuzz") / "run"
     short = ["training.steps=2", "training.warmup=1", "training.batch_size=16", "net.width=8", "data.count=100"]
     for _ in train(Experiment.read("moons", [*short, "sampling.preview=4", "sampling.steps=2"]), folder):
@@ -64,12 +67,12 @@ def points(tmp_path_factory):
 
 
 @pytest.fixture(params=[pytest.param(0.4, id="some"), pytest.param(1.0, id="all", marks=pytest.mark.slow)])
-def share(request):
+def share(request: Any) -> Any:
     """How much of each hundred is tried: in the slow tests all."""
     return request.param
 
 
-def answered(answer, words):
+def answered(answer: Any, words: Any) -> None:
     """Exit code 0 or 2, and nothing that looks like a fault of ours."""
     assert answer.code in (0, 2), (words, answer)
     assert "Traceback" not in answer.err, (words, answer)
@@ -78,7 +81,7 @@ def answered(answer, words):
 
 
 @pytest.mark.parametrize("verb", OPTIONS)
-def test_options(cli, points, tmp_path, monkeypatch, verb, share):
+def test_options(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Any, share: Any) -> None:
     """Thirty for each verb, ninety for the one with the most options."""
     import numpy as np
 
@@ -102,7 +105,9 @@ def test_options(cli, points, tmp_path, monkeypatch, verb, share):
 
 
 @pytest.mark.parametrize("option", ["--label", "--seed", "--ema", "--scale", "--with"])
-def test_every_odd_value_of_an_option(cli, points, tmp_path, monkeypatch, option, share):
+def test_every_odd_value_of_an_option(
+    cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: Any, share: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     for odd in random.Random(option).sample(ODD, round(share * len(ODD))):
         value = f"eta={odd}" if option == "--with" else odd
@@ -111,7 +116,7 @@ def test_every_odd_value_of_an_option(cli, points, tmp_path, monkeypatch, option
         answered(cli(*words), words)
 
 
-def test_keys_and_values(cli, tmp_path, monkeypatch, share):
+def test_keys_and_values(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: Any) -> None:
     """Two hundred, one or two at a time, over presets and under methods."""
     monkeypatch.chdir(tmp_path)
     rng = random.Random(1)
@@ -124,7 +129,7 @@ def test_keys_and_values(cli, tmp_path, monkeypatch, share):
         answered(cli(*words, "--show"), words)
 
 
-def test_files_of_yaml(cli, tmp_path, share):
+def test_files_of_yaml(cli: Cli, tmp_path: Path, share: Any) -> None:
     """Two hundred: a whole experiment with a line cut, doubled, moved, or a character changed."""
     rng = random.Random(2)
     whole = Experiment.read("moons", []).to_yaml()
@@ -149,7 +154,7 @@ def test_files_of_yaml(cli, tmp_path, share):
         answered(cli("train", tmp_path / "x.yaml", "--show"), text)
 
 
-def test_what_is_accepted_can_be_built():
+def test_what_is_accepted_can_be_built() -> None:
     """Of values that the reading lets through, the parts make sense or say in a sentence why not."""
     rng = random.Random(3)
     small = ["0", "1", "-1", "2.5", "1e-3", "1e400", "nan", "true", "null", "[]", "[1, 2]", "vp", "3", "1e9", "''"]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
 PAGES = sorted(page.stem for page in GALLERY.glob("*.md") if page.stem != "README")
 
 
-def test_the_index_has_every_page_once_with_its_picture():
+def test_the_index_has_every_page_once_with_its_picture() -> None:
     index = (GALLERY / "README.md").read_text("utf-8")
     assert sorted(re.findall(r"\]\(([\w-]+)\.md\)", index)) == PAGES
     assert sorted(re.findall(r'<img src="([\w-]+)\.png"', index)) == PAGES
@@ -23,7 +24,7 @@ def test_the_index_has_every_page_once_with_its_picture():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_names_its_own_command_and_picture_and_both_are_there(name):
+def test_a_page_names_its_own_command_and_picture_and_both_are_there(name: Any) -> None:
     page = (GALLERY / f"{name}.md").read_text("utf-8")
     assert re.findall(r"python (docs/gallery/\S+\.py)", page) == [f"docs/gallery/{name}.py"]
     assert re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page) == [f"{name}.png"]
@@ -41,7 +42,7 @@ def test_a_page_names_its_own_command_and_picture_and_both_are_there(name):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", PAGES)
-def test_a_script_makes_its_picture(name, tmp_path):
+def test_a_script_makes_its_picture(name: Any, tmp_path: Path) -> None:
     for path in GALLERY.glob("*.py"):
         shutil.copy(path, tmp_path)
     done = subprocess.run(

@@ -1,11 +1,14 @@
 """Restoring, filling in, interpolating and guided drawing from the command line, on a small run."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sure import Cli
 
 from ornstein.core.exact import Gaussian
 from ornstein.experiment import restore as home
@@ -19,7 +22,7 @@ from ornstein.guidance import Blur, ClassifierFree
 from ornstein.samplers import encode
 
 
-def one_sentence(answer, *words):
+def one_sentence(answer: Any, *words: Any) -> None:
     assert answer.code == 2, answer
     text = answer.err.strip()
     assert text.startswith("ornstein: ")
@@ -29,7 +32,7 @@ def one_sentence(answer, *words):
 
 
 @pytest.fixture(scope="module")
-def digit(run, tmp_path_factory):
+def digit(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A held-out digit as a picture and as an array with its lower half missing."""
     folder = tmp_path_factory.mktemp("digit")
     data = load_data(Run.load(run).experiment)
@@ -45,7 +48,7 @@ def digit(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run on vectors, of a few steps."""
     folder = tmp_path_factory.mktemp("runs") / "moons"
     changes = ["training.steps=20", "training.batch_size=64", "training.validate_every=20", "data.count=400"]
@@ -54,7 +57,9 @@ def table(tmp_path_factory):
     return folder
 
 
-def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(cli, run, digit, tmp_path):
+def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(
+    cli: Cli, run: Path, digit: Any, tmp_path: Path
+) -> None:
     out = tmp_path / "filled.png"
     for mask, given in ((["--mask", digit / "hole.png"], "digit.png"), ([], "digits.npy")):
         answer = cli("inpaint", run, "--input", digit / given, *mask, "-n", 3, "--steps", 4, "--force", "--out", out)
@@ -85,7 +90,7 @@ def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(cli, run, 
 
 
 @pytest.mark.parametrize("method", home.METHODS)
-def test_every_method_fills_in(cli, run, digit, tmp_path, method):
+def test_every_method_fills_in(cli: Cli, run: Path, digit: Any, tmp_path: Path, method: Any) -> None:
     out = tmp_path / "filled.png"
     words = ["--mask", digit / "hole.png", "-n", 2, "--steps", 3, "--method", method, "--out", out]
     answer = cli("inpaint", run, "--input", digit / "digit.png", *words)
@@ -98,7 +103,9 @@ def test_every_method_fills_in(cli, run, digit, tmp_path, method):
 @pytest.mark.parametrize(
     ("operator", "options"), [("blur", ["--with", "width=0.8"]), ("downsample", ["--with", "by=2"])]
 )
-def test_restoring_explains_what_was_measured(cli, run, digit, tmp_path, operator, options):
+def test_restoring_explains_what_was_measured(
+    cli: Cli, run: Path, digit: Any, tmp_path: Path, operator: Any, options: Any
+) -> None:
     out = tmp_path / "restored.png"
     words = [run, "--operator", operator, *options, "--input", digit / "digit.png", "--clean", "-n", 2, "--steps", 6]
     assert cli("restore", *words, "--out", out).code == 0
@@ -129,7 +136,7 @@ def test_restoring_explains_what_was_measured(cli, run, digit, tmp_path, operato
         assert answer.code == 0, answer
 
 
-def test_the_missing_numbers_of_a_table_are_imputed(cli, table, tmp_path):
+def test_the_missing_numbers_of_a_table_are_imputed(cli: Cli, table: Any, tmp_path: Path) -> None:
     rows = np.array([[0.5, np.nan], [np.nan, 0.2], [np.nan, np.nan]], np.float32)
     np.save(tmp_path / "rows.npy", rows)
     out = tmp_path / "rows.png"
@@ -142,7 +149,7 @@ def test_the_missing_numbers_of_a_table_are_imputed(cli, table, tmp_path):
         assert made["std"][~known].min() > 1e-3
 
 
-def test_restoring_with_an_exact_model_is_the_exact_posterior(run):
+def test_restoring_with_an_exact_model_is_the_exact_posterior(run: Path) -> None:
     """The run's denoiser replaced by a known one: mean and deviation of many draws against closed form."""
     from ornstein.experiment.guide import with_denoiser
     from ornstein.guidance import Measurement, exact_posterior
@@ -171,8 +178,8 @@ def test_restoring_with_an_exact_model_is_the_exact_posterior(run):
     assert (found.std[0] / std - 1).abs().max() < 0.25
 
 
-def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
-    def drawn(*words):
+def test_guided_drawing_from_the_command_line(cli: Cli, run: Path, tmp_path: Path) -> None:
+    def drawn(*words: Any) -> Any:
         answer = cli("sample", run, "-n", 4, "--label", 3, "--steps", 4, "--force", "--out", tmp_path / "x.npz", *words)
         assert answer.code == 0, answer
         return np.load(tmp_path / "x.npz")["samples"]
@@ -191,7 +198,7 @@ def test_guided_drawing_from_the_command_line(cli, run, tmp_path):
     np.testing.assert_array_equal(drawn("--scale", 6, "--rescale", 0.7), expected.numpy())
 
 
-def test_interpolation_goes_from_one_to_the_other(cli, run, tmp_path):
+def test_interpolation_goes_from_one_to_the_other(cli: Cli, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "between.png"
     answer = cli("interpolate", run, "--from", 3, "--to", 17, "-n", 5, "--steps", 40, "--out", out)
     assert answer.code == 0, answer
@@ -203,7 +210,7 @@ def test_interpolation_goes_from_one_to_the_other(cli, run, tmp_path):
     assert np.abs(between[-1] - last[0]).mean() < 0.1 * size
 
 
-def test_latents_turn_on_a_great_circle(run):
+def test_latents_turn_on_a_great_circle(run: Path) -> None:
     """It keeps the length, and its ends."""
     a, b = torch.randn(1, 50, generator=torch.Generator().manual_seed(0)), torch.ones(1, 50)
     b = b * a.norm() / b.norm()
@@ -213,18 +220,18 @@ def test_latents_turn_on_a_great_circle(run):
     torch.testing.assert_close((way[1:] - way[:-1]).norm(dim=1), (way[1] - way[0]).norm().expand(4))
     torch.testing.assert_close(turn(a, a, torch.tensor([0.3])), a)
     opened = Run.load(run)
-    x = load_data(opened.experiment)
-    x = x.transform.forward(x.test[:2])
+    data = load_data(opened.experiment)
+    x = data.transform.forward(data.test[:2])
     same = interpolate(opened, x[:1], x[:1], 3, steps=30)  # from a datum to itself, that datum
     torch.testing.assert_close(same, x[:1].expand(3, -1, -1, -1), rtol=0, atol=0.05)
 
 
-def test_interpolation_turns_its_latents(run):
+def test_interpolation_turns_its_latents(run: Path) -> None:
     """What comes out in the middle is what the turned latent decodes to, and not what their mean does."""
     opened = Run.load(run)
     data = load_data(opened.experiment)
     x = data.transform.forward(data.test[[3, 17]])
-    way = {"steps": 30, "grid": None if opened.denoiser.process.chain else "logsnr"}
+    way: dict[str, Any] = {"steps": 30, "grid": None if opened.denoiser.process.chain else "logsnr"}
     a, b = encode(opened.denoiser, x, **way).split(1)
     middle = interpolate(opened, x[:1], x[1:], 3, steps=30)[1]
     turned, mean = (
@@ -235,7 +242,7 @@ def test_interpolation_turns_its_latents(run):
     assert (middle - mean).abs().mean() > 0.02
 
 
-def test_what_does_not_fit_is_said_in_a_sentence(cli, run, table, digit, tmp_path):
+def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any, digit: Any, tmp_path: Path) -> None:
     wide = tmp_path / "wide.png"
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(wide)
     picture, hole = digit / "digit.png", digit / "hole.png"

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -18,19 +19,19 @@ from ornstein.samplers.sde import EulerMaruyama
 F64 = torch.float64
 
 
-def last(states):
+def last(states: Any) -> Any:
     *_, end = states
     return end
 
 
-def start(n, *shape, scale=1.0, seed=99):
+def start(n: Any, *shape: Any, scale: Any = 1.0, seed: Any = 99) -> Any:
     return scale * normal((seed << 32) + torch.arange(n), shape, 0, F64)
 
 
-def score_of(mix):
+def score_of(mix: Any) -> Any:
     """The score of a mixture at the data themselves, by autograd of its density."""
 
-    def score(x):
+    def score(x: Any) -> Any:
         with torch.enable_grad():
             at = x.detach().requires_grad_()
             return torch.autograd.grad(mix.log_prob(at).sum(), at)[0]
@@ -41,7 +42,7 @@ def score_of(mix):
 # --------------------------------------------------------------------------------------------- bare scores
 
 
-def test_the_two_conventions_are_one():
+def test_the_two_conventions_are_one() -> None:
     """x + gamma s + sqrt(2 gamma) z and x + eps/2 s + sqrt(eps) z with eps = 2 gamma: the same bits."""
     score, x = score_of(mixture()), start(7, 2)
     sizes = [0.05, 0.2, 0.1]
@@ -61,13 +62,13 @@ def test_the_two_conventions_are_one():
         assert torch.equal(one.accepted, other.accepted)
 
 
-def mala_pair(**size):
+def mala_pair(**size: Any) -> Any:
     return mala(mixture().log_prob, start(7, 2), steps=4, seed=4, **size)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("gamma", [0.1, 0.8, 1.5])
-def test_the_bias_of_finite_steps_is_the_closed_form(gamma, temperature):
+def test_the_bias_of_finite_steps_is_the_closed_form(gamma: Any, temperature: Any) -> None:
     """For N(m, v) the chain settles at the mean m and the variance T v/(1 - gamma/(2v)), and a recursion on the way."""
     m, v, n = 0.4, 0.8, 20000
     steps = math.ceil(20 * v / gamma) if gamma < v else 40
@@ -84,10 +85,10 @@ def test_the_bias_of_finite_steps_is_the_closed_form(gamma, temperature):
 
 
 @pytest.mark.parametrize("walk", ["langevin", "mala"])
-def test_a_chain_depends_on_its_seed_alone(walk):
+def test_a_chain_depends_on_its_seed_alone(walk: Any) -> None:
     mix = mixture()
 
-    def run(x, **source):
+    def run(x: Any, **source: Any) -> Any:
         if walk == "mala":
             return last(mala(mix.log_prob, x, steps=5, gamma=0.1, **source)).x
         return last(langevin(score_of(mix), x, steps=5, gamma=0.1, **source)).x
@@ -102,7 +103,7 @@ def test_a_chain_depends_on_its_seed_alone(walk):
     assert torch.equal(run(x, generator=g[0]), run(x, generator=g[1]))
 
 
-def test_mala_leaves_the_density_as_it_is_and_langevin_does_not():
+def test_mala_leaves_the_density_as_it_is_and_langevin_does_not() -> None:
     """Started from the mixture, large steps: every moment stays within its error; unadjusted, some leave."""
     mix, n, gamma = mixture(), 12000, 0.08
     x = mix.sample(n, torch.Generator().manual_seed(1)).double()
@@ -129,7 +130,7 @@ def test_mala_leaves_the_density_as_it_is_and_langevin_does_not():
     assert (end.x - x).square().sum(1).sqrt().mean() > 0.2
 
 
-def test_mala_is_in_detailed_balance():
+def test_mala_is_in_detailed_balance() -> None:
     """As many chains go from one region to another as come back, and the acceptance is the formula's."""
     mix, n, gamma = mixture(), 40000, 0.15
     x = mix.sample(n, torch.Generator().manual_seed(4)).double()
@@ -152,10 +153,10 @@ def test_mala_is_in_detailed_balance():
     torch.testing.assert_close(state.x[moved], y[moved], rtol=1e-9, atol=1e-9)
 
 
-def test_mala_takes_any_shape_and_an_unnormalised_energy():
+def test_mala_takes_any_shape_and_an_unnormalised_energy() -> None:
     """N(0, 0.5) on pictures, known up to a constant, from far away; acceptance falls with the step."""
 
-    def energy(x):
+    def energy(x: Any) -> Any:
         return x.flatten(1).square().sum(1) + 7.0
 
     x = torch.full((500, 1, 2, 3), 3.0)
@@ -167,8 +168,8 @@ def test_mala_takes_any_shape_and_an_unnormalised_energy():
     assert states[0.05].accepted.mean() > states[0.3].accepted.mean() + 0.1
 
 
-def test_chains_that_leave_are_reported():
-    def steep(x):
+def test_chains_that_leave_are_reported() -> None:
+    def steep(x: Any) -> Any:
         return -10 * x
 
     x = start(6, 2)
@@ -203,7 +204,7 @@ def test_chains_that_leave_are_reported():
         ({"gamma": 0.1, "seed": 1, "seeds": [1, 2]}, ["seed"]),
     ],
 )
-def test_nonsense_is_refused(options, words):
+def test_nonsense_is_refused(options: Any, words: Any) -> None:
     refused(lambda: list(langevin(lambda x: -x, torch.ones(2, 2), **{"steps": 3, **options})), *words)
 
 
@@ -216,18 +217,18 @@ class Brownian(Process):
 
     t_max: float = 36.0
 
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         return torch.ones_like(t)
 
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         return torch.sqrt(t)
 
 
-def states_of(denoiser, stepper, grid, n=6, seed=0):
+def states_of(denoiser: Any, stepper: Any, grid: Any, n: Any = 6, seed: Any = 0) -> Any:
     return [s.x for s in trajectory(denoiser, (n, 2), stepper=stepper, grid=grid, seed=seed, dtype=F64)]
 
 
-def test_one_correction_at_half_temperature_is_the_reverse_chain_of_brownian_motion():
+def test_one_correction_at_half_temperature_is_the_reverse_chain_of_brownian_motion() -> None:
     """K = 1 and gamma = sigma_t^2 - sigma_s^2, state by state; on any grid."""
     mix = mixture()
     for grid in ([36.0, 20.0, 9.0, 4.0, 1.5, 0.3, 0.02], times(Brownian(), 40, "karras").tolist()):
@@ -240,7 +241,7 @@ def test_one_correction_at_half_temperature_is_the_reverse_chain_of_brownian_mot
             torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
-def test_the_reverse_chain_is_half_a_langevin_step_and_half_a_step_of_the_flow():
+def test_the_reverse_chain_is_half_a_langevin_step_and_half_a_step_of_the_flow() -> None:
     """With the same noise: gamma = delta/2 at full temperature, then Euler's delta/2 of the probability flow."""
     denoiser = mixture().denoiser(Brownian())
     for t, s in ((36.0, 20.0), (4.0, 1.5), (0.3, 0.02)):
@@ -250,7 +251,7 @@ def test_the_reverse_chain_is_half_a_langevin_step_and_half_a_step_of_the_flow()
 
 
 @pytest.mark.parametrize("corrections", [1, 3])
-def test_it_is_songs_algorithm(corrections):
+def test_it_is_songs_algorithm(corrections: Any) -> None:
     """Song & Ermon 2019, algorithm 1, written out: alpha_i = eps sigma_i^2/sigma_L^2, at all levels; then denoising."""
     mix, n = mixture(), 5
     sigmas = [3.0, 1.4, 0.6, 0.25, 0.1]
@@ -270,7 +271,7 @@ def test_it_is_songs_algorithm(corrections):
 
 
 @pytest.mark.parametrize("step_size", [None, 0.2])
-def test_the_last_level_has_its_corrections_too(step_size):
+def test_the_last_level_has_its_corrections_too(step_size: Any) -> None:
     """A ladder of one level is plain Langevin there, and then the denoising step; ten levels come nearer for it."""
     data = Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([0.4, 0.1]))
     one = data.denoiser(Tabulated.from_sigmas([0.3]))
@@ -290,7 +291,7 @@ def test_the_last_level_has_its_corrections_too(step_size):
         assert abs(state.x[:, k].var() / (gain**2 * spread) - 1) < 5 * math.sqrt(2 / 20000)
 
 
-def test_every_process_is_walked_in_the_same_coordinates():
+def test_every_process_is_walked_in_the_same_coordinates() -> None:
     """In y = x/alpha a grid of the same noise ratios is the same chain, whatever the clock."""
     mix, ratios = mixture(), torch.tensor([12.0, 5.0, 2.0, 0.8, 0.3, 0.1], dtype=F64)
     found = {}
@@ -303,14 +304,14 @@ def test_every_process_is_walked_in_the_same_coordinates():
             mix.denoiser(process), (6, 2), stepper=AnnealedLangevin(), grid=grid, seed=0, x=x, dtype=F64
         )
         found[name] = [s.x / process.at(s.t).alpha for s in states]
-    for name, states in found.items():
-        for x, y in zip(states, found["edm"], strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")
+    for name, walked in found.items():
+        for x, y in zip(walked, found["edm"], strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6, msg=lambda m, name=name: f"{name}: {m}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("corrections", [1, 5])
 @pytest.mark.parametrize("step_size", [None, 0.1, (0.4, 0.3, 0.2, 0.1, 0.05, 0.5, 0.3)])
-def test_noise_without_data_follows_its_recursion(corrections, step_size):
+def test_noise_without_data_follows_its_recursion(corrections: Any, step_size: Any) -> None:
     """Data at a point: at every level the variance of what is left is v <- (1 - step)^2 v + 2 step, as stated."""
     process, n = EDM(), 20000
     grid = [20.0, 12.0, 7.0, 4.0, 2.0, 1.2, 0.7]
@@ -334,7 +335,7 @@ def test_noise_without_data_follows_its_recursion(corrections, step_size):
 
 @pytest.mark.parametrize("name", ["vp", "edm", "flow", "ladder"])
 @pytest.mark.parametrize("steps", [10, 40])
-def test_the_automatic_step_keeps_the_noise_at_its_level(name, steps):
+def test_the_automatic_step_keeps_the_noise_at_its_level(name: Any, steps: Any) -> None:
     """However coarse the grid: the noise in excess is a factor of a few, not of the ladder."""
     process = PROCESSES[name]
     if process.chain:
@@ -347,11 +348,11 @@ def test_the_automatic_step_keeps_the_noise_at_its_level(name, steps):
         assert 0.85 < noise.square().mean() < (1.6 if steps == 40 else 2.2)
 
 
-def test_best_step_is_the_best():
+def test_best_step_is_the_best() -> None:
     for excess, corrections in itertools.product((1.01, 1.0765, 1.5, 4.0, 50.0), (1, 2, 5, 100)):
         step, left = best_step(excess, corrections)
 
-        def after(step, excess=excess, corrections=corrections):
+        def after(step: Any, excess: Any = excess, corrections: Any = corrections) -> Any:
             v = excess
             for _ in range(corrections):
                 v = (1 - step) ** 2 * v + 2 * step
@@ -369,7 +370,7 @@ def test_best_step_is_the_best():
     assert step == pytest.approx(1 - 1 / 3, rel=2e-3)
 
 
-def test_annealing_finds_the_weights_of_far_modes_and_plain_langevin_does_not():
+def test_annealing_finds_the_weights_of_far_modes_and_plain_langevin_does_not() -> None:
     mix = GaussianMixture(
         torch.tensor([0.2, 0.8], dtype=F64), torch.tensor([[-5.0, -5.0], [5.0, 5.0]]), torch.tensor([1.0, 1.0])
     )
@@ -389,7 +390,7 @@ def test_annealing_finds_the_weights_of_far_modes_and_plain_langevin_does_not():
     assert abs(mix.log_prob(annealed).mean() - mix.log_prob(mix.sample(20000, torch.Generator())).mean()) < 0.15
 
 
-def test_a_denoiser_that_pushes_away_is_reported():
+def test_a_denoiser_that_pushes_away_is_reported() -> None:
     denoiser = FunctionDenoiser(lambda x, level, condition: -30 * x, VP())
     refused(
         lambda: sample(denoiser, (4, 2), stepper="annealed-langevin", steps=30, seed=0),
@@ -409,7 +410,7 @@ def test_a_denoiser_that_pushes_away_is_reported():
     ("make", "words"),
     [
         (lambda: AnnealedLangevin(0), ["corrections=0"]),
-        (lambda: AnnealedLangevin(2.5), ["corrections=2.5"]),
+        (lambda: AnnealedLangevin(2.5), ["corrections=2.5"]),  # type: ignore[arg-type]
         (lambda: AnnealedLangevin(step_size=2.0), ["step_size=2.0", "(0, 2)"]),
         (lambda: AnnealedLangevin(step_size=0.0), ["step_size=0.0"]),
         (lambda: AnnealedLangevin(step_size=(0.1, math.nan)), ["step_size=nan"]),
@@ -422,5 +423,5 @@ def test_a_denoiser_that_pushes_away_is_reported():
         ),
     ],
 )
-def test_impossible_settings_are_refused(make, words):
+def test_impossible_settings_are_refused(make: Any, words: Any) -> None:
     refused(make, *words)

@@ -5,6 +5,7 @@ How orders are measured is in `ornstein.laws.convergence`.
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,15 +23,15 @@ NAMES = processes()
 
 @pytest.mark.parametrize("stepper", [name for name, stepper in DEFAULTS.items() if stepper.order is not None])
 @pytest.mark.parametrize("name", NAMES)
-def test_order_is_the_declared_one(name, stepper):
+def test_order_is_the_declared_one(name: Any, stepper: Any) -> None:
     chosen = DEFAULTS[stepper]
     order_is_as_declared(NAMES[name], chosen, bounded_above=name == "vp" or not chosen.stochastic)
 
 
 @pytest.mark.parametrize("stepper", [way for way in WAYS if way.order and way not in DEFAULTS.values()], ids=repr)
 @pytest.mark.parametrize("name", ["vp", "flow"])
-def test_order_does_not_depend_on_the_options(name, stepper):
-    def of(n):
+def test_order_does_not_depend_on_the_options(name: Any, stepper: Any) -> None:
+    def of(n: Any) -> Any:
         # churn is a share per step: as steps get finer so does it, else it never adds up to a limit
         return dataclasses.replace(stepper, churn=4 * stepper.churn / n, noise_scale=1.0) if churned else stepper
 
@@ -59,7 +60,7 @@ PAIRS += [(name, stepper) for name in ("edm", "flow", "betas[cosine]") for stepp
 
 
 @pytest.mark.parametrize(("name", "stepper"), PAIRS, ids=lambda part: part if isinstance(part, str) else repr(part))
-def test_a_mixture_is_drawn_as_it_is(name, stepper):
+def test_a_mixture_is_drawn_as_it_is(name: Any, stepper: Any) -> None:
     """Oracle 2: moments, weights and log-density of an asymmetric mixture, on a fine grid, in float32."""
     process, mix, n = PROCESSES[name], mixture(), 2000
     steps = 40 if (stepper.order or 1) > 1 else 80

@@ -10,9 +10,12 @@ table of the house, does the same on the CPU, and asks for
 
 import copy
 import dataclasses
+import inspect
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -21,6 +24,7 @@ import pytest
 import torch
 from laws import WAYS
 from pretend import NAME, POSSIBLE, posed, waits
+from sure import Cli
 from test_condition import PARTS, SPECS, B
 from test_laws_guidance import ARGUMENTS
 
@@ -28,6 +32,7 @@ import ornstein
 from ornstein import VP, Condition, Flow, NetDenoiser, log_likelihood, ranks, trajectory
 from ornstein.core.chains import Tabulated
 from ornstein.core.copies import beside
+from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
 from ornstein.core.learner import Problem
 from ornstein.data.transform import Levels
@@ -35,6 +40,7 @@ from ornstein.distill import fit_endpoint
 from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import accept
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.settle import settle
 from ornstein.experiment.train import train
@@ -43,7 +49,7 @@ from ornstein.likelihood import TRACES, fit_dequantiser
 from ornstein.metrics import METRICS, report
 from ornstein.nets import MLP, NETS, Label
 from ornstein.nets.unet import UNet
-from ornstein.samplers import STEPPERS, encode
+from ornstein.samplers import STEPPERS, Adaptive, encode
 from ornstein.samplers.langevin import langevin, mala
 from ornstein.training import fit
 
@@ -66,7 +72,7 @@ MAY_WAIT = {
 
 
 @pytest.fixture
-def device():
+def device() -> Any:
     """The accelerator of this machine, else the pretend one."""
     if REAL is not None:
         exact = torch.backends.cudnn.allow_tf32
@@ -78,22 +84,22 @@ def device():
         yield there
 
 
-def no_wait(counted):
+def no_wait(counted: Any) -> None:
     """What was counted is allowed."""
     left = {place: n for place, n in counted.items() if place.partition(": ")[0] not in MAY_WAIT}
     assert not left, left
 
 
-def close(found, expected, tolerance=1e-3):
+def close(found: Any, expected: Any, tolerance: Any = 1e-3) -> None:
     """A result on the device is the CPU's."""
     torch.testing.assert_close(found.detach().cpu(), expected, rtol=tolerance, atol=tolerance)
 
 
-def generator(device="cpu", seed=0):
+def generator(device: Any = "cpu", seed: Any = 0) -> Any:
     return torch.Generator(device).manual_seed(seed)
 
 
-def net(shape=(2,), conditions=None, out_multiple=1, config=None):
+def net(shape: Any = (2,), conditions: Any = None, out_multiple: Any = 1, config: Any = None) -> Any:
     """A small network that has learned something, if only noise."""
     made = (config or MLP(width=16, depth=1, embedding=8)).build(shape, conditions, out_multiple)
     with torch.no_grad():
@@ -102,25 +108,25 @@ def net(shape=(2,), conditions=None, out_multiple=1, config=None):
     return made
 
 
-def frozen(*arguments, **named):
+def frozen(*arguments: Any, **named: Any) -> Any:
     return net(*arguments, **named).eval().requires_grad_(False)
 
 
-def moved(thing, device):
+def moved(thing: Any, device: Any) -> Any:
     """The same, with every tensor and module in it on the device; denoisers, classifiers, conditions and tuples."""
     if isinstance(thing, torch.nn.Module):
         return copy.deepcopy(thing).to(device)
     if isinstance(thing, torch.Tensor | Condition):
         return thing.to(device)
-    if dataclasses.is_dataclass(thing):
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         fields = {f.name: moved(getattr(thing, f.name), device) for f in dataclasses.fields(thing) if f.init}
         return dataclasses.replace(thing, **fields)
     return thing
 
 
 @pytest.mark.skipif(REAL is not None, reason="a real one is at hand")
-def test_the_pretend_device_refuses_and_counts():
-    ask = {
+def test_the_pretend_device_refuses_and_counts() -> None:
+    ask: dict[str, Callable[[torch.Tensor], Any]] = {
         "item": lambda x: x.sum().item(), "tolist": lambda x: x.tolist(), "if": lambda x: bool(x.any()),
         "float": lambda x: float(x[0]), "mask": lambda x: x[x > 1], "list": lambda x: x[[0, 1]],
         "index": lambda x: x[torch.tensor([0, 1])], "cpu": lambda x: x.cpu(), "nonzero": lambda x: x.nonzero(),
@@ -130,14 +136,14 @@ def test_the_pretend_device_refuses_and_counts():
         "write": lambda x: x.copy_(torch.ones(3)),
         "all": lambda x: torch.accelerator.synchronize(), "solve": lambda x: torch.linalg.cholesky(torch.diag(x + 1)),
     }  # fmt: skip
-    let_be = {
+    let_be: dict[str, Callable[[torch.Tensor], Any]] = {
         "full": lambda x: x.new_full((2,), 3.0), "mask": lambda x: x.masked_fill_(x > 1, 0.0),
         "fill": lambda x: x.__setitem__(x > 1, 0.0), "scalar": lambda x: x + torch.tensor(2.0),
         "pinned": lambda x: torch.ones(2).pin_memory().to(x.device, non_blocking=True),
         "later": lambda x: x.to("cpu", non_blocking=True), "draw": lambda x: torch.rand(3, device=x.device),
         "where": lambda x: torch.where(x > 1, x, 0.0), "place": lambda x: x[x.long().clamp(max=2)],
     }  # fmt: skip
-    mix = {
+    mix: dict[str, Callable[[torch.Tensor], Any]] = {
         "add": lambda x: x + torch.ones(3), "reversed": lambda x: x.sum() + torch.ones(3),
         "cat": lambda x: torch.cat([x, torch.ones(3)]), "stack": lambda x: torch.stack([x[0], torch.tensor(1.0)]),
         "product": lambda x: x @ torch.ones(3), "dice": lambda x: torch.rand(3, generator=generator(), device=x.device),
@@ -161,14 +167,14 @@ def test_the_pretend_device_refuses_and_counts():
     assert torch.Generator("cpu").device.type == "cpu"
 
 
-def test_what_may_wait_is_there():
+def test_what_may_wait_is_there() -> None:
     for place in MAY_WAIT:
         file, _, function = place.partition(" ")
         text = (Path(ornstein.__file__).parent / file).read_text()
         assert f"def {function.rpartition('.')[2]}(" in text, place
 
 
-def walked(denoiser, device, stepper, x, **options):
+def walked(denoiser: Any, device: Any, stepper: Any, x: Any, **options: Any) -> Any:
     """The samples, and what was waited for after the walk was prepared."""
     states = trajectory(denoiser, x.shape, stepper=stepper, seed=1, x=x, **options)
     with waits(device) as counted:
@@ -178,13 +184,13 @@ def walked(denoiser, device, stepper, x, **options):
 
 
 #: the second tolerance only takes longer; on a chain, whose table is a constant too, each in one way is enough
-WALKS = [(way, VP()) for way in WAYS if way != STEPPERS["adaptive"](tolerance=1e-5)] + [
+WALKS = [(way, VP()) for way in WAYS if way != Adaptive(1e-5)] + [
     (make(), Tabulated.from_betas("linear", 50)) for make in STEPPERS.values()
 ]
 
 
 @pytest.mark.parametrize(("stepper", "process"), WALKS, ids=repr)
-def test_every_stepper(stepper, process, device):
+def test_every_stepper(stepper: Any, process: Any, device: Any) -> None:
     there = NetDenoiser(net().to(device).requires_grad_(False), process)
     here = NetDenoiser(frozen(), process)
     x, steps = torch.randn(3, 2, generator=generator()), 4 if (stepper.calls or 99) < 9 else 2
@@ -197,12 +203,12 @@ def test_every_stepper(stepper, process, device):
 
 
 @pytest.mark.parametrize("name", GUIDANCE)
-def test_every_guidance(name, device):
+def test_every_guidance(name: Any, device: Any) -> None:
     """Whatever it is made with may lie on the CPU, as a person has it: it is brought over once."""
     labels = torch.tensor([0, 2, -1])
     base = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
-    needed = {f.name for f in dataclasses.fields(GUIDANCE[name])}
-    arguments = {key: value for key, value in ARGUMENTS.items() if key in needed}
+    needed = inspect.signature(GUIDANCE[name]).parameters
+    arguments: dict[str, Any] = {key: value for key, value in ARGUMENTS.items() if key in needed}
     far = dict(arguments)
     if "weaker" in far:
         arguments["weaker"] = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
@@ -223,7 +229,7 @@ def test_every_guidance(name, device):
     close(found, here(x, t, labels).x0)
 
 
-def operators():
+def operators() -> Any:
     """Every operator of the table, as it is made for pictures of 4 x 4."""
     row = torch.randn(5, 16, generator=generator(seed=3))
     options = {
@@ -235,7 +241,7 @@ def operators():
 
 @pytest.mark.parametrize("method", ["dps", "pigdm", "moment-matching", "replacement", "repaint"])
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_operator_with_every_method(name, method, device):
+def test_every_operator_with_every_method(name: Any, method: Any, device: Any) -> None:
     operator = operators()[name]
     if method in ("replacement", "repaint") and not operator.linear:
         pytest.skip("takes linear operators alone")
@@ -255,7 +261,7 @@ def test_every_operator_with_every_method(name, method, device):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_every_network_with_every_kind_of_condition(name, device):
+def test_every_network_with_every_kind_of_condition(name: Any, device: Any) -> None:
     config = MLP(width=16, depth=1, embedding=8) if name == "mlp" else UNet(8, (1, 2), 1, (2,), embedding=8)
     here = net((2, 4, 4), SPECS, config=config).train()
     there = copy.deepcopy(here).to(device)
@@ -281,7 +287,7 @@ LESSONS = [(learner, objective) for learner in LEARNERS for objective in LEARNER
 
 @pytest.mark.parametrize("process", [VP(), Tabulated.from_betas("linear", 50)], ids=["vp", "betas"])
 @pytest.mark.parametrize(("learner", "objective"), LESSONS)
-def test_every_objective_of_every_learner(learner, objective, process, device):
+def test_every_objective_of_every_learner(learner: Any, objective: Any, process: Any, device: Any) -> None:
     """Once by the CPU's random numbers, to compare; once by the device's own, to count."""
     cls = LEARNERS[learner]
     options = {"shares": (0.5, 0.3, 0.2)} if objective == "classifier" else {}
@@ -301,7 +307,7 @@ def test_every_objective_of_every_learner(learner, objective, process, device):
     memory = known.memory(known.model(here), x0)
     far = {key: value.to(device) for key, value in memory.items()}
 
-    def lesson(network, where, dice, kept):
+    def lesson(network: Any, where: Any, dice: Any, kept: Any) -> Any:
         told = None if condition is None else condition.to(where)
         return known.loss(known.model(network), x0.to(where), told, dice, {k: v.clone() for k, v in kept.items()})
 
@@ -322,7 +328,7 @@ def test_every_objective_of_every_learner(learner, objective, process, device):
     no_wait(counted)
 
 
-def exact_ones():
+def exact_ones() -> Any:
     """Exact distributions, one of each form of covariance."""
     means, g = torch.randn(3, 4, generator=generator(), dtype=F64), generator(seed=2)
     roots = torch.randn(3, 4, 4, generator=g, dtype=F64)
@@ -338,7 +344,7 @@ def exact_ones():
 
 
 @pytest.mark.parametrize("name", exact_ones())
-def test_exact_distributions(name, device):
+def test_exact_distributions(name: Any, device: Any) -> None:
     here, there = exact_ones()[name]("cpu"), exact_ones()[name](device)
     x = torch.randn(3, 4, generator=generator(seed=1))
     labels = None if name == "gaussian" else torch.tensor([0, 1, -1])
@@ -356,28 +362,31 @@ def test_exact_distributions(name, device):
         close(there.log_prob(x), here.log_prob(x))
 
 
-def test_reading_on_another_clock_and_as_an_energy(device):
+def test_reading_on_another_clock_and_as_an_energy(device: Any) -> None:
     small = frozen()
     x = torch.randn(3, 2, generator=generator())
-    for make in (lambda n: NetDenoiser(n, VP()).on(Flow()), lambda n: EnergyDenoiser(n, VP()).on(Flow())):
+    ways: list[Callable[[Any], Denoiser]] = [
+        lambda n: NetDenoiser(n, VP()).on(Flow()), lambda n: EnergyDenoiser(n, VP()).on(Flow()),
+    ]  # fmt: skip
+    for make in ways:
         last, counted = walked(make(moved(small, device)), device, "unipc", x, steps=4)
         no_wait(counted)
         close(last, walked(make(small), torch.device("cpu"), "unipc", x, steps=4)[0])
 
 
-def test_encoding_gives_what_it_gives_on_the_cpu(device):
+def test_encoding_gives_what_it_gives_on_the_cpu(device: Any) -> None:
     here = NetDenoiser(frozen(), VP())
     x = torch.randn(3, 2, generator=generator())
     close(encode(moved(here, device), x, steps=4), encode(here, x, steps=4))
 
 
 @pytest.mark.parametrize("adjusted", [False, True])
-def test_chains_wait_for_nothing(adjusted, device):
-    def log_prob(x):
+def test_chains_wait_for_nothing(adjusted: Any, device: Any) -> None:
+    def log_prob(x: Any) -> Any:
         return -0.5 * (x - 1).square().sum(1)
 
     x, chain = torch.randn(4, 2, generator=generator()), (mala if adjusted else langevin)
-    results = []
+    results: list[Any] = []
     for start in (x, x.to(device)):
         states = chain(log_prob if adjusted else lambda x: 1 - x, start, steps=3, gamma=0.1, seed=0)
         results.append(next(states))
@@ -387,12 +396,12 @@ def test_chains_wait_for_nothing(adjusted, device):
     close(results[1][-1], results[0][-1])
 
 
-def test_energies(device):
+def test_energies(device: Any) -> None:
     here = EnergyDenoiser(frozen(), VP())
     there = moved(here, device)
     x = torch.randn(16, 2, generator=generator())
     base = Gaussian(torch.zeros(2), 2.0)
-    short = {"chains": 16, "levels": 2, "pilot": 16, "leapfrogs": 1}
+    short: dict[str, Any] = {"chains": 16, "levels": 2, "pilot": 16, "leapfrogs": 1}
     results = []
     for den, where in ((here, "cpu"), (there, device)):
         energy, dice = den.energy_at(0.5), generator()
@@ -413,28 +422,28 @@ def test_energies(device):
 
 
 @pytest.mark.parametrize("trace", TRACES)
-def test_likelihood(trace, device):
+def test_likelihood(trace: Any, device: Any) -> None:
     here = NetDenoiser(frozen(conditions={"label": Label(3)}), VP())
     x = 0.3 * torch.randn(3, 2, generator=generator())
-    how = {"trace": trace, "probes": 3, "condition": torch.tensor([0, 2, -1]), "tolerance": 10.0}
+    how: dict[str, Any] = {"trace": trace, "probes": 3, "condition": torch.tensor([0, 2, -1]), "tolerance": 10.0}
     found, expected = log_likelihood(moved(here, device), x, **how), log_likelihood(here, x, **how)
     close(found.log_prob, expected.log_prob)
     assert found.log_prob.device.type == "cpu"
 
 
-def test_likelihood_of_data_with_levels(device):
+def test_likelihood_of_data_with_levels(device: Any) -> None:
     here, x = NetDenoiser(frozen(), VP()), torch.tensor([[0.0, 3.0], [2.0, 1.0], [1.0, 1.0]])
     transform = Levels(4)
     results = []
     for den in (here, moved(here, device)):
         fitted = fit_dequantiser(den, x, transform, steps=3)
-        how = {"transform": transform, "dequantise": fitted, "draws": 2, "tolerance": 10.0}
+        how: dict[str, Any] = {"transform": transform, "dequantise": fitted, "draws": 2, "tolerance": 10.0}
         results.append(log_likelihood(den, x, **how).log_prob)
     close(results[1], results[0])
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric(name, device):
+def test_every_metric(name: Any, device: Any) -> None:
     x, y = (torch.randn(24, 3, generator=generator(seed=i)) for i in range(2))
     metric = METRICS[name]()
     found, expected = metric(x.to(device), y.to(device), generator()), metric(x, y, generator())
@@ -442,10 +451,12 @@ def test_every_metric(name, device):
     assert found == pytest.approx(expected, rel=1e-3, abs=0.05 if name == "c2st" and REAL else 1e-3)
 
 
-def test_a_report_of_sets_on_any_device(device):
+def test_a_report_of_sets_on_any_device(device: Any) -> None:
     x, y, z = (torch.randn(24, 1, 4, 4, generator=generator(seed=i)) for i in range(3))
     labels = torch.arange(24) % 2
-    told = {"labels": labels, "train_labels": labels, "heldout_labels": labels} if REAL else {}  # learning takes long
+    told: dict[str, Any] = (
+        {"labels": labels, "train_labels": labels, "heldout_labels": labels} if REAL else {}
+    )  # learning takes long
     told["repeats"] = 2
     names = ["sliced-wasserstein", "energy-distance", "memorisation"]
     expected = report(x, y, z, generator(), metrics=names, **told)
@@ -457,9 +468,9 @@ def test_a_report_of_sets_on_any_device(device):
                 assert found.rows[name].value == pytest.approx(expected.rows[name].value, rel=1e-3, abs=1e-3)
 
 
-def test_a_solver_is_fitted_where_the_model_lies(device):
+def test_a_solver_is_fitted_where_the_model_lies(device: Any) -> None:
     here = NetDenoiser(frozen(), VP())
-    how = {"count": 4, "rounds": 2, "teacher_steps": 6, "seed": 0}
+    how: dict[str, Any] = {"count": 4, "rounds": 2, "teacher_steps": 6, "seed": 0}
     found, expected = fit_endpoint(moved(here, device), (2,), 2, **how), fit_endpoint(here, (2,), 2, **how)
     assert found.grid == pytest.approx(expected.grid, rel=1e-2)
     x = torch.randn(3, 2, generator=generator())
@@ -468,7 +479,7 @@ def test_a_solver_is_fitted_where_the_model_lies(device):
     close(last, walked(here, torch.device("cpu"), found, x, grid=found.grid)[0])
 
 
-def test_a_constant_is_brought_over_once_and_anew_when_it_changes(device):
+def test_a_constant_is_brought_over_once_and_anew_when_it_changes(device: Any) -> None:
     constant, like = torch.tensor([1.0, 2.0]), torch.zeros(2, device=device)
     first = beside(constant, like)
     assert first.device == device
@@ -494,7 +505,7 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_training_waits_for_nothing_within_a_step(name, device, tmp_path):
+def test_training_waits_for_nothing_within_a_step(name: Any, device: Any, tmp_path: Path) -> None:
     short = ["data.count=200", "net.width=16", "net.depth=1", "training.steps=7", "training.batch_size=16"]
     short += ["training.checkpoint_every=100", "training.log_every=100", "training.validate_every=100"]
     short += ["training.precision=float32"]
@@ -521,7 +532,7 @@ SAVING = ("training/checkpoint.py", "training/saving.py", "training/ema.py")
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run on vectors, of a few steps on the CPU."""
     folder = tmp_path_factory.mktemp("runs") / "moons"
     short = ["data.count=200", "net.width=16", "net.depth=1", "training.steps=4", "training.batch_size=16"]
@@ -530,10 +541,11 @@ def table(tmp_path_factory):
         pass
     text = (folder / "experiment.yaml").read_text()
     (folder / "experiment.yaml").write_text(text.replace("cpu: true", "cpu: false"))
+    accept(folder)
     return folder
 
 
-def verbs(run, table, place):
+def verbs(run: Path, table: Any, place: Any) -> Any:
     """Every verb that computes; what it writes goes to `place`."""
     few = ["-n", 2, "--steps", 3]
     tiny = ["net.channels=8", "net.blocks=1", "training.steps=2", "training.batch_size=8", "training.validate_every=2"]
@@ -555,15 +567,15 @@ def verbs(run, table, place):
 
 
 @pytest.mark.parametrize("verb", verbs(Path(), Path(), Path()))
-def test_every_verb(verb, cli, run, table, tmp_path, device):
-    places = [shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table)]
+def test_every_verb(verb: Any, cli: Cli, run: Path, table: Any, tmp_path: Path, device: Any) -> None:
+    places = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table))
     whole = torch.rand(1, 1, 8, 8, generator=generator()).mul(16).round()
     np.save(tmp_path / "whole.npy", whole.numpy())
     whole[:, :, 4:] = math.nan
     np.save(tmp_path / "digits.npy", whole.numpy())
     assert ranks.device().type == device.type
     with waits(device) as counted:
-        answer = cli(*verbs(*places, tmp_path)[verb])
+        answer = cli(*verbs(places[0], places[1], tmp_path)[verb])
     assert answer.code == 0, answer
     if device.type in (NAME, "cuda"):
         assert counted, "the device was never asked for anything"

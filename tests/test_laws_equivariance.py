@@ -5,6 +5,7 @@ sigma_data. Nothing else tells the two apart, so no stepper, grid, corrector, op
 """
 
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -52,11 +53,11 @@ def posed(clock: str, scale: float) -> ExactDenoiser:
     return large.denoiser(Louder(CLOCKS[clock], scale))
 
 
-def drawn(denoiser: ExactDenoiser, stepper: Stepper, grid: str | None, **options: object) -> Tensor:
+def drawn(denoiser: ExactDenoiser, stepper: Stepper, grid: str | None, **options: Any) -> Tensor:
     with torch.no_grad():
         return ornstein.sample(
             denoiser, (COUNT, 2), stepper=stepper, grid=grid, steps=STEPS, seed=3, dtype=torch.float64, **options
-        )  # type: ignore[arg-type]
+        )
 
 
 def same(clock: str, stepper: Stepper, grid: str | None = None) -> None:
@@ -64,17 +65,17 @@ def same(clock: str, stepper: Stepper, grid: str | None = None) -> None:
     assert bool(one.isfinite().all())
     for scale in SCALES:
         other = drawn(posed(clock, scale), stepper, grid) / scale
-        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8, msg=lambda m, s=scale: f"{clock}, scale {s}: {m}")
+        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8, msg=lambda m, s=scale: f"{clock}, scale {s}: {m}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_a_stepper_draws_the_same_in_other_units(way, clock):
+def test_a_stepper_draws_the_same_in_other_units(way: Any, clock: Any) -> None:
     same(clock, way)
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_a_grid_is_the_same_in_other_units(clock):
+def test_a_grid_is_the_same_in_other_units(clock: Any) -> None:
     base = CLOCKS[clock]
     for name in grids_of(base):
         for steps in (1, 2, 5, 20, base.chain or 50):
@@ -84,22 +85,22 @@ def test_a_grid_is_the_same_in_other_units(clock):
             for scale in SCALES:
                 # the same levels, whether the clock's own time tells them or their noise does
                 found = times(Louder(base, scale), steps, name, sigma_data=scale)
-                torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+                torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_every_grid_keeps_the_law_that_additions_are_held_to(grid):
+def test_every_grid_keeps_the_law_that_additions_are_held_to(grid: str) -> None:
     is_the_same_in_other_units(GRIDS[grid])
 
 
-def test_a_grid_that_reads_bare_noise_breaks_the_law():
+def test_a_grid_that_reads_bare_noise_breaks_the_law() -> None:
     with pytest.raises(LawBroken, match="times the noise"):
         is_the_same_in_other_units(lambda process, steps, sigma_data: GRIDS["karras"](process, steps, 1.0))
 
 
 @pytest.mark.parametrize("clock", ["vp", "edm", "flow", "betas"])
 @pytest.mark.parametrize("way", [DPMpp2M(), Heun(), UniPC(), PredictorCorrector(corrections=2)], ids=str)
-def test_every_grid_draws_the_same_in_other_units(way, clock):
+def test_every_grid_draws_the_same_in_other_units(way: Any, clock: Any) -> None:
     for name in grids_of(CLOCKS[clock]):
         if name == "chain":
             continue  # 50 steps
@@ -107,7 +108,7 @@ def test_every_grid_draws_the_same_in_other_units(way, clock):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_named_clocks_at_another_scale(scale):
+def test_named_clocks_at_another_scale(scale: Any) -> None:
     """EDM from 80 c and VE between c times its ends are those processes at c times the noise, told by other times."""
     mix = mixture()
     for plain, large in (
@@ -128,7 +129,7 @@ def test_named_clocks_at_another_scale(scale):
             torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8)
 
 
-def test_encodings_scale():
+def test_encodings_scale() -> None:
     g = torch.Generator().manual_seed(0)
     x = mixture().sample(COUNT, g).double()
     for clock in ("vp", "edm"):
@@ -138,7 +139,7 @@ def test_encodings_scale():
             torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-6)
 
 
-def test_one_denoiser_on_another_clock():
+def test_one_denoiser_on_another_clock() -> None:
     """A variance-preserving clock for data of any scale: its noise in their units, the rest as it was.
 
     sigma/(alpha sigma_data) is what counts: data half as large on `VP` itself are another problem, on VP with half the
@@ -150,7 +151,7 @@ def test_one_denoiser_on_another_clock():
         torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8)
 
 
-def test_data_without_spread_are_read_in_units_of_one():
+def test_data_without_spread_are_read_in_units_of_one() -> None:
     """Their sigma_data is 0, which nothing can be measured in."""
     for name in ("flow", "karras", "uniform"):
         assert torch.equal(times(VP(), 5, name, 0.0), times(VP(), 5, name))
@@ -160,13 +161,13 @@ def test_data_without_spread_are_read_in_units_of_one():
     assert torch.equal(ornstein.sample(point, (2, 2), steps=5, seed=0), torch.full((2, 2), 0.3))
 
 
-def test_the_ends_are_in_units_of_the_data():
+def test_the_ends_are_in_units_of_the_data() -> None:
     low, high = (float(EDM(t_max=1e6).at(t).noise_ratio) for t in ends(EDM(t_max=1e6), 0.5))
     assert low == pytest.approx(0.001, rel=1e-9)
     assert high == pytest.approx(80.0, rel=1e-9)
 
 
-def test_a_triangle_is_read_off_in_the_data_s_units():
+def test_a_triangle_is_read_off_in_the_data_s_units() -> None:
     """A solver read off in the data's units is the method itself there; read off in others it would be another."""
     denoiser = posed("vp", 5.3)
     for method in (UniPC(), UniPC(order=3, clock="flow", last=2)):

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import pytest
 import torch
@@ -13,22 +14,22 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from ornstein import VP, Flow
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
 
-D64 = {"dtype": torch.float64}
+D64: Any = {"dtype": torch.float64}
 
 
-def rough(k, d, seed=0):
+def rough(k: Any, d: Any, seed: Any = 0) -> Any:
     """Weights, means and full covariances of no symmetry."""
     g = torch.Generator().manual_seed(seed)
     roots = 0.6 * torch.randn(k, d, d, generator=g, **D64)
     return torch.rand(k, generator=g, **D64) + 0.1, torch.randn(k, d, generator=g, **D64), roots @ roots.mT
 
 
-def reference(weights, means, covariances):
+def reference(weights: Any, means: Any, covariances: Any) -> Any:
     return MixtureSameFamily(Categorical(weights), MultivariateNormal(means, covariances))
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
-def test_log_density_is_torchs(d):
+def test_log_density_is_torchs(d: Any) -> None:
     w, m, c = rough(4, d)
     x = 2 * torch.randn(200, d, generator=torch.Generator().manual_seed(1), **D64)
     torch.testing.assert_close(
@@ -44,7 +45,7 @@ def test_log_density_is_torchs(d):
 
 
 @pytest.mark.parametrize("d", [1, 2])
-def test_posterior_mean_is_that_of_brute_force(d):
+def test_posterior_mean_is_that_of_brute_force(d: Any) -> None:
     """E[x_0 given x_t] as the ratio of two integrals on a fine grid of x_0."""
     w, m, c = rough(3, d, seed=3)
     c = c + 0.05 * torch.eye(d, **D64)
@@ -62,7 +63,7 @@ def test_posterior_mean_is_that_of_brute_force(d):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_score_is_the_gradient_of_the_log_density(name):
+def test_score_is_the_gradient_of_the_log_density(name: Any) -> None:
     """Tweedie: the posterior mean, read as a score, is autograd of log q_t."""
     p, mix = PROCESSES[name], mixture()
     denoiser = mix.denoiser(p)
@@ -77,7 +78,7 @@ def test_score_is_the_gradient_of_the_log_density(name):
         torch.testing.assert_close(one.score, slope[i : i + 1], rtol=1e-7, atol=1e-7)
 
 
-def forms():
+def forms() -> Any:
     """The same distributions said in several ways: (what, one, another)."""
     _, _, c = rough(3, 4, seed=6)
     diagonal = c.diagonal(dim1=1, dim2=2)
@@ -100,7 +101,7 @@ def forms():
 
 
 @pytest.mark.parametrize(("what", "one", "other"), list(forms()), ids=[form[0] for form in forms()])
-def test_every_form_of_covariance_agrees(what, one, other):
+def test_every_form_of_covariance_agrees(what: Any, one: Any, other: Any) -> None:
     w, m, _ = rough(3, 4, seed=6)
     a, b = GaussianMixture(w, m, one), GaussianMixture(w, m, other)
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(8), **D64)
@@ -119,14 +120,14 @@ def test_every_form_of_covariance_agrees(what, one, other):
         assert torch.allclose(draws.T.cov(), mix.covariance(), rtol=0, atol=0.06 * mix.covariance().abs().max().item())
 
 
-def test_spread_is_about_zero():
+def test_spread_is_about_zero() -> None:
     w, m, c = rough(3, 4, seed=6)
     mix = GaussianMixture(w, m, c)
     second = mix.covariance().diagonal() + mix.mean() ** 2
     assert mix.denoiser(VP()).sigma_data == pytest.approx(math.sqrt(second.mean()), rel=1e-12)
 
 
-def test_labels_select_components():
+def test_labels_select_components() -> None:
     w, m, c = rough(4, 2, seed=10)
     labels = torch.tensor([0, 1, 0, 7])
     mix = GaussianMixture(w, m, c, labels)
@@ -145,7 +146,7 @@ def test_labels_select_components():
     refused(lambda: GaussianMixture(w, m, c, labels[:3]), "labels", "(4,)")
 
 
-def test_singular_covariances_are_allowed_whatever_type_they_come_in():
+def test_singular_covariances_are_allowed_whatever_type_they_come_in() -> None:
     for dtype in (torch.float32, torch.float64):
         root = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(13)).to(dtype)
         c = root @ root.mT  # rank 2 in 3 dimensions
@@ -159,7 +160,7 @@ def test_singular_covariances_are_allowed_whatever_type_they_come_in():
     Gaussian(torch.zeros(2), torch.zeros(2, 2)).posterior_mean(torch.ones(1, 2), VP().at(0.5))
 
 
-def test_images_keep_their_shape():
+def test_images_keep_their_shape() -> None:
     data = torch.randn(5, 1, 4, 3, generator=torch.Generator().manual_seed(15))
     mix = Empirical(data, torch.tensor([0, 1, 0, 1, 2]))
     assert mix.sample(7, torch.Generator()).shape == (7, 1, 4, 3)
@@ -182,7 +183,7 @@ def test_images_keep_their_shape():
     )
 
 
-def test_a_single_gaussian_is_linear_regression():
+def test_a_single_gaussian_is_linear_regression() -> None:
     mean, covariance = torch.tensor([0.5, -1.0], **D64), torch.tensor([[0.7, 0.3], [0.3, 0.4]], **D64)
     level = Flow().at(0.4)
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(16), **D64)
@@ -192,7 +193,7 @@ def test_a_single_gaussian_is_linear_regression():
     torch.testing.assert_close(Gaussian(mean, covariance).posterior_mean(x, level), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_posterior_mean_has_its_derivative():
+def test_the_posterior_mean_has_its_derivative() -> None:
     """For guidance: the Jacobian of E[x_0 given x_t] is alpha/sigma^2 times a covariance, so symmetric; and exact."""
     mix, level = mixture(), VP().at(0.3)
     x = torch.tensor([0.4, -0.2], **D64)
@@ -204,7 +205,7 @@ def test_the_posterior_mean_has_its_derivative():
     assert (torch.linalg.eigvalsh(jacobian) > 0).all()
 
 
-def test_nothing_is_lost_far_out_nor_close_in():
+def test_nothing_is_lost_far_out_nor_close_in() -> None:
     """Points far from every mean, and noise near nothing, stay finite: weights are taken in logarithms."""
     mix = mixture()
     for t in (1e-6, 0.5, 1.0):
@@ -230,11 +231,11 @@ def test_nothing_is_lost_far_out_nor_close_in():
         (lambda w, m, c: Empirical(m).log_prob(m), ["no density"]),
     ],
 )
-def test_what_is_no_distribution_is_refused(make, words):
+def test_what_is_no_distribution_is_refused(make: Any, words: Any) -> None:
     refused(lambda: make(*rough(3, 4)), *words)
 
 
-def test_memory_of_a_large_data_set_is_bounded():
+def test_memory_of_a_large_data_set_is_bounded() -> None:
     """2,000 points in 1,000 dimensions, a batch of 512: 16 MB of points; a (B, K, d) array would be 8 GB."""
     code = """
         import re, torch

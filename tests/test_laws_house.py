@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ DOORS = ["__init__.py", "__main__.py"]
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 
-def imported(file, nodes):
+def imported(file: Any, nodes: Any) -> Any:
     """(name, line) of what import statements name, relative ones written out: ("torch.nn", 3), ..."""
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -40,11 +41,11 @@ def imported(file, nodes):
             yield from ((f"{home}.{alias.name}", node.lineno) for alias in node.names)
 
 
-def parsed(file):
+def parsed(file: Any) -> Any:
     return ast.parse((SOURCE / file).read_text("utf-8"))
 
 
-def rooms_imported(file):
+def rooms_imported(file: Any) -> Any:
     """(room, line) of every import of this package in a file, at the top or inside a function."""
     for name, line in imported(file, ast.walk(parsed(file))):
         if name.split(".")[0] == "ornstein":
@@ -52,7 +53,7 @@ def rooms_imported(file):
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file not in DOORS])
-def test_imports_go_down(file):
+def test_imports_go_down(file: Any) -> None:
     """To a lower floor or within the room, also inside functions; floor 6 reaches the house through floor 5 only.
 
     And the command line asks `ranks` itself: it is one of several processes before anything is loaded.
@@ -66,7 +67,7 @@ def test_imports_go_down(file):
         assert allowed, f"{file}:{line}: {room} (floor {FLOOR[room]}) may not import {other} (floor {FLOOR[other]})"
 
 
-def test_no_import_hides_from_these_laws():
+def test_no_import_hides_from_these_laws() -> None:
     """Only the front door and `plugins` make up the name of a module as they run, and what they say is a room.
 
     The door opens what is asked for; `plugins` finds the table of a noun, wherever it is, and packages from outside.
@@ -79,7 +80,7 @@ def test_no_import_hides_from_these_laws():
         assert home.split(".")[0] in FLOOR
 
 
-def test_the_order_within_core():
+def test_the_order_within_core() -> None:
     """numerics <- process <- clocks <- chains; process <- prediction <- denoiser <- the rest; three files know none."""
     below = {
         "numerics": set(),
@@ -98,7 +99,7 @@ def test_the_order_within_core():
                 assert other.split(".")[2] in allowed, f"core/{name}.py:{line} imports {other}"
 
 
-def test_the_mathematical_rooms_import_nothing_but_torch():
+def test_the_mathematical_rooms_import_nothing_but_torch() -> None:
     """Of what has to be installed."""
     standard = sys.stdlib_module_names | {"torch", "ornstein"}
     for file in FILES:
@@ -114,7 +115,7 @@ HEAVY = [
 ]  # fmt: skip
 
 
-def test_the_library_loads_torch_and_nothing_heavier():
+def test_the_library_loads_torch_and_nothing_heavier() -> None:
     """Importing it, using every name of its face, and drawing with every stepper."""
     code = f"""
 import sys
@@ -142,7 +143,7 @@ ENTRIES = [(noun, name) for noun, table in tables().items() for name in table]
 
 
 @pytest.mark.parametrize(("noun", "name"), ENTRIES)
-def test_every_entry_says_what_it_is(noun, name):
+def test_every_entry_says_what_it_is(noun: Any, name: Any) -> None:
     """The first line of its docstring, which `ornstein list` prints: one sentence, not another's."""
     table = tables()[noun]
     line = table[name]
@@ -154,7 +155,7 @@ def test_every_entry_says_what_it_is(noun, name):
 
 
 @pytest.mark.parametrize("name", STEPPERS)
-def test_the_facts_at_the_end_of_a_steppers_docstring_are_its_facts(name):
+def test_the_facts_at_the_end_of_a_steppers_docstring_are_its_facts(name: Any) -> None:
     """'Order 2. Two calls a step. Deterministic.': as declared, which the other laws measure."""
     states_its_facts(STEPPERS[name]())
 
@@ -163,12 +164,12 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_file_holds_two_subjects(file):
+def test_no_file_holds_two_subjects(file: Any) -> None:
     assert len((SOURCE / file).read_text("utf-8").splitlines()) <= LONGEST_FILE
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_function_is_long_without_a_reason_beside_it(file):
+def test_no_function_is_long_without_a_reason_beside_it(file: Any) -> None:
     """Lines of code, without the docstring; the reason stands on the line of the def, as `# long: why`."""
     lines = (SOURCE / file).read_text("utf-8").splitlines()
     for node in ast.walk(parsed(file)):
@@ -188,7 +189,7 @@ LEARNER_FILES = ["core/learner.py", "experiment/learner.py", "laws/objectives.py
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file not in LEARNER_FILES])
-def test_only_learners_ask_an_objective_what_it_is(file):
+def test_only_learners_ask_an_objective_what_it_is(file: Any) -> None:
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr"):
             asked = node.args[1]
@@ -197,7 +198,7 @@ def test_only_learners_ask_an_objective_what_it_is(file):
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.split("/")[0] in ("experiment", "cli", "studio")])
-def test_nothing_branches_on_a_name(file):
+def test_nothing_branches_on_a_name(file: Any) -> None:
     """Where names become objects, no comparison is with an entry of a table: what an entry is, it says itself."""
     names = {name for noun, table in tables().items() if noun not in ("presets", "methods") for name in table}
     constants = {

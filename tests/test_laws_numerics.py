@@ -2,6 +2,7 @@
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from ornstein.core.numerics import bisect, normal, philox
 
 
-def words(*hexadecimal):
+def words(*hexadecimal: Any) -> Any:
     return tuple(torch.tensor([int(word, 16)]) for word in hexadecimal)
 
 
@@ -25,12 +26,12 @@ def words(*hexadecimal):
         ),
     ],
 )
-def test_philox_gives_the_known_answers(counter, key, expected):
+def test_philox_gives_the_known_answers(counter: Any, key: Any, expected: Any) -> None:
     result = philox(words(*counter), words(*key))
     assert " ".join(f"{int(word):08x}" for word in result) == expected
 
 
-def distance_from_normal(x):
+def distance_from_normal(x: Any) -> Any:
     """Kolmogorov & Smirnov's distance times sqrt(n); above 1.95 once in a thousand times."""
     x = x.flatten().double().sort().values
     n = len(x)
@@ -41,7 +42,7 @@ def distance_from_normal(x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_noise_is_standard_normal(dtype):
+def test_noise_is_standard_normal(dtype: Any) -> None:
     x = normal(torch.arange(500), (13, 31), 3, dtype)
     assert x.shape == (500, 13, 31)
     assert x.dtype == dtype
@@ -57,7 +58,7 @@ def test_noise_is_standard_normal(dtype):
     assert abs((z.abs() > 4).sum() - expected) < 5 * math.sqrt(expected)
 
 
-def test_noise_is_independent_across_elements_draws_and_seeds():
+def test_noise_is_independent_across_elements_draws_and_seeds() -> None:
     n = 10000
     columns = {
         "elements": normal(torch.arange(n), (9,), 0),  # across blocks of four and within
@@ -74,7 +75,7 @@ def test_noise_is_independent_across_elements_draws_and_seeds():
             assert correlation.abs().max() < 5 / math.sqrt(n), what
 
 
-def test_noise_is_a_pure_function_of_seed_draw_and_element():
+def test_noise_is_a_pure_function_of_seed_draw_and_element() -> None:
     seeds = torch.tensor([5, 2**40 + 3, 5, 0, 2**62 - 1])
     x = normal(seeds, (2, 5), 4)
     assert torch.equal(x[0], x[2])
@@ -92,7 +93,7 @@ def test_noise_is_a_pure_function_of_seed_draw_and_element():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_golden_noise():
+def test_golden_noise() -> None:
     """What a published seed means may never change: the first numbers of seed 0, sample 0 and 1."""
     unit = [(word + 0.5) / 2**32 for word in (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)]
     expected = []
@@ -102,14 +103,14 @@ def test_golden_noise():
     assert normal(torch.tensor([0]), (4,), 0, torch.float64)[0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_noise_is_never_infinite():
+def test_noise_is_never_infinite() -> None:
     """The extreme words that Philox can give stay finite and far: checked where they come from, Box & Muller."""
     x = normal(torch.arange(50000), (16,), 0)
     assert x.isfinite().all()
     assert 4.4 < x.abs().max() < 6.8
 
 
-def test_bisection_finds_to_the_last_bits_and_stops_at_the_ends():
+def test_bisection_finds_to_the_last_bits_and_stops_at_the_ends() -> None:
     targets = torch.tensor([[2.0, 0.5], [1e-3, -7.0]], dtype=torch.float64)
     found = bisect(lambda t: -t.log(), targets, 1e-6, 1e4)
     torch.testing.assert_close(found, (-targets).exp(), rtol=1e-12, atol=0)

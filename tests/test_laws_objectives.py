@@ -1,6 +1,7 @@
 """Laws of every objective: what it weighs, when, and that the exact denoiser is its minimum."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ REGRESSIONS = [name for name, make in OBJECTIVES.items() if isinstance(make(), R
 PROBED = [name for name, make in OBJECTIVES.items() if getattr(make(), "probes", 0)]
 
 
-def learns_variance(name):
+def learns_variance(name: Any) -> Any:
     return getattr(OBJECTIVES[name](), "learns_variance", False)
 
 
@@ -54,8 +55,9 @@ FORMULAS = {
 
 @pytest.mark.parametrize("objective", FORMULAS)
 @pytest.mark.parametrize("name", PROCESSES)
-def test_each_preset_is_the_papers_loss(name, objective):
-    p, loss = PROCESSES[name], OBJECTIVES[objective]()
+def test_each_preset_is_the_papers_loss(name: Any, objective: Any) -> None:
+    p = PROCESSES[name]
+    loss: Any = OBJECTIVES[objective]()
     x0, eps = data(9)
     t = interior(p, 9)
     level = p.at(t, like=x0)
@@ -68,10 +70,10 @@ def test_each_preset_is_the_papers_loss(name, objective):
     torch.testing.assert_close(one[4], expected[4], rtol=1e-9, atol=1e-12)
 
 
-def test_min_snr_in_every_language():
+def test_min_snr_in_every_language() -> None:
     """Hang et al. 2023 with the v weight min(snr, g)/(snr + 1), not min(snr + 1, g)/(snr + 1)."""
     p, g = VP(), 5.0
-    loss = OBJECTIVES["min-snr"](gamma=g)
+    loss: Any = OBJECTIVES["min-snr"](gamma=g)
     x0, eps = data(40)
     for t in interior(p, 9).tolist():
         level = p.at(t)
@@ -85,14 +87,14 @@ def test_min_snr_in_every_language():
 
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if not learns_variance(name)])
 @pytest.mark.parametrize("name", ["vp", "sub-vp", "ve", "edm", "ou", "flow", "betas"])
-def test_gradients_do_not_know_what_the_network_predicts(name, objective):
+def test_gradients_do_not_know_what_the_network_predicts(name: Any, objective: Any) -> None:
     process = Flow(t_max=0.99) if name == "flow" else PROCESSES[name]
     gradient_is_the_same_in_every_reading(OBJECTIVES[objective](), process)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", ["vp", "edm", "flow", "betas[cosine]"])
-def test_the_exact_denoiser_is_the_minimum(name, objective):
+def test_the_exact_denoiser_is_the_minimum(name: Any, objective: Any) -> None:
     exact_is_its_minimum(OBJECTIVES[objective](), PROCESSES[name])
 
 
@@ -100,12 +102,12 @@ def test_the_exact_denoiser_is_the_minimum(name, objective):
 @pytest.mark.parametrize(
     "law", ["draws-from-its-generator-alone", "asks-within-the-clock", "drops-labels-at-its-rate", "teaches-the-mean"]
 )
-def test_keeps_the_laws_of_objectives(objective, law):
+def test_keeps_the_laws_of_objectives(objective: Any, law: Any) -> None:
     OBJECTIVE_LAWS[law](OBJECTIVES[objective]())
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 8, 8)])
-def test_losses_have_their_closed_form_on_gaussian_data(shape):
+def test_losses_have_their_closed_form_on_gaussian_data(shape: Any) -> None:
     """Data N(0, I) on VP, averaged over elements: comparable across shapes and configurations."""
     n = 120000 // math.prod(shape)
     g = torch.Generator().manual_seed(3)
@@ -128,21 +130,22 @@ def test_losses_have_their_closed_form_on_gaussian_data(shape):
             ("v", exact, 1.0),
         ]
         for name, denoiser, value in expected:
-            got = OBJECTIVES[name]().loss_at(denoiser, x0, t, eps, None).mean().item()
+            loss: Any = OBJECTIVES[name]()
+            got = loss.loss_at(denoiser, x0, t, eps, None).mean().item()
             assert got == pytest.approx(value, rel=2 * se), (name, t)
 
 
 class Silent(nn.Module):
     """A network with zero output, as every network of the house starts."""
 
-    def forward(self, x, noise_level, condition):
+    def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
         return torch.zeros_like(x)
 
 
 # ---------------------------------------------------------------------------------------------- times and noise
 
 
-def kolmogorov(u):
+def kolmogorov(u: Any) -> Any:
     u = u.sort().values
     n = len(u)
     i = torch.arange(n, dtype=F64)
@@ -150,13 +153,13 @@ def kolmogorov(u):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_times_have_their_density(name):
+def test_times_have_their_density(name: Any) -> None:
     p, n = PROCESSES[name], 20000
     g = torch.Generator().manual_seed(4)
     low, high = ends(p)
     by_snr = [p.at(t).log_snr for t in (low, high)]
 
-    def drawn(times):
+    def drawn(times: Any) -> Any:
         t = Regression(times=times, stratified=False).draw_times(p, n, g)
         assert t.shape == (n,)
         assert t.dtype == F64
@@ -188,7 +191,7 @@ def test_times_have_their_density(name):
 
 
 @pytest.mark.parametrize("times", TIMES)
-def test_stratified_times_are_evenly_spread(times):
+def test_stratified_times_are_evenly_spread(times: Any) -> None:
     p, n = PROCESSES["betas"], 64
     objective = Regression(times=times, stratified=True)
     t = objective.draw_times(p, n, torch.Generator().manual_seed(5))
@@ -199,7 +202,7 @@ def test_stratified_times_are_evenly_spread(times):
     assert t.unique().numel() > n / 2
 
 
-def test_stratified_times_lower_the_variance_of_the_loss():
+def test_stratified_times_lower_the_variance_of_the_loss() -> None:
     x0, _ = data(64)
     exact = Known(lambda x, level: level.alpha * S**2 / (level.alpha**2 * S**2 + level.sigma**2) * x, VP())
     spread = {}
@@ -211,15 +214,15 @@ def test_stratified_times_lower_the_variance_of_the_loss():
 
 
 class Watch(nn.Module):
-    def forward(self, x, noise_level, condition):
+    def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
         self.x, self.noise_level = x, noise_level
         return x
 
 
 @pytest.mark.parametrize("objective", REGRESSIONS)
-def test_the_network_sees_the_noised_data_that_the_target_belongs_to(objective):
+def test_the_network_sees_the_noised_data_that_the_target_belongs_to(objective: Any) -> None:
     """What is regressed on is what was put in: x_t = alpha x0 + sigma eps with the same eps and the same t."""
-    loss = OBJECTIVES[objective]()
+    loss: Any = OBJECTIVES[objective]()
     for p in (VP(), EDM(), PROCESSES["betas"]):
         x0, _ = data(16, shape=(2, 4))
         watch = Watch()
@@ -236,7 +239,7 @@ def test_the_network_sees_the_noised_data_that_the_target_belongs_to(objective):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_labels_are_dropped_at_the_stated_rate(objective):
+def test_labels_are_dropped_at_the_stated_rate(objective: Any) -> None:
     n = 10000
     bare, _ = parts_seen(OBJECTIVES[objective](drop_label=0.5), None, n)
     for rate in (0.0, 0.1, 0.25, 1.0):
@@ -247,7 +250,7 @@ def test_labels_are_dropped_at_the_stated_rate(objective):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_tenth_of_the_labels_is_dropped_where_nothing_is_said(objective):
+def test_a_tenth_of_the_labels_is_dropped_where_nothing_is_said(objective: Any) -> None:
     n = 10000
     _, seen = parts_seen(OBJECTIVES[objective](), torch.arange(n) % 10, n)
     assert abs((seen["label"] == -1).double().mean() - 0.1) < 5 * math.sqrt(0.1 * 0.9 / n)
@@ -255,9 +258,9 @@ def test_a_tenth_of_the_labels_is_dropped_where_nothing_is_said(objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", [*PROCESSES, *ZERO_SNR])
-def test_losses_are_finite_reproducible_and_per_sample(name, objective):
+def test_losses_are_finite_reproducible_and_per_sample(name: Any, objective: Any) -> None:
     p = {**PROCESSES, **ZERO_SNR}[name]
-    loss = OBJECTIVES[objective]()
+    loss: Any = OBJECTIVES[objective]()
     is_finite_and_per_sample(loss, p)
     if objective in REGRESSIONS:  # at the very end of the clock too, for one time and for a batch of them
         x0 = data(32, shape=(2, 4))[0].float()
@@ -267,7 +270,7 @@ def test_losses_are_finite_reproducible_and_per_sample(name, objective):
         torch.testing.assert_close(end, loss.loss_at(wrong(p), x0, last, eps, None), rtol=1e-4, atol=1e-6)
 
 
-def test_nonsense_is_refused():
+def test_nonsense_is_refused() -> None:
     for make, words in [
         (lambda: Regression("epsilon"), ["weight='epsilon'", "eps"]),
         (lambda: Regression(times="unifrom"), ["times='unifrom'", "uniform"]),

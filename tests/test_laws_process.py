@@ -3,10 +3,13 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
 from laws import PROCESSES, ZERO_SNR, interior, refused
+from sure import there
 
 from ornstein import EDM, OU, VE, VP, Cosine, Flow, SubVP, Tabulated
 from ornstein.laws.processes import COEFFICIENTS
@@ -18,19 +21,19 @@ every = pytest.mark.parametrize("name", ALL)
 
 @every
 @pytest.mark.parametrize("law", PROCESS_LAWS)
-def test_keeps_the_laws_of_processes(name, law):
+def test_keeps_the_laws_of_processes(name: Any, law: Any) -> None:
     PROCESS_LAWS[law](ALL[name])
 
 
 @every
-def test_derivatives_are_the_same_wherever_they_are_asked(name):
+def test_derivatives_are_the_same_wherever_they_are_asked(name: Any) -> None:
     """In inference mode, without gradients, and inside torch.func's transforms; for one time and for a batch."""
     p = ALL[name]
     t = interior(p, 2)
     x = torch.ones(2, 3, dtype=torch.float64)
     expected = p.at(t, like=x).rates[1] * x + p.at(float(t[0])).rates[0]
 
-    def read(x):
+    def read(x: Any) -> Any:
         return p.at(t, like=x).rates[1] * x + p.at(float(t[0])).rates[0]
 
     with torch.inference_mode():
@@ -42,17 +45,17 @@ def test_derivatives_are_the_same_wherever_they_are_asked(name):
     assert torch.equal(torch.func.vmap(read)(x.expand(4, 2, 3)), expected.expand(4, 2, 3))
 
 
-def beta(t):
+def beta(t: Any) -> Any:
     return 0.1 + 19.9 * t
 
 
-def cosine_beta(t):
+def cosine_beta(t: Any) -> Any:
     w = math.pi / 2 / 1.008
     return 2 * w * math.tan(w * (t + 0.008))
 
 
 #: f and g^2 as the papers write them
-CLOSED_FORMS = {
+CLOSED_FORMS: dict[str, Callable[[float], tuple[float, float]]] = {
     "vp": lambda t: (-beta(t) / 2, beta(t)),
     "sub-vp": lambda t: (-beta(t) / 2, beta(t) * (1 - math.exp(-2 * (0.1 * t + 9.95 * t * t)))),
     "cosine": lambda t: (-cosine_beta(t) / 2, cosine_beta(t)),
@@ -64,7 +67,7 @@ CLOSED_FORMS = {
 
 
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_drift_and_diffusion_are_the_papers(name):
+def test_drift_and_diffusion_are_the_papers(name: Any) -> None:
     for t in interior(PROCESSES[name], 9).tolist():
         level = PROCESSES[name].at(t)
         f, g2 = CLOSED_FORMS[name](t)
@@ -120,7 +123,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("name", "t", "alpha", "sigma", "log_snr"), GOLDEN)
-def test_golden_values(name, t, alpha, sigma, log_snr):
+def test_golden_values(name: Any, t: Any, alpha: Any, sigma: Any, log_snr: Any) -> None:
     p = PROCESSES[name]
     level = p.at(t)
     # some of the formulas in use cannot give more than about nine digits of alpha at the end of the cosine
@@ -133,19 +136,19 @@ def test_golden_values(name, t, alpha, sigma, log_snr):
     torch.testing.assert_close(single.sigma, torch.full((2, 1), sigma), rtol=2e-7, atol=0)
 
 
-def test_end_of_ddpms_chain_is_the_papers():
+def test_end_of_ddpms_chain_is_the_papers() -> None:
     assert PROCESSES["betas"].at(1000.0).alpha ** 2 == pytest.approx(4.036e-5, rel=1e-4)
 
 
 @every
-def test_the_kernel_from_the_data_is_alpha_and_sigma(name):
+def test_the_kernel_from_the_data_is_alpha_and_sigma(name: Any) -> None:
     p = ALL[name]
     for t in interior(p, 7).tolist():
         assert p.kernel(0.0, t) == pytest.approx((p.at(t).alpha, p.at(t).sigma ** 2), rel=1e-14)
 
 
 #: x_k = a x_{k-1} + b z of each chain, from its own definition
-CHAINS = {
+CHAINS: dict[str, Callable[[int], tuple[float, float]]] = {
     "betas": lambda k: (math.sqrt(1 - (1e-4 + 0.0199 * (k - 1) / 999)), math.sqrt(1e-4 + 0.0199 * (k - 1) / 999)),
     "ladder": lambda k: (
         1.0,
@@ -156,19 +159,22 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_chains_step_as_they_are_defined(name):
+def test_chains_step_as_they_are_defined(name: Any) -> None:
     p = PROCESSES[name]
-    levels = p.levels(torch.arange(p.chain + 1))
+    levels = p.levels(torch.arange(there(p.chain) + 1))
     for k, (s, t) in enumerate(itertools.pairwise(levels), 1):
         a, b = CHAINS[name](k)
         assert t.kernel_from(s) == pytest.approx((a, b * b), rel=1e-9)
 
 
-def test_euler_ou_has_its_short_steps_near_the_data():
+def test_euler_ou_has_its_short_steps_near_the_data() -> None:
     """The schedule's step k is that of the backward chain, from noise to data; the other order has another name."""
     n, low, high = 100, 0.01, 0.1
     backward = [low + (high - low) * (n - k) / n for k in range(n)]
-    for order, forward in (("rising", backward[::-1]), ("falling", backward)):
+    orders: list[tuple[Literal["rising", "falling"], list[float]]] = [
+        ("rising", backward[::-1]), ("falling", backward),
+    ]  # fmt: skip
+    for order, forward in orders:
         p = Tabulated.euler_ou(order=order)
         gammas = 1 - p.alphas[1:] / p.alphas[:-1]
         torch.testing.assert_close(gammas, torch.tensor(forward, dtype=torch.float64), rtol=1e-12, atol=0)
@@ -176,14 +182,14 @@ def test_euler_ou_has_its_short_steps_near_the_data():
     assert torch.equal(Tabulated.euler_ou().alphas, Tabulated.euler_ou(order="rising").alphas)
 
 
-def test_euler_ou_settles_at_its_own_variance():
+def test_euler_ou_settles_at_its_own_variance() -> None:
     for gamma in (0.02, 0.1, 0.5):
         p = Tabulated.euler_ou([gamma] * 800)
         assert p.at(800.0).sigma ** 2 == pytest.approx(1 / (1 - gamma / 2), rel=1e-6)
 
 
 @every
-def test_posterior_is_bayes_rule(name):
+def test_posterior_is_bayes_rule(name: Any) -> None:
     """The product of q(x_s given x_0) and q(x_t given x_s), normalised on a fine grid, has the posterior's moments."""
     p = ALL[name]
     times = interior(p, 5).tolist()
@@ -204,7 +210,7 @@ def test_posterior_is_bayes_rule(name):
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_batch_of_times_is_as_good_as_one(name, dtype):
+def test_a_batch_of_times_is_as_good_as_one(name: Any, dtype: Any) -> None:
     """Per-sample coefficients have the data's type (float32 at least), broadcast, and lose nothing but its rounding."""
     p = ALL[name]
     t = torch.cat([interior(p, 9), torch.tensor([p.t_max], dtype=torch.float64)])
@@ -214,7 +220,7 @@ def test_a_batch_of_times_is_as_good_as_one(name, dtype):
     tolerance = 1e-11 if dtype == torch.float64 else 2e-6
     level, before = p.at(t, like), p.at(near, like)
 
-    def agree(batch, singles, what):
+    def agree(batch: Any, singles: Any, what: Any) -> None:
         assert batch.dtype == kept, what
         assert batch.shape == (len(t), 1, 1), what
         expected = torch.tensor(singles, dtype=torch.float64).to(kept).reshape(-1, 1, 1)
@@ -230,14 +236,16 @@ def test_a_batch_of_times_is_as_good_as_one(name, dtype):
     kernel = p.kernel(near, t, like)
     expected = torch.tensor([p.kernel(s, u) for s, u in pairs], dtype=torch.float64)
     for i in (0, 1):
-        assert kernel[i].dtype == kept
-        torch.testing.assert_close(kernel[i].flatten().double(), expected[:, i], rtol=max(tolerance, 1e-9), atol=0)
-    for part, batch in zip(p.posterior(near, t, like)._fields, level.posterior(before), strict=True):
-        agree(batch, [getattr(p.posterior(s, u), part) for s, u in pairs], part)
+        part = kernel[i]
+        assert isinstance(part, torch.Tensor)
+        assert part.dtype == kept
+        torch.testing.assert_close(part.flatten().double(), expected[:, i], rtol=max(tolerance, 1e-9), atol=0)
+    for field, batch in zip(p.posterior(near, t, like)._fields, level.posterior(before), strict=True):
+        agree(batch, [getattr(p.posterior(s, u), field) for s, u in pairs], field)
 
 
 @every
-def test_times_off_the_clock_are_refused(name):
+def test_times_off_the_clock_are_refused(name: Any) -> None:
     p = ALL[name]
     x = torch.zeros(2, 3)
     beyond = p.t_max * 1.001
@@ -275,17 +283,17 @@ def test_times_off_the_clock_are_refused(name):
         (lambda: Tabulated.from_sigmas(steps=1), ["steps=1"]),
         (lambda: Tabulated.euler_ou([0.1, 1.0]), ["gamma_1=1.0"]),
         (lambda: Tabulated.euler_ou(steps=0), ["steps=0"]),
-        (lambda: Tabulated.euler_ou(order="up"), ["order", "up", "rising", "falling"]),
+        (lambda: Tabulated.euler_ou(order="up"), ["order", "up", "rising", "falling"]),  # type: ignore[arg-type]
         (lambda: Tabulated(torch.ones(3), torch.zeros(2)), ["(3,)", "(2,)"]),
         (lambda: Tabulated(torch.tensor([0.9, 0.5]), torch.tensor([0.0, 0.5])), ["0.9"]),
         (lambda: dataclasses.replace(Tabulated.from_betas(), t_max=1001.0), ["t_max=1001.0", "1000"]),
     ],
 )
-def test_parameters_that_make_no_process_are_refused(make, words):
+def test_parameters_that_make_no_process_are_refused(make: Any, words: Any) -> None:
     refused(make, *words)
 
 
-def random_tables(seed):
+def random_tables(seed: Any) -> Any:
     """Alphas falling and sigmas rising by steps of very unequal sizes."""
     g = torch.Generator().manual_seed(seed)
     n = int(torch.randint(1, 12, (), generator=g))
@@ -298,7 +306,7 @@ def random_tables(seed):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_tables_are_met_exactly_and_smoothly(seed):
+def test_tables_are_met_exactly_and_smoothly(seed: Any) -> None:
     alphas, sigmas = random_tables(seed)
     p = Tabulated(alphas, sigmas)
     k = torch.arange(len(alphas), dtype=torch.float64)
@@ -316,7 +324,7 @@ def test_tables_are_met_exactly_and_smoothly(seed):
     assert all(level.g2 > 0 for level in p.levels(t[1:]))
 
 
-def test_zero_terminal_snr_keeps_the_start_and_kills_the_end():
+def test_zero_terminal_snr_keeps_the_start_and_kills_the_end() -> None:
     plain, zero = Tabulated.from_betas("scaled-linear"), Tabulated.from_betas("scaled-linear", zero_snr=True)
     assert zero.at(1.0).alpha == pytest.approx(plain.at(1.0).alpha, rel=1e-14)
     assert zero.at(1000.0).alpha == 0.0
@@ -328,7 +336,7 @@ def test_zero_terminal_snr_keeps_the_start_and_kills_the_end():
         assert zero.at(k).alpha ** 2 + zero.at(k).sigma ** 2 == pytest.approx(1.0, rel=1e-12)
 
 
-def test_named_schedules_reach_about_the_same_noise_whatever_the_steps():
+def test_named_schedules_reach_about_the_same_noise_whatever_the_steps() -> None:
     for kind in ("linear", "scaled-linear", "sigmoid", "cosine"):
         ends_ = [Tabulated.from_betas(kind, n) for n in (200, 1000, 4000)]
         halves = [p.at(p.t_max / 2).log_snr for p in ends_]

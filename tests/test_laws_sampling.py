@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from laws import OPTIONS, PROCESSES, WAYS, Oracle, constant, grid_of, grids_of, interior, mixture, refused
+from sure import there
 
 import ornstein
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, Tabulated, sample, trajectory
@@ -38,14 +40,14 @@ EXPONENTIAL = [DDIM(), Heun(), Heun(variables="edm"), DPMpp2M()]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_constant_data_come_out_exactly_and_everything_is_finite(name):
+def test_constant_data_come_out_exactly_and_everything_is_finite(name: Any) -> None:
     """Oracle 1 on every process, stepper, grid and few steps; beside it, in one batch, a Gaussian."""
     for stepper in DEFAULTS:
         walks_on_every_grid(ALL[name], stepper)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_constant_data_come_out_exactly_whatever_the_options(name):
+def test_constant_data_come_out_exactly_whatever_the_options(name: Any) -> None:
     p = ALL[name]
     for stepper in WAYS:
         if stepper not in DEFAULTS:
@@ -53,13 +55,13 @@ def test_constant_data_come_out_exactly_whatever_the_options(name):
                 walk_of_constant_data(p, stepper, None, steps)
 
 
-def test_constant_data_come_out_exactly_over_a_thousand_levels():
+def test_constant_data_come_out_exactly_over_a_thousand_levels() -> None:
     walk_of_constant_data(PROCESSES["betas"], DDPM(), "chain", 1000)
 
 
 @pytest.mark.parametrize("stepper", EXPONENTIAL, ids=repr)
 @pytest.mark.parametrize("name", ALL)
-def test_exponential_steppers_are_exact_on_points(name, stepper):
+def test_exponential_steppers_are_exact_on_points(name: Any, stepper: Any) -> None:
     """Where the answer is constant, the noise in x, (x - alpha c)/sigma, is the same at every state."""
     p = ALL[name]
     for grid in grids_of(p):
@@ -74,10 +76,10 @@ def test_exponential_steppers_are_exact_on_points(name, stepper):
 
 @pytest.mark.parametrize("stepper", [DDPM(), DDIM(), DDIM(0.5), DDIM(1.0), Heun(variables="edm", churn=0.3)], ids=repr)
 @pytest.mark.parametrize("name", ["vp", "ve", "flow", "betas[cosine]", "betas[zero]"])
-def test_states_of_point_data_carry_the_noise_of_their_level(name, stepper):
+def test_states_of_point_data_carry_the_noise_of_their_level(name: Any, stepper: Any) -> None:
     """At every state, not only the last, the noise (x - alpha c)/sigma is N(0, 1) where it was so at the first."""
     p, n = ALL[name], 3000
-    given = grid_of(p, 6)
+    given = there(grid_of(p, 6))
     first = p.at(given[0].item())
     start = first.alpha * C + first.sigma * normal(torch.arange(n), (2,), 0, F64)
     for state in trajectory(constant(p, C), (n, 2), stepper=stepper, grid=given, x=start, seed=2, dtype=F64):
@@ -88,11 +90,11 @@ def test_states_of_point_data_carry_the_noise_of_their_level(name, stepper):
             assert (noise.var(0) - 1).abs().max() < 4.5 * math.sqrt(2 / n)
 
 
-def test_the_level_asked_is_the_level_of_the_state():
+def test_the_level_asked_is_the_level_of_the_state() -> None:
     """What the denoiser is asked at each step is the state's own x at the state's own time, first the grid's first."""
     asked = []
 
-    def answer(x, level, condition):
+    def answer(x: Any, level: Any, condition: Any) -> Any:
         asked.append((level.t, x))
         return 0.4 * x
 
@@ -101,7 +103,7 @@ def test_the_level_asked_is_the_level_of_the_state():
             asked.clear()
             if isinstance(stepper, RecoveryLangevin):  # by design it asks at the level that it goes to, alone
                 continue
-            before, given = 0, grid_of(p, 5)
+            before, given = 0, there(grid_of(p, 5))
             for state in trajectory(FunctionDenoiser(answer, p), (2, 3), stepper=stepper, grid=given, seed=0):
                 if state.t > 0:
                     assert state.t == given[state.step]
@@ -113,7 +115,7 @@ def test_the_level_asked_is_the_level_of_the_state():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_sampling_starts_from_the_prior_of_the_first_level(name):
+def test_sampling_starts_from_the_prior_of_the_first_level(name: Any) -> None:
     """Whatever the first level is: mean 0 and variance alpha^2 sigma_data^2 + sigma^2 about zero."""
     p, n = ALL[name], 8000
     denoiser = FunctionDenoiser(lambda x, level, condition: x, p, sigma_data=1.7)
@@ -129,12 +131,12 @@ def test_sampling_starts_from_the_prior_of_the_first_level(name):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_every_grid_falls_to_the_data_on_every_process(grid):
+def test_every_grid_falls_to_the_data_on_every_process(grid: Any) -> None:
     falls_to_the_data(GRIDS[grid])
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_every_step_count_gives_that_many_steps(grid):
+def test_every_step_count_gives_that_many_steps(grid: Any) -> None:
     """1 to T on a chain of 50, and a thousand counts in continuous time where the grid allows it."""
     p = Tabulated.from_betas("cosine", 50)
     whole = grid in ("trailing", "leading", "chain")
@@ -166,7 +168,7 @@ def test_every_step_count_gives_that_many_steps(grid):
         refused(lambda: times(VP(), 10, grid), f"grid={grid!r}", "continuous")
 
 
-def test_a_chain_walked_whole_visits_every_level():
+def test_a_chain_walked_whole_visits_every_level() -> None:
     p = PROCESSES["betas"]
     for grid in ("trailing", "leading", "chain"):
         assert times(p, 1000, grid).tolist() == list(range(1000, -1, -1))
@@ -179,7 +181,7 @@ def test_a_chain_walked_whole_visits_every_level():
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_grids_are_spread_as_they_say(name):
+def test_grids_are_spread_as_they_say(name: Any) -> None:
     p = PROCESSES[name]
     high, low = (p.at(t).noise_ratio for t in ends(p)[::-1])
     assert low >= 0.002 * (1 - 1e-9)
@@ -204,7 +206,7 @@ def test_grids_are_spread_as_they_say(name):
     torch.testing.assert_close(times(p, n, "quadratic").sqrt(), math.sqrt(top) * torch.linspace(1, 0, n + 1, dtype=F64))
 
 
-def test_grids_of_ones_own():
+def test_grids_of_ones_own() -> None:
     p = VP()
     for grid in ([0.9, 0.5, 0.1], [0.9, 0.5, 0.1, 0.0], torch.tensor([0.9, 0.5, 0.1], dtype=F64)):
         assert times(p, 50, grid).tolist() == [0.9, 0.5, 0.1, 0.0]
@@ -220,18 +222,18 @@ def test_grids_of_ones_own():
 
 
 @pytest.mark.parametrize("stepper", WAYS, ids=repr)
-def test_a_sample_depends_on_its_seed_alone(stepper):
+def test_a_sample_depends_on_its_seed_alone(stepper: Any) -> None:
     depends_on_its_seed_alone(stepper)
 
 
-def test_noise_differs_from_step_to_step():
+def test_noise_differs_from_step_to_step() -> None:
     seen = []
     denoiser = FunctionDenoiser(lambda x, level, condition: 0 * x, VP())
     for state in trajectory(denoiser, (1, 400), stepper=DDIM(1.0), steps=8, seed=0):
         seen.append(state.x[0])
     # with x0 = 0 each state is a share of the last plus fresh noise: take the share away
     p, fresh = VP(), [seen[0] / seen[0].std()]
-    t = grid_of(p, 8).tolist()
+    t = there(grid_of(p, 8)).tolist()
     for i in range(7):
         a = p.posterior(t[i + 1], t[i])
         fresh.append((seen[i + 1] - a.from_xt * seen[i]) / math.sqrt(a.variance))
@@ -240,8 +242,8 @@ def test_noise_differs_from_step_to_step():
     assert all(abs(x.std() - 1) < 5 / math.sqrt(800) for x in fresh)
 
 
-def test_generators_are_followed_and_global_state_is_left_alone():
-    def draw():
+def test_generators_are_followed_and_global_state_is_left_alone() -> None:
+    def draw() -> Any:
         return sample(linear(VP()), (2, 3), stepper="ddpm", steps=4, generator=torch.Generator().manual_seed(8))
 
     torch.manual_seed(0)
@@ -258,7 +260,7 @@ def test_generators_are_followed_and_global_state_is_left_alone():
 
 
 @pytest.mark.parametrize("stepper", WAYS, ids=repr)
-def test_single_precision_follows_double(stepper):
+def test_single_precision_follows_double(stepper: Any) -> None:
     for name, p in ALL.items():
         if stepper in DEFAULTS or name in ("vp", "betas[cosine]", "betas[zero]"):
             single_precision_follows_double(p, stepper)
@@ -267,12 +269,12 @@ def test_single_precision_follows_double(stepper):
 # --------------------------------------------------------------------------------------- parity, step for step
 
 
-def states_of(denoiser, shape, stepper, grid, **options):
+def states_of(denoiser: Any, shape: Any, stepper: Any, grid: Any, **options: Any) -> Any:
     return [s.x for s in trajectory(denoiser, shape, stepper=stepper, grid=grid, dtype=F64, **options)]
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_ddim_with_eta_one_is_ancestral_sampling(name):
+def test_ddim_with_eta_one_is_ancestral_sampling(name: Any) -> None:
     p, mix = PROCESSES[name], mixture()
     for grid in grids_of(p):
         given = grid_of(p, 6, grid)
@@ -285,7 +287,7 @@ def test_ddim_with_eta_one_is_ancestral_sampling(name):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_first_step_of_dpmpp_is_ddim_and_so_is_heuns_predictor(name):
+def test_the_first_step_of_dpmpp_is_ddim_and_so_is_heuns_predictor(name: Any) -> None:
     p, mix = PROCESSES[name], mixture()
     given = grid_of(p, 2)
     for stepper in (DPMpp2M(),):
@@ -299,7 +301,7 @@ def test_the_first_step_of_dpmpp_is_ddim_and_so_is_heuns_predictor(name):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
 
 
-def edm_sampler(denoise, x, t, noises, s_churn, s_min, s_max, s_noise):
+def edm_sampler(denoise: Any, x: Any, t: Any, noises: Any, s_churn: Any, s_min: Any, s_max: Any, s_noise: Any) -> Any:
     """Karras et al. 2022, algorithm 2, as printed; t falls to 0, the last churn left out."""
     n = len(t) - 1
     for i in range(n):
@@ -317,7 +319,7 @@ def edm_sampler(denoise, x, t, noises, s_churn, s_min, s_max, s_noise):
 
 
 @pytest.mark.parametrize("churn", [0.0, 5.0, 40.0])
-def test_heun_on_edm_is_edms_sampler(churn):
+def test_heun_on_edm_is_edms_sampler(churn: Any) -> None:
     mix, p, n = mixture(), EDM(), 18
     t = [(80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(n)] + [0.0]
     x = 80 * normal(torch.arange(4), (2,), 0, F64)
@@ -327,7 +329,7 @@ def test_heun_on_edm_is_edms_sampler(churn):
     stepper = Heun(gamma, 0.05, 50.0, 1.003, "edm") if churn else Heun(variables="edm")
     ours = states_of(mix.denoiser(p), (4, 2), stepper, t, x=x, seeds=[0, 1, 2, 3])
 
-    def denoise(x, s):
+    def denoise(x: Any, s: Any) -> Any:
         return mix.posterior_mean(x, p.at(s))
 
     theirs = edm_sampler(denoise, x, t, noises, churn, 0.05, 50.0, 1.003)
@@ -335,7 +337,7 @@ def test_heun_on_edm_is_edms_sampler(churn):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
-def test_dpmpp_2m_is_the_papers():
+def test_dpmpp_2m_is_the_papers() -> None:
     """Lu et al. 2022 (2211.01095), algorithm 2, in lambda = log(alpha/sigma)."""
     p, mix = VP(), mixture()
     t = torch.tensor([1.0, 0.8, 0.65, 0.4, 0.3, 0.12, 0.01], dtype=F64).tolist()
@@ -356,7 +358,7 @@ BETAS = torch.linspace(1e-3, 0.25, 40, dtype=F64)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_ddpm_is_the_papers(variance):
+def test_ddpm_is_the_papers(variance: Any) -> None:
     """Ho et al. 2020, algorithm 2, from the betas: eps form of the mean, beta or beta-tilde as variance."""
     p, mix = Tabulated.from_betas(BETAS.tolist()), mixture()
     abar = torch.cat([torch.ones(1, dtype=F64), (1 - BETAS).cumprod(0)]).tolist()
@@ -371,7 +373,7 @@ def test_ddpm_is_the_papers(variance):
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-def test_ddim_is_the_papers(eta):
+def test_ddim_is_the_papers(eta: Any) -> None:
     """Song et al. 2020 (2010.02502), equations 12 and 16, on a sub-sequence of the chain."""
     p, mix = Tabulated.from_betas(BETAS.tolist()), mixture()
     abar = torch.cat([torch.ones(1, dtype=F64), (1 - BETAS).cumprod(0)]).tolist()
@@ -385,7 +387,7 @@ def test_ddim_is_the_papers(eta):
         torch.testing.assert_close(x[i + 1], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_euler_follows_the_velocity_and_euler_maruyama_songs_reverse_equation():
+def test_euler_follows_the_velocity_and_euler_maruyama_songs_reverse_equation() -> None:
     mix, t = mixture(), [0.9, 0.7, 0.4, 0.2]
     x = states_of(mix.denoiser(Flow()), (3, 2), Euler(), t, seed=0)
     for i, (a, b) in enumerate(itertools.pairwise(t)):
@@ -402,7 +404,7 @@ def test_euler_follows_the_velocity_and_euler_maruyama_songs_reverse_equation():
 
 
 @pytest.mark.parametrize("stepper", DEFAULTS, ids=list(STEPPERS))
-def test_samples_do_not_depend_on_what_the_network_predicts(stepper):
+def test_samples_do_not_depend_on_what_the_network_predicts(stepper: Any) -> None:
     """A wrong level at a second stage is invisible in one reading and noise in another: all six must agree."""
     for p in (VP(), Flow(t_max=0.98)):
         exact = mixture().denoiser(p)
@@ -411,10 +413,10 @@ def test_samples_do_not_depend_on_what_the_network_predicts(stepper):
         for reading in READINGS:
             denoiser = NetDenoiser(Oracle(p, reading, exact.sigma_data), p, reading, exact.sigma_data)
             x = sample(denoiser, (4, 2), stepper=stepper, grid=given, seed=0, dtype=F64)
-            torch.testing.assert_close(x, expected, rtol=0, atol=1e-6, msg=lambda m, r=reading: f"{r}: {m}")
+            torch.testing.assert_close(x, expected, rtol=0, atol=1e-6, msg=lambda m, r=reading: f"{r}: {m}")  # type: ignore[misc]
 
 
-def test_constant_pictures_keep_their_brightness_without_terminal_signal():
+def test_constant_pictures_keep_their_brightness_without_terminal_signal() -> None:
     """Lin et al. 2023: a chain that ends with signal left starts from the wrong mean, one without does not."""
     ones = torch.ones(64)
     data = GaussianMixture(torch.tensor([0.85, 0.15]), torch.stack([ones, -ones]), torch.full((2,), 0.01))
@@ -433,7 +435,7 @@ def test_constant_pictures_keep_their_brightness_without_terminal_signal():
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0, 2.0])
-def test_euler_maruyama_walks_from_exactly_no_signal(eta):
+def test_euler_maruyama_walks_from_exactly_no_signal(eta: Any) -> None:
     """Every level of a chain with zero terminal SNR: the moments of Gaussian data come out, whatever the noise."""
     process = Tabulated.from_betas("linear", 1000, zero_snr=True)
     data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
@@ -449,23 +451,24 @@ def test_euler_maruyama_walks_from_exactly_no_signal(eta):
     assert (state.x.var(0) / spread - 1).abs().max() < 5 * (2 / 4000) ** 0.5 + 0.08
 
 
-def test_a_start_beyond_the_grids_range_is_refused_or_honoured():
-    """sigma = 1000 on a clock that reaches it: the named grids begin at 160; times of one's own begin where x lies."""
+def test_a_start_beyond_the_grids_range_is_refused_or_honoured() -> None:
+    """sigma = 1000 on a clock that reaches it: the named grids begin at 160 sigma_data; times of one's own begin where x lies."""
     data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
     denoiser = data.denoiser(EDM(t_max=2000.0))
     x = 1000.0 * normal(torch.arange(400), (2,), 0, F64)
+    top = 160 * denoiser.sigma_data
     for grid in (None, "karras"):
-        refused(lambda grid=grid: sample(denoiser, (400, 2), x=x, steps=20, grid=grid), "x has", "t=160", "grid=")
+        refused(lambda grid=grid: sample(denoiser, (400, 2), x=x, steps=20, grid=grid), "x has", f"t={top:g}", "grid=")
     own = torch.logspace(3, -2, 60, dtype=F64)
     found = sample(denoiser, (400, 2), stepper="heun", x=x, grid=own, dtype=F64)
     assert (found.var(0) / torch.tensor([0.5, 0.05]) - 1).abs().max() < 5 * (2 / 400) ** 0.5
     assert (found.mean(0) - data.mean()).abs().max() < 5 * (0.5 / 400) ** 0.5
     # what the grid starts with is taken, and so is somewhat more or less of it
     for scale in (0.5, 1.0, 1.5):
-        sample(denoiser, (400, 2), x=0.16 * scale * x, steps=4)
+        sample(denoiser, (400, 2), x=top / 1000 * scale * x, steps=4)
 
 
-def test_bad_input_is_refused_in_a_sentence():
+def test_bad_input_is_refused_in_a_sentence() -> None:
     d = linear(VP())
     for call, words in [
         (lambda: sample(d, (2,)), ["shape=(2,)"]),
@@ -493,14 +496,14 @@ def test_bad_input_is_refused_in_a_sentence():
         refused(call, *words)
 
 
-def test_options_by_name_reach_the_stepper():
+def test_options_by_name_reach_the_stepper() -> None:
     assert stepper_named("ddim", eta=0.5) == DDIM(0.5)
     for name, options in OPTIONS.items():
         for option in options:
             assert stepper_named(name, **option) == STEPPERS[name](**option)
 
 
-def test_progress_sees_every_state_and_gradients_are_not_kept():
+def test_progress_sees_every_state_and_gradients_are_not_kept() -> None:
     seen = []
     x = sample(linear(VP()), (1, 2), steps=4, seed=0, progress=lambda state: seen.append(state.step))
     assert seen == [0, 1, 2, 3, 4]

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +18,14 @@ ALL = {**PROCESSES, **ZERO_SNR}
 S = 0.7  # sigma_data
 
 
-def noised(dtype, n=9, seed=0):
+def noised(dtype: Any, n: Any = 9, seed: Any = 0) -> Any:
     """x0 (with spread S about zero) and eps, (n, 4, 3)."""
     g = torch.Generator().manual_seed(seed)
     x0, eps = torch.randn(2, n, 4, 3, generator=g, dtype=torch.float64).to(dtype)
     return S * x0, eps
 
 
-def worst(a, b):
+def worst(a: Any, b: Any) -> Any:
     """Largest difference per sample, in units of the sample's own size."""
     size = b.abs().flatten(1).amax(1).clamp(min=1e-300)
     return (a - b).abs().flatten(1).amax(1) / size
@@ -33,7 +34,7 @@ def worst(a, b):
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("batched", [True, False])
-def test_every_reading_goes_to_every_other_and_back(name, dtype, batched):
+def test_every_reading_goes_to_every_other_and_back(name: Any, dtype: Any, batched: Any) -> None:
     """F_a -> x0 -> F_b -> x0 -> F_a, 36 ways: a network's output means the same thing in every language."""
     p = PROCESSES[name]
     t = interior(p, 9)
@@ -59,7 +60,7 @@ def test_every_reading_goes_to_every_other_and_back(name, dtype, batched):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_readings_are_what_they_are_called(name):
+def test_readings_are_what_they_are_called(name: Any) -> None:
     """For known x0 and eps every reading is its textbook target."""
     p = ALL[name]
     t = interior(p, 9)
@@ -94,7 +95,7 @@ def test_readings_are_what_they_are_called(name):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_predictions_are_never_below_float32_nor_above_what_came_in(name, dtype):
+def test_predictions_are_never_below_float32_nor_above_what_came_in(name: Any, dtype: Any) -> None:
     p = ALL[name]
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
     d = FunctionDenoiser(lambda x, level, condition: 0.5 * x.float(), p)
@@ -107,7 +108,7 @@ def test_predictions_are_never_below_float32_nor_above_what_came_in(name, dtype)
 
 
 @pytest.mark.parametrize("name", ["cosine", "flow", *ZERO_SNR])
-def test_readings_that_exist_without_signal_are_finite_there(name):
+def test_readings_that_exist_without_signal_are_finite_there(name: Any) -> None:
     p = ALL[name]
     x0, eps = noised(torch.float64, 2)
     for level in (p.at(p.t_max), p.at(torch.full((2,), p.t_max, dtype=torch.float64), like=x0)):
@@ -124,10 +125,10 @@ def test_readings_that_exist_without_signal_are_finite_there(name):
 
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("reading", READINGS)
-def test_a_network_may_speak_any_reading(name, reading):
+def test_a_network_may_speak_any_reading(name: Any, reading: Any) -> None:
     p = PROCESSES[name]
     if p.at(p.t_max).alpha == 0.0:
-        p = dataclasses.replace(p, t_max=ends(p)[1])
+        p = dataclasses.replace(p, t_max=ends(p)[1])  # type: ignore[type-var]  # every one of the table is a dataclass
     exact = mixture().denoiser(p)
     net = Oracle(p, reading, exact.sigma_data)
     denoiser = NetDenoiser(net, p, reading, exact.sigma_data)
@@ -143,9 +144,9 @@ def test_a_network_may_speak_any_reading(name, reading):
         assert net.told[-1].item() == pytest.approx(-0.5 * p.log_snr(t[i]).item(), abs=1e-12)
 
 
-def test_networks_are_fed_unit_variance_at_every_level():
+def test_networks_are_fed_unit_variance_at_every_level() -> None:
     class Watch(nn.Module):
-        def forward(self, x, noise_level, condition):
+        def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
             self.seen = x
             return x
 
@@ -153,14 +154,15 @@ def test_networks_are_fed_unit_variance_at_every_level():
     g = torch.Generator().manual_seed(0)
     x0 = data.sample(8000, g).double()
     for p in PROCESSES.values():
-        denoiser = NetDenoiser(Watch(), p, "x0", data.denoiser(p).sigma_data)
+        watch = Watch()
+        denoiser = NetDenoiser(watch, p, "x0", data.denoiser(p).sigma_data)
         for t in interior(p, 3).tolist():
             denoiser(p.at(t).noised(x0, torch.randn(x0.shape, generator=g, dtype=torch.float64)), t)
-            assert denoiser.net.seen.square().mean().item() == pytest.approx(1.0, abs=0.06)
+            assert watch.seen.square().mean().item() == pytest.approx(1.0, abs=0.06)
 
 
 @pytest.mark.parametrize("home", PROCESSES)
-def test_one_network_serves_every_clock(home):
+def test_one_network_serves_every_clock(home: Any) -> None:
     """`on(other)` is the posterior mean under the other process, exactly: checked on the mixture, all pairs."""
     p, data = PROCESSES[home], mixture()
     denoiser = FunctionDenoiser(lambda x, level, condition: data.posterior_mean(x, level, condition), p)
@@ -174,7 +176,7 @@ def test_one_network_serves_every_clock(home):
         x0 = data.sample(9, g).double()
         x = level.noised(x0, torch.randn(9, 2, generator=g, dtype=torch.float64))
         expected = data.posterior_mean(x, level)
-        torch.testing.assert_close(moved(x, t).x0, expected, rtol=0, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(moved(x, t).x0, expected, rtol=0, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")  # type: ignore[misc]
         single = moved(x[3:4], t[3].item())
         torch.testing.assert_close(single.x0, expected[3:4], rtol=0, atol=1e-8)
         # every other reading is on the other clock too
@@ -186,7 +188,7 @@ def test_one_network_serves_every_clock(home):
         torch.testing.assert_close(moved(x.float(), t).x0.double(), expected, rtol=0, atol=2e-3)
 
 
-def test_a_borrowed_clock_stops_where_the_knowledge_does():
+def test_a_borrowed_clock_stops_where_the_knowledge_does() -> None:
     data = mixture()
     for home in PROCESSES.values():
         for other in PROCESSES.values():
@@ -199,7 +201,7 @@ def test_a_borrowed_clock_stops_where_the_knowledge_does():
     assert ends(short.process)[1] == short.process.t_max
 
 
-def test_conditions_scores_and_scale_pass_through():
+def test_conditions_scores_and_scale_pass_through() -> None:
     data = mixture()
     denoiser = FunctionDenoiser(lambda x, level, condition: data.posterior_mean(x, level, condition), VP(), 0.3)
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -214,7 +216,7 @@ def test_conditions_scores_and_scale_pass_through():
 
 @pytest.mark.parametrize("predicts", READINGS)
 @pytest.mark.parametrize("name", ALL)
-def test_combinations_that_cannot_work_are_refused(name, predicts):
+def test_combinations_that_cannot_work_are_refused(name: Any, predicts: Any) -> None:
     p = ALL[name]
     blind = p.at(p.t_max).alpha == 0.0
     if blind and predicts in ("eps", "score"):
@@ -223,7 +225,7 @@ def test_combinations_that_cannot_work_are_refused(name, predicts):
         NetDenoiser(nn.Identity(), p, predicts)
 
 
-def test_nonsense_is_refused():
+def test_nonsense_is_refused() -> None:
     refused(lambda: NetDenoiser(nn.Identity(), VP(), "epsilon"), "predicts='epsilon'", "eps")
     refused(lambda: NetDenoiser(nn.Identity(), VP(), "v", sigma_data=0.0), "sigma_data=0.0")
     refused(lambda: NetDenoiser(nn.Identity(), VP(), "v", sigma_data=math.nan), "sigma_data=nan")
@@ -233,13 +235,13 @@ def test_nonsense_is_refused():
 
 @pytest.mark.parametrize("own", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("given", [torch.float64, torch.float32])
-def test_a_network_runs_in_its_own_type(own, given):
+def test_a_network_runs_in_its_own_type(own: Any, given: Any) -> None:
     class Net(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.linear = nn.Linear(2, 2)
 
-        def forward(self, x, noise_level, condition):
+        def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
             assert noise_level.dtype == torch.promote_types(own, torch.float32)
             return self.linear(x)
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sure import Cli
 
 import ornstein
 from ornstein.core.clocks import VP
@@ -26,7 +28,7 @@ from ornstein.experiment.watch import judgement
 class SignEntropy:
     """The cross-entropy of each sign of x_0 given x_t, at times drawn evenly."""
 
-    def __call__(self, model, x0, condition, generator):
+    def __call__(self, model: Any, x0: Any, condition: Any, generator: Any) -> Any:
         low, high = ends(model.process)
         t = low + (high - low) * torch.rand(len(x0), generator=generator, dtype=torch.float64)
         level = model.process.at(t, like=x0)
@@ -39,7 +41,7 @@ class SignEntropy:
 class SignDenoiser(NetDenoiser):
     """x0 = s tanh(F): the posterior mean of signs, whatever the reading of the network beneath."""
 
-    def predict(self, x, level, condition):
+    def predict(self, x: Any, level: Any, condition: Any) -> Any:
         read = super().predict(x, level, condition)
         return type(read)(self.sigma_data * torch.tanh(read.x0), x, level)
 
@@ -51,11 +53,11 @@ class Signs(Learner):
     readings: ClassVar[Mapping[str, str]] = {"sign": "Half the log odds of the positive sign."}
     objectives: ClassVar[Mapping[str, type]] = {"sign-entropy": SignEntropy}
 
-    def model(self, net):
+    def model(self, net: Any) -> Any:
         return SignDenoiser(net, self.problem.process, "x0", self.problem.sigma_data)
 
 
-def test_a_new_kind_is_one_class_and_one_line(cli, tmp_path, monkeypatch):
+def test_a_new_kind_is_one_class_and_one_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two signs that agree nine times in ten: listed, trained, resumed, drawn, measured."""
     monkeypatch.setitem(LEARNERS, "signs", Signs)  # the line
     g = np.random.default_rng(0)
@@ -91,7 +93,7 @@ def test_a_new_kind_is_one_class_and_one_line(cli, tmp_path, monkeypatch):
     assert (off < 0.2).double().mean() > 0.97  # hardly anything between the two values
 
 
-def test_what_is_implied_is_written_down_and_implied_anew_when_it_changes(tmp_path):
+def test_what_is_implied_is_written_down_and_implied_anew_when_it_changes(tmp_path: Path) -> None:
     meant = {
         "denoiser": [],
         "variance": ["objective=hybrid", "process=betas"],
@@ -109,7 +111,7 @@ def test_what_is_implied_is_written_down_and_implied_anew_when_it_changes(tmp_pa
                 assert Experiment.read(written, [*back, "objective=v", *changes]).learner == {"name": other}
 
 
-def test_a_learner_takes_its_own_objectives_and_readings():
+def test_a_learner_takes_its_own_objectives_and_readings() -> None:
     for words, said in (
         (["learner=energy"], "predicts='v' does not go with learner='energy'"),
         (["learner=classifier"], "objective='v' does not teach learner='classifier'"),
@@ -120,7 +122,7 @@ def test_a_learner_takes_its_own_objectives_and_readings():
             Experiment.read("digits", words)
 
 
-def test_settling_leaves_nothing_open(tmp_path):
+def test_settling_leaves_nothing_open(tmp_path: Path) -> None:
     words = ["preset=ncsnv2", "training.precision=auto", "training.batch_size=8", "net.channels=8"]
     experiment = Experiment.read("digits", words)
     settled = settle(experiment, load_data(experiment))
@@ -133,13 +135,13 @@ def test_settling_leaves_nothing_open(tmp_path):
     assert again.reasons == {}
 
 
-def test_the_judgement_of_a_denoiser_is_its_error_in_units_of_the_best_linear_one():
+def test_the_judgement_of_a_denoiser_is_its_error_in_units_of_the_best_linear_one() -> None:
     """Of the best linear denoiser of white data it is 1, of a perfect one 0."""
 
     class Plain(Learner):
         """A learner of nothing."""
 
-        def model(self, net):
+        def model(self, net: Any) -> Any:
             return net
 
     x0 = torch.randn(256, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

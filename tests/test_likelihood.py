@@ -2,12 +2,15 @@
 
 import csv
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from laws import PROCESSES, Oracle, mixture, refused
 from PIL import Image
+from sure import Cli, there
 
 import ornstein
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
@@ -17,11 +20,11 @@ from ornstein.energies import energy_denoiser
 from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, fit_dequantiser, log_likelihood
 
 
-def seeded(seed):
+def seeded(seed: Any) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
-def wide_mixture(d, seed=0, least=0.01):
+def wide_mixture(d: Any, seed: Any = 0, least: Any = 0.01) -> Any:
     """Five unequal, correlated components in d dimensions, no variance below `least`."""
     g = seeded(seed)
     means = 1.2 * torch.randn(5, d, generator=g)
@@ -36,7 +39,7 @@ def wide_mixture(d, seed=0, least=0.01):
 
 # without a least variance the narrowest of 64 directions is a thousandth wide
 @pytest.mark.parametrize(("d", "count", "least"), [(2, 400, 0.01), (16, 100, 0.01), (64, 12, 0.01), (64, 12, 0.0)])
-def test_a_mixture_in_many_dimensions_to_a_hundredth_of_a_nat(d, count, least):
+def test_a_mixture_in_many_dimensions_to_a_hundredth_of_a_nat(d: Any, count: Any, least: Any) -> None:
     mix = wide_mixture(d, least=least)
     x = mix.sample(count, seeded(1)).double()
     found = log_likelihood(mix.denoiser(ornstein.VP()), x)
@@ -50,7 +53,7 @@ def test_a_mixture_in_many_dimensions_to_a_hundredth_of_a_nat(d, count, least):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_every_clock_gives_the_same_density(name):
+def test_every_clock_gives_the_same_density(name: Any) -> None:
     """Its own exact denoiser, and a network in its own language; also where the clock ends with signal left."""
     mix, process = mixture(), PROCESSES[name]
     x = mix.sample(40, seeded(2))
@@ -70,7 +73,7 @@ def test_every_clock_gives_the_same_density(name):
 
 @pytest.mark.parametrize("name", ["edm", "betas[scaled-linear]"])
 @pytest.mark.parametrize(("mean", "variance"), [(0.0, 1.0), (1.0, 0.25), (3.0, 0.1)])
-def test_the_error_stated_covers_the_error_in_a_thousand_dimensions(name, mean, variance):
+def test_the_error_stated_covers_the_error_in_a_thousand_dimensions(name: Any, mean: Any, variance: Any) -> None:
     """Gaussian data, whose trace the probes know exactly: what is left is the ends and the rule."""
     gauss = Gaussian(torch.full((1000,), mean), variance)
     x = gauss.sample(4, seeded(1))
@@ -80,7 +83,7 @@ def test_the_error_stated_covers_the_error_in_a_thousand_dimensions(name, mean, 
     assert error.max() < (0.002 if name == "edm" else 0.03)
 
 
-def test_a_law_that_cannot_be_measured_at_the_end_is_refused():
+def test_a_law_that_cannot_be_measured_at_the_end_is_refused() -> None:
     """Five components in sixteen dimensions, seen through noise of their own size: no Gaussian is near."""
     mix, ladder = wide_mixture(16), ornstein.Tabulated.from_sigmas(steps=10)
     x = mix.sample(3, seeded(1)).double()
@@ -89,7 +92,7 @@ def test_a_law_that_cannot_be_measured_at_the_end_is_refused():
     assert log_likelihood(mix.denoiser(ladder), x, prior="sampling", tolerance=0.5).log_prob.isfinite().all()
 
 
-def test_the_law_at_the_end_is_each_conditions_own():
+def test_the_law_at_the_end_is_each_conditions_own() -> None:
     """On the default ladder, which ends with as much signal as noise; labels mixed, and none."""
     mix, ladder = mixture(), ornstein.Tabulated.from_sigmas(steps=10)
     x, labels = mix.sample(24, seeded(7)), torch.arange(24) % 4 - 1
@@ -102,7 +105,7 @@ def test_the_law_at_the_end_is_each_conditions_own():
     torch.testing.assert_close(alone, found[5:6], rtol=1e-9, atol=1e-9)
 
 
-def test_a_denoiser_read_on_another_clock_has_the_same_density():
+def test_a_denoiser_read_on_another_clock_has_the_same_density() -> None:
     mix = mixture()
     x = mix.sample(6, seeded(3))
     net = ornstein.NetDenoiser(Oracle(ornstein.VP(), "eps", 1.2), ornstein.VP(), "eps", 1.2)
@@ -112,7 +115,7 @@ def test_a_denoiser_read_on_another_clock_has_the_same_density():
         torch.testing.assert_close(found, own, rtol=0, atol=0.01)
 
 
-def test_a_gaussian_is_exact_whatever_its_mean_and_covariance():
+def test_a_gaussian_is_exact_whatever_its_mean_and_covariance() -> None:
     g = seeded(4)
     root = torch.randn(3, 3, generator=g)
     mean, covariance = torch.tensor([4.0, -7.0, 0.5]), root @ root.T + 0.1 * torch.eye(3)
@@ -128,7 +131,7 @@ def test_a_gaussian_is_exact_whatever_its_mean_and_covariance():
     )
 
 
-def test_the_noise_that_sampling_starts_from_is_a_density_too():
+def test_the_noise_that_sampling_starts_from_is_a_density_too() -> None:
     """prior="sampling" is off by about |m|/u: the reason for "centred"."""
     gauss = Gaussian(torch.full((4,), 3.0), 0.2)
     x = gauss.sample(200, seeded(5))
@@ -138,7 +141,7 @@ def test_the_noise_that_sampling_starts_from_is_a_density_too():
     assert (log_likelihood(denoiser, x).log_prob - gauss.log_prob(x)).abs().max() < 2e-3
 
 
-def test_ratios_reach_structure_finer_than_the_default_ends():
+def test_ratios_reach_structure_finer_than_the_default_ends() -> None:
     fine = GaussianMixture(torch.ones(3), torch.tensor([[1.0, 0], [0, 1.0], [-1, -1]]), torch.tensor([4e-6, 1e-3, 0.3]))
     x = fine.sample(60, seeded(6))
     denoiser = fine.denoiser(ornstein.Flow())
@@ -151,7 +154,7 @@ def test_ratios_reach_structure_finer_than_the_default_ends():
     assert found.max() < 0.01
 
 
-def test_densities_integrate_to_one():
+def test_densities_integrate_to_one() -> None:
     """Over a grid of the plane, for a denoiser that is no exact one of anything."""
     blur = mixture().denoiser(ornstein.VP())
     bent = ornstein.FunctionDenoiser(
@@ -168,7 +171,7 @@ def test_densities_integrate_to_one():
 # --- denoisers of every kind ------------------------------------------------------------------------------------------
 
 
-def test_conditions_are_per_sample():
+def test_conditions_are_per_sample() -> None:
     mix = mixture()
     x, labels = mix.sample(30, seeded(7)), torch.arange(30) % 3
     found = log_likelihood(mix.denoiser(ornstein.VP()), x, condition=labels).log_prob
@@ -178,11 +181,11 @@ def test_conditions_are_per_sample():
         torch.testing.assert_close(found[here], one.log_prob(x[here]), rtol=1e-4, atol=5e-3)
 
 
-def _covariance(mix, k):
+def _covariance(mix: Any, k: Any) -> Any:
     return mix.basis[k] @ torch.diag(mix.spread[k]) @ mix.basis[k].T
 
 
-def test_an_energy_that_takes_gradients_of_its_own():
+def test_an_energy_that_takes_gradients_of_its_own() -> None:
     variance = torch.tensor([0.3, 1.7])
     denoiser = energy_denoiser(
         lambda y, u, condition: 0.5 * (y.square() / (variance + u[:, None] ** 2)).sum(1), ornstein.VP(), 1.0
@@ -192,11 +195,11 @@ def test_an_energy_that_takes_gradients_of_its_own():
     torch.testing.assert_close(log_likelihood(denoiser, x).log_prob, gauss.log_prob(x), rtol=0, atol=2e-3)
 
 
-def test_a_guided_denoiser():
+def test_a_guided_denoiser() -> None:
     """x0 moved by the gradient of log N(c; x0_t, .): the closed form is a product of Gaussians."""
     prior, seen, noise = Gaussian(torch.zeros(2), 1.0).denoiser(ornstein.VP()), torch.tensor([1.0, -0.5]), 0.5
 
-    def posterior(x, level, condition):
+    def posterior(x: Any, level: Any, condition: Any) -> Any:
         # y = x_0 + e seen as well: p(y given x_t) is N(E[x_0 given x_t], Var + noise)
         u = level.sigma / level.alpha
         variance = u**2 / (1 + u**2)
@@ -213,11 +216,11 @@ def test_a_guided_denoiser():
 # --- the trace --------------------------------------------------------------------------------------------------------
 
 
-def test_products_and_traces_against_the_jacobian():
+def test_products_and_traces_against_the_jacobian() -> None:
     g = seeded(10)
     matrix = torch.randn(6, 6, generator=g, dtype=torch.float64)
 
-    def field(x):
+    def field(x: Any) -> Any:
         return torch.tanh(x @ matrix.T) + x.square()
 
     x = torch.randn(3, 6, generator=g, dtype=torch.float64)
@@ -245,23 +248,23 @@ class _Unbatchable(torch.autograd.Function):
     """x^2 with a derivative that looks at its values, as no batching rule can."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Any) -> Any:
         ctx.save_for_backward(x)
         return x.square()
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Any) -> Any:
         assert grad.sum().item() is not None
         return 2 * ctx.saved_tensors[0] * grad
 
 
-def test_fields_that_cannot_be_batched_are_taken_one_at_a_time():
+def test_fields_that_cannot_be_batched_are_taken_one_at_a_time() -> None:
     x = torch.randn(3, 4, generator=seeded(11))
     torch.testing.assert_close(exact_trace(linearised(_Unbatchable.apply, x)[1], x), 2 * x.sum(1))
 
 
 @pytest.mark.parametrize(("trace", "probes"), [("hutchinson", 2), ("hutchinson", 8), ("hutch++", 5)])
-def test_the_standard_error_covers_the_truth_at_its_rate(trace, probes):
+def test_the_standard_error_covers_the_truth_at_its_rate(trace: Any, probes: Any) -> None:
     """Samples, each with probes of its own: 68% within one, 95% within two standard errors, up to counting error."""
     # two probes a step leave few degrees of freedom, and the error is widened for them: more samples show if enough
     mix, count = wide_mixture(8, seed=3), 3000 if probes == 2 else 500
@@ -278,7 +281,7 @@ def test_the_standard_error_covers_the_truth_at_its_rate(trace, probes):
     assert error.abs().max() > 0.1  # it is an estimate
 
 
-def test_more_probes_and_a_subspace_lessen_the_error():
+def test_more_probes_and_a_subspace_lessen_the_error() -> None:
     """A low-rank posterior covariance: Hutch++ finds the few directions in which the Jacobian is large."""
     d = 40
     g = seeded(13)
@@ -296,7 +299,7 @@ def test_more_probes_and_a_subspace_lessen_the_error():
 
 
 @pytest.mark.parametrize(("trace", "probes"), [("hutchinson", 3), ("hutch++", 5)])
-def test_a_picture_has_the_trace_of_the_vector_it_is(trace, probes):
+def test_a_picture_has_the_trace_of_the_vector_it_is(trace: Any, probes: Any) -> None:
     """The same numbers as pictures (1, 3, 3) and in a row: the same probes, and the same density."""
     g = seeded(20)
     root = torch.randn(9, 9, generator=g, dtype=torch.float64) / 4
@@ -312,7 +315,7 @@ def test_a_picture_has_the_trace_of_the_vector_it_is(trace, probes):
     assert ((shaped.log_prob - row.log_prob(x)).abs() < 5 * shaped.standard_error + 0.01).all()
 
 
-def test_auto_is_exact_up_to_the_stated_dimension():
+def test_auto_is_exact_up_to_the_stated_dimension() -> None:
     for d, products in ((EXACT_UP_TO, EXACT_UP_TO * (STEPS + 1)), (EXACT_UP_TO + 1, 8 * (STEPS + 1))):
         gauss = Gaussian(torch.zeros(d), 1.0)
         found = log_likelihood(gauss.denoiser(ornstein.VP()), gauss.sample(2, seeded(14)))
@@ -323,7 +326,7 @@ def test_auto_is_exact_up_to_the_stated_dimension():
 
 
 @pytest.mark.parametrize(("trace", "draws"), [("exact", 2), ("hutchinson", 1), ("hutch++", 1)])
-def test_a_sample_does_not_depend_on_its_batch(trace, draws):
+def test_a_sample_does_not_depend_on_its_batch(trace: Any, draws: Any) -> None:
     mix, transform = wide_mixture(4, seed=5), Levels(33)
     x = transform.inverse(mix.sample(12, seeded(15)), quantise=True)
     options = {"transform": transform, "trace": trace, "draws": draws, "tolerance": 0.03}
@@ -339,7 +342,7 @@ def test_a_sample_does_not_depend_on_its_batch(trace, draws):
     assert torch.equal(again.log_prob, together.log_prob)
 
 
-def test_what_cannot_be_integrated_says_so():
+def test_what_cannot_be_integrated_says_so() -> None:
     """Steps that are doubled four times and still do not settle: between two points as fine as the lowest level."""
     points = GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([1e-5, 1e-5]))
     found = log_likelihood(points.denoiser(ornstein.VP()), torch.tensor([[0.001], [1.001]]))
@@ -351,7 +354,7 @@ def test_what_cannot_be_integrated_says_so():
 # --- units ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_affine_map_of_the_data_shifts_log_p_by_its_log_determinant():
+def test_an_affine_map_of_the_data_shifts_log_p_by_its_log_determinant() -> None:
     mix = mixture()
     z = mix.sample(30, seeded(16))
     denoiser = mix.denoiser(ornstein.VP())
@@ -366,10 +369,10 @@ def test_an_affine_map_of_the_data_shifts_log_p_by_its_log_determinant():
     torch.testing.assert_close(found, plain - math.log(0.01 * 40 * 4), rtol=0, atol=1e-5)
 
 
-def uniform(low, high):
+def uniform(low: Any, high: Any) -> Any:
     """The exact denoiser of independent uniform elements: means of truncated normal distributions."""
 
-    def x0(x, level, condition):
+    def x0(x: Any, level: Any, condition: Any) -> Any:
         y, u = x.double() / level.alpha, level.sigma / level.alpha
         a, b = (low - y) / u, (high - y) / u
         # mirrored into the tail where differences of probabilities keep their digits
@@ -385,7 +388,7 @@ def uniform(low, high):
     return ornstein.FunctionDenoiser(x0, ornstein.VP(), math.sqrt(width**2 / 12))
 
 
-def test_uniform_bytes_have_eight_bits_per_dimension():
+def test_uniform_bytes_have_eight_bits_per_dimension() -> None:
     transform = Levels(256)
     half = transform.bin_width / 2
     x = torch.randint(256, (40, 6), generator=seeded(17), dtype=torch.uint8)
@@ -395,7 +398,7 @@ def test_uniform_bytes_have_eight_bits_per_dimension():
     assert (found.bits_per_dim - 8).abs().median() < 0.01
 
 
-def quantised(seed=0, count=7):
+def quantised(seed: Any = 0, count: Any = 7) -> Any:
     """A mixture far finer than the bins it is quantised to, the probability of each pair of levels, and a sampler."""
     mix = GaussianMixture(
         torch.tensor([0.6, 0.4]), torch.tensor([[0.1, -0.2], [-0.5, 0.4]]), torch.tensor([0.03, 0.02])
@@ -411,7 +414,7 @@ def quantised(seed=0, count=7):
     return mix, transform, levels, mass
 
 
-def test_dequantisation_bounds_the_probability_and_tightens():
+def test_dequantisation_bounds_the_probability_and_tightens() -> None:
     """Uniform below fitted below the truth; more draws under the logarithm nearer to it."""
     mix, transform, levels, mass = quantised()
     g = seeded(18)
@@ -420,7 +423,8 @@ def test_dequantisation_bounds_the_probability_and_tightens():
     denoiser = mix.denoiser(ornstein.VP())
     fitted = fit_dequantiser(denoiser, x, transform, steps=200)
     gaps = {}
-    for name, noise, draws in (("uniform", "uniform", 1), ("8 draws", "uniform", 8), ("fitted", fitted, 1)):
+    ways: list[tuple[str, Any, int]] = [("uniform", "uniform", 1), ("8 draws", "uniform", 8), ("fitted", fitted, 1)]
+    for name, noise, draws in ways:
         found = log_likelihood(denoiser, x[:300], transform=transform, dequantise=noise, draws=draws, tolerance=0.1)
         gap = truth[:300] - found.log_prob
         gaps[name] = (gap.mean().item(), gap.std().item() / math.sqrt(len(gap)))
@@ -429,7 +433,7 @@ def test_dequantisation_bounds_the_probability_and_tightens():
     assert gaps["fitted"][0] < 0.5 * gaps["uniform"][0]
 
 
-def test_noise_that_was_not_fitted_is_uniform():
+def test_noise_that_was_not_fitted_is_uniform() -> None:
     from ornstein.likelihood import Dequantiser
 
     mix, transform, levels, _ = quantised()
@@ -440,7 +444,7 @@ def test_noise_that_was_not_fitted_is_uniform():
     torch.testing.assert_close(log_q, torch.zeros(len(levels)).double(), rtol=0, atol=1e-9)
 
 
-def test_the_density_of_fitted_noise_is_that_of_its_noise():
+def test_the_density_of_fitted_noise_is_that_of_its_noise() -> None:
     """log q integrates to one over the bin, and is that of u as it is drawn."""
     mix, transform, levels, _ = quantised()
     made = fit_dequantiser(mix.denoiser(ornstein.VP()), levels, transform, steps=60)
@@ -454,7 +458,7 @@ def test_the_density_of_fitted_noise_is_that_of_its_noise():
         torch.testing.assert_close(-slope.log().sum(1)[200:-200], middle[200:-200], rtol=0, atol=2e-3)
 
 
-def test_the_error_of_averaged_draws_is_their_spread():
+def test_the_error_of_averaged_draws_is_their_spread() -> None:
     """About the expectation of the estimate, found by many seeds."""
     mix, transform, levels, mass = quantised()
     x = levels[mass.topk(6).indices].repeat(120, 1)
@@ -490,7 +494,7 @@ def test_the_error_of_averaged_draws_is_their_spread():
         ({"seeds": [1]}, ["seeds", "2"]),
     ],
 )
-def test_refused_in_one_sentence(change, words):
+def test_refused_in_one_sentence(change: Any, words: Any) -> None:
     given = {"x": torch.zeros(2, 2), **change}
     denoiser = mixture().denoiser(ornstein.VP())
     refused(lambda: log_likelihood(denoiser, given.pop("x"), **given), *words)
@@ -500,7 +504,7 @@ def test_refused_in_one_sentence(change, words):
 
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory):
+def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run on a few hundred points, two classes, trained for a moment."""
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
@@ -518,12 +522,12 @@ def points(tmp_path_factory):
     return folder
 
 
-def rows(path):
+def rows(path: Any) -> Any:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_the_verb_scores_and_ranks(cli, points, tmp_path):
+def test_the_verb_scores_and_ranks(cli: Cli, points: Any, tmp_path: Path) -> None:
     run = ornstein.load(points)
     near = run.sample(10, seed=1)
     far = near[:3] + 30
@@ -549,7 +553,7 @@ def test_the_verb_scores_and_ranks(cli, points, tmp_path):
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["scores.csv", "scores.png"]
 
 
-def test_the_verb_on_the_runs_own_data(cli, points, tmp_path):
+def test_the_verb_on_the_runs_own_data(cli: Cli, points: Any, tmp_path: Path) -> None:
     words = ["-n", 8, "--reference", 0, "--seed", 3]
     for part in ("test", "train"):
         assert cli("loglik", points, part, "--out", tmp_path / f"{part}.csv", *words).code == 0
@@ -566,25 +570,25 @@ def test_the_verb_on_the_runs_own_data(cli, points, tmp_path):
     assert 0 < np.mean(gain) < 1.5
 
 
-def test_the_verb_on_images(cli, run, tmp_path):
+def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
     """Files in class folders, named in the CSV; digital data by dequantisation."""
     from ornstein.experiment.loglik import own
 
     given = own(ornstein.load(run), "test")
     for i in range(3):
-        place = tmp_path / "digits" / given.labels[i] / f"{i}.png"
+        place = tmp_path / "digits" / there(given.labels)[i] / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(given.x[i, 0].numpy()).save(place)
     words = ["--reference", 0, "--trace", "hutchinson", "--probes", 2, "--conditional"]
     answer = cli("loglik", run, tmp_path / "digits", "--out", tmp_path / "scores.csv", *words)
     assert answer.code == 0, answer
     table = rows(tmp_path / "scores.csv")
-    assert {row["file"] for row in table} == {f"{given.labels[i]}/{i}.png" for i in range(3)}
+    assert {row["file"] for row in table} == {f"{there(given.labels)[i]}/{i}.png" for i in range(3)}
     assert all(row["file"].startswith(row["label"] + "/") for row in table)
     assert all(0 < float(row["bits_per_dim"]) < 12 and float(row["standard_error"]) > 0 for row in table)
 
 
-def one_sentence(answer, *words):
+def one_sentence(answer: Any, *words: Any) -> None:
     assert answer.code == 2, answer
     text = answer.err.strip()
     assert text.startswith("ornstein: "), text
@@ -615,7 +619,9 @@ def one_sentence(answer, *words):
         ("plain.npy", ["--seed", "-1"], ["seed", "-1"]),
     ],
 )
-def test_the_verb_refuses_in_one_sentence_and_writes_nothing(cli, points, tmp_path, monkeypatch, data, words, said):
+def test_the_verb_refuses_in_one_sentence_and_writes_nothing(
+    cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Any, words: Any, said: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     plain = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
     np.save("plain.npy", plain)
@@ -634,5 +640,5 @@ def test_the_verb_refuses_in_one_sentence_and_writes_nothing(cli, points, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_the_verb_refuses_what_is_not_a_run(cli, tmp_path):
+def test_the_verb_refuses_what_is_not_a_run(cli: Cli, tmp_path: Path) -> None:
     one_sentence(cli("loglik", tmp_path / "nowhere", "test", "--out", tmp_path / "s.csv"), "nowhere")

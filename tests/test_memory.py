@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -28,16 +29,20 @@ told = keep_freed_memory()
 assert told == keep_freed_memory()
 """
 LIBRARY = """
-import tempfile, ornstein
+import os, tempfile, ornstein
 from ornstein.core.exact import Gaussian
-from ornstein.training import Training, fit
+from ornstein.training import Training, fit, quickest_training
+torch.set_num_threads(2)
+before = dict(os.environ), torch.get_num_threads()
 denoiser = Gaussian(torch.zeros(2), 1.0).denoiser(ornstein.VP())
 ornstein.sample(denoiser, (2, 2), steps=3)
 ornstein.log_likelihood(denoiser, torch.zeros(1, 2))
 loss = lambda net, batch, generator: net(batch).square().mean(1)
 with tempfile.TemporaryDirectory() as folder:
-    how = Training(steps=2, cpu=True, precision="auto")
-    list(fit(torch.nn.Linear(2, 2), loss, lambda step: torch.ones(4, 2), how, folder))
+    how, net = Training(steps=40, cpu=True), torch.nn.Linear(2, 2)
+    quickest_training(net, loss, torch.ones(4, 2), torch.device("cpu"), 0)
+    list(fit(net, loss, lambda step: torch.ones(4, 2), how, folder))
+assert before == (dict(os.environ), torch.get_num_threads())
 """
 COMMAND = """
 from ornstein.cli import main
@@ -51,7 +56,7 @@ except SystemExit:
 
 def gnu() -> bool:
     try:
-        return os.confstr("CS_GNU_LIBC_VERSION") is not None  # type: ignore[attr-defined]
+        return os.confstr("CS_GNU_LIBC_VERSION") is not None
     except (AttributeError, ValueError, OSError):
         return False
 
@@ -70,7 +75,7 @@ def faults(work: str, **environment: str) -> tuple[int, bool, int]:
 
 
 @pytest.mark.parametrize("work", [TOLD, COMMAND], ids=["asked", "command line"])
-def test_freed_memory_is_kept_and_asked_for_once(work):
+def test_freed_memory_is_kept_and_asked_for_once(work: Any) -> None:
     first, told, after = faults(work)
     assert told
     # 480 thousand pages of 4 kB; where pages are huge there are fewer to begin with
@@ -78,8 +83,9 @@ def test_freed_memory_is_kept_and_asked_for_once(work):
     assert after < first
 
 
-def test_the_library_leaves_a_program_its_memory():
-    """Sampling, a likelihood and training change nothing of how the process gives memory back."""
+def test_the_library_leaves_a_program_its_memory() -> None:
+    """Sampling, a likelihood and training leave as they are how the process gives memory back, its environment, and how
+    many threads it has."""
     first, _, after = faults(LIBRARY)
     assert after > first / 2
 
@@ -89,7 +95,7 @@ def test_the_library_leaves_a_program_its_memory():
     [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}],
     ids=lambda said: next(iter(said)),
 )
-def test_what_the_environment_says_stays(said):
+def test_what_the_environment_says_stays(said: Any) -> None:
     first, told, after = faults(TOLD, **said)
     assert not told
     assert after > first / 2

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -30,15 +31,15 @@ from ornstein.metrics.neighbours import distances
 from ornstein.metrics.transport import quantile_coupling
 
 
-def seeded(seed=0):
+def seeded(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
-def normal(*shape, g, mean=0.0, std=1.0):
+def normal(*shape: Any, g: Any, mean: Any = 0.0, std: Any = 1.0) -> Any:
     return mean + std * torch.randn(*shape, generator=g)
 
 
-def assert_mean(values, expected, k=4.0):
+def assert_mean(values: Any, expected: Any, k: Any = 4.0) -> None:
     """The mean of independent `values` is `expected` to k standard errors, and the test has the power to say so."""
     values = torch.as_tensor(values, dtype=torch.float64)
     error = values.std() / math.sqrt(len(values))
@@ -50,12 +51,12 @@ def assert_mean(values, expected, k=4.0):
 
 @pytest.mark.parametrize("law", METRIC_LAWS)
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_keeps_the_laws(name, law):
+def test_every_metric_keeps_the_laws(name: Any, law: Any) -> None:
     METRIC_LAWS[law](METRICS[name]())
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_a_frozen_dataclass_that_says_what_it_is(name):
+def test_a_metric_is_a_frozen_dataclass_that_says_what_it_is(name: Any) -> None:
     metric = METRICS[name]
     assert dataclasses.is_dataclass(metric)
     assert metric.__dataclass_params__.frozen
@@ -65,7 +66,7 @@ def test_a_metric_is_a_frozen_dataclass_that_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_double_precision_agrees(name):
+def test_double_precision_agrees(name: Any) -> None:
     g = seeded()
     x, y = normal(60, 2, 3, 4, g=g), normal(50, 2, 3, 4, g=g)
     metric = METRICS[name]()
@@ -73,7 +74,7 @@ def test_double_precision_agrees(name):
     assert value == pytest.approx(metric(x.double(), y, seeded(1)), rel=1e-3, abs=0.02 if name == "c2st" else 1e-5)
 
 
-def test_a_shifted_set_lies_farther_from_the_training_set_which_is_not_the_concern_of_memorisation():
+def test_a_shifted_set_lies_farther_from_the_training_set_which_is_not_the_concern_of_memorisation() -> None:
     g = seeded()
     y = normal(300, 3, g=g)
     good, bad = Memorisation()(normal(200, 3, g=g), y, g), Memorisation()(normal(200, 3, g=g, mean=1.5), y, g)
@@ -90,7 +91,7 @@ def test_a_shifted_set_lies_farther_from_the_training_set_which_is_not_the_conce
         (torch.zeros(1, 2), torch.zeros(9, 2), "at least two points"),
     ],
 )
-def test_bad_input_is_one_sentence(name, x, y, said):
+def test_bad_input_is_one_sentence(name: Any, x: Any, y: Any, said: Any) -> None:
     with pytest.raises(InputError, match=said):
         METRICS[name]()(x, y, seeded())
 
@@ -111,13 +112,13 @@ def test_bad_input_is_one_sentence(name, x, y, said):
         (lambda: memorisation(*torch.zeros(3, 9, 2), quantile=1.0), "quantile=1.0"),
     ],
 )
-def test_bad_arguments_are_named(make, said):
+def test_bad_arguments_are_named(make: Any, said: Any) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert said in str(caught.value)
 
 
-def test_importing_the_room_loads_no_sklearn():
+def test_importing_the_room_loads_no_sklearn() -> None:
     code = "import sys, ornstein.metrics; assert not {'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -126,7 +127,7 @@ def test_importing_the_room_loads_no_sklearn():
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (5, 5), (4, 6), (7, 100), (1, 9)])
-def test_quantile_coupling_has_uniform_marginals(n, m):
+def test_quantile_coupling_has_uniform_marginals(n: Any, m: Any) -> None:
     i, j, width = quantile_coupling(n, m, torch.device("cpu"))
     assert (width > 0).all()
     for index, count in ((i, n), (j, m)):
@@ -134,14 +135,14 @@ def test_quantile_coupling_has_uniform_marginals(n, m):
         torch.testing.assert_close(mass, torch.full((count,), 1 / count, dtype=torch.float64))
 
 
-def test_sliced_wasserstein_in_one_dimension_is_the_wasserstein_distance():
+def test_sliced_wasserstein_in_one_dimension_is_the_wasserstein_distance() -> None:
     g = seeded()
     x, y = normal(37, 1, g=g).double(), normal(101, 1, g=g, mean=0.5, std=2.0).double()
     value = SlicedWasserstein(projections=3, p=1)(x, y, g)
     assert value == pytest.approx(wasserstein_distance(x[:, 0], y[:, 0]), rel=1e-12)
 
 
-def test_sliced_wasserstein_depends_on_the_empirical_laws_alone():
+def test_sliced_wasserstein_depends_on_the_empirical_laws_alone() -> None:
     g = seeded()
     x, y = normal(30, 5, g=g).double(), normal(50, 5, g=g).double()
     once = SlicedWasserstein(64)(x, y, seeded(1))
@@ -149,7 +150,7 @@ def test_sliced_wasserstein_depends_on_the_empirical_laws_alone():
     assert SlicedWasserstein(64)(x, x[torch.randperm(30, generator=g)].repeat(2, 1), g) < 1e-12
 
 
-def test_sliced_wasserstein_of_a_shift_is_its_length_over_root_d():
+def test_sliced_wasserstein_of_a_shift_is_its_length_over_root_d() -> None:
     # W_2 along theta is exactly |theta·m|, whose square has mean |m|²/d over the sphere
     g, d = seeded(), 7
     x, shift = normal(40, d, g=g).double(), normal(d, g=g).double()
@@ -157,7 +158,7 @@ def test_sliced_wasserstein_of_a_shift_is_its_length_over_root_d():
     assert_mean(squares, float(shift.square().sum()) / d)
 
 
-def test_sliced_wasserstein_of_two_gaussians():
+def test_sliced_wasserstein_of_two_gaussians() -> None:
     # the sampling noise of two finite sets adds its own expected square, measured between sets of one law
     g, d, n = seeded(), 5, 200
     m = torch.tensor([1.0, 0, 0, 0, -0.5])
@@ -170,13 +171,13 @@ def test_sliced_wasserstein_of_two_gaussians():
 # --- energy distance, MMD, kernel distance
 
 
-def folded_mean(mean, std):
+def folded_mean(mean: Any, std: Any) -> Any:
     """E|Z| for Z ~ N(mean, std²)."""
     return std * math.sqrt(2 / math.pi) * math.exp(-(mean**2) / (2 * std**2)) + mean * math.erf(mean / std / 2**0.5)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 1.0), (0.3, 2.0)])
-def test_energy_distance_of_gaussians_is_unbiased(mean, std):
+def test_energy_distance_of_gaussians_is_unbiased(mean: Any, std: Any) -> None:
     g = seeded()
     expected = 2 * folded_mean(mean, math.sqrt(1 + std**2)) - (1 + std) * 2 / math.sqrt(math.pi)
     runs = [EnergyDistance()(normal(40, 1, g=g), normal(25, 1, g=g, mean=mean, std=std), g) for _ in range(250)]
@@ -184,10 +185,10 @@ def test_energy_distance_of_gaussians_is_unbiased(mean, std):
 
 
 @pytest.mark.parametrize(("shift", "std"), [(0.0, 1.0), (0.8, 1.0), (0.4, 1.6)])
-def test_mmd_of_gaussians_is_unbiased(shift, std):
+def test_mmd_of_gaussians_is_unbiased(shift: Any, std: Any) -> None:
     g, d, h = seeded(), 3, 1.3
 
-    def likeness(variance, shift):  # E exp(-|Z|²/2w²) for Z ~ N(shift, variance·I)
+    def likeness(variance: Any, shift: Any) -> Any:  # E exp(-|Z|²/2w²) for Z ~ N(shift, variance·I)
         widths = [(s * h) ** 2 for s in (0.5, 2.0)]
         return sum((w / (w + variance)) ** (d / 2) * math.exp(-d * shift**2 / (2 * (w + variance))) / 2 for w in widths)
 
@@ -197,7 +198,7 @@ def test_mmd_of_gaussians_is_unbiased(shift, std):
     assert_mean(runs, expected)
 
 
-def test_mmd_with_the_median_heuristic_has_no_unit():
+def test_mmd_with_the_median_heuristic_has_no_unit() -> None:
     g = seeded()
     x, y = normal(200, 3, g=g), normal(300, 3, g=g, mean=0.5)
     assert MMD()(1000 * x, 1000 * y, seeded(1)) == pytest.approx(MMD()(x, y, seeded(1)), rel=1e-4)
@@ -206,12 +207,12 @@ def test_mmd_with_the_median_heuristic_has_no_unit():
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.6, 1.0), (0.5, 1.5)])
-def test_kernel_distance_of_gaussians_is_unbiased(mean, std):
+def test_kernel_distance_of_gaussians_is_unbiased(mean: Any, std: Any) -> None:
     # E (xy + 1)³ between independent x and y is a sum over their moments
-    def moments(m, s):
+    def moments(m: Any, s: Any) -> Any:
         return 1, m, m**2 + s**2, m**3 + 3 * m * s**2
 
-    def likeness(a, b):
+    def likeness(a: Any, b: Any) -> Any:
         return sum(math.comb(3, k) * a[k] * b[k] for k in range(4))
 
     p, q = moments(0.2, 1.0), moments(mean, std)
@@ -222,7 +223,7 @@ def test_kernel_distance_of_gaussians_is_unbiased(mean, std):
     assert_mean(runs, expected)
 
 
-def test_kernel_distance_tells_its_standard_error():
+def test_kernel_distance_tells_its_standard_error() -> None:
     # 10 subsets of 20 out of 5,000 points are nearly independent, so the error told is the error made
     g = seeded()
     runs = torch.tensor(
@@ -235,7 +236,7 @@ def test_kernel_distance_tells_its_standard_error():
 
 @pytest.mark.parametrize("metric", [EnergyDistance(), MMD(bandwidth=1.0), Memorisation(), Precision(), Recall()])
 @pytest.mark.parametrize("d", [3, 40])
-def test_blocks_change_nothing(metric, d, monkeypatch):
+def test_blocks_change_nothing(metric: Any, d: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     g = seeded()
     x, y = normal(83, d, g=g), normal(61, d, g=g)
     whole = metric(x, y, g)
@@ -243,7 +244,7 @@ def test_blocks_change_nothing(metric, d, monkeypatch):
     assert metric(x, y, g) == pytest.approx(whole, rel=1e-5)
 
 
-def test_sliced_wasserstein_in_blocks_of_directions(monkeypatch):
+def test_sliced_wasserstein_in_blocks_of_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     g = seeded()
     x, y = normal(83, 4, g=g), normal(61, 4, g=g)
     whole = SlicedWasserstein(50)(x, y, seeded(1))
@@ -252,7 +253,7 @@ def test_sliced_wasserstein_in_blocks_of_directions(monkeypatch):
 
 
 @pytest.mark.parametrize("d", [3, 50])
-def test_a_far_away_origin_costs_no_digits(d):
+def test_a_far_away_origin_costs_no_digits(d: Any) -> None:
     g = seeded()
     x, y = normal(40, d, g=g) + 1000, normal(30, d, g=g) + 1000
     exact = (x.double()[:, None] - y.double()[None]).norm(dim=2)
@@ -262,7 +263,7 @@ def test_a_far_away_origin_costs_no_digits(d):
 # --- Fréchet
 
 
-def test_frechet_closed_forms():
+def test_frechet_closed_forms() -> None:
     variances, others = torch.tensor([1.0, 4.0, 0.0, 2.0]), torch.tensor([9.0, 1.0, 1.0, 2.0])
     mean = torch.tensor([1.0, -2.0, 0.0, 0.5])
     expected = (variances.sqrt() - others.sqrt()).square().sum() + mean.square().sum()
@@ -279,13 +280,13 @@ def test_frechet_closed_forms():
     assert float(gaussian_frechet(torch.zeros(2), a, torch.zeros(2), b)) == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_frechet_bias_is_c_over_n():
+def test_frechet_bias_is_c_over_n() -> None:
     # one dimension: (m̂_x - m̂_y)² + (ŝ_x - ŝ_y)² between samples of N(0, 1) is 3/n on average, to first order
     g, n = seeded(), 200
     assert_mean([Frechet()(normal(n, 1, g=g), normal(n, 1, g=g), g) for _ in range(800)], 3 / n)
 
 
-def test_frechet_halves_of_one_set_are_close_and_a_set_is_at_itself():
+def test_frechet_halves_of_one_set_are_close_and_a_set_is_at_itself() -> None:
     g = seeded()
     data = normal(4000, 8, g=g) @ normal(8, 8, g=g)
     scale = data.var(dim=0).sum().item()
@@ -294,7 +295,7 @@ def test_frechet_halves_of_one_set_are_close_and_a_set_is_at_itself():
     assert Frechet()(data[:2000], 1.2 * data[2000:], g) == pytest.approx(0.04 * scale, rel=0.3)
 
 
-def test_frechet_with_fewer_points_than_dimensions_warns_and_agrees_with_the_root():
+def test_frechet_with_fewer_points_than_dimensions_warns_and_agrees_with_the_root() -> None:
     g = seeded()
     x, y = normal(12, 30, g=g).double(), normal(50, 30, g=g, mean=0.5).double()
     with pytest.warns(UserWarning, match="12 points in 30 dimensions"):
@@ -307,7 +308,7 @@ def test_frechet_with_fewer_points_than_dimensions_warns_and_agrees_with_the_roo
 # --- classifier two-sample test
 
 
-def test_c2st_reaches_the_best_accuracy_there_is():
+def test_c2st_reaches_the_best_accuracy_there_is() -> None:
     # N(0, I) against N(m, I): the best classifier is right with probability Phi(|m|/2)
     g, n = seeded(), 2000
     best = 0.5 * (1 + math.erf(1.5 / 2 / 2**0.5))
@@ -316,7 +317,7 @@ def test_c2st_reaches_the_best_accuracy_there_is():
     assert best - 0.02 < value < best + 4 * error
 
 
-def test_c2st_sees_what_no_linear_classifier_sees_and_ignores_units():
+def test_c2st_sees_what_no_linear_classifier_sees_and_ignores_units() -> None:
     # equal means, unequal spreads, in one dimension: right with probability 1/2 + TV/2
     g, n, s = seeded(), 1000, 2.5
     edge = math.sqrt(2 * math.log(s) / (1 - 1 / s**2))  # where the densities cross
@@ -327,13 +328,13 @@ def test_c2st_sees_what_no_linear_classifier_sees_and_ignores_units():
         assert best - 0.03 < C2ST()(unit * x + 3 * unit, unit * y + 3 * unit, g) < best + 4 * error
 
 
-def test_c2st_is_at_chance_for_one_law_whatever_the_sizes():
+def test_c2st_is_at_chance_for_one_law_whatever_the_sizes() -> None:
     g = seeded()
     value = C2ST()(normal(200, 4, g=g), normal(2000, 4, g=g), g)
     assert abs(value - 0.5) < 4 * math.sqrt(0.25 / 4 * (1 / 200 + 1 / 2000))
 
 
-def test_c2st_falls_below_chance_for_copies():
+def test_c2st_falls_below_chance_for_copies() -> None:
     g = seeded()
     x = normal(200, 20, g=g)
     assert C2ST()(x, x, g) < 0.5 - 3 * math.sqrt(0.25 / 400)
@@ -342,7 +343,7 @@ def test_c2st_falls_below_chance_for_copies():
 # --- nearest neighbours
 
 
-def test_nearest_is_exact_far_from_the_origin():
+def test_nearest_is_exact_far_from_the_origin() -> None:
     g = seeded()
     y = normal(500, 1, 28, 28, g=g) + 50
     x = torch.cat([y[[7, 3]], y[[11]] + 0.01])
@@ -356,7 +357,7 @@ def test_nearest_is_exact_far_from_the_origin():
     assert torch.equal(index, brute.indices)
 
 
-def test_memorisation_tells_copies_from_fresh_draws():
+def test_memorisation_tells_copies_from_fresh_draws() -> None:
     g = seeded()
     train, heldout = normal(1000, 6, g=g), normal(800, 6, g=g)
     fresh = memorisation(normal(800, 6, g=g), train, heldout)
@@ -372,7 +373,7 @@ def test_memorisation_tells_copies_from_fresh_draws():
     assert stray.ratio > 1.5
 
 
-def test_precision_and_recall_tell_noise_from_dropped_modes():
+def test_precision_and_recall_tell_noise_from_dropped_modes() -> None:
     g = seeded()
     side = torch.tensor([[6.0, 0.0]])
     real = torch.cat([normal(300, 2, g=g) - side, normal(300, 2, g=g) + side])

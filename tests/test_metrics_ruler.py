@@ -1,6 +1,7 @@
 """The ruler: every column counts, whatever its unit, and values that come again and again are seen."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,24 +10,24 @@ from ornstein.metrics import C2ST, METRICS, MMD, Ruler, compare, report
 from ornstein.metrics.ruler import ATOM_COUNT
 
 
-def seeded(seed=0):
+def seeded(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
-def table(n, g, unit=1.0):
+def table(n: Any, g: Any, unit: Any = 1.0) -> Any:
     """Ten columns, related to each other, float64."""
     mixing = torch.randn(10, 10, generator=seeded(9), dtype=torch.float64)
     return (torch.randn(n, 10, generator=g, dtype=torch.float64) @ (mixing / 2 + torch.eye(10))) * unit
 
 
-def verdicts(result):
+def verdicts(result: Any) -> Any:
     return {name: score.verdict for name, score in result.rows.items()}
 
 
 # --- units
 
 
-def test_half_of_the_columns_lost_is_seen_although_others_are_larger():
+def test_half_of_the_columns_lost_is_seen_although_others_are_larger() -> None:
     g, unit = seeded(), 10 ** torch.linspace(-2, 4, 10, dtype=torch.float64)
     train, heldout, samples = (table(n, g, unit) for n in (1200, 600, 600))
     good = verdicts(report(samples, train, heldout, seeded(), repeats=5))
@@ -38,7 +39,7 @@ def test_half_of_the_columns_lost_is_seen_although_others_are_larger():
     assert seen >= set(METRICS) - {"precision", "memorisation"}
 
 
-def test_a_table_with_labels_is_compared_by_its_columns_not_by_what_tells_its_classes():
+def test_a_table_with_labels_is_compared_by_its_columns_not_by_what_tells_its_classes() -> None:
     g = seeded()
     train, heldout, samples = (torch.randn(n, 4, generator=g) for n in (800, 400, 400))
     classes = [(x[:, 0] > 0).long() for x in (samples, train, heldout)]
@@ -55,16 +56,21 @@ def test_a_table_with_labels_is_compared_by_its_columns_not_by_what_tells_its_cl
 @pytest.mark.parametrize(
     ("shape", "unequal"), [((3,), False), ((3, 12), False), ((3, 4, 4), True), ((3, 2, 3, 3), False)]
 )
-def test_no_measure_depends_on_the_unit_of_a_column_or_channel(shape, unequal):
+def test_no_measure_depends_on_the_unit_of_a_column_or_channel(shape: Any, unequal: Any) -> None:
     g = seeded()
-    draw = lambda n: torch.randn(n, *shape, generator=g, dtype=torch.float64).cumsum(-1)  # noqa: E731
+
+    def draw(n: int) -> torch.Tensor:
+        return torch.randn(n, *shape, generator=g, dtype=torch.float64).cumsum(-1)
+
     sets = [draw(60) + 0.3, draw(120), draw(80)]
     over = (1, -1) + (1,) * (len(shape) - 1)
     if unequal:  # otherwise images, which have one unit
         sets = [x * torch.tensor([1.0, 5.0, 30.0]).double().reshape(over) for x in sets]
     scale, shift = (torch.tensor(row).double().reshape(over) for row in ([1e-3, 40.0, 7.0], [5.0, -3.0, 100.0]))
-    plain = report(*sets, seeded(), repeats=3)
-    moved = report(*[x * scale + shift for x in sets], seeded(), repeats=3)
+    a, b, c = sets
+    plain = report(a, b, c, seeded(), repeats=3)
+    a, b, c = (x * scale + shift for x in sets)
+    moved = report(a, b, c, seeded(), repeats=3)
     assert not Ruler.of(sets[1]).plain
     for name, score in plain.rows.items():
         assert moved.rows[name].value == pytest.approx(score.value, rel=1e-6, abs=1e-9), name
@@ -73,7 +79,7 @@ def test_no_measure_depends_on_the_unit_of_a_column_or_channel(shape, unequal):
     assert moved.near_copies == plain.near_copies
 
 
-def test_images_of_one_range_stay_as_they_are_and_others_do_not():
+def test_images_of_one_range_stay_as_they_are_and_others_do_not() -> None:
     g = seeded()
     train, heldout, samples = (torch.rand(n, 3, 4, 4, generator=g) * 255 for n in (60, 40, 30))
     assert Ruler.of(train).measured(train) is train
@@ -89,7 +95,7 @@ def test_images_of_one_range_stay_as_they_are_and_others_do_not():
     assert Ruler.of(grey).plain
 
 
-def test_the_unit_comes_from_the_training_part_alone():
+def test_the_unit_comes_from_the_training_part_alone() -> None:
     g = seeded()
     train, heldout, samples = (torch.randn(n, 2, generator=g) for n in (400, 200, 200))
     ruler = Ruler.of(7 * train + 3)
@@ -108,13 +114,13 @@ def test_the_unit_comes_from_the_training_part_alone():
 # --- atoms
 
 
-def gains(n, g):
+def gains(n: Any, g: Any) -> Any:
     """A normal column, and one of sums of money, nothing in 92 rows of 100."""
     money = (9 + 0.8 * torch.randn(n, 1, generator=g)).exp()
     return torch.cat([torch.randn(n, 1, generator=g), torch.where(torch.rand(n, 1, generator=g) < 0.92, 0.0, money)], 1)
 
 
-def test_zeros_that_became_noise_of_either_sign_are_seen():
+def test_zeros_that_became_noise_of_either_sign_are_seen() -> None:
     g = seeded()
     train, heldout, samples = (gains(n, g) for n in (2000, 1000, 1000))
     honest = report(samples, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"]
@@ -125,25 +131,31 @@ def test_zeros_that_became_noise_of_either_sign_are_seen():
     assert noisy.value > 0.9  # 92 rows in 100 give themselves away
 
 
-def test_whole_numbers_that_became_fractions_are_seen():
+def test_whole_numbers_that_became_fractions_are_seen() -> None:
     g = seeded()
-    ages = lambda n: (40 + 12 * torch.randn(n, 1, generator=g)).round()  # noqa: E731
+
+    def ages(n: int) -> torch.Tensor:
+        return (40 + 12 * torch.randn(n, 1, generator=g)).round()
+
     train, heldout, samples = ages(2000), ages(1000), ages(1000)
     assert report(samples, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"].verdict == "matches"
     smeared = samples + 0.5 * torch.rand(1000, 1, generator=g) - 0.25
     assert report(smeared, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"].verdict == "differs"
 
 
-def test_dry_days_of_a_series_that_became_drizzle_are_seen():
+def test_dry_days_of_a_series_that_became_drizzle_are_seen() -> None:
     g = seeded()
-    rain = lambda n: torch.randn(n, 1, 20, generator=g).relu()  # noqa: E731
+
+    def rain(n: int) -> torch.Tensor:
+        return torch.randn(n, 1, 20, generator=g).relu()
+
     train, heldout, samples = rain(600), rain(400), rain(400)
     assert report(samples, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"].verdict == "matches"
     samples += 1e-3 * torch.randn(samples.shape, generator=g)
     assert report(samples, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"].verdict == "differs"
 
 
-def test_what_an_atom_is():
+def test_what_an_atom_is() -> None:
     values = torch.arange(1000.0)
     values[:10] = 500.0  # eleven of a thousand
     values[20:24] = 700.0  # five, too few of a thousand
@@ -155,7 +167,7 @@ def test_what_an_atom_is():
     assert Ruler.of(few[:, None]).atoms[0].tolist() == []  # not every value of a small set is one
 
 
-def test_normal_scores_are_normal_whatever_the_tail():
+def test_normal_scores_are_normal_whatever_the_tail() -> None:
     g = seeded()
     x = torch.randn(4000, 1, generator=g, dtype=torch.float64)
     z, scores = Ruler.of((5 * x).exp()).marks((5 * x).exp()).T
@@ -168,7 +180,7 @@ def test_normal_scores_are_normal_whatever_the_tail():
     assert beyond[1] >= scores.max()
 
 
-def test_one_outlier_does_not_blind_the_two_sample_test():
+def test_one_outlier_does_not_blind_the_two_sample_test() -> None:
     g = seeded()
     x, y = torch.randn(400, 1, generator=g) + 2, torch.randn(400, 1, generator=g)
     assert C2ST()(x, y, seeded()) > 0.8
@@ -176,9 +188,12 @@ def test_one_outlier_does_not_blind_the_two_sample_test():
     assert C2ST()(x, y, seeded()) > 0.8
 
 
-def test_mmd_of_a_column_that_is_mostly_nought():
+def test_mmd_of_a_column_that_is_mostly_nought() -> None:
     g = seeded()
-    draw = lambda n, share: torch.where(torch.rand(n, 1, generator=g) < share, 0.0, torch.randn(n, 1, generator=g))  # noqa: E731
+
+    def draw(n: int, share: float) -> torch.Tensor:
+        return torch.where(torch.rand(n, 1, generator=g) < share, 0.0, torch.randn(n, 1, generator=g))
+
     metric = MMD()
     assert math.isfinite(metric(draw(300, 0.9), draw(300, 0.9), seeded()))
     assert metric(draw(300, 0.5), draw(300, 0.9), seeded()) > 5 * abs(metric(draw(300, 0.9), draw(300, 0.9), seeded()))
@@ -187,8 +202,9 @@ def test_mmd_of_a_column_that_is_mostly_nought():
 # --- devices, and saying what goes on
 
 
-def test_a_report_says_what_it_computes_in_its_order():
-    g, said = seeded(), []
+def test_a_report_says_what_it_computes_in_its_order() -> None:
+    g = seeded()
+    said: list[str] = []
     x = torch.randn(90, 2, generator=g)
     labels = torch.arange(90) % 2
     report(
@@ -206,19 +222,20 @@ FAR = str(torch.accelerator.current_accelerator() or "cuda")
 @pytest.mark.parametrize("shape", [(3,), (2, 6), (1, 8, 8)])
 @pytest.mark.parametrize("places", [(FAR, "cpu", "cpu"), ("cpu", FAR, FAR), (FAR, FAR, FAR)])
 @pytest.mark.parametrize("stream", ["cpu", FAR])
-def test_a_report_takes_its_inputs_from_any_device(shape, places, stream):
+def test_a_report_takes_its_inputs_from_any_device(shape: Any, places: Any, stream: Any) -> None:
     g = seeded()
     sets = [torch.randn(n, *shape, generator=g) for n in (80, 200, 120)]
     labels = [(x.flatten(1)[:, 0] > 0).long() for x in sets]
-    here = [x.to(place) for x, place in zip(sets, places, strict=True)]
+    a, b, c = (x.to(place) for x, place in zip(sets, places, strict=True))
     found = report(
-        *here, torch.Generator(stream).manual_seed(0), labels=labels[0], train_labels=labels[1],
+        a, b, c, torch.Generator(stream).manual_seed(0), labels=labels[0], train_labels=labels[1],
         heldout_labels=labels[2], repeats=3,
     )  # fmt: skip
     assert all(math.isfinite(score.value) for score in found.rows.values())
     if stream == "cpu":  # the same draws: the same distances
+        a, b, c = sets
         expected = report(
-            *sets, seeded(), labels=labels[0], train_labels=labels[1], heldout_labels=labels[2], repeats=3
+            a, b, c, seeded(), labels=labels[0], train_labels=labels[1], heldout_labels=labels[2], repeats=3
         )
         for name in ("sliced-wasserstein", "energy-distance", "memorisation"):
             assert found.rows[name].value == pytest.approx(expected.rows[name].value, rel=1e-3, abs=1e-4)

@@ -1,6 +1,7 @@
 """Laws of the networks: what they return, what they depend on, what they refuse, and that they learn."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -41,40 +42,40 @@ def labels(*rows: int) -> dict[str, Tensor]:
     ("config", "shape"),
     [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
 )
-def test_starts_at_zero_and_every_parameter_learns(config, shape, kind):
+def test_starts_at_zero_and_every_parameter_learns(config: Any, shape: Any, kind: Any) -> None:
     starts_at_zero_and_learns(config, shape, kind)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_a_batch_is_its_samples(config, shape):
+def test_a_batch_is_its_samples(config: Any, shape: Any) -> None:
     batch_is_its_samples(config, shape)
 
 
 @pytest.mark.parametrize("kind", ["label", "number", "vector", "tokens", "picture"])
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_a_part_matters_and_where_it_is_absent_it_is_left_out(config, shape, kind):
+def test_a_part_matters_and_where_it_is_absent_it_is_left_out(config: Any, shape: Any, kind: Any) -> None:
     if kind == "picture" and len(shape) == 1:
         pytest.skip("no picture lies over a vector")
     part_matters(config, shape, kind)
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_the_level_matters(config, shape):
+def test_the_level_matters(config: Any, shape: Any) -> None:
     level_matters(config, shape)
 
 
-def test_the_order_of_tokens_matters_and_what_follows_a_text_does_not():
+def test_the_order_of_tokens_matters_and_what_follows_a_text_does_not() -> None:
     net = nudged(TINY_MLP.build((2,), {"text": Tokens(4, 5)}))
     x, level = inputs((2,), batch=1)
 
-    def answer(*tokens):
+    def answer(*tokens: Any) -> Any:
         return net(x, level, {"text": torch.tensor([tokens])})
 
     assert (answer(0, 1, 2) - answer(2, 1, 0)).abs().max() > 1e-3
     torch.testing.assert_close(answer(0, 1, 2), answer(0, 1, 2, -1, -1), rtol=1e-5, atol=1e-6)
 
 
-def test_a_picture_lies_over_x():
+def test_a_picture_lies_over_x() -> None:
     """What is moved in the picture moves in the answer, and a coarse picture is spread over what it lies on."""
     net = nudged(
         dataclasses.replace(SMALL, multipliers=(1,), attention=()).build((1, 12, 12), {"y": Picture(1, (12, 12))})
@@ -91,7 +92,7 @@ def test_a_picture_lies_over_x():
     torch.testing.assert_close(net(x, level, {"y": coarse}), net(x, level, {"y": fine}), rtol=0, atol=0)
 
 
-def test_names_of_parts_are_the_names_of_their_weights():
+def test_names_of_parts_are_the_names_of_their_weights() -> None:
     """Also of those that a module has for itself, and the label's are those of the first files."""
     names = ["label", "noise", "type", "a.b", "two words"]
     net = TINY_MLP.build((2,), dict.fromkeys(names, Label(3)))
@@ -102,7 +103,7 @@ def test_names_of_parts_are_the_names_of_their_weights():
     assert net.state_dict()["embedding.label.weight"].shape == (4, 16)
 
 
-def test_parts_missing_leave_no_nan_in_the_gradient():
+def test_parts_missing_leave_no_nan_in_the_gradient() -> None:
     net = nudged(TINY_MLP.build((2, 4), {"vector": Vector(2), "number": Number(), "picture": Picture(1, (4,))}))
     x, level = inputs((2, 4))
     vector = torch.tensor([[torch.nan, 1.0], [1.0, 2.0], [torch.nan, torch.nan], [0.0, 0.0]], requires_grad=True)
@@ -118,11 +119,11 @@ def test_parts_missing_leave_no_nan_in_the_gradient():
         assert part.grad[[1, 3]].reshape(2, -1).any(dim=1).all()
 
 
-def test_levels_are_told_apart_over_the_whole_range():
+def test_levels_are_told_apart_over_the_whole_range() -> None:
     """The waves span the Gaussian kernel of the docstring: neighbours differ, and [-12, 12] holds no period."""
-    embedding = SMALL.build((1, 4)).embedding
+    embedding: Any = SMALL.build((1, 4)).embedding
     levels = torch.linspace(-12, 12, 97)
-    waves = embedding.waves(levels)
+    waves: Tensor = embedding.waves(levels)
     likeness = waves @ waves.T / waves.shape[1]
     kernel = torch.exp(-0.5 * ((levels[:, None] - levels) * 2 * torch.pi / 4) ** 2)
     assert (likeness - kernel).abs().max() < 0.1
@@ -134,24 +135,23 @@ def translated(shape: tuple[int, ...], shift: tuple[int, ...]) -> float:
     net = nudged(dataclasses.replace(SMALL, multipliers=(1, 2), attention=()).build(shape), size=0.05)
     generator = torch.Generator().manual_seed(4)
     x = torch.zeros(1, *shape)
-    x[(0, slice(None), *(slice(s // 2 - 1, s // 2 + 1) for s in shape[1:]))] = torch.randn(
-        shape[0], *[2] * (len(shape) - 1), generator=generator
-    )
+    middle: tuple[Any, ...] = (0, slice(None), *(slice(s // 2 - 1, s // 2 + 1) for s in shape[1:]))
+    x[middle] = torch.randn(shape[0], *[2] * (len(shape) - 1), generator=generator)
     level, dims = torch.zeros(1), tuple(range(2, x.dim()))
     moved = net(x.roll(shift, dims), level).roll([-s for s in shift], dims)
     still = net(x, level)
     centre = (0, slice(None), *(slice(s // 2 - 4, s // 2 + 4) for s in shape[1:]))
-    return ((moved - still)[centre].abs().max() / still[centre].std()).item()
+    return float(((moved - still)[centre].abs().max() / still[centre].std()).item())
 
 
-def test_moves_with_its_input_along_each_axis():
+def test_moves_with_its_input_along_each_axis() -> None:
     """A shift by the coarsest cell (two positions) along either axis passes through; one by half a cell cannot."""
     for shape, along in [((1, 64, 96), (1, 0)), ((1, 64, 96), (0, 1)), ((2, 128), (1,))]:
         assert translated(shape, tuple(8 * a for a in along)) < 1e-3
         assert translated(shape, tuple(7 * a for a in along)) > 1e-2
 
 
-def test_runs_on_sizes_that_it_was_not_built_for():
+def test_runs_on_sizes_that_it_was_not_built_for() -> None:
     net = nudged(SMALL.build((1, 8, 8)))
     x, level = inputs((1, 11, 5))
     assert net(x, level).shape == x.shape
@@ -167,13 +167,13 @@ def test_runs_on_sizes_that_it_was_not_built_for():
         ((9, 9), (9,), [0, 1, 2]),
     ],
 )
-def test_attention_sits_where_the_longest_side_is_small(side, attention, attending):
+def test_attention_sits_where_the_longest_side_is_small(side: Any, attention: Any, attending: Any) -> None:
     net = dataclasses.replace(SMALL, attention=attention).build((1, *side))
     levels = {int(name.split(".")[1]) for name, _ in net.named_parameters() if name.endswith("attention.qkv.weight")}
     assert sorted(levels) == attending
 
 
-def test_attend_is_softmax_attention_on_either_path():
+def test_attend_is_softmax_attention_on_either_path() -> None:
     generator = torch.Generator().manual_seed(5)
     for tokens in (1, 5, 300):  # 300 takes the fused path
         q, k, v = (torch.randn(2, 3, tokens, 8, generator=generator) for _ in range(3))
@@ -184,7 +184,7 @@ def test_attend_is_softmax_attention_on_either_path():
 
 @pytest.mark.parametrize("patch", [1, 2, 3])
 @pytest.mark.parametrize("shape", GRIDS)
-def test_patches_go_into_channels_and_come_out_again(shape, patch):
+def test_patches_go_into_channels_and_come_out_again(shape: Any, patch: Any) -> None:
     x = inputs(shape)[0]
     folded = _into_channels(x, patch)
     assert folded.shape[1:] == (shape[0] * patch ** (len(shape) - 1), *(-(-side // patch) for side in shape[1:]))
@@ -193,7 +193,7 @@ def test_patches_go_into_channels_and_come_out_again(shape, patch):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7, 8, 10, 48, 50, 64, 96, 100, 127, 128, 320, 1000])
-def test_groups_divide_the_channels(channels):
+def test_groups_divide_the_channels(channels: Any) -> None:
     groups = groups_of(channels)
     assert channels % groups == 0
     assert groups <= 32
@@ -205,7 +205,7 @@ def test_groups_divide_the_channels(channels):
 @pytest.mark.parametrize(
     ("shape", "innermost"), [((6, 7), False), ((8, 5, 3), False), ((8, 5, 3), True), ((5, 2, 3, 4), False)]
 )
-def test_group_norm_is_its_formula_with_every_derivative(shape, innermost, each, silu):
+def test_group_norm_is_its_formula_with_every_derivative(shape: Any, innermost: Any, each: Any, silu: Any) -> None:
     """In either layout of memory: value, gradient, tangent, and the derivatives of those."""
     generator = torch.Generator().manual_seed(6)
     x = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
@@ -233,7 +233,7 @@ def test_group_norm_is_its_formula_with_every_derivative(shape, innermost, each,
     torch.testing.assert_close(mapped, torch.stack(alone))
 
 
-def test_group_norm_is_exact_in_bfloat16_up_to_the_last_rounding():
+def test_group_norm_is_exact_in_bfloat16_up_to_the_last_rounding() -> None:
     """Far from zero, too, where sums in bfloat16 would be lost."""
     generator = torch.Generator().manual_seed(9)
     x = (torch.randn(2, 32, 8, 8, generator=generator) + 10).bfloat16()
@@ -246,7 +246,7 @@ def test_group_norm_is_exact_in_bfloat16_up_to_the_last_rounding():
 
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_group_norm_writes_over_nothing_that_is_not_its_own(dtype, silu):
+def test_group_norm_writes_over_nothing_that_is_not_its_own(dtype: Any, silu: Any) -> None:
     """The gradient that is written over itself is the one that is not, and what came in is as it was."""
     generator = torch.Generator().manual_seed(10)
     x = torch.randn(3, 32, 6, 5, generator=generator).to(dtype).to(memory_format=torch.channels_last)
@@ -254,8 +254,8 @@ def test_group_norm_writes_over_nothing_that_is_not_its_own(dtype, silu):
     out = torch.randn(x.shape, generator=generator).to(dtype).to(memory_format=torch.channels_last)
     kept = [tensor.clone() for tensor in (x, scale, shift, out)]
     leaves = [tensor.requires_grad_() for tensor in (x, scale, shift)]
-    quick = torch.autograd.grad(group_norm(*leaves, silu), leaves, out)
-    slow = torch.autograd.grad(group_norm(*leaves, silu), leaves, out, create_graph=True)
+    quick = torch.autograd.grad(group_norm(leaves[0], leaves[1], leaves[2], silu), leaves, out)
+    slow = torch.autograd.grad(group_norm(leaves[0], leaves[1], leaves[2], silu), leaves, out, create_graph=True)
     for tensor, before in zip((x, scale, shift, out), kept, strict=True):
         assert torch.equal(tensor, before)
     for one, other in zip(quick, slow, strict=True):
@@ -284,13 +284,13 @@ def fitted(
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(("config", "shape"), [(MLP(width=64, depth=2), (2,)), (SMALL, (1, 6, 5)), (SMALL, (2, 11))])
-def test_learns_random_targets_by_heart(config, shape, autocast):
+def test_learns_random_targets_by_heart(config: Any, shape: Any, autocast: Any) -> None:
     first, last = fitted(config.build(shape, THREE), shape, steps=150, rate=3e-3, autocast=autocast)
     assert first == pytest.approx(1.0, abs=1e-6)
     assert last < 0.05
 
 
-def test_the_label_alone_can_carry_the_answer():
+def test_the_label_alone_can_carry_the_answer() -> None:
     """Equal inputs, the target is the label's own: nothing but the condition can explain it."""
     for config, shape in [(TINY_MLP, (2,)), (SMALL, (1, 4, 4))]:
         net = config.build(shape, THREE)
@@ -306,7 +306,7 @@ def test_the_label_alone_can_carry_the_answer():
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_bfloat16_autocast_agrees_with_float32(config, shape):
+def test_bfloat16_autocast_agrees_with_float32(config: Any, shape: Any) -> None:
     """Eight bits of mantissa through some twenty layers: 3 % of the output's size in the mean square."""
     net = nudged(config.build(shape, THREE), size=0.05)
     x, level = inputs(shape)
@@ -318,9 +318,9 @@ def test_bfloat16_autocast_agrees_with_float32(config, shape):
     assert (rounded.float() - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
 
 
-def test_the_first_layer_sees_what_eight_bits_would_hide():
+def test_the_first_layer_sees_what_eight_bits_would_hide() -> None:
     """Noise of 0.002 on a picture of ones is below bfloat16's rounding, and reaches the second layer all the same."""
-    net = nudged(SMALL.build((1, 8, 8)), size=0.05)
+    net: Any = nudged(SMALL.build((1, 8, 8)), size=0.05)
     seen: list[Tensor] = []
     net.stem.register_forward_hook(lambda module, args, out: seen.append(out))
     noise = 0.002 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -331,7 +331,7 @@ def test_the_first_layer_sees_what_eight_bits_would_hide():
     assert (seen[1] - seen[0] - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
-def test_double_precision_follows_the_parameters():
+def test_double_precision_follows_the_parameters() -> None:
     net = nudged(SMALL.build((1, 6, 6))).double()
     x, level = inputs((1, 6, 6))
     out = net(x.double(), level.double())
@@ -340,7 +340,7 @@ def test_double_precision_follows_the_parameters():
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_graph_is_free_of_data_dependent_python(config, shape):
+def test_graph_is_free_of_data_dependent_python(config: Any, shape: Any) -> None:
     """torch.export refuses a branch on a tensor's value, and so is the test of what compile and ONNX need."""
     parts, condition = conditions("several", shape)
     net = nudged(config.build(shape, parts))
@@ -355,7 +355,7 @@ def test_graph_is_free_of_data_dependent_python(config, shape):
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_weights_survive_a_file_and_come_from_the_seed_alone(config, shape):
+def test_weights_survive_a_file_and_come_from_the_seed_alone(config: Any, shape: Any) -> None:
     x, level = inputs(shape)
     net = nudged(config.build(shape, THREE))
     fresh = config.build(shape, THREE, seed=1)
@@ -365,7 +365,7 @@ def test_weights_survive_a_file_and_come_from_the_seed_alone(config, shape):
     weights_come_from_the_seed(config, shape)
 
 
-def test_dropout_keeps_the_mean_and_acts_in_training_only():
+def test_dropout_keeps_the_mean_and_acts_in_training_only() -> None:
     net = nudged(dataclasses.replace(SMALL, dropout=0.5).build((1, 8, 8)))
     x, level = inputs((1, 8, 8))
     assert torch.equal(net(x, level), net(x, level))
@@ -373,7 +373,7 @@ def test_dropout_keeps_the_mean_and_acts_in_training_only():
     assert not torch.equal(net(x, level), net(x, level))
 
 
-def test_sizes_are_as_stated():
+def test_sizes_are_as_stated() -> None:
     def millions(size: str, shape: tuple[int, ...]) -> float:
         return sum(p.numel() for p in UNET_SIZES[size].build(shape, {"label": Label(10)}).parameters()) / 1e6
 
@@ -384,11 +384,11 @@ def test_sizes_are_as_stated():
 
 @pytest.mark.parametrize("law", NET_LAWS)
 @pytest.mark.parametrize("name", NETS)
-def test_every_net_of_the_table_keeps_the_laws_with_its_defaults(name, law):
+def test_every_net_of_the_table_keeps_the_laws_with_its_defaults(name: Any, law: Any) -> None:
     NET_LAWS[law](NETS[name]())
 
 
-def test_every_net_has_a_first_sentence_and_defaults_that_build():
+def test_every_net_has_a_first_sentence_and_defaults_that_build() -> None:
     for config in NETS.values():
         assert config.__doc__
         assert config.__doc__.splitlines()[0].endswith(".")
@@ -402,8 +402,8 @@ def test_every_net_has_a_first_sentence_and_defaults_that_build():
     ("make", "words"),
     [
         (lambda: UNet(attention=(0,)), "attention"),
-        (lambda: UNet(attention=(7.5,)), "attention"),
-        (lambda: UNet(attention=8), "attention=8"),
+        (lambda: UNet(attention=(7.5,)), "attention"),  # type: ignore[arg-type]
+        (lambda: UNet(attention=8), "attention=8"),  # type: ignore[arg-type]
         (lambda: UNet(multipliers=()), "multipliers"),
         (lambda: UNet(multipliers=(1, -2)), "multipliers"),
         (lambda: UNet(dropout=1.0), "dropout=1.0"),
@@ -411,7 +411,7 @@ def test_every_net_has_a_first_sentence_and_defaults_that_build():
         (lambda: UNet(blocks=0), "blocks=0"),
         (lambda: UNet(heads_width=0), "heads_width=0"),
         (lambda: MLP(width=0), "width=0"),
-        (lambda: MLP(depth=1.5), "depth=1.5"),
+        (lambda: MLP(depth=1.5), "depth=1.5"),  # type: ignore[arg-type]
         (lambda: UNet().build((4,)), "'mlp'"),
         (lambda: UNet().build((1, 2, 3, 4, 5)), "shape"),
         (lambda: MLP().build(()), "shape"),
@@ -422,20 +422,20 @@ def test_every_net_has_a_first_sentence_and_defaults_that_build():
         (lambda: Picture(1, (2, 0)), "each size in shape=0"),
         (lambda: Tokens(0, 4), "vocabulary=0"),
         (lambda: Tokens(4, 0), "length=0"),
-        (lambda: MLP().build((2,), {"kind": 3}), "'kind': 3"),
+        (lambda: MLP().build((2,), {"kind": 3}), "'kind': 3"),  # type: ignore[dict-item]
         (lambda: MLP().build((2,), {"": Number()}), "conditions has ''"),
         (lambda: MLP().build((2, 4), {"y": Picture(1, (4, 4))}), "the picture 'y' of size"),
         (lambda: MLP().build((2,), out_multiple=0), "out_multiple=0"),
     ],
 )
-def test_bad_configurations_are_refused(make, words):
+def test_bad_configurations_are_refused(make: Any, words: Any) -> None:
     with pytest.raises(InputError, match=words.replace("(", r"\(")) as refusal:
         make()
     assert str(refusal.value).count("\n") == 0
 
 
 @pytest.mark.parametrize(("config", "shape"), CASES)
-def test_bad_calls_are_refused(config, shape):
+def test_bad_calls_are_refused(config: Any, shape: Any) -> None:
     kinds = ("label", "vector", "number", "tokens", "none")
     labelled, featured, numbered, texts, plain = (config.build(shape, conditions(kind, shape)[0]) for kind in kinds)
     x, level = inputs(shape)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -25,12 +26,12 @@ PUBLISHED = {
 }
 
 
-def normal_cdf(z):
+def normal_cdf(z: Any) -> Any:
     return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_papers_numbers_follow(name):
+def test_the_papers_numbers_follow(name: Any) -> None:
     shape, sigma_max, levels, corrections, eps = PUBLISHED[name]
     d = math.prod(shape)
     data = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
@@ -52,7 +53,7 @@ def test_the_papers_numbers_follow(name):
     assert half.eps == pytest.approx(eps, rel=0.08)
 
 
-def test_the_overlap_is_that_of_shells():
+def test_the_overlap_is_that_of_shells() -> None:
     """By drawing noise: the share of the smaller level within three deviations of the larger level's radius."""
     g = torch.Generator().manual_seed(1)
     for d, ratio in ((64, 1.2), (64, 1.36), (512, 1.1), (2048, 1.05)):
@@ -61,7 +62,7 @@ def test_the_overlap_is_that_of_shells():
         assert shell_overlap(ratio, d) == pytest.approx(inside.double().mean().item(), abs=0.04)
 
 
-def test_ratios_are_monotone_and_solve_the_criterion():
+def test_ratios_are_monotone_and_solve_the_criterion() -> None:
     ratios = [ladder_ratio(d) for d in (1, 2, 10, 17, 18, 32, 64, 784, 3072, 10**6)]
     assert ratios[:4] == [LARGEST_RATIO] * 4
     assert all(a > b for a, b in itertools.pairwise(ratios[4:]))
@@ -74,12 +75,12 @@ def test_ratios_are_monotone_and_solve_the_criterion():
     assert ladder_ratio(10**6) - 1 == pytest.approx(3 / math.sqrt(2 * 10**6), rel=3e-3)
 
 
-def brute_force(x):
+def brute_force(x: Any) -> Any:
     x = x.reshape(len(x), -1).double()
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").max().item()
 
 
-def clouds():
+def clouds() -> Any:
     g = torch.Generator().manual_seed(2)
     yield "ball", torch.randn(1500, 3, generator=g)
     yield "sphere", nn.functional.normalize(torch.randn(1500, 6, generator=g))
@@ -93,7 +94,7 @@ def clouds():
 
 
 @pytest.mark.parametrize(("name", "cloud"), list(clouds()), ids=[name for name, _ in clouds()])
-def test_the_largest_distance_is_that_of_all_pairs(name, cloud):
+def test_the_largest_distance_is_that_of_all_pairs(name: Any, cloud: Any) -> None:
     found = largest_distance(cloud)
     assert found.distance == pytest.approx(brute_force(cloud), rel=1e-5)
     assert found.bound == found.distance
@@ -105,13 +106,13 @@ def test_the_largest_distance_is_that_of_all_pairs(name, cloud):
     assert few.compared <= 5
 
 
-def test_points_that_cannot_be_ends_are_not_compared():
+def test_points_that_cannot_be_ends_are_not_compared() -> None:
     g = torch.Generator().manual_seed(3)
     x = torch.cat([torch.randn(4000, 8, generator=g), 40 * nn.functional.normalize(torch.randn(40, 8, generator=g))])
     assert largest_distance(x).compared <= 60
 
 
-def test_advice_scales_with_the_data_and_says_why():
+def test_advice_scales_with_the_data_and_says_why() -> None:
     g = torch.Generator().manual_seed(4)
     x = torch.randn(300, 1, 6, 6, generator=g)
     one, ten = advise_ladder(x), advise_ladder(10 * x)
@@ -138,7 +139,7 @@ def test_advice_scales_with_the_data_and_says_why():
     assert "as given" in given.reasons["sigma_max"]
 
 
-def test_a_ladder_for_few_dimensions():
+def test_a_ladder_for_few_dimensions() -> None:
     """Two dimensions: the criterion has no solution, and the noise is halved from level to level."""
     advice = advise_ladder(DATA["moons"]().load().batch(0, 1000, 0)[0])
     assert 1.5 < advice.ratio <= 2.0
@@ -146,11 +147,11 @@ def test_a_ladder_for_few_dimensions():
     assert 5 <= len(advice.sigmas) <= 12
 
 
-def test_the_score_over_sigma_is_the_reading_of_noise():
+def test_the_score_over_sigma_is_the_reading_of_noise() -> None:
     """Technique 3: a network that is not told the noise, over sigma, is `predicts="eps"` with the sign of the noise."""
 
     class Blind(nn.Module):
-        def forward(self, x, noise_level, condition):
+        def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
             # NCSNv2's network sees x as it is: take the house's scaling to unit variance away
             return torch.tanh(x * (0.5**2 + (2 * noise_level).exp()).sqrt()[:, None])
 
@@ -160,7 +161,7 @@ def test_the_score_over_sigma_is_the_reading_of_noise():
         torch.testing.assert_close(denoiser(x, t).score, -torch.tanh(x) / VE().at(t).sigma, rtol=1e-7, atol=1e-9)
 
 
-def test_digits_are_drawn_by_the_ladder_advised_for_them():
+def test_digits_are_drawn_by_the_ladder_advised_for_them() -> None:
     """The ideal denoiser of the digits, walked down the advised ladder: samples are digits, of every class."""
     data = DATA["digits"]().load()
     x0, condition = data.batch(0, 600, 0)
@@ -196,5 +197,5 @@ def test_digits_are_drawn_by_the_ladder_advised_for_them():
         (lambda x: largest_distance(x[:1]), ["1 examples"]),
     ],
 )
-def test_nonsense_is_refused(make, words):
+def test_nonsense_is_refused(make: Any, words: Any) -> None:
     refused(lambda: make(torch.randn(50, 2, generator=torch.Generator().manual_seed(6))), *words)

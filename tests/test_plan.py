@@ -2,9 +2,12 @@
 
 import re
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sure import Cli, there
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,19 +27,19 @@ from ornstein.training.count import counted, metered
 FLOAT = 4
 
 
-def built(experiment, data):
+def built(experiment: Any, data: Any) -> Any:
     return build(experiment, data.fingerprint(), data.transform)
 
 
 @pytest.fixture(scope="module")
-def digits():
+def digits() -> Any:
     return load_data(Experiment.read("digits"))
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
 
 
-def test_linear_layers_by_hand():
+def test_linear_layers_by_hand() -> None:
     """Forward 2 b i o each; backward as much for the weights, and again for every input but the first."""
     net = nn.Sequential(nn.Linear(30, 50, bias=False), nn.Linear(50, 20, bias=False))
     found = counted(lambda b: net(torch.ones(b, 30)).sum().backward(), net)
@@ -44,17 +47,17 @@ def test_linear_layers_by_hand():
         assert found.flops(batch) == 2 * batch * (2 * 30 * 50 + 3 * 50 * 20)
 
 
-def test_attention_by_hand_on_either_side_of_where_its_arithmetic_changes():
+def test_attention_by_hand_on_either_side_of_where_its_arithmetic_changes() -> None:
     for tokens in (64, 1024):
         shape = (2, tokens, 16)
-        found = counted(lambda b, shape=shape: attend(*torch.ones(3, b, *shape).unbind()), nn.Identity())
+        found = counted(lambda b, shape=shape: attend(*torch.ones(3, b, *shape).unbind()), nn.Identity())  # type: ignore[misc, arg-type]
         assert found.flops(5) == 5 * 2 * 2 * 2 * tokens**2 * 16
 
 
-def test_a_unet_as_torchs_counter_has_it():
+def test_a_unet_as_torchs_counter_has_it() -> None:
     net = UNet(channels=8, multipliers=(1, 2), blocks=1, attention=(4,)).build((3, 8, 8), seed=0)
 
-    def work(batch):
+    def work(batch: Any) -> None:
         net(torch.ones(batch, 3, 8, 8), torch.zeros(batch)).sum().backward()
 
     found = counted(work, net)
@@ -63,10 +66,10 @@ def test_a_unet_as_torchs_counter_has_it():
     assert found.flops(6) == counter.get_total_flops() > 0
 
 
-def test_memory_of_a_chain_by_hand():
+def test_memory_of_a_chain_by_hand() -> None:
     """sin five times keeps its five inputs; the last output and two cosine terms join them as the way back begins."""
 
-    def work(batch):
+    def work(batch: Any) -> None:
         x = torch.ones(batch, 1000, requires_grad=True)
         for _ in range(5):
             x = x.sin()
@@ -77,13 +80,13 @@ def test_memory_of_a_chain_by_hand():
 
 
 @pytest.mark.parametrize("changes", [["net.channels=16"], ["net.channels=8", "preset=sliced"], ["net.channels=64"]])
-def test_the_peak_of_a_large_batch_follows_from_two_small_ones(digits, changes):
+def test_the_peak_of_a_large_batch_follows_from_two_small_ones(digits: Any, changes: Any) -> None:
     """Also where it moves from the gradients of the weights to the end of the forward pass."""
     experiment = Experiment.read("digits", [*changes, "net.dropout=0"])
     parts = built(experiment, digits)
     found = count_training(experiment, parts, digits)
 
-    def work(batch):
+    def work(batch: Any) -> None:
         x0, labels = digits.batch(0, batch, 0)
         parts.net.zero_grad()
         parts.loss({})(parts.net, (x0, labels), torch.Generator().manual_seed(0)).sum().backward()
@@ -94,7 +97,7 @@ def test_the_peak_of_a_large_batch_follows_from_two_small_ones(digits, changes):
         assert found.flops(batch) == meter.flops
 
 
-def test_half_precision_halves_what_convolutions_keep(digits):
+def test_half_precision_halves_what_convolutions_keep(digits: Any) -> None:
     peaks = {}
     for precision in ("float32", "bfloat16"):
         experiment = Experiment.read("digits", [f"training.precision={precision}", "net.dropout=0"])
@@ -103,21 +106,22 @@ def test_half_precision_halves_what_convolutions_keep(digits):
 
 
 #: steps along an energy, which a tested network is not
-FIXED = [name for name in STEPPERS if STEPPERS[name]().calls is not None and name != "recovery-langevin"]
+FIXED = [name for name in STEPPERS if there(STEPPERS[name]().calls) is not None and name != "recovery-langevin"]
 
 
 @pytest.mark.parametrize("name", FIXED)
-def test_network_calls_are_the_steppers_own(digits, name):
+def test_network_calls_are_the_steppers_own(digits: Any, name: Any) -> None:
     experiment = Experiment.read("digits", [f"sampling.stepper={name}", "sampling.steps=6"])
     stepper = STEPPERS[name]()
-    assert network_calls(experiment, built(experiment, digits)) == stepper.last_calls + 5 * stepper.calls
+    expected = there(stepper.last_calls) + 5 * there(stepper.calls)
+    assert network_calls(experiment, built(experiment, digits)) == expected
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", methods())
-def test_every_method_can_be_planned(method):
+def test_every_method_can_be_planned(method: Any) -> None:
     found = plan(Experiment.read("moons", [f"preset={method}", "net.width=16", "data.count=2000"]), "2xH100")
     assert found.step_flops > 0
     assert found.calls > 0
@@ -125,7 +129,7 @@ def test_every_method_can_be_planned(method):
     assert not found.advice
 
 
-def test_objectives_that_ask_more_of_the_network_cost_more(digits):
+def test_objectives_that_ask_more_of_the_network_cost_more(digits: Any) -> None:
     flops = {
         method: plan(Experiment.read("digits", [f"preset={method}", "training.batch_size=32"]), "l4", data=digits)
         for method in ("ddpm", "sliced")
@@ -133,14 +137,14 @@ def test_objectives_that_ask_more_of_the_network_cost_more(digits):
     assert 1.7 < flops["sliced"].step_flops / flops["ddpm"].step_flops < 3
 
 
-def test_a_classifier_draws_nothing(digits):
+def test_a_classifier_draws_nothing(digits: Any) -> None:
     found = plan(Experiment.read("digits", ["objective=classifier"]), "l4", data=digits)
     assert found.calls == 0
     assert "drawing" not in found.text()
 
 
 @pytest.mark.parametrize(("gpu", "has"), [("h100", "bfloat16"), ("t4", "float32")])
-def test_auto_is_bfloat16_on_gpus_that_have_it(digits, gpu, has):
+def test_auto_is_bfloat16_on_gpus_that_have_it(digits: Any, gpu: Any, has: Any) -> None:
     large = ["net.channels=128", "training.batch_size=4096"]
     auto = plan(
         Experiment.read("digits", [*large, "training.precision=auto", "sampling.precision=auto"]), gpu, data=digits
@@ -162,7 +166,7 @@ def test_auto_is_bfloat16_on_gpus_that_have_it(digits, gpu, has):
         (["net.channels=8"], {"float32", "bfloat16"}, {"float32", "bfloat16"}),
     ],
 )
-def test_auto_is_decided_here_as_training_does(digits, changes, trains, draws):
+def test_auto_is_decided_here_as_training_does(digits: Any, changes: Any, trains: Any, draws: Any) -> None:
     """Chains and second derivatives are float32 whatever is faster; measuring leaves the network as it was."""
     auto = ["training.precision=auto", "sampling.precision=auto"]
     experiment = Experiment.read("digits", [*changes, *auto, "training.batch_size=8", "training.cpu=true"])
@@ -174,14 +178,14 @@ def test_auto_is_decided_here_as_training_does(digits, changes, trains, draws):
     assert all(torch.equal(before[name], value) for name, value in parts.net.state_dict().items())
 
 
-def test_disk_is_what_a_run_leaves(run):
+def test_disk_is_what_a_run_leaves(run: Path) -> None:
     experiment = Experiment.read(run / "experiment.yaml")
     found = plan(experiment, "l4")
     taken = sum(file.stat().st_size for file in run.rglob("*.safetensors"))
     assert sum(found.disk.values()) == pytest.approx(taken, rel=0.05)  # headers, of a small network
 
 
-def test_the_text_adds_up(digits):
+def test_the_text_adds_up(digits: Any) -> None:
     found = plan(Experiment.read("digits"), "4xA100", price=2.0, data=digits)
     text = found.text()
     assert "4 x A100" in text
@@ -194,7 +198,7 @@ def test_the_text_adds_up(digits):
     assert "assumed" in text
 
 
-def test_small_networks_are_no_faster_on_a_larger_gpu_and_large_ones_are(digits):
+def test_small_networks_are_no_faster_on_a_larger_gpu_and_large_ones_are(digits: Any) -> None:
     small = Experiment.read("digits")
     assert plan(small, "a100", data=digits).step == plan(small, "h100", data=digits).step
     large = Experiment.read("digits", ["net.channels=128", "net.multipliers=[1,2,2]", "training.batch_size=100000"])
@@ -208,17 +212,17 @@ def test_small_networks_are_no_faster_on_a_larger_gpu_and_large_ones_are(digits)
     assert plan(large, "4xt4", data=digits).step == pytest.approx(one.step / 4, rel=0.1)
 
 
-def test_what_does_not_fit_comes_with_what_does(digits):
+def test_what_does_not_fit_comes_with_what_does(digits: Any) -> None:
     changes = ["net.channels=64", "training.batch_size=1000000"]
     found = plan(Experiment.read("digits", changes), "t4", data=digits)
     assert found.needed > found.room
     assert "it does not fit" in found.text()
-    pieces = int(re.search(r"training.accumulate=(\d+)", found.advice)[1])
+    pieces = int(there(re.search(r"training.accumulate=(\d+)", found.advice))[1])
     assert not plan(Experiment.read("digits", [*changes, f"training.accumulate={pieces}"]), "t4", data=digits).advice
     assert plan(Experiment.read("digits", [*changes, f"training.accumulate={pieces - 1}"]), "t4", data=digits).advice
 
 
-def test_sharding_spreads_all_but_the_previews_average(digits):
+def test_sharding_spreads_all_but_the_previews_average(digits: Any) -> None:
     whole, spread = (
         plan(Experiment.read("digits", [f"training.shard={shard}"]), "8xl4", data=digits).memory
         for shard in ("none", "fsdp")
@@ -228,7 +232,7 @@ def test_sharding_spreads_all_but_the_previews_average(digits):
     assert spread["the average that previews are drawn by"] == whole["weights"]
 
 
-def test_processor_time_is_near_what_a_run_takes(digits, tmp_path):
+def test_processor_time_is_near_what_a_run_takes(digits: Any, tmp_path: Path) -> None:
     """benchmarks/plan.py has the figures; here a wide margin, as other work on a machine disturbs a second of it."""
     changes = ["training.steps=24", "training.validate_every=24", "sampling.preview=4", "sampling.steps=4"]
     experiment = Experiment.read("digits", changes)
@@ -243,7 +247,7 @@ def test_processor_time_is_near_what_a_run_takes(digits, tmp_path):
     assert "measured" in found.basis
 
 
-def test_a_calibration_leaves_a_line_through_its_measurements(digits):
+def test_a_calibration_leaves_a_line_through_its_measurements(digits: Any) -> None:
     line = calibrate(Experiment.read("digits", ["net.channels=8"]), digits)
     assert (line.few, line.many) == (16, 128)
     assert line.at(16)[1] == line.low[1] > 0
@@ -253,7 +257,7 @@ def test_a_calibration_leaves_a_line_through_its_measurements(digits):
 # --- on the command line ----------------------------------------------------------------------------------------------
 
 
-def test_the_verb(cli):
+def test_the_verb(cli: Cli) -> None:
     answer = cli("plan", "digits", "net.channels=16", "--gpus", "8xH100", "--price", "2.5")
     assert answer.code == 0, answer
     for word in ("8 x H100", "FLOP a step", "weights", "checkpoints", "price"):
@@ -277,14 +281,14 @@ def test_the_verb(cli):
         (["digits", "--device", "tpu"], "tpu"),
     ],
 )
-def test_what_cannot_be_planned_is_one_sentence(cli, words, said):
+def test_what_cannot_be_planned_is_one_sentence(cli: Cli, words: Any, said: Any) -> None:
     answer = cli("plan", *words)
     assert answer.code == 2, answer
     assert said in answer.err
     assert len(answer.err.strip().splitlines()) == 1
 
 
-def test_every_gpu_is_plausible():
+def test_every_gpu_is_plausible() -> None:
     """Half precision is the faster, and a number takes at least as long to fetch as to use."""
     for gpu in GPUS.values():
         assert gpu.half > gpu.single

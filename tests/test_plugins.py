@@ -6,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from laws import PROCESSES, refused
+from sure import Cli, there
 
 import ornstein
 from ornstein import Process, plugins
@@ -23,10 +25,10 @@ from ornstein.objectives import OBJECTIVES
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
 
-def block(heading):
+def block(heading: Any) -> Any:
     """The code under a heading of docs/extending.md."""
     part = PAGE.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.search(r"^```python\n(.*?)^```", part, re.S | re.M)[1]
+    return there(re.search(r"^```python\n(.*?)^```", part, re.S | re.M))[1]
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class Rational(Process):
 
     t_max: float = 4.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive(t_max=self.t_max)
 
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         return 1 / (1 + t)
 
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         return t
 
 
@@ -49,7 +51,7 @@ class Rational(Process):
 
 
 @pytest.mark.usefixtures("own_tables")
-def test_what_is_registered_can_be_named_listed_and_configured(cli):
+def test_what_is_registered_can_be_named_listed_and_configured(cli: Cli) -> None:
     assert ornstein.register("process", "rational", Rational) is Rational
     assert ornstein.register("process", "rational", Rational) is Rational  # once more changes nothing
     assert TABLE["rational"] is Rational
@@ -60,7 +62,7 @@ def test_what_is_registered_can_be_named_listed_and_configured(cli):
     assert [(noun, name) for noun, name, _ in plugins.entries(__name__)] == [("process", "rational")]
 
     @ornstein.register("objective", "plain")
-    def plain(drop_label: float = 0.2):
+    def plain(drop_label: float = 0.2) -> Any:
         """The loss of DDPM, by another name."""
         return OBJECTIVES["ddpm"](drop_label=drop_label)
 
@@ -68,7 +70,7 @@ def test_what_is_registered_can_be_named_listed_and_configured(cli):
 
 
 @pytest.mark.usefixtures("own_tables")
-def test_a_new_definition_takes_the_place_of_the_old_as_in_a_notebook():
+def test_a_new_definition_takes_the_place_of_the_old_as_in_a_notebook() -> None:
     cell = (
         "import ornstein\n@ornstein.register('grid', 'mine')\n"
         "def mine(process, steps, sigma_data):\n    '''A grid of my own.'''\n"
@@ -79,11 +81,11 @@ def test_a_new_definition_takes_the_place_of_the_old_as_in_a_notebook():
     assert plugins.TABLES["grid"].read()["mine"] is scope["mine"]
 
 
-def test_what_is_no_entry_is_refused():
+def test_what_is_no_entry_is_refused() -> None:
     def undocumented() -> Process:
         return Rational()
 
-    def untyped(t_max=1.0) -> Process:
+    def untyped(t_max: Any = 1.0) -> Process:
         """A clock whose argument has no type."""
         return Rational(t_max)
 
@@ -111,7 +113,7 @@ def test_what_is_no_entry_is_refused():
         (lambda: ornstein.register("objective", "classifier", OBJECTIVES["v"]), ["'classifier'", "taken"]),
         (lambda: ornstein.register("objective", "recovery", OBJECTIVES["v"]), ["'recovery'", "ornstein.energies"]),
         (lambda: ornstein.register("energy-objective", "ddpm", OBJECTIVES["v"]), ["'ddpm'", "ornstein.objectives"]),
-        (lambda: ornstein.register("process", "x", 3), ["'x'", "3", "class"]),
+        (lambda: ornstein.register("process", "x", 3), ["'x'", "3", "class"]),  # type: ignore[call-overload]
         (lambda: ornstein.register("process", "x", undocumented), ["first line of its docstring"]),
         (lambda: ornstein.register("process", "x", untyped), ["'t_max'", "type"]),
         (lambda: ornstein.register("process", "x", many), ["*rates"]),
@@ -125,13 +127,13 @@ def test_what_is_no_entry_is_refused():
     assert before == TABLE
 
 
-def test_names_that_the_experiment_keeps_are_those_that_it_gives_a_meaning():
+def test_names_that_the_experiment_keeps_are_those_that_it_gives_a_meaning() -> None:
     assert set(config.PROCESSES) - set(TABLE) == set(plugins.TABLES["process"].kept)
     assert set(config.objectives()) - set(OBJECTIVES) - set(ENERGY_OBJECTIVES) == set(plugins.TABLES["objective"].kept)
 
 
 @pytest.mark.parametrize("noun", plugins.TABLES)
-def test_every_entry_that_comes_along_would_be_accepted(noun):
+def test_every_entry_that_comes_along_would_be_accepted(noun: Any) -> None:
     for name, entry in plugins.TABLES[noun].read().items():
         plugins.check(noun, name, entry)
 
@@ -160,7 +162,7 @@ class {name}(Process):
 '''
 
 
-def installed(folder, package, entry_points, code):
+def installed(folder: Any, package: Any, entry_points: Any, code: Any) -> None:
     """A package as pip leaves it: its code, and beside it what it is called and names as entry points."""
     (folder / package).mkdir()
     (folder / package / "__init__.py").write_text(code)
@@ -171,7 +173,7 @@ def installed(folder, package, entry_points, code):
     (about / "entry_points.txt").write_text("\n".join(lines))
 
 
-def python(folder, *words):
+def python(folder: Any, *words: Any) -> Any:
     """Another Python, in which the packages of a folder are installed."""
     source = Path(ornstein.__file__).parents[1]
     path = os.pathsep.join(map(str, (folder, source)))
@@ -202,7 +204,7 @@ for words in (
 
 
 @pytest.mark.timeout(900)
-def test_a_package_is_listed_trained_with_drawn_from_and_held_to_the_laws(tmp_path):
+def test_a_package_is_listed_trained_with_drawn_from_and_held_to_the_laws(tmp_path: Path) -> None:
     names = [("processes", "trigonometric", "Trigonometric"), ("objectives", "sigmoid", "Sigmoid")]
     code = CLOCK.format(name="Trigonometric", line="A quarter of a circle.", sigma="torch.sin(t)")
     installed(tmp_path, "my_package", names, code + block("An objective").replace("@ornstein.register", "# "))
@@ -241,7 +243,9 @@ def test_a_package_is_listed_trained_with_drawn_from_and_held_to_the_laws(tmp_pa
 @pytest.mark.parametrize(
     ("noun", "name"), [("process", "trigonometric"), ("stepper", "midpoint"), ("objective", "sigmoid")]
 )
-def test_the_examples_of_the_page_keep_every_law(noun, name, tmp_path, monkeypatch):
+def test_the_examples_of_the_page_keep_every_law(
+    noun: Any, name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     article = "An" if noun == "objective" else "A"
     (tmp_path / f"page_of_{noun}.py").write_text(block(f"{article} {noun}"))
     monkeypatch.syspath_prepend(tmp_path)
@@ -251,7 +255,7 @@ def test_the_examples_of_the_page_keep_every_law(noun, name, tmp_path, monkeypat
     assert len(found) == 1 + len(LAWS[noun])
 
 
-def test_a_package_with_a_wrong_sigma_fails_by_name(tmp_path):
+def test_a_package_with_a_wrong_sigma_fails_by_name(tmp_path: Path) -> None:
     code = CLOCK.format(name="Wrong", line="A clock with some noise at the start.", sigma="torch.sin(t) + 0.01")
     installed(tmp_path, "wrong_package", [("processes", "wrong", "Wrong")], code)
     done = python(tmp_path, "-m", "ornstein.laws", "wrong_package")
@@ -263,14 +267,14 @@ def test_a_package_with_a_wrong_sigma_fails_by_name(tmp_path):
 class Clock(Process):
     """A clock from two functions."""
 
-    of_alpha: object = torch.cos
-    of_sigma: object = torch.sin
+    of_alpha: Any = torch.cos
+    of_sigma: Any = torch.sin
     t_max: float = 1.5
 
-    def alpha(self, t):
+    def alpha(self, t: Any) -> Any:
         return self.of_alpha(t)
 
-    def sigma(self, t):
+    def sigma(self, t: Any) -> Any:
         return self.of_sigma(t)
 
 
@@ -287,13 +291,13 @@ class Clock(Process):
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_a_law_of_processes_bites(law, process):
+def test_a_law_of_processes_bites(law: Any, process: Any) -> None:
     LAWS["process"][law](Clock())
     with pytest.raises((LawBroken, ornstein.InputError)):
         LAWS["process"][law](process)
 
 
-def test_near_is_what_it_says():
+def test_near_is_what_it_says() -> None:
     from ornstein.laws.broken import near
 
     near("a", 1.0 + 1e-7, 1.0, rtol=1e-6)
@@ -314,13 +318,14 @@ class Loss:
 
     how: str
 
-    def __call__(self, denoiser, x0, condition, generator):
+    def __call__(self, denoiser: Any, x0: Any, condition: Any, generator: Any) -> Any:
         device = generator.device
         process = denoiser.process
         if self.how == "clock":
             t = process.t_max * torch.rand(len(x0), generator=generator, device=device, dtype=torch.float64)
         else:
-            t = OBJECTIVES["ddpm"]().draw_times(process, len(x0), generator)
+            known: Any = OBJECTIVES["ddpm"]()
+            t = known.draw_times(process, len(x0), generator)
         eps = torch.randn(x0.shape, dtype=x0.dtype, **{"global": {}, "device": {"generator": generator}}.get(
             self.how, {"generator": generator, "device": device}))  # fmt: skip
         level = process.at(t, like=x0)
@@ -349,13 +354,13 @@ class Loss:
         ("robust", "teaches-the-mean"),
     ],
 )
-def test_a_law_of_objectives_bites(how, law):
+def test_a_law_of_objectives_bites(how: Any, law: Any) -> None:
     LAWS["objective"][law](Loss("well"))
     with pytest.raises(LawBroken):
         LAWS["objective"][law](Loss(how))
 
 
-def test_the_laws_of_steppers_bite():
+def test_the_laws_of_steppers_bite() -> None:
     from ornstein.laws import convergence
     from ornstein.samplers import DDIM, Euler
     from ornstein.samplers.flow import Heun
@@ -382,7 +387,7 @@ def test_the_laws_of_steppers_bite():
         Order 1. One call a step. Deterministic.
         """
 
-        def finish(self, denoiser, x, t, memory, noise):
+        def finish(self, denoiser: Any, x: Any, t: Any, memory: Any, noise: Any) -> Any:
             return denoiser(x, t).x0 + 1e-3 * x
 
     class Shared(DDIM):
@@ -391,7 +396,7 @@ def test_the_laws_of_steppers_bite():
         Order 1. One call a step. Deterministic.
         """
 
-        def step(self, denoiser, x, t, s, memory, noise):
+        def step(self, denoiser: Any, x: Any, t: Any, s: Any, memory: Any, noise: Any) -> Any:
             x, memory = super().step(denoiser, x, t, s, memory, noise)
             return x + 0.01 * x.mean(0), memory
 
@@ -399,8 +404,8 @@ def test_the_laws_of_steppers_bite():
     for stepper, words in ((Modest(), "1 is declared"), (Boasting(), "2 is declared")):
         with pytest.raises(LawBroken, match=words):
             convergence.order_is_as_declared(vp, stepper)
-    for stepper, law in ((Boasting(), "states-its-facts"), (Shared(), "depends-on-its-seed-alone")):
+    for broken, law in ((Boasting(), "states-its-facts"), (Shared(), "depends-on-its-seed-alone")):
         with pytest.raises(LawBroken):
-            LAWS["stepper"][law](stepper)
+            LAWS["stepper"][law](broken)
     with pytest.raises(LawBroken, match="come out as"):
         LAWS["stepper"]["returns-constant-data"](Leaky())

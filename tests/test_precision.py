@@ -1,6 +1,8 @@
 """Laws of precision: what "auto" takes is what was measured, it is written down, and drawing agrees with float32."""
 
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,19 +25,19 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("wide", "narrow", "expected"), [(0.08, 0.01, "bfloat16"), (0.01, 0.08, "float32"), (0.05, 0.049, "float32")]
 )
-def test_the_quickest_is_taken_where_it_pays(wide, narrow, expected):
+def test_the_quickest_is_taken_where_it_pays(wide: Any, narrow: Any, expected: Any) -> None:
     chosen, why = quickest(lambda precision: time.sleep(wide if precision == "float32" else narrow), CPU)
     assert chosen == expected
     assert "ms in float32" in why
 
 
-def test_a_measurement_of_training_changes_nothing():
+def test_a_measurement_of_training_changes_nothing() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()
     seen = set()
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         out = net(batch)
         seen.add(net[0](batch).dtype)
         return out.float().square().flatten(1).mean(1) + torch.rand(len(batch), generator=generator)
@@ -47,10 +49,10 @@ def test_a_measurement_of_training_changes_nothing():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_the_fastest_is_taken_and_the_loop_takes_nothing_unsettled(tmp_path):
+def test_the_fastest_is_taken_and_the_loop_takes_nothing_unsettled(tmp_path: Path) -> None:
     """The loss sleeps in one type and hardly in the other, so that the choice can be foretold."""
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         out = net(batch[0])
         time.sleep(0.1 if out.dtype == torch.float32 else 0.001)
         return out.float().square().mean(1)
@@ -63,7 +65,7 @@ def test_the_fastest_is_taken_and_the_loop_takes_nothing_unsettled(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_writes_down_what_it_chose_and_draws_like_float32(tmp_path):
+def test_a_run_writes_down_what_it_chose_and_draws_like_float32(tmp_path: Path) -> None:
     words = ["training.steps=30", "training.precision=auto", "training.batch_size=16", "sampling.preview=4"]
     words += ["net.channels=16", "sampling.precision=bfloat16", "training.warmup=5"]
     list(train(Experiment.read("digits", words), tmp_path / "run"))
@@ -82,11 +84,11 @@ def test_a_run_writes_down_what_it_chose_and_draws_like_float32(tmp_path):
         run.drawing("int8")
 
 
-def test_products_are_narrow_and_answers_are_not():
+def test_products_are_narrow_and_answers_are_not() -> None:
     seen = []
 
     class Net(nn.Linear):
-        def forward(self, x, level, condition):
+        def forward(self, x: Any, *told: Any) -> Any:
             out = super().forward(x)
             seen.append(out.dtype)
             return out
@@ -96,7 +98,7 @@ def test_products_are_narrow_and_answers_are_not():
     assert seen == [torch.bfloat16]
 
 
-def test_a_classifier_and_chains_stay_in_float32(tmp_path):
+def test_a_classifier_and_chains_stay_in_float32(tmp_path: Path) -> None:
     """A classifier's network answers classes, not images: there is nothing to time; a trial would move the chains."""
     words = ["objective=classifier", "training.steps=2", "net.channels=8", "training.batch_size=8"]
     list(train(Experiment.read("digits", [*words, "sampling.precision=auto"]), tmp_path / "run"))

@@ -15,11 +15,13 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sure import Cli, there
 
 import ornstein
 from ornstein.cli import main
@@ -41,7 +43,7 @@ SHORT = [
 ]  # fmt: skip
 
 
-def one_sentence(answer, *words):
+def one_sentence(answer: Any, *words: Any) -> None:
     assert answer.code == 2, answer
     text = answer.err.strip()
     assert text.startswith("ornstein: "), text
@@ -51,7 +53,7 @@ def one_sentence(answer, *words):
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory) -> Path:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two-dimensional points, with snapshots and a tuned grid. Not to be written to."""
     folder = tmp_path_factory.mktemp("kept") / "run"
     for _ in train(Experiment.read("moons", [*SHORT, "training.steps=12", "training.snapshot_every=4"]), folder):
@@ -62,7 +64,7 @@ def kept(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def points(kept, tmp_path) -> Path:
+def points(kept: Path, tmp_path: Path) -> Path:
     """A copy of it, to be harmed."""
     shutil.copytree(kept, tmp_path / "run")
     return tmp_path / "run"
@@ -78,7 +80,7 @@ def opened(folder: Path) -> None:
 # One writer -----------------------------------------------------------------------------------------------------------
 
 
-def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli, points):
+def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli: Cli, points: Any) -> None:
     with holding(points, "tuning"):
         for words in (["train", "--resume", points], ["tune", points, "--steps", 3], ["info", points, "--accept"]):
             one_sentence(cli(*words), points, "in use", "tuning since", os.getpid())
@@ -92,7 +94,7 @@ def test_another_writer_is_refused_by_a_sentence_that_names_the_first(cli, point
     assert cli("tune", points, "--steps", 3).code == 0
 
 
-def test_a_lock_ends_with_its_process_and_is_not_left_to_its_children(tmp_path):
+def test_a_lock_ends_with_its_process_and_is_not_left_to_its_children(tmp_path: Path) -> None:
     """Killed by SIGKILL, and with a child that outlives it."""
     code = f"""
 import os, sys, time
@@ -106,7 +108,7 @@ with holding({str(tmp_path / "run")!r}, "testing"):
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        process.stdout.readline()
+        there(process.stdout).readline()
         said = f"testing since .* by process {process.pid}"
         with pytest.raises(InputError, match=said), holding(tmp_path / "run", ""):
             pass
@@ -118,19 +120,19 @@ with holding({str(tmp_path / "run")!r}, "testing"):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_two_trainings_in_one_process_are_two_writers(points):
+def test_two_trainings_in_one_process_are_two_writers(points: Any) -> None:
     asked = Experiment.read(points / "experiment.yaml", ["training.steps=20"])
     first = train(asked, points, resume=True)
     next(first)
     with pytest.raises(InputError, match="in use"):
         next(train(asked, points, resume=True))
-    first.close()
+    first.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
     for _ in train(asked, points, resume=True):
         pass
-    assert latest(points).step == 20
+    assert there(latest(points)).step == 20
 
 
-def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_path):
+def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_path: Path) -> None:
     steps = train(Experiment.read("moons", [*SHORT, "training.steps=12"]), tmp_path / "run")
     next(steps)
     shutil.rmtree(tmp_path / "run")
@@ -139,12 +141,14 @@ def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(cli, tmp_path, monkeypatch):
+def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before anything is saved: the folder says so, and the same command works."""
     words = ["train", "moons", *SHORT, "training.steps=12", "--out", tmp_path / "run"]
     full = [*words, "training.precision=float32"]
 
-    def broken(run):
+    def broken(run: Path) -> None:
         raise KeyboardInterrupt  # a second Ctrl-C within the first step
 
     monkeypatch.setattr("ornstein.training.loop._Run.advance", broken)
@@ -160,12 +164,13 @@ def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(cli, tmp_path,
     one_sentence(cli(*full), "holds a run already")
 
 
-def script(mode: str, *more: object) -> dict:
+def script(mode: str, *more: object) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, mode, folder, *map(str, more)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
 
 
 def check_pairs(count: int) -> None:
@@ -177,13 +182,13 @@ def check_pairs(count: int) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_six_pairs_of_writers_on_one_folder_lose_nothing():
+def test_six_pairs_of_writers_on_one_folder_lose_nothing() -> None:
     check_pairs(6)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_forty_pairs_of_writers_on_one_folder_lose_nothing():
+def test_forty_pairs_of_writers_on_one_folder_lose_nothing() -> None:
     check_pairs(40)
 
 
@@ -196,7 +201,7 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_flipped_bit_is_found(points, name):
+def test_every_flipped_bit_is_found(points: Any, name: Any) -> None:
     rng, path = random.Random(name), points / name
     content = path.read_bytes()
     for _ in range(40):
@@ -210,7 +215,7 @@ def test_every_flipped_bit_is_found(points, name):
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "run.yaml", "tuned.yaml"])
-def test_a_file_cut_after_any_line_is_found(points, name):
+def test_a_file_cut_after_any_line_is_found(points: Any, name: Any) -> None:
     lines = (points / name).read_bytes().splitlines(keepends=True)
     for count in range(len(lines)):
         (points / name).write_bytes(b"".join(lines[:count]))
@@ -218,7 +223,7 @@ def test_a_file_cut_after_any_line_is_found(points, name):
             opened(points)
 
 
-def test_a_flipped_bit_in_a_snapshot_is_found_when_an_average_is_made_of_it(points):
+def test_a_flipped_bit_in_a_snapshot_is_found_when_an_average_is_made_of_it(points: Any) -> None:
     Run.load(points, ema=0.08)
     path = snapshots(points)[0].path
     content = bytearray(path.read_bytes())
@@ -228,14 +233,14 @@ def test_a_flipped_bit_in_a_snapshot_is_found_when_an_average_is_made_of_it(poin
         Run.load(points, ema=0.08)
 
 
-def test_a_deleted_average_is_missed_and_not_made_again(cli, points):
+def test_a_deleted_average_is_missed_and_not_made_again(cli: Cli, points: Any) -> None:
     (points / "ema-0.050.safetensors").unlink()
     one_sentence(cli("sample", points), "ema-0.050.safetensors is missing", "--resume")
     assert cli("train", "--resume", points).code == 0  # as the sentence says
     opened(points)
 
 
-def test_an_edit_on_purpose_is_accepted_when_said_so(cli, points):
+def test_an_edit_on_purpose_is_accepted_when_said_so(cli: Cli, points: Any) -> None:
     text = (points / "experiment.yaml").read_text()
     (points / "experiment.yaml").write_text(text.replace("preview: 4", "preview: 9"))
     one_sentence(cli("sample", points), "experiment.yaml", "was changed", "--accept")
@@ -250,7 +255,7 @@ def test_an_edit_on_purpose_is_accepted_when_said_so(cli, points):
     assert accept(points) == ["experiment.yaml"]
 
 
-def test_a_folder_of_an_older_version_opens_and_goes_on(cli, points):
+def test_a_folder_of_an_older_version_opens_and_goes_on(cli: Cli, points: Any) -> None:
     assert "unchecked" not in cli("info", points).out
     (points / "manifest.json").unlink()
     opened(points)
@@ -261,7 +266,7 @@ def test_a_folder_of_an_older_version_opens_and_goes_on(cli, points):
     opened(points)
 
 
-def test_checking_is_cheap(tmp_path):
+def test_checking_is_cheap(tmp_path: Path) -> None:
     """Twenty megabytes of weights, in a fraction of what drawing one sample takes."""
     with manifest.publishing(tmp_path, "model.safetensors") as (part,):
         part.write_bytes(os.urandom(20_000_000))
@@ -273,9 +278,10 @@ def test_checking_is_cheap(tmp_path):
     assert min(took) < 0.25
 
 
-def test_a_reader_beside_a_writer_never_sees_damage(tmp_path):
+def test_a_reader_beside_a_writer_never_sees_damage(tmp_path: Path) -> None:
     """Who opens while weights are replaced meets old ones or new ones, both known."""
-    stop, seen = threading.Event(), []
+    stop = threading.Event()
+    seen: list[Any] = []
 
     def write() -> None:
         count = 0
@@ -319,12 +325,12 @@ YAMLS = [
 
 
 @pytest.mark.parametrize(("text", "word"), YAMLS, ids=range(len(YAMLS)))
-def test_yaml_that_is_refused(cli, tmp_path, text, word):
+def test_yaml_that_is_refused(cli: Cli, tmp_path: Path, text: Any, word: Any) -> None:
     (tmp_path / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     one_sentence(cli("train", tmp_path / "x.yaml", "--show"), word)
 
 
-def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path):
+def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path: Path) -> None:
     """412 bytes, which took 10.8 GB and 92 seconds."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
@@ -354,11 +360,11 @@ def test_aliases_that_would_make_gigabytes_take_no_time(tmp_path):
         ("training=5", "training=5"),
     ],
 )
-def test_a_value_of_another_kind_is_refused(cli, change, words):
+def test_a_value_of_another_kind_is_refused(cli: Cli, change: Any, words: Any) -> None:
     one_sentence(cli("train", "moons", change, "--show"), *words.split(" "))
 
 
-def test_numbers_are_what_they_look_like():
+def test_numbers_are_what_they_look_like() -> None:
     asked = Experiment.read("moons", ["training.lr=1e-3", "training.weight_decay=1E+0", "data.count=1_000"])
     assert (asked.training.lr, asked.training.weight_decay, asked.data["count"]) == (1e-3, 1.0, 1000)
     named = Experiment.read("images", ["data.path=photos #2", "net=unet"])
@@ -368,7 +374,7 @@ def test_numbers_are_what_they_look_like():
 # Nothing of the user's is overwritten unasked -------------------------------------------------------------------------
 
 
-def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli, points, tmp_path):
+def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli: Cli, points: Any, tmp_path: Path) -> None:
     for name, more, beside in (
         ("x.npz", [], []),
         ("x.png", ["--film"], ["x.gif"]),
@@ -387,7 +393,9 @@ def test_a_file_that_is_there_wants_force_and_samples_of_the_run_do_not(cli, poi
         assert cli("sample", points, "-n", 2, "--out", points / "samples" / "a.png").code == 0
 
 
-def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over(cli, points, tmp_path):
+def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over(
+    cli: Cli, points: Any, tmp_path: Path
+) -> None:
     np.save(tmp_path / "rows.npy", np.array([[np.nan, 0.5]], np.float32))
     (tmp_path / "rows.npz").write_text("mine")
     words = ["inpaint", points, "--input", tmp_path / "rows.npy", "-n", 2, "--steps", 2, "--out"]
@@ -402,12 +410,12 @@ def test_what_goes_beside_is_asked_about_too_and_the_input_is_never_written_over
     assert cli(*words, "--force").code == 0
 
 
-def test_a_pair_appears_together_or_not_at_all(tmp_path):
+def test_a_pair_appears_together_or_not_at_all(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_text("old")
     b.mkdir()
 
-    def write(*places):
+    def write(*places: Any) -> None:
         with replacing_all(*places) as parts:
             for part in parts:
                 part.write_text("new")
@@ -424,7 +432,7 @@ def test_a_pair_appears_together_or_not_at_all(tmp_path):
     assert (a.read_text(), b.read_text()) == ("new", "new")
 
 
-def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path):
+def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
         with replacing(tmp_path / "x") as part:
@@ -439,7 +447,7 @@ def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path
     assert not (tmp_path / "x").is_symlink()
 
 
-def test_links_inside_a_run_folder_are_not_followed(cli, points, tmp_path):
+def test_links_inside_a_run_folder_are_not_followed(cli: Cli, points: Any, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.write_text("mine")
     for name in ("metrics.jsonl", "loss.png", "experiment.yaml"):
@@ -456,7 +464,7 @@ def test_links_inside_a_run_folder_are_not_followed(cli, points, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "model.safetensors", "loss.png", "samples/a.png", "metrics.jsonl"])
-def test_training_does_not_write_over_what_it_did_not_write(cli, tmp_path, name):
+def test_training_does_not_write_over_what_it_did_not_write(cli: Cli, tmp_path: Path, name: Any) -> None:
     (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).write_text("mine")
     one_sentence(cli("train", "moons", *SHORT, "--out", tmp_path / "out"), name.split("/")[0], "did not write")
@@ -469,9 +477,9 @@ def test_training_does_not_write_over_what_it_did_not_write(cli, tmp_path, name)
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", [*PUBLISHED, "metrics.jsonl", "checkpoints/state", "snapshots"])
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli, points, name):
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli: Cli, points: Any, name: Any) -> None:
     path = {
-        "checkpoints/state": latest(points).path / "state.json",
+        "checkpoints/state": there(latest(points)).path / "state.json",
         "snapshots": snapshots(points)[0].path,
     }.get(name, points / name)
     path.unlink()
@@ -483,7 +491,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cli, points, name):
     assert time.process_time() - began < 20
 
 
-def test_a_device_is_no_experiment(cli, tmp_path):
+def test_a_device_is_no_experiment(cli: Cli, tmp_path: Path) -> None:
     for place in ("/dev/zero", "/dev/null"):
         (tmp_path / "x.yaml").unlink(missing_ok=True)
         (tmp_path / "x.yaml").symlink_to(place)
@@ -493,13 +501,14 @@ def test_a_device_is_no_experiment(cli, tmp_path):
 # True words -----------------------------------------------------------------------------------------------------------
 
 
-def at_step(monkeypatch, step: int, *numbers: signal.Signals) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.Signals) -> None:
     """Send this process signals as the batch of a step is made."""
     from ornstein.data import Dataset
 
-    whole, sent = Dataset.batch, []
+    whole = Dataset.batch
+    sent: list[int] = []
 
-    def batch(data, number, *rest):
+    def batch(data: Any, number: Any, *rest: Any) -> Any:
         if number == step and not sent:
             sent.append(number)
             for signal_ in numbers:
@@ -513,18 +522,22 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 
 
 @pytest.mark.parametrize(("numbers", "saved"), [((INT,), 5), ((TERM,), 5), ((INT, INT), 3), ((TERM, INT), 3)])
-def test_what_is_said_of_saving_is_true(cli, tmp_path, monkeypatch, numbers, saved):
+def test_what_is_said_of_saving_is_true(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: Any, saved: Any
+) -> None:
     """Asked once it saves after the step; asked twice it does not wait, and says what there is."""
     at_step(monkeypatch, 4, *numbers)
     answer = cli("train", "moons", *SHORT, "training.steps=12", "training.validate_every=12", "--out", tmp_path / "run")
     assert answer.code == 130, answer
     assert f"saved up to step {saved}." in answer.out
-    assert latest(tmp_path / "run").step == saved
+    assert there(latest(tmp_path / "run")).step == saved
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert cli("train", "--resume", tmp_path / "run").code == 0
 
 
-def test_interrupted_during_set_up_nothing_is_said_to_be_saved(cli, tmp_path, monkeypatch):
+def test_interrupted_during_set_up_nothing_is_said_to_be_saved(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at_step(monkeypatch, 0, signal.SIGTERM)
     answer = cli("train", "moons", *SHORT, "--out", tmp_path / "run")
     assert answer.code == 130
@@ -532,7 +545,7 @@ def test_interrupted_during_set_up_nothing_is_said_to_be_saved(cli, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
-def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli, points):
+def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli: Cli, points: Any) -> None:
     snapshots(points)[-1].path.write_bytes(b"not tensors")
     (points / "snapshots" / "step-mine.safetensors").write_bytes(b"stray")
     (points / "checkpoints" / "step-mine").mkdir()
@@ -542,7 +555,7 @@ def test_a_damaged_or_stray_snapshot_does_not_stop_a_run_from_going_on(cli, poin
     one_sentence(cli("sample", points, "--ema", "0.08"), "snapshots/step-", "damaged")
 
 
-def test_a_torn_metrics_line_is_passed_over(cli, points):
+def test_a_torn_metrics_line_is_passed_over(cli: Cli, points: Any) -> None:
     with (points / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 99\n[1]\n{"step": "x"}\n\xff\n{"step": 13, "lo')
     answer = cli("info", points)
@@ -550,7 +563,7 @@ def test_a_torn_metrics_line_is_passed_over(cli, points):
     assert "12 of 12" in answer.out
 
 
-def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli, points, tmp_path):
+def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli: Cli, points: Any, tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     places = (points, points / "samples", points / "checkpoints")
@@ -558,7 +571,7 @@ def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli, poi
     mine = [points / f".ornstein-{os.getppid()}-{'1' * 16}", points / ".ornstein-notes"]
     for path in [*dead, *mine]:
         path.write_text("half")
-    shutil.copytree(latest(points).path, points / "checkpoints" / "step-00000001")
+    shutil.copytree(there(latest(points)).path, points / "checkpoints" / "step-00000001")
     assert cli("train", "--resume", points).code == 0  # a finished run: nothing is trained
     assert not any(path.exists() for path in dead)
     assert all(path.exists() for path in mine)
@@ -566,7 +579,7 @@ def test_what_killed_writes_leave_is_swept_and_what_others_write_is_not(cli, poi
     sweep_parts(tmp_path / "nowhere")
 
 
-def test_a_disk_full_of_events_is_one_sentence(tmp_path):
+def test_a_disk_full_of_events_is_one_sentence(tmp_path: Path) -> None:
     """A limit on the size of a file stands for it: what TensorBoard gets is longer than a line of metrics.jsonl."""
     log = Log(tmp_path)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -582,7 +595,7 @@ def test_a_disk_full_of_events_is_one_sentence(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "a": 1.0}\n'
 
 
-def test_a_refusing_disk_is_one_sentence(cli, points, tmp_path):
+def test_a_refusing_disk_is_one_sentence(cli: Cli, points: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     one_sentence(cli("train", "moons", "--out", tmp_path / "file" / "run"), "file/run", "cannot be written")
     shutil.rmtree(points / "samples")
@@ -590,10 +603,10 @@ def test_a_refusing_disk_is_one_sentence(cli, points, tmp_path):
     one_sentence(cli("train", "--resume", points, "training.steps=18"), "samples")
 
 
-def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path, monkeypatch):
+def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced, real = [], os.fsync
 
-    def fsync(handle):
+    def fsync(handle: Any) -> None:
         synced.append(os.readlink(f"/proc/self/fd/{handle}"))
         real(handle)
 
@@ -602,10 +615,10 @@ def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path, monkeypa
     next(run)
     assert sum(".ornstein-" in name for name in synced) >= 4  # both files, and the manifest before and after
     assert str(tmp_path / "run") in synced
-    run.close()
+    run.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
 
 
-def test_names_of_files_may_be_any(cli, points, tmp_path, monkeypatch):
+def test_names_of_files_may_be_any(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a[/red]b.npz", "[bold].npz", os.fsdecode(b"caf\xe9.npz"), "a\nb.npz"):
         answer = cli("sample", points, "-n", 2, "--out", name)
@@ -619,10 +632,10 @@ def test_names_of_files_may_be_any(cli, points, tmp_path, monkeypatch):
     assert cli("train", "--resume", "r[u]n", "training.steps=13").code == 0
 
 
-def test_a_network_is_no_denoiser_and_guidance_wants_a_condition():
+def test_a_network_is_no_denoiser_and_guidance_wants_a_condition() -> None:
     net = torch.nn.Linear(2, 2)
     with pytest.raises(InputError, match=r"denoiser=Linear .*NetDenoiser\(net, process\)"):
-        ornstein.sample(net, (2, 2))
+        ornstein.sample(net, (2, 2))  # type: ignore[arg-type]
     from ornstein.core.exact import Gaussian
     from ornstein.guidance import ClassifierFree
 
@@ -659,7 +672,9 @@ def test_a_network_is_no_denoiser_and_guidance_wants_a_condition():
         (["restore", "RUN", "--operator", "blur", "--with", "width=1e9", "--input", "WIDE"], ["width=1000000000"]),
     ],
 )
-def test_ordinary_mistakes_are_one_sentence(cli, points, tmp_path, monkeypatch, words, said):
+def test_ordinary_mistakes_are_one_sentence(
+    cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Any, said: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.npy").touch()
     np.save(tmp_path / "wide.npy", np.full((1, 3), np.nan, np.float32))
@@ -667,7 +682,7 @@ def test_ordinary_mistakes_are_one_sentence(cli, points, tmp_path, monkeypatch, 
     one_sentence(cli(*[names.get(word, word) for word in words]), *said)
 
 
-def test_list_without_a_name_lists_everything(cli):
+def test_list_without_a_name_lists_everything(cli: Cli) -> None:
     answer = cli("list")
     assert answer.code == 0
     assert {"processes", "steppers", "vp", "ddim", "presets"} <= set(answer.out.split())
@@ -703,7 +718,9 @@ def forked(words: list[str], said: Path, after: float) -> int:
     os._exit(code)
 
 
-def faults_of(folder: Path, kinds: tuple[str, str], commands: list[list[str]], codes: list[int], texts: list[str]):
+def faults_of(
+    folder: Path, kinds: tuple[str, str], commands: list[list[str]], codes: list[int], texts: list[str]
+) -> Any:
     """What a pair of writers did wrong, in words."""
     for kind, code, text in zip(kinds, codes, texts, strict=True):
         if code not in (0, 2) or "Traceback" in text:
@@ -715,7 +732,7 @@ def faults_of(folder: Path, kinds: tuple[str, str], commands: list[list[str]], c
         return
     experiment, _ = read_folder(folder)
     opened(folder)
-    newest = latest(folder)
+    newest = there(latest(folder))
     won = [command for command, code in zip(commands, codes, strict=True) if code == 0]
     asked = {word.partition("=")[0]: word.partition("=")[2] for command in won for word in command if "=" in word}
     seeds = {word for command in won for word in command if word.startswith("training.seed")}
@@ -742,14 +759,14 @@ def faults_of(folder: Path, kinds: tuple[str, str], commands: list[list[str]], c
         yield f"left: {left}"
 
 
-def pairs(place: Path, count: int) -> dict:
+def pairs(place: Path, count: int) -> dict[str, Any]:
     rng = random.Random(0)
     base = place / "base"
     begin = ["train", "moons", *SHORT, "training.steps=8"]
     # no child has to load anything
     for words in ([*begin, "--out", str(base)], ["tune", str(base), "--steps", "2"]):
         assert called(words) == 0
-    result: dict = {"pairs": 0, "won": 0, "refused": 0, "faults": []}
+    result: dict[str, Any] = {"pairs": 0, "won": 0, "refused": 0, "faults": []}
     for i in range(count):
         folder, kinds = place / f"run-{i}", KINDS[i % len(KINDS)]
         if "train" not in kinds:

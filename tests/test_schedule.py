@@ -2,14 +2,18 @@
 
 import math
 import time
+from collections.abc import Callable
 from itertools import combinations, pairwise
+from typing import Any
 
 import pytest
 import torch
 from laws import mixture, refused
+from torch import Tensor
 
 from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import VP
+from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import Empirical, GaussianMixture
 from ornstein.core.grids import GRIDS, logsnr, times
 from ornstein.distill.grid import best_grid
@@ -19,11 +23,11 @@ from ornstein.samplers import sample
 from ornstein.samplers.ancestral import DDPM
 
 
-def price(costs, levels):
+def price(costs: Any, levels: Any) -> Any:
     return costs[levels[0]][levels[0]] + sum(costs[i][j] for i, j in pairwise(levels))
 
 
-def brute_force(costs, steps, free_start):
+def brute_force(costs: Any, steps: Any, free_start: Any) -> Any:
     """The cheapest of all walks of at most so many steps."""
     costs, n = costs.tolist(), len(costs) - 1
     walks = [
@@ -34,7 +38,7 @@ def brute_force(costs, steps, free_start):
 
 @pytest.mark.parametrize("free_start", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_programme_finds_what_brute_force_finds(seed, free_start):
+def test_the_programme_finds_what_brute_force_finds(seed: Any, free_start: Any) -> None:
     g = torch.Generator().manual_seed(seed)
     costs = torch.rand(9, 9, generator=g, dtype=torch.float64)
     if seed % 2:  # a long step costs more than its parts, as in a bound
@@ -52,14 +56,14 @@ def test_the_programme_finds_what_brute_force_finds(seed, free_start):
         torch.testing.assert_close(least, torch.tensor(totals, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def digits_like(count=200, d=16):
+def digits_like(count: Any = 200, d: Any = 16) -> Any:
     """Points of a grid of 17 levels that lie near a curve."""
     u = torch.rand(count, 1, generator=torch.Generator().manual_seed(3))
     waves = torch.sin(2 * math.pi * (u + torch.linspace(0, 1, d)))
     return ((waves * 8).round() / 8).double()
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[[Any], Denoiser], Callable[[], Tensor], Bins | None, str]] = {
     "mixture, small": (lambda p: mixture().denoiser(p), lambda: mixture().sample(300, gen()), None, "small"),
     "mixture, large": (lambda p: mixture().denoiser(p), lambda: mixture().sample(300, gen()), None, "large"),
     "points": (lambda p: Empirical(digits_like()).denoiser(p), lambda: digits_like()[:100], Bins(17), "small"),
@@ -72,13 +76,13 @@ CASES = {
 }
 
 
-def gen(seed=0):
+def gen(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("betas", ["linear", "cosine"])
 @pytest.mark.parametrize("case", CASES)
-def test_the_bound_beats_every_even_spacing_and_falls_with_the_number_of_steps(case, betas):
+def test_the_bound_beats_every_even_spacing_and_falls_with_the_number_of_steps(case: Any, betas: Any) -> None:
     make, data, bins, variance = CASES[case]
     process = Tabulated.from_betas(betas, 100)
     errors = x0_errors(make(process), data(), bins=bins, seed=0)
@@ -88,13 +92,13 @@ def test_the_bound_beats_every_even_spacing_and_falls_with_the_number_of_steps(c
     assert bool((totals.diff() <= 0).all())
     assert bool((free <= totals).all())
     assert totals[-1] < 0.8 * totals[0] if totals[0] > 0 else totals[-1] < totals[0] - 0.5
-    compared, gain, costs = 0, [], costs.tolist()
+    compared, gain, prices = 0, [], costs.tolist()
     for k in range(1, 100):
         for name in GRIDS.keys() - {"chain"} - (set() if k == 8 else {"karras", "logsnr"}):
             levels = (100 - times(process, k, name).round()).long().tolist()
             if len(set(levels)) < k + 1:
                 continue
-            even = price(costs, levels)
+            even = price(prices, levels)
             least = totals if levels[0] == 0 else free
             assert float(least[k - 1]) <= even + 1e-9
             compared += 1
@@ -104,7 +108,7 @@ def test_the_bound_beats_every_even_spacing_and_falls_with_the_number_of_steps(c
     assert min(gain) > 0.01  # nats: not a tie
 
 
-def test_the_price_of_a_walk_is_the_bound_of_its_chain():
+def test_the_price_of_a_walk_is_the_bound_of_its_chain() -> None:
     process = Tabulated.from_betas("cosine", 100)
     denoiser, x0 = mixture().denoiser(process), mixture().sample(2000, gen(1))
     costs = step_costs(process, x0_errors(denoiser, x0, seed=0), "large")
@@ -116,7 +120,7 @@ def test_the_price_of_a_walk_is_the_bound_of_its_chain():
     assert float(totals[-1]) < price(costs.tolist(), (100 - times(process, 8)).long().tolist()) - 0.05
 
 
-def test_continuous_time_is_tuned_on_candidate_levels():
+def test_continuous_time_is_tuned_on_candidate_levels() -> None:
     process = VP()
     denoiser, x0 = mixture().denoiser(process), mixture().sample(300, gen(1))
     errors = x0_errors(denoiser, x0, grid=logsnr(process, 60), seed=0)
@@ -129,7 +133,7 @@ def test_continuous_time_is_tuned_on_candidate_levels():
     torch.testing.assert_close(spread, mixture().covariance().diagonal().sqrt(), rtol=0.1, atol=0)
 
 
-def test_a_thousand_levels_take_seconds():
+def test_a_thousand_levels_take_seconds() -> None:
     process = Tabulated.from_betas()
     x0 = torch.randn(4, 8, generator=gen())
     point = GaussianMixture(torch.ones(1), torch.zeros(1, 8), torch.ones(1)).denoiser(process)
@@ -141,7 +145,7 @@ def test_a_thousand_levels_take_seconds():
     assert bool((totals.diff() <= 0).all())
 
 
-def test_refusals():
+def test_refusals() -> None:
     costs = torch.ones(4, 4)
     refused(lambda: best_grid(torch.ones(3, 4), 1), "(3, 4)")
     refused(lambda: best_grid(costs, 0), "steps=0", "[1, 3]")

@@ -5,6 +5,8 @@ import math
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -32,14 +34,14 @@ from ornstein.objectives.score_matching import (
 F64 = torch.float64
 
 
-def seeded(seed=0):
+def seeded(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
 class Small(nn.Module):
     """Convolution, group norm, fused attention, noise level: what a U-Net has, on (B, 2, 3, 4)."""
 
-    def __init__(self, channels=4):
+    def __init__(self, channels: Any = 4) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -48,14 +50,14 @@ class Small(nn.Module):
             self.qkv = nn.Linear(channels, 3 * channels)
         self.double()
 
-    def forward(self, x, noise_level, condition):
+    def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
         h = F.silu(self.norm(self.inp(x)) + self.level(noise_level[:, None])[:, :, None, None])
         q, k, v = self.qkv(h.flatten(2).transpose(1, 2)).unflatten(-1, (3, 1, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v)[:, 0]
         return self.out(h + attended.transpose(1, 2).reshape(h.shape))
 
 
-def brute_force(field, x):
+def brute_force(field: Any, x: Any) -> Any:
     """The trace of each sample's Jacobian, one sample and one element at a time."""
     traces = []
     for i in range(len(x)):
@@ -66,12 +68,12 @@ def brute_force(field, x):
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("predicts", ["v", "score", "velocity"])
-def test_the_exact_trace_is_that_of_the_jacobian_of_pictures(predicts):
+def test_the_exact_trace_is_that_of_the_jacobian_of_pictures(predicts: Any) -> None:
     denoiser = NetDenoiser(Small(), VP(), predicts)
     x = torch.randn(3, 2, 3, 4, generator=seeded(), dtype=F64)
     for read in ("eps", "score", "x0", "velocity"):
 
-        def field(x, read=read):
+        def field(x: Any, read: Any = read) -> Any:
             return getattr(denoiser(x, 0.4), read)
 
         value, trace = divergence(field, x)
@@ -79,17 +81,17 @@ def test_the_exact_trace_is_that_of_the_jacobian_of_pictures(predicts):
         torch.testing.assert_close(trace, brute_force(field, x), rtol=1e-9, atol=1e-9)
         # one time per sample; and torch.func's transforms pass through a denoiser too
         t = torch.tensor([0.1, 0.4, 0.9], dtype=F64)
-        each = divergence(lambda x, read=read, t=t: getattr(denoiser(x, t), read), x)[1]
+        each = divergence(lambda x, read=read, t=t: getattr(denoiser(x, t), read), x)[1]  # type: ignore[misc]
         torch.testing.assert_close(each[1], trace[1], rtol=1e-9, atol=1e-9)
         jacobian = torch.func.jacrev(field)(x)
         torch.testing.assert_close(torch.einsum("bchwbchw->b", jacobian), trace, rtol=1e-9, atol=1e-9)
 
 
-def grads(loss, module):
+def grads(loss: Any, module: Any) -> Any:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(module.parameters()))])
 
 
-def test_recomputing_changes_neither_value_nor_gradient():
+def test_recomputing_changes_neither_value_nor_gradient() -> None:
     net = Small()
     denoiser, x = NetDenoiser(net, VP(), "v"), torch.randn(3, 2, 3, 4, generator=seeded(), dtype=F64)
     probes = draw_probes(x, 3, "gaussian", seeded())
@@ -109,7 +111,7 @@ def test_recomputing_changes_neither_value_nor_gradient():
         torch.testing.assert_close(value, found[0][1])
 
 
-def test_memory_is_bounded():
+def test_memory_is_bounded() -> None:
     """64 passes through a wide network: nothing is kept without gradients, one pass where recomputed, or all 64."""
     code = """
         import re, torch
@@ -137,7 +139,7 @@ def test_memory_is_bounded():
     assert one < 0.4 * all_, out.stdout
 
 
-def finite_differences(loss, parameter, places, h=1e-5):
+def finite_differences(loss: Any, parameter: Any, places: Any, h: Any = 1e-5) -> Any:
     found = []
     with torch.no_grad():
         flat = parameter.view(-1)
@@ -164,12 +166,12 @@ def finite_differences(loss, parameter, places, h=1e-5):
     ],
     ids=["exact", "recomputed", "hutchinson", "sliced reduced", "sliced", "denoising"],
 )
-def test_gradients_match_finite_differences(objective):
+def test_gradients_match_finite_differences(objective: Any) -> None:
     """To the network's parameters, through fused attention and group norm, on a rough batch of pictures."""
     net = Small()
     denoiser, x0 = NetDenoiser(net, VP(), "v"), torch.randn(3, 2, 3, 4, generator=seeded(1), dtype=F64)
 
-    def loss():
+    def loss() -> Any:
         return objective(denoiser, x0, None, seeded(2)).sum()
 
     for parameter in (net.inp.weight, net.qkv.weight, net.level.weight, net.norm.weight):
@@ -179,11 +181,11 @@ def test_gradients_match_finite_differences(objective):
         torch.testing.assert_close(slope.flatten()[places], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_score_that_is_itself_a_gradient_trains_too():
+def test_a_score_that_is_itself_a_gradient_trains_too() -> None:
     """An energy's score, -grad E, through every loss: the third derivative of E matches finite differences."""
     weight = torch.tensor([[0.7, -0.3], [0.2, 0.5]], dtype=F64, requires_grad=True)
 
-    def score(x):
+    def score(x: Any) -> Any:
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             energy = torch.tanh(at @ weight).square().sum() + 0.1 * at.pow(4).sum()
@@ -191,17 +193,18 @@ def test_a_score_that_is_itself_a_gradient_trains_too():
 
     x = torch.randn(5, 2, generator=seeded(), dtype=F64)
     torch.testing.assert_close(divergence(score, x)[1], brute_force(score, x), rtol=1e-8, atol=1e-8)
-    for loss in (
+    losses: list[Callable[[], torch.Tensor]] = [
         lambda: implicit_loss(score, x).sum(),
         lambda: implicit_loss(score, x, 2, generator=seeded(1)).sum(),
         lambda: sliced_loss(score, x, seeded(1), 2, reduced=False).sum(),
         lambda: denoising_loss(score, x, 0.3, seeded(1)).sum(),
-    ):
+    ]
+    for loss in losses:
         (slope,) = torch.autograd.grad(loss(), weight)
         torch.testing.assert_close(slope.flatten(), finite_differences(loss, weight, range(4)), rtol=1e-6, atol=1e-6)
 
 
-def test_fields_that_do_not_move_have_no_divergence():
+def test_fields_that_do_not_move_have_no_divergence() -> None:
     x = torch.randn(4, 3, generator=seeded())
     assert torch.equal(divergence(torch.ones_like, x)[1], torch.zeros(4))
     half = torch.zeros(3)
@@ -215,7 +218,7 @@ def test_fields_that_do_not_move_have_no_divergence():
 
 
 @pytest.mark.parametrize("law", ["rademacher", "gaussian"])
-def test_probes_agree_with_the_exact_trace_and_vary_as_stated(law):
+def test_probes_agree_with_the_exact_trace_and_vary_as_stated(law: Any) -> None:
     matrix = torch.randn(4, 4, generator=seeded(3), dtype=F64)
     x = torch.zeros(20000, 4, dtype=F64)
     estimates = divergence(lambda x: x @ matrix.T, x, draw_probes(x, 1, law, seeded(4)))[1]
@@ -233,7 +236,7 @@ def test_probes_agree_with_the_exact_trace_and_vary_as_stated(law):
 # ------------------------------------------------------------------------------------------------ identities
 
 
-def wrong_scores(score):
+def wrong_scores(score: Any) -> Any:
     """The truth, and fields that differ from it in size, direction and shape."""
     turn = torch.tensor([[0.8, -0.5], [0.4, 1.1]], dtype=F64)
     return {
@@ -245,17 +248,17 @@ def wrong_scores(score):
     }
 
 
-def zero(differences, k=5.0):
+def zero(differences: Any, k: Any = 5.0) -> Any:
     """Whether numbers have mean zero within k standard errors; and are no trivial zeros."""
     error = differences.std() / math.sqrt(len(differences))
     assert error > 0
     return abs(differences.mean()) < k * error
 
 
-def score_of(mix):
+def score_of(mix: Any) -> Any:
     """grad log p of a mixture by autograd of its density."""
 
-    def score(x):
+    def score(x: Any) -> Any:
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             return torch.autograd.grad(mix.log_prob(at).sum(), at, create_graph=True)[0]
@@ -263,7 +266,7 @@ def score_of(mix):
     return score
 
 
-def test_all_losses_are_the_explicit_one_up_to_their_constants():
+def test_all_losses_are_the_explicit_one_up_to_their_constants() -> None:
     """On the mixture, for the true score and for wrong ones, sample for sample with one set of draws."""
     mix, n = mixture(), 6000
     x, reference = mix.sample(n, seeded(7)).double(), score_of(mix)
@@ -282,7 +285,7 @@ def test_all_losses_are_the_explicit_one_up_to_their_constants():
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7])
-def test_denoising_is_the_explicit_loss_of_the_noisy_data(sigma):
+def test_denoising_is_the_explicit_loss_of_the_noisy_data(sigma: Any) -> None:
     mix, n = mixture(), 20000
     level = EDM().at(sigma)
     exact = mix.denoiser(EDM())
@@ -300,11 +303,11 @@ def test_denoising_is_the_explicit_loss_of_the_noisy_data(sigma):
             assert zero(values - explicit - constant), name
 
 
-def family(exact):
+def family(exact: Any) -> Any:
     """A denoiser with three numbers to learn, which is exact at (0, 0, 0)."""
 
-    def make(theta):
-        def answer(x, level, condition):
+    def make(theta: Any) -> Any:
+        def answer(x: Any, level: Any, condition: Any) -> Any:
             # an error of the score that is of the score's own size at every level
             error = (
                 theta[0] * exact(x, level).score + theta[1] * torch.sin(2 * x) / level.sigma + theta[2] / level.sigma
@@ -328,11 +331,11 @@ METHODS = {
 }
 
 
-def smooth(mix):
+def smooth(mix: Any) -> Any:
     """The exact denoiser in plain differentiable operations, so that it has second derivatives."""
 
-    def answer(x, level, condition):
-        def term(k):
+    def answer(x: Any, level: Any, condition: Any) -> Any:
+        def term(k: Any) -> Any:
             cov = mix_cov[k] * level.alpha[..., None] ** 2 + level.sigma[..., None] ** 2 * eye
             away = x - level.alpha * mix.means[k]
             solved = torch.linalg.solve(cov, away[..., None])[..., 0]
@@ -350,7 +353,7 @@ def smooth(mix):
 
 @pytest.mark.parametrize("name", ["vp", "ladder"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_objective_is_minimised_by_the_exact_denoiser(method, name):
+def test_every_objective_is_minimised_by_the_exact_denoiser(method: Any, name: Any) -> None:
     """The mean gradient vanishes there, within its standard error, and the curvature is positive."""
     objective, process = METHODS[method], PROCESSES[name]
     if objective.weight == "g2" and process.chain:
@@ -361,7 +364,7 @@ def test_every_objective_is_minimised_by_the_exact_denoiser(method, name):
     x0 = mix.sample(1500, seeded(13)).double()
     n = len(x0)
 
-    def loss(theta):
+    def loss(theta: Any) -> Any:
         return objective(make(theta), x0, None, seeded(14))
 
     theta = torch.zeros(3, dtype=F64)
@@ -382,7 +385,7 @@ def test_every_objective_is_minimised_by_the_exact_denoiser(method, name):
 
 @pytest.mark.parametrize("name", ["vp", "ve", "flow", "ladder", "betas"])
 @pytest.mark.parametrize("weight", ["sigma2", "one"])
-def test_implicit_and_denoising_differ_by_the_weight_of_the_noise(name, weight):
+def test_implicit_and_denoising_differ_by_the_weight_of_the_noise(name: Any, weight: Any) -> None:
     """E lambda |s + eps/sigma|^2/d = E lambda (|s|^2 + 2 div s)/d + lambda/sigma^2, at every level, for any score."""
     process, mix = PROCESSES[name], mixture()
     denoiser = FunctionDenoiser(lambda x, level, condition: 0.5 * torch.tanh(x) + 0.2 * x[:, [1, 0]], process)
@@ -398,7 +401,7 @@ def test_implicit_and_denoising_differ_by_the_weight_of_the_noise(name, weight):
             assert zero(values + constant - target), t
 
 
-def test_denoising_over_the_clock_is_the_regression_of_the_noise():
+def test_denoising_over_the_clock_is_the_regression_of_the_noise() -> None:
     """The losses are in one unit: lambda = sigma^2 is Ho's L_simple, by draw."""
     mix = mixture()
     x0 = mix.sample(64, seeded(18))
@@ -409,7 +412,7 @@ def test_denoising_over_the_clock_is_the_regression_of_the_noise():
     torch.testing.assert_close(b, OBJECTIVES["score"]()(denoiser, x0, None, seeded(19)), rtol=1e-4, atol=1e-5)
 
 
-def test_the_weight_of_a_level_is_the_one_named():
+def test_the_weight_of_a_level_is_the_one_named() -> None:
     mix = mixture()
     x0, process = mix.sample(8, seeded(20)).double(), VE()
     denoiser = FunctionDenoiser(lambda x, level, condition: torch.tanh(x), process)
@@ -419,7 +422,7 @@ def test_the_weight_of_a_level_is_the_one_named():
     for make in (denoising, implicit, sliced):
         plain = make(weight="one")
         probes = draw_probes(x0, 1, "rademacher", seeded(22)) if make is sliced else None
-        given = (denoiser, x0, t, eps, None) + (() if make is denoising else (probes,))
+        given: tuple[Any, ...] = (denoiser, x0, t, eps, None) + (() if make is denoising else (probes,))
         base = plain.loss_at(*given)
         for weight, factor in (("sigma2", level.sigma**2), ("g2", level.g2)):
             got = make(weight=weight).loss_at(*given)
@@ -427,10 +430,10 @@ def test_the_weight_of_a_level_is_the_one_named():
 
 
 @pytest.mark.parametrize("name", [n for n in PROCESSES if n in ("vp", "edm", "flow", "betas", "ladder")])
-def test_one_level_is_the_level_named(name):
+def test_one_level_is_the_level_named(name: Any) -> None:
     process, seen = PROCESSES[name], []
 
-    def answer(x, level, condition):
+    def answer(x: Any, level: Any, condition: Any) -> Any:
         seen.append(level.noise_ratio)
         return 0.1 * x
 
@@ -444,11 +447,11 @@ def test_one_level_is_the_level_named(name):
 
 
 @pytest.mark.parametrize("objective", METHODS.values(), ids=METHODS)
-def test_times_are_the_first_draw_and_labels_pass(objective):
+def test_times_are_the_first_draw_and_labels_pass(objective: Any) -> None:
     """What the training loop relies on to say which noise levels a bad batch had."""
     asked = []
 
-    def answer(x, level, condition):
+    def answer(x: Any, level: Any, condition: Any) -> Any:
         asked.append((level.t.flatten(), condition))
         return 0.1 * x
 
@@ -465,7 +468,7 @@ def test_times_are_the_first_draw_and_labels_pass(objective):
     assert 5 < (kept == -1).sum() < 35
 
 
-def test_a_ladder_is_visited_level_by_level():
+def test_a_ladder_is_visited_level_by_level() -> None:
     process = Tabulated.from_sigmas(steps=8)
     times = denoising().draw_times(process, 64, seeded())
     assert times.unique().tolist() == list(range(1, 9))
@@ -474,7 +477,7 @@ def test_a_ladder_is_visited_level_by_level():
 # ------------------------------------------------------------------------------------------------- measures
 
 
-def test_fisher_divergence_of_two_gaussians_is_the_closed_form():
+def test_fisher_divergence_of_two_gaussians_is_the_closed_form() -> None:
     """Samples of N(m, v), scores of N(0, 1) and N(m, v): 1/2 E|x(1/v - 1) - m/v|^2 = 1/2 ((1 - v)^2/v + m^2)."""
     m, v, n = 0.7, 0.4, 40000
     x = m + math.sqrt(v) * torch.randn(n, 1, generator=seeded(24), dtype=F64)
@@ -488,7 +491,7 @@ def test_fisher_divergence_of_two_gaussians_is_the_closed_form():
         assert abs(found.value - (0.5 * (v + m**2) - 1)) < 5 * found.standard_error
 
 
-def test_standard_errors_are_those_of_the_estimates():
+def test_standard_errors_are_those_of_the_estimates() -> None:
     """Over 60 repetitions the estimates scatter as their errors say."""
     mix = mixture()
     score = score_of(mix)
@@ -501,7 +504,7 @@ def test_standard_errors_are_those_of_the_estimates():
     assert str(found[0]).count("±") == 1
 
 
-def test_measures_do_not_depend_on_the_batch_and_keep_no_graph():
+def test_measures_do_not_depend_on_the_batch_and_keep_no_graph() -> None:
     mix = mixture()
     exact, x = mix.denoiser(VP()), mix.sample(500, seeded(26)).double()
     net = nn.Linear(2, 2).double()
@@ -512,7 +515,7 @@ def test_measures_do_not_depend_on_the_batch_and_keep_no_graph():
     assert a.value == pytest.approx(b.value, rel=1e-12)
 
 
-def test_a_score_that_has_diverged_is_reported():
+def test_a_score_that_has_diverged_is_reported() -> None:
     x = torch.randn(50, 2, generator=seeded())
     refused(lambda: fisher_divergence(lambda x: x / 0, x, lambda x: x), "not finite", "50 of 50", "learning rate")
     refused(lambda: estimate(lambda x: implicit_loss(lambda x: x.sqrt(), x), x), "not finite")
@@ -522,19 +525,19 @@ def test_a_score_that_has_diverged_is_reported():
 
 
 class Tiny(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             self.body = nn.Sequential(nn.Linear(4, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 2))
 
-    def forward(self, x, noise_level, condition):
+    def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
         level = noise_level[:, None]
         return self.body(torch.cat([x, level, level.sigmoid()], 1))
 
 
 @pytest.mark.parametrize("method", ["implicit", "sliced", "sliced, plain", "denoising"])
-def test_training_finds_the_score(method):
+def test_training_finds_the_score(method: Any) -> None:
     """A small network on the mixture, over a ladder, by each method: its Fisher divergence to the truth falls."""
     mix, process = mixture(), Tabulated.from_sigmas(steps=6, sigma_min=0.3, sigma_max=3.0)
     exact = mix.denoiser(process)
@@ -544,7 +547,7 @@ def test_training_finds_the_score(method):
     g = seeded(27)
     held_out = {t: process.at(t).noised(mix.sample(2000, g), torch.randn(2000, 2, generator=g)) for t in (2.0, 4.0)}
 
-    def distance():
+    def distance() -> Any:
         return {
             t: fisher_divergence(denoiser.score_at(t), x, exact.score_at(t)).value * process.at(t).sigma ** 2
             for t, x in held_out.items()
@@ -569,7 +572,7 @@ def test_training_finds_the_score(method):
         (lambda: ScoreMatching("explicit"), ["method='explicit'", "implicit"]),
         (lambda: sliced(probes=0), ["probes=0", "at least 1"]),
         (lambda: implicit(probes=-1), ["probes=-1"]),
-        (lambda: implicit(probes=1.5), ["probes=1.5"]),
+        (lambda: implicit(probes=1.5), ["probes=1.5"]),  # type: ignore[arg-type]
         (lambda: implicit(1, "gausian"), ["law='gausian'", "gaussian"]),
         (lambda: denoising(weight="sigma"), ["weight='sigma'", "sigma2"]),
         (lambda: denoising(sigma=0.0), ["sigma=0.0", "positive"]),
@@ -583,11 +586,11 @@ def test_training_finds_the_score(method):
         (lambda: denoising(times="chain-uniform").draw_times(OU(), 2, seeded()), ["chain-uniform", "continuous"]),
     ],
 )
-def test_nonsense_is_refused(make, words):
+def test_nonsense_is_refused(make: Any, words: Any) -> None:
     refused(make, *words)
 
 
-def test_predictions_are_what_the_losses_take():
+def test_predictions_are_what_the_losses_take() -> None:
     """The loss is stated in the noise; the score that a Prediction gives is minus that over sigma."""
     level = VP().at(0.3)
     x = torch.randn(3, 2, generator=seeded(), dtype=F64)

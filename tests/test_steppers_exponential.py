@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from laws import mixture, refused
 
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
+from ornstein.core.condition import Condition
 from ornstein.core.drive import Ask
 from ornstein.core.grids import times
 from ornstein.samplers import DEFAULT_STEPPER, stepper_named
@@ -20,7 +22,7 @@ from ornstein.samplers.unipc import UniPC
 F64 = torch.float64
 
 
-def integral(f, a, b, n=4000):
+def integral(f: Any, a: Any, b: Any, n: Any = 4000) -> Any:
     """Simpson's rule in lambda: slow, plain and independent of the rule under test."""
     h = (b - a) / n
     return h / 3 * math.fsum((1 if i in (0, n) else 4 if i % 2 else 2) * f(a + i * h) for i in range(n + 1))
@@ -34,7 +36,7 @@ POINTS += [(1.1, 0.7, 0.3, -0.1, -0.6, -1.0)[:n] for n in (5, 6)] + [(1.1, 0.8, 
 @pytest.mark.parametrize("clock", CLOCKS)
 @pytest.mark.parametrize("predicts", ["x0", "eps"])
 @pytest.mark.parametrize("points", POINTS)
-def test_weights_integrate_polynomials_of_the_clock_exactly(clock, predicts, points):
+def test_weights_integrate_polynomials_of_the_clock_exactly(clock: Any, predicts: Any, points: Any) -> None:
     """Every monomial of the clock below the number of points, over short, long and backward steps."""
     read = CLOCKS[clock]
     for start, end in ((0.3, 1.1), (0.3, 4.9), (1.1, -0.2)):
@@ -46,7 +48,7 @@ def test_weights_integrate_polynomials_of_the_clock_exactly(clock, predicts, poi
             assert got == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_weights_from_no_signal_at_all():
+def test_weights_from_no_signal_at_all() -> None:
     """In the flow clock tau = 1/(1 + mu), integrals over mu from 0 have closed forms: log(1 + mu), mu/(1 + mu)."""
     mu, points = 3.7, (-math.inf, -0.8, 0.2)
     weights = polynomial_weights("x0", "flow", -math.inf, math.log(mu), points)
@@ -55,7 +57,7 @@ def test_weights_from_no_signal_at_all():
         assert math.fsum(w * t**power for w, t in zip(weights, tau, strict=True)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_classical_weights_are_special_cases():
+def test_the_classical_weights_are_special_cases() -> None:
     # Adams and Bashforth: equal steps of u, a polynomial in u
     u = [1.0, 1.1, 1.2, 1.3]
     weights = polynomial_weights("eps", "ratio", -math.log(u[0]), -math.log(0.9), tuple(-math.log(v) for v in u))
@@ -69,19 +71,19 @@ def test_the_classical_weights_are_special_cases():
     assert got == pytest.approx([total * (1 - 1 / (2 * r)), total / (2 * r)], rel=1e-12)
 
 
-def states(denoiser, stepper, grid, **options):
+def states(denoiser: Any, stepper: Any, grid: Any, **options: Any) -> Any:
     return [s.x for s in trajectory(denoiser, (3, 2), stepper=stepper, grid=grid, dtype=F64, seed=0, **options)]
 
 
 @pytest.mark.parametrize("stepper", [Multistep(1), DEIS(1), DEIS(1, "ratio"), Multistep(1, "signal")], ids=repr)
-def test_of_order_one_they_are_ddim(stepper):
+def test_of_order_one_they_are_ddim(stepper: Any) -> None:
     for p in (VP(), Flow()):
         given = [0.9, 0.6, 0.3, 0.1]
         for x, y in zip(*(states(mixture().denoiser(p), s, given) for s in (stepper, DDIM())), strict=True):
             torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
 
 
-def test_of_order_two_multistep_differs_from_2m_by_its_rule_only():
+def test_of_order_two_multistep_differs_from_2m_by_its_rule_only() -> None:
     """Half the slope times 1 - exp(-h) instead of the integral: a difference of third order in h."""
     p, gaps = VP(), []
     for n in (20, 40):
@@ -92,14 +94,14 @@ def test_of_order_two_multistep_differs_from_2m_by_its_rule_only():
 
 
 @pytest.mark.parametrize("rule", ["b1", "b2"])
-def test_unipc_is_the_papers(rule):
+def test_unipc_is_the_papers(rule: Any) -> None:
     """Zhao et al. 2023 (2302.04867), algorithms 5 to 8, data prediction, p = 3: solved from R rho = b as printed."""
     p, mix = VP(), mixture()
     t = [0.95, 0.8, 0.65, 0.4, 0.3, 0.12, 0.05]
     lam = [0.5 * p.at(s).log_snr for s in t]
     ours = states(mix.denoiser(p), UniPC(4, "log-snr", 1, rule), t)
 
-    def update(x, i, values, corrected):
+    def update(x: Any, i: Any, values: Any, corrected: Any) -> Any:
         """From t[i] to t[i + 1] by the data at t[i], t[i - 1], ... and, to correct, at t[i + 1]."""
         h = lam[i + 1] - lam[i]
         others = [(lam[k] - lam[i]) / h for k in sorted(values, reverse=True) if k < i]
@@ -124,7 +126,7 @@ def test_unipc_is_the_papers(rule):
         return x
 
     x = predicted = ours[0]
-    values = {}
+    values: dict[Any, Any] = {}
     for i in range(len(t) - 1):
         now = mix.posterior_mean(predicted, p.at(t[i]))
         if i > 0:
@@ -134,12 +136,13 @@ def test_unipc_is_the_papers(rule):
         torch.testing.assert_close(ours[i + 1], predicted, rtol=1e-9, atol=1e-9)
 
 
-def test_plms_is_deis_where_steps_are_equal_and_then_of_order_four():
+def test_plms_is_deis_where_steps_are_equal_and_then_of_order_four() -> None:
     p, mix = EDM(), mixture()
     even = torch.linspace(2.0, 0.4, 17, dtype=F64).tolist()
 
-    def walk(stepper, levels):
-        memory, ask = None, Ask(mix.denoiser(p), None)
+    def walk(stepper: Any, levels: Any) -> Any:
+        memory: Any = None
+        ask = Ask(mix.denoiser(p), Condition())
         x = torch.tensor([[1.0, -2.0], [0.3, 1.5]], dtype=F64)
         for t, s in itertools.pairwise(levels):
             x, memory = stepper.step(ask, x, t, s, memory, None)
@@ -154,7 +157,7 @@ def test_plms_is_deis_where_steps_are_equal_and_then_of_order_four():
     assert start[0] / start[1] > 3.3  # the first step's error is of second order, and all that is left
 
 
-def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each():
+def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each() -> None:
     """Counted by the loop; on equal steps of sigma/alpha the classical rule, so that Adams & Bashforth show order 4."""
     p, mix = EDM(), mixture()
     pndm = PLMS(start="runge-kutta")
@@ -167,13 +170,14 @@ def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each():
     states = list(trajectory(mix.denoiser(Flow()), (2, 2), stepper=pndm, grid=torch.linspace(1, 0, 8), seed=0))
     assert [b.calls - a.calls for a, b in itertools.pairwise(states)] == [1, 4, 4, 4, 1, 1, 1]
     assert torch.isfinite(states[-1].x).all()
-    ends = {}
+    ends: dict[Any, Any] = {}
     for start in ("lower-order", "runge-kutta"):
         for n in (128, 256, 2048):
-            memory, ask = None, Ask(mix.denoiser(p), None)
+            memory = None
+            ask = Ask(mix.denoiser(p), Condition())
             x = torch.tensor([[1.0, -2.0], [0.3, 1.5]], dtype=F64)
             for t, s in itertools.pairwise(p.levels(torch.linspace(2.0, 0.4, n + 1, dtype=F64))):
-                x, memory = PLMS(start=start).step(ask, x, t, s, memory, None)
+                x, memory = PLMS(start=start).step(ask, x, t, s, memory, None)  # type: ignore[arg-type]
             ends[start, n] = x
     errors = {key: (end - ends["runge-kutta", 2048]).abs().max().item() for key, end in ends.items()}
     assert errors["runge-kutta", 128] / errors["runge-kutta", 256] > 2**3.8
@@ -183,11 +187,11 @@ def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each():
 
 
 @pytest.mark.parametrize("clock", ["ratio", "flow", "signal"])
-def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exactly(clock):
+def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exactly(clock: Any) -> None:
     """Data that depend on the level alone, a parabola of the clock: order 3 makes no error, nor does last=3."""
     p, read = VP(), CLOCKS[clock]
 
-    def answer(x, level, condition):
+    def answer(x: Any, level: Any, condition: Any) -> Any:
         c = read(0.5 * level.log_snr)
         return (0.7 - 1.3 * c + 0.4 * c * c) * torch.ones_like(x)
 
@@ -202,7 +206,7 @@ def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exact
     for i in range(3, 8):
         a, b, (t, s) = lam[i].item(), lam[i + 1].item(), (p.at(p.time(2 * lam[k].item())) for k in (i, i + 1))
 
-        def rate(v):
+        def rate(v: Any) -> Any:
             return (0.7 - 1.3 * read(v) + 0.4 * read(v) ** 2) * math.exp(v)
 
         expected = s.sigma * (walk[i] / t.sigma + integral(rate, a, b))
@@ -211,23 +215,23 @@ def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exact
 
 @pytest.mark.parametrize("order", [5, 6, 7, 8])
 @pytest.mark.parametrize("kind", [Multistep, UniPC])
-def test_high_orders_integrate_polynomials_of_their_degree_exactly(kind, order):
+def test_high_orders_integrate_polynomials_of_their_degree_exactly(kind: Any, order: Any) -> None:
     """Once there are answers enough. What the first steps leave hides these orders where steps are halved."""
     p, read = VP(), CLOCKS["signal"]
     # UniPC's last order is its corrector's, which has not seen the newest state yet
     points = order - (kind is UniPC)
     coefficients = [0.7, -1.3, 0.4, 0.9, -0.5, 1.1, -0.8, 0.6][:points]
 
-    def polynomial(v):
+    def polynomial(v: Any) -> Any:
         return sum(c * read(v) ** k for k, c in enumerate(coefficients))
 
-    def answer(x, level, condition):
+    def answer(x: Any, level: Any, condition: Any) -> Any:
         return polynomial(0.5 * level.log_snr) * torch.ones_like(x)
 
     lam = torch.linspace(-2, 2, 15, dtype=F64)
     levels = [p.at(p.time(2 * v.item())) for v in lam]
 
-    def off(order):
+    def off(order: Any) -> Any:
         walk = states(FunctionDenoiser(answer, p), kind(order, "signal", 1), p.time(2 * lam))
         found = 0.0
         for i in range(order, 13):
@@ -241,7 +245,7 @@ def test_high_orders_integrate_polynomials_of_their_degree_exactly(kind, order):
 
 
 @pytest.mark.parametrize("predicts", ["x0", "eps"])
-def test_dpm_solver_2_is_the_papers(predicts):
+def test_dpm_solver_2_is_the_papers(predicts: Any) -> None:
     """Lu et al. 2022: 2206.00927 algorithm 1 (noise, r = 1/2) and 2211.01095 algorithm 1 (data)."""
     p, mix, t = VP(), mixture(), [0.7, 0.4, 0.15]
     ours = states(mix.denoiser(p), DPMSolver(2, predicts), t)
@@ -263,12 +267,12 @@ def test_dpm_solver_2_is_the_papers(predicts):
         torch.testing.assert_close(ours[i + 1], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_clock_that_is_smooth_at_both_ends_pays():
+def test_the_clock_that_is_smooth_at_both_ends_pays() -> None:
     """The claim of the module: in "signal" ten calls of UniPC err less than half as much as in log-SNR."""
     mix, p = mixture(), VP()
     exact = sample(mix.denoiser(p), (200, 2), stepper="rk4", steps=400, grid="logsnr", seed=0, dtype=F64)
 
-    def error(stepper, grid):
+    def error(stepper: Any, grid: Any) -> Any:
         x = sample(mix.denoiser(p), (200, 2), stepper=stepper, steps=10, grid=grid, seed=0, dtype=F64)
         return (x - exact).norm(dim=1).mean().item()
 
@@ -277,7 +281,7 @@ def test_the_clock_that_is_smooth_at_both_ends_pays():
 
 
 @pytest.mark.parametrize(("steps", "order"), [(1, 3), (7, 3), (8, 4), (24, 4), (25, 6), (40, 6)])
-def test_unipc_by_name_is_what_it_says(steps, order):
+def test_unipc_by_name_is_what_it_says(steps: Any, order: Any) -> None:
     """Its order by the number of steps, its clock, its end and its grid: the same bits as with all of them named."""
     den = mixture().denoiser(EDM(t_max=33.0))
     named = [state.x for state in trajectory(den, (3, 2), stepper="unipc", steps=steps, seed=0)]
@@ -291,7 +295,7 @@ def test_unipc_by_name_is_what_it_says(steps, order):
         assert not torch.equal(named[-1], other[-1].x)
 
 
-def test_bad_numbers_are_refused():
+def test_bad_numbers_are_refused() -> None:
     for call, words in [
         (lambda: Multistep(0), ["order=0"]),
         (lambda: Multistep(9), ["order=9"]),
@@ -301,14 +305,14 @@ def test_bad_numbers_are_refused():
         (lambda: UniPC(1), ["order=1"]),
         (lambda: UniPC(3, rule="b3"), ["rule='b3'"]),
         (lambda: UniPC(3, last=0), ["last=0"]),
-        (lambda: DEIS(2.0), ["order=2.0"]),
+        (lambda: DEIS(2.0), ["order=2.0"]),  # type: ignore[arg-type]
         (lambda: DPMSolver(4), ["order=4"]),
         (lambda: DPMSolver(2, "v"), ["predicts='v'"]),
     ]:
         refused(call, *words)
 
 
-def test_weights_are_computed_once_for_a_grid():
+def test_weights_are_computed_once_for_a_grid() -> None:
     polynomial_weights.cache_clear()
     _shares.cache_clear()
     computed = []
@@ -319,22 +323,26 @@ def test_weights_are_computed_once_for_a_grid():
     assert computed[0][1] == 7  # a step each, and the last, which has none
 
 
-def test_a_run_folder_from_before_draws_as_it_says():
+def test_a_run_folder_from_before_draws_as_it_says() -> None:
     """Its YAML names "unipc" and every option, order: null among them: that means what it meant, grid included."""
-    before = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
+    before: Any = stepper_named("unipc", order=None, clock="signal", last=3, rule="exact")
     assert [before.points(n) for n in (4, 7, 8, 24, 25, 50)] == [2, 2, 3, 3, 5, 5]
     den = mixture().denoiser(VP())
-    given = {"x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64), "steps": 12, "dtype": F64}
+    given: dict[str, Any] = {
+        "x": torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64),
+        "steps": 12,
+        "dtype": F64,
+    }
     old = sample(den, (4, 2), stepper=before, **given)
     assert torch.equal(old, sample(den, (4, 2), stepper=UniPC(order=4), grid="tapered", **given))
     assert not torch.equal(old, sample(den, (4, 2), **given))
 
 
-def test_the_default_is_unipc_of_an_order_by_the_number_of_steps():
+def test_the_default_is_unipc_of_an_order_by_the_number_of_steps() -> None:
     den = mixture().denoiser(VP())
     for steps, order in ((4, 3), (6, 3), (7, 6), (20, 6)):
-        given = {"seed": 0, "steps": steps, "dtype": F64}
+        given: dict[str, Any] = {"seed": 0, "steps": steps, "dtype": F64}
         by_hand = sample(den, (4, 2), stepper=UniPC(order=order), grid="balanced", **given)
         assert torch.equal(sample(den, (4, 2), **given), by_hand)
     refused(lambda: stepper_named(DEFAULT_STEPPER, order=4), "order", "no options")
-    refused(lambda: Multistep(order=None), "order=None", "[1, 8]")
+    refused(lambda: Multistep(order=None), "order=None", "[1, 8]")  # type: ignore[arg-type]

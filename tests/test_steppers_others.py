@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from laws import PROCESSES, constant, grid_of, mixture, refused
+from sure import there
 
 import ornstein
 from ornstein import EDM, VP, Flow, FunctionDenoiser, sample, trajectory
@@ -28,7 +30,7 @@ F64 = torch.float64
 # ------------------------------------------------------------------------------------------ the Brownian path
 
 
-def path(n=4000):
+def path(n: Any = 4000) -> Any:
     return BrownianPath(lambda index: normal(torch.arange(n), (1,), index, F64)[:, 0])
 
 
@@ -41,7 +43,7 @@ def path(n=4000):
         (1 + torch.linspace(0, 1, 30, dtype=F64) ** 2).tolist(),
     ],
 )
-def test_increments_of_the_path_are_independent_standard_normals(stops):
+def test_increments_of_the_path_are_independent_standard_normals(stops: Any) -> None:
     b = path()
     z = torch.stack([b.increment(low, high) for low, high in itertools.pairwise(stops)])
     n = z.shape[1]
@@ -50,7 +52,7 @@ def test_increments_of_the_path_are_independent_standard_normals(stops):
     assert (torch.corrcoef(z) - torch.eye(len(z))).abs().max() < 5 / math.sqrt(n)
 
 
-def test_coarse_and_fine_walks_read_the_same_path():
+def test_coarse_and_fine_walks_read_the_same_path() -> None:
     """Increments add up over any partition whose common stops lie on the tree, and nearly so elsewhere."""
     ends_of = (0.125, 1.0, 1.5, 1.75, 6.0, 32.0)
     b, fine = path(500), path(500)
@@ -68,7 +70,7 @@ def test_coarse_and_fine_walks_read_the_same_path():
     assert off.std() < 1.1 * math.sqrt(1 / 256)
 
 
-def spread(stepper, counts, data, n=60):
+def spread(stepper: Any, counts: Any, data: Any, n: Any = 60) -> Any:
     """Mean distance of the endpoints of neighbouring counts of steps, same seeds."""
     den = data.denoiser(VP())
     found = [sample(den, (n, 2), stepper=stepper, steps=count, grid="logsnr", seed=7) for count in counts]
@@ -85,7 +87,7 @@ def spread(stepper, counts, data, n=60):
     ],
     ids=repr,
 )
-def test_on_one_path_the_sample_converges_as_steps_are_added(stepper):
+def test_on_one_path_the_sample_converges_as_steps_are_added(stepper: Any) -> None:
     """Strongly, of order 1 or nearly, where the data have one mode; with several, the same mode is found."""
     gaussian = Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([0.49, 0.04]))
     with_path = spread(stepper, (20, 40, 80), gaussian)
@@ -96,7 +98,7 @@ def test_on_one_path_the_sample_converges_as_steps_are_added(stepper):
     assert spread(stepper, (40, 80), mixture())[0] < 0.5 * spread(fresh, (40, 80), mixture())[0]
 
 
-def test_on_one_path_a_seed_gives_the_same_sample_on_every_clock():
+def test_on_one_path_a_seed_gives_the_same_sample_on_every_clock() -> None:
     mix = mixture()
     found = []
     for p in (VP(), EDM()):
@@ -108,10 +110,10 @@ def test_on_one_path_a_seed_gives_the_same_sample_on_every_clock():
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0, 1.7])
-def test_the_sde_steps_are_the_published_ones(eta):
+def test_the_sde_steps_are_the_published_ones(eta: Any) -> None:
     p, mix, t = VP(), mixture(), [0.9, 0.7, 0.4, 0.2]
 
-    def states(stepper):
+    def states(stepper: Any) -> Any:
         return [s.x for s in trajectory(mix.denoiser(p), (3, 2), stepper=stepper, grid=t, seed=0, dtype=F64)]
 
     em, rd, dpm = (states(cls(eta)) for cls in (EulerMaruyama, ReverseDiffusion, DPMpp2MSDE))
@@ -119,7 +121,7 @@ def test_the_sde_steps_are_the_published_ones(eta):
     for i, (a, b) in enumerate(itertools.pairwise(t)):
         z, (start, end) = normal(torch.arange(3), (2,), i + 1, F64), (p.at(a), p.at(b))
 
-        def score(x, level=start):
+        def score(x: Any, level: Any = start) -> Any:
             return (level.alpha * mix.posterior_mean(x, level) - x) / level.sigma**2
 
         beta = 0.1 + 19.9 * a
@@ -147,7 +149,7 @@ def test_the_sde_steps_are_the_published_ones(eta):
 # ------------------------------------------------------------------------------------------ predictor-corrector
 
 
-def test_corrections_are_langevin_steps_at_the_level_arrived_at():
+def test_corrections_are_langevin_steps_at_the_level_arrived_at() -> None:
     p, mix, t = VP(), mixture(), [0.9, 0.5, 0.2]
     for stepper, size in ((PredictorCorrector("ddim", 2, delta=0.1), None), (PredictorCorrector("ddim", 2, 0.3), 0.3)):
         walk = [s.x for s in trajectory(mix.denoiser(p), (3, 2), stepper=stepper, grid=t, seed=0, dtype=F64)]
@@ -166,7 +168,7 @@ def test_corrections_are_langevin_steps_at_the_level_arrived_at():
 
 
 @pytest.mark.parametrize("predictor", ["dpm++2m", "unipc", "multistep", "ddim", "heun", "reverse-diffusion"])
-def test_corrections_forget_a_wrong_start(predictor):
+def test_corrections_forget_a_wrong_start(predictor: Any) -> None:
     """Started with the wrong variance and mean a predictor ends wrong; corrected, right: UniPC keeps corrections."""
     data, p, n = Gaussian(torch.tensor([0.5]), 0.49), VP(), 3000
     start = 2.0 + 0.5 * normal(torch.arange(n), (1,), 0)
@@ -180,11 +182,11 @@ def test_corrections_forget_a_wrong_start(predictor):
         assert alone > 3 * corrected
 
 
-def test_a_given_delta_for_each_step_and_bad_numbers():
+def test_a_given_delta_for_each_step_and_bad_numbers() -> None:
     p, mix = VP(), mixture()
     x = sample(mix.denoiser(p), (2, 2), stepper=PredictorCorrector(delta=(0.1, 0.05, 0.01)), steps=4, seed=0)
     assert x.isfinite().all()
-    refused(lambda: sample(mix.denoiser(p), (2, 2), stepper=PredictorCorrector(delta=[0.1]), steps=4), "delta", "1")
+    refused(lambda: sample(mix.denoiser(p), (2, 2), stepper=PredictorCorrector(delta=[0.1]), steps=4), "delta", "1")  # type: ignore[arg-type]
     for call, words in [
         (lambda: PredictorCorrector("hein"), ["'hein'", "heun"]),
         (lambda: PredictorCorrector(corrections=0), ["corrections=0"]),
@@ -201,7 +203,7 @@ def test_a_given_delta_for_each_step_and_bad_numbers():
     assert PredictorCorrector("adaptive").calls is None
 
 
-def test_the_configuration_knows_a_predictor_by_name():
+def test_the_configuration_knows_a_predictor_by_name() -> None:
     from ornstein.experiment.arguments import choice, construct
 
     chosen = choice(STEPPERS, {"name": "predictor-corrector", "predictor": "unipc", "corrections": 2}, "stepper")
@@ -211,14 +213,14 @@ def test_the_configuration_knows_a_predictor_by_name():
 # ------------------------------------------------------------------------------------------------ error control
 
 
-def endpoints(process, n=60):
+def endpoints(process: Any, n: Any = 60) -> Any:
     mix = mixture()
     x = sample(mix.denoiser(process), (n, 2), stepper="rk4", steps=500, grid="logsnr", seed=0, dtype=F64)
     return mix.denoiser(process), x
 
 
 @pytest.mark.parametrize("name", ["vp", "edm", "flow", "sub-vp"])
-def test_a_tolerance_is_honoured(name):
+def test_a_tolerance_is_honoured(name: Any) -> None:
     """Mean error of the sample at most twice the tolerance, whatever the grid; and calls that grow with the demand."""
     denoiser, exact = endpoints(PROCESSES[name])
     spent = []
@@ -231,12 +233,12 @@ def test_a_tolerance_is_honoured(name):
     assert spent[::2] == sorted(spent[::2])
 
 
-def test_hard_samples_do_not_cost_easy_ones_their_accuracy_and_none_goes_beyond_the_clock():
+def test_hard_samples_do_not_cost_easy_ones_their_accuracy_and_none_goes_beyond_the_clock() -> None:
     """A narrow component beside a wide one: each sample goes its own way, and is what it is alone, bit for bit."""
     mix = GaussianMixture(torch.ones(2), torch.tensor([[0.0, 0.0], [2.0, 2.0]]), torch.tensor([1e-4, 1.0]))
     asked, p = [], VP()
 
-    def answer(x, level, condition):
+    def answer(x: Any, level: Any, condition: Any) -> Any:
         asked.append(torch.as_tensor(level.t))
         return mix.posterior_mean(x, level).to(x)
 
@@ -248,7 +250,7 @@ def test_hard_samples_do_not_cost_easy_ones_their_accuracy_and_none_goes_beyond_
         torch.testing.assert_close(one[0], whole[i], rtol=0, atol=1e-12)
 
 
-def test_impossible_tolerances_are_refused():
+def test_impossible_tolerances_are_refused() -> None:
     refused(lambda: Adaptive(0.0), "tolerance=0.0")
     refused(lambda: Adaptive(1.0), "tolerance=1.0")
     denoiser = constant(VP(), torch.zeros(2))
@@ -261,17 +263,18 @@ def test_impossible_tolerances_are_refused():
 
 
 @pytest.mark.parametrize("name", ["vp", "edm", "flow"])
-def test_encoding_comes_back(name):
+def test_encoding_comes_back(name: Any) -> None:
     """To within what the docstring states, in both precisions; and the encoding is the ODE's own."""
     mix, p = mixture(), PROCESSES[name]
     x, den = mix.sample(64, torch.Generator().manual_seed(0)), mix.denoiser(p)
     exact = encode(den, x, stepper=Adaptive(1e-8), steps=1, dtype=F64)
-    for stepper, steps, grid, off in [
+    ways: list[tuple[Any, int, str, float]] = [
         (UniPC(4), 50, "power", 6e-5),
         (UniPC(4), 100, "power", 5e-6),
         (UniPC(4), 50, "flow", 1.5e-3),
         ("heun", 50, "power", 1.5e-4),
-    ]:
+    ]
+    for stepper, steps, grid, off in ways:
         for dtype in (torch.float32, F64):
             z = encode(den, x, stepper=stepper, steps=steps, grid=grid, dtype=dtype)
             back = sample(den, x.shape, stepper=stepper, steps=steps, grid=grid, x=z, dtype=dtype)
@@ -283,7 +286,7 @@ def test_encoding_comes_back(name):
         assert (z - exact).norm(dim=1).mean() < 20 * off * math.hypot(level.alpha, level.sigma)
 
 
-def test_encodings_of_gaussian_data_have_a_closed_form():
+def test_encodings_of_gaussian_data_have_a_closed_form() -> None:
     """N(m, v): the map from data to level t is x -> alpha m + (x - m) sqrt((alpha^2 v + sigma^2)/v)."""
     m, v, p = torch.tensor([0.4, -1.0]), 0.3, VP()
     x = m + math.sqrt(v) * normal(torch.arange(20), (2,), 0)
@@ -293,7 +296,7 @@ def test_encodings_of_gaussian_data_have_a_closed_form():
     torch.testing.assert_close(z, expected, rtol=0, atol=2e-4)
 
 
-def test_encoding_refuses_noise_and_misfits():
+def test_encoding_refuses_noise_and_misfits() -> None:
     den, x = mixture().denoiser(VP()), torch.zeros(3, 2)
     refused(lambda: encode(den, x, stepper="ddpm"), "draws noise")
     refused(lambda: encode(den, x, condition=torch.zeros(2)), "condition", "2", "3")
@@ -304,17 +307,17 @@ def test_encoding_refuses_noise_and_misfits():
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_further_grids_are_spread_as_they_say(name):
+def test_the_further_grids_are_spread_as_they_say(name: Any) -> None:
     p, n = PROCESSES[name], 12
     low, high = (float(p.at(t).noise_ratio) for t in ends(p))
     k = torch.linspace(0, 1, n, dtype=F64)
 
-    def ratios(grid):
-        given = grid_of(p, n, grid)
+    def ratios(grid: Any) -> Any:
+        given = there(grid_of(p, n, grid))
         assert len(given) == n + 1
         return torch.tensor([p.at(t).noise_ratio for t in given[:-1].tolist()], dtype=F64)
 
-    close = {"rtol": 1e-6, "atol": 0}
+    close: dict[str, Any] = {"rtol": 1e-6, "atol": 0}
     torch.testing.assert_close(ratios("exponential"), high * (low / high) ** k, **close)
     torch.testing.assert_close(ratios("polyexponential"), low * (high / low) ** ((1 - k) ** 1.5), **close)
     # the 3/2 power of flow matching's time
@@ -339,5 +342,5 @@ def test_the_further_grids_are_spread_as_they_say(name):
         assert (steps[large] - steps[large].mean()).abs().max() < 1e-6
 
 
-def test_flow_is_untouched_by_its_generalisation():
+def test_flow_is_untouched_by_its_generalisation() -> None:
     assert times(Flow(), 4, "flow").tolist() == pytest.approx([160 / 161 * (1 - i / 4) for i in range(5)], abs=1e-9)

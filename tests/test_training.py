@@ -7,13 +7,16 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sure import there
 from torch import nn
 
 from ornstein.errors import InputError
-from ornstein.training import DECAYS, Diverged, Log, Training, fit, latest, learning_rate
+from ornstein.training import DECAYS, Diverged, Log, Progress, Training, fit, latest, learning_rate
 
 SMALL = Training(
     steps=12, warmup=3, log_every=1, checkpoint_every=100, snapshot_every=0, lr=1e-2, cpu=True, weight_decay=0.1
@@ -22,7 +25,7 @@ DATA = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Any:
     """Nets this small are slower on two, by far so when the machine is busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -33,7 +36,7 @@ def one_thread():
 class Net(nn.Module):
     """Everything that could break a resume: dropout, batch-norm statistics, an unused and a frozen parameter."""
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
@@ -41,7 +44,7 @@ class Net(nn.Module):
             self.unused = nn.Parameter(torch.randn(2))
             self.frozen = nn.Parameter(torch.randn(3), requires_grad=False)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         return self.layers(x) + self.frozen
 
 
@@ -51,28 +54,28 @@ def plain(seed: int = 0) -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 3))
 
 
-def denoising(net, batch, generator):
+def denoising(net: Any, batch: Any, generator: Any) -> Any:
     (x,) = batch
     noisy = x + torch.randn(x.shape, generator=generator)
     return ((net(noisy) - x) ** 2).mean(1)
 
 
-def identity(net, batch, generator):
+def identity(net: Any, batch: Any, generator: Any) -> Any:
     return ((net(batch[0]) - batch[0]) ** 2).mean(1)
 
 
-def batches(step: int):
+def batches(step: int) -> Any:
     g = torch.Generator().manual_seed(step)
     return (DATA[torch.randint(0, 64, (16,), generator=g)],)
 
 
-def run(net, loss, config, folder, **options):
+def run(net: Any, loss: Any, config: Any, folder: Any, **options: Any) -> Any:
     """Train to the end; the last `Progress` and all of them."""
     every = list(fit(net, loss, batches, config, folder, **options))
     return every[-1], every
 
 
-def digest(folder) -> str:
+def digest(folder: Any) -> str:
     """Of every tensor in the newest checkpoint: weights, averages and moments."""
     found = latest(folder)
     assert found is not None
@@ -114,19 +117,20 @@ def same(a: nn.Module, b: nn.Module) -> bool:
         ("precision", "fp8"),
     ],
 )
-def test_a_bad_field_is_named_with_its_value(field, value):
+def test_a_bad_field_is_named_with_its_value(field: Any, value: Any) -> None:
     with pytest.raises(InputError) as error:
         Training(**{field: value})
     assert f"training.{field}={value!r}" in str(error.value)
 
 
-def test_lists_from_yaml_become_tuples():
-    assert Training(betas=[0.9, 0.95], ema=[0.05]) == Training(betas=(0.9, 0.95), ema=(0.05,))
+def test_lists_from_yaml_become_tuples() -> None:
+    listed: dict[str, Any] = {"betas": [0.9, 0.95], "ema": [0.05]}  # as a file has them
+    assert Training(**listed) == Training(betas=(0.9, 0.95), ema=(0.05,))
 
 
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("warmup", [0, 10])
-def test_learning_rate_rises_from_above_zero_and_joins_its_decay_without_a_jump(decay, warmup):
+def test_learning_rate_rises_from_above_zero_and_joins_its_decay_without_a_jump(decay: Any, warmup: Any) -> None:
     config = Training(steps=100, warmup=warmup, lr=2.0, decay=decay)
     rates = [learning_rate(config, k) for k in range(100)]
     assert all(0 < rate <= 2.0 for rate in rates)
@@ -135,7 +139,7 @@ def test_learning_rate_rises_from_above_zero_and_joins_its_decay_without_a_jump(
     assert all(a >= b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
 
 
-def test_learning_rate_values():
+def test_learning_rate_values() -> None:
     at = {decay: learning_rate(Training(steps=100, warmup=20, lr=1.0, decay=decay), 79) for decay in DECAYS}
     assert at["constant"] == 1.0
     assert at["cosine"] == pytest.approx(0.5 * (1 + math.cos(math.pi * 59 / 80)))
@@ -145,7 +149,7 @@ def test_learning_rate_values():
 # One step -----------------------------------------------------------------------------------------------------------
 
 
-def test_training_is_the_plain_loop_that_it_claims_to_be(tmp_path):
+def test_training_is_the_plain_loop_that_it_claims_to_be(tmp_path: Path) -> None:
     config = replace(SMALL, steps=40, clip=0.5, decay="cosine")
     net, twin = plain(), plain()
     _, every = run(net, identity, config, tmp_path)
@@ -173,23 +177,23 @@ def test_training_is_the_plain_loop_that_it_claims_to_be(tmp_path):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
-def test_clipping_holds_the_gradient_to_its_norm(tmp_path):
+def test_clipping_holds_the_gradient_to_its_norm(tmp_path: Path) -> None:
     seen = []
     net = plain()
     for clip in (None, 1e-2):
         it = fit(net, identity, batches, replace(SMALL, clip=clip), tmp_path / str(clip))
         progress = next(it)
-        seen.append(float(torch.stack([p.grad.norm() for p in net.parameters()]).norm()))
+        seen.append(float(torch.stack([there(p.grad).norm() for p in net.parameters()]).norm()))
         assert progress.grad_norm > 1e-2
     assert seen[0] > 1e-2
     assert seen[1] == pytest.approx(1e-2, rel=1e-3)
 
 
-def test_weight_decay_spares_biases_and_gains(tmp_path):
+def test_weight_decay_spares_biases_and_gains(tmp_path: Path) -> None:
     net = Net()
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
 
-    def nothing(net, batch, generator):
+    def nothing(net: Any, batch: Any, generator: Any) -> Any:
         return sum((p * 0).sum() for p in net.parameters()) + batch[0][:, 0] * 0
 
     config = replace(SMALL, steps=1, warmup=0, lr=0.5, weight_decay=0.1)
@@ -200,7 +204,7 @@ def test_weight_decay_spares_biases_and_gains(tmp_path):
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 16])
-def test_accumulating_pieces_is_the_whole_batch(pieces, tmp_path):
+def test_accumulating_pieces_is_the_whole_batch(pieces: Any, tmp_path: Path) -> None:
     whole, cut = plain(), plain()
     last, _ = run(whole, identity, SMALL, tmp_path / "whole")
     also, _ = run(cut, identity, replace(SMALL, accumulate=pieces), tmp_path / "cut")
@@ -209,10 +213,10 @@ def test_accumulating_pieces_is_the_whole_batch(pieces, tmp_path):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
-def test_every_piece_and_every_step_has_noise_of_its_own(tmp_path):
+def test_every_piece_and_every_step_has_noise_of_its_own(tmp_path: Path) -> None:
     drawn = []
 
-    def record(net, batch, generator):
+    def record(net: Any, batch: Any, generator: Any) -> Any:
         drawn.append(torch.randn(8, generator=generator))
         return identity(net, batch, generator)
 
@@ -224,7 +228,7 @@ def test_every_piece_and_every_step_has_noise_of_its_own(tmp_path):
     assert not set(first) & {tuple(d.tolist()) for d in drawn}
 
 
-def test_the_readers_random_numbers_and_evaluation_mode_do_not_enter(tmp_path):
+def test_the_readers_random_numbers_and_evaluation_mode_do_not_enter(tmp_path: Path) -> None:
     quiet, noisy = Net(), Net()
     run(quiet, denoising, SMALL, tmp_path / "quiet")
     torch.manual_seed(5)
@@ -238,8 +242,9 @@ def test_the_readers_random_numbers_and_evaluation_mode_do_not_enter(tmp_path):
     assert same(quiet, noisy)
 
 
-def test_averages_follow_the_weights_of_every_step(tmp_path):
-    net, history = plain(), []
+def test_averages_follow_the_weights_of_every_step(tmp_path: Path) -> None:
+    net: Any = plain()
+    history: list[torch.Tensor] = []
     for progress in fit(net, denoising, batches, SMALL, tmp_path):
         history.append(net[0].weight.detach().clone())
         exponent = progress.ema._exponents[0.10]
@@ -248,7 +253,7 @@ def test_averages_follow_the_weights_of_every_step(tmp_path):
         torch.testing.assert_close(progress.ema.state(0.10)["0.weight"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_progress_comes_when_it_should_and_means_over_its_window(tmp_path):
+def test_progress_comes_when_it_should_and_means_over_its_window(tmp_path: Path) -> None:
     config = replace(SMALL, steps=23, log_every=5, validate_every=8)
     _, every = run(plain(), identity, config, tmp_path / "sparse")
     assert [p.step for p in every] == [1, 5, 8, 10, 15, 16, 20, 23]
@@ -259,12 +264,12 @@ def test_progress_comes_when_it_should_and_means_over_its_window(tmp_path):
     assert all(p.rate > 0 for p in every)
 
 
-def test_nested_batches_reach_the_loss_as_they_are(tmp_path):
-    def nested(step):
+def test_nested_batches_reach_the_loss_as_they_are(tmp_path: Path) -> None:
+    def nested(step: Any) -> Any:
         (x,) = batches(step)
         return {"x": x, "condition": [x[:, 0], None]}
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         assert batch["condition"][1] is None
         assert batch["x"].shape == (8, 3)
         assert torch.equal(batch["x"][:, 0], batch["condition"][0])
@@ -274,8 +279,10 @@ def test_nested_batches_reach_the_loss_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("bad", ["mean", "per pixel", "batch", "pieces", "frozen"])
-def test_what_cannot_be_trained_is_refused(bad, tmp_path):
-    net, loss, source, config = plain(), identity, batches, SMALL
+def test_what_cannot_be_trained_is_refused(bad: Any, tmp_path: Path) -> None:
+    net, config = plain(), SMALL
+    loss: Any = identity
+    source: Any = batches
     if bad == "mean":
         loss, match = lambda *a: identity(*a).mean(), r"loss has shape \(\); it must be \(16,\)"
     elif bad == "per pixel":
@@ -292,10 +299,10 @@ def test_what_cannot_be_trained_is_refused(bad, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_computes_low_and_keeps_float32(precision, tmp_path):
+def test_low_precision_computes_low_and_keeps_float32(precision: Any, tmp_path: Path) -> None:
     seen = set()
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         out = net(batch[0])
         seen.add(out.dtype)
         return ((out - batch[0]) ** 2).mean(1)
@@ -311,11 +318,11 @@ def test_low_precision_computes_low_and_keeps_float32(precision, tmp_path):
     assert not same(low, full)
 
 
-def test_channels_last_trains_the_same_and_stays_so(tmp_path):
-    def images(step):
+def test_channels_last_trains_the_same_and_stays_so(tmp_path: Path) -> None:
+    def images(step: Any) -> Any:
         return (torch.randn(8, 2, 6, 5, generator=torch.Generator().manual_seed(step)),)
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         layouts.add(batch[0].is_contiguous(memory_format=torch.channels_last))
         return ((net(batch[0]) - batch[0]) ** 2).flatten(1).mean(1)
 
@@ -334,8 +341,8 @@ def test_channels_last_trains_the_same_and_stays_so(tmp_path):
 # What is not finite -------------------------------------------------------------------------------------------------
 
 
-def poisoned(steps, where=3):
-    def source(step):
+def poisoned(steps: Any, where: Any = 3) -> Any:
+    def source(step: Any) -> Any:
         (x,) = batches(step)
         if step in steps:
             x = x.clone()
@@ -346,15 +353,17 @@ def poisoned(steps, where=3):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_a_nan_batch_changes_nothing_and_is_described(precision, tmp_path):
-    net, levels, previous = Net(), {}, []
+def test_a_nan_batch_changes_nothing_and_is_described(precision: Any, tmp_path: Path) -> None:
+    net = Net()
+    levels: dict[int, torch.Tensor] = {}
+    previous: list[Any] = []
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         level = torch.rand(len(batch[0]), generator=generator)
         levels.setdefault(len(levels), level)
         return ((net(batch[0] + level[:, None]) - batch[0]) ** 2).mean(1)
 
-    def describe(batch, generator):
+    def describe(batch: Any, generator: Any) -> Any:
         level = torch.rand(len(batch[0]), generator=generator)
         assert batch[0].isnan().any()
         return f"noise levels from {level.min():.6f} to {level.max():.6f}"
@@ -380,14 +389,14 @@ def test_a_nan_batch_changes_nothing_and_is_described(precision, tmp_path):
         previous = states
     assert progress.skipped == 3
     assert all(v.isfinite().all() for s in states for v in s.values())
-    moments = latest(tmp_path).tensors("optimizer.safetensors")
+    moments = there(latest(tmp_path)).tensors("optimizer.safetensors")
     assert {float(v) for name, v in moments.items() if name.startswith("step/")} == {9.0}
 
 
-def test_the_samples_at_fault_are_numbered_in_the_whole_batch(tmp_path):
+def test_the_samples_at_fault_are_numbered_in_the_whole_batch(tmp_path: Path) -> None:
     said = []
 
-    def describe(batch, generator):
+    def describe(batch: Any, generator: Any) -> Any:
         said.append(batch[0].clone())
         return "that piece"
 
@@ -401,22 +410,22 @@ def test_the_samples_at_fault_are_numbered_in_the_whole_batch(tmp_path):
     torch.testing.assert_close(torch.cat(said), torch.cat([x[4:8], x[12:16]]), equal_nan=True)
 
 
-def test_a_skipped_step_leaves_the_run_as_if_it_had_not_been(tmp_path):
+def test_a_skipped_step_leaves_the_run_as_if_it_had_not_been(tmp_path: Path) -> None:
     """The averages do not count it either: they are correct from the first good step."""
     net, twin = plain(), plain()
     flat = replace(SMALL, warmup=0)
     list(fit(net, identity, poisoned({0}), flat, tmp_path / "a"))
     list(fit(twin, identity, lambda k: batches(k + 1), replace(flat, steps=11), tmp_path / "b"))
-    a, b = latest(tmp_path / "a"), latest(tmp_path / "b")
+    a, b = there(latest(tmp_path / "a")), there(latest(tmp_path / "b"))
     for file in a.state["files"]:
         ours, theirs = a.tensors(file), b.tensors(file)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
 
 
-def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(tmp_path):
+def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(tmp_path: Path) -> None:
     net = plain()
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         return net(batch[0]).sum(1) * 0 + (net[0].weight.square().sum() * 0).sqrt()
 
     with pytest.raises(Diverged, match="the gradient is not finite, though the loss is 0") as error:
@@ -425,13 +434,13 @@ def test_a_gradient_that_is_not_finite_is_caught_though_the_loss_is(tmp_path):
     assert same(net, plain())
 
 
-def test_training_stops_after_so_many_in_a_row_and_keeps_the_last_good_checkpoint(tmp_path):
+def test_training_stops_after_so_many_in_a_row_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     config = replace(SMALL, steps=40, checkpoint_every=4, patience=5)
     source = poisoned({1, 2, 3, 4, *range(10, 40)})
-    seen = []
+    seen: list[Any] = []
     with pytest.raises(Diverged, match=r"Step 15 is skipped.*5 in a row.*checkpoint of step 12 is kept"):
         seen.extend(fit(plain(), identity, source, config, tmp_path))
-    kept = latest(tmp_path)
+    kept = there(latest(tmp_path))
     assert kept.step == 12
     assert kept.state["strikes"] == 2
     assert all(v.isfinite().all() for v in kept.tensors("model.safetensors").values())
@@ -443,11 +452,11 @@ def test_training_stops_after_so_many_in_a_row_and_keeps_the_last_good_checkpoin
     assert (last.step, last.skipped) == (40, 6)
 
 
-def test_float16_finds_its_loss_scale_without_complaint(tmp_path):
+def test_float16_finds_its_loss_scale_without_complaint(tmp_path: Path) -> None:
     """Gradients of about 1e4 overflow at the first scales, more often in a row than `patience` has patience."""
     net = plain()
 
-    def steep(net, batch, generator):
+    def steep(net: Any, batch: Any, generator: Any) -> Any:
         return 1e4 * identity(net, batch, generator)
 
     config = replace(SMALL, steps=40, precision="float16", patience=3, clip=None)
@@ -455,7 +464,7 @@ def test_float16_finds_its_loss_scale_without_complaint(tmp_path):
     assert 3 < last.skipped < 30
     assert [w for p in every for w in p.warnings] == []
     assert last.loss < next(p.loss for p in every if not math.isnan(p.loss))
-    assert latest(tmp_path).state["scaler"]["scale"] == 65536 / 2**last.skipped
+    assert there(latest(tmp_path)).state["scaler"]["scale"] == 65536 / 2**last.skipped
 
 
 # Resuming -----------------------------------------------------------------------------------------------------------
@@ -463,7 +472,7 @@ def test_float16_finds_its_loss_scale_without_complaint(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("stop", [1, 6, 11])
-def test_stopping_and_resuming_is_training_without_a_stop(precision, stop, tmp_path):
+def test_stopping_and_resuming_is_training_without_a_stop(precision: Any, stop: Any, tmp_path: Path) -> None:
     config = replace(SMALL, precision=precision, accumulate=2, log_every=3)
     whole, _ = run(Net(), denoising, config, tmp_path / "whole")
     list(fit(Net(), denoising, batches, replace(config, steps=stop), tmp_path / "parts"))
@@ -474,24 +483,27 @@ def test_stopping_and_resuming_is_training_without_a_stop(precision, stop, tmp_p
     assert (last.loss, last.grad_norm) == (whole.loss, whole.grad_norm)
 
 
-def test_float16_resumes_its_scale(tmp_path):
-    def steep(net, batch, generator):
+def test_float16_resumes_its_scale(tmp_path: Path) -> None:
+    def steep(net: Any, batch: Any, generator: Any) -> Any:
         return 1e4 * denoising(net, batch, generator)
 
     config = replace(SMALL, steps=20, precision="float16")
     run(Net(), steep, config, tmp_path / "whole")
     run(Net(), steep, replace(config, steps=3), tmp_path / "parts")
-    assert latest(tmp_path / "parts").state["scaler"]["scale"] < 65536
+    assert there(latest(tmp_path / "parts")).state["scaler"]["scale"] < 65536
     run(Net(), steep, config, tmp_path / "parts", resume=True)
     assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
 
 
-def test_the_progress_of_the_resumed_step_is_given_again(tmp_path):
+def test_the_progress_of_the_resumed_step_is_given_again(tmp_path: Path) -> None:
     config = replace(SMALL, log_every=4)
     _, every = run(plain(), denoising, config, tmp_path / "whole")
     _, before = run(plain(), denoising, replace(config, steps=8), tmp_path / "parts")
     _, after = run(plain(), denoising, config, tmp_path / "parts", resume=True)
-    key = lambda p: (p.step, p.loss, p.grad_norm, p.lr)  # noqa: E731
+
+    def key(p: Progress) -> tuple[Any, ...]:
+        return p.step, p.loss, p.grad_norm, p.lr
+
     assert [key(p) for p in before + after] == [key(p) for p in every[:3] + every[2:]]
     assert after[0].rate == 0
     assert after[0].remaining == math.inf
@@ -499,7 +511,7 @@ def test_the_progress_of_the_resumed_step_is_given_again(tmp_path):
     assert [key(p) for p in finished] == [key(every[-1])]
 
 
-def test_a_run_may_be_made_longer(tmp_path):
+def test_a_run_may_be_made_longer(tmp_path: Path) -> None:
     config = replace(SMALL, steps=30)
     run(plain(), denoising, config, tmp_path / "planned")
     run(plain(), denoising, replace(config, steps=10), tmp_path / "longer")
@@ -509,7 +521,7 @@ def test_a_run_may_be_made_longer(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["break", "close", "exception"])
-def test_leaving_the_loop_saves_where_it_stood(way, tmp_path):
+def test_leaving_the_loop_saves_where_it_stood(way: Any, tmp_path: Path) -> None:
     run(Net(), denoising, SMALL, tmp_path / "whole")
     it = fit(Net(), denoising, batches, SMALL, tmp_path / "left")
     try:
@@ -520,18 +532,18 @@ def test_leaving_the_loop_saves_where_it_stood(way, tmp_path):
                 break
     except ZeroDivisionError:
         pass
-    it.close()
-    assert latest(tmp_path / "left").step == 7
+    it.close()  # type: ignore[attr-defined]  # a generator, which `fit` does not promise
+    assert there(latest(tmp_path / "left")).step == 7
     run(Net(), denoising, SMALL, tmp_path / "left", resume=True)
     assert digest(tmp_path / "whole") == digest(tmp_path / "left")
 
 
-def test_ctrl_c_within_a_step_finishes_it_and_saves(tmp_path):
+def test_ctrl_c_within_a_step_finishes_it_and_saves(tmp_path: Path) -> None:
     config = replace(SMALL, log_every=100)
     run(Net(), denoising, config, tmp_path / "whole")
     calls = []
 
-    def interrupted(net, batch, generator):
+    def interrupted(net: Any, batch: Any, generator: Any) -> Any:
         calls.append(1)
         if len(calls) == 5:
             os.kill(os.getpid(), signal.SIGINT)
@@ -541,13 +553,13 @@ def test_ctrl_c_within_a_step_finishes_it_and_saves(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(fit(Net(), interrupted, batches, config, tmp_path / "cut"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert latest(tmp_path / "cut").step == 5
+    assert there(latest(tmp_path / "cut")).step == 5
     list(fit(Net(), denoising, batches, config, tmp_path / "cut", resume=True))
     assert digest(tmp_path / "whole") == digest(tmp_path / "cut")
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path):
-    def stuck(net, batch, generator):
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
+    def stuck(net: Any, batch: Any, generator: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second one should have ended this")
@@ -557,7 +569,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     assert latest(tmp_path) is None
 
 
-def test_training_runs_in_a_thread_too(tmp_path):
+def test_training_runs_in_a_thread_too(tmp_path: Path) -> None:
     worker = threading.Thread(target=lambda: run(plain(), denoising, SMALL, tmp_path / "thread"))
     worker.start()
     worker.join()
@@ -565,7 +577,7 @@ def test_training_runs_in_a_thread_too(tmp_path):
     assert digest(tmp_path / "thread") == digest(tmp_path / "main")
 
 
-def test_a_folder_with_a_run_is_not_trained_over(tmp_path):
+def test_a_folder_with_a_run_is_not_trained_over(tmp_path: Path) -> None:
     run(plain(), denoising, SMALL, tmp_path)
     before = digest(tmp_path)
     with pytest.raises(InputError, match="holds a run of 12 steps; resume it or name another"):
@@ -573,13 +585,13 @@ def test_a_folder_with_a_run_is_not_trained_over(tmp_path):
     assert digest(tmp_path) == before
 
 
-def test_resuming_what_never_came_to_a_checkpoint_starts_over_and_says_so(tmp_path):
+def test_resuming_what_never_came_to_a_checkpoint_starts_over_and_says_so(tmp_path: Path) -> None:
     first = next(fit(plain(), denoising, batches, SMALL, tmp_path, resume=True))
     assert "starts from the beginning" in first.warnings[0]
 
 
 @pytest.mark.parametrize("what", ["shape", "name", "dtype", "ema", "meta"])
-def test_what_does_not_fit_the_checkpoint_is_named(what, tmp_path):
+def test_what_does_not_fit_the_checkpoint_is_named(what: Any, tmp_path: Path) -> None:
     meta = {"data": "digits 8x8", "range": [0, 16]}
     list(fit(plain(), denoising, batches, SMALL, tmp_path, meta=meta))
     net, config = plain(), replace(SMALL, steps=20)
@@ -611,7 +623,7 @@ def test_what_does_not_fit_the_checkpoint_is_named(what, tmp_path):
     )
 
 
-def test_saving_does_not_touch_the_live_weights(tmp_path):
+def test_saving_does_not_touch_the_live_weights(tmp_path: Path) -> None:
     often, never = Net(), Net()
     run(often, denoising, replace(SMALL, checkpoint_every=1, snapshot_every=1), tmp_path / "often")
     run(never, denoising, SMALL, tmp_path / "never")
@@ -619,12 +631,15 @@ def test_saving_does_not_touch_the_live_weights(tmp_path):
     assert digest(tmp_path / "often") == digest(tmp_path / "never")
 
 
-def test_snapshots_of_a_dead_future_are_dropped(tmp_path):
+def test_snapshots_of_a_dead_future_are_dropped(tmp_path: Path) -> None:
     config = replace(SMALL, checkpoint_every=4, snapshot_every=2)
     it = fit(plain(), denoising, batches, config, tmp_path)
     while next(it).step < 7:
         pass
-    names = lambda: sorted({p.name[:13] for p in (tmp_path / "snapshots").iterdir()})  # noqa: E731
+
+    def names() -> list[str]:
+        return sorted({p.name[:13] for p in (tmp_path / "snapshots").iterdir()})
+
     assert names() == ["step-00000002", "step-00000004", "step-00000006"]
     resumed = fit(plain(), denoising, batches, config, tmp_path, resume=True)  # as if the first had been killed
     next(resumed)
@@ -634,11 +649,11 @@ def test_snapshots_of_a_dead_future_are_dropped(tmp_path):
 # The log ------------------------------------------------------------------------------------------------------------
 
 
-def lines(folder):
+def lines(folder: Any) -> Any:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_log_holds_no_step_twice_after_a_resume(tmp_path):
+def test_log_holds_no_step_twice_after_a_resume(tmp_path: Path) -> None:
     log = Log(tmp_path, tensorboard=False)
     for step in (1, 10, 20, 30):
         log.write(step, {"loss": step / 10})
@@ -657,8 +672,8 @@ def test_log_holds_no_step_twice_after_a_resume(tmp_path):
     ]
 
 
-def test_log_of_a_stopped_run_is_the_log_of_a_whole_one(tmp_path):
-    def logged(folder, config, resume=False):
+def test_log_of_a_stopped_run_is_the_log_of_a_whole_one(tmp_path: Path) -> None:
+    def logged(folder: Any, config: Any, resume: Any = False) -> None:
         found = latest(folder)
         log = Log(folder, found.step if found else 0, tensorboard=False)
         for p in fit(Net(), denoising, batches, config, folder, resume=resume):
@@ -674,7 +689,7 @@ def test_log_of_a_stopped_run_is_the_log_of_a_whole_one(tmp_path):
     assert [row["step"] for row in lines(tmp_path / "whole")] == [1, 5, 10, 12]
 
 
-def test_tensorboard_reads_back_what_was_written(tmp_path):
+def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for start, value in ((0, 1.0), (2, 5.0)):

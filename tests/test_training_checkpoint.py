@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from sure import there
 from torch import nn
 
 from ornstein.errors import InputError
@@ -31,7 +33,7 @@ CONFIG = Training(
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Any:
     """Nets this small are slower on two, by far so when the machine is busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -45,7 +47,7 @@ def net(width: int = 8) -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Dropout(0.2), nn.Linear(width, 3))
 
 
-def loss(net, batch, generator):
+def loss(net: Any, batch: Any, generator: Any) -> Any:
     noisy = batch + torch.randn(batch.shape, generator=generator)
     return ((net(noisy) - batch) ** 2).mean(1)
 
@@ -75,7 +77,7 @@ def hidden(folder: Path) -> list[Path]:
 
 
 @pytest.fixture
-def trained(tmp_path):
+def trained(tmp_path: Path) -> Any:
     train(tmp_path, Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3))
     return tmp_path
 
@@ -83,7 +85,7 @@ def trained(tmp_path):
 # Death --------------------------------------------------------------------------------------------------------------
 
 
-def script(mode: str) -> dict:
+def script(mode: str) -> dict[str, Any]:
     """In memory where that can be had: a killed process, unlike a power cut, does not ask what had reached the disk."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
@@ -91,10 +93,11 @@ def script(mode: str) -> dict:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit():
+def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit() -> None:
     """At random moments of training and saving, again and again."""
     result = script("moments")
     assert result["kills"] >= 30
@@ -102,7 +105,7 @@ def test_killed_at_any_moment_and_resumed_it_is_the_same_run_bit_for_bit():
     assert result["different"] == []
 
 
-def test_killed_at_each_change_to_the_disk_during_a_save_it_is_the_same_run_bit_for_bit():
+def test_killed_at_each_change_to_the_disk_during_a_save_it_is_the_same_run_bit_for_bit() -> None:
     """Exhaustively: the n-th file-system call of a save is the last one, for every n."""
     result = script("calls")
     assert result["kills"] >= 20
@@ -111,7 +114,7 @@ def test_killed_at_each_change_to_the_disk_during_a_save_it_is_the_same_run_bit_
     assert result["different"] == []
 
 
-def test_two_processes_are_one_process_with_twice_the_pieces():
+def test_two_processes_are_one_process_with_twice_the_pieces() -> None:
     """Over gloo; same noise, same dropout, same gradient, and a stop that both agree on."""
     result = script("processes")
     assert result["largest difference"] < 1e-5
@@ -126,7 +129,7 @@ def remembering(folder: Path, steps: int, resume: bool = False, spoil: int | Non
     """Train with a loss whose noise is a chain that goes on from step to step, and give the chain back."""
     memory = {"chain": torch.zeros(16, 3)}
 
-    def walk(net, batch, generator):
+    def walk(net: Any, batch: Any, generator: Any) -> Any:
         memory["chain"].mul_(0.5).add_(torch.randn(batch.shape, generator=generator))
         error = ((net(batch + memory["chain"]) - batch) ** 2).mean(1)
         return error * torch.nan if spoil is not None and bool((batch == batches(spoil)).all()) else error
@@ -137,7 +140,7 @@ def remembering(folder: Path, steps: int, resume: bool = False, spoil: int | Non
     return memory
 
 
-def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path):
+def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path: Path) -> None:
     whole = remembering(tmp_path / "whole", 12)
     remembering(tmp_path / "parts", 7)
     parts = remembering(tmp_path / "parts", 12, resume=True)
@@ -145,22 +148,22 @@ def test_what_a_loss_remembers_is_restored_bit_for_bit(tmp_path):
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
 
 
-def test_a_step_that_is_not_finite_is_not_remembered(tmp_path):
+def test_a_step_that_is_not_finite_is_not_remembered(tmp_path: Path) -> None:
     before = remembering(tmp_path / "before", 6)
     after = remembering(tmp_path / "after", 7, spoil=6)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
-def test_what_a_loss_remembers_must_fit(tmp_path):
+def test_what_a_loss_remembers_must_fit(tmp_path: Path) -> None:
     train(tmp_path, CONFIG, resume=False)
     with pytest.raises(InputError, match="remembered nothing"):
         list(fit(net(), loss, batches, CONFIG, tmp_path, resume=True, memory={"chain": torch.zeros(2)}))
 
 
-def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained):
+def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained: Any) -> None:
     files = {"model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", "optimizer.safetensors"}
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["step-00000006", "step-00000009"]
-    found = latest(trained)
+    found = there(latest(trained))
     assert found.step == 9
     assert {p.name for p in found.path.iterdir()} == files | {"state.json"}
     assert found.state["versions"]["torch"] == torch.__version__
@@ -169,7 +172,7 @@ def test_a_checkpoint_has_everything_and_only_the_newest_are_kept(trained):
     assert hidden(trained) == []
 
 
-def test_there_is_no_checkpoint_in_an_empty_or_missing_folder(tmp_path):
+def test_there_is_no_checkpoint_in_an_empty_or_missing_folder(tmp_path: Path) -> None:
     assert latest(tmp_path) is None
     assert latest(tmp_path / "nowhere") is None
 
@@ -179,8 +182,8 @@ FILES = ["model.safetensors", "ema-0.050.safetensors", "ema-0.100.safetensors", 
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("how", ["one bit", "cut", "empty", "gone"])
-def test_damage_to_any_file_is_found_and_named_with_the_way_out(file, how, trained):
-    found = latest(trained)
+def test_damage_to_any_file_is_found_and_named_with_the_way_out(file: Any, how: Any, trained: Any) -> None:
+    found = there(latest(trained))
     path = found.path / file
     content = bytearray(path.read_bytes())
     if how == "one bit":
@@ -199,12 +202,12 @@ def test_damage_to_any_file_is_found_and_named_with_the_way_out(file, how, train
     assert (found.path.parent / "step-00000006").is_dir()  # nothing was swept or rolled back on its own
     shutil.rmtree(found.path)
     train(trained, Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3))
-    assert latest(trained).step == 9
+    assert there(latest(trained)).step == 9
 
 
-def test_random_bits_anywhere_are_found(trained):
+def test_random_bits_anywhere_are_found(trained: Any) -> None:
     rng = random.Random(0)
-    found = latest(trained)
+    found = there(latest(trained))
     for _ in range(60):
         path = found.path / rng.choice(FILES)
         content = path.read_bytes()
@@ -213,10 +216,10 @@ def test_random_bits_anywhere_are_found(trained):
         with pytest.raises(InputError, match="damaged"):
             latest(trained)
         path.write_bytes(content)
-    assert latest(trained).step == 9
+    assert there(latest(trained)).step == 9
 
 
-def test_with_nothing_older_it_says_so(trained):
+def test_with_nothing_older_it_says_so(trained: Any) -> None:
     for path in (trained / "checkpoints").iterdir():
         (path / "model.safetensors").unlink()
     with pytest.raises(
@@ -225,32 +228,32 @@ def test_with_nothing_older_it_says_so(trained):
         latest(trained)
 
 
-def test_a_newer_format_is_refused(trained):
-    path = latest(trained).path / "state.json"
+def test_a_newer_format_is_refused(trained: Any) -> None:
+    path = there(latest(trained)).path / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(InputError, match=r"newer version of ornstein \(checkpoint format 2.*update ornstein"):
         latest(trained)
 
 
-def test_leftovers_do_not_count_and_are_swept_by_the_next_run_only(trained):
+def test_leftovers_do_not_count_and_are_swept_by_the_next_run_only(trained: Any) -> None:
     left = trained / "checkpoints" / ".step-00000012"
     left.mkdir()
     (left / "model.safetensors").write_bytes(b"half")
     (trained / ".model.safetensors").write_bytes(b"half")
     (trained / ".metrics-of-mine").write_bytes(b"not ours")
-    assert latest(trained).step == 9
+    assert there(latest(trained)).step == 9
     assert left.is_dir()  # reading sweeps nothing: the run may be writing just now
     sweep(trained)
     assert hidden(trained) == [trained / ".metrics-of-mine"]
 
 
-def test_weights_in_the_open_are_those_of_the_checkpoint_resumed_from(trained):
+def test_weights_in_the_open_are_those_of_the_checkpoint_resumed_from(trained: Any) -> None:
     """Whatever was done to them: they are copies, which no checkpoint depends on."""
     (trained / "model.safetensors").write_bytes(b"of another time")
     (trained / "ema-0.050.safetensors").unlink()
     train(trained, Training(steps=9, checkpoint_every=3, cpu=True, snapshot_every=3))
     for name in ("model.safetensors", "ema-0.050.safetensors"):
-        assert (trained / name).read_bytes() == (latest(trained).path / name).read_bytes()
+        assert (trained / name).read_bytes() == (there(latest(trained)).path / name).read_bytes()
 
 
 # A full disk --------------------------------------------------------------------------------------------------------
@@ -260,12 +263,14 @@ WIDE = Training(steps=9, checkpoint_every=3, keep=2, cpu=True, snapshot_every=0)
 
 def survives(folder: Path) -> None:
     """After a save that failed: the older checkpoint is whole, nothing lies about, and training goes on from it."""
-    assert latest(folder).step == 3
+    assert there(latest(folder)).step == 3
     assert hidden(folder) == []
-    assert (folder / "model.safetensors").read_bytes() == (latest(folder).path / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == (
+        there(latest(folder)).path / "model.safetensors"
+    ).read_bytes()
 
 
-def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
@@ -283,12 +288,12 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_p
         survives(disk)
         ballast.unlink()
         train(disk, WIDE, width=1000)
-        assert latest(disk).step == 9
+        assert there(latest(disk)).step == 9
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path):
+def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(tmp_path: Path) -> None:
     train(tmp_path, Training(steps=3, checkpoint_every=3, cpu=True), width=1000)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
@@ -299,10 +304,10 @@ def test_a_refused_write_is_one_sentence_and_the_checkpoint_before_it_survives(t
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     survives(tmp_path)
     train(tmp_path, WIDE, width=1000)
-    assert latest(tmp_path).step == 9
+    assert there(latest(tmp_path)).step == 9
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="could not be written"):
         save(tmp_path / "file" / "run", 1, {}, {})
@@ -311,7 +316,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 # The process that is killed -----------------------------------------------------------------------------------------
 
 
-def forked(work) -> int:
+def forked(work: Any) -> int:
     """Run `work` in a child and return its process id."""
     pid = os.fork()
     if pid == 0:
@@ -324,12 +329,12 @@ def forked(work) -> int:
     return pid
 
 
-def finish(work) -> None:
+def finish(work: Any) -> None:
     _, status = os.waitpid(forked(work), 0)
     assert status == 0, f"the trainer ended with {status}"
 
 
-def killed_at_moments(folder: Path) -> dict:
+def killed_at_moments(folder: Path) -> dict[str, Any]:
     took = []
     for name in ("whole", "again"):
         start = time.perf_counter()
@@ -338,7 +343,7 @@ def killed_at_moments(folder: Path) -> dict:
     whole, reference = min(took), digest(folder / "whole")
     assert digest(folder / "again") == reference
     rng = random.Random(0)
-    result: dict = {"kills": 0, "resumed": 0, "mid-save": 0, "different": []}
+    result: dict[str, Any] = {"kills": 0, "resumed": 0, "mid-save": 0, "different": []}
     runs = 0
     while result["kills"] < 30:  # as many runs as it takes
         runs += 1
@@ -360,20 +365,20 @@ def killed_at_moments(folder: Path) -> dict:
     return result
 
 
-def killed_at_calls(folder: Path) -> dict:
+def killed_at_calls(folder: Path) -> dict[str, Any]:
     base, run = folder / "base", folder / "run"
     finish(lambda: train(base, Training(steps=6, checkpoint_every=3, keep=1, cpu=True, snapshot_every=8)))
     config = Training(steps=9, checkpoint_every=3, keep=1, cpu=True, snapshot_every=8)
     shutil.copytree(base, run)
     finish(lambda: train(run, config))
     reference = digest(run)
-    result: dict = {"kills": 0, "events": [], "unreadable": [], "different": []}
+    result: dict[str, Any] = {"kills": 0, "events": [], "unreadable": [], "different": []}
     watched = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.copyfile"}
 
     def die_at(n: int) -> None:
         count = 0
 
-        def watch(event, arguments):
+        def watch(event: Any, arguments: Any) -> None:
             nonlocal count
             if event in watched and arguments and str(run) in str(arguments[0]):
                 count += 1
@@ -400,7 +405,7 @@ def killed_at_calls(folder: Path) -> dict:
         result["kills"] += 1
         result["events"].append(event)
         try:
-            assert latest(run).step in (6, 9)
+            assert there(latest(run)).step in (6, 9)
             for path in run.glob("*.safetensors"):  # whichever it is, the manifest knows it
                 manifest.check(run, path.name)
         except Exception as error:
@@ -412,7 +417,7 @@ def killed_at_calls(folder: Path) -> dict:
     return result
 
 
-def two_processes(folder: Path) -> dict:
+def two_processes(folder: Path) -> dict[str, Any]:
     config = Training(steps=12, warmup=0, log_every=100, cpu=True, snapshot_every=0, checkpoint_every=100)
     port = str(random.Random(os.getpid()).randrange(20_000, 60_000))
 
@@ -436,7 +441,7 @@ def two_processes(folder: Path) -> dict:
                 for _ in fit(plain(), loss, source, config, run, resume=True):
                     pass
             except KeyboardInterrupt:
-                (run / f"stopped-{rank}").write_text(str(latest(run).step))
+                (run / f"stopped-{rank}").write_text(str(there(latest(run)).step))
             torch.distributed.destroy_process_group()
 
         children = [forked(lambda rank=rank: work(rank)) for rank in (0, 1)]
@@ -448,7 +453,7 @@ def two_processes(folder: Path) -> dict:
             pass
 
     def difference(a: str, b: str) -> float:
-        first, second = latest(folder / a), latest(folder / b)
+        first, second = there(latest(folder / a)), there(latest(folder / b))
         assert first.step == second.step == 12
         return max(
             float((x - second.tensors(file)[name]).abs().max())

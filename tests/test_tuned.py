@@ -3,11 +3,14 @@
 import dataclasses
 import math
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from laws import PROCESSES, ZERO_SNR, constant, mixture, refused
+from sure import Cli
 
 import ornstein
 from ornstein import VP, Flow, sample
@@ -31,7 +34,7 @@ LEANT = dataclasses.replace(MIXED, leanings=(((0.1, -0.2, 0.3), (-0.05, 0.1, 0.2
 
 @pytest.mark.parametrize("stepper", LINEAR, ids=repr)
 @pytest.mark.parametrize("process", [VP(), Flow(), PROCESSES["betas"], ZERO_SNR["betas[zero]"]], ids=repr)
-def test_every_linear_method_is_a_triangle(process, stepper):
+def test_every_linear_method_is_a_triangle(process: Any, stepper: Any) -> None:
     """What is read off a method draws what the method draws, to rounding."""
     grid = times(process, 6, "trailing" if process.chain else "flow")
     den = mixture().denoiser(process)
@@ -41,7 +44,7 @@ def test_every_linear_method_is_a_triangle(process, stepper):
     torch.testing.assert_close(found, given, rtol=1e-9, atol=1e-9)
 
 
-def test_the_triangles_that_books_print():
+def test_the_triangles_that_books_print() -> None:
     """DDIM is the diagonal; DPM-Solver++(2M) has two numbers a row, of the ratio of steps in log-SNR."""
     grid = times(VP(), 4, "logsnr")
     ddim = as_tuned(STEPPERS["ddim"](), VP(), grid)
@@ -55,14 +58,14 @@ def test_the_triangles_that_books_print():
     assert dpm.weights[3] == pytest.approx([0.0, 0.0, 0.0, 1.0], abs=1e-12)
 
 
-def test_constant_data_come_out_exactly_whatever_the_numbers():
+def test_constant_data_come_out_exactly_whatever_the_numbers() -> None:
     c = torch.tensor([0.7, -1.3], dtype=F64)
     for tuned in (MIXED, LEANT, Tuned((0.5, 0.0), (), ((1.0,),))):
         drawn = sample(constant(VP(), c), (3, 2), stepper=tuned, grid=tuned.grid, seed=0)
         assert torch.equal(drawn, c.float().expand(3, 2))
 
 
-def test_the_path_of_a_gaussian_tells_its_width():
+def test_the_path_of_a_gaussian_tells_its_width() -> None:
     """Along its trajectory the noise in x is r/sqrt(s^2 + r^2) of the first, the answer s^2/sqrt(s^2 + r^2) of it."""
     process, z = ornstein.EDM(), torch.tensor([[0.3, -1.2, 0.5], [2.0, 0.1, -0.4]], dtype=F64)
     for s in (0.0, 0.02, 0.5, 3.0):
@@ -77,11 +80,12 @@ def test_the_path_of_a_gaussian_tells_its_width():
         assert moved.tolist() == pytest.approx([expected] * 2, abs=2e-5)
 
 
-def test_leaning_weights_are_the_sum_that_the_page_says():
+def test_leaning_weights_are_the_sum_that_the_page_says() -> None:
     """Three calls, by hand; each sample by itself."""
     den, p = mixture().denoiser(VP()), VP()
     found = sample(den, (4, 2), stepper=LEANT, grid=LEANT.grid, seed=2, dtype=F64)
-    x = sample(den, (4, 2), stepper="ddim", grid=[1.0], seed=2, dtype=F64, progress=(states := []).append)
+    states: list[Any] = []
+    sample(den, (4, 2), stepper="ddim", grid=[1.0], seed=2, dtype=F64, progress=states.append)
     x, answers = states[0].x, []
     a, b, c = (p.at(t) for t in LEANT.grid[:3])
     for level, after, drift, weights, leanings in (
@@ -107,7 +111,7 @@ def test_leaning_weights_are_the_sum_that_the_page_says():
     torch.testing.assert_close(alone[0], found[3], rtol=1e-12, atol=1e-12)
 
 
-def test_it_steps_on_its_own_grid_only():
+def test_it_steps_on_its_own_grid_only() -> None:
     den = mixture().denoiser(VP())
     refused(lambda: sample(den, (2, 2), stepper=MIXED, steps=3, seed=0), "grid")
     refused(lambda: sample(den, (2, 2), stepper=MIXED, grid=[1.0, 0.6, 0.2, 0.0], seed=0), "grid=tuned.grid")
@@ -115,7 +119,7 @@ def test_it_steps_on_its_own_grid_only():
     refused(lambda: sample(den, (2, 2), stepper=MIXED, grid=[1.0, 0.6, 0.3, 0.1, 0.0], seed=0), "grid=tuned.grid")
 
 
-def test_numbers_that_do_not_fit_are_refused():
+def test_numbers_that_do_not_fit_are_refused() -> None:
     refused(lambda: dataclasses.replace(MIXED, grid=(1.0, 0.3, 0.6, 0.0)), "grid", "fall")
     refused(lambda: dataclasses.replace(MIXED, drift=(0.0,)), "drift", "1")
     refused(lambda: dataclasses.replace(MIXED, weights=MIXED.weights[:2]), "weights")
@@ -129,7 +133,7 @@ def test_numbers_that_do_not_fit_are_refused():
     refused(lambda: fit_endpoint(den, (2,), 5, count=8, condition=torch.zeros(7)), "condition", "7", "8")
 
 
-def test_the_teacher_knows_where_trajectories_end():
+def test_the_teacher_knows_where_trajectories_end() -> None:
     """A Gaussian's trajectories are known: x keeps its place in the marginal, (x - alpha m)/spread."""
     m, v = torch.tensor([0.5, -1.0], dtype=F64), torch.tensor([0.04, 0.6], dtype=F64)
     den = ornstein.core.exact.Gaussian(m, v).denoiser(VP())
@@ -143,13 +147,13 @@ def test_the_teacher_knows_where_trajectories_end():
 
 
 @pytest.fixture(scope="module")
-def fresh():
+def fresh() -> Any:
     den = mixture().denoiser(VP())
     x = starting_noise(den, (200, 2), 100, F64)
     return den, x, endpoints(den, x, steps=1000)
 
 
-def test_a_fitted_solver_is_far_nearer_on_fresh_noise(fresh):
+def test_a_fitted_solver_is_far_nearer_on_fresh_noise(fresh: Any) -> None:
     den, x, ends = fresh
     tuned = fit_endpoint(den, (2,), 5, count=384, rounds=40, dtype=F64, seed=1)
     found = endpoint_error(den, x, ends, tuned, calls=5)
@@ -167,7 +171,7 @@ def test_a_fitted_solver_is_far_nearer_on_fresh_noise(fresh):
     )
 
 
-def test_it_does_not_depend_on_the_batch_nor_on_the_clock_it_is_read_on(fresh):
+def test_it_does_not_depend_on_the_batch_nor_on_the_clock_it_is_read_on(fresh: Any) -> None:
     den, x, ends = fresh
     whole = fit_endpoint(den, (2,), 3, count=90, rounds=10, dtype=F64)
     parts = fit_endpoint(den, (2,), 3, count=90, rounds=10, dtype=F64, batch=40)
@@ -185,7 +189,7 @@ def test_it_does_not_depend_on_the_batch_nor_on_the_clock_it_is_read_on(fresh):
     assert endpoint_error(read, noise, there, tuned, calls=4).value < 0.5 * before
 
 
-def test_it_fits_chains_without_signal_and_conditions():
+def test_it_fits_chains_without_signal_and_conditions() -> None:
     process = ZERO_SNR["betas[zero]"]
     den = mixture().denoiser(process)
     x = starting_noise(den, (200, 2), 9, F64)
@@ -207,16 +211,16 @@ def test_it_fits_chains_without_signal_and_conditions():
     assert conditional < endpoint_error(vp, noise, there, blind, calls=2, condition=labels).value
 
 
-def test_gradients_pass_through_a_network_and_leave_it_alone():
+def test_gradients_pass_through_a_network_and_leave_it_alone() -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(2, 32), torch.nn.Tanh(), torch.nn.Linear(32, 2))
 
     class Net(torch.nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.body = net
 
-        def forward(self, x, noise_level, condition):
+        def forward(self, x: Any, noise_level: Any, condition: Any) -> Any:
             return self.body(x + 0.3 * torch.sin(noise_level)[:, None])
 
     den = ornstein.NetDenoiser(Net(), VP(), predicts="v")
@@ -231,7 +235,7 @@ def test_gradients_pass_through_a_network_and_leave_it_alone():
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli, run, tmp_path):
+def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli: Cli, run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     found = tune_endpoint(Run.load(copied), 4, count=16, fresh=16, rounds=10, reference=40)
@@ -267,7 +271,7 @@ def test_a_run_is_tuned_to_its_endpoint_and_drawn_with_what_was_kept(cli, run, t
     assert answer.code == 0
 
 
-def test_solvers_that_were_kept_before_weights_leant_are_still_read(run, tmp_path):
+def test_solvers_that_were_kept_before_weights_leant_are_still_read(run: Path, tmp_path: Path) -> None:
     entry = {"grid": list(MIXED.grid), "drift": list(MIXED.drift), "weights": [list(row) for row in MIXED.weights]}
     (tmp_path / "tuned.yaml").write_text(yaml.safe_dump({3: {"endpoint": entry}}))
     assert read_tuned(tmp_path)[3]["endpoint"] == MIXED
@@ -275,7 +279,7 @@ def test_solvers_that_were_kept_before_weights_leant_are_still_read(run, tmp_pat
     assert {k: part["endpoint"] for k, part in read_tuned(tmp_path).items()} == {3: MIXED, 2: LEANT}
 
 
-def test_what_does_not_beat_the_default_is_not_kept(run, tmp_path):
+def test_what_does_not_beat_the_default_is_not_kept(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     # a run whose own sampling is already the teacher's cannot be beaten by one round on two trajectories
@@ -291,7 +295,7 @@ def test_what_does_not_beat_the_default_is_not_kept(run, tmp_path):
     refused(lambda: tune_endpoint(Run.load(copied), 65, count=8, fresh=8, reference=20), "steps=65", "64")
 
 
-def test_the_command_refuses_in_one_sentence(cli, run, tmp_path):
+def test_the_command_refuses_in_one_sentence(cli: Cli, run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     answer = cli("tune", copied, "--steps", 0, "--criterion", "endpoint")

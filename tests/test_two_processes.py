@@ -14,11 +14,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from sure import there
 from torch import nn
 
 from ornstein import ranks
@@ -47,7 +49,7 @@ def numbers(folder: Path, column: str) -> list[float]:
 
 def difference(a: Path, b: Path) -> float:
     """The largest, over weights, averages and moments of the newest checkpoints."""
-    first, second = latest(a), latest(b)
+    first, second = there(latest(a)), there(latest(b))
     assert first.step == second.step
     assert set(first.state["files"]) == set(second.state["files"]) == set(FILES)
     pairs = [(first.tensors(file), second.tensors(file)) for file in FILES]
@@ -59,7 +61,7 @@ def spread_out(folder: Path, config: Training) -> list[list[float]]:
     """The evenly spread numbers that each piece of the first batch was given."""
     drawn = []
 
-    def loss(net, batch, generator):
+    def loss(net: Any, batch: Any, generator: Any) -> Any:
         drawn.append(strata(len(batch), generator).tolist())
         return net(batch).square().mean(1)
 
@@ -95,7 +97,7 @@ def as_two(place: Path) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
-        (place / f"stopped-{ranks.rank()}").write_text(str(latest(place / "cut").step))
+        (place / f"stopped-{ranks.rank()}").write_text(str(there(latest(place / "cut")).step))
 
     idle = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
     try:
@@ -110,14 +112,23 @@ def as_two(place: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two processes worked in; said.txt is what was heard of them."""
-    place = tmp_path_factory.mktemp("two")
+    place: Path = tmp_path_factory.mktemp("two")
     alone(place / "one-then-fsdp", 3)
     points = ["data.count=500", "net.width=16", "training.steps=1", "sampling.preview=1"]
     for _ in train(Experiment.read("moons", points), place / "points"):
         pass
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, place]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        __file__,
+        str(place),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
     (place / "out.txt").write_text(done.stdout)
@@ -136,7 +147,7 @@ def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory) -> Path:
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return alone(tmp_path_factory.mktemp("one") / "one")
 
 
@@ -144,7 +155,7 @@ def one(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["two", "fsdp"])
-def test_the_same_losses_and_weights_as_one_process(kind, one, place):
+def test_the_same_losses_and_weights_as_one_process(kind: Any, one: Any, place: Any) -> None:
     """Each step's loss to the rounding of a sum, dropout and noise included."""
     for column in ("loss", "grad_norm", "held_out"):
         assert len(numbers(one, column)) == (1 if column == "held_out" else 6)
@@ -152,13 +163,13 @@ def test_the_same_losses_and_weights_as_one_process(kind, one, place):
     assert difference(place / kind, one) < 2e-5
 
 
-def test_the_run_says_into_how_many_pieces_it_was_cut(one, place):
+def test_the_run_says_into_how_many_pieces_it_was_cut(one: Any, place: Any) -> None:
     """So that what it leaves says how one process does the same; nothing else differs."""
     assert yaml.safe_load((place / "two" / "experiment.yaml").read_text())["training"]["accumulate"] == 2
     assert (place / "two" / "experiment.yaml").read_text() == (one / "experiment.yaml").read_text()
 
 
-def test_one_set_of_files_as_one_process_leaves_them(one, place):
+def test_one_set_of_files_as_one_process_leaves_them(one: Any, place: Any) -> None:
     def listed(folder: Path) -> list[str]:
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if "tfevents" not in path.name)
 
@@ -168,7 +179,7 @@ def test_one_set_of_files_as_one_process_leaves_them(one, place):
         assert numbers(place / kind, "step") == [1, 2, 3, 4, 5, 6]
 
 
-def test_one_voice(place):
+def test_one_voice(place: Any) -> None:
     """Each line once, though two processes said it."""
     out = (place / "out.txt").read_text().splitlines()
     for line in ("done", f"{DRAWN} samples", "memorisation", "trained", "kept in"):
@@ -176,13 +187,13 @@ def test_one_voice(place):
     assert out.count(next(said for said in out if said.startswith("data "))) == 4  # one for each training
 
 
-def test_ctrl_c_of_one_process_stops_both_at_one_step(place):
+def test_ctrl_c_of_one_process_stops_both_at_one_step(place: Any) -> None:
     stopped = [(place / f"stopped-{rank}").read_text() for rank in (0, 1)]
     assert stopped[0] == stopped[1]
     assert 3 < int(stopped[0]) < 6
 
 
-def test_what_two_processes_began_one_process_ends(one, place, tmp_path):
+def test_what_two_processes_began_one_process_ends(one: Any, place: Any, tmp_path: Path) -> None:
     """Stopped between two checkpoints, with the pieces that the run says: the same weights."""
     shutil.copytree(place / "cut", tmp_path / "cut")
     asked = Experiment.read(tmp_path / "cut" / "experiment.yaml")
@@ -191,11 +202,11 @@ def test_what_two_processes_began_one_process_ends(one, place, tmp_path):
     assert difference(tmp_path / "cut", one) < 2e-5
 
 
-def test_what_one_process_began_two_end_sharded(one, place):
+def test_what_one_process_began_two_end_sharded(one: Any, place: Any) -> None:
     assert difference(place / "one-then-fsdp", one) < 2e-5
 
 
-def test_evenly_spread_numbers_are_spread_over_the_whole_batch(place, tmp_path):
+def test_evenly_spread_numbers_are_spread_over_the_whole_batch(place: Any, tmp_path: Path) -> None:
     """One in each 11th of (0, 1), whoever draws it; each piece has every fourth of them."""
     first, second = (json.loads((place / f"spread-{rank}.json").read_text()) for rank in (0, 1))
     pieces = spread_out(tmp_path, SPREAD)
@@ -207,7 +218,7 @@ def test_evenly_spread_numbers_are_spread_over_the_whole_batch(place, tmp_path):
     assert [int(u * 11) for u in whole[0]] == list(range(11))
 
 
-def test_spread_over_the_batch_times_average_better_than_spread_over_its_pieces():
+def test_spread_over_the_batch_times_average_better_than_spread_over_its_pieces() -> None:
     """The error of the mean of a smooth function falls with the strata of the batch, not with those of a piece."""
     plain, together, apart = torch.Generator().manual_seed(0), [], []
     pieces = [Piece("cpu") for _ in range(4)]
@@ -222,7 +233,7 @@ def test_spread_over_the_batch_times_average_better_than_spread_over_its_pieces(
     assert ratio == pytest.approx(4, rel=0.25)
 
 
-def test_a_parameter_that_the_loss_does_not_reach_is_named_by_each(place):
+def test_a_parameter_that_the_loss_does_not_reach_is_named_by_each(place: Any) -> None:
     said = [(place / f"idle-{rank}").read_text() for rank in (0, 1)]
     assert said[0] == said[1]
     assert "1.weight, 1.bias" in said[0]
@@ -231,7 +242,7 @@ def test_a_parameter_that_the_loss_does_not_reach_is_named_by_each(place):
 # Drawing --------------------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_those_of_one_process(place):
+def test_samples_are_those_of_one_process(place: Any) -> None:
     drawn = np.load(place / "two.npz")
     run = Run.load(place / "two")
     labels = run.examples(DRAWN).parts["label"]
@@ -242,12 +253,12 @@ def test_samples_are_those_of_one_process(place):
     assert (off > 0).mean() < 1e-3
 
 
-def test_evaluation_is_that_of_one_process(place, tmp_path):
+def test_evaluation_is_that_of_one_process(place: Any, tmp_path: Path) -> None:
     from ornstein.experiment.evaluate import evaluate
 
     two = json.loads((place / "points" / "evaluation.json").read_text())
     shutil.copytree(place / "points", tmp_path / "points")
-    result = evaluate(Run.load(tmp_path / "points"), n=24, steps=2).report.to_dict()
+    result = there(evaluate(Run.load(tmp_path / "points"), n=24, steps=2)).report.to_dict()
     assert result["rows"].keys() == two["rows"].keys()
     for name, row in result["rows"].items():
         assert row["value"] == pytest.approx(two["rows"][name]["value"], rel=1e-3), name
@@ -256,7 +267,7 @@ def test_evaluation_is_that_of_one_process(place, tmp_path):
 # Ending ---------------------------------------------------------------------------------------------------------------
 
 
-def test_what_the_first_process_alone_met_is_said_once_and_ends_both(place):
+def test_what_the_first_process_alone_met_is_said_once_and_ends_both(place: Any) -> None:
     said = (place / "err.txt").read_text()
     assert said.count("ornstein: ") == 1, said
     assert "metrics.jsonl could not be written" in said
@@ -266,7 +277,7 @@ def test_what_the_first_process_alone_met_is_said_once_and_ends_both(place):
 
 
 @contextmanager
-def started(rank: int, patience: float):
+def started(rank: int, patience: float) -> Any:
     """A command that a person got wrong, as a launcher starts it; torch is not needed to say so."""
     code = "import sys; sys.argv = ['ornstein', 'sample', 'x', '--out', 'x.jpg']; import ornstein.ranks as ranks\n"
     code += f"ranks.PATIENCE = {patience}\nfrom ornstein.cli import main\nprint('ready', flush=True)\nmain()"
@@ -280,7 +291,7 @@ def started(rank: int, patience: float):
         process.communicate()
 
 
-def test_a_mistake_that_both_made_is_said_once_and_both_end_with_code_2():
+def test_a_mistake_that_both_made_is_said_once_and_both_end_with_code_2() -> None:
     with started(0, 60) as first, started(1, 60) as second:
         said = first.communicate(timeout=60)[1]
         assert first.returncode == 2
@@ -292,7 +303,7 @@ def test_a_mistake_that_both_made_is_said_once_and_both_end_with_code_2():
         assert (second.returncode, out, err) == (2, "", "")
 
 
-def test_a_mistake_that_only_another_process_met_is_said_by_it():
+def test_a_mistake_that_only_another_process_met_is_said_by_it() -> None:
     with started(1, 0.2) as process:
         _, err = process.communicate(timeout=60)
         assert process.returncode == 2

@@ -29,7 +29,8 @@ def posterior_mean(x: Tensor, level: Level, condition: Condition) -> Tensor:
     told = torch.as_tensor(-0.5 * level.log_snr).flatten().clamp(-12, 12).to(x).expand(len(x))
     guess = net(x / ((level.alpha * data.sigma_data) ** 2 + level.sigma**2) ** 0.5, told)
     evidence = -0.5 * ((x - level.alpha * levels) / level.sigma) ** 2
-    return ((guess + evidence).softmax(1) * levels).sum(1, keepdim=True)
+    mean: Tensor = ((guess + evidence).softmax(1) * levels).sum(1, keepdim=True)
+    return mean
 
 
 denoiser = FunctionDenoiser(posterior_mean, chains["cosine"], data.sigma_data)

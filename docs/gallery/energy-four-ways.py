@@ -4,6 +4,7 @@ import math
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from style import BLUE, INK, save
 
 from ornstein import EDM, energies
@@ -33,9 +34,11 @@ recovery = energies.RecoveryLikelihood(steps=6, low=blur, high=4.0, moves=energi
 def learn(way: str, steps: int) -> tuple[energies.EnergyDenoiser, torch.Tensor]:
     """The learned energy, and the log Z that noise contrast learns beside it: one network and optimiser for all."""
     g = torch.Generator().manual_seed(1)
-    model = energies.EnergyDenoiser(MLP(64, 2, 32).build((2,)), process, float(train.std()))
-    chains, log_z = likelihood.buffer(256, train, g), torch.zeros((), requires_grad=True)
-    optimiser = torch.optim.Adam([*model.net.parameters(), log_z], lr=3e-3, betas=(0.0, 0.99))
+    net = MLP(64, 2, 32).build((2,))
+    model = energies.EnergyDenoiser(net, process, float(train.std()))
+    chains: torch.Tensor | None = likelihood.buffer(256, train, g)
+    log_z = torch.zeros((), requires_grad=True)
+    optimiser = torch.optim.Adam([*net.parameters(), log_z], lr=3e-3, betas=(0.0, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         x0 = train[torch.randint(len(train), (256,), generator=g)]
@@ -50,7 +53,7 @@ def learn(way: str, steps: int) -> tuple[energies.EnergyDenoiser, torch.Tensor]:
             loss = recovery(model, x0, None, g)
         optimiser.zero_grad()
         loss.mean().backward()
-        torch.nn.utils.clip_grad_norm_(model.net.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         schedule.step()
     return model, log_z.detach()
@@ -63,7 +66,7 @@ at, upper = at.reshape(-1, 2), torch.cdist(at.reshape(-1, 2), means).argmin(1) <
 true = truth.log_prob(held_out, level)
 
 
-def draw(axis: plt.Axes, title: str, log_p: torch.Tensor, log_z: str) -> None:
+def draw(axis: Axes, title: str, log_p: torch.Tensor, log_z: str) -> None:
     """The landscape, the share of the upper moon in it, and the constant."""
     share = float(log_p.exp()[upper].sum() / log_p.exp().sum())
     axis.imshow(log_p.reshape(97, 133), origin="lower", extent=extent, vmin=-10, vmax=0.5)

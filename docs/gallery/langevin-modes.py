@@ -4,6 +4,7 @@ import math
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from style import BLUE, GREEN, GREY, INK, PURPLE, RED, save
 
 import ornstein
@@ -42,7 +43,7 @@ anywhere = 16 * torch.rand(CHAINS, 2, generator=torch.Generator().manual_seed(0)
 scattered, last = plain(anywhere)
 left, _ = plain(anywhere / 2 - 5)
 runs = [annealed(calls // 100) for calls in CALLS]
-curves = {
+curves: dict[str, tuple[list[Estimate], str, str]] = {
     "Langevin from the small mode": (left, GREY, ":"),
     "Langevin from anywhere": (scattered, PURPLE, "--"),
     "annealed Langevin": ([share(run[0.0]) for run in runs], GREEN, "-"),
@@ -50,13 +51,13 @@ curves = {
 heights = truth.log_prob(torch.tensor([[-5.0, -5.0], [-1.0, -1.0], [0.0, 0.0]]))
 print(f"the middle lies {heights[0] - heights[2]:.1f} nats below the small mode")
 print(f"share of the small mode, truth 0.2, after {CALLS} score calls")
-for name, (shares, *_) in curves.items():
-    print(f"{name:32s}" + "   ".join(f"{e.value:.3f} ± {e.standard_error:.3f}" for e in shares))
+for name, curve in curves.items():
+    print(f"{name:32s}" + "   ".join(f"{e.value:.3f} ± {e.standard_error:.3f}" for e in curve[0]))
 
 figure, axes = plt.subplots(2, 3, figsize=(10, 6.6))
 
 
-def scatter(axis: plt.Axes, x: torch.Tensor, end: torch.Tensor, title: str, half: float = 10) -> None:
+def scatter(axis: Axes, x: torch.Tensor, end: torch.Tensor, title: str, half: float = 10) -> None:
     """Some chains, in the colour of the mode in which they end."""
     small = end.sum(1) < 0
     for side, colour in ((small, RED), (~small, BLUE)):

@@ -2,6 +2,8 @@
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from style import BLUE, GREY, INK, ORANGE, save
 
 import ornstein
@@ -42,10 +44,10 @@ def noisy(level: int) -> torch.Tensor:
 def error(denoiser: ornstein.Denoiser, level: int, x: torch.Tensor) -> float:
     """The root of E|s - r|^2 / E|r|^2 over points x, r being the true score."""
     s, r = denoiser.score_at(level), exact.score_at(level)
-    return (fisher_divergence(s, x, r).value / fisher_divergence(torch.zeros_like, x, r).value) ** 0.5
+    return float((fisher_divergence(s, x, r).value / fisher_divergence(torch.zeros_like, x, r).value) ** 0.5)
 
 
-def draw(axis: plt.Axes, denoiser: ornstein.Denoiser, level: int, title: str, home: int) -> plt.cm.ScalarMappable:
+def draw(axis: Axes, denoiser: ornstein.Denoiser, level: int, title: str, home: int) -> QuadContourSet:
     """The error as colour, the score as arrows, and the line that holds 99 % of the data with the noise of `home`."""
     half = 6 + 3 * max(1.0, process.at(home).sigma)
     line = torch.linspace(-half, half, 121)

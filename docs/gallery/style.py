@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -30,7 +31,7 @@ plt.rcParams.update(
         "axes.edgecolor": GREY,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": mpl.cycler(color=COLOURS),
+        "axes.prop_cycle": cycler(color=COLOURS),
         "axes.grid": True,
         "axes.axisbelow": True,
         "grid.color": PALE,

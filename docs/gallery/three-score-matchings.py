@@ -35,7 +35,9 @@ def noisy(count: int, generator: torch.Generator) -> Tensor:
 
 
 truth = score(1.0)
-WAYS = {  # (score, generator) -> the loss of COUNT samples; only the first may look at the truth
+WAYS: dict[
+    str, Callable[..., Tensor]
+] = {  # (score, generator) -> the loss of COUNT samples; only the first may look at the truth
     "explicit": lambda s, g: explicit_loss(s, noisy(COUNT, g), truth),
     "implicit": lambda s, g: implicit_loss(s, noisy(COUNT, g)),
     "sliced": lambda s, g: sliced_loss(s, noisy(COUNT, g), g),

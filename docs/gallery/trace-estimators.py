@@ -1,5 +1,7 @@
 """The trace in the implicit loss, exact or by one random probe: noise and cost by dimension."""
 
+from collections.abc import Callable
+
 import torch
 from matplotlib import pyplot as plt
 from style import BLUE, GREEN, INK, ORANGE, save
@@ -13,7 +15,9 @@ from ornstein.objectives.score_matching import implicit_loss, sliced_loss
 torch.set_num_threads(1)
 DIMENSIONS, COUNT, SIGMA = (2, 4, 8, 16, 32, 64, 128, 256), 1000, 0.5
 clock = ornstein.EDM()
-WAYS = {  # (score, x, generator) -> the loss of each sample; every pass keeps its graph
+WAYS: dict[
+    str, tuple[Callable[..., torch.Tensor], str, str]
+] = {  # (score, x, generator) -> the loss of each sample; every pass keeps its graph
     "exact trace": (lambda s, x, g: implicit_loss(s, x, keep=x.shape[1]), INK, "-D"),
     "Rademacher probe": (lambda s, x, g: implicit_loss(s, x, probes=1, generator=g), BLUE, "-o"),
     "Gaussian probe": (lambda s, x, g: implicit_loss(s, x, probes=1, law="gaussian", generator=g), ORANGE, "--s"),
@@ -48,7 +52,7 @@ def theory(d: int) -> dict[str, float]:
 def cost(d: int) -> dict[str, float]:
     """Floating-point operations of the loss of one sample and its gradient, for a network of six layers."""
     net, generator = MLP(256, 2).build((d,)), torch.Generator().manual_seed(0)
-    torch.nn.init.normal_(net.out.weight, std=0.05, generator=generator)
+    torch.nn.init.normal_(net.get_parameter("out.weight"), std=0.05, generator=generator)
     score, found = ornstein.NetDenoiser(net, clock, "eps").score_at(SIGMA), {}
     for name, (loss, *_) in WAYS.items():
         with FlopCounterMode(display=False) as counter:

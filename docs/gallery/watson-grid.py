@@ -33,7 +33,8 @@ def grid(name: str, steps: int) -> torch.Tensor:
     """The levels of the table that a grid visits: Watson's, or those nearest to an even one's."""
     if name == "Watson":
         return best_grid(chosen_by, steps)[0]
-    return (errors.times - times(process, steps, name)[:, None]).abs().argmin(1).unique()
+    nearest: torch.Tensor = (errors.times - times(process, steps, name)[:, None]).abs().argmin(1).unique()
+    return nearest
 
 
 def loss(levels: torch.Tensor) -> float:

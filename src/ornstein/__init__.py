@@ -14,6 +14,8 @@ from ornstein._version import __version__
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ornstein.core.chains import Tabulated
     from ornstein.core.clocks import EDM, OU, VE, VP, Cosine, Flow, SubVP
     from ornstein.core.condition import Condition
@@ -112,7 +114,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def load(folder: str, ema: "float | None" = None) -> "Run":
+def load(folder: "str | Path", ema: "float | None" = None) -> "Run":
     """Open a run folder: `ornstein.load("runs/digits").sample(64, label=3, seed=0)`.
 
     Args:

@@ -20,11 +20,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints, overload
 
 from ornstein.errors import InputError, PluginWarning, lookup
 
-T = TypeVar("T")
+Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Table:
 
     def read(self) -> dict[str, Any]:
         """The table itself; its room is loaded only now."""
-        return getattr(import_module(f"ornstein.{self.home}"), self.name)
+        table: dict[str, Any] = getattr(import_module(f"ornstein.{self.home}"), self.name)
+        return table
 
 
 #: every table by the noun of its entries
@@ -76,6 +77,14 @@ TABLES: dict[str, Table] = {
 _OWNERS: dict[tuple[str, str], set[str]] = {}
 #: what has been loaded already; filled before it is done, since a package that is loaded may ask for it again
 _LOADED: list[str] = []
+
+
+@overload
+def register(noun: str, name: str, entry: None = None) -> Callable[[Entry], Entry]: ...
+
+
+@overload
+def register(noun: str, name: str, entry: Entry) -> Entry: ...
 
 
 def register(noun: str, name: str, entry: Any = None) -> Any:
@@ -228,4 +237,5 @@ def _kind(table: Table) -> type | None:
     if not table.kind:
         return None
     module, _, name = table.kind.partition(":")
-    return getattr(import_module(f"ornstein.{module}"), name)
+    kind: type = getattr(import_module(f"ornstein.{module}"), name)
+    return kind

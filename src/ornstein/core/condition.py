@@ -210,4 +210,5 @@ def _nothing(part: Tensor) -> float:
 def _long(part: Any, field: str) -> Tensor:
     """Whole numbers in 64 bits, floats as they are."""
     kind_of(part, field)
-    return part if part.is_floating_point() else part.long()
+    kept: Tensor = part if part.is_floating_point() else part.long()
+    return kept

@@ -5,12 +5,15 @@ owner has them, and used at every step with data on a GPU. A copy from ordinary 
 that was asked of it, so a step that copies a constant stalls it. Here a constant is copied once to each place.
 """
 
+from collections.abc import MutableMapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 #: constant -> (device, type, version) -> its copy; a constant that nobody holds any more takes its copies along
-_COPIES = WeakIdKeyDictionary()
+_COPIES: MutableMapping[Tensor, dict[Any, Tensor]] = WeakIdKeyDictionary()
 
 
 def beside(constant: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

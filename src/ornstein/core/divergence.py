@@ -133,7 +133,8 @@ def orthonormal(vectors: Tensor) -> Tensor:
     """An orthonormal basis of the span of each sample's vectors, (k, B, *shape) -> the same shape, k at most d."""
     columns = vectors.flatten(2).permute(1, 2, 0)  # (B, d, k)
     q, _ = torch.linalg.qr(columns)
-    return q.permute(2, 0, 1).reshape(vectors.shape)
+    rows: Tensor = q.permute(2, 0, 1)
+    return rows.reshape(vectors.shape)
 
 
 def _within(basis: Tensor, v: Tensor) -> Tensor:

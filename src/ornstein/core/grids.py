@@ -115,7 +115,8 @@ def logit_normal(process: Process, steps: int, sigma_data: float = 1.0) -> Tenso
 
     def ratios(high: float, low: float, u: Tensor) -> Tensor:
         first, last = torch.special.ndtr(torch.tensor([high, low], dtype=torch.float64).log())
-        return torch.special.ndtri(first + u * (last - first)).exp()
+        place: Tensor = torch.special.ndtri(first + u * (last - first))
+        return place.exp()
 
     return _by_ratio(process, steps, sigma_data, ratios)
 
@@ -158,7 +159,8 @@ def karras(process: Process, steps: int, sigma_data: float = 1.0, rho: float = 7
     """Even steps in q^(1/7), then the clean point (Karras et al. 2022, 2206.00364, equation 5)."""
 
     def ratios(high: float, low: float, u: Tensor) -> Tensor:
-        return ((1 - u) * high ** (1 / rho) + u * low ** (1 / rho)) ** rho
+        first, last = math.pow(high, 1 / rho), math.pow(low, 1 / rho)
+        return ((1 - u) * first + u * last) ** rho
 
     return _by_ratio(process, steps, sigma_data, ratios)
 

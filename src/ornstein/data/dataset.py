@@ -119,7 +119,7 @@ class Dataset:
     @property
     def sigma_data(self) -> float:
         """Standard deviation of all training values in model space."""
-        return self._fingerprint["sigma_data"]
+        return float(self._fingerprint["sigma_data"])
 
     def batch(self, step: int, size: int, seed: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Condition]:
         """The training examples of one step: a pure function of its arguments.

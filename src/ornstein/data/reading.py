@@ -14,7 +14,7 @@ import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, final
+from typing import TYPE_CHECKING, BinaryIO, Literal, final
 
 import torch
 from torch import Tensor
@@ -132,12 +132,12 @@ def _mapped(file: Path, stream: BinaryIO) -> "np.ndarray":
     # a file of holes takes no disk; where the system does not count blocks it says 0
     blocks = getattr(facts, "st_blocks", 0) * 512
     _bounded(math.prod(shape) * dtype.itemsize, blocks or facts.st_size, shown(file))
-    order = "F" if fortran else "C"
+    order: Literal["F", "C"] = "F" if fortran else "C"
     try:
-        return np.memmap(file, dtype, "c", start, shape, order)  # type: ignore[call-overload]
+        return np.memmap(file, dtype, "c", start, shape, order)
     except OSError:  # a file system without maps
         stream.seek(start)
-        return np.fromfile(stream, dtype, math.prod(shape)).reshape(shape, order=order)  # type: ignore[call-overload]
+        return np.fromfile(stream, dtype, math.prod(shape)).reshape(shape, order=order)
 
 
 def _header(head: bytes, size: int, file: Path, what: str) -> "tuple[tuple[int, ...], bool, np.dtype, int]":

@@ -88,7 +88,7 @@ def _with(net: NetConfig, name: str, value: Any) -> NetConfig:
 
 
 def _largest(value: Any) -> int:
-    return max(value) if isinstance(value, tuple) else value
+    return int(max(value) if isinstance(value, tuple) else value)
 
 
 def _halved(value: Any) -> Any:

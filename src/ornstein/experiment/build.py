@@ -12,7 +12,7 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper
 from ornstein.core.learner import Learner, Problem
 from ornstein.core.process import Process
-from ornstein.data import DATA, Dataset, Known, Transform
+from ornstein.data import DATA, Dataset, Known, Source, Transform
 from ornstein.errors import InputError
 from ornstein.experiment.afford import afford_network
 from ornstein.experiment.arguments import choice, construct
@@ -58,7 +58,8 @@ def load_data(experiment: Experiment) -> Dataset:
     Raises:
         InputError: data that are absent or unfit.
     """
-    return construct(DATA, experiment.data).load()
+    source: Source = construct(DATA, experiment.data)
+    return source.load()
 
 
 def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform, times: float = 1.0) -> Built:
@@ -114,7 +115,8 @@ def _part(about: Known) -> Part:
 
 def build_stepper(chosen: Mapping[str, Any]) -> Stepper:
     """The stepper that a complete choice describes."""
-    return construct(STEPPERS, chosen)
+    made: Stepper = construct(STEPPERS, chosen)
+    return made
 
 
 def stepper_with(name: str, options: dict[str, Any]) -> Stepper:

@@ -78,7 +78,8 @@ def calibrate_call(experiment: Experiment, data: Dataset, precision: str) -> np.
             call(batch)
         return np.median(np.diff(stamps, axis=0)[1:], axis=0)
 
-    return _line(at, BATCH).at(BATCH) / BATCH
+    at_once: np.ndarray = _line(at, BATCH).at(BATCH)
+    return at_once / BATCH
 
 
 def _line(at: Callable[[int], np.ndarray], most: int) -> Line:

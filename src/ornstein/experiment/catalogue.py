@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from ornstein.core.grids import GRIDS
 from ornstein.data import DATA
@@ -15,7 +16,7 @@ from ornstein.samplers import STEPPERS
 
 def tables() -> dict[str, dict[str, str]]:
     """Every table by the plural of its noun: name -> one sentence."""
-    entries: dict[str, dict[str, Callable]] = {
+    entries: dict[str, dict[str, Callable[..., Any]]] = {
         "processes": dict(PROCESSES),
         "steppers": dict(STEPPERS),
         "grids": dict(GRIDS),
@@ -30,6 +31,6 @@ def tables() -> dict[str, dict[str, str]]:
     return {**lines, "readings": readings(), "presets": presets(), "methods": methods()}
 
 
-def summary(entry: Callable) -> str:
+def summary(entry: Callable[..., Any]) -> str:
     """The first line of an entry's docstring."""
     return (inspect.getdoc(entry) or "").partition("\n")[0]

@@ -138,7 +138,10 @@ def _histogram(axes: Any, x: np.ndarray, real: np.ndarray | None, bins: int = 60
     if (shown == np.round(shown)).all():  # whole numbers: as many of them in each bin, or the bins beat with them
         step = max(1, round((high - low) / bins))
         edges = np.arange(np.floor(low), high + step + 1, step) - 0.5
-    inside = lambda values: np.clip(values, edges[0], edges[-1])  # noqa: E731
+
+    def inside(values: np.ndarray) -> np.ndarray:
+        return values.clip(edges[0], edges[-1])
+
     if real is not None:
         axes.hist(inside(real), bins=edges, color=PALE, density=True, label="real")
         axes.hist(inside(x), bins=edges, color=ACCENT, density=True, histtype="step", lw=1.2, label="samples")

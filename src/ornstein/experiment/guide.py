@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ornstein.core.denoiser import Denoiser
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
@@ -28,7 +29,7 @@ _OF_A_GUIDE: dict[str, Callable[[Run, Run], Any]] = {
 }
 
 
-def _arguments(way: type[Guidance]) -> dict[str, bool]:
+def _arguments(way: Callable[..., Guidance]) -> dict[str, bool]:
     """What a guidance takes besides the denoiser that it guides, and whether it must be given."""
     taken = inspect.signature(way).parameters
     return {name: one.default is inspect.Parameter.empty for name, one in taken.items() if name != "base"}
@@ -85,6 +86,6 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
     return with_denoiser(run, way(run.denoiser, **options))
 
 
-def with_denoiser(run: Run, denoiser: Guidance) -> Run:
+def with_denoiser(run: Run, denoiser: Denoiser) -> Run:
     """The run with another denoiser for the same data."""
     return dataclasses.replace(run, model=denoiser)

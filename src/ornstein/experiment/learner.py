@@ -142,7 +142,9 @@ class Classifier(Learner):
 
     @property
     def _shares(self) -> tuple[float, ...]:
-        return self.problem.objective.shares  # type: ignore[attr-defined]
+        taught = self.problem.objective
+        assert isinstance(taught, NoisyCrossEntropy)  # no other is named in `objectives`
+        return taught.shares
 
     @torch.no_grad()
     def judge(self, model: NoisyClassifier, x0: Tensor, condition: Given) -> Judgement:

@@ -27,7 +27,7 @@ from ornstein.data.condition import LABEL
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import SUFFIXES, read_for_model
 from ornstein.errors import InputError, shown
-from ornstein.experiment import pictures
+from ornstein.experiment import charts
 from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
@@ -147,17 +147,17 @@ class Scores:
         low, high = both.quantile(0.005).item(), both.quantile(0.995).item()
         low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
         edges = torch.linspace(low, high, 41).tolist()
-        figure, axes = pictures._figure()
-        shown = [(mine, self.given.name, pictures.ACCENT, 0.75)]
+        figure, axes = charts.figure()
+        shown = [(mine, self.given.name, charts.ACCENT, 0.75)]
         if self.reference is not None:
-            shown.insert(0, (self.reference.log_prob, "held-out data", pictures.PALE, 1.0))
+            shown.insert(0, (self.reference.log_prob, "held-out data", charts.PALE, 1.0))
         for values, name, color, alpha in shown:
             inside = values.clamp(low, high).numpy()
             weights = [1 / len(inside)] * len(inside)
             axes.hist(inside, bins=edges, weights=weights, color=color, alpha=alpha, label=f"{name} ({len(inside):,})")
         axes.set(xlabel="log-likelihood, nats", ylabel="share of the samples")
         axes.legend(frameon=False)
-        pictures._save(figure, path)
+        charts.save(figure, path)
 
 
 def loglik(

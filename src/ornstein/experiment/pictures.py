@@ -14,9 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from ornstein.core.learner import Judgement, Measure
+from ornstein.experiment import charts
 from ornstein.experiment.charts import ACCENT, INK, PALE, canvas, chart, plain
-from ornstein.experiment.charts import figure as _figure
-from ornstein.experiment.charts import save as _save
 from ornstein.files import replacing
 
 
@@ -64,7 +63,7 @@ def draw(
         if kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
         else:
-            _save(chart(samples, real=real, names=names, ordered=ordered), beside)
+            charts.save(chart(samples, real=real, names=names, ordered=ordered), beside)
 
 
 def film(frames: Sequence[Tensor], kind: str, path: Path, milliseconds: int = 80) -> None:
@@ -114,12 +113,12 @@ def loss_curve(records: Sequence[Mapping[str, float]], path: Path) -> None:
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("{x:g}")
     with replacing(path) as beside:
-        _save(figure, beside)
+        charts.save(figure, beside)
 
 
 def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
     """How good a model is against the noise ratio sigma/alpha, beside knowing next to nothing."""
-    figure, axes = _figure()
+    figure, axes = charts.figure()
     if measure.share:
         axes.axhline(found.known[0], color=INK, lw=1.2, ls="--", label=measure.known)
         axes.set(ylim=(0, 1.03))
@@ -131,7 +130,7 @@ def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
     axes.set(xscale="log", xlabel="noise ratio sigma/alpha", ylabel=measure.found)
     axes.legend(frameon=False)
     with replacing(path) as beside:
-        _save(figure, beside)
+        charts.save(figure, beside)
 
 
 def _smooth(values: Sequence[float]) -> np.ndarray:

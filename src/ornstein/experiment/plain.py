@@ -31,13 +31,15 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise _Refused(f"line {self.peek_event().start_mark.line + 1} has an alias (*); write the value out")
-        if getattr(self.peek_event(), "tag", None) is not None:
-            raise _Refused(f"line {self.peek_event().start_mark.line + 1} has a tag (!); leave it out")
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise _Refused(f"line {line} has an alias (*); write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise _Refused(f"line {line} has a tag (!); leave it out")
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise _Refused(f"line {self.peek_event().start_mark.line + 1} is nested more than {_DEEPEST} deep")
+            raise _Refused(f"line {line} is nested more than {_DEEPEST} deep")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

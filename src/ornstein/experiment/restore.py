@@ -18,7 +18,7 @@ from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
 from ornstein.errors import InputError, lookup, shown
-from ornstein.experiment import pictures
+from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
@@ -167,7 +167,8 @@ def damage(name: str, **options: Any) -> Operator:
         InputError: an unknown name, or options that it does not take.
     """
     chosen = choice(DAMAGES, {**options, "name": name}, "operator")
-    return construct(DAMAGES, chosen)
+    made: Operator = construct(DAMAGES, chosen)
+    return made
 
 
 def read_input(run: Run, path: Path) -> Tensor:
@@ -295,24 +296,24 @@ def _curves(run: Run, found: Restored, most: int = 6) -> Any:
     few = len(place) <= 32
     for i, axes in enumerate(figure.subplots(rows, 1, squeeze=False)[:, 0]):
         mean, std = own[i].mean(0).numpy(), own[i].std(0, correction=0).numpy()
-        axes.plot(place, own[i, :16].T.numpy(), color=pictures.PALE, lw=0.7)
+        axes.plot(place, own[i, :16].T.numpy(), color=charts.PALE, lw=0.7)
         if few:
             told = known[i].numpy() if known is not None else np.zeros(len(place), bool)
             axes.errorbar(
                 place[~told],
                 mean[~told],
                 std[~told],
-                color=pictures.ACCENT,
+                color=charts.ACCENT,
                 fmt="o",
                 ms=3,
                 lw=1.2,
                 label="mean and deviation",
             )
         else:
-            axes.plot(place, mean, color=pictures.ACCENT, lw=1.4, label="mean")
+            axes.plot(place, mean, color=charts.ACCENT, lw=1.4, label="mean")
         if known is not None:
             at = known[i].numpy()
-            axes.plot(place[at], mean[at], "o", color=pictures.INK, ms=4 if few else 1.5, label="known")
+            axes.plot(place[at], mean[at], "o", color=charts.INK, ms=4 if few else 1.5, label="known")
         axes.spines[["top", "right"]].set_visible(False)
         if few:
             axes.set_xticks(place)

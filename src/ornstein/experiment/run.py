@@ -22,7 +22,7 @@ from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, load_data
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_folder, read_tuned, read_weights
+from ornstein.experiment.folder import read_folder, read_metrics, read_tuned, read_weights
 from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import replacing
 from ornstein.memory import free_bytes
@@ -89,6 +89,17 @@ class Run:
         built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
         return Run(folder, experiment, about, built.model, transform, built.learner)
 
+    def __repr__(self) -> str:
+        facts, asked, records = self.about["data"], self.experiment, read_metrics(self.folder)
+        shape, given = "x".join(map(str, self.shape)), f", given {', '.join(self.conditions)}" * bool(self.conditions)
+        done = records[-1]["step"] if records else 0
+        return (
+            f"data     {facts['name']}: {facts['count']:,} {self.kind}s {shape}{given}\n"
+            f"model    {asked.net['name']} of {self.about['parameters']:,} weights, predicts {asked.predicts}, taught "
+            f"by {asked.objective['name']} on {asked.process['name']}\n"
+            f"trained  {done:,} of {asked.training.steps:,} steps, in {self.folder}"
+        )
+
     @property
     def denoiser(self) -> Any:
         """The model, to draw from.
@@ -133,7 +144,7 @@ class Run:
     @property
     def kind(self) -> str:
         """ "image", "vector" or "array"."""
-        return self.about["data"]["kind"]
+        return str(self.about["data"]["kind"])
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def _holding(work: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
     """The work, done while nobody else writes in the run's folder."""
 
     @wraps(work)
-    def held(run: Run, *arguments: P.args, **options: P.kwargs) -> T:
+    def held(run: Run, /, *arguments: P.args, **options: P.kwargs) -> T:
         with holding(run.folder, "tuning"):
             return work(run, *arguments, **options)
 

@@ -5,6 +5,8 @@ takes is called the same everywhere: `measurement` (y = A x_0 + noise), `classif
 `log_likelihood` (a function), `scale`. `RePaint` is a stepper around a stepper.
 """
 
+from collections.abc import Callable
+
 from ornstein.guidance.classifier import ClassifierGuidance, NoisyClassifier, NoisyCrossEntropy
 from ornstein.guidance.contract import Guidance
 from ornstein.guidance.gradient import LikelihoodGuidance
@@ -14,7 +16,7 @@ from ornstein.guidance.operators import OPERATORS, Blur, Downsample, Function, M
 from ornstein.guidance.posterior import exact_posterior
 from ornstein.guidance.repaint import RePaint
 
-GUIDANCE: dict[str, type[Guidance]] = {
+GUIDANCE: dict[str, Callable[..., Guidance]] = {
     "classifier-free": ClassifierFree,
     "autoguidance": Autoguidance,
     "classifier": ClassifierGuidance,

@@ -84,7 +84,8 @@ class NoisyClassifier:
         h = h.reshape(*h.shape[:2], -1).mean(2)[:, : len(self.shares)]
         told_apart = level.alpha * self.sigma_data * c_in
         told_apart = told_apart.reshape(-1, 1).to(h) if isinstance(told_apart, Tensor) else told_apart
-        return (beside(_log(self.shares), h) + told_apart * h).log_softmax(1)
+        logits: Tensor = beside(_log(self.shares), h) + told_apart * h
+        return logits.log_softmax(1)
 
     def log_likelihood(self, x: Tensor, level: Level, labels: Tensor) -> Tensor:
         """log p(labels given x_t = x), (B,); 0 for the label -1, which says nothing."""

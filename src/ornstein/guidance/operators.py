@@ -269,7 +269,8 @@ class _Tangent(Operator):
     point: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        return torch.func.jvp(self.function, (self.point,), (x,))[1]
+        moved: Tensor = torch.func.jvp(self.function, (self.point,), (x,))[1]
+        return moved
 
     def adjoint(self, y: Tensor, like: Tensor) -> Tensor:
         return _transpose(self.function, self.point, y)
@@ -287,7 +288,7 @@ OPERATORS: dict[str, Callable[..., Operator]] = {
 
 def _transpose(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """(d function/d x)^T y, at x."""
-    back = torch.func.vjp(function, x)[1]
+    back: Callable[[Tensor], tuple[Tensor]] = torch.func.vjp(function, x)[1]
     return back(y)[0]
 
 

@@ -90,7 +90,7 @@ _UNSEEDED = (torch.rand_like, torch.randn_like, torch.randint_like)
 class _Drawing(TorchFunctionMode):
     """Refuses random numbers that are not drawn from a generator, on its device."""
 
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         called = f"torch.{getattr(function, '__name__', '?')}"
         if function in _UNSEEDED or (function in _MAKERS and given.get("generator") is None):

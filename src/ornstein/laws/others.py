@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ornstein.core.process import Process
 from ornstein.data import Source
 from ornstein.errors import InputError
 from ornstein.laws.broken import hold, near
@@ -155,7 +154,7 @@ def is_a_frozen_metric(metric: Metric) -> None:
     hold(metric.better in ("lower", "higher"), f"better={metric.better!r}; 'lower' or 'higher' it must be.")
 
 
-def _named(*laws: Callable) -> dict[str, Callable]:
+def _named(*laws: Callable[..., None]) -> dict[str, Callable[..., None]]:
     return {law.__name__.replace("_", "-"): law for law in laws}
 
 

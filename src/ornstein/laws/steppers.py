@@ -4,13 +4,15 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ornstein.core.clocks import VP
 from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.drive import Stepper, trajectory
-from ornstein.core.process import Process
+from ornstein.core.process import Level, Process
 from ornstein.laws import convergence
 from ornstein.laws.broken import hold
 from ornstein.laws.oracles import different, grid_of, grids_of, mixture
@@ -30,7 +32,7 @@ def counts(process: Process, grid: str) -> list[int]:
 def both_oracles(process: Process) -> FunctionDenoiser:
     """Rows 0 and 1: data that are always C. Rows 2 to 4: data N(0, 0.49)."""
 
-    def answer(x, level, condition):
+    def answer(x: Tensor, level: Level, condition: Any) -> Tensor:
         gain = 0.49 * level.alpha / (0.49 * level.alpha**2 + level.sigma**2)
         return torch.cat([C.to(x).expand(2, 2), (gain * x)[2:]])
 
@@ -95,7 +97,7 @@ def depends_on_its_seed_alone(stepper: Stepper) -> None:
     """A batch is its samples one by one; same seed, same bits; nothing is left over from the last call."""
     p = VP()
 
-    def draw(shape=(3, 2, 5), steps=6, **how):
+    def draw(shape: tuple[int, ...] = (3, 2, 5), steps: int = 6, **how: Any) -> Tensor:
         return sample(linear(p), shape, stepper=stepper, steps=steps, **how)
 
     state = torch.get_rng_state()

@@ -4,6 +4,8 @@
 agreement.
 """
 
+from collections.abc import Callable
+
 from ornstein.metrics.classifier_test import C2ST
 from ornstein.metrics.features import Classifier, class_agreement, fit_classifier
 from ornstein.metrics.floor import Report, Score, compare, report
@@ -15,7 +17,7 @@ from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.transport import SlicedWasserstein
 
 #: every metric by name
-METRICS: dict[str, type[Metric]] = {
+METRICS: dict[str, Callable[..., Metric]] = {
     "sliced-wasserstein": SlicedWasserstein,
     "energy-distance": EnergyDistance,
     "mmd": MMD,

@@ -46,7 +46,8 @@ class Classifier:
     def logits(self, x: Tensor) -> Tensor:
         """Unnormalised log-probabilities, shape (N, classes)."""
         with torch.no_grad():
-            return self.head(self.features(x))
+            scores: Tensor = self.head(self.features(x))
+        return scores
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable class of each point, shape (N,), integers from 0."""

@@ -40,7 +40,7 @@ def gaussian_frechet(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tenso
     mean_x, cov_x, mean_y, cov_y = mean_x.double(), cov_x.double(), mean_y.double(), cov_y.double()
     values, basis = torch.linalg.eigh(cov_x)
     root = (basis * values.clamp(min=0).sqrt()) @ basis.T
-    overlap = torch.linalg.eigvalsh(root @ cov_y @ root).clamp(min=0).sqrt().sum()
+    overlap: Tensor = torch.linalg.eigvalsh(root @ cov_y @ root).clamp(min=0).sqrt().sum()
     return (mean_x - mean_y).square().sum() + cov_x.trace() + cov_y.trace() - 2 * overlap
 
 
@@ -72,5 +72,5 @@ class Frechet(Metric):
         a, b = (x - mean_x) / (len(x) - 1) ** 0.5, (y - mean_y) / (len(y) - 1) ** 0.5
         if points > d:
             return float(gaussian_frechet(mean_x, a.T @ a, mean_y, b.T @ b))
-        overlap = torch.linalg.svdvals(a @ b.T).sum()
+        overlap: Tensor = torch.linalg.svdvals(a @ b.T).sum()
         return float((mean_x - mean_y).square().sum() + a.square().sum() + b.square().sum() - 2 * overlap)

@@ -115,7 +115,8 @@ def _columns(x: Tensor) -> Tensor:
 def _normal_score(values: Tensor, ranks: Tensor) -> Tensor:
     """The standard normal quantile of the middle rank of each value among `ranks`, ascending."""
     place = torch.searchsorted(ranks, values) + torch.searchsorted(ranks, values, right=True)
-    return torch.special.ndtri((place.double() + 1) / (2 * len(ranks) + 2))
+    quantile: Tensor = torch.special.ndtri((place.double() + 1) / (2 * len(ranks) + 2))
+    return quantile
 
 
 def _is_among(values: Tensor, atoms: Tensor, near: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ References: Rabin, Peyré, Delon, Bernot, "Wasserstein barycenter and its applic
 Bonneel, Rabin, Peyré, Pfister, "Sliced and Radon Wasserstein barycenters of measures" (2015).
 """
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -63,7 +64,7 @@ class SlicedWasserstein(Metric):
             along_x, along_y = (theta @ x.T).sort(dim=1).values, (theta @ y.T).sort(dim=1).values
             gaps = (along_x[:, i] - along_y[:, j]).abs() ** self.p
             total += (gaps.double() @ width).sum()
-        return float(total / self.projections) ** (1 / self.p)
+        return math.pow(float(total / self.projections), 1 / self.p)
 
 
 def quantile_coupling(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,4 +53,5 @@ class SelfAttention(nn.Module):
         tokens = group_norm(x, self.norm.weight, self.norm.bias).flatten(2).transpose(1, 2)
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, channels // self.heads)).permute(2, 0, 3, 1, 4)
         mixed = attend(*qkv.unbind(0)).transpose(1, 2).reshape(batch, -1, channels)
-        return x + self.proj(mixed).transpose(1, 2).reshape(x.shape)
+        back: Tensor = self.proj(mixed)
+        return x + back.transpose(1, 2).reshape(x.shape)

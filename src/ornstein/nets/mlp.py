@@ -70,4 +70,5 @@ class _MLPModule(nn.Module):
         for scale, shift, first, second in zip(tuned[:depth], tuned[depth:], self.first, self.second, strict=True):
             branch = torch.addcmul(shift, F.layer_norm(h, h.shape[1:]), scale)
             h = torch.addmm(h, F.silu(first(branch)), second)
-        return self.out(F.silu(F.layer_norm(h, h.shape[1:]))).reshape(-1, *self.out_shape)
+        flat: Tensor = self.out(F.silu(F.layer_norm(h, h.shape[1:])))
+        return flat.reshape(-1, *self.out_shape)

@@ -45,7 +45,8 @@ def group_norm(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> T
     """
     innermost = x.dim() == 4 and x.stride(1) == 1
     if innermost and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _ChannelsLast.apply(x, scale, shift, silu)[0]
+        found: Tensor = _ChannelsLast.apply(x, scale, shift, silu)[0]  # type: ignore[no-untyped-call]
+        return found
     y = F.group_norm(x, groups_of(x.shape[1])) * _spread(scale, x) + _spread(shift, x)
     return F.silu(y).to(x.dtype) if silu else y.to(x.dtype)
 
@@ -87,9 +88,11 @@ def _plain(*tensors: Tensor) -> bool:
 def _through_silu(gradient: Tensor, u: Tensor, out: Tensor | None = None) -> Tensor:
     """gradient * silu'(u)."""
     if out is not None:
-        return torch.ops.aten.silu_backward.grad_input(gradient, u, grad_input=out)
+        filled: Tensor = torch.ops.aten.silu_backward.grad_input(gradient, u, grad_input=out)
+        return filled
     if not torch.is_grad_enabled():
-        return torch.ops.aten.silu_backward(gradient, u)
+        found: Tensor = torch.ops.aten.silu_backward(gradient, u)
+        return found
     gate = torch.sigmoid(u)  # torch's own has no derivative
     return gradient * gate * (1 + u * (1 - gate))
 

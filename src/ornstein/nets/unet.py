@@ -121,7 +121,8 @@ class _Block(nn.Module):
         h = group_norm(h, scale, shift, silu=True)
         if self.dropout and self.training:
             h = torch.feature_dropout(h, self.dropout, True)
-        return self.attention(self.skip(x) + self.second(h))
+        mixed: Tensor = self.attention(self.skip(x) + self.second(h))
+        return mixed
 
 
 class _UNetModule(nn.Module):

@@ -1,33 +1,18 @@
 """Steppers: how to get from noise to data. One file per family; `STEPPERS` (in `named.py`) names them."""
 
+from ornstein.samplers.ancestral import DDIM, DDPM
+from ornstein.samplers.corrector import PredictorCorrector
 from ornstein.samplers.encode import encode
-from ornstein.samplers.named import (
-    DDIM,
-    DDPM,
-    DEFAULT_STEPPER,
-    DEIS,
-    PLMS,
-    RK4,
-    STEPPERS,
-    Adaptive,
-    AnnealedLangevin,
-    DPMpp2M,
-    DPMpp2MSDE,
-    DPMSolver,
-    Euler,
-    EulerMaruyama,
-    Heun,
-    Multistep,
-    PredictorCorrector,
-    RecoveryLangevin,
-    ReverseDiffusion,
-    UniPC,
-    UniPCAuto,
-    sample,
-    stepper_named,
-    trajectory,
-)
+from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep
+from ornstein.samplers.flow import Euler, Heun
+from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
+from ornstein.samplers.named import DEFAULT_STEPPER, STEPPERS, sample, stepper_named, trajectory
+from ornstein.samplers.plms import PLMS
+from ornstein.samplers.runge_kutta import RK4, Adaptive
+from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
+from ornstein.samplers.single_step import DPMSolver
 from ornstein.samplers.tuned import Tuned
+from ornstein.samplers.unipc import UniPC, UniPCAuto
 
 __all__ = [
     "DDIM",

@@ -81,11 +81,11 @@ class PredictorCorrector(Stepper):
 
     @property
     def calls(self) -> int | None:
-        return None if self.predictor.calls is None else self.predictor.calls + self.corrections
+        return None if self._inner.calls is None else self._inner.calls + self.corrections
 
     @property
     def last_calls(self) -> int | None:
-        return self.predictor.last_calls
+        return self._inner.last_calls
 
     @property
     def stochastic(self) -> bool:
@@ -95,7 +95,7 @@ class PredictorCorrector(Stepper):
         self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         k, inner = memory or (0, None)
-        x, inner = self.predictor.step(denoiser, x, t, s, inner, noise)
+        x, inner = self._inner.step(denoiser, x, t, s, inner, noise)
         for _ in range(self.corrections):
             eps, z = denoiser(x, s).eps, noise()
             # in units of sigma^2: the score is -eps/sigma
@@ -111,7 +111,12 @@ class PredictorCorrector(Stepper):
         return x, (k + 1, inner)
 
     def finish(self, denoiser: Ask, x: Tensor, t: Level[float], memory: Any, noise: Noise) -> Tensor:
-        return self.predictor.finish(denoiser, x, t, memory[1] if memory else None, noise)
+        return self._inner.finish(denoiser, x, t, memory[1] if memory else None, noise)
+
+    @property
+    def _inner(self) -> Stepper:
+        assert isinstance(self.predictor, Stepper)  # since `__post_init__`
+        return self.predictor
 
     def _delta(self, k: int) -> float:
         assert self.delta is not None

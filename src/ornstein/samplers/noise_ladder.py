@@ -142,7 +142,7 @@ class LadderAdvice:
     @property
     def ratio(self) -> float:
         """Of neighbouring levels."""
-        return (self.sigmas[-1] / self.sigmas[0]) ** (1 / (len(self.sigmas) - 1))
+        return math.pow(self.sigmas[-1] / self.sigmas[0], 1 / (len(self.sigmas) - 1))
 
     @property
     def eps(self) -> float:

@@ -206,7 +206,8 @@ def read_about(path: Path) -> dict[str, Any]:
     """What `write_tensors` was told about the file."""
     try:
         with opened(path), safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["ornstein"])
+            told: dict[str, Any] = json.loads(file.metadata()["ornstein"])
+            return told
     except (SafetensorError, OSError, TypeError, KeyError, ValueError):
         raise InputError(f"{shown(path)} is damaged, or was not written by ornstein; delete it.") from None
 

@@ -76,7 +76,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self, there: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = self.moved = self.live = 0
         self.trace: list[int] = []
         self._there = {tensor.untyped_storage()._cdata for tensor in there}
@@ -130,7 +130,8 @@ _FLOPS: dict[Any, Callable[..., int]] = {
 def metered(work: Callable[[int], None], batch: int, net: nn.Module) -> Meter:
     """`work(batch)` read operation by operation; what belongs to `net` was there before."""
     work(batch)  # what is kept between calls is made
-    with Meter([*net.parameters(), *net.buffers()]) as meter:
+    meter = Meter([*net.parameters(), *net.buffers()])
+    with meter:
         work(batch)
     return meter
 

@@ -165,7 +165,7 @@ def inner_product(t_a: float, gamma_a: float, t_b: float, gamma_b: float) -> flo
     if t_a > t_b:
         t_a, gamma_a, t_b, gamma_b = t_b, gamma_b, t_a, gamma_a
     scale = (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1)
-    return scale * (t_a / t_b) ** gamma_b / t_b
+    return scale * math.pow(t_a / t_b, gamma_b) / t_b
 
 
 def combination(stored: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> tuple[list[float], float]:

@@ -5,7 +5,8 @@
 
 *Every random stream is a pure function of the seed and the step*, and a batch is cut into numbered pieces that one
 process or several take: see `pieces`. Weights, averages, moments and the step number are the whole state (`saving`),
-which is why a run that was killed continues bit for bit on the CPU, and why any number of processes continue it.
+which is why a run that was killed continues bit for bit on the CPU, by as many threads, and why any number of processes
+continue it.
 
 *A GPU is never waited for within a step.* The host queues forward and backward of step k + 1 and only then looks at the
 four numbers that came out of step k (loss, gradient norm, whether all was finite, whether to stop), which were on their

@@ -83,6 +83,8 @@ class Pace:
             slower, fewer = now > _CHANGED * self.usual, self.chosen < self.numbers[0]
             if slower or (fewer and now < self.usual / _CHANGED):
                 self._was, self._turns = now, self._each()
+            elif not fewer:  # no more to be had: the machine is freer than it was, and may be less so again
+                self.usual = min(self.usual, now)
         return ""
 
     def _each(self) -> list[tuple[int, bool]]:
