@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ornstein.core.process import Process
 from ornstein.data import Source
 from ornstein.errors import InputError
 from ornstein.laws.broken import hold, near
