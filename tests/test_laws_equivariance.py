@@ -4,7 +4,6 @@ If x_0 has a denoiser D on the process (alpha, sigma), then c x_0 has c D(x/c, t
 sigma_data. Nothing else tells the two apart, so no stepper, grid, corrector, option or seed may.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,36 +17,18 @@ from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import EDM, VE, VP, Cosine, Flow, SubVP
 from ornstein.core.drive import Stepper
 from ornstein.core.exact import ExactDenoiser, GaussianMixture
-from ornstein.core.grids import ends, times
+from ornstein.core.grids import GRIDS, ends, times
 from ornstein.core.process import Process
+from ornstein.laws.broken import LawBroken
+from ornstein.laws.oracles import Louder
+from ornstein.laws.others import is_the_same_in_other_units
+from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import DPMpp2M, Heun, PredictorCorrector, UniPC
 from ornstein.samplers.tuned import as_tuned
 
 #: none is a power of two, by which rounding itself would scale
 SCALES = (0.37, 5.3)
 STEPS, COUNT = 6, 5
-
-
-@dataclass(frozen=True)
-class Louder(Process):
-    """A process with `factor` times the noise at every time: to data `factor` times as large what it is to the data."""
-
-    base: Process
-    factor: float
-
-    @property
-    def t_max(self) -> float:  # type: ignore[override]
-        return self.base.t_max
-
-    @property
-    def chain(self) -> int | None:  # type: ignore[override]
-        return self.base.chain
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return self.base.alpha(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return self.factor * self.base.sigma(t)
 
 
 #: noise that is bounded and not, signal that vanishes and not, whole levels
@@ -107,6 +88,16 @@ def test_a_grid_is_the_same_in_other_units(clock: Any) -> None:
                 torch.testing.assert_close(found, plain, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_grid_keeps_the_law_that_additions_are_held_to(grid: str) -> None:
+    is_the_same_in_other_units(GRIDS[grid])
+
+
+def test_a_grid_that_reads_bare_noise_breaks_the_law() -> None:
+    with pytest.raises(LawBroken, match="times the noise"):
+        is_the_same_in_other_units(lambda process, steps, sigma_data: GRIDS["karras"](process, steps, 1.0))
+
+
 @pytest.mark.parametrize("clock", ["vp", "edm", "flow", "betas"])
 @pytest.mark.parametrize("way", [DPMpp2M(), Heun(), UniPC(), PredictorCorrector(corrections=2)], ids=str)
 def test_every_grid_draws_the_same_in_other_units(way: Any, clock: Any) -> None:
@@ -158,6 +149,16 @@ def test_one_denoiser_on_another_clock() -> None:
         one = drawn(posed("edm", 1.0).on(VP()), UniPC(), None)
         other = drawn(posed("edm", scale).on(Louder(VP(), scale)), UniPC(), None) / scale
         torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8)
+
+
+def test_data_without_spread_are_read_in_units_of_one() -> None:
+    """Their sigma_data is 0, which nothing can be measured in."""
+    for name in ("flow", "karras", "uniform"):
+        assert torch.equal(times(VP(), 5, name, 0.0), times(VP(), 5, name))
+    point = ornstein.FunctionDenoiser(lambda x, level, condition: 0 * x + 0.3, EDM(), sigma_data=0.0)
+    loss = OBJECTIVES["ddpm"]()(point, torch.full((8, 2), 0.3), None, torch.Generator().manual_seed(0))
+    assert torch.equal(loss, torch.zeros(8))
+    assert torch.equal(ornstein.sample(point, (2, 2), steps=5, seed=0), torch.full((2, 2), 0.3))
 
 
 def test_the_ends_are_in_units_of_the_data() -> None:

@@ -452,19 +452,20 @@ def test_euler_maruyama_walks_from_exactly_no_signal(eta: Any) -> None:
 
 
 def test_a_start_beyond_the_grids_range_is_refused_or_honoured() -> None:
-    """sigma = 1000 on a clock that reaches it: the named grids begin at 160; times of one's own begin where x lies."""
+    """sigma = 1000 on a clock that reaches it: named grids begin at 160 sigma_data, one's own times where x lies."""
     data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
     denoiser = data.denoiser(EDM(t_max=2000.0))
     x = 1000.0 * normal(torch.arange(400), (2,), 0, F64)
+    top = 160 * denoiser.sigma_data
     for grid in (None, "karras"):
-        refused(lambda grid=grid: sample(denoiser, (400, 2), x=x, steps=20, grid=grid), "x has", "t=160", "grid=")
+        refused(lambda grid=grid: sample(denoiser, (400, 2), x=x, steps=20, grid=grid), "x has", f"t={top:g}", "grid=")
     own = torch.logspace(3, -2, 60, dtype=F64)
     found = sample(denoiser, (400, 2), stepper="heun", x=x, grid=own, dtype=F64)
     assert (found.var(0) / torch.tensor([0.5, 0.05]) - 1).abs().max() < 5 * (2 / 400) ** 0.5
     assert (found.mean(0) - data.mean()).abs().max() < 5 * (0.5 / 400) ** 0.5
     # what the grid starts with is taken, and so is somewhat more or less of it
     for scale in (0.5, 1.0, 1.5):
-        sample(denoiser, (400, 2), x=0.16 * scale * x, steps=4)
+        sample(denoiser, (400, 2), x=top / 1000 * scale * x, steps=4)
 
 
 def test_bad_input_is_refused_in_a_sentence() -> None:

@@ -72,7 +72,8 @@ def test_what_is_registered_can_be_named_listed_and_configured(cli: Cli) -> None
 @pytest.mark.usefixtures("own_tables")
 def test_a_new_definition_takes_the_place_of_the_old_as_in_a_notebook() -> None:
     cell = (
-        "import ornstein\n@ornstein.register('grid', 'mine')\ndef mine(process, steps):\n    '''A grid of my own.'''\n"
+        "import ornstein\n@ornstein.register('grid', 'mine')\n"
+        "def mine(process, steps, sigma_data):\n    '''A grid of my own.'''\n"
     )
     scope = {"__name__": "notebook"}
     for _ in range(2):

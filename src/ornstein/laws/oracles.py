@@ -41,6 +41,28 @@ def different() -> dict[str, Process]:
     return {name: p for name, p in every.items() if name not in ("betas[scaled-linear]", "betas[sigmoid]")}
 
 
+@dataclass(frozen=True)
+class Louder(Process):
+    """A process with `factor` times the noise at every time: to data `factor` times as large what it is to the data."""
+
+    base: Process
+    factor: float
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self.base.t_max
+
+    @property
+    def chain(self) -> int | None:  # type: ignore[override]
+        return self.base.chain
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.base.alpha(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.factor * self.base.sigma(t)
+
+
 @lru_cache(maxsize=4096)
 def grid_of(process: Process, steps: int, grid: str | None = None) -> Tensor | None:
     """The times of a grid, or None where this process has no such grid of that many steps."""

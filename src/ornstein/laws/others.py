@@ -7,22 +7,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ornstein.core.process import Process
 from ornstein.data import Source
 from ornstein.errors import InputError
 from ornstein.laws.broken import hold, near
-from ornstein.laws.oracles import different
+from ornstein.laws.oracles import Louder, different
 from ornstein.metrics import Metric
 
 # ------------------------------------------------------------------------------------------------------- grids
 
+#: (process, steps, sigma_data) -> times
+Grid = Callable[[Process, int, float], Tensor]
 
-def falls_to_the_data(grid: Callable[..., Tensor]) -> None:
+
+def falls_to_the_data(grid: Grid) -> None:
     """n steps are n + 1 float64 times that fall strictly to 0 from within the clock, on every process that it does."""
     walked = 0
     for process in different().values():
         for n in (1, 2, 3, 10, 53, process.chain or 100):
             try:
-                t = grid(process, n)
+                t = grid(process, n, 1.0)
             except InputError:
                 continue
             walked += 1
@@ -34,6 +38,19 @@ def falls_to_the_data(grid: Callable[..., Tensor]) -> None:
             top = process.t_max
             hold(0 < t[0] <= top, f"{what} start at t = {float(t[0]):.6g}; at most {top:.6g} it must be.")
     hold(walked > 0, "it refuses every process.")
+
+
+def is_the_same_in_other_units(grid: Grid) -> None:
+    """c times the noise, of data with c times the sigma_data, is walked through the same levels."""
+    for process in different().values():
+        for n in (1, 2, 5, 20, process.chain or 50):
+            try:
+                plain = grid(process, n, 1.0)
+            except InputError:
+                continue
+            for scale in (0.37, 5.3):  # no powers of two, by which rounding itself would scale
+                found = grid(Louder(process, scale), n, scale)
+                near(f"{n} steps on {process} with {scale} times the noise", found, plain, rtol=1e-9, atol=1e-12)
 
 
 # -------------------------------------------------------------------------------------------------------- data
@@ -142,7 +159,7 @@ def _named(*laws: Callable[..., None]) -> dict[str, Callable[..., None]]:
     return {law.__name__.replace("_", "-"): law for law in laws}
 
 
-GRID_LAWS = _named(falls_to_the_data)
+GRID_LAWS = _named(falls_to_the_data, is_the_same_in_other_units)
 DATA_LAWS = _named(
     is_a_frozen_description, loads_the_same_every_time, goes_to_model_space_and_back, gives_batches_by_step_and_seed
 )
