@@ -325,7 +325,7 @@ class Loss:
             t = process.t_max * torch.rand(len(x0), generator=generator, device=device, dtype=torch.float64)
         else:
             known: Any = OBJECTIVES["ddpm"]()
-            t = known.draw_times(process, len(x0), generator)
+            t = known.draw_times(process, len(x0), generator, denoiser.sigma_data)
         eps = torch.randn(x0.shape, dtype=x0.dtype, **{"global": {}, "device": {"generator": generator}}.get(
             self.how, {"generator": generator, "device": device}))  # fmt: skip
         level = process.at(t, like=x0)

@@ -241,8 +241,8 @@ def _fits(x: Tensor, first: Level[float], sigma_data: float) -> None:
     """Refuse noisy data whose size tells that they lie beyond a grid's first level."""
     wanted = math.hypot(first.alpha * sigma_data, first.sigma)
     size = float(x.detach().float().square().mean().sqrt())
-    # as large as twice is no doubt meant; few numbers may be larger by chance
-    if not size <= wanted * math.sqrt(4 + 40 / x.numel()):
+    # somewhat larger may be meant, as a start that is to be corrected; few numbers may be larger by chance
+    if not size <= wanted * math.sqrt(6.25 + 40 / x.numel()):
         raise InputError(
             f"x has a root mean square of {size:.4g}, but the grid starts at t={first.t:g}, sigma/alpha="
             f"{first.noise_ratio:.4g}, where it is about {wanted:.4g}: for noisy data of another level give grid= as "

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.drive import sample_seeds
+from ornstein.core.grids import times
 from ornstein.core.walk import end
 from ornstein.errors import InputError
 from ornstein.experiment.build import load_data
@@ -67,7 +68,10 @@ def interpolate(
         if tuple(given.shape) != (1, *run.shape):
             raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
-    way: dict[str, Any] = {"steps": steps, "grid": None if run.denoiser.process.chain else "logsnr"}
+    process, sigma_data = run.denoiser.process, run.denoiser.sigma_data
+    # as times: what is encoded lies at the first of them, whatever its size
+    grid = times(process, steps, None if process.chain else "logsnr", sigma_data)
+    way: dict[str, Any] = {"steps": steps, "grid": grid}
     latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label), **way)
     between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))
     seeds, decoded = sample_seeds(n, 0, None, None), []
