@@ -12,6 +12,7 @@ one setting for all.
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -140,6 +141,7 @@ def show(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The default solver beside others, on problems kept out and not.")
     parser.add_argument("--only", default="", help="names of problems that contain this")
+    parser.add_argument("--quick", action="store_true", help="one small problem on few trajectories")
     parser.add_argument("--json", type=Path, help="where the figures are kept, problem by problem")
     parser.add_argument("--from-json", type=Path, help="measure nothing: the tables of what is there")
     asked = parser.parse_args()
@@ -152,7 +154,11 @@ def main() -> None:
     results: dict[str, Any] = {}
     if asked.json and asked.json.is_file():
         results = json.loads(asked.json.read_text("utf-8"))
+    if asked.quick:
+        asked.only = "correlated, d = 2"
     for problem in sorted(PROBLEMS, key=lambda problem: not problem.kept_out):
+        if asked.quick:
+            problem = dataclasses.replace(problem, count=8)
         if asked.only in problem.name and problem.name not in results:
             results[problem.name] = measure(problem)
             print(problem.name, flush=True)

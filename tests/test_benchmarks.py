@@ -17,6 +17,7 @@ SCRIPTS = {
     "guidance": (["RUN"], "| 2 |"),
     "likelihood": ([], "ornstein exact, 0.01 nats"),
     "loop": (["moons"], "| all beside the step |"),
+    "default": ([], "| correlated, d = 2 |"),
     "methods": (["moons", "edm"], "| edm | 8 steps"),
     "overhead": (["ddim", "heun"], "us a bare call"),
     "peers": ([], "grey    ornstein"),

@@ -124,7 +124,28 @@ def copied(run: Path, tmp_path: Path) -> Any:
     return ornstein.load(tmp_path / "digits")
 
 
-def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(copied: Any) -> None:
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run of points, whose report fits no classifier of pictures."""
+    from ornstein.experiment.config import Experiment
+    from ornstein.experiment.train import train
+
+    folder = tmp_path_factory.mktemp("points") / "moons"
+    few = [
+        "net={name: mlp, width: 16, depth: 1}",
+        "training.steps=20",
+        "training.cpu=true",
+        "sampling.preview=4",
+        "data.count=1000",
+    ]
+    for _ in train(Experiment.read("moons", few), folder):
+        pass
+    return ornstein.load(folder)
+
+
+def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(points: Any) -> None:
+    copied = points
+
     def figures(seed: Any) -> Any:
         found = there(evaluate(copied, n=60, seed=seed, steps=2))
         assert found.drawn["seed"] == seed

@@ -452,7 +452,7 @@ def test_times_are_the_first_draw_and_labels_pass(objective: Any) -> None:
     asked = []
 
     def answer(x: Any, level: Any, condition: Any) -> Any:
-        asked.append((level.t.flatten(), condition))
+        asked.append((level.t.flatten(), condition.parts["label"]))
         return 0.1 * x
 
     labels = torch.arange(40)

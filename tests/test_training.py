@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -641,9 +642,11 @@ def test_snapshots_of_a_dead_future_are_dropped(tmp_path: Path) -> None:
         return sorted({p.name[:13] for p in (tmp_path / "snapshots").iterdir()})
 
     assert names() == ["step-00000002", "step-00000004", "step-00000006"]
-    resumed = fit(plain(), denoising, batches, config, tmp_path, resume=True)  # as if the first had been killed
-    next(resumed)
-    assert names() == ["step-00000002", "step-00000004"]
+    killed = tmp_path.with_name("killed")
+    shutil.copytree(tmp_path, killed)  # what is on the disk had the first been killed, which holds its folder meanwhile
+    next(fit(plain(), denoising, batches, config, killed, resume=True))
+    assert names() == ["step-00000002", "step-00000004", "step-00000006"]
+    assert sorted({p.name[:13] for p in (killed / "snapshots").iterdir()}) == ["step-00000002", "step-00000004"]
 
 
 # The log ------------------------------------------------------------------------------------------------------------
