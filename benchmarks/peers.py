@@ -557,11 +557,11 @@ class Ornstein(Peer):
         return found
 
     def train(self, images: Tensor, steps: int) -> float:
-        from ornstein.data import Dataset, Levels
+        from ornstein.data import Dataset, WholeNumbers
 
         if self.moments is None:
             bytes_ = ((images + 1) * 127.5).round().to(torch.uint8)
-            data = Dataset("handed over", bytes_, bytes_, {}, "image", Levels(256))
+            data = Dataset("handed over", bytes_, bytes_, {}, "image", WholeNumbers(256))
             self.begin(data, batch_size=len(images), log_every=BURST)
             self.advance()  # the loop reports its first step too
             while self.advance() % BURST:

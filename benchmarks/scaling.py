@@ -77,11 +77,11 @@ def table_experiment(*words: str) -> Any:
 
 def pictures(side: int, count: int = 256) -> Any:
     """Random bytes: what pictures show makes no difference to what they cost."""
-    from ornstein.data import Dataset, Levels
+    from ornstein.data import Dataset, WholeNumbers
 
     dice = torch.Generator().manual_seed(0)
     train, test = (torch.randint(0, 256, (n, 3, side, side), generator=dice, dtype=torch.uint8) for n in (count, 64))
-    return Dataset("random", train, test, {}, "image", Levels(256))
+    return Dataset("random", train, test, {}, "image", WholeNumbers(256))
 
 
 def built(asked: Any, data: Any) -> Any:

@@ -35,7 +35,7 @@ from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
 from ornstein.core.learner import Problem
-from ornstein.data.transform import Levels
+from ornstein.data.transform import WholeNumbers
 from ornstein.distill import fit_endpoint
 from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition
 from ornstein.experiment.build import load_data
@@ -433,7 +433,7 @@ def test_likelihood(trace: Any, device: Any) -> None:
 
 def test_likelihood_of_data_with_levels(device: Any) -> None:
     here, x = NetDenoiser(frozen(), VP()), torch.tensor([[0.0, 3.0], [2.0, 1.0], [1.0, 1.0]])
-    transform = Levels(4)
+    transform = WholeNumbers(4)
     results = []
     for den in (here, moved(here, device)):
         fitted = fit_dequantiser(den, x, transform, steps=3)

@@ -18,7 +18,7 @@ from ornstein.core.exact import Empirical, Gaussian
 from ornstein.core.grids import ends, times
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Process
-from ornstein.data.transform import Affine, Levels
+from ornstein.data.transform import Affine, WholeNumbers
 from ornstein.objectives import OBJECTIVES
 from ornstein.objectives.bound import Bins
 from ornstein.objectives.continuous import LikelihoodWeighted, continuous_bound, likelihood_weighted
@@ -395,7 +395,7 @@ def test_bits_are_of_the_original_data() -> None:
     difference = found.bits_per_dim(other.log_abs_det(x)) - found.bits_per_dim()
     torch.testing.assert_close(difference, torch.full_like(difference, math.log2(3)))
     quantised = Bound(found.times, found.terms, 2, Bins(17))
-    refused(lambda: quantised.bits_per_dim(Levels(17).log_abs_det(x)), "log_abs_det", "bins")
+    refused(lambda: quantised.bits_per_dim(WholeNumbers(17).log_abs_det(x)), "log_abs_det", "bins")
 
 
 def test_a_respaced_chain_has_its_own_terms() -> None:

@@ -19,8 +19,8 @@ from ornstein.data import (
     Chain,
     Dataset,
     Digits,
-    Levels,
     Transform,
+    WholeNumbers,
     labelled,
     open_data,
     split,
@@ -37,11 +37,11 @@ EXAMPLES: list[tuple[Transform, tuple[int, ...]]] = [
     (Affine((1.0, -2.0, 0.5), (0.1, 7.0, 2.0)), (3,)),
     (Affine((1.0, -2.0), (0.1, 7.0)), (2, 3, 2)),
     (Affine(0.5, (0.1, 7.0)), (2, 4)),
-    (Levels(256), (1, 2, 3)),
-    (Levels(17), (4,)),
-    (Levels(65_536, -32_768), (2, 3)),
+    (WholeNumbers(256), (1, 2, 3)),
+    (WholeNumbers(17), (4,)),
+    (WholeNumbers(65_536, -32_768), (2, 3)),
     (Chain(()), (3,)),
-    (Chain((Levels(256), Affine(0.25, (0.5, 2.0)))), (2, 2, 2)),
+    (Chain((WholeNumbers(256), Affine(0.25, (0.5, 2.0)))), (2, 2, 2)),
 ]
 
 
@@ -83,7 +83,7 @@ def test_every_kind_of_transform_has_an_example() -> None:
 
 @pytest.mark.parametrize(("count", "low"), [(2, 0), (17, 0), (256, 0), (4096, 0), (65_536, 0), (65_536, -32_768)])
 def test_levels_are_exact(count: int, low: int) -> None:
-    levels = Levels(count, low)
+    levels = WholeNumbers(count, low)
     x = torch.arange(low, low + count).to(levels.dtype)[:, None]
     z = levels.forward(x)
     assert z.dtype == torch.float32
@@ -100,11 +100,11 @@ def test_levels_are_exact(count: int, low: int) -> None:
 
 
 def test_a_chain_quantises_on_the_data_side() -> None:
-    chain = Chain((Levels(17), Affine(0.3, 0.7)))
+    chain = Chain((WholeNumbers(17), Affine(0.3, 0.7)))
     x = torch.arange(17, dtype=torch.uint8)[:, None]
-    assert chain.levels == Levels(17)
+    assert chain.levels == WholeNumbers(17)
     assert torch.equal(chain.inverse(chain.forward(x), quantise=True), x)
-    later = Chain((Affine(0.3, 0.7), Levels(17)))  # levels that are not the data's own round nothing
+    later = Chain((Affine(0.3, 0.7), WholeNumbers(17)))  # levels that are not the data's own round nothing
     assert later.levels is None
     z = torch.rand(9, 1, generator=generator())
     assert torch.equal(later.inverse(z, quantise=True), later.inverse(z))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ornstein.data import CIFAR10, MNIST, Affine, Array, FashionMNIST, ImageFolder, Levels, open_data
+from ornstein.data import CIFAR10, MNIST, Affine, Array, FashionMNIST, ImageFolder, WholeNumbers, open_data
 from ornstein.data.pictures import whole_levels
 from ornstein.errors import InputError
 from ornstein.files import fetch
@@ -73,7 +73,7 @@ def test_a_folder_of_colour_images_is_read_exactly_with_its_classes(tmp_path: Pa
     for part, labels in ((data.train, data.train_labels), (data.test, data.test_labels)):
         for image, label in zip(part, labels, strict=True):
             assert expected[tuple(image.flatten().tolist())] == label
-    assert data.transform == Levels(256)
+    assert data.transform == WholeNumbers(256)
     z, _ = data.batch(0, 9, 0)
     assert rows(data.transform.inverse(z, quantise=True)) == rows(data.train)
 
@@ -134,7 +134,7 @@ def test_sixteen_bits_are_kept_or_reduced_when_asked(tmp_path: Path) -> None:
         write(tmp_path / f"{i}.png", image)
     data = ImageFolder(str(tmp_path)).load()
     assert data.train.dtype == torch.int32
-    assert data.transform == Levels(65_536)
+    assert data.transform == WholeNumbers(65_536)
     assert rows(torch.cat([data.train, data.test])) == rows(torch.from_numpy(np.stack(deep).astype(np.int32)))
     z, _ = data.batch(0, 3, 0)
     assert rows(data.transform.inverse(z, quantise=True)) == rows(data.train)
@@ -254,18 +254,18 @@ def test_arguments_of_a_folder_are_checked(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (0, 1, Levels(2)),
-        (0, 16, Levels(17)),
-        (0, 127, Levels(128)),
-        (0, 128, Levels(256)),
-        (0, 255, Levels(256)),
-        (0, 256, Levels(1024)),
-        (3, 4000, Levels(4096)),
-        (0, 65_535, Levels(65_536)),
-        (-3, 4, Levels(8, -3)),
+        (0, 1, WholeNumbers(2)),
+        (0, 16, WholeNumbers(17)),
+        (0, 127, WholeNumbers(128)),
+        (0, 128, WholeNumbers(256)),
+        (0, 255, WholeNumbers(256)),
+        (0, 256, WholeNumbers(1024)),
+        (3, 4000, WholeNumbers(4096)),
+        (0, 65_535, WholeNumbers(65_536)),
+        (-3, 4, WholeNumbers(8, -3)),
     ],
 )
-def test_the_grid_of_whole_numbers(low: int, high: int, expected: Levels) -> None:
+def test_the_grid_of_whole_numbers(low: int, high: int, expected: WholeNumbers) -> None:
     assert whole_levels(low, high) == expected
 
 
@@ -356,16 +356,16 @@ def test_whole_numbers_in_images_are_kept_as_a_grid_whatever_their_type(tmp_path
     grey[0, 0, 0] = 255
     for dtype in (np.uint8, np.int64, np.float32, np.float64, ">i2"):
         data = Array(str(save(tmp_path, grey.astype(dtype)))).load()
-        assert data.transform == Levels(256)
+        assert data.transform == WholeNumbers(256)
         assert data.train.dtype == torch.uint8
         assert rows(torch.cat([data.train, data.test])) == rows(torch.from_numpy(grey))
     mask = Array(str(save(tmp_path, grey > 100))).load()
-    assert mask.transform == Levels(2)
+    assert mask.transform == WholeNumbers(2)
     assert "values 0..1 (uint8) -> [-1, 1]" in mask.describe()
     sound = np.random.default_rng(0).integers(-32_768, 32_768, (9, 2, 40)).astype(np.int16)
     sound[0, 0, :2] = -32_768, 32_767
     audio = Array(str(save(tmp_path, sound)), layout="NCL").load()
-    assert (audio.kind, audio.transform) == ("array", Levels(65_536, -32_768))
+    assert (audio.kind, audio.transform) == ("array", WholeNumbers(65_536, -32_768))
     z, _ = audio.batch(0, 8, 0)
     assert rows(audio.transform.inverse(z, quantise=True)) == rows(audio.train)
 
@@ -587,7 +587,7 @@ def test_idx_files_are_read(tmp_path: Path, compressed: bool, kind: type, place:
     data = kind(root=str(tmp_path)).load()
     assert torch.equal(data.train, torch.from_numpy(x[:20, None]))
     assert torch.equal(data.test_labels, torch.from_numpy(y[20:]).long())
-    assert data.transform == Levels(256)
+    assert data.transform == WholeNumbers(256)
 
 
 def test_the_files_of_one_family_member_are_not_taken_for_another(

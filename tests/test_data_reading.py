@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from sure import Cli
 
-from ornstein.data import Affine, Array, ImageFolder, Layout, Levels, Transform, open_data, split
+from ornstein.data import Affine, Array, ImageFolder, Layout, Transform, WholeNumbers, open_data, split
 from ornstein.data import pictures as reader
 from ornstein.data.array import read_rows
 from ornstein.data.folder import find_pictures
@@ -338,7 +338,12 @@ def test_a_picture_of_the_data_comes_in_as_the_data_did(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("transform", "expected"),
-    [(Levels(17), [0, 16]), (Levels(4096), [0, 4095]), (Affine(0.5, 0.5), [0.0, 1.0]), (Affine(0.0, 1.0), [-1.0, 1.0])],
+    [
+        (WholeNumbers(17), [0, 16]),
+        (WholeNumbers(4096), [0, 4095]),
+        (Affine(0.5, 0.5), [0.0, 1.0]),
+        (Affine(0.0, 1.0), [-1.0, 1.0]),
+    ],
 )
 def test_black_and_white_are_the_ends_of_the_range(tmp_path: Path, transform: Transform, expected: list[Any]) -> None:
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "x.png")
@@ -349,14 +354,14 @@ def test_a_picture_that_has_no_meaning_for_the_data_is_refused(tmp_path: Path) -
     photos(tmp_path, 1)
     Image.fromarray(np.full((6, 6), 5000, np.uint16)).save(tmp_path / "deep.png")
     for file, shape, transform, said in (
-        ("00.png", (2, 6, 6), Levels(256), "picture of 2 channels"),
+        ("00.png", (2, 6, 6), WholeNumbers(256), "picture of 2 channels"),
         ("00.png", (1, 6, 6), Affine((0.5,), (0.5,)), "no range of black and white"),
-        ("deep.png", (1, 6, 6), Levels(4096), "values up to 5000; this run's pictures end at 4095"),
+        ("deep.png", (1, 6, 6), WholeNumbers(4096), "values up to 5000; this run's pictures end at 4095"),
     ):
         with pytest.raises(InputError, match=said):
             read_for_model([tmp_path / file], shape, transform, False)
-    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), Levels(256), True).shape == (1, 1, 4, 3)
-    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), Levels(256), False).shape == (1, 1, 6, 6)
+    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), WholeNumbers(256), True).shape == (1, 1, 4, 3)
+    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), WholeNumbers(256), False).shape == (1, 1, 6, 6)
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------

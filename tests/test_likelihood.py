@@ -15,7 +15,7 @@ from sure import Cli, there
 import ornstein
 from ornstein.core.divergence import deflated_forms, exact_trace, linearised, orthonormal
 from ornstein.core.exact import Gaussian, GaussianMixture
-from ornstein.data import Affine, Chain, Levels
+from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
 from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, fit_dequantiser, log_likelihood
 
@@ -327,7 +327,7 @@ def test_auto_is_exact_up_to_the_stated_dimension() -> None:
 
 @pytest.mark.parametrize(("trace", "draws"), [("exact", 2), ("hutchinson", 1), ("hutch++", 1)])
 def test_a_sample_does_not_depend_on_its_batch(trace: Any, draws: Any) -> None:
-    mix, transform = wide_mixture(4, seed=5), Levels(33)
+    mix, transform = wide_mixture(4, seed=5), WholeNumbers(33)
     x = transform.inverse(mix.sample(12, seeded(15)), quantise=True)
     options = {"transform": transform, "trace": trace, "draws": draws, "tolerance": 0.03}
     denoiser, seeds = mix.denoiser(ornstein.VP()), torch.arange(100, 112)
@@ -389,7 +389,7 @@ def uniform(low: Any, high: Any) -> Any:
 
 
 def test_uniform_bytes_have_eight_bits_per_dimension() -> None:
-    transform = Levels(256)
+    transform = WholeNumbers(256)
     half = transform.bin_width / 2
     x = torch.randint(256, (40, 6), generator=seeded(17), dtype=torch.uint8)
     found = log_likelihood(uniform(-1 - half, 1 + half), x, transform=transform, trace="exact")
@@ -403,7 +403,7 @@ def quantised(seed: Any = 0, count: Any = 7) -> Any:
     mix = GaussianMixture(
         torch.tensor([0.6, 0.4]), torch.tensor([[0.1, -0.2], [-0.5, 0.4]]), torch.tensor([0.03, 0.02])
     )
-    transform = Levels(count)
+    transform = WholeNumbers(count)
     side = torch.arange(count)
     levels = torch.cartesian_prod(side, side)
     sub = (torch.arange(60) + 0.5) / 60 - 0.5
@@ -488,9 +488,9 @@ def test_the_error_of_averaged_draws_is_their_spread() -> None:
         ({"draws": 0}, ["draws", "0"]),
         ({"draws": 2}, ["draws", "2"]),
         ({"dequantise": "uniform"}, ["dequantise", "levels"]),
-        ({"transform": Levels(4), "dequantise": "normal"}, ["dequantise", "normal"]),
-        ({"transform": Levels(4), "x": torch.tensor([[0.5, 1.0]])}, ["x", "0.5", "3"]),
-        ({"transform": Levels(4), "x": torch.tensor([[4, 1]])}, ["x", "4", "3"]),
+        ({"transform": WholeNumbers(4), "dequantise": "normal"}, ["dequantise", "normal"]),
+        ({"transform": WholeNumbers(4), "x": torch.tensor([[0.5, 1.0]])}, ["x", "0.5", "3"]),
+        ({"transform": WholeNumbers(4), "x": torch.tensor([[4, 1]])}, ["x", "4", "3"]),
         ({"seeds": [1]}, ["seeds", "2"]),
     ],
 )

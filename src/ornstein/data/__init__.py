@@ -21,7 +21,7 @@ from ornstein.data.folder import ImageFolder
 from ornstein.data.layout import Layout
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
-from ornstein.data.transform import TRANSFORMS, Affine, Chain, Levels, Transform
+from ornstein.data.transform import TRANSFORMS, Affine, Chain, Transform, WholeNumbers
 from ornstein.errors import InputError, lookup
 from ornstein.files import named, regular
 
@@ -99,7 +99,6 @@ __all__ = [
     "ImageFolder",
     "Known",
     "Layout",
-    "Levels",
     "Moons",
     "Pinwheel",
     "Source",
@@ -107,6 +106,7 @@ __all__ = [
     "SwissRoll",
     "Toy",
     "Transform",
+    "WholeNumbers",
     "labelled",
     "open_data",
     "split",

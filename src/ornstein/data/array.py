@@ -48,7 +48,7 @@ from ornstein.data.pictures import whole_levels
 from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays
 from ornstein.data.remarks import remarks
 from ornstein.data.standard import decode_blob
-from ornstein.data.transform import Affine, Levels, Transform
+from ornstein.data.transform import Affine, Transform, WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import regular
 
@@ -290,7 +290,7 @@ def _taken(values: Tensor, rows: Tensor) -> Tensor:
     return found
 
 
-def _grid(train: Tensor, test: Tensor, kind: Kind) -> Levels | None:
+def _grid(train: Tensor, test: Tensor, kind: Kind) -> WholeNumbers | None:
     """The levels of images of whole numbers and of integer arrays; None for all else."""
     whole = kind != "vector" and not train.is_floating_point() and not test.is_floating_point()
     if kind == "image" and not whole:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.reading import half_of_memory
-from ornstein.data.transform import Affine, Levels, Transform
+from ornstein.data.transform import Affine, Transform, WholeNumbers
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _BIG = 4_000_000
 _one_at_a_time = threading.Lock()
 
 
-def whole_levels(low: int, high: int) -> Levels:
+def whole_levels(low: int, high: int) -> WholeNumbers:
     """The grid for whole-numbered images whose values run from `low` to `high`.
 
     Images rarely use their last level, so from 128 up the range is that of the container: the smallest of 8, 10, 12,
@@ -62,8 +62,8 @@ def whole_levels(low: int, high: int) -> Levels:
     start below zero are taken as found.
     """
     if low < 0 or high < 128:
-        return Levels(high - min(low, 0) + 1, min(low, 0))
-    return Levels(next(count for count in (2**8, 2**10, 2**12, 2**14, 2**16) if high < count))
+        return WholeNumbers(high - min(low, 0) + 1, min(low, 0))
+    return WholeNumbers(next(count for count in (2**8, 2**10, 2**12, 2**14, 2**16) if high < count))
 
 
 def read_pictures(

@@ -32,7 +32,7 @@ from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import read_pictures
 from ornstein.data.reading import absolute, read_arrays
-from ornstein.data.transform import Levels
+from ornstein.data.transform import WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import cache, fetch, named
 
@@ -72,7 +72,7 @@ class Digits(Source):
             test=images[test],
             conditions=labelled(labels[train], labels[test], DIGIT_NAMES),
             kind="image",
-            transform=Levels(17),
+            transform=WholeNumbers(17),
             layout=Layout("NCHW"),
         )
 
@@ -122,7 +122,7 @@ class Public(Source, ABC):
             test=test,
             conditions=labelled(train_labels, test_labels, self.classes),
             kind="image",
-            transform=Levels(256),
+            transform=WholeNumbers(256),
             flip=self.flip,
             note=f"from {origin}",
             layout=Layout("NCHW"),

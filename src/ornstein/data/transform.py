@@ -11,7 +11,7 @@ which is why every transform carries its log-determinant (in nats): without that
 of whatever scaling happened to be chosen.
 
 Digital images are not continuous at all: a pixel is one of `count` whole numbers, and what is comparable between
-models is the *probability* of that number, the integral of the density over a bin of width one. `Levels` records
+models is the *probability* of that number, the integral of the density over a bin of width one. `WholeNumbers` records
 the data's own grid (17 levels for scikit-learn's digits, 256 for a byte, 4,096 for a 12-bit scanner), so that the
 discretised likelihood and the bits per dimension are computed with the right bin and not with an assumed 8 bits.
 (Theis, van den Oord and Bethge, "A note on the evaluation of generative models", 2016, arXiv:1511.01844.)
@@ -52,7 +52,7 @@ class Transform(ABC):
         """log |det dT/dx| of the forward map, in nats, one number per example: (B, *shape) -> (B,)."""
 
     @property
-    def levels(self) -> "Levels | None":
+    def levels(self) -> "WholeNumbers | None":
         """The grid on which the data lie, or None if they are continuous."""
         return None
 
@@ -129,7 +129,7 @@ class Affine(Transform):
 
 @final
 @dataclass(frozen=True)
-class Levels(Transform):
+class WholeNumbers(Transform):
     """Whole numbers low, ..., low + count - 1 spread over [-1, 1]: the grid of a digital image.
 
         z = 2 (x - low) / (count - 1) - 1
@@ -148,11 +148,11 @@ class Levels(Transform):
     def __post_init__(self) -> None:
         if self.count < 2:
             raise InputError(
-                f"Levels.count={self.count!r} must be at least 2: data of one value have nothing to learn."
+                f"WholeNumbers.count={self.count!r} must be at least 2: data of one value have nothing to learn."
             )
 
     @property
-    def levels(self) -> "Levels":
+    def levels(self) -> "WholeNumbers":
         return self
 
     @property
@@ -209,7 +209,7 @@ class Chain(Transform):
         return total
 
     @property
-    def levels(self) -> Levels | None:
+    def levels(self) -> WholeNumbers | None:
         return self.parts[0].levels if self.parts else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class Chain(Transform):
         return " -> ".join(map(str, self.parts)) or "as they are"
 
 
-TRANSFORMS: dict[str, type[Transform]] = {"affine": Affine, "levels": Levels, "chain": Chain}
+TRANSFORMS: dict[str, type[Transform]] = {"affine": Affine, "levels": WholeNumbers, "chain": Chain}
 
 
 def _floating(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.numerics import widening
-from ornstein.data import Levels, Transform
+from ornstein.data import Transform, WholeNumbers
 from ornstein.errors import InputError
 from ornstein.likelihood.flow import LogLikelihood, reach
 
@@ -51,7 +51,7 @@ def noise_within(dequantise: BinNoise | str, transform: Transform | None, draws:
             raise InputError(f"draws={draws} are of dequantisation noise, of which there is none: draws=1.")
         return None
     if levels is None:
-        raise InputError("dequantise needs a transform with levels, which says what the bins are: Levels(256).")
+        raise InputError("dequantise needs a transform with levels, which says what the bins are: WholeNumbers(256).")
     noise: BinNoise = uniform_noise if dequantise == "uniform" else dequantise  # type: ignore[assignment]
     if isinstance(noise, str):
         raise InputError(f"dequantise={noise!r} must be 'auto', 'none', 'uniform' or a Dequantiser.")
@@ -63,7 +63,7 @@ def noise_within(dequantise: BinNoise | str, transform: Transform | None, draws:
     return checked
 
 
-def _on_levels(x: Tensor, levels: Levels) -> None:
+def _on_levels(x: Tensor, levels: WholeNumbers) -> None:
     off = (x != x.round()) | (x < levels.low) | (x > levels.low + levels.count - 1)
     if bool(off.any()):
         raise InputError(
@@ -103,7 +103,9 @@ class Dequantiser(nn.Module):
     def __init__(self, denoiser: Denoiser, transform: Transform, hidden: int = 32) -> None:
         super().__init__()
         if transform.levels is None:
-            raise InputError("a Dequantiser needs a transform with levels, which says what the bins are: Levels(256).")
+            raise InputError(
+                "a Dequantiser needs a transform with levels, which says what the bins are: WholeNumbers(256)."
+            )
         self.denoiser, self.transform = denoiser, transform
         self.level = denoiser.process.at(denoiser.process.time(-2 * math.log(reach(denoiser, None)[0])))
         generator = torch.Generator().manual_seed(0)
