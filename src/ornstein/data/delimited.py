@@ -37,7 +37,7 @@ from ornstein.files import opened, regular, replacing
 if TYPE_CHECKING:
     import numpy as np
 
-SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".tab", ".txt", ".txt.gz")
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".tab", ".txt", ".txt.gz")
 MOST_COLUMNS = 10_000
 #: characters that are looked at first; rows that are read, and written, at a time
 _HEAD, _ROWS = 2**16, 8192

@@ -206,6 +206,8 @@ class ColumnType:
             return notation.written(value, self.format, self.mark, self.thousands, places)
         if self.kind == "date":
             return notation.dated(self.rounded(value), self.format)
+        if self.kind == "constant" and not self.levels:
+            return self.missing[0] if self.missing else ""
         place = round(value)
         if place != value or not 0 <= place < len(self.levels):
             raise InputError(f"column {shown(self.name)!r} has {len(self.levels):,} levels and no level {value:g}.")
@@ -252,3 +254,13 @@ class ColumnType:
             if not isinstance(description.get(key), str):
                 raise InputError(f"a column's type needs a {key}, as text.")
         return ColumnType(**description)
+
+
+def summary(types: Sequence[ColumnType]) -> str:
+    """How many columns are of which kind: "15 columns (6 integers, 7 categories, 2 booleans)"."""
+    plural = {"category": "categories"}
+    counts = {kind: sum(column.kind == kind for column in types) for kind in KINDS}
+    each = ", ".join(
+        f"{count} {kind if count == 1 else plural.get(kind, kind + 's')}" for kind, count in counts.items() if count
+    )
+    return f"{len(types):,} column{'s' * (len(types) != 1)} ({each})"
