@@ -151,27 +151,30 @@ class ColumnType:
     def _value(self, word: str, row: int) -> float:
         if self.kind == "identifier" or self.is_missing(word):
             return math.nan
-        where = f"column {shown(self.name)!r}, row {row:,}: {shown(word[:60])!r}"
+
+        def where() -> str:
+            return f"column {shown(self.name)!r}, row {row:,}: {shown(word[:60])!r}"
+
         if self.numeric:
             value = notation.number(word, self.mark, self.thousands)
             if math.isnan(value):
-                raise InputError(f"{where} is no number; leave it empty if it is missing, or call the column a category.")
+                raise InputError(f"{where()} is no number; leave it empty if it is missing, or call the column a category.")
             if math.isinf(value):
-                raise InputError(f"{where} is infinite; leave it empty if it is missing, or give a finite number.")
+                raise InputError(f"{where()} is infinite; leave it empty if it is missing, or give a finite number.")
             if self.kind == "integer" and not value.is_integer():
-                raise InputError(f"{where} is no whole number, which the column holds; call it a number instead.")
+                raise InputError(f"{where()} is no whole number, which the column holds; call it a number instead.")
             return value
         if self.kind == "date":
             value = notation.seconds(word, self.format)
             if math.isnan(value):
-                raise InputError(f"{where} is no date like {notation.dated(0, self.format)!r} ({self.format}).")
+                raise InputError(f"{where()} is no date like {notation.dated(0, self.format)!r} ({self.format}).")
             return value
         if word in self._places:
             return float(self._places[word])
         near = get_close_matches(word, self.levels, n=3, cutoff=0.5) or list(self.levels[:3])
         many = f" {len(self.levels):,} words" if len(self.levels) > 1 else " one word"
         raise InputError(
-            f"{where} is not among the column's{many}; nearest {', '.join(repr(shown(level)) for level in near)}."
+            f"{where()} is not among the column's{many}; nearest {', '.join(repr(shown(level)) for level in near)}."
         )
 
     def render(self, values: "np.ndarray | Sequence[float]", first: int = 0) -> list[str]:

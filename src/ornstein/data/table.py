@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.dataset import Dataset, Source, split
-from ornstein.data.delimited import SUFFIXES, Dialect, read_delimited
+from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
 from ornstein.data.folder import TEST_FOLDERS
 from ornstein.data.kinds import Words, find_types
 from ornstein.data.layout import Layout
@@ -116,6 +116,16 @@ class Table(Source):
             columns=types,
             dialect=dialect,
         )
+
+
+def rows_about(path: "str | Path") -> tuple[int, int]:
+    """(rows, columns) of a table: the rows by its line breaks, of which cells may hold some too.
+
+    Raises:
+        InputError: as `Table.load` does of the start of the file.
+    """
+    columns, dialect, _ = read_delimited(path, rows=1000)
+    return max(line_breaks(path) - dialect.header, len(next(iter(columns.values())))), len(columns)
 
 
 def carrier(columns: Mapping[str, Words], types: Sequence[ColumnType], exact: bool = True) -> Tensor:
