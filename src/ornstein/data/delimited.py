@@ -203,7 +203,7 @@ def _remarks(dialect: Dialect, count: int) -> list[str]:
 
 
 def _found(head: str, path: Path, encoding: str, header: bool | None) -> tuple[Dialect, list[str], int, int]:
-    """The dialect, the names, rows before the first of data, and lines before the first row, from the start of a file."""
+    """The dialect, the names, rows before the first of data, and lines before the first row, by a file's start."""
     whole = head if len(head) < _HEAD else head[: max(head.rfind("\n"), head.rfind("\r")) + 1] or head
     skipped, delimiter = 0, None
     if whole[:4].lower() == "sep=" and whole[4:5] in _DELIMITERS and whole[5:6] in ("\r", "\n"):
@@ -327,7 +327,7 @@ def write_csv(
     if dialect is None:
         mark = ";" if any(kind.mark == "," for kind in types) else ","
         dialect = Dialect("\t" if ".tsv" in path.suffixes else mark)
-    pieces = [rows] if hasattr(rows, "ndim") else rows
+    pieces: Iterable[Any] = [rows] if hasattr(rows, "ndim") else rows
     done = 0
     with replacing(path) as part, part.open("wb") as file:
         packed = path.suffix.lower() == ".gz"
@@ -368,6 +368,6 @@ def formulas(types: Sequence[ColumnType]) -> str:
         return ""
     names = ", ".join(repr(shown(name)) for name in found[:5]) + (", ..." if len(found) > 5 else "")
     return (
-        f"column{'s' * (len(found) > 1)} {names}: words begin with =, +, - or @ as in your own data; a spreadsheet runs "
-        "such cells as formulas, so import the file as text."
+        f"column{'s' * (len(found) > 1)} {names}: words begin with =, +, - or @ as in your own data; a spreadsheet "
+        "runs such cells as formulas, so import the file as text."
     )

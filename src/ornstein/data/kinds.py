@@ -6,7 +6,7 @@
 | boolean | two words that are opposites: true and false, yes and no, 0 and 1, ... |
 | date | every word fits one pattern of `ornstein.data.notation` |
 | identifier | whole numbers that count the rows; words of which (nearly) every row has its own; long texts |
-| integer | whole numbers (41 or 41.0), none beyond 2^53 and none with a leading zero, which codes have and counts do not |
+| integer | whole numbers (41 or 41.0), none beyond 2^53 and none with a leading zero, which only codes have |
 | number | other finite numbers |
 | category | all else, such as postal codes and words |
 
@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, final
 
 from ornstein.data import notation
@@ -88,15 +89,13 @@ class Words:
 
     def values(self, kind: ColumnType) -> "np.ndarray":
         """The carrier of this column, (N,) float64. Raises `InputError` as `ColumnType.parse` does."""
-        used = [place for place, count in enumerate(self.counts) if count]
-        if len(used) < len(self.different):
-            import numpy as np
+        import numpy as np
 
-            known = np.full(len(self.different), np.nan)
-            known[used] = kind.parse([self.different[i] for i in used], [self.rows[i] for i in used])
-        else:
-            known = kind.parse(self.different, self.rows)
-        return known[self.codes]
+        used = [place for place, count in enumerate(self.counts) if count]
+        known = np.full(len(self.different), np.nan)
+        known[used] = kind.parse([self.different[i] for i in used], [self.rows[i] for i in used])
+        found: np.ndarray = known[self.codes]
+        return found
 
 
 def find_types(
@@ -120,12 +119,10 @@ def find_types(
     kinds = kinds or {}
     for name, kind in kinds.items():
         lookup(columns, name, "data.types: column")
-        lookup({kind: None for kind in KINDS}, kind.partition(":")[0], f"data.types.{shown(name)}")
+        lookup(dict.fromkeys(KINDS), kind.partition(":")[0], f"data.types.{shown(name)}")
     found = {name: _Column(name, words, tuple(missing), comma) for name, words in columns.items()}
     if any(column.mark == "," for column in found.values()):  # 1.234 beside 0,5 is more than a thousand
-        found = {
-            name: _Column(name, words, tuple(missing), comma, european=True) for name, words in columns.items()
-        }
+        found = {name: _Column(name, words, tuple(missing), comma, european=True) for name, words in columns.items()}
     return tuple(column.asked(kinds[name]) if name in kinds else column.found() for name, column in found.items())
 
 
@@ -133,9 +130,7 @@ def find_types(
 class _Column:
     """A column while it is looked at."""
 
-    def __init__(
-        self, name: str, words: Words, missing: tuple[str, ...], comma: bool, european: bool = False
-    ) -> None:
+    def __init__(self, name: str, words: Words, missing: tuple[str, ...], comma: bool, european: bool = False) -> None:
         counts = [(word, count) for word, count in zip(words.different, words.counts, strict=True) if count]
         self.name, self.words, self.rows = name, words, len(words)
         usual = MISSING_NUMBER | set(missing)
@@ -165,7 +160,7 @@ class _Column:
         elif not comma:
             ways = [(".", ""), (".", ","), *ways]
         for way in ways:
-            if words and all(map(lambda w, way=way: not math.isnan(notation.number(w, *way)), words)):
+            if words and not any(math.isnan(notation.number(w, *way)) for w in words):
                 return way
         return None
 
@@ -213,10 +208,8 @@ class _Column:
                     raise InputError(f"{said} must look like date:%d/%m/%Y, with %Y, a month and each part once.")
                 fit = [pattern] if pattern else self.patterns
                 if len(fit) != 1:
-                    raise InputError(
-                        f"{said}: its words {'could be day or month first' if fit else 'are no dates of a known pattern'};"
-                        f" say which pattern, as in date:%d/%m/%Y."
-                    )
+                    doubt = "could be day or month first" if fit else "are no dates of a known pattern"
+                    raise InputError(f"{said}: its words {doubt}; say which pattern, as in date:%d/%m/%Y.")
                 return self._date(fit[0], reason)
             case "boolean" | "constant":
                 most = 2 if kind == "boolean" else 1
@@ -318,7 +311,7 @@ class _Column:
         return (
             len(values) == self.rows >= NAMED_ROWS
             and values[0] in (0, 1)
-            and all(b - a == 1 for a, b in zip(values, values[1:], strict=False))
+            and all(b - a == 1 for a, b in pairwise(values))
         )
 
 

@@ -1,20 +1,20 @@
 """How people write numbers and dates, read without loss and written back as they were.
 
 *Numbers.* 8.30, 8.3, 41.0, 1,234.5 and 1.234,5 are ways to write, not values. A column keeps its way in three words:
-the decimal mark, the mark between thousands, and a format: "short" (41, 8.3: no more than is needed), "repr" (41.0, 8.3:
-as Python and pandas write floats) or a fixed number of places such as ".2f" (41.00, 8.30). What can be read as more than
-one (1,234) is settled by the whole column: a way must read every cell.
+the decimal mark, the mark between thousands, and a format: "short" (41, 8.3: no more than is needed), "repr" (41.0,
+8.3: as Python and pandas write floats) or a fixed number of places such as ".2f" (41.00, 8.30). What can be read as
+more than one (1,234) is settled by the whole column: a way must read every cell.
 
-*Dates* are seconds since 1970, exact to the second and beyond in float64 for all years that a calendar has. A pattern is
-that of strptime, with "%-d" for a day without a leading zero and "%3f" for milliseconds. Words are matched strictly: only
-what the pattern would write back letter for letter. Day and month are told apart by a day above 12; where none is, a
-column of 01/02/2003 is *ambiguous* and is not guessed at. A zone that all cells share, such as Z, is part of the pattern;
-where zones differ the time is kept, and is written in UTC.
+*Dates* are seconds since 1970, exact to the second and beyond in float64 for all years that a calendar has. A pattern
+is that of strptime, with "%-d" for a day without a leading zero and "%3f" for milliseconds. Words are matched strictly:
+only what the pattern would write back letter for letter. Day and month are told apart by a day above 12; where none is,
+a column of 01/02/2003 is *ambiguous* and is not guessed at. A zone that all cells share, such as Z, is part of the
+pattern; where zones differ the time is kept, and is written in UTC.
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -31,7 +31,7 @@ _FIXED = re.compile(r"\.(\d{1,2})f")
 _EPOCH = datetime(1970, 1, 1)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: what stands for a part of a date: what it looks like, and how it is written
-_PARTS = {
+_PARTS: dict[str, tuple[str, Callable[[datetime], str]]] = {
     "%Y": (r"(?P<Y>\d{4})", lambda d: f"{d.year:04d}"),
     "%m": (r"(?P<m>\d\d)", lambda d: f"{d.month:02d}"),
     "%-m": (r"(?P<m>[1-9]\d?)", lambda d: str(d.month)),
@@ -209,9 +209,7 @@ def patterns(words: Sequence[str]) -> list[str]:
     kept: dict[str, str] = {}
     for day, time in timed if ":" in first else days:
         pattern = day + time
-        if all(map(lambda word, pattern=pattern: _reads(word, pattern), few)) and all(
-            map(lambda word, pattern=pattern: _reads(word, pattern), words)
-        ):
+        if all(_reads(word, pattern) for word in few) and all(_reads(word, pattern) for word in words):
             kept.setdefault(re.sub(r"[^a-zA-Z]", "", day), pattern)
     return list(kept.values())
 
@@ -224,4 +222,3 @@ def _reads(word: str, pattern: str) -> bool:
 def step_of(values: Sequence[float]) -> float:
     """The seconds of which all dates are multiples: 86,400 for days, 3,600 for hours, ...; 0 for none."""
     return next((step for step in _STEPS if all(abs(math.remainder(v, step)) < 1e-6 for v in values)), 0.0)
-

@@ -158,7 +158,9 @@ class ColumnType:
         if self.numeric:
             value = notation.number(word, self.mark, self.thousands)
             if math.isnan(value):
-                raise InputError(f"{where()} is no number; leave it empty if it is missing, or call the column a category.")
+                raise InputError(
+                    f"{where()} is no number; leave it empty if it is missing, or call the column a category."
+                )
             if math.isinf(value):
                 raise InputError(f"{where()} is infinite; leave it empty if it is missing, or give a finite number.")
             if self.kind == "integer" and not value.is_integer():

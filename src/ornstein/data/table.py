@@ -1,9 +1,9 @@
 """Tables of your own: rows of unlike columns, each in its own units, with holes where values are missing.
 
 **What columns are** is read off their words (`ornstein.data.kinds`), printed before training, and overruled by name:
-`data.types.age=category`. **Missing values** stay missing: they are learnt and drawn as such. **Which rows are held out**
-is decided by what stands in them: copies of a row lie on one side, so that none is judged by what it was taught, and the
-order of the file does not matter. A column that tells train from test serves by `data.split=COLUMN`.
+`data.types.age=category`. **Missing values** stay missing: they are learnt and drawn as such. **Which rows are held
+out** is decided by what stands in them: copies of a row lie on one side, so that none is judged by what it was taught,
+and the order of the file does not matter. A column that tells train from test serves by `data.split=COLUMN`.
 """
 
 from collections import Counter
@@ -151,7 +151,7 @@ def carrier(columns: Mapping[str, Words], types: Sequence[ColumnType], exact: bo
 
 
 def _keys(rows: Tensor, types: Sequence[ColumnType]) -> Tensor:
-    """(N,) int64: the same for rows of the same content, names of rows aside; by a hash, and so different for others."""
+    """(N,) int64: the same for rows of the same content, names of rows aside; a hash, and so different for others."""
     told = [place for place, kind in enumerate(types) if kind.kind != "identifier"]
     bits = torch.where(rows.isnan(), torch.nan, rows).view(torch.int64)  # one NaN
     key = torch.zeros(len(rows), dtype=torch.int64)

@@ -6,8 +6,9 @@ experiment.yaml says what was done and why. Whatever a person says beside the pa
 
 The rules are plain, and few:
 
-- *Pictures*: as they are, if all agree and are small; else cropped and resized to the median of their sides, of which the
-  longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of 24 on.
+- *Pictures*: as they are, if all agree and are small; else cropped and resized to the median of their sides, of which
+  the longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of
+  24 on.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
 - *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least): further ones teach
   a network of this size the examples by heart.
@@ -148,7 +149,10 @@ def _array(place: Path, said: Mapping[str, Any]) -> Own:
     if noun is None:
         raise InputError(f"experiment={shown(place)!r} holds examples of shape {by}; a U-Net takes up to three axes.")
     changes, reasons = _network(shape, count)
-    reasons = {"preset": f"images, for {count:,} {noun} {by}: a U-Net in {spaces} dimension{'s' * (spaces > 1)}", **reasons}
+    reasons = {
+        "preset": f"images, for {count:,} {noun} {by}: a U-Net in {spaces} dimension{'s' * (spaces > 1)}",
+        **reasons,
+    }
     return Own("images", data, count, changes, reasons)
 
 
@@ -172,7 +176,9 @@ def _network(shape: tuple[int, ...], count: int) -> tuple[dict[str, Any], dict[s
 
 def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
     if all((place / name).exists() for name in ("experiment.yaml", "run.yaml")):
-        raise InputError(f"experiment={shown(place)!r} is a run; go on with it by ornstein train --resume {shown(place)}.")
+        raise InputError(
+            f"experiment={shown(place)!r} is a run; go on with it by ornstein train --resume {shown(place)}."
+        )
     files = find_pictures(place)
     if not files:
         tables = [f.name for f in sorted(place.iterdir()) if _named_as_data(f)]
@@ -195,8 +201,8 @@ def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
             sizes = [min(max(8, round(side * scale / 8) * 8), most) for side in (height, width)]
             changes["data.size"] = ",".join(map(str, sizes))
             reasons["data.size"] = (
-                f"{sizes[0]},{sizes[1]}: the median of the pictures is {height}x{width}, the longer side at most {most} "
-                f"on a {'GPU' if quick else 'CPU'}; larger by data.size=H,W"
+                f"{sizes[0]},{sizes[1]}: the median of the pictures is {height}x{width}, the longer side at most "
+                f"{most} on a {'GPU' if quick else 'CPU'}; larger by data.size=H,W"
             )
         size = changes.get("data.size", f"{height},{width}")
     if len({deep for *_, deep in found}) > 1 and "data.mode" not in said:
@@ -210,6 +216,4 @@ def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
     except ValueError:  # refused later, in words of its own
         across = [64]
     net, why = _network((3, *across), len(files))
-    return Own(
-        "images", {"name": "images", "path": str(place)}, len(files), {**changes, **net}, {**reasons, **why}
-    )
+    return Own("images", {"name": "images", "path": str(place)}, len(files), {**changes, **net}, {**reasons, **why})
