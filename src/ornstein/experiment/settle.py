@@ -62,6 +62,7 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
         InputError: data that allow no choice, parts that do not fit each other, or into memory.
     """
     experiment, reasons = _by_data(experiment, data)
+    reasons = {**experiment.reasons, **reasons}
     experiment = _divided(experiment)
     config = experiment.training
     afford_batch(data, config)
