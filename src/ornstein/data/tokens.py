@@ -246,7 +246,9 @@ class Tokens(Transform):
             values = train[:, i]
             if about.kind == "identifier":
                 continue
-            if about.kind == "constant" or not bool((values.isnan() ^ values[0].isnan()).any() or values.max() > values.min()):
+            if about.kind == "constant" or not bool(
+                (values.isnan() ^ values[0].isnan()).any() or values.max() > values.min()
+            ):
                 constant.append((i, 0.0 if about.kind == "constant" else float(values[0])))
                 continue
             coded += _coded(i, about, values)

@@ -13,7 +13,6 @@ the sets had; it is kept with just these chances, or drawn anew (rejection, exac
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -100,7 +99,9 @@ def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
     """Uniform numbers in (0, 1), (B, count) float64, that are a function of (seed, draw, place)."""
     blocks = torch.arange((count + 3) // 4, device=seeds.device)[None].expand(len(seeds), -1)
     zero = torch.zeros_like(blocks)
-    words = philox((blocks, zero + draw, zero + 1, zero), (seeds[:, None] & 0xFFFFFFFF, (seeds[:, None] >> 32) & 0xFFFFFFFF))
+    words = philox(
+        (blocks, zero + draw, zero + 1, zero), (seeds[:, None] & 0xFFFFFFFF, (seeds[:, None] >> 32) & 0xFFFFFFFF)
+    )
     return (torch.stack(words, -1).flatten(1)[:, :count].double() + 0.5) / 2**32
 
 

@@ -67,9 +67,7 @@ class MaskedCrossEntropy:
         if not 0 <= self.drop < 1:
             raise InputError(f"objective.drop={self.drop!r} must be in [0, 1).")
 
-    def __call__(
-        self, model: MaskedDenoiser, x0: Tensor, condition: Given, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, model: MaskedDenoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each row: x0 (B, width) one-hot, tokens that are not known zeros -> (B,) float32."""
         categories = model.categories
         condition = Condition.of(condition).dropped(self.drop, generator)
