@@ -29,13 +29,14 @@ import yaml
 from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS, MOST_STEPS
 from ornstein.data import DATA
+from ornstein.discrete import KERNELS
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.arguments import brief, choice, construct, validated
 from ornstein.experiment.learner import LEARNERS
 from ornstein.files import regular
 from ornstein.nets import NETS
-from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
+from ornstein.samplers import DEFAULT_STEPPER
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, Training
 
@@ -47,7 +48,7 @@ _ONCE: dict[int, dict[str, dict[str, dict[str, Any]]]] = {2: {"process": {"euler
 #: samples of a picture that is drawn while training
 MOST_PREVIEW = 4096
 #: every process that an experiment can name, one that the data decide among them
-PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
+PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",
@@ -60,8 +61,8 @@ class Sampling:
     """How a run draws when it is not told otherwise.
 
     Args:
-        stepper: a name of `STEPPERS` with its options.
-        steps: how many steps; None for every level of a chain, and 30 in continuous time.
+        stepper: a name of the learner's `steppers` with its options.
+        steps: how many steps; None for every level of a chain, a step for each token, and 30 in continuous time.
         grid: a name of `GRIDS`, or None: "trailing" on a chain, the stepper's usual one in continuous time.
         ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
         preview: how many samples each picture taken during training shows.
@@ -77,7 +78,7 @@ class Sampling:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stepper", choice(STEPPERS, self.stepper, "stepper"))
+        object.__setattr__(self, "stepper", choice(steppers(), self.stepper, "stepper"))
         if self.grid is not None:
             lookup(GRIDS, self.grid, "grid")
         lookup({AUTO: None, **PRECISIONS}, self.precision, "sampling.precision")
@@ -144,6 +145,11 @@ class Experiment:
             raise InputError(
                 f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
             )
+        if self.sampling.stepper["name"] not in entry.steppers:
+            raise InputError(
+                f"sampling.stepper={self.sampling.stepper['name']!r} does not draw from learner={name!r}; take "
+                f"{', '.join(entry.steppers)}."
+            )
 
     @staticmethod
     def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":
@@ -192,6 +198,11 @@ class Experiment:
 def objectives() -> dict[str, Callable[..., Any]]:
     """Every objective by name: those of each learner."""
     return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def steppers() -> dict[str, Callable[..., Any]]:
+    """Every stepper by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.steppers.items()}
 
 
 def readings() -> dict[str, str]:

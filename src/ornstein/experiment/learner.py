@@ -18,10 +18,12 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
 from ornstein.core.prediction import OF_THE_NOISE
+from ornstein.discrete import MaskedColumns
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
 from ornstein.objectives import OBJECTIVES
+from ornstein.samplers import STEPPERS
 
 #: sigma/alpha up to which x0 can be had from the noise; DDPM's linear betas end at 157
 _NOISIEST = 1000.0
@@ -44,6 +46,7 @@ class Denoising(Learner):
 
     readings: ClassVar[Mapping[str, str]] = _READINGS
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
 
     def __post_init__(self) -> None:
         problem = self.problem
@@ -89,6 +92,7 @@ class Energy(Learner):
         "energy": "An energy, minus the log density up to a constant, whose gradient is the score (LeCun et al. 2006)."
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = ChainMap(ENERGY_OBJECTIVES, OBJECTIVES)
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
 
     def __post_init__(self) -> None:
         if getattr(self.problem.objective, "learns_variance", False):
@@ -109,6 +113,7 @@ class Classifier(Learner):
 
     readings: ClassVar[Mapping[str, str]] = _READINGS  # of which it makes nothing
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier": NoisyCrossEntropy}
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
     draws: ClassVar[bool] = False
     then: ClassVar[str] = "ornstein sample RUN --guidance classifier --guide {run}"
     judges: ClassVar[Measure] = Measure(
@@ -173,6 +178,7 @@ def _on_the_datas_levels(problem: Any) -> Any:
 #: every kind of model; the first that is implied is meant where none is named, so the most general comes last
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
+    "masked": MaskedColumns,
     "energy": Energy,
     "variance": LearnedVariance,
     "denoiser": Denoising,
