@@ -18,6 +18,7 @@ from torch import Tensor
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
 from ornstein.data.folder import TEST_FOLDERS
+from ornstein.data.frames import read_parquet, words_of
 from ornstein.data.kinds import Words, find_types
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
@@ -67,8 +68,12 @@ class Table(Source):
             raise InputError(f"data.types={self.types!r:.80} must name kinds by columns, as in {{age: category}}.")
 
     def load(self) -> Dataset:
+        name = shown(Path(self.path).name)
+        if _is_parquet(self.path):
+            columns, typed = words_of(read_parquet(self.path)[0], shown(self.path))
+            return self.of(columns, name, typed=typed)
         columns, dialect, notes = read_delimited(self.path, header=self.header)
-        return self.of(columns, shown(Path(self.path).name), dialect, notes)
+        return self.of(columns, name, dialect, notes)
 
     def of(
         self,
@@ -76,6 +81,7 @@ class Table(Source):
         name: str,
         dialect: Dialect | None = None,
         notes: Sequence[str] = (),
+        typed: Mapping[str, str] | None = None,
     ) -> Dataset:
         """The data set of columns that are read already.
 
@@ -84,6 +90,7 @@ class Table(Source):
             name: of the data.
             dialect: how they lay in their file.
             notes: remarks on how they were read.
+            typed: column -> what it is by its type in a frame (`words_of`).
         """
         from ornstein.data.tokens import Tokens
 
@@ -93,7 +100,8 @@ class Table(Source):
         if not kept:
             raise InputError(f"data={name!r} has no column but those that are left out.")
         comma = dialect is not None and dialect.delimiter != ","
-        types = find_types(kept, self.types, self.missing, comma)
+        typed = {name: kind for name, kind in (typed or {}).items() if name in kept}
+        types = find_types(kept, self.types, self.missing, comma, typed)
         rows = carrier(kept, types)
         if self.split is not None:
             train, test = _said(columns[self.split], self.split)
@@ -118,12 +126,35 @@ class Table(Source):
         )
 
 
+def read_table(path: "str | Path", noun: str = "input") -> tuple[dict[str, Words], Dialect | None]:
+    """The columns of a table in a file of any kind that is read, and how they lie in it where it is text.
+
+    Args:
+        path: the file.
+        noun: what to call it in errors.
+
+    Raises:
+        InputError: as `Table.load` raises of the file.
+    """
+    if _is_parquet(path):
+        return words_of(read_parquet(path, noun)[0], shown(path))[0], None
+    columns, dialect, _ = read_delimited(path, noun)
+    return columns, dialect
+
+
+def _is_parquet(path: "str | Path") -> bool:
+    return str(path).lower().endswith(".parquet")
+
+
 def rows_about(path: "str | Path") -> tuple[int, int]:
     """(rows, columns) of a table: the rows by its line breaks, of which cells may hold some too.
 
     Raises:
         InputError: as `Table.load` does of the start of the file.
     """
+    if _is_parquet(path):
+        table, count = read_parquet(path, rows=1)
+        return count, len(table.column_names)
     columns, dialect, _ = read_delimited(path, rows=1000)
     return max(line_breaks(path) - dialect.header, len(next(iter(columns.values())))), len(columns)
 
