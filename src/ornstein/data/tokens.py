@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol, final
 
 import torch
@@ -146,36 +147,41 @@ class Coded:
         within = torch.minimum(codes[:, 1], torch.tensor(self.bins)[known] - 1)
         return torch.where(told & (codes[:, 1] >= 0), self._first[known] + within, -1)
 
-    def values(self, cell: Tensor, place: Tensor) -> Tensor:
-        """The value at `place` in (0, 1) of each cell, (B,) float64; NaN where there is none."""
-        low, high = (ends[cell.clamp_min(0)] for ends in self.ends)
+    def values(self, cell: Tensor, place: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
+        """The value at `place` in (0, 1) of each cell, of what of it lies in [low, high], (B,) float64; NaN of no cell."""
+        first, last = (ends[cell.clamp_min(0)] for ends in self.ends)
+        first, last = torch.minimum(first.clamp_min(low), last), torch.maximum(last.clamp_max(high), first)
         if self.decimals is None:
-            found = low + place * (high - low)
+            found = first + place * (last - first)
         else:
             scale = 10.0**self.decimals
+            first, last = (first * scale - 1e-6).ceil(), (last * scale + 1e-6).floor()
             # a whole number over a power of ten is the very number that its decimals are read as
-            found = (low * scale + (place * self.points[cell.clamp_min(0)]).floor()).round() / scale
-        return torch.where(cell < 0, math.nan, torch.where(low == high, low, found))
+            found = (first + (place * (last - first + 1)).floor()) / scale
+        return torch.where(cell < 0, math.nan, found)
 
-    def allowed(self, low: float, high: float, missing: bool = False) -> tuple[Tensor, Tensor]:
-        """Which share of each class lies in [low, high]: (first token,) and (bins, cells of a bin), float64.
-
-        Of the first token: 1 where any of the bin does. Of a missing value: `missing`.
-        """
+    def inside(self, low: float, high: float) -> Tensor:
+        """Which share of each cell lies in [low, high], float64."""
         at, to = self.ends
         if self.decimals is None:
-            inside = (torch.clamp(to, max=high) - torch.clamp(at, min=low)).clamp_min(0)
-            share = torch.where(to > at, inside / self.points, ((at >= low) & (at <= high)).double())
-        else:
-            scale = 10.0**self.decimals
-            first = torch.clamp(at * scale, min=math.ceil(low * scale - 1e-6) if math.isfinite(low) else None)
-            last = torch.clamp(to * scale, max=math.floor(high * scale + 1e-6) if math.isfinite(high) else None)
-            share = ((last - first).round() + 1).clamp_min(0) / self.points
+            part = (to.clamp_max(high) - at.clamp_min(low)).clamp_min(0)
+            return torch.where(to > at, part / self.points, ((at >= low) & (at <= high)).double())
+        scale = 10.0**self.decimals
+        first, last = (at.clamp_min(low) * scale - 1e-6).ceil(), (to.clamp_max(high) * scale + 1e-6).floor()
+        return (last - first + 1).clamp_min(0) / self.points
+
+    def shares(self, of_cell: Tensor, missing: float = 0.0) -> list[Tensor]:
+        """What is said of each cell, said of the classes of each token: (K,), and (K of the first, K).
+
+        Of a bin 1 where it is anything but 0 for any of its cells; of a missing value `missing`.
+        """
         finest = max(self.bins)
         within = torch.zeros(len(self.bins), finest, dtype=torch.float64)
-        within[self._bin_of, torch.arange(len(share)) - self._first[self._bin_of]] = share
-        first_token = (within > 0).any(1).double() if finest > 1 else within[:, 0]
-        return torch.cat([first_token, torch.full((int(self.missing),), float(missing))]), within
+        within[self._bin_of, torch.arange(len(of_cell)) - self._first[self._bin_of]] = of_cell
+        if finest == 1:
+            return [torch.cat([within[:, 0], torch.full((int(self.missing),), missing, dtype=torch.float64)])]
+        gone = torch.full((int(self.missing), finest), missing, dtype=torch.float64)
+        return [torch.cat([(within > 0).any(1).double(), gone[:, 0]]), torch.cat([within, gone])]
 
 
 @final
@@ -278,7 +284,7 @@ class Tokens(Transform):
         ends = [0]
         for one in self.coded:
             ends.append(ends[-1] + len(one.sizes))
-        return tuple(slice(a, b) for a, b in zip(ends, ends[1:], strict=False))
+        return tuple(slice(a, b) for a, b in pairwise(ends))
 
     def tokens_of(self, column: int) -> list[int]:
         """The tokens that tell a column, or that it is looked up by; [] for one that is not told."""
@@ -297,15 +303,19 @@ class Tokens(Transform):
     def inverse(self, z: Tensor, quantise: bool = False) -> Tensor:
         return self.rows(self.categories.codes(z))
 
-    def rows(self, codes: Tensor) -> Tensor:
-        """Classes (B, T) as rows (B, d), float64; NaN where a cell is missing or not known."""
+    def rows(self, codes: Tensor, ranges: Mapping[int, tuple[float, float]] | None = None) -> Tensor:
+        """Classes (B, T) as rows (B, d), float64; NaN where a cell is missing or not known.
+
+        Args:
+            ranges: of `coded`, by place: between which values those of a cell are to lie, where any of it does.
+        """
         codes = codes.cpu()
         rows = torch.full((len(codes), self.columns), math.nan, dtype=torch.float64)
         for column, value in self.constant:
             rows[:, column] = value
         places = _places(codes, len(self.coded))
         for i, (one, where) in enumerate(zip(self.coded, self.places, strict=True)):
-            found = one.values(one.cell_of(codes[:, where]), places[:, i])
+            found = one.values(one.cell_of(codes[:, where]), places[:, i], *(ranges or {}).get(i, ()))
             unit = DAY if one.part == "day" else 1.0
             # the time of a day follows the day
             rows[:, one.column] = found * unit + (rows[:, one.column] if one.part == "time" else 0.0)
@@ -352,10 +362,14 @@ class Tokens(Transform):
     def described(cls, description: Mapping[str, Any]) -> "Tokens":
         return Tokens(
             tuple(
-                Coded(**{**c, "low": _read(c["low"]), "high": _read(c["high"]), "bins": tuple(map(int, _read(c["bins"])))})
-                for c in description["coded"]
+                Coded(**{**one, **{name: _read(one[name]) for name in ("low", "high")},
+                         "bins": tuple(map(int, _read(one["bins"])))})
+                for one in description["coded"]
             ),
-            tuple(Derived(**{**d, "keys": _read(d["keys"]), "values": _read(d["values"])}) for d in description["derived"]),
+            tuple(
+                Derived(**{**one, **{name: _read(one[name]) for name in ("keys", "values")}})
+                for one in description["derived"]
+            ),
             int(description["columns"]),
             tuple((int(i), float(value)) for i, value in description["constant"]),
         )  # fmt: skip
