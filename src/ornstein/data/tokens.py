@@ -72,6 +72,7 @@ class Coded:
         bins: how many cells each class of the first token has.
         decimals: of the values, 0 for whole numbers; None where they are continuous.
         missing: whether the first token has a class for that.
+        ordered: whether its values are more and less, and not words.
     """
 
     column: int
@@ -81,6 +82,7 @@ class Coded:
     bins: tuple[int, ...]
     decimals: int | None = None
     missing: bool = False
+    ordered: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.low) == len(self.high) == sum(self.bins) or not self.bins or min(self.bins) < 1:
@@ -91,6 +93,16 @@ class Coded:
         """Classes of its tokens: of the bins, and of the cells where a bin has several."""
         finest = max(self.bins)
         return (len(self.bins) + self.missing, *([finest] if finest > 1 else []))
+
+    @property
+    def along(self) -> list[tuple[float, ...]]:
+        """Where the classes of its tokens lie along the column, as `Categories` takes it: by the bins' numbers."""
+        count, finest = len(self.bins), max(self.bins)
+        first = [(2 * i + 1) / count - 1 for i in range(count)] + [0.0] * self.missing
+        if finest == 1:
+            return [tuple(first)]
+        within = [((2 * min(j, of - 1) + 1) / of - 1) / count for of in self.bins for j in range(finest)]
+        return [tuple(first), tuple(within + [0.0] * finest * self.missing)]
 
     @cached_property
     def _starts(self) -> Tensor:
@@ -148,7 +160,7 @@ class Coded:
         return torch.where(told & (codes[:, 1] >= 0), self._first[known] + within, -1)
 
     def values(self, cell: Tensor, place: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
-        """The value at `place` in (0, 1) of each cell, of what of it lies in [low, high], (B,) float64; NaN of no cell."""
+        """The value at `place` in (0, 1) of each cell, of what of it lies in [low, high], (B,); NaN of no cell."""
         first, last = (ends[cell.clamp_min(0)] for ends in self.ends)
         first, last = torch.minimum(first.clamp_min(low), last), torch.maximum(last.clamp_max(high), first)
         if self.decimals is None:
@@ -270,10 +282,12 @@ class Tokens(Transform):
         """The tokens of a row."""
         sizes: list[int] = []
         after: list[int] = []
+        along: list[tuple[float, ...]] = []
         for one in self.coded:
             after += [-1, len(sizes)][: len(one.sizes)]
             sizes += one.sizes
-        return Categories(tuple(sizes), tuple(after))
+            along += one.along if one.ordered else [()] * len(one.sizes)
+        return Categories(tuple(sizes), tuple(after), tuple(along))
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         return (self.categories.width,)
@@ -418,7 +432,7 @@ def _coded(column: int, about: Kind, values: Tensor) -> list[Coded]:
     missing = bool(values.isnan().any())
     if about.kind in ("category", "boolean"):
         each = tuple(float(i) for i in range(len(about.levels)))
-        return [Coded(column, "value", each, each, (1,) * len(each), 0, missing)]
+        return [Coded(column, "value", each, each, (1,) * len(each), 0, missing, ordered=False)]
     if about.kind == "date":
         parts = {part: _part(values, part) for part in ("day", "time")}
         timed = bool((parts["time"].nan_to_num() != 0).any())

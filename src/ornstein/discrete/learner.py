@@ -12,7 +12,7 @@ from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
 from ornstein.core.walk import State
-from ornstein.discrete.denoiser import MaskedDenoiser
+from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, uniform, unmask
 from ornstein.discrete.objective import MaskedCrossEntropy, ranks, step_losses
 from ornstein.discrete.steppers import AnyOrder
@@ -56,8 +56,12 @@ class MaskedColumns(Learner):
     def steps(self) -> int:
         return self.categories.tokens
 
-    def model(self, net: nn.Module) -> MaskedDenoiser:
-        return MaskedDenoiser(net, self.problem.process, self.categories)
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return (MaskedNet.inputs(self.categories),)
+
+    def model(self, net: nn.Module) -> MaskedNet:
+        return MaskedNet(net, self.problem.process, self.categories)
 
     def trajectory(
         self,

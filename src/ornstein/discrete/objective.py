@@ -79,7 +79,7 @@ class MaskedCrossEntropy:
 
 
 def step_losses(model: MaskedDenoiser, x0: Tensor, condition: Condition, order: Tensor, place: Tensor) -> Tensor:
-    """T times the mean cross-entropy of the next token, (B,), once the first `place` (B,) of `order` (B, T) are known."""
+    """T times the mean cross-entropy of the next token, (B,), the first `place` (B,) of `order` (B, T) being known."""
     categories = model.categories
     known = order < place[:, None]
     told = model.log_probs(x0 * categories.spread(known), condition)

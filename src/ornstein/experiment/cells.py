@@ -165,7 +165,11 @@ def _sets(
             share, gone = share.clamp_max(1.0), missing
         found.update(zip(range(place.start, place.stop), one.shares(share, gone), strict=True))
     told = any(bool((share > 0).any()) for share in found.values())
-    if not found or not told or (missing and not spans and not any(o.column == source and o.missing for o in tokens.coded)):
+    if (
+        not found
+        or not told
+        or (missing and not spans and not any(o.column == source and o.missing for o in tokens.coded))
+    ):
         asked = "a missing value" if missing else "that"
         raise InputError(f"column {shown(kind.name)!r} has never been {asked} in training, and so is not drawn so.")
     return found
@@ -183,7 +187,9 @@ def _by_source(
 ) -> Tensor:
     """The cells at which a column that another determines is as wanted."""
     if one.part != "value" or one.low != one.high:
-        raise InputError(f"column {shown(kind.name)!r} follows from another, which it cannot be asked by; ask for that.")
+        raise InputError(
+            f"column {shown(kind.name)!r} follows from another, which it cannot be asked by; ask for that."
+        )
     return _meets(of(torch.tensor(one.low, dtype=torch.float64)), spans, missing)
 
 
@@ -203,7 +209,7 @@ def draw_rows(
     steps: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Tensor]:
-    """Draw n rows in pieces, each (B, d) float64 of the table's carrier: a million of them take no more memory than one.
+    """Draw n rows in pieces, each (B, d) float64 of the table's carrier: a million take no more memory than a few.
 
     Args:
         where: what columns are to be.
@@ -272,7 +278,14 @@ def _completed(run: Run, x: Tensor, seeds: Tensor, steps: int | None, allowed: T
     with torch.no_grad():
         return end(
             run.learner.trajectory(
-                run.denoiser, len(x), run.way().stepper, steps, None, seeds=seeds, x=x, allowed=allowed  # type: ignore[arg-type]
+                run.denoiser,
+                len(x),
+                run.way().stepper,
+                steps,
+                None,
+                seeds=seeds,
+                x=x,
+                allowed=allowed,  # type: ignore[arg-type]
             )
         ).x
 
