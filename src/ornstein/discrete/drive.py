@@ -27,7 +27,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import Asked, State, walk
 from ornstein.discrete.denoiser import MaskedDenoiser
-from ornstein.discrete.objective import ranks, step_losses
+from ornstein.discrete.objective import ranks, token_nats
 from ornstein.errors import InputError
 
 #: draws of a row's life: of its order, of its tokens, and of the first of those that are to lie in sets
@@ -243,8 +243,8 @@ def bound(
         order = ranks(categories, uniform(seeds.to(device), categories.tokens, number))
         total = torch.zeros(len(x0), dtype=torch.float64, device=device)
         for place in range(categories.tokens):
-            at = torch.full((len(x0),), place, device=device)
-            total -= step_losses(denoiser, x0, condition, order, at).double() / categories.tokens
+            nats = token_nats(denoiser, x0, condition, order < place)
+            total -= torch.where(order == place, nats, 0.0).sum(1)
         found.append(total)
     each = torch.stack(found)
     return each.mean(0).cpu(), (each.std(0) / math.sqrt(orders)).cpu()

@@ -21,6 +21,7 @@ from ornstein.data.calendar import DAY
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Coded, Tokens
 from ornstein.discrete import MaskedDenoiser, bound, constrained
+from ornstein.discrete.objective import token_nats
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment.run import Run
 
@@ -368,9 +369,9 @@ def explain(run: Run, rows: Tensor) -> Tensor:
             for token in tokens.tokens_of(column):
                 hidden[token] = True
             for token in tokens.tokens_of(column):  # in order: what refines another is asked for once that is known
-                seen = categories.spread((~hidden)[None].to(model.device).expand(len(x0), -1).float())
-                told = categories.sums(model.log_probs(x0 * seen, run.condition(len(x0))) * x0)[:, token].double().cpu()
-                nats -= told - widths[part, token]
+                seen = (~hidden)[None].expand(len(x0), -1).to(model.device)
+                told = token_nats(model, x0, run.condition(len(x0)), seen)[:, token]
+                nats += told.double().cpu() + widths[part, token]
                 hidden[token] = False
             gone = rows[part, column].isnan()
             found[part, column] = torch.where(gone, math.nan, nats)
