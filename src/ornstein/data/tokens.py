@@ -43,6 +43,8 @@ MOST_VALUES, BINS, CELLS = 64, 48, 32
 _BIN_ROWS, _CELL_ROWS, _VALUE_ROWS, _SPIKE = 20, 10, 3, 0.01
 #: rows that reject most pairs of columns of which none determines the other
 _LOOKED_AT = 1000
+#: whole numbers that float64 tells apart, with room for their halves
+_EXACT = 2.0**50
 #: rows for each value of a column that is to determine another
 _SUPPORT = 10
 
@@ -444,6 +446,8 @@ def _coded(column: int, about: Kind, values: Tensor) -> list[Coded]:
 def _numbers(column: int, part: str, values: Tensor, decimals: int | None, missing: bool) -> Coded:
     distinct, counts = values[~values.isnan()].unique(return_counts=True)
     total = int(counts.sum())
+    if decimals is not None and float(distinct.abs().max()) * 10.0 ** min(decimals, 300) > _EXACT:
+        decimals = None  # more places than floats tell apart
     if len(distinct) <= MOST_VALUES and total >= _VALUE_ROWS * len(distinct):
         each = tuple(distinct.tolist())
         return Coded(column, part, each, each, (1,) * len(each), decimals, missing)
