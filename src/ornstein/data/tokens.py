@@ -269,7 +269,7 @@ class Tokens(Transform):
             if about.kind == "constant" or not bool(
                 (values.isnan() ^ values[0].isnan()).any() or values.max() > values.min()
             ):
-                constant.append((i, 0.0 if about.kind == "constant" else float(values[0])))
+                constant.append((i, float(values[0])))
                 continue
             coded += _coded(i, about, values)
         from_others = _derived(train, types, [c.column for c in coded])

@@ -21,7 +21,6 @@ from ornstein.data.calendar import DAY
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Coded, Tokens
 from ornstein.discrete import MaskedDenoiser, bound, constrained
-from ornstein.discrete.objective import token_nats
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment.run import Run
 
@@ -350,14 +349,14 @@ def score(
 
 @torch.no_grad()
 def explain(run: Run, rows: Tensor) -> Tensor:
-    """How surprising each cell is, given the row's others: -log p(cell given the rest), in nats, (N, d) float64.
+    """How much more surprising each cell is, given the row's others, than the model expects: (N, d) float64, in nats.
 
-    NaN for holes, and for columns of which nothing is told.
+    -log p(cell given the rest), less the mean of that over what might stand there instead. A cell is not odd for being
+    one of many values, but for being an unlikely one. NaN for holes, and for columns of which nothing is told.
     """
     tokens, _ = must_be_table(run)
     model: MaskedDenoiser = run.denoiser
     categories, codes = tokens.categories, known_of(tokens, rows)
-    widths = torch.where(codes < 0, 0.0, tokens.widths(rows))
     found = torch.full((len(rows), tokens.columns), math.nan, dtype=torch.float64)
     size = run.learner.at_once
     for start in range(0, len(rows), size):
@@ -366,13 +365,13 @@ def explain(run: Run, rows: Tensor) -> Tensor:
         for column in dict.fromkeys(one.column for one in tokens.coded):
             nats = torch.zeros(len(x0), dtype=torch.float64)
             hidden = torch.zeros(categories.tokens, dtype=torch.bool)
-            for token in tokens.tokens_of(column):
-                hidden[token] = True
+            hidden[tokens.tokens_of(column)] = True
             for token in tokens.tokens_of(column):  # in order: what refines another is asked for once that is known
-                seen = (~hidden)[None].expand(len(x0), -1).to(model.device)
-                told = token_nats(model, x0, run.condition(len(x0)), seen)[:, token]
-                nats += told.double().cpu() + widths[part, token]
+                seen = categories.spread((~hidden)[None].expand(len(x0), -1).float().to(model.device))
+                told = model.log_probs(x0 * seen, run.condition(len(x0)))
+                weight = told.exp() - x0
+                excess = categories.sums(torch.where(weight == 0, 0.0, weight * told))
+                nats += excess[:, token].double().cpu()
                 hidden[token] = False
-            gone = rows[part, column].isnan()
-            found[part, column] = torch.where(gone, math.nan, nats)
+            found[part, column] = torch.where(rows[part, column].isnan(), math.nan, nats)
     return found

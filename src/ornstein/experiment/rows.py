@@ -179,9 +179,9 @@ def fill(
 
 
 def oddest(surprise: Tensor, types: Sequence[ColumnType], most: int = 3) -> list[str]:
-    """Of each row the columns that are least like the rest of it, (N, d) nats -> N sentences."""
+    """Of each row the columns that are least like the rest of it, (N, d) of `cells.explain` -> N lines."""
     found = []
     for row in surprise:
         order = row.nan_to_num(nan=-math.inf).argsort(descending=True)[:most].tolist()
-        found.append(", ".join(f"{types[i].name} ({row[i]:.1f})" for i in order if not math.isnan(float(row[i]))))
+        found.append(", ".join(f"{types[i].name} ({row[i]:+.1f})" for i in order if float(row[i]) > 0))
     return found
