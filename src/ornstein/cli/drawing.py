@@ -109,11 +109,12 @@ def sample(  # long: half of it says what the options are
     import torch
 
     from ornstein.experiment.build import stepper_with
+    from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing(precision)
-    table = opened.kind == "table"
+    table = draws_rows(opened)
     path = path or run / "samples" / ("drawn.csv" if table else "drawn.png")
     if not (is_table(path) if table else path.suffix in (".png", ".npz")):
         raise InputError(

@@ -18,8 +18,9 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.walk import end
 from ornstein.data.calendar import DAY
+from ornstein.data.coding import Coded
 from ornstein.data.schema import ColumnType
-from ornstein.data.tokens import Coded, Tokens
+from ornstein.data.tokens import Tokens
 from ornstein.discrete import MaskedDenoiser, bound, constrained
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment.run import Run
@@ -33,15 +34,21 @@ def types_of(run: Run) -> tuple[ColumnType, ...]:
     return tuple(ColumnType.from_dict(about) for about in run.about["data"].get("table", ()))
 
 
+def draws_rows(run: Run) -> bool:
+    """Whether a run was trained on a table."""
+    return isinstance(run.transform, Tokens)
+
+
 def must_be_table(run: Run) -> tuple[Tokens, tuple[ColumnType, ...]]:
     """The tokens and types of a run on a table.
 
     Raises:
         InputError: it was trained on something else.
     """
-    if not isinstance(run.transform, Tokens):
+    tokens = run.transform
+    if not isinstance(tokens, Tokens):
         raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s, and this is of tables.")
-    return run.transform, types_of(run)
+    return tokens, types_of(run)
 
 
 @dataclass(frozen=True, eq=False)
