@@ -31,16 +31,35 @@ from ornstein.errors import InputError, lookup
 NOISE_LEVEL_LIMIT = 12.0
 
 
-class Denoiser(ABC):
+class Scaled:
+    """Whatever is about data of some scale, beside which noise is large or small.
+
+    Attributes:
+        sigma_data: the standard deviation of the data in model space, about zero.
+        noise_unit: what noise is measured in, if not in sigma_data: 1 for what was trained before that was so.
+    """
+
+    sigma_data: float = 1.0
+    noise_unit: float | None = None
+
+    @property
+    def unit(self) -> float:
+        """What noise is measured in: grids, densities of training times and steppers read sigma/(alpha unit).
+
+        Data that are nothing but zeros have no scale, and 1 will do.
+        """
+        return self.noise_unit or self.sigma_data or 1.0
+
+
+class Denoiser(Scaled, ABC):
     """`(x, t, condition) -> Prediction`. To add one, write `predict`.
 
     Attributes:
         process: the clock that t is read on.
-        sigma_data: the standard deviation of the data in model space, about zero.
+        sigma_data, noise_unit: the scale of the data, see `Scaled`.
     """
 
     process: Process
-    sigma_data: float = 1.0
 
     @abstractmethod
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
@@ -95,6 +114,10 @@ class Reclocked(Denoiser):
         return self.base.sigma_data
 
     @property
+    def noise_unit(self) -> float | None:  # type: ignore[override]
+        return self.base.noise_unit
+
+    @property
     def device(self) -> torch.device:
         return self.base.device
 
@@ -136,6 +159,7 @@ class NetDenoiser(Denoiser):
         precision: type of the net's matrix products and convolutions; None for that of its parameters.
         learns_variance: the net gives twice as many channels (dimension 1): F, then the variance of the reverse
             transition, -1 for the posterior's own to 1 for the step's b^2 (see `Prediction.log_var`), not bounded.
+        noise_unit: what noise is measured in, if not in sigma_data.
 
     Raises:
         InputError: an unknown reading, or eps or score where the process ends without any signal: x0 is then not to
@@ -148,6 +172,7 @@ class NetDenoiser(Denoiser):
     sigma_data: float = 1.0
     learns_variance: bool = False
     precision: torch.dtype | None = None
+    noise_unit: float | None = None
 
     def __post_init__(self) -> None:
         lookup(READINGS, self.predicts, "predicts")

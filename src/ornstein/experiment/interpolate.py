@@ -68,9 +68,9 @@ def interpolate(
         if tuple(given.shape) != (1, *run.shape):
             raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
-    process, sigma_data = run.denoiser.process, run.denoiser.sigma_data
+    process, unit = run.denoiser.process, run.denoiser.unit
     # as times: what is encoded lies at the first of them, whatever its size
-    grid = times(process, steps, None if process.chain else "logsnr", sigma_data)
+    grid = times(process, steps, None if process.chain else "logsnr", unit)
     way: dict[str, Any] = {"steps": steps, "grid": grid}
     latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label), **way)
     between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))

@@ -131,7 +131,7 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
     """
     if built.learner.draws:
         how = way(experiment.sampling, built.process)
-        times(built.process, how.steps, how.grid, built.model.sigma_data)
+        times(built.process, how.steps, how.grid, built.model.unit)
     (x0, condition), alive = batch, []
     for few in (_REHEARSED // 2, _REHEARSED):
         memory = built.learner.memory(built.model, x0[:few])

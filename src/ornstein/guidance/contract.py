@@ -40,6 +40,10 @@ class Guidance(Denoiser, ABC):
         return self.base.sigma_data
 
     @property
+    def noise_unit(self) -> float | None:  # type: ignore[override]
+        return self.base.noise_unit
+
+    @property
     def device(self) -> torch.device:
         return self.base.device
 
