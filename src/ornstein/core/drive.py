@@ -38,7 +38,7 @@ class Ask(Asked[Tensor, Level, Prediction]):
 
     `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
     `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known). Noise is large or
-    small beside the data: `ask.unit` is what it is measured in, see `Scaled.unit`, and a stepper that compares sigma/alpha
+    small beside the data: `ask.unit` is what it is measured in (`Scaled.unit`), and a stepper that compares sigma/alpha
     with a number divides it by that first.
     """
 

@@ -23,7 +23,7 @@ from ornstein.core.drive import Ask, Noise, Stepper, drawing
 from ornstein.core.grids import ends, times
 from ornstein.core.walk import end, walk
 from ornstein.errors import InputError
-from ornstein.samplers.named import stepper_named
+from ornstein.samplers.table import stepper_named
 from ornstein.samplers.unipc import UniPC
 
 _USUAL = UniPC(order=4)
