@@ -96,18 +96,14 @@ class Denoiser(Scaled, ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Reclocked(Denoiser):
-    """A denoiser read on another process's clock: see `Denoiser.on`."""
+class Around(Denoiser):
+    """A denoiser made from a denoiser of the same data, where that has its own.
+
+    Args:
+        base: the denoiser that it is made from.
+    """
 
     base: Denoiser
-    process: Process
-
-    def __post_init__(self) -> None:
-        home, other = self.base.process, self.process
-        end = home.at(home.t_max).log_snr
-        if other.at(other.t_max).log_snr < end:
-            cut = other.time(end)
-            object.__setattr__(self, "process", dataclasses.replace(other, t_max=cut))  # type: ignore[type-var]
 
     @property
     def sigma_data(self) -> float:  # type: ignore[override]
@@ -120,6 +116,20 @@ class Reclocked(Denoiser):
     @property
     def device(self) -> torch.device:
         return self.base.device
+
+
+@dataclass(frozen=True, eq=False)
+class Reclocked(Around):
+    """A denoiser read on another process's clock: see `Denoiser.on`."""
+
+    process: Process
+
+    def __post_init__(self) -> None:
+        home, other = self.base.process, self.process
+        end = home.at(home.t_max).log_snr
+        if other.at(other.t_max).log_snr < end:
+            cut = other.time(end)
+            object.__setattr__(self, "process", dataclasses.replace(other, t_max=cut))  # type: ignore[type-var]
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         t = self.base.process.time(level.log_snr)
