@@ -154,7 +154,7 @@ class Categories:
     def sums(self, x: Tensor) -> Tensor:
         """The sum of each token's vector, (B, width) -> (B, T)."""
         if self._even:
-            return x.unflatten(1, (self.tokens, -1)).sum(-1)
+            return x.reshape(len(x), self.tokens, -1).sum(-1)
         return torch.zeros(len(x), self.tokens, dtype=x.dtype, device=x.device).index_add_(
             1, beside(self.owner, x, torch.int64), x
         )

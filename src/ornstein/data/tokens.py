@@ -143,8 +143,8 @@ class Tokens(Transform):
             unit = DAY if one.part == "day" else 1.0
             # the time of a day follows the day
             rows[:, one.column] = found * unit + (rows[:, one.column] if one.part == "time" else 0.0)
-        for one in self.derived:
-            rows[:, one.column] = one.of(rows[:, one.source])
+        for other in self.derived:
+            rows[:, other.column] = other.of(rows[:, other.source])
         return rows
 
     def log_abs_det(self, x: Tensor) -> Tensor:

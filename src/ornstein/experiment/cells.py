@@ -277,24 +277,14 @@ def impute(
         found.append(torch.where(rows[row].isnan(), tokens.inverse(drawn), rows[row]))
         if progress is not None:
             progress(int(which[-1]) + 1, total)
-    return torch.cat(found).unflatten(0, (draws, len(rows)))
+    return torch.cat(found).reshape(draws, *rows.shape)
 
 
 def _completed(run: Run, x: Tensor, seeds: Tensor, steps: int | None, allowed: Tensor | None = None) -> Tensor:
     """Rows (B, width) with the tokens that they lack drawn; steps None: one a token."""
     with torch.no_grad():
-        return end(
-            run.learner.trajectory(
-                run.denoiser,
-                len(x),
-                run.way().stepper,
-                steps,
-                None,
-                seeds=seeds,
-                x=x,
-                allowed=allowed,  # type: ignore[arg-type]
-            )
-        ).x
+        options = {"seeds": seeds, "x": x, "allowed": allowed}
+        return end(run.learner.trajectory(run.denoiser, len(x), run.way().stepper, steps, None, **options)).x
 
 
 def known_of(tokens: Tokens, rows: Tensor) -> Tensor:

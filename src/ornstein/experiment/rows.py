@@ -18,7 +18,8 @@ from ornstein.data.delimited import formulas as formulas
 from ornstein.data.frames import is_frame, read_parquet, words_of, write_parquet
 from ornstein.data.kinds import Words
 from ornstein.data.schema import ColumnType
-from ornstein.data.table import TABLES, carrier
+from ornstein.data.table import TABLES as TABLES
+from ornstein.data.table import carrier
 from ornstein.errors import InputError, shown
 from ornstein.experiment import cells
 from ornstein.experiment.cells import must_be_table
