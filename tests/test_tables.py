@@ -67,7 +67,7 @@ def test_real_tables_come_back_to_the_byte(tmp_path: Path, name: str) -> None:
         assert one.read() == other.read()
 
 
-LETTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\0")
+LETTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\0\r")
 WORDS = st.text(LETTERS, min_size=1, max_size=12).filter(lambda w: not w.startswith(" "))
 PATTERNS = (
     *("%Y-%m-%d", "%d.%m.%Y", "%-m/%-d/%Y", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M", "%d %b %Y %-I:%M %p"),
@@ -106,7 +106,7 @@ def columns(draw: st.DrawFn, rows: int) -> list[str]:
     return [missing if hole else word for hole, word in zip(gone, found, strict=True)]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_whatever_a_table_holds_comes_back_word_for_word(tmp_path: Path, data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 30))
@@ -386,6 +386,17 @@ def test_rows_are_written_in_pieces_whole_or_not_at_all(tmp_path: Path) -> None:
     refused(lambda: write_csv(tmp_path / "b.csv", types, broken()), "stopped")
     refused(lambda: write_csv(tmp_path / "b.csv", types, rows[:, :1]), "2 columns")
     assert [f.name for f in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_cells_may_hold_any_line_break(tmp_path: Path) -> None:
+    words = {"a\rb": Words.of(["x\ry", "z\nz", "z\r\nz", "x"] * 2)}
+    types = find_types(words)
+    for newline in ("\n", "\r\n", "\r"):
+        write_csv(tmp_path / "a.csv", types, carrier(words, types), Dialect(newline=newline))
+        found, _, _ = read_delimited(tmp_path / "a.csv")
+        assert {name: column.texts() for name, column in found.items()} == {
+            name: column.texts() for name, column in words.items()
+        }
 
 
 def test_known_cells_are_written_as_they_were(tmp_path: Path) -> None:

@@ -333,7 +333,9 @@ def write_csv(
         packed = path.suffix.lower() == ".gz"
         raw: Any = gzip.GzipFile("", "wb", 6, file, mtime=0) if packed else file
         with io.TextIOWrapper(raw, "utf-8", newline="") as text:
-            writer = csv.writer(text, delimiter=dialect.delimiter, lineterminator=dialect.newline)
+            # told \r\n, the writer puts quotes around cells with either; told \n, it would leave a lone \r to end a row
+            ends: Any = text if dialect.newline == "\r\n" else _Ends(text, dialect.newline)
+            writer = csv.writer(ends, delimiter=dialect.delimiter, lineterminator="\r\n")
             if dialect.header:
                 writer.writerow([kind.name for kind in types])
             for piece in pieces:
@@ -343,6 +345,18 @@ def write_csv(
                     writer.writerows(zip(*_rendered(some, types, done, known), strict=True))
                     done += len(some)
     return done
+
+
+@final
+@dataclass(frozen=True)
+class _Ends:
+    """A text to which rows that end in \\r\\n are written with another end."""
+
+    text: TextIO
+    newline: str
+
+    def write(self, row: str) -> int:
+        return self.text.write(row[:-2] + self.newline)
 
 
 def _rendered(
