@@ -23,6 +23,7 @@ from ornstein.data.kinds import Words, find_types
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.schema import ColumnType
+from ornstein.data.tokens import Tokens
 from ornstein.errors import InputError, lookup, shown
 
 #: how the names of files of tables end
@@ -92,8 +93,6 @@ class Table(Source):
             notes: remarks on how they were read.
             typed: column -> what it is by its type in a frame (`words_of`).
         """
-        from ornstein.data.tokens import Tokens
-
         notes, kept = list(notes), dict(columns)
         for dropped in (*self.drop, *([self.split] if self.split is not None else [])):
             kept.pop(lookup({key: key for key in columns}, dropped, "column"), None)
