@@ -100,7 +100,7 @@ class Categories:
         return int(self.depth.max())
 
     def turn(self, known: Tensor) -> Tensor:
-        """The tokens that may be told next, (B, T) bool, once `known` (B, T) are: of the unknown ones the least deep."""
+        """The tokens that may be told next, once `known` are, (B, T) bool: of the unknown ones the least deep."""
         depth = beside(self.depth, known, torch.int64)
         least = torch.where(known, self.deepest + 1, depth).amin(1, keepdim=True)
         return ~known & (depth == least)
