@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ornstein.core.prediction import Prediction
     from ornstein.core.process import Process
     from ornstein.core.walk import State
+    from ornstein.experiment.estimator import DiffusionModel
+    from ornstein.experiment.fitting import fit
     from ornstein.experiment.run import Run
     from ornstein.guidance import (
         DPS,
@@ -63,6 +65,8 @@ _HOMES = {
     "samplers": ("encode", "sample", "trajectory"),
     "likelihood": ("log_likelihood",),
     "plugins": ("register",),
+    "experiment.fitting": ("fit",),
+    "experiment.estimator": ("DiffusionModel",),
 }
 
 __all__ = [
@@ -77,6 +81,7 @@ __all__ = [
     "Condition",
     "Cosine",
     "Denoiser",
+    "DiffusionModel",
     "Flow",
     "FunctionDenoiser",
     "InputError",
@@ -94,6 +99,7 @@ __all__ = [
     "Tabulated",
     "__version__",
     "encode",
+    "fit",
     "load",
     "log_likelihood",
     "register",

@@ -47,6 +47,12 @@ def train(  # long: half of it says what the options are
         Path | None,
         typer.Option("--resume", metavar="RUN", help="Go on with this run, from its last checkpoint, bit for bit."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Begin with the weights of a finished run, and keep its types and scales."
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the complete experiment and do not train.")] = False,
 ) -> None:
     """Train a model, or go on training one.
@@ -67,9 +73,11 @@ def train(  # long: half of it says what the options are
 
         ornstein train houses.csv.gz data.types.zip=category data.drop=id --out runs/houses
 
+        ornstein train --from runs/customers new.csv
+
         ornstein train --resume runs/digits training.steps=6000
     """
-    asked, place = _asked(experiment, list(overrides or []), folder, resume)
+    asked, place = _asked(experiment, list(overrides or []), folder, resume, start)
     if show:
         out.print(asked.to_yaml(), end="")
         return
@@ -77,20 +85,20 @@ def train(  # long: half of it says what the options are
 
     with holding(place, "training") if not ranks.rank() else nullcontext() as lock, _terminable():
         if resume is not None:  # another may have gone on with it meanwhile
-            asked, place = _asked(experiment, list(overrides or []), folder, resume)
+            asked, place = _asked(experiment, list(overrides or []), folder, resume, start)
         _train(asked, place, resume is not None, lock)
 
 
 def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") -> None:
     from ornstein.experiment.build import load_data
-    from ornstein.experiment.folder import may_begin, newest_step
+    from ornstein.experiment.folder import may_begin, newest_step, read_folder
     from ornstein.experiment.train import Diverged, train
 
     if not (resume or ranks.rank()):
         may_begin(place)
     ranks.join(asked.training.cpu)
     with err.status("reading the data"), ranks.in_turn():
-        data = load_data(asked)
+        data = load_data(asked, read_folder(place)[1] if resume else None)
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
     _chosen(asked, data)
@@ -151,7 +159,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _asked(
-    experiment: str | None, changes: list[str], folder: Path | None, resume: Path | None
+    experiment: str | None, changes: list[str], folder: Path | None, resume: Path | None, start: Path | None
 ) -> tuple["Experiment", Path]:
     """The experiment that is to be trained, and where."""
     if resume is not None and experiment is not None:
@@ -161,6 +169,8 @@ def _asked(
                 f"{shown(resume)}; changes to it look like training.steps=3000."
             )
         changes.insert(0, experiment)  # without a preset, the first word is a change
+    if resume is not None and start is not None:
+        raise InputError(f"--from {shown(start)} begins a new run, which does not go with --resume {shown(resume)}.")
     if resume is None and experiment is None:
         raise InputError(
             "name data, a preset or a YAML file to train, or a run with --resume; see `ornstein list presets`."
@@ -169,13 +179,16 @@ def _asked(
         raise InputError(f"--out={shown(folder)} does not go with --resume, which goes on in {shown(resume)}.")
 
     from ornstein.experiment.config import Experiment
-    from ornstein.experiment.folder import read_folder
+    from ornstein.experiment.folder import read_experiment, read_folder
     from ornstein.experiment.own import stem
+    from ornstein.experiment.start import going_on
 
     if resume is not None:
         read_folder(resume)
-        return Experiment.read(resume / "experiment.yaml", changes), resume
+        return read_experiment(resume, changes), resume
     assert experiment is not None
+    if start is not None:
+        return going_on(start, experiment, changes), folder or Path("runs") / stem(experiment)
     return Experiment.read(experiment, changes), folder or Path("runs") / stem(experiment)
 
 

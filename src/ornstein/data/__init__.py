@@ -18,6 +18,7 @@ from ornstein.data.array import Array
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
+from ornstein.data.kept import Kept
 from ornstein.data.layout import Layout
 from ornstein.data.schema import ColumnType
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
@@ -41,6 +42,7 @@ DATA: dict[str, type[Source]] = {
     "images": ImageFolder,
     "array": Array,
     "table": Table,
+    "kept": Kept,
 }
 
 
@@ -103,6 +105,7 @@ __all__ = [
     "EightGaussians",
     "FashionMNIST",
     "ImageFolder",
+    "Kept",
     "Known",
     "Layout",
     "Moons",

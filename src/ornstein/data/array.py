@@ -107,7 +107,16 @@ class Array(Source):
 
     def load(self) -> Dataset:
         file = regular(self.path, "data.path", "an .npy or .npz file")
-        arrays = read_arrays(file)
+        return self.of(read_arrays(file), shown(file.stem), file)
+
+    def of(self, arrays: "Mapping[str, np.ndarray]", name: str, file: Path) -> Dataset:
+        """The data set of arrays that are read already.
+
+        Args:
+            arrays: as an .npz has them, or one by the name "".
+            name: of the data.
+            file: what to call them in errors.
+        """
         raw, key = self._values(arrays, file)
         raw_test = arrays["x_test"] if key == "x_train" and "x_test" in arrays else None
         values, layout = self._arranged(raw, key or shown(file.name))
@@ -145,7 +154,7 @@ class Array(Source):
             transform, remark = _continuous(train, test, kind)
             notes += [remark] if remark else []
         return Dataset(
-            name=shown(file.stem),
+            name=name,
             train=train,
             test=test,
             conditions=conditions,

@@ -16,10 +16,10 @@ have drawn, however many processes there are.
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class Dataset:
         layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
         columns: what the columns of a table are; () for other data.
         dialect: how a table lay in its file; None where it did not.
+        spread: sigma_data of the data that a model was first trained on, which these go on from; None for their own.
 
     Raises:
         InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images.
@@ -69,6 +70,7 @@ class Dataset:
     layout: Layout = AS_FOUND
     columns: tuple[ColumnType, ...] = ()
     dialect: Dialect | None = None
+    spread: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -200,7 +202,7 @@ class Dataset:
             "conditions": _facts(self.conditions),
             "mean": mean.mean().item(),
             # total variance = variance within the features + variance of their means
-            "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
+            "sigma_data": self.spread or (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
             **({"columns": [column.name for column in self.columns], "table": table} if table else {}),
             **({"dialect": self.dialect.to_dict()} if self.dialect is not None else {}),
@@ -251,11 +253,21 @@ def _facts(conditions: Mapping[str, Column]) -> dict[str, Any]:
 
 
 class Source(ABC):
-    """Where data come from: a frozen dataclass of arguments with one method."""
+    """Where data come from: a frozen dataclass of arguments with one method.
+
+    Attributes:
+        beside: whether they lie in the folder of the run that was trained on them, and move with it.
+    """
+
+    beside: ClassVar[bool] = False
 
     @abstractmethod
     def load(self) -> Dataset:
         """Read or make the data. Raises `InputError` if they are absent or unfit, in one sentence."""
+
+    def load_as(self, columns: Sequence[ColumnType], transform: Transform) -> Dataset:
+        """As `load`, with the columns of a table taken for these, and the rows told by this transform."""
+        return self.load()
 
 
 def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:

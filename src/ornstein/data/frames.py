@@ -141,6 +141,35 @@ def to_frame(like: Any, types: Sequence[ColumnType], rows: "Tensor | np.ndarray"
     return _as_before(found, nw.to_native(native.select(*(kind.name for kind in types))))
 
 
+def fill_frame(like: Any, types: Sequence[ColumnType], rows: Tensor, holes: Tensor) -> Any:
+    """A frame with its holes filled; all else, columns that are not of these types among it, is as it was.
+
+    Args:
+        like: the frame.
+        types: what its columns are; it need not have all of them.
+        rows, holes: (N, d) of the carrier, and where its values are to stand.
+    """
+    nw = _narwhals("data frames")
+    native = nw.from_native(like, eager_only=True)
+    made = []
+    for place, kind in enumerate(types):
+        where = holes[:, place].nonzero().flatten().tolist()
+        if not where or kind.name not in native.columns:
+            continue
+        before = native[kind.name]
+        cells = before.to_list()
+        for row, cell in zip(where, _cells(nw, kind, rows[where, place].double().numpy(), before.dtype), strict=True):
+            cells[row] = cell
+        series = _cast(
+            nw, nw.new_series(kind.name, cells, backend=nw.get_native_namespace(native)), before.dtype, cells
+        )
+        if hasattr(like, "index"):  # of pandas, which puts rows together by it
+            series = nw.from_native(nw.to_native(series).set_axis(like.index), series_only=True)
+        made.append(series)
+    found = nw.to_native(native.with_columns(*made)) if made else like
+    return _as_before(found, like)
+
+
 def _cells(nw: Any, kind: ColumnType, values: "np.ndarray", dtype: Any) -> list[Any]:
     """The cells of a column as Python has them, None where missing."""
     if ((dtype.is_temporal() or dtype == nw.Object) and kind.kind == "date") or (dtype in (nw.Date, nw.Datetime)):

@@ -67,12 +67,15 @@ def whole_levels(low: int, high: int) -> WholeNumbers:
 
 
 def read_pictures(
-    sources: Sequence[Path | bytes], size: tuple[int, int] | None, mode: Mode, name: Callable[[int], str]
+    sources: "Sequence[Path | bytes | Image.Image]",
+    size: tuple[int, int] | None,
+    mode: Mode,
+    name: Callable[[int], str],
 ) -> Tensor:
-    """Image files (paths, or their bytes) as one tensor (N, C, H, W): uint8, or int32 for 16-bit greyscale.
+    """Images as one tensor (N, C, H, W): uint8, or int32 for 16-bit greyscale.
 
     Args:
-        sources: at least one.
+        sources: files, their bytes, or what Pillow made of them; at least one.
         size: (height, width) to crop and resize to, or None if all agree.
         mode: see `Mode`: "L" (greyscale), "RGB", or "auto": greyscale if every file is.
         name: what to call the i-th source in an error.
@@ -87,7 +90,7 @@ def read_pictures(
 
 
 def read_whole_pictures(
-    sources: Sequence[Path | bytes],
+    sources: "Sequence[Path | bytes | Image.Image]",
     size: tuple[int, int] | None,
     mode: Mode,
     name: Callable[[int], str],
@@ -107,7 +110,7 @@ def read_whole_pictures(
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # what matters in Pillow's asides is an error here
         # Pillow decodes outside of Python's lock, but for the thumbnails in a blob threads cost more than they save
-        apply = map if isinstance(sources[0], bytes) else pool.map
+        apply = pool.map if isinstance(sources[0], Path) else map
         try:
             for i, picture in enumerate(apply(lambda i: _tried(sources[i], size, mode, name(i)), range(len(sources)))):
                 if isinstance(picture, InputError):
@@ -217,19 +220,23 @@ def _agree(picture: Tensor, first: Tensor, name: Callable[[int], str], place: in
         )
 
 
-def _tried(source: Path | bytes, size: tuple[int, int] | None, mode: Mode, name: str) -> Tensor | InputError:
+def _tried(
+    source: "Path | bytes | Image.Image", size: tuple[int, int] | None, mode: Mode, name: str
+) -> Tensor | InputError:
     try:
         return _read(source, size, mode, name)
     except InputError as error:
         return error
 
 
-def _read(source: Path | bytes, size: tuple[int, int] | None, mode: Mode, name: str) -> Tensor:
+def _read(source: "Path | bytes | Image.Image", size: tuple[int, int] | None, mode: Mode, name: str) -> Tensor:
     """One picture (C, H, W)."""
     from PIL import Image
 
     stream: IO[bytes] | None = None
     try:
+        if isinstance(source, Image.Image):
+            return _values(source.copy(), size, mode)  # which is turned in place
         if isinstance(source, Path):
             if not stat.S_ISREG(os.stat(source).st_mode):
                 raise InputError("is a pipe, a device or a folder and not a file.")

@@ -24,6 +24,7 @@ from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
+from ornstein.data.transform import Transform
 from ornstein.errors import InputError, lookup, shown
 
 #: how the names of files of tables end
@@ -69,12 +70,18 @@ class Table(Source):
             raise InputError(f"data.types={self.types!r:.80} must name kinds by columns, as in {{age: category}}.")
 
     def load(self) -> Dataset:
+        return self._loaded(None)
+
+    def load_as(self, columns: Sequence[ColumnType], transform: Transform) -> Dataset:
+        return self._loaded((tuple(columns), transform))
+
+    def _loaded(self, told: "tuple[tuple[ColumnType, ...], Transform] | None") -> Dataset:
         name = shown(Path(self.path).name)
         if _is_parquet(self.path):
             columns, typed = words_of(read_parquet(self.path)[0], shown(self.path))
-            return self.of(columns, name, typed=typed)
+            return self.of(columns, name, typed=typed, told=told)
         columns, dialect, notes = read_delimited(self.path, header=self.header)
-        return self.of(columns, name, dialect, notes)
+        return self.of(columns, name, dialect, notes, told=told)
 
     def of(
         self,
@@ -83,6 +90,7 @@ class Table(Source):
         dialect: Dialect | None = None,
         notes: Sequence[str] = (),
         typed: Mapping[str, str] | None = None,
+        told: "tuple[tuple[ColumnType, ...], Transform] | None" = None,
     ) -> Dataset:
         """The data set of columns that are read already.
 
@@ -92,6 +100,8 @@ class Table(Source):
             dialect: how they lay in their file.
             notes: remarks on how they were read.
             typed: column -> what it is by its type in a frame (`words_of`).
+            told: what the columns are and how rows are told, where that is settled already; columns beside these are
+                left out.
         """
         notes, kept = list(notes), dict(columns)
         for dropped in (*self.drop, *([self.split] if self.split is not None else [])):
@@ -100,7 +110,7 @@ class Table(Source):
             raise InputError(f"data={name!r} has no column but those that are left out.")
         comma = dialect is not None and dialect.delimiter != ","
         typed = {name: kind for name, kind in (typed or {}).items() if name in kept}
-        types = find_types(kept, self.types, self.missing, comma, typed)
+        types = find_types(kept, self.types, self.missing, comma, typed) if told is None else told[0]
         if all(kind.kind in ("identifier", "constant") for kind in types):
             raise InputError(
                 f"data={name!r} has nothing to learn: {shown(types[0].name)!r} is "
@@ -123,7 +133,7 @@ class Table(Source):
             test=rows[test],
             conditions={},
             kind="table",
-            transform=Tokens.fit(kept_rows, types),
+            transform=Tokens.fit(kept_rows, types) if told is None else told[1],
             note="; ".join(notes),
             layout=Layout("ND"),
             columns=types,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from ornstein.core.drive import Stepper
 from ornstein.core.learner import Learner, Problem
 from ornstein.core.process import Process
 from ornstein.data import DATA, Dataset, Known, Source, Transform
+from ornstein.data.before import load_as_before
 from ornstein.errors import InputError
 from ornstein.experiment.afford import afford_network
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.config import PROCESSES, Experiment, objectives, steppers
+from ornstein.experiment.folder import read_folder
 from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
 
@@ -51,14 +54,21 @@ class Built:
         return loss
 
 
-def load_data(experiment: Experiment) -> Dataset:
+def load_data(experiment: Experiment, about: Mapping[str, Any] | None = None) -> Dataset:
     """The experiment's data, read or made.
+
+    Args:
+        about: run.yaml of the run, if there is one: what began with another keeps its types and scales, also when that
+            other is gone. None: they are the other's.
 
     Raises:
         InputError: data that are absent or unfit.
     """
     source: Source = construct(DATA, experiment.data)
-    return source.load()
+    if experiment.start is None:
+        return source.load()
+    about = read_folder(Path(experiment.start))[1] if about is None else about
+    return load_as_before(source, about["data"], Transform.from_dict(about["transform"]))
 
 
 def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform, times: float = 1.0) -> Built:

@@ -98,6 +98,7 @@ class Experiment:
     room's table. Where no learner is named, `predicts` and the objective imply one. Noise is measured in units of
     sigma_data; `noise_unit` is another unit, of what was trained before that was so. `reasons` has a
     sentence for each choice that was made for somebody's own file or folder (`ornstein.experiment.own`).
+    `start` is the folder of the run whose weights, types and scales this one began with (`ornstein.experiment.start`).
     """
 
     data: dict[str, Any]
@@ -111,6 +112,7 @@ class Experiment:
     noise_unit: float | None = None
     version: int = VERSION
     reasons: dict[str, str] = field(default_factory=dict)
+    start: str | None = None
 
     def __post_init__(self) -> None:
         if self.version > VERSION:
@@ -158,11 +160,12 @@ class Experiment:
             )
 
     @staticmethod
-    def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":
+    def read(source: "str | Path | Mapping[str, Any] | own.Own", overrides: Iterable[str] = ()) -> "Experiment":
         """The experiment of a preset's name, a YAML file, data of one's own or a dict, with overrides applied.
 
         Args:
-            source: see above. Of a file or folder of data what it is decides: see `ornstein.experiment.own`.
+            source: see above. Of a file or folder of data what it is decides: see `ornstein.experiment.own`; of data
+                that are in memory an `Own` says what.
             overrides: each `path=value`.
 
         Raises:
@@ -173,8 +176,8 @@ class Experiment:
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
-        said = {keys[0] for keys, _ in changes}
-        if said & {"preset", "predicts", "objective"} and "learner" not in said:
+        nouns = {keys[0] for keys, _ in changes}
+        if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
             tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys == ["data"] and isinstance(value, str) and _is_own(source):
@@ -196,8 +199,9 @@ class Experiment:
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `read` gives it back."""
         tree = json.loads(json.dumps(asdict(self)))  # tuples become lists
-        if not self.reasons:
-            del tree["reasons"]
+        for name in ("reasons", "start"):
+            if not tree[name]:
+                del tree[name]
         return yaml.safe_dump(tree, sort_keys=False)
 
 
@@ -254,12 +258,16 @@ def _described(folder: str) -> dict[str, str]:
     }
 
 
-def _tree(source: "str | Path | Mapping[str, Any]", changes: Sequence[tuple[list[str], Any]] = ()) -> dict[str, Any]:
+def _tree(
+    source: "str | Path | Mapping[str, Any] | own.Own", changes: Sequence[tuple[list[str], Any]] = ()
+) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)
+    if isinstance(source, own.Own):
+        return _own_tree(source, _said(changes))
     name = str(source)
     if _is_own(source):
-        return _own_tree(name, changes)
+        return _own_tree(own.chosen(name, _said(changes)), _said(changes))
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = regular(name, "experiment", "an experiment's YAML file or a preset's name")
         return _mapping(plain.read(path), shown(name))
@@ -273,17 +281,20 @@ def _tree(source: "str | Path | Mapping[str, Any]", changes: Sequence[tuple[list
     return tree
 
 
-def _is_own(source: "str | Path | Mapping[str, Any]") -> bool:
+def _is_own(source: "str | Path | Mapping[str, Any] | own.Own") -> bool:
     """Whether an experiment is asked for by data of one's own; a preset's name goes before a file of that name."""
-    if isinstance(source, Mapping):
-        return False
+    if isinstance(source, (Mapping, own.Own)):
+        return isinstance(source, own.Own)
     return str(source) not in (*presets(), *methods()) and own.is_own(str(source))
 
 
-def _own_tree(name: str, changes: Sequence[tuple[list[str], Any]]) -> dict[str, Any]:
-    """The preset that suits a file or folder of data, with what it decides, and the reasons."""
-    said = {".".join(keys): value for keys, value in changes}
-    found = own.chosen(name, said)
+def _said(changes: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
+    """Changes by their dotted keys."""
+    return {".".join(keys): value for keys, value in changes}
+
+
+def _own_tree(found: own.Own, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset that suits data of one's own, with what they decide, and the reasons."""
     tree = _tree(found.preset)
     training = Training(**validated(Training, tree.get("training", {}), "training."))
     batch, steps = (

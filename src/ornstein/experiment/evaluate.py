@@ -60,7 +60,7 @@ def evaluate(
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
         return None
-    data = load_data(run.experiment)
+    data = load_data(run.experiment, run.about)
     if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
         raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
     stage("drawing")

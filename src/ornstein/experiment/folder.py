@@ -11,18 +11,22 @@
         loss.png               the loss curve
         loss-by-noise.png      the held-out error at each noise level
         manifest.json          the hashes of the YAML and safetensors files, checked whenever the run is opened
+        data/                  examples that `ornstein.fit` was given in memory
         checkpoints/           what `--resume` continues from, bit for bit
 
 What a person needs to sample is the two YAML files and one safetensors file: none of them can execute anything.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from torch import Tensor
 
+from ornstein.data import DATA
+from ornstein.data.kept import PLACE as KEPT
 from ornstein.errors import InputError, shown
 from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
@@ -73,7 +77,14 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
         whole = False
     if not whole:
         raise InputError(f"{shown(folder / ABOUT)} is damaged: it does not describe a run.")
-    return Experiment.read(folder / EXPERIMENT), about
+    return read_experiment(folder), about
+
+
+def read_experiment(folder: Path, changes: Iterable[str] = ()) -> Experiment:
+    """The experiment of a run folder, with changes to it, each `path=value`. Data that lie in it move with it."""
+    found = Experiment.read(folder / EXPERIMENT)
+    beside = [f"data.path={json.dumps(str(folder / KEPT))}"] if DATA[found.data["name"]].beside else []
+    return Experiment.read(folder / EXPERIMENT, [*beside, *changes]) if beside or changes else found
 
 
 def write_facts(folder: Path, experiment: Experiment, about: Mapping[str, Any]) -> None:

@@ -92,7 +92,7 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
         InputError: a number that there is no example of, or a file that cannot be read.
     """
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]
-    data = load_data(run.experiment) if any(numbers) else None
+    data = load_data(run.experiment, run.about) if any(numbers) else None
     found = []
     for name, number in zip((first, last), numbers, strict=True):
         if number:

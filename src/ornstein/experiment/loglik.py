@@ -252,7 +252,7 @@ def own(run: Run, part: str) -> Given:
     Raises:
         InputError: they are no longer to be had, or differ from those it was trained on.
     """
-    data: Dataset = load_data(run.experiment)
+    data: Dataset = load_data(run.experiment, run.about)
     if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
         raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
     x, given = (data.train, data.train_condition) if part == "train" else (data.test, data.test_condition)

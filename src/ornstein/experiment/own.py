@@ -15,7 +15,7 @@ The rules are plain, and few:
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,8 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
             pictures.
     """
     place = named(source, "experiment")
-    quick = torch.accelerator.is_available() and said.get("training.cpu") is not True
     if os.path.isdir(place):
-        return _pictures(place, said, quick)
+        return _pictures(place, said, on_gpu(said))
     regular(source, "experiment", f"{_KNOWN}; or a preset's name")
     if place.name.lower().endswith(TABLES):
         return _table(place)
@@ -109,6 +108,11 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
         f"experiment={shown(source)!r} is a file of a kind that is not known ({place.suffix or 'no suffix'}); give "
         f"{_KNOWN}."
     )
+
+
+def on_gpu(said: Mapping[str, Any]) -> bool:
+    """Whether what is said, dotted key -> value, is trained on a GPU."""
+    return torch.accelerator.is_available() and said.get("training.cpu") is not True
 
 
 def sized(own: Own, batch: int, steps: int) -> Own:
@@ -146,17 +150,35 @@ def _array(place: Path, said: Mapping[str, Any]) -> Own:
     data = {"name": "array", "path": str(place)}
     keys = {k.removeprefix("data."): v for k, v in said.items() if k in ("data.key", "data.layout")}
     count, shape, kind = glance({**data, **keys})
-    by = "x".join(map(str, shape))
+    return of_shape(data, count, shape, kind, f"experiment={shown(place)!r}")
+
+
+def of_shape(data: Mapping[str, Any], count: int, shape: tuple[int, ...], kind: str, noun: str) -> Own:
+    """The choices for examples of this shape in the model.
+
+    Args:
+        data: the source and its arguments.
+        count: how many there are.
+        kind: as of a `Dataset`.
+        noun: what to call them in errors.
+
+    Raises:
+        InputError: more axes than a network takes.
+    """
+    by, data = "x".join(map(str, shape)), dict(data)
+    if kind == "table":
+        why = f"table, a table of {count:,} rows and {by} columns: masked columns, which take any kind of column"
+        return Own("table", data, count, reasons={"preset": why})
     if kind == "vector":
         why = f"array, for {count:,} vectors of {by} numbers: a residual network"
         return Own("array", data, count, reasons={"preset": why})
     spaces = len(shape) - 1
-    noun = {1: "series", 2: "images", 3: "volumes"}.get(spaces)
-    if noun is None:
-        raise InputError(f"experiment={shown(place)!r} holds examples of shape {by}; a U-Net takes up to three axes.")
+    called = {1: "series", 2: "images", 3: "volumes"}.get(spaces)
+    if called is None:
+        raise InputError(f"{noun} holds examples of shape {by}; a U-Net takes up to three axes.")
     changes, reasons = _network(shape, count)
     reasons = {
-        "preset": f"images, for {count:,} {noun} {by}: a U-Net in {spaces} dimension{'s' * (spaces > 1)}",
+        "preset": f"images, for {count:,} {called} {by}: a U-Net in {spaces} dimension{'s' * (spaces > 1)}",
         **reasons,
     }
     return Own("images", data, count, changes, reasons)
@@ -192,14 +214,39 @@ def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
             f"experiment={shown(place)!r} is a folder without pictures"
             + (f"; it has {shown(tables[0])!r}: name that file instead." if tables else f"; give {_KNOWN}.")
         )
-    changes: dict[str, Any] = {}
     reasons = {"preset": f"images, for a folder of {len(files):,} pictures: a U-Net"}
     found = sides(files[:: max(len(files) // _LOOKED_AT, 1)][:_LOOKED_AT])
-    size = said.get("data.size")
-    if found and size is None:
+    changes, why = read_as(found, len(files), said, quick)
+    reasons |= why
+    size = said.get("data.size") or changes.get("data.size") or (found and f"{found[0][0]},{found[0][1]}")
+    if "data.label" not in said and (outside := stray(place, files)):
+        changes["data.label"] = "none"
+        reasons["data.label"] = f"none: {shown(outside)!r} lies outside of the sub-folders, so these are no classes"
+    try:
+        across = [int(side) for side in str(size).strip("()[] ").lower().replace("x", ",").split(",")]
+    except ValueError:  # refused later, in words of its own
+        across = [64]
+    net, why = _network((3, *across), len(files))
+    return Own("images", {"name": "images", "path": str(place)}, len(files), {**changes, **net}, {**reasons, **why})
+
+
+def read_as(
+    found: Sequence[tuple[int, int, bool]], count: int, said: Mapping[str, Any], quick: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """In what size and mode pictures are read, and why.
+
+    Args:
+        found: height, width and whether of more than 8 bits, of those that were looked at.
+        count: how many there are in all.
+        said: dotted key -> value.
+        quick: whether they are for a GPU.
+    """
+    changes: dict[str, Any] = {}
+    reasons = {}
+    if found and said.get("data.size") is None:
         heights, widths = (sorted(side) for side in list(zip(*found, strict=True))[:2])
         height, width, most = heights[len(heights) // 2], widths[len(widths) // 2], _LONGEST[quick]
-        alike = len(set(found)) == 1 and len(files) <= _LOOKED_AT
+        alike = len(set(found)) == 1 and count <= max(_LOOKED_AT, len(found))
         if alike and max(height, width) <= most:
             reasons["data.size"] = f"{height},{width}, as all pictures are"
         else:
@@ -210,16 +257,7 @@ def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
                 f"{sizes[0]},{sizes[1]}: the median of the pictures is {height}x{width}, the longer side at most "
                 f"{most} on a {'GPU' if quick else 'CPU'}; larger by data.size=H,W"
             )
-        size = changes.get("data.size", f"{height},{width}")
     if len({deep for *_, deep in found}) > 1 and "data.mode" not in said:
         changes["data.mode"] = "RGB"
         reasons["data.mode"] = "RGB, for some pictures have 16 bits and others 8: all are read at 8"
-    if "data.label" not in said and (outside := stray(place, files)):
-        changes["data.label"] = "none"
-        reasons["data.label"] = f"none: {shown(outside)!r} lies outside of the sub-folders, so these are no classes"
-    try:
-        across = [int(side) for side in str(size).strip("()[] ").lower().replace("x", ",").split(",")]
-    except ValueError:  # refused later, in words of its own
-        across = [64]
-    net, why = _network((3, *across), len(files))
-    return Own("images", {"name": "images", "path": str(place)}, len(files), {**changes, **net}, {**reasons, **why})
+    return changes, reasons

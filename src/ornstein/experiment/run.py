@@ -73,15 +73,10 @@ class Run:
         if not (ema == 0 or 0 < ema < 1):
             raise InputError(f"ema={ema!r} must be the length of an average of the weights, or 0 for the weights.")
         built = build(experiment, about["data"], transform)
-        weights = folder / (average_file(ema) if ema else "model.safetensors")
-        # an average that was tracked is read or missed, never made again in silence
-        if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
-            state = read_weights(weights, folder)
-        else:
-            state = reconstruct(folder, ema)
         try:
-            built.net.load_state_dict(state)
+            built.net.load_state_dict(weights_of(folder, experiment, ema))
         except RuntimeError:
+            weights = folder / (average_file(ema) if ema else "model.safetensors")
             raise InputError(
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
@@ -329,7 +324,7 @@ class Run:
         self.must_hold(n)
         if set(self.conditions) <= {LABEL}:
             return Condition.of(self.every_class(n))
-        held_out = held_out or load_data(self.experiment).test_condition
+        held_out = held_out or load_data(self.experiment, self.about).test_condition
         return held_out[torch.arange(n) % (held_out.rows or 1)]
 
     def class_columns(self, labels: Tensor | None) -> int | None:
@@ -363,6 +358,19 @@ class Run:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
         pictures.film(shown, self.kind, path)
+
+
+def weights_of(folder: Path, experiment: Experiment, ema: float) -> dict[str, Tensor]:
+    """The weights in a run folder, or their average of length `ema`.
+
+    Raises:
+        InputError: they are not to be had, or damaged.
+    """
+    weights = folder / (average_file(ema) if ema else "model.safetensors")
+    # an average that was tracked is read or missed, never made again in silence
+    if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
+        return read_weights(weights, folder)
+    return reconstruct(folder, ema)
 
 
 def in_shares(counts: Sequence[int], n: int) -> Tensor:

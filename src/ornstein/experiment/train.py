@@ -21,6 +21,7 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import (
     holding,
     may_begin,
+    newest_step,
     read_folder,
     read_metrics,
     write_experiment,
@@ -28,6 +29,7 @@ from ornstein.experiment.folder import (
 )
 from ornstein.experiment.run import Run
 from ornstein.experiment.settle import Settled, settle
+from ornstein.experiment.start import start_from
 from ornstein.experiment.watch import Moment, look
 from ornstein.training import Diverged as Diverged
 from ornstein.training import Lock, Progress, fit, threads
@@ -40,6 +42,7 @@ def train(
     data: Dataset | None = None,
     resume: bool = False,
     lock: Lock | None = None,
+    draws: bool = True,
 ) -> Iterator[Moment]:
     """Train an experiment into a folder, yielding a `Moment` at each report.
 
@@ -51,6 +54,7 @@ def train(
         data: the experiment's data, if already loaded.
         resume: go on with the run in the folder.
         lock: the folder's, if the caller holds it (`ornstein.experiment.folder.holding`).
+        draws: whether pictures are drawn on the way, which is most of the work of a small run.
 
     Raises:
         InputError: another process writes in the folder; it holds a run and `resume` is not set; data that differ from
@@ -60,18 +64,20 @@ def train(
     if resume:
         read_folder(Path(folder))  # before anything is made there
     with holding(folder, "training") if lock is None and not ranks.rank() else nullcontext(lock) as held:
-        yield from _train(experiment, Path(folder), data, resume, held)
+        yield from _train(experiment, Path(folder), data, resume, held, draws)
 
 
 def _train(
-    experiment: Experiment, folder: Path, data: Dataset | None, resume: bool, lock: Lock | None
+    experiment: Experiment, folder: Path, data: Dataset | None, resume: bool, lock: Lock | None, draws: bool
 ) -> Iterator[Moment]:
-    data = data or load_data(experiment)
+    data = data or load_data(experiment, read_folder(folder)[1] if resume else None)
     _check_folder(folder, data, resume)
     ranks.join(experiment.training.cpu)
     settled = settle(experiment, data)
     experiment, built, config = settled.experiment, settled.built, settled.experiment.training
     about = _facts(settled, data)
+    if experiment.start is not None and newest_step(folder) is None:
+        start_from(built.net, experiment.start)
     averaged = copy.deepcopy(built.net).eval().requires_grad_(False)
     # pictures and held-out errors cost as little as a step does: in its precision
     watched = Run(folder, experiment, about, built.learner.model(averaged), data.transform, built.learner)
@@ -94,9 +100,9 @@ def _train(
         if progress.step % config.validate_every == 0 or progress.step == config.steps:
             _average(averaged, built.net, progress, experiment.sampling.ema)
             with threads(progress.threads):
-                moment = look(watched, data, progress)
+                moment = look(watched, data, progress, draws)
         if log is not None:
-            _record(log, moment, folder)
+            _record(log, moment, folder, draws)
         yield moment
     if log is not None:
         log.close()
@@ -147,11 +153,11 @@ def _average(averaged: nn.Module, net: nn.Module, progress: Progress, ema: float
     averaged.to(next(net.parameters()).device)
 
 
-def _record(log: Log, moment: Moment, folder: Path) -> None:
+def _record(log: Log, moment: Moment, folder: Path, draws: bool) -> None:
     """Log a moment, and draw the curve anew where it was measured."""
     p = moment.progress
     record = {"loss": p.loss, "grad_norm": p.grad_norm, "lr": p.lr, "rate": p.rate, "skipped": p.skipped}
     record["threads"] = p.threads  # so that two runs can be told to be the same
     log.write(p.step, record if moment.held_out is None else {**record, "held_out": moment.held_out})
-    if moment.held_out is not None:
+    if moment.held_out is not None and draws:
         pictures.loss_curve(read_metrics(folder), folder / "loss.png")

@@ -77,7 +77,7 @@ def tune(
     levels = levels if process.chain is None else min(levels, process.chain)
     if not (isinstance(steps, int) and 1 <= steps <= levels):
         raise InputError(f"steps={steps!r} must be a whole number from 1 to {levels}, the levels to choose from.")
-    data = load_data(run.experiment)
+    data = load_data(run.experiment, run.about)
     found = run.transform.levels
     bins = None if found is None else Bins(found.count)
 

@@ -24,11 +24,13 @@ class Moment:
     picture: Path | None = None
 
 
-def look(run: Run, data: Dataset, progress: Progress) -> Moment:
+def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Moment:
     """The model judged by held-out data, as a picture of how that goes with the level; and the same noise drawn again.
 
-    The moment's picture is that of the samples, of a model that draws.
+    The moment's picture is that of the samples, of a model that draws. Without `draws` there are no pictures.
     """
+    if not draws:
+        return Moment(progress, None if ranks.rank() else judgement(run, data).value)
     condition = _preview(run, data)
     count = condition.rows or run.experiment.sampling.preview
     drawn = run.draw(count, seed=0, condition=condition, together=True) if run.learner.draws else None

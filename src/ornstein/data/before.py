@@ -1,0 +1,126 @@
+"""New data for a model that was trained on others: its units, scales, classes and columns are kept.
+
+A network knows its data in model space. Whoever goes on training it on new data must bring them there by the *old* map,
+number their classes as the old ones were, and keep the spread that noise is measured against; else the first step would
+be taken by a model that has been shown something else under the same names.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.data.condition import Column, Known
+from ornstein.data.dataset import Dataset, Source, value_range
+from ornstein.data.schema import ColumnType
+from ornstein.data.tokens import Tokens
+from ornstein.data.transform import Transform, WholeNumbers
+from ornstein.errors import InputError, shown
+
+
+def load_as_before(source: Source, facts: Mapping[str, Any], transform: Transform) -> Dataset:
+    """The data of a source, for a model of others.
+
+    Args:
+        source: of the new data.
+        facts: `Dataset.fingerprint()` of the data that the model was trained on.
+        transform: theirs.
+
+    Raises:
+        InputError: as `source.load()`; examples of another kind or shape; a level, a class or values that the model
+            has no place for.
+    """
+    columns = tuple(ColumnType.from_dict(about) for about in facts.get("table", ()))
+    return as_before(source.load_as(columns, transform), facts, transform)
+
+
+def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> Dataset:
+    """A data set that is loaded already, for a model of others: see `load_as_before`."""
+    if data.kind != facts["kind"] or data.shape != tuple(facts["shape"]):
+        raise InputError(
+            f"data={data.name!r} has {data.kind}s {_by(data.shape)}, but the run that is to go on was trained on "
+            f"{facts['kind']}s {_by(facts['shape'])}."
+        )
+    known, conditions = Known.of_facts(facts), {}
+    for name, about in known.items():
+        if name not in data.conditions:
+            raise InputError(f"data={data.name!r} has no {name}, which the run that is to go on is given.")
+        conditions[name] = _column(data.conditions[name], about, name)
+    note = data.note
+    if isinstance(transform, Tokens):
+        rows = torch.cat([data.train, data.test])
+        note = "; ".join(filter(None, [note, _fitting(rows, data.columns, transform)]))
+    train, test = (_valued(part, transform, data.name) for part in (data.train, data.test))
+    return dataclasses.replace(
+        data, train=train, test=test, conditions=conditions, transform=transform, spread=facts["sigma_data"], note=note
+    )
+
+
+def _by(shape: Any) -> str:
+    return "x".join(map(str, shape))
+
+
+def _column(column: Column, about: Known, name: str) -> Column:
+    """A part of the condition in the old classes, or in the old units."""
+    if column.about.kind != about.kind or column.about.shape != about.shape:
+        raise InputError(f"{name} is {column.about.describe()}; the run that is to go on is given {about.describe()}.")
+    if about.kind != "label":
+        return Column(about, *(about.standardised(column.about.units(part)) for part in (column.train, column.test)))
+    if new := [word for word in column.about.classes if word not in about.classes]:
+        raise InputError(
+            f"{name}={shown(new[0])!r} is no class of the run that is to go on, which has {', '.join(about.classes)}."
+        )
+    # the last entry is for -1, no label
+    places = torch.tensor([*(about.classes.index(word) for word in column.about.classes), -1])
+    return Column(about, places[column.train], places[column.test])
+
+
+def _valued(x: Tensor, transform: Transform, name: str) -> Tensor:
+    """Values in the type that the old data had: on their grid, or in float32."""
+    levels = transform.levels
+    if levels is None:
+        return x if x.dtype == torch.float64 else x.float()
+    low, high = value_range(x)
+    if low < levels.low or high > levels.low + levels.count - 1 or bool((x != x.round()).any()):
+        raise InputError(
+            f"data={name!r} has values {low:g}..{high:g}, but the run that is to go on knows whole numbers "
+            f"{levels.low}..{levels.low + levels.count - 1} alone."
+        )
+    assert isinstance(levels, WholeNumbers)
+    return x.to(levels.dtype)
+
+
+def _fitting(rows: Tensor, columns: tuple[ColumnType, ...], tokens: Tokens) -> str:
+    """A remark on rows that lie beyond what tokens reach. Refuses what they have no place for."""
+
+    def refuse(column: int, row: int, why: str) -> InputError:
+        word = columns[column].render([float(rows[row, column])])[0]
+        what = f"is {shown(word)!r}" if word else "is empty"
+        return InputError(f"column {shown(columns[column].name)!r} {what} in a row, {why}.")
+
+    for column, value in tokens.constant:
+        same = (rows[:, column] == value) | (rows[:, column].isnan() & (value != value))
+        if not bool(same.all()):
+            kept = columns[column].render([value])[0]
+            where = int((~same).nonzero()[0])
+            raise refuse(column, where, f"but was {shown(kept)!r} throughout in the run that is to go on")
+    beyond = 0
+    for one in tokens.coded:
+        values = rows[:, one.column]
+        if not one.missing and bool(values.isnan().any()):
+            where = int(values.isnan().nonzero()[0])
+            raise refuse(one.column, where, "but the run that is to go on has never seen it missing")
+        if one.part == "value" and one.ordered:
+            beyond += int(((values < one.low[0]) | (values > one.high[-1])).sum())
+    for other in tokens.derived:
+        found = other.of(rows[:, other.source])
+        agrees = (found == rows[:, other.column]) | (found.isnan() & rows[:, other.column].isnan())
+        if not bool(agrees.all()):
+            source = shown(columns[other.source].name)
+            where = int((~agrees).nonzero()[0])
+            raise refuse(
+                other.column, where, f"which contradicts {source!r}, from which it follows in the run that is to go on"
+            )
+    return f"{beyond:,} values beyond those that the run knows count as its outermost" if beyond else ""

@@ -1,0 +1,440 @@
+"""`ornstein.fit(X)`: data in memory, or a path, as the whole instruction; a model that gives back what it was given.
+
+    model = ornstein.fit(frame)                     # a data frame, an array, a tensor, pictures, a file or a folder
+    more = model.sample(1000, seed=0)               # the same type again, in the same units
+
+What is decided, and how it is trained, is what `ornstein train PATH` decides and does: a run folder is made, for good
+where one is named and else for as long as the model lives. Data in memory are kept in it (`ornstein.data.kept`), so
+that a run can be gone on with, evaluated and scored as any other.
+"""
+
+import json
+import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ornstein.data import Array, Dataset, ImageFolder, Table, Transform
+from ornstein.data.before import as_before
+from ornstein.data.frames import fill_frame, is_frame, to_frame, words_of
+from ornstein.data.kept import PLACE, keep
+from ornstein.data.pictures import read_pictures
+from ornstein.data.reading import as_tensor
+from ornstein.data.schema import ColumnType
+from ornstein.errors import InputError, shown
+from ornstein.experiment import cells, own
+from ornstein.experiment.arguments import validated
+from ornstein.experiment.config import Experiment, key_of
+from ornstein.experiment.folder import holding, may_begin, read_folder
+from ornstein.experiment.loglik import loglik
+from ornstein.experiment.restore import inpaint
+from ornstein.experiment.rows import fill, read_rows
+from ornstein.experiment.run import Run
+from ornstein.experiment.start import going_on
+from ornstein.experiment.train import train
+from ornstein.experiment.watch import Moment
+from ornstein.training import manifest
+
+_GIVEN = Path("the data")  # what to call them in errors
+
+
+def fit(
+    X: Any,
+    y: Any = None,
+    *,
+    folder: "str | Path | None" = None,
+    start: "Model | Run | str | Path | None" = None,
+    progress: Callable[[Moment], None] | None = None,
+    **changes: Any,
+) -> "Model":
+    """Train a model of data.
+
+        model = ornstein.fit(X, steps=2000, **{"net.width": 128})
+
+    Args:
+        X: a data frame of pandas, polars or pyarrow; an array or a tensor (N, ...), whose axes are read as
+            `ornstein.data.array` says; a list of pictures (PIL, or arrays of bytes (H, W) or (H, W, 3)); or the path of
+            whatever `ornstein train` takes.
+        y: the class of each example, whole numbers or words (N,), to draw from by `label=`. Not of a frame, where it is
+            a column, nor of a path.
+        folder: where the run is kept; None: nowhere, it goes with the model.
+        start: a run to begin with, whose types and scales are kept: see `ornstein.experiment.start`.
+        progress: called with each `Moment` of training.
+        **changes: to what is decided, by the keys of an experiment: `steps=500`, `**{"training.lr": 1e-3}`.
+
+    Raises:
+        InputError: data that are none of these, or that hold nothing to learn; a key or a value that is not known; a
+            folder that holds a run already.
+        ornstein.experiment.train.Diverged: the loss stopped being finite.
+    """
+    said = {_key(name): value for name, value in changes.items()}
+    begun = Path(start.run.folder if isinstance(start, Model) else start.folder if isinstance(start, Run) else start) \
+        if start is not None else None  # fmt: skip
+    place = Path(tempfile.mkdtemp(prefix="ornstein-")) if folder is None else Path(folder).expanduser()
+    try:
+        if isinstance(X, (str, Path)):
+            if y is not None:
+                raise InputError("y goes with data in memory; a file or a folder has its labels in it.")
+            words = [_change(key, value) for key, value in said.items()]
+            asked = Experiment.read(str(X), words) if begun is None else going_on(begun, str(X), words)
+            _through(asked, place, None, progress, seen=folder is not None)
+            like = None
+        else:
+            like = _in_memory(X, y, said, begun, place, progress, seen=folder is not None)
+    except BaseException:
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    model = Model(Run.load(place), like)
+    if folder is None:
+        weakref.finalize(model, shutil.rmtree, place, True)
+    return model
+
+
+def _key(name: str) -> str:
+    """The key of an experiment that a keyword means."""
+    key = name if "." in name else key_of(name)
+    if key is None:
+        raise InputError(f"{shown(name)} is no key of an experiment, such as steps, batch_size, lr or net.width.")
+    return key
+
+
+def _change(key: str, value: Any) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        return f"{key}={json.dumps(value)}"
+    except TypeError:
+        raise InputError(f"{key}={value!r} must be a number, a word, or a list or mapping of these.") from None
+
+
+def _in_memory(
+    X: Any,
+    y: Any,
+    said: Mapping[str, Any],
+    begun: Path | None,
+    place: Path,
+    progress: Callable[[Moment], None] | None,
+    seen: bool,
+) -> Any:
+    """Train on data in memory, which are kept in the folder; what is needed to give the like of them back."""
+    before = None if begun is None else read_folder(begun)[1]
+    data, like, reasons = _taken(X, y, {k[5:]: v for k, v in said.items() if k.startswith("data.")}, before)
+    words = [_change(key, value) for key, value in said.items() if not key.startswith("data.")]
+    with holding(place, "training") as lock:
+        may_begin(place)
+        if (place / PLACE).exists() and manifest.read(place) is None:
+            raise InputError(f"folder='{shown(place)}' holds {PLACE}, which fit would write over; name another folder.")
+        source = {"name": "kept", "path": str(place / PLACE)}
+        chosen = own.of_shape(source, len(data.train) + len(data.test), data.shape, data.kind, "the data")
+        chosen.reasons.update(reasons)
+        asked = Experiment.read(chosen, words) if begun is None else going_on(begun, chosen, words)
+        keep(data, place / PLACE)
+        _through(asked, place, data, progress, lock, seen)
+    return like
+
+
+def _through(
+    asked: Experiment,
+    place: Path,
+    data: Dataset | None,
+    progress: Callable[[Moment], None] | None,
+    lock: Any = None,
+    seen: bool = True,
+) -> None:
+    for moment in train(asked, place, data, lock=lock, draws=seen):
+        if progress is not None:
+            progress(moment)
+
+
+# What was given -------------------------------------------------------------------------------------------------------
+
+
+def _taken(
+    X: Any, y: Any, arguments: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[Dataset, Any, dict[str, str]]:
+    """Data in memory as a data set, something like them, and reasons.
+
+    Args:
+        arguments: of the source that would read them from a file.
+        before: run.yaml of the run that they go on from.
+    """
+    if is_frame(X):
+        if y is not None:
+            raise InputError("y goes with arrays and pictures; in a frame it is a column like others.")
+        words, typed = words_of(X)
+        told = None
+        if before is not None:
+            columns = tuple(ColumnType.from_dict(about) for about in before["data"].get("table", ()))
+            told = (columns, Transform.from_dict(before["transform"]))
+        data = _source(Table, arguments, ("header",)).of(words, "frame", typed=typed, told=told)
+        return _as(data, before), _few(X), {}
+    reasons: dict[str, str] = {}
+    if _are_pictures(X):
+        like: Any = Pictures(not isinstance(X[0], (np.ndarray, Tensor)))
+        values, arguments, reasons = _pictures(X, arguments, before)
+    else:
+        values, like = _array(X)
+        if before is not None and before["data"].get("layout"):
+            arguments = {"layout": before["data"]["layout"], **arguments}
+    arrays = {"x": values}
+    if y is not None:
+        labels = np.asarray(y)
+        arrays["y"] = labels.astype(str) if labels.dtype == object else labels
+    source = _source(Array, arguments, ("key", "labels_key", "condition"))
+    return _as(source.of(arrays, "array", _GIVEN), before), like, reasons
+
+
+def _as(data: Dataset, before: Mapping[str, Any] | None) -> Dataset:
+    return data if before is None else as_before(data, before["data"], Transform.from_dict(before["transform"]))
+
+
+def _source(kind: Any, arguments: Mapping[str, Any], of_files: Sequence[str]) -> Any:
+    """The source that reads such data from a file, for what it decides of those that are read."""
+    known = {entry.name for entry in fields_of(kind)} - {"path", *of_files}
+    for name in arguments:
+        if name not in known:
+            raise InputError(f"data.{shown(name)} is not known of data in memory; known: {', '.join(sorted(known))}.")
+    return kind(**validated(kind, {"path": str(_GIVEN), **arguments}, "data."))
+
+
+def _few(frame: Any) -> Any:
+    """The first row of a frame: its types, for others like it."""
+    import narwhals as nw
+
+    return nw.to_native(nw.from_native(frame, eager_only=True).head(1))
+
+
+def _array(X: Any) -> tuple[np.ndarray, Any]:
+    """Numbers, and an array or tensor of their type without rows."""
+    if isinstance(X, Tensor):
+        found = X.detach().cpu()
+        return (found.float() if found.dtype == torch.bfloat16 else found).numpy(), X.detach()[:0]
+    try:
+        values = np.asarray(X)
+    except Exception:  # rows of different lengths, and whatever an object's own way to an array raises
+        values = np.asarray(None)
+    if values.dtype.kind not in "buif" or values.ndim == 0:
+        raise InputError(
+            f"X is of type {type(X).__name__} and no array of numbers; give an array, a tensor, a data frame, a list "
+            "of pictures, or a path."
+        )
+    return values, np.empty((0, *values.shape[1:]), values.dtype)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a list of pictures was: of PIL, or arrays."""
+
+    pil: bool
+
+
+def _are_pictures(X: Any) -> bool:
+    if not isinstance(X, (list, tuple)) or not X:
+        return False
+    if type(X[0]).__module__.partition(".")[0] == "PIL":
+        return True
+    return isinstance(X[0], np.ndarray) and X[0].dtype == np.uint8 and X[0].ndim in (2, 3)
+
+
+def _pictures(
+    X: Sequence[Any], arguments: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[np.ndarray, dict[str, Any], dict[str, str]]:
+    """Pictures (N, C, H, W), the arguments that are left, and what was decided of their size."""
+    from PIL import Image
+
+    pictures = []
+    for i, given in enumerate(X):
+        try:
+            pictures.append(Image.fromarray(given) if isinstance(given, np.ndarray) else given)
+        except (TypeError, ValueError):
+            raise InputError(f"X[{i}] is no picture: arrays of bytes are (H, W) or (H, W, 3).") from None
+        if not isinstance(pictures[-1], Image.Image):
+            raise InputError(f"X[{i}] is of type {type(given).__name__} and no picture, as X[0] is.")
+    rest = {key: value for key, value in arguments.items() if key not in ("size", "mode")}
+    said = {f"data.{key}": value for key, value in arguments.items()}
+    found = [(picture.height, picture.width, picture.mode.startswith("I")) for picture in pictures]
+    changes, reasons = own.read_as(found, len(found), said, own.on_gpu(said))
+    if before is not None:
+        channels, *sides = before["data"]["shape"]
+        changes = {"data.size": sides, "data.mode": "L" if channels == 1 else "RGB"}
+        reasons = {}
+    read = {key[5:]: value for key, value in {**changes, **said}.items() if key in ("data.size", "data.mode")}
+    files = ImageFolder(".", **read)
+    assert files.size is None or isinstance(files.size, tuple)
+    values = read_pictures(pictures, files.size, files.mode, lambda i: f"X[{i}]")
+    return values.numpy(), {**rest, "layout": "NCHW"}, reasons
+
+
+# What is given back ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained model that takes and gives data as it was given them.
+
+    Attributes:
+        run: the run, with all that one can do with it.
+        like: what data come back as: a frame, an array or a tensor, `Pictures`; None of data from a path, which come
+            back as an array, and a table as a dict of columns of words.
+    """
+
+    run: Run
+    like: Any = None
+
+    def sample(self, n: int, *, seed: int | None = None, **options: Any) -> Any:
+        """Draw n new examples.
+
+        Args:
+            seed: example i of a seed is the same however many are drawn; None for others each time.
+            **options: of `Run.sample`: label, steps, ...; of a table steps and where, as in where="age>=30".
+
+        Raises:
+            InputError: anything that does not fit.
+        """
+        if not cells.draws_rows(self.run):
+            return self._given(self.run.sample(n, seed=seed, quantise=True, **options))
+        self.run.must_hold(n)
+        tokens, types = cells.must_be_table(self.run)
+        if isinstance(where := options.pop("where", None), str):
+            options["where"] = cells.Where.of(where, tokens, types)
+        seed = int(torch.randint(2**31 - 1, ())) if seed is None else seed
+        return self._given(torch.cat(list(cells.draw_rows(self.run, n, seed=seed, **options))))
+
+    def impute(self, X: Any, draws: int = 19, *, seed: int = 0) -> Any:
+        """Data with their holes (NaN, None) filled by the median of draws given what each example has.
+
+        Args:
+            X: as the model was given; what is there comes back as it was.
+            draws: how many.
+
+        Raises:
+            InputError: data that the model was not trained on the like of.
+        """
+        if draws < 1:
+            raise InputError(f"draws={draws} must be at least 1.")
+        if cells.draws_rows(self.run):
+            filled = fill(self.run, read_rows(self.run, X, "X"), draws, seed)
+            return fill_frame(X, filled.rows.types, filled.centre, filled.holes)
+        x = self._numbers(X, missing=True)
+        holes = x.isnan()
+        rows = holes.flatten(1).any(1)
+        if not bool(rows.any()):
+            return X.clone() if isinstance(X, Tensor) else np.array(X)
+        transform, given = self.run.transform, x[rows]
+        found = inpaint(self.run, transform.forward(given), ~holes[rows], draws=draws, seed=seed).samples
+        own_units = transform.inverse(found.flatten(0, 1), quantise=True).unflatten(0, found.shape[:2])
+        x[rows] = torch.where(holes[rows], own_units.to(x.dtype).median(1).values, given)
+        plain = X if isinstance(X, Tensor) else np.asarray(X)
+        values, where = (self.run.layout.give_back(part).reshape(plain.shape) for part in (x, holes))
+        if isinstance(plain, Tensor):
+            return torch.where(where.to(plain.device), values.to(plain), plain)
+        return np.where(where.numpy(), values.numpy(), plain).astype(plain.dtype)
+
+    def score_samples(self, X: Any, *, seed: int = 0) -> np.ndarray:
+        """The log-likelihood of each example, (N,) float64, in nats of the data's own units.
+
+        Exact up to the solver's error for numbers (`ornstein.log_likelihood`), a bound for digital data and for tables
+        (`ornstein.experiment.cells.score`), there of the cells that a row has.
+        """
+        if cells.draws_rows(self.run):
+            return cells.score(self.run, read_rows(self.run, X, "X").values, seed=seed)[0].numpy()
+        return loglik(self.run, self._numbers(X), seed=seed).found.log_prob.double().numpy()
+
+    def save(self, folder: "str | Path") -> Path:
+        """Copy the run into a folder of its own, which `ornstein.load` and `ornstein train --resume` open.
+
+        Raises:
+            InputError: the folder is there and not empty.
+        """
+        place = Path(folder).expanduser()
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise InputError(f"folder='{shown(place)}' is there already; name another.")
+        try:
+            shutil.copytree(self.run.folder, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".lock"))
+        except (OSError, shutil.Error) as error:
+            raise InputError(f"folder='{shown(place)}' cannot be written: {error}.") from None
+        return place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As the files that make it: where it is opened, they lie in a temporary folder."""
+        run = self.run.folder
+        files = [f for f in run.rglob("*") if f.is_file() and f.suffix in (".yaml", ".json", ".safetensors")]
+        kept = {str(f.relative_to(run)): f.read_bytes() for f in files if f.relative_to(run).parts[0] != "checkpoints"}
+        return _unpacked, (kept, self.like)
+
+    def _numbers(self, X: Any, missing: bool = False) -> Tensor:
+        """Examples as the model has them, in the data's own units, (N, *shape)."""
+        if isinstance(self.like, Pictures) and _are_pictures(X):
+            values = _pictures(X, {}, self.run.about)[0]
+            x = torch.from_numpy(values)
+        else:
+            plain = _array(X)[0]
+            x = self.run.layout.rows(as_tensor(plain, "X", missing), self.run.shape, "X")
+        if tuple(x.shape[1:]) != self.run.shape:
+            wanted, got = ("x".join(map(str, shape)) for shape in (self.run.shape, x.shape[1:]))
+            raise InputError(f"X has examples of shape {got}; this model's are {wanted}.")
+        return x.clone() if missing else x
+
+    def _given(self, values: Tensor) -> Any:
+        """Values in the data's own units as the model was given them."""
+        like = self.like
+        if cells.draws_rows(self.run):
+            types = cells.types_of(self.run)
+            if like is not None:
+                return to_frame(like, types, values)
+            return {kind.name: kind.render(values[:, place].numpy()) for place, kind in enumerate(types)}
+        if isinstance(like, Pictures):
+            return _as_pictures(values, like.pil)
+        if like is None:
+            return values.numpy()
+        plain = _typed(values, like)
+        return plain.to(like.device) if isinstance(like, Tensor) else plain
+
+
+def _unpacked(files: Mapping[str, bytes], like: Any) -> Model:
+    place = Path(tempfile.mkdtemp(prefix="ornstein-"))
+    for name, content in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+    model = Model(Run.load(place), like)
+    weakref.finalize(model, shutil.rmtree, place, True)
+    return model
+
+
+def _typed(values: Tensor, like: Any) -> Any:
+    """Numbers in another type: rounded to whole ones, within their range, where it has no others."""
+    if isinstance(like, Tensor):
+        if like.dtype == torch.bool:
+            return values > 0.5
+        if not like.dtype.is_floating_point and values.is_floating_point():
+            ends = torch.iinfo(like.dtype)
+            values = values.double().round().clamp(ends.min, ends.max)
+        return values.to(like.dtype)
+    found = values.numpy()
+    if like.dtype.kind == "b":
+        return found > 0.5
+    if like.dtype.kind in "iu" and found.dtype.kind == "f":
+        ends = np.iinfo(like.dtype)
+        # the largest float below 2^63 is not 2^63 - 1
+        found = np.clip(np.rint(found.astype(np.float64)), ends.min, math.nextafter(ends.max + 1.0, 0))
+    return found.astype(like.dtype)
+
+
+def _as_pictures(values: Tensor, pil: bool) -> list[Any]:
+    """Whole numbers (N, C, H, W) as pictures."""
+    from PIL import Image
+
+    arrays = [np.ascontiguousarray(x.movedim(0, -1).squeeze(-1).numpy()) for x in values]
+    if values.dtype != torch.uint8:
+        arrays = [x.astype(np.uint16) for x in arrays]
+    return [Image.fromarray(x) for x in arrays] if pil else arrays

@@ -1,0 +1,74 @@
+"""A run that goes on from another, on new data: `ornstein train --from RUN new.csv`.
+
+The new run has RUN's experiment and begins with its average, the weights that it draws with. The new data are taken for
+what RUN's were: the same types and levels of columns, the same classes, the same way to model space, the same unit of
+noise (`ornstein.data.before`). All of that stands in the new run's own run.yaml, so RUN may go once it has begun.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ornstein.errors import InputError, shown
+from ornstein.experiment import own, plain
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import read_folder
+from ornstein.experiment.run import weights_of
+
+
+def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] = ()) -> Experiment:
+    """The experiment of a run that begins with another, on other data.
+
+    Args:
+        run: the folder of the other.
+        source: a file or folder of data; of data in memory, what `ornstein.experiment.own` says of them.
+        changes: to the other's experiment, each `path=value`.
+
+    Raises:
+        InputError: no run there; no such data; changes that are not known.
+    """
+    run, changes = Path(run).expanduser().absolute(), list(changes)
+    before, about = read_folder(run)
+    said = dict(change.partition("=")[::2] for change in changes)
+    found = own.chosen(source, said) if isinstance(source, str) else source
+    tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(run))
+    sized = own.sized(found, before.training.batch_size, before.training.steps)
+    for key in ("batch_size", "steps"):
+        tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
+    reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
+    tree |= {
+        "data": _data(found.data, before.data, about["data"]),
+        "reasons": {"start": f"{shown(run)}, whose weights, types and scales these are", **reasons},
+        "start": str(run),
+    }
+    return Experiment.read(tree, changes)
+
+
+def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The source of the new data: read as the old ones were where that is of the same kind, else in their shape."""
+    found = {**(old if old["name"] == new["name"] else {}), **new}
+    takes = own.DATA[new["name"]].__dataclass_fields__
+    if "size" in takes:  # pictures
+        channels, *sides = facts["shape"]
+        found = {"mode": "L" if channels == 1 else "RGB", **found, "size": list(sides)}
+    elif facts.get("layout") and found.get("layout", "auto") == "auto" and "layout" in takes:
+        found["layout"] = facts["layout"]
+    return found
+
+
+def start_from(net: nn.Module, run: "str | Path") -> None:
+    """Give a network the weights that a run draws with.
+
+    Raises:
+        InputError: no run there, or one of another network.
+    """
+    run = Path(run)
+    experiment, _ = read_folder(run)
+    try:
+        net.load_state_dict(weights_of(run, experiment, experiment.sampling.ema))
+    except RuntimeError:
+        raise InputError(
+            f"start='{shown(run)}' has weights of another network; leave net, data and what is predicted as they are."
+        ) from None
