@@ -166,8 +166,9 @@ def fill_frame(like: Any, types: Sequence[ColumnType], rows: Tensor, holes: Tens
         if hasattr(like, "index"):  # of pandas, which puts rows together by it
             series = nw.from_native(nw.to_native(series).set_axis(like.index), series_only=True)
         made.append(series)
-    found = nw.to_native(native.with_columns(*made)) if made else like
-    return _as_before(found, like)
+    if not made:
+        return nw.to_native(native.clone())
+    return _as_before(nw.to_native(native.with_columns(*made)), like)
 
 
 def _cells(nw: Any, kind: ColumnType, values: "np.ndarray", dtype: Any) -> list[Any]:
@@ -199,7 +200,9 @@ def _as_before(made: Any, like: Any) -> Any:
     if hasattr(like, "astype"):
         for name in like.columns:
             with suppress(Exception):  # a type that the values do not allow
-                made[name] = made[name].astype(like[name].dtype)
+                column = made[name].astype(like[name].dtype)
+                # to pandas two categorical types are equal whose categories stand in another order
+                made[name] = column.cat.set_categories(like[name].cat.categories) if hasattr(column, "cat") else column
     elif hasattr(made, "cast"):
         with suppress(Exception):
             return made.cast(like.schema)

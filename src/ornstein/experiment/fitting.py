@@ -228,7 +228,8 @@ def _array(X: Any) -> tuple[np.ndarray, Any]:
             f"X is of type {type(X).__name__} and no array of numbers; give an array, a tensor, a data frame, a list "
             "of pictures, or a path."
         )
-    return values, np.empty((0, *values.shape[1:]), values.dtype)
+    # torch warns of memory that may not be written to
+    return values if values.flags.writeable else values.copy(), np.empty((0, *values.shape[1:]), values.dtype)
 
 
 @dataclass(frozen=True)

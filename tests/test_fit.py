@@ -1,0 +1,252 @@
+"""`ornstein.fit`: data in memory go in, and the like of them comes out."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+import ornstein
+from ornstein import InputError
+from ornstein.data.kept import PLACE
+from ornstein.experiment.build import load_data
+from ornstein.experiment.evaluate import evaluate
+from ornstein.experiment.fitting import Model
+from ornstein.experiment.folder import read_experiment, read_weights
+from ornstein.experiment.loglik import loglik
+from ornstein.experiment.train import train
+
+TINY: dict[str, Any] = {"steps": 3, "batch_size": 16, "training.cpu": True, "training.precision": "float32"}
+MLP = {**TINY, "net.width": 16, "net.depth": 1}
+UNET = {**TINY, "net.channels": 8, "net.attention": [], "sampling.steps": 2}
+
+
+def vectors(n: int = 60, dtype: Any = np.float64) -> np.ndarray:
+    x = np.random.default_rng(0).normal([1000.0, -3.0], [30.0, 0.01], (n, 2))
+    return x.astype(dtype)
+
+
+def things(n: int = 90) -> pd.DataFrame:
+    dice = np.random.default_rng(1)
+    kind = dice.integers(0, 3, n)
+    return pd.DataFrame(
+        {
+            "kind": pd.Categorical.from_codes(kind, ["red", "green", "blue"]),
+            "count": pd.array([None if i % 9 == 0 else int(v) for i, v in enumerate(dice.integers(0, 9, n))], "Int64"),
+            "price": dice.gamma(2.0, 50.0, n).round(2),
+            "member": dice.random(n) < 0.3,
+            "when": [datetime(2021, 3, 1) + timedelta(days=int(d)) for d in dice.integers(0, 400, n)],
+            "word": [("up", "down")[int(k) % 2] for k in kind],
+        },
+        index=np.arange(n) + 100,
+    )
+
+
+@pytest.fixture(scope="module")
+def table() -> Model:
+    return ornstein.fit(things(), seed=1, **MLP)
+
+
+# --- the caller's own type --------------------------------------------------------------------------------------------
+
+
+def test_a_frame_of_pandas_comes_back_with_its_types_and_order(table: Model) -> None:
+    given, drawn = things(), table.sample(40, seed=0)
+    assert isinstance(drawn, pd.DataFrame)
+    assert list(drawn.columns) == list(given.columns)
+    assert drawn.dtypes.to_dict() == given.dtypes.to_dict()
+    assert list(drawn["kind"].cat.categories) == ["red", "green", "blue"]  # equal types may have them in another order
+    assert set(drawn["kind"]) <= {"red", "green", "blue"}
+    assert (drawn["price"].round(2) == drawn["price"]).all()
+    assert drawn.equals(table.sample(50, seed=0).head(40))
+    assert not drawn.equals(table.sample(40, seed=1))
+    assert not table.sample(40).equals(table.sample(40))  # no seed: others each time
+    assert set(table.sample(20, seed=2, where="kind=red")["kind"]) == {"red"}
+
+
+@pytest.mark.parametrize("made", [pl.from_pandas, pa.Table.from_pandas])
+def test_other_frames_come_back_as_what_they_were(made: Any) -> None:
+    given = made(things().reset_index(drop=True))
+    drawn = ornstein.fit(given, **MLP).sample(5, seed=0)
+    assert type(drawn) is type(given)
+    assert drawn.schema == given.schema if isinstance(given, pl.DataFrame) else drawn.schema.equals(given.schema)
+
+
+def test_holes_of_a_frame_are_filled_and_nothing_else_is_touched(table: Model) -> None:
+    given = things().iloc[:12].assign(note="kept")
+    given["odd"] = given["price"] + 0.12345  # of which the model knows nothing
+    given.loc[100, "price"] = np.nan
+    given.loc[101, "kind"] = None
+    given.loc[102, "price"] = 12.34567  # of more decimals than the model's
+    filled = table.impute(given, 5)
+    assert filled.index.equals(given.index)
+    assert filled.dtypes.to_dict() == given.dtypes.to_dict()
+    assert not filled[things().columns].isna().any().any()
+    pd.testing.assert_frame_equal(filled.where(given.notna(), None), given.where(given.notna(), None))
+    assert filled.loc[102, "price"] == 12.34567
+    scores = table.score_samples(given)
+    assert scores.shape == (12,)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16])
+def test_an_array_comes_back_with_its_type(dtype: Any) -> None:
+    model = ornstein.fit(vectors(dtype=dtype) if dtype != np.int16 else vectors().round().astype(dtype), **MLP)
+    drawn = model.sample(50, seed=0)
+    assert type(drawn) is np.ndarray
+    assert (drawn.dtype, drawn.shape) == (np.dtype(dtype), (50, 2))
+    assert abs(float(drawn[:, 0].mean()) - 1000) < 200  # in its own units
+    assert model.score_samples(vectors(7, dtype)).shape == (7,)
+
+
+def test_bytes_and_truths_stay_what_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 6, 3), np.uint8)  # channels last
+    drawn = ornstein.fit(pixels, **UNET).sample(3, seed=0)
+    assert (drawn.dtype, drawn.shape) == (np.uint8, (3, 8, 6, 3))
+    truths = np.random.default_rng(0).random((30, 4)) < 0.5
+    assert ornstein.fit(truths, **MLP).sample(3, seed=0).dtype == bool
+
+
+def test_a_tensor_comes_back_as_one() -> None:
+    x = torch.randn(30, 3, 16, generator=torch.Generator().manual_seed(0))  # series of three features
+    drawn = ornstein.fit(x, **UNET).sample(4, seed=0)
+    assert (drawn.dtype, drawn.shape) == (x.dtype, (4, 3, 16))
+    line = torch.arange(40, dtype=torch.int64)
+    assert ornstein.fit(line, **MLP).sample(4, seed=0).dtype == torch.int64
+    assert ornstein.fit(line, **MLP).sample(4, seed=0).shape == (4,)
+
+
+def test_pictures_come_back_as_pictures() -> None:
+    dice = np.random.default_rng(0)
+    photos = [Image.fromarray(dice.integers(0, 256, (h, 20, 3), np.uint8)) for h in (16, 18, 20, 17, 30)]
+    labels = ["cat", "dog", "cat", "dog", "cat"]
+    model = ornstein.fit(photos, labels, **UNET)
+    drawn = model.sample(2, label="dog", seed=0)
+    assert all(isinstance(x, Image.Image) for x in drawn)
+    assert [(x.size, x.mode) for x in drawn] == [((16, 16), "RGB")] * 2  # their median, in eights
+    assert model.run.classes == ("cat", "dog")
+    assert "data.size" in model.run.about["reasons"]
+    assert photos[0].size == (20, 16)  # untouched
+    assert model.score_samples(photos).shape == (5,)
+    grey = ornstein.fit([np.asarray(x.convert("L").resize((8, 8))) for x in photos], **UNET).sample(1, seed=0)
+    assert (grey[0].shape, grey[0].dtype) == ((8, 8), np.uint8)
+
+
+def test_a_path_is_as_good(tmp_path: Path) -> None:
+    things().to_csv(tmp_path / "t.csv", index=False)
+    drawn = ornstein.fit(tmp_path / "t.csv", **MLP).sample(3, seed=0)
+    assert list(drawn) == list(things().columns)
+    assert all(isinstance(word, str) for word in drawn["price"])
+    np.save(tmp_path / "x.npy", vectors())
+    assert ornstein.fit(str(tmp_path / "x.npy"), **MLP).sample(3, seed=0).shape == (3, 2)
+
+
+def test_holes_of_an_array_are_filled() -> None:
+    model = ornstein.fit(vectors(), **MLP)
+    given = vectors(6)
+    given[[0, 3], [1, 0]] = np.nan
+    filled = model.impute(given, 3)
+    assert np.array_equal(filled[~np.isnan(given)], given[~np.isnan(given)])
+    assert np.isfinite(filled).all()
+    assert np.isnan(given[0, 1])  # the caller's own is left alone
+    assert np.array_equal(model.impute(filled), filled)
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["frame", "array"])
+def test_a_run_of_data_in_memory_goes_on_bit_for_bit_and_is_judged(kind: str, tmp_path: Path) -> None:
+    data = things() if kind == "frame" else vectors()
+    whole = ornstein.fit(data, folder=tmp_path / "whole", **{**MLP, "steps": 6})
+    ornstein.fit(data, folder=tmp_path / "half", **MLP)
+    (tmp_path / "half").rename(tmp_path / "moved")  # its data move with it
+    place = tmp_path / "moved"
+    for _ in train(read_experiment(place, ["training.steps=6"]), place, resume=True):
+        pass
+    for name in ("model.safetensors", "ema-0.050.safetensors"):
+        one, two = read_weights(place / name, place), read_weights(tmp_path / "whole" / name, tmp_path / "whole")
+        assert all(torch.equal(one[key], two[key]) for key in two)
+    run = ornstein.load(place)
+    assert load_data(run.experiment).fingerprint() == run.about["data"]
+    if kind == "array":
+        assert loglik(run, "test", count=2).found.log_prob.shape == (2,)
+        assert evaluate(run, n=20, steps=2) is not None
+    assert (tmp_path / "whole" / "samples" / "latest.png").exists()
+    assert str(whole.sample(3, seed=0)) == str(Model(ornstein.load(place), whole.like).sample(3, seed=0))
+
+
+def test_a_run_without_a_folder_goes_with_its_model(tmp_path: Path) -> None:
+    model = ornstein.fit(vectors(), **MLP)
+    place, drawn = model.run.folder, model.sample(3, seed=0)
+    assert not list(place.rglob("*.png"))  # which nobody would see
+    kept = model.save(tmp_path / "kept")
+    with pytest.raises(InputError, match="is there already"):
+        model.save(kept)
+    del model
+    assert not place.exists()
+    run = ornstein.load(kept)
+    assert np.array_equal(run.sample(3, seed=0).double().numpy(), drawn)
+    (kept / PLACE).unlink()
+    with pytest.raises(InputError, match=r"data\.path=.*examples.safetensors"):
+        load_data(read_experiment(kept))
+
+
+def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+    ornstein.fit(vectors(), folder=tmp_path / "run", **MLP)
+    before = (tmp_path / "run" / PLACE).read_bytes()
+    with pytest.raises(InputError, match="holds a run already"):
+        ornstein.fit(vectors(40), folder=tmp_path / "run", **MLP)
+    assert (tmp_path / "run" / PLACE).read_bytes() == before
+    (tmp_path / "mine" / PLACE).parent.mkdir(parents=True)
+    (tmp_path / "mine" / PLACE).write_bytes(b"mine")
+    with pytest.raises(InputError, match="write over"):
+        ornstein.fit(vectors(), folder=tmp_path / "mine", **MLP)
+    assert (tmp_path / "mine" / PLACE).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("X", "options", "match"),
+    [
+        ({"a": 1}, {}, "X is of type dict"),
+        ([[1, 2], [3]], {}, "X is of type list"),
+        (np.array(["a", "b", "c"]), {}, "no array of numbers"),
+        (vectors(2), {}, "at least 3"),
+        (vectors(), {"stepz": 3}, "stepz is no key"),
+        (vectors(), {"net.widht": 3}, "did you mean 'width'"),
+        (vectors(), {"data.key": "x"}, "data.key is not known of data in memory"),
+        (vectors(), {"data.layout": "NCHW"}, "names 4 axes"),
+        (vectors(), {"steps": object()}, "training.steps="),
+        (vectors(), {"y": [1, 2]}, "'y'"),
+        (np.array([[1.0, np.nan]] * 5), {}, "NaN"),
+        (np.zeros((4, 2, 2, 2, 2, 2)) + np.arange(4).reshape(4, 1, 1, 1, 1, 1), {}, "up to three axes"),
+        ([np.zeros((4, 4), np.uint8), "no"], {}, r"X\[1\] is of type str"),
+        ("nowhere.csv", {}, "nowhere.csv"),
+        ("nowhere.csv", {"y": [1]}, "y goes with data in memory"),
+        (things(), {"y": [1]}, "y goes with arrays"),
+        (things(), {"data.types": {"nosuch": "category"}}, "nosuch"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(X: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match) as error:
+        ornstein.fit(X, **{**MLP, **options})
+    assert "\n" not in str(error.value)
+
+
+def test_what_does_not_fit_the_model_is_refused(table: Model) -> None:
+    model = ornstein.fit(vectors(), **MLP)
+    for wrong in (np.zeros((3, 5)), np.zeros((3, 2, 2, 2))):
+        with pytest.raises(InputError, match="shape"):
+            model.score_samples(wrong)
+    with pytest.raises(InputError, match="purple"):
+        table.score_samples(things().assign(kind="purple"))
+    with pytest.raises(InputError, match="draws=0"):
+        model.impute(vectors(), 0)
+    with pytest.raises(InputError, match="n=0"):
+        table.sample(0)

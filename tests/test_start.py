@@ -1,0 +1,153 @@
+"""A run that begins with another: `ornstein train --from RUN new.csv`, `ornstein.fit(X, start=RUN)`."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sure import Cli
+
+import ornstein
+from ornstein import InputError
+from ornstein.experiment.build import load_data
+from ornstein.experiment.cells import draw_rows, score
+from ornstein.experiment.evaluate import evaluate
+from ornstein.experiment.fitting import Model
+from ornstein.experiment.folder import read_experiment, read_folder, read_weights
+from ornstein.experiment.run import Run
+from ornstein.experiment.start import going_on
+from ornstein.experiment.train import train
+
+TINY = {"training.cpu": True, "training.precision": "float32", "batch_size": 16}
+MLP: dict[str, Any] = {**TINY, "steps": 30, "net.width": 16, "net.depth": 1}
+#: a step that changes nothing
+STILL = {"steps": 1, "lr": 1e-30}
+
+
+def things(path: Path, seed: int = 0, n: int = 120, **other: Any) -> Path:
+    dice = np.random.default_rng(seed)
+    kind = dice.integers(0, 3, n)
+    frame = pd.DataFrame({
+        "kind": np.array(["red", "green", "blue"])[kind],
+        "code": kind + 7,  # follows from the kind
+        "price": dice.gamma(2.0 + seed, 50.0, n).round(2),
+        "gone": np.where(dice.random(n) < 0.2, np.nan, dice.integers(0, 5, n)),
+    }).assign(**other)  # fmt: skip
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("start")
+
+
+@pytest.fixture(scope="module")
+def old(place: Path) -> Run:
+    return ornstein.fit(things(place / "old.csv"), folder=place / "old", **MLP).run
+
+
+def drawn(run: Run) -> torch.Tensor:
+    return torch.cat(list(draw_rows(run, 20, seed=3)))
+
+
+def trained(asked: Any, folder: Path, resume: bool = False) -> Run:
+    for _ in train(asked, folder, resume=resume):
+        pass
+    return Run.load(folder)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_changes_nothing_leaves_the_model_as_it_was(old: Run, place: Path, tmp_path: Path) -> None:
+    new = things(tmp_path / "new.csv", 1)
+    run = ornstein.fit(new, folder=tmp_path / "run", start=old, **STILL).run
+    assert torch.equal(drawn(run), drawn(old))
+    assert run.about["transform"] == old.about["transform"]
+    assert [c["name"] for c in run.about["data"]["table"]] == ["kind", "code", "price", "gone"]
+    assert run.about["data"]["sha256"] != old.about["data"]["sha256"]
+    assert run.experiment.start == str(place / "old")
+    assert "start" in run.about["reasons"]
+    # and without a start the first step is taken elsewhere
+    assert not torch.equal(drawn(ornstein.fit(new, **{**MLP, **STILL}).run), drawn(old))
+
+
+def test_it_learns_the_new_data(old: Run, tmp_path: Path) -> None:
+    new = things(tmp_path / "new.csv", 4)
+    run = ornstein.fit(new, start=old, steps=150, lr=3e-3).run
+    rows = load_data(run.experiment, run.about).test
+    assert score(run, rows)[0].mean() > score(old, rows)[0].mean() + 0.1
+
+
+def test_it_goes_on_bit_for_bit_and_is_judged_when_the_other_is_gone(place: Path, old: Run, tmp_path: Path) -> None:
+    shutil.copytree(place / "old", tmp_path / "old")
+    new = things(tmp_path / "new.csv", 1)
+    changes = ["training.steps=6", "training.checkpoint_every=3"]
+    whole = trained(going_on(tmp_path / "old", str(new), changes), tmp_path / "whole")
+    asked = going_on(tmp_path / "old", str(new), [*changes[1:], "training.steps=3"])
+    trained(asked, tmp_path / "half")
+    shutil.rmtree(tmp_path / "old")
+    half = trained(read_experiment(tmp_path / "half", changes), tmp_path / "half", resume=True)
+    for name in ("model.safetensors", "ema-0.050.safetensors"):
+        one, two = (read_weights(run.folder / name, run.folder) for run in (half, whole))
+        assert all(torch.equal(one[key], two[key]) for key in two)
+    assert load_data(half.experiment, half.about).fingerprint() == half.about["data"]
+    assert Model(half).score_samples(pd.read_csv(new)).shape == (120,)
+
+
+def test_a_run_that_never_saved_begins_again_with_the_other(place: Path, old: Run, tmp_path: Path) -> None:
+    new = things(tmp_path / "new.csv", 1)
+    asked = going_on(place / "old", str(new), ["training.steps=1", "training.lr=1e-30"])
+    moments = train(asked, tmp_path / "run")
+    next(moments)
+    moments.close()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for path in (tmp_path / "run").glob("*.safetensors"):
+        path.unlink()
+    assert torch.equal(drawn(trained(asked, tmp_path / "run", resume=True)), drawn(old))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"kind": ["purple", *["red"] * 119], "code": 7}, "'purple' is not among the column's 3 words"),
+        ({"code": 9}, "contradicts 'kind'"),
+        ({"price": [np.nan, *[1.5] * 119]}, "'price' is empty in a row, but the run .* never seen it missing"),
+        ({"price": "dear"}, "column 'price'"),
+        ({"gone": "?!"}, "column 'gone'"),
+    ],
+)
+def test_what_the_run_has_no_place_for_is_one_sentence(
+    other: dict[str, Any], said: str, old: Run, tmp_path: Path
+) -> None:
+    new = things(tmp_path / "new.csv", 0, **other)
+    for data in (new, pd.read_csv(new)):
+        with pytest.raises(InputError, match=said) as error:
+            ornstein.fit(data, start=old, **STILL)
+        assert "\n" not in str(error.value)
+
+
+def test_columns_may_be_more_and_values_beyond_but_not_fewer(old: Run, tmp_path: Path) -> None:
+    frame = pd.read_csv(things(tmp_path / "new.csv", 1)).assign(extra=1)
+    frame.loc[3, "price"] = 1e6
+    model = ornstein.fit(frame, start=old, **STILL)
+    assert "1 values beyond those" in load_data(model.run.experiment, model.run.about).note
+    assert "extra" not in model.sample(2, seed=0)
+    with pytest.raises(InputError, match="no column 'price'"):
+        ornstein.fit(frame.drop(columns="price"), start=old, **STILL)
+
+
+def test_from_the_command_line(old: Run, place: Path, tmp_path: Path) -> None:
+    new = things(tmp_path / "new.csv", 1)
+    cli = Cli()
+    words = ["train", "--from", place / "old", new, "--out", tmp_path / "run", "training.steps=2"]
+    assert "whose weights, types and scales these are" in cli(*words)
+    about = yaml.safe_load((tmp_path / "run" / "experiment.yaml").read_text())
+    assert about["start"] == str(place / "old")
+    assert about["net"] == yaml.safe_load((place / "old" / "experiment.yaml").read_text())["net"]
