@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from sure import Cli
+from sure import Cli, there
 
 import ornstein
 from ornstein import InputError
@@ -18,7 +18,7 @@ from ornstein.experiment.build import load_data
 from ornstein.experiment.cells import draw_rows, score
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.fitting import Model
-from ornstein.experiment.folder import read_experiment, read_folder, read_weights
+from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.run import Run
 from ornstein.experiment.start import going_on
 from ornstein.experiment.train import train
@@ -53,7 +53,7 @@ def old(place: Path) -> Run:
 
 
 def drawn(run: Run) -> torch.Tensor:
-    return torch.cat(list(draw_rows(run, 20, seed=3)))
+    return torch.cat(list(draw_rows(run, 20, seed=3))).nan_to_num(-1.0)  # NaN is not itself
 
 
 def trained(asked: Any, folder: Path, resume: bool = False) -> Run:
@@ -137,17 +137,76 @@ def test_columns_may_be_more_and_values_beyond_but_not_fewer(old: Run, tmp_path:
     frame = pd.read_csv(things(tmp_path / "new.csv", 1)).assign(extra=1)
     frame.loc[3, "price"] = 1e6
     model = ornstein.fit(frame, start=old, **STILL)
-    assert "1 values beyond those" in load_data(model.run.experiment, model.run.about).note
+    assert load_data(model.run.experiment, model.run.about).note.count("beyond those that the run to go on knows") == 1
     assert "extra" not in model.sample(2, seed=0)
     with pytest.raises(InputError, match="no column 'price'"):
         ornstein.fit(frame.drop(columns="price"), start=old, **STILL)
 
 
-def test_from_the_command_line(old: Run, place: Path, tmp_path: Path) -> None:
+def test_from_the_command_line(old: Run, place: Path, tmp_path: Path, cli: Cli) -> None:
     new = things(tmp_path / "new.csv", 1)
-    cli = Cli()
-    words = ["train", "--from", place / "old", new, "--out", tmp_path / "run", "training.steps=2"]
-    assert "whose weights, types and scales these are" in cli(*words)
+    words = ["train", "--from", str(place / "old"), str(new), "--out", str(tmp_path / "run"), "training.steps=2"]
+    answer = cli(*words)
+    assert answer.code == 0, answer.err
+    assert "whose weights, types and scales these are" in answer.out
     about = yaml.safe_load((tmp_path / "run" / "experiment.yaml").read_text())
     assert about["start"] == str(place / "old")
     assert about["net"] == yaml.safe_load((place / "old" / "experiment.yaml").read_text())["net"]
+    assert cli("train", "--resume", str(tmp_path / "run"), "training.steps=3").code == 0
+    assert cli("train", "--from", str(place / "old"), "--resume", str(tmp_path / "run")).code == 2
+    assert cli("train", "--from", str(place / "old")).code == 2
+    refused = cli("train", "--from", str(tmp_path / "nowhere"), str(new))
+    assert (refused.code, "nowhere" in refused.err) == (2, True)
+    refused = cli("train", "--from", str(place / "old"), str(new), "net.width=8", "--out", str(tmp_path / "other"))
+    assert (refused.code, "weights of another network" in refused.err) == (2, True)
+    assert not (tmp_path / "other" / "run.yaml").exists()
+
+
+# --- arrays and pictures ----------------------------------------------------------------------------------------------
+
+
+def test_arrays_keep_scale_spread_and_layout(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    x = dice.normal(5.0, 2.0, (60, 12, 3)).astype(np.float32)  # time, features
+    small = {"net.channels": 8, "net.attention": [], "steps": 4, "net.multipliers": [1], "predicts": "edm"}
+    old = ornstein.fit(x, folder=tmp_path / "old", **{**TINY, **small})
+    y = 3 * x - 20
+    new = ornstein.fit(y, start=old, **STILL)
+    assert np.array_equal(new.sample(3, seed=0, steps=3), old.sample(3, seed=0, steps=3))
+    assert new.run.about["data"]["sigma_data"] == old.run.about["data"]["sigma_data"]
+    assert np.array_equal(new.score_samples(y[:2]), old.score_samples(y[:2]))
+    np.save(tmp_path / "y.npy", y)
+    place = tmp_path / "new"
+    read = ornstein.fit(tmp_path / "y.npy", folder=place, start=tmp_path / "old", **STILL).run
+    assert torch.equal(read.draw(2, seed=0, steps=3), old.run.draw(2, seed=0, steps=3))
+    shutil.rmtree(tmp_path / "old")
+    assert evaluate(ornstein.load(place), n=12, steps=2) is not None
+    with pytest.raises(InputError, match="was trained on arrays 3x12"):
+        ornstein.fit(np.ones((9, 6, 3), np.float32) * dice.random((9, 6, 3)), start=place, **STILL)
+
+
+def photos(place: Path, *classes: str, side: int = 12, most: int = 256) -> Path:
+    for i, name in enumerate(classes * 6):
+        (place / name).mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(i).integers(0, most, (side, side, 3), np.uint8)
+        Image.fromarray(values).save(place / name / f"{i}.png")
+    return place
+
+
+def test_pictures_keep_their_classes_and_their_size(tmp_path: Path) -> None:
+    small = {"net.channels": 8, "net.attention": [], "steps": 4, "net.multipliers": [1]}
+    old = ornstein.fit(photos(tmp_path / "one", "cat", "dog"), folder=tmp_path / "old", **{**TINY, **small})
+    new = ornstein.fit(photos(tmp_path / "two", "dog", side=20, most=9), start=tmp_path / "old", **STILL)
+    assert new.run.classes == ("cat", "dog")
+    assert np.array_equal(new.sample(2, label="dog", seed=0, steps=3), old.sample(2, label="dog", seed=0, steps=3))
+    data = load_data(new.run.experiment, new.run.about)
+    assert set(there(data.train_labels).tolist()) == {1}
+    assert data.shape == (3, 12, 12)
+    with pytest.raises(InputError, match="'owl' is no class of the run"):
+        ornstein.fit(photos(tmp_path / "three", "dog", "owl"), start=tmp_path / "old", **STILL)
+    with pytest.raises(InputError, match="no label, which the run"):
+        ornstein.fit([Image.new("RGB", (12, 12), (i, 0, 0)) for i in range(5)], start=tmp_path / "old", **STILL)
+    given = ornstein.fit(
+        [np.full((12, 12, 3), i, np.uint8) for i in range(6)], ["dog"] * 6, start=tmp_path / "old", **STILL
+    )
+    assert given.sample(1, label="cat", seed=0)[0].shape == (12, 12, 3)

@@ -51,7 +51,8 @@ def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> 
     note = data.note
     if isinstance(transform, Tokens):
         rows = torch.cat([data.train, data.test])
-        note = "; ".join(filter(None, [note, _fitting(rows, data.columns, transform)]))
+        remark = _fitting(rows, data.columns, transform)
+        note = note if remark in note else "; ".join(filter(None, [note, remark]))  # kept examples have it already
     train, test = (_valued(part, transform, data.name) for part in (data.train, data.test))
     return dataclasses.replace(
         data, train=train, test=test, conditions=conditions, transform=transform, spread=facts["sigma_data"], note=note
@@ -123,4 +124,5 @@ def _fitting(rows: Tensor, columns: tuple[ColumnType, ...], tokens: Tokens) -> s
             raise refuse(
                 other.column, where, f"which contradicts {source!r}, from which it follows in the run that is to go on"
             )
-    return f"{beyond:,} values beyond those that the run knows count as its outermost" if beyond else ""
+    many = f"{beyond:,} value{'s' * (beyond != 1)}"
+    return f"{many} beyond those that the run to go on knows, taken for its outermost" if beyond else ""

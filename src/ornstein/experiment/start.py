@@ -53,6 +53,8 @@ def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, An
     if "size" in takes:  # pictures
         channels, *sides = facts["shape"]
         found = {"mode": "L" if channels == 1 else "RGB", **found, "size": list(sides)}
+        if facts["classes"]:
+            found["label"] = "folder"  # a single one, too, is a class of those
     elif facts.get("layout") and found.get("layout", "auto") == "auto" and "layout" in takes:
         found["layout"] = facts["layout"]
     return found
