@@ -23,7 +23,7 @@ def tiny(steps: int = 2, **options: Any) -> DiffusionModel:
     return DiffusionModel(steps, width=4, depth=1, batch_size=8, settings=CPU, random_state=0, **options)
 
 
-@parametrize_with_checks([tiny()])  # all of them: none is expected to fail
+@parametrize_with_checks([tiny()])  # type: ignore[untyped-decorator]  # all of them: none is expected to fail
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_it_passes_the_checks_of_scikit_learn(estimator: DiffusionModel, check: Any) -> None:
     check(estimator)

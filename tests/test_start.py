@@ -23,10 +23,10 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.start import going_on
 from ornstein.experiment.train import train
 
-TINY = {"training.cpu": True, "training.precision": "float32", "batch_size": 16}
+TINY: dict[str, Any] = {"training.cpu": True, "training.precision": "float32", "batch_size": 16}
 MLP: dict[str, Any] = {**TINY, "steps": 30, "net.width": 16, "net.depth": 1}
 #: a step that changes nothing
-STILL = {"steps": 1, "lr": 1e-30}
+STILL: dict[str, Any] = {"steps": 1, "lr": 1e-30}
 
 
 def things(path: Path, seed: int = 0, n: int = 120, **other: Any) -> Path:
@@ -106,7 +106,7 @@ def test_a_run_that_never_saved_begins_again_with_the_other(place: Path, old: Ru
     asked = going_on(place / "old", str(new), ["training.steps=1", "training.lr=1e-30"])
     moments = train(asked, tmp_path / "run")
     next(moments)
-    moments.close()
+    del moments  # which closes it
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     for path in (tmp_path / "run").glob("*.safetensors"):
         path.unlink()
@@ -168,7 +168,13 @@ def test_from_the_command_line(old: Run, place: Path, tmp_path: Path, cli: Cli) 
 def test_arrays_keep_scale_spread_and_layout(tmp_path: Path) -> None:
     dice = np.random.default_rng(0)
     x = dice.normal(5.0, 2.0, (60, 12, 3)).astype(np.float32)  # time, features
-    small = {"net.channels": 8, "net.attention": [], "steps": 4, "net.multipliers": [1], "predicts": "edm"}
+    small: dict[str, Any] = {
+        "net.channels": 8,
+        "net.attention": [],
+        "steps": 4,
+        "net.multipliers": [1],
+        "predicts": "edm",
+    }
     old = ornstein.fit(x, folder=tmp_path / "old", **{**TINY, **small})
     y = 3 * x - 20
     new = ornstein.fit(y, start=old, **STILL)
@@ -194,7 +200,7 @@ def photos(place: Path, *classes: str, side: int = 12, most: int = 256) -> Path:
 
 
 def test_pictures_keep_their_classes_and_their_size(tmp_path: Path) -> None:
-    small = {"net.channels": 8, "net.attention": [], "steps": 4, "net.multipliers": [1]}
+    small: dict[str, Any] = {"net.channels": 8, "net.attention": [], "steps": 4, "net.multipliers": [1]}
     old = ornstein.fit(photos(tmp_path / "one", "cat", "dog"), folder=tmp_path / "old", **{**TINY, **small})
     new = ornstein.fit(photos(tmp_path / "two", "dog", side=20, most=9), start=tmp_path / "old", **STILL)
     assert new.run.classes == ("cat", "dog")

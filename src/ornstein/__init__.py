@@ -14,6 +14,7 @@ from ornstein._version import __version__
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ornstein.core.chains import Tabulated
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from ornstein.core.prediction import Prediction
     from ornstein.core.process import Process
     from ornstein.core.walk import State
-    from ornstein.experiment.estimator import DiffusionModel
-    from ornstein.experiment.fitting import fit
+    from ornstein.experiment.estimator import DiffusionModel as DiffusionModel
+    from ornstein.experiment.fitting import Model
     from ornstein.experiment.run import Run
+    from ornstein.experiment.watch import Moment
     from ornstein.guidance import (
         DPS,
         Autoguidance,
@@ -65,7 +67,6 @@ _HOMES = {
     "samplers": ("encode", "sample", "trajectory"),
     "likelihood": ("log_likelihood",),
     "plugins": ("register",),
-    "experiment.fitting": ("fit",),
     "experiment.estimator": ("DiffusionModel",),
 }
 
@@ -81,7 +82,6 @@ __all__ = [
     "Condition",
     "Cosine",
     "Denoiser",
-    "DiffusionModel",
     "Flow",
     "FunctionDenoiser",
     "InputError",
@@ -117,7 +117,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    # which is not in `__all__`: it is a class of scikit-learn's, which a star would load
+    return sorted([*__all__, "DiffusionModel"])
 
 
 def load(folder: "str | Path", ema: "float | None" = None) -> "Run":
@@ -133,3 +134,34 @@ def load(folder: "str | Path", ema: "float | None" = None) -> "Run":
     from ornstein.experiment.run import Run
 
     return Run.load(folder, ema=ema)
+
+
+def fit(
+    X: Any,
+    y: Any = None,
+    *,
+    folder: "str | Path | None" = None,
+    start: "Model | Run | str | Path | None" = None,
+    progress: "Callable[[Moment], None] | None" = None,
+    **changes: Any,
+) -> "Model":
+    """Train a model of data in memory, or of a file or folder: `ornstein.fit(frame).sample(1000)`.
+
+    Args:
+        X: a data frame, an array or a tensor, a list of pictures, or a path.
+        y: the class of each example, of arrays and pictures.
+        folder: where the run is kept; None: nowhere, it goes with the model.
+        start: a run to begin with, whose types and scales are kept.
+        progress: called with each `Moment` of training.
+        **changes: by the keys of an experiment: `steps=500`, `**{"net.width": 128}`.
+
+    Returns:
+        a model whose `sample`, `impute` and `score_samples` give and take what X is: see
+        `ornstein.experiment.fitting.Model`.
+
+    Raises:
+        InputError: data or changes that cannot be; a folder that holds a run already.
+    """
+    from ornstein.experiment.fitting import fit
+
+    return fit(X, y, folder=folder, start=start, progress=progress, **changes)

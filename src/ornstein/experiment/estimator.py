@@ -78,7 +78,7 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
             "net.width": self.width,
             "net.depth": self.depth,
         }
-        changes = {key: value for key, value in said.items() if value is not None}
+        changes: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         changes = {"training.seed": seed, **changes, **(self.settings or {})}
         self.model_: Model = fit(data, y if self.conditional else None, **changes)

@@ -9,13 +9,11 @@ that a run can be gone on with, evaluated and scored as any other.
 """
 
 import json
-import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ornstein.data import Array, Dataset, ImageFolder, Table, Transform
-from ornstein.data.before import as_before
-from ornstein.data.frames import fill_frame, is_frame, to_frame, words_of
+from ornstein.data import Dataset
+from ornstein.data.frames import fill_frame, to_frame
 from ornstein.data.kept import PLACE, keep
-from ornstein.data.pictures import read_pictures
 from ornstein.data.reading import as_tensor
-from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError, shown
 from ornstein.experiment import cells, own
-from ornstein.experiment.arguments import validated
 from ornstein.experiment.config import Experiment, key_of
 from ornstein.experiment.folder import holding, may_begin, read_folder
+from ornstein.experiment.given import Pictures, are_pictures, array_of, as_pictures, picture_values, taken, typed
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.restore import inpaint
 from ornstein.experiment.rows import fill, read_rows
@@ -43,8 +38,6 @@ from ornstein.experiment.start import going_on
 from ornstein.experiment.train import train
 from ornstein.experiment.watch import Moment
 from ornstein.training import manifest
-
-_GIVEN = Path("the data")  # what to call them in errors
 
 
 def fit(
@@ -128,14 +121,18 @@ def _in_memory(
 ) -> Any:
     """Train on data in memory, which are kept in the folder; what is needed to give the like of them back."""
     before = None if begun is None else read_folder(begun)[1]
-    data, like, reasons = _taken(X, y, {k[5:]: v for k, v in said.items() if k.startswith("data.")}, before)
+    data, like, reasons = taken(X, y, {k[5:]: v for k, v in said.items() if k.startswith("data.")}, before)
     words = [_change(key, value) for key, value in said.items() if not key.startswith("data.")]
     with holding(place, "training") as lock:
         may_begin(place)
         if (place / PLACE).exists() and manifest.read(place) is None:
             raise InputError(f"folder='{shown(place)}' holds {PLACE}, which fit would write over; name another folder.")
         source = {"name": "kept", "path": str(place / PLACE)}
-        chosen = own.of_shape(source, len(data.train) + len(data.test), data.shape, data.kind, "the data")
+        count = len(data.train) + len(data.test)
+        if data.columns:
+            chosen = own.of_table(source, count, len(data.columns))
+        else:
+            chosen = own.of_shape(source, count, data.shape, data.kind, "the data")
         chosen.reasons.update(reasons)
         asked = Experiment.read(chosen, words) if begun is None else going_on(begun, chosen, words)
         keep(data, place / PLACE)
@@ -154,129 +151,6 @@ def _through(
     for moment in train(asked, place, data, lock=lock, draws=seen):
         if progress is not None:
             progress(moment)
-
-
-# What was given -------------------------------------------------------------------------------------------------------
-
-
-def _taken(
-    X: Any, y: Any, arguments: Mapping[str, Any], before: Mapping[str, Any] | None
-) -> tuple[Dataset, Any, dict[str, str]]:
-    """Data in memory as a data set, something like them, and reasons.
-
-    Args:
-        arguments: of the source that would read them from a file.
-        before: run.yaml of the run that they go on from.
-    """
-    if is_frame(X):
-        if y is not None:
-            raise InputError("y goes with arrays and pictures; in a frame it is a column like others.")
-        words, typed = words_of(X)
-        told = None
-        if before is not None:
-            columns = tuple(ColumnType.from_dict(about) for about in before["data"].get("table", ()))
-            told = (columns, Transform.from_dict(before["transform"]))
-        data = _source(Table, arguments, ("header",)).of(words, "frame", typed=typed, told=told)
-        return _as(data, before), _few(X), {}
-    reasons: dict[str, str] = {}
-    if _are_pictures(X):
-        like: Any = Pictures(not isinstance(X[0], (np.ndarray, Tensor)))
-        values, arguments, reasons = _pictures(X, arguments, before)
-    else:
-        values, like = _array(X)
-        if before is not None and before["data"].get("layout"):
-            arguments = {"layout": before["data"]["layout"], **arguments}
-    arrays = {"x": values}
-    if y is not None:
-        labels = np.asarray(y)
-        arrays["y"] = labels.astype(str) if labels.dtype == object else labels
-    source = _source(Array, arguments, ("key", "labels_key", "condition"))
-    return _as(source.of(arrays, "array", _GIVEN), before), like, reasons
-
-
-def _as(data: Dataset, before: Mapping[str, Any] | None) -> Dataset:
-    return data if before is None else as_before(data, before["data"], Transform.from_dict(before["transform"]))
-
-
-def _source(kind: Any, arguments: Mapping[str, Any], of_files: Sequence[str]) -> Any:
-    """The source that reads such data from a file, for what it decides of those that are read."""
-    known = {entry.name for entry in fields_of(kind)} - {"path", *of_files}
-    for name in arguments:
-        if name not in known:
-            raise InputError(f"data.{shown(name)} is not known of data in memory; known: {', '.join(sorted(known))}.")
-    return kind(**validated(kind, {"path": str(_GIVEN), **arguments}, "data."))
-
-
-def _few(frame: Any) -> Any:
-    """The first row of a frame: its types, for others like it."""
-    import narwhals as nw
-
-    return nw.to_native(nw.from_native(frame, eager_only=True).head(1))
-
-
-def _array(X: Any) -> tuple[np.ndarray, Any]:
-    """Numbers, and an array or tensor of their type without rows."""
-    if isinstance(X, Tensor):
-        found = X.detach().cpu()
-        return (found.float() if found.dtype == torch.bfloat16 else found).numpy(), X.detach()[:0]
-    try:
-        values = np.asarray(X)
-    except Exception:  # rows of different lengths, and whatever an object's own way to an array raises
-        values = np.asarray(None)
-    if values.dtype.kind not in "buif" or values.ndim == 0:
-        raise InputError(
-            f"X is of type {type(X).__name__} and no array of numbers; give an array, a tensor, a data frame, a list "
-            "of pictures, or a path."
-        )
-    # torch warns of memory that may not be written to
-    return values if values.flags.writeable else values.copy(), np.empty((0, *values.shape[1:]), values.dtype)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What a list of pictures was: of PIL, or arrays."""
-
-    pil: bool
-
-
-def _are_pictures(X: Any) -> bool:
-    if not isinstance(X, (list, tuple)) or not X:
-        return False
-    if type(X[0]).__module__.partition(".")[0] == "PIL":
-        return True
-    return isinstance(X[0], np.ndarray) and X[0].dtype == np.uint8 and X[0].ndim in (2, 3)
-
-
-def _pictures(
-    X: Sequence[Any], arguments: Mapping[str, Any], before: Mapping[str, Any] | None
-) -> tuple[np.ndarray, dict[str, Any], dict[str, str]]:
-    """Pictures (N, C, H, W), the arguments that are left, and what was decided of their size."""
-    from PIL import Image
-
-    pictures = []
-    for i, given in enumerate(X):
-        try:
-            pictures.append(Image.fromarray(given) if isinstance(given, np.ndarray) else given)
-        except (TypeError, ValueError):
-            raise InputError(f"X[{i}] is no picture: arrays of bytes are (H, W) or (H, W, 3).") from None
-        if not isinstance(pictures[-1], Image.Image):
-            raise InputError(f"X[{i}] is of type {type(given).__name__} and no picture, as X[0] is.")
-    rest = {key: value for key, value in arguments.items() if key not in ("size", "mode")}
-    said = {f"data.{key}": value for key, value in arguments.items()}
-    found = [(picture.height, picture.width, picture.mode.startswith("I")) for picture in pictures]
-    changes, reasons = own.read_as(found, len(found), said, own.on_gpu(said))
-    if before is not None:
-        channels, *sides = before["data"]["shape"]
-        changes = {"data.size": sides, "data.mode": "L" if channels == 1 else "RGB"}
-        reasons = {}
-    read = {key[5:]: value for key, value in {**changes, **said}.items() if key in ("data.size", "data.mode")}
-    files = ImageFolder(".", **read)
-    assert files.size is None or isinstance(files.size, tuple)
-    values = read_pictures(pictures, files.size, files.mode, lambda i: f"X[{i}]")
-    return values.numpy(), {**rest, "layout": "NCHW"}, reasons
-
-
-# What is given back ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -375,11 +249,11 @@ class Model:
 
     def _numbers(self, X: Any, missing: bool = False) -> Tensor:
         """Examples as the model has them, in the data's own units, (N, *shape)."""
-        if isinstance(self.like, Pictures) and _are_pictures(X):
-            values = _pictures(X, {}, self.run.about)[0]
+        if isinstance(self.like, Pictures) and are_pictures(X):
+            values = picture_values(X, {}, self.run.about)[0]
             x = torch.from_numpy(values)
         else:
-            plain = _array(X)[0]
+            plain = array_of(X)[0]
             x = self.run.layout.rows(as_tensor(plain, "X", missing), self.run.shape, "X")
         if tuple(x.shape[1:]) != self.run.shape:
             wanted, got = ("x".join(map(str, shape)) for shape in (self.run.shape, x.shape[1:]))
@@ -395,10 +269,10 @@ class Model:
                 return to_frame(like, types, values)
             return {kind.name: kind.render(values[:, place].numpy()) for place, kind in enumerate(types)}
         if isinstance(like, Pictures):
-            return _as_pictures(values, like.pil)
+            return as_pictures(values, like.pil)
         if like is None:
             return values.numpy()
-        plain = _typed(values, like)
+        plain = typed(values, like)
         return plain.to(like.device) if isinstance(like, Tensor) else plain
 
 
@@ -410,32 +284,3 @@ def _unpacked(files: Mapping[str, bytes], like: Any) -> Model:
     model = Model(Run.load(place), like)
     weakref.finalize(model, shutil.rmtree, place, True)
     return model
-
-
-def _typed(values: Tensor, like: Any) -> Any:
-    """Numbers in another type: rounded to whole ones, within their range, where it has no others."""
-    if isinstance(like, Tensor):
-        if like.dtype == torch.bool:
-            return values > 0.5
-        if not like.dtype.is_floating_point and values.is_floating_point():
-            ends = torch.iinfo(like.dtype)
-            values = values.double().round().clamp(ends.min, ends.max)
-        return values.to(like.dtype)
-    found = values.numpy()
-    if like.dtype.kind == "b":
-        return found > 0.5
-    if like.dtype.kind in "iu" and found.dtype.kind == "f":
-        ends = np.iinfo(like.dtype)
-        # the largest float below 2^63 is not 2^63 - 1
-        found = np.clip(np.rint(found.astype(np.float64)), ends.min, math.nextafter(ends.max + 1.0, 0))
-    return found.astype(like.dtype)
-
-
-def _as_pictures(values: Tensor, pil: bool) -> list[Any]:
-    """Whole numbers (N, C, H, W) as pictures."""
-    from PIL import Image
-
-    arrays = [np.ascontiguousarray(x.movedim(0, -1).squeeze(-1).numpy()) for x in values]
-    if values.dtype != torch.uint8:
-        arrays = [x.astype(np.uint16) for x in arrays]
-    return [Image.fromarray(x) for x in arrays] if pil else arrays

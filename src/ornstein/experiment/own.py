@@ -137,13 +137,18 @@ def sized(own: Own, batch: int, steps: int) -> Own:
 
 def _table(place: Path) -> Own:
     count, wide, clock = glance_at(place)
-    why = f"a table of about {count:,} rows and {wide} columns: masked columns, which take any kind of column"
-    reasons = {"preset": f"table, {why}"}
+    found = of_table({"name": "table", "path": str(place)}, count, wide, "about ")
     if clock and "series" in DATA:
-        reasons["data"] = (
+        found.reasons["data"] = (
             f"table: rows that need not follow each other; by {shown(clock)!r} they do, data=series says so"
         )
-    return Own("table", {"name": "table", "path": str(place)}, count, reasons=reasons)
+    return found
+
+
+def of_table(data: Mapping[str, Any], count: int, wide: int, about: str = "") -> Own:
+    """The choices for a table of so many rows (or about as many) and columns."""
+    why = f"a table of {about}{count:,} rows and {wide} columns: masked columns, which take any kind of column"
+    return Own("table", dict(data), count, reasons={"preset": f"table, {why}"})
 
 
 def _array(place: Path, said: Mapping[str, Any]) -> Own:
@@ -166,9 +171,6 @@ def of_shape(data: Mapping[str, Any], count: int, shape: tuple[int, ...], kind: 
         InputError: more axes than a network takes.
     """
     by, data = "x".join(map(str, shape)), dict(data)
-    if kind == "table":
-        why = f"table, a table of {count:,} rows and {by} columns: masked columns, which take any kind of column"
-        return Own("table", data, count, reasons={"preset": why})
     if kind == "vector":
         why = f"array, for {count:,} vectors of {by} numbers: a residual network"
         return Own("array", data, count, reasons={"preset": why})

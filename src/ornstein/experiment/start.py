@@ -5,12 +5,14 @@ what RUN's were: the same types and levels of columns, the same classes, the sam
 noise (`ornstein.data.before`). All of that stands in the new run's own run.yaml, so RUN may go once it has begun.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ornstein.data import DATA
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.config import Experiment
@@ -49,7 +51,7 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
 def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The source of the new data: read as the old ones were where that is of the same kind, else in their shape."""
     found = {**(old if old["name"] == new["name"] else {}), **new}
-    takes = own.DATA[new["name"]].__dataclass_fields__
+    takes = {entry.name for entry in dataclasses.fields(DATA[new["name"]])}  # type: ignore[arg-type]
     if "size" in takes:  # pictures
         channels, *sides = facts["shape"]
         found = {"mode": "L" if channels == 1 else "RGB", **found, "size": list(sides)}

@@ -1,0 +1,174 @@
+"""Data in memory: taken in as a data set, and given back as what they were.
+
+A data frame, an array or a tensor, a list of pictures: each is read by the rules that hold for the file that it could
+be saved as (`ornstein.data.table`, `.array`, `.folder`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ornstein.data import Array, Dataset, ImageFolder, Table, Transform
+from ornstein.data.before import as_before
+from ornstein.data.frames import is_frame, words_of
+from ornstein.data.pictures import read_pictures
+from ornstein.data.schema import ColumnType
+from ornstein.errors import InputError, shown
+from ornstein.experiment import own
+from ornstein.experiment.arguments import validated
+
+#: what to call them in errors
+_GIVEN = Path("the data")
+
+
+def taken(
+    X: Any, y: Any, arguments: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[Dataset, Any, dict[str, str]]:
+    """Data in memory as a data set, something like them, and reasons.
+
+    Args:
+        arguments: of the source that would read them from a file.
+        before: run.yaml of the run that they go on from.
+    """
+    if is_frame(X):
+        if y is not None:
+            raise InputError("y goes with arrays and pictures; in a frame it is a column like others.")
+        words, typed = words_of(X)
+        told = None
+        if before is not None:
+            columns = tuple(ColumnType.from_dict(about) for about in before["data"].get("table", ()))
+            told = (columns, Transform.from_dict(before["transform"]))
+        data = _source(Table, arguments, ("header",)).of(words, "frame", typed=typed, told=told)
+        return _as(data, before), _few(X), {}
+    reasons: dict[str, str] = {}
+    if are_pictures(X):
+        like: Any = Pictures(not isinstance(X[0], (np.ndarray, Tensor)))
+        values, arguments, reasons = picture_values(X, arguments, before)
+    else:
+        values, like = array_of(X)
+        if before is not None and before["data"].get("layout"):
+            arguments = {"layout": before["data"]["layout"], **arguments}
+    arrays = {"x": values}
+    if y is not None:
+        labels = np.asarray(y)
+        arrays["y"] = labels.astype(str) if labels.dtype == object else labels
+    source = _source(Array, arguments, ("key", "labels_key", "condition"))
+    return _as(source.of(arrays, "array", _GIVEN), before), like, reasons
+
+
+def _as(data: Dataset, before: Mapping[str, Any] | None) -> Dataset:
+    return data if before is None else as_before(data, before["data"], Transform.from_dict(before["transform"]))
+
+
+def _source(kind: Any, arguments: Mapping[str, Any], of_files: Sequence[str]) -> Any:
+    """The source that reads such data from a file, for what it decides of those that are read."""
+    known = {entry.name for entry in dataclasses.fields(kind)} - {"path", *of_files}
+    for name in arguments:
+        if name not in known:
+            raise InputError(f"data.{shown(name)} is not known of data in memory; known: {', '.join(sorted(known))}.")
+    return kind(**validated(kind, {"path": str(_GIVEN), **arguments}, "data."))
+
+
+def _few(frame: Any) -> Any:
+    """The first row of a frame: its types, for others like it."""
+    import narwhals as nw
+
+    return nw.to_native(nw.from_native(frame, eager_only=True).head(1))
+
+
+def array_of(X: Any) -> tuple[np.ndarray, Any]:
+    """Numbers, and an array or tensor of their type without rows."""
+    if isinstance(X, Tensor):
+        found = X.detach().cpu()
+        return (found.float() if found.dtype == torch.bfloat16 else found).numpy(), X.detach()[:0]
+    try:
+        values = np.asarray(X)
+    except Exception:  # rows of different lengths, and whatever an object's own way to an array raises
+        values = np.asarray(None)
+    if values.dtype.kind not in "buif" or values.ndim == 0:
+        raise InputError(
+            f"X is of type {type(X).__name__} and no array of numbers; give an array, a tensor, a data frame, a list "
+            "of pictures, or a path."
+        )
+    # torch warns of memory that may not be written to
+    return values if values.flags.writeable else values.copy(), np.empty((0, *values.shape[1:]), values.dtype)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a list of pictures was: of PIL, or arrays."""
+
+    pil: bool
+
+
+def are_pictures(X: Any) -> bool:
+    if not isinstance(X, (list, tuple)) or not X:
+        return False
+    if type(X[0]).__module__.partition(".")[0] == "PIL":
+        return True
+    return isinstance(X[0], np.ndarray) and X[0].dtype == np.uint8 and X[0].ndim in (2, 3)
+
+
+def picture_values(
+    X: Sequence[Any], arguments: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[np.ndarray, dict[str, Any], dict[str, str]]:
+    """Pictures (N, C, H, W), the arguments that are left, and what was decided of their size."""
+    from PIL import Image
+
+    pictures = []
+    for i, given in enumerate(X):
+        try:
+            pictures.append(Image.fromarray(given) if isinstance(given, np.ndarray) else given)
+        except (TypeError, ValueError):
+            raise InputError(f"X[{i}] is no picture: arrays of bytes are (H, W) or (H, W, 3).") from None
+        if not isinstance(pictures[-1], Image.Image):
+            raise InputError(f"X[{i}] is of type {type(given).__name__} and no picture, as X[0] is.")
+    rest = {key: value for key, value in arguments.items() if key not in ("size", "mode")}
+    said = {f"data.{key}": value for key, value in arguments.items()}
+    found = [(picture.height, picture.width, picture.mode.startswith("I")) for picture in pictures]
+    changes, reasons = own.read_as(found, len(found), said, own.on_gpu(said))
+    if before is not None:
+        channels, *sides = before["data"]["shape"]
+        changes = {"data.size": sides, "data.mode": "L" if channels == 1 else "RGB"}
+        reasons = {}
+    read = {key[5:]: value for key, value in {**changes, **said}.items() if key in ("data.size", "data.mode")}
+    files = ImageFolder(".", **read)
+    assert files.size is None or isinstance(files.size, tuple)
+    values = read_pictures(pictures, files.size, files.mode, lambda i: f"X[{i}]")
+    return values.numpy(), {**rest, "layout": "NCHW"}, reasons
+
+
+def typed(values: Tensor, like: Any) -> Any:
+    """Numbers in another type: rounded to whole ones, within their range, where it has no others."""
+    if isinstance(like, Tensor):
+        if like.dtype == torch.bool:
+            return values > 0.5
+        if not like.dtype.is_floating_point and values.is_floating_point():
+            ends = torch.iinfo(like.dtype)
+            values = values.double().round().clamp(ends.min, ends.max)
+        return values.to(like.dtype)
+    found = values.numpy()
+    if like.dtype.kind == "b":
+        return found > 0.5
+    if like.dtype.kind in "iu" and found.dtype.kind == "f":
+        low, high = np.iinfo(like.dtype).min, np.iinfo(like.dtype).max
+        # the largest float below 2^63 is not 2^63 - 1
+        found = np.clip(np.rint(found.astype(np.float64)), low, math.nextafter(high + 1.0, 0))
+    return found.astype(like.dtype)
+
+
+def as_pictures(values: Tensor, pil: bool) -> list[Any]:
+    """Whole numbers (N, C, H, W) as pictures."""
+    from PIL import Image
+
+    arrays = [np.ascontiguousarray(x.movedim(0, -1).squeeze(-1).numpy()) for x in values]
+    if values.dtype != torch.uint8:
+        arrays = [x.astype(np.uint16) for x in arrays]
+    return [Image.fromarray(x) for x in arrays] if pil else arrays
