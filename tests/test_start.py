@@ -56,6 +56,13 @@ def drawn(run: Run) -> torch.Tensor:
     return torch.cat(list(draw_rows(run, 20, seed=3))).nan_to_num(-1.0)  # NaN is not itself
 
 
+def as_before(run: Run, old: Run) -> bool:
+    """Whether a run's weights are to the bit the average that the old one draws with."""
+    name = "ema-0.050.safetensors"
+    one, two = read_weights(run.folder / name, run.folder), read_weights(old.folder / name, old.folder)
+    return all(torch.equal(one[key], two[key]) for key in two)
+
+
 def trained(asked: Any, folder: Path, resume: bool = False) -> Run:
     for _ in train(asked, folder, resume=resume):
         pass
@@ -68,14 +75,13 @@ def trained(asked: Any, folder: Path, resume: bool = False) -> Run:
 def test_a_step_that_changes_nothing_leaves_the_model_as_it_was(old: Run, place: Path, tmp_path: Path) -> None:
     new = things(tmp_path / "new.csv", 1)
     run = ornstein.fit(new, folder=tmp_path / "run", start=old, **STILL).run
+    assert as_before(run, old)
     assert torch.equal(drawn(run), drawn(old))
     assert run.about["transform"] == old.about["transform"]
     assert [c["name"] for c in run.about["data"]["table"]] == ["kind", "code", "price", "gone"]
     assert run.about["data"]["sha256"] != old.about["data"]["sha256"]
     assert run.experiment.start == str(place / "old")
     assert "start" in run.about["reasons"]
-    # and without a start the first step is taken elsewhere
-    assert not torch.equal(drawn(ornstein.fit(new, **{**MLP, **STILL}).run), drawn(old))
 
 
 def test_it_learns_the_new_data(old: Run, tmp_path: Path) -> None:
@@ -110,7 +116,7 @@ def test_a_run_that_never_saved_begins_again_with_the_other(place: Path, old: Ru
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     for path in (tmp_path / "run").glob("*.safetensors"):
         path.unlink()
-    assert torch.equal(drawn(trained(asked, tmp_path / "run", resume=True)), drawn(old))
+    assert as_before(trained(asked, tmp_path / "run", resume=True), old)
 
 
 @pytest.mark.parametrize(
