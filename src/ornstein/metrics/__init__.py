@@ -1,7 +1,7 @@
 """Metrics: numbers from two sets of points, each read beside what real data score.
 
-`METRICS` names them; `report` computes them all, with their floors; `fit_classifier` gives features and class
-agreement.
+`METRICS` names them; `report` computes them all, with their floors, `table_report` those of tables; `fit_classifier`
+gives features and class agreement.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,11 @@ from ornstein.metrics.features import Classifier, class_agreement, fit_classifie
 from ornstein.metrics.floor import Report, Score, compare, report
 from ornstein.metrics.frechet import Frechet, gaussian_frechet
 from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
+from ornstein.metrics.margins import related
 from ornstein.metrics.metric import Metric
 from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, memorisation, nearest
 from ornstein.metrics.ruler import Ruler
+from ornstein.metrics.table import TableReport, table_report
 from ornstein.metrics.transport import SlicedWasserstein
 
 #: every metric by name
@@ -46,11 +48,14 @@ __all__ = [
     "Ruler",
     "Score",
     "SlicedWasserstein",
+    "TableReport",
     "class_agreement",
     "compare",
     "fit_classifier",
     "gaussian_frechet",
     "memorisation",
     "nearest",
+    "related",
     "report",
+    "table_report",
 ]
