@@ -8,6 +8,7 @@ import typer
 
 from ornstein import ranks
 from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, options, out
+from ornstein.cli.tables import sample_rows
 from ornstein.errors import InputError, shown
 
 InputFile = Annotated[
@@ -36,6 +37,12 @@ def sample(  # long: half of it says what the options are
             "--given", metavar="NAME=VALUE", help="What else to draw given, in its own units, as price=12000."
         ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE,...", help='Rows of a table such that: "income=>50K, age=30..40, sex=A|B, debt>=7".'
+        ),
+    ] = None,
     stepper: OwnStepper = None,
     option: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="An option of the stepper, as eta=0.5.")
@@ -48,7 +55,12 @@ def sample(  # long: half of it says what the options are
     ema: Average = None,
     path: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A .png picture, or .npz arrays.", show_default="RUN/samples/drawn.png"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .png picture, .npz arrays, or a table's .csv.",
+            show_default="RUN/samples/drawn.png or .csv",
+        ),
     ] = None,
     force: Force = False,
     film: Annotated[bool, typer.Option("--film", help="Also write the denoising as an animation, .gif.")] = False,
@@ -88,21 +100,35 @@ def sample(  # long: half of it says what the options are
         ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
 
         ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
+
+        ornstein sample runs/adult -n 10000 --where "income=>50K, age=30..40" --out rows.csv
     """
-    path = path or run / "samples" / "drawn.png"
-    if path.suffix not in (".png", ".npz"):
-        raise InputError(f"out='{shown(path)}' must end in .png (a picture) or .npz (arrays).")
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
 
     import torch
 
     from ornstein.experiment.build import stepper_with
+    from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing(precision)
+    table = opened.kind == "table"
+    path = path or run / "samples" / ("drawn.csv" if table else "drawn.png")
+    if not (is_table(path) if table else path.suffix in (".png", ".npz")):
+        raise InputError(
+            f"out='{shown(path)}' must end in "
+            + (f"{', '.join(TABLES)}: {shown(run)} draws rows." if table else ".png (a picture) or .npz (arrays).")
+        )
+    if where is not None and not table:
+        raise InputError(
+            f"--where {shown(where)!r} is of a table's columns; {shown(run)} was trained on {opened.kind}s."
+        )
     if not ranks.rank():
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
+    if table:
+        sample_rows(opened, n, where, seed, steps, path)
+        return
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None

@@ -149,6 +149,11 @@ class Learner(ABC):
         return 1
 
     @property
+    def shown(self) -> tuple[int, ...]:
+        """The shape of what the network is shown of a sample."""
+        return self.problem.shape
+
+    @property
     def told(self) -> Mapping[str, Any]:
         """The parts of the condition that the network is told."""
         return self.problem.conditions

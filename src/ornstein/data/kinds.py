@@ -103,6 +103,7 @@ def find_types(
     kinds: Mapping[str, str] | None = None,
     missing: Sequence[str] = (),
     comma: bool = False,
+    typed: Mapping[str, str] | None = None,
 ) -> tuple[ColumnType, ...]:
     """What each column is, with the reason in words.
 
@@ -112,6 +113,7 @@ def find_types(
         missing: more words that say "missing".
         comma: whether a comma between digits is rather a decimal mark than one of thousands: where cells are not
             separated by commas.
+        typed: name -> what it is by its type in a frame, where `kinds` says nothing.
 
     Raises:
         InputError: a kind for a column that is not there, that is not known, or that does not fit; infinite numbers.
@@ -123,7 +125,15 @@ def find_types(
     found = {name: _Column(name, words, tuple(missing), comma) for name, words in columns.items()}
     if any(column.mark == "," for column in found.values()):  # 1.234 beside 0,5 is more than a thousand
         found = {name: _Column(name, words, tuple(missing), comma, european=True) for name, words in columns.items()}
-    return tuple(column.asked(kinds[name]) if name in kinds else column.found() for name, column in found.items())
+    typed = {name: kind for name, kind in (typed or {}).items() if name not in kinds}
+    return tuple(
+        column.asked(kinds[name])
+        if name in kinds
+        else column.asked(typed[name], "by its type in the frame")
+        if name in typed
+        else column.found()
+        for name, column in found.items()
+    )
 
 
 @final
@@ -183,15 +193,14 @@ class _Column:
             whole = all(value.is_integer() for value in self.numbers)
             if whole and self._counts():
                 return self._identifier("whole numbers that count the rows")
-            if not whole or max(map(abs, self.numbers)) <= notation.LARGEST_WHOLE:
+            if not whole or max(map(abs, self.numbers)) < notation.LARGEST_WHOLE:  # above, neighbours are one float
                 return self._numeric("integer" if whole else "number")
         return self._worded()
 
-    def asked(self, wanted: str) -> ColumnType:
+    def asked(self, wanted: str, reason: str = "as data.types says") -> ColumnType:
         """It as somebody says that it is."""
         kind, _, pattern = wanted.partition(":")
         said = f"data.types.{shown(self.name)}={wanted!r}"
-        reason = "as data.types says"
         match kind:
             case "number" | "integer":
                 if self.way is None:

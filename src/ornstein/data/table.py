@@ -18,10 +18,12 @@ from torch import Tensor
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
 from ornstein.data.folder import TEST_FOLDERS
+from ornstein.data.frames import read_parquet, words_of
 from ornstein.data.kinds import Words, find_types
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.schema import ColumnType
+from ornstein.data.tokens import Tokens
 from ornstein.errors import InputError, lookup, shown
 
 #: how the names of files of tables end
@@ -67,8 +69,12 @@ class Table(Source):
             raise InputError(f"data.types={self.types!r:.80} must name kinds by columns, as in {{age: category}}.")
 
     def load(self) -> Dataset:
+        name = shown(Path(self.path).name)
+        if _is_parquet(self.path):
+            columns, typed = words_of(read_parquet(self.path)[0], shown(self.path))
+            return self.of(columns, name, typed=typed)
         columns, dialect, notes = read_delimited(self.path, header=self.header)
-        return self.of(columns, shown(Path(self.path).name), dialect, notes)
+        return self.of(columns, name, dialect, notes)
 
     def of(
         self,
@@ -76,6 +82,7 @@ class Table(Source):
         name: str,
         dialect: Dialect | None = None,
         notes: Sequence[str] = (),
+        typed: Mapping[str, str] | None = None,
     ) -> Dataset:
         """The data set of columns that are read already.
 
@@ -84,16 +91,16 @@ class Table(Source):
             name: of the data.
             dialect: how they lay in their file.
             notes: remarks on how they were read.
+            typed: column -> what it is by its type in a frame (`words_of`).
         """
-        from ornstein.data.tokens import Tokens
-
         notes, kept = list(notes), dict(columns)
         for dropped in (*self.drop, *([self.split] if self.split is not None else [])):
             kept.pop(lookup({key: key for key in columns}, dropped, "column"), None)
         if not kept:
             raise InputError(f"data={name!r} has no column but those that are left out.")
         comma = dialect is not None and dialect.delimiter != ","
-        types = find_types(kept, self.types, self.missing, comma)
+        typed = {name: kind for name, kind in (typed or {}).items() if name in kept}
+        types = find_types(kept, self.types, self.missing, comma, typed)
         rows = carrier(kept, types)
         if self.split is not None:
             train, test = _said(columns[self.split], self.split)
@@ -118,14 +125,53 @@ class Table(Source):
         )
 
 
-def rows_about(path: "str | Path") -> tuple[int, int]:
-    """(rows, columns) of a table: the rows by its line breaks, of which cells may hold some too.
+def read_table(path: "str | Path", noun: str = "input") -> tuple[dict[str, Words], Dialect | None]:
+    """The columns of a table in a file of any kind that is read, and how they lie in it where it is text.
+
+    Args:
+        path: the file.
+        noun: what to call it in errors.
+
+    Raises:
+        InputError: as `Table.load` raises of the file.
+    """
+    if _is_parquet(path):
+        return words_of(read_parquet(path, noun)[0], shown(path))[0], None
+    columns, dialect, _ = read_delimited(path, noun)
+    return columns, dialect
+
+
+def _is_parquet(path: "str | Path") -> bool:
+    return str(path).lower().endswith(".parquet")
+
+
+def glance_at(path: "str | Path") -> tuple[int, int, str]:
+    """(rows, columns, the column of regular times or "") of a table, without reading all of it.
+
+    The rows of a file of text are told by its line breaks, of which cells may hold some too.
 
     Raises:
         InputError: as `Table.load` does of the start of the file.
     """
+    if _is_parquet(path):
+        table, count = read_parquet(path, rows=1000)
+        columns = words_of(table, shown(path))[0]
+        return count, len(columns), _clock(columns)
     columns, dialect, _ = read_delimited(path, rows=1000)
-    return max(line_breaks(path) - dialect.header, len(next(iter(columns.values())))), len(columns)
+    rows = max(line_breaks(path) - dialect.header, len(next(iter(columns.values()))))
+    return rows, len(columns), _clock(columns)
+
+
+def _clock(columns: Mapping[str, Words]) -> str:
+    """The first column of dates of which nine in ten come one step after the one before; "" if there is none."""
+    for kind in find_types(columns):
+        if kind.kind == "date":
+            moments = torch.from_numpy(columns[kind.name].values(kind))
+            steps = moments.diff()
+            usual = steps[~steps.isnan()].mode().values if len(steps) > 10 and not steps.isnan().all() else None
+            if usual is not None and usual > 0 and (steps == usual).double().mean() > 0.9:
+                return kind.name
+    return ""
 
 
 def carrier(columns: Mapping[str, Words], types: Sequence[ColumnType], exact: bool = True) -> Tensor:

@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol, final
 
 import torch
@@ -42,6 +43,8 @@ MOST_VALUES, BINS, CELLS = 64, 48, 32
 _BIN_ROWS, _CELL_ROWS, _VALUE_ROWS, _SPIKE = 20, 10, 3, 0.01
 #: rows that reject most pairs of columns of which none determines the other
 _LOOKED_AT = 1000
+#: whole numbers that float64 tells apart, with room for their halves
+_EXACT = 2.0**50
 #: rows for each value of a column that is to determine another
 _SUPPORT = 10
 
@@ -71,6 +74,7 @@ class Coded:
         bins: how many cells each class of the first token has.
         decimals: of the values, 0 for whole numbers; None where they are continuous.
         missing: whether the first token has a class for that.
+        ordered: whether its values are more and less, and not words.
     """
 
     column: int
@@ -80,6 +84,7 @@ class Coded:
     bins: tuple[int, ...]
     decimals: int | None = None
     missing: bool = False
+    ordered: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.low) == len(self.high) == sum(self.bins) or not self.bins or min(self.bins) < 1:
@@ -90,6 +95,16 @@ class Coded:
         """Classes of its tokens: of the bins, and of the cells where a bin has several."""
         finest = max(self.bins)
         return (len(self.bins) + self.missing, *([finest] if finest > 1 else []))
+
+    @property
+    def along(self) -> list[tuple[float, ...]]:
+        """Where the classes of its tokens lie along the column, as `Categories` takes it: by the bins' numbers."""
+        count, finest = len(self.bins), max(self.bins)
+        first = [(2 * i + 1) / count - 1 for i in range(count)] + [0.0] * self.missing
+        if finest == 1:
+            return [tuple(first)]
+        within = [((2 * min(j, of - 1) + 1) / of - 1) / count for of in self.bins for j in range(finest)]
+        return [tuple(first), tuple(within + [0.0] * finest * self.missing)]
 
     @cached_property
     def _starts(self) -> Tensor:
@@ -146,36 +161,41 @@ class Coded:
         within = torch.minimum(codes[:, 1], torch.tensor(self.bins)[known] - 1)
         return torch.where(told & (codes[:, 1] >= 0), self._first[known] + within, -1)
 
-    def values(self, cell: Tensor, place: Tensor) -> Tensor:
-        """The value at `place` in (0, 1) of each cell, (B,) float64; NaN where there is none."""
-        low, high = (ends[cell.clamp_min(0)] for ends in self.ends)
+    def values(self, cell: Tensor, place: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
+        """The value at `place` in (0, 1) of each cell, of what of it lies in [low, high], (B,); NaN of no cell."""
+        first, last = (ends[cell.clamp_min(0)] for ends in self.ends)
+        first, last = torch.minimum(first.clamp_min(low), last), torch.maximum(last.clamp_max(high), first)
         if self.decimals is None:
-            found = low + place * (high - low)
+            found = first + place * (last - first)
         else:
             scale = 10.0**self.decimals
+            first, last = (first * scale - 1e-6).ceil(), (last * scale + 1e-6).floor()
             # a whole number over a power of ten is the very number that its decimals are read as
-            found = (low * scale + (place * self.points[cell.clamp_min(0)]).floor()).round() / scale
-        return torch.where(cell < 0, math.nan, torch.where(low == high, low, found))
+            found = (first + (place * (last - first + 1)).floor()) / scale
+        return torch.where(cell < 0, math.nan, found)
 
-    def allowed(self, low: float, high: float, missing: bool = False) -> tuple[Tensor, Tensor]:
-        """Which share of each class lies in [low, high]: (first token,) and (bins, cells of a bin), float64.
-
-        Of the first token: 1 where any of the bin does. Of a missing value: `missing`.
-        """
+    def inside(self, low: float, high: float) -> Tensor:
+        """Which share of each cell lies in [low, high], float64."""
         at, to = self.ends
         if self.decimals is None:
-            inside = (torch.clamp(to, max=high) - torch.clamp(at, min=low)).clamp_min(0)
-            share = torch.where(to > at, inside / self.points, ((at >= low) & (at <= high)).double())
-        else:
-            scale = 10.0**self.decimals
-            first = torch.clamp(at * scale, min=math.ceil(low * scale - 1e-6) if math.isfinite(low) else None)
-            last = torch.clamp(to * scale, max=math.floor(high * scale + 1e-6) if math.isfinite(high) else None)
-            share = ((last - first).round() + 1).clamp_min(0) / self.points
+            part = (to.clamp_max(high) - at.clamp_min(low)).clamp_min(0)
+            return torch.where(to > at, part / self.points, ((at >= low) & (at <= high)).double())
+        scale = 10.0**self.decimals
+        first, last = (at.clamp_min(low) * scale - 1e-6).ceil(), (to.clamp_max(high) * scale + 1e-6).floor()
+        return (last - first + 1).clamp_min(0) / self.points
+
+    def shares(self, of_cell: Tensor, missing: float = 0.0) -> list[Tensor]:
+        """What is said of each cell, said of the classes of each token: (K,), and (K of the first, K).
+
+        Of a bin 1 where it is anything but 0 for any of its cells; of a missing value `missing`.
+        """
         finest = max(self.bins)
         within = torch.zeros(len(self.bins), finest, dtype=torch.float64)
-        within[self._bin_of, torch.arange(len(share)) - self._first[self._bin_of]] = share
-        first_token = (within > 0).any(1).double() if finest > 1 else within[:, 0]
-        return torch.cat([first_token, torch.full((int(self.missing),), float(missing))]), within
+        within[self._bin_of, torch.arange(len(of_cell)) - self._first[self._bin_of]] = of_cell
+        if finest == 1:
+            return [torch.cat([within[:, 0], torch.full((int(self.missing),), missing, dtype=torch.float64)])]
+        gone = torch.full((int(self.missing), finest), missing, dtype=torch.float64)
+        return [torch.cat([(within > 0).any(1).double(), gone[:, 0]]), torch.cat([within, gone])]
 
 
 @final
@@ -249,7 +269,7 @@ class Tokens(Transform):
             if about.kind == "constant" or not bool(
                 (values.isnan() ^ values[0].isnan()).any() or values.max() > values.min()
             ):
-                constant.append((i, 0.0 if about.kind == "constant" else float(values[0])))
+                constant.append((i, float(values[0])))
                 continue
             coded += _coded(i, about, values)
         from_others = _derived(train, types, [c.column for c in coded])
@@ -264,10 +284,12 @@ class Tokens(Transform):
         """The tokens of a row."""
         sizes: list[int] = []
         after: list[int] = []
+        along: list[tuple[float, ...]] = []
         for one in self.coded:
             after += [-1, len(sizes)][: len(one.sizes)]
             sizes += one.sizes
-        return Categories(tuple(sizes), tuple(after))
+            along += one.along if one.ordered else [()] * len(one.sizes)
+        return Categories(tuple(sizes), tuple(after), tuple(along))
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         return (self.categories.width,)
@@ -278,7 +300,7 @@ class Tokens(Transform):
         ends = [0]
         for one in self.coded:
             ends.append(ends[-1] + len(one.sizes))
-        return tuple(slice(a, b) for a, b in zip(ends, ends[1:], strict=False))
+        return tuple(slice(a, b) for a, b in pairwise(ends))
 
     def tokens_of(self, column: int) -> list[int]:
         """The tokens that tell a column, or that it is looked up by; [] for one that is not told."""
@@ -297,15 +319,19 @@ class Tokens(Transform):
     def inverse(self, z: Tensor, quantise: bool = False) -> Tensor:
         return self.rows(self.categories.codes(z))
 
-    def rows(self, codes: Tensor) -> Tensor:
-        """Classes (B, T) as rows (B, d), float64; NaN where a cell is missing or not known."""
+    def rows(self, codes: Tensor, ranges: Mapping[int, tuple[float, float]] | None = None) -> Tensor:
+        """Classes (B, T) as rows (B, d), float64; NaN where a cell is missing or not known.
+
+        Args:
+            ranges: of `coded`, by place: between which values those of a cell are to lie, where any of it does.
+        """
         codes = codes.cpu()
         rows = torch.full((len(codes), self.columns), math.nan, dtype=torch.float64)
         for column, value in self.constant:
             rows[:, column] = value
         places = _places(codes, len(self.coded))
         for i, (one, where) in enumerate(zip(self.coded, self.places, strict=True)):
-            found = one.values(one.cell_of(codes[:, where]), places[:, i])
+            found = one.values(one.cell_of(codes[:, where]), places[:, i], *(ranges or {}).get(i, ()))
             unit = DAY if one.part == "day" else 1.0
             # the time of a day follows the day
             rows[:, one.column] = found * unit + (rows[:, one.column] if one.part == "time" else 0.0)
@@ -352,10 +378,14 @@ class Tokens(Transform):
     def described(cls, description: Mapping[str, Any]) -> "Tokens":
         return Tokens(
             tuple(
-                Coded(**{**c, "low": _read(c["low"]), "high": _read(c["high"]), "bins": tuple(map(int, _read(c["bins"])))})
-                for c in description["coded"]
+                Coded(**{**one, **{name: _read(one[name]) for name in ("low", "high")},
+                         "bins": tuple(map(int, _read(one["bins"])))})
+                for one in description["coded"]
             ),
-            tuple(Derived(**{**d, "keys": _read(d["keys"]), "values": _read(d["values"])}) for d in description["derived"]),
+            tuple(
+                Derived(**{**one, **{name: _read(one[name]) for name in ("keys", "values")}})
+                for one in description["derived"]
+            ),
             int(description["columns"]),
             tuple((int(i), float(value)) for i, value in description["constant"]),
         )  # fmt: skip
@@ -404,7 +434,7 @@ def _coded(column: int, about: Kind, values: Tensor) -> list[Coded]:
     missing = bool(values.isnan().any())
     if about.kind in ("category", "boolean"):
         each = tuple(float(i) for i in range(len(about.levels)))
-        return [Coded(column, "value", each, each, (1,) * len(each), 0, missing)]
+        return [Coded(column, "value", each, each, (1,) * len(each), 0, missing, ordered=False)]
     if about.kind == "date":
         parts = {part: _part(values, part) for part in ("day", "time")}
         timed = bool((parts["time"].nan_to_num() != 0).any())
@@ -416,6 +446,8 @@ def _coded(column: int, about: Kind, values: Tensor) -> list[Coded]:
 def _numbers(column: int, part: str, values: Tensor, decimals: int | None, missing: bool) -> Coded:
     distinct, counts = values[~values.isnan()].unique(return_counts=True)
     total = int(counts.sum())
+    if decimals is not None and float(distinct.abs().max()) * 10.0 ** min(decimals, 300) > _EXACT:
+        decimals = None  # more places than floats tell apart
     if len(distinct) <= MOST_VALUES and total >= _VALUE_ROWS * len(distinct):
         each = tuple(distinct.tolist())
         return Coded(column, part, each, each, (1,) * len(each), decimals, missing)

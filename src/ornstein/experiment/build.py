@@ -97,7 +97,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        return net.build(problem.shape, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
+        return net.build(learner.shown, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
 
     net = construct(NETS, experiment.net)
     afford_network(net, made, times, ranks.device(experiment.training.cpu))
