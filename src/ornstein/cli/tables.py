@@ -82,7 +82,7 @@ def score_rows(run: "Run", data: str, count: int | None, seed: int, explain: boo
     values = values[:count]
     with bar("scoring") as progress:
         found, error = cells.score(run, values, seed=seed, progress=progress)
-        why = oddest(cells.explain(run, values), cells.types_of(run)) if explain else None
+        why = oddest(cells.explain(run, values), run.types) if explain else None
     rank = found.argsort(stable=True).argsort() + 1
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

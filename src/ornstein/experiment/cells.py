@@ -28,11 +28,6 @@ from ornstein.experiment.run import Run
 ORDERS = 4
 
 
-def types_of(run: Run) -> tuple[ColumnType, ...]:
-    """What the columns of a run's table are; () of one that was trained on no table."""
-    return tuple(ColumnType.from_dict(about) for about in run.about["data"].get("table", ()))
-
-
 def must_be_table(run: Run) -> tuple[Tokens, tuple[ColumnType, ...]]:
     """The tokens and types of a run on a table.
 
@@ -41,7 +36,7 @@ def must_be_table(run: Run) -> tuple[Tokens, tuple[ColumnType, ...]]:
     """
     if not isinstance(run.transform, Tokens):
         raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s, and this is of tables.")
-    return run.transform, types_of(run)
+    return run.transform, run.types
 
 
 @dataclass(frozen=True, eq=False)

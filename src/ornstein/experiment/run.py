@@ -18,6 +18,7 @@ from ornstein.core.learner import Learner
 from ornstein.core.walk import State
 from ornstein.data import Known, Layout, Transform
 from ornstein.data.condition import LABEL
+from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, load_data
@@ -142,8 +143,13 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "image", "vector" or "array"."""
+        """ "image", "vector", "array" or "table"."""
         return str(self.about["data"]["kind"])
+
+    @property
+    def types(self) -> tuple[ColumnType, ...]:
+        """What the columns of its table are; () of one that was trained on no table."""
+        return tuple(ColumnType.from_dict(about) for about in self.about["data"].get("table", ()))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -342,7 +348,8 @@ class Run:
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
         shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        pictures.draw(shown, self.kind, path, columns=columns, names=self.about["data"].get("columns"), **how)
+        names = self.about["data"].get("columns")
+        pictures.draw(shown, self.kind, path, columns=columns, names=names, types=self.types, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -362,7 +369,7 @@ class Run:
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
-        pictures.film(shown, self.kind, path)
+        pictures.film(shown, self.kind, path, types=self.types)
 
 
 def in_shares(counts: Sequence[int], n: int) -> Tensor:

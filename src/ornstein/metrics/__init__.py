@@ -11,7 +11,7 @@ from ornstein.metrics.features import Classifier, class_agreement, fit_classifie
 from ornstein.metrics.floor import Report, Score, compare, report
 from ornstein.metrics.frechet import Frechet, gaussian_frechet
 from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
-from ornstein.metrics.margins import related
+from ornstein.metrics.margins import columns_apart, related
 from ornstein.metrics.metric import Metric
 from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, memorisation, nearest
 from ornstein.metrics.ruler import Ruler
@@ -50,6 +50,7 @@ __all__ = [
     "SlicedWasserstein",
     "TableReport",
     "class_agreement",
+    "columns_apart",
     "compare",
     "fit_classifier",
     "gaussian_frechet",

@@ -16,7 +16,7 @@ row of as many *held-out* ones. The first four say how good the draws are and th
 model that hands out its training rows is perfect by the former.
 
 A table with columns of many kinds has no mean score worth having. Read the rows, then the columns and pairs that
-differ: of these, of which there are many, only by more than three spreads.
+differ: of these, and of what is predicted, there are many, so they differ by more than three spreads.
 """
 
 import math
@@ -38,7 +38,7 @@ from ornstein.metrics.records import Records, closest_records
 #: columns that are predicted where none is named: the last one, and those most related to another
 TARGETS = 4
 #: subsets of real rows that a judge which learns is tried on, for its floor
-JUDGED, TAUGHT = 3, 3
+JUDGED, TAUGHT = 5, 5
 #: how much wider than of one score the spread is taken of one among many, of which some are far off by chance
 _MANY = 1.5
 #: a share of copies, or of nearer rows, up to which the verdict is the second word
@@ -248,8 +248,8 @@ def _taught(
     floors = torch.tensor([taught(train) for _ in range(TAUGHT)], dtype=torch.float64)
     spread = float(floors.std()) / math.sqrt(1 - size / len(train))
     floor = float(floors.mean())
-    over = ratio(value, floor)
-    return Score(value, floor, spread, over, judge(value, floor, spread, over, True, 0.95, Metric.words), size,
+    over, wide = ratio(value, floor), _MANY * spread
+    return Score(value, floor, spread, over, judge(value, floor, wide, over, True, 0.95, Metric.words), size,
                  "AUC" if words[target] else "R2")  # fmt: skip
 
 
