@@ -201,9 +201,9 @@ class _Scale:
 def _figure(value: float) -> str:
     """A number on an axis: 100, 10k, 2M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+        if abs(value) >= size and len(short := f"{value / size:g}") < 6:
+            return f"{short}{letter}"
+    return f"{value:,.10g}"
 
 
 def _histogram(axes: Any, kind: ColumnType, x: np.ndarray, real: np.ndarray | None) -> None:
@@ -224,8 +224,8 @@ def _histogram(axes: Any, kind: ColumnType, x: np.ndarray, real: np.ndarray | No
         if real is not None:
             axes.bar(at, gone[0], width, color=PALE)
         axes.bar(at, gone[-1], width, facecolor="none", edgecolor=ACCENT, lw=1.2)
-        axes.text(at, -0.02, _MISSING, transform=axes.get_xaxis_transform(), rotation=30, ha="right", va="top",
-                  fontsize=6.5)  # fmt: skip
+        axes.text(at + width / 2, -0.035, _MISSING, transform=axes.get_xaxis_transform(), ha="right", va="top",
+                  fontsize=7)  # fmt: skip
         bars = [np.append(each, share) for each, share in zip(bars, gone, strict=True)]
     _cut_off(axes, bars, edges)
     if kind.kind == "date":
@@ -238,8 +238,12 @@ def _histogram(axes: Any, kind: ColumnType, x: np.ndarray, real: np.ndarray | No
     elif scale.ticks:
         axes.set_xticks([place for place, _ in scale.ticks], [label for _, label in scale.ticks])
     else:
-        axes.xaxis.set_major_locator(_few(4))
-        axes.xaxis.set_major_formatter(lambda value, _: _figure(value))
+        whole = kind.kind == "integer"
+        # the word below the bar of missing cells has that place to itself
+        last = edges[-1] - 0.15 * (edges[-1] - edges[0]) * any(gone)
+        places = _few(4, whole).tick_values(edges[0], edges[-1])
+        kept = [place for place in places if edges[0] <= place <= last]
+        axes.set_xticks(kept, [_figure(place) for place in kept])
     axes.yaxis.set_major_formatter(_percent)
     axes.yaxis.set_major_locator(_few(2))
 
@@ -263,10 +267,10 @@ def _percent(value: float, _: int) -> str:
     return f"{100 * value:.3g} %"
 
 
-def _few(count: int) -> Any:
+def _few(count: int, whole: bool = False) -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(count)
+    return MaxNLocator(count, integer=whole)
 
 
 # Two columns ----------------------------------------------------------------------------------------------------------
