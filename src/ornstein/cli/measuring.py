@@ -1,4 +1,4 @@
-"""Verbs that measure a run, or fit how it is drawn from: `evaluate`, `loglik` and `tune`."""
+"""Verbs that measure a run, or fit how it is drawn from: `evaluate`, `doctor`, `loglik` and `tune`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +31,32 @@ def evaluate(
         return
     out.print(result.text(), markup=False, soft_wrap=True)
     out.print(f"\n[bold]{named(run / 'evaluation.json')}[/], [bold]{named(run / 'evaluation.png')}[/]")
+
+
+def doctor(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("-n", "--count", help="How many samples to judge by.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was measured, as JSON.")] = False,
+) -> None:
+    """Say what is wrong with a run, and what to change. Nothing of the run is changed.
+
+    Exit code 0 if nothing is wrong, 1 if there are findings, 2 if there is no such run.
+
+    Each figure stands beside what a healthy run has; docs/doctor.md says what each means.
+    """
+    import json
+
+    from ornstein.experiment.doctor import doctor
+
+    with stages() as (stage, _):
+        found = doctor(run, n=n, seed=seed, stage=stage)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        out.print(found.text(), markup=False, soft_wrap=True)
+    if found.findings:
+        raise typer.Exit(1)
 
 
 def loglik(  # long: half of it says what the options are

@@ -13,7 +13,6 @@ from ornstein import ranks
 from ornstein.data.condition import LABEL
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
-from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
 from ornstein.files import write_text
 from ornstein.metrics import METRICS, Report, nearest, report
@@ -60,9 +59,7 @@ def evaluate(
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
         return None
-    data = load_data(run.experiment)
-    if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
-        raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
+    data = run.load_data()
     stage("drawing")
     began = time.perf_counter()
     z = run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, progress=progress, together=True)

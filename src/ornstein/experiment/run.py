@@ -16,7 +16,7 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Known, Layout, Transform
+from ornstein.data import Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
@@ -109,6 +109,17 @@ class Run:
         """
         self.must_draw()
         return self.model
+
+    def load_data(self) -> Dataset:
+        """The data that it was trained on.
+
+        Raises:
+            InputError: they are no longer to be had, or differ from those.
+        """
+        data = load_data(self.experiment)
+        if data.fingerprint()["sha256"] != self.about["data"]["sha256"]:
+            raise InputError(f"the data are not those that {self.folder} was trained on: their content differs.")
+        return data
 
     def drawing(self, precision: str | None = None) -> "Run":
         """The same run with its network in the precision for drawing; opened, it is in float32.

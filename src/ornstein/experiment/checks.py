@@ -1,0 +1,439 @@
+"""The doctor's checks: one figure each, beside what a healthy run has; the table is in `doctor.py`.
+
+**The start.** Sampling begins at p = N(0, v), with v = alpha^2 sigma_data^2 + sigma^2 of its first level, where it should
+begin at the noised data's law q. For any density r that is known, and x drawn from q (noised held-out examples),
+
+    E log r(x) - E log p(x)  <=  E log q(x) - E log p(x)  =  KL(q, p),
+
+by Gibbs' inequality. With the better of two closed forms as r, a Gaussian of the data and the training examples
+themselves, that is a bound from below, and close where there is much noise. By Pinsker's inequality a start that is KL
+nats off spoils at most a share sqrt(KL/2) of the samples.
+
+**Curl.** A score is a gradient, so its Jacobian is symmetric: S = (alpha J - 1)/sigma^2, with J that of x0. For independent
+normal u and v, E (u'Sv)^2 = |S|^2 and E (u'Sv - v'Su)^2 = |S - S'|^2. The figure is |S - S'|/2 in units of |S| or of
+|S + 1/sigma^2|, whichever is larger: 0 for a gradient, 1 for nothing but rotation. (Both, for one of them may be next to
+nothing where all is noise, or all data; Salimans & Ho, "Should EBMs model the energy or the score?", 2021, on why a
+network that is not quite a gradient may do as well.)
+
+**Copies.** A sample lies nearer to one of m training than to one of m held-out examples half of the time, if it knows
+nothing of the former ("distance to the closest record"). What the shares scatter by follows from the two sets being
+exchangeable: with w_j the share of the samples that lie nearest to example j of the 2m, its variance is about
+sum w_j^2/4.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.core.divergence import draw_probes, linearised
+from ornstein.core.exact import Gaussian
+from ornstein.core.grids import MOST_STEPS
+from ornstein.experiment.evidence import Evidence, deviation
+from ornstein.experiment.settle import way
+from ornstein.metrics import clusters, memorisation, nearest
+from ornstein.samplers import DEFAULT_STEPPER
+
+# Bounds of what is healthy: set on runs of moons, the Swiss roll, eight Gaussians, a table and digits, with room to
+# spare; judged on runs of other data, clocks and objectives (docs/doctor.md).
+#: nats; half of it, rooted, is the most that a start from noise can go wrong by
+SIGNAL_LEFT = 0.05
+#: smallest noise, in standard deviations of the data at most and in distances of digital values at least
+COARSEST, FINEST_DIGITAL = 0.05, 0.005
+#: error over that of a closed form
+BEHIND = 1.5
+#: shares of the held-out error: its fall at the end of training, its rise above its best, what another average wins
+STILL_FALLING, RISEN, EMA_WON = 0.04, 0.05, 0.02
+#: rotation in a Jacobian; what more steps move, sample by sample and in law
+CURL, MOVED, MOVED_IN_LAW = 0.25, 0.06, 0.02
+#: distance to the closest training example is so much of a held-out one's; samples beyond the honest half; data missed
+NEAR_COPIES, COPIED, MISSED = 0.5, 0.05, 0.0
+
+#: what a kind of data is called where it has no name
+CLUSTER = "cluster"
+#: a difference must be this many times its standard error to be told
+_SURE = 3.0
+#: samples that are drawn again in more steps, and how many times more
+_AGAIN, _FINER = 64, 4
+#: steps of the deterministic walk that one which draws noise is compared with
+_LONG = 100
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One figure of a run and what it should be.
+
+    Attributes:
+        measured: what the figure is, in a few words, with its unit.
+        figure: the number.
+        least, most: between which it should lie; None for no such bound.
+        said: what it means, in a sentence.
+        do: what to change if it does not.
+        share: whether it is written in per cent.
+    """
+
+    measured: str
+    figure: float
+    said: str
+    do: str
+    least: float | None = None
+    most: float | None = None
+    share: bool = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the figure lies within its bounds; one that is no number does not."""
+        low = -math.inf if self.least is None else self.least
+        return low <= self.figure <= (math.inf if self.most is None else self.most)
+
+    @property
+    def written(self) -> str:
+        """The figure as people read it."""
+        return self._as_read(self.figure)
+
+    @property
+    def of_bounds(self) -> str:
+        """The figure and what it should be, as in "0.81, at most 0.05"."""
+        ends = [("at least", self.least), ("at most", self.most)]
+        wanted = " and ".join(f"{word} {self._as_read(end)}" for word, end in ends if end is not None)
+        return f"{self.written}, should be {wanted}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON, which has no NaN and no infinity."""
+        figure = self.figure if math.isfinite(self.figure) else None
+        return {"healthy": self.healthy, "measured": self.measured, "figure": figure, "at_least": self.least,
+                "at_most": self.most, "said": self.said, "do": self.do}  # fmt: skip
+
+    def _as_read(self, value: float) -> str:
+        return f"{value:.3g}" if not self.share else f"{value:.1%}"
+
+
+def broken_steps(evidence: Evidence) -> Examined | None:
+    """Steps of training whose loss or gradient was not finite."""
+    if not evidence.records:
+        return None
+    last = evidence.records[-1]
+    return Examined(
+        "share of training steps that were skipped, their loss or gradient being no number",
+        last.get("skipped", 0) / max(last["step"], 1),
+        "the loss stopped being a number in some steps of training.",
+        "lower training.lr, or clip gradients harder (training.clip); train in float32 if it was a narrower type.",
+        most=0.001,
+        share=True,
+    )
+
+
+def broken_draws(evidence: Evidence) -> Examined | None:
+    """Samples with values that are no numbers, or far beyond any of the data."""
+    if not evidence.run.learner.draws:
+        return None
+    far = 3 * float(evidence.known.abs().max())
+    wrong = ~(evidence.drawn.flatten(1).abs() <= far).all(1)
+    return Examined(
+        "share of samples with a value that is no number, or three times beyond the largest of the data",
+        float(wrong.double().mean()),
+        "some samples are no data at all: the model has diverged, or the sampler takes too long steps.",
+        "draw in more steps (sampling.steps), or train again with a lower training.lr.",
+        most=0.02,
+        share=True,
+    )
+
+
+def signal_left(evidence: Evidence) -> Examined | None:
+    """What is left of the data where sampling starts from noise alone; see the module."""
+    if not evidence.denoises:
+        return None
+    level, x0 = evidence.levels[0], evidence.held_out.x0
+    noisy = level.noised(x0, torch.randn(x0.shape, generator=evidence.dice()))
+    spread = (level.alpha * evidence.run.model.sigma_data) ** 2 + level.sigma**2
+    start = Gaussian(torch.zeros(x0.shape[1:]), torch.full((x0[0].numel(),), spread, dtype=torch.float64))
+    known = max(float(law.log_prob(noisy, level).mean()) for law in evidence.laws.values())
+    return Examined(
+        f"nats, at least, between the noised data and what sampling starts from, sigma/alpha = {level.noise_ratio:.3g}",
+        known - float(start.log_prob(noisy).mean()),
+        "sampling starts from pure noise, but the network was taught there with something of the data left.",
+        "let the clock run further: a larger process.beta_max, sigma_max or t_max; or a process that ends without "
+        "signal (process=flow or cosine).",
+        most=SIGNAL_LEFT,
+    )
+
+
+def smallest_noise(evidence: Evidence) -> Examined | None:
+    """The noise at the last level that a sampler asks at, beside what can be seen of it."""
+    if not evidence.denoises:
+        return None
+    ratio, sigma_data = evidence.levels[-1].noise_ratio, evidence.run.model.sigma_data or 1.0
+    grid = evidence.run.transform.levels
+    # what is finer than this is rounded away, or cannot be seen
+    unit = sigma_data if grid is None else grid.bin_width
+    what = "standard deviations of the data" if grid is None else "the distance of two neighbouring values of the data"
+    least, most = (None, COARSEST) if grid is None else (FINEST_DIGITAL, max(1.0, COARSEST * sigma_data / unit))
+    large = ratio / unit > most
+    return Examined(
+        f"smallest noise that sampling asks at, in {what}",
+        ratio / unit,
+        "the last step takes away so much noise at once that fine detail is averaged away."
+        if large
+        else "the noise ends far below the distance of two values, where there is nothing to learn or to remove.",
+        "let the noise end lower: a smaller process.sigma_min, or more sampling.steps."
+        if large
+        else "let the noise end higher: a larger process.sigma_min.",
+        least=least,
+        most=most,
+    )
+
+
+def error_by_noise(evidence: Evidence) -> Examined | None:
+    """The error at each level of noise beside the better of two closed forms; see `evidence`."""
+    if not evidence.denoises:
+        return None
+    found = evidence.on_held_out
+    error = found.by_level.mean(1)
+    names, errors = list(evidence.rivals), torch.stack(list(evidence.rivals.values()))
+    best, which = errors.min(0)
+    grid = evidence.run.transform.levels
+    invisible = 0.0 if grid is None else (0.1 * grid.bin_width) ** 2  # rounding takes it away
+    ratio = (error / best).where(error > invisible, torch.zeros_like(error)).nan_to_num(math.inf)
+    worst = int(ratio.argmax())
+    return Examined(
+        f"error of x0 over that of {names[int(which[worst])]}, at the worst level, sigma/alpha = "
+        f"{found.ratios[worst]:.3g}",
+        float(ratio[worst]),
+        "at some noise the network does worse than a formula that needs no training.",
+        "if it is so at most levels, train longer or with a larger training.lr; if at some, see that the objective "
+        "visits them (objective.times) and that the network is told the noise level.",
+        most=BEHIND,
+    )
+
+
+def falling(evidence: Evidence) -> float | None:
+    """By what share of its end value the held-out error fell in the last quarter of training; None if not recorded."""
+    if len(evidence.checked) < 3:
+        return None
+    end, last = evidence.checked[-1]
+    before = [(step, value) for step, value in evidence.checked if step <= 0.76 * end]
+    if not before or not last > 0:
+        return None
+    step, value = before[-1]
+    return (value - last) / last * 0.25 * end / (end - step)
+
+
+def under_fitting(evidence: Evidence) -> Examined | None:
+    """Whether the held-out error was still falling when training stopped."""
+    drop = falling(evidence)
+    if drop is None:
+        return None
+    return Examined(
+        "fall of the held-out error in the last quarter of training",
+        drop,
+        "training stopped while the model was still getting better.",
+        "train longer (--resume with more training.steps), with a larger training.lr or batch.",
+        most=STILL_FALLING,
+        share=True,
+    )
+
+
+def over_fitting(evidence: Evidence) -> Examined | None:
+    """Whether the held-out error rose while that on training data went on falling."""
+    if len(evidence.checked) < 3:
+        return None
+    last, least = evidence.checked[-1][1], min(value for _, value in evidence.checked)
+    held_out, trained = evidence.on_held_out, evidence.on_trained
+    sure = held_out.mean - trained.mean > _SURE * math.hypot(held_out.standard_error, trained.standard_error)
+    return Examined(
+        f"rise of the held-out error above its best (error on training data {trained.mean:.3g}, held out "
+        f"{held_out.mean:.3g})",
+        last / least - 1 if sure and least > 0 else 0.0,
+        "the model got worse on data that it had not seen while it got better on those that it had.",
+        "more data; or fewer training.steps, a smaller network, net.dropout, data.flip where a mirror image is as good.",
+        most=RISEN,
+        share=True,
+    )
+
+
+def ema_length(evidence: Evidence) -> Examined | None:
+    """Whether another tracked average of the weights is better on held-out data, by more than chance."""
+    others = evidence.others()
+    own = evidence.on_held_out
+    if not others or not own.mean > 0:
+        return None
+    best, won = None, 0.0
+    for length, run in others.items():
+        less = own.each - evidence.judged(evidence.held_out, run).each
+        share = float(less.mean()) / own.mean
+        if share > won and float(less.mean()) > _SURE * deviation(less):
+            best, won = length, share
+    here = evidence.run.experiment.sampling.ema
+    instead = "the weights as they are (0)" if not best else f"the average of length {best:g}"
+    return Examined(
+        f"share by which {instead} does better on held-out data than the run's own, {here:g}"
+        if best is not None
+        else f"share by which another average of the weights does better than the run's own, {here:g}",
+        won,
+        "the average of the weights that the run draws with is not the best of those at hand: too long, it lags; too "
+        "short, it is noisy.",
+        f"set sampling.ema to {best or 0:g} in experiment.yaml (`ornstein info RUN --accept`), or draw with --ema "
+        f"{best or 0:g}.",
+        most=EMA_WON,
+        share=True,
+    )
+
+
+def curl(evidence: Evidence) -> Examined | None:
+    """How far the model's answer is from a gradient; see the module."""
+    if not evidence.denoises or evidence.held_out.x0[0].numel() < 2:
+        return None
+    model = evidence.run.model
+    x0 = evidence.held_out.x0[:32].to(model.device)
+    condition = evidence.held_out.condition[: len(x0)].to(model.device)
+    dice = evidence.dice()
+    probes = draw_probes(x0, 6, "gaussian", dice)
+    eps = torch.randn(x0.shape, generator=dice).to(x0)
+    i, j = torch.triu_indices(len(probes), len(probes), 1)
+    worst, at = 0.0, 0.0
+    for ratio in (0.2, 0.5, 1.0, 2.0):
+        level = model.process.at(model.process.time(-2 * math.log(ratio * (model.sigma_data or 1.0))))
+        _, pull = linearised(lambda x, level=level: model(x, level, condition).x0, level.noised(x0, eps))
+        # alpha v_i' J v_j of each sample, (B, K, K), and the same of the score's, times sigma^2
+        forms = level.alpha * torch.einsum("kbd,lbd->bkl", pull(probes).flatten(2), probes.flatten(2))
+        scores = forms - torch.einsum("kbd,lbd->bkl", probes.flatten(2), probes.flatten(2))
+        apart = (forms[:, i, j] - forms[:, j, i]).square().mean()
+        size = max(form[:, i, j].square().mean() + form[:, j, i].square().mean() for form in (forms, scores)) / 2
+        share = 0.5 * float((apart / size).sqrt())
+        if not share <= worst:
+            worst, at = share, ratio
+    return Examined(
+        f"part of the score's Jacobian that is rotation, at sigma/alpha = {at:g} standard deviations of the data",
+        worst,
+        "the model's answer is no gradient, which a score is: it has not learned one.",
+        "train longer, or with a lower training.lr; predicts=energy is a gradient whatever it has learned.",
+        most=CURL,
+        share=True,
+    )
+
+
+def sampler(evidence: Evidence) -> Examined | None:
+    """How far samples move when the same noise is drawn in more steps; in law, of a sampler that draws noise."""
+    if not (evidence.denoises and evidence.finite):
+        return None
+    run, process = evidence.run, evidence.run.model.process
+    how = way(run.experiment.sampling, process)
+    more = min(_FINER * how.steps, process.chain or MOST_STEPS)
+    if more < 2 * how.steps:
+        return None  # every level of a chain is walked through, or nearly
+    if how.stepper.stochastic:
+        return _sampler_in_law(evidence, min(max(more, _LONG), process.chain or MOST_STEPS))
+    few = min(_AGAIN, evidence.count)
+    again = run.draw(few, seed=evidence.seed, condition=evidence.given[:few], steps=more)
+    off = (again - evidence.drawn[:few]).double().square().mean().sqrt()
+    spread = (evidence.known - evidence.known.mean(0)).double().square().mean().sqrt()
+    return _unconverged(
+        f"distance that samples move in {more} steps instead of {how.steps}, in standard deviations of the data",
+        float(off / spread),
+        MOVED,
+    )
+
+
+def _sampler_in_law(evidence: Evidence, more: int) -> Examined:
+    """Two-sample energy statistic between draws in few and in many steps, beyond what chance explains."""
+    run, few = evidence.run, min(256, evidence.count)
+    again = run.draw(
+        few, seed=evidence.seed + 1, condition=evidence.given[:few], steps=more, stepper=DEFAULT_STEPPER
+    )
+    again = again.flatten(1).double()
+    here = evidence.drawn[:few].flatten(1).double()
+    spread = (evidence.known - evidence.known.mean(0)).double().flatten(1).square().sum(1).mean().sqrt()
+    between, within = torch.cdist(here, again), (torch.cdist(here, here), torch.cdist(again, again))
+    pairs = few * (few - 1)
+    energy = float(2 * between.mean() - sum(d.sum() / pairs for d in within))
+    return _unconverged(
+        f"energy distance of samples to those of a deterministic walk of {more} steps, in standard deviations of the "
+        "data",
+        max(0.0, energy) / float(spread),
+        MOVED_IN_LAW,
+    )
+
+
+def _unconverged(measured: str, figure: float, most: float) -> Examined:
+    return Examined(
+        measured,
+        figure,
+        "samples still change when they are drawn in more steps: what is seen is partly the sampler's error.",
+        "draw in more steps (sampling.steps), with a stepper of higher order, or fit one (`ornstein tune RUN "
+        "--criterion endpoint`).",
+        most=most,
+    )
+
+
+def memorised(evidence: Evidence) -> Examined | None:
+    """The share of samples that lie nearer to training than to held-out examples, of as many; see the module."""
+    if not evidence.run.learner.draws or not evidence.finite:
+        return None
+    measured, data = evidence.ruler.measured, evidence.data
+    size = min(len(data.train), len(data.test), 2000)
+    dice = evidence.dice()
+    drawn = measured(evidence.drawn_own)
+    seen, unseen = (measured(x[torch.randperm(len(x), generator=dice)[:size]].float()) for x in (data.train, data.test))
+    # a table has rows twice: of equally near ones half count
+    to_seen, by_seen = nearest(drawn, seen)
+    to_unseen, by_unseen = nearest(drawn, unseen)
+    nearer = (to_seen < to_unseen).double() + 0.5 * (to_seen == to_unseen).double()
+    share = float(nearer.mean())
+    winner = torch.where(to_seen <= to_unseen, by_seen, size + by_unseen)
+    weight = winner.bincount(minlength=2 * size).double() / len(drawn)
+    scatter = math.sqrt(float(weight.square().sum()) / 4 + 0.25 / len(drawn))
+    copies = memorisation(drawn, measured(data.train.float()), measured(data.test[:4000].float()))
+    # a large training set hides copies from a small sample of it; how near samples come to any of it does not
+    told = max(0.0, share - 0.5 - _SURE * scatter)
+    near = max(0.0, 1 - copies.ratio) if len(data.test) >= 10 else 0.0
+    return Examined(
+        f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond the honest half and "
+        f"chance (found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
+        "held-out ones)",
+        max(told, near - NEAR_COPIES),
+        "samples are copies of training examples, or nearly.",
+        "more data; fewer training.steps, a smaller network, net.dropout. Do not give samples away as new where "
+        "training data are private.",
+        most=COPIED,
+        share=True,
+    )
+
+
+def modes_missed(evidence: Evidence) -> Examined | None:
+    """The largest kind of held-out data, by class or by cluster, that samples hardly reach."""
+    if not evidence.run.learner.draws or not evidence.finite:
+        return None
+    measured, test = evidence.ruler.measured, evidence.data.test
+    rows = torch.randperm(len(test), generator=evidence.dice())[:4000]
+    real, drawn = measured(test[rows].float()).flatten(1), measured(evidence.drawn_own).flatten(1)
+    parts = {CLUSTER: clusters(real, max(2, min(12, len(real) // 30)), evidence.dice())}
+    labels = evidence.data.test_labels
+    if labels is not None and len(evidence.data.classes) > 1:
+        parts["class"] = labels[rows]
+    missed, what = 0.0, ""
+    for noun, kind in parts.items():
+        found = kind[nearest(drawn, real)[1]]
+        for k in kind.unique().tolist():
+            there, made = int((kind == k).sum()), int((found == k).sum())
+            share = there / len(real)
+            gone = made / len(drawn) < share / 5 and _apart(made, len(drawn), there, len(real)) > _SURE + 1
+            if k >= 0 and gone and share > missed:
+                missed, what = share, f"{noun} {k}" if noun == CLUSTER else f"{noun} {evidence.data.classes[k]}"
+    return Examined(
+        f"share of held-out data in the largest kind that samples hardly reach{f' ({what})' if what else ''}",
+        missed,
+        "some kind of data is there among the held-out examples and hardly among the samples.",
+        "see that the training data have it; train longer; draw without guidance, or with less.",
+        most=MISSED,
+        share=True,
+    )
+
+
+def _apart(made: int, of: int, there: int, among: int) -> float:
+    """How many standard deviations two shares are apart: the root of the likelihood ratio of their being one."""
+    together = (made + there) / (of + among)
+    each = ((made, of * together), (of - made, of * (1 - together)), (there, among * together),
+            (among - there, among * (1 - together)))  # fmt: skip
+    return math.sqrt(max(0.0, 2 * sum(seen * math.log(seen / wanted) for seen, wanted in each if seen)))
