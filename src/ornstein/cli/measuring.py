@@ -16,21 +16,32 @@ def evaluate(
     steps: OwnSteps = None,
     stepper: OwnStepper = None,
     ema: Average = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Write report.html too, with the doctor's findings.")] = True,
+    likelihood: Annotated[
+        int | None,
+        typer.Option(
+            help="How many held-out examples the page gives the likelihood of; 0 for none.",
+            show_default="200 of up to 8 numbers, else 0",
+        ),
+    ] = None,
 ) -> None:
     """Measure a run against held-out data, each figure beside what real data score.
 
-    Writes RUN/evaluation.json and a picture of samples beside their nearest training examples.
+    Writes RUN/evaluation.json, a picture of samples beside their nearest training examples, and RUN/report.html: all
+    of it on one page, which needs no network, in words for readers who do not know the field.
     """
     from ornstein.experiment.evaluate import evaluate
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing()
     with stages() as (stage, progress):
-        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage)
+        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage,
+                          page=page, likelihood=likelihood)  # fmt: skip
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
-    out.print(f"\n[bold]{named(run / 'evaluation.json')}[/], [bold]{named(run / 'evaluation.png')}[/]")
+    written = ["evaluation.json", "evaluation.png", *(["report.html"] if page else [])]
+    out.print("\n" + ", ".join(f"[bold]{named(run / name)}[/]" for name in written))
 
 
 def doctor(

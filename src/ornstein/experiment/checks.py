@@ -44,8 +44,8 @@ SIGNAL_LEFT = 0.05
 COARSEST, FINEST_DIGITAL = 0.05, 0.005
 #: error over that of a closed form
 BEHIND = 1.5
-#: shares of the held-out error: its fall at the end of training, its rise above its best, what another average wins
-STILL_FALLING, RISEN, EMA_WON = 0.04, 0.05, 0.02
+#: shares of the held-out error: won in the last quarter of training, its rise above its best, what another average wins
+STILL_WINNING, RISEN, EMA_WON = 0.05, 0.05, 0.02
 #: rotation in a Jacobian; what more steps move, sample by sample and in law
 CURL, MOVED, MOVED_IN_LAW = 0.25, 0.06, 0.02
 #: distance to the closest training example is so much of a held-out one's; samples beyond the honest half; data missed
@@ -55,6 +55,8 @@ NEAR_COPIES, COPIED, MISSED = 0.5, 0.05, 0.0
 CLUSTER = "cluster"
 #: a difference must be this many times its standard error to be told
 _SURE = 3.0
+#: a change of the held-out error by less says nothing
+_CHANCE = 0.01
 #: samples that are drawn again in more steps, and how many times more
 _AGAIN, _FINER = 64, 4
 #: steps of the deterministic walk that one which draws noise is compared with
@@ -221,18 +223,31 @@ def falling(evidence: Evidence) -> float | None:
 
 
 def under_fitting(evidence: Evidence) -> Examined | None:
-    """Whether the held-out error was still falling when training stopped."""
+    """Whether training stopped while it was still winning: see `won_late`."""
+    late = won_late(evidence)
+    if late is None:
+        return None
+    return Examined(
+        "share of all that training has won, beyond knowing the variance alone, that came in its last quarter",
+        late,
+        "training stopped while the model was still getting better.",
+        "train longer (--resume with more training.steps), or with a larger training.lr or batch.",
+        most=STILL_WINNING,
+        share=True,
+    )
+
+
+def won_late(evidence: Evidence) -> float | None:
+    """The share of the fall of the held-out error, from knowing next to nothing, that came in the last quarter.
+
+    0 where the last quarter moved the error by less than a hundredth, which is chance; None if it was not recorded.
+    """
     drop = falling(evidence)
     if drop is None:
         return None
-    return Examined(
-        "fall of the held-out error in the last quarter of training",
-        drop,
-        "training stopped while the model was still getting better.",
-        "train longer (--resume with more training.steps), with a larger training.lr or batch.",
-        most=STILL_FALLING,
-        share=True,
-    )
+    last = evidence.checked[-1][1]
+    won = max(1.0, evidence.checked[0][1]) - last
+    return drop * last / won if drop > _CHANCE and won > 0 else 0.0
 
 
 def over_fitting(evidence: Evidence) -> Examined | None:

@@ -94,7 +94,11 @@ def doctor(
     """
     opened = run if isinstance(run, Run) else Run.load(run)
     opened.must_hold(n)
-    evidence = Evidence(opened, opened.load_data(), n, seed)
+    return examine(Evidence(opened, opened.load_data(), n, seed), stage)
+
+
+def examine(evidence: Evidence, stage: Callable[[str], None] | None = None) -> Diagnosis:
+    """Every check of `CHECKS` on what is known of a run; `stage` is called with the name of each as it begins."""
     examined = {}
     with torch.random.fork_rng([]):
         for name, check in CHECKS.items():
@@ -102,7 +106,7 @@ def doctor(
                 stage(name)
             if (found := check(evidence)) is not None:
                 examined[name] = found
-    measured = {"samples": n, "held_out": len(evidence.held_out.x0), "seed": seed}
+    measured = {"samples": evidence.count, "held_out": len(evidence.held_out.x0), "seed": evidence.seed}
     return Diagnosis(examined, data_or_minutes(evidence), measured)
 
 

@@ -92,10 +92,13 @@ class Evidence:
         data: its own.
         count: how many samples are drawn.
         seed: of the samples, of which examples stand for all, and of probes.
+        drawn: (count, *shape) model space: the samples, where they have been drawn the run's own way from this seed.
     """
 
-    def __init__(self, run: Run, data: Dataset, count: int, seed: int) -> None:
+    def __init__(self, run: Run, data: Dataset, count: int, seed: int, drawn: Tensor | None = None) -> None:
         self.run, self.data, self.count, self.seed = run, data, count, seed
+        if drawn is not None:
+            self.drawn = drawn
 
     def dice(self) -> torch.Generator:
         """A fresh generator in the state of the seed: what one check draws does not move another."""
