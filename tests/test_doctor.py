@@ -19,7 +19,7 @@ import ornstein
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.exact import Empirical, Gaussian
-from ornstein.experiment import checks, pictures
+from ornstein.experiment import checks, checks_of_samples, pictures
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.doctor import CHECKS, Diagnosis, doctor
 from ornstein.experiment.evidence import Evidence
@@ -219,7 +219,7 @@ def test_a_planted_fault_is_named(fault: str, made: Made, points: Path) -> None:
 
 
 def test_the_start_is_as_far_off_as_two_gaussians_are() -> None:
-    """Data that are Gaussian: the divergence of the start is known in closed form, and is found to within its chance."""
+    """Of Gaussian data the divergence of the start is known in closed form."""
     g = torch.Generator().manual_seed(0)
     x = 0.5 + torch.randn(4000, 3, generator=g) * torch.tensor([1.5, 0.5, 0.2])
     law = Gaussian(torch.full((3,), 0.5), torch.tensor([1.5, 0.5, 0.2]) ** 2)
@@ -228,7 +228,8 @@ def test_the_start_is_as_far_off_as_two_gaussians_are() -> None:
     evidence: Any = SimpleNamespace(
         denoises=True, levels=[process.at(1.0)], dice=lambda: torch.Generator().manual_seed(1),
         held_out=SimpleNamespace(x0=law.sample(4000, torch.Generator().manual_seed(2))),
-        laws={"gaussian": law, "empirical": Empirical(x[:50])}, run=SimpleNamespace(model=SimpleNamespace(sigma_data=sigma_data)),
+        laws={"gaussian": law, "empirical": Empirical(x[:50])},
+        run=SimpleNamespace(model=SimpleNamespace(sigma_data=sigma_data)),
     )  # fmt: skip
     found = checks.signal_left(evidence)
     level = process.at(1.0)
@@ -261,22 +262,22 @@ def test_an_honest_set_is_no_copy_and_a_copied_one_is(points: Path) -> None:
     evidence.__dict__["drawn"] = data.transform.forward(data.test[:150])
     half = dataclasses.replace(data, test=data.test[150:], conditions={})  # the other half of it is the reference
     evidence.data = half
-    found = checks.memorised(evidence)
+    found = checks_of_samples.memorised(evidence)
     assert found is not None
     assert found.healthy, found
     evidence.__dict__.pop("drawn_own")
     evidence.__dict__["drawn"] = data.transform.forward(data.train[:150])
-    found = checks.memorised(evidence)
+    found = checks_of_samples.memorised(evidence)
     assert found is not None
     assert found.figure > 0.4
 
 
 def test_shares_that_chance_explains_are_not_apart() -> None:
-    assert checks._apart(0, 200, 32, 400) == pytest.approx(math.sqrt(2 * 32 * math.log(1.5) + 2 * (
+    assert checks_of_samples._apart(0, 200, 32, 400) == pytest.approx(math.sqrt(2 * 32 * math.log(1.5) + 2 * (
         200 * math.log(1 / (1 - 32 / 600)) + 368 * math.log((368 / 400) / (1 - 32 / 600)))))  # fmt: skip
-    assert checks._apart(8, 200, 16, 400) == 0
+    assert checks_of_samples._apart(8, 200, 16, 400) == 0
     g = np.random.default_rng(0)
-    far = [checks._apart(int(g.binomial(200, 0.1)), 200, int(g.binomial(400, 0.1)), 400) for _ in range(500)]
+    far = [checks_of_samples._apart(int(g.binomial(200, 0.1)), 200, int(g.binomial(400, 0.1)), 400) for _ in range(500)]
     assert np.mean(np.square(far)) == pytest.approx(1, abs=0.25)  # a chi-square of one degree of freedom
 
 

@@ -16,7 +16,9 @@ def evaluate(
     steps: OwnSteps = None,
     stepper: OwnStepper = None,
     ema: Average = None,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Write report.html too, with the doctor's findings.")] = True,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Write report.html too, with the doctor's findings.")
+    ] = True,
     likelihood: Annotated[
         int | None,
         typer.Option(

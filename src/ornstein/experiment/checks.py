@@ -1,7 +1,9 @@
-"""The doctor's checks: one figure each, beside what a healthy run has; the table is in `doctor.py`.
+"""The doctor's checks of a model and of its training: one figure each, beside what a healthy run has.
 
-**The start.** Sampling begins at p = N(0, v), with v = alpha^2 sigma_data^2 + sigma^2 of its first level, where it should
-begin at the noised data's law q. For any density r that is known, and x drawn from q (noised held-out examples),
+The table is in `doctor.py`, those of samples in `checks_of_samples.py`.
+
+**The start.** Sampling begins at p = N(0, v), with v = alpha^2 sigma_data^2 + sigma^2 of its first level, where it
+should begin at the noised data's law q. For any density r that is known, and x drawn from q (noised held-out examples),
 
     E log r(x) - E log p(x)  <=  E log q(x) - E log p(x)  =  KL(q, p),
 
@@ -9,16 +11,11 @@ by Gibbs' inequality. With the better of two closed forms as r, a Gaussian of th
 themselves, that is a bound from below, and close where there is much noise. By Pinsker's inequality a start that is KL
 nats off spoils at most a share sqrt(KL/2) of the samples.
 
-**Curl.** A score is a gradient, so its Jacobian is symmetric: S = (alpha J - 1)/sigma^2, with J that of x0. For independent
-normal u and v, E (u'Sv)^2 = |S|^2 and E (u'Sv - v'Su)^2 = |S - S'|^2. The figure is |S - S'|/2 in units of |S| or of
+**Curl.** A score is a gradient, so its Jacobian is symmetric: S = (alpha J - 1)/sigma^2, with J that of x0. For
+independent normal u and v, E (u'Sv)^2 = |S|^2 and E (u'Sv - v'Su)^2 = |S - S'|^2. The figure is |S - S'|/2 in units of |S| or of
 |S + 1/sigma^2|, whichever is larger: 0 for a gradient, 1 for nothing but rotation. (Both, for one of them may be next to
 nothing where all is noise, or all data; Salimans & Ho, "Should EBMs model the energy or the score?", 2021, on why a
 network that is not quite a gradient may do as well.)
-
-**Copies.** A sample lies nearer to one of m training than to one of m held-out examples half of the time, if it knows
-nothing of the former ("distance to the closest record"). What the shares scatter by follows from the two sets being
-exchangeable: with w_j the share of the samples that lie nearest to example j of the 2m, its variance is about
-sum w_j^2/4.
 """
 
 import math
@@ -26,15 +23,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ornstein.core.divergence import draw_probes, linearised
 from ornstein.core.exact import Gaussian
-from ornstein.core.grids import MOST_STEPS
 from ornstein.experiment.evidence import Evidence, deviation
-from ornstein.experiment.settle import way
-from ornstein.metrics import clusters, memorisation, nearest
-from ornstein.samplers import DEFAULT_STEPPER
 
 # Bounds of what is healthy: set on runs of moons, the Swiss roll, eight Gaussians, a table and digits, with room to
 # spare; judged on runs of other data, clocks and objectives (docs/doctor.md).
@@ -46,21 +38,13 @@ COARSEST, FINEST_DIGITAL = 0.05, 0.005
 BEHIND = 1.5
 #: shares of the held-out error: won in the last quarter of training, its rise above its best, what another average wins
 STILL_WINNING, RISEN, EMA_WON = 0.05, 0.05, 0.02
-#: rotation in a Jacobian; what more steps move, sample by sample and in law
-CURL, MOVED, MOVED_IN_LAW = 0.25, 0.06, 0.02
-#: distance to the closest training example is so much of a held-out one's; samples beyond the honest half; data missed
-NEAR_COPIES, COPIED, MISSED = 0.5, 0.05, 0.0
+#: rotation in a Jacobian
+CURL = 0.25
 
-#: what a kind of data is called where it has no name
-CLUSTER = "cluster"
 #: a difference must be this many times its standard error to be told
-_SURE = 3.0
+SURE = 3.0
 #: a change of the held-out error by less says nothing
 _CHANCE = 0.01
-#: samples that are drawn again in more steps, and how many times more
-_AGAIN, _FINER = 64, 4
-#: steps of the deterministic walk that one which draws noise is compared with
-_LONG = 100
 
 
 @dataclass(frozen=True)
@@ -123,22 +107,6 @@ def broken_steps(evidence: Evidence) -> Examined | None:
         "the loss stopped being a number in some steps of training.",
         "lower training.lr, or clip gradients harder (training.clip); train in float32 if it was a narrower type.",
         most=0.001,
-        share=True,
-    )
-
-
-def broken_draws(evidence: Evidence) -> Examined | None:
-    """Samples with values that are no numbers, or far beyond any of the data."""
-    if not evidence.run.learner.draws:
-        return None
-    far = 3 * float(evidence.known.abs().max())
-    wrong = ~(evidence.drawn.flatten(1).abs() <= far).all(1)
-    return Examined(
-        "share of samples with a value that is no number, or three times beyond the largest of the data",
-        float(wrong.double().mean()),
-        "some samples are no data at all: the model has diverged, or the sampler takes too long steps.",
-        "draw in more steps (sampling.steps), or train again with a lower training.lr.",
-        most=0.02,
         share=True,
     )
 
@@ -256,13 +224,13 @@ def over_fitting(evidence: Evidence) -> Examined | None:
         return None
     last, least = evidence.checked[-1][1], min(value for _, value in evidence.checked)
     held_out, trained = evidence.on_held_out, evidence.on_trained
-    sure = held_out.mean - trained.mean > _SURE * math.hypot(held_out.standard_error, trained.standard_error)
+    sure = held_out.mean - trained.mean > SURE * math.hypot(held_out.standard_error, trained.standard_error)
     return Examined(
         f"rise of the held-out error above its best (error on training data {trained.mean:.3g}, held out "
         f"{held_out.mean:.3g})",
         last / least - 1 if sure and least > 0 else 0.0,
         "the model got worse on data that it had not seen while it got better on those that it had.",
-        "more data; or fewer training.steps, a smaller network, net.dropout, data.flip where a mirror image is as good.",
+        "more data; or fewer training.steps, a smaller network, net.dropout; mirrored images (data.flip).",
         most=RISEN,
         share=True,
     )
@@ -278,7 +246,7 @@ def ema_length(evidence: Evidence) -> Examined | None:
     for length, run in others.items():
         less = own.each - evidence.judged(evidence.held_out, run).each
         share = float(less.mean()) / own.mean
-        if share > won and float(less.mean()) > _SURE * deviation(less):
+        if share > won and float(less.mean()) > SURE * deviation(less):
             best, won = length, share
     here = evidence.run.experiment.sampling.ema
     instead = "the weights as they are (0)" if not best else f"the average of length {best:g}"
@@ -327,128 +295,3 @@ def curl(evidence: Evidence) -> Examined | None:
         most=CURL,
         share=True,
     )
-
-
-def sampler(evidence: Evidence) -> Examined | None:
-    """How far samples move when the same noise is drawn in more steps; in law, of a sampler that draws noise."""
-    if not (evidence.denoises and evidence.finite):
-        return None
-    run, process = evidence.run, evidence.run.model.process
-    how = way(run.experiment.sampling, process)
-    more = min(_FINER * how.steps, process.chain or MOST_STEPS)
-    if more < 2 * how.steps:
-        return None  # every level of a chain is walked through, or nearly
-    if how.stepper.stochastic:
-        return _sampler_in_law(evidence, min(max(more, _LONG), process.chain or MOST_STEPS))
-    few = min(_AGAIN, evidence.count)
-    again = run.draw(few, seed=evidence.seed, condition=evidence.given[:few], steps=more)
-    off = (again - evidence.drawn[:few]).double().square().mean().sqrt()
-    spread = (evidence.known - evidence.known.mean(0)).double().square().mean().sqrt()
-    return _unconverged(
-        f"distance that samples move in {more} steps instead of {how.steps}, in standard deviations of the data",
-        float(off / spread),
-        MOVED,
-    )
-
-
-def _sampler_in_law(evidence: Evidence, more: int) -> Examined:
-    """Two-sample energy statistic between draws in few and in many steps, beyond what chance explains."""
-    run, few = evidence.run, min(256, evidence.count)
-    again = run.draw(
-        few, seed=evidence.seed + 1, condition=evidence.given[:few], steps=more, stepper=DEFAULT_STEPPER
-    )
-    again = again.flatten(1).double()
-    here = evidence.drawn[:few].flatten(1).double()
-    spread = (evidence.known - evidence.known.mean(0)).double().flatten(1).square().sum(1).mean().sqrt()
-    between, within = torch.cdist(here, again), (torch.cdist(here, here), torch.cdist(again, again))
-    pairs = few * (few - 1)
-    energy = float(2 * between.mean() - sum(d.sum() / pairs for d in within))
-    return _unconverged(
-        f"energy distance of samples to those of a deterministic walk of {more} steps, in standard deviations of the "
-        "data",
-        max(0.0, energy) / float(spread),
-        MOVED_IN_LAW,
-    )
-
-
-def _unconverged(measured: str, figure: float, most: float) -> Examined:
-    return Examined(
-        measured,
-        figure,
-        "samples still change when they are drawn in more steps: what is seen is partly the sampler's error.",
-        "draw in more steps (sampling.steps), with a stepper of higher order, or fit one (`ornstein tune RUN "
-        "--criterion endpoint`).",
-        most=most,
-    )
-
-
-def memorised(evidence: Evidence) -> Examined | None:
-    """The share of samples that lie nearer to training than to held-out examples, of as many; see the module."""
-    if not evidence.run.learner.draws or not evidence.finite:
-        return None
-    measured, data = evidence.ruler.measured, evidence.data
-    size = min(len(data.train), len(data.test), 2000)
-    dice = evidence.dice()
-    drawn = measured(evidence.drawn_own)
-    seen, unseen = (measured(x[torch.randperm(len(x), generator=dice)[:size]].float()) for x in (data.train, data.test))
-    # a table has rows twice: of equally near ones half count
-    to_seen, by_seen = nearest(drawn, seen)
-    to_unseen, by_unseen = nearest(drawn, unseen)
-    nearer = (to_seen < to_unseen).double() + 0.5 * (to_seen == to_unseen).double()
-    share = float(nearer.mean())
-    winner = torch.where(to_seen <= to_unseen, by_seen, size + by_unseen)
-    weight = winner.bincount(minlength=2 * size).double() / len(drawn)
-    scatter = math.sqrt(float(weight.square().sum()) / 4 + 0.25 / len(drawn))
-    copies = memorisation(drawn, measured(data.train.float()), measured(data.test[:4000].float()))
-    # a large training set hides copies from a small sample of it; how near samples come to any of it does not
-    told = max(0.0, share - 0.5 - _SURE * scatter)
-    near = max(0.0, 1 - copies.ratio) if len(data.test) >= 10 else 0.0
-    return Examined(
-        f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond the honest half and "
-        f"chance (found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
-        "held-out ones)",
-        max(told, near - NEAR_COPIES),
-        "samples are copies of training examples, or nearly.",
-        "more data; fewer training.steps, a smaller network, net.dropout. Do not give samples away as new where "
-        "training data are private.",
-        most=COPIED,
-        share=True,
-    )
-
-
-def modes_missed(evidence: Evidence) -> Examined | None:
-    """The largest kind of held-out data, by class or by cluster, that samples hardly reach."""
-    if not evidence.run.learner.draws or not evidence.finite:
-        return None
-    measured, test = evidence.ruler.measured, evidence.data.test
-    rows = torch.randperm(len(test), generator=evidence.dice())[:4000]
-    real, drawn = measured(test[rows].float()).flatten(1), measured(evidence.drawn_own).flatten(1)
-    parts = {CLUSTER: clusters(real, max(2, min(12, len(real) // 30)), evidence.dice())}
-    labels = evidence.data.test_labels
-    if labels is not None and len(evidence.data.classes) > 1:
-        parts["class"] = labels[rows]
-    missed, what = 0.0, ""
-    for noun, kind in parts.items():
-        found = kind[nearest(drawn, real)[1]]
-        for k in kind.unique().tolist():
-            there, made = int((kind == k).sum()), int((found == k).sum())
-            share = there / len(real)
-            gone = made / len(drawn) < share / 5 and _apart(made, len(drawn), there, len(real)) > _SURE + 1
-            if k >= 0 and gone and share > missed:
-                missed, what = share, f"{noun} {k}" if noun == CLUSTER else f"{noun} {evidence.data.classes[k]}"
-    return Examined(
-        f"share of held-out data in the largest kind that samples hardly reach{f' ({what})' if what else ''}",
-        missed,
-        "some kind of data is there among the held-out examples and hardly among the samples.",
-        "see that the training data have it; train longer; draw without guidance, or with less.",
-        most=MISSED,
-        share=True,
-    )
-
-
-def _apart(made: int, of: int, there: int, among: int) -> float:
-    """How many standard deviations two shares are apart: the root of the likelihood ratio of their being one."""
-    together = (made + there) / (of + among)
-    each = ((made, of * together), (of - made, of * (1 - together)), (there, among * together),
-            (among - there, among * (1 - together)))  # fmt: skip
-    return math.sqrt(max(0.0, 2 * sum(seen * math.log(seen / wanted) for seen, wanted in each if seen)))

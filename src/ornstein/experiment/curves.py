@@ -1,4 +1,4 @@
-"""Line charts as SVG markup, which a page holds in itself: sharp at any size, in the colours of the page, dark or light.
+"""Line charts as SVG markup, which a page holds in itself: sharp at any size, dark or light.
 
 Colours are the page's CSS variables, by the class of a line: `line-0` the run's own, `line-1`, ... what it is beside.
 Numbers stand at whole decades of a logarithmic axis, and at round values of a plain one.
@@ -73,9 +73,7 @@ def legend(lines: Sequence[Line]) -> str:
     return "".join(shown) if len(lines) > 1 else ""
 
 
-def _axis(
-    values: Sequence[float], log: bool, start: float, end: float
-) -> tuple[Callable[[float], float], list[float]]:
+def _axis(values: Sequence[float], log: bool, start: float, end: float) -> tuple[Callable[[float], float], list[float]]:
     """Where a value stands between two ends of the drawing, and the values that are named."""
 
     def scale(value: float) -> float:

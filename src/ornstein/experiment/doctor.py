@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from ornstein.experiment import checks
+from ornstein.experiment import checks, checks_of_samples
 from ornstein.experiment.checks import Examined
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.run import Run
 
-#: what is looked at, in the order in which it is told; a check that ends a run's examination comes before what it spoils
+#: what is looked at, in the order in which it is told
 CHECKS: dict[str, Callable[[Evidence], Examined | None]] = {
     "broken-steps": checks.broken_steps,
-    "broken-draws": checks.broken_draws,
+    "broken-draws": checks_of_samples.broken_draws,
     "signal-left": checks.signal_left,
     "smallest-noise": checks.smallest_noise,
     "error-by-noise": checks.error_by_noise,
@@ -32,9 +32,9 @@ CHECKS: dict[str, Callable[[Evidence], Examined | None]] = {
     "over-fitting": checks.over_fitting,
     "ema-length": checks.ema_length,
     "curl": checks.curl,
-    "sampler": checks.sampler,
-    "memorisation": checks.memorised,
-    "modes-missed": checks.modes_missed,
+    "sampler": checks_of_samples.sampler,
+    "memorisation": checks_of_samples.memorised,
+    "modes-missed": checks_of_samples.modes_missed,
 }
 
 

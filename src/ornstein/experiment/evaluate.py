@@ -62,7 +62,7 @@ def evaluate(
     the field, with what the doctor finds and the log-likelihood of `likelihood` held-out examples; None: of 200, where
     that takes seconds (vectors of up to 8 numbers). Of several processes (`torchrun`) each draws its share; the first
     measures, and the others get None. `progress` is called with (calls made, calls in all) while samples are drawn,
-    `stage` with what is done next: "drawing", then each measure by name, "the picture", the doctor's checks, "the page".
+    `stage` with what is done next: "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
         InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.

@@ -145,7 +145,7 @@ class Evidence:
     # --- errors
 
     def judged(self, part: Part, run: Run | None = None) -> Judged:
-        """The errors of the run, or of another average of its weights, on some examples with noise that never changes."""
+        """The errors of the run, or of another average of its weights, on some examples, with fixed noise."""
         run = run or self.run
         if not isinstance(run.model, Denoiser):
             pieces = range(0, len(part.x0) - len(part.x0) % _PIECE or 1, _PIECE)
@@ -231,7 +231,9 @@ class Evidence:
     def others(self) -> dict[float, Run]:
         """The run with each other tracked average of its weights that lies in the folder, by length; 0 the weights."""
         here = self.run.experiment.sampling.ema
-        files = {length: average_file(length) for length in self.run.experiment.training.ema} | {0.0: "model.safetensors"}
+        files = {length: average_file(length) for length in self.run.experiment.training.ema} | {
+            0.0: "model.safetensors"
+        }
         there = [length for length, name in files.items() if (self.run.folder / name).is_file() and length != here]
         return {length: Run.load(self.run.folder, ema=length) for length in there}
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ornstein._version import __version__
+from ornstein.data.condition import LABEL
 from ornstein.errors import shown
 from ornstein.experiment import charts
 from ornstein.experiment.catalogue import summary
@@ -49,6 +50,7 @@ PLAINLY: dict[str, str] = {
 }
 #: samples of a picture; training examples that are looked up beside them
 _SHOWN, _PAIRS = 60, 10
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Page:
             summary=self._summary(),
             samples=self._samples(),
             tables=[Table.of(self.report), *self.tables],
-            figures=[*self._curves(), *self.figures],
+            figures=[(title, group) for title, group in self._groups() if group],
             copies=self._copies(),
             near_copies=self.report.near_copies,
             counts=(self.report.samples, self.report.train, self.report.heldout),
@@ -163,7 +165,8 @@ class Page:
         return {
             "well": sum(score.verdict == words_of(name)[0] for name, score in rows.items()),
             "of": len(rows),
-            "shape": "×".join(map(str, facts["shape"])),
+            "kind": "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
+            "shape": _by(facts["shape"], facts["kind"] == IMAGE),
             "steps": int(records[-1]["step"]) if records else 0,
         }
 
@@ -173,19 +176,31 @@ class Page:
         """Samples beside real data."""
         run, data = self.evidence.run, self.evidence.data
         order = torch.randperm(len(data.test), generator=self.evidence.dice())
-        if run.kind == "image":
+        if run.kind == IMAGE:
             few = min(_SHOWN, len(self.samples), len(data.test))
-            real = data.transform.forward(data.test[order[:few]])
+            real = data.transform.forward(data.test[self._alike(order, few)])
             grids = (("Samples", self.samples[:few]), ("Real, held out", real))
             return [Figure(name, "", picture(image_grid(x, 10, 720)), wide=False) for name, x in grids]
         real = data.test[order[: max(200, len(self.samples))]]
         made = charts.chart(run.transform.inverse(self.samples), real=real, names=run.about["data"].get("columns"))
-        return [Figure("", "", _charted(made), wide=True)]
+        return [Figure("", "Samples in red, real data in grey; or side by side.", _charted(made), wide=True)]
+
+    def _alike(self, order: Tensor, few: int) -> Tensor:
+        """Which real examples stand beside the first few samples: of the same classes, in the same places."""
+        wanted, labels = self.evidence.given.parts.get(LABEL), self.evidence.data.test_labels
+        if wanted is None or labels is None:
+            return order[:few]
+        left, chosen = order.tolist(), []
+        for label in wanted[:few].tolist():
+            same = next((i for i in left if int(labels[i]) == label), left[0])
+            left.remove(same)
+            chosen.append(same)
+        return torch.tensor(chosen)
 
     def _copies(self) -> Figure | None:
         """Samples above the training examples that they are most like, of images."""
         run, data = self.evidence.run, self.evidence.data
-        if run.kind != "image":
+        if run.kind != IMAGE:
             return None
         few = run.transform.inverse(self.samples[:_PAIRS], quantise=True).float()
         _, index = nearest(few, data.train.float())
@@ -195,45 +210,48 @@ class Page:
 
     # --- charts
 
-    def _curves(self) -> list[Figure]:
+    def _groups(self) -> list[tuple[str, Sequence[Figure]]]:
+        return [("Error at each level of noise", self._by_noise()), ("How it learned", self._learning()),
+                ("More pictures", self.figures)]  # fmt: skip
+
+    def _by_noise(self) -> list[Figure]:
+        evidence = self.evidence
+        if not evidence.denoises:
+            return []
+        held_out, trained = evidence.on_held_out, evidence.on_trained
+        found = [("this model, held out", held_out.by_level.mean(1)), ("this model, training data",
+                 trained.by_level.mean(1)), *evidence.rivals.items()]  # fmt: skip
+        lines = [
+            Line(name, list(zip(held_out.ratios, errors.tolist(), strict=True)), dots=not number)
+            for number, (name, errors) in enumerate(found)
+        ]
+        sentence = (
+            "Noise is added to data, and the model says what was beneath. To the left there is little noise, and "
+            "little to guess; the lower the line the better. Two formulas that need no training stand beside it: a "
+            "model should stay below both. Where its line on training data runs far below that on held-out data, it has "
+            "begun to learn them by heart."
+        )
+        across = "noise in proportion to the data (sigma/alpha)"
+        markup = chart(lines, across, "mean squared error", log_x=True, log_y=True)
+        return [Figure("", sentence, markup, legend(lines), wide=True)]
+
+    def _learning(self) -> list[Figure]:
         figures, evidence = [], self.evidence
-        if evidence.denoises:
-            found, trained = evidence.on_held_out, evidence.on_trained
-            lines = [
-                Line("this model, held out", list(zip(found.ratios, found.by_level.mean(1).tolist(), strict=True)), True),
-                Line("this model, training data", list(zip(trained.ratios, trained.by_level.mean(1).tolist(), strict=True))),
-                *(Line(name, list(zip(found.ratios, law.tolist(), strict=True))) for name, law in evidence.rivals.items()),
-            ]  # fmt: skip
-            figures.append(
-                Figure(
-                    "Error at each level of noise",
-                    "Noise is added to data and the model says what was beneath. To the left there is little noise, "
-                    "and little to guess; the lower the line the better. The pale lines are formulas that need no "
-                    "training: a model should stay below both.",
-                    chart(lines, "noise in proportion to the data (sigma/alpha)", "mean squared error", log_x=True, log_y=True),
-                    legend(lines),
-                )
-            )  # fmt: skip
-        checked = [Line("held-out error", evidence.checked, True)]
         if len(evidence.checked) > 1:
-            figures.append(
-                Figure(
-                    "Error on data not trained on",
-                    "Measured while training went on; 1 is knowing nothing but how far data spread. A line that rises "
-                    "at the end has begun to learn by heart; one that still falls was stopped early.",
-                    chart(checked, "training step", "held-out error"),
-                )
+            sentence = (
+                "Measured while training went on; 1 is knowing nothing but how far data spread. A line that rises at "
+                "the end has begun to learn by heart; one that still falls was stopped early."
             )
+            lines = [Line("held-out error", evidence.checked, dots=True)]
+            figures.append(Figure("Error on held-out data", sentence, chart(lines, "training step", "held-out error")))
         loss = [(r["step"], r["loss"]) for r in evidence.records if r.get("loss") is not None]
         if len(loss) > 1:
-            figures.append(
-                Figure(
-                    "Training loss",
-                    "What training made smaller, in its own unit. It flickers, as each point is of other examples and "
-                    "other noise, and has nothing to do with zero.",
-                    chart([Line("loss", loss)], "training step", "loss", log_y=True),
-                )
+            sentence = (
+                "What training made smaller, in a unit of its own. It flickers, as each point is of other examples and "
+                "other noise, and it need not come near zero."
             )
+            lines = [Line("loss", loss)]
+            figures.append(Figure("Training loss", sentence, chart(lines, "training step", "loss", log_y=True)))
         return figures
 
     def _likelihood(self) -> dict[str, Any] | None:
@@ -249,6 +267,14 @@ class Page:
         }
 
 
+def _by(shape: Sequence[int], image: bool) -> str:
+    """How large an example is, in words."""
+    if len(shape) == 1:
+        return f"{shape[0]} numbers"
+    colours = "" if shape[0] == 1 else f" in {shape[0]} channels"
+    return "×".join(map(str, shape[1:])) + (" pixels" if image else " values") + colours
+
+
 def words_of(name: str) -> tuple[str, str, str]:
     """The words of a measure's verdict, from good to bad."""
     return METRICS[name]().words if name in METRICS else Metric.words
@@ -260,7 +286,10 @@ def number(value: float, digits: int = 3) -> str:
         return "–"
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace("-", "−")
-    return f"{value:.{digits}g}".replace("-", "−") if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}".replace("-", "−")
+    written = f"{value:.{digits}g}"
+    if "e" in written and abs(value) >= 1e-6:
+        written = f"{value:.{digits - 1 - math.floor(math.log10(abs(value)))}f}"
+    return written.replace("-", "−")
 
 
 def picture(image: Any) -> str:
