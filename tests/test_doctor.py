@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         key = hashlib.sha1(repr((preset, overrides, sorted(arrays))).encode()).hexdigest()[:12]
         if key not in kept:
             if arrays:
-                np.savez(root / f"{key}.npz", **arrays)
+                np.savez(root / f"{key}.npz", allow_pickle=False, **arrays)
                 overrides = (f"data.path={root / key}.npz", *overrides)
             with pytest.MonkeyPatch.context() as patched:
                 for name in PICTURES:
@@ -148,7 +148,7 @@ def whole_numbers() -> np.ndarray:
     """Pictures of 2 x 2 pixels with 17 grey levels."""
     g = np.random.default_rng(0)
     bright = g.integers(0, 17, size=(400, 1, 1))
-    return np.clip(bright + g.integers(-2, 3, size=(400, 2, 2)), 0, 16).astype(np.uint8)
+    return np.asarray(np.clip(bright + g.integers(-2, 3, size=(400, 2, 2)), 0, 16), np.uint8)
 
 
 def ladder(low: float, high: float = 50) -> list[str]:
@@ -159,7 +159,7 @@ def ladder(low: float, high: float = 50) -> list[str]:
 def deaf(net: torch.nn.Module) -> None:
     """Tell it of much noise where there is little, and of little where there is much."""
     forward = net.forward
-    net.forward = lambda x, noise_level, *rest: forward(x, -noise_level, *rest)  # type: ignore[assignment]
+    net.forward = lambda x, noise_level, *rest: forward(x, -noise_level, *rest)
 
 
 def turned(net: torch.nn.Module) -> None:

@@ -12,20 +12,25 @@ themselves, that is a bound from below, and close where there is much noise. By 
 nats off spoils at most a share sqrt(KL/2) of the samples.
 
 **Curl.** A score is a gradient, so its Jacobian is symmetric: S = (alpha J - 1)/sigma^2, with J that of x0. For
-independent normal u and v, E (u'Sv)^2 = |S|^2 and E (u'Sv - v'Su)^2 = |S - S'|^2. The figure is |S - S'|/2 in units of |S| or of
-|S + 1/sigma^2|, whichever is larger: 0 for a gradient, 1 for nothing but rotation. (Both, for one of them may be next to
-nothing where all is noise, or all data; Salimans & Ho, "Should EBMs model the energy or the score?", 2021, on why a
-network that is not quite a gradient may do as well.)
+independent normal u and v, E (u'Sv)^2 = |S|^2 and E (u'Sv - v'Su)^2 = |S - S'|^2. The figure is |S - S'|/2 in units
+of |S| or of |S + 1/sigma^2|, whichever is larger: 0 for a gradient, 1 for nothing but rotation. (Either alone may be
+next to nothing, where all is noise or all data. Salimans & Ho, "Should EBMs model the energy or the score?", 2021, on
+why a network that is not quite a gradient may do as well.)
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ornstein.core.condition import Condition
+from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import draw_probes, linearised
 from ornstein.core.exact import Gaussian
+from ornstein.core.process import Level
 from ornstein.experiment.evidence import Evidence, deviation
 
 # Bounds of what is healthy: set on runs of moons, the Swiss roll, eight Gaussians, a table and digits, with room to
@@ -264,6 +269,10 @@ def ema_length(evidence: Evidence) -> Examined | None:
     )
 
 
+def _answer(model: Denoiser, level: Level, condition: Condition, x: Tensor) -> Tensor:
+    return model(x, level, condition).x0
+
+
 def curl(evidence: Evidence) -> Examined | None:
     """How far the model's answer is from a gradient; see the module."""
     if not evidence.denoises or evidence.held_out.x0[0].numel() < 2:
@@ -278,7 +287,7 @@ def curl(evidence: Evidence) -> Examined | None:
     worst, at = 0.0, 0.0
     for ratio in (0.2, 0.5, 1.0, 2.0):
         level = model.process.at(model.process.time(-2 * math.log(ratio * (model.sigma_data or 1.0))))
-        _, pull = linearised(lambda x, level=level: model(x, level, condition).x0, level.noised(x0, eps))
+        _, pull = linearised(partial(_answer, model, level, condition), level.noised(x0, eps))
         # alpha v_i' J v_j of each sample, (B, K, K), and the same of the score's, times sigma^2
         forms = level.alpha * torch.einsum("kbd,lbd->bkl", pull(probes).flatten(2), probes.flatten(2))
         scores = forms - torch.einsum("kbd,lbd->bkl", probes.flatten(2), probes.flatten(2))

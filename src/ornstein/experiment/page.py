@@ -228,8 +228,8 @@ class Page:
         sentence = (
             "Noise is added to data, and the model says what was beneath. To the left there is little noise, and "
             "little to guess; the lower the line the better. Two formulas that need no training stand beside it: a "
-            "model should stay below both. Where its line on training data runs far below that on held-out data, it has "
-            "begun to learn them by heart."
+            "model should stay below both. Where its line on training data runs far below that on held-out data, it "
+            "has begun to learn them by heart."
         )
         across = "noise in proportion to the data (sigma/alpha)"
         markup = chart(lines, across, "mean squared error", log_x=True, log_y=True)
