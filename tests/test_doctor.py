@@ -320,6 +320,12 @@ def test_what_is_no_run_is_refused_in_a_sentence(cli: Cli, tmp_path: Path) -> No
     assert "has no experiment.yaml" in answer.err
 
 
+def test_too_few_samples_are_refused_in_a_sentence(points: Path, cli: Cli) -> None:
+    answer = cli("doctor", points, "-n", 3)
+    assert answer.code == 2
+    assert "n=3 must be at least 20" in answer.err
+
+
 def test_the_front_door_takes_a_folder_or_a_run(points: Path) -> None:
     assert ornstein.doctor(points, n=50).to_dict() == ornstein.doctor(ornstein.load(points), n=50).to_dict()
 

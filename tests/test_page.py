@@ -61,7 +61,7 @@ class Read(HTMLParser):
 @pytest.fixture(scope="module")
 def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of points whose file, classes and folder are named as someone would who wants to write into the page."""
-    root = tmp_path_factory.mktemp("<i>page</i>")
+    root = tmp_path_factory.mktemp("<i>page")
     g = np.random.default_rng(0)
     x = g.normal(size=(300, 2)).astype(np.float32)
     np.savez(

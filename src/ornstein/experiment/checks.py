@@ -253,7 +253,7 @@ def ema_length(evidence: Evidence) -> Examined | None:
         share = float(less.mean()) / own.mean
         if share > won and float(less.mean()) > SURE * deviation(less):
             best, won = length, share
-    here = evidence.run.experiment.sampling.ema
+    here = evidence.run.ema or 0.0
     instead = "the weights as they are (0)" if not best else f"the average of length {best:g}"
     return Examined(
         f"share by which {instead} does better on held-out data than the run's own, {here:g}"

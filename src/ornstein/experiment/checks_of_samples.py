@@ -21,6 +21,8 @@ from ornstein.samplers import DEFAULT_STEPPER
 MOVED, MOVED_IN_LAW = 0.06, 0.02
 #: distance to the closest training example is so much of a held-out one's; samples beyond the honest half; data missed
 NEAR_COPIES, COPIED, MISSED = 0.5, 0.05, 0.0
+#: held-out examples with fewer of which nothing is told of copies and kinds
+FEWEST = 10
 #: what a kind of data is called where it has no name
 CLUSTER = "cluster"
 #: samples that are drawn again in more steps, and how many times more
@@ -98,7 +100,7 @@ def _unconverged(measured: str, figure: float, most: float) -> Examined:
 
 def memorised(evidence: Evidence) -> Examined | None:
     """The share of samples that lie nearer to training than to held-out examples, of as many; see the module."""
-    if not evidence.run.learner.draws or not evidence.finite:
+    if not evidence.run.learner.draws or not evidence.finite or len(evidence.data.test) < FEWEST:
         return None
     measured, data = evidence.ruler.measured, evidence.data
     size = min(len(data.train), len(data.test), 2000)
@@ -116,7 +118,7 @@ def memorised(evidence: Evidence) -> Examined | None:
     copies = memorisation(drawn, measured(data.train.float()), measured(data.test[:4000].float()))
     # a large training set hides copies from a small sample of it; how near samples come to any of it does not
     told = max(0.0, share - 0.5 - SURE * scatter)
-    near = max(0.0, 1 - copies.ratio) if len(data.test) >= 10 else 0.0
+    near = max(0.0, 1 - copies.ratio)
     return Examined(
         f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond the honest half and "
         f"chance (found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
@@ -132,10 +134,10 @@ def memorised(evidence: Evidence) -> Examined | None:
 
 def modes_missed(evidence: Evidence) -> Examined | None:
     """The largest kind of held-out data, by class or by cluster, that samples hardly reach."""
-    if not evidence.run.learner.draws or not evidence.finite:
+    if not evidence.run.learner.draws or not evidence.finite or len(evidence.data.test) < FEWEST:
         return None
     measured, test = evidence.ruler.measured, evidence.data.test
-    rows = torch.randperm(len(test), generator=evidence.dice())[:4000]
+    rows = torch.randperm(len(test), generator=evidence.dice())[: evidence.at_most(4000, len(test))]
     real, drawn = measured(test[rows].float()).flatten(1), measured(evidence.drawn_own).flatten(1)
     parts = {CLUSTER: clusters(real, max(2, min(12, len(real) // 30)), evidence.dice())}
     labels = evidence.data.test_labels

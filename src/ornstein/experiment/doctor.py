@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ornstein.errors import InputError
 from ornstein.experiment import checks, checks_of_samples
 from ornstein.experiment.checks import Examined
 from ornstein.experiment.evidence import Evidence
@@ -36,6 +37,10 @@ CHECKS: dict[str, Callable[[Evidence], Examined | None]] = {
     "memorisation": checks_of_samples.memorised,
     "modes-missed": checks_of_samples.modes_missed,
 }
+
+
+#: samples that say something
+_FEWEST = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +95,12 @@ def doctor(
         stage: called with the name of each check as it begins.
 
     Raises:
-        InputError: no run; its data are no longer to be had, or differ from those that it was trained on.
+        InputError: no run; fewer than 20 samples; data that are no longer to be had, or others than those trained on.
     """
     opened = run if isinstance(run, Run) else Run.load(run)
     opened.must_hold(n)
+    if n < _FEWEST:
+        raise InputError(f"n={n} must be at least {_FEWEST}, the samples to judge by.")
     return examine(Evidence(opened, opened.load_data(), n, seed), stage)
 
 

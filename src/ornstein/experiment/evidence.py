@@ -39,6 +39,8 @@ from ornstein.training import average_file
 _JUDGED_BY, _AT_ONCE = 512, 256
 #: training examples that stand for all in the closed forms, and dimensions up to which a covariance is full
 _KNOWN, _FULL = 2000, 1024
+#: numbers that either set has at most: large pictures are fewer
+_MOST = 2**25
 #: examples in a part of which a learner that is no denoiser tells one number
 _PIECE = 32
 
@@ -124,7 +126,7 @@ class Evidence:
     @cached_property
     def held_out(self) -> Part:
         """Held-out examples, at random."""
-        return self._part(self.data.test, self.data.test_condition, min(_JUDGED_BY, len(self.data.test)))
+        return self._part(self.data.test, self.data.test_condition, self.at_most(_JUDGED_BY, len(self.data.test)))
 
     @cached_property
     def trained_on(self) -> Part:
@@ -135,7 +137,11 @@ class Evidence:
     @cached_property
     def known(self) -> Tensor:
         """(n, *shape) model space: training examples that stand for all where a sum over all would be too long."""
-        return self._part(self.data.train, Condition(), min(_KNOWN, len(self.data.train))).x0
+        return self._part(self.data.train, Condition(), self.at_most(_KNOWN, len(self.data.train))).x0
+
+    def at_most(self, wanted: int, there: int) -> int:
+        """How many examples to take of those that are there, where more than so many are not wanted."""
+        return min(wanted, there, max(_PIECE, _MOST // math.prod(self.run.shape)))
 
     def _part(self, x: Tensor, condition: Condition, size: int) -> Part:
         # at random: files are often sorted, and their first rows are of one kind
@@ -230,11 +236,12 @@ class Evidence:
 
     def others(self) -> dict[float, Run]:
         """The run with each other tracked average of its weights that lies in the folder, by length; 0 the weights."""
-        here = self.run.experiment.sampling.ema
         files = {length: average_file(length) for length in self.run.experiment.training.ema} | {
             0.0: "model.safetensors"
         }
-        there = [length for length, name in files.items() if (self.run.folder / name).is_file() and length != here]
+        there = [
+            length for length, name in files.items() if (self.run.folder / name).is_file() and length != self.run.ema
+        ]
         return {length: Run.load(self.run.folder, ema=length) for length in there}
 
 

@@ -46,6 +46,7 @@ class Run:
         model: what was learned, in model space: a denoiser, of a run that draws.
         transform: from the data's own units to model space.
         learner: what it learned to be.
+        ema: length of the average of the weights that it was opened with, 0 for the weights; None while it trains.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Run:
     model: Any
     transform: Transform
     learner: Learner
+    ema: float | None = None
 
     @staticmethod
     def load(folder: "str | Path", ema: float | None = None) -> "Run":
@@ -87,7 +89,7 @@ class Run:
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
         built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
-        return Run(folder, experiment, about, built.model, transform, built.learner)
+        return Run(folder, experiment, about, built.model, transform, built.learner, ema)
 
     def __repr__(self) -> str:
         facts, asked, records = self.about["data"], self.experiment, read_metrics(self.folder)
