@@ -65,11 +65,11 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     g = np.random.default_rng(0)
     x = g.normal(size=(300, 2)).astype(np.float32)
     np.savez(
-        root / "<script>alert(1)</script>&.npz",
+        root / "<script>alert(1)&.npz",
         x=x,
         y=np.array(["<b>bold</b>", "{{ 7 * 7 }}"])[g.integers(2, size=300)],
     )
-    few = [f"data.path={root}/<script>alert(1)</script>&.npz", "net={name: mlp, width: 16, depth: 1}",
+    few = [f"data.path={root}/<script>alert(1)&.npz", "net={name: mlp, width: 16, depth: 1}",
            "training.steps=40", "training.validate_every=10", "training.log_every=10", "training.cpu=true",
            "sampling.preview=4", "sampling.steps=3"]  # fmt: skip
     for _ in train(Experiment.read("array", few), root / "run"):
@@ -98,7 +98,7 @@ def test_the_page_asks_nothing_of_anyone(nasty: Path) -> None:
 def test_names_with_markup_are_words_on_the_page(nasty: Path) -> None:
     read = Read((nasty / "report.html").read_text("utf-8"))
     assert not read.tags("script", "b") or all("style" in attributes for attributes in read.tags("b"))
-    assert "<script>alert(1)</script>&" in read.text
+    assert "<script>alert(1)&" in read.text
     assert not read.tags("i") or all("class" in a or "style" in a for a in read.tags("i"))
 
 
