@@ -13,7 +13,7 @@ from ornstein.metrics.frechet import Frechet, gaussian_frechet
 from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
 from ornstein.metrics.margins import columns_apart, related
 from ornstein.metrics.metric import Metric
-from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, memorisation, nearest
+from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, clusters, memorisation, nearest
 from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.table import TableReport, table_report
 from ornstein.metrics.transport import SlicedWasserstein
@@ -50,6 +50,7 @@ __all__ = [
     "SlicedWasserstein",
     "TableReport",
     "class_agreement",
+    "clusters",
     "columns_apart",
     "compare",
     "fit_classifier",

@@ -68,6 +68,16 @@ class TableReport:
     train: int
     heldout: int
 
+    @property
+    def near_copies(self) -> None:
+        """Nothing: of tables the closest records say it."""
+        return None
+
+    @property
+    def units(self) -> str:
+        """In what distances are told, in a sentence."""
+        return "Distances of columns and pairs are shares, of 0 to 1."
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, fit for JSON; a list for the pairs."""
         told = plain({str(k): score for k, score in enumerate(self.pairs.values())})
