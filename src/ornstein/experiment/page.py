@@ -48,13 +48,13 @@ PLAINLY: dict[str, str] = {
     "precision": "Which share of the samples looks like something real? Low means implausible ones.",
     "recall": "Which share of the real data could be among the samples? Low means kinds that are never made.",
     "memorisation": "How far a sample is from the training example that it is most like. Far below real data: copies.",
-    "trees": "Boosted trees are trained to tell samples from real rows: how often do they rank the two rightly? One half "
-    "is guessing.",
+    "trees": "Boosted trees are trained to tell samples from real rows: how often do they rank the two rightly? One "
+    "half is guessing.",
     "network": "The same, by a small neural network.",
     "columns": "How far the share of each word, and the law of each number, are from those of real rows, on average.",
     "pairs": "How far what relates two columns is from what relates them in real rows, on average.",
-    "predict": "A model is trained on samples to predict this column from all others, and tried on real rows. Beside it: "
-    "one that was trained on as many real rows.",
+    "predict": "A model is trained on samples to predict this column from all others, and tried on real rows. Beside "
+    "it: one that was trained on as many real rows.",
     "closest record": "Of as many training as held-out rows, how often is the nearest to a sample one of the former? "
     "One half is honest.",
     "membership": "Do the samples betray whether a given row was trained on? One half is a coin.",
@@ -320,8 +320,8 @@ def _of_table(report: Report | TableReport) -> list[Table]:
         for a, b in far
     ]
     sentence = (
-        "How far what relates two columns is from what relates them in real rows: 0 if it is the same. Of all pairs those "
-        "that are furthest from their real figure. Cramér's V says how much one tells of the other: 0 nothing, 1 all."
+        "How far what relates two columns is from what relates them in real rows: 0 if it is the same. Of all pairs "
+        "those that are furthest from their real figure. Cramér's V is how much one tells of the other: 0 nothing, 1 all."
     )
     return [columns, *([Table("Pairs of columns", sentence, rows)] if rows else [])]
 
