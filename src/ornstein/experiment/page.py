@@ -321,7 +321,7 @@ def _of_table(report: Report | TableReport) -> list[Table]:
     ]
     sentence = (
         "How far what relates two columns is from what relates them in real rows: 0 if it is the same. Of all pairs "
-        "those that are furthest from their real figure. Cramér's V is how much one tells of the other: 0 nothing, 1 all."
+        "those that are furthest from their real figure. Cramér's V: 0, one tells nothing of the other; 1, all."
     )
     return [columns, *([Table("Pairs of columns", sentence, rows)] if rows else [])]
 
