@@ -44,7 +44,7 @@ def table_chart(
     kinds = [types[i] for i in told]
     x = samples[:, told].double().cpu()
     true = None if real is None else real[:, told].double().cpu()
-    words = [_worded(kind) for kind in kinds]
+    words = [kind.worded for kind in kinds]
     order, caption = list(range(len(kinds))), "every column by itself"
     if len(kinds) > PANELS:
         far = torch.arange(len(kinds)).flip(0).double() if true is None else columns_apart(x, true, words)
@@ -80,10 +80,6 @@ def table_chart(
     return made
 
 
-def _worded(kind: ColumnType) -> bool:
-    return kind.kind in ("category", "boolean")
-
-
 def _short(word: str, letters: int = LETTERS) -> str:
     """A word that fits beside a bar, and that no markup of the figure's reads."""
     word = shown(word)
@@ -103,7 +99,7 @@ def _key(made: Any, called: Sequence[str]) -> None:
 
 
 def _column(axes: Any, kind: ColumnType, x: np.ndarray, real: np.ndarray | None) -> None:
-    (_bars if _worded(kind) else _histogram)(axes, kind, x, real)
+    (_bars if kind.worded else _histogram)(axes, kind, x, real)
 
 
 def _commonest(kind: ColumnType, base: np.ndarray, most: int) -> list[int]:
@@ -278,15 +274,15 @@ def _few(count: int, whole: bool = False) -> Any:
 
 def _pair(axes: Any, x: Tensor, real: Tensor | None, kinds: Sequence[ColumnType], i: int, j: int) -> None:
     """Two columns against each other: points, intervals of numbers for each word, or circles for pairs of words."""
-    if _worded(kinds[j]) and not _worded(kinds[i]):
+    if kinds[j].worded and not kinds[i].worded:
         i, j = j, i
     both = [None if rows is None else rows[:, [i, j]].numpy() for rows in (real, x)]
-    interval = _worded(kinds[i]) and not _worded(kinds[j])
+    interval = kinds[i].worded and not kinds[j].worded
     axes.set_xlabel(_short(kinds[i].name, 30), fontsize=8)
     axes.set_ylabel(_short(kinds[j].name, 30) + ": 5 %, middle, 95 %" * interval, fontsize=8)
-    if _worded(kinds[j]):
+    if kinds[j].worded:
         _circles(axes, kinds[i], kinds[j], both)
-    elif _worded(kinds[i]):
+    elif kinds[i].worded:
         _intervals(axes, kinds[i], kinds[j], both)
     else:
         _points(axes, kinds[i], kinds[j], both)

@@ -112,7 +112,7 @@ def _measured(
 ) -> Report | TableReport:
     """Every measure of samples in model space, in the data's own units."""
     if run.types:
-        names, words = zip(*((kind.name, kind.kind in ("category", "boolean")) for kind in run.types), strict=True)
+        names, words = zip(*((kind.name, kind.worded) for kind in run.types), strict=True)
         rows = run.transform.inverse(z, quantise=True)
         return table_report(rows, data.train, data.test, words, dice, names=names, progress=stage)
     # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are

@@ -119,7 +119,7 @@ class Evidence:
     @property
     def denoises(self) -> bool:
         """Whether the run is a denoiser of Gaussian noise, of which closed forms are known."""
-        return isinstance(self.run.model, Denoiser)
+        return isinstance(self.run.model, Denoiser) and self.run.learner.problem.categories is None
 
     # --- data
 
@@ -153,7 +153,7 @@ class Evidence:
     def judged(self, part: Part, run: Run | None = None) -> Judged:
         """The errors of the run, or of another average of its weights, on some examples, with fixed noise."""
         run = run or self.run
-        if not isinstance(run.model, Denoiser):
+        if not self.denoises:
             pieces = range(0, len(part.x0) - len(part.x0) % _PIECE or 1, _PIECE)
             parts = [(part.x0[i : i + _PIECE], part.condition[i : i + _PIECE]) for i in pieces]
             values = [run.learner.judge(run.model, x0, given).value for x0, given in parts]
@@ -205,7 +205,7 @@ class Evidence:
     def levels(self) -> list[Level[float]]:
         """The levels that the run's own way of drawing asks at, noise falling; the clean point is left out."""
         process, sigma_data = self.run.model.process, self.run.model.sigma_data
-        how = way(self.run.experiment.sampling, process)
+        how = way(self.run.experiment.sampling, self.run.learner)
         grid = how.stepper.usual_grid if how.grid is None and process.chain is None else how.grid
         return list(process.levels(times(process, how.steps, grid, sigma_data)[:-1]))
 

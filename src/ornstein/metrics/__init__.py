@@ -14,6 +14,7 @@ from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
 from ornstein.metrics.margins import columns_apart, related
 from ornstein.metrics.metric import Metric
 from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, clusters, memorisation, nearest
+from ornstein.metrics.records import Records, closest_records
 from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.table import TableReport, table_report
 from ornstein.metrics.transport import SlicedWasserstein
@@ -44,12 +45,14 @@ __all__ = [
     "Metric",
     "Precision",
     "Recall",
+    "Records",
     "Report",
     "Ruler",
     "Score",
     "SlicedWasserstein",
     "TableReport",
     "class_agreement",
+    "closest_records",
     "clusters",
     "columns_apart",
     "compare",

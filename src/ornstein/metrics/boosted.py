@@ -187,4 +187,4 @@ def _trees(words: Sequence[bool], seed: int, classes: bool) -> Any:
 
     of: Any = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
     marked = np.array(list(words), bool)
-    return of(random_state=seed, early_stopping=False, categorical_features=marked if marked.any() else None)
+    return of(random_state=seed, categorical_features=marked if marked.any() else None)
