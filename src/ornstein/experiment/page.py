@@ -170,13 +170,14 @@ class Page:
         )
 
     def _summary(self) -> dict[str, Any]:
-        rows, facts = self.report.rows, self.evidence.run.about["data"]
+        run, rows = self.evidence.run, self.report.rows
+        facts = run.about["data"]
         records = self.evidence.records
         return {
             "well": sum(Row(name, "", score).tone == "good" for name, score in rows.items()),
             "of": len(rows),
-            "kind": "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
-            "shape": _by(facts["shape"], facts["kind"] == IMAGE),
+            "kind": "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
+            "shape": f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE),
             "steps": int(records[-1]["step"]) if records else 0,
         }
 
@@ -197,7 +198,14 @@ class Page:
             made = table_chart(mine, run.types, real)
         else:
             made = charts.chart(mine, real=real, names=run.about["data"].get("columns"))
-        return [Figure("", "Samples in red, real data in grey; or side by side.", _charted(made), wide=True)]
+        return [
+            Figure(
+                "",
+                "Samples in red, real data in grey; or side by side.",
+                _charted(made, tall=bool(run.types)),
+                wide=True,
+            )
+        ]
 
     def _alike(self, order: Tensor, few: int) -> Tensor:
         """Which real examples stand beside the first few samples: of the same classes, in the same places."""
@@ -345,11 +353,11 @@ def picture(image: Any) -> str:
     return _img(stream.getvalue())
 
 
-def _charted(figure: Any) -> str:
+def _charted(figure: Any, tall: bool = False) -> str:
     stream = io.BytesIO()
     charts.save(figure, stream)
-    return _img(stream.getvalue())
+    return _img(stream.getvalue(), tall)
 
 
-def _img(png: bytes) -> str:
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _img(png: bytes, tall: bool = False) -> str:
+    return f'<img alt=""{" class=tall" * tall} src="data:image/png;base64,{base64.b64encode(png).decode()}">'
