@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from sure import Cli
 
 from ornstein.errors import InputError
@@ -83,8 +85,6 @@ def answered(answer: Any, words: Any) -> None:
 @pytest.mark.parametrize("verb", OPTIONS)
 def test_options(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Any, share: Any) -> None:
     """Thirty for each verb, ninety for the one with the most options."""
-    import numpy as np
-
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "rows.npy", np.array([[np.nan, 0.5]], np.float32))
     rng = random.Random(verb)
@@ -152,6 +152,30 @@ def test_files_of_yaml(cli: Cli, tmp_path: Path, share: Any) -> None:
         text = "\n".join(lines).encode("utf-8", "surrogateescape")
         (tmp_path / "x.yaml").write_bytes(text)
         answered(cli("train", tmp_path / "x.yaml", "--show"), text)
+
+
+def test_any_bytes_in_the_place_of_an_experiment(cli: Cli, tmp_path: Path, share: Any) -> None:
+    """A file of another kind, cut anywhere, is told from YAML by its name in a sentence."""
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 2)))
+    np.save(tmp_path / "a.npy", np.ones((4, 2)))
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text("height,weight\n1.5,2\n3,4\n")
+    (tmp_path / "a.py").write_text("import os\nos.remove('x: y')\n")
+    rng, place = random.Random(4), tmp_path / "x.yaml"
+    for source in [tmp_path / f"a.{kind}" for kind in ("npz", "npy", "png", "csv", "py")]:
+        whole = source.read_bytes()
+        spoilt = [bytes(rng.choice(whole) for _ in range(rng.randint(1, 60))) for _ in range(round(share * 40))]
+        for content in (whole, whole[: len(whole) // 2], *spoilt):
+            place.write_bytes(content)
+            answer = cli("train", place, "--show")
+            answered(answer, content)
+            assert answer.code == 2
+            assert "x.yaml" in answer.err
+            assert "unicode string" not in answer.err
+        for word in (source, place):
+            place.write_bytes(whole)
+            said = cli("train", word, "--show").err
+            assert source.suffix in (".csv", ".py") or f"{word.name} is not text" in said, said
 
 
 def test_what_is_accepted_can_be_built() -> None:
