@@ -60,7 +60,7 @@ pytestmark = pytest.mark.skipif(REAL is None and not POSSIBLE, reason="this torc
 
 #: where the host does wait within a step, and why it must
 MAY_WAIT = {
-    "samplers/runge_kutta.py Adaptive._carry": "how many sub-steps there are the data say: a look when all may be there",
+    "samplers/runge_kutta.py Adaptive._carry": "the data say how many sub-steps there are: a look when all may be in",
     "energies/moves.py Moves.__call__": "a chain of many gradients is looked at once, at its end, lest it left",
     "energies/learning.py _contrast": "an energy that has exploded is refused before it is learned from",
     "energies/levels.py Ranking.__call__": "the same",

@@ -320,9 +320,9 @@ def test_uniform_bytes_take_eight_bits() -> None:
     x0 = levels[torch.randint(256, (24, 64), generator=gen(7))]
     process = VP()
     denoiser = uniform_noise(levels, process)
-    # Three seeds together: one alone is skewed, few of its draws meeting the levels where the integrand lies, and its own
-    # error is small when its mean is. Of twelve seeds on these data the pulls are -3.0 to 1.7 (deviation 1.2), and 8 of
-    # four times the draws, each on data of its own, have the mean 7.993 with standard error 0.011.
+    # Three seeds together: one alone is skewed, for few of its draws meet the levels where the integrand lies, and its
+    # own error is small when its mean is. Of twelve seeds on these data the pulls are -3.0 to 1.7 (deviation 1.2); of
+    # eight of four times the draws, each on data of its own, the mean is 7.993 with standard error 0.011.
     seeds = [continuous_bound(denoiser, x0, bins=Bins(256), draws=64, seed=seed).bits_per_dim() for seed in range(3)]
     pairs = [mean_and_error(found) for found in seeds]
     bits, error = sum(mean for mean, _ in pairs) / 3, math.hypot(*(error for _, error in pairs)) / 3
