@@ -142,8 +142,10 @@ def test_a_learner_judges_and_teaches_at_the_same_levels_in_other_units(clock: A
 
     x0 = mixture().sample(30, torch.Generator().manual_seed(0)).double()
     # the mean of ln(sigma/alpha) that "edm" is given is a noise of its own, and comes in the same units as the data
-    told = {"edm": lambda scale: {"p_mean": -1.2 + math.log(scale)}}
-    taught = [lambda scale, n=name: OBJECTIVES[n](**told.get(n, lambda _: {})(scale)) for name in OBJECTIVES]
+    told: dict[str, Any] = {"edm": lambda scale: {"p_mean": -1.2 + math.log(scale)}}
+    taught: list[Any] = [
+        lambda scale, n=name: OBJECTIVES[n](**(told[n](scale) if n in told else {})) for name in OBJECTIVES
+    ]
 
     def found(scale: float) -> Any:
         known, model = learner(scale, taught[0](scale)), posed(clock, scale)

@@ -154,7 +154,8 @@ def memorisation(samples: Tensor, train: Tensor, heldout: Tensor, *, quantile: f
         ratio(float(ours.median()), float(honest.median())),
         float((ours < threshold).double().mean()),
         quantile,
-        *shares,
+        shares[0],
+        shares[1],
         # and one sample: shares of few are skewed; so an honest set is called copied once in a thousand
         shares[0] - shares[1] > 3 * error + 1 / len(samples),
     )
