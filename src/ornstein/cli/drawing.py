@@ -269,7 +269,8 @@ def restore(
     with bar("drawing") as progress:
         found = home.restore(
             opened, home.damage(operator, **options(option)), home.read_input(opened, given), clean=clean, draws=n,
-            method=method, noise=noise, label=label, condition=known_parts(parts), seed=seed, steps=steps,
+            name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
+            seed=seed, steps=steps,
             stepper=stepper, progress=progress,
         )  # fmt: skip
     _restored(home.save(opened, found, path), path, len(found.samples), n)
