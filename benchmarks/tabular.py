@@ -105,6 +105,7 @@ def rows_of(name: str, work: Path, most: int | None = None) -> Rows:
 
     head, lines = {"adult": _adult, "california": _california, "weather": _weather}[name]()
     if most is not None:
+        lines = [lines[i] for i in np.random.default_rng(_SEED).permutation(len(lines))]
         parts = [[line for line in lines if line[-1] == part][:most] for part in ("train", "test")]
         lines = [*parts[0], *parts[1]]
     path = work / f"{name}.csv"

@@ -14,6 +14,7 @@ HERE = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
     "ablation": (["mnist"], "| none of it |"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
+    "frontier": ([], "ornstein, default"),
     "guidance": (["RUN"], "| 2 |"),
     "likelihood": ([], "ornstein exact, 0.01 nats"),
     "loop": (["moons"], "| all beside the step |"),
@@ -28,11 +29,13 @@ SCRIPTS = {
     "startup": ([], "import ornstein, every name"),
     "steppers": ([], "sliced Wasserstein distance to exact draws"),
     "throughput": (["--only", "ornstein", "--sizes", "grey", "--threads", "1"], "training step, ms"),
+    "impute": ([], "| forest |"),
+    "tables": ([], "| cart |"),
     "time_to_quality": (["mnist", "--only", "ornstein", "--threads", "1"], "ornstein: 0.05 minutes"),
     "trained": (["RUN"], "ornstein default"),
 }
-#: frontier has a test of its own; common and problems are read by others
-OTHERS = {"frontier", "common", "problems"}
+#: read by others
+OTHERS = {"common", "problems", "tabular"}
 
 
 def test_every_script_is_tried() -> None:
@@ -43,7 +46,7 @@ def test_every_script_is_tried() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_run(script: Any, tmp_path: Path, request: Any) -> None:
     words, said = SCRIPTS[script]
-    if script == "time_to_quality":
+    if script in ("time_to_quality", "tables", "impute"):
         request.getfixturevalue("real_data")
     words = [str(request.getfixturevalue("run")) if word == "RUN" else word for word in words]
     kept = {path: path.read_bytes() for path in [*HERE.glob("*.json"), *HERE.parent.glob("docs/pictures/*")]}

@@ -20,8 +20,8 @@ from ornstein.experiment.charts_of_tables import PANELS, _Scale, table_chart
 NAN = math.nan
 TYPES = (
     ColumnType("colour $x$", "category", levels=("red", "green", "<b>blue</b>", *(f"shade {i}" for i in range(9)))),
-    ColumnType("price", "number", decimals=2),
-    ColumnType("rooms", "integer"),
+    ColumnType("price", "number", decimals=2, format="short"),
+    ColumnType("rooms", "integer", format="short"),
     ColumnType("sold", "date", format="%Y-%m-%d"),
     ColumnType("id", "identifier"),
     ColumnType("land", "constant", levels=("here",)),
@@ -120,7 +120,7 @@ def test_of_very_many_columns_those_are_shown_that_are_least_alike() -> None:
     g = torch.Generator().manual_seed(0)
     x, real = (torch.randn(80, PANELS + 9, generator=g).double() for _ in range(2))
     x[:, PANELS + 5] += 9
-    each, _ = panels(table_chart(x, [ColumnType(f"n{i}", "number") for i in range(PANELS + 9)], real))
+    each, _ = panels(table_chart(x, [ColumnType(f"n{i}", "number", format="short") for i in range(PANELS + 9)], real))
     assert len(each) == PANELS
     assert next(iter(each)) == f"n{PANELS + 5}"
 
@@ -131,7 +131,7 @@ def test_a_run_on_a_table_is_measured_drawn_and_told_on_a_page(cli: Cli, tmp_pat
     for i in range(400):
         kind = int(torch.randint(3, (1,), generator=g))
         size = "" if i % 9 == 0 else str(kind * 10 + int(torch.randint(4, (1,), generator=g)))
-        lines.append(f"{'red green blue'.split()[kind]},{size},2021-02-{i % 28 + 1:02d},x")
+        lines.append(f"{('red', 'green', 'blue')[kind]},{size},2021-02-{i % 28 + 1:02d},x")
     path, run = tmp_path / "things.csv", tmp_path / "run"
     path.write_text("\n".join(lines) + "\n", "utf-8")
     tiny = ["net.width=32", "net.depth=1", "training.steps=60", "training.batch_size=64", "training.validate_every=60"]

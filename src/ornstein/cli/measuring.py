@@ -122,11 +122,12 @@ def loglik(  # long: half of it says what the options are
         raise InputError(f"out='{shown(path)}' must end in .csv.")
     claim(run, [path, path.with_suffix(".png")], force, [Path(data)])
 
+    from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.loglik import loglik
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
-    if opened.kind == "table":
+    if draws_rows(opened):
         score_rows(opened, data, count, seed, explain, path)
         return
     if explain:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 def sample_rows(run: "Run", n: int, where: str | None, seed: int, steps: int | None, path: Path) -> None:
     """Draw rows of a table into a file, piece by piece."""
-    from ornstein.data.delimited import formulas
     from ornstein.experiment.cells import Where, draw_rows, must_be_table
-    from ornstein.experiment.rows import write_rows
+    from ornstein.experiment.rows import formulas, write_rows
 
     tokens, types = must_be_table(run)
     asked = None if where is None else Where.of(where, tokens, types)
@@ -71,29 +70,10 @@ def impute(
 
 def score_rows(run: "Run", data: str, count: int | None, seed: int, explain: bool, path: Path) -> None:
     """Score rows by the bound on their log-probability, rank them, and write that down."""
-    import csv
+    from ornstein.experiment.rows import scored
 
-    from ornstein.experiment import cells
-    from ornstein.experiment.loglik import own
-    from ornstein.experiment.rows import oddest, read_rows
-    from ornstein.files import replacing
-
-    values = own(run, data).x if data in ("train", "test") else read_rows(run, data).values
-    values = values[:count]
     with bar("scoring") as progress:
-        found, error = cells.score(run, values, seed=seed, progress=progress)
-        why = oddest(cells.explain(run, values), run.types) if explain else None
-    rank = found.argsort(stable=True).argsort() + 1
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "log_probability", "standard_error", "rank", *(["unusual"] if explain else [])])
-        for i in range(len(values)):
-            said = [i + 1, f"{found[i]:.4f}", f"{error[i]:.4f}", int(rank[i])]
-            writer.writerow([*said, why[i]] if why is not None else said)
-    out.print(
-        f"{len(values):,} rows, on average {found.mean():.3f} nats: a bound on the log-probability of their known "
-        f"cells, by {cells.ORDERS} orders of the columns"
-    )
-    for i in found.argsort()[:5].tolist():
-        out.print(f"  row {i + 1:,}  {found[i]:.2f}" + (f"  {named(why[i])}" if why is not None else ""))
+        scores = scored(run, data, count, seed, explain, progress)
+    scores.save(path)
+    out.print(scores.text(), markup=False, soft_wrap=True)
     out.print(f"[bold]{named(path)}[/]")

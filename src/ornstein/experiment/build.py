@@ -17,7 +17,7 @@ from ornstein.errors import InputError
 from ornstein.experiment.afford import afford_network
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.config import PROCESSES, Experiment, objectives, steppers
-from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
 
 #: samples and what they are given
@@ -85,6 +85,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         levels=None if transform.levels is None else transform.levels.count,
         categories=transform.categories,
         taught_by=experiment.objective["name"],
+        noise_unit=experiment.noise_unit,
     )
     assert experiment.learner is not None
     learner = construct(LEARNERS, experiment.learner, problem)
@@ -127,7 +128,8 @@ def stepper_of(learner: Learner, stepper: "str | Stepper") -> Any:
     """
     if not isinstance(stepper, str):
         return stepper
-    return construct(learner.steppers, choice(learner.steppers, stepper, "stepper"))
+    known = steppers_of(learner)
+    return construct(known, choice(known, stepper, "stepper"))
 
 
 def stepper_with(name: str, options: dict[str, Any]) -> Stepper:

@@ -18,8 +18,9 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.walk import end
 from ornstein.data.calendar import DAY
+from ornstein.data.coding import Coded
 from ornstein.data.schema import ColumnType
-from ornstein.data.tokens import Coded, Tokens
+from ornstein.data.tokens import Tokens
 from ornstein.discrete import MaskedDenoiser, bound, constrained
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment.run import Run
@@ -28,15 +29,21 @@ from ornstein.experiment.run import Run
 ORDERS = 4
 
 
+def draws_rows(run: Run) -> bool:
+    """Whether a run was trained on a table."""
+    return isinstance(run.transform, Tokens)
+
+
 def must_be_table(run: Run) -> tuple[Tokens, tuple[ColumnType, ...]]:
     """The tokens and types of a run on a table.
 
     Raises:
         InputError: it was trained on something else.
     """
-    if not isinstance(run.transform, Tokens):
+    tokens = run.transform
+    if not isinstance(tokens, Tokens):
         raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s, and this is of tables.")
-    return run.transform, run.types
+    return tokens, run.types
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,24 +272,14 @@ def impute(
         found.append(torch.where(rows[row].isnan(), tokens.inverse(drawn), rows[row]))
         if progress is not None:
             progress(int(which[-1]) + 1, total)
-    return torch.cat(found).unflatten(0, (draws, len(rows)))
+    return torch.cat(found).reshape(draws, *rows.shape)
 
 
 def _completed(run: Run, x: Tensor, seeds: Tensor, steps: int | None, allowed: Tensor | None = None) -> Tensor:
     """Rows (B, width) with the tokens that they lack drawn; steps None: one a token."""
     with torch.no_grad():
-        return end(
-            run.learner.trajectory(
-                run.denoiser,
-                len(x),
-                run.way().stepper,
-                steps,
-                None,
-                seeds=seeds,
-                x=x,
-                allowed=allowed,  # type: ignore[arg-type]
-            )
-        ).x
+        options = {"seeds": seeds, "x": x, "allowed": allowed}
+        return end(run.learner.trajectory(run.denoiser, len(x), run.way().stepper, steps, None, **options)).x
 
 
 def known_of(tokens: Tokens, rows: Tensor) -> Tensor:

@@ -90,7 +90,10 @@ def evaluate(
         "seed": seed,
         "seconds": round(seconds, 2),
     }
-    write_text(run.folder / "evaluation.json", json.dumps({**result.to_dict(), "drawn": drawn}, indent=2) + "\n")
+    write_text(
+        run.folder / "evaluation.json",
+        json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
+    )
     stage("the picture")
     _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
     if page:
@@ -99,6 +102,7 @@ def evaluate(
         evidence = Evidence(run, data, n, seed, own)
         diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
         few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
+        few = 0 if run.types else few  # of rows `loglik` has a bound, cell by cell
         if few:
             stage("likelihood")
         scores = loglik(run, "test", count=few, seed=seed) if few else None

@@ -14,14 +14,18 @@ import torch
 from torch import Tensor
 
 from ornstein.data.delimited import Dialect, read_delimited, write_csv
+from ornstein.data.delimited import formulas as formulas
 from ornstein.data.frames import is_frame, read_parquet, words_of, write_parquet
 from ornstein.data.kinds import Words
 from ornstein.data.schema import ColumnType
-from ornstein.data.table import TABLES, carrier
+from ornstein.data.table import TABLES as TABLES
+from ornstein.data.table import carrier
 from ornstein.errors import InputError, shown
+from ornstein.experiment import cells
 from ornstein.experiment.cells import must_be_table
+from ornstein.experiment.loglik import own
 from ornstein.experiment.run import Run
-from ornstein.files import replacing_all
+from ornstein.files import replacing, replacing_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,13 +173,70 @@ def fill(
     run: Run, rows: Rows, draws: int = 19, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Filled:
     """Fill the holes of rows: see `ornstein.experiment.cells.impute`; rows without any are left alone."""
-    from ornstein.experiment.cells import impute
-
     open_ = rows.values.isnan().any(1)
     every = rows.values.expand(draws, *rows.values.shape).clone()
     if bool(open_.any()):
-        every[:, open_] = impute(run, rows.values[open_], draws, seed=seed, progress=progress)
+        every[:, open_] = cells.impute(run, rows.values[open_], draws, seed=seed, progress=progress)
     return Filled(rows, every)
+
+
+@dataclass(frozen=True, eq=False)
+class RowScores:
+    """How probable rows are.
+
+    Attributes:
+        found: (N,) float64, a bound on each row's log-probability, in nats.
+        error: (N,), its standard error.
+        unusual: the columns that make each row unusual, in a line; None if nobody asked.
+    """
+
+    found: Tensor
+    error: Tensor
+    unusual: Sequence[str] | None = None
+
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"{len(self.found):,} rows, on average {self.found.mean():.3f} nats: a bound on the log-probability of "
+            f"their known cells, by {cells.ORDERS} orders of the columns"
+        ]
+        for i in self.found.argsort()[:5].tolist():
+            why = "" if self.unusual is None else f"  {self.unusual[i]}"
+            lines.append(f"  row {i + 1:,}  {self.found[i]:.2f}{why}")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write the CSV: row, log_probability, standard_error, rank (1 is the least likely), and what is unusual."""
+        rank = self.found.argsort(stable=True).argsort() + 1
+        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            head = ["row", "log_probability", "standard_error", "rank"]
+            writer.writerow(head if self.unusual is None else [*head, "unusual"])
+            for i in range(len(self.found)):
+                said = [i + 1, f"{self.found[i]:.4f}", f"{self.error[i]:.4f}", int(rank[i])]
+                writer.writerow(said if self.unusual is None else [*said, self.unusual[i]])
+
+
+def scored(
+    run: Run,
+    data: Any,
+    count: int | None = None,
+    seed: int = 0,
+    explain: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> RowScores:
+    """Score rows: see `ornstein.experiment.cells.score`.
+
+    Args:
+        data: "train" or "test", the run's own; a table's file, or a data frame.
+        count: the first so many; None for all.
+        explain: whether to say what is unusual.
+    """
+    own_part = isinstance(data, str) and data in ("train", "test")
+    values = (own(run, data).x if own_part else read_rows(run, data).values)[:count]
+    found, error = cells.score(run, values, seed=seed, progress=progress)
+    unusual = oddest(cells.explain(run, values), run.types) if explain else None
+    return RowScores(found, error, unusual)
 
 
 def oddest(surprise: Tensor, types: Sequence[ColumnType], most: int = 3) -> list[str]:
