@@ -247,14 +247,15 @@ def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
         metadata = Metadata.load_from_dict({"tables": {"t": {"columns": kinds}}})
         table = {"copula": GaussianCopulaSynthesizer, "ctgan": CTGANSynthesizer, "tvae": TVAESynthesizer}[name]
         made = table(metadata)
-        made.fit(_frame(train, words))
-        return _unframed(made.sample(n), words)
+        made.fit({"t": _frame(train, words)})
+        return _unframed(made.sample(n)["t"], words)
 
     return make
 
 
 def _arf(train: Array, words: list[bool], n: int, seed: int) -> Array:
     """Adversarial random forests (Watson et al. 2023), which take no holes: they are a word, or the column's median."""
+    np.in1d = np.isin  # type: ignore[attr-defined]  # its name before numpy 2.4, by which arfpy 0.1.1 calls it
     from arfpy import arf
 
     np.random.seed(seed)  # noqa: NPY002

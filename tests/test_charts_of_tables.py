@@ -122,7 +122,8 @@ def test_of_very_many_columns_those_are_shown_that_are_least_alike() -> None:
     x[:, PANELS + 5] += 9
     each, _ = panels(table_chart(x, [ColumnType(f"n{i}", "number", format="short") for i in range(PANELS + 9)], real))
     assert len(each) == PANELS
-    assert next(iter(each)) == f"n{PANELS + 5}"
+    assert f"n{PANELS + 5}" in each
+    assert list(each) == sorted(each, key=lambda name: int(name[1:]))  # in the order of the table
 
 
 def test_a_run_on_a_table_is_measured_drawn_and_told_on_a_page(cli: Cli, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class Run:
 
     @property
     def types(self) -> tuple[ColumnType, ...]:
-        """What the columns of its table are; () of one that was trained on no table."""
+        """What the columns of its table are; () of other data."""
         return tuple(ColumnType.from_dict(about) for about in self.about["data"].get("table", ()))
 
     @property
@@ -360,9 +360,8 @@ class Run:
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
-        shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        names = self.about["data"].get("columns")
-        pictures.draw(shown, self.kind, path, columns=columns, names=names, types=self.types, **how)
+        how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
+        pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
