@@ -255,7 +255,7 @@ def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
 
 def _arf(train: Array, words: list[bool], n: int, seed: int) -> Array:
     """Adversarial random forests (Watson et al. 2023), which take no holes: they are a word, or the column's median."""
-    np.in1d = np.isin  # type: ignore[attr-defined]  # its name before numpy 2.4, by which arfpy 0.1.1 calls it
+    np.in1d = np.isin  # type: ignore[attr-defined]  # noqa: NPY201  (arfpy 0.1.1 calls it by its old name)
     from arfpy import arf
 
     np.random.seed(seed)  # noqa: NPY002

@@ -70,7 +70,7 @@ class TreeTest(Metric):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkTest(Metric):
     """Cross-validated AUC of a small network that tells draws from real rows of a table (0.5 = cannot, 1 = always).
 
