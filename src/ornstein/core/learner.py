@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
+from ornstein.core.denoiser import Scaled
 from ornstein.core.grids import times
 from ornstein.core.numerics import normal
 from ornstein.core.process import Level, Process
@@ -32,7 +33,7 @@ LEVELS, JUDGED_BY = 16, 256
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Scaled):
     """What there is to learn from: facts of the data, and what the experiment names.
 
     Attributes:
@@ -45,6 +46,7 @@ class Problem:
         conditions: the parts of a condition by name, each as networks are told of it.
         levels: the number of values that digital data have, None for continuous ones.
         taught_by: the objective's name, for messages.
+        noise_unit: what noise is measured in, if not in sigma_data.
     """
 
     process: Process
@@ -56,6 +58,7 @@ class Problem:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     levels: int | None = None
     taught_by: str = ""
+    noise_unit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class Learner(ABC):
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         """The times that the loss draws for n samples from a generator in this state; None where that is not known."""
         draw = getattr(self.problem.objective, "draw_times", None)
-        return None if draw is None else draw(self.problem.process, n, generator, self.problem.sigma_data)
+        return None if draw is None else draw(self.problem.process, n, generator, self.problem.unit)
 
     @property
     def twice(self) -> bool:
@@ -198,6 +201,6 @@ class Learner(ABC):
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:
     """(level, x_t) at `LEVELS` levels even in log-SNR of the model's clock, with the same noise at every call."""
     seeds = torch.arange(len(x0), device=x0.device)
-    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.sigma_data)[:-1].tolist()):
+    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.unit)[:-1].tolist()):
         level = model.process.at(t)
         yield level, level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))

@@ -85,6 +85,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         conditions={name: _part(about) for name, about in Known.of_facts(facts).items()},
         levels=None if transform.levels is None else transform.levels.count,
         taught_by=experiment.objective["name"],
+        noise_unit=experiment.noise_unit,
     )
     assert experiment.learner is not None
     learner = construct(LEARNERS, experiment.learner, problem)

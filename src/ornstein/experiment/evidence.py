@@ -204,10 +204,10 @@ class Evidence:
     @cached_property
     def levels(self) -> list[Level[float]]:
         """The levels that the run's own way of drawing asks at, noise falling; the clean point is left out."""
-        process, sigma_data = self.run.model.process, self.run.model.sigma_data
+        process = self.run.model.process
         how = way(self.run.experiment.sampling, process)
         grid = how.stepper.usual_grid if how.grid is None and process.chain is None else how.grid
-        return list(process.levels(times(process, how.steps, grid, sigma_data)[:-1]))
+        return list(process.levels(times(process, how.steps, grid, self.run.model.unit)[:-1]))
 
     @cached_property
     def given(self) -> Condition:

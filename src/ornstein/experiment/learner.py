@@ -57,7 +57,14 @@ class Denoising(Learner):
 
     def model(self, net: nn.Module) -> NetDenoiser:
         problem = self.problem
-        return NetDenoiser(net, problem.process, problem.predicts, problem.sigma_data, self.out_multiple == 2)
+        return NetDenoiser(
+            net,
+            problem.process,
+            problem.predicts,
+            problem.sigma_data,
+            self.out_multiple == 2,
+            noise_unit=problem.noise_unit,
+        )
 
     @property
     def narrow(self) -> bool:
@@ -96,7 +103,7 @@ class Energy(Learner):
         object.__setattr__(self, "problem", _on_the_datas_levels(self.problem))
 
     def model(self, net: nn.Module) -> EnergyDenoiser:
-        return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data)
+        return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data, self.problem.noise_unit)
 
     @property
     def twice(self) -> bool:
@@ -138,7 +145,8 @@ class Classifier(Learner):
         return {}
 
     def model(self, net: nn.Module) -> NoisyClassifier:
-        return NoisyClassifier(net, self.problem.process, self._shares, self.problem.sigma_data)
+        problem = self.problem
+        return NoisyClassifier(net, problem.process, self._shares, problem.sigma_data, problem.noise_unit)
 
     @property
     def _shares(self) -> tuple[float, ...]:

@@ -25,7 +25,7 @@ from ornstein.experiment.config import PROCESSES, Experiment, Sampling, objectiv
 from ornstein.experiment.learner import LEARNERS
 from ornstein.samplers import stepper_named
 from ornstein.samplers.noise_ladder import AdvisedLadder
-from ornstein.training import AUTO, PRECISIONS, half, quickest, quickest_training
+from ornstein.training import AUTO, PRECISIONS, Pace, half, pace_of, quickest, quickest_training
 from ornstein.training.count import Meter
 
 #: examples that the distances within a data set are taken of; samples of a trial of how fast drawing is
@@ -45,12 +45,14 @@ class Settled:
         reasons: a sentence for each choice, by its name.
         built: the objects that it names.
         memory: what the loss remembers, as it begins.
+        pace: the number of threads to begin with, and what says when another is better.
     """
 
     experiment: Experiment
     reasons: dict[str, str]
     built: Built
     memory: dict[str, Tensor]
+    pace: Pace
 
 
 def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, trains: bool = True) -> Settled:
@@ -81,7 +83,7 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
         precision, why = _training_precision(experiment, built, batch, memory, narrow)
         experiment = dataclasses.replace(experiment, training=dataclasses.replace(config, precision=precision))
         reasons["training.precision"] = f"{precision}, {why}"
-    return Settled(experiment, reasons, built, memory)
+    return Settled(experiment, reasons, built, memory, pace_of(experiment.training, ranks.device(config.cpu)))
 
 
 def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[str, str]]:
@@ -131,7 +133,7 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
     """
     if built.learner.draws:
         how = way(experiment.sampling, built.process)
-        times(built.process, how.steps, how.grid, built.model.sigma_data)
+        times(built.process, how.steps, how.grid, built.model.unit)
     (x0, condition), alive = batch, []
     for few in (_REHEARSED // 2, _REHEARSED):
         memory = built.learner.memory(built.model, x0[:few])

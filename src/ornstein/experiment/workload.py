@@ -86,7 +86,7 @@ def network_call(experiment: Experiment, built: Built, data: Dataset, precision:
     """A network call for so many samples, as samplers make it."""
     built.net.eval()
     model, how = built.model, way(experiment.sampling, built.process)
-    level = built.process.levels(times(built.process, how.steps, how.grid, model.sigma_data))[0]
+    level = built.process.levels(times(built.process, how.steps, how.grid, model.unit))[0]
 
     def call(batch: int) -> None:
         x, condition = data.batch(0, batch, 0)
