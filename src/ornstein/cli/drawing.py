@@ -31,6 +31,7 @@ from ornstein.cli.shared import (
     options,
     out,
 )
+from ornstein.cli.tables import sample_rows
 from ornstein.errors import InputError, shown
 
 
@@ -41,6 +42,12 @@ def sample(  # long: half of it says what the options are
         str | None, typer.Option(help="Draw this class: its number or its name.", show_default="all in turn")
     ] = None,
     given: Given = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE,...", help='Rows of a table such that: "income=>50K, age=30..40, sex=A|B, debt>=7".'
+        ),
+    ] = None,
     stepper: OwnStepper = None,
     option: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="An option of the stepper, as eta=0.5.")
@@ -53,7 +60,12 @@ def sample(  # long: half of it says what the options are
     ema: Average = None,
     path: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A .png picture, or .npz arrays.", show_default="RUN/samples/drawn.png"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .png picture, .npz arrays, or a table's .csv.",
+            show_default="RUN/samples/drawn.png or .csv",
+        ),
     ] = None,
     force: Force = False,
     film: Annotated[bool, typer.Option("--film", help="Also write the denoising as an animation, .gif.")] = False,
@@ -93,21 +105,36 @@ def sample(  # long: half of it says what the options are
         ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
 
         ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
+
+        ornstein sample runs/adult -n 10000 --where "income=>50K, age=30..40" --out rows.csv
     """
-    path = path or run / "samples" / "drawn.png"
-    if path.suffix not in (".png", ".npz"):
-        raise InputError(f"out='{shown(path)}' must end in .png (a picture) or .npz (arrays).")
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
 
     import torch
 
     from ornstein.experiment.build import stepper_with
+    from ornstein.experiment.cells import draws_rows
+    from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing(precision)
+    table = draws_rows(opened)
+    path = path or run / "samples" / ("drawn.csv" if table else "drawn.png")
+    if not (is_table(path) if table else path.suffix in (".png", ".npz")):
+        raise InputError(
+            f"out='{shown(path)}' must end in "
+            + (f"{', '.join(TABLES)}: {shown(run)} draws rows." if table else ".png (a picture) or .npz (arrays).")
+        )
+    if where is not None and not table:
+        raise InputError(
+            f"--where {shown(where)!r} is of a table's columns; {shown(run)} was trained on {opened.kind}s."
+        )
     if not ranks.rank():
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
+    if table:
+        sample_rows(opened, n, where, seed, steps, path)
+        return
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
@@ -242,7 +269,8 @@ def restore(
     with bar("drawing") as progress:
         found = home.restore(
             opened, home.damage(operator, **options(option)), home.read_input(opened, given), clean=clean, draws=n,
-            method=method, noise=noise, label=label, condition=known_parts(parts), seed=seed, steps=steps,
+            name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
+            seed=seed, steps=steps,
             stepper=stepper, progress=progress,
         )  # fmt: skip
     _restored(home.save(opened, found, path), path, len(found.samples), n)

@@ -116,9 +116,7 @@ class MaximumLikelihoodOfLevels:
             chosen = chosen.to(x0.device)
             t, condition = memory["times"][chosen], Condition()
         else:
-            t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32), denoiser.unit).to(
-                x0.device
-            )
+            t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32), denoiser.unit).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         data = level.noised(x0, noise_like(x0, generator))
         begin = data

@@ -18,10 +18,12 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
 from ornstein.core.prediction import OF_THE_NOISE
+from ornstein.discrete import MaskedColumns
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
 from ornstein.objectives import OBJECTIVES
+from ornstein.samplers import STEPPERS
 
 #: sigma/alpha up to which x0 can be had from the noise; DDPM's linear betas end at 157
 _NOISIEST = 1000.0
@@ -181,7 +183,13 @@ def _on_the_datas_levels(problem: Any) -> Any:
 #: every kind of model; the first that is implied is meant where none is named, so the most general comes last
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
+    "masked": MaskedColumns,
     "energy": Energy,
     "variance": LearnedVariance,
     "denoiser": Denoising,
 }
+
+
+def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
+    """What may draw from a kind of model, by name."""
+    return entry.steppers or STEPPERS

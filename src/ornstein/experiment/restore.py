@@ -139,7 +139,14 @@ def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
 
 
 def restore(
-    run: Run, operator: Operator, given: Tensor, *, clean: bool = False, noise: float = 0.01, **options: Any
+    run: Run,
+    operator: Operator,
+    given: Tensor,
+    *,
+    clean: bool = False,
+    noise: float = 0.01,
+    name: str = "the input",
+    **options: Any,
 ) -> Restored:
     """Undo a blur or a downsampling.
 
@@ -149,13 +156,14 @@ def restore(
         given: (rows, *measured), model space: the damaged input; or (rows, *shape) with `clean`.
         clean: the input is whole: damage it first, noise included, as an experiment.
         noise: standard deviation of the noise, model space; rounding to 256 grey levels alone is 0.0023.
+        name: what to call what is given in an error.
         **options: see `solve`.
     """
     measured = tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
     wanted = run.shape if clean else measured
     if tuple(given.shape[1:]) != wanted:
         raise InputError(
-            f"the input has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
+            f"{name} has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
             f"makes {_by(measured)}, so it must be {_by(wanted)}."
         )
     y = given
