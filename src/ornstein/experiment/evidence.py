@@ -118,7 +118,7 @@ class Evidence:
     @property
     def denoises(self) -> bool:
         """Whether the run is a denoiser of Gaussian noise, of which closed forms are known."""
-        return isinstance(self.run.model, Denoiser)
+        return isinstance(self.run.model, Denoiser) and not self.run.learner.steppers
 
     # --- data
 
@@ -152,7 +152,7 @@ class Evidence:
     def judged(self, part: Part, run: Run | None = None) -> Judged:
         """The errors of the run, or of another average of its weights, on some examples, with fixed noise."""
         run = run or self.run
-        if not isinstance(run.model, Denoiser):
+        if not self.denoises:
             pieces = range(0, len(part.x0) - len(part.x0) % _PIECE or 1, _PIECE)
             parts = [(part.x0[i : i + _PIECE], part.condition[i : i + _PIECE]) for i in pieces]
             values = [run.learner.judge(run.model, x0, given).value for x0, given in parts]
