@@ -1,7 +1,7 @@
 """What a run of masked columns learns: of any cells of a row, given any others, the probabilities of their values."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -62,6 +62,13 @@ class MaskedColumns(Learner):
 
     def model(self, net: nn.Module) -> MaskedNet:
         return MaskedNet(net, self.problem.process, self.categories)
+
+    @property
+    def narrow(self) -> bool:
+        return True
+
+    def in_precision(self, model: MaskedDenoiser, precision: torch.dtype | None) -> MaskedDenoiser:
+        return replace(model, precision=precision) if isinstance(model, MaskedNet) else model
 
     def trajectory(
         self,
