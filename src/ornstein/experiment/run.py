@@ -16,7 +16,7 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Known, Layout, Transform
+from ornstein.data import Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
@@ -45,6 +45,7 @@ class Run:
         model: what was learned, in model space: a denoiser, of a run that draws.
         transform: from the data's own units to model space.
         learner: what it learned to be.
+        ema: length of the average of the weights that it was opened with, 0 for the weights; None while it trains.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Run:
     model: Any
     transform: Transform
     learner: Learner
+    ema: float | None = None
 
     @staticmethod
     def load(folder: "str | Path", ema: float | None = None) -> "Run":
@@ -86,7 +88,7 @@ class Run:
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
         built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
-        return Run(folder, experiment, about, built.model, transform, built.learner)
+        return Run(folder, experiment, about, built.model, transform, built.learner, ema)
 
     def __repr__(self) -> str:
         facts, asked, records = self.about["data"], self.experiment, read_metrics(self.folder)
@@ -108,6 +110,17 @@ class Run:
         """
         self.must_draw()
         return self.model
+
+    def load_data(self) -> Dataset:
+        """The data that it was trained on.
+
+        Raises:
+            InputError: they are no longer to be had, or differ from those.
+        """
+        data = load_data(self.experiment)
+        if data.fingerprint()["sha256"] != self.about["data"]["sha256"]:
+            raise InputError(f"the data are not those that {self.folder} was trained on: their content differs.")
+        return data
 
     def drawing(self, precision: str | None = None) -> "Run":
         """The same run with its network in the precision for drawing; opened, it is in float32.
