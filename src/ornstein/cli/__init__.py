@@ -1,4 +1,4 @@
-"""The command line: twelve verbs over `ornstein.experiment`.
+"""The command line: thirteen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.

@@ -132,14 +132,18 @@ def sample(  # long: half of it says what the options are
         )
     if not ranks.rank():
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
-    if table:
-        sample_rows(opened, n, where, seed, steps, path)
-        return
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
     parts = known_parts(given)
     condition = opened.condition(n, label, parts) if parts or label is not None else opened.examples(n)
+    if table:
+        walks = {"--film": film, "--grid": grid, "--with": option, "--stepper": stepper, "--guidance": guidance,
+                 "--scale": scale, "--interval": interval, "--rescale": rescale, "--guide": guide}  # fmt: skip
+        if said := next((name for name, value in walks.items() if value), None):
+            raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
+        sample_rows(opened, n, condition, where, seed, steps, path)
+        return
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 

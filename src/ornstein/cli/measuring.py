@@ -128,6 +128,10 @@ def loglik(  # long: half of it says what the options are
 
     opened = Run.load(run, ema=ema)
     if draws_rows(opened):
+        if conditional:
+            raise InputError(
+                "--conditional is of data with labels and the like; cells of a row are told given each other."
+            )
         score_rows(opened, data, count, seed, explain, path)
         return
     if explain:

@@ -13,7 +13,6 @@ import torch
 from ornstein.core.grids import MOST_STEPS
 from ornstein.experiment.checks import SURE, Examined
 from ornstein.experiment.evidence import Evidence
-from ornstein.experiment.settle import way
 from ornstein.metrics import closest_records, clusters, memorisation, nearest
 from ornstein.samplers import DEFAULT_STEPPER
 
@@ -52,7 +51,7 @@ def sampler(evidence: Evidence) -> Examined | None:
     if not (evidence.denoises and evidence.finite):
         return None
     run, process = evidence.run, evidence.run.model.process
-    how = way(run.experiment.sampling, run.learner)
+    how = run.way()
     more = min(_FINER * how.steps, process.chain or MOST_STEPS)
     if more < 2 * how.steps:
         return None  # every level of a chain is walked through, or nearly

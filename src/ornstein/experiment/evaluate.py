@@ -99,16 +99,28 @@ def evaluate(
     if page:
         # the doctor judges the run's own way of drawing: samples drawn otherwise are not his
         own = z if steps is None and stepper is None else None
-        evidence = Evidence(run, data, n, seed, own)
-        diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
-        few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
-        few = 0 if run.types else few  # of rows `loglik` has a bound, cell by cell
-        if few:
-            stage("likelihood")
-        scores = loglik(run, "test", count=few, seed=seed) if few else None
-        stage("the page")
-        Page(evidence, result, drawn, diagnosis, z, scores).write(run.folder / REPORT)
+        _page(Evidence(run, data, n, seed, own), result, drawn, z, likelihood, stage)
     return Evaluation(result, drawn)
+
+
+def _page(
+    evidence: Evidence,
+    result: Report | TableReport,
+    drawn: dict[str, Any],
+    z: Tensor,
+    likelihood: int | None,
+    stage: Callable[[str], None],
+) -> None:
+    """Write report.html."""
+    run = evidence.run
+    diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
+    few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
+    few = 0 if run.types else few  # of rows `loglik` has a bound, cell by cell
+    if few:
+        stage("likelihood")
+    scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None
+    stage("the page")
+    Page(evidence, result, drawn, diagnosis, z, scores).write(run.folder / REPORT)
 
 
 def _measured(

@@ -31,7 +31,6 @@ from ornstein.core.process import Level
 from ornstein.data import Dataset
 from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.run import Run
-from ornstein.experiment.settle import way
 from ornstein.metrics import Ruler
 from ornstein.training import average_file
 
@@ -119,7 +118,7 @@ class Evidence:
     @property
     def denoises(self) -> bool:
         """Whether the run is a denoiser of Gaussian noise, of which closed forms are known."""
-        return isinstance(self.run.model, Denoiser) and self.run.learner.problem.categories is None
+        return isinstance(self.run.model, Denoiser) and not self.run.learner.steppers
 
     # --- data
 
@@ -204,10 +203,10 @@ class Evidence:
     @cached_property
     def levels(self) -> list[Level[float]]:
         """The levels that the run's own way of drawing asks at, noise falling; the clean point is left out."""
-        process, sigma_data = self.run.model.process, self.run.model.sigma_data
-        how = way(self.run.experiment.sampling, self.run.learner)
+        process = self.run.model.process
+        how = self.run.way()
         grid = how.stepper.usual_grid if how.grid is None and process.chain is None else how.grid
-        return list(process.levels(times(process, how.steps, grid, sigma_data)[:-1]))
+        return list(process.levels(times(process, how.steps, grid, self.run.model.unit)[:-1]))
 
     @cached_property
     def given(self) -> Condition:
@@ -221,8 +220,9 @@ class Evidence:
 
     @cached_property
     def finite(self) -> bool:
-        """Whether every number of the samples is one."""
-        return bool(torch.isfinite(self.drawn).all())
+        """Whether every number of the samples and of the data is one, so that distances can be taken."""
+        every = (self.drawn_own, self.data.train, self.data.test)
+        return all(bool(torch.isfinite(part).all()) for part in every)
 
     @cached_property
     def drawn_own(self) -> Tensor:

@@ -185,7 +185,7 @@ def loglik(
         InputError: data that cannot be had or do not fit the run, labels missing or unknown to it, options out of
         range.
     """
-    run.must_draw()
+    run.must_walk("a likelihood by the probability-flow ODE")
     for name, value, least in (("count", count, 1), ("reference", reference, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise InputError(f"{name}={value!r} must be a whole number of samples, at least {least}.")

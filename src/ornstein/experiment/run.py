@@ -299,6 +299,22 @@ class Run:
                 f"{self.experiment.learner['name']}; use it as in: {self.learner.then.format(run=self.folder)}."  # type: ignore[index]
             )
 
+    def must_walk(self, what: str) -> None:
+        """Refuse a run that is not drawn from by a walk of Gaussian noise.
+
+        Args:
+            what: is done to such a walk, as "tuning".
+
+        Raises:
+            InputError: it draws otherwise, or nothing.
+        """
+        self.must_draw()
+        if not self.learner.walks:
+            raise InputError(
+                f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s token by token, for which "
+                "there are sample --where, impute and loglik."
+            )
+
     def must_hold(self, n: int, name: str = "n") -> None:
         """Refuse to draw more samples than fit into memory, which all come there, and their pieces before.
 
