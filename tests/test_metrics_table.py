@@ -47,7 +47,8 @@ def real() -> Any:
 
 
 def measured(samples: Any, real: Any) -> Any:
-    return table_report(samples, *real, WORDS, seeded(), names=NAMES, targets=[3])
+    train, heldout = real
+    return table_report(samples, train, heldout, WORDS, seeded(), names=NAMES, targets=[3])
 
 
 def seen(samples: Any, real: Any) -> Any:
@@ -197,8 +198,8 @@ def test_the_closest_record_of_honest_draws_is_of_either_kind_whatever_the_sizes
 
 def test_a_table_of_few_different_rows_is_no_copy_of_itself() -> None:
     """Where all rows are common, draws are training rows and held-out rows alike."""
-    few = [torch.randint(3, (400, 2), generator=seeded(s)).double() for s in range(3)]
-    found = closest_records(*few, (True, True), seeded())
+    x, y, z = (torch.randint(3, (400, 2), generator=seeded(s)).double() for s in range(3))
+    found = closest_records(x, y, z, (True, True), seeded())
     assert (found.copies, found.copies_heldout, found.nearer) == (1.0, 1.0, 0.5)
 
 

@@ -90,7 +90,7 @@ def _short(word: str, letters: int = LETTERS) -> str:
 def _key(made: Any, called: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
-    looks = [{"facecolor": PALE}, {"facecolor": "none", "edgecolor": ACCENT}][-len(called) :]
+    looks: list[dict[str, Any]] = [{"facecolor": PALE}, {"facecolor": "none", "edgecolor": ACCENT}][-len(called) :]
     marks = [Patch(label=name, **look) for name, look in zip(called, looks, strict=True)]
     made.legend(handles=marks, frameon=False, fontsize=9, ncols=2, loc="upper left")
 
@@ -227,9 +227,9 @@ def _histogram(axes: Any, kind: ColumnType, x: np.ndarray, real: np.ndarray | No
     if kind.kind == "date":
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        locator = AutoDateLocator(minticks=2, maxticks=4)
+        locator = AutoDateLocator(minticks=2, maxticks=4)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.xaxis.get_offset_text().set_fontsize(6.5)
     elif scale.ticks:
         axes.set_xticks([place for place, _ in scale.ticks], [label for _, label in scale.ticks])

@@ -169,7 +169,8 @@ def commonest(column: Tensor, most: int = TARGET_WORDS) -> Tensor:
 def _place(column: Tensor, common: Tensor) -> Tensor:
     """The place of each word among `common` (K,), K for all others: (N,) int64."""
     same = column[:, None] == common
-    return torch.where(same.any(1), same.long().argmax(1), len(common))
+    place: Tensor = torch.where(same.any(1), same.long().argmax(1), len(common))
+    return place
 
 
 def _coded(rows: Tensor, words: Sequence[bool], most: int) -> Tensor:

@@ -166,7 +166,7 @@ def table_report(
     if targets is not None and not set(targets) <= set(kept):
         raise InputError(f"targets={list(targets)!r} must be places of columns that have two values or more.")
     told = tuple(bool(words[i]) for i in kept)
-    sets = tuple(part[:, kept] for part in (samples, train, heldout))
+    sets = made, seen, unseen = samples[:, kept], train[:, kept], heldout[:, kept]
     called = [names[i] for i in kept]
 
     rows: dict[str, Score] = {}
@@ -174,7 +174,7 @@ def table_report(
     for name, metric in judges.items():
         if min(map(len, sets)) >= 40:  # fewer teach nothing
             tell(name)
-            rows[name] = compare(metric, *sets, generator, repeats=JUDGED, most=most)
+            rows[name] = compare(metric, made, seen, unseen, generator, repeats=JUDGED, most=most)
     tell("columns")
     columns = _each(lambda x, y: columns_apart(x, y, told), sets, generator, repeats, most)
     rows["columns"] = columns[-1]
@@ -194,7 +194,7 @@ def table_report(
             tell(f"predict {called[target]}")
             rows[f"predict {called[target]}"] = _taught(sets, target, told, generator, most)
     tell("closest records")
-    records = closest_records(*sets, told, generator)
+    records = closest_records(made, seen, unseen, told, generator)
     rows |= _of_records(records)
     return TableReport(rows, dict(zip(called, columns, strict=False)), pairs, association, records, *map(len, sets))
 
@@ -223,7 +223,7 @@ def _each(
     values = found(samples, repeats if size < len(samples) else 1).mean(0)
     floors = found(train, repeats)
     spreads = floors.std(0) / math.sqrt(1 - size / len(train))
-    scores = []
+    scores: list[Score] = []
     for value, of_floor, spread in zip(values.tolist(), floors.T, spreads.tolist(), strict=True):
         floor = float(of_floor.square().mean().sqrt())
         over, wide = ratio(value, floor), (_MANY * spread if len(scores) < len(values) - 1 else spread)
