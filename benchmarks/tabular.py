@@ -292,7 +292,7 @@ def _forest(train: Array, words: list[bool], n: int, seed: int) -> Array:
     filled = np.where(np.isnan(train), -1, train)
     made = ForestDiffusionModel(filled, n_t=20, duplicate_K=10, cat_indexes=named, diffusion_type="flow", n_jobs=1,
                                 seed=seed)  # fmt: skip
-    drawn = made.generate(batch_size=n)
+    drawn: Array = made.generate(batch_size=n)
     drawn[:, named] = np.where(drawn[:, named] < -0.5, np.nan, drawn[:, named].round())
     return drawn
 

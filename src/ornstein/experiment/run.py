@@ -16,10 +16,9 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Dataset, Known, Layout, Transform
+from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
-from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, load_data
