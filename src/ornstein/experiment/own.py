@@ -9,8 +9,8 @@ The rules are plain, and few:
 - *Pictures*: as they are, if all agree and are small; else cropped and resized to the median of their sides, of which
   the longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of
   24 on.
-- *Tables*: few rows are learnt by heart before they are learnt from. So below 20,000 rows more of the network is left out
-  at random in training, and below 5,000 it is small as well.
+- *Tables*: few rows are learnt by heart before they are learnt from. So below 20,000 rows more of the network is left
+  out at random in training, and below 5,000 it is small as well.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
 - *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least), or each row of a
   table 250 times (500 at least): further ones teach a network of this size the examples by heart.
@@ -134,7 +134,8 @@ def sized(own: Own, batch: int, steps: int) -> Own:
     if steps > most:
         changes["training.steps"] = most // 100 * 100
         reasons["training.steps"] = (
-            f"{changes['training.steps']:,}: {count:,} examples are seen {own.visits} times, or {own.least:,} steps are taken"
+            f"{changes['training.steps']:,}: {count:,} examples are seen {own.visits} times, or {own.least:,} steps are "
+            "taken"
         )
     return Own(own.preset, own.data, count, changes, reasons, own.visits, own.least)
 
