@@ -134,8 +134,8 @@ def sized(own: Own, batch: int, steps: int) -> Own:
     if steps > most:
         changes["training.steps"] = most // 100 * 100
         reasons["training.steps"] = (
-            f"{changes['training.steps']:,}: {count:,} examples are seen {own.visits} times, or {own.least:,} steps are "
-            "taken"
+            f"{changes['training.steps']:,}: {count:,} examples are seen {own.visits} times, or {own.least:,} steps "
+            "are taken"
         )
     return Own(own.preset, own.data, count, changes, reasons, own.visits, own.least)
 
