@@ -18,6 +18,7 @@ from ornstein.core.learner import Learner
 from ornstein.core.walk import State
 from ornstein.data import Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
+from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, load_data
@@ -392,19 +393,3 @@ class Run:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
         pictures.film(shown, self.kind, path)
-
-
-def in_shares(counts: Sequence[int], n: int) -> Tensor:
-    """Labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
-
-    The classes are spread over the list, each over the whole of it, so that every piece has nearly these shares; equal
-    ones go round: 0, 1, 2, 0, 1, 2, ...
-    """
-    total, classes = sum(counts), range(len(counts))
-    shares = [n * count // total for count in counts]  # in whole numbers: no rounding decides a tie
-    by_remainder = sorted(classes, key=lambda c: (-(n * counts[c] % total), c))
-    for c in by_remainder[: n - sum(shares)]:
-        shares[c] += 1
-    places = torch.cat([(torch.arange(share, dtype=torch.float64) + 0.5) / share for share in shares])
-    labels = torch.arange(len(shares)).repeat_interleave(torch.tensor(shares))
-    return labels[places.argsort(stable=True)]  # of two at one place the lower class first
