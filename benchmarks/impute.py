@@ -166,7 +166,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
 
         from ornstein.experiment.cells import impute
 
-        run, seconds = tabular.ours(rows, asked.minutes, seed, work)
+        run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
         began = time.process_time()
         drawn = impute(run, torch.from_numpy(given), draws=DRAWS, seed=seed).numpy()
     else:
@@ -196,6 +196,7 @@ def main() -> None:
     parser = common.arguments(__doc__, "a hundred rows of one table")
     parser.add_argument("--only", default=",".join([*WAYS, "ornstein"]), help="ways, of those above and ornstein")
     parser.add_argument("--tables", default=",".join(tabular.TARGETS))
+    parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
     parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1000, help="held-out rows with holes")

@@ -63,7 +63,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
         found = judged(rows.train[order[: n // 2]], rest, seed, asked.most)
         return {**found, "taught": judged_teaching(rows, seed), "seconds": 0.0}
     if name == "ornstein":
-        run, seconds = tabular.ours(rows, asked.minutes, seed, work)
+        run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
         drawn = run.sample(n, quantise=True, seed=seed).numpy()
     else:
         drawn, seconds = tabular.made_by(name, rows, n, seed, work, asked.env)
@@ -108,6 +108,7 @@ def main() -> None:
     makers = ", ".join(["real", "ornstein", *tabular.MAKERS])
     parser.add_argument("--only", default="real,cart,copula,ornstein", help=f"makers, of {makers}")
     parser.add_argument("--tables", default=",".join(tabular.TARGETS))
+    parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
     parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(

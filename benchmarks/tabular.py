@@ -156,8 +156,14 @@ def _weather() -> tuple[list[str], list[list[str]]]:
 # Ours -----------------------------------------------------------------------------------------------------------------
 
 
-def ours(rows: Rows, minutes: float, seed: int, work: Path, say: Callable[[str], None] = print) -> tuple[Any, float]:
-    """(run, processor seconds) of `ornstein train FILE`, in as many steps as a rehearsal says fit in."""
+def ours(
+    rows: Rows, minutes: float, seed: int, work: Path, kept: Path | None = None, say: Callable[[str], None] = print
+) -> tuple[Any, float]:
+    """(run, processor seconds) of `ornstein train FILE`, in as many steps as a rehearsal says fit in.
+
+    Args:
+        kept: where runs are kept, for one script to use what another has trained; None for nowhere.
+    """
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.run import Run
     from ornstein.experiment.train import train
@@ -169,10 +175,12 @@ def ours(rows: Rows, minutes: float, seed: int, work: Path, say: Callable[[str],
              f"training.log_every={max(1, min(20, steps // 4))}", "training.threads=1"],
         )  # fmt: skip
 
-    place = work / f"{rows.name}-{seed}"
+    place = (work if kept is None else kept.resolve()) / f"{rows.name}-{minutes:g}-{seed}"
+    if (told := place / "seconds").is_file():
+        return Run.load(place / "run").drawing(), float(told.read_text())
     budget, rate = 60 * minutes, 0.0
     began, first = time.process_time(), 0
-    for moment in train(asked(10**6, 10**6), place / "rehearsal"):
+    for moment in train(asked(10**6, 10**6), work / f"rehearsal-{rows.name}-{seed}"):
         done, took = moment.progress.step, time.process_time() - began
         if not first:  # the first report bears the start
             first, began = done, time.process_time()
@@ -185,7 +193,9 @@ def ours(rows: Rows, minutes: float, seed: int, work: Path, say: Callable[[str],
     began = time.process_time()
     for _ in train(asked(steps, steps), place / "run"):
         pass
-    return Run.load(place / "run").drawing(), time.process_time() - began
+    seconds = time.process_time() - began
+    told.write_text(f"{seconds:.1f}")
+    return Run.load(place / "run").drawing(), seconds
 
 
 # Others ---------------------------------------------------------------------------------------------------------------
