@@ -163,7 +163,8 @@ def predicts(
 def commonest(column: Tensor, most: int = TARGET_WORDS) -> Tensor:
     """The commonest words of a column (N,), NaN aside: (K,), the commonest first."""
     found, counts = column[~column.isnan()].unique(return_counts=True)
-    return found[counts.argsort(descending=True, stable=True)[:most]]
+    first: Tensor = found[counts.argsort(descending=True, stable=True)[:most]]
+    return first
 
 
 def _place(column: Tensor, common: Tensor) -> Tensor:
