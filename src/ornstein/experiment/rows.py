@@ -188,8 +188,8 @@ class RowScores:
         found: (N,) float64, a bound on each row's log-probability, in nats.
         error: (N,), its standard error.
         unusual: the columns that make each row unusual, in a line; None if nobody asked.
-        oddness: (N,), the largest excess surprise of a row's cells, by which a row with one odd cell stands out more than
-            by its probability; None if nobody asked.
+        oddness: (N,), the largest excess surprise of a row's cells, by which a row with one odd cell stands out more
+            than by its probability; None if nobody asked.
     """
 
     found: Tensor
@@ -211,7 +211,7 @@ class RowScores:
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
-        """Write the CSV: row, log_probability, standard_error, rank (1 is the least likely), oddness and what is odd."""
+        """Write the CSV: row, log_probability, standard_error, rank (1 is the least likely), oddness, what is odd."""
         rank = self.found.argsort(stable=True).argsort() + 1
         with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
