@@ -29,6 +29,8 @@ from ornstein.errors import InputError, lookup
 
 #: |log(sigma/alpha)| is told to networks up to here: beyond, x_t is pure noise, or pure data, to float32
 NOISE_LEVEL_LIMIT = 12.0
+#: the part of a condition that says which cells of x were seen: 1 or 0 for each, of x's shape
+SEEN = "seen"
 
 
 class Denoiser(ABC):
@@ -37,10 +39,13 @@ class Denoiser(ABC):
     Attributes:
         process: the clock that t is read on.
         sigma_data: the standard deviation of the data in model space, about zero.
+        gaps: whether x may be NaN in some cells, which were not seen: the others are then answered by what they say
+            themselves (`ornstein.core.gaps`).
     """
 
     process: Process
     sigma_data: float = 1.0
+    gaps: bool = False
 
     @abstractmethod
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
@@ -95,6 +100,10 @@ class Reclocked(Denoiser):
         return self.base.sigma_data
 
     @property
+    def gaps(self) -> bool:  # type: ignore[override]
+        return self.base.gaps
+
+    @property
     def device(self) -> torch.device:
         return self.base.device
 
@@ -114,6 +123,7 @@ class FunctionDenoiser(Denoiser):
     function: Callable[[Tensor, Level, Condition], Tensor]
     process: Process
     sigma_data: float = 1.0
+    gaps: bool = False
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         return Prediction(self.function(x, level, condition), x, level)
@@ -136,6 +146,7 @@ class NetDenoiser(Denoiser):
         precision: type of the net's matrix products and convolutions; None for that of its parameters.
         learns_variance: the net gives twice as many channels (dimension 1): F, then the variance of the reverse
             transition, -1 for the posterior's own to 1 for the step's b^2 (see `Prediction.log_var`), not bounded.
+        gaps: x may be NaN in some cells; the net sees 0 there, and is told which it sees by the part `SEEN`.
 
     Raises:
         InputError: an unknown reading, or eps or score where the process ends without any signal: x0 is then not to
@@ -148,6 +159,7 @@ class NetDenoiser(Denoiser):
     sigma_data: float = 1.0
     learns_variance: bool = False
     precision: torch.dtype | None = None
+    gaps: bool = False
 
     def __post_init__(self) -> None:
         lookup(READINGS, self.predicts, "predicts")
@@ -173,8 +185,12 @@ class NetDenoiser(Denoiser):
             told = x.new_full((len(x),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
         # networks may run in their own type, bfloat16 too; what is read off them never does
         own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        inputs, parts = c_in * x, condition.parts
+        if self.gaps:
+            seen = ~x.isnan()
+            inputs, parts = torch.where(seen, inputs, 0.0), {**parts, SEEN: seen.to(own)}
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            f = self.net((c_in * x).to(own), told.to(torch.promote_types(own, torch.float32)), condition.parts)
+            f = self.net(inputs.to(own), told.to(torch.promote_types(own, torch.float32)), parts)
         f = f.to(torch.promote_types(x.dtype, torch.float32))
         channels = x.shape[1] * (2 if self.learns_variance else 1)
         if f.shape[1] != channels:

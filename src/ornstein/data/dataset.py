@@ -40,7 +40,7 @@ class Dataset:
 
     Args:
         name: what it is called in messages and in the run folder.
-        train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise.
+        train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise, NaN where not seen.
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
         conditions: name -> what is known of each example, in model space; classes are the part "label".
         kind: "image" (C, H, W), "vector" (d,), or "array" (any other shape, channels first).
@@ -50,7 +50,8 @@ class Dataset:
         layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
 
     Raises:
-        InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images.
+        InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images;
+            an example of which nothing was seen, or a feature that was not seen in training.
     """
 
     name: str
@@ -79,6 +80,16 @@ class Dataset:
             raise InputError(
                 f"data.flip=True mirrors images, but data={self.name!r} are {self.kind}s; use data.flip=false."
             )
+
+        if self.missing:
+            _must_be_seen(self.name, self.train, self.test)
+
+    @cached_property
+    def missing(self) -> float:
+        """The share of cells that were not seen, of both parts."""
+        parts = [part for part in (self.train, self.test) if part.is_floating_point()]
+        holes = sum(int(some.isnan().sum()) for part in parts for some in part.split(CHUNK))
+        return holes / (self.train.numel() + self.test.numel())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -159,7 +170,8 @@ class Dataset:
 
         name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
         parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
-        and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types).
+        and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types);
+        missing, the share of cells that were not seen, where there are such.
         """
         return dict(self._fingerprint)
 
@@ -190,6 +202,7 @@ class Dataset:
             # total variance = variance within the features + variance of their means
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
+            **({"missing": self.missing} if self.missing else {}),
         }
 
     def describe(self) -> str:
@@ -215,6 +228,7 @@ class Dataset:
                     else f"given {name} ({column.about.describe()})"
                     for name, column in self.conditions.items()
                 ),
+                *([f"{self.missing:.2%} of the cells missing: the loss counts the others"] if self.missing else []),
                 *(["mirrored at random"] if self.flip else []),
                 *([self.note] if self.note else []),
             ]
@@ -276,24 +290,65 @@ def _keep_every_class(chosen: Tensor, labels: Tensor, order: Tensor) -> None:
 def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tensor]:
     """Mean and (population) standard deviation along axis 1 of (N, F, ...): two float64 tensors (F,).
 
-    Of transform.forward(x) if a transform is given. Two passes in chunks: exact enough for values far from zero,
-    and without a float copy of the data.
+    Of transform.forward(x) if a transform is given, and of what was seen: NaN is left out. Two passes in chunks: exact
+    enough for values far from zero, and without a float copy of the data.
     """
     forward = transform.forward if transform else lambda chunk: chunk.to(torch.float64)
     others = [axis for axis in range(x.ndim) if axis != 1]
-    per_feature = x.numel() / x.shape[1]
+    per_feature: Tensor | float = x.numel() / x.shape[1]
     mean = sum(forward(part).sum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
     assert isinstance(mean, Tensor)
+    if mean.isnan().any():
+        seen = sum((~part.isnan()).sum(others, dtype=torch.float64) for part in x.split(CHUNK))
+        assert isinstance(seen, Tensor)
+        per_feature = seen
+        mean = sum(forward(part).nansum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
+        assert isinstance(mean, Tensor)
     centre = mean.reshape(-1, *(1,) * (x.ndim - 2))
-    square = sum((forward(part) - centre).square_().sum(others) for part in x.split(CHUNK)) / per_feature
+    square = sum((forward(part) - centre).square_().nansum(others) for part in x.split(CHUNK)) / per_feature
     assert isinstance(square, Tensor)
     return mean, square.sqrt()
 
 
+def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value along axis 1 of (N, F, ...), of what was seen: (F,) each; inf and -inf of nothing."""
+    others = [axis for axis in range(x.ndim) if axis != 1]
+    if not x.is_floating_point():
+        return x.amin(others), x.amax(others)
+    ends = [
+        (part.nan_to_num(math.inf, math.inf, -math.inf).amin(others), part.nan_to_num(-math.inf).amax(others))
+        for part in x.split(CHUNK)
+    ]
+    low, high = zip(*ends, strict=True)
+    return torch.stack(low).amin(0), torch.stack(high).amax(0)
+
+
 def value_range(*parts: Tensor) -> tuple[float, float]:
-    """Smallest and largest value over all tensors: ints for integer tensors, floats otherwise."""
+    """Smallest and largest value over all tensors, NaN left out: ints for integer tensors, floats otherwise."""
     ends = [torch.aminmax(part) for part in parts]
-    return min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
+    low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
+    if any(low.isnan() for low, _ in ends):
+        ends = [torch.aminmax(part[~part.isnan()]) for whole in parts for part in whole.split(CHUNK)
+                if not part.isnan().all()]
+        low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
+    return low, high
+
+
+def _must_be_seen(name: str, train: Tensor, test: Tensor) -> None:
+    """Refuse examples and features of which nothing was seen."""
+    for part, what in ((train, "training"), (test, "held-out")):
+        empty = torch.cat([some.isnan().flatten(1).all(1) for some in part.split(CHUNK)])
+        if empty.any():
+            raise InputError(
+                f"data={name!r} have {int(empty.sum()):,} {what} examples without any value, such as the "
+                f"{what} example {int(empty.nonzero()[0])}; leave these out."
+            )
+    others = [axis for axis in range(train.ndim) if axis != 1]
+    unseen = torch.stack([some.isnan().all(0, keepdim=True).amin(others) for some in train.split(CHUNK)]).all(0)
+    if unseen.any():
+        raise InputError(
+            f"data={name!r} have no value of feature {int(unseen.nonzero()[0])} in the training part; leave it out."
+        )
 
 
 def standardise(train: Tensor) -> tuple[Affine, str]:
@@ -306,8 +361,8 @@ def standardise(train: Tensor) -> tuple[Affine, str]:
         InputError: all features are constant.
     """
     mean, sigma = moments(train)
-    others = [axis for axis in range(train.ndim) if axis != 1]
-    constant = train.amin(others) == train.amax(others)  # not sigma == 0, which rounding spoils
+    low, high = extremes(train)
+    constant = low == high  # not sigma == 0, which rounding spoils
     if constant.all():
         raise InputError("all training examples are the same; there is nothing to learn.")
     remark = ""

@@ -11,6 +11,7 @@ import torch
 
 from ornstein import ranks
 from ornstein.data.condition import LABEL
+from ornstein.data.holes import alike
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.build import load_data
@@ -48,7 +49,7 @@ def evaluate(
     """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
-    training data drawn at random. Of several processes (`torchrun`) each draws its share; the first measures, and the
+    training data drawn at random. Where data have holes, samples get the same (`ornstein.data.holes`). Of several processes (`torchrun`) each draws its share; the first measures, and the
     others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
     done next: "drawing", then each measure by name, then "the picture".
 
@@ -70,7 +71,7 @@ def evaluate(
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     samples = run.transform.inverse(z, quantise=True).float()
-    train, heldout = data.train.float(), data.test.float()
+    samples, train, heldout = alike(samples, data.train.float(), data.test.float())
     # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
     some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
     result = report(
