@@ -79,9 +79,10 @@ def some_known(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Te
     cells, channels = uniform(*shape), uniform(shape[0]).reshape(n, shape[0], *ones[1:])
     ends = uniform(max(len(shape) - 1, 1), 2)
     if len(shape) == 1:
-        hidden = cells < share
+        hidden = (cells < share) | (cells == cells.amin(1, keepdim=True))
     else:
-        hidden = ((alike < 0.5) | (channels < 0.5)).expand(n, *shape)
+        picked = (alike < 0.5) | (channels < 0.5)
+        hidden = (picked | ~picked.any(1, keepdim=True)).expand(n, *shape)
         for axis, side in enumerate(shape[1:]):
             # short ones more often than long ones, and at least one cell
             half = (side * ends[:, axis, 0] ** 2 / 2).clamp(min=0.5).reshape(n, *ones)

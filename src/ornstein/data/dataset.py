@@ -328,8 +328,12 @@ def value_range(*parts: Tensor) -> tuple[float, float]:
     ends = [torch.aminmax(part) for part in parts]
     low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
     if any(low.isnan() for low, _ in ends):
-        ends = [torch.aminmax(part[~part.isnan()]) for whole in parts for part in whole.split(CHUNK)
-                if not part.isnan().all()]
+        ends = [
+            torch.aminmax(part[~part.isnan()])
+            for whole in parts
+            for part in whole.split(CHUNK)
+            if not part.isnan().all()
+        ]
         low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
     return low, high
 
@@ -343,12 +347,10 @@ def _must_be_seen(name: str, train: Tensor, test: Tensor) -> None:
                 f"data={name!r} have {int(empty.sum()):,} {what} examples without any value, such as the "
                 f"{what} example {int(empty.nonzero()[0])}; leave these out."
             )
-    others = [axis for axis in range(train.ndim) if axis != 1]
-    unseen = torch.stack([some.isnan().all(0, keepdim=True).amin(others) for some in train.split(CHUNK)]).all(0)
-    if unseen.any():
-        raise InputError(
-            f"data={name!r} have no value of feature {int(unseen.nonzero()[0])} in the training part; leave it out."
-        )
+    low, high = extremes(train)
+    if (low > high).any():
+        where = int((low > high).nonzero()[0])
+        raise InputError(f"data={name!r} have no value of feature {where} in the training part; leave it out.")
 
 
 def standardise(train: Tensor) -> tuple[Affine, str]:
@@ -362,6 +364,9 @@ def standardise(train: Tensor) -> tuple[Affine, str]:
     """
     mean, sigma = moments(train)
     low, high = extremes(train)
+    if (low > high).any():
+        where = int((low > high).nonzero()[0])
+        raise InputError(f"feature {where} has no value in the training part; leave it out.")
     constant = low == high  # not sigma == 0, which rounding spoils
     if constant.all():
         raise InputError("all training examples are the same; there is nothing to learn.")

@@ -98,7 +98,9 @@ def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[st
         return experiment, {}
     stepper = dict(sampling.stepper)
     if data.missing:
-        raise InputError(f"process={experiment.process['name']!r} measures distances, and {data.name} has cells missing.")
+        raise InputError(
+            f"process={experiment.process['name']!r} measures distances, and {data.name} has cells missing."
+        )
     advice = process.advise(data.transform.forward(data.train[:_LOOKED_AT]), stepper.get("corrections", 5))
     reasons = dict(advice.reasons)
     if stepper.get("step_size", 0) is None:
