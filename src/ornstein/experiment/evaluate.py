@@ -49,8 +49,8 @@ def evaluate(
     """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
-    training data drawn at random. Where data have holes, samples get the same (`ornstein.data.holes`). Of several processes (`torchrun`) each draws its share; the first measures, and the
-    others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
+    training data drawn at random. Where data have holes, samples get the same (`ornstein.data.holes`). Of several
+    processes (`torchrun`) each draws its share; the first measures, and the others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
     done next: "drawing", then each measure by name, then "the picture".
 
     Raises:

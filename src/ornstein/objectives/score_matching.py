@@ -43,8 +43,8 @@ from torch import Generator, Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.gaps import mean_square
 from ornstein.core.divergence import PROBES, divergence, draw_probes
+from ornstein.core.gaps import mean_square
 from ornstein.core.numerics import Estimate
 from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError, lookup
