@@ -57,7 +57,7 @@ class Table:
 
 #: every table by the noun of its entries
 TABLES: dict[str, Table] = {
-    "process": Table("processes", "core", "PROCESSES", "core.process:Process", kept=("advised-ladder",)),
+    "process": Table("processes", "core", "PROCESSES", "core.process:Process", kept=("advised-ladder", "absorbing")),
     "stepper": Table("steppers", "samplers", "STEPPERS", "core.drive:Stepper"),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),
     "objective": Table("objectives", "objectives", "OBJECTIVES", beside=("energy-objective",), kept=("classifier",)),

@@ -15,20 +15,25 @@ and averaged over levels even in log-SNR: 1 is knowing the variance alone.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
+from ornstein.core.drive import trajectory
 from ornstein.core.grids import times
 from ornstein.core.numerics import normal
 from ornstein.core.process import Level, Process
+from ornstein.core.walk import State
 
 #: levels that a model is judged at, and held-out examples that it is judged by
 LEVELS, JUDGED_BY = 16, 256
+#: steps in continuous time, where nothing says how many
+STEPS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +49,7 @@ class Problem:
         classes: the number of labels, 0 for none.
         conditions: the parts of a condition by name, each as networks are told of it.
         levels: the number of values that digital data have, None for continuous ones.
+        categories: the tokens of a row, of data that are made of such; None for numbers.
         taught_by: the objective's name, for messages.
         gaps: whether the data have cells that were not seen, NaN.
     """
@@ -56,6 +62,7 @@ class Problem:
     classes: int = 0
     conditions: Mapping[str, Any] = field(default_factory=dict)
     levels: int | None = None
+    categories: Categories | None = None
     taught_by: str = ""
     gaps: bool = False
 
@@ -106,7 +113,9 @@ class Learner(ABC):
     Attributes:
         readings: what `predicts` may say, and in a sentence what it means.
         objectives: what may teach it, by name.
-        draws: whether the model can be drawn from.
+        steppers: what may draw from the model, by name.
+        draws: whether it can be drawn from.
+        at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
 
@@ -118,7 +127,9 @@ class Learner(ABC):
 
     readings: ClassVar[Mapping[str, str]] = {}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
+    at_once: ClassVar[int] = 256
     then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(
         "loss-by-noise", "mean squared error of x0", "best linear denoiser of white data", "linear"
@@ -183,6 +194,26 @@ class Learner(ABC):
     def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
         """The model with its network's products and convolutions in that type, where that does no harm."""
         return model
+
+    @property
+    def steps(self) -> int:
+        """In how many steps it is drawn from where nothing is said: those of a chain, and 30 in continuous time."""
+        return self.problem.process.chain or STEPS
+
+    def trajectory(
+        self,
+        model: Any,
+        rows: int,
+        stepper: Any,
+        steps: int,
+        grid: "str | Sequence[float] | Tensor | None",
+        **options: Any,
+    ) -> Iterator[State[Tensor]]:
+        """The walk from noise to `rows` samples in model space: see `ornstein.core.drive.trajectory` for the options.
+
+        What does not fit is refused when it is called, before the first state.
+        """
+        return trajectory(model, (rows, *self.problem.shape), stepper, steps=steps, grid=grid, **options)
 
     @torch.no_grad()
     def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:

@@ -43,13 +43,14 @@ from torch import Tensor
 
 from ornstein.data.columns import read_columns
 from ornstein.data.condition import labelled
-from ornstein.data.dataset import CHUNK, Dataset, Source, extremes, moments, split, standardise, value_range
+from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.labels import as_names, lost, matched, numbered
 from ornstein.data.layout import Kind, Layout, guessed
 from ornstein.data.pictures import whole_levels
 from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays
 from ornstein.data.remarks import remarks
 from ornstein.data.standard import decode_blob
+from ornstein.data.statistics import CHUNK, extremes, moments, standardise, value_range
 from ornstein.data.transform import Affine, Transform, WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import regular
@@ -266,6 +267,22 @@ def read_rows(
     values = layout.rows(as_tensor(raw, key or shown(place.name), missing), shape, f"{noun}={str(file)!r}")
     index, classes, _ = source._labels(arrays, key, len(values))
     return values, None if index is None else [classes[i] if i >= 0 else "-1" for i in index.tolist()]
+
+
+def glance(arguments: "Mapping[str, object]") -> tuple[int, tuple[int, ...], Kind]:
+    """How many examples an .npy or .npz file holds, of which shape in the model, and what they are.
+
+    Args:
+        arguments: of `Array`; its "name" is passed over.
+
+    Raises:
+        InputError: as `Array.load` raises of the values.
+    """
+    source = Array(**{key: value for key, value in arguments.items() if key != "name"})  # type: ignore[arg-type]
+    file = regular(source.path, "data.path", "an .npy or .npz file")
+    raw, key = source._values(read_arrays(file), file)
+    values, layout = source._arranged(raw, key or shown(file.name))
+    return len(values), tuple(values.shape[1:]), layout.kind
 
 
 def _taken(values: Tensor, rows: Tensor) -> Tensor:

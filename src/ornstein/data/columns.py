@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ornstein.data.condition import Column, Known, PartKind
-from ornstein.data.dataset import extremes, moments
 from ornstein.data.labels import MOST_FLOAT_CLASSES, as_names, lost, numbered
 from ornstein.data.layout import guessed
 from ornstein.data.reading import as_tensor
+from ornstein.data.statistics import extremes, moments
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:

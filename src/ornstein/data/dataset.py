@@ -26,12 +26,13 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.data.condition import LABEL, Column
+from ornstein.data.delimited import Dialect
 from ornstein.data.layout import AS_FOUND, Layout
 from ornstein.data.layout import Kind as Kind
+from ornstein.data.schema import ColumnType, summary
+from ornstein.data.statistics import CHUNK, moments, must_be_seen, value_range
 from ornstein.data.transform import Affine, Transform
 from ornstein.errors import InputError
-
-CHUNK = 1024  # examples converted to float at a time, so that statistics need no float copy of the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +44,14 @@ class Dataset:
         train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise, NaN where not seen.
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
         conditions: name -> what is known of each example, in model space; classes are the part "label".
-        kind: "image" (C, H, W), "vector" (d,), or "array" (any other shape, channels first).
+        kind: "image" (C, H, W), "vector" (d,), "array" (any other shape, channels first), or "table" (d,): see
+            `ornstein.data.schema` for what stands in its columns.
         transform: data units -> model space.
         flip: draw each training image mirrored left to right with probability 1/2 (images only).
         note: where the data come from and how they were read, for `describe`.
         layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
+        columns: what the columns of a table are; () for other data.
+        dialect: how a table lay in its file; None where it did not.
 
     Raises:
         InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images;
@@ -63,6 +67,8 @@ class Dataset:
     flip: bool = False
     note: str = ""
     layout: Layout = AS_FOUND
+    columns: tuple[ColumnType, ...] = ()
+    dialect: Dialect | None = None
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -82,11 +88,13 @@ class Dataset:
             )
 
         if self.missing:
-            _must_be_seen(self.name, self.train, self.test)
+            must_be_seen(self.name, self.train, self.test)
 
     @cached_property
     def missing(self) -> float:
         """The share of cells that were not seen, of both parts."""
+        if self.kind == "table":
+            return 0.0  # where missing is a value like others: see `ornstein.data.tokens`
         parts = [part for part in (self.train, self.test) if part.is_floating_point()]
         holes = sum(int(some.isnan().sum()) for part in parts for some in part.split(CHUNK))
         return holes / (self.train.numel() + self.test.numel())
@@ -171,7 +179,8 @@ class Dataset:
         name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
         parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
         and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types);
-        missing, the share of cells that were not seen, where there are such.
+        missing, the share of cells that were not seen, where there are such. Of a table also columns, their names;
+        table, what each is; dialect, how its file was laid out.
         """
         return dict(self._fingerprint)
 
@@ -184,8 +193,12 @@ class Dataset:
             digest.update(part.contiguous().numpy().data)
         if set(self.conditions) - {LABEL}:  # names and scales are content too; labels alone are hashed as ever
             digest.update(repr(_facts(self.conditions)).encode())
+        table = [column.to_dict() for column in self.columns]
+        if table:
+            digest.update(repr([{k: v for k, v in column.items() if k != "reason"} for column in table]).encode())
         mean, sigma = moments(self.train, self.transform)
-        low, high = value_range(self.train, self.test)
+        parts = (self.train, self.test)
+        low, high = value_range(*([torch.cat([part[~part.isnan()] for part in parts])] if table else parts))
         return {
             "name": self.name,
             "kind": self.kind,
@@ -203,6 +216,8 @@ class Dataset:
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
             **({"missing": self.missing} if self.missing else {}),
+            **({"columns": [column.name for column in self.columns], "table": table} if table else {}),
+            **({"dialect": self.dialect.to_dict()} if self.dialect is not None else {}),
         }
 
     def describe(self) -> str:
@@ -211,6 +226,17 @@ class Dataset:
         "1,437 images 1x8x8, values 0..16 (uint8) -> [-1, 1], sigma_data 0.75, 360 held out, 10 classes"
         """
         facts = self._fingerprint
+        if self.columns:
+            # an identifier is not missing, it is not told
+            told = [place for place, column in enumerate(self.columns) if column.kind != "identifier"]
+            holes = torch.cat([self.train[:, told], self.test[:, told]]).isnan().double().mean().item()
+            parts = [
+                f"{facts['count']:,} rows of {summary(self.columns)} -> {self.transform}",
+                *([f"{100 * holes:.2g} % of cells missing"] if holes else []),
+                f"{facts['held_out']:,} held out",
+                *([self.note] if self.note else []),
+            ]
+            return ", ".join(parts)
         shape = f"of {self.shape[0]}" if self.kind == "vector" else "x".join(map(str, self.shape))
         low, high = (f"{v:g}" if isinstance(v, int) else f"{v:.3g}" for v in facts["range"])
         way = str(self.transform)
@@ -285,97 +311,6 @@ def _keep_every_class(chosen: Tensor, labels: Tensor, order: Tensor) -> None:
         )
         chosen[back], chosen[instead] = False, True
         left[lost], left[rich] = left[lost] + 1, left[rich] - 1
-
-
-def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation along axis 1 of (N, F, ...): two float64 tensors (F,).
-
-    Of transform.forward(x) if a transform is given, and of what was seen: NaN is left out. Two passes in chunks: exact
-    enough for values far from zero, and without a float copy of the data.
-    """
-    forward = transform.forward if transform else lambda chunk: chunk.to(torch.float64)
-    others = [axis for axis in range(x.ndim) if axis != 1]
-    per_feature: Tensor | float = x.numel() / x.shape[1]
-    mean = sum(forward(part).sum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
-    assert isinstance(mean, Tensor)
-    if mean.isnan().any():
-        seen = sum((~part.isnan()).sum(others, dtype=torch.float64) for part in x.split(CHUNK))
-        assert isinstance(seen, Tensor)
-        per_feature = seen
-        mean = sum(forward(part).nansum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
-        assert isinstance(mean, Tensor)
-    centre = mean.reshape(-1, *(1,) * (x.ndim - 2))
-    square = sum((forward(part) - centre).square_().nansum(others) for part in x.split(CHUNK)) / per_feature
-    assert isinstance(square, Tensor)
-    return mean, square.sqrt()
-
-
-def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value along axis 1 of (N, F, ...), of what was seen: (F,) each; inf and -inf of nothing."""
-    others = [axis for axis in range(x.ndim) if axis != 1]
-    if not x.is_floating_point():
-        return x.amin(others), x.amax(others)
-    ends = [
-        (part.nan_to_num(math.inf, math.inf, -math.inf).amin(others), part.nan_to_num(-math.inf).amax(others))
-        for part in x.split(CHUNK)
-    ]
-    low, high = zip(*ends, strict=True)
-    return torch.stack(low).amin(0), torch.stack(high).amax(0)
-
-
-def value_range(*parts: Tensor) -> tuple[float, float]:
-    """Smallest and largest value over all tensors, NaN left out: ints for integer tensors, floats otherwise."""
-    ends = [torch.aminmax(part) for part in parts]
-    low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
-    if any(low.isnan() for low, _ in ends):
-        ends = [
-            torch.aminmax(part[~part.isnan()])
-            for whole in parts
-            for part in whole.split(CHUNK)
-            if not part.isnan().all()
-        ]
-        low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
-    return low, high
-
-
-def _must_be_seen(name: str, train: Tensor, test: Tensor) -> None:
-    """Refuse examples and features of which nothing was seen."""
-    for part, what in ((train, "training"), (test, "held-out")):
-        empty = torch.cat([some.isnan().flatten(1).all(1) for some in part.split(CHUNK)])
-        if empty.any():
-            raise InputError(
-                f"data={name!r} have {int(empty.sum()):,} {what} examples without any value, such as the "
-                f"{what} example {int(empty.nonzero()[0])}; leave these out."
-            )
-    low, high = extremes(train)
-    if (low > high).any():
-        where = int((low > high).nonzero()[0])
-        raise InputError(f"data={name!r} have no value of feature {where} in the training part; leave it out.")
-
-
-def standardise(train: Tensor) -> tuple[Affine, str]:
-    """The map that gives every feature (axis 1) of `train` mean 0 and standard deviation 1, and a remark.
-
-    A feature that is constant in the training part has no scale of its own: it is centred, keeps scale 1, and
-    the remark says so.
-
-    Raises:
-        InputError: all features are constant.
-    """
-    mean, sigma = moments(train)
-    low, high = extremes(train)
-    if (low > high).any():
-        where = int((low > high).nonzero()[0])
-        raise InputError(f"feature {where} has no value in the training part; leave it out.")
-    constant = low == high  # not sigma == 0, which rounding spoils
-    if constant.all():
-        raise InputError("all training examples are the same; there is nothing to learn.")
-    remark = ""
-    if constant.any():
-        where = constant.nonzero().flatten().tolist()
-        shown = ", ".join(map(str, where[:5])) + (", ..." if len(where) > 5 else "")
-        remark = f"{len(where)} constant feature{'s' * (len(where) > 1)} kept at scale 1 ({shown})"
-    return Affine(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, sigma).tolist())), remark
 
 
 @lru_cache(maxsize=2)  # this epoch's and the next one's: of many examples an order is large

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ornstein.data.condition import labelled
-from ornstein.data.dataset import Dataset, Source, split, value_range
+from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.labels import lost
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import FOREIGN, SUFFIXES, Mode, read_whole_pictures, whole_levels
 from ornstein.data.reading import absolute, folder
 from ornstein.data.remarks import remarks
+from ornstein.data.statistics import value_range
 from ornstein.errors import InputError, shown
 
 Label = Literal["auto", "folder", "none"]
@@ -150,6 +151,18 @@ def find_pictures(root: Path) -> list[Path]:
         InputError: a sub-folder that may not be read, or that is there twice by a link.
     """
     return sorted(file for file in _walked(root, root, {}) if file.suffix.lower() in SUFFIXES)
+
+
+def stray(root: Path, files: Sequence[Path]) -> str:
+    """The first picture that lies in no sub-folder of a folder which has several; "" if there is none.
+
+    Where it is, the sub-folders are no classes.
+    """
+    places = [file.relative_to(root).parts for file in files]
+    if _given_split(places) is not None:
+        places = [place[1:] for place in places]
+    outside = [place[0] for place in places if len(place) == 1]
+    return outside[0] if outside and len({place[0] for place in places if len(place) > 1}) > 1 else ""
 
 
 def _walked(place: Path, root: Path, seen: dict[tuple[int, int], Path]) -> Iterator[Path]:

@@ -9,7 +9,7 @@ data score in a sample's place, the floor of every measure, has the same holes.
 import torch
 from torch import Tensor
 
-from ornstein.data.dataset import moments
+from ornstein.data.statistics import moments
 
 
 def filled(x: Tensor, train: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ then spends its capacity on the wrong scale and no number in the loss says so; a
 import torch
 from torch import Tensor
 
-from ornstein.data.dataset import extremes, moments
 from ornstein.data.layout import Kind
+from ornstein.data.statistics import extremes, moments
 from ornstein.data.transform import Transform
 
 #: rows, and values in all, that deviations are taken of; extremes are those of all rows

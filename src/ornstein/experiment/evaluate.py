@@ -50,8 +50,9 @@ def evaluate(
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
     training data drawn at random. Where data have holes, samples get the same (`ornstein.data.holes`). Of several
-    processes (`torchrun`) each draws its share; the first measures, and the others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
-    done next: "drawing", then each measure by name, then "the picture".
+    processes (`torchrun`) each draws its share; the first measures, and the others get None. `progress` is called with
+    (calls made, calls in all) while samples are drawn, `stage` with what is done next: "drawing", then each measure by
+    name, then "the picture".
 
     Raises:
         InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.

@@ -19,11 +19,13 @@ from ornstein.core.denoiser import SEEN, NetDenoiser
 from ornstein.core.gaps import GIVEN, Filled, some_known, told
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
 from ornstein.core.prediction import OF_THE_NOISE
+from ornstein.discrete import MaskedColumns
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
 from ornstein.nets import Picture
 from ornstein.objectives import OBJECTIVES
+from ornstein.samplers import STEPPERS
 
 #: sigma/alpha up to which x0 can be had from the noise; DDPM's linear betas end at 157
 _NOISIEST = 1000.0
@@ -46,6 +48,7 @@ class Denoising(Learner):
 
     readings: ClassVar[Mapping[str, str]] = _READINGS
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
 
     def __post_init__(self) -> None:
         problem = self.problem
@@ -150,6 +153,7 @@ class Energy(Learner):
         "energy": "An energy, minus the log density up to a constant, whose gradient is the score (LeCun et al. 2006)."
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = ChainMap(ENERGY_OBJECTIVES, OBJECTIVES)
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
 
     def __post_init__(self) -> None:
         if getattr(self.problem.objective, "learns_variance", False):
@@ -170,6 +174,7 @@ class Classifier(Learner):
 
     readings: ClassVar[Mapping[str, str]] = _READINGS  # of which it makes nothing
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier": NoisyCrossEntropy}
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
     draws: ClassVar[bool] = False
     then: ClassVar[str] = "ornstein sample RUN --guidance classifier --guide {run}"
     judges: ClassVar[Measure] = Measure(
@@ -234,6 +239,7 @@ def _on_the_datas_levels(problem: Any) -> Any:
 #: every kind of model; the first that is implied is meant where none is named, so the most general comes last
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
+    "masked": MaskedColumns,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,

@@ -13,17 +13,14 @@ from torch import Tensor
 
 from ornstein import ranks
 from ornstein.core.drive import Stepper
-from ornstein.core.grids import times
 from ornstein.core.learner import Learner
-from ornstein.core.process import Process
 from ornstein.data import Dataset
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.afford import afford_batch, afford_pieces, copies
 from ornstein.experiment.arguments import choice, construct
-from ornstein.experiment.build import Batch, Built, build, build_stepper
+from ornstein.experiment.build import Batch, Built, build, build_stepper, stepper_of
 from ornstein.experiment.config import PROCESSES, Experiment, Sampling, objectives
 from ornstein.experiment.learner import LEARNERS
-from ornstein.samplers import stepper_named
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, half, quickest, quickest_training
 from ornstein.training.count import Meter
@@ -32,8 +29,6 @@ from ornstein.training.count import Meter
 _LOOKED_AT, _TRIED = 20_000, 16
 #: examples of a rehearsal
 _REHEARSED = 4
-#: steps in continuous time, where neither the run nor the clock says how many
-_STEPS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +62,7 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
         InputError: data that allow no choice, parts that do not fit each other, or into memory.
     """
     experiment, reasons = _by_data(experiment, data)
+    reasons = {**experiment.reasons, **reasons}
     experiment = _divided(experiment)
     config = experiment.training
     afford_batch(data, config)
@@ -134,8 +130,8 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
     Returns the bytes that the loss keeps of one for the backward pass: what four keep beyond two, halved; 0 of fewer.
     """
     if built.learner.draws:
-        how = way(experiment.sampling, built.process)
-        times(built.process, how.steps, how.grid, built.model.sigma_data)
+        how = way(experiment.sampling, built.learner)
+        built.learner.trajectory(built.model, 1, how.stepper, how.steps, how.grid, seed=0)
     (x0, condition), alive = batch, []
     for few in (_REHEARSED // 2, _REHEARSED):
         memory = built.learner.memory(built.model, x0[:few])
@@ -215,7 +211,7 @@ class Way:
 
 def way(
     sampling: Sampling,
-    process: Process,
+    learner: Learner,
     stepper: "str | Stepper | None" = None,
     steps: int | None = None,
     grid: "str | Sequence[float] | Tensor | None" = None,
@@ -226,7 +222,7 @@ def way(
         InputError: a stepper that is not known.
     """
     return Way(
-        build_stepper(sampling.stepper) if stepper is None else stepper_named(stepper),
-        (sampling.steps or process.chain or _STEPS) if steps is None else steps,
+        build_stepper(sampling.stepper) if stepper is None else stepper_of(learner, stepper),
+        (sampling.steps or learner.steps) if steps is None else steps,
         sampling.grid if grid is None else grid,
     )

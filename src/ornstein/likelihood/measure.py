@@ -52,8 +52,8 @@ def log_likelihood(
     Args:
         denoiser: any: trained, exact, of an energy, guided, on any clock.
         x: (B, *shape); NaN where not seen, for a denoiser with `gaps`: then log_prob is that of the seen cells
-            alone, their marginal law, exact for the model as all else here. Without a transform in model space, and log_prob is a density there; with one in the data's own
-            units, and so is log_prob.
+            alone, their marginal law, exact for the model as all else here. Without a transform in model space, and
+            log_prob is a density there; with one in the data's own units, and so is log_prob.
         condition: what to condition on, log p(x given condition), with B rows; see `Condition.of`.
         transform: from the data's units to model space (`ornstein.data`), with its log-determinant.
         dequantise: for data with levels, so that log_prob is a bound on a log-probability: "uniform", or a
@@ -126,8 +126,8 @@ def _without_holes(
     """x (B, *shape) with each hole at the 0 of model space; the condition with `SEEN`; and log p beyond that of x."""
     if not denoiser.gaps:
         raise InputError(
-            f"x has {int((~seen).sum()):,} cells missing (NaN), and this model was not trained on data with gaps, so it "
-            "knows no law of some cells alone; score complete samples, or train on data with gaps."
+            f"x has {int((~seen).sum()):,} cells missing (NaN), and this model was not trained on data with gaps, so "
+            "it knows no law of some cells alone; score complete samples, or train on data with gaps."
         )
     if not bool(seen.flatten(1).any(1).all()):
         raise InputError("x has a sample without any value: there is nothing to score.")

@@ -5,9 +5,10 @@ squared error,
 
     loss = w(t) |x0_hat(x_t, t) - x0|^2 / d,       x_t = alpha x0 + sigma eps,
 
-averaged over the d elements of a sample, of those that were seen (`ornstein.core.gaps`). Its minimiser is E[x_0 given x_t] whatever the weight and the density of
-times; they decide only where a network of finite size spends its effort. Since an error of the output F is an error
-of x0 divided by |out| (see `ornstein.core.prediction`), the papers differ in two lines of a table:
+averaged over the d elements of a sample, of those that were seen (`ornstein.core.gaps`). Its minimiser is
+E[x_0 given x_t] whatever the weight and the density of times; they decide only where a network of finite size spends
+its effort. Since an error of the output F is an error of x0 divided by |out| (see `ornstein.core.prediction`), the
+papers differ in two lines of a table:
 
     name      regression of   weight w on x0                times            from
     ddpm      eps             SNR                           uniform          Ho et al. 2020 (2006.11239)

@@ -1,0 +1,230 @@
+"""Tables of your own: rows of unlike columns, each in its own units, with holes where values are missing.
+
+**What columns are** is read off their words (`ornstein.data.kinds`), printed before training, and overruled by name:
+`data.types.age=category`. **Missing values** stay missing: they are learnt and drawn as such. **Which rows are held
+out** is decided by what stands in them: copies of a row lie on one side, so that none is judged by what it was taught,
+and the order of the file does not matter. A column that tells train from test serves by `data.split=COLUMN`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
+from ornstein.data.folder import TEST_FOLDERS
+from ornstein.data.frames import read_parquet, words_of
+from ornstein.data.kinds import Words, find_types
+from ornstein.data.layout import Layout
+from ornstein.data.reading import absolute
+from ornstein.data.schema import ColumnType
+from ornstein.errors import InputError, lookup, shown
+
+#: how the names of files of tables end
+TABLES = (*SUFFIXES, ".parquet")
+_TRAIN, _TEST = ("train", "training"), (*TEST_FOLDERS, "testing", "holdout", "held-out", "held_out")
+
+
+@final
+@dataclass(frozen=True)
+class Table(Source):
+    """A table with columns of any kind from a .csv, .csv.gz, .tsv or .parquet file.
+
+    Args:
+        path: the file.
+        types: column -> number, integer, category, boolean, date, constant or identifier, where what is found is not
+            what is meant; of dates also a pattern, as in "date:%d/%m/%Y".
+        drop: columns that are left out.
+        missing: more words that say that a value is missing, besides the usual ones.
+        header: whether the first row has names; None to see.
+        split: a column of two words, such as train and test, that says which rows are held out; it is left out.
+        test_fraction, seed: how many rows are held out, and which, where no column says so.
+
+    Raises:
+        InputError: no such file, or no table in it; columns that are not there; a type that does not fit; fewer than
+            three different rows.
+    """
+
+    path: str
+    types: dict[str, str] = field(default_factory=dict)
+    drop: str | tuple[str, ...] = ()
+    missing: str | tuple[str, ...] = ()
+    header: bool | None = None
+    split: str | None = None
+    test_fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", absolute(self.path))
+        for name in ("drop", "missing"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        if not isinstance(self.types, dict) or not all(isinstance(w, str) for w in (*self.types, *self.types.values())):
+            raise InputError(f"data.types={self.types!r:.80} must name kinds by columns, as in {{age: category}}.")
+
+    def load(self) -> Dataset:
+        name = shown(Path(self.path).name)
+        if _is_parquet(self.path):
+            columns, typed = words_of(read_parquet(self.path)[0], shown(self.path))
+            return self.of(columns, name, typed=typed)
+        columns, dialect, notes = read_delimited(self.path, header=self.header)
+        return self.of(columns, name, dialect, notes)
+
+    def of(
+        self,
+        columns: Mapping[str, Words],
+        name: str,
+        dialect: Dialect | None = None,
+        notes: Sequence[str] = (),
+        typed: Mapping[str, str] | None = None,
+    ) -> Dataset:
+        """The data set of columns that are read already.
+
+        Args:
+            columns: name -> words.
+            name: of the data.
+            dialect: how they lay in their file.
+            notes: remarks on how they were read.
+            typed: column -> what it is by its type in a frame (`words_of`).
+        """
+        from ornstein.data.tokens import Tokens
+
+        notes, kept = list(notes), dict(columns)
+        for dropped in (*self.drop, *([self.split] if self.split is not None else [])):
+            kept.pop(lookup({key: key for key in columns}, dropped, "column"), None)
+        if not kept:
+            raise InputError(f"data={name!r} has no column but those that are left out.")
+        comma = dialect is not None and dialect.delimiter != ","
+        typed = {name: kind for name, kind in (typed or {}).items() if name in kept}
+        types = find_types(kept, self.types, self.missing, comma, typed)
+        rows = carrier(kept, types)
+        if self.split is not None:
+            train, test = _said(columns[self.split], self.split)
+        else:
+            train, test = _divided(rows, types, self.test_fraction, self.seed)
+        copies, crossing = _copies(rows, types, train, test)
+        if copies:
+            where = f"{crossing:,} of them held out" if self.split is not None else "on the same side of the split"
+            notes.append(f"{copies:,} row{'s are copies' if copies > 1 else ' is a copy'} of others, {where}")
+        kept_rows = rows[train]
+        return Dataset(
+            name=name,
+            train=kept_rows,
+            test=rows[test],
+            conditions={},
+            kind="table",
+            transform=Tokens.fit(kept_rows, types),
+            note="; ".join(notes),
+            layout=Layout("ND"),
+            columns=types,
+            dialect=dialect,
+        )
+
+
+def read_table(path: "str | Path", noun: str = "input") -> tuple[dict[str, Words], Dialect | None]:
+    """The columns of a table in a file of any kind that is read, and how they lie in it where it is text.
+
+    Args:
+        path: the file.
+        noun: what to call it in errors.
+
+    Raises:
+        InputError: as `Table.load` raises of the file.
+    """
+    if _is_parquet(path):
+        return words_of(read_parquet(path, noun)[0], shown(path))[0], None
+    columns, dialect, _ = read_delimited(path, noun)
+    return columns, dialect
+
+
+def _is_parquet(path: "str | Path") -> bool:
+    return str(path).lower().endswith(".parquet")
+
+
+def rows_about(path: "str | Path") -> tuple[int, int]:
+    """(rows, columns) of a table: the rows by its line breaks, of which cells may hold some too.
+
+    Raises:
+        InputError: as `Table.load` does of the start of the file.
+    """
+    if _is_parquet(path):
+        table, count = read_parquet(path, rows=1)
+        return count, len(table.column_names)
+    columns, dialect, _ = read_delimited(path, rows=1000)
+    return max(line_breaks(path) - dialect.header, len(next(iter(columns.values())))), len(columns)
+
+
+def carrier(columns: Mapping[str, Words], types: Sequence[ColumnType], exact: bool = True) -> Tensor:
+    """The columns of these types as numbers, in the types' order: (N, d) float64, NaN where missing.
+
+    Args:
+        columns: name -> words.
+        types: what they are.
+        exact: whether all of the types must be there; else a column that is not is missing throughout.
+
+    Raises:
+        InputError: a column that is not there; a cell that is none of its column's.
+    """
+    rows = len(next(iter(columns.values())))
+    found = torch.full((rows, len(types)), torch.nan, dtype=torch.float64)
+    for place, kind in enumerate(types):
+        if kind.name in columns:
+            found[:, place] = torch.from_numpy(columns[kind.name].values(kind))
+        elif exact and kind.kind != "identifier":
+            known = ", ".join(map(shown, list(columns)[:10]))
+            raise InputError(f"the table has no column {shown(kind.name)!r}, which is needed; it has {known}.")
+    return found
+
+
+def _keys(rows: Tensor, types: Sequence[ColumnType]) -> Tensor:
+    """(N,) int64: the same for rows of the same content, names of rows aside; a hash, and so different for others."""
+    told = [place for place, kind in enumerate(types) if kind.kind != "identifier"]
+    bits = torch.where(rows.isnan(), torch.nan, rows).view(torch.int64)  # one NaN
+    key = torch.zeros(len(rows), dtype=torch.int64)
+    for place in told:
+        key = (key ^ bits[:, place]) * 0x2545F4914F6CDD1D  # wraps
+        key = key ^ ((key >> 29) & 0x7FFFFFFFF)
+        key = key * 0x5851F42D4C957F2D
+        key = key ^ ((key >> 32) & 0xFFFFFFFF)
+    return key
+
+
+def _divided(rows: Tensor, types: Sequence[ColumnType], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to train on, and those held out, by their content."""
+    different, which = _keys(rows, types).unique(return_inverse=True)  # in the order of their hashes, not of the file
+    if len(different) < 3:
+        count = f"{len(rows):,} row{'s' * (len(rows) != 1)}"
+        raise InputError(
+            f"the table has {count}, {len(different):,} of them different; at least 3 are needed (one is held out)."
+        )
+    _, chosen = split(len(different), fraction, seed)
+    held = torch.zeros(len(different), dtype=torch.bool)
+    held[chosen] = True
+    held = held[which]
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def _copies(rows: Tensor, types: Sequence[ColumnType], train: Tensor, test: Tensor) -> tuple[int, int]:
+    """How many rows repeat another one, and how many held-out rows are in the training part."""
+    keys = _keys(rows, types)
+    return len(keys) - len(keys.unique()), int(torch.isin(keys[test], keys[train]).sum())
+
+
+def _said(words: Words, name: str) -> tuple[Tensor, Tensor]:
+    """Rows to train on, and those held out, by a column that says so."""
+    found = Counter(words.texts())
+    test = [word for word in found if word.strip().lower() in _TEST]
+    train = [word for word in found if word.strip().lower() in _TRAIN]
+    if len(found) != 2 or len(test) != 1 or len(train) != 1:
+        shown_words = ", ".join(repr(shown(word[:30])) for word, _ in found.most_common(4))
+        raise InputError(
+            f"data.split={shown(name)!r} must have two words in it, train and one of {', '.join(_TEST[:5])}; it has "
+            f"{len(found):,}: {shown_words}."
+        )
+    held = torch.tensor([word == test[0] for word in words.texts()])
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
