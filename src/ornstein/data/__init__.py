@@ -20,6 +20,7 @@ from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
 from ornstein.data.layout import Layout
 from ornstein.data.schema import ColumnType
+from ornstein.data.series import Series
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.table import TABLES, Table
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
@@ -41,6 +42,7 @@ DATA: dict[str, type[Source]] = {
     "images": ImageFolder,
     "array": Array,
     "table": Table,
+    "series": Series,
 }
 
 
@@ -107,6 +109,7 @@ __all__ = [
     "Layout",
     "Moons",
     "Pinwheel",
+    "Series",
     "Source",
     "Spirals",
     "SwissRoll",

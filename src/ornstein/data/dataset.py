@@ -31,6 +31,7 @@ from ornstein.data.layout import AS_FOUND, Layout
 from ornstein.data.layout import Kind as Kind
 from ornstein.data.schema import ColumnType, summary
 from ornstein.data.statistics import CHUNK, moments, must_be_seen, value_range
+from ornstein.data.timeline import Timeline
 from ornstein.data.transform import Affine, Transform
 from ornstein.errors import InputError
 
@@ -52,6 +53,7 @@ class Dataset:
         layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
         columns: what the columns of a table are; () for other data.
         dialect: how a table lay in its file; None where it did not.
+        timeline: what windows of a series are cut from; None for other data.
 
     Raises:
         InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images;
@@ -69,6 +71,7 @@ class Dataset:
     layout: Layout = AS_FOUND
     columns: tuple[ColumnType, ...] = ()
     dialect: Dialect | None = None
+    timeline: Timeline | None = None
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -179,7 +182,8 @@ class Dataset:
         name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
         parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
         and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types);
-        missing, the share of cells that were not seen, where there are such. Of a table also columns, their names;
+        missing, the share of cells that were not seen, where there are such. Of windows series, what they are cut from.
+        Of a table also columns, their names;
         table, what each is; dialect, how its file was laid out.
         """
         return dict(self._fingerprint)
@@ -216,6 +220,7 @@ class Dataset:
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
             **({"missing": self.missing} if self.missing else {}),
+            **({"series": self.timeline.to_dict()} if self.timeline is not None else {}),
             **({"columns": [column.name for column in self.columns], "table": table} if table else {}),
             **({"dialect": self.dialect.to_dict()} if self.dialect is not None else {}),
         }

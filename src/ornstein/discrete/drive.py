@@ -13,7 +13,6 @@ the sets had; it is kept with just these chances, or drawn anew (rejection, exac
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch

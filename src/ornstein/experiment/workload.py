@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ornstein.core.drive import trajectory
-from ornstein.core.grids import times
 from ornstein.data import Dataset
 from ornstein.experiment.build import Built
 from ornstein.experiment.config import Experiment
