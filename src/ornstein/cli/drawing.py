@@ -76,6 +76,10 @@ def sample(  # long: half of it says what the options are
         str | None,
         typer.Option(help="Of the network: auto, float32, bfloat16 or float16.", show_default="the run's own"),
     ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Steps of each, of series: longer or shorter than trained.", show_default="the run's own"),
+    ] = None,
 ) -> None:
     """Draw samples from a run.
 
@@ -88,6 +92,8 @@ def sample(  # long: half of it says what the options are
         ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
 
         ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
+
+        ornstein sample runs/weather -n 16 --length 672 --out month.npz
     """
     path = path or run / "samples" / "drawn.png"
     if path.suffix not in (".png", ".npz"):
@@ -107,7 +113,13 @@ def sample(  # long: half of it says what the options are
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
     parts = options(given, "--given", "price=12000")
-    condition = opened.condition(n, label, parts) if parts or label is not None else opened.examples(n)
+    asked = parts or label is not None
+    if length is not None:
+        from ornstein.experiment.series import long
+
+        opened, condition = long(opened, n, length, opened.condition(n, label, parts) if asked else None)
+    else:
+        condition = opened.condition(n, label, parts) if asked else opened.examples(n)
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 

@@ -2,7 +2,7 @@
 
 **Windows.** An example is `window` steps of one series, (features, window). Where nothing is said a window covers four
 days if the step is below twelve hours and 32 steps if not, at most 256 and at most a twentieth of the longest series,
-in multiples of eight, so that a U-Net halves it evenly. Windows begin every `stride` steps, an eighth of a window where
+in multiples of eight, so that a U-Net halves it evenly. Windows begin every `stride` steps, a sixteenth of a window where
 nothing is said. Gaps stay NaN (`ornstein.core.gaps`), and windows of gaps alone are left out.
 
 **Held out** is the last part *in time*: windows that begin after a moment, the same for all series, and training
@@ -86,7 +86,7 @@ class Series(Source):
         line, tracks, notes = found(self.path, self.time, self.by, self.columns, self.types)
         longest = max(len(track.values) for track in tracks)
         window = self.window or _window(line, longest)
-        stride = self.stride or max(window // 8, 1)
+        stride = self.stride or max(window // 16, 1)
         begin, end = min(t.first for t in tracks), max(t.first + len(t.values) for t in tracks)
         cut = min(begin + math.ceil((1 - self.test_fraction) * (end - begin)), end - window)
         cycles = self._cycles(line, cut - begin)

@@ -116,6 +116,22 @@ def dated(run: Run, n: int, length: int, first: "Sequence[int] | None" = None) -
     return Condition({CALENDAR: torch.stack([line.calendar(start, length) for start in first])})
 
 
+def long(run: Run, n: int, length: int, condition: Condition | None = None) -> tuple[Run, Condition]:
+    """The run with windows of this length, and what to draw n of them given.
+
+    Args:
+        condition: what is asked for, n rows; None for the labels of the data in their shares. The calendar is added.
+
+    Raises:
+        InputError: as `of_length`; a run that is told pictures of its own, which have their own length.
+    """
+    longer = of_length(run, length)
+    if others := [name for name, about in run.conditions.items() if about.kind == "picture" and name != CALENDAR]:
+        raise InputError(f"length={length} does not go with {others[0]!r}, which this run is told at its own length.")
+    given = Condition.of(run.every_class(n)) if condition is None else condition
+    return longer, Condition({**dated(run, n, length).parts, **given.parts})
+
+
 def impute_series(
     run: Run,
     track: "Track | Tensor",
