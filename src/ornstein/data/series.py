@@ -2,8 +2,8 @@
 
 **Windows.** An example is `window` steps of one series, (features, window). Where nothing is said a window covers four
 days if the step is below twelve hours and 32 steps if not, at most 256 and at most a twentieth of the longest series,
-in multiples of eight, so that a U-Net halves it evenly. Windows begin every `stride` steps, a sixteenth of a window where
-nothing is said. Gaps stay NaN (`ornstein.core.gaps`), and windows of gaps alone are left out.
+in multiples of eight, so that a U-Net halves it evenly. Windows begin every `stride` steps, a sixteenth of a window
+where nothing is said. Gaps stay NaN (`ornstein.core.gaps`), and windows of gaps alone are left out.
 
 **Held out** is the last part *in time*: windows that begin after a moment, the same for all series, and training
 windows end before it. So no value is in both, and a held-out figure says how the model does on days that it has not
