@@ -36,9 +36,7 @@ def members(path: "str | Path", noun: str = "data.path") -> list[tuple[PurePosix
     except Exception as error:  # zipfile raises a dozen kinds over damaged directories
         raise InputError(f"{noun}={str(path)!r} is damaged or no zip file.") from error
     if len(infos) > MOST_MEMBERS:
-        raise InputError(
-            f"{noun}={str(path)!r} has {len(infos):,} files, more than the {MOST_MEMBERS:,} that are read."
-        )
+        raise InputError(f"{noun}={str(path)!r} has {len(infos):,} files, more than {MOST_MEMBERS:,}; split it.")
     found: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in infos:
         name = PurePosixPath(*(part for part in info.filename.replace("\\", "/").split("/") if part not in ("", ".")))
@@ -73,9 +71,7 @@ def contents(path: Path, chosen: "list[zipfile.ZipInfo]", noun: str = "data.path
     total, stored = sum(info.file_size for info in chosen), path.stat().st_size
     # members may share their bytes in the file: together they say more than each
     if total > half_of_memory() or (total > MOST_EXPANDED and total > MOST_TIMES * stored):
-        raise InputError(
-            f"{noun}={str(path)!r} would grow from {stored:,} to {total:,} bytes; unpack it into a folder."
-        )
+        raise InputError(f"{noun}={str(path)!r} would grow from {stored:,} to {total:,} bytes; unpack it yourself.")
     found = []
     try:
         with zipfile.ZipFile(path) as archive:
