@@ -25,9 +25,7 @@ from ornstein.experiment.train import train
 START = datetime(2021, 3, 1, tzinfo=UTC)
 
 
-def written(
-    path: Path, hours: int = 1200, names: tuple[str, ...] = ("A", "B"), lost: Callable[[int], bool] = bool
-) -> Path:
+def written(path: Path, hours: int = 1200, names: tuple[str, ...] = ("A", "B"), lost: tuple[int, int] = (0, 0)) -> Path:
     """Hourly rows of stations, a daily wave and its opposite; the hours from one to the other of `lost` have no row."""
     dice = np.random.default_rng(0)
     with path.open("w", newline="") as file:
@@ -109,7 +107,7 @@ def test_months_are_steps(tmp_path: Path) -> None:
     ("rows", "arguments", "match"),
     [
         (["2021-01-01,1", "2021-01-02,2", "2021-01-03,3"], {}, "shorten data.window"),
-        ([f"2021-01-{d:02},{d}" for d in range(1, 29)] + ["2021-02-03 07:00:00,1"], {}, "between the steps|date|kind"),
+        ([f"2021-01-{d:02} 00:00:00,{d}" for d in range(1, 29)] + ["2021-02-03 07:00:00,1"], {}, "row 28 lies between"),
         ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"time": "no"}, "data.time"),
         ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"columns": "when"}, "numbers"),
         ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"calendar": "moon"}, "calendar"),

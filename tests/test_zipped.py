@@ -79,7 +79,7 @@ def test_what_a_zip_may_not_hold_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "locked.zip").write_bytes(locked[:at] + struct.pack("<H", flags) + locked[at + 2 :])
     with pytest.raises(InputError, match="encrypted"):
         ImageFolder(str(tmp_path / "locked.zip")).load()
-    with pytest.raises(InputError, match="absent.zip"):
+    with pytest.raises(InputError, match="absent"):
         ImageFolder(str(tmp_path / "absent.zip")).load()
 
 

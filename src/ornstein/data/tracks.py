@@ -95,7 +95,7 @@ def found(
     when = _chosen(time, dates, "time", known)
     words = [kind.name for kind in kinds if kind.kind in ("category", "boolean") and kind.name not in wanted]
     which = _chosen(by, words, "by", known)
-    features = [known[lookup(known, name, "data.columns")] for name in wanted] or [
+    features = [lookup(known, name, "data.columns") for name in wanted] or [
         kind
         for kind in kinds
         if kind.numeric and kind.name not in (when, which) and not (when and kind.name.lower() in _PARTS)
