@@ -282,3 +282,28 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
     unlabelled.about["data"].update(classes=[], conditions={})
     with pytest.raises(ValueError, match="trained without"):
         guided(unlabelled)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["inpaint", "--input", "digits.npy", "-n", 1, "--steps", 3],
+        ["restore", "--operator", "blur", "--input", "digit.png", "-n", 1, "--steps", 3],
+        ["interpolate", "--from", 0, "--to", 1, "-n", 2, "--steps", 3],
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_what_else_is_known_is_given_as_to_sample(
+    cli: Cli, run: Path, digit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Any
+) -> None:
+    monkeypatch.chdir(digit)
+
+    def made(*words: Any) -> Any:
+        answer = cli(verb[0], run, *verb[1:], *words, "--force", "--out", tmp_path / "out.png")
+        assert answer.code == 0, answer
+        with np.load(tmp_path / "out.npz") as arrays:
+            return arrays["between" if verb[0] == "interpolate" else "samples"]
+
+    assert np.array_equal(made("--given", "label=3"), made("--label", 3))
+    assert not np.array_equal(made("--given", "label=3"), made())
+    one_sentence(cli(verb[0], run, *verb[1:], "--given", "price=3", "--out", tmp_path / "no.png"), "price=3", "label")

@@ -17,6 +17,7 @@ from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import evaluate, loglik, tune
 from ornstein.cli.series import forecast
 from ornstein.cli.shared import err, out
+from ornstein.cli.tables import impute
 from ornstein.cli.training import info, list_, plan, train
 from ornstein.errors import InputError, PluginWarning, shown
 from ornstein.memory import keep_freed_memory
@@ -31,7 +32,7 @@ app = typer.Typer(
     help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
     "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
 )
-for verb in (train, sample, forecast, inpaint, restore, interpolate, evaluate, loglik, tune, plan, info):
+for verb in (train, sample, forecast, impute, inpaint, restore, interpolate, evaluate, loglik, tune, plan, info):
     app.command()(verb)
 app.command("list")(list_)
 

@@ -31,6 +31,9 @@ class Categories:
     Args:
         sizes: of T tokens, at least 1 each.
         after: for each token the earlier one that it refines, or -1; () for none. None is refined by two.
+        along: for each token, where its classes lie along their column, from -1 to 1; () of one that has no order, or
+            for all. Of a token that refines another the classes of each of the other's, one after the other, as what
+            is to be added; what is missing lies nowhere.
 
     Raises:
         InputError: no tokens, sizes below 1, or an order that is none.
@@ -38,6 +41,7 @@ class Categories:
 
     sizes: tuple[int, ...]
     after: tuple[int, ...] = ()
+    along: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
@@ -48,6 +52,12 @@ class Categories:
             raise InputError(f"after={self.after!r} must name for each token an earlier one, or -1.")
         if len(set(refined)) < len(refined):
             raise InputError(f"after={self.after!r} refines a token twice.")
+        along = tuple(map(tuple, self.along)) or ((),) * len(self.sizes)
+        for i, (size, places) in enumerate(zip(self.sizes, along, strict=True)):
+            wanted = size * (self.sizes[after[i]] if after[i] >= 0 else 1)
+            if places and len(places) != wanted:
+                raise InputError(f"along has {len(places)} places for token {i}, which needs {wanted}.")
+        object.__setattr__(self, "along", along)
         object.__setattr__(self, "sizes", tuple(self.sizes))
         object.__setattr__(self, "after", after)
 
@@ -89,6 +99,42 @@ class Categories:
                 found.append(tuple(chain))
         return tuple(found)
 
+    @cached_property
+    def ordered(self) -> tuple[int, ...]:
+        """The tokens whose classes lie along a column, those that refine one left out."""
+        return tuple(i for i, places in enumerate(self.along) if places and self.after[i] < 0)
+
+    @cached_property
+    def _along(self) -> Tensor:
+        """(width, ordered): what each class adds to the place along each column, refining tokens left out."""
+        found = torch.zeros(self.width, len(self.ordered))
+        for column, token in enumerate(self.ordered):
+            start = int(self.starts[token])
+            found[start : start + self.sizes[token], column] = torch.tensor(self.along[token])
+        return found
+
+    @cached_property
+    def _refined(self) -> list[tuple[int, int, Tensor]]:
+        """(column, refining token, (K before, K)) of those that say where within a class a number lies."""
+        columns = {token: column for column, token in enumerate(self.ordered)}
+        return [
+            (columns[other], i, torch.tensor(self.along[i]).reshape(self.sizes[other], -1))
+            for i, other in enumerate(self.after)
+            if self.along[i] and other in columns
+        ]
+
+    def places(self, x: Tensor) -> Tensor:
+        """Where along its column each known number lies, (B, width) -> (B, ordered); 0, the middle, where unknown."""
+        found = x @ beside(self._along, x)
+        if self._refined:
+            found = found.clone()
+        for column, token, within in self._refined:
+            first, second = (
+                x[:, int(self.starts[i]) : int(self.starts[i]) + self.sizes[i]] for i in (self.ordered[column], token)
+            )
+            found[:, column] += ((first @ beside(within, x)) * second).sum(1)
+        return found
+
     def one_hot(self, codes: Tensor) -> Tensor:
         """Classes (B, T), -1 for what is not known, as vectors (B, width), float32."""
         known = codes >= 0
@@ -108,7 +154,7 @@ class Categories:
     def sums(self, x: Tensor) -> Tensor:
         """The sum of each token's vector, (B, width) -> (B, T)."""
         if self._even:
-            return x.unflatten(1, (self.tokens, -1)).sum(-1)
+            return x.reshape(len(x), self.tokens, -1).sum(-1)
         return torch.zeros(len(x), self.tokens, dtype=x.dtype, device=x.device).index_add_(
             1, beside(self.owner, x, torch.int64), x
         )

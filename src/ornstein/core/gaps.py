@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition
-from ornstein.core.denoiser import SEEN, Denoiser
+from ornstein.core.denoiser import SEEN, Around
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Number, Process
 
@@ -94,30 +94,16 @@ def some_known(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Te
 
 
 @dataclass(frozen=True, eq=False)
-class _Around(Denoiser, ABC):
-    """A denoiser around one that may be asked of rows with holes."""
-
-    base: Denoiser
+class _OfCells(Around, ABC):
+    """Around a denoiser that may be asked of rows with holes."""
 
     @property
     def process(self) -> Process:  # type: ignore[override]
         return self.base.process
 
-    @property
-    def sigma_data(self) -> float:  # type: ignore[override]
-        return self.base.sigma_data
-
-    @property
-    def gaps(self) -> bool:  # type: ignore[override]
-        return True
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
-
 
 @dataclass(frozen=True, eq=False)
-class OnSeen(_Around):
+class OnSeen(_OfCells):
     """The seen cells by themselves, in the company of white noise: p(x) = p(x_seen) prod N(x_i; 0, sigma_data^2).
 
     Which cells those are is a part of the condition, `SEEN`: (B, *shape), 1 where seen and 0 elsewhere.
@@ -141,7 +127,7 @@ class OnSeen(_Around):
 
 
 @dataclass(frozen=True, eq=False)
-class Filled(_Around):
+class Filled(_OfCells):
     """What is drawn given clean values of some cells, by a network that was taught to be told them.
 
     They are a part of the condition, `GIVEN` (see `told`); without it, or in rows where it is absent, nothing is given.

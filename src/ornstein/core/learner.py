@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
+from ornstein.core.denoiser import Scaled
 from ornstein.core.drive import trajectory
 from ornstein.core.grids import times
 from ornstein.core.numerics import normal
@@ -37,7 +38,7 @@ STEPS = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Scaled):
     """What there is to learn from: facts of the data, and what the experiment names.
 
     Attributes:
@@ -51,6 +52,7 @@ class Problem:
         levels: the number of values that digital data have, None for continuous ones.
         categories: the tokens of a row, of data that are made of such; None for numbers.
         taught_by: the objective's name, for messages.
+        noise_unit: what noise is measured in, if not in sigma_data.
         gaps: whether the data have cells that were not seen, NaN.
     """
 
@@ -64,6 +66,7 @@ class Problem:
     levels: int | None = None
     categories: Categories | None = None
     taught_by: str = ""
+    noise_unit: float | None = None
     gaps: bool = False
 
 
@@ -113,7 +116,7 @@ class Learner(ABC):
     Attributes:
         readings: what `predicts` may say, and in a sentence what it means.
         objectives: what may teach it, by name.
-        steppers: what may draw from the model, by name.
+        steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         draws: whether it can be drawn from.
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
@@ -151,6 +154,11 @@ class Learner(ABC):
         return 1
 
     @property
+    def shown(self) -> tuple[int, ...]:
+        """The shape of what the network is shown of a sample."""
+        return self.problem.shape
+
+    @property
     def told(self) -> Mapping[str, Any]:
         """The parts of the condition that the network is told."""
         return self.problem.conditions
@@ -174,7 +182,7 @@ class Learner(ABC):
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         """The times that the loss draws for n samples from a generator in this state; None where that is not known."""
         draw = getattr(self.problem.objective, "draw_times", None)
-        return None if draw is None else draw(self.problem.process, n, generator, self.problem.sigma_data)
+        return None if draw is None else draw(self.problem.process, n, generator, self.problem.unit)
 
     @property
     def gaps(self) -> bool:
@@ -205,7 +213,7 @@ class Learner(ABC):
         model: Any,
         rows: int,
         stepper: Any,
-        steps: int,
+        steps: int | None,
         grid: "str | Sequence[float] | Tensor | None",
         **options: Any,
     ) -> Iterator[State[Tensor]]:
@@ -213,6 +221,7 @@ class Learner(ABC):
 
         What does not fit is refused when it is called, before the first state.
         """
+        steps = self.steps if steps is None else steps
         return trajectory(model, (rows, *self.problem.shape), stepper, steps=steps, grid=grid, **options)
 
     @torch.no_grad()
@@ -237,6 +246,6 @@ class Learner(ABC):
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:
     """(level, x_t) at `LEVELS` levels even in log-SNR of the model's clock, with the same noise at every call."""
     seeds = torch.arange(len(x0), device=x0.device)
-    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.sigma_data)[:-1].tolist()):
+    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.unit)[:-1].tolist()):
         level = model.process.at(t)
         yield level, level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))

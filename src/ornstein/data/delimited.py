@@ -249,9 +249,9 @@ def _delimiter(head: str) -> str:
         if not counts:
             continue
         (wide, often), header = counts.most_common(1)[0], next(len(row) for row in rows if row)
-        # what splits the header as well as the rows is likelier than what splits either
+        # what splits the header as the rows is likelier than what does not, and what leaves it whole is in the cells
         share = often / counts.total() - 0.5 * (header != wide)
-        if wide > 1 and (share == 1 or share > score):
+        if min(wide, header) > 1 and (share == 1 or share > score):
             best, score = delimiter, share
     return best
 

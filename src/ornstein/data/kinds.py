@@ -193,7 +193,7 @@ class _Column:
             whole = all(value.is_integer() for value in self.numbers)
             if whole and self._counts():
                 return self._identifier("whole numbers that count the rows")
-            if not whole or max(map(abs, self.numbers)) <= notation.LARGEST_WHOLE:
+            if not whole or max(map(abs, self.numbers)) < notation.LARGEST_WHOLE:  # above, neighbours are one float
                 return self._numeric("integer" if whole else "number")
         return self._worded()
 

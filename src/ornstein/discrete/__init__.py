@@ -7,7 +7,7 @@ them.
 from collections.abc import Callable
 
 from ornstein.core.process import Process
-from ornstein.discrete.denoiser import MaskedDenoiser
+from ornstein.discrete.denoiser import JointTable, MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, bound, constrained, unmask
 from ornstein.discrete.kernels import Absorbing
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
@@ -22,9 +22,11 @@ __all__ = [
     "UNMASKERS",
     "Absorbing",
     "AnyOrder",
+    "JointTable",
     "MaskedColumns",
     "MaskedCrossEntropy",
     "MaskedDenoiser",
+    "MaskedNet",
     "Unmasker",
     "bound",
     "constrained",

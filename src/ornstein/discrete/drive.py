@@ -1,13 +1,13 @@
 """Drawing masked tokens: the walk of `ornstein.core.walk`, from nothing known to everything known.
 
-Each token of a row is drawn once in its life, by one uniform number that belongs to the row's seed and to the token, at
-the place in the row's order that the seed says. So a row does not depend on the batch that it is drawn in, and a walk in
-more steps is the same walk, better resolved.
+Each token of a row is drawn once in its life, by one uniform number that belongs to the row's seed and to the token,
+at the place in the row's order that the seed says. So a row does not depend on the batch that it is drawn in, and a
+walk in more steps is the same walk, better resolved.
 
 *Given anything.* A masked model answers p(token given any others), so that what is known of a row is simply where its
-walk begins. Where it is only known that tokens lie in sets (a price between two numbers), they are drawn first, one after
-the other, each from the model's law within its set. A row drawn so has been favoured by the inverse of the chances that
-the sets had; it is kept with just these chances, or drawn anew (rejection, exact).
+walk begins. Where it is only known that tokens lie in sets (a price between two numbers), they are drawn first, one
+after the other, each from the model's law within its set. A row drawn so has been favoured by the inverse of the
+chances that the sets had; it is kept with just these chances, or drawn anew (rejection, exact).
 """
 
 import math
@@ -27,7 +27,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import Asked, State, walk
 from ornstein.discrete.denoiser import MaskedDenoiser
-from ornstein.discrete.objective import ranks, step_losses
+from ornstein.discrete.objective import ranks, token_nats
 from ornstein.errors import InputError
 
 #: draws of a row's life: of its order, of its tokens, and of the first of those that are to lie in sets
@@ -99,7 +99,8 @@ def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
     """Uniform numbers in (0, 1), (B, count) float64, that are a function of (seed, draw, place)."""
     blocks = torch.arange((count + 3) // 4, device=seeds.device)[None].expand(len(seeds), -1)
     zero = torch.zeros_like(blocks)
-    words = philox((blocks, zero + draw, zero + 1, zero), (seeds[:, None] & 0xFFFFFFFF, (seeds[:, None] >> 32) & 0xFFFFFFFF))
+    key = (seeds[:, None] & 0xFFFFFFFF, (seeds[:, None] >> 32) & 0xFFFFFFFF)
+    words = philox((blocks, zero + draw, zero + 1, zero), key)
     return (torch.stack(words, -1).flatten(1)[:, :count].double() + 0.5) / 2**32
 
 
@@ -214,7 +215,8 @@ def constrained(
         if not len(waiting):
             return found
     raise InputError(
-        f"what was asked for was not met in {MOST_TRIES} tries: by the model it is too rare, or impossible; ask for less."
+        f"what was asked for was not met in {MOST_TRIES:,} tries: by the model it is too rare, or impossible; ask for "
+        "less."
     )
 
 
@@ -241,8 +243,8 @@ def bound(
         order = ranks(categories, uniform(seeds.to(device), categories.tokens, number))
         total = torch.zeros(len(x0), dtype=torch.float64, device=device)
         for place in range(categories.tokens):
-            at = torch.full((len(x0),), place, device=device)
-            total -= step_losses(denoiser, x0, condition, order, at).double() / categories.tokens
+            nats = token_nats(denoiser, x0, condition, order < place)
+            total -= torch.where(order == place, nats, 0.0).sum(1)
         found.append(total)
     each = torch.stack(found)
     return each.mean(0).cpu(), (each.std(0) / math.sqrt(orders)).cpu()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
 from ornstein.core.walk import State
-from ornstein.discrete.denoiser import MaskedDenoiser
+from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, uniform, unmask
 from ornstein.discrete.objective import MaskedCrossEntropy, ranks, step_losses
 from ornstein.discrete.steppers import AnyOrder
@@ -55,15 +56,19 @@ class MaskedColumns(Learner):
     def steps(self) -> int:
         return self.categories.tokens
 
-    def model(self, net: nn.Module) -> MaskedDenoiser:
-        return MaskedDenoiser(net, self.problem.process, self.categories)
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return (MaskedNet.inputs(self.categories),)
+
+    def model(self, net: nn.Module) -> MaskedNet:
+        return MaskedNet(net, self.problem.process, self.categories)
 
     def trajectory(
         self,
         model: MaskedDenoiser,
         rows: int,
         stepper: Unmasker,
-        steps: int,
+        steps: int | None,
         grid: "str | Sequence[float] | Tensor | None",
         **options: Any,
     ) -> Iterator[State[Tensor]]:
@@ -91,7 +96,7 @@ class MaskedColumns(Learner):
             nats.append(step_losses(model, x0, condition, order, at).mean().item() / total)
             ratios.append((total - place) / (place + 0.5))
         # a trapezium over the places that were left out
-        ends = [(b - a) / 2 for a, b in zip(places, places[1:], strict=False)]
+        ends = [(b - a) / 2 for a, b in pairwise(places)]
         weights = [0.5 + sum(ends[max(i - 1, 0) : i + 1]) if i in (0, len(places) - 1) else sum(ends[i - 1 : i + 1])
                    for i in range(len(places))]  # fmt: skip
         value = sum(w * n for w, n in zip(weights, nats, strict=True)) / sum(weights)

@@ -67,9 +67,7 @@ class MaskedCrossEntropy:
         if not 0 <= self.drop < 1:
             raise InputError(f"objective.drop={self.drop!r} must be in [0, 1).")
 
-    def __call__(
-        self, model: MaskedDenoiser, x0: Tensor, condition: Given, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, model: MaskedDenoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each row: x0 (B, width) one-hot, tokens that are not known zeros -> (B,) float32."""
         categories = model.categories
         condition = Condition.of(condition).dropped(self.drop, generator)
@@ -81,9 +79,14 @@ class MaskedCrossEntropy:
 
 
 def step_losses(model: MaskedDenoiser, x0: Tensor, condition: Condition, order: Tensor, place: Tensor) -> Tensor:
-    """T times the mean cross-entropy of the next token, (B,), where the first `place` (B,) of `order` (B, T) are known."""
+    """T times the mean cross-entropy of the next token, (B,), the first `place` (B,) of `order` (B, T) being known."""
     categories = model.categories
     known = order < place[:, None]
+    return categories.tokens * (next_weights(categories, known) * token_nats(model, x0, condition, known)).sum(1)
+
+
+def token_nats(model: MaskedDenoiser, x0: Tensor, condition: Condition, known: Tensor) -> Tensor:
+    """-log p(token given the known ones) of each token of x0 (B, width), (B, T); 0 where x0 has none."""
+    categories = model.categories
     told = model.log_probs(x0 * categories.spread(known), condition)
-    nats = -categories.sums(told * x0)
-    return categories.tokens * (next_weights(categories, known) * nats).sum(1)
+    return -categories.sums(torch.where(x0 > 0, told, 0.0) * x0)

@@ -21,7 +21,9 @@ class AnyOrder(Unmasker):
     Stochastic.
     """
 
-    def step(self, ask: AskClasses, x: Tensor, t: Level[float], s: Level[float], memory: None, order: Order) -> tuple[Tensor, None]:
+    def step(
+        self, ask: AskClasses, x: Tensor, t: Level[float], s: Level[float], memory: None, order: Order
+    ) -> tuple[Tensor, None]:
         due = order.due(s)
         x = order.reveal(x, ask(x, t).x0, due)
         for _ in range(order.depth(t, s) - 1):

@@ -19,7 +19,7 @@ from ornstein.errors import InputError
 from ornstein.experiment.afford import afford_network
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.config import PROCESSES, Experiment, objectives, steppers
-from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
 from ornstein.objectives import OBJECTIVES
 
@@ -88,6 +88,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         levels=None if transform.levels is None else transform.levels.count,
         categories=transform.categories,
         taught_by=experiment.objective["name"],
+        noise_unit=experiment.noise_unit,
         gaps=bool(facts.get("missing")),
     )
     assert experiment.learner is not None
@@ -110,7 +111,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        return net.build(problem.shape, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
+        return net.build(learner.shown, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
 
     net = construct(NETS, experiment.net)
     afford_network(net, made, times, ranks.device(experiment.training.cpu))
@@ -140,7 +141,8 @@ def stepper_of(learner: Learner, stepper: "str | Stepper") -> Any:
     """
     if not isinstance(stepper, str):
         return stepper
-    return construct(learner.steppers, choice(learner.steppers, stepper, "stepper"))
+    known = steppers_of(learner)
+    return construct(known, choice(known, stepper, "stepper"))
 
 
 def stepper_with(name: str, options: dict[str, Any]) -> Stepper:

@@ -17,6 +17,7 @@ checked and is written down in full, with nothing to add here.
 """
 
 import json
+import math
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,7 @@ from ornstein.discrete import KERNELS
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.arguments import brief, choice, construct, validated
-from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.files import regular
 from ornstein.nets import NETS
 from ornstein.samplers import DEFAULT_STEPPER
@@ -42,8 +43,9 @@ from ornstein.training import AUTO, PRECISIONS, Training
 
 #: raised by one when an old file can no longer be read as it is
 VERSION = 2
-#: what an older file meant by saying nothing: the version since which it must be said -> noun, entry, arguments
-_ONCE: dict[int, dict[str, dict[str, dict[str, Any]]]] = {2: {"process": {"euler-ou": {"order": "falling"}}}}
+#: what an older file meant by saying nothing: the version since which it must be said -> a field and its value, or a
+#: noun, entry, arguments
+_ONCE: dict[int, dict[str, Any]] = {2: {"noise_unit": 1.0, "process": {"euler-ou": {"order": "falling"}}}}
 
 #: samples of a picture that is drawn while training
 MOST_PREVIEW = 4096
@@ -93,8 +95,9 @@ class Experiment:
     """One of each noun, with data and training; made by `Experiment.read`, complete in every default.
 
     `data`, `process`, `net`, `objective` and `learner` are dicts of a "name" and the arguments of that entry of the
-    room's table. Where no learner is named, `predicts` and the objective imply one. `reasons` has a sentence for each
-    choice that was made for somebody's own file or folder (`ornstein.experiment.own`).
+    room's table. Where no learner is named, `predicts` and the objective imply one. Noise is measured in units of
+    sigma_data; `noise_unit` is another unit, of what was trained before that was so. `reasons` has a
+    sentence for each choice that was made for somebody's own file or folder (`ornstein.experiment.own`).
     """
 
     data: dict[str, Any]
@@ -105,6 +108,7 @@ class Experiment:
     learner: dict[str, Any] | None = None
     training: Training = field(default_factory=Training)
     sampling: Sampling = field(default_factory=Sampling)
+    noise_unit: float | None = None
     version: int = VERSION
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -113,6 +117,8 @@ class Experiment:
             raise InputError(
                 f"version={self.version} of the experiment is newer than this ornstein reads ({VERSION}); upgrade it."
             )
+        if self.noise_unit is not None and not 0 < self.noise_unit < math.inf:
+            raise InputError(f"noise_unit={self.noise_unit!r} must be positive, or null for sigma_data.")
         for noun, table in _tables().items():
             if noun != "learner":
                 object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
@@ -145,10 +151,10 @@ class Experiment:
             raise InputError(
                 f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
             )
-        if self.sampling.stepper["name"] not in entry.steppers:
+        if self.sampling.stepper["name"] not in steppers_of(entry):
             raise InputError(
                 f"sampling.stepper={self.sampling.stepper['name']!r} does not draw from learner={name!r}; take "
-                f"{', '.join(entry.steppers)}."
+                f"{', '.join(steppers_of(entry))}."
             )
 
     @staticmethod
@@ -202,7 +208,7 @@ def objectives() -> dict[str, Callable[..., Any]]:
 
 def steppers() -> dict[str, Callable[..., Any]]:
     """Every stepper by name: those of each learner."""
-    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.steppers.items()}
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in steppers_of(learner).items()}
 
 
 def readings() -> dict[str, str]:
@@ -297,11 +303,12 @@ def _dated(tree: dict[str, Any]) -> dict[str, Any]:
     written = tree.get("version", VERSION)
     if type(written) is not int or written >= VERSION:
         return tree
-    for since, nouns in _ONCE.items():
-        for noun, entries in nouns.items():
-            given = {"name": tree.get(noun)} if isinstance(tree.get(noun), str) else tree.get(noun)
-            if since > written and isinstance(given, Mapping):
-                tree[noun] = {**entries.get(str(given.get("name")), {}), **given}
+    for key, meant in (item for since, once in _ONCE.items() if since > written for item in once.items()):
+        given = tree.get(key)
+        if not isinstance(meant, Mapping):
+            tree.setdefault(key, meant)
+        elif isinstance(given := {"name": given} if isinstance(given, str) else given, Mapping):
+            tree[key] = {**meant.get(str(given.get("name")), {}), **given}
     return {**tree, "version": VERSION}
 
 

@@ -48,7 +48,6 @@ class Denoising(Learner):
 
     readings: ClassVar[Mapping[str, str]] = _READINGS
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
-    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
 
     def __post_init__(self) -> None:
         problem = self.problem
@@ -63,7 +62,13 @@ class Denoising(Learner):
     def model(self, net: nn.Module) -> NetDenoiser:
         problem = self.problem
         return NetDenoiser(
-            net, problem.process, problem.predicts, problem.sigma_data, self.out_multiple == 2, gaps=problem.gaps
+            net,
+            problem.process,
+            problem.predicts,
+            problem.sigma_data,
+            self.out_multiple == 2,
+            noise_unit=problem.noise_unit,
+            gaps=problem.gaps,
         )
 
     @property
@@ -153,7 +158,6 @@ class Energy(Learner):
         "energy": "An energy, minus the log density up to a constant, whose gradient is the score (LeCun et al. 2006)."
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = ChainMap(ENERGY_OBJECTIVES, OBJECTIVES)
-    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
 
     def __post_init__(self) -> None:
         if getattr(self.problem.objective, "learns_variance", False):
@@ -161,7 +165,7 @@ class Energy(Learner):
         object.__setattr__(self, "problem", _on_the_datas_levels(self.problem))
 
     def model(self, net: nn.Module) -> EnergyDenoiser:
-        return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data)
+        return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data, self.problem.noise_unit)
 
     @property
     def twice(self) -> bool:
@@ -174,7 +178,6 @@ class Classifier(Learner):
 
     readings: ClassVar[Mapping[str, str]] = _READINGS  # of which it makes nothing
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier": NoisyCrossEntropy}
-    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STEPPERS
     draws: ClassVar[bool] = False
     then: ClassVar[str] = "ornstein sample RUN --guidance classifier --guide {run}"
     judges: ClassVar[Measure] = Measure(
@@ -204,7 +207,8 @@ class Classifier(Learner):
         return {}
 
     def model(self, net: nn.Module) -> NoisyClassifier:
-        return NoisyClassifier(net, self.problem.process, self._shares, self.problem.sigma_data)
+        problem = self.problem
+        return NoisyClassifier(net, problem.process, self._shares, problem.sigma_data, problem.noise_unit)
 
     @property
     def _shares(self) -> tuple[float, ...]:
@@ -245,3 +249,8 @@ LEARNERS: dict[str, type[Learner]] = {
     "filling": Filling,
     "denoiser": Denoising,
 }
+
+
+def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
+    """What may draw from a kind of model, by name."""
+    return entry.steppers or STEPPERS

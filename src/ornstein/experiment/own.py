@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 
+from ornstein.data import DATA
 from ornstein.data.array import glance
 from ornstein.data.folder import find_pictures, stray
 from ornstein.data.pictures import sides
-from ornstein.data.table import TABLES, rows_about
+from ornstein.data.table import TABLES, glance_at
 from ornstein.errors import InputError, shown
 from ornstein.files import named, regular
 
@@ -131,9 +132,14 @@ def sized(own: Own, batch: int, steps: int) -> Own:
 
 
 def _table(place: Path) -> Own:
-    count, wide = rows_about(place)
+    count, wide, clock = glance_at(place)
     why = f"a table of about {count:,} rows and {wide} columns: masked columns, which take any kind of column"
-    return Own("table", {"name": "table", "path": str(place)}, count, reasons={"preset": f"table, {why}"})
+    reasons = {"preset": f"table, {why}"}
+    if clock and "series" in DATA:
+        reasons["data"] = (
+            f"table: rows that need not follow each other; by {shown(clock)!r} they do, data=series says so"
+        )
+    return Own("table", {"name": "table", "path": str(place)}, count, reasons=reasons)
 
 
 def _array(place: Path, said: Mapping[str, Any]) -> Own:

@@ -222,7 +222,7 @@ class Run:
             InputError: anything that does not fit.
         """
         self.must_hold(n)
-        given, how = self.condition(n, label, condition), self._way(stepper, steps, grid)
+        given, how = self.condition(n, label, condition), self.way(stepper, steps, grid)
         keys = sample_seeds(n, seed, seeds, None)
         if together:
             ranks.join(self.experiment.training.cpu)
@@ -252,14 +252,18 @@ class Run:
     ) -> Iterator[State[Tensor]]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
         given = self.condition(n, label, condition)
-        return self._walk(n, self._way(stepper, steps, grid), condition=given, **options)
+        return self._walk(n, self.way(stepper, steps, grid), condition=given, **options)
 
     def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State[Tensor]]:
         return self.learner.trajectory(self.denoiser, n, how.stepper, how.steps, how.grid, **options)
 
-    def _way(
-        self, stepper: "str | Stepper | None", steps: int | None, grid: "str | Sequence[float] | Tensor | None"
+    def way(
+        self,
+        stepper: "str | Stepper | None" = None,
+        steps: int | None = None,
+        grid: "str | Sequence[float] | Tensor | None" = None,
     ) -> Way:
+        """How it draws, where it is told otherwise as it is told."""
         if isinstance(grid, str) and grid == "tuned":
             steps, grid, stepper = self._tuned(steps, stepper)
         return way(self.experiment.sampling, self.learner, stepper, steps, grid)

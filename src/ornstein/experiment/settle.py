@@ -22,7 +22,7 @@ from ornstein.experiment.build import Batch, Built, build, build_stepper, steppe
 from ornstein.experiment.config import PROCESSES, Experiment, Sampling, objectives
 from ornstein.experiment.learner import LEARNERS
 from ornstein.samplers.noise_ladder import AdvisedLadder
-from ornstein.training import AUTO, PRECISIONS, half, quickest, quickest_training
+from ornstein.training import AUTO, PRECISIONS, Pace, half, pace_of, quickest, quickest_training
 from ornstein.training.count import Meter
 
 #: examples that the distances within a data set are taken of; samples of a trial of how fast drawing is
@@ -40,12 +40,14 @@ class Settled:
         reasons: a sentence for each choice, by its name.
         built: the objects that it names.
         memory: what the loss remembers, as it begins.
+        pace: the number of threads to begin with, and what says when another is better.
     """
 
     experiment: Experiment
     reasons: dict[str, str]
     built: Built
     memory: dict[str, Tensor]
+    pace: Pace
 
 
 def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, trains: bool = True) -> Settled:
@@ -77,7 +79,7 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
         precision, why = _training_precision(experiment, built, batch, memory, narrow)
         experiment = dataclasses.replace(experiment, training=dataclasses.replace(config, precision=precision))
         reasons["training.precision"] = f"{precision}, {why}"
-    return Settled(experiment, reasons, built, memory)
+    return Settled(experiment, reasons, built, memory, pace_of(experiment.training, ranks.device(config.cpu)))
 
 
 def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[str, str]]:

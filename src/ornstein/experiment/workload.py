@@ -74,7 +74,7 @@ def count_call(experiment: Experiment, built: Built, data: Dataset, precision: s
 def network_calls(experiment: Experiment, built: Built) -> int:
     """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
     learner = built.learner
-    tiny = MLP(width=4, depth=1).build(learner.problem.shape, out_multiple=learner.out_multiple, seed=0).eval()
+    tiny = MLP(width=4, depth=1).build(learner.shown, out_multiple=learner.out_multiple, seed=0).eval()
     how = way(experiment.sampling, learner)
     for state in learner.trajectory(learner.model(tiny), 1, how.stepper, how.steps, how.grid, seed=0):
         calls = state.calls

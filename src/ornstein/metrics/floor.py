@@ -35,6 +35,7 @@ from torch import Tensor
 from ornstein.errors import InputError, lookup
 from ornstein.metrics.features import Classifier, class_agreement, fit_classifier
 from ornstein.metrics.metric import Metric, choose
+from ornstein.metrics.named import METRICS
 from ornstein.metrics.neighbours import memorisation, ratio
 from ornstein.metrics.ruler import Ruler
 
@@ -206,8 +207,6 @@ def report(
     help to tell the classes is not in them, and a table's columns are features already. `repeats` and `most` as in
     `compare`. `progress` is called with the name of what is computed next.
     """
-    from ornstein.metrics import METRICS  # the table stands in the room's __init__, which imports this module
-
     chosen = {name: lookup(METRICS, name, "metric")() for name in (METRICS if metrics is None else metrics)}
     train, heldout = train.to(samples.device), heldout.to(samples.device)
     tell = progress or (lambda name: None)

@@ -133,15 +133,9 @@ def covered(x: Tensor, y: Tensor, k: int) -> float:
     return float(torch.cat(inside).double().mean())
 
 
-@final
 @dataclass(frozen=True)
-class Precision(Metric):
-    """Share of the samples that lie where real data live: low means implausible samples (between 0 and 1).
-
-    `k`: the balls reach to the k-th nearest neighbour. It grows with k and depends on N, so read it beside its floor.
-
-    Kynkäänniemi, Karras, Laine, Lehtinen, Aila (2019), arXiv:1904.06991.
-    """
+class _Covered(Metric):
+    """A share of points that lie in balls around others, each reaching to the k-th nearest neighbour."""
 
     k: int = 3
     better: ClassVar[Literal["lower", "higher"]] = "higher"
@@ -151,6 +145,17 @@ class Precision(Metric):
     def __post_init__(self) -> None:
         if self.k < 1:
             raise InputError(f"k={self.k} must be at least 1.")
+
+
+@final
+@dataclass(frozen=True)
+class Precision(_Covered):
+    """Share of the samples that lie where real data live: low means implausible samples (between 0 and 1).
+
+    `k`: the balls reach to the k-th nearest neighbour. It grows with k and depends on N, so read it beside its floor.
+
+    Kynkäänniemi, Karras, Laine, Lehtinen, Aila (2019), arXiv:1904.06991.
+    """
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
         x, y = vectors(x, y)
@@ -159,22 +164,13 @@ class Precision(Metric):
 
 @final
 @dataclass(frozen=True)
-class Recall(Metric):
+class Recall(_Covered):
     """Share of the real data that lie where samples live: low means kinds that are not made (between 0 and 1).
 
     `k`: the balls reach to the k-th nearest neighbour. Precision with the two sets exchanged.
 
     Kynkäänniemi, Karras, Laine, Lehtinen, Aila (2019), arXiv:1904.06991.
     """
-
-    k: int = 3
-    better: ClassVar[Literal["lower", "higher"]] = "higher"
-    close: ClassVar[float] = 0.9
-    reads: ClassVar[Literal["data", "features", "marks"]] = "features"
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InputError(f"k={self.k} must be at least 1.")
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
         x, y = vectors(x, y)
