@@ -19,7 +19,7 @@ from ornstein.discrete import (
     constrained,
     unmask,
 )
-from ornstein.discrete.objective import next_weights, ranks
+from ornstein.discrete.objective import in_order, next_weights, ranks
 from ornstein.errors import InputError
 from ornstein.nets import MLP
 
@@ -72,14 +72,25 @@ def test_orders_that_are_none_are_refused(after: tuple[int, ...]) -> None:
         Categories((2,) * 3 if len(after) == 3 else (2,), after)
 
 
-def test_orders_are_uniform_among_those_in_which_what_refines_comes_later() -> None:
-    categories = Categories((2, 2, 2, 2), (-1, 0, -1, -1))
-    keys = torch.rand(60_000, 4, generator=torch.Generator().manual_seed(0))
-    order = ranks(categories, keys)
-    assert bool((order[:, 0] < order[:, 1]).all())
-    _, counts = (order * torch.tensor([64, 16, 4, 1])).sum(1).unique(return_counts=True)
-    assert len(counts) == 12  # of the 24 orders
+def test_orders_are_uniform_among_those_in_which_details_come_last() -> None:
+    categories = Categories((2, 2, 2, 2, 2), (-1, 0, -1, 2, -1))
+    order = ranks(categories, torch.rand(60_000, 5, generator=torch.Generator().manual_seed(0)))
+    assert bool((order[:, [1, 3]] >= 3).all())
+    _, counts = (order * torch.tensor([625, 125, 25, 5, 1])).sum(1).unique(return_counts=True)
+    assert len(counts) == 12  # 3! of the outline, 2! of the details
     assert bool(((counts - 5000).abs() < 5 * 5000**0.5).all())
+
+
+def test_the_order_of_the_columns_is_that_with_details_last() -> None:
+    categories = Categories((2, 2, 2, 2), (-1, 0, -1, -1))
+    assert ranks(categories, in_order(categories, 2, torch.zeros(1))).tolist() == [[0, 3, 1, 2]] * 2
+
+
+def test_details_are_hidden_until_the_outline_is_known() -> None:
+    categories = Categories((2, 2, 2), (-1, 0, -1))
+    x = categories.one_hot(torch.tensor([[1, 1, -1], [1, 1, 0], [-1, -1, 1]]))
+    hidden = categories.one_hot(torch.tensor([[1, -1, -1], [1, 1, 0], [-1, -1, 1]]))
+    assert torch.equal(categories.outlined(x), hidden)
 
 
 def test_the_chance_of_each_token_to_be_next_is_that_in_random_orders() -> None:
@@ -93,14 +104,15 @@ def test_the_chance_of_each_token_to_be_next_is_that_in_random_orders() -> None:
         assert torch.allclose(follows, expected, atol=5 * 0.5 / int(these.sum()) ** 0.5)
 
 
-def test_the_loss_of_the_true_law_is_its_entropy(law: JointTable) -> None:
+@pytest.mark.parametrize("ordered", [0.0, 0.5, 1.0])
+def test_the_loss_of_the_true_law_is_its_entropy(law: JointTable, ordered: float) -> None:
     codes = rows(law)
     weight = law.log_prob(codes).exp()
     entropy = float(-(weight * law.log_prob(codes)).sum())
     # every order and every place, by many throws: the mean over rows is exact
     x0 = law.categories.one_hot(codes).double()
     dice = torch.Generator().manual_seed(0)
-    losses = torch.stack([MaskedCrossEntropy(0)(law, x0, None, dice).double() for _ in range(800)])
+    losses = torch.stack([MaskedCrossEntropy(ordered)(law, x0, None, dice).double() for _ in range(800)])
     found = (losses * weight).sum(1)
     assert float(found.mean()) == pytest.approx(entropy, abs=5 * float(found.std()) / 800**0.5)
 
@@ -111,7 +123,7 @@ def test_another_law_has_a_larger_loss_by_their_divergence(law: JointTable) -> N
     weight = law.log_prob(codes).exp()
     dice = torch.Generator().manual_seed(0)
     x0 = law.categories.one_hot(codes).double()
-    losses = torch.stack([MaskedCrossEntropy(0)(other, x0, None, dice).double() for _ in range(400)])
+    losses = torch.stack([MaskedCrossEntropy()(other, x0, None, dice).double() for _ in range(400)])
     found = (losses * weight).sum(1)
     assert float(found.mean()) == pytest.approx(math.log(24), abs=5 * float(found.std()) / 400**0.5 + 1e-6)
 
@@ -130,9 +142,10 @@ def test_what_is_not_known_of_a_row_is_integrated_out(law: JointTable) -> None:
     assert torch.allclose(found, law.log_prob(codes), atol=1e-6)
 
 
-def test_one_token_a_step_draws_the_law_itself(law: JointTable) -> None:
+@pytest.mark.parametrize("order", ["random", "columns"])
+def test_one_token_a_step_draws_the_law_itself(law: JointTable, order: str) -> None:
     n = 20_000
-    last = end(unmask(law, n, AnyOrder(), seed=3))
+    last = end(unmask(law, n, AnyOrder(order), seed=3))
     assert last.calls == 3
     agrees(frequencies(law.categories.codes(last.x)), law.table, n)
 
@@ -200,7 +213,7 @@ def test_a_network_learns_the_law(law: JointTable) -> None:
         adam.param_groups[0]["lr"] = 1e-2 * (1 - step / 300)
         x0 = categories.one_hot(codes[torch.multinomial(weight, 512, True, generator=dice)])
         adam.zero_grad()
-        MaskedCrossEntropy(0)(model, x0, None, dice).mean().backward()
+        MaskedCrossEntropy()(model, x0, None, dice).mean().backward()
         adam.step()
     known = categories.one_hot(torch.tensor([[-1, -1, -1], [2, -1, -1], [-1, 1, -1], [0, 1, -1]]))
     asked = categories.spread(next_weights(categories, categories.known(known)) > 0)  # what could be drawn next

@@ -4,7 +4,10 @@ import csv
 import gzip
 import io
 import itertools
+import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -67,7 +70,7 @@ def test_real_tables_come_back_to_the_byte(tmp_path: Path, name: str) -> None:
         assert one.read() == other.read()
 
 
-LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+LETTERS = st.characters(codec="utf-8", exclude_characters="\0\r")
 WORDS = st.text(LETTERS, min_size=1, max_size=12).filter(lambda w: not w.startswith(" "))
 PATTERNS = (
     *("%Y-%m-%d", "%d.%m.%Y", "%-m/%-d/%Y", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M", "%d %b %Y %-I:%M %p"),
@@ -106,7 +109,7 @@ def columns(draw: st.DrawFn, rows: int) -> list[str]:
     return [missing if hole else word for hole, word in zip(gone, found, strict=True)]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_whatever_a_table_holds_comes_back_word_for_word(tmp_path: Path, data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 30))
@@ -239,8 +242,9 @@ def test_draws_are_rounded_as_their_column_is() -> None:
 @pytest.mark.parametrize(
     ("word", "way", "value"),
     [
-        ("1,5", (",", ""), 1.5), ("1.234,5", (",", "."), 1234.5), ("1 234.5", (".", " "), 1234.5), (" 7 ", (".", ""), 7),
-        (".5", (".", ""), 0.5), ("5.", (".", ""), 5), ("1E3", (".", ""), 1000), ("-3", (".", ""), -3),
+        ("1,5", (",", ""), 1.5), ("1.234,5", (",", "."), 1234.5), ("1 234.5", (".", " "), 1234.5),
+        (" 7 ", (".", ""), 7), (".5", (".", ""), 0.5), ("5.", (".", ""), 5), ("1E3", (".", ""), 1000),
+        ("-3", (".", ""), -3),
     ],
 )  # fmt: skip
 def test_numbers_are_read_in_their_way(word: str, way: tuple[str, str], value: float) -> None:
@@ -276,13 +280,15 @@ def test_zones_that_differ_are_brought_to_one() -> None:
         {"name": "x", "kind": "number", "format": "short", "levls": []}, {"name": "x", "kind": "category"},
         {"name": "x", "kind": "category", "levels": ["a", "a"]}, {"name": "x", "kind": "category", "levels": [1, 2]},
         {"name": "x", "kind": "boolean", "levels": ["a", "b", "c"]}, {"name": "x", "kind": "category", "levels": "ab"},
-        {"name": "x", "kind": "number", "format": "{0.__class__}"}, {"name": "x", "kind": "number", "format": ".999999999f"},
+        {"name": "x", "kind": "number", "format": "{0.__class__}"},
+        {"name": "x", "kind": "number", "format": ".999999999f"},
         {"name": "x", "kind": "number", "format": "short", "decimals": -1},
         {"name": "x", "kind": "number", "format": "short", "decimals": True},
         {"name": "x", "kind": "number", "format": "short", "mark": ";"}, {"name": "x", "kind": "date", "format": "%Q"},
         {"name": "x", "kind": "date", "format": "%Y"}, {"name": "x", "kind": "date", "format": "%Y-%m-%d", "step": "1"},
         {"name": "x", "kind": "identifier", "format": "{:999999999d}"},
-        {"name": "x", "kind": "identifier", "format": "{0.__class__}"}, {"name": "x", "kind": "constant", "levels": ["a", "b"]},
+        {"name": "x", "kind": "identifier", "format": "{0.__class__}"},
+        {"name": "x", "kind": "constant", "levels": ["a", "b"]},
         {"name": "x", "kind": "date", "format": "%Y-%m-%d", "step": float("nan")},
     ],
 )  # fmt: skip
@@ -370,6 +376,23 @@ def test_a_small_file_cannot_grow_without_end(tmp_path: Path, monkeypatch: pytes
     refused(lambda: read_delimited(tmp_path), "folder")
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_is_malformed_is_read_or_refused_in_a_sentence_within_bounds(tmp_path: Path, seed: int) -> None:
+    script = Path(__file__).with_name("fuzz_tables.py")
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(tmp_path), str(seed)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-2000:]
+    result = json.loads(found.stdout)
+    assert result["faults"] == []
+    assert result["ended"]["read"] > 60
+    assert result["ended"]["refused"] > 180
+    assert result["slowest"][0] < 4, result["slowest"]
+    assert result["megabytes"] < 600
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -386,6 +409,17 @@ def test_rows_are_written_in_pieces_whole_or_not_at_all(tmp_path: Path) -> None:
     refused(lambda: write_csv(tmp_path / "b.csv", types, broken()), "stopped")
     refused(lambda: write_csv(tmp_path / "b.csv", types, rows[:, :1]), "2 columns")
     assert [f.name for f in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_cells_may_hold_any_line_break(tmp_path: Path) -> None:
+    words = {"a\rb": Words.of(["x\ry", "z\nz", "z\r\nz", "x"] * 2)}
+    types = find_types(words)
+    for newline in ("\n", "\r\n", "\r"):
+        write_csv(tmp_path / "a.csv", types, carrier(words, types), Dialect(newline=newline))
+        found, _, _ = read_delimited(tmp_path / "a.csv")
+        assert {name: column.texts() for name, column in found.items()} == {
+            name: column.texts() for name, column in words.items()
+        }
 
 
 def test_known_cells_are_written_as_they_were(tmp_path: Path) -> None:
@@ -407,7 +441,7 @@ def test_cells_that_spreadsheets_run_are_named_and_left_alone(tmp_path: Path) ->
     assert "=HYPERLINK(1)" in (tmp_path / "a.csv").read_text()
 
 
-# --- as a data set -----------------------------------------------------------------------------------------------------
+# --- as a data set -----------------------------------------------------------------------------------------------
 
 
 def rows_of(data: Any, part: str) -> set[tuple[float, ...]]:
@@ -465,7 +499,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert carrier({"a": found["a"]}, types, exact=False)[:, 1].isnan().all()
 
 
-# --- frames -------------------------------------------------------------------------------------------------------------
+# --- frames -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])

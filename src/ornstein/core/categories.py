@@ -9,8 +9,8 @@ laid end to end, and a token that is not known as K_i zeros. The posterior mean 
 denoiser of this house answers, is then the probabilities of every token's classes; a network that reads and writes
 vectors serves without knowing of categories.
 
-Some tokens *refine* another: the bin of a number, and the place within the bin. The second says little without the
-first, so it is never known before it.
+Some tokens *refine* another: the bin of a number, and the place within the bin. What is refined comes first, in every
+token of the row: details are told, and asked for, once the outline is known.
 """
 
 from collections.abc import Callable
@@ -87,17 +87,32 @@ class Categories:
         return torch.tensor(self.after)
 
     @cached_property
-    def chains(self) -> tuple[tuple[int, ...], ...]:
-        """The tokens in groups, each after the one that it refines; most groups are of one."""
-        following = {other: i for i, other in enumerate(self.after) if other >= 0}
-        found = []
-        for i, other in enumerate(self.after):
-            if other < 0:
-                chain = [i]
-                while chain[-1] in following:
-                    chain.append(following[chain[-1]])
-                found.append(tuple(chain))
-        return tuple(found)
+    def depth(self) -> Tensor:
+        """(T,) int64: how many tokens each refines, one after the other: 0 for those of the outline."""
+        found: list[int] = []
+        for other in self.after:
+            found.append(0 if other < 0 else found[other] + 1)
+        return torch.tensor(found)
+
+    @cached_property
+    def deepest(self) -> int:
+        """The largest depth."""
+        return int(self.depth.max())
+
+    def turn(self, known: Tensor) -> Tensor:
+        """The tokens that may be told next, once `known` are, (B, T) bool: of the unknown ones the least deep."""
+        depth = beside(self.depth, known, torch.int64)
+        least = torch.where(known, self.deepest + 1, depth).amin(1, keepdim=True)
+        return ~known & (depth == least)
+
+    def outlined(self, x: Tensor) -> Tensor:
+        """x (B, width) with what refines hidden in rows of which the outline, all that is less deep, is not known."""
+        if not self.deepest:
+            return x
+        known = self.known(x)
+        depth = beside(self.depth, known, torch.int64)
+        least = torch.where(known, self.deepest + 1, depth).amin(1, keepdim=True)
+        return x * self.spread((depth <= least).to(x.dtype))
 
     @cached_property
     def ordered(self) -> tuple[int, ...]:

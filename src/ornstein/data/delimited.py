@@ -116,8 +116,8 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def _text(path: Path, encoding: str) -> Iterator[TextIO]:
-    """The text of a file, plain or gzip, decoded as it is read."""
+def _text(path: Path, encoding: str, zeros: bool = False) -> Iterator[TextIO]:
+    """The text of a file, plain or gzip, decoded as it is read; it may have `zeros` where its encoding has."""
     with opened(path) as stream:
         start = stream.read(4)
         stream.seek(0, 2)
@@ -127,7 +127,7 @@ def _text(path: Path, encoding: str) -> Iterator[TextIO]:
         most = float("inf")
         if start[:2] == b"\x1f\x8b":
             source, most = gzip.GzipFile(fileobj=stream), max(MOST_EXPANDED, MOST_TIMES * size)
-        raw = _Bounded(source, shown(path), most, encoding != "utf-16")
+        raw = _Bounded(source, shown(path), most, encoding != "utf-16" and not zeros)
         with io.TextIOWrapper(io.BufferedReader(raw, 2**18), encoding, newline="") as text:
             yield text
 
@@ -177,7 +177,7 @@ def read_delimited(
 
 def line_breaks(path: "str | Path") -> int:
     """How many line breaks a file of text has, plain or gzip. Raises `InputError` as `read_delimited` does."""
-    with _text(regular(path, "data.path"), "latin-1") as text:
+    with _text(regular(path, "data.path"), "latin-1", zeros=True) as text:
         return sum(some.count("\n") for some in iter(lambda: text.read(2**20), ""))
 
 
@@ -333,7 +333,9 @@ def write_csv(
         packed = path.suffix.lower() == ".gz"
         raw: Any = gzip.GzipFile("", "wb", 6, file, mtime=0) if packed else file
         with io.TextIOWrapper(raw, "utf-8", newline="") as text:
-            writer = csv.writer(text, delimiter=dialect.delimiter, lineterminator=dialect.newline)
+            # told \r\n, the writer puts quotes around cells with either; told \n, it would leave a lone \r to end a row
+            ends: Any = text if dialect.newline == "\r\n" else _Ends(text, dialect.newline)
+            writer = csv.writer(ends, delimiter=dialect.delimiter, lineterminator="\r\n")
             if dialect.header:
                 writer.writerow([kind.name for kind in types])
             for piece in pieces:
@@ -343,6 +345,18 @@ def write_csv(
                     writer.writerows(zip(*_rendered(some, types, done, known), strict=True))
                     done += len(some)
     return done
+
+
+@final
+@dataclass(frozen=True)
+class _Ends:
+    """A text to which rows that end in \\r\\n are written with another end."""
+
+    text: TextIO
+    newline: str
+
+    def write(self, row: str) -> int:
+        return self.text.write(row[:-2] + self.newline)
 
 
 def _rendered(

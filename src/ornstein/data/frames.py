@@ -8,10 +8,9 @@ The packages are an extra: `pip install "ornstein[tables]"`. Whoever hands over 
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,7 @@ def words_of(frame: Any, name: str = "the frame") -> tuple[dict[str, Words], dic
     Raises:
         InputError: no frame, no rows; names that are no text or are there twice; cells that are lists or records.
     """
-    nw = _needed("narwhals", "data frames")
+    nw = _narwhals("data frames")
     try:
         native = frame if isinstance(frame, nw.DataFrame) else nw.from_native(frame, eager_only=True)
         names = list(native.columns)
@@ -126,7 +125,7 @@ def to_frame(like: Any, types: Sequence[ColumnType], rows: "Tensor | np.ndarray"
     Raises:
         InputError: `like` is no frame or lacks a column.
     """
-    nw = _needed("narwhals", "data frames")
+    nw = _narwhals("data frames")
     native = like if isinstance(like, nw.DataFrame) else nw.from_native(like, eager_only=True)
     values = rows.detach().cpu().double().numpy() if isinstance(rows, Tensor) else rows
     if absent := [kind.name for kind in types if kind.name not in native.columns]:
@@ -209,8 +208,7 @@ def read_parquet(path: "str | Path", noun: str = "data.path", rows: int | None =
         InputError: no such file; not parquet, or damaged; more than memory holds; pyarrow is not installed.
     """
     place = regular(path, noun, "a .parquet file")
-    parquet = _needed("pyarrow.parquet", f"{shown(path)}")
-    arrow = _needed("pyarrow", f"{shown(path)}")
+    arrow, parquet = _arrow(shown(path))
     try:
         with parquet.ParquetFile(place) as file:
             facts = file.metadata
@@ -247,7 +245,7 @@ def write_parquet(
     Raises:
         InputError: it cannot be written; pyarrow is not installed.
     """
-    parquet, nw = _needed("pyarrow.parquet", shown(path)), _needed("narwhals", shown(path))
+    (_, parquet), nw = _arrow(shown(path)), _narwhals(shown(path))
     like = like if like is not None else _empty(types)
     done, writer = 0, None
     with replacing(path) as part:
@@ -265,7 +263,7 @@ def write_parquet(
 
 def _empty(types: Sequence[ColumnType]) -> Any:
     """A table of pyarrow without rows, with types that suit the columns."""
-    arrow = _needed("pyarrow", "a .parquet file")
+    arrow, _ = _arrow("a .parquet file")
     kinds = {
         "integer": arrow.int64(),
         "number": arrow.float64(),
@@ -279,12 +277,28 @@ def _empty(types: Sequence[ColumnType]) -> Any:
     return arrow.table(columns)
 
 
-def _needed(module: str, what: str) -> Any:
+def _narwhals(what: str) -> Any:
+    with _needed(what):
+        import narwhals
+
+        return narwhals
+
+
+def _arrow(what: str) -> tuple[Any, Any]:
+    """pyarrow, and what reads and writes parquet."""
+    with _needed(what):
+        import pyarrow
+        import pyarrow.parquet
+
+        return pyarrow, pyarrow.parquet
+
+
+@contextmanager
+def _needed(what: str) -> Iterator[None]:
     try:
-        return import_module(module)
-    except ImportError:
-        package = module.partition(".")[0]
+        yield
+    except ImportError as error:
         raise InputError(
-            f'{what}: {package} is not installed, which reads such tables; pip install "ornstein[tables]", or save '
-            "the table as .csv."
+            f"{what}: {error.name or 'a package'} is not installed, which reads such tables; "
+            'pip install "ornstein[tables]", or save the table as .csv.'
         ) from None

@@ -170,6 +170,8 @@ class _Column:
         elif not comma:
             ways = [(".", ""), (".", ","), *ways]
         for way in ways:
+            if way[1] and not any(way[1] in w for w in words):
+                continue  # a mark that no cell has would be put into what is written
             if words and not any(math.isnan(notation.number(w, *way)) for w in words):
                 return way
         return None

@@ -101,6 +101,12 @@ class Table(Source):
         comma = dialect is not None and dialect.delimiter != ","
         typed = {name: kind for name, kind in (typed or {}).items() if name in kept}
         types = find_types(kept, self.types, self.missing, comma, typed)
+        if all(kind.kind in ("identifier", "constant") for kind in types):
+            raise InputError(
+                f"data={name!r} has nothing to learn: {shown(types[0].name)!r} is "
+                f"{'constant' if types[0].kind == 'constant' else 'an identifier'} ({types[0].reason})"
+                f"{', and so on' * (len(types) > 1)}; say what a column is with data.types.NAME=category."
+            )
         rows = carrier(kept, types)
         if self.split is not None:
             train, test = _said(columns[self.split], self.split)

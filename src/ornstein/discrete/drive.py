@@ -27,7 +27,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import Asked, State, walk
 from ornstein.discrete.denoiser import MaskedDenoiser
-from ornstein.discrete.objective import ranks, token_nats
+from ornstein.discrete.objective import in_order, ranks, token_nats
 from ornstein.errors import InputError
 
 #: draws of a row's life: of its order, of its tokens, and of the first of those that are to lie in sets
@@ -51,14 +51,18 @@ class Order:
         seeds: (B,) int64, one per row.
         known: (B, T) bool: the tokens that the walk begins with, which come first.
         allowed: (B, width) or (width,) in [0, 1]: factors of the classes' probabilities; None for none.
+        shuffled: whether each row has an order of its own, and not that of the columns.
     """
 
-    def __init__(self, categories: Categories, seeds: Tensor, known: Tensor, allowed: Tensor | None = None) -> None:
+    def __init__(
+        self, categories: Categories, seeds: Tensor, known: Tensor, allowed: Tensor | None = None, shuffled: bool = True
+    ) -> None:
         self.categories, self._allowed = categories, allowed
         keys = uniform(seeds, categories.tokens, _ORDER)
+        keys = keys if shuffled else in_order(categories, len(seeds), keys)
         ahead = known.sum(1, keepdim=True)
         # known tokens first; of the others the order among themselves, which is a uniform one too
-        self._rank = torch.where(known, -1, ranks(categories, torch.where(known, -1.0, keys)) - ahead)
+        self._rank = torch.where(known, -1, ranks(categories, torch.where(known, -9.0, keys)) - ahead)
         self._left = categories.tokens - ahead
         self._most = int(self._left.max())  # once a walk
         self._u = uniform(seeds, categories.tokens, _TOKENS)
@@ -69,16 +73,13 @@ class Order:
 
     def depth(self, t: Level[float], s: Level[float]) -> int:
         """How many calls from level t to s it takes for each token to be drawn after the one that it refines."""
-        longest = max(map(len, self.categories.chains))
-        return min(longest, max(1, math.ceil(float(self._most) * (s.alpha - t.alpha) - 1e-9)))
+        return min(self.categories.deepest + 1, max(1, math.ceil(float(self._most) * (s.alpha - t.alpha) - 1e-9)))
 
     def reveal(self, x: Tensor, probabilities: Tensor, due: Tensor) -> Tensor:
-        """x with the tokens that are due drawn, if they are not known and what they refine is."""
+        """x with the tokens that are due drawn, if it is their turn."""
         known = self.categories.known(x)
-        after = beside(self.categories.order, x, torch.int64)
-        ready = torch.where(after < 0, True, known.index_select(1, after.clamp_min(0)))
         drawn = draw(self.categories, probabilities, self._u, self._allowed)
-        new = due & ~known & ready
+        new = due & self.categories.turn(known)
         return x + self.categories.one_hot(torch.where(new, drawn, -1)).to(x.dtype)
 
 
@@ -87,6 +88,11 @@ class Unmasker(ABC):
 
     Facts as those of `ornstein.core.drive.Stepper`, each held by a test: with as many steps as tokens it is exact.
     """
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether each row's tokens come in an order of its own, and not in that of the columns."""
+        return True
 
     @abstractmethod
     def step(
@@ -159,7 +165,8 @@ def unmask(
     x = x.to(device)
     condition = Condition.of(condition).matches(rows, f"rows={rows}").to(device)
     keys = sample_seeds(rows, seed, seeds, generator).to(device)
-    order = Order(categories, keys, categories.known(x), None if allowed is None else allowed.to(device))
+    factors = None if allowed is None else allowed.to(device)
+    order = Order(categories, keys, categories.known(x), factors, stepper.shuffled)
     levels = denoiser.process.levels(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
     return walk(
         AskClasses(denoiser, condition, len(levels) - 1),
@@ -192,13 +199,18 @@ def constrained(
     categories, device = denoiser.categories, denoiser.device
     condition, found = Condition.of(condition).to(device), x.to(device)
     waiting = torch.arange(len(x), device=device)
+    free = [torch.ones(size) for size in categories.sizes]
+    queue = sorted(sets)
+    if any(categories.after[token] >= 0 for token in sets):  # details are asked for once the outline is known
+        outline = [i for i, other in enumerate(categories.after) if other < 0]
+        queue = sorted(outline, key=lambda i: i not in sets) + [i for i in queue if categories.after[i] >= 0]
     for attempt in range(MOST_TRIES):
         tried = found[waiting]
         u = uniform(seeds.to(device)[waiting], categories.tokens + 1, _TRIES + attempt)
         chance = torch.ones(len(waiting), device=device, dtype=torch.float64)
-        for number, token in enumerate(sorted(sets)):  # what is refined comes before what refines it
+        for number, token in enumerate(queue):
             at = slice(int(categories.starts[token]), int(categories.starts[token]) + categories.sizes[token])
-            share = sets[token].to(device, torch.float64)
+            share = sets.get(token, free[token]).to(device, torch.float64)
             if share.ndim == 2:
                 share = share[categories.codes(tried)[:, categories.after[token]].clamp_max(len(share) - 1)]
             known = tried[:, at].sum(1) > 0

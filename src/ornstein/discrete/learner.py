@@ -14,7 +14,7 @@ from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
 from ornstein.core.walk import State
 from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, uniform, unmask
-from ornstein.discrete.objective import MaskedCrossEntropy, ranks, step_losses
+from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks, token_nats
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.errors import InputError
 
@@ -92,8 +92,9 @@ class MaskedColumns(Learner):
         places = sorted({round(i * (total - 1) / (LEVELS - 1)) for i in range(LEVELS)})
         ratios, nats = [], []
         for place in places:
-            at = torch.full((len(x0),), place, device=model.device)
-            nats.append(step_losses(model, x0, condition, order, at).mean().item() / total)
+            known = order < place
+            asked = next_weights(categories, known) * token_nats(model, x0, condition, known)
+            nats.append(asked.sum(1).mean().item())
             ratios.append((total - place) / (place + 0.5))
         # a trapezium over the places that were left out
         ends = [(b - a) / 2 for a, b in pairwise(places)]
