@@ -1,12 +1,15 @@
 """The verb for series in time: `forecast`, what comes next and what came before."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ornstein.cli.shared import Average, Force, RunFolder, bar, claim, named, out
 from ornstein.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from ornstein.experiment.run import Run
 
 
 def forecast(
@@ -50,5 +53,23 @@ def forecast(
     steps = len(found[0].centre)
     out.print(
         f"{n} draws of {steps} steps of {len(found)} series: [bold]{named(path)}[/], "
+        f"[bold]{named(path.with_suffix('.npz'))}[/]"
+    )
+
+
+def fill_series(run: "Run", data: Path, n: int, seed: int, path: Path, force: bool) -> None:
+    """Fill the holes of series: the median of the draws with their range beside, and every draw in an .npz."""
+    if path.suffix != ".csv":
+        raise InputError(f"out='{shown(path)}' must end in .csv: {shown(run.folder)} was trained on series.")
+
+    from ornstein.experiment.series import complete, save
+
+    claim(run.folder, [path.with_suffix(".npz")], force, inputs=[data])
+    with bar("drawing") as progress:
+        found = complete(run, data, draws=n, seed=seed, progress=progress)
+    save(run, found, path)
+    holes = sum(int(one.track.values.isnan().sum()) for one in found)
+    out.print(
+        f"{holes:,} holes in {len(found)} series: [bold]{named(path)}[/], every draw in "
         f"[bold]{named(path.with_suffix('.npz'))}[/]"
     )
