@@ -87,18 +87,21 @@ def learned(told: bool, level: Level) -> Tensor:
     net = Table(told)
     denoiser = NetDenoiser(net, VP(), "x0", gaps=True)
     objective = OBJECTIVES["denoising"](sigma=float(level.noise_ratio))
-    data, dice = gaussian(40_000, 0, 0.3).float(), torch.Generator().manual_seed(1)
+    data = gaussian(40_000, 0, 0.3)
     data = data[~data.isnan().all(1)]
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
-    for step in range(400):
-        for group in optimiser.param_groups:
-            group["lr"] = 0.02 * (1 - step / 400)
-        rows = torch.randint(len(data), (2048,), generator=dice)
+    net.double()
+    # one draw of noise, for which the loss is a parabola
+    optimiser = torch.optim.LBFGS(net.parameters(), max_iter=30, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
         optimiser.zero_grad()
-        objective(denoiser, data[rows], None, dice).mean().backward()
-        optimiser.step()
+        loss = objective(denoiser, data, None, torch.Generator().manual_seed(1)).mean()
+        loss.backward()
+        return float(loss)
+
+    optimiser.step(closure)
     # asked of complete rows, one unit vector at a time
-    return denoiser(torch.eye(4), level).x0.detach().T.double()
+    return denoiser(torch.eye(4).double(), level).x0.detach().T
 
 
 def test_what_holes_leave_teaches_the_complete_rows_denoiser() -> None:
