@@ -138,9 +138,6 @@ def sample(  # long: half of it says what the options are
         )
     if not ranks.rank():
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
-    if table:
-        sample_rows(opened, n, where, seed, steps, path)
-        return
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
@@ -152,6 +149,13 @@ def sample(  # long: half of it says what the options are
         opened, condition = long(opened, n, length, opened.condition(n, label, parts) if asked else None)
     else:
         condition = opened.condition(n, label, parts) if asked else opened.examples(n)
+    if table:
+        walks = {"--film": film, "--grid": grid, "--with": option, "--stepper": stepper, "--guidance": guidance,
+                 "--scale": scale, "--interval": interval, "--rescale": rescale, "--guide": guide}  # fmt: skip
+        if said := next((name for name, value in walks.items() if value), None):
+            raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
+        sample_rows(opened, n, condition, where, seed, steps, path)
+        return
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 
@@ -281,7 +285,8 @@ def restore(
     with bar("drawing") as progress:
         found = home.restore(
             opened, home.damage(operator, **options(option)), home.read_input(opened, given), clean=clean, draws=n,
-            method=method, noise=noise, label=label, condition=known_parts(parts), seed=seed, steps=steps,
+            name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
+            seed=seed, steps=steps,
             stepper=stepper, progress=progress,
         )  # fmt: skip
     _restored(home.save(opened, found, path), path, len(found.samples), n)

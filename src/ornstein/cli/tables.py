@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ornstein.experiment.run import Run
 
 
-def sample_rows(run: "Run", n: int, where: str | None, seed: int, steps: int | None, path: Path) -> None:
+def sample_rows(
+    run: "Run", n: int, condition: Any, where: str | None, seed: int, steps: int | None, path: Path
+) -> None:
     """Draw rows of a table into a file, piece by piece."""
     from ornstein.experiment.cells import Where, draw_rows, must_be_table
     from ornstein.experiment.rows import formulas, write_rows
@@ -23,7 +25,7 @@ def sample_rows(run: "Run", n: int, where: str | None, seed: int, steps: int | N
     asked = None if where is None else Where.of(where, tokens, types)
     began = time.perf_counter()
     with bar("drawing") as progress:
-        write_rows(run, path, draw_rows(run, n, asked, seed=seed, steps=steps, progress=progress))
+        write_rows(run, path, draw_rows(run, n, asked, seed=seed, steps=steps, condition=condition, progress=progress))
     out.print(f"{n:,} rows in {time.perf_counter() - began:.1f} s: [bold]{named(path)}[/]")
     if path.suffix != ".parquet" and (warning := formulas(types)):
         out.print(f"[yellow]note[/]     {named(warning)}")

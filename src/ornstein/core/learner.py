@@ -118,6 +118,7 @@ class Learner(ABC):
         objectives: what may teach it, by name.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         draws: whether it can be drawn from.
+        walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
@@ -132,6 +133,7 @@ class Learner(ABC):
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
+    walks: ClassVar[bool] = True
     at_once: ClassVar[int] = 256
     then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(

@@ -92,6 +92,7 @@ def solve(
     Raises:
         InputError: anything that does not fit.
     """
+    run.must_walk("filling in or restoring what was measured")
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
@@ -139,7 +140,14 @@ def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
 
 
 def restore(
-    run: Run, operator: Operator, given: Tensor, *, clean: bool = False, noise: float = 0.01, **options: Any
+    run: Run,
+    operator: Operator,
+    given: Tensor,
+    *,
+    clean: bool = False,
+    noise: float = 0.01,
+    name: str = "the input",
+    **options: Any,
 ) -> Restored:
     """Undo a blur or a downsampling.
 
@@ -149,13 +157,14 @@ def restore(
         given: (rows, *measured), model space: the damaged input; or (rows, *shape) with `clean`.
         clean: the input is whole: damage it first, noise included, as an experiment.
         noise: standard deviation of the noise, model space; rounding to 256 grey levels alone is 0.0023.
+        name: what to call what is given in an error.
         **options: see `solve`.
     """
     measured = tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
     wanted = run.shape if clean else measured
     if tuple(given.shape[1:]) != wanted:
         raise InputError(
-            f"the input has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
+            f"{name} has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
             f"makes {_by(measured)}, so it must be {_by(wanted)}."
         )
     y = given
@@ -184,6 +193,7 @@ def read_input(run: Run, path: Path) -> Tensor:
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
+    run.must_walk("filling in or restoring what was measured")
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, run.shape, run.layout, missing=True)

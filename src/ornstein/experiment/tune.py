@@ -72,7 +72,7 @@ def tune(
     Raises:
         InputError: steps out of range, or data that are no longer to be had.
     """
-    run.must_draw()
+    run.must_walk("tuning")
     process = run.denoiser.process
     levels = levels if process.chain is None else min(levels, process.chain)
     if not (isinstance(steps, int) and 1 <= steps <= levels):
@@ -150,6 +150,7 @@ def tune_endpoint(
     Raises:
         InputError: numbers out of range; a solver that does not beat the run's default, and is not kept.
     """
+    run.must_walk("tuning")
     denoiser, mine = run.denoiser, run.experiment.sampling
     count = trajectories(run.shape) if count is None else count
     run.must_hold(count, "count")

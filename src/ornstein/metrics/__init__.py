@@ -11,7 +11,7 @@ from ornstein.metrics.frechet import Frechet, gaussian_frechet
 from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
 from ornstein.metrics.metric import Metric
 from ornstein.metrics.named import METRICS
-from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, memorisation, nearest
+from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, clusters, memorisation, nearest
 from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.transport import SlicedWasserstein
 
@@ -33,6 +33,7 @@ __all__ = [
     "Score",
     "SlicedWasserstein",
     "class_agreement",
+    "clusters",
     "compare",
     "fit_classifier",
     "gaussian_frechet",
