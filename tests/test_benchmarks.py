@@ -26,6 +26,7 @@ SCRIPTS = {
     "posterior": ([], "exact draws"),
     "precision": (["moons", "4"], "root mean square distance"),
     "scaling": (["--only", "samples", "--threads", "1"], "threads, torch"),
+    "series": ([], "iterative imputer, draws"),
     "startup": ([], "import ornstein, every name"),
     "steppers": ([], "sliced Wasserstein distance to exact draws"),
     "throughput": (["--only", "ornstein", "--sizes", "grey", "--threads", "1"], "training step, ms"),

@@ -43,7 +43,11 @@ def evaluate(
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
-    written = ["evaluation.json", "evaluation.png", *(["report.html"] if page else [])]
+    written = [
+        "evaluation.json",
+        "evaluation.png",
+        *(["report.html"] if page and not opened.about["data"].get("missing") else []),
+    ]
     out.print("\n" + ", ".join(f"[bold]{named(run / name)}[/]" for name in written))
 
 

@@ -106,6 +106,11 @@ def doctor(
 
 def examine(evidence: Evidence, stage: Callable[[str], None] | None = None) -> Diagnosis:
     """Every check of `CHECKS` on what is known of a run; `stage` is called with the name of each as it begins."""
+    if evidence.data.missing:
+        raise InputError(
+            f"{evidence.data.name} have {evidence.data.missing:.2%} of their cells missing, and the doctor's checks "
+            "want complete data; ornstein evaluate takes holes into account."
+        )
     examined = {}
     with torch.random.fork_rng([]):
         for name, check in CHECKS.items():

@@ -15,6 +15,7 @@ from ornstein import ranks
 from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
+from ornstein.data.holes import alike
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
@@ -61,11 +62,12 @@ def evaluate(
     """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
-    training data drawn at random. With `page` also report.html, which says all of it to a reader who knows nothing of
-    the field, with what the doctor finds and the log-likelihood of `likelihood` held-out examples; None: of 200, where
-    that takes seconds (vectors of up to 8 numbers). Of several processes (`torchrun`) each draws its share; the first
-    measures, and the others get None. `progress` is called with (calls made, calls in all) while samples are drawn,
-    `stage` with what is done next: "drawing", then each measure by name, "the picture", the doctor's checks, the page.
+    training data drawn at random. Where data have holes, samples get the same (`ornstein.data.holes`). With `page` also
+    report.html, which says all of it to a reader who knows nothing of the field, with what the doctor finds and the
+    log-likelihood of `likelihood` held-out examples; None: of 200, where that takes seconds (vectors of up to 8
+    numbers). Of several processes (`torchrun`) each draws its share; the first measures, and the others get None.
+    `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is done next:
+    "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
         InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
@@ -96,7 +98,9 @@ def evaluate(
     )
     stage("the picture")
     _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
-    if page:
+    if page and data.missing:
+        stage("no page: the doctor, whose findings are on it, wants data without holes")
+    elif page:
         # the doctor judges the run's own way of drawing: samples drawn otherwise are not his
         own = z if steps is None and stepper is None else None
         _page(Evidence(run, data, n, seed, own), result, drawn, z, likelihood, stage)
@@ -133,10 +137,14 @@ def _measured(
         return table_report(rows, data.train, data.test, words, dice, names=names, progress=stage)
     # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
     some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
+    samples = run.transform.inverse(z, quantise=True).float()
+    train, heldout = data.train.float(), data.test.float()
+    if data.missing:
+        samples, train, heldout = alike(samples, train, heldout)
     return report(
-        run.transform.inverse(z, quantise=True).float(),
-        data.train.float(),
-        data.test.float(),
+        samples,
+        train,
+        heldout,
         dice,
         labels=None if some_have_none else condition.parts.get(LABEL),
         train_labels=None if some_have_none else data.train_labels,

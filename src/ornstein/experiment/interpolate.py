@@ -102,6 +102,8 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
             assert data is not None
             if len(name) > 12 or int(name) >= len(data.test):
                 raise InputError(f"example {name[:20]} must be below {len(data.test)}, the count of held-out examples.")
+            if data.test[int(name)].isnan().any():
+                raise InputError(f"example {name} of the held-out data has cells missing; choose a complete one.")
             found.append(data.transform.forward(data.test[int(name)][None]))
         else:
             given = read_input(run, Path(name))

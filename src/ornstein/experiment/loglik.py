@@ -240,7 +240,7 @@ def read(run: Run, data: "str | Path") -> Given:
         raise InputError(
             f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
         )
-    x, labels = read_rows(place, run.shape, run.layout, noun="data")
+    x, labels = read_rows(place, run.shape, run.layout, noun="data", missing=True)
     return Given(place.name, x, labels)
 
 

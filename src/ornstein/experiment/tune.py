@@ -78,6 +78,8 @@ def tune(
     if not (isinstance(steps, int) and 1 <= steps <= levels):
         raise InputError(f"steps={steps!r} must be a whole number from 1 to {levels}, the levels to choose from.")
     data = load_data(run.experiment)
+    if data.missing:
+        raise InputError("the bound that a grid is tuned by needs complete data; take criterion=endpoint.")
     found = run.transform.levels
     bins = None if found is None else Bins(found.count)
 
