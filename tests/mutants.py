@@ -25,8 +25,8 @@ import signal
 import sys
 import time
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,10 @@ class Case:
     def function(self) -> str:
         return self.name.split("[")[0]
 
+    @property
+    def file(self) -> str:
+        return self.name.split("::")[0]
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -97,7 +101,7 @@ class Verdict:
         tried: how many tests ran for it at most, of so many that reach it: `reach`.
         reach: see `tried`.
         seconds: it took.
-        source: digest of the file that it changes, and `tests` of all tests, as they were.
+        source: digest of the file that it changes, and `tests` of those that reach it, as they were.
     """
 
     key: str
@@ -116,7 +120,7 @@ def digest(*texts: str) -> str:
 
 
 class _Chosen:
-    """A plugin: runs these tests in this order, and says which failed."""
+    """A plugin: runs these tests in this order, and says what failed."""
 
     def __init__(self, names: Sequence[str], says: Path) -> None:
         self.place = {name: k for k, name in enumerate(names)}
@@ -128,6 +132,10 @@ class _Chosen:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.says.write_text(report.nodeid, "utf-8")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.says.write_text(f"{report.nodeid}, as it is read", "utf-8")
 
 
 class _Watched:
@@ -217,6 +225,7 @@ class Reach:
         self.tests: dict[str, Case] = {}
         for told in bench.kept.glob("test_*.json"):
             self.tests |= {name: Case(name, taken) for name, taken in json.loads(told.read_text("utf-8")).items()}
+        self.sizes = Counter(case.file for case in self.tests.values())
         self.known: dict[str, dict[int, set[str]]] = {}
 
     def of_file(self, file: str) -> dict[int, set[str]]:
@@ -228,66 +237,85 @@ class Reach:
             for kept in self.bench.kept.glob("test_*.coverage"):
                 data = CoverageData(str(kept))
                 data.read()
-                for line, names in data.contexts_by_lineno(str(self.bench.source / file)).items():
-                    self.known[file][line] |= set(names) & self.tests.keys()
+                lines = data.contexts_by_lineno(str(self.bench.source / file))
+                every = {name for names in lines.values() for name in names} & self.tests.keys()
+                for line, names in lines.items():
+                    # what ran as the test file was read, whose tests may all go by it
+                    self.known[file][line] |= every if "" in names else set(names) & every
         return self.known[file]
 
     def of(self, mutation: Mutation, source: str) -> list[Case]:
-        """The tests that reach it; for what runs on import, those that reach a line which names it, then the file."""
+        """The tests that reach it; of what runs once, as the file is imported, all that reach any line of the file."""
         lines = self.of_file(mutation.file)
-        text = source.splitlines()
-        names = set(lines.get(mutation.line, ()))
-        if not names or mutation.where == "" or _is_default(mutation, source):
-            named = text[mutation.line - 1].split("=")[0].split(":")[0].strip().split(",")
-            words = [word.strip() for word in named if word.strip().isidentifier()]
-            near = {k for k, line in enumerate(text, 1) if any(word in line for word in words)}
-            names |= {name for k in near for name in lines.get(k, ())}
-            names |= {name for reached in lines.values() for name in reached}
+        inside = _statement(mutation.line, source)
+        names: set[str] = set().union(*(lines[line] for line in inside))
+        if not inside or not names:
+            names = {name for reached in lines.values() for name in reached}
         return [self.tests[name] for name in sorted(names)]
 
 
-def _is_default(mutation: Mutation, source: str) -> bool:
-    """Whether it stands where a class or a signature is read, which runs once, on import."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= mutation.line <= (node.end_lineno or 0):
-            return False
-    return True
+def _statement(line: int, source: str) -> range:
+    """From the first line of the innermost statement of a function to this one; nothing outside of functions."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    bodies = [part for function in functions for part in function.body]
+    parts = [part for body in bodies for part in ast.walk(body) if isinstance(part, ast.stmt)]
+    first = [part.lineno for part in parts if part.lineno <= line <= (part.end_lineno or 0)]
+    return range(max(first), line + 1) if first else range(0)
 
 
-def in_turn(tests: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """Those to try first, a few quick cases of each function, and the rest; each file by file."""
+def in_turn(tests: Sequence[Case], sizes: Mapping[str, int]) -> list[list[Case]]:
+    """What to try first, then and last, each file by file: of the file that is most about it, of all files, the rest.
+
+    That file is the one of whose tests the largest share is among these; of each test function a few cases, the quick
+    ones, come before the others.
+
+    Args:
+        tests: those that reach a mutation.
+        sizes: how many tests each file has.
+    """
+    home = max(sizes, key=lambda file: sum(test.file == file for test in tests) / sizes[file])
+    parts, left = [], list(tests)
+    for among in ([test for test in tests if test.file == home], tests):
+        part = _few([test for test in among if test in left])
+        parts.append(_by_file(part))
+        left = [test for test in left if test not in part]
+    return [*parts, _by_file(left)]
+
+
+def _few(tests: Sequence[Case]) -> set[Case]:
+    """The quickest cases of each function, as far as there is time."""
     functions: dict[str, list[Case]] = defaultdict(list)
     for test in sorted(tests, key=lambda test: test.seconds):
         functions[test.function].append(test)
     few = [case for cases in functions.values() for case in cases[:CASES]]
-    first: list[Case] = []
-    spent = 0.0
+    taken, spent = set(), 0.0
     for case in sorted(few, key=lambda case: case.seconds):
-        if first and spent + case.seconds > QUICK:
-            break
-        first.append(case)
         spent += case.seconds
-    chosen = set(first)
-    return _by_file(first), _by_file([test for test in tests if test not in chosen])
+        if taken and spent > QUICK:
+            break
+        taken.add(case)
+    return taken
 
 
-def _by_file(tests: Sequence[Case]) -> list[Case]:
+def _by_file(tests: Iterable[Case]) -> list[Case]:
     """The files whose tests are quick first, so that what a file sets up is set up once."""
     files: dict[str, list[Case]] = defaultdict(list)
     for test in tests:
-        files[test.name.split("::")[0]].append(test)
+        files[test.file].append(test)
     inside = [sorted(found, key=lambda test: test.seconds) for found in files.values()]
     return [test for found in sorted(inside, key=lambda found: sum(t.seconds for t in found)) for test in found]
 
 
-def judge(bench: Bench, mutation: Mutation, source: str, tests: Sequence[Case], limit: float) -> Verdict:
+def judge(
+    bench: Bench, mutation: Mutation, source: str, tests: Sequence[Case], sizes: Mapping[str, int], limit: float
+) -> Verdict:
     """Make the change, run the tests that reach it until one fails, take it back.
 
     Args:
         bench: where.
         mutation: the change.
         source: the file that it changes, as it is.
-        tests: that reach it.
+        tests: that reach it, and `sizes`, how many tests each file has.
         limit: seconds of tests, quick ones first; what takes longer is not tried.
     """
     place, began, tried = bench.copy / mutation.file, time.monotonic(), 0
@@ -297,7 +325,7 @@ def judge(bench: Bench, mutation: Mutation, source: str, tests: Sequence[Case], 
     for compiled in (place.parent / "__pycache__").glob(f"{place.stem}.*"):
         compiled.unlink()
     try:
-        for part in in_turn(tests):
+        for part in in_turn(tests, sizes):
             chosen, spent = [], 0.0
             for test in part:
                 if spent + test.seconds <= limit:
@@ -307,7 +335,7 @@ def judge(bench: Bench, mutation: Mutation, source: str, tests: Sequence[Case], 
                 continue
             tried += len(chosen)
             says.unlink(missing_ok=True)
-            files = list(dict.fromkeys(test.name.split("::")[0] for test in chosen))
+            files = list(dict.fromkeys(test.file for test in chosen))
             plugin = _Chosen([test.name for test in chosen], says)
             code = apart(lambda: _pytest(bench.copy, ["-x", *files], plugin), PATIENCE * spent + AT_LEAST, log)  # noqa: B023
             if code not in (0, 5):
@@ -353,13 +381,15 @@ def survey(bench: Bench, sample: Sequence[Mutation], limit: float) -> Iterator[V
     kept, texts, reach = bench.kept / "verdicts.jsonl", bench.texts(), Reach(bench)
     lines = kept.read_text("utf-8").splitlines() if kept.exists() else []
     known = {verdict.key: verdict for verdict in (Verdict(**json.loads(line)) for line in lines)}
-    tests = digest(*(path.read_text("utf-8") for path in sorted(bench.tests.glob("*.py"))))
     for mutation in sample:
         source, before = texts[mutation.file], known.get(mutation.key)
+        reached = reach.of(mutation, source)
+        files = sorted({case.file for case in reached})
+        now = digest(*(Path(file).read_text("utf-8") for file in files))
         same = before is not None and before.source == digest(source)
-        if not same or (before and before.fate == "survived" and before.tests != tests):
-            verdict = judge(bench, mutation, source, reach.of(mutation, source), limit)
-            verdict = dataclasses.replace(verdict, source=digest(source), tests=tests)
+        if not same or (before and before.fate == "survived" and before.tests != now):
+            verdict = judge(bench, mutation, source, reached, reach.sizes, limit)
+            verdict = dataclasses.replace(verdict, source=digest(source), tests=now)
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dataclasses.asdict(verdict)) + "\n")
             known[mutation.key] = verdict
