@@ -19,7 +19,9 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import math
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -42,8 +44,9 @@ ROOMS = ("core", "objectives", "samplers", "likelihood", "guidance", "energies",
 PRELOADED = ("torch", "numpy", "hypothesis", "pydantic", "typer", "PIL.Image", "matplotlib.pyplot", "safetensors.torch")
 #: seconds of tests that are tried first, and cases of one test function among them
 QUICK, CASES = 12.0, 3
-#: a mutant may take so many times what its tests take by themselves, and so many seconds
-PATIENCE, AT_LEAST = 3.0, 60.0
+#: a mutant may take so many times what its tests take by themselves, and so many seconds more, of this machine's work;
+#: of time by the clock so many times that, since others may be at work here
+PATIENCE, AT_LEAST, CLOCK = 3.0, 20.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,15 @@ class _Watched:
 
 
 def apart(work: Callable[[], int], seconds: float, log: Path) -> int | None:
-    """The exit code of work done in a process forked from this one, so that what it loads is gone; None: no end."""
+    """The exit code of work done in a process forked from this one, so that what it loads is gone; None: no end.
+
+    Its seconds are those of a processor, of each process that it starts as well.
+    """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
         code = 70
         try:
             said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -173,11 +180,12 @@ def apart(work: Callable[[], int], seconds: float, log: Path) -> int | None:
             sys.stdout.flush()
             os._exit(code)
     try:
-        over = time.monotonic() + seconds
+        over = time.monotonic() + CLOCK * seconds
         while time.monotonic() < over:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                return os.waitstatus_to_exitcode(status)
+                code = os.waitstatus_to_exitcode(status)
+                return None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
             time.sleep(0.02)
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
