@@ -35,7 +35,7 @@ from typing import Any
 
 import pytest
 import yaml
-from mutations import Mutation, drawn, lines_of_code, mutations
+from mutations import Mutation, drawn, is_text, lines_of_code, mutations
 from rich.console import Console
 from rich.table import Table
 
@@ -205,11 +205,18 @@ def _pytest(package: Path, arguments: list[str], plugin: object) -> int:
 def watch(bench: Bench, file: Path) -> None:
     """Run one test file and keep what its tests reach."""
 
+    for old in bench.kept.glob(f"{file.stem}.coverage*"):
+        old.unlink()
+
     def work() -> int:
         import coverage
 
         kept = str(bench.kept / f"{file.stem}.coverage")
         cover = coverage.Coverage(data_file=kept, source=[str(bench.source)], config_file=False)
+        # and what the tests start in processes of their own
+        there = bench.kept / f"{file.stem}.rc"
+        there.write_text(f"[run]\ndata_file = {kept}\nparallel = true\nsource = {bench.source}\n", "utf-8")
+        os.environ["COVERAGE_PROCESS_START"] = str(there)
         cover.start()
         plugin = _Watched(cover)
         code = _pytest(bench.source, [str(file)], plugin)
@@ -242,33 +249,34 @@ class Reach:
 
         if file not in self.known:
             self.known[file] = defaultdict(set)
-            for kept in self.bench.kept.glob("test_*.coverage"):
+            for kept in self.bench.kept.glob("test_*.coverage*"):
+                of_file = {name for name, case in self.tests.items() if Path(case.file).stem == kept.name.split(".")[0]}
                 data = CoverageData(str(kept))
                 data.read()
-                lines = data.contexts_by_lineno(str(self.bench.source / file))
-                every = {name for names in lines.values() for name in names} & self.tests.keys()
-                for line, names in lines.items():
-                    # what ran as the test file was read, whose tests may all go by it
-                    self.known[file][line] |= every if "" in names else set(names) & every
+                for line, names in data.contexts_by_lineno(str(self.bench.source / file)).items():
+                    # what ran as the file of tests was read, or in a process that one of them started, is anyone's
+                    self.known[file][line] |= of_file if "" in names else of_file & set(names)
         return self.known[file]
 
     def of(self, mutation: Mutation, source: str) -> list[Case]:
-        """The tests that reach it; of what runs once, as the file is imported, all that reach any line of the file."""
-        lines = self.of_file(mutation.file)
-        inside = _statement(mutation.line, source)
-        names: set[str] = set().union(*(lines[line] for line in inside))
-        if not inside or not names:
-            names = {name for reached in lines.values() for name in reached}
+        """The tests that reach it; of what runs once, as the file is imported, all that reach a function there."""
+        lines, inside = self.of_file(mutation.file), _inside(source)
+        names: set[str] = set().union(*(lines[line] for line in inside.get(mutation.line, ())))
+        if not names:
+            names = names.union(*(lines[line] for line in inside))
         return [self.tests[name] for name in sorted(names)]
 
 
-def _statement(line: int, source: str) -> range:
-    """From the first line of the innermost statement of a function to this one; nothing outside of functions."""
+def _inside(source: str) -> dict[int, range]:
+    """Of each line within a function: the lines from the first of its innermost statement to it."""
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    bodies = [part for function in functions for part in function.body]
-    parts = [part for body in bodies for part in ast.walk(body) if isinstance(part, ast.stmt)]
-    first = [part.lineno for part in parts if part.lineno <= line <= (part.end_lineno or 0)]
-    return range(max(first), line + 1) if first else range(0)
+    bodies = [part for function in functions for part in function.body if not is_text(part)]
+    found: dict[int, range] = {}
+    for part in (part for body in bodies for part in ast.walk(body) if isinstance(part, ast.stmt)):
+        for line in range(part.lineno, (part.end_lineno or 0) + 1):
+            if line not in found or found[line].start < part.lineno:
+                found[line] = range(part.lineno, line + 1)
+    return found
 
 
 def in_turn(tests: Sequence[Case], sizes: Mapping[str, int]) -> list[list[Case]]:
@@ -296,7 +304,8 @@ def _few(tests: Sequence[Case]) -> set[Case]:
     for test in sorted(tests, key=lambda test: test.seconds):
         functions[test.function].append(test)
     few = [case for cases in functions.values() for case in cases[:CASES]]
-    taken, spent = set(), 0.0
+    taken: set[Case] = set()
+    spent = 0.0
     for case in sorted(few, key=lambda case: case.seconds):
         spent += case.seconds
         if taken and spent > QUICK:

@@ -104,7 +104,7 @@ def lines_of_code(source: str) -> int:
     """Lines on which a statement stands, without docstrings."""
     held = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.stmt) and not _is_text(node):
+        if isinstance(node, ast.stmt) and not is_text(node):
             held.add(node.lineno)
     return len(held)
 
@@ -141,13 +141,14 @@ class _Finder:
             yield from self.inside(child, where)
 
 
-def _is_text(node: ast.AST) -> bool:
+def is_text(node: ast.AST) -> bool:
+    """A docstring, or another constant that stands by itself."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _says_nothing(node: ast.AST) -> bool:
     """What is of no use to change: messages, types, assertions."""
-    if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom) or _is_text(node):
+    if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom) or is_text(node):
         return True
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id in ("InputError", "TypeVar", "cast", "isinstance")

@@ -19,6 +19,7 @@ from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
 from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, log_likelihood
 from ornstein.likelihood.digital import averaged
+from ornstein.likelihood.flow import Trace
 
 
 def seeded(seed: Any) -> Any:
@@ -268,6 +269,23 @@ class _Unbatchable(torch.autograd.Function):
     def backward(ctx: Any, grad: Any) -> Any:
         assert grad.sum().item() is not None
         return 2 * ctx.saved_tensors[0] * grad
+
+
+@pytest.mark.parametrize(("d", "first", "later"), [(4, [2, 5], [5]), (1, [1, 4], [4])])
+def test_half_of_the_products_are_the_subspaces_and_no_more_than_dimensions(d: int, first: Any, later: Any) -> None:
+    taken: list[int] = []
+
+    def pull(v: torch.Tensor) -> torch.Tensor:
+        taken.append(len(v))
+        return -2.0 * v
+
+    trace, x, keys = Trace("hutch++", 5), torch.zeros(3, d, dtype=torch.float64), torch.arange(3)
+    known, forms, memory = trace.forms(pull, x, keys, 0, None)
+    assert forms is not None
+    torch.testing.assert_close(known + forms.mean(0), torch.full((3,), -2.0 * d, dtype=torch.float64))
+    assert taken == first
+    trace.forms(pull, x, keys, 5, torch.randn_like(there(memory)))
+    assert taken[len(first) :] == later
 
 
 def test_fields_that_cannot_be_batched_are_taken_one_at_a_time() -> None:
