@@ -380,7 +380,7 @@ def prepare(bench: Bench, preloaded: Sequence[str]) -> None:
     for file in sorted(bench.tests.glob("test_*.py")):
         told, mark = bench.kept / f"{file.stem}.json", bench.kept / f"{file.stem}.of"
         now = digest(*package.values(), file.read_text("utf-8"))
-        if not told.exists() or mark.read_text("utf-8") != now:
+        if not (told.exists() and mark.exists() and mark.read_text("utf-8") == now):
             print(f"{file.name}: which lines do its tests reach?", flush=True)
             told.unlink(missing_ok=True)
             mark.write_text(now, "utf-8")

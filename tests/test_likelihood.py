@@ -19,7 +19,7 @@ from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
 from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, log_likelihood
 from ornstein.likelihood.digital import averaged
-from ornstein.likelihood.flow import Trace
+from ornstein.likelihood.flow import Trace, _bent
 
 
 def seeded(seed: Any) -> Any:
@@ -269,6 +269,14 @@ class _Unbatchable(torch.autograd.Function):
     def backward(ctx: Any, grad: Any) -> Any:
         assert grad.sum().item() is not None
         return 2 * ctx.saved_tensors[0] * grad
+
+
+def test_the_tail_below_the_first_level_is_that_of_two_powers_of_u() -> None:
+    """Of a u^2 + b u^4 over log u, by its values at two levels: half the first, and what `_bent` weighs them with."""
+    a, b, first, second = 0.7, -0.3, 0.5, 0.8
+    one, two = (a * u**2 + b * u**4 for u in (first, second))
+    below = 0.5 * one + sum(weight * value for weight, value in zip(_bent(first, second), (one, two), strict=True))
+    assert below == pytest.approx(a * first**2 / 2 + b * first**4 / 4, rel=1e-12)
 
 
 @pytest.mark.parametrize(("d", "first", "later"), [(4, [2, 5], [5]), (1, [1, 4], [4])])
