@@ -1,6 +1,6 @@
 """How near to the exact endpoint K network calls arrive: ornstein beside diffusers, k-diffusion and azula, in one run.
 
-    python benchmarks/frontier.py                     # more than an hour on one core; --quick: a few minutes
+    python benchmarks/frontier.py                     # more than an hour on one core
 
 The denoisers are exact (Gaussian mixtures), so what is measured is the solver and its grid alone. Error: the mean L2
 distance to the end of the probability-flow trajectory from the same noise, all in float64. The reference is
@@ -23,7 +23,6 @@ whoever was best by chance is not so there, and the best is picked afterwards ag
 A library that is not installed is said to be absent and left out: pip install diffusers k-diffusion azula.
 """
 
-import argparse
 import functools
 import importlib
 import importlib.metadata
@@ -41,6 +40,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
 from torch import Tensor
 
@@ -664,7 +664,7 @@ def plot(results: Results, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Error against network calls, ornstein beside its peers.")
+    parser = common.arguments(__doc__, "16 trajectories of one problem, 5 and 8 calls, 4 rounds")
     parser.add_argument("--count", type=int, default=256, help="trajectories to measure on")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="which, separated by commas")
     parser.add_argument("--rounds", type=int, default=960, help="rounds of fitting the tuned solvers; 0 for none")
@@ -677,15 +677,18 @@ def main() -> None:
     parser.add_argument(
         "--tune", default=",".join(map(str, TUNED)), help="numbers of calls to fit solvers for; '': none"
     )
-    parser.add_argument("--quick", action="store_true", help="64 trajectories, 60 rounds, to 20 calls")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("frontier.json"))
     parser.add_argument("--plot", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures" / "frontier.png")
     parser.add_argument("--from-json", action="store_true", help="measure nothing: table and plot of what is there")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.count, asked.fresh, asked.rounds, asked.problems, asked.tune = 16, 16, 4, "d = 2", "5"
+        asked.json, asked.plot = common.place(asked.json, True), common.place(asked.plot, True)
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    budgets = tuple(calls for calls in BUDGETS if not (asked.quick and calls > 20))
+    budgets = BUDGETS[:2] if asked.quick else BUDGETS
     fitted = [int(calls) for calls in asked.tune.split(",") if calls]
     results = Results()
     if asked.json.is_file():
@@ -702,7 +705,7 @@ def main() -> None:
         print(", ".join(f"{n} {sum(w.library == n for w in ways)} ways" for n in ("ornstein", *PEERS)), flush=True)
         for name in asked.problems.split(","):
             began = time.perf_counter()
-            problem = Problem(PROBLEMS[name](), 64 if asked.quick else asked.count)
+            problem = Problem(PROBLEMS[name](), asked.count)
             seconds: dict[str, float] = {}
             fresh: dict[str, Any] = {"rows": []}
             if asked.only_ours:
@@ -714,10 +717,10 @@ def main() -> None:
             else:
                 rows = leaders(measure(problem, ways, budgets))
             if asked.rounds:
-                other = Problem(problem.mix, 64 if asked.quick else asked.fresh, steps=400, seed=2)
+                other = Problem(problem.mix, asked.fresh, steps=400, seed=2)
                 fresh = {"count": len(other.x), "rows": fresh["rows"] + again(other, ways, rows)}
                 for k in fitted:
-                    on, off = tune([problem, other], k, 60 if asked.quick else asked.rounds, seconds)
+                    on, off = tune([problem, other], k, asked.rounds, seconds)
                     rows.append(on)
                     fresh["rows"].append(off)
             if asked.only_ours:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 import ornstein
 from ornstein.core.denoiser import Denoiser, NetDenoiser
-from ornstein.core.drive import data_unit
 from ornstein.core.exact import ExactDenoiser, Gaussian, GaussianMixture, LowRank
 from ornstein.core.grids import NOISE_RATIOS, times
 from ornstein.core.process import Level, Process
@@ -192,7 +191,7 @@ class Trajectories:
     def __init__(self, problem: Problem, seed: int = 0, steps: int = 400) -> None:
         self.problem, self.steps = problem, steps
         self.denoiser = problem.make()
-        self.process, self.unit = self.denoiser.process, data_unit(self.denoiser)
+        self.process, self.unit = self.denoiser.process, self.denoiser.unit
         self.top = self.process.at(float(times(self.process, 1, "flow", self.unit)[0]))
         noise = torch.randn(problem.count, *problem.shape, generator=_generator(1000 + seed), dtype=F64)
         self.x = math.hypot(self.top.alpha * self.denoiser.sigma_data, self.top.sigma) * noise

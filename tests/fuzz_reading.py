@@ -412,12 +412,11 @@ def cases(folder: Path, seed: int) -> Iterator[tuple[str, Callable[[], str]]]:
         yield str(place), lambda place=place: MNIST(root=str(place), download=False).load().describe()  # type: ignore[misc]
 
 
-def main(folder: Path, seed: int) -> None:
-    open_data("moons", count=50).load().describe()
-    Image.init()  # what a first refusal loads is not what a file takes
+def told(found: Iterator[tuple[str, Callable[[], str]]]) -> None:
+    """Read each, and print how that went."""
     ended: Counter[str] = Counter()
     faults, slowest, before = [], (0.0, ""), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for name, source in cases(folder, seed):
+    for name, source in found:
         started = time.process_time()
         try:
             source().encode()
@@ -436,4 +435,6 @@ def main(folder: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    open_data("moons", count=50).load().describe()
+    Image.init()  # what a first refusal loads is not what a file takes
+    told(cases(Path(sys.argv[1]), int(sys.argv[2])))

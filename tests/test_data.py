@@ -19,6 +19,7 @@ from ornstein.data import (
     Chain,
     Dataset,
     Digits,
+    Table,
     Transform,
     WholeNumbers,
     labelled,
@@ -485,9 +486,11 @@ def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path: 
     ):
         with pytest.raises(InputError, match=match):
             open_data(name)
-    (tmp_path / "table.csv").write_text("1,2\n")
-    with pytest.raises(InputError, match=r"\.csv file; expected"):
-        open_data(tmp_path / "table.csv")
+    for name in ("table.csv", "table.xlsx"):
+        (tmp_path / name).write_text("1,2\n")
+    assert open_data(tmp_path / "table.csv") == Table(str(tmp_path / "table.csv"))
+    with pytest.raises(InputError, match=r"\.xlsx file; expected"):
+        open_data(tmp_path / "table.xlsx")
     with pytest.raises(InputError, match="did you mean 'count'"):
         open_data("moons", counts=5)
 

@@ -247,6 +247,10 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(wide)
     picture, hole = digit / "digit.png", digit / "hole.png"
     (tmp_path / "not.npy").write_text("hello")
+    np.save(tmp_path / "two.npy", np.zeros((2, 1, 8, 8), np.float32))
+    np.save(tmp_path / "broad.npy", np.zeros((1, 1, 9, 9), np.float32))
+    np.save(tmp_path / "full.npy", np.zeros((1, 3), np.float32))
+    np.save(tmp_path / "long.npy", np.array([[np.nan, 0, 0]], np.float32))
     cases = [
         (["inpaint", run, "--input", tmp_path / "gone.png"], ["gone.png", "not a file"]),
         (["inpaint", run, "--input", wide, "--mask", hole], ["1x8x9", "1x8x8"]),
@@ -265,7 +269,17 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
         (["restore", run, "--operator", "downsample", "--with", "by=3", "--input", picture], ["by=3", "8"]),
         (["interpolate", run, "--from", "3", "--to", "99999"], ["99999", "held-out"]),
         (["interpolate", run, "--from", "3", "--to", "4", "-n", 1], ["n=1"]),
-        (["interpolate", run, "--from", "3", "--to", wide], ["8, 9"]),
+        (["interpolate", run, "--from", "3", "--to", wide], ["wide.png", "1x8x9", "1x8x8"]),
+        (["interpolate", run, "--from", "3", "--to", tmp_path / "two.npy"], ["two.npy", "2 samples"]),
+        # whatever reads a file names it
+        (["restore", run, "--operator", "blur", "--input", tmp_path / "broad.npy"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["restore", run, "--operator", "blur", "--clean", "--input", tmp_path / "broad.npy"], ["broad.npy", "1x8x8"]),
+        (["inpaint", run, "--mask", hole, "--input", tmp_path / "broad.npy"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["interpolate", run, "--from", tmp_path / "broad.npy", "--to", "3"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["loglik", run, tmp_path / "broad.npy", "--out", tmp_path / "s.csv"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["inpaint", table, "--input", tmp_path / "long.npy"], ["long.npy", "3", "2"]),
+        (["interpolate", table, "--from", tmp_path / "long.npy", "--to", "3"], ["long.npy", "3", "2"]),
+        (["loglik", table, tmp_path / "full.npy", "--out", tmp_path / "s.csv"], ["full.npy", "3", "2"]),
         (["sample", run, "--guidance", "classifier-fre"], ["classifier-fre", "classifier-free"]),
         (["sample", run, "--guidance", "autoguidance"], ["--guide"]),
         (["sample", run, "--scale", 2, "--guide", run], ["no other run"]),
@@ -282,3 +296,28 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
     unlabelled.about["data"].update(classes=[], conditions={})
     with pytest.raises(ValueError, match="trained without"):
         guided(unlabelled)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["inpaint", "--input", "digits.npy", "-n", 1, "--steps", 3],
+        ["restore", "--operator", "blur", "--input", "digit.png", "-n", 1, "--steps", 3],
+        ["interpolate", "--from", 0, "--to", 1, "-n", 2, "--steps", 3],
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_what_else_is_known_is_given_as_to_sample(
+    cli: Cli, run: Path, digit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Any
+) -> None:
+    monkeypatch.chdir(digit)
+
+    def made(*words: Any) -> Any:
+        answer = cli(verb[0], run, *verb[1:], *words, "--force", "--out", tmp_path / "out.png")
+        assert answer.code == 0, answer
+        with np.load(tmp_path / "out.npz") as arrays:
+            return arrays["between" if verb[0] == "interpolate" else "samples"]
+
+    assert np.array_equal(made("--given", "label=3"), made("--label", 3))
+    assert not np.array_equal(made("--given", "label=3"), made())
+    one_sentence(cli(verb[0], run, *verb[1:], "--given", "price=3", "--out", tmp_path / "no.png"), "price=3", "label")

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,27 @@ def test_no_import_hides_from_these_laws() -> None:
         assert file in ("__init__.py", "plugins.py") or not names & {"import_module", "__import__"}, file
     for home in (*ornstein._HOMES, *(table.home for table in TABLES.values())):
         assert home.split(".")[0] in FLOOR
+
+
+def home_of(name: Any) -> Any:
+    """The file that holds a module, or what is imported from one: "ornstein.core.grids.times" is core/grids.py's."""
+    parts = name.split(".")[1:]
+    while parts and not {"/".join(parts) + ".py", "/".join([*parts, "__init__.py"])} & set(FILES):
+        parts.pop()
+    file = "/".join(parts) + ".py"
+    return file if file in FILES else "/".join([*parts, "__init__.py"])
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Within a room too, also inside functions: a circle is one file in several."""
+    asks = {
+        file: {home_of(name) for name, _ in imported(file, ast.walk(parsed(file))) if name.split(".")[0] == "ornstein"}
+        for file in FILES
+    }
+    try:
+        TopologicalSorter({file: homes - {file} for file, homes in asks.items()}).prepare()
+    except CycleError as circle:
+        pytest.fail(" <- ".join(circle.args[1]))
 
 
 def test_the_order_within_core() -> None:

@@ -20,7 +20,7 @@ from ornstein.samplers import STEPPERS, encode, stepper_named
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.corrector import PredictorCorrector
 from ornstein.samplers.exponential import DPMpp2M
-from ornstein.samplers.runge_kutta import Adaptive
+from ornstein.samplers.runge_kutta import Adaptive, _soonest
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
 from ornstein.samplers.unipc import UniPC
 
@@ -261,6 +261,23 @@ def test_hard_samples_do_not_cost_easy_ones_their_accuracy_and_none_goes_beyond_
     for i in range(6):
         one = sample(denoiser, (1, 2), stepper=Adaptive(1e-4), steps=2, seeds=[i], dtype=F64)
         torch.testing.assert_close(one[0], whole[i], rtol=0, atol=1e-12)
+
+
+def test_no_call_is_spent_after_the_last_sample_has_arrived() -> None:
+    """The device is asked seldom whether all have arrived, but not later than the first time that they may have."""
+    assert [_soonest(length) for length in (1.0, 1.01, 6.0, 6.1, 31.0, 1e300, math.inf)] == [1, 2, 2, 3, 3, 8, 8]
+    mix, p, asked = mixture(), VP(), []
+
+    def answer(x: Any, level: Any, condition: Any) -> Any:
+        asked.append(torch.as_tensor(level.t).max().item())
+        return mix.posterior_mean(x, level).to(x)
+
+    for tolerance in (1e-2, 1e-4, 1e-7):
+        asked.clear()
+        states = list(trajectory(FunctionDenoiser(answer, p), (1, 2), stepper=Adaptive(tolerance), steps=3, dtype=F64))
+        assert states[-1].calls == len(asked)
+        # two slopes at the end of a sub-step and one at the start of a step; in an idle sub-step all six
+        assert max(len(list(same)) for _, same in itertools.groupby(asked)) <= 3
 
 
 def test_impossible_tolerances_are_refused() -> None:

@@ -13,8 +13,12 @@ import torch
 from sure import there
 
 from ornstein.errors import InputError
+from ornstein.experiment.build import load_data
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.settle import settle
+from ornstein.experiment.train import train as train_experiment
 from ornstein.training import Training, fit, latest
-from ornstein.training.threads import _STEPS, Pace, pace, paced, threads
+from ornstein.training.threads import _AGAIN, _STEPS, Pace, pace_of, paced, threads
 
 IDLE, BUSY = {4: 1.0, 2: 1.6, 1: 2.9}, {4: 40.0, 2: 9.0, 1: 5.0}
 CPU = torch.device("cpu")
@@ -61,7 +65,7 @@ def test_one_hiccup_decides_nothing() -> None:
     assert policy.number == 4
 
 
-def test_measured_anew_when_the_rate_falls_to_half_and_when_it_doubles() -> None:
+def test_measured_anew_when_the_rate_falls_to_half_and_when_it_rises_by_a_fifth() -> None:
     policy = Pace([4, 2, 1])
     walk(policy, IDLE, TRIAL)
     numbers, said = walk(policy, {n: 1.9 * s for n, s in IDLE.items()}, 12 * _STEPS)
@@ -73,11 +77,38 @@ def test_measured_anew_when_the_rate_falls_to_half_and_when_it_doubles() -> None
         "A step came to take 40 s instead of 1 s, so threads were measured anew: 4 take 40 s, 2 take 9 s, 1 takes 5 s; "
         "1 from here on."
     )
-    numbers, said = walk(policy, IDLE, 200)
-    assert numbers[-1] == 1, "at 2.9 s it is not yet twice as fast as at 5 s"
-    numbers, said = walk(policy, {n: s / 2 for n, s in IDLE.items()}, 12 * _STEPS)
-    assert numbers[-1] == 4
+    numbers, said = walk(policy, {n: s / 1.1 for n, s in BUSY.items()}, 3 * _STEPS)
+    assert set(numbers) == {1}, "faster, but not by a fifth"
+    numbers, said = walk(policy, {n: 1.4 * s for n, s in IDLE.items()}, 3 * _STEPS)
+    assert numbers[-1] == 4, "at 4.06 s a step comes faster by a fifth than at 5 s"
     assert len(said) == 1
+
+
+def test_one_thread_that_notices_nothing_goes_back_to_all_all_the_same() -> None:
+    """On a processor of its own it was as fast while the others were busy as it is now that they are not."""
+    policy, idle = Pace([2, 1]), {2: 0.06, 1: 0.1}
+    walk(policy, {2: 0.5, 1: 0.1}, 100)
+    assert policy.chosen == 1
+    steps = round(_AGAIN / idle[1])
+    numbers, said = walk(policy, idle, steps - 200)
+    assert set(numbers) == {1}
+    numbers, said = walk(policy, idle, 400)
+    assert numbers[-1] == 2
+    assert len(said) == 1
+    assert said[0].startswith("1 of 2 threads had taken the steps for 30"), said
+
+
+@pytest.mark.parametrize("seconds", [{2: 0.06, 1: 0.05}, {2: 5.0, 1: 0.1}, {2: 60.0, 1: 20.0}])
+def test_to_ask_again_and_again_costs_a_fiftieth(seconds: Any) -> None:
+    """Of a machine that stays busy, quick steps and slow: turns take that share of the time, and choose the same."""
+    policy = Pace([2, 1])
+    walk(policy, seconds, 100)
+    cost = 6 * (seconds[1] + seconds[2])
+    numbers, said = walk(policy, seconds, round(5 * max(_AGAIN, 50 * cost) / seconds[1]))
+    turns = sum(seconds[2] + seconds[1] for number in numbers if number == 2)
+    assert 3 <= len(said) <= 5
+    assert turns <= sum(seconds[number] for number in numbers) / 50
+    assert policy.chosen == 1
 
 
 def test_what_grew_faster_may_fall_to_half_of_that() -> None:
@@ -111,9 +142,11 @@ def test_a_run_goes_on_with_what_was_chosen() -> None:
     assert policy.facts() is None
     walk(policy, BUSY, TRIAL)
     known = json.loads(json.dumps(policy.facts()))
-    again = Pace([4, 2, 1], known)
+    again = Pace([4, 2, 1])
+    again.go_on(known)
     assert walk(again, BUSY, 100) == ([1] * 100, [])
-    elsewhere = Pace([2], known)  # on a machine that has not so many
+    elsewhere = Pace([2])  # on a machine that has not so many
+    elsewhere.go_on(known)
     assert elsewhere.number == 2
 
 
@@ -121,11 +154,11 @@ def test_who_says_how_many_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     with threads(6):
-        assert pace(Training(), CPU).numbers == (6, 3, 1)
-        assert pace(Training(threads=2), CPU).numbers == (2,)
-        assert pace(Training(), torch.device("cuda")).numbers == (6,)
+        assert pace_of(Training(), CPU).numbers == (6, 3, 1)
+        assert pace_of(Training(threads=2), CPU).numbers == (2,)
+        assert pace_of(Training(), torch.device("cuda")).numbers == (6,)
         monkeypatch.setenv("OMP_NUM_THREADS", "6")
-        assert pace(Training(), CPU).numbers == (6,)
+        assert pace_of(Training(), CPU).numbers == (6,)
 
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, "two", True, 10**9, None])
@@ -174,6 +207,16 @@ def test_a_number_that_is_given_is_taken_and_put_back(tmp_path: Path, three: Any
     assert there(latest(tmp_path)).state["threads"] is None
 
 
+def test_what_settle_decided_takes_the_steps(tmp_path: Path, three: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settled before training, in one place: the loop takes its steps by that object and makes none itself."""
+    tiny = ["training.steps=2", "training.batch_size=8", "net.width=8", "data.count=40", "training.cpu=true"]
+    experiment = Experiment.read("moons", tiny)
+    assert settle(experiment, load_data(experiment)).pace.numbers == (3, 1)
+    monkeypatch.setattr("ornstein.experiment.settle.pace_of", lambda config, device: Pace([2]))
+    moments = list(train_experiment(experiment, tmp_path / "run"))
+    assert {moment.progress.threads for moment in moments} == {2}
+
+
 def test_with_a_number_a_killed_run_is_the_same_run(tmp_path: Path, three: Any) -> None:
     whole = train(tmp_path / "whole", replace(SHORT, threads=2))
     train(tmp_path / "killed", replace(SHORT, threads=2), end=12)
@@ -195,7 +238,8 @@ def test_measured_in_the_loop_and_kept_in_its_checkpoints(tmp_path: Path, three:
 
 
 def test_what_is_said_is_among_the_warnings() -> None:
-    policy = Pace([2, 1], {"chosen": 2, "usual": 1e-9})
+    policy = Pace([2, 1])
+    policy.go_on({"chosen": 2, "usual": 1e-9})
     said: list[Any] = []
     policy._patience = 0.0  # seconds: the steps below take none
     while not said:

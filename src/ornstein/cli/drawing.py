@@ -7,21 +7,32 @@ from typing import Annotated, Any
 import typer
 
 from ornstein import ranks
-from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, options, out
+from ornstein.cli.shared import (
+    Average,
+    Draws,
+    Force,
+    Given,
+    GuidedStepper,
+    InputFile,
+    Known,
+    Method,
+    Noise,
+    OwnStepper,
+    OwnSteps,
+    Picture,
+    RunFolder,
+    Seed,
+    Steps,
+    bar,
+    claim,
+    err,
+    known_parts,
+    named,
+    options,
+    out,
+)
+from ornstein.cli.tables import sample_rows
 from ornstein.errors import InputError, shown
-
-InputFile = Annotated[
-    Path, typer.Option("--input", "-i", help="A picture, or .npy in the data's own units; NaN marks what is missing.")
-]
-Draws = Annotated[int, typer.Option("-n", "--count", help="How many answers to draw for each input.")]
-Method = Annotated[str, typer.Option(help="pigdm, moment-matching, dps, replacement or repaint: see docs/guidance.md.")]
-Known = Annotated[str | None, typer.Option("--label", help="The class it is known to be of: number or name.")]
-Noise = Annotated[
-    float, typer.Option(help="Standard deviation of its noise: pictures span -1 to 1, tables have deviation 1.")
-]
-Seed = Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")]
-Steps = Annotated[int, typer.Option(help="How many steps.")]
-GuidedStepper = Annotated[str, typer.Option(help="How to step (`ornstein list steppers`).")]
 
 
 def sample(  # long: half of it says what the options are
@@ -30,10 +41,11 @@ def sample(  # long: half of it says what the options are
     label: Annotated[
         str | None, typer.Option(help="Draw this class: its number or its name.", show_default="all in turn")
     ] = None,
-    given: Annotated[
-        list[str] | None,
+    given: Given = None,
+    where: Annotated[
+        str | None,
         typer.Option(
-            "--given", metavar="NAME=VALUE", help="What else to draw given, in its own units, as price=12000."
+            metavar="COLUMN=VALUE,...", help='Rows of a table such that: "income=>50K, age=30..40, sex=A|B, debt>=7".'
         ),
     ] = None,
     stepper: OwnStepper = None,
@@ -48,7 +60,12 @@ def sample(  # long: half of it says what the options are
     ema: Average = None,
     path: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A .png picture, or .npz arrays.", show_default="RUN/samples/drawn.png"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .png picture, .npz arrays, or a table's .csv.",
+            show_default="RUN/samples/drawn.png or .csv",
+        ),
     ] = None,
     force: Force = False,
     film: Annotated[bool, typer.Option("--film", help="Also write the denoising as an animation, .gif.")] = False,
@@ -88,26 +105,45 @@ def sample(  # long: half of it says what the options are
         ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
 
         ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
+
+        ornstein sample runs/adult -n 10000 --where "income=>50K, age=30..40" --out rows.csv
     """
-    path = path or run / "samples" / "drawn.png"
-    if path.suffix not in (".png", ".npz"):
-        raise InputError(f"out='{shown(path)}' must end in .png (a picture) or .npz (arrays).")
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
 
     import torch
 
     from ornstein.experiment.build import stepper_with
+    from ornstein.experiment.cells import draws_rows
+    from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing(precision)
+    table = draws_rows(opened)
+    path = path or run / "samples" / ("drawn.csv" if table else "drawn.png")
+    if not (is_table(path) if table else path.suffix in (".png", ".npz")):
+        raise InputError(
+            f"out='{shown(path)}' must end in "
+            + (f"{', '.join(TABLES)}: {shown(run)} draws rows." if table else ".png (a picture) or .npz (arrays).")
+        )
+    if where is not None and not table:
+        raise InputError(
+            f"--where {shown(where)!r} is of a table's columns; {shown(run)} was trained on {opened.kind}s."
+        )
     if not ranks.rank():
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
-    parts = options(given, "--given", "price=12000")
+    parts = known_parts(given)
     condition = opened.condition(n, label, parts) if parts or label is not None else opened.examples(n)
+    if table:
+        walks = {"--film": film, "--grid": grid, "--with": option, "--stepper": stepper, "--guidance": guidance,
+                 "--scale": scale, "--interval": interval, "--rescale": rescale, "--guide": guide}  # fmt: skip
+        if said := next((name for name, value in walks.items() if value), None):
+            raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
+        sample_rows(opened, n, condition, where, seed, steps, path)
+        return
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 
@@ -162,13 +198,12 @@ def inpaint(
     method: Method = "pigdm",
     noise: Noise = 0.0,
     label: Known = None,
+    parts: Given = None,
     seed: Seed = 0,
     steps: Steps = 50,
     stepper: GuidedStepper = "ddpm",
     ema: Average = None,
-    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
-        "filled.png"
-    ),
+    path: Picture = Path("filled.png"),
     force: Force = False,
 ) -> None:
     """Fill in what is missing: of a picture under a mask, or of the rows of an array where they are NaN.
@@ -181,8 +216,7 @@ def inpaint(
 
         ornstein inpaint runs/table --input rows-with-nan.npy -n 100
     """
-    _png(path)
-    claim(run, [path, path.with_suffix(".npz")], force, [given] if mask is None else [given, mask])
+    _claim(run, path, force, [given] if mask is None else [given, mask])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -194,8 +228,8 @@ def inpaint(
         known = known & home.read_mask(opened, mask)
     with bar("drawing") as progress:
         found = home.inpaint(
-            opened, values, known, draws=n, method=method, noise=noise, label=label, seed=seed, steps=steps,
-            stepper=stepper, progress=progress,
+            opened, values, known, draws=n, method=method, noise=noise, label=label, condition=known_parts(parts),
+            seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
     _restored(home.save(opened, found, path), path, len(values), n)
 
@@ -215,13 +249,12 @@ def restore(
     method: Method = "pigdm",
     noise: Noise = 0.01,
     label: Known = None,
+    parts: Given = None,
     seed: Seed = 0,
     steps: Steps = 50,
     stepper: GuidedStepper = "ddpm",
     ema: Average = None,
-    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
-        "restored.png"
-    ),
+    path: Picture = Path("restored.png"),
     force: Force = False,
 ) -> None:
     """Undo a blur or a loss of resolution: several answers, with their mean and standard deviation.
@@ -232,8 +265,7 @@ def restore(
 
         ornstein restore runs/mnist --operator blur --with width=2 --input sharp.png --clean
     """
-    _png(path)
-    claim(run, [path, path.with_suffix(".npz")], force, [given])
+    _claim(run, path, force, [given])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -241,7 +273,9 @@ def restore(
     with bar("drawing") as progress:
         found = home.restore(
             opened, home.damage(operator, **options(option)), home.read_input(opened, given), clean=clean, draws=n,
-            method=method, noise=noise, label=label, seed=seed, steps=steps, stepper=stepper, progress=progress,
+            name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
+            seed=seed, steps=steps,
+            stepper=stepper, progress=progress,
         )  # fmt: skip
     _restored(home.save(opened, found, path), path, len(found.samples), n)
 
@@ -254,12 +288,11 @@ def interpolate(
     last: Annotated[str, typer.Option("--to", help="The same, for the other end.")],
     n: Annotated[int, typer.Option("-n", "--count", help="How many, with both ends.")] = 9,
     label: Known = None,
+    parts: Given = None,
     steps: Steps = 50,
     stepper: OwnStepper = None,
     ema: Average = None,
-    path: Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")] = Path(
-        "between.png"
-    ),
+    path: Picture = Path("between.png"),
     force: Force = False,
 ) -> None:
     """Turn one datum into another through the noise that both come from.
@@ -273,22 +306,25 @@ def interpolate(
 
         ornstein interpolate runs/mnist --from a.png --to b.png -n 16
     """
-    _png(path)
-    claim(run, [path, path.with_suffix(".npz")], force, [Path(first), Path(last)])
+    _claim(run, path, force, [Path(first), Path(last)])
     from ornstein.experiment import interpolate as home
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
     ends = home.read_ends(opened, first, last)
     with err.status("encoding and decoding"):
-        between = home.interpolate(opened, *ends, n, label=label, steps=steps, stepper=stepper)
+        between = home.interpolate(
+            opened, *ends, n, label=label, condition=known_parts(parts), steps=steps, stepper=stepper
+        )
     beside = home.save(opened, *ends, between, path)
     out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")
 
 
-def _png(path: Path) -> None:
+def _claim(run: Path, path: Path, force: bool, inputs: list[Path]) -> None:
+    """See that the picture and the arrays beside it may be written."""
     if path.suffix != ".png":
         raise InputError(f"out='{shown(path)}' must end in .png; the arrays go beside it.")
+    claim(run, [path, path.with_suffix(".npz")], force, inputs)
 
 
 def _restored(beside: Path, path: Path, rows: int, n: int) -> None:

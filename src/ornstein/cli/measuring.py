@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out, stages
+from ornstein.cli.tables import score_rows
 from ornstein.errors import InputError, lookup, shown
 
 
@@ -38,7 +39,7 @@ def loglik(  # long: half of it says what the options are
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="An .npy or .npz file, an image or a folder of them; or train or test, the run's own."
+            metavar="DATA", help="A table, .npy or .npz, an image or a folder of them; or train or test, the run's own."
         ),
     ],
     path: Annotated[Path, typer.Option("--out", "-o", help="The .csv to write; a histogram goes beside it, .png.")],
@@ -59,7 +60,10 @@ def loglik(  # long: half of it says what the options are
         str, typer.Option(help="exact, hutchinson or hutch++; auto: exact up to 128 dimensions, then hutchinson.")
     ] = "auto",
     probes: Annotated[int, typer.Option(help="Backward passes a step, where the trace is estimated.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of probes and dequantisation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of probes, dequantisation and a table's orders.")] = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Of rows of a table: name the columns that make each unusual.")
+    ] = False,
     ema: Average = None,
     force: Force = False,
 ) -> None:
@@ -72,15 +76,23 @@ def loglik(  # long: half of it says what the options are
         ornstein loglik runs/moons test --out scores.csv
 
         ornstein loglik runs/photos suspects --out suspects.csv
+
+        ornstein loglik runs/adult people.csv --out odd.csv --explain
     """
     if path.suffix != ".csv":
         raise InputError(f"out='{shown(path)}' must end in .csv.")
     claim(run, [path, path.with_suffix(".png")], force, [Path(data)])
 
+    from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.loglik import loglik
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
+    if draws_rows(opened):
+        score_rows(opened, data, count, seed, explain, path)
+        return
+    if explain:
+        raise InputError(f"--explain names columns of a table; {shown(run)} was trained on {opened.kind}s.")
     if reference is None:
         reference = 0 if data == "test" else 200  # held-out data are not compared with themselves
     with bar("scoring") as progress:

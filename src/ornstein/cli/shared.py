@@ -23,9 +23,26 @@ Average = Annotated[
     float | None,
     typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
 ]
-
-
 Force = Annotated[bool, typer.Option("--force", help="Write over files that are there already.")]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--given", metavar="NAME=VALUE", help="What else to draw given, in its own units, as price=12000."),
+]
+
+# of the verbs that draw under conditions
+InputFile = Annotated[
+    Path, typer.Option("--input", "-i", help="A picture, or .npy in the data's own units; NaN marks what is missing.")
+]
+Draws = Annotated[int, typer.Option("-n", "--count", help="How many answers to draw for each input.")]
+Method = Annotated[str, typer.Option(help="pigdm, moment-matching, dps, replacement or repaint: see docs/guidance.md.")]
+Known = Annotated[str | None, typer.Option("--label", help="The class it is known to be of: number or name.")]
+Noise = Annotated[
+    float, typer.Option(help="Standard deviation of its noise: pictures span -1 to 1, tables have deviation 1.")
+]
+Seed = Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")]
+Steps = Annotated[int, typer.Option(help="How many steps.")]
+GuidedStepper = Annotated[str, typer.Option(help="How to step (`ornstein list steppers`).")]
+Picture = Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")]
 
 
 def named(name: object) -> str:
@@ -74,6 +91,11 @@ def options(pairs: list[str] | None, flag: str = "--with", example: str = "eta=0
             raise InputError(f"{flag} {shown(name.strip())} is given twice.")
         found[name.strip()] = parsed(text, f"{flag} '{shown(pair)}'")
     return found
+
+
+def known_parts(given: list[str] | None) -> dict[str, Any]:
+    """The words of --given as a mapping."""
+    return options(given, "--given", "price=12000")
 
 
 @contextmanager

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from ornstein.experiment.folder import Lock
 
 
+#: columns of a table that are listed at the start
+_MOST_SHOWN = 100
+
+
 def train(  # long: half of it says what the options are
     experiment: Annotated[
         str | None,
-        typer.Argument(help="A preset (`ornstein list presets`), or an experiment's YAML file.", show_default=False),
+        typer.Argument(
+            help="Data of your own: a table, an array, a folder of pictures; or a preset (`ornstein list presets`), or "
+            "an experiment's YAML file.",
+            show_default=False,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -47,13 +55,17 @@ def train(  # long: half of it says what the options are
 
     Examples:
 
+        ornstein train customers.csv
+
+        ornstein train photos/
+
         ornstein train digits
 
         ornstein train mnist process=flow predicts=velocity objective=flow --out runs/flow
 
         ornstein train digits preset=ncsnv2
 
-        ornstein train images data.path=photos data.size=64,64 --out runs/photos
+        ornstein train houses.csv.gz data.types.zip=category data.drop=id --out runs/houses
 
         ornstein train --resume runs/digits training.steps=6000
     """
@@ -81,6 +93,7 @@ def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") 
         data = load_data(asked)
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
+    _chosen(asked, data)
     moment = None
     try:
         with _training_bar(asked.training.steps) as report:
@@ -100,6 +113,25 @@ def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") 
         err.print(shown(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     _done(asked, place, moment)
+
+
+def _chosen(asked: "Experiment", data: Any) -> None:
+    """Print what the columns of a table were taken for, and what was chosen for somebody's own data, with reasons."""
+    from rich.table import Table
+
+    if data.columns:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for head in ("column", "taken for", "because"):
+            table.add_column(head, overflow="fold")
+        for column in data.columns[:_MOST_SHOWN]:
+            table.add_row(*map(named, (column.name, column.describe(), column.reason)))
+        out.print(table)
+        if (more := len(data.columns) - _MOST_SHOWN) > 0:
+            out.print(f"[dim]and {more:,} more columns, which experiment.yaml and run.yaml list[/]")
+        other = named(data.columns[0].name)
+        out.print(f"[dim]Not what you mean? Say so: data.types.{other}=category (docs/tables.md)[/]")
+    for key, why in asked.reasons.items():
+        out.print(f"[bold]chosen[/]   {named(key)}: {named(why)}")
 
 
 @contextmanager
@@ -130,18 +162,21 @@ def _asked(
             )
         changes.insert(0, experiment)  # without a preset, the first word is a change
     if resume is None and experiment is None:
-        raise InputError("name a preset or a YAML file to train, or a run with --resume; see `ornstein list presets`.")
+        raise InputError(
+            "name data, a preset or a YAML file to train, or a run with --resume; see `ornstein list presets`."
+        )
     if resume is not None and folder is not None:
         raise InputError(f"--out={shown(folder)} does not go with --resume, which goes on in {shown(resume)}.")
 
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.folder import read_folder
+    from ornstein.experiment.own import stem
 
     if resume is not None:
         read_folder(resume)
         return Experiment.read(resume / "experiment.yaml", changes), resume
     assert experiment is not None
-    return Experiment.read(experiment, changes), folder or Path("runs") / Path(experiment).stem
+    return Experiment.read(experiment, changes), folder or Path("runs") / stem(experiment)
 
 
 def _done(asked: "Experiment", place: Path, moment: Any) -> None:

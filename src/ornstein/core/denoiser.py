@@ -31,16 +31,35 @@ from ornstein.errors import InputError, lookup
 NOISE_LEVEL_LIMIT = 12.0
 
 
-class Denoiser(ABC):
+class Scaled:
+    """Whatever is about data of some scale, beside which noise is large or small.
+
+    Attributes:
+        sigma_data: the standard deviation of the data in model space, about zero.
+        noise_unit: what noise is measured in, if not in sigma_data: 1 for what was trained before that was so.
+    """
+
+    sigma_data: float = 1.0
+    noise_unit: float | None = None
+
+    @property
+    def unit(self) -> float:
+        """What noise is measured in: grids, densities of training times and steppers read sigma/(alpha unit).
+
+        Data that are nothing but zeros have no scale, and 1 will do.
+        """
+        return self.noise_unit or self.sigma_data or 1.0
+
+
+class Denoiser(Scaled, ABC):
     """`(x, t, condition) -> Prediction`. To add one, write `predict`.
 
     Attributes:
         process: the clock that t is read on.
-        sigma_data: the standard deviation of the data in model space, about zero.
+        sigma_data, noise_unit: the scale of the data, see `Scaled`.
     """
 
     process: Process
-    sigma_data: float = 1.0
 
     @abstractmethod
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
@@ -77,10 +96,32 @@ class Denoiser(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Reclocked(Denoiser):
-    """A denoiser read on another process's clock: see `Denoiser.on`."""
+class Around(Denoiser):
+    """A denoiser made from a denoiser of the same data, where that has its own.
+
+    Args:
+        base: the denoiser that it is made from.
+    """
 
     base: Denoiser
+
+    @property
+    def sigma_data(self) -> float:  # type: ignore[override]
+        return self.base.sigma_data
+
+    @property
+    def noise_unit(self) -> float | None:  # type: ignore[override]
+        return self.base.noise_unit
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+
+@dataclass(frozen=True, eq=False)
+class Reclocked(Around):
+    """A denoiser read on another process's clock: see `Denoiser.on`."""
+
     process: Process
 
     def __post_init__(self) -> None:
@@ -89,14 +130,6 @@ class Reclocked(Denoiser):
         if other.at(other.t_max).log_snr < end:
             cut = other.time(end)
             object.__setattr__(self, "process", dataclasses.replace(other, t_max=cut))  # type: ignore[type-var]
-
-    @property
-    def sigma_data(self) -> float:  # type: ignore[override]
-        return self.base.sigma_data
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         t = self.base.process.time(level.log_snr)
@@ -136,6 +169,7 @@ class NetDenoiser(Denoiser):
         precision: type of the net's matrix products and convolutions; None for that of its parameters.
         learns_variance: the net gives twice as many channels (dimension 1): F, then the variance of the reverse
             transition, -1 for the posterior's own to 1 for the step's b^2 (see `Prediction.log_var`), not bounded.
+        noise_unit: what noise is measured in, if not in sigma_data.
 
     Raises:
         InputError: an unknown reading, or eps or score where the process ends without any signal: x0 is then not to
@@ -148,6 +182,7 @@ class NetDenoiser(Denoiser):
     sigma_data: float = 1.0
     learns_variance: bool = False
     precision: torch.dtype | None = None
+    noise_unit: float | None = None
 
     def __post_init__(self) -> None:
         lookup(READINGS, self.predicts, "predicts")

@@ -33,17 +33,12 @@ from ornstein.core.walk import Asked, State, walk
 from ornstein.errors import InputError
 
 
-def data_unit(denoiser: Denoiser) -> float:
-    """What noise is measured in: sigma_data; data that are nothing but zeros have no scale, and 1 will do."""
-    return denoiser.sigma_data or 1.0
-
-
 class Ask(Asked[Tensor, Level, Prediction]):
     """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the walk.
 
     `ask(x, level)` gives the Prediction; `ask.process` is the clock, for a stepper that needs levels of its own, and
     `ask.steps` the number of steps of the walk, for one whose order depends on it (0: not known). Noise is large or
-    small beside the data: `ask.unit` is what it is measured in, sigma_data, and a stepper that compares sigma/alpha
+    small beside the data: `ask.unit` is what it is measured in (`Scaled.unit`), and a stepper that compares sigma/alpha
     with a number divides it by that first.
     """
 
@@ -51,7 +46,7 @@ class Ask(Asked[Tensor, Level, Prediction]):
         super().__init__(lambda x, level: denoiser.predict(x, level, condition), steps)
         self.process: Process = denoiser.process
         self.sigma_data = denoiser.sigma_data
-        self.unit = data_unit(denoiser)
+        self.unit = denoiser.unit
 
 
 class Noise:
@@ -211,7 +206,7 @@ def trajectory(
     if grid is None and denoiser.process.chain is None:
         grid = stepper.usual_grid
     if grid is None or isinstance(grid, str):
-        levels = _levels(denoiser.process, steps, grid, data_unit(denoiser))
+        levels = _levels(denoiser.process, steps, grid, denoiser.unit)
         # where the clock goes on beyond the grid, noisy data may lie there
         if x is not None and levels[0].t < denoiser.process.t_max:
             _fits(x, levels[0], denoiser.sigma_data)
@@ -219,7 +214,7 @@ def trajectory(
         levels = denoiser.process.levels(times(denoiser.process, steps, grid))
     # draw 0 is the starting noise, whether or not it is wanted
     keys = sample_seeds(shape[0], seed, seeds, generator).to(device)
-    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1, unit=data_unit(denoiser))
+    noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1, unit=denoiser.unit)
     if x is None:
         spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
         x = spread * noise()

@@ -15,24 +15,30 @@ and averaged over levels even in log-SNR: 1 is knowing the variance alone.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
+from ornstein.core.denoiser import Scaled
+from ornstein.core.drive import trajectory
 from ornstein.core.grids import times
 from ornstein.core.numerics import normal
 from ornstein.core.process import Level, Process
+from ornstein.core.walk import State
 
 #: levels that a model is judged at, and held-out examples that it is judged by
 LEVELS, JUDGED_BY = 16, 256
+#: steps in continuous time, where nothing says how many
+STEPS = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Scaled):
     """What there is to learn from: facts of the data, and what the experiment names.
 
     Attributes:
@@ -44,7 +50,9 @@ class Problem:
         classes: the number of labels, 0 for none.
         conditions: the parts of a condition by name, each as networks are told of it.
         levels: the number of values that digital data have, None for continuous ones.
+        categories: the tokens of a row, of data that are made of such; None for numbers.
         taught_by: the objective's name, for messages.
+        noise_unit: what noise is measured in, if not in sigma_data.
     """
 
     process: Process
@@ -55,7 +63,9 @@ class Problem:
     classes: int = 0
     conditions: Mapping[str, Any] = field(default_factory=dict)
     levels: int | None = None
+    categories: Categories | None = None
     taught_by: str = ""
+    noise_unit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,9 @@ class Learner(ABC):
     Attributes:
         readings: what `predicts` may say, and in a sentence what it means.
         objectives: what may teach it, by name.
-        draws: whether the model can be drawn from.
+        steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
+        draws: whether it can be drawn from.
+        at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
 
@@ -116,7 +128,9 @@ class Learner(ABC):
 
     readings: ClassVar[Mapping[str, str]] = {}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
+    at_once: ClassVar[int] = 256
     then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(
         "loss-by-noise", "mean squared error of x0", "best linear denoiser of white data", "linear"
@@ -136,6 +150,11 @@ class Learner(ABC):
     def out_multiple(self) -> int:
         """Channels of the network's output for each of its input."""
         return 1
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The shape of what the network is shown of a sample."""
+        return self.problem.shape
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -161,7 +180,7 @@ class Learner(ABC):
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         """The times that the loss draws for n samples from a generator in this state; None where that is not known."""
         draw = getattr(self.problem.objective, "draw_times", None)
-        return None if draw is None else draw(self.problem.process, n, generator, self.problem.sigma_data)
+        return None if draw is None else draw(self.problem.process, n, generator, self.problem.unit)
 
     @property
     def twice(self) -> bool:
@@ -176,6 +195,27 @@ class Learner(ABC):
     def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
         """The model with its network's products and convolutions in that type, where that does no harm."""
         return model
+
+    @property
+    def steps(self) -> int:
+        """In how many steps it is drawn from where nothing is said: those of a chain, and 30 in continuous time."""
+        return self.problem.process.chain or STEPS
+
+    def trajectory(
+        self,
+        model: Any,
+        rows: int,
+        stepper: Any,
+        steps: int | None,
+        grid: "str | Sequence[float] | Tensor | None",
+        **options: Any,
+    ) -> Iterator[State[Tensor]]:
+        """The walk from noise to `rows` samples in model space: see `ornstein.core.drive.trajectory` for the options.
+
+        What does not fit is refused when it is called, before the first state.
+        """
+        steps = self.steps if steps is None else steps
+        return trajectory(model, (rows, *self.problem.shape), stepper, steps=steps, grid=grid, **options)
 
     @torch.no_grad()
     def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:
@@ -198,6 +238,6 @@ class Learner(ABC):
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:
     """(level, x_t) at `LEVELS` levels even in log-SNR of the model's clock, with the same noise at every call."""
     seeds = torch.arange(len(x0), device=x0.device)
-    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.sigma_data)[:-1].tolist()):
+    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.unit)[:-1].tolist()):
         level = model.process.at(t)
         yield level, level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))

@@ -19,7 +19,9 @@ from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
 from ornstein.data.layout import Layout
+from ornstein.data.schema import ColumnType
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
+from ornstein.data.table import TABLES, Table
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Transform, WholeNumbers
 from ornstein.errors import InputError, lookup
@@ -38,11 +40,12 @@ DATA: dict[str, type[Source]] = {
     "cifar10": CIFAR10,
     "images": ImageFolder,
     "array": Array,
+    "table": Table,
 }
 
 
 def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
-    """The source with this name in `DATA`, or for this folder of images or .npz / .npy file.
+    """The source with this name in `DATA`, or for this folder of images, .npz / .npy file or table.
 
     A name in the table wins over a file of the same name; write ./digits for a folder called digits. Nothing is
     read yet: `.load()` does that.
@@ -60,16 +63,18 @@ def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
     elif os.path.isdir(path):
         kind, arguments = ImageFolder, {"path": str(name_or_path), **arguments}
     elif os.path.lexists(path):
-        regular(name_or_path, "data", "an .npz or .npy file, or a folder of images")
-        if path.suffix.lower() not in (".npz", ".npy"):
+        regular(name_or_path, "data", "an .npz or .npy file, a table, or a folder of images")
+        is_table = path.name.lower().endswith(TABLES)
+        if not is_table and path.suffix.lower() not in (".npz", ".npy"):
             raise InputError(
-                f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy."
+                f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy, or a table "
+                "as .csv, .csv.gz, .tsv or .parquet."
             )
-        kind, arguments = Array, {"path": str(name_or_path), **arguments}
+        kind, arguments = Table if is_table else Array, {"path": str(name_or_path), **arguments}
     elif path.suffix or {"/", os.sep} & set(str(name_or_path)):
         raise InputError(
-            f"data={str(name_or_path)!r} does not exist; give a folder of images, an .npz or .npy file, or one of "
-            f"{', '.join(DATA)}."
+            f"data={str(name_or_path)!r} does not exist; give a folder of images, an .npz or .npy file, a table, or "
+            f"one of {', '.join(DATA)}."
         )
     else:
         kind = lookup(DATA, str(name_or_path), "data")
@@ -77,7 +82,7 @@ def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
     for argument in arguments:
         lookup(known, argument, f"argument of data {name_or_path}")
     for field in known.values():
-        if field.default is MISSING and field.name not in arguments:
+        if field.default is field.default_factory is MISSING and field.name not in arguments:
             raise InputError(f"data={str(name_or_path)!r} needs the argument {field.name!r}.")
     return kind(**arguments)
 
@@ -92,6 +97,7 @@ __all__ = [
     "Chain",
     "Checkerboard",
     "Column",
+    "ColumnType",
     "Dataset",
     "Digits",
     "EightGaussians",
@@ -104,6 +110,7 @@ __all__ = [
     "Source",
     "Spirals",
     "SwissRoll",
+    "Table",
     "Toy",
     "Transform",
     "WholeNumbers",

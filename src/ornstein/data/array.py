@@ -266,6 +266,22 @@ def read_rows(
     return values, None if index is None else [classes[i] if i >= 0 else "-1" for i in index.tolist()]
 
 
+def glance(arguments: "Mapping[str, object]") -> tuple[int, tuple[int, ...], Kind]:
+    """How many examples an .npy or .npz file holds, of which shape in the model, and what they are.
+
+    Args:
+        arguments: of `Array`; its "name" is passed over.
+
+    Raises:
+        InputError: as `Array.load` raises of the values.
+    """
+    source = Array(**{key: value for key, value in arguments.items() if key != "name"})  # type: ignore[arg-type]
+    file = regular(source.path, "data.path", "an .npy or .npz file")
+    raw, key = source._values(read_arrays(file), file)
+    values, layout = source._arranged(raw, key or shown(file.name))
+    return len(values), tuple(values.shape[1:]), layout.kind
+
+
 def _taken(values: Tensor, rows: Tensor) -> Tensor:
     """values[rows] for ascending rows, in memory, or in a file of its own if `values` fill more than half of that."""
     if values.nbytes <= half_of_memory():

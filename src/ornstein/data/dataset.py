@@ -26,8 +26,10 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.data.condition import LABEL, Column
+from ornstein.data.delimited import Dialect
 from ornstein.data.layout import AS_FOUND, Layout
 from ornstein.data.layout import Kind as Kind
+from ornstein.data.schema import ColumnType, summary
 from ornstein.data.transform import Affine, Transform
 from ornstein.errors import InputError
 
@@ -43,11 +45,14 @@ class Dataset:
         train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise.
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
         conditions: name -> what is known of each example, in model space; classes are the part "label".
-        kind: "image" (C, H, W), "vector" (d,), or "array" (any other shape, channels first).
+        kind: "image" (C, H, W), "vector" (d,), "array" (any other shape, channels first), or "table" (d,): see
+            `ornstein.data.schema` for what stands in its columns.
         transform: data units -> model space.
         flip: draw each training image mirrored left to right with probability 1/2 (images only).
         note: where the data come from and how they were read, for `describe`.
         layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
+        columns: what the columns of a table are; () for other data.
+        dialect: how a table lay in its file; None where it did not.
 
     Raises:
         InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images.
@@ -62,6 +67,8 @@ class Dataset:
     flip: bool = False
     note: str = ""
     layout: Layout = AS_FOUND
+    columns: tuple[ColumnType, ...] = ()
+    dialect: Dialect | None = None
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -160,6 +167,7 @@ class Dataset:
         name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
         parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
         and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types).
+        Of a table also columns, their names; table, what each is; dialect, how its file was laid out.
         """
         return dict(self._fingerprint)
 
@@ -172,8 +180,12 @@ class Dataset:
             digest.update(part.contiguous().numpy().data)
         if set(self.conditions) - {LABEL}:  # names and scales are content too; labels alone are hashed as ever
             digest.update(repr(_facts(self.conditions)).encode())
+        table = [column.to_dict() for column in self.columns]
+        if table:
+            digest.update(repr([{k: v for k, v in column.items() if k != "reason"} for column in table]).encode())
         mean, sigma = moments(self.train, self.transform)
-        low, high = value_range(self.train, self.test)
+        parts = (self.train, self.test)
+        low, high = value_range(*([torch.cat([part[~part.isnan()] for part in parts])] if table else parts))
         return {
             "name": self.name,
             "kind": self.kind,
@@ -190,6 +202,8 @@ class Dataset:
             # total variance = variance within the features + variance of their means
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
+            **({"columns": [column.name for column in self.columns], "table": table} if table else {}),
+            **({"dialect": self.dialect.to_dict()} if self.dialect is not None else {}),
         }
 
     def describe(self) -> str:
@@ -198,6 +212,17 @@ class Dataset:
         "1,437 images 1x8x8, values 0..16 (uint8) -> [-1, 1], sigma_data 0.75, 360 held out, 10 classes"
         """
         facts = self._fingerprint
+        if self.columns:
+            # an identifier is not missing, it is not told
+            told = [place for place, column in enumerate(self.columns) if column.kind != "identifier"]
+            holes = torch.cat([self.train[:, told], self.test[:, told]]).isnan().double().mean().item()
+            parts = [
+                f"{facts['count']:,} rows of {summary(self.columns)} -> {self.transform}",
+                *([f"{100 * holes:.2g} % of cells missing"] if holes else []),
+                f"{facts['held_out']:,} held out",
+                *([self.note] if self.note else []),
+            ]
+            return ", ".join(parts)
         shape = f"of {self.shape[0]}" if self.kind == "vector" else "x".join(map(str, self.shape))
         low, high = (f"{v:g}" if isinstance(v, int) else f"{v:.3g}" for v in facts["range"])
         way = str(self.transform)

@@ -152,6 +152,18 @@ def find_pictures(root: Path) -> list[Path]:
     return sorted(file for file in _walked(root, root, {}) if file.suffix.lower() in SUFFIXES)
 
 
+def stray(root: Path, files: Sequence[Path]) -> str:
+    """The first picture that lies in no sub-folder of a folder which has several; "" if there is none.
+
+    Where it is, the sub-folders are no classes.
+    """
+    places = [file.relative_to(root).parts for file in files]
+    if _given_split(places) is not None:
+        places = [place[1:] for place in places]
+    outside = [place[0] for place in places if len(place) == 1]
+    return outside[0] if outside and len({place[0] for place in places if len(place) > 1}) > 1 else ""
+
+
 def _walked(place: Path, root: Path, seen: dict[tuple[int, int], Path]) -> Iterator[Path]:
     """What lies in a folder and below, short of folders and of what is hidden.
 

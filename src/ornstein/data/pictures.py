@@ -128,6 +128,30 @@ def read_whole_pictures(
     return out, broken
 
 
+def sides(files: Sequence[Path]) -> list[tuple[int, int, bool]]:
+    """(height, width, whether of more than 8 bits) of each picture, as it will be read, from the files' headers.
+
+    Files that cannot be read are passed over.
+    """
+    from PIL import Image
+
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for file in files:
+            try:
+                if not stat.S_ISREG(os.stat(file).st_mode):
+                    continue
+                with Image.open(file, formats=FORMATS) as image:
+                    height, width = image.height, image.width
+                    if image.getexif().get(0x0112, 1) >= 5:  # turned by a quarter when it is read
+                        height, width = width, height
+                    found.append((height, width, image.mode.startswith("I")))
+            except Exception:  # decoders raise whatever a damaged file makes them; the reader will say so
+                continue
+    return found
+
+
 def read_for_model(
     files: Sequence[Path],
     shape: tuple[int, ...],

@@ -29,6 +29,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ornstein.core.categories import Categories
 from ornstein.errors import InputError, lookup
 
 
@@ -56,9 +57,23 @@ class Transform(ABC):
         """The grid on which the data lie, or None if they are continuous."""
         return None
 
+    @property
+    def categories(self) -> Categories | None:
+        """The tokens that model space is made of, or None where it is made of numbers."""
+        return None
+
+    def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in model space of an example of shape `own`."""
+        return own
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """A plain dict (strings, numbers, lists) from which `from_dict` makes the same transform."""
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any]) -> "Transform":
+        """The transform of this kind that `to_dict` described, its kind left out."""
+        return cls(**description)
 
     @staticmethod
     def from_dict(description: Mapping[str, Any]) -> "Transform":
@@ -66,9 +81,7 @@ class Transform(ABC):
         try:
             arguments = dict(description)
             kind = lookup(TRANSFORMS, arguments.pop("kind", None), "transform.kind")
-            if kind is Chain:
-                return Chain(tuple(Transform.from_dict(part) for part in arguments["parts"]))
-            return kind(**arguments)
+            return kind.described(arguments)
         except InputError:
             raise
         except (TypeError, ValueError, KeyError) as error:
@@ -214,6 +227,10 @@ class Chain(Transform):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "chain", "parts": [part.to_dict() for part in self.parts]}
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any]) -> "Chain":
+        return Chain(tuple(Transform.from_dict(part) for part in description["parts"]))
 
     def __str__(self) -> str:
         return " -> ".join(map(str, self.parts)) or "as they are"

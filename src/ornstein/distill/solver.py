@@ -36,7 +36,7 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser, Reclocked
-from ornstein.core.drive import Stepper, data_unit, sample_seeds, trajectory
+from ornstein.core.drive import Stepper, sample_seeds, trajectory
 from ornstein.core.grids import NOISE_RATIOS, times
 from ornstein.core.numerics import Estimate, normal
 from ornstein.core.prediction import Prediction
@@ -73,7 +73,7 @@ def endpoints(
         condition: what each is given, with N rows; see `Condition.of`.
         batch: samples at a time; None for 16,384 numbers.
     """
-    grid = times(denoiser.process, steps, "flow", denoiser.sigma_data)
+    grid = times(denoiser.process, steps, "flow", denoiser.unit)
     grid[0] = _top(denoiser)
     condition = Condition.of(condition).matches(len(x), "x")
     return _arrive(denoiser, x, UniPC(order=4, clock="signal"), grid, condition, batch)
@@ -100,7 +100,7 @@ def endpoint_error(
     """
     # the last step is one call whatever the method
     steps = 1 + (calls - 1) // (stepper.calls or 1)
-    given = times(denoiser.process, steps, stepper.grid if isinstance(stepper, Tuned) else grid, denoiser.sigma_data)
+    given = times(denoiser.process, steps, stepper.grid if isinstance(stepper, Tuned) else grid, denoiser.unit)
     scale = _spread(denoiser, float(given[0])) / _spread(denoiser, _top(denoiser))
     condition = Condition.of(condition).matches(len(x), "x")
     found = _arrive(denoiser, x * scale, stepper, given, condition, batch)
@@ -173,13 +173,13 @@ def starting_noise(denoiser: Denoiser, shape: Sequence[int], seed: int, dtype: t
 
 def _top(denoiser: Denoiser) -> float:
     """Where the default grid begins."""
-    return float(times(denoiser.process, 1, sigma_data=denoiser.sigma_data)[0])
+    return float(times(denoiser.process, 1, sigma_data=denoiser.unit)[0])
 
 
 def _top_ratio(denoiser: Denoiser) -> float:
     """log(sigma/alpha) of the noisiest level that a solver may begin at."""
     first = -0.5 * float(denoiser.process.at(_top(denoiser)).log_snr)
-    return min(first, math.log(NOISE_RATIOS[1] * data_unit(denoiser)))
+    return min(first, math.log(NOISE_RATIOS[1] * denoiser.unit))
 
 
 def _spread(denoiser: Denoiser, t: float) -> float:
@@ -190,7 +190,7 @@ def _spread(denoiser: Denoiser, t: float) -> float:
 
 def _falling(denoiser: Denoiser, steps: int, top: float, power: float) -> Tensor:
     """q/(1 + q), q = sigma/(alpha sigma_data), falling as (1 - k/steps)^power from q = `top`, or the clock's top."""
-    unit = data_unit(denoiser)
+    unit = denoiser.unit
     ratio = math.exp(min(_top_ratio(denoiser), math.log(top * unit))) / unit
     u = ratio / (1 + ratio) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
     found = denoiser.process.time(-2 * (unit * u / (1 - u)).log())
@@ -226,7 +226,7 @@ class _Unknowns:
         self.process, self.home, self.sigma_data, self.steps = denoiser.process, home, denoiser.sigma_data, steps
         # the levels are counted down from above the noisiest that may be begun at
         self.top = 0.1 + _top_ratio(denoiser)
-        self.lowest = min(math.log(NOISE_RATIOS[0] * data_unit(denoiser)), self.top - 1)
+        self.lowest = min(math.log(NOISE_RATIOS[0] * denoiser.unit), self.top - 1)
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
         """The vector of a method, float64; with its leanings, or noughts to be fitted if it has none, or without."""
@@ -336,7 +336,7 @@ class _Search:
         for power in _POWERS:
             grid = _falling(self.denoiser, self.steps, top, power)
             for method in _METHODS:
-                start = as_tuned(method, self.denoiser.process, grid, self.denoiser.sigma_data)
+                start = as_tuned(method, self.denoiser.process, grid, self.denoiser.unit)
                 error = endpoint_error(
                     self.denoiser, x, ends, start, calls=self.steps, condition=given, batch=self.batch
                 ).value

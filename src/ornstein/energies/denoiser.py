@@ -50,6 +50,7 @@ class EnergyDenoiser(Denoiser):
             Twice differentiable (SiLU, not ReLU, which has no curvature to train by).
         process: the clock.
         sigma_data: the data's standard deviation in model space.
+        noise_unit: what noise is measured in, if not in sigma_data.
 
     Gradients flow to the network's parameters, and to x where x asks for one, wherever gradients are enabled; under
     `torch.no_grad`, as in sampling, the backward pass within is the only one, and leaves no graph.
@@ -61,6 +62,7 @@ class EnergyDenoiser(Denoiser):
     net: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
     process: Process
     sigma_data: float = 1.0
+    noise_unit: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sigma_data) and self.sigma_data > 0):

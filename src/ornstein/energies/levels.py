@@ -88,7 +88,7 @@ class MaximumLikelihoodOfLevels:
             return {}
         if self.chains < len(x0):
             raise InputError(f"chains={self.chains} must be at least the batch of {len(x0)}.")
-        t = _times(denoiser.process, (torch.arange(self.chains) + 0.5) / self.chains, denoiser.sigma_data)
+        t = _times(denoiser.process, (torch.arange(self.chains) + 0.5) / self.chains, denoiser.unit)
         level = denoiser.process.at(t, like=x0.new_empty(self.chains, *x0.shape[1:]))
         spread = ((level.alpha * denoiser.sigma_data) ** 2 + level.sigma * level.sigma) ** 0.5
         dice = torch.Generator().manual_seed(0)
@@ -116,9 +116,7 @@ class MaximumLikelihoodOfLevels:
             chosen = chosen.to(x0.device)
             t, condition = memory["times"][chosen], Condition()
         else:
-            t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32), denoiser.sigma_data).to(
-                x0.device
-            )
+            t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32), denoiser.unit).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         data = level.noised(x0, noise_like(x0, generator))
         begin = data
@@ -154,7 +152,7 @@ class Ranking:
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
         """The loss of each example, (B,), in nats: log(1 + ratio) if nothing is known. x0 (B, ...) in model space."""
         energy = as_energy(denoiser)
-        t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32), denoiser.sigma_data).to(x0.device)
+        t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32), denoiser.unit).to(x0.device)
         points = 1 + self.ratio
         clean = x0.repeat(points, *[1] * (x0.ndim - 1))
         level = denoiser.process.at(t.repeat(points), like=clean)

@@ -16,10 +16,9 @@ from ornstein.data import DATA, Dataset, Known, Source, Transform
 from ornstein.errors import InputError
 from ornstein.experiment.afford import afford_network
 from ornstein.experiment.arguments import choice, construct
-from ornstein.experiment.config import PROCESSES, Experiment, objectives
-from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.config import PROCESSES, Experiment, objectives, steppers
+from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
-from ornstein.samplers import STEPPERS
 
 #: samples and what they are given
 Batch = tuple[Tensor, Condition]
@@ -79,12 +78,14 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         process=construct(PROCESSES, experiment.process),
         predicts=experiment.predicts,
         objective=construct(objectives(), experiment.objective),
-        shape=tuple(facts["shape"]),
+        shape=transform.shape(tuple(facts["shape"])),
         sigma_data=facts["sigma_data"],
         classes=len(facts["classes"]),
         conditions={name: _part(about) for name, about in Known.of_facts(facts).items()},
         levels=None if transform.levels is None else transform.levels.count,
+        categories=transform.categories,
         taught_by=experiment.objective["name"],
+        noise_unit=experiment.noise_unit,
     )
     assert experiment.learner is not None
     learner = construct(LEARNERS, experiment.learner, problem)
@@ -97,7 +98,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        return net.build(problem.shape, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
+        return net.build(learner.shown, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
 
     net = construct(NETS, experiment.net)
     afford_network(net, made, times, ranks.device(experiment.training.cpu))
@@ -115,8 +116,20 @@ def _part(about: Known) -> Part:
 
 def build_stepper(chosen: Mapping[str, Any]) -> Stepper:
     """The stepper that a complete choice describes."""
-    made: Stepper = construct(STEPPERS, chosen)
+    made: Stepper = construct(steppers(), chosen)
     return made
+
+
+def stepper_of(learner: Learner, stepper: "str | Stepper") -> Any:
+    """The stepper of that name with its usual options, or the stepper given.
+
+    Raises:
+        InputError: a name that is not known, or of one that does not draw from this kind of model.
+    """
+    if not isinstance(stepper, str):
+        return stepper
+    known = steppers_of(learner)
+    return construct(known, choice(known, stepper, "stepper"))
 
 
 def stepper_with(name: str, options: dict[str, Any]) -> Stepper:
@@ -127,4 +140,4 @@ def stepper_with(name: str, options: dict[str, Any]) -> Stepper:
     """
     if "name" in options:
         raise InputError("stepper.name is no option: the stepper is named already.")
-    return build_stepper(choice(STEPPERS, {**options, "name": name}, "stepper"))
+    return build_stepper(choice(steppers(), {**options, "name": name}, "stepper"))

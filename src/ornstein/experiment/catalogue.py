@@ -6,19 +6,18 @@ from typing import Any
 
 from ornstein.core.grids import GRIDS
 from ornstein.data import DATA
-from ornstein.experiment.config import PROCESSES, methods, objectives, presets, readings
+from ornstein.experiment.config import PROCESSES, methods, objectives, presets, readings, steppers
 from ornstein.experiment.learner import LEARNERS
 from ornstein.guidance import GUIDANCE
 from ornstein.metrics import METRICS
 from ornstein.nets import NETS
-from ornstein.samplers import STEPPERS
 
 
 def tables() -> dict[str, dict[str, str]]:
     """Every table by the plural of its noun: name -> one sentence."""
     entries: dict[str, dict[str, Callable[..., Any]]] = {
         "processes": dict(PROCESSES),
-        "steppers": dict(STEPPERS),
+        "steppers": steppers(),
         "grids": dict(GRIDS),
         "objectives": objectives(),
         "learners": dict(LEARNERS),

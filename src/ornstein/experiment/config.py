@@ -17,8 +17,9 @@ checked and is written down in full, with nothing to add here.
 """
 
 import json
+import math
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -29,25 +30,27 @@ import yaml
 from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS, MOST_STEPS
 from ornstein.data import DATA
+from ornstein.discrete import KERNELS
 from ornstein.errors import InputError, lookup, shown
-from ornstein.experiment import plain
+from ornstein.experiment import own, plain
 from ornstein.experiment.arguments import brief, choice, construct, validated
-from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.files import regular
 from ornstein.nets import NETS
-from ornstein.samplers import DEFAULT_STEPPER, STEPPERS
+from ornstein.samplers import DEFAULT_STEPPER
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, Training
 
 #: raised by one when an old file can no longer be read as it is
 VERSION = 2
-#: what an older file meant by saying nothing: the version since which it must be said -> noun, entry, arguments
-_ONCE: dict[int, dict[str, dict[str, dict[str, Any]]]] = {2: {"process": {"euler-ou": {"order": "falling"}}}}
+#: what an older file meant by saying nothing: the version since which it must be said -> a field and its value, or a
+#: noun, entry, arguments
+_ONCE: dict[int, dict[str, Any]] = {2: {"noise_unit": 1.0, "process": {"euler-ou": {"order": "falling"}}}}
 
 #: samples of a picture that is drawn while training
 MOST_PREVIEW = 4096
 #: every process that an experiment can name, one that the data decide among them
-PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
+PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",
@@ -60,8 +63,8 @@ class Sampling:
     """How a run draws when it is not told otherwise.
 
     Args:
-        stepper: a name of `STEPPERS` with its options.
-        steps: how many steps; None for every level of a chain, and 30 in continuous time.
+        stepper: a name of the learner's `steppers` with its options.
+        steps: how many steps; None for every level of a chain, a step for each token, and 30 in continuous time.
         grid: a name of `GRIDS`, or None: "trailing" on a chain, the stepper's usual one in continuous time.
         ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
         preview: how many samples each picture taken during training shows.
@@ -77,7 +80,7 @@ class Sampling:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stepper", choice(STEPPERS, self.stepper, "stepper"))
+        object.__setattr__(self, "stepper", choice(steppers(), self.stepper, "stepper"))
         if self.grid is not None:
             lookup(GRIDS, self.grid, "grid")
         lookup({AUTO: None, **PRECISIONS}, self.precision, "sampling.precision")
@@ -92,7 +95,9 @@ class Experiment:
     """One of each noun, with data and training; made by `Experiment.read`, complete in every default.
 
     `data`, `process`, `net`, `objective` and `learner` are dicts of a "name" and the arguments of that entry of the
-    room's table. Where no learner is named, `predicts` and the objective imply one.
+    room's table. Where no learner is named, `predicts` and the objective imply one. Noise is measured in units of
+    sigma_data; `noise_unit` is another unit, of what was trained before that was so. `reasons` has a
+    sentence for each choice that was made for somebody's own file or folder (`ornstein.experiment.own`).
     """
 
     data: dict[str, Any]
@@ -103,13 +108,17 @@ class Experiment:
     learner: dict[str, Any] | None = None
     training: Training = field(default_factory=Training)
     sampling: Sampling = field(default_factory=Sampling)
+    noise_unit: float | None = None
     version: int = VERSION
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.version > VERSION:
             raise InputError(
                 f"version={self.version} of the experiment is newer than this ornstein reads ({VERSION}); upgrade it."
             )
+        if self.noise_unit is not None and not 0 < self.noise_unit < math.inf:
+            raise InputError(f"noise_unit={self.noise_unit!r} must be positive, or null for sigma_data.")
         for noun, table in _tables().items():
             if noun != "learner":
                 object.__setattr__(self, noun, choice(table, getattr(self, noun), noun))
@@ -142,16 +151,25 @@ class Experiment:
             raise InputError(
                 f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
             )
+        if self.sampling.stepper["name"] not in steppers_of(entry):
+            raise InputError(
+                f"sampling.stepper={self.sampling.stepper['name']!r} does not draw from learner={name!r}; take "
+                f"{', '.join(steppers_of(entry))}."
+            )
 
     @staticmethod
     def read(source: "str | Path | Mapping[str, Any]", overrides: Iterable[str] = ()) -> "Experiment":
-        """The experiment of a preset's name, a YAML file or a dict, with `path=value` overrides applied.
+        """The experiment of a preset's name, a YAML file, data of one's own or a dict, with overrides applied.
+
+        Args:
+            source: see above. Of a file or folder of data what it is decides: see `ornstein.experiment.own`.
+            overrides: each `path=value`.
 
         Raises:
             InputError: anything unknown, of the wrong type or out of range, in one sentence that names it.
         """
-        tree = _dated(_tree(source))
         changes = [_parted(override) for override in overrides]
+        tree = _dated(_tree(source, changes))
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
@@ -159,8 +177,12 @@ class Experiment:
         if said & {"preset", "predicts", "objective"} and "learner" not in said:
             tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
+            if keys == ["data"] and isinstance(value, str) and _is_own(source):
+                value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way
             if keys != ["preset"]:
                 _set(tree, keys, value)
+            if isinstance(tree.get("reasons"), Mapping):  # what is said needs none
+                tree["reasons"] = {k: v for k, v in tree["reasons"].items() if k != ".".join(keys)}
         for noun in _tables():  # `process: vp` says the same as `process: {name: vp}`
             if isinstance(tree.get(noun), str):
                 tree[noun] = {"name": tree[noun]}
@@ -173,12 +195,20 @@ class Experiment:
 
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `read` gives it back."""
-        return yaml.safe_dump(json.loads(json.dumps(asdict(self))), sort_keys=False)  # tuples become lists
+        tree = json.loads(json.dumps(asdict(self)))  # tuples become lists
+        if not self.reasons:
+            del tree["reasons"]
+        return yaml.safe_dump(tree, sort_keys=False)
 
 
 def objectives() -> dict[str, Callable[..., Any]]:
     """Every objective by name: those of each learner."""
     return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def steppers() -> dict[str, Callable[..., Any]]:
+    """Every stepper by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in steppers_of(learner).items()}
 
 
 def readings() -> dict[str, str]:
@@ -224,10 +254,12 @@ def _described(folder: str) -> dict[str, str]:
     }
 
 
-def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
+def _tree(source: "str | Path | Mapping[str, Any]", changes: Sequence[tuple[list[str], Any]] = ()) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)
     name = str(source)
+    if _is_own(source):
+        return _own_tree(name, changes)
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = regular(name, "experiment", "an experiment's YAML file or a preset's name")
         return _mapping(plain.read(path), shown(name))
@@ -241,16 +273,42 @@ def _tree(source: "str | Path | Mapping[str, Any]") -> dict[str, Any]:
     return tree
 
 
+def _is_own(source: "str | Path | Mapping[str, Any]") -> bool:
+    """Whether an experiment is asked for by data of one's own; a preset's name goes before a file of that name."""
+    if isinstance(source, Mapping):
+        return False
+    return str(source) not in (*presets(), *methods()) and own.is_own(str(source))
+
+
+def _own_tree(name: str, changes: Sequence[tuple[list[str], Any]]) -> dict[str, Any]:
+    """The preset that suits a file or folder of data, with what it decides, and the reasons."""
+    said = {".".join(keys): value for keys, value in changes}
+    found = own.chosen(name, said)
+    tree = _tree(found.preset)
+    training = Training(**validated(Training, tree.get("training", {}), "training."))
+    batch, steps = (
+        value if type(value := said.get(f"training.{key}", getattr(training, key))) is int else getattr(training, key)
+        for key in ("batch_size", "steps")
+    )
+    found = own.sized(found, batch, steps)
+    tree["data"] = found.data
+    for key, value in found.changes.items():
+        if key not in said:
+            _set(tree, key.split("."), value)
+    return {**tree, "reasons": {key: why for key, why in found.reasons.items() if key not in said}}
+
+
 def _dated(tree: dict[str, Any]) -> dict[str, Any]:
     """A tree of an older version in the words of this one, so that what was trained stays what it was."""
     written = tree.get("version", VERSION)
     if type(written) is not int or written >= VERSION:
         return tree
-    for since, nouns in _ONCE.items():
-        for noun, entries in nouns.items():
-            given = {"name": tree.get(noun)} if isinstance(tree.get(noun), str) else tree.get(noun)
-            if since > written and isinstance(given, Mapping):
-                tree[noun] = {**entries.get(str(given.get("name")), {}), **given}
+    for key, meant in (item for since, once in _ONCE.items() if since > written for item in once.items()):
+        given = tree.get(key)
+        if not isinstance(meant, Mapping):
+            tree.setdefault(key, meant)
+        elif isinstance(given := {"name": given} if isinstance(given, str) else given, Mapping):
+            tree[key] = {**meant.get(str(given.get("name")), {}), **given}
     return {**tree, "version": VERSION}
 
 

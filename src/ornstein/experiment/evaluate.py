@@ -91,7 +91,10 @@ def evaluate(
         "seed": seed,
         "seconds": round(seconds, 2),
     }
-    write_text(run.folder / "evaluation.json", json.dumps({**result.to_dict(), "drawn": drawn}, indent=2) + "\n")
+    write_text(
+        run.folder / "evaluation.json",
+        json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
+    )
     stage("the picture")
     _picture(run, z, samples, train, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
     return Evaluation(result, drawn)

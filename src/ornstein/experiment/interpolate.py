@@ -7,6 +7,7 @@ through vectors that are too short: so they are turned along the sphere (Shoemak
     z(w) = (sin((1-w) phi) z_a + sin(w phi) z_b)/sin phi,        phi the angle between them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.grids import times
 from ornstein.core.walk import end
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 from ornstein.experiment.build import load_data
-from ornstein.experiment.restore import read_input
+from ornstein.experiment.restore import check_shape, read_input
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import replacing_all
 from ornstein.samplers import encode
@@ -45,6 +46,7 @@ def interpolate(
     n: int = 9,
     *,
     label: "int | str | None" = None,
+    condition: Mapping[str, Any] | None = None,
     steps: int = 50,
     stepper: str | None = None,
 ) -> Tensor:
@@ -55,6 +57,7 @@ def interpolate(
         first, last: (1, *shape), model space.
         n: at least 2.
         label: the class to encode and decode with; None for none.
+        condition: what else to, by name, in the data's own units; see `Run.condition`.
         steps: up and down.
         stepper: to decode with, a deterministic one; the run's own where not said.
 
@@ -68,16 +71,17 @@ def interpolate(
         if tuple(given.shape) != (1, *run.shape):
             raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
-    process, sigma_data = run.denoiser.process, run.denoiser.sigma_data
+    process, unit = run.denoiser.process, run.denoiser.unit
     # as times: what is encoded lies at the first of them, whatever its size
-    grid = times(process, steps, None if process.chain else "logsnr", sigma_data)
+    grid = times(process, steps, None if process.chain else "logsnr", unit)
     way: dict[str, Any] = {"steps": steps, "grid": grid}
-    latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label), **way)
+    latents = encode(run.denoiser, torch.cat([first, last]), condition=run.condition(2, label, condition), **way)
     between = turn(latents[:1], latents[1:], torch.linspace(0, 1, n))
     seeds, decoded = sample_seeds(n, 0, None, None), []
     for start in range(0, n, BATCH):
         x, keys = between[start : start + BATCH], seeds[start : start + BATCH]
-        decoded.append(end(run.trajectory(len(x), label=label, stepper=stepper, seeds=keys, x=x, **way)).x.cpu())
+        states = run.trajectory(len(x), label=label, condition=condition, stepper=stepper, seeds=keys, x=x, **way)
+        decoded.append(end(states).x.cpu())
     return torch.cat(decoded)
 
 
@@ -85,7 +89,8 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
     """The two inputs, (1, *shape) each in model space: numbers of held-out examples, or files.
 
     Raises:
-        InputError: a number that there is no example of, or a file that cannot be read.
+        InputError: a number that there is no example of; a file that cannot be read, or holds anything but one sample
+        of the run's shape.
     """
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]
     data = load_data(run.experiment) if any(numbers) else None
@@ -97,7 +102,11 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
                 raise InputError(f"example {name[:20]} must be below {len(data.test)}, the count of held-out examples.")
             found.append(data.transform.forward(data.test[int(name)][None]))
         else:
-            found.append(read_input(run, Path(name)))
+            given = read_input(run, Path(name))
+            check_shape(run, given, Path(name))
+            if len(given) != 1:
+                raise InputError(f"input='{shown(name)}' holds {len(given):,} samples; give one for each end.")
+            found.append(given)
     return found[0], found[1]
 
 

@@ -18,10 +18,12 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NetDenoiser
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
 from ornstein.core.prediction import OF_THE_NOISE
+from ornstein.discrete import MaskedColumns
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
 from ornstein.objectives import OBJECTIVES
+from ornstein.samplers import STEPPERS
 
 #: sigma/alpha up to which x0 can be had from the noise; DDPM's linear betas end at 157
 _NOISIEST = 1000.0
@@ -57,7 +59,14 @@ class Denoising(Learner):
 
     def model(self, net: nn.Module) -> NetDenoiser:
         problem = self.problem
-        return NetDenoiser(net, problem.process, problem.predicts, problem.sigma_data, self.out_multiple == 2)
+        return NetDenoiser(
+            net,
+            problem.process,
+            problem.predicts,
+            problem.sigma_data,
+            self.out_multiple == 2,
+            noise_unit=problem.noise_unit,
+        )
 
     @property
     def narrow(self) -> bool:
@@ -96,7 +105,7 @@ class Energy(Learner):
         object.__setattr__(self, "problem", _on_the_datas_levels(self.problem))
 
     def model(self, net: nn.Module) -> EnergyDenoiser:
-        return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data)
+        return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data, self.problem.noise_unit)
 
     @property
     def twice(self) -> bool:
@@ -138,7 +147,8 @@ class Classifier(Learner):
         return {}
 
     def model(self, net: nn.Module) -> NoisyClassifier:
-        return NoisyClassifier(net, self.problem.process, self._shares, self.problem.sigma_data)
+        problem = self.problem
+        return NoisyClassifier(net, problem.process, self._shares, problem.sigma_data, problem.noise_unit)
 
     @property
     def _shares(self) -> tuple[float, ...]:
@@ -173,7 +183,13 @@ def _on_the_datas_levels(problem: Any) -> Any:
 #: every kind of model; the first that is implied is meant where none is named, so the most general comes last
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
+    "masked": MaskedColumns,
     "energy": Energy,
     "variance": LearnedVariance,
     "denoiser": Denoising,
 }
+
+
+def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
+    """What may draw from a kind of model, by name."""
+    return entry.steppers or STEPPERS

@@ -4,7 +4,7 @@ One answer hides that there are many. So what comes out is several draws of the 
 deviation: where the draws agree the measurement decides, where they differ it is the model that fills in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def solve(
     noise: float = 0.0,
     method: str = "pigdm",
     label: "int | str | None" = None,
+    condition: Mapping[str, Any] | None = None,
     seed: int = 0,
     steps: int = 50,
     stepper: str | None = None,
@@ -83,6 +84,7 @@ def solve(
         noise: standard deviation of the noise, model space (pictures span -1..1, tables have deviation 1).
         method: one of `METHODS`.
         label: the class that x is known to be of.
+        condition: what else is known of it, by name, in the data's own units; see `Run.condition`.
         seed, steps: as for drawing.
         stepper: "ddpm" where not said: fresh noise mends what guidance got wrong at higher noise (docs/guidance.md).
         progress: called with (done, in all).
@@ -105,7 +107,12 @@ def solve(
         way: Callable[..., Guidance] = Replacement if method == "repaint" else GUIDANCE[method]
         chosen = RePaint(inner, measurement) if method == "repaint" else inner
         drawn = with_denoiser(run, way(run.denoiser, measurement)).draw(
-            len(part), label=label, seeds=seeds[start : start + BATCH], steps=steps, stepper=chosen
+            len(part),
+            label=label,
+            condition=condition,
+            seeds=seeds[start : start + BATCH],
+            steps=steps,
+            stepper=chosen,
         )
         found.append(drawn)
         if progress is not None:
@@ -132,7 +139,14 @@ def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
 
 
 def restore(
-    run: Run, operator: Operator, given: Tensor, *, clean: bool = False, noise: float = 0.01, **options: Any
+    run: Run,
+    operator: Operator,
+    given: Tensor,
+    *,
+    clean: bool = False,
+    noise: float = 0.01,
+    name: str = "the input",
+    **options: Any,
 ) -> Restored:
     """Undo a blur or a downsampling.
 
@@ -142,13 +156,14 @@ def restore(
         given: (rows, *measured), model space: the damaged input; or (rows, *shape) with `clean`.
         clean: the input is whole: damage it first, noise included, as an experiment.
         noise: standard deviation of the noise, model space; rounding to 256 grey levels alone is 0.0023.
+        name: what to call what is given in an error.
         **options: see `solve`.
     """
     measured = tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
     wanted = run.shape if clean else measured
     if tuple(given.shape[1:]) != wanted:
         raise InputError(
-            f"the input has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
+            f"{name} has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
             f"makes {_by(measured)}, so it must be {_by(wanted)}."
         )
     y = given

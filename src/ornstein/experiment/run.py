@@ -27,7 +27,6 @@ from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import replacing
 from ornstein.memory import free_bytes
 from ornstein.samplers import stepper_named as stepper_named
-from ornstein.samplers import trajectory
 from ornstein.samplers.tuned import Tuned
 from ornstein.training import PRECISIONS, average_file, reconstruct
 
@@ -129,7 +128,7 @@ class Run:
     @property
     def steps(self) -> int:
         """How many steps it draws in when it is not told."""
-        return way(self.experiment.sampling, self.learner.problem.process).steps
+        return way(self.experiment.sampling, self.learner).steps
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -223,15 +222,16 @@ class Run:
             InputError: anything that does not fit.
         """
         self.must_hold(n)
-        given, how = self.condition(n, label, condition), self._way(stepper, steps, grid)
+        given, how = self.condition(n, label, condition), self.way(stepper, steps, grid)
         keys = sample_seeds(n, seed, seeds, None)
         if together:
             ranks.join(self.experiment.training.cpu)
         mine = ranks.share(n) if together else slice(0, n)
-        drawn, done = [torch.empty(0, *self.shape)], 0
-        total = math.ceil((mine.stop - mine.start) / BATCH)
-        for start in range(mine.start, mine.stop, BATCH):
-            part = slice(start, min(start + BATCH, mine.stop))
+        drawn, done = [torch.empty(0, *self.learner.problem.shape)], 0
+        size = self.learner.at_once
+        total = math.ceil((mine.stop - mine.start) / size)
+        for start in range(mine.start, mine.stop, size):
+            part = slice(start, min(start + size, mine.stop))
             for state in self._walk(len(keys[part]), how, condition=given[part], seeds=keys[part]):
                 if progress is not None:
                     progress(done + state.step, total * how.steps)
@@ -252,19 +252,21 @@ class Run:
     ) -> Iterator[State[Tensor]]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
         given = self.condition(n, label, condition)
-        return self._walk(n, self._way(stepper, steps, grid), condition=given, **options)
+        return self._walk(n, self.way(stepper, steps, grid), condition=given, **options)
 
     def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State[Tensor]]:
-        return trajectory(
-            self.denoiser, (n, *self.shape), stepper=how.stepper, steps=how.steps, grid=how.grid, **options
-        )
+        return self.learner.trajectory(self.denoiser, n, how.stepper, how.steps, how.grid, **options)
 
-    def _way(
-        self, stepper: "str | Stepper | None", steps: int | None, grid: "str | Sequence[float] | Tensor | None"
+    def way(
+        self,
+        stepper: "str | Stepper | None" = None,
+        steps: int | None = None,
+        grid: "str | Sequence[float] | Tensor | None" = None,
     ) -> Way:
+        """How it draws, where it is told otherwise as it is told."""
         if isinstance(grid, str) and grid == "tuned":
             steps, grid, stepper = self._tuned(steps, stepper)
-        return way(self.experiment.sampling, self.learner.problem.process, stepper, steps, grid)
+        return way(self.experiment.sampling, self.learner, stepper, steps, grid)
 
     def must_draw(self) -> None:
         """Refuse a run that is no model of its data.

@@ -13,27 +13,22 @@ from torch import Tensor
 
 from ornstein import ranks
 from ornstein.core.drive import Stepper
-from ornstein.core.grids import times
 from ornstein.core.learner import Learner
-from ornstein.core.process import Process
 from ornstein.data import Dataset
 from ornstein.errors import lookup
 from ornstein.experiment.afford import afford_batch, afford_pieces, copies
 from ornstein.experiment.arguments import choice, construct
-from ornstein.experiment.build import Batch, Built, build, build_stepper
+from ornstein.experiment.build import Batch, Built, build, build_stepper, stepper_of
 from ornstein.experiment.config import PROCESSES, Experiment, Sampling, objectives
 from ornstein.experiment.learner import LEARNERS
-from ornstein.samplers import stepper_named
 from ornstein.samplers.noise_ladder import AdvisedLadder
-from ornstein.training import AUTO, PRECISIONS, half, quickest, quickest_training
+from ornstein.training import AUTO, PRECISIONS, Pace, half, pace_of, quickest, quickest_training
 from ornstein.training.count import Meter
 
 #: examples that the distances within a data set are taken of; samples of a trial of how fast drawing is
 _LOOKED_AT, _TRIED = 20_000, 16
 #: examples of a rehearsal
 _REHEARSED = 4
-#: steps in continuous time, where neither the run nor the clock says how many
-_STEPS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +40,14 @@ class Settled:
         reasons: a sentence for each choice, by its name.
         built: the objects that it names.
         memory: what the loss remembers, as it begins.
+        pace: the number of threads to begin with, and what says when another is better.
     """
 
     experiment: Experiment
     reasons: dict[str, str]
     built: Built
     memory: dict[str, Tensor]
+    pace: Pace
 
 
 def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, trains: bool = True) -> Settled:
@@ -67,6 +64,7 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
         InputError: data that allow no choice, parts that do not fit each other, or into memory.
     """
     experiment, reasons = _by_data(experiment, data)
+    reasons = {**experiment.reasons, **reasons}
     experiment = _divided(experiment)
     config = experiment.training
     afford_batch(data, config)
@@ -81,7 +79,7 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
         precision, why = _training_precision(experiment, built, batch, memory, narrow)
         experiment = dataclasses.replace(experiment, training=dataclasses.replace(config, precision=precision))
         reasons["training.precision"] = f"{precision}, {why}"
-    return Settled(experiment, reasons, built, memory)
+    return Settled(experiment, reasons, built, memory, pace_of(experiment.training, ranks.device(config.cpu)))
 
 
 def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[str, str]]:
@@ -130,8 +128,8 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
     Returns the bytes that the loss keeps of one for the backward pass: what four keep beyond two, halved; 0 of fewer.
     """
     if built.learner.draws:
-        how = way(experiment.sampling, built.process)
-        times(built.process, how.steps, how.grid, built.model.sigma_data)
+        how = way(experiment.sampling, built.learner)
+        built.learner.trajectory(built.model, 1, how.stepper, how.steps, how.grid, seed=0)
     (x0, condition), alive = batch, []
     for few in (_REHEARSED // 2, _REHEARSED):
         memory = built.learner.memory(built.model, x0[:few])
@@ -211,7 +209,7 @@ class Way:
 
 def way(
     sampling: Sampling,
-    process: Process,
+    learner: Learner,
     stepper: "str | Stepper | None" = None,
     steps: int | None = None,
     grid: "str | Sequence[float] | Tensor | None" = None,
@@ -222,7 +220,7 @@ def way(
         InputError: a stepper that is not known.
     """
     return Way(
-        build_stepper(sampling.stepper) if stepper is None else stepper_named(stepper),
-        (sampling.steps or process.chain or _STEPS) if steps is None else steps,
+        build_stepper(sampling.stepper) if stepper is None else stepper_of(learner, stepper),
+        (sampling.steps or learner.steps) if steps is None else steps,
         sampling.grid if grid is None else grid,
     )

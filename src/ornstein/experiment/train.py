@@ -84,7 +84,7 @@ def _train(
     for progress in fit(
         built.net, built.loss(settled.memory), lambda step: data.batch(step, config.batch_size, config.seed), config,
         folder, describe=_describe(settled), resume=resume, meta={"data": about["data"]["sha256"]},
-        memory=settled.memory, lock=lock,
+        memory=settled.memory, lock=lock, pace=settled.pace,
     ):  # fmt: skip
         if log is None and first:
             log = Log(folder, progress.step if resume else 0)

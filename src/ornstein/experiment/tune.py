@@ -98,7 +98,7 @@ def tune(
 
     even = {}
     for name in ("trailing",) if process.chain else ("flow", "uniform", "quadratic", "logsnr", "karras"):
-        wanted = times(process, steps, name, run.denoiser.sigma_data)
+        wanted = times(process, steps, name, run.denoiser.unit)
         nearest = (unseen.times[None] - wanted[:, None]).abs().argmin(1)
         even[name] = bits(nearest.unique())
     result = TunedGrid(tuple(unseen.times[chosen].tolist()), bits(chosen), even)

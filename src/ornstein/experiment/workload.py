@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ornstein.core.drive import trajectory
-from ornstein.core.grids import times
 from ornstein.data import Dataset
 from ornstein.experiment.build import Built
 from ornstein.experiment.config import Experiment
@@ -75,9 +73,10 @@ def count_call(experiment: Experiment, built: Built, data: Dataset, precision: s
 
 def network_calls(experiment: Experiment, built: Built) -> int:
     """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
-    tiny = MLP(width=4, depth=1).build((2,), out_multiple=built.learner.out_multiple, seed=0).eval()
-    how = way(experiment.sampling, built.process)
-    for state in trajectory(built.learner.model(tiny), (1, 2), how.stepper, steps=how.steps, grid=how.grid, seed=0):
+    learner = built.learner
+    tiny = MLP(width=4, depth=1).build(learner.shown, out_multiple=learner.out_multiple, seed=0).eval()
+    how = way(experiment.sampling, learner)
+    for state in learner.trajectory(learner.model(tiny), 1, how.stepper, how.steps, how.grid, seed=0):
         calls = state.calls
     return calls
 
@@ -85,8 +84,7 @@ def network_calls(experiment: Experiment, built: Built) -> int:
 def network_call(experiment: Experiment, built: Built, data: Dataset, precision: str) -> Callable[[int], None]:
     """A network call for so many samples, as samplers make it."""
     built.net.eval()
-    model, how = built.model, way(experiment.sampling, built.process)
-    level = built.process.levels(times(built.process, how.steps, how.grid, model.sigma_data))[0]
+    model, level = built.model, built.process.at(built.process.t_max / 2)
 
     def call(batch: int) -> None:
         x, condition = data.batch(0, batch, 0)

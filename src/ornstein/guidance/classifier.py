@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.copies import beside
-from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, NetDenoiser
+from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, NetDenoiser, Scaled
 from ornstein.core.grids import ends
 from ornstein.core.numerics import strata
 from ornstein.core.prediction import Prediction
@@ -36,7 +36,7 @@ from ornstein.guidance.gradient import pull
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyClassifier:
+class NoisyClassifier(Scaled):
     """log p(c given x_t) for each class c, by a network that reads x_t/alpha and sigma/alpha alone.
 
     Args:
@@ -45,6 +45,7 @@ class NoisyClassifier:
         process: the clock of the data that it is asked about.
         shares: p(c), the share of each class in the data, two or more; scaled to sum to 1 here.
         sigma_data: standard deviation of the data in model space.
+        noise_unit: what noise is measured in, if not in sigma_data.
 
     Raises:
         InputError: fewer than two classes, shares that are not positive.
@@ -54,6 +55,7 @@ class NoisyClassifier:
     process: Process
     shares: tuple[float, ...]
     sigma_data: float = 1.0
+    noise_unit: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shares", _checked(self.shares))
@@ -135,7 +137,7 @@ class NoisyCrossEntropy:
                 "the objective 'classifier' needs labels, whole numbers, one per sample; these data have none."
             )
         classifier = NoisyClassifier(denoiser.net, denoiser.process, self.shares, denoiser.sigma_data)
-        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         level = denoiser.process.at(t, like=x0)
         found = classifier.log_probs(level.noised(x0, eps), level)

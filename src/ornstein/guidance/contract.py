@@ -16,32 +16,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ornstein.core.denoiser import Denoiser
+from ornstein.core.denoiser import Around
 from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class Guidance(Denoiser, ABC):
+class Guidance(Around, ABC):
     """A denoiser made from a denoiser: write `predict`, and call `self.base.predict` in it.
 
     Args:
         base: the denoiser to guide.
     """
 
-    base: Denoiser
-
     @property
     def process(self) -> Process:  # type: ignore[override]
         return self.base.process
-
-    @property
-    def sigma_data(self) -> float:  # type: ignore[override]
-        return self.base.sigma_data
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
 
 
 def check_scale(scale: float, interval: "tuple[float, float] | None") -> None:

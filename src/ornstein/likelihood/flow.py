@@ -332,7 +332,7 @@ def reach(denoiser: Denoiser, ratios: tuple[float, float] | None) -> tuple[float
     """The lowest and the highest noise ratio to integrate between."""
     process = denoiser.process
     if ratios is None:
-        first, last = ends(process, denoiser.sigma_data)
+        first, last = ends(process, denoiser.unit)
         # a chain has no level below its first
         lowest = process.at(max(first, 1.0) if process.chain else first).noise_ratio
         if isinstance(denoiser, ExactDenoiser):

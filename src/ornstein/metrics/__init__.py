@@ -4,30 +4,16 @@
 agreement.
 """
 
-from collections.abc import Callable
-
 from ornstein.metrics.classifier_test import C2ST
 from ornstein.metrics.features import Classifier, class_agreement, fit_classifier
 from ornstein.metrics.floor import Report, Score, compare, report
 from ornstein.metrics.frechet import Frechet, gaussian_frechet
 from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
 from ornstein.metrics.metric import Metric
+from ornstein.metrics.named import METRICS
 from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, memorisation, nearest
 from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.transport import SlicedWasserstein
-
-#: every metric by name
-METRICS: dict[str, Callable[..., Metric]] = {
-    "sliced-wasserstein": SlicedWasserstein,
-    "energy-distance": EnergyDistance,
-    "mmd": MMD,
-    "frechet": Frechet,
-    "kernel": Kernel,
-    "c2st": C2ST,
-    "precision": Precision,
-    "recall": Recall,
-    "memorisation": Memorisation,
-}
 
 __all__ = [
     "C2ST",

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_integer
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction, require_integer
 from .embedding import Beside, Embedding
 
 
@@ -27,16 +27,19 @@ class MLP(NetConfig):
         width: of the trunk.
         depth: residual blocks, each of two linear layers.
         embedding: width of the vector that carries noise level and condition.
+        dropout: share of each branch's units that is left out in training.
     """
 
     width: int = 128
     depth: int = 3
     embedding: int = 64
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("width", "embedding"):
             require_integer(field, getattr(self, field), 1)
         require_integer("depth", self.depth, 1, MOST_LAYERS)
+        require_fraction("dropout", self.dropout)
 
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
         return _MLPModule(self, shape, Embedding(self.embedding, conditions), Beside(conditions), out_multiple)
@@ -45,7 +48,7 @@ class MLP(NetConfig):
 class _MLPModule(nn.Module):
     def __init__(self, config: MLP, shape: Shape, embedding: Embedding, beside: Beside, out_multiple: int) -> None:
         super().__init__()
-        width, depth = config.width, config.depth
+        width, depth, self.dropout = config.width, config.depth, config.dropout
         self.shape = shape
         self.expected = f"(B, {', '.join(map(str, shape))})"
         self.out_shape = (shape[0] * out_multiple, *shape[1:])
@@ -69,6 +72,9 @@ class _MLPModule(nn.Module):
         h = self.inp(self.beside(x, condition).flatten(1))
         for scale, shift, first, second in zip(tuned[:depth], tuned[depth:], self.first, self.second, strict=True):
             branch = torch.addcmul(shift, F.layer_norm(h, h.shape[1:]), scale)
-            h = torch.addmm(h, F.silu(first(branch)), second)
-        flat: Tensor = self.out(F.silu(F.layer_norm(h, h.shape[1:])))
+            h = torch.addmm(h, self._thinned(F.silu(first(branch))), second)
+        flat: Tensor = self.out(self._thinned(F.silu(F.layer_norm(h, h.shape[1:]))))
         return flat.reshape(-1, *self.out_shape)
+
+    def _thinned(self, h: Tensor) -> Tensor:
+        return F.dropout(h, self.dropout, self.training) if self.dropout else h

@@ -50,7 +50,7 @@ class LikelihoodWeighted:
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
-        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
         return self.nats_at(denoiser, x0, t, eps, condition) / (x0[0].numel() * math.log(2))
@@ -71,7 +71,7 @@ class LikelihoodWeighted:
         """What a random time t, (B,), says of the integral, in nats, (B,)."""
         process = denoiser.process
         level = process.at(t, like=x0)
-        low, high = (process.at(end) for end in _span(process, denoiser.sigma_data))
+        low, high = (process.at(end) for end in _span(process, denoiser.unit))
         rate = low.log_snr - high.log_snr if self.importance else (high.t - low.t) * level.g2 / level.sigma**2
         error = (denoiser(level.noised(x0, eps), level, condition).x0 - x0) ** 2
         return (0.5 * rate * (level.alpha / level.sigma) ** 2 * error).flatten(1).sum(1)
@@ -114,7 +114,7 @@ def continuous_bound(
     """
     process = denoiser.process
     check_whole(draws=draws)
-    low, high = _span(process, denoiser.sigma_data)
+    low, high = _span(process, denoiser.unit)
     falling = torch.tensor([high, low, 0.0], dtype=torch.float64)
     if bins is not None:
         bins.check(x0)
@@ -128,7 +128,7 @@ def continuous_bound(
         shape = tuple(clean.shape[1:])
         with torch.no_grad():
             for draw in range(draws):
-                t = weighting.times(process, (shift[rows] + draw) / draws, denoiser.sigma_data).to(clean.device)
+                t = weighting.times(process, (shift[rows] + draw) / draws, denoiser.unit).to(clean.device)
                 nats = weighting.nats_at(denoiser, clean, t, normal(seeded, shape, draw + 1, clean.dtype), given)
                 terms[rows, 1] += nats / draws
             noisy = last.noised(clean, normal(seeded, shape, draws + 1, clean.dtype))

@@ -118,7 +118,7 @@ def variational_bound(
     Raises:
         InputError: a grid, variance, bins or seeds that do not fit, or "learned" where nothing was.
     """
-    falling = chain_times(denoiser.process, steps, grid, denoiser.sigma_data)
+    falling = chain_times(denoiser.process, steps, grid, denoiser.unit)
     chain = steps_of(denoiser.process, falling, variance)
     if bins is not None:
         bins.check(x0)
@@ -169,7 +169,7 @@ def x0_errors(
     Arguments as for `variational_bound`; the decoder's variance is that of "small" and "large", sigma^2.
     """
     process = denoiser.process
-    falling = chain_times(process, steps, grid, denoiser.sigma_data)
+    falling = chain_times(process, steps, grid, denoiser.unit)
     if bins is not None:
         bins.check(x0)
     keys = sample_seeds(len(x0), seed, seeds, generator)

@@ -108,7 +108,7 @@ class Regression:
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
-        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         return self.loss_at(denoiser, x0, t, eps, Condition.of(condition).dropped(self.drop_label, generator))
 

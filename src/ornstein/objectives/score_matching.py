@@ -220,7 +220,7 @@ class ScoreMatching:
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
-        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.sigma_data).to(x0.device)
+        t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
         probes = draw_probes(x0, self.probes, self.law, generator) if self.probes else None

@@ -148,7 +148,7 @@ class Variational:
 
     def memory(self, denoiser: Denoiser, x0: Tensor) -> dict[str, Tensor]:
         """What `adaptive` sampling remembers, at its start: the last terms of each step. Else nothing."""
-        n = len(self._of(denoiser.process, denoiser.sigma_data).small) if self.adaptive else 0
+        n = len(self._of(denoiser.process, denoiser.unit).small) if self.adaptive else 0
         return {"terms": torch.zeros(n + 1, HISTORY), "seen": torch.zeros(n + 1, dtype=torch.long)} if n else {}
 
     def __call__(
@@ -161,7 +161,7 @@ class Variational:
     ) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         u = strata(len(x0), generator, self.stratified)
-        how_often = self._probabilities(denoiser.process, memory, u, denoiser.sigma_data)
+        how_often = self._probabilities(denoiser.process, memory, u, denoiser.unit)
         i = _step_at(how_often, u).to(x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
@@ -179,14 +179,14 @@ class Variational:
     def loss_at(self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Given) -> Tensor:
         """The loss of each sample at given steps i (B,), 0 the noisiest, with given noise, (B,)."""
         terms, error = self._terms(denoiser, x0, i, eps, Condition.of(condition))
-        how_often = self._probabilities(denoiser.process, None, widest(x0), denoiser.sigma_data)[i]
+        how_often = self._probabilities(denoiser.process, None, widest(x0), denoiser.unit)[i]
         return self._loss(terms, error, how_often, denoiser, x0)
 
     def _terms(
         self, denoiser: Denoiser, x0: Tensor, i: Tensor, eps: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
         """The bound's terms of steps i in bits per dimension, (B,) float64, and the mean squared error of the noise."""
-        chain, wide = self._of(denoiser.process, denoiser.sigma_data), widest(x0)
+        chain, wide = self._of(denoiser.process, denoiser.unit), widest(x0)
         level = denoiser.process.at(beside(chain.times, wide)[i], like=x0)
         prediction = denoiser(level.noised(x0, eps), level, condition)
         mean = replace(prediction, x0=prediction.x0.detach()) if self.simple else prediction
@@ -196,7 +196,7 @@ class Variational:
 
     def _loss(self, terms: Tensor, error: Tensor, how_often: Tensor, denoiser: Denoiser, x0: Tensor) -> Tensor:
         """An estimate of the objective from one step of each sample, drawn this often, (B,)."""
-        chain, how_often = self._of(denoiser.process, denoiser.sigma_data), how_often.to(terms)
+        chain, how_often = self._of(denoiser.process, denoiser.unit), how_often.to(terms)
         bits = x0[0].numel() * math.log(2)
         prior = prior_nats(denoiser.process.at(float(chain.times[0])), denoiser.sigma_data, x0) / bits
         loss = self.weight * (terms / how_often + prior)

@@ -6,11 +6,12 @@ from ornstein.samplers.encode import encode
 from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep
 from ornstein.samplers.flow import Euler, Heun
 from ornstein.samplers.langevin import AnnealedLangevin, RecoveryLangevin
-from ornstein.samplers.named import DEFAULT_STEPPER, STEPPERS, sample, stepper_named, trajectory
+from ornstein.samplers.named import DEFAULT_STEPPER, sample, trajectory
 from ornstein.samplers.plms import PLMS
 from ornstein.samplers.runge_kutta import RK4, Adaptive
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
 from ornstein.samplers.single_step import DPMSolver
+from ornstein.samplers.table import STEPPERS, stepper_named
 from ornstein.samplers.tuned import Tuned
 from ornstein.samplers.unipc import UniPC, UniPCAuto
 

@@ -33,6 +33,7 @@ from torch import Tensor
 from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.process import Level
 from ornstein.errors import InputError
+from ornstein.samplers.table import stepper_named
 
 #: dimensions by which the measured length of the score is drawn towards its mean
 _SHRINKING = 100
@@ -65,8 +66,6 @@ class PredictorCorrector(Stepper):
 
     def __post_init__(self) -> None:
         if not isinstance(self.predictor, Stepper):
-            from ornstein.samplers.named import stepper_named  # whose table names this class too
-
             given = dict(self.predictor) if isinstance(self.predictor, Mapping) else {"name": self.predictor}
             object.__setattr__(self, "predictor", stepper_named(given.pop("name", None), **given))
         if isinstance(self.corrections, bool) or not isinstance(self.corrections, int) or self.corrections < 1:

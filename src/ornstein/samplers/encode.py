@@ -23,7 +23,7 @@ from ornstein.core.drive import Ask, Noise, Stepper, drawing
 from ornstein.core.grids import ends, times
 from ornstein.core.walk import end, walk
 from ornstein.errors import InputError
-from ornstein.samplers.named import stepper_named
+from ornstein.samplers.table import stepper_named
 from ornstein.samplers.unipc import UniPC
 
 _USUAL = UniPC(order=4)
@@ -64,8 +64,8 @@ def encode(
     if stepper.stochastic:
         raise InputError(f"stepper={stepper!r} draws noise, and an encoding has none: take a deterministic one.")
     condition = Condition.of(condition).matches(len(x), "x").to(denoiser.device)
-    falling = times(denoiser.process, steps, grid, denoiser.sigma_data)[:-1]
-    lowest = min(ends(denoiser.process, denoiser.sigma_data)[0], 0.5 * float(falling[-1]))
+    falling = times(denoiser.process, steps, grid, denoiser.unit)[:-1]
+    lowest = min(ends(denoiser.process, denoiser.unit)[0], 0.5 * float(falling[-1]))
     levels = denoiser.process.levels(torch.cat([falling, falling.new_tensor([lowest])]).flip(0))
     noise = Noise(torch.zeros(len(x), dtype=torch.int64), tuple(x.shape[1:]), dtype)
     ask, x = Ask(denoiser, condition, steps=len(levels) - 1), levels[0].alpha * x.detach().to(denoiser.device, dtype)

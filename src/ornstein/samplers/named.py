@@ -1,7 +1,6 @@
-"""Steppers by their names, and drawing with them: the table, and the two verbs that take a key of it."""
+"""The steppers that there are, and drawing with them: what the table holds, and the two verbs that take a key of it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +9,6 @@ from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import Stepper
 from ornstein.core.drive import trajectory as _trajectory
 from ornstein.core.walk import State
-from ornstein.errors import InputError, lookup
 from ornstein.samplers.ancestral import DDIM, DDPM
 from ornstein.samplers.corrector import PredictorCorrector
 from ornstein.samplers.exponential import DEIS, DPMpp2M, Multistep
@@ -20,9 +18,10 @@ from ornstein.samplers.plms import PLMS
 from ornstein.samplers.runge_kutta import RK4, Adaptive
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
 from ornstein.samplers.single_step import DPMSolver
+from ornstein.samplers.table import STEPPERS, stepper_named
 from ornstein.samplers.unipc import UniPC, UniPCAuto
 
-STEPPERS: dict[str, type[Stepper]] = {
+_OURS: dict[str, type[Stepper]] = {
     "ddpm": DDPM,
     "ddim": DDIM,
     "euler": Euler,
@@ -44,26 +43,10 @@ STEPPERS: dict[str, type[Stepper]] = {
     "recovery-langevin": RecoveryLangevin,
 }
 
+STEPPERS.update(_OURS)
+
 #: what is used where nothing is said
 DEFAULT_STEPPER = "unipc-auto"
-
-
-def stepper_named(stepper: str | Stepper, **options: Any) -> Stepper:
-    """The stepper of that name with its options, or the stepper given.
-
-    Raises:
-        InputError: an unknown name (the nearest is suggested), or options that it does not take.
-    """
-    if isinstance(stepper, Stepper):
-        if options:
-            raise InputError(f"stepper={stepper!r} has its options already; {', '.join(options)} cannot be added.")
-        return stepper
-    cls = lookup(STEPPERS, stepper, "stepper")
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for name in options:
-        if name not in known:
-            raise InputError(f"stepper={stepper!r} takes no {name!r}; it takes {', '.join(known) or 'no options'}.")
-    return cls(**options)
 
 
 def trajectory(

@@ -27,7 +27,7 @@ from ornstein.training.log import Log, read_lines
 from ornstein.training.loop import Diverged, fit
 from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
 from ornstein.training.tally import Progress
-from ornstein.training.threads import threads
+from ornstein.training.threads import Pace, pace_of, threads
 
 __all__ = [
     "AUTO",
@@ -37,6 +37,7 @@ __all__ = [
     "Diverged",
     "Lock",
     "Log",
+    "Pace",
     "PowerEMA",
     "Progress",
     "Training",
@@ -47,6 +48,7 @@ __all__ = [
     "latest",
     "learning_rate",
     "newest_step",
+    "pace_of",
     "quickest",
     "quickest_training",
     "read_lines",

@@ -49,7 +49,7 @@ from ornstein.training.pieces import Batch, Loss, Pieces, innermost, size, unfin
 from ornstein.training.precision import AUTO, queued
 from ornstein.training.saving import Saving
 from ornstein.training.tally import Progress, Tally, Window
-from ornstein.training.threads import pace, paced
+from ornstein.training.threads import Pace, pace_of, paced
 
 
 class Diverged(RuntimeError):
@@ -68,6 +68,7 @@ def fit(
     meta: Mapping[str, Any] | None = None,
     memory: dict[str, Tensor] | None = None,
     lock: Lock | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[Progress]:
     """Train `net` in place, keeping checkpoints in `folder`.
 
@@ -99,6 +100,7 @@ def fit(
         memory: tensors that the loss reads here and changes in place, see the module; moved to the device of the run.
         meta: facts that must be the same to continue, such as the data's fingerprint; JSON. Kept in state.json.
         lock: the folder's, if the caller holds it (`holding`); otherwise the first process takes it here.
+        pace: which number of threads takes each step; None for what `config.threads` means here.
 
     Raises:
         InputError: another process writes in `folder`, or it is deleted meanwhile; there is a run in it and `resume` is
@@ -108,7 +110,7 @@ def fit(
     """
     first = ranks.rank() == 0
     with holding(folder, "training") if lock is None and first else nullcontext(lock) as held:
-        run = _Run(net, loss, batches, config, Path(folder), describe, meta, memory or {}, held)
+        run = _Run(net, loss, batches, config, Path(folder), describe, meta, memory or {}, held, pace)
         with run.interrupt.heard() if ranks.count() > 1 else nullcontext():
             yield from _trained(run, config, resume)
 
@@ -158,6 +160,7 @@ class _Run:
         meta: Mapping[str, Any] | None,
         memory: dict[str, Tensor],
         lock: Lock | None,
+        pace: Pace | None,
     ):
         if config.precision == AUTO:
             raise InputError(
@@ -195,7 +198,7 @@ class _Run:
         self.saving = Saving(
             folder, config, net, self.named, self.optimizer, self.scaler, self.ema, memory, meta, device, self.sharded
         )
-        self.tally, self.saved, self.pace = Tally(), -1, pace(config, device)
+        self.tally, self.saved, self.pace = Tally(), -1, pace or pace_of(config, device)
         self.outcome: _Outcome | None = None
         self.interrupt = Interrupt()
         self.agreed = False  # by all, to stop
@@ -377,7 +380,7 @@ class _Run:
             checkpoint.sweep(folder, self.config.keep)
         if found:
             self.tally, self.saved = self.saving.restore(found), found.step
-            self.pace = pace(self.config, self.pieces.device, found.state.get("threads"))
+            self.pace.go_on(found.state.get("threads"))
         elif resume:
             self.tally.window.warnings.append(
                 f"There is no checkpoint in {folder}: training starts from the beginning."

@@ -5,12 +5,14 @@ sharing; on a busy one each wait is for a thread whose processor is doing someth
 nobody may be several times as fast. Neither is known beforehand, and both change while a run lasts.
 
 *In turns.* At first every number of threads takes a few steps in turn, and the most threads that come within a tenth of
-the fastest go on. When a step takes twice as long as it did then, or with fewer than all threads half as long, the
-turns are taken again.
+the fastest go on. When a step takes twice as long as it did then, the turns are taken again. So they are, with fewer
+than all threads, when steps come faster by a fifth, since whoever kept the others busy may have gone; and now and then
+in any case, since one thread on a processor of its own notices nothing of that.
 
 *Sums of another number of threads are rounded differently*, in the last bits. So a run with a number that is given is
 the same run every time; where it is measured, two are the same as long as they come to the same choice, which each
-`Progress` tells. The turns themselves depend on the number of the step alone, and a checkpoint keeps what was chosen.
+`Progress` tells, and measure nothing anew. The first turns depend on the number of the step alone, and a checkpoint
+keeps what was chosen.
 """
 
 import os
@@ -32,6 +34,10 @@ _WARM, _TURNS, _TURN = 3, 2, 3
 _NEAR = 1.1
 #: how much the seconds of a step must change before turns are taken again
 _CHANGED = 2.0
+#: how much faster steps of fewer than all threads must come
+_FASTER = 1.2
+#: seconds after which fewer than all threads are measured anew in any case; and how many times longer than turns take
+_AGAIN, _RARELY = 300.0, 50
 #: steps and seconds over which such a change is looked for, at least; the seconds double while the choice stays
 _STEPS, _SECONDS, _MOST_SECONDS = 16, 2.0, 600.0
 #: by which a person says how many threads there are
@@ -43,20 +49,22 @@ class Pace:
 
     Arguments:
         numbers: to choose from, the largest first; of one alone nothing is measured.
-        known: what `facts` gave, to go on with.
     """
 
-    def __init__(self, numbers: Sequence[int], known: Mapping[str, Any] | None = None):
+    def __init__(self, numbers: Sequence[int]):
         self.numbers = tuple(numbers)
         self.chosen, self.usual = self.numbers[0], 0.0
         self._seconds: list[float] = []
         self._patience = _SECONDS
-        self._was = 0.0
+        self._why = ""
+        self._since = 0.0  # seconds of steps since the last turns
+        self._turns = [(self.chosen, False)] * _WARM + self._each()
+
+    def go_on(self, known: Mapping[str, Any] | None) -> None:
+        """Go on with what `facts` gave, where there are as many threads here."""
         if known and known["chosen"] in self.numbers:
-            self.chosen, self.usual = known["chosen"], known["usual"]
-            self._turns: list[tuple[int, bool]] = []
-        else:
-            self._turns = [(self.chosen, False)] * _WARM + self._each()
+            self.chosen, self.usual, self._turns = known["chosen"], known["usual"], []
+            self._cost = known.get("cost", 0.0)
 
     @property
     def number(self) -> int:
@@ -64,8 +72,10 @@ class Pace:
         return self._turns[0][0] if self._turns else self.chosen
 
     def facts(self) -> dict[str, Any] | None:
-        """What was chosen and the seconds that a step took with it; None where nothing has been."""
-        return None if self._turns or len(self.numbers) == 1 else {"chosen": self.chosen, "usual": self.usual}
+        """What was chosen, the seconds of a step with it and those of all turns; None where nothing has been."""
+        if self._turns or len(self.numbers) == 1:
+            return None
+        return {"chosen": self.chosen, "usual": self.usual, "cost": self._cost}
 
     def took(self, seconds: float) -> str:
         """Note what the step took; a sentence where that has changed the choice or might have, otherwise ""."""
@@ -73,44 +83,51 @@ class Pace:
             return ""
         if self._turns:
             number, counts = self._turns.pop(0)
+            self._cost += seconds
             if counts:
                 self._found[number].append(seconds)
             return "" if self._turns else self._choose()
         self._seconds.append(seconds)
+        self._since += seconds
         if len(self._seconds) >= _STEPS and sum(self._seconds) >= self._patience:
-            now = median(self._seconds)
+            self._look(median(self._seconds))
             self._seconds = []
-            slower, fewer = now > _CHANGED * self.usual, self.chosen < self.numbers[0]
-            if slower or (fewer and now < self.usual / _CHANGED):
-                self._was, self._turns = now, self._each()
-            elif not fewer:  # no more to be had: the machine is freer than it was, and may be less so again
-                self.usual = min(self.usual, now)
         return ""
+
+    def _look(self, now: float) -> None:
+        """Have turns taken again where a step that takes so many seconds, or the time that has passed, asks for it."""
+        fewer = self.chosen < self.numbers[0]
+        if now > _CHANGED * self.usual or (fewer and now < self.usual / _FASTER):
+            self._why = f"A step came to take {now:.2g} s instead of {self.usual:.2g} s"
+        elif fewer and self._since >= max(_AGAIN, _RARELY * self._cost):
+            self._why = f"{self.chosen} of {self.numbers[0]} threads had taken the steps for {self._since:.0f} s"
+        else:
+            if not fewer:  # no more to be had: the machine is freer than it was, and may be less so again
+                self.usual = min(self.usual, now)
+            return
+        self._turns = self._each()
 
     def _each(self) -> list[tuple[int, bool]]:
         """Whose turn it is at each of the next steps, and whether the step counts."""
+        self._cost = 0.0
         self._found: dict[int, list[float]] = {number: [] for number in self.numbers}
         turn = [(number, step > 0) for number in self.numbers for step in range(_TURN)]
         return turn * _TURNS
 
     def _choose(self) -> str:
         took = {number: median(seconds) for number, seconds in self._found.items()}
-        before, was, first = self.chosen, self._was, not self.usual
-        usual, fastest = self.usual, min(took.values())
+        before, first, fastest = self.chosen, not self.usual, min(took.values())
         self.chosen = next(number for number in self.numbers if took[number] <= _NEAR * fastest)
-        self.usual = took[self.chosen]
+        self.usual, self._since = took[self.chosen], 0.0
         if first:
             return ""
         self._patience = min(2 * self._patience, _MOST_SECONDS) if self.chosen == before else _SECONDS
         each = ", ".join(f"{number} take{'s' * (number == 1)} {seconds:.2g} s" for number, seconds in took.items())
-        return (
-            f"A step came to take {was:.2g} s instead of {usual:.2g} s, so threads were measured anew: {each}; "
-            f"{self.chosen} from here on."
-        )
+        return f"{self._why}, so threads were measured anew: {each}; {self.chosen} from here on."
 
 
-def pace(config: Training, device: torch.device, known: Mapping[str, Any] | None = None) -> Pace:
-    """How a run with this configuration goes about it; `known` is from its checkpoint.
+def pace_of(config: Training, device: torch.device) -> Pace:
+    """How a run with this configuration goes about it.
 
     Nothing is measured where a number is given, in the configuration or in the environment, on a GPU, nor in several
     processes, whose number is how such a machine is shared.
@@ -120,7 +137,7 @@ def pace(config: Training, device: torch.device, known: Mapping[str, Any] | None
     most = torch.get_num_threads()
     if device.type != "cpu" or ranks.count() > 1 or any(name in os.environ for name in _SAID):
         return Pace([most])
-    return Pace([most // 2**k for k in range(most.bit_length())], known)
+    return Pace([most // 2**k for k in range(most.bit_length())])
 
 
 @contextmanager

@@ -1,0 +1,195 @@
+"""Categories as vectors: what is one of K things, in a space where means make sense.
+
+A category has no mean, but its *one-hot vector* has: for x_0 = e_k with probability p_k,
+
+    E[x_0] = (p_1, ..., p_K),
+
+the table of its probabilities. So a row of T *tokens*, of K_1, ..., K_T classes, lives here as the T one-hot vectors
+laid end to end, and a token that is not known as K_i zeros. The posterior mean of such a row, which is what every
+denoiser of this house answers, is then the probabilities of every token's classes; a network that reads and writes
+vectors serves without knowing of categories.
+
+Some tokens *refine* another: the bin of a number, and the place within the bin. What is refined comes first, in every
+token of the row: details are told, and asked for, once the outline is known.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ornstein.core.copies import beside
+from ornstein.errors import InputError
+
+
+@dataclass(frozen=True)
+class Categories:
+    """How many classes each token of a row has, and which token it refines.
+
+    Args:
+        sizes: of T tokens, at least 1 each.
+        after: for each token the earlier one that it refines, or -1; () for none. None is refined by two.
+        along: for each token, where its classes lie along their column, from -1 to 1; () of one that has no order, or
+            for all. Of a token that refines another the classes of each of the other's, one after the other, as what
+            is to be added; what is missing lies nowhere.
+
+    Raises:
+        InputError: no tokens, sizes below 1, or an order that is none.
+    """
+
+    sizes: tuple[int, ...]
+    after: tuple[int, ...] = ()
+    along: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1:
+            raise InputError(f"sizes={self.sizes!r} must be the number of classes of one or more tokens, each above 0.")
+        after = tuple(self.after) or (-1,) * len(self.sizes)
+        refined = [other for other in after if other >= 0]
+        if len(after) != len(self.sizes) or any(other >= i for i, other in enumerate(after)) or min(after) < -1:
+            raise InputError(f"after={self.after!r} must name for each token an earlier one, or -1.")
+        if len(set(refined)) < len(refined):
+            raise InputError(f"after={self.after!r} refines a token twice.")
+        along = tuple(map(tuple, self.along)) or ((),) * len(self.sizes)
+        for i, (size, places) in enumerate(zip(self.sizes, along, strict=True)):
+            wanted = size * (self.sizes[after[i]] if after[i] >= 0 else 1)
+            if places and len(places) != wanted:
+                raise InputError(f"along has {len(places)} places for token {i}, which needs {wanted}.")
+        object.__setattr__(self, "along", along)
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        object.__setattr__(self, "after", after)
+
+    @property
+    def tokens(self) -> int:
+        """T, how many tokens a row has."""
+        return len(self.sizes)
+
+    @property
+    def width(self) -> int:
+        """Length of the vector."""
+        return sum(self.sizes)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(T,) int64: where each token's classes begin."""
+        return torch.tensor(self.sizes).cumsum(0) - torch.tensor(self.sizes)
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """(width,) int64: whose class each place of the vector is."""
+        return torch.arange(self.tokens).repeat_interleave(torch.tensor(self.sizes))
+
+    @cached_property
+    def order(self) -> Tensor:
+        """(T,) int64: which token each refines, -1 for none."""
+        return torch.tensor(self.after)
+
+    @cached_property
+    def depth(self) -> Tensor:
+        """(T,) int64: how many tokens each refines, one after the other: 0 for those of the outline."""
+        found: list[int] = []
+        for other in self.after:
+            found.append(0 if other < 0 else found[other] + 1)
+        return torch.tensor(found)
+
+    @cached_property
+    def deepest(self) -> int:
+        """The largest depth."""
+        return int(self.depth.max())
+
+    def turn(self, known: Tensor) -> Tensor:
+        """The tokens that may be told next, once `known` are, (B, T) bool: of the unknown ones the least deep."""
+        depth = beside(self.depth, known, torch.int64)
+        least = torch.where(known, self.deepest + 1, depth).amin(1, keepdim=True)
+        return ~known & (depth == least)
+
+    def outlined(self, x: Tensor) -> Tensor:
+        """x (B, width) with what refines hidden in rows of which the outline, all that is less deep, is not known."""
+        if not self.deepest:
+            return x
+        known = self.known(x)
+        depth = beside(self.depth, known, torch.int64)
+        least = torch.where(known, self.deepest + 1, depth).amin(1, keepdim=True)
+        return x * self.spread((depth <= least).to(x.dtype))
+
+    @cached_property
+    def ordered(self) -> tuple[int, ...]:
+        """The tokens whose classes lie along a column, those that refine one left out."""
+        return tuple(i for i, places in enumerate(self.along) if places and self.after[i] < 0)
+
+    @cached_property
+    def _along(self) -> Tensor:
+        """(width, ordered): what each class adds to the place along each column, refining tokens left out."""
+        found = torch.zeros(self.width, len(self.ordered))
+        for column, token in enumerate(self.ordered):
+            start = int(self.starts[token])
+            found[start : start + self.sizes[token], column] = torch.tensor(self.along[token])
+        return found
+
+    @cached_property
+    def _refined(self) -> list[tuple[int, int, Tensor]]:
+        """(column, refining token, (K before, K)) of those that say where within a class a number lies."""
+        columns = {token: column for column, token in enumerate(self.ordered)}
+        return [
+            (columns[other], i, torch.tensor(self.along[i]).reshape(self.sizes[other], -1))
+            for i, other in enumerate(self.after)
+            if self.along[i] and other in columns
+        ]
+
+    def places(self, x: Tensor) -> Tensor:
+        """Where along its column each known number lies, (B, width) -> (B, ordered); 0, the middle, where unknown."""
+        found = x @ beside(self._along, x)
+        if self._refined:
+            found = found.clone()
+        for column, token, within in self._refined:
+            first, second = (
+                x[:, int(self.starts[i]) : int(self.starts[i]) + self.sizes[i]] for i in (self.ordered[column], token)
+            )
+            found[:, column] += ((first @ beside(within, x)) * second).sum(1)
+        return found
+
+    def one_hot(self, codes: Tensor) -> Tensor:
+        """Classes (B, T), -1 for what is not known, as vectors (B, width), float32."""
+        known = codes >= 0
+        place = beside(self.starts, codes) + codes.clamp_min(0)
+        x = torch.zeros(len(codes), self.width, device=codes.device)
+        return x.scatter_(1, place, known.float())
+
+    def codes(self, x: Tensor) -> Tensor:
+        """The likeliest class of each token, (B, width) -> (B, T) int64; -1 where a token's vector is zero."""
+        best = self.each(x, lambda block: block.argmax(-1))
+        return torch.where(self.known(x), best, -1)
+
+    def known(self, x: Tensor) -> Tensor:
+        """Which tokens are known, (B, width) -> (B, T) bool."""
+        return self.sums(x) > 0
+
+    def sums(self, x: Tensor) -> Tensor:
+        """The sum of each token's vector, (B, width) -> (B, T)."""
+        if self._even:
+            return x.reshape(len(x), self.tokens, -1).sum(-1)
+        return torch.zeros(len(x), self.tokens, dtype=x.dtype, device=x.device).index_add_(
+            1, beside(self.owner, x, torch.int64), x
+        )
+
+    def spread(self, token: Tensor) -> Tensor:
+        """What is said of each token, (B, T), said of each of its classes, (B, width)."""
+        return token.index_select(1, beside(self.owner, token, torch.int64))
+
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        """Log-probabilities of each token's classes, (B, width) -> (B, width)."""
+        return self.each(logits, lambda block: block.log_softmax(-1), whole=True)
+
+    def each(self, x: Tensor, of: Callable[[Tensor], Tensor], whole: bool = False) -> Tensor:
+        """A function of each token's vector, (..., K) -> (...), or to (..., K) where `whole`: (B, T) or (B, width)."""
+        if self._even:
+            found = of(x.unflatten(1, (self.tokens, -1)))
+            return found.flatten(1) if whole else found
+        blocks = [of(block) for block in x.split(self.sizes, 1)]
+        return torch.cat(blocks, 1) if whole else torch.stack(blocks, 1)
+
+    @property
+    def _even(self) -> bool:
+        return len(set(self.sizes)) == 1

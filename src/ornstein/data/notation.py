@@ -1,0 +1,224 @@
+"""How people write numbers and dates, read without loss and written back as they were.
+
+*Numbers.* 8.30, 8.3, 41.0, 1,234.5 and 1.234,5 are ways to write, not values. A column keeps its way in three words:
+the decimal mark, the mark between thousands, and a format: "short" (41, 8.3: no more than is needed), "repr" (41.0,
+8.3: as Python and pandas write floats) or a fixed number of places such as ".2f" (41.00, 8.30). What can be read as
+more than one (1,234) is settled by the whole column: a way must read every cell.
+
+*Dates* are seconds since 1970, exact to the second and beyond in float64 for all years that a calendar has. A pattern
+is that of strptime, with "%-d" for a day without a leading zero and "%3f" for milliseconds. Words are matched strictly:
+only what the pattern would write back letter for letter. Day and month are told apart by a day above 12; where none is,
+a column of 01/02/2003 is *ambiguous* and is not guessed at. A zone that all cells share, such as Z, is part of the
+pattern; where zones differ the time is kept, and is written in UTC.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from itertools import product
+
+#: whole numbers of larger size are not all floats: they name something, as card numbers do
+LARGEST_WHOLE = 2**53
+#: (decimal mark, mark between thousands), in the order in which they are tried
+WAYS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"))
+
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
+_INFINITE = re.compile(r"[+-]?(?:inf|infinity)", re.IGNORECASE)
+_FIXED = re.compile(r"\.(\d{1,2})f")
+_EPOCH = datetime(1970, 1, 1)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+#: what stands for a part of a date: what it looks like, and how it is written
+_PARTS: dict[str, tuple[str, Callable[[datetime], str]]] = {
+    "%Y": (r"(?P<Y>\d{4})", lambda d: f"{d.year:04d}"),
+    "%m": (r"(?P<m>\d\d)", lambda d: f"{d.month:02d}"),
+    "%-m": (r"(?P<m>[1-9]\d?)", lambda d: str(d.month)),
+    "%b": (rf"(?P<b>{'|'.join(_MONTHS)})", lambda d: _MONTHS[d.month - 1]),
+    "%d": (r"(?P<d>\d\d)", lambda d: f"{d.day:02d}"),
+    "%-d": (r"(?P<d>[1-9]\d?)", lambda d: str(d.day)),
+    "%H": (r"(?P<H>\d\d)", lambda d: f"{d.hour:02d}"),
+    "%-H": (r"(?P<H>0|[1-9]\d?)", lambda d: str(d.hour)),
+    "%I": (r"(?P<I>0[1-9]|1[0-2])", lambda d: f"{(d.hour - 1) % 12 + 1:02d}"),
+    "%-I": (r"(?P<I>[1-9]|1[0-2])", lambda d: str((d.hour - 1) % 12 + 1)),
+    "%p": (r"(?P<p>AM|PM)", lambda d: "AM" if d.hour < 12 else "PM"),
+    "%M": (r"(?P<M>\d\d)", lambda d: f"{d.minute:02d}"),
+    "%S": (r"(?P<S>\d\d)", lambda d: f"{d.second:02d}"),
+    "%3f": (r"(?P<f>\d{3})", lambda d: f"{d.microsecond // 1000:03d}"),
+    "%f": (r"(?P<f>\d{6})", lambda d: f"{d.microsecond:06d}"),
+    "%z": (r"(?P<z>Z|[+-]\d\d:?\d\d)", lambda d: "+00:00"),
+}
+_PART = re.compile("|".join(map(re.escape, sorted(_PARTS, key=len, reverse=True))))
+_DAYS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%-d.%-m.%Y", "%-d/%-m/%Y", "%-m/%-d/%Y", "%-d-%-m-%Y", "%-m-%-d-%Y", "%Y/%-m/%-d", "%Y-%-m-%-d"),
+    *("%d-%b-%Y", "%d %b %Y", "%-d %b %Y", "%-d-%b-%Y", "%b %d, %Y", "%b %-d, %Y"),
+)
+_TIMES = (
+    *("%H:%M:%S", "%H:%M", "%H:%M:%S.%3f", "%H:%M:%S.%f", "%-H:%M:%S", "%-H:%M"),
+    *("%I:%M:%S %p", "%I:%M %p", "%-I:%M:%S %p", "%-I:%M %p"),
+)
+_ZONE = re.compile(r"(?<=[\dM])(?:Z| UTC| ?[+-]\d\d:?\d\d)\Z")
+#: seconds of which all dates of a column are multiples, from the coarsest
+_STEPS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+
+def number(word: str, mark: str = ".", thousands: str = "") -> float:
+    """The number that a word writes in this way; NaN if it writes none. Infinite if it is, or is too large."""
+    word = word.strip()
+    if thousands and thousands in word:
+        groups = rf"[+-]?\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(mark)}\d*)?"
+        if not re.fullmatch(groups, word):
+            return math.nan
+        word = word.replace(thousands, "")
+    if mark != ".":
+        if "." in word:
+            return math.nan
+        word = word.replace(mark, ".", 1)
+    if _PLAIN.fullmatch(word) and word.isascii():
+        return float(word)
+    return math.copysign(math.inf, -1 if word[0] == "-" else 1) if _INFINITE.fullmatch(word) else math.nan
+
+
+def decimals(word: str, mark: str = ".", thousands: str = "") -> int:
+    """How many decimals the value of a number's word has: 1 of 8.30, 0 of 41.0."""
+    word = word.strip().replace(thousands, "").replace(mark, ".") if thousands else word.strip().replace(mark, ".")
+    if "e" in word or "E" in word:
+        exponent = Decimal(word).normalize().as_tuple().exponent
+        return max(-exponent, 0) if isinstance(exponent, int) else 0
+    return len(word.partition(".")[2].rstrip("0"))
+
+
+def written(value: float, way: str, mark: str = ".", thousands: str = "", places: int | None = None) -> str:
+    """A finite number in words.
+
+    Args:
+        value: the number.
+        way: "short", "repr", or fixed places such as ".2f".
+        mark, thousands: see the module.
+        places: decimals to round to first; None for none.
+    """
+    if places is not None and (rounded := round(value, places)) != value:
+        value = rounded or 0.0  # no -0.00 of -0.001
+    if way not in ("short", "repr"):
+        text = format(value, way)
+        text = text[1:] if value and text[0] == "-" and not float(text) else text
+    elif way == "short" and value == int(value) and abs(value) <= LARGEST_WHOLE:
+        text = str(int(value)) if value or math.copysign(1, value) > 0 else "-0"
+    else:
+        text = repr(float(value))
+    sign, whole, point, rest = "-" * text.startswith("-"), *text.lstrip("-").partition(".")
+    if thousands and whole.isdigit():
+        whole = f"{int(whole):,}".replace(",", thousands)
+    return f"{sign}{whole}{mark if point else ''}{rest}"
+
+
+def way_of(words: Sequence[str], values: Sequence[float], mark: str, thousands: str) -> str:
+    """The format that writes most of the words as they are."""
+    places = max((len(word.strip().partition(mark)[2]) for word in words if "e" not in word.lower()), default=0)
+    ways = ("short", "repr", *([f".{places}f"] if 0 < places < 100 else []))
+    hits = {
+        way: sum(
+            written(value, way, mark, thousands) == word.strip() for word, value in zip(words, values, strict=True)
+        )
+        for way in ways
+    }
+    return max(ways, key=hits.__getitem__)
+
+
+def is_way(way: str) -> bool:
+    """Whether a text is the format of numbers."""
+    return way in ("short", "repr") or _FIXED.fullmatch(way) is not None
+
+
+# Dates ----------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _pattern(pattern: str) -> "re.Pattern[str]":
+    pieces, at = [], 0
+    for found in _PART.finditer(pattern):
+        pieces += [re.escape(pattern[at : found.start()]), _PARTS[found[0]][0]]
+        at = found.end()
+    return re.compile("".join([*pieces, re.escape(pattern[at:])]), re.ASCII)
+
+
+def is_pattern(pattern: str) -> bool:
+    """Whether a text is the pattern of dates: with a year, a month, and each part once."""
+    parts = [found[0].replace("-", "").replace("%3", "%") for found in _PART.finditer(pattern)]
+    months = {"%m", "%b"} & set(parts)
+    rest = _PART.sub("", pattern)
+    return len(set(parts)) == len(parts) and "%Y" in parts and len(months) == 1 and "%" not in rest
+
+
+def seconds(word: str, pattern: str) -> float:
+    """Seconds since 1970 of a date that is written in this pattern; NaN if it is not."""
+    found = _pattern(pattern).fullmatch(word.strip())
+    if found is None:
+        return math.nan
+    part = found.groupdict()
+    hour = int(part.get("H") or 0)
+    if "I" in part:
+        hour = int(part["I"]) % 12 + (12 if part.get("p") == "PM" else 0)
+    fraction = part.get("f") or "0"
+    try:
+        moment = datetime(
+            int(part["Y"]),
+            int(part["m"]) if "m" in part else _MONTHS.index(part["b"]) + 1,
+            int(part.get("d") or 1),
+            hour,
+            int(part.get("M") or 0),
+            int(part.get("S") or 0),
+            int(fraction.ljust(6, "0")),
+        )
+    except ValueError:  # the 30th of February
+        return math.nan
+    shift = part.get("z") or "Z"
+    if shift != "Z":
+        minutes = int(shift[1:3]) * 60 + int(shift[-2:])
+        try:
+            moment -= timedelta(minutes=minutes if shift[0] == "+" else -minutes)
+        except OverflowError:
+            return math.nan
+    return (moment - _EPOCH).total_seconds()
+
+
+def dated(value: float, pattern: str) -> str:
+    """The date of so many seconds since 1970 in words; the ends of the calendar for what lies beyond them."""
+    value = min(max(value, -62_135_596_800.0), 253_402_300_799.0)
+    moment = _EPOCH + timedelta(seconds=math.floor(value), microseconds=round((value - math.floor(value)) * 1e6))
+    return _PART.sub(lambda found: _PARTS[found[0]][1](moment), pattern)
+
+
+def patterns(words: Sequence[str]) -> list[str]:
+    """The patterns that read every one of the words and write it back: none, one, or several that are ambiguous.
+
+    Several differ in which number is the day. At least one word.
+    """
+    first = words[0].strip()
+    zone = found[0] if (found := _ZONE.search(first)) and ":" in first else ""
+    if zone and not all(word.strip().endswith(zone) for word in words):
+        zone = "%z"
+    days = [(day, "") for day in (*_DAYS, "%Y-%m")]
+    timed = [(day, sep + time + zone) for day, sep, time in product(_DAYS, ("T", " "), _TIMES)]
+    few = words[:: max(len(words) // 20, 1)]
+    kept: dict[str, str] = {}
+    for day, time in timed if ":" in first else days:
+        pattern = day + time
+        if all(_reads(word, pattern) for word in few) and all(_reads(word, pattern) for word in words):
+            kept.setdefault(re.sub(r"[^a-zA-Z]", "", day), pattern)
+    return list(kept.values())
+
+
+def _reads(word: str, pattern: str) -> bool:
+    value = seconds(word, pattern)
+    return value == value and (pattern.endswith("%z") or dated(value, pattern) == word.strip())
+
+
+def step_of(values: Sequence[float]) -> float:
+    """The seconds of which all dates are multiples: 86,400 for days, 3,600 for hours, ...; 0 for none."""
+    return next((step for step in _STEPS if all(abs(math.remainder(v, step)) < 1e-6 for v in values)), 0.0)

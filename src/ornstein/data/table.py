@@ -1,0 +1,275 @@
+"""Tables of your own: rows of unlike columns, each in its own units, with holes where values are missing.
+
+**What columns are** is read off their words (`ornstein.data.kinds`), printed before training, and overruled by name:
+`data.types.age=category`. **Missing values** stay missing: they are learnt and drawn as such. **Which rows are held
+out** is decided by what stands in them: copies of a row lie on one side, so that none is judged by what it was taught,
+and the order of the file does not matter. A column that tells train from test serves by `data.split=COLUMN`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ornstein.data.columns import read_columns
+from ornstein.data.condition import Column
+from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
+from ornstein.data.folder import TEST_FOLDERS
+from ornstein.data.frames import read_parquet, words_of
+from ornstein.data.kinds import Words, find_types
+from ornstein.data.layout import Layout
+from ornstein.data.reading import absolute
+from ornstein.data.schema import ColumnType
+from ornstein.data.tokens import Tokens
+from ornstein.errors import InputError, lookup, shown
+
+#: how the names of files of tables end
+TABLES = (*SUFFIXES, ".parquet")
+_TRAIN, _TEST = ("train", "training"), (*TEST_FOLDERS, "testing", "holdout", "held-out", "held_out")
+
+
+@final
+@dataclass(frozen=True)
+class Table(Source):
+    """A table with columns of any kind from a .csv, .csv.gz, .tsv or .parquet file.
+
+    Args:
+        path: the file.
+        types: column -> number, integer, category, boolean, date, constant or identifier, where what is found is not
+            what is meant; of dates also a pattern, as in "date:%d/%m/%Y".
+        drop: columns that are left out.
+        condition: columns that rows are drawn given, and that are not drawn themselves. Any other column can be drawn
+            given as well (`--where`), so that this is for what should never be modelled.
+        missing: more words that say that a value is missing, besides the usual ones.
+        header: whether the first row has names; None to see.
+        split: a column of two words, such as train and test, that says which rows are held out; it is left out.
+        test_fraction, seed: how many rows are held out, and which, where no column says so.
+
+    Raises:
+        InputError: no such file, or no table in it; columns that are not there; a type that does not fit; fewer than
+            three different rows.
+    """
+
+    path: str
+    types: dict[str, str] = field(default_factory=dict)
+    drop: str | tuple[str, ...] = ()
+    condition: str | tuple[str, ...] = ()
+    missing: str | tuple[str, ...] = ()
+    header: bool | None = None
+    split: str | None = None
+    test_fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", absolute(self.path))
+        for name in ("drop", "condition", "missing"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        if not isinstance(self.types, dict) or not all(isinstance(w, str) for w in (*self.types, *self.types.values())):
+            raise InputError(f"data.types={self.types!r:.80} must name kinds by columns, as in {{age: category}}.")
+
+    def load(self) -> Dataset:
+        name = shown(Path(self.path).name)
+        if _is_parquet(self.path):
+            columns, typed = words_of(read_parquet(self.path)[0], shown(self.path))
+            return self.of(columns, name, typed=typed)
+        columns, dialect, notes = read_delimited(self.path, header=self.header)
+        return self.of(columns, name, dialect, notes)
+
+    def of(
+        self,
+        columns: Mapping[str, Words],
+        name: str,
+        dialect: Dialect | None = None,
+        notes: Sequence[str] = (),
+        typed: Mapping[str, str] | None = None,
+    ) -> Dataset:
+        """The data set of columns that are read already.
+
+        Args:
+            columns: name -> words.
+            name: of the data.
+            dialect: how they lay in their file.
+            notes: remarks on how they were read.
+            typed: column -> what it is by its type in a frame (`words_of`).
+        """
+        notes, kept = list(notes), dict(columns)
+        for dropped in (*self.drop, *self.condition, *([self.split] if self.split is not None else [])):
+            kept.pop(lookup({key: key for key in columns}, dropped, "column"), None)
+        if not kept:
+            raise InputError(f"data={name!r} has no column but those that are left out.")
+        comma = dialect is not None and dialect.delimiter != ","
+        typed = {name: kind for name, kind in (typed or {}).items() if name in kept}
+        types = find_types(kept, self.types, self.missing, comma, typed)
+        if all(kind.kind in ("identifier", "constant") for kind in types):
+            raise InputError(
+                f"data={name!r} has nothing to learn: {shown(types[0].name)!r} is "
+                f"{'constant' if types[0].kind == 'constant' else 'an identifier'} ({types[0].reason})"
+                f"{', and so on' * (len(types) > 1)}; say what a column is with data.types.NAME=category."
+            )
+        rows = carrier(kept, types)
+        if self.split is not None:
+            train, test = _said(columns[self.split], self.split)
+        else:
+            train, test = _divided(rows, types, self.test_fraction, self.seed)
+        copies, crossing = _copies(rows, types, train, test)
+        if copies:
+            where = f"{crossing:,} of them held out" if self.split is not None else "on the same side of the split"
+            notes.append(f"{copies:,} row{'s are copies' if copies > 1 else ' is a copy'} of others, {where}")
+        kept_rows = rows[train]
+        given, remarks = self._given(columns, comma, train, test)
+        return Dataset(
+            name=name,
+            train=kept_rows,
+            test=rows[test],
+            conditions=given,
+            kind="table",
+            transform=Tokens.fit(kept_rows, types),
+            note="; ".join([*notes, *remarks]),
+            layout=Layout("ND"),
+            columns=types,
+            dialect=dialect,
+        )
+
+    def _given(
+        self, columns: Mapping[str, Words], comma: bool, train: Tensor, test: Tensor
+    ) -> tuple[dict[str, Column], list[str]]:
+        """The columns that rows are drawn given: words as labels, all else as numbers."""
+        import numpy as np
+
+        found: dict[str, np.ndarray] = {}
+        for name in self.condition:
+            (kind,) = find_types(
+                {name: columns[name]}, {k: v for k, v in self.types.items() if k == name}, self.missing, comma
+            )
+            values = columns[name].values(kind)
+            if not kind.levels:
+                found[name] = values
+            else:  # -1 says that there is none
+                found[name] = np.array([kind.levels[int(v)] if v == v else "-1" for v in values.tolist()])
+        return read_columns(found, train, test, (1,))
+
+
+def read_table(path: "str | Path", noun: str = "input") -> tuple[dict[str, Words], Dialect | None]:
+    """The columns of a table in a file of any kind that is read, and how they lie in it where it is text.
+
+    Args:
+        path: the file.
+        noun: what to call it in errors.
+
+    Raises:
+        InputError: as `Table.load` raises of the file.
+    """
+    if _is_parquet(path):
+        return words_of(read_parquet(path, noun)[0], shown(path))[0], None
+    columns, dialect, _ = read_delimited(path, noun)
+    return columns, dialect
+
+
+def _is_parquet(path: "str | Path") -> bool:
+    return str(path).lower().endswith(".parquet")
+
+
+def glance_at(path: "str | Path") -> tuple[int, int, str]:
+    """(rows, columns, the column of regular times or "") of a table, without reading all of it.
+
+    The rows of a file of text are told by its line breaks, of which cells may hold some too.
+
+    Raises:
+        InputError: as `Table.load` does of the start of the file.
+    """
+    if _is_parquet(path):
+        table, count = read_parquet(path, rows=1000)
+        columns = words_of(table, shown(path))[0]
+        return count, len(columns), _clock(columns)
+    columns, dialect, _ = read_delimited(path, rows=1000)
+    rows = max(line_breaks(path) - dialect.header, len(next(iter(columns.values()))))
+    return rows, len(columns), _clock(columns)
+
+
+def _clock(columns: Mapping[str, Words]) -> str:
+    """The first column of dates of which nine in ten come one step after the one before; "" if there is none."""
+    for kind in find_types(columns):
+        if kind.kind == "date":
+            moments = torch.from_numpy(columns[kind.name].values(kind))
+            steps = moments.diff()
+            usual = steps[~steps.isnan()].mode().values if len(steps) > 10 and not steps.isnan().all() else None
+            if usual is not None and usual > 0 and (steps == usual).double().mean() > 0.9:
+                return kind.name
+    return ""
+
+
+def carrier(columns: Mapping[str, Words], types: Sequence[ColumnType], exact: bool = True) -> Tensor:
+    """The columns of these types as numbers, in the types' order: (N, d) float64, NaN where missing.
+
+    Args:
+        columns: name -> words.
+        types: what they are.
+        exact: whether all of the types must be there; else a column that is not is missing throughout.
+
+    Raises:
+        InputError: a column that is not there; a cell that is none of its column's.
+    """
+    rows = len(next(iter(columns.values())))
+    found = torch.full((rows, len(types)), torch.nan, dtype=torch.float64)
+    for place, kind in enumerate(types):
+        if kind.name in columns:
+            found[:, place] = torch.from_numpy(columns[kind.name].values(kind))
+        elif exact and kind.kind != "identifier":
+            known = ", ".join(map(shown, list(columns)[:10]))
+            raise InputError(f"the table has no column {shown(kind.name)!r}, which is needed; it has {known}.")
+    return found
+
+
+def _keys(rows: Tensor, types: Sequence[ColumnType]) -> Tensor:
+    """(N,) int64: the same for rows of the same content, names of rows aside; a hash, and so different for others."""
+    told = [place for place, kind in enumerate(types) if kind.kind != "identifier"]
+    bits = torch.where(rows.isnan(), torch.nan, rows).view(torch.int64)  # one NaN
+    key = torch.zeros(len(rows), dtype=torch.int64)
+    for place in told:
+        key = (key ^ bits[:, place]) * 0x2545F4914F6CDD1D  # wraps
+        key = key ^ ((key >> 29) & 0x7FFFFFFFF)
+        key = key * 0x5851F42D4C957F2D
+        key = key ^ ((key >> 32) & 0xFFFFFFFF)
+    return key
+
+
+def _divided(rows: Tensor, types: Sequence[ColumnType], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to train on, and those held out, by their content."""
+    different, which = _keys(rows, types).unique(return_inverse=True)  # in the order of their hashes, not of the file
+    if len(different) < 3:
+        count = f"{len(rows):,} row{'s' * (len(rows) != 1)}"
+        raise InputError(
+            f"the table has {count}, {len(different):,} of them different; at least 3 are needed (one is held out)."
+        )
+    _, chosen = split(len(different), fraction, seed)
+    held = torch.zeros(len(different), dtype=torch.bool)
+    held[chosen] = True
+    held = held[which]
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def _copies(rows: Tensor, types: Sequence[ColumnType], train: Tensor, test: Tensor) -> tuple[int, int]:
+    """How many rows repeat another one, and how many held-out rows are in the training part."""
+    keys = _keys(rows, types)
+    return len(keys) - len(keys.unique()), int(torch.isin(keys[test], keys[train]).sum())
+
+
+def _said(words: Words, name: str) -> tuple[Tensor, Tensor]:
+    """Rows to train on, and those held out, by a column that says so."""
+    found = Counter(words.texts())
+    test = [word for word in found if word.strip().lower() in _TEST]
+    train = [word for word in found if word.strip().lower() in _TRAIN]
+    if len(found) != 2 or len(test) != 1 or len(train) != 1:
+        shown_words = ", ".join(repr(shown(word[:30])) for word, _ in found.most_common(4))
+        raise InputError(
+            f"data.split={shown(name)!r} must have two words in it, train and one of {', '.join(_TEST[:5])}; it has "
+            f"{len(found):,}: {shown_words}."
+        )
+    held = torch.tensor([word == test[0] for word in words.texts()])
+    return (~held).nonzero().flatten(), held.nonzero().flatten()

@@ -1,0 +1,230 @@
+"""Rows of a table as tokens: the space in which a model of mixed columns lives.
+
+A column may hold words, counts, prices with a heavy tail, nothing at all in a tenth of its rows. What all of them have
+in common is that a value can be told in one or two *classes*:
+
+- words, and numbers of few values: a class each;
+- other numbers: first one of some 48 bins that hold equally many rows, then one of some 32 cells within the bin, each
+  a single value or a short interval in which nothing is known to differ. A value that very many rows have (the zeros of
+  a column that is mostly zero) is a bin of its own. No tail is too heavy for that, no bound is crossed, and a spike
+  stays a spike;
+- a date: its day and its time of day, each as a number;
+- a missing cell: a class of its own, where the training rows have any.
+
+A *cell* is the finest that is told, so that a number comes back from its interval by a place within it. That place is
+a function of the row's tokens, not of a generator: as good as random from row to row, and always the same for one row.
+
+A column that another determines, as a name its code, or a date the day of the week, is not told at all: it is looked
+up when rows come back, and so cannot contradict.
+
+Probabilities of tokens become those of values by the widths of the cells: a density for continuous columns, and the
+probability of a value for columns with a last decimal.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ornstein.core.categories import Categories
+from ornstein.core.numerics import philox
+from ornstein.data.calendar import DAY
+from ornstein.data.coding import Coded, Kind, coded, part_of
+from ornstein.data.derived import Derived, determined
+from ornstein.data.transform import TRANSFORMS, Transform
+from ornstein.errors import InputError
+
+
+@final
+@dataclass(frozen=True)
+class Tokens(Transform):
+    """Rows of a table (B, d), float64 with NaN for missing cells, as one-hot vectors (B, width) and back.
+
+    Args:
+        coded: what is told, in order.
+        derived: what is looked up.
+        columns: d.
+        constant: columns of one value, with it.
+    """
+
+    coded: tuple[Coded, ...]
+    derived: tuple[Derived, ...] = ()
+    columns: int = 0
+    constant: tuple[tuple[int, float], ...] = ()
+
+    @staticmethod
+    def fit(train: Tensor, types: Sequence[Kind]) -> "Tokens":
+        """The tokens of these rows.
+
+        Args:
+            train: (N, d) float64: numbers, numbers of levels, seconds since 1970 for dates; NaN for missing cells.
+            types: what each column is: number, integer, category, boolean, date, constant or identifier.
+
+        Raises:
+            InputError: nothing in any column to learn.
+        """
+        told: list[Coded] = []
+        constant = []
+        for i, about in enumerate(types):
+            values = train[:, i]
+            if about.kind == "identifier":
+                continue
+            if about.kind == "constant" or not bool(
+                (values.isnan() ^ values[0].isnan()).any() or values.max() > values.min()
+            ):
+                constant.append((i, float(values[0])))
+                continue
+            told += coded(i, about, values)
+        from_others = determined(train, types, [c.column for c in told])
+        gone = {d.column for d in from_others}
+        kept = tuple(c for c in told if c.column not in gone)
+        if not kept:
+            raise InputError("the table has no column with two values or more; there is nothing to learn.")
+        return Tokens(kept, from_others, len(types), tuple(constant))
+
+    @cached_property
+    def categories(self) -> Categories:
+        """The tokens of a row."""
+        sizes: list[int] = []
+        after: list[int] = []
+        along: list[tuple[float, ...]] = []
+        for one in self.coded:
+            after += [-1, len(sizes)][: len(one.sizes)]
+            sizes += one.sizes
+            along += one.along if one.ordered else [()] * len(one.sizes)
+        return Categories(tuple(sizes), tuple(after), tuple(along))
+
+    def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.categories.width,)
+
+    @cached_property
+    def places(self) -> tuple[slice, ...]:
+        """The tokens of each of `coded`."""
+        ends = [0]
+        for one in self.coded:
+            ends.append(ends[-1] + len(one.sizes))
+        return tuple(slice(a, b) for a, b in pairwise(ends))
+
+    def tokens_of(self, column: int) -> list[int]:
+        """The tokens that tell a column, or that it is looked up by; [] for one that is not told."""
+        source = next((d.source for d in self.derived if d.column == column), column)
+        return [t for one, place in zip(self.coded, self.places, strict=True) if one.column == source
+                for t in range(place.start, place.stop)]  # fmt: skip
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Rows (B, d) as classes (B, T), -1 for what is not known."""
+        x = x.double()
+        return torch.cat([one.tokens(part_of(x[:, one.column], one.part)) for one in self.coded], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.categories.one_hot(self.codes(x))
+
+    def inverse(self, z: Tensor, quantise: bool = False) -> Tensor:
+        return self.rows(self.categories.codes(z))
+
+    def rows(self, codes: Tensor, ranges: Mapping[int, tuple[float, float]] | None = None) -> Tensor:
+        """Classes (B, T) as rows (B, d), float64; NaN where a cell is missing or not known.
+
+        Args:
+            ranges: of `coded`, by place: between which values those of a cell are to lie, where any of it does.
+        """
+        codes = codes.cpu()
+        rows = torch.full((len(codes), self.columns), math.nan, dtype=torch.float64)
+        for column, value in self.constant:
+            rows[:, column] = value
+        places = _places(codes, len(self.coded))
+        for i, (one, where) in enumerate(zip(self.coded, self.places, strict=True)):
+            found = one.values(one.cell_of(codes[:, where]), places[:, i], *(ranges or {}).get(i, ()))
+            unit = DAY if one.part == "day" else 1.0
+            # the time of a day follows the day
+            rows[:, one.column] = found * unit + (rows[:, one.column] if one.part == "time" else 0.0)
+        for other in self.derived:
+            rows[:, other.column] = other.of(rows[:, other.source])
+        return rows
+
+    def log_abs_det(self, x: Tensor) -> Tensor:
+        x = x.double()
+        total = torch.zeros(len(x), dtype=torch.float64)
+        for one in self.coded:
+            cell = one.cells(part_of(x[:, one.column], one.part))
+            total -= torch.where(cell < 0, 0.0, one.points[cell.clamp_min(0)].log())
+        return total.float()
+
+    def widths(self, x: Tensor) -> Tensor:
+        """Log of how many values, or how wide an interval, each token's cell stands for, (B, d) -> (B, T) float64.
+
+        That of a number of two tokens stands beside the second.
+        """
+        x, found = x.double(), []
+        for one in self.coded:
+            cell = one.cells(part_of(x[:, one.column], one.part))
+            width = torch.where(cell < 0, 0.0, one.points[cell.clamp_min(0)].log())
+            found += [torch.zeros_like(width)] * (len(one.sizes) - 1) + [width]
+        return torch.stack(found, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": "tokens",
+            "columns": self.columns,
+            "constant": [list(pair) for pair in self.constant],
+            # numbers in one string each: there are thousands, and YAML is slow
+            "coded": [
+                {**vars_of(one), "low": _written(one.low), "high": _written(one.high), "bins": _written(one.bins)}
+                for one in self.coded
+            ],
+            "derived": [
+                {**vars_of(one), "keys": _written(one.keys), "values": _written(one.values)} for one in self.derived
+            ],
+        }
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any]) -> "Tokens":
+        return Tokens(
+            tuple(
+                Coded(**{**one, **{name: _read(one[name]) for name in ("low", "high")},
+                         "bins": tuple(map(int, _read(one["bins"])))})
+                for one in description["coded"]
+            ),
+            tuple(
+                Derived(**{**one, **{name: _read(one[name]) for name in ("keys", "values")}})
+                for one in description["derived"]
+            ),
+            int(description["columns"]),
+            tuple((int(i), float(value)) for i, value in description["constant"]),
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.categories.tokens} tokens"
+
+
+TRANSFORMS["tokens"] = Tokens
+
+
+def vars_of(one: Coded | Derived) -> dict[str, Any]:
+    """The fields of a coded or derived column."""
+    return {name: getattr(one, name) for name in one.__dataclass_fields__}
+
+
+def _written(numbers: Iterable[float]) -> str:
+    return " ".join(repr(int(n)) if float(n).is_integer() and abs(n) < 2**53 else repr(float(n)) for n in numbers)
+
+
+def _read(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split()))
+
+
+def _places(codes: Tensor, count: int) -> Tensor:
+    """Places in (0, 1), (B, count) float64, that are a function of the row's classes (B, T)."""
+    key = torch.zeros(len(codes), dtype=torch.int64)
+    for token in codes.unbind(1):
+        key = (key ^ (token + 2)) * 0x2545F4914F6CDD1D  # wraps
+        key = key ^ (key >> 29)
+    words = torch.arange((count + 3) // 4)[None].expand(len(codes), -1)
+    zero = torch.zeros_like(words)
+    drawn = philox((words, zero, zero, zero), (key[:, None] & 0xFFFFFFFF, (key[:, None] >> 32) & 0xFFFFFFFF))
+    return (torch.stack(drawn, -1).flatten(1)[:, :count].double() + 0.5) / 2**32

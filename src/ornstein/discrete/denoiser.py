@@ -1,0 +1,145 @@
+"""A model of masked tokens: of each that is masked, the probabilities of its classes.
+
+Of a token that is known the posterior mean is the token itself; of a masked one it is p(class given the known tokens),
+which depends on the time only through which tokens are known. So a network that is shown the known tokens has seen all
+there is, and its output, a softmax over each token's classes, is E[x_0 given x_t].
+
+A network that sees a number's bin as one of many classes, each with weights of its own, must learn anew in every bin
+what holds in its neighbours. So beside the classes it is shown where along its column each known number lies, by
+itself and by sines and cosines.
+"""
+
+import math
+from abc import abstractmethod
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.categories import Categories
+from ornstein.core.condition import Condition
+from ornstein.core.copies import beside
+from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.errors import InputError
+
+#: half-waves over the length of a column that its place is read by
+_WAVES = (1, 2, 4, 8, 16)
+
+
+class MaskedDenoiser(Denoiser):
+    """The posterior mean of masked tokens. To add one, write `log_probs`.
+
+    Attributes:
+        process: the absorbing kernel.
+        categories: the tokens of a row.
+    """
+
+    categories: Categories
+
+    @abstractmethod
+    def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
+        """Log-probabilities of each token's classes given those that are known, (B, width) -> (B, width)."""
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        known = self.categories.spread(self.categories.known(x))
+        return Prediction(torch.where(known, x, self.log_probs(x, condition).exp()), x, level)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedNet(MaskedDenoiser):
+    """A network that gives logits, as the posterior mean of masked tokens.
+
+    Args:
+        net: `net(x, noise_level, condition) -> logits`, (B, inputs) -> (B, inputs), of which the first `width` count.
+        process: the absorbing kernel.
+        categories: the tokens of a row.
+        precision: type of the net's matrix products; None for that of its parameters.
+    """
+
+    net: nn.Module
+    process: Process
+    categories: Categories
+    precision: torch.dtype | None = None
+    sigma_data: float = 1.0
+
+    @staticmethod
+    def inputs(categories: Categories) -> int:
+        """How many numbers the network is shown: each class, and of each column that has an order its place."""
+        return categories.width + len(categories.ordered) * (2 + 2 * len(_WAVES))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
+        """(B, width) -> (B, width) float32."""
+        categories = self.categories
+        x = categories.outlined(x)  # as it was taught
+        known = categories.known(x)
+        share = known.float().mean(1)
+        level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+        scale = (categories.width / categories.tokens) ** 0.5  # to a mean square of 1, with all tokens known
+        shown = torch.cat([scale * x, self._places(x, known)], 1)
+        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
+            logits = self.net(shown, level, condition.parts)
+        return categories.log_softmax(logits[:, : categories.width].float())
+
+    def _places(self, x: Tensor, known: Tensor) -> Tensor:
+        """Where along its column each known number lies: (B, ordered * (2 + 2 waves))."""
+        ordered = self.categories.ordered
+        if not ordered:
+            return x[:, :0]
+        place = self.categories.places(x)
+        there = known[:, list(ordered)].to(x.dtype)
+        parts = [place, there]
+        for wave in _WAVES:
+            parts += [torch.sin(math.pi * wave * place) * there, torch.cos(math.pi * wave * place) * there]
+        return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class JointTable(MaskedDenoiser):
+    """A law of few tokens in closed form: the probability of every row, to check whatever is made of a denoiser by.
+
+    Args:
+        table: (K_1, ..., K_T) probabilities, which sum to 1.
+        process: the absorbing kernel.
+        after: which token each refines, as of `Categories`.
+
+    Raises:
+        InputError: numbers that are no law.
+    """
+
+    table: Tensor
+    process: Process
+    after: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool((self.table < 0).any()) or abs(float(self.table.sum()) - 1) > 1e-6:
+            raise InputError("table must be probabilities that sum to 1.")
+
+    @property
+    def categories(self) -> Categories:  # type: ignore[override]
+        """The tokens of a row."""
+        return Categories(tuple(self.table.shape), self.after)
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """Log-probability of rows (B, T) of classes, those that are not known (-1) summed out: (B,) float64."""
+        return self._joint(self.categories.one_hot(codes).double()).flatten(1).sum(1).log()
+
+    def _joint(self, x: Tensor) -> Tensor:
+        """The table with what contradicts the known tokens struck out, (B, K_1, ..., K_T)."""
+        blocks, ndim = x.split(list(self.table.shape), 1), self.table.ndim
+        joint = beside(self.table, x)[None]
+        for token, block in enumerate(blocks):
+            fits = torch.where(block.sum(1, keepdim=True) > 0, block, 1.0)
+            joint = joint * fits.reshape(len(x), *(-1 if i == token else 1 for i in range(ndim)))
+        return joint
+
+    def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
+        joint = self._joint(x.double())
+        margins = [joint.sum([i + 1 for i in range(self.table.ndim) if i != token]) for token in range(self.table.ndim)]
+        return torch.cat([(margin / margin.sum(1, keepdim=True)).log() for margin in margins], 1).to(x.dtype)

@@ -1,0 +1,262 @@
+"""Drawing masked tokens: the walk of `ornstein.core.walk`, from nothing known to everything known.
+
+Each token of a row is drawn once in its life, by one uniform number that belongs to the row's seed and to the token,
+at the place in the row's order that the seed says. So a row does not depend on the batch that it is drawn in, and a
+walk in more steps is the same walk, better resolved.
+
+*Given anything.* A masked model answers p(token given any others), so that what is known of a row is simply where its
+walk begins. Where it is only known that tokens lie in sets (a price between two numbers), they are drawn first, one
+after the other, each from the model's law within its set. A row drawn so has been favoured by the inverse of the
+chances that the sets had; it is kept with just these chances, or drawn anew (rejection, exact).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.core.categories import Categories
+from ornstein.core.condition import Condition, Given
+from ornstein.core.copies import beside
+from ornstein.core.drive import sample_seeds
+from ornstein.core.numerics import philox
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level
+from ornstein.core.walk import Asked, State, walk
+from ornstein.discrete.denoiser import MaskedDenoiser
+from ornstein.discrete.objective import in_order, ranks, token_nats
+from ornstein.errors import InputError
+
+#: draws of a row's life: of its order, of its tokens, and of the first of those that are to lie in sets
+_ORDER, _TOKENS, _TRIES = 0, 1, 2
+#: tries after which sets of tokens count as never met together
+MOST_TRIES = 1000
+
+
+class AskClasses(Asked[Tensor, Level, Prediction]):
+    """What an unmasker calls: `ask(x, level).x0` is each token's probabilities, (B, width)."""
+
+    def __init__(self, denoiser: MaskedDenoiser, condition: Condition, steps: int) -> None:
+        super().__init__(lambda x, level: denoiser.predict(x, level, condition), steps)
+
+
+class Order:
+    """The order in which a walk's rows reveal their tokens, and what they are drawn with.
+
+    Args:
+        categories: the tokens of a row.
+        seeds: (B,) int64, one per row.
+        known: (B, T) bool: the tokens that the walk begins with, which come first.
+        allowed: (B, width) or (width,) in [0, 1]: factors of the classes' probabilities; None for none.
+        shuffled: whether each row has an order of its own, and not that of the columns.
+    """
+
+    def __init__(
+        self, categories: Categories, seeds: Tensor, known: Tensor, allowed: Tensor | None = None, shuffled: bool = True
+    ) -> None:
+        self.categories, self._allowed = categories, allowed
+        keys = uniform(seeds, categories.tokens, _ORDER)
+        keys = keys if shuffled else in_order(categories, len(seeds), keys)
+        ahead = known.sum(1, keepdim=True)
+        # known tokens first; of the others the order among themselves, which is a uniform one too
+        self._rank = torch.where(known, -1, ranks(categories, torch.where(known, -9.0, keys)) - ahead)
+        self._left = categories.tokens - ahead
+        self._most = int(self._left.max())  # once a walk
+        self._u = uniform(seeds, categories.tokens, _TOKENS)
+
+    def due(self, s: Level[float]) -> Tensor:
+        """Which tokens are known at level s, (B, T) bool: a share alpha of those that the walk has to draw."""
+        return self._rank < (self._left * s.alpha + 1e-9).floor()
+
+    def depth(self, t: Level[float], s: Level[float]) -> int:
+        """How many calls from level t to s it takes for each token to be drawn after the one that it refines."""
+        return min(self.categories.deepest + 1, max(1, math.ceil(float(self._most) * (s.alpha - t.alpha) - 1e-9)))
+
+    def reveal(self, x: Tensor, probabilities: Tensor, due: Tensor) -> Tensor:
+        """x with the tokens that are due drawn, if it is their turn."""
+        known = self.categories.known(x)
+        drawn = draw(self.categories, probabilities, self._u, self._allowed)
+        new = due & self.categories.turn(known)
+        return x + self.categories.one_hot(torch.where(new, drawn, -1)).to(x.dtype)
+
+
+class Unmasker(ABC):
+    """Goes from a level to one at which more tokens are known: the stepper of masked tokens, a frozen dataclass.
+
+    Facts as those of `ornstein.core.drive.Stepper`, each held by a test: with as many steps as tokens it is exact.
+    """
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether each row's tokens come in an order of its own, and not in that of the columns."""
+        return True
+
+    @abstractmethod
+    def step(
+        self, ask: AskClasses, x: Tensor, t: Level[float], s: Level[float], memory: Any, order: Order
+    ) -> tuple[Tensor, Any]:
+        """One step from level t to s; x is (B, width), what is not known zeros."""
+
+
+def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
+    """Uniform numbers in (0, 1), (B, count) float64, that are a function of (seed, draw, place)."""
+    blocks = torch.arange((count + 3) // 4, device=seeds.device)[None].expand(len(seeds), -1)
+    zero = torch.zeros_like(blocks)
+    key = (seeds[:, None] & 0xFFFFFFFF, (seeds[:, None] >> 32) & 0xFFFFFFFF)
+    words = philox((blocks, zero + draw, zero + 1, zero), key)
+    return (torch.stack(words, -1).flatten(1)[:, :count].double() + 0.5) / 2**32
+
+
+def draw(categories: Categories, probabilities: Tensor, u: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """The class of each token at its place u (B, T) in (0, 1) of the summed probabilities (B, width): (B, T) int64.
+
+    Args:
+        allowed: factors of the probabilities, which need not sum to 1 then.
+    """
+    weights = probabilities.double() if allowed is None else probabilities.double() * allowed
+    summed = weights.cumsum(1)
+    starts = beside(categories.starts, u, torch.int64)
+    sizes = beside(torch.tensor(categories.sizes), u, torch.int64)
+    before = torch.cat([summed.new_zeros(len(summed), 1), summed], 1).index_select(1, starts)
+    upto = summed.index_select(1, starts + sizes - 1)
+    found = torch.searchsorted(summed, before + u * (upto - before), right=True) - starts
+    return torch.minimum(found.clamp_min(0), sizes - 1)
+
+
+def unmask(
+    denoiser: MaskedDenoiser,
+    rows: int,
+    stepper: Unmasker,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    seeds: Any = None,
+    generator: torch.Generator | None = None,
+    condition: Given = None,
+    x: Tensor | None = None,
+    allowed: Tensor | None = None,
+) -> Iterator[State[Tensor]]:
+    """Draw rows token by token, yielding each state: `steps + 1` of them.
+
+    Args:
+        denoiser: whose law to draw from.
+        rows: how many.
+        stepper: how to step.
+        steps: how many steps; None for one each token.
+        seed, seeds, generator: one source of randomness, as for `ornstein.core.drive.trajectory`.
+        condition: what to draw given, with a row for each.
+        x: (rows, width), what is known; None for nothing.
+        allowed: (width,) or (rows, width) in [0, 1]: factors of the probabilities wherever a token is drawn.
+
+    Raises:
+        InputError: what does not fit.
+    """
+    categories, device = denoiser.categories, denoiser.device
+    x = torch.zeros(rows, categories.width) if x is None else x
+    if tuple(x.shape) != (rows, categories.width):
+        raise InputError(f"x has shape {tuple(x.shape)}; it must be {(rows, categories.width)}.")
+    left = int((~categories.known(x)).sum(1).max())
+    steps = max(left, 1) if steps is None else steps
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps={steps!r} must be a whole number, at least 1.")
+    x = x.to(device)
+    condition = Condition.of(condition).matches(rows, f"rows={rows}").to(device)
+    keys = sample_seeds(rows, seed, seeds, generator).to(device)
+    factors = None if allowed is None else allowed.to(device)
+    order = Order(categories, keys, categories.known(x), factors, stepper.shuffled)
+    levels = denoiser.process.levels(torch.linspace(1, 0, steps + 1, dtype=torch.float64))
+    return walk(
+        AskClasses(denoiser, condition, len(levels) - 1),
+        x,
+        levels,
+        lambda ask, x, t, s, memory: stepper.step(ask, x, t, s, memory, order),
+        lambda ask, x, t, memory: stepper.step(ask, x, t, levels[-1], memory, order)[0],
+    )
+
+
+@torch.no_grad()
+def constrained(
+    denoiser: MaskedDenoiser, x: Tensor, sets: Mapping[int, Tensor], seeds: Tensor, condition: Given = None
+) -> Tensor:
+    """Draw the tokens that are to lie in sets, exactly: from the model's law given what is known and the sets.
+
+    Args:
+        x: (B, width), what is known.
+        sets: token -> (K,) in [0, 1], the share of each of its classes that lies in the set; (K before, K) where that
+            depends on the class of the token that it refines.
+        seeds: (B,) int64.
+        condition: what else is given.
+
+    Returns:
+        (B, width): x with those tokens drawn.
+
+    Raises:
+        InputError: sets that `MOST_TRIES` tries did not meet together.
+    """
+    categories, device = denoiser.categories, denoiser.device
+    condition, found = Condition.of(condition).to(device), x.to(device)
+    waiting = torch.arange(len(x), device=device)
+    free = [torch.ones(size) for size in categories.sizes]
+    queue = sorted(sets)
+    if any(categories.after[token] >= 0 for token in sets):  # details are asked for once the outline is known
+        outline = [i for i, other in enumerate(categories.after) if other < 0]
+        queue = sorted(outline, key=lambda i: i not in sets) + [i for i in queue if categories.after[i] >= 0]
+    for attempt in range(MOST_TRIES):
+        tried = found[waiting]
+        u = uniform(seeds.to(device)[waiting], categories.tokens + 1, _TRIES + attempt)
+        chance = torch.ones(len(waiting), device=device, dtype=torch.float64)
+        for number, token in enumerate(queue):
+            at = slice(int(categories.starts[token]), int(categories.starts[token]) + categories.sizes[token])
+            share = sets.get(token, free[token]).to(device, torch.float64)
+            if share.ndim == 2:
+                share = share[categories.codes(tried)[:, categories.after[token]].clamp_max(len(share) - 1)]
+            known = tried[:, at].sum(1) > 0
+            told = torch.where(known[:, None], tried[:, at], denoiser.log_probs(tried, condition[waiting])[:, at].exp())
+            weights = told.double() * share
+            met = weights.sum(1)
+            # the chance of the first is the same in every try: it need only be possible
+            chance = chance * (met if number else (met > 0).double())
+            drawn = draw(Categories((categories.sizes[token],)), weights, u[:, token, None])
+            tried[:, at] = torch.nn.functional.one_hot(drawn[:, 0], categories.sizes[token]).to(tried.dtype)
+        kept = u[:, -1] < chance
+        found[waiting[kept]] = tried[kept]
+        waiting = waiting[~kept]
+        if not len(waiting):
+            return found
+    raise InputError(
+        f"what was asked for was not met in {MOST_TRIES:,} tries: by the model it is too rare, or impossible; ask for "
+        "less."
+    )
+
+
+@torch.no_grad()
+def bound(
+    denoiser: MaskedDenoiser, x0: Tensor, seeds: Tensor, condition: Given = None, orders: int = 4
+) -> tuple[Tensor, Tensor]:
+    """The bound on each row's log-probability, in nats: its mean over random orders, and that mean's standard error.
+
+    Args:
+        x0: (B, width) one-hot; tokens that are not known, zeros, are integrated out.
+        seeds: (B,) int64: a row's orders are its seed's.
+        orders: how many, at least 2; each costs as many calls as there are tokens.
+
+    Returns:
+        (B,) and (B,) float64.
+    """
+    categories, device = denoiser.categories, denoiser.device
+    if orders < 2:
+        raise InputError(f"orders={orders!r} must be at least 2, for an error to be known.")
+    x0, condition = x0.to(device), Condition.of(condition).to(device)
+    found = []
+    for number in range(orders):
+        order = ranks(categories, uniform(seeds.to(device), categories.tokens, number))
+        total = torch.zeros(len(x0), dtype=torch.float64, device=device)
+        for place in range(categories.tokens):
+            nats = token_nats(denoiser, x0, condition, order < place)
+            total -= torch.where(order == place, nats, 0.0).sum(1)
+        found.append(total)
+    each = torch.stack(found)
+    return each.mean(0).cpu(), (each.std(0) / math.sqrt(orders)).cpu()

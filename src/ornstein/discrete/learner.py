@@ -1,0 +1,111 @@
+"""What a run of masked columns learns: of any cells of a row, given any others, the probabilities of their values."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.categories import Categories
+from ornstein.core.condition import Condition, Given
+from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
+from ornstein.core.walk import State
+from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
+from ornstein.discrete.drive import Unmasker, uniform, unmask
+from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks, token_nats
+from ornstein.discrete.steppers import AnyOrder
+from ornstein.errors import InputError
+
+#: held-out rows that a model is judged by
+_JUDGED_BY = 2000
+
+#: every unmasker by name
+UNMASKERS: dict[str, Callable[..., Unmasker]] = {"any-order": AnyOrder}
+#: what teaches a model of masked tokens, by name
+MASKED_OBJECTIVES: dict[str, Callable[..., Any]] = {"masked": MaskedCrossEntropy}
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedColumns(Learner):
+    """The rows of a table as tokens, masked in any order: every column given any others (Austin et al. 2021)."""
+
+    readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = UNMASKERS
+    at_once: ClassVar[int] = 4096
+    then: ClassVar[str] = "ornstein sample {run} -n 1000 --out rows.csv     ornstein evaluate {run}"
+    judges: ClassVar[Measure] = Measure(
+        "loss-by-noise", "nats of the next token", "each column by itself", "columns alone"
+    )
+
+    def __post_init__(self) -> None:
+        if self.problem.categories is None:
+            raise InputError(
+                "predicts='classes' is of data in tokens, such as a table (data=table); these data are numbers."
+            )
+
+    @property
+    def categories(self) -> Categories:
+        """The tokens of a row."""
+        assert self.problem.categories is not None  # see above
+        return self.problem.categories
+
+    @property
+    def steps(self) -> int:
+        return self.categories.tokens
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return (MaskedNet.inputs(self.categories),)
+
+    def model(self, net: nn.Module) -> MaskedNet:
+        return MaskedNet(net, self.problem.process, self.categories)
+
+    @property
+    def narrow(self) -> bool:
+        return True
+
+    def in_precision(self, model: MaskedDenoiser, precision: torch.dtype | None) -> MaskedDenoiser:
+        return replace(model, precision=precision) if isinstance(model, MaskedNet) else model
+
+    def trajectory(
+        self,
+        model: MaskedDenoiser,
+        rows: int,
+        stepper: Unmasker,
+        steps: int | None,
+        grid: "str | Sequence[float] | Tensor | None",
+        **options: Any,
+    ) -> Iterator[State[Tensor]]:
+        if grid is not None:
+            raise InputError(f"grid={grid!r} says where Gaussian noise is walked; masked tokens are drawn one by one.")
+        return unmask(model, rows, stepper, steps=steps, **options)
+
+    @torch.no_grad()
+    def judge(self, model: MaskedDenoiser, x0: Tensor, condition: Given) -> Judgement:
+        """The bound on the held-out rows' nats, in units of what columns take that know nothing of each other.
+
+        By the first `_JUDGED_BY` rows, in one order each, at `LEVELS` numbers of known tokens.
+        """
+        categories = self.categories
+        x0 = x0[:_JUDGED_BY].to(model.device)
+        condition = Condition.of(condition)[:_JUDGED_BY].to(model.device)
+        order = ranks(categories, uniform(torch.arange(len(x0), device=model.device), categories.tokens, 0))
+        shares = x0.mean(0)
+        alone = -(x0 * shares.clamp_min(1e-12).log()).sum(1).mean().item() / categories.tokens
+        total = categories.tokens
+        places = sorted({round(i * (total - 1) / (LEVELS - 1)) for i in range(LEVELS)})
+        ratios, nats = [], []
+        for place in places:
+            known = order < place
+            asked = next_weights(categories, known) * token_nats(model, x0, condition, known)
+            nats.append(asked.sum(1).mean().item())
+            ratios.append((total - place) / (place + 0.5))
+        # a trapezium over the places that were left out
+        ends = [(b - a) / 2 for a, b in pairwise(places)]
+        weights = [0.5 + sum(ends[max(i - 1, 0) : i + 1]) if i in (0, len(places) - 1) else sum(ends[i - 1 : i + 1])
+                   for i in range(len(places))]  # fmt: skip
+        value = sum(w * n for w, n in zip(weights, nats, strict=True)) / sum(weights)
+        return Judgement(value / max(alone, 1e-12), ratios, nats, [alone] * len(nats))

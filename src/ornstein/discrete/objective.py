@@ -1,0 +1,93 @@
+"""What teaches a model of masked tokens: the cross-entropy of the next one, in a random order.
+
+Reveal the T tokens of a row one after the other, in an order drawn at random. Whatever the order o, the model's law of
+the row is a product, and its logarithm's mean over orders is a bound on that of the mixture over them:
+
+    log p(x) >= E_o sum_k log p(x_{o_k} given x_{o_1}, ..., x_{o_{k-1}}).
+
+Draw k uniform instead of summing over it, and average over which token comes next instead of drawing it:
+
+    loss = T E_{k, o} mean over the next token i of  -log p(x_i given the first k).
+
+This is the continuous-time bound of masked diffusion, exactly: a share t of the tokens masked, t uniform, leaves k of
+them with each k as likely, and weights their cross-entropies with 1/t (Hoogeboom et al. 2022, 2110.02037; Ou et al.
+2024, 2406.03736; Shi et al. 2024, 2406.04329). Tokens that refine others come after all that do not, in every order: a
+network that is shown details of a few columns learns the training rows by them, and not what rows are like.
+
+*In order.* A model that must answer for every subset of T tokens has 2^T questions to learn, and one that draws its
+rows in one order has T. So a share of the rows of a batch are taught in the order of the columns: those questions are
+then answered better, and rows are drawn in that order; the others keep every other question answered.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ornstein.core.categories import Categories
+from ornstein.core.condition import Condition, Given
+from ornstein.core.copies import beside
+from ornstein.core.numerics import strata
+from ornstein.discrete.denoiser import MaskedDenoiser
+from ornstein.errors import InputError
+
+
+def ranks(categories: Categories, keys: Tensor) -> Tensor:
+    """The place of each token in an order, (B, T) int64, by keys (B, T) in [0, 1): what is less deep comes first."""
+    return (keys + beside(categories.depth, keys)).argsort(1).argsort(1)
+
+
+def in_order(categories: Categories, rows: int, like: Tensor) -> Tensor:
+    """Keys (rows, T) by which tokens come as the columns do."""
+    place = torch.arange(categories.tokens, device=like.device, dtype=like.dtype) / categories.tokens
+    return place.expand(rows, -1)
+
+
+def next_weights(categories: Categories, known: Tensor) -> Tensor:
+    """The chance of each token to be the next of a random order, (B, T) float, once these (B, T) are known."""
+    turn = categories.turn(known).float()
+    return turn / turn.sum(1, keepdim=True).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class MaskedCrossEntropy:
+    """The bound on a row's negative log-probability, in nats: see the module.
+
+    Args:
+        ordered: share of the rows that are taught in the order of the columns.
+        drop: share of the rows in which a part of the condition is left out.
+    """
+
+    ordered: float = 0.0
+    drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, most in (("ordered", "1"), ("drop", "1")):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"objective.{name}={value!r} must be in [0, {most}].")
+
+    def __call__(self, model: MaskedDenoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
+        """The loss of each row: x0 (B, width) one-hot, tokens that are not known zeros -> (B,) float32."""
+        categories = model.categories
+        condition = Condition.of(condition).dropped(self.drop, generator)
+        total = categories.tokens
+        place = (strata(len(x0), generator) * total).long().to(x0.device)
+        place = place[torch.randperm(len(x0), generator=generator, device=generator.device).to(x0.device)]
+        keys = torch.rand(len(x0), total, generator=generator, device=generator.device).to(x0.device)
+        if self.ordered:
+            taught = torch.rand(len(x0), 1, generator=generator, device=generator.device).to(x0.device) < self.ordered
+            keys = torch.where(taught, in_order(categories, len(x0), keys), keys)
+        order = ranks(categories, keys)
+        known = order < place[:, None]
+        weights = next_weights(categories, known)
+        if self.ordered:  # whose next token is one
+            weights = torch.where(taught, (order == place[:, None]).float(), weights)
+        return total * (weights * token_nats(model, x0, condition, known)).sum(1)
+
+
+def token_nats(model: MaskedDenoiser, x0: Tensor, condition: Condition, known: Tensor) -> Tensor:
+    """-log p(token given the known ones) of each token of x0 (B, width), (B, T); 0 where x0 has none."""
+    categories = model.categories
+    told = model.log_probs(x0 * categories.spread(known), condition)
+    return -categories.sums(torch.where(x0 > 0, told, 0.0) * x0)

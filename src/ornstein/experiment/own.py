@@ -1,0 +1,225 @@
+"""`ornstein train PATH`: from a file or a folder of one's own to an experiment, with a reason for each choice.
+
+What is there (its suffix, its shape, how many, how large) and the machine decide the preset, the size of pictures, the
+network, the batch and the steps. Each choice has a sentence; both stand in the experiment, so that a run's
+experiment.yaml says what was done and why. Whatever a person says beside the path is taken as said.
+
+The rules are plain, and few:
+
+- *Pictures*: as they are, if all agree and are small; else cropped and resized to the median of their sides, of which
+  the longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of
+  24 on.
+- *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
+- *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least): further ones teach
+  a network of this size the examples by heart.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ornstein.data import DATA
+from ornstein.data.array import glance
+from ornstein.data.folder import find_pictures, stray
+from ornstein.data.pictures import sides
+from ornstein.data.table import TABLES, glance_at
+from ornstein.errors import InputError, shown
+from ornstein.files import named, regular
+
+#: pictures of which the size is looked at
+_LOOKED_AT = 400
+#: longest side of pictures on a CPU, and on a GPU
+_LONGEST = {False: 64, True: 128}
+#: how often each example is seen at most; steps that are always taken
+_VISITS, _LEAST = 400, 2000
+_ARRAYS = (".npy", ".npz")
+_KNOWN = "a .csv, .csv.gz, .tsv or .parquet table, an .npy or .npz array, or a folder of pictures"
+
+
+@dataclass(frozen=True)
+class Own:
+    """What is chosen for a path.
+
+    Args:
+        preset: the experiment that it begins with.
+        data: the source and its arguments.
+        examples: how many there are, about.
+        changes: dotted key -> value.
+        reasons: dotted key -> a sentence.
+    """
+
+    preset: str
+    data: dict[str, Any]
+    examples: int
+    changes: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def is_own(source: str) -> bool:
+    """Whether a word names a file or a folder of data, and no experiment's YAML file; what is there alone decides."""
+    place = named(source, "experiment")
+    if place.suffix.lower() in (".yaml", ".yml"):
+        return False
+    if os.path.isdir(place) or _named_as_data(place):
+        return True
+    return os.path.lexists(place) and os.sep not in source
+
+
+def stem(source: "str | Path") -> str:
+    """What a run on this path is called: photos of photos/, adult of adult.csv.gz."""
+    place = Path(os.path.abspath(named(source, "experiment")))
+    if place.is_dir():
+        return place.name or "data"
+    return place.name[: -len(_suffix(place)) or None] or place.stem
+
+
+def _suffix(place: Path) -> str:
+    return next((end for end in (*TABLES, *_ARRAYS) if place.name.lower().endswith(end)), place.suffix)
+
+
+def _named_as_data(place: Path) -> bool:
+    return place.name.lower().endswith((*TABLES, *_ARRAYS))
+
+
+def chosen(source: str, said: Mapping[str, Any]) -> Own:
+    """The choices for a path.
+
+    Args:
+        source: the path.
+        said: dotted key -> value that a person gives beside it, which are taken into account.
+
+    Raises:
+        InputError: nothing there; a file of no known kind, or that cannot be read; a run folder; a folder without
+            pictures.
+    """
+    place = named(source, "experiment")
+    quick = torch.accelerator.is_available() and said.get("training.cpu") is not True
+    if os.path.isdir(place):
+        return _pictures(place, said, quick)
+    regular(source, "experiment", f"{_KNOWN}; or a preset's name")
+    if place.name.lower().endswith(TABLES):
+        return _table(place)
+    if place.suffix.lower() in _ARRAYS:
+        return _array(place, said)
+    raise InputError(
+        f"experiment={shown(source)!r} is a file of a kind that is not known ({place.suffix or 'no suffix'}); give "
+        f"{_KNOWN}."
+    )
+
+
+def sized(own: Own, batch: int, steps: int) -> Own:
+    """With the batch and the steps that suit so many examples, where the preset's do not.
+
+    Args:
+        own: the choices so far.
+        batch, steps: the preset's, or as said.
+    """
+    changes, reasons, count = dict(own.changes), dict(own.reasons), own.examples
+    if batch > (half := max(count // 2, 8)):
+        batch = changes["training.batch_size"] = 2 ** (half.bit_length() - 1)
+        reasons["training.batch_size"] = f"{batch}, at most half of {count:,} examples"
+    most = max(_VISITS * count // batch, _LEAST)
+    if steps > most:
+        changes["training.steps"] = most // 100 * 100
+        reasons["training.steps"] = (
+            f"{changes['training.steps']:,}: {count:,} examples are seen {_VISITS} times, or {_LEAST:,} steps are taken"
+        )
+    return Own(own.preset, own.data, count, changes, reasons)
+
+
+def _table(place: Path) -> Own:
+    count, wide, clock = glance_at(place)
+    why = f"a table of about {count:,} rows and {wide} columns: masked columns, which take any kind of column"
+    reasons = {"preset": f"table, {why}"}
+    if clock and "series" in DATA:
+        reasons["data"] = (
+            f"table: rows that need not follow each other; by {shown(clock)!r} they do, data=series says so"
+        )
+    return Own("table", {"name": "table", "path": str(place)}, count, reasons=reasons)
+
+
+def _array(place: Path, said: Mapping[str, Any]) -> Own:
+    data = {"name": "array", "path": str(place)}
+    keys = {k.removeprefix("data."): v for k, v in said.items() if k in ("data.key", "data.layout")}
+    count, shape, kind = glance({**data, **keys})
+    by = "x".join(map(str, shape))
+    if kind == "vector":
+        why = f"array, for {count:,} vectors of {by} numbers: a residual network"
+        return Own("array", data, count, reasons={"preset": why})
+    spaces = len(shape) - 1
+    noun = {1: "series", 2: "images", 3: "volumes"}.get(spaces)
+    if noun is None:
+        raise InputError(f"experiment={shown(place)!r} holds examples of shape {by}; a U-Net takes up to three axes.")
+    changes, reasons = _network(shape, count)
+    reasons = {
+        "preset": f"images, for {count:,} {noun} {by}: a U-Net in {spaces} dimension{'s' * (spaces > 1)}",
+        **reasons,
+    }
+    return Own("images", data, count, changes, reasons)
+
+
+def _network(shape: tuple[int, ...], count: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Changes to the preset of images for examples of this shape, and why."""
+    longest, spaces = max(shape[1:]), len(shape) - 1
+    changes: dict[str, Any] = {}
+    reasons = {}
+    levels = [1, 2, 2][: max(longest, 4).bit_length() - 2]
+    if len(levels) < 3:
+        changes["net.multipliers"] = levels
+        reasons["net.multipliers"] = f"{len(levels)} level{'s' * (len(levels) > 1)}, for a longest side of {longest}"
+    if spaces > 1 and longest >= 24:
+        changes["net.patch"] = 2
+        reasons["net.patch"] = "2: from a side of 24 on, squares of 2 cost a quarter"
+    if count < 5000:
+        changes["net.dropout"] = 0.1
+        reasons["net.dropout"] = f"0.1, for {count:,} examples are few"
+    return changes, reasons
+
+
+def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
+    if all((place / name).exists() for name in ("experiment.yaml", "run.yaml")):
+        raise InputError(
+            f"experiment={shown(place)!r} is a run; go on with it by ornstein train --resume {shown(place)}."
+        )
+    files = find_pictures(place)
+    if not files:
+        tables = [f.name for f in sorted(place.iterdir()) if _named_as_data(f)]
+        raise InputError(
+            f"experiment={shown(place)!r} is a folder without pictures"
+            + (f"; it has {shown(tables[0])!r}: name that file instead." if tables else f"; give {_KNOWN}.")
+        )
+    changes: dict[str, Any] = {}
+    reasons = {"preset": f"images, for a folder of {len(files):,} pictures: a U-Net"}
+    found = sides(files[:: max(len(files) // _LOOKED_AT, 1)][:_LOOKED_AT])
+    size = said.get("data.size")
+    if found and size is None:
+        heights, widths = (sorted(side) for side in list(zip(*found, strict=True))[:2])
+        height, width, most = heights[len(heights) // 2], widths[len(widths) // 2], _LONGEST[quick]
+        alike = len(set(found)) == 1 and len(files) <= _LOOKED_AT
+        if alike and max(height, width) <= most:
+            reasons["data.size"] = f"{height},{width}, as all pictures are"
+        else:
+            scale = min(most / max(height, width), 1.0)
+            sizes = [min(max(8, round(side * scale / 8) * 8), most) for side in (height, width)]
+            changes["data.size"] = ",".join(map(str, sizes))
+            reasons["data.size"] = (
+                f"{sizes[0]},{sizes[1]}: the median of the pictures is {height}x{width}, the longer side at most "
+                f"{most} on a {'GPU' if quick else 'CPU'}; larger by data.size=H,W"
+            )
+        size = changes.get("data.size", f"{height},{width}")
+    if len({deep for *_, deep in found}) > 1 and "data.mode" not in said:
+        changes["data.mode"] = "RGB"
+        reasons["data.mode"] = "RGB, for some pictures have 16 bits and others 8: all are read at 8"
+    if "data.label" not in said and (outside := stray(place, files)):
+        changes["data.label"] = "none"
+        reasons["data.label"] = f"none: {shown(outside)!r} lies outside of the sub-folders, so these are no classes"
+    try:
+        across = [int(side) for side in str(size).strip("()[] ").lower().replace("x", ",").split(",")]
+    except ValueError:  # refused later, in words of its own
+        across = [64]
+    net, why = _network((3, *across), len(files))
+    return Own("images", {"name": "images", "path": str(place)}, len(files), {**changes, **net}, {**reasons, **why})

@@ -1,0 +1,248 @@
+"""Tables in and out of a run on one: rows read as its columns, drawn rows, filled holes and scores written as files.
+
+Words that were there come back to the letter. What a file has beside the columns that the run knows is carried along.
+"""
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.data.delimited import Dialect, read_delimited, write_csv
+from ornstein.data.delimited import formulas as formulas
+from ornstein.data.frames import is_frame, read_parquet, words_of, write_parquet
+from ornstein.data.kinds import Words
+from ornstein.data.schema import ColumnType
+from ornstein.data.table import TABLES as TABLES
+from ornstein.data.table import carrier
+from ornstein.errors import InputError, shown
+from ornstein.experiment import cells
+from ornstein.experiment.cells import must_be_table
+from ornstein.experiment.loglik import own
+from ornstein.experiment.run import Run
+from ornstein.files import replacing, replacing_all
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a file or a frame, as a run's table has them.
+
+    Attributes:
+        name: where they come from.
+        words: column -> words, in the file's order, those that the run does not know among them.
+        values: (N, d) float64 of the run's carrier; NaN for holes, and for columns that the file has not.
+        types: of the run's columns.
+        dialect: how the file is laid out; None of what is no file of text.
+        like: the frame, of what is one.
+    """
+
+    name: str
+    words: Mapping[str, Words]
+    values: Tensor
+    types: tuple[ColumnType, ...]
+    dialect: Dialect | None = None
+    like: Any = None
+
+
+def is_table(path: Path) -> bool:
+    """Whether a name is that of a table's file."""
+    return path.name.lower().endswith(TABLES)
+
+
+def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
+    """A .csv, .tsv or .parquet file, or a data frame, as rows of the run's table.
+
+    Raises:
+        InputError: no table; none of the run's columns; a cell that its column cannot have.
+    """
+    _, types = must_be_table(run)
+    name, like, dialect = "the frame", None, None
+    if is_frame(data):
+        words, like = words_of(data)[0], data
+    else:
+        path = Path(data)
+        name = path.name
+        if not is_table(path):
+            raise InputError(f"{noun}={shown(data)!r} must be a table, a file that ends in {', '.join(TABLES)}.")
+        if path.suffix.lower() == ".parquet":
+            like = read_parquet(path, noun)[0]
+            words = words_of(like, name)[0]
+        else:
+            header = run.about["data"].get("dialect", {}).get("header", True)
+            words, dialect, _ = read_delimited(path, noun, header=None if header else False)
+    if not set(words) & {kind.name for kind in types}:
+        raise InputError(
+            f"{noun}={shown(name)!r} has none of the run's columns, {', '.join(shown(k.name) for k in types[:10])}."
+        )
+    return Rows(name, words, carrier(words, types, exact=False), types, dialect, like)
+
+
+def write_rows(run: Run, path: Path, pieces: Iterator[Tensor]) -> int:
+    """Write drawn rows as the run's own table was written; how many there were."""
+    _, types = must_be_table(run)
+    if path.suffix.lower() == ".parquet":
+        return write_parquet(path, types, pieces)
+    told = run.about["data"].get("dialect")
+    return write_csv(path, types, pieces, Dialect.from_dict(told) if told and ".tsv" not in path.suffixes else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """Rows with their holes filled.
+
+    Attributes:
+        rows: as they came.
+        draws: (draws, N, d), known cells as they were.
+    """
+
+    rows: Rows
+    draws: Tensor
+
+    @property
+    def holes(self) -> Tensor:
+        """(N, d) bool: what was missing and has been filled."""
+        return self.rows.values.isnan() & ~self.draws[0].isnan()
+
+    @property
+    def centre(self) -> Tensor:
+        """(N, d): of numbers and dates the median of the draws, of words the most frequent."""
+        middle = self.draws.nanquantile(0.5, 0, interpolation="lower")
+        for place, kind in enumerate(self.rows.types):
+            if not (kind.numeric or kind.kind == "date"):
+                middle[:, place] = self.draws[:, :, place].mode(0).values
+        return middle
+
+    def save(self, path: Path) -> Path:
+        """Write the table with its holes filled by their centres, and beside it each hole with all its draws.
+
+        Returns:
+            The second file's place: NAME.holes.csv.
+        """
+        beside = holes_of(path)
+        types, centre, known = self._columns()
+        with replacing_all(path, beside) as (filled, listed):
+            if path.suffix.lower() == ".parquet":
+                write_parquet(filled, types, [centre], self.rows.like)
+            else:
+                write_csv(filled, types, centre, self.rows.dialect, known)
+            with listed.open("w", newline="", encoding="utf-8") as file:
+                self._list(csv.writer(file))
+        return beside
+
+    def _columns(self) -> tuple[list[ColumnType], Tensor, dict[str, Words]]:
+        """The file's columns in its own order: types, centres, and the words that stay."""
+        own = {kind.name: place for place, kind in enumerate(self.rows.types)}
+        middle, types, columns, known = self.centre, [], [], {}
+        for name, words in self.rows.words.items():
+            kind = self.rows.types[own[name]] if name in own else None
+            if kind is None or kind.kind == "identifier":  # carried along to the letter, empty cells too
+                kind = ColumnType(name, "category", levels=tuple(dict.fromkeys(words.texts())))
+                columns.append(torch.from_numpy(words.values(kind)))
+            else:
+                columns.append(middle[:, own[name]])
+                known[name] = words
+            types.append(kind)
+        return types, torch.stack(columns, 1), known
+
+    def _list(self, writer: Any) -> None:
+        count = len(self.draws)
+        writer.writerow(["row", "column", "centre", "low", "high", *(f"draw_{i + 1}" for i in range(count))])
+        centre = self.centre
+        for place, kind in enumerate(self.rows.types):
+            ordered = kind.numeric or kind.kind == "date"
+            for row in self.holes[:, place].nonzero().flatten().tolist():
+                draws = self.draws[:, row, place]
+                ends = kind.render([float(draws.min()), float(draws.max())]) if ordered else ["", ""]
+                said = kind.render(torch.cat([centre[row, place][None], draws]).numpy())
+                writer.writerow([row + 1, kind.name, said[0], *ends, *said[1:]])
+
+
+def holes_of(path: Path) -> Path:
+    """The file beside a filled table that lists its holes."""
+    name = path.name
+    end = next((e for e in TABLES if name.lower().endswith(e)), path.suffix)
+    return path.with_name(name[: len(name) - len(end)] + ".holes.csv")
+
+
+def fill(
+    run: Run, rows: Rows, draws: int = 19, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> Filled:
+    """Fill the holes of rows: see `ornstein.experiment.cells.impute`; rows without any are left alone."""
+    open_ = rows.values.isnan().any(1)
+    every = rows.values.expand(draws, *rows.values.shape).clone()
+    if bool(open_.any()):
+        every[:, open_] = cells.impute(run, rows.values[open_], draws, seed=seed, progress=progress)
+    return Filled(rows, every)
+
+
+@dataclass(frozen=True, eq=False)
+class RowScores:
+    """How probable rows are.
+
+    Attributes:
+        found: (N,) float64, a bound on each row's log-probability, in nats.
+        error: (N,), its standard error.
+        unusual: the columns that make each row unusual, in a line; None if nobody asked.
+    """
+
+    found: Tensor
+    error: Tensor
+    unusual: Sequence[str] | None = None
+
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"{len(self.found):,} rows, on average {self.found.mean():.3f} nats: a bound on the log-probability of "
+            f"their known cells, by {cells.ORDERS} orders of the columns"
+        ]
+        for i in self.found.argsort()[:5].tolist():
+            why = "" if self.unusual is None else f"  {self.unusual[i]}"
+            lines.append(f"  row {i + 1:,}  {self.found[i]:.2f}{why}")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write the CSV: row, log_probability, standard_error, rank (1 is the least likely), and what is unusual."""
+        rank = self.found.argsort(stable=True).argsort() + 1
+        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            head = ["row", "log_probability", "standard_error", "rank"]
+            writer.writerow(head if self.unusual is None else [*head, "unusual"])
+            for i in range(len(self.found)):
+                said = [i + 1, f"{self.found[i]:.4f}", f"{self.error[i]:.4f}", int(rank[i])]
+                writer.writerow(said if self.unusual is None else [*said, self.unusual[i]])
+
+
+def scored(
+    run: Run,
+    data: Any,
+    count: int | None = None,
+    seed: int = 0,
+    explain: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> RowScores:
+    """Score rows: see `ornstein.experiment.cells.score`.
+
+    Args:
+        data: "train" or "test", the run's own; a table's file, or a data frame.
+        count: the first so many; None for all.
+        explain: whether to say what is unusual.
+    """
+    own_part = isinstance(data, str) and data in ("train", "test")
+    values = (own(run, data).x if own_part else read_rows(run, data).values)[:count]
+    found, error = cells.score(run, values, seed=seed, progress=progress)
+    unusual = oddest(cells.explain(run, values), cells.types_of(run)) if explain else None
+    return RowScores(found, error, unusual)
+
+
+def oddest(surprise: Tensor, types: Sequence[ColumnType], most: int = 3) -> list[str]:
+    """Of each row the columns that are least like the rest of it, (N, d) of `cells.explain` -> N lines."""
+    found = []
+    for row in surprise:
+        order = row.nan_to_num(nan=-math.inf).argsort(descending=True)[:most].tolist()
+        found.append(", ".join(f"{types[i].name} ({row[i]:+.1f})" for i in order if float(row[i]) > 0))
+    return found

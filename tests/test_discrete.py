@@ -1,0 +1,223 @@
+"""Masked tokens, held to a law of few tokens that is known in closed form."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ornstein.core.categories import Categories
+from ornstein.core.walk import end
+from ornstein.discrete import (
+    Absorbing,
+    AnyOrder,
+    JointTable,
+    MaskedCrossEntropy,
+    MaskedNet,
+    bound,
+    constrained,
+    unmask,
+)
+from ornstein.discrete.objective import in_order, next_weights, ranks
+from ornstein.errors import InputError
+from ornstein.nets import MLP
+
+SHAPE = (3, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def law() -> JointTable:
+    """Three dependent tokens of which the last refines the first."""
+    table = torch.rand(SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 3
+    return JointTable(table / table.sum(), Absorbing(), (-1, -1, 0))
+
+
+def frequencies(codes: Tensor) -> Tensor:
+    flat = (codes[:, 0] * SHAPE[1] + codes[:, 1]) * SHAPE[2] + codes[:, 2]
+    return torch.bincount(flat, minlength=math.prod(SHAPE)).double().reshape(SHAPE) / len(codes)
+
+
+def agrees(found: Tensor, expected: Tensor, n: int) -> None:
+    """Frequencies of n draws, within five standard errors of each probability."""
+    error = (expected * (1 - expected) / n).sqrt()
+    assert bool(((found - expected).abs() <= 5 * error + 1e-12).all())
+
+
+def rows(law: JointTable) -> Tensor:
+    """Every row there is, (24, 3)."""
+    return torch.cartesian_prod(*(torch.arange(k) for k in law.table.shape))
+
+
+def test_vectors_and_classes_are_each_others_inverse() -> None:
+    categories = Categories((3, 1, 4), (-1, 0, -1))
+    codes = torch.tensor([[0, 0, 3], [2, -1, 1], [-1, -1, -1]])
+    x = categories.one_hot(codes)
+    assert x.shape == (3, 8)
+    assert torch.equal(categories.codes(x), codes)
+    assert torch.equal(categories.known(x), codes >= 0)
+    logits = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(categories.sums(categories.log_softmax(logits).exp()), torch.ones(5, 3))
+
+
+def test_places_along_a_column_add_up_over_its_tokens() -> None:
+    categories = Categories((2, 2, 3), (-1, 0, -1), ((-0.5, 0.5), (-0.25, 0.25, -0.1, 0.1), ()))
+    x = categories.one_hot(torch.tensor([[0, 1, 2], [1, 0, 0], [1, -1, 1], [-1, -1, -1]]))
+    assert torch.allclose(categories.places(x)[:, 0], torch.tensor([-0.25, 0.4, 0.5, 0.0]))
+
+
+@pytest.mark.parametrize("after", [(0,), (-1, 2, -1), (-1, 0, 0)])
+def test_orders_that_are_none_are_refused(after: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="after"):
+        Categories((2,) * 3 if len(after) == 3 else (2,), after)
+
+
+def test_orders_are_uniform_among_those_in_which_details_come_last() -> None:
+    categories = Categories((2, 2, 2, 2, 2), (-1, 0, -1, 2, -1))
+    order = ranks(categories, torch.rand(60_000, 5, generator=torch.Generator().manual_seed(0)))
+    assert bool((order[:, [1, 3]] >= 3).all())
+    _, counts = (order * torch.tensor([625, 125, 25, 5, 1])).sum(1).unique(return_counts=True)
+    assert len(counts) == 12  # 3! of the outline, 2! of the details
+    assert bool(((counts - 5000).abs() < 5 * 5000**0.5).all())
+
+
+def test_the_order_of_the_columns_is_that_with_details_last() -> None:
+    categories = Categories((2, 2, 2, 2), (-1, 0, -1, -1))
+    assert ranks(categories, in_order(categories, 2, torch.zeros(1))).tolist() == [[0, 3, 1, 2]] * 2
+
+
+def test_details_are_hidden_until_the_outline_is_known() -> None:
+    categories = Categories((2, 2, 2), (-1, 0, -1))
+    x = categories.one_hot(torch.tensor([[1, 1, -1], [1, 1, 0], [-1, -1, 1]]))
+    hidden = categories.one_hot(torch.tensor([[1, -1, -1], [1, 1, 0], [-1, -1, 1]]))
+    assert torch.equal(categories.outlined(x), hidden)
+
+
+def test_the_chance_of_each_token_to_be_next_is_that_in_random_orders() -> None:
+    categories = Categories((2, 2, 2, 2), (-1, 0, -1, -1))
+    order = ranks(categories, torch.rand(100_000, 4, generator=torch.Generator().manual_seed(0)))
+    known = order < 1
+    for mask in known.unique(dim=0):
+        these = (known == mask).all(1)
+        follows = (order[these] == 1).double().mean(0)
+        expected = next_weights(categories, mask[None])[0].double()
+        assert torch.allclose(follows, expected, atol=5 * 0.5 / int(these.sum()) ** 0.5)
+
+
+@pytest.mark.parametrize("ordered", [0.0, 0.5, 1.0])
+def test_the_loss_of_the_true_law_is_its_entropy(law: JointTable, ordered: float) -> None:
+    codes = rows(law)
+    weight = law.log_prob(codes).exp()
+    entropy = float(-(weight * law.log_prob(codes)).sum())
+    # every order and every place, by many throws: the mean over rows is exact
+    x0 = law.categories.one_hot(codes).double()
+    dice = torch.Generator().manual_seed(0)
+    losses = torch.stack([MaskedCrossEntropy(ordered)(law, x0, None, dice).double() for _ in range(800)])
+    found = (losses * weight).sum(1)
+    assert float(found.mean()) == pytest.approx(entropy, abs=5 * float(found.std()) / 800**0.5)
+
+
+def test_another_law_has_a_larger_loss_by_their_divergence(law: JointTable) -> None:
+    other = JointTable(torch.full(SHAPE, 1 / 24, dtype=torch.float64), Absorbing(), (-1, -1, 0))
+    codes = rows(law)
+    weight = law.log_prob(codes).exp()
+    dice = torch.Generator().manual_seed(0)
+    x0 = law.categories.one_hot(codes).double()
+    losses = torch.stack([MaskedCrossEntropy()(other, x0, None, dice).double() for _ in range(400)])
+    found = (losses * weight).sum(1)
+    assert float(found.mean()) == pytest.approx(math.log(24), abs=5 * float(found.std()) / 400**0.5 + 1e-6)
+
+
+def test_the_bound_of_the_true_law_is_the_log_probability_in_every_order(law: JointTable) -> None:
+    codes = rows(law)
+    found, error = bound(law, law.categories.one_hot(codes).double(), torch.arange(len(codes)), orders=3)
+    assert torch.allclose(found, law.log_prob(codes), atol=1e-6)
+    assert float(error.max()) < 1e-6
+
+
+def test_what_is_not_known_of_a_row_is_integrated_out(law: JointTable) -> None:
+    codes = rows(law).clone()
+    codes[:, 1] = -1
+    found, _ = bound(law, law.categories.one_hot(codes).double(), torch.arange(len(codes)), orders=2)
+    assert torch.allclose(found, law.log_prob(codes), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["random", "columns"])
+def test_one_token_a_step_draws_the_law_itself(law: JointTable, order: str) -> None:
+    n = 20_000
+    last = end(unmask(law, n, AnyOrder(order), seed=3))
+    assert last.calls == 3
+    agrees(frequencies(law.categories.codes(last.x)), law.table, n)
+
+
+def test_tokens_of_one_step_are_drawn_apart_and_their_refinements_given_them(law: JointTable) -> None:
+    n = 20_000
+    codes = law.categories.codes(end(unmask(law, n, AnyOrder(), steps=1, seed=3)).x)
+    apart = law.table.sum((1, 2))[:, None, None] * law.table.sum((0, 2))[None, :, None]
+    agrees(frequencies(codes), apart * law.table / law.table.sum(2, keepdim=True), n)
+
+
+def test_a_row_does_not_depend_on_its_batch(law: JointTable) -> None:
+    seeds = torch.arange(7) + 100
+    together = end(unmask(law, 7, AnyOrder(), seeds=seeds)).x
+    alone = torch.cat([end(unmask(law, 1, AnyOrder(), seeds=seeds[i : i + 1])).x for i in range(7)])
+    assert torch.equal(together, alone)
+
+
+def test_what_is_known_stays_and_the_rest_is_drawn_given_it(law: JointTable) -> None:
+    n = 20_000
+    known = torch.tensor([[-1, 1, -1]]).expand(n, 3)
+    last = end(unmask(law, n, AnyOrder(), seed=5, x=law.categories.one_hot(known)))
+    codes = law.categories.codes(last.x)
+    assert bool((codes[:, 1] == 1).all())
+    assert last.calls == 2
+    given = law.table[:, 1] / law.table[:, 1].sum()
+    agrees(frequencies(codes)[:, 1], given, n)
+
+
+def test_classes_that_are_not_allowed_are_not_drawn(law: JointTable) -> None:
+    allowed = torch.ones(9)
+    allowed[1] = 0.0
+    codes = law.categories.codes(end(unmask(law, 500, AnyOrder(), seed=0, allowed=allowed)).x)
+    assert not bool((codes[:, 0] == 1).any())
+
+
+def test_sets_are_drawn_from_exactly(law: JointTable) -> None:
+    # a half of class 0 of the second token counts; what refines the first may be what depends on the first
+    within = torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 0], [0.25, 1, 1, 1]])
+    sets = {0: torch.tensor([1.0, 0.0, 1.0]), 1: torch.tensor([0.5, 1.0]), 2: within}
+    n = 20_000
+    x = constrained(law, torch.zeros(n, 9), sets, torch.arange(n))
+    wanted = law.table * sets[0][:, None, None] * sets[1][None, :, None] * within[:, None, :]
+    agrees(frequencies(law.categories.codes(x)), wanted / wanted.sum(), n)
+
+
+def test_sets_that_never_meet_are_refused(law: JointTable) -> None:
+    table = torch.zeros(2, 2, dtype=torch.float64)
+    table[0, 0] = table[1, 1] = 0.5
+    never = JointTable(table, Absorbing())
+    sets = {0: torch.tensor([1.0, 0.0]), 1: torch.tensor([0.0, 1.0])}
+    with pytest.raises(InputError, match="too rare"):
+        constrained(never, torch.zeros(2, 4), sets, torch.arange(2))
+
+
+def test_a_network_learns_the_law(law: JointTable) -> None:
+    categories = replace(law.categories, along=((), (), ()))
+    net = MLP(width=64, depth=1).build((MaskedNet.inputs(categories),), seed=0)
+    model = MaskedNet(net, Absorbing(), categories)
+    codes = rows(law)
+    weight = law.log_prob(codes).exp()
+    dice = torch.Generator().manual_seed(0)
+    adam = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for step in range(300):
+        adam.param_groups[0]["lr"] = 1e-2 * (1 - step / 300)
+        x0 = categories.one_hot(codes[torch.multinomial(weight, 512, True, generator=dice)])
+        adam.zero_grad()
+        MaskedCrossEntropy()(model, x0, None, dice).mean().backward()
+        adam.step()
+    known = categories.one_hot(torch.tensor([[-1, -1, -1], [2, -1, -1], [-1, 1, -1], [0, 1, -1]]))
+    asked = categories.spread(next_weights(categories, categories.known(known)) > 0)  # what could be drawn next
+    with torch.no_grad():
+        wrong = (model(known, 0.5).x0 - law(known, 0.5).x0)[asked]
+    assert len(wrong) > 10
+    assert float(wrong.abs().max()) < 0.05

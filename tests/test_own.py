@@ -1,0 +1,160 @@
+"""`ornstein train PATH`: one's own file or folder is the whole instruction."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sure import Cli
+
+from ornstein.data import ColumnType
+from ornstein.errors import InputError
+from ornstein.experiment import own
+from ornstein.experiment.config import Experiment
+
+
+def photos(place: Path, *sizes: tuple[int, int], mode: str = "RGB") -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    for i, (height, width) in enumerate(sizes):
+        values = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(values).convert(mode).save(place / f"{i:03}.png")
+    return place
+
+
+def table(place: Path, rows: int = 60) -> Path:
+    place.write_text("age,word,=pay\n" + "".join(f"{i % 23},{'abc'[i % 3]},{i / 4}\n" for i in range(rows)))
+    return place
+
+
+def refused(source: Any, *parts: str) -> None:
+    with pytest.raises(InputError) as error:
+        Experiment.read(source)
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the sizes are those for a CPU")
+def test_photos_of_any_size_get_one_that_fits_their_median(tmp_path: Path) -> None:
+    place = photos(tmp_path / "photos", *[(90 + i, 200 + i) for i in range(9)], (30, 20))
+    found = Experiment.read(place)
+    assert found.data["name"] == "images"
+    assert found.data["size"] == (32, 64)  # half as high as wide, to multiples of 8
+    assert "94x204" in found.reasons["data.size"]
+    assert found.net["patch"] == 2
+    assert found.training.batch_size == 8
+    assert found.training.steps >= 2000
+    assert set(found.reasons) >= {"preset", "data.size", "net.patch", "training.batch_size", "training.steps"}
+    small = Experiment.read(photos(tmp_path / "small", *[(9, 7)] * 4))
+    assert small.data["size"] is None
+    assert "9,7" in small.reasons["data.size"]
+
+
+def test_what_is_said_beside_a_path_is_taken_as_said(tmp_path: Path) -> None:
+    place = photos(tmp_path / "photos", *[(90, 200)] * 6)
+    words = ["data.size=16,16", "training.steps=7", "training.batch_size=4", "net.channels=8"]
+    found = Experiment.read(place, words)
+    assert found.data["size"] == (16, 16)
+    assert (found.training.steps, found.training.batch_size, found.net["channels"]) == (7, 4, 8)
+    assert found.net["patch"] == 1
+    assert not {"data.size", "training.steps", "training.batch_size", "net.patch"} & set(found.reasons)
+
+
+def test_an_experiment_keeps_its_reasons(tmp_path: Path) -> None:
+    found = Experiment.read(table(tmp_path / "t.csv"))
+    (tmp_path / "again.yaml").write_text(found.to_yaml())
+    assert Experiment.read(tmp_path / "again.yaml") == found
+    assert "table" in found.reasons["preset"]
+    assert "reasons" not in yaml.safe_load(Experiment.read("digits").to_yaml())
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "net", "said"),
+    [
+        ((40, 5), float, "mlp", "vectors"),
+        ((40, 3, 32), float, "unet", "series"),
+        ((40, 12, 10), np.uint8, "unet", "images"),
+        ((40, 1, 6, 6, 6), float, "unet", "volumes"),
+    ],
+)
+def test_arrays_get_a_network_for_their_axes(tmp_path: Path, shape: Any, kind: Any, net: str, said: str) -> None:
+    values = np.random.default_rng(0).integers(0, 200, shape).astype(kind)
+    np.save(tmp_path / "x.npy", values)
+    found = Experiment.read(tmp_path / "x.npy")
+    assert found.data["name"] == "array"
+    assert found.net["name"] == net
+    assert said in found.reasons["preset"]
+
+
+def test_broken_and_mixed_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+    place = photos(tmp_path / "all", *[(20, 20)] * 12)
+    photos(place / "one", (20, 30), (40, 20))
+    photos(place / "two", (20, 30))
+    found = Experiment.read(place)
+    assert found.data["label"] == "none"
+    assert "sub-folders" in found.reasons["data.label"]
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(place / "deep.png")
+    (place / "odd.png").write_bytes(b"no picture")
+    assert Experiment.read(place).data["mode"] == "RGB"
+
+
+def test_what_cannot_be_trained_on_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "without pictures")
+    table(tmp_path / "empty" / "t.csv")
+    refused(tmp_path / "empty", "'t.csv'")
+    refused(tmp_path / "nowhere.csv", "nowhere.csv", "not a file")
+    (tmp_path / "run").mkdir()
+    for name in ("experiment.yaml", "run.yaml"):
+        (tmp_path / "run" / name).write_text("{}")
+    refused(tmp_path / "run", "--resume")
+    np.save(tmp_path / "x.npy", np.zeros((4, 2, 2, 2, 2, 2)))
+    refused(tmp_path / "x.npy", "2x2x2x2x2")
+
+
+def test_a_word_that_is_a_preset_is_one_whatever_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "digits", *[(8, 8)] * 5)
+    assert Experiment.read("digits").data["name"] == "digits"
+    assert Experiment.read("./digits").data["name"] == "images"
+    (tmp_path / "notes.docx").write_text("x")
+    refused("notes.docx", "'notes.docx'", ".docx", ".csv")
+    assert own.stem("photos/") == "photos"
+    assert own.stem("a/adult.csv.gz") == "adult"
+    assert own.stem("digits") == "digits"
+    assert own.stem("my.v2.yaml") == "my.v2"
+    assert own.stem(".") == tmp_path.name
+
+
+def test_a_table_is_trained_by_its_name_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "pay.csv")
+    short = ("training.steps=4", "training.validate_every=4", "sampling.preview=8", "net.width=16")
+    answer = cli("train", "pay.csv", "data.types.age=category", *short)
+    assert answer.code == 0, answer.err
+    assert "category of 23" in answer.out
+    assert "as data.types says" in answer.out
+    assert "chosen" in answer.out
+    about = yaml.safe_load((tmp_path / "runs/pay/run.yaml").read_text())
+    types = [ColumnType.from_dict(column) for column in about["data"]["table"]]
+    assert [kind.kind for kind in types] == ["category", "category", "number"]
+    assert about["reasons"]["preset"].startswith("table")
+    assert about["data"]["dialect"]["delimiter"] == ","
+    assert cli("train", "pay.csv", "--out", "no", "data.types.aeg=category").code == 2
+    assert cli("train", "pay.csv", "--out", "no", "data.types.word=number").code == 2
+    assert not (tmp_path / "no" / "run.yaml").exists()
+
+
+def test_a_folder_of_photos_is_trained_without_a_refusal(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", *[(40 + 7 * i, 90 - 5 * i) for i in range(10)])
+    few = ("training.steps=2", "training.validate_every=2", "net.channels=8", "sampling.preview=2", "sampling.steps=2")
+    answer = cli("train", "photos/", *few)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "runs/photos/run.yaml").exists()
+    assert "data.size" in answer.out

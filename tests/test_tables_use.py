@@ -1,0 +1,269 @@
+"""What people do with a model of a table: rows such that, holes filled, odd rows found; against a law known in full."""
+
+import csv
+import gzip
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from sure import Cli
+from torch import Tensor
+
+from ornstein.core.categories import Categories
+from ornstein.data.schema import ColumnType
+from ornstein.data.table import Table
+from ornstein.discrete import Absorbing, JointTable
+from ornstein.errors import InputError
+from ornstein.experiment.cells import Where, draw_rows, explain, impute, score
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.run import Run
+from ornstein.experiment.train import train
+
+HEAD = "kind,size,day,code,note"
+KINDS, SIZES = ("red", "green", "blue"), (1, 2, 3, 4)
+
+
+def law() -> Tensor:
+    """p(kind, size), which depend on each other."""
+    table = torch.tensor([[4.0, 3, 2, 1], [1, 1, 6, 1], [0.2, 4, 0, 3]], dtype=torch.float64)
+    return table / table.sum()
+
+
+def rows_of(count: int, seed: int = 0) -> list[list[str]]:
+    dice = torch.Generator().manual_seed(seed)
+    drawn = torch.multinomial(law().flatten(), count, True, generator=dice)
+    days = torch.randint(1, 29, (count,), generator=dice)
+    return [
+        [KINDS[int(i) // 4], str(SIZES[int(i) % 4]), f"2021-02-{int(d):02d}", f"K-{int(i) // 4}", ""]
+        for i, d in zip(drawn, days, strict=True)
+    ]
+
+
+def write(path: Path, rows: list[list[str]], head: str = HEAD) -> Path:
+    with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head.split(","))
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on such a table whose model is not the network's, but the law that the table was drawn from."""
+    folder = tmp_path_factory.mktemp("table")
+    rows = rows_of(3000)
+    for row in rows[::7]:
+        row[1] = ""
+    path = write(folder / "things.csv", [r[:4] for r in rows], HEAD.rpartition(",")[0])
+    asked = Experiment.read(
+        "table",
+        [
+            f"data.path={path}",
+            "training.steps=2",
+            "training.cpu=true",
+            "training.precision=float32",
+            "net.width=16",
+            "net.depth=1",
+        ],
+    )
+    for _ in train(asked, folder / "run"):
+        pass
+    opened = Run.load(folder / "run")
+    categories = opened.transform.categories
+    assert categories is not None
+    assert categories.sizes == (3, 5, 28)  # kind; size and its being missing; day. The code follows from the kind
+    sixth = torch.cat([law() * 6 / 7, law().sum(1, keepdim=True) / 7], 1)
+    joint = sixth[:, :, None].expand(3, 5, 28) / 28
+    order = [KINDS.index(level) for level in Table(str(path)).load().columns[0].levels]
+    return replace(opened, model=JointTable(joint[order], Absorbing()))
+
+
+def drawn(run: Run, n: int, where: str) -> Tensor:
+    types = tuple(ColumnType.from_dict(about) for about in run.about["data"]["table"])
+    return torch.cat(list(draw_rows(run, n, Where.of(where, run.transform, types), seed=1)))  # type: ignore[arg-type]
+
+
+def level(run: Run, word: str) -> int:
+    return list(run.about["data"]["table"][0]["levels"]).index(word)
+
+
+def near(found: Tensor, expected: float, n: int) -> None:
+    assert float(found.double().mean()) == pytest.approx(
+        expected, abs=5 * (expected * (1 - expected) / n) ** 0.5 + 1e-9
+    )
+
+
+def test_rows_such_that_have_the_law_given_that(run: Run) -> None:
+    n, p = 6000, law()
+    rows = drawn(run, n, "size=2..3")
+    assert set(rows[:, 1].tolist()) == {2.0, 3.0}
+    for k, word in enumerate(KINDS):
+        near(rows[:, 0] == level(run, word), float(p[k, 1:3].sum() / p[:, 1:3].sum()), n)
+    # what follows from the kind agrees with it
+    assert len(rows[:, [0, 3]].unique(dim=0)) == 3
+
+
+def test_several_conditions_meet_exactly(run: Run) -> None:
+    n, p = 6000, law()
+    rows = drawn(run, n, "kind=red|blue, size<=2, day=2021-02-03..2021-02-09")
+    chosen = p[[0, 2], :2]
+    for k, word in ((0, "red"), (2, "blue")):
+        near(rows[:, 0] == level(run, word), float(p[k, :2].sum() / chosen.sum()), n)
+    assert sorted({int(s // 86400) for s in rows[:, 2].tolist()}) == list(range(18661, 18668))
+
+
+def test_a_column_that_follows_from_another_can_be_asked_for(run: Run) -> None:
+    rows = drawn(run, 200, "code=K-1")
+    assert set(rows[:, 0].tolist()) == {level(run, "green")}
+
+
+def test_missing_values_can_be_asked_for(run: Run) -> None:
+    assert bool(drawn(run, 50, "size=")[:, 1].isnan().all())
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("kind=purple", "purple"),
+        ("colour=red", "colour"),
+        ("kind=red..blue", "no order"),
+        ("kind>=red", "no order"),
+        ("size=4..2", "ends below its start"),
+        ("size", "must look like"),
+        ("size=9", "never been"),
+        ("kind=", "missing value"),
+        ("size=many", "many"),
+        ("kind=blue, size=3", "too rare"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_a_sentence(run: Run, where: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        drawn(run, 5, where)
+
+
+def test_holes_are_filled_from_the_law_and_known_cells_stay(run: Run) -> None:
+    p = law()
+    red = level(run, "red")
+    code = float(drawn(run, 1, "kind=red")[0, 3])
+    rows = torch.tensor([[red, math.nan, 1.6136e9 // 86400 * 86400, code]] * 3000, dtype=torch.float64)
+    found = impute(run, rows, draws=2, seed=0)
+    for place in (0, 2, 3):
+        assert torch.equal(found[0, :, place], rows[:, place])
+    assert not bool(found.isnan().any())
+    for j, size in enumerate(SIZES):
+        near(found[:, :, 1].flatten() == size, float(p[0, j] / p[0].sum()), 6000)
+
+
+def test_a_hole_agrees_with_what_follows_from_it(run: Run) -> None:
+    code = float(drawn(run, 1, "kind=green")[0, 3])
+    rows = torch.tensor([[math.nan, 3.0, math.nan, code]] * 200, dtype=torch.float64)
+    assert set(impute(run, rows, draws=1)[0, :, 0].tolist()) == {level(run, "green")}
+
+
+def test_draws_of_a_row_do_not_depend_on_the_others(run: Run) -> None:
+    rows = torch.tensor([[math.nan, 2.0, math.nan, math.nan]] * 5, dtype=torch.float64)
+    assert torch.equal(impute(run, rows, draws=1, seed=4)[0, :3], impute(run, rows[:3], draws=1, seed=4)[0])
+
+
+def test_scores_are_log_probabilities_with_holes_summed_out(run: Run) -> None:
+    p, day = law(), 1.6136e9 // 86400 * 86400
+    rows = torch.tensor(
+        [[level(run, "red"), 2.0, day, math.nan], [level(run, "blue"), math.nan, day, math.nan]], dtype=torch.float64
+    )
+    found, error = score(run, rows)
+    expected = [math.log(float(p[0, 1]) * 6 / 7 / 28), math.log(float(p[2].sum()) / 28)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+    assert float(error.max()) < 1e-5
+
+
+def test_the_cell_that_is_odd_is_named(run: Run) -> None:
+    day = 1.6136e9 // 86400 * 86400
+    rows = torch.tensor([[level(run, "blue"), 1.0, day, math.nan]], dtype=torch.float64)
+    told = explain(run, rows)[0]
+    assert int(told[:3].argmax()) == 1
+    assert float(told[2]) == pytest.approx(0, abs=1e-5)  # any day is as likely: none is odd
+    given = law()[2] * 6 / 7 / law()[2].sum()
+    each = torch.cat([given, torch.tensor([1 / 7], dtype=torch.float64)])
+    expected = -math.log(float(given[0])) + float(torch.special.xlogy(each, each).sum())
+    assert float(told[1]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    rows = rows_of(400)
+    path = write(tmp_path / "things.csv.gz", rows)
+    answer = cli("train", str(path), "training.steps=3", "training.cpu=true", "net.width=16",
+                 "training.precision=float32", "--out", str(tmp_path / "run"))  # fmt: skip
+    assert answer.code == 0, answer.err
+    answer = cli("sample", str(tmp_path / "run"), "-n", "50", "--where", "kind=red", "--out", str(tmp_path / "new.csv"))
+    assert answer.code == 0, answer.err
+    with (tmp_path / "new.csv").open(newline="") as file:
+        found = list(csv.reader(file))
+    assert found[0] == HEAD.split(",")
+    assert len(found) == 51
+    assert {(row[0], row[3], row[4]) for row in found[1:]} == {("red", "K-0", "")}
+    holes = [list(row) for row in rows[:20]]
+    for row in holes[::2]:
+        row[1] = "NA"
+    given = write(tmp_path / "holes.csv", [[*row, f" kept {i}"] for i, row in enumerate(holes)], HEAD + ",beside")
+    answer = cli("impute", str(tmp_path / "run"), str(given), "-n", "3", "--out", str(tmp_path / "filled.csv"))
+    assert answer.code == 0, answer.err
+    with (tmp_path / "filled.csv").open(newline="") as file:
+        filled = list(csv.reader(file))[1:]
+    for before, after in zip(holes, filled, strict=True):
+        assert after[1] in "1234" if before[1] == "NA" else after[1] == before[1]
+        assert [after[0], *after[2:5]] == [before[0], *before[2:]]
+    assert [row[5] for row in filled] == [f" kept {i}" for i in range(20)]
+    with (tmp_path / "filled.holes.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [(row["row"], row["column"]) for row in listed] == [(str(i + 1), "size") for i in range(0, 20, 2)]
+    assert all(row["draw_3"] in "1234" for row in listed)
+    answer = cli("loglik", str(tmp_path / "run"), str(given), "--explain", "--out", str(tmp_path / "odd.csv"))
+    assert answer.code == 0, answer.err
+    with (tmp_path / "odd.csv").open(newline="") as file:
+        scored = list(csv.DictReader(file))
+    assert sorted(int(row["rank"]) for row in scored) == list(range(1, 21))
+
+
+def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -> None:
+    folder, other = str(run.folder), write(tmp_path / "other.csv", [["1", "2"]], "a,b")
+    unknown = write(tmp_path / "unknown.csv", [["purple", "1"]], "kind,size")
+    for words, says in (
+        (("sample", folder, "--out", "x.png"), "draws rows"),
+        (("impute", folder, str(other), "--out", "x.csv"), "none of the run's columns"),
+        (("impute", folder, str(unknown), "--out", "x.csv"), "purple"),
+        (("impute", folder, "nothing.csv", "--out", "x.csv"), "nothing.csv"),
+        (("impute", folder, str(other), "--out", "x.png"), "must be a table"),
+    ):
+        answer = cli(*words)
+        assert answer.code == 2
+        assert says in answer.err
+        assert "Traceback" not in answer.err
+
+
+def test_a_column_that_rows_are_drawn_given_is_not_drawn(cli: Cli, tmp_path: Path) -> None:
+    path, run = write(tmp_path / "things.csv", rows_of(300)), str(tmp_path / "run")
+    answer = cli("train", str(path), "data.condition=[size,kind]", "data.drop=code", "training.steps=3", "net.width=16",
+                 "training.cpu=true", "training.precision=float32", "--out", run)  # fmt: skip
+    assert answer.code == 0, answer.err
+    answer = cli("sample", run, "-n", "9", "--given", "size=3", "--given", "kind=red", "--out", str(tmp_path / "a.csv"))
+    assert answer.code == 0, answer.err
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["day", "note"]
+    for words, says in (
+        (("--given", "kind=purple"), "purple"),
+        (("--given", "colour=red"), "colour"),
+        (("--where", "size=3"), "size"),
+        (("--scale", "2"), "--scale is of Gaussian noise"),
+        (("--film",), "--film is of Gaussian noise"),
+    ):
+        answer = cli("sample", run, "-n", "3", *words)
+        assert answer.code == 2
+        assert says in answer.err
+
+
+def test_masked_columns_want_tokens() -> None:
+    with pytest.raises(InputError, match="stepper="):
+        Experiment.read("points", ["predicts=classes", "objective=masked", "process=absorbing"])
+    assert Categories((2, 3)).width == 5
