@@ -272,7 +272,7 @@ class _Unbatchable(torch.autograd.Function):
 
 
 def test_the_slopes_presumed_before_the_first_level_fall_as_u_squared() -> None:
-    flow = ProbabilityFlow(mixture().denoiser(ornstein.EDM()), 0.05, 20.0, Trace("exact"), 0.1, True)
+    flow = ProbabilityFlow(mixture().denoiser(ornstein.EDM()), 0.05, 20.0, Trace("exact", 0), 0.1, True)
     _, rates, before, h = flow._points(64)
     centre = math.log(flow.denoiser.sigma_data) - 1
     q = 1.5 * math.asinh((math.log(0.05) - centre) / 1.5) - h * torch.arange(4, -1, -1, dtype=torch.float64)
