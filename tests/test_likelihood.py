@@ -19,7 +19,7 @@ from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
 from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, log_likelihood
 from ornstein.likelihood.digital import averaged
-from ornstein.likelihood.flow import ProbabilityFlow, Trace, _bent
+from ornstein.likelihood.flow import Trace, _bent
 
 
 def seeded(seed: Any) -> Any:
@@ -269,16 +269,6 @@ class _Unbatchable(torch.autograd.Function):
     def backward(ctx: Any, grad: Any) -> Any:
         assert grad.sum().item() is not None
         return 2 * ctx.saved_tensors[0] * grad
-
-
-def test_the_slopes_presumed_before_the_first_level_fall_as_u_squared() -> None:
-    flow = ProbabilityFlow(mixture().denoiser(ornstein.EDM()), 0.05, 20.0, Trace("exact", 0), 0.1, True)
-    _, rates, before, h = flow._points(64)
-    centre = math.log(flow.denoiser.sigma_data) - 1
-    q = 1.5 * math.asinh((math.log(0.05) - centre) / 1.5) - h * torch.arange(4, -1, -1, dtype=torch.float64)
-    u = (centre + 1.5 * (q / 1.5).sinh()).exp()
-    expected = (u / 0.05) ** 2 * (q / 1.5).cosh()
-    torch.testing.assert_close(torch.cat([before, rates[:1]]), expected, rtol=1e-9, atol=0)
 
 
 def test_the_tail_below_the_first_level_is_that_of_two_powers_of_u() -> None:
