@@ -1,0 +1,56 @@
+"""Bridges between two data sets: paths, couplings, models of what lies between, and how they are learned and walked.
+
+`PATHS` names what joins a pair of ends, `COUPLINGS` which ends are joined.
+"""
+
+from collections.abc import Callable
+
+from ornstein.bridge.coupling import Coupling, Entropic, Independent, Optimal, Paired, sinkhorn
+from ornstein.bridge.drive import crossing, translate
+from ornstein.bridge.gaussian import GaussianBridge, GaussianCoupling
+from ornstein.bridge.matching import BridgeMatching, Half, Turn, markovian_fitting, proportional_fitting
+from ornstein.bridge.model import Bridge, FunctionBridge
+from ornstein.bridge.path import Ends, Path, Stage
+from ornstein.bridge.paths import Brownian, Held, Linear, Trigonometric
+
+PATHS: dict[str, Callable[..., Path]] = {
+    "linear": Linear,
+    "brownian": Brownian,
+    "trigonometric": Trigonometric,
+    "held": Held,
+}
+COUPLINGS: dict[str, Callable[..., Coupling]] = {
+    "paired": Paired,
+    "independent": Independent,
+    "optimal": Optimal,
+    "entropic": Entropic,
+}
+
+__all__ = [
+    "COUPLINGS",
+    "PATHS",
+    "Bridge",
+    "BridgeMatching",
+    "Brownian",
+    "Coupling",
+    "Ends",
+    "Entropic",
+    "FunctionBridge",
+    "GaussianBridge",
+    "GaussianCoupling",
+    "Half",
+    "Held",
+    "Independent",
+    "Linear",
+    "Optimal",
+    "Paired",
+    "Path",
+    "Stage",
+    "Trigonometric",
+    "Turn",
+    "crossing",
+    "markovian_fitting",
+    "proportional_fitting",
+    "sinkhorn",
+    "translate",
+]
