@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ornstein.bridge import (
+    BRIDGE_STEPPERS,
     COUPLINGS,
     PATHS,
     BridgeMatching,
@@ -26,10 +27,13 @@ from ornstein.bridge import (
     Path,
     Trigonometric,
     crossing,
+    markovian_fitting,
+    proportional_fitting,
     sinkhorn,
     translate,
 )
 from ornstein.bridge.coupling import squared_distances
+from ornstein.bridge.drive import Ask, stages
 from ornstein.bridge.path import READINGS
 from ornstein.core.clocks import OU, VE, VP
 from ornstein.core.exact import Gaussian
@@ -286,7 +290,9 @@ def test_entropic_partners_are_drawn_from_the_plan() -> None:
 
 def test_hard_entropic_transport_is_optimal_transport() -> None:
     x, y = normals(8, 2), normals(8, 2, seed=1)
-    assert torch.equal(Entropic(0.002)(x, y, seeded()), Optimal()(x, y, seeded()))
+    plan = sinkhorn(squared_distances(x, y) / 2, 0.002, tolerance=1e-6)
+    assert torch.equal(plan.argmax(1), Optimal()(x, y, seeded()))
+    assert float(plan.exp().amax(1).min()) > 0.9 / 8
 
 
 def test_independent_partners_are_used_once_where_there_are_enough() -> None:
@@ -442,6 +448,43 @@ def test_ends_that_are_always_c_come_out_as_c(path: Path, steps: int) -> None:
     assert len(list(crossing(bridge, x, steps=steps, seed=0))) == steps + 1
 
 
+def walked(bridge: GaussianBridge, name: str, steps: int) -> tuple[Tensor, Tensor, int]:
+    """Covariance at the near end and cov(x_0, x_1) of a walk down, with no sampling error, and calls of the bridge.
+
+    A step is affine in x and in its noise: what it does to 0 and to unit vectors says all.
+    """
+    stepper, levels, d = BRIDGE_STEPPERS[name](), stages(bridge.path, steps), len(bridge.coupling.mean0)
+    ask: Ask = Ask(lambda x, stage: bridge(x, stage))
+    basis = torch.cat([torch.zeros(1, d, dtype=F64), torch.eye(d, dtype=F64)])
+    cov = cross = bridge.coupling.cov1
+    for t, s in itertools.pairwise(levels[:-1]):
+        by_x = stepper.step(ask, basis, t, s, lambda: 0 * basis)
+        by_z = stepper.step(ask, 0 * basis, t, s, lambda: basis)
+        slope, spread = (by_x[1:] - by_x[:1]).mT, (by_z[1:] - by_z[:1]).mT
+        cov, cross = slope @ cov @ slope.mT + spread @ spread.mT, slope @ cross
+    slope = bridge.affine("x0", levels[-2].t)[0]
+    return slope @ cov @ slope.mT, slope @ cross, ask.calls
+
+
+@pytest.mark.parametrize("name", BRIDGE_STEPPERS)
+@pytest.mark.parametrize("path", [Brownian(0.5), Trigonometric(0.8), Linear()], ids=str)
+def test_walks_have_their_declared_order(name: str, path: Path) -> None:
+    coupling = GaussianCoupling.entropic(*laws(2), 0.0 if path.noiseless else path.stiffness)
+    bridge, stepper = GaussianBridge(coupling, path), BRIDGE_STEPPERS[name]()
+    gaps = []
+    for n in (32, 64, 128):
+        cov, cross, calls = walked(bridge, name, n)
+        assert calls == 2 * stepper.calls * (n - 1)
+        gaps.append([float((cov - coupling.cov0).norm()), float((cross - coupling.cross).norm())])
+    if path.noiseless:  # straight lines that do not cross are walked exactly
+        assert max(max(gap) for gap in gaps) < 1e-9
+        return
+    for coarse, fine in itertools.pairwise(gaps):
+        for a, b in zip(coarse, fine, strict=True):
+            # E[x_0 given x_t] is a martingale, which makes the pairs of these walks exact
+            assert b < 1e-12 or abs(math.log2(a / b) - stepper.order) < 0.3, gaps
+
+
 def test_a_walk_carries_one_law_into_the_other_in_both_directions() -> None:
     bridge = GaussianBridge.schrodinger(*laws(2), Brownian(0.7))
     x0, x1 = bridge.coupling.sample(20_000, seeded())
@@ -511,3 +554,95 @@ def test_objectives_refuse_what_they_cannot_regress() -> None:
     with pytest.raises(InputError, match="does not know"):
         half = FunctionBridge(lambda x, stage, condition: {"x0": x}, Brownian())
         BridgeMatching()(half, normals(3, 2), normals(3, 2), None, seeded())
+
+
+# -- two data sets without pairs ---------------------------------------------------------------------------------------
+
+
+def regression(x: Tensor, y: Tensor) -> Tensor:
+    """(d + 1, d): the affine map of least squares, of (1, x)."""
+    told = torch.cat([torch.ones_like(x[:, :1]), x], 1)
+    found: Tensor = torch.linalg.solve(told.mT @ told, told.mT @ y)
+    return found
+
+
+def mapped(x: Tensor, weights: Tensor) -> Tensor:
+    return weights[0] + x @ weights[1:]
+
+
+def agrees(pairs: tuple[Tensor, Tensor], exact: GaussianCoupling) -> None:
+    """Means, covariances and cross covariance of pairs, within 5 % of the closed form's size."""
+    found = torch.cat(pairs, 1)
+    d, cov = len(exact.mean0), found.T.cov()
+    scale = float(exact.covariance.trace() / (2 * d)) ** 0.5
+    assert float((found.mean(0) - exact.mean).norm()) < 0.05 * scale * (2 * d) ** 0.5
+    for rows, columns in ((slice(0, d), slice(0, d)), (slice(d, None), slice(d, None)), (slice(0, d), slice(d, None))):
+        block = exact.covariance[rows, columns]
+        assert float((cov[rows, columns] - block).norm()) < 0.05 * float(block.norm()), (rows, columns)
+
+
+STEPS = 20
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.parametrize("path", [Brownian(1.0), Trigonometric(1.0)], ids=str)
+def test_iterative_markovian_fitting_finds_the_schrodinger_bridge(path: Path, d: int) -> None:
+    """From independent ends, by least squares at each stage of the walk: pairs, and marginals on the way."""
+    exact = GaussianBridge.schrodinger(*laws(d), path)
+    x0, x1 = GaussianCoupling.independent(*laws(d)).sample(20_000, seeded())
+    noise = seeded(1)
+
+    def fit(near: Tensor, far: Tensor, up: bool) -> FunctionBridge:
+        known = {}
+        for stage in stages(path, STEPS)[:-1]:
+            if up:
+                stage = path.at(path.t_max - float(stage.t))
+            z = torch.randn(near.shape, generator=noise, dtype=F64)
+            known[round(float(stage.t), 9)] = regression(stage.between(near, far, z), far if up else near)
+
+        def ends(x: Tensor, stage: Any, condition: Any) -> dict[str, Tensor]:
+            return {"x1" if up else "x0": mapped(x, known[round(float(stage.t), 9)])}
+
+        return FunctionBridge(ends, path)
+
+    turns = list(markovian_fitting(x0, x1, fit, turns=10, generator=seeded(2), steps=STEPS))
+    assert [turn.up for turn in turns] == [False, True] * 5
+    agrees((turns[-1].x0, turns[-1].x1), exact.coupling)
+    agrees((turns[-2].x0, turns[-2].x1), exact.coupling)
+    assert torch.equal(turns[-1].x0, x0)  # the law that a walk starts from is kept
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        t = share * path.t_max
+        between = path.at(t).between(turns[-1].x0, turns[-1].x1, torch.randn(x0.shape, generator=noise, dtype=F64))
+        cov = exact.covariance(t)
+        assert float((between.T.cov() - cov).norm()) < 0.05 * float(cov.norm())
+    first = torch.cat([turns[0].x0, turns[0].x1], 1).T.cov()[:d, d:]
+    assert float((first - exact.coupling.cross).norm()) > 0.05 * float(exact.coupling.cross.norm())
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_iterative_proportional_fitting_finds_the_schrodinger_bridge(d: int) -> None:
+    """From Brownian motion, by least squares at each step, to the coupling and the marginals on the way."""
+    path = Brownian(1.0)
+    exact = GaussianBridge.schrodinger(*laws(d), path)
+    x0, x1 = GaussianCoupling.independent(*laws(d)).sample(20_000, seeded())
+
+    def fit(x: Tensor, target: Tensor, up: bool) -> Any:
+        known = [regression(a, b) for a, b in zip(x, target, strict=True)]
+        return lambda y, k: mapped(y, known[k if up else k - 1])
+
+    halves = list(proportional_fitting(x0, x1, [1 / 60] * 60, fit, turns=12, generator=seeded(2)))
+    for half in halves[-2:]:
+        agrees((half.chain[0], half.chain[-1]), exact.coupling)
+        for k in (6, 18, 30, 42, 54):
+            cov = exact.covariance(k / 60)
+            assert float((half.chain[k].T.cov() - cov).norm()) < 0.05 * float(cov.norm())
+    assert torch.equal(halves[-1].chain[0], x0)
+    assert torch.equal(halves[-2].chain[-1], x1)
+
+
+def test_turns_are_positive() -> None:
+    x = normals(3, 1)
+    with pytest.raises(InputError, match="turns"):
+        next(markovian_fitting(x, x, lambda *_: FunctionBridge(lambda *_: {}, Brownian()), turns=0, generator=seeded()))
+    with pytest.raises(InputError, match="gammas"):
+        next(proportional_fitting(x, x, [], lambda *_: lambda y, k: y, turns=1, generator=seeded()))

@@ -1,12 +1,12 @@
 """Bridges between two data sets: paths, couplings, models of what lies between, and how they are learned and walked.
 
-`PATHS` names what joins a pair of ends, `COUPLINGS` which ends are joined.
+`PATHS` names what joins a pair of ends, `COUPLINGS` which ends are joined, `BRIDGE_STEPPERS` how a bridge is walked.
 """
 
 from collections.abc import Callable
 
 from ornstein.bridge.coupling import Coupling, Entropic, Independent, Optimal, Paired, sinkhorn
-from ornstein.bridge.drive import crossing, translate
+from ornstein.bridge.drive import BRIDGE_STEPPERS, Ancestral, BridgeStepper, Heun, crossing, translate
 from ornstein.bridge.gaussian import GaussianBridge, GaussianCoupling
 from ornstein.bridge.matching import BridgeMatching, Half, Turn, markovian_fitting, proportional_fitting
 from ornstein.bridge.model import Bridge, FunctionBridge
@@ -27,10 +27,13 @@ COUPLINGS: dict[str, Callable[..., Coupling]] = {
 }
 
 __all__ = [
+    "BRIDGE_STEPPERS",
     "COUPLINGS",
     "PATHS",
+    "Ancestral",
     "Bridge",
     "BridgeMatching",
+    "BridgeStepper",
     "Brownian",
     "Coupling",
     "Ends",
@@ -40,6 +43,7 @@ __all__ = [
     "GaussianCoupling",
     "Half",
     "Held",
+    "Heun",
     "Independent",
     "Linear",
     "Optimal",
