@@ -12,14 +12,15 @@ and m rows, with cost |x_0 - x_1|^2/2,
 
     P_ij = exp((f_i + g_j - |x_i - y_j|^2/2)/c)/(n m),      f_i = -c log mean_j exp((g_j - |x_i - y_j|^2/2)/c),
 
-and g likewise: Sinkhorn's iteration, here in log space (Cuturi 2013, 1306.0895; Peyre & Cuturi 2019, 1803.00567). It is
-what a Schrodinger bridge joins (Leonard 2014, 1308.0215), so bridge matching on such pairs learns that bridge without
-simulating anything, but for the error of a batch that stands for the laws.
+and g likewise: Sinkhorn's iteration, here in log space and from soft plans to hard ones (Cuturi 2013, 1306.0895;
+Peyre & Cuturi 2019, 1803.00567). It is what a Schrodinger bridge joins (Leonard 2014, 1308.0215), so bridge matching on
+such pairs learns that bridge without simulating anything, but for the error of a batch that stands for the laws.
 
 A coupling is `(x0, x1, generator) -> (B,) int64`, which row of x1 each row of x0 is joined to: what is known of either
 row can follow it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -54,22 +55,32 @@ def sinkhorn(cost: Tensor, stiffness: float, tolerance: float = 1e-9, rounds: in
         InputError: a stiffness that is not positive, or one so small beside the cost that `rounds` do not do.
     """
     check_positive(stiffness=stiffness)
-    (n, m), scaled = cost.shape, cost.double() / stiffness
-    even = -torch.tensor([n, m], dtype=torch.float64, device=cost.device).log()
-    # both in units of c; a first guess that costs nothing: the least cost of each column
-    g = scaled.amin(0)
-    for _ in range(rounds):
-        f = -(g - scaled).logsumexp(1) - even[1]
-        new = -(f[:, None] - scaled).logsumexp(0) - even[0]
-        # the columns' sums, times m, are exp(g - new)
-        if bool(((g - new).exp() - 1).abs().max() <= tolerance):
-            return even.sum() + f[:, None] + g - scaled
-        g = new
-    worst = float(cost.max())
-    raise InputError(
-        f"stiffness={stiffness:g} is small beside the cost, up to {worst:.3g}: {rounds} rounds do not settle the plan; "
-        "take a larger one, or optimal transport."
-    )
+    cost = cost.double()
+    n, m = cost.shape
+    # log weights of rows and columns: a logarithm of a mean is that of the sum and this
+    rows, columns = -math.log(n), -math.log(m)
+    largest = float(cost.max())
+    # a hard plan is found from softer ones, halving c: from nothing it would take about largest/c times as long
+    hardness = [stiffness * 2**k for k in range(max(0, math.ceil(math.log2(max(largest, 1e-300) / stiffness))), -1, -1)]
+    potential = cost.amin(0)  # g, in the units of the cost: c passes from one plan to the next
+    for c in hardness:
+        scaled, g, final = cost / c, potential / c, c == stiffness
+        for _ in range(rounds):
+            f = -(g - scaled).logsumexp(1) - columns
+            new = -(f[:, None] - scaled).logsumexp(0) - rows
+            # the columns' sums, times m, are exp(g - new)
+            off = float(((g - new).exp() - 1).abs().max())
+            if off <= (tolerance if final else max(tolerance, 0.1)):
+                break
+            g = new
+        potential = c * g
+    if not off <= tolerance:
+        raise InputError(
+            f"stiffness={stiffness:g} is small beside the cost, up to {largest:.3g}: {rounds} rounds do not settle the "
+            "plan; take a larger one, or optimal transport."
+        )
+    plan: Tensor = rows + columns + f[:, None] + g - scaled
+    return plan
 
 
 class Coupling(ABC):
@@ -100,8 +111,7 @@ class Independent(Coupling):
 
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator) -> Tensor:
         order = [
-            torch.randperm(len(x1), generator=generator, device=generator.device)
-            for _ in range(-(-len(x0) // len(x1)))
+            torch.randperm(len(x1), generator=generator, device=generator.device) for _ in range(-(-len(x0) // len(x1)))
         ]
         return torch.cat(order)[: len(x0)].to(x1.device)
 

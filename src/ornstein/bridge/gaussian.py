@@ -47,7 +47,8 @@ def _symmetric(name: str, matrix: Tensor, d: int) -> Tensor:
 
 def _root(matrix: Tensor) -> Tensor:
     values, basis = torch.linalg.eigh(matrix)
-    return (basis * values.clamp(min=0).sqrt()) @ basis.mT
+    root: Tensor = (basis * values.clamp(min=0).sqrt()) @ basis.mT
+    return root
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ is a combination of the ends' (c_0, c_1 its coefficients),
     velocity      flow matching; on coupled batches OT-CFM                   Lipman 2023, Tong 2023
     up, down      the drifts of the diffusion held at both ends              Peluchetti 2022, Shi 2023 (DSBM)
 
-What it learns is the *Markovian projection* of the pairs joined by the path: a process that knows only where it is, with
-the same law at each time; but the two ends of one walk of it are other pairs than it was taught on.
+What it learns is the *Markovian projection* of the pairs joined by the path: a process that knows only where it is,
+with the same law at each time; but the two ends of one walk of it are other pairs than it was taught on.
 
 *Iterative Markovian fitting* (Shi et al. 2023, 2303.16852; Peluchetti 2023, 2304.00917). Walk it, and teach the next by
 the pairs that this gives, downward and upward by turns, since each walk keeps the law that it starts from exactly.
@@ -31,7 +31,7 @@ steps' size, as any chain is. All gammas together are the noise^2 of the Brownia
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class BridgeMatching:
         InputError: an unknown reading, none, or a share outside [0, 1/2).
     """
 
-    coupling: Coupling = Independent()
+    coupling: Coupling = field(default_factory=Independent)
     regress: tuple[str, ...] = ("x0", "x1")
     cut: float = 1e-3
 
@@ -214,9 +214,7 @@ def proportional_fitting(
         # where it is known, and where its reverse goes from there
         known = [(i + 1 if up else i) for i in range(n)]
         asked = [(i if up else i + 1) for i in range(n)]
-        targets = [
-            chain[b] + step(chain[a], a) - step(chain[b], a) for a, b in zip(known, asked, strict=True)
-        ]
+        targets = [chain[b] + step(chain[a], a) - step(chain[b], a) for a, b in zip(known, asked, strict=True)]
         step = fit(chain[asked], torch.stack(targets), up)
         chain = drawn(x0 if up else x1, step, up)
         yield Half(step, chain, up)

@@ -13,14 +13,14 @@ written down as `alpha`, `beta`, `variance` = gamma^2 and `t_max`; all else foll
 x_t]; that of z follows, since x_t = alpha x0 + beta x1 + gamma E[z given x_t]. Every other answer in use is a straight
 line in x_t, x0 and x1, with v = variance:
 
-    reading   is                                                    from x_t   from x0              from x1
-    x0                                                              0          1
-    x1                                                              0                               1
-    eps       E[z given x_t]                                        1/gamma    -alpha/gamma         -beta/gamma
-    score     grad log q(x_t) = -eps/gamma                          -1/v       alpha/v              beta/v
-    velocity  E[dx_t/dt given x_t], of the ODE with these marginals h          alpha' - h alpha     beta' - h beta
-    up        drift upward that asks for the far end alone          alpha'/alpha                    beta' - beta alpha'/alpha
-    down      drift downward that asks for the near end alone       beta'/beta alpha' - alpha beta'/beta
+    reading   is                                     from x_t      from x0                 from x1
+    x0                                               0             1
+    x1                                               0                                     1
+    eps       E[z given x_t]                         1/gamma       -alpha/gamma            -beta/gamma
+    score     grad log q(x_t) = -eps/gamma           -1/v          alpha/v                 beta/v
+    velocity  E[dx_t/dt given x_t]: the ODE's drift  h             alpha' - h alpha        beta' - h beta
+    up        drift upward by the far end alone      alpha'/alpha                          beta' - beta alpha'/alpha
+    down      drift downward by the near end alone   beta'/beta    alpha' - alpha beta'/beta
 
 with h = v'/(2v). For any g^2 the equations dX = (velocity + g^2/2 score) dt + g dB, upward, and dX = (velocity -
 g^2/2 score) dt + g dB, downward, have the path's marginals too. Of these one in each direction lets an end drop out,
@@ -197,7 +197,8 @@ class Ends:
         """
         rows = {name: lookup(READINGS, name, "reading")(stage) for name in readings}
         parts: list[tuple[Tensor, Number, Number]] = [
-            (readings[name] - row.xt * xt, *(0.0 if c is None else c for c in row[1:])) for name, row in rows.items()
+            (readings[name] - row.xt * xt, 0.0 if row.x0 is None else row.x0, 0.0 if row.x1 is None else row.x1)
+            for name, row in rows.items()
         ]
         if len(parts) == 1 and stage.path.noiseless:
             parts.append((xt, stage.alpha, stage.beta))

@@ -89,9 +89,8 @@ class Trigonometric(Path):
 class Held(Path):
     """A noising process held at both ends: x_t given x_0 and x_T.
 
-    By Bayes' rule, with r = SNR_T/SNR_t, alpha = alpha_t (1 - r), beta = r alpha_t/alpha_T, variance = sigma_t^2 (1 - r). Zhou et al.
-    2023 (DDBM, 2309.16948), equation 8. Held Ornstein-Uhlenbeck processes are the bridges of De Bortoli et al. 2021a
-    (2111.07243).
+    By Bayes' rule, with r = SNR_T/SNR_t: alpha = alpha_t (1 - r), beta = r alpha_t/alpha_T and variance =
+    sigma_t^2 (1 - r). Zhou et al. 2023 (DDBM, 2309.16948), equation 8.
 
     Raises:
         InputError: a process with no signal left at its end, which nothing there says anything of.
