@@ -27,6 +27,7 @@ from ornstein.bridge import (
     Path,
     Trigonometric,
     crossing,
+    held_diffusion,
     markovian_fitting,
     proportional_fitting,
     sinkhorn,
@@ -519,11 +520,9 @@ REGRESSED: list[Any] = [("x0", "x1"), ("x0",), ("velocity",), ("up", "down"), ("
 @pytest.mark.parametrize("coupled", ["paired", "independent"])
 def test_the_exact_bridge_is_the_minimum(regress: tuple[str, ...], coupled: str) -> None:
     """The gradient by any shift of its ends, constant or linear in x, is zero to within its standard error."""
-    joined = GaussianCoupling.entropic if coupled == "paired" else GaussianCoupling.independent
-    exact = GaussianBridge(joined(*laws(2)), Brownian(0.8))
-    if coupled == "paired":
-        exact = GaussianBridge.schrodinger(*laws(2), Brownian(0.8))
-    x0, x1 = exact.coupling.sample(40_000, seeded())
+    joined = GaussianBridge.schrodinger(*laws(2), Brownian(0.8))
+    exact = joined if coupled == "paired" else GaussianBridge(GaussianCoupling.independent(*laws(2)), joined.path)
+    x0, x1 = joined.coupling.sample(40_000, seeded())  # which an independent coupling is to take apart
     shift = torch.zeros(len(x0), 2, 2, 3, dtype=F64, requires_grad=True)  # for each row: which end, of (1, x)
 
     def moved(x: Tensor, stage: Any, condition: Any) -> dict[str, Tensor]:
@@ -564,6 +563,11 @@ def regression(x: Tensor, y: Tensor) -> Tensor:
     told = torch.cat([torch.ones_like(x[:, :1]), x], 1)
     found: Tensor = torch.linalg.solve(told.mT @ told, told.mT @ y)
     return found
+
+
+def by_least_squares(x: Tensor, target: Tensor, up: bool) -> Any:
+    known = [regression(a, b) for a, b in zip(x, target, strict=True)]
+    return lambda y, k: mapped(y, known[k if up else k - 1])
 
 
 def mapped(x: Tensor, weights: Tensor) -> Tensor:
@@ -625,12 +629,7 @@ def test_iterative_proportional_fitting_finds_the_schrodinger_bridge(d: int) -> 
     path = Brownian(1.0)
     exact = GaussianBridge.schrodinger(*laws(d), path)
     x0, x1 = GaussianCoupling.independent(*laws(d)).sample(30_000, seeded())
-
-    def fit(x: Tensor, target: Tensor, up: bool) -> Any:
-        known = [regression(a, b) for a, b in zip(x, target, strict=True)]
-        return lambda y, k: mapped(y, known[k if up else k - 1])
-
-    halves = list(proportional_fitting(x0, x1, [1 / 40] * 40, fit, turns=8, generator=seeded(2)))
+    halves = list(proportional_fitting(x0, x1, [1 / 40] * 40, by_least_squares, turns=8, generator=seeded(2)))
     for half in halves[-2:]:
         agrees((half.chain[0], half.chain[-1]), exact.coupling)
         for k in (4, 12, 20, 28, 36):
@@ -638,6 +637,43 @@ def test_iterative_proportional_fitting_finds_the_schrodinger_bridge(d: int) -> 
             assert float((half.chain[k].T.cov() - cov).norm()) < 0.05 * float(cov.norm())
     assert torch.equal(halves[-1].chain[0], x0)
     assert torch.equal(halves[-2].chain[-1], x1)
+
+
+def test_reflow_straightens() -> None:
+    """By turns downward alone, on straight lines: one step comes to do what forty do, and the pairs come closer."""
+    x0, x1 = GaussianCoupling.independent(*laws(2)).sample(5_000, seeded())
+
+    def fit(near: Tensor, far: Tensor, up: bool) -> GaussianBridge:
+        assert not up
+        cov = torch.cat([near, far], 1).T.cov()
+        return GaussianBridge(
+            GaussianCoupling(near.mean(0), far.mean(0), cov[:2, :2], cov[2:, 2:], cov[:2, 2:]), Linear()
+        )
+
+    turns = list(markovian_fitting(x0, x1, fit, turns=2, generator=seeded(), steps=40, both=False))
+    bends = [float((translate(turn.bridge, x1, steps=1) - turn.x0).square().mean()) for turn in turns]
+    assert bends[0] > 0.05
+    assert bends[1] < 1e-20  # pairs that a linear map joins: for Gaussians the second turn is straight
+    lengths = [float((x0 - x1).square().mean()), *(float((turn.x0 - x1).square().mean()) for turn in turns)]
+    assert lengths[0] > lengths[1]
+    assert lengths[1] == pytest.approx(lengths[2])
+    assert torch.allclose(turns[-1].x0.T.cov(), laws(2)[1], rtol=0.1, atol=0.05)
+
+
+def test_a_diffusion_held_at_both_ends_is_the_ornstein_uhlenbeck_bridge() -> None:
+    """dX = -X dt + sqrt(2) dB from a to b in a unit of time, in Euler's steps: mean and variance at five times."""
+    path, n, count = Held(OU(t_max=1.0)), 200, 20_000
+    a, b = torch.tensor([2.0, -0.5], dtype=F64), torch.tensor([-1.0, 1.5], dtype=F64)
+    down = held_diffusion(lambda x, k: x - x / n, a, b, [2 / n] * n, by_least_squares, count=count, generator=seeded())
+    assert torch.equal(down.chain[0], a.expand(count, 2))
+    assert torch.equal(down.chain[-1], b.expand(count, 2))
+    for k in (20, 60, 100, 140, 180):
+        stage, x = path.at(k / n), down.chain[k]
+        mean = stage.between(a, b, torch.zeros_like(a))
+        assert float((x.mean(0) - mean).norm()) < 0.05 * float((a - b).norm())
+        assert torch.allclose(x.T.cov(), stage.variance * torch.eye(2, dtype=F64), atol=0.05 * float(stage.variance))
+    with pytest.raises(InputError, match="one shape"):
+        held_diffusion(lambda x, k: x, a, b[:1], [1.0], by_least_squares, count=2, generator=seeded())
 
 
 def test_turns_are_positive() -> None:

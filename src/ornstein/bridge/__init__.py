@@ -8,10 +8,11 @@ from collections.abc import Callable
 from ornstein.bridge.coupling import Coupling, Entropic, Independent, Optimal, Paired, sinkhorn
 from ornstein.bridge.drive import BRIDGE_STEPPERS, Ancestral, BridgeStepper, Heun, crossing, translate
 from ornstein.bridge.gaussian import GaussianBridge, GaussianCoupling
-from ornstein.bridge.matching import BridgeMatching, Half, Turn, markovian_fitting, proportional_fitting
+from ornstein.bridge.matching import BridgeMatching, Turn, markovian_fitting
 from ornstein.bridge.model import Bridge, FunctionBridge
 from ornstein.bridge.path import Ends, Path, Stage
 from ornstein.bridge.paths import Brownian, Held, Linear, Trigonometric
+from ornstein.bridge.reversal import Half, held_diffusion, proportional_fitting
 
 PATHS: dict[str, Callable[..., Path]] = {
     "linear": Linear,
@@ -53,6 +54,7 @@ __all__ = [
     "Trigonometric",
     "Turn",
     "crossing",
+    "held_diffusion",
     "markovian_fitting",
     "proportional_fitting",
     "sinkhorn",

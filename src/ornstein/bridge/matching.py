@@ -17,20 +17,11 @@ with the same law at each time; but the two ends of one walk of it are other pai
 *Iterative Markovian fitting* (Shi et al. 2023, 2303.16852; Peluchetti 2023, 2304.00917). Walk it, and teach the next by
 the pairs that this gives, downward and upward by turns, since each walk keeps the law that it starts from exactly.
 The Schrodinger bridge is the one process that this leaves as it is: Markov, and joined by the diffusion behind the
-path; the pairs converge to its coupling.
-
-*Iterative proportional fitting by mean matching* (De Bortoli et al. 2021b, 2106.01357). A chain of N steps with noise
-sqrt(gamma_k) each starts as Brownian motion from one data set; then by turns it is reversed, and started from the other
-set. To reverse X_{k+1} = F_k(X_k) + sqrt(gamma_k) Z, regress
-
-    B_{k+1}(X_{k+1}) = E[ X_{k+1} + F_k(X_k) - F_k(X_{k+1}) given X_{k+1} ],
-
-which is x - gamma times the backward drift up to gamma^2, with the noise as small as a drift wants it. Each turn is a
-projection in relative entropy onto the laws with one end right (Sinkhorn's iteration, of processes). Biased by the
-steps' size, as any chain is. All gammas together are the noise^2 of the Brownian path whose bridge it finds.
+path; the pairs converge to its coupling. On lines without noise, always downward, it is *reflow* (Liu et al. 2023,
+2209.03003): each turn makes the lines straighter and the pairs nearer, until one step walks them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -124,8 +115,9 @@ def markovian_fitting(
     generator: torch.Generator,
     coupling: Coupling | None = None,
     steps: int = 50,
+    both: bool = True,
 ) -> Iterator[Turn]:
-    """Iterative Markovian fitting, a turn at a time: down, up, down, ...
+    """Iterative Markovian fitting, a turn at a time: down, up, down, ...; or down alone, which is reflow.
 
     Args:
         x0, x1: (B, ...) and (M, ...), the data sets; each turn starts from all rows of one of them.
@@ -135,6 +127,7 @@ def markovian_fitting(
         generator: of all randomness here.
         coupling: of the first pairs; independent if none is given.
         steps: of each walk.
+        both: whether to go up and down by turns; else always down.
 
     Raises:
         InputError: fewer than one turn.
@@ -143,7 +136,7 @@ def markovian_fitting(
         raise InputError(f"turns={turns!r} must be at least 1.")
     near, far = x0, x1[(coupling or Independent())(x0, x1, generator)]
     for turn in range(turns):
-        up = turn % 2 == 1
+        up = both and turn % 2 == 1
         bridge = fit(near, far, up)
         near, far = (
             (x0, translate(bridge.reversed(), x0, steps=steps, generator=generator))
@@ -151,70 +144,3 @@ def markovian_fitting(
             else (translate(bridge, x1, steps=steps, generator=generator), x1)
         )
         yield Turn(bridge, near, far, up)
-
-
-#: a chain's step: (x, k) -> the mean of the next x
-Step = Callable[[Tensor, int], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Half:
-    """One projection of iterative proportional fitting.
-
-    Attributes:
-        step: what was learned: the mean of x at k - 1, from x at k = N..1, if down; of x at k + 1, from k = 0..N-1, if
-            up.
-        chain: (N + 1, B, ...), a draw of the chain that was learned, from data; index k is its time.
-        up: which way it goes.
-    """
-
-    step: Step
-    chain: Tensor
-    up: bool
-
-
-def proportional_fitting(
-    x0: Tensor,
-    x1: Tensor,
-    gammas: Sequence[float],
-    fit: Callable[[Tensor, Tensor, bool], Step],
-    *,
-    turns: int,
-    generator: torch.Generator,
-) -> Iterator[Half]:
-    """Iterative proportional fitting by mean matching, a projection at a time: down, up, down, ...
-
-    Args:
-        x0, x1: (B, ...) and (M, ...), the data sets.
-        gammas: the noise's variance of each of the N steps, in data units squared; they add up to noise^2 of the
-            `Brownian` path whose Schrodinger bridge is sought.
-        fit: (x, target, up) -> a step: x and target (N, B, ...), the regression of target on x at each k. Entry i is
-            about the step from k = i to i + 1 where `up`, else from i + 1 to i; the step is called with that k.
-        turns: how many projections.
-        generator: of all randomness here.
-
-    Raises:
-        InputError: no turns, or gammas that are not positive.
-    """
-    if turns < 1 or not gammas or not all(g > 0 for g in gammas):
-        raise InputError(f"turns={turns!r} and gammas={list(gammas)} must be positive, and at least one.")
-    n = len(gammas)
-
-    def drawn(start: Tensor, step: Step, up: bool) -> Tensor:
-        chain = [start]
-        for i in range(n) if up else reversed(range(n)):
-            z = torch.randn(start.shape, generator=generator, device=generator.device, dtype=start.dtype)
-            chain.append(step(chain[-1], i if up else i + 1) + gammas[i] ** 0.5 * z.to(start.device))
-        return torch.stack(chain if up else chain[::-1])
-
-    step: Step = lambda x, k: x  # noqa: E731 - the reference itself
-    chain = drawn(x0, step, up=True)
-    for turn in range(turns):
-        up = turn % 2 == 1
-        # where it is known, and where its reverse goes from there
-        known = [(i + 1 if up else i) for i in range(n)]
-        asked = [(i if up else i + 1) for i in range(n)]
-        targets = [chain[b] + step(chain[a], a) - step(chain[b], a) for a, b in zip(known, asked, strict=True)]
-        step = fit(chain[asked], torch.stack(targets), up)
-        chain = drawn(x0 if up else x1, step, up)
-        yield Half(step, chain, up)
