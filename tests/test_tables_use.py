@@ -263,6 +263,22 @@ def test_a_column_that_rows_are_drawn_given_is_not_drawn(cli: Cli, tmp_path: Pat
         assert says in answer.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tune {run} --steps 5",
+        "tune {run} --steps 5 --criterion endpoint",
+        "inpaint {run} --input {run}/x.npy --out {run}/x.png",
+        "restore {run} --operator blur --input {run}/x.npy --out {run}/x.png",
+        "interpolate {run} --from 1 --to 2 --out {run}/x.png",
+    ],
+)
+def test_verbs_of_gaussian_noise_send_tables_elsewhere(cli: Cli, run: Run, words: str) -> None:
+    answer = cli(*words.format(run=run.folder).split())
+    assert answer.code == 2
+    assert "token by token, for which there are sample --where, impute and loglik" in " ".join(answer.err.split())
+
+
 def test_masked_columns_want_tokens() -> None:
     with pytest.raises(InputError, match="stepper="):
         Experiment.read("points", ["predicts=classes", "objective=masked", "process=absorbing"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ornstein.cli.series import fill_series
 from ornstein.cli.shared import Average, Force, RunFolder, bar, claim, named, out
 from ornstein.errors import InputError, shown
 
@@ -41,7 +42,7 @@ def impute(
     ema: Average = None,
     force: Force = False,
 ) -> None:
-    """Fill the holes of a table from the model's law, given what each row has.
+    """Fill the holes of a table from the model's law, given what each row has; or of series, given what is around them.
 
     Every cell that is there comes back to the letter. A hole gets the middle of its draws (the most frequent word), and
     NAME.holes.csv has all of them: the range of 19 draws holds the truth nine times of ten.
@@ -49,6 +50,8 @@ def impute(
     Examples:
 
         ornstein impute runs/adult people.csv --out filled.csv
+
+        ornstein impute runs/weather gaps.csv --out filled.csv
     """
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
@@ -59,6 +62,9 @@ def impute(
         raise InputError(f"out='{shown(path)}' must be a table, such as filled.csv.")
     claim(run, [path, holes_of(path)], force, [data])
     opened = Run.load(run, ema=ema)
+    if opened.about["data"].get("series"):
+        fill_series(opened, data, n, seed, path, force)
+        return
     rows = read_rows(opened, data)
     with bar("drawing") as progress:
         filled = fill(opened, rows, n, seed, progress)

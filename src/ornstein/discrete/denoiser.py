@@ -77,7 +77,6 @@ class MaskedNet(MaskedDenoiser):
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
         """(B, width) -> (B, width) float32."""
         categories = self.categories
-        x = categories.outlined(x)  # as it was taught
         known = categories.known(x)
         share = known.float().mean(1)
         level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)

@@ -34,6 +34,7 @@ class MaskedColumns(Learner):
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = UNMASKERS
+    walks: ClassVar[bool] = False
     at_once: ClassVar[int] = 4096
     then: ClassVar[str] = "ornstein sample {run} -n 1000 --out rows.csv     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(
