@@ -60,7 +60,7 @@ pytestmark = pytest.mark.skipif(REAL is None and not POSSIBLE, reason="this torc
 
 #: where the host does wait within a step, and why it must
 MAY_WAIT = {
-    "samplers/runge_kutta.py Adaptive._carry": "how many sub-steps there are is up to the data: one look in six calls",
+    "samplers/runge_kutta.py Adaptive._carry": "the data say how many sub-steps there are: a look when all may be in",
     "energies/moves.py Moves.__call__": "a chain of many gradients is looked at once, at its end, lest it left",
     "energies/learning.py _contrast": "an energy that has exploded is refused before it is learned from",
     "energies/levels.py Ranking.__call__": "the same",
@@ -200,6 +200,17 @@ def test_every_stepper(stepper: Any, process: Any, device: Any) -> None:
     assert last.device == device
     no_wait(counted)
     close(last, walked(here, torch.device("cpu"), stepper, x, steps=steps)[0])
+
+
+def test_adaptive_looks_at_the_device_in_fewer_than_half_of_its_sub_steps(device: Any) -> None:
+    there = NetDenoiser(net().to(device).requires_grad_(False), VP())
+    x = torch.randn(4, 2, generator=generator())
+    states = trajectory(there, x.shape, stepper=Adaptive(1e-5), seed=1, x=x, steps=1)
+    with waits(device) as counted:
+        calls = [state.calls for state in states][-1]
+    looks = sum(n for place, n in counted.items() if place.startswith("samplers/runge_kutta.py Adaptive._carry"))
+    if device.type in (NAME, "cuda"):
+        assert 2 <= looks < calls / 12, (looks, calls)  # six calls in a sub-step
 
 
 @pytest.mark.parametrize("name", GUIDANCE)

@@ -320,9 +320,14 @@ def test_uniform_bytes_take_eight_bits() -> None:
     x0 = levels[torch.randint(256, (24, 64), generator=gen(7))]
     process = VP()
     denoiser = uniform_noise(levels, process)
-    bits, error = mean_and_error(continuous_bound(denoiser, x0, bins=Bins(256), draws=64, seed=2).bits_per_dim())
+    # Three seeds together: one alone is skewed, for few of its draws meet the levels where the integrand lies, and its
+    # own error is small when its mean is. Of twelve seeds on these data the pulls are -3.0 to 1.7 (deviation 1.2); of
+    # eight of four times the draws, each on data of its own, the mean is 7.993 with standard error 0.011.
+    seeds = [continuous_bound(denoiser, x0, bins=Bins(256), draws=64, seed=seed).bits_per_dim() for seed in range(3)]
+    pairs = [mean_and_error(found) for found in seeds]
+    bits, error = sum(mean for mean, _ in pairs) / 3, math.hypot(*(error for _, error in pairs)) / 3
     assert abs(bits - 8) < 3 * error
-    assert error < 0.06
+    assert error < 0.04
     ratios = torch.logspace(math.log10(20), -3, 1000, dtype=torch.float64)
     grid = process.time(-2 * ratios.log())
     found = variational_bound(denoiser, x0, grid=grid, variance="large", bins=Bins(256), seed=0).bits_per_dim()

@@ -224,7 +224,7 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
         (vectors(), {"data.layout": "NCHW"}, "names 4 axes"),
         (vectors(), {"steps": object()}, "training.steps="),
         (vectors(), {"y": [1, 2]}, "'y'"),
-        (np.array([[1.0, np.nan]] * 5), {}, "NaN"),
+        (np.array([[1.0, np.inf]] * 5), {}, "infinite"),
         (np.zeros((4, 2, 2, 2, 2, 2)) + np.arange(4).reshape(4, 1, 1, 1, 1, 1), {}, "up to three axes"),
         ([np.zeros((4, 4), np.uint8), "no"], {}, r"X\[1\] is of type str"),
         ("nowhere.csv", {}, "nowhere.csv"),

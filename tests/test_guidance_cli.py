@@ -137,7 +137,8 @@ def test_restoring_explains_what_was_measured(
 
 
 def test_the_missing_numbers_of_a_table_are_imputed(cli: Cli, table: Any, tmp_path: Path) -> None:
-    rows = np.array([[0.5, np.nan], [np.nan, 0.2], [np.nan, np.nan]], np.float32)
+    # a row that misses nothing is among them, and comes back as it is
+    rows = np.array([[0.5, np.nan], [0.3, -0.7], [np.nan, 0.2], [np.nan, np.nan]], np.float32)
     np.save(tmp_path / "rows.npy", rows)
     out = tmp_path / "rows.png"
     answer = cli("inpaint", table, "--input", tmp_path / "rows.npy", "-n", 5, "--steps", 4, "--out", out)
@@ -146,7 +147,11 @@ def test_the_missing_numbers_of_a_table_are_imputed(cli: Cli, table: Any, tmp_pa
         known = ~np.isnan(rows)
         np.testing.assert_array_equal(made["known"], known)
         np.testing.assert_allclose(made["mean"][known], rows[known], atol=1e-5)
+        np.testing.assert_allclose(made["samples"][1], np.tile(rows[1], (5, 1)), atol=1e-6)
         assert made["std"][~known].min() > 1e-3
+    np.save(tmp_path / "whole.npy", rows[1:2])
+    answer = cli("inpaint", table, "--input", tmp_path / "whole.npy", "--out", tmp_path / "whole.png")
+    assert (answer.code, "nothing is missing" in answer.err) == (2, True)
 
 
 def test_restoring_with_an_exact_model_is_the_exact_posterior(run: Path) -> None:
@@ -247,6 +252,10 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(wide)
     picture, hole = digit / "digit.png", digit / "hole.png"
     (tmp_path / "not.npy").write_text("hello")
+    np.save(tmp_path / "two.npy", np.zeros((2, 1, 8, 8), np.float32))
+    np.save(tmp_path / "broad.npy", np.zeros((1, 1, 9, 9), np.float32))
+    np.save(tmp_path / "full.npy", np.zeros((1, 3), np.float32))
+    np.save(tmp_path / "long.npy", np.array([[np.nan, 0, 0]], np.float32))
     cases = [
         (["inpaint", run, "--input", tmp_path / "gone.png"], ["gone.png", "not a file"]),
         (["inpaint", run, "--input", wide, "--mask", hole], ["1x8x9", "1x8x8"]),
@@ -265,7 +274,17 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
         (["restore", run, "--operator", "downsample", "--with", "by=3", "--input", picture], ["by=3", "8"]),
         (["interpolate", run, "--from", "3", "--to", "99999"], ["99999", "held-out"]),
         (["interpolate", run, "--from", "3", "--to", "4", "-n", 1], ["n=1"]),
-        (["interpolate", run, "--from", "3", "--to", wide], ["8, 9"]),
+        (["interpolate", run, "--from", "3", "--to", wide], ["wide.png", "1x8x9", "1x8x8"]),
+        (["interpolate", run, "--from", "3", "--to", tmp_path / "two.npy"], ["two.npy", "2 samples"]),
+        # whatever reads a file names it
+        (["restore", run, "--operator", "blur", "--input", tmp_path / "broad.npy"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["restore", run, "--operator", "blur", "--clean", "--input", tmp_path / "broad.npy"], ["broad.npy", "1x8x8"]),
+        (["inpaint", run, "--mask", hole, "--input", tmp_path / "broad.npy"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["interpolate", run, "--from", tmp_path / "broad.npy", "--to", "3"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["loglik", run, tmp_path / "broad.npy", "--out", tmp_path / "s.csv"], ["broad.npy", "1x9x9", "1x8x8"]),
+        (["inpaint", table, "--input", tmp_path / "long.npy"], ["long.npy", "3", "2"]),
+        (["interpolate", table, "--from", tmp_path / "long.npy", "--to", "3"], ["long.npy", "3", "2"]),
+        (["loglik", table, tmp_path / "full.npy", "--out", tmp_path / "s.csv"], ["full.npy", "3", "2"]),
         (["sample", run, "--guidance", "classifier-fre"], ["classifier-fre", "classifier-free"]),
         (["sample", run, "--guidance", "autoguidance"], ["--guide"]),
         (["sample", run, "--scale", 2, "--guide", run], ["no other run"]),

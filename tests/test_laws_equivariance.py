@@ -4,6 +4,7 @@ If x_0 has a denoiser D on the process (alpha, sigma), then c x_0 has c D(x/c, t
 sigma_data. Nothing else tells the two apart, so no stepper, grid, corrector, option or seed may.
 """
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +19,13 @@ from ornstein.core.clocks import EDM, VE, VP, Cosine, Flow, SubVP
 from ornstein.core.drive import Stepper
 from ornstein.core.exact import ExactDenoiser, GaussianMixture
 from ornstein.core.grids import GRIDS, ends, times
+from ornstein.core.learner import Problem
 from ornstein.core.process import Process
+from ornstein.experiment.learner import LEARNERS
 from ornstein.laws.broken import LawBroken
 from ornstein.laws.oracles import Louder
 from ornstein.laws.others import is_the_same_in_other_units
+from ornstein.likelihood.flow import reach
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import DPMpp2M, Heun, PredictorCorrector, UniPC
 from ornstein.samplers.tuned import as_tuned
@@ -127,6 +131,49 @@ def test_named_clocks_at_another_scale(scale: Any) -> None:
             one = drawn(mix.denoiser(plain), UniPC(), grid)
             other = drawn(scaled.denoiser(large), UniPC(), grid) / scale
             torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_learner_judges_and_teaches_at_the_same_levels_in_other_units(clock: Any) -> None:
+    """The same judgement at c times the noise ratios, the same times of the same uniform numbers, the same reach."""
+
+    def learner(scale: float, objective: Any) -> Any:
+        return LEARNERS["denoiser"](Problem(Louder(CLOCKS[clock], scale), "v", objective, (2,), scale))
+
+    x0 = mixture().sample(30, torch.Generator().manual_seed(0)).double()
+    # the mean of ln(sigma/alpha) that "edm" is given is a noise of its own, and comes in the same units as the data
+    told: dict[str, Any] = {"edm": lambda scale: {"p_mean": -1.2 + math.log(scale)}}
+    taught: list[Any] = [
+        lambda scale, n=name: OBJECTIVES[n](**(told[n](scale) if n in told else {})) for name in OBJECTIVES
+    ]
+
+    def found(scale: float) -> Any:
+        known, model = learner(scale, taught[0](scale)), posed(clock, scale)
+        judged = known.judge(model, scale * x0, None)
+        drawn = []
+        for make in taught:
+            try:
+                drawn.append(learner(scale, make(scale)).times(40, torch.Generator().manual_seed(1)))
+            except ornstein.InputError:  # not on this clock, whatever the units
+                drawn.append(None)
+        flow = ornstein.FunctionDenoiser(lambda x, level, condition: x, Louder(CLOCKS[clock], scale), sigma_data=scale)
+        return judged, drawn, torch.tensor(reach(flow, None), dtype=torch.float64)
+
+    plain, times_drawn, plain_reach = found(1.0)
+    for scale in SCALES:
+        judged, drawn, reached = found(scale)
+        assert judged.value == pytest.approx(plain.value, rel=1e-6)
+        for mine, theirs, power in (
+            (judged.ratios, plain.ratios, 1),
+            (judged.found, plain.found, 2),
+            (judged.known, plain.known, 2),
+        ):
+            assert mine == pytest.approx([scale**power * each for each in theirs], rel=1e-6)
+        torch.testing.assert_close(reached, scale * plain_reach, rtol=1e-6, atol=0)
+        for mine, theirs in zip(drawn, times_drawn, strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9)
 
 
 def test_encodings_scale() -> None:

@@ -365,12 +365,28 @@ def test_memorisation_tells_copies_from_fresh_draws() -> None:
     assert fresh.share == pytest.approx(0.01, abs=4 * math.sqrt(0.01 * 2 / 800))
     copies = memorisation(train[:300] + 1e-3 * normal(300, 6, g=g), train, heldout)
     assert copies.ratio < 0.01
-    assert copies.share == 1
+    assert (copies.share, copies.copies, copies.copied) == (1, 1, True)
     some = memorisation(torch.cat([train[:80], normal(720, 6, g=g)]), train, heldout)
     assert some.ratio > 0.85  # the median does not see one copy in ten
     assert 0.1 <= some.share < 0.14  # the share does
     stray = memorisation(normal(300, 6, g=g, std=3.0), train, heldout)
     assert stray.ratio > 1.5
+    assert some.copies == pytest.approx(0.1, abs=0.01)
+    assert (fresh.copied, some.copied, stray.copied) == (False, True, False)
+    # an example that is there three times is one place
+    copies = memorisation(train[:300], torch.cat([train] * 3), heldout)
+    assert (copies.copies, copies.copied) == (1, True)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_an_honest_draw_lies_by_one_example_alone_as_often_as_evenly_scattered_points_have_it(d: int) -> None:
+    """3^-d: the nearest of evenly scattered points is three times closer than the next."""
+    g = seeded()
+    train, heldout = torch.rand(4000, d, generator=g), 0.2 + 0.6 * torch.rand(6000, d, generator=g)
+    found = memorisation(heldout, train, heldout)
+    assert found.honest == pytest.approx(3**-d, abs=4 * math.sqrt(3**-d / 4000))
+    again = [memorisation(0.2 + 0.6 * torch.rand(300, d, generator=g), train, heldout).copied for _ in range(20)]
+    assert not any(again)
 
 
 def test_precision_and_recall_tell_noise_from_dropped_modes() -> None:

@@ -86,7 +86,7 @@ def test_verdicts_follow_the_distance() -> None:
     assert scores[1].ratio < 1.5 < scores[2].ratio
     assert scores[2].value == pytest.approx(1, rel=0.1)
     copied = [compare(Memorisation(), train[:300] + noise, train, heldout, g).verdict for noise in (0, 1e-3)]
-    assert copied == ["copies", "copies"]
+    assert copied == ["too near", "too near"]
 
 
 def test_too_little_data_for_a_floor_is_said() -> None:
@@ -138,9 +138,50 @@ def test_report_catches_a_model_that_copies_and_one_that_blurs(digits: Any, clas
     assert copies.rows["memorisation"].ratio == 0
     assert copies.rows["memorisation"].verdict == "copies"
     assert copies.near_copies == 1
+    assert copies.to_dict()["copies"] == 1
     blurred = torch.nn.functional.avg_pool2d(train[:400], 3, 1, 1)
     blurs = report(blurred, train[400:], heldout, seeded(), classifier=classifier, metrics=names, repeats=4)
     assert {blurs.rows[name].verdict for name in names[:4]} == {"differs"}
+
+
+def test_near_is_not_copied() -> None:
+    """Samples that keep to the middle, as blurred ones do, lie near all training examples, and copies near one."""
+    g = seeded()
+    train, heldout, fresh = (torch.randn(n, 1, 5, 5, generator=g) for n in (1000, 500, 400))
+    sets = {
+        "fresh": fresh,
+        "copies": train[:400] + 1e-3 * torch.randn(400, 1, 5, 5, generator=g),
+        "some": torch.cat([train[:30], fresh[30:]]),
+        "blurred": torch.nn.functional.avg_pool2d(torch.nn.functional.pad(fresh, [1] * 4, "reflect"), 3, 1),
+        "shrunk": 0.5 * fresh,
+    }
+    found = {name: report(x, train, heldout, seeded(), metrics=["memorisation"]) for name, x in sets.items()}
+    verdicts = {name: each.rows["memorisation"].verdict for name, each in found.items()}
+    copied = {"copies": "copies", "some": "copies"}
+    assert verdicts == {"fresh": "fresh", **copied, "blurred": "too near", "shrunk": "too near"}
+    assert there(found["blurred"].copying).ratio < 0.9
+    assert there(found["blurred"].near_copies) > 0.5  # nearer than 99 % of honest draws, and yet no copy
+    assert there(found["blurred"].copying).copies == 0
+    assert "7.5% by one alone, three times closer than to the next, as copies do (held-out data: 0.0%)." in (
+        found["some"].table()
+    )
+
+
+@pytest.mark.parametrize("scale", [1e30, 1.0, 1e-30])
+@pytest.mark.parametrize("far", [1.0, 1e7, 1e20, 1e30])
+def test_a_report_is_json_whatever_the_numbers_are(scale: float, far: float) -> None:
+    g = seeded()
+    x, y, z = (scale * torch.randn(60, 3, generator=g).clamp(-4, 4) for _ in range(3))
+    result = report((far * x).clamp(-3e38, 3e38), y, z, seeded(), repeats=2)
+    again = json.loads(json.dumps(result.to_dict(), allow_nan=False))["rows"]
+    for name, score in result.rows.items():
+        for key in ("value", "floor", "spread", "ratio"):
+            number = getattr(score, key)
+            assert again[name][key] == (number if math.isfinite(number) else None)
+    if scale == 1 and far == 1e30:
+        assert any(row["value"] is None for row in again.values())  # the case is met
+    if far > 1:
+        assert {again[name]["verdict"] for name in ("energy-distance", "sliced-wasserstein", "c2st")} == {"differs"}
 
 
 def test_report_fits_its_own_classifier_when_given_labels() -> None:

@@ -20,7 +20,7 @@ from ornstein.samplers import STEPPERS, encode, stepper_named
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.corrector import PredictorCorrector
 from ornstein.samplers.exponential import DPMpp2M
-from ornstein.samplers.runge_kutta import Adaptive
+from ornstein.samplers.runge_kutta import Adaptive, _soonest
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
 from ornstein.samplers.unipc import UniPC
 
@@ -96,6 +96,19 @@ def test_on_one_path_the_sample_converges_as_steps_are_added(stepper: Any) -> No
     fresh = dataclasses.replace(stepper, path=False)
     assert spread(fresh, (40, 80), gaussian)[0] > 0.5  # another sample altogether, of the same law
     assert spread(stepper, (40, 80), mixture())[0] < 0.5 * spread(fresh, (40, 80), mixture())[0]
+
+
+@pytest.mark.parametrize("eta", [0.6, 1.0, 1.7])
+def test_on_one_path_the_noise_of_point_data_is_the_same_by_any_steps(eta: float) -> None:
+    """There the integrator is exact, and the path runs on the clock on which its noise adds up; up to its leaves."""
+    point = torch.tensor([0.3, -1.0])
+    den, found = constant(VP(), point), []
+    for steps in (1, 3, 8):
+        grid = [*torch.linspace(0.9, 0.1, steps + 1, dtype=F64).tolist(), 0.0]
+        walk = trajectory(den, (200, 2), stepper=DPMpp2MSDE(eta, path=True), grid=grid, seed=2, dtype=F64)
+        found.append(list(walk)[-2].x)
+    for other in found[1:]:
+        assert (other - found[0]).std() < 0.1 * VP().at(0.1).sigma
 
 
 def test_on_one_path_a_seed_gives_the_same_sample_on_every_clock() -> None:
@@ -248,6 +261,23 @@ def test_hard_samples_do_not_cost_easy_ones_their_accuracy_and_none_goes_beyond_
     for i in range(6):
         one = sample(denoiser, (1, 2), stepper=Adaptive(1e-4), steps=2, seeds=[i], dtype=F64)
         torch.testing.assert_close(one[0], whole[i], rtol=0, atol=1e-12)
+
+
+def test_no_call_is_spent_after_the_last_sample_has_arrived() -> None:
+    """The device is asked seldom whether all have arrived, but not later than the first time that they may have."""
+    assert [_soonest(length) for length in (1.0, 1.01, 6.0, 6.1, 31.0, 1e300, math.inf)] == [1, 2, 2, 3, 3, 8, 8]
+    mix, p, asked = mixture(), VP(), []
+
+    def answer(x: Any, level: Any, condition: Any) -> Any:
+        asked.append(torch.as_tensor(level.t).max().item())
+        return mix.posterior_mean(x, level).to(x)
+
+    for tolerance in (1e-2, 1e-4, 1e-7):
+        asked.clear()
+        states = list(trajectory(FunctionDenoiser(answer, p), (1, 2), stepper=Adaptive(tolerance), steps=3, dtype=F64))
+        assert states[-1].calls == len(asked)
+        # two slopes at the end of a sub-step and one at the start of a step; in an idle sub-step all six
+        assert max(len(list(same)) for _, same in itertools.groupby(asked)) <= 3
 
 
 def test_impossible_tolerances_are_refused() -> None:

@@ -113,10 +113,13 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     """The text of a regular file of UTF-8.
 
     Raises:
-        InputError: it is not one, of more than `most` bytes, or not UTF-8.
+        InputError: it is not one, of more than `most` bytes, no text (an archive, a picture), or not UTF-8.
     """
     with opened(path) as stream:
         content = stream.read(most + 1)
+    # what is told first is what helps: an archive is also too large and no UTF-8; UTF-16 has zeros, and is text
+    if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{shown(path)} is not text: it has a zero byte, as archives, arrays and pictures do.")
     if len(content) > most:
         raise InputError(f"{shown(path)} has more than {most:,} bytes, which is too much for a file of its kind.")
     try:

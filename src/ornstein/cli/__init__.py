@@ -1,4 +1,4 @@
-"""The command line: twelve verbs over `ornstein.experiment`.
+"""The command line: fourteen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -8,13 +8,15 @@ import io
 import os
 import sys
 import warnings
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ornstein import ranks
 from ornstein.cli.drawing import inpaint, interpolate, restore, sample
-from ornstein.cli.measuring import evaluate, loglik, tune
+from ornstein.cli.measuring import doctor, evaluate, loglik, tune
+from ornstein.cli.series import forecast
 from ornstein.cli.shared import err, out
 from ornstein.cli.tables import impute
 from ornstein.cli.training import info, list_, plan, train
@@ -31,7 +33,8 @@ app = typer.Typer(
     help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
     "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
 )
-for verb in (train, sample, impute, inpaint, restore, interpolate, evaluate, loglik, tune, plan, info):
+VERBS = (train, sample, forecast, impute, inpaint, restore, interpolate, evaluate, doctor, loglik, tune, plan, info)
+for verb in VERBS:
     app.command()(verb)
 app.command("list")(list_)
 
@@ -60,6 +63,8 @@ def _in_a_sentence(
 
 
 _FORMATTED = warnings.formatwarning
+#: what a wrong option raises: of click, which newer versions of typer carry within themselves under another name
+_WrongUsage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def main() -> None:
@@ -73,9 +78,13 @@ def main() -> None:
     with ranks.one_voice():
         try:
             _refuse_keys_as_options(sys.argv[1:])
-            app()
+            # 130: Ctrl-C, heard by typer
+            if code := app(standalone_mode=False):
+                raise KeyboardInterrupt if code == 130 else SystemExit(code)
         except InputError as error:
             _refuse(shown(error))
+        except _WrongUsage as error:
+            _refuse(_usage(error, sys.argv[1:]))
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read has enough; nothing is left to be flushed
             sys.exit(1)
@@ -84,15 +93,46 @@ def main() -> None:
                 raise
             place = f"'{shown(os.fsdecode(error.filename))}': " if isinstance(error.filename, (str, bytes)) else ""
             _refuse(f"{place}{error.strerror}.")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):
             err.print("\nstopped")
             sys.exit(130)
 
 
 def _refuse(sentence: str) -> NoReturn:
-    err.print("[bold red]ornstein:[/] ", end="")
-    err.print(sentence, markup=False, soft_wrap=True)
+    if sentence:
+        err.print("[bold red]ornstein:[/] ", end="")
+        err.print(sentence, markup=False, soft_wrap=True)
     sys.exit(2)
+
+
+def _verbs() -> dict[str, Any]:
+    """The commands by name, as typer makes them of the functions."""
+    found: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return found
+
+
+def _usage(error: Any, words: list[str]) -> str:
+    """What is wrong with the options, in a sentence as all others; nothing where help was printed in its place."""
+    parameter, message = getattr(error, "param", None), error.format_message().rstrip(".")
+    for wanted, expected in (
+        ("valid integer", "a whole number"),
+        ("valid number", "a number"),
+        ("valid float", "a number"),
+    ):
+        if wanted in message and parameter is not None:
+            given = [word for name in parameter.opts for word in _given(words, name)]
+            return f"{parameter.opts[-1]}={shown(given[-1] if given else '')!r} must be {expected}."
+    verb = f"{words[0]} " if words and words[0] in _verbs() else ""
+    return message and f"{shown(message)}{'' if message.endswith('?') else '.'} See `ornstein {verb}-h`."
+
+
+def _given(words: list[str], name: str) -> Iterator[str]:
+    """The values that an option is given: --name value, --name=value, -n value, -nvalue."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == name:
+            yield following
+        elif word.startswith(f"{name}=" if name.startswith("--") else name):
+            yield word.removeprefix(name).removeprefix("=")
 
 
 def _refuse_keys_as_options(words: list[str]) -> None:
@@ -104,7 +144,7 @@ def _refuse_keys_as_options(words: list[str]) -> None:
     verb = words[0] if words else ""
     if verb not in ("train", "plan"):
         return
-    known = {name for parameter in typer.main.get_command(app).commands[verb].params for name in parameter.opts}  # type: ignore[attr-defined]
+    known = {name for parameter in _verbs()[verb].params for name in parameter.opts}
     for word, value in zip(words, [*words[1:], ""], strict=True):
         name, equals, after = word.removeprefix("--").partition("=")
         if word == "--":

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ornstein.data.condition import Column, Known
-from ornstein.data.dataset import Dataset, Source, value_range
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.schema import ColumnType
+from ornstein.data.statistics import value_range
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform, WholeNumbers
 from ornstein.errors import InputError, shown
@@ -33,7 +34,7 @@ def load_as_before(source: Source, facts: Mapping[str, Any], transform: Transfor
             has no place for.
     """
     columns = tuple(ColumnType.from_dict(about) for about in facts.get("table", ()))
-    return as_before(source.load_as(columns, transform), facts, transform)
+    return as_before(source.load_as(columns, transform) if columns else source.load(), facts, transform)
 
 
 def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> Dataset:
@@ -42,6 +43,14 @@ def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> 
         raise InputError(
             f"data={data.name!r} has {data.kind}s {_by(data.shape)}, but the run that is to go on was trained on "
             f"{facts['kind']}s {_by(facts['shape'])}."
+        )
+    if data.timeline is not None or "series" in facts:
+        raise InputError(f"data={data.name!r}: a run on windows of a series cannot be gone on from; begin a new one.")
+    if bool(data.missing) != bool(facts.get("missing")):
+        has, had = ("some" if share else "none" for share in (data.missing, facts.get("missing")))
+        raise InputError(
+            f"data={data.name!r} has {has} of its cells missing, but those of the run that is to go on had {had}: its "
+            "network is told of them or is not."
         )
     known, conditions = Known.of_facts(facts), {}
     for name, about in known.items():
@@ -83,14 +92,15 @@ def _valued(x: Tensor, transform: Transform, name: str) -> Tensor:
     levels = transform.levels
     if levels is None:
         return x if x.dtype == torch.float64 else x.float()
-    low, high = value_range(x)
-    if low < levels.low or high > levels.low + levels.count - 1 or bool((x != x.round()).any()):
+    seen = x[~x.isnan()] if x.is_floating_point() else x
+    low, high = value_range(seen)
+    if low < levels.low or high > levels.low + levels.count - 1 or bool((seen != seen.round()).any()):
         raise InputError(
             f"data={name!r} has values {low:g}..{high:g}, but the run that is to go on knows whole numbers "
             f"{levels.low}..{levels.low + levels.count - 1} alone."
         )
     assert isinstance(levels, WholeNumbers)
-    return x.to(levels.dtype)
+    return x.to(levels.dtype) if seen.numel() == x.numel() else x.float()
 
 
 def _fitting(rows: Tensor, columns: tuple[ColumnType, ...], tokens: Tokens) -> str:

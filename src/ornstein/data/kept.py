@@ -15,6 +15,7 @@ from ornstein.data.delimited import Dialect
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.schema import ColumnType
+from ornstein.data.timeline import Timeline
 from ornstein.data.transform import Transform
 from ornstein.errors import InputError, shown
 from ornstein.files import regular, replacing
@@ -67,6 +68,7 @@ class Kept(Source):
                 columns=tuple(ColumnType.from_dict(about) for about in facts["columns"]),
                 dialect=Dialect.from_dict(facts["dialect"]) if facts["dialect"] else None,
                 spread=facts["spread"],
+                timeline=Timeline.from_dict(facts["timeline"]) if facts["timeline"] else None,
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError):
             raise InputError(f"{shown(file)} is damaged, or is not what ornstein.fit kept.") from None
@@ -94,6 +96,7 @@ def keep(data: Dataset, path: Path) -> None:
         "columns": [column.to_dict() for column in data.columns],
         "dialect": data.dialect.to_dict() if data.dialect is not None else None,
         "spread": data.spread,
+        "timeline": data.timeline.to_dict() if data.timeline is not None else None,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -264,7 +264,7 @@ class Model:
         """Values in the data's own units as the model was given them."""
         like = self.like
         if cells.draws_rows(self.run):
-            types = cells.types_of(self.run)
+            types = self.run.types
             if like is not None:
                 return to_frame(like, types, values)
             return {kind.name: kind.render(values[:, place].numpy()) for place, kind in enumerate(types)}

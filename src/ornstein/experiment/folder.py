@@ -33,8 +33,8 @@ from ornstein.experiment.config import Experiment
 from ornstein.files import utf8
 from ornstein.samplers.tuned import Tuned
 from ornstein.training import Lock as Lock
+from ornstein.training import average_file, manifest, read_lines, reconstruct
 from ornstein.training import holding as holding
-from ornstein.training import manifest, read_lines
 from ornstein.training import newest_step as newest_step
 
 #: the grids that `ornstein tune` fitted to a run, by their number of steps
@@ -44,7 +44,7 @@ EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
 WRITTEN = (
     *(EXPERIMENT, ABOUT, TUNED, "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
-    *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png"),
+    *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png", "report.html"),
 )
 
 
@@ -179,6 +179,19 @@ def read_weights(path: Path, folder: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{shown(path)} is damaged; the newest checkpoint in {shown(folder / 'checkpoints')} may be whole."
         ) from None
+
+
+def weights_of(folder: Path, experiment: Experiment, ema: float) -> dict[str, Tensor]:
+    """The weights in a run folder, or their average of length `ema`.
+
+    Raises:
+        InputError: they are not to be had, or damaged.
+    """
+    weights = folder / (average_file(ema) if ema else "model.safetensors")
+    # an average that was tracked is read or missed, never made again in silence
+    if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
+        return read_weights(weights, folder)
+    return reconstruct(folder, ema)
 
 
 def read_tuned(folder: Path) -> dict[int, Any]:

@@ -44,7 +44,7 @@ def taken(
         told = None
         if before is not None:
             columns = tuple(ColumnType.from_dict(about) for about in before["data"].get("table", ()))
-            told = (columns, Transform.from_dict(before["transform"]))
+            told = (columns, Transform.from_dict(before["transform"])) if columns else None
         data = _source(Table, arguments, ("header",)).of(words, "frame", typed=typed, told=told)
         return _as(data, before), _few(X), {}
     reasons: dict[str, str] = {}

@@ -18,9 +18,9 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.grids import times
 from ornstein.core.walk import end
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 from ornstein.experiment.build import load_data
-from ornstein.experiment.restore import read_input
+from ornstein.experiment.restore import check_shape, read_input
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import replacing_all
 from ornstein.samplers import encode
@@ -64,6 +64,7 @@ def interpolate(
     Raises:
         InputError: fewer than two, or inputs of another shape.
     """
+    run.must_walk("interpolating")
     if not 2 <= n <= _MOST:
         raise InputError(f"n={n} must be from 2, the two ends, to {_MOST:,}.")
     run.must_hold(n)
@@ -89,8 +90,10 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
     """The two inputs, (1, *shape) each in model space: numbers of held-out examples, or files.
 
     Raises:
-        InputError: a number that there is no example of, or a file that cannot be read.
+        InputError: a number that there is no example of; a file that cannot be read, or holds anything but one sample
+        of the run's shape.
     """
+    run.must_walk("interpolating")
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]
     data = load_data(run.experiment, run.about) if any(numbers) else None
     found = []
@@ -99,9 +102,15 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
             assert data is not None
             if len(name) > 12 or int(name) >= len(data.test):
                 raise InputError(f"example {name[:20]} must be below {len(data.test)}, the count of held-out examples.")
+            if data.test[int(name)].isnan().any():
+                raise InputError(f"example {name} of the held-out data has cells missing; choose a complete one.")
             found.append(data.transform.forward(data.test[int(name)][None]))
         else:
-            found.append(read_input(run, Path(name)))
+            given = read_input(run, Path(name))
+            check_shape(run, given, Path(name))
+            if len(given) != 1:
+                raise InputError(f"input='{shown(name)}' holds {len(given):,} samples; give one for each end.")
+            found.append(given)
     return found[0], found[1]
 
 

@@ -84,14 +84,23 @@ def parsed(text: str, name: str) -> Any:
         return yaml.load(text, _Loader)
     except _Refused as error:
         raise InputError(f"{name}: {error}.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f", in line {mark.line + 1}, column {mark.column + 1}"
+        raise InputError(f"{name} is not valid YAML: {shown(error.problem or error.context)}{where}.") from None
+    except yaml.reader.ReaderError as error:
+        line, character = text.count("\n", 0, error.position) + 1, f"{text[error.position]!a}"
+        raise InputError(
+            f"{name} is not valid YAML: line {line} has {character}, which is no character of text."
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
-        raise InputError(f"{name} is not valid YAML: {' '.join(str(error).split())[:300]}.") from None
+        raise InputError(f"{name} is not valid YAML: {shown(' '.join(str(error).split()))[:300]}.") from None
 
 
 def read(path: Path, most: int = MOST) -> Any:
     """The plain data in a YAML file.
 
     Raises:
-        InputError: no regular file, too large, not UTF-8, or as for `parsed`.
+        InputError: no regular file, too large, no text (an archive, a picture), not UTF-8, or as for `parsed`.
     """
     return parsed(read_text(path, most), shown(path))

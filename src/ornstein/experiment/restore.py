@@ -92,6 +92,7 @@ def solve(
     Raises:
         InputError: anything that does not fit.
     """
+    run.must_walk("filling in or restoring what was measured")
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
@@ -124,22 +125,38 @@ def solve(
 
 
 def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
-    """Fill in what is not known.
+    """Fill in what is not known; rows of which all is known come back as they are, in every draw.
 
     Args:
         run: the model.
         given: (rows, *shape), model space; any value where not known.
-        known: (rows, *shape), bool.
+        known: (rows, *shape) or (1, *shape), bool.
         **options: see `solve`.
+
+    Raises:
+        InputError: nothing is missing at all; what `solve` refuses.
     """
-    mask = Mask(known)
-    if bool(known.flatten(1).all(1).any()):
-        raise InputError("nothing is missing in a row of the input: mark what to fill in with a mask, or NaN.")
-    return solve(run, mask, mask.apply(given.nan_to_num()), **options)
+    mask, told = Mask(known), given.nan_to_num()
+    missing = ~known.flatten(1).all(1)
+    if not bool(missing.any()):
+        raise InputError("nothing is missing in the input: mark what to fill in with a mask, or NaN.")
+    if bool(missing.all()):
+        return solve(run, mask, mask.apply(told), **options)
+    found = solve(run, Mask(known[missing]), told[missing] * known[missing], **options)
+    samples = told[:, None].repeat(1, found.samples.shape[1], *[1] * len(run.shape)).to(found.samples)
+    samples[missing] = found.samples
+    return Restored(samples, mask.apply(told), known)
 
 
 def restore(
-    run: Run, operator: Operator, given: Tensor, *, clean: bool = False, noise: float = 0.01, **options: Any
+    run: Run,
+    operator: Operator,
+    given: Tensor,
+    *,
+    clean: bool = False,
+    noise: float = 0.01,
+    name: str = "the input",
+    **options: Any,
 ) -> Restored:
     """Undo a blur or a downsampling.
 
@@ -149,13 +166,14 @@ def restore(
         given: (rows, *measured), model space: the damaged input; or (rows, *shape) with `clean`.
         clean: the input is whole: damage it first, noise included, as an experiment.
         noise: standard deviation of the noise, model space; rounding to 256 grey levels alone is 0.0023.
+        name: what to call what is given in an error.
         **options: see `solve`.
     """
     measured = tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
     wanted = run.shape if clean else measured
     if tuple(given.shape[1:]) != wanted:
         raise InputError(
-            f"the input has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
+            f"{name} has shape {_by(given.shape[1:])}; this run's data are {_by(run.shape)}, which {operator!r} "
             f"makes {_by(measured)}, so it must be {_by(wanted)}."
         )
     y = given
@@ -184,6 +202,7 @@ def read_input(run: Run, path: Path) -> Tensor:
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
+    run.must_walk("filling in or restoring what was measured")
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, run.shape, run.layout, missing=True)

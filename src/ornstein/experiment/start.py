@@ -16,8 +16,7 @@ from ornstein.data import DATA
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_folder
-from ornstein.experiment.run import weights_of
+from ornstein.experiment.folder import read_folder, weights_of
 
 
 def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] = ()) -> Experiment:

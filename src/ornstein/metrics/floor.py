@@ -21,7 +21,8 @@ shows the two-sample test what its values are (`ornstein.metrics.ruler`): otherw
 `compare` takes points as they are given.
 
 The word at the end of a row: "matches", no worse than real data within two spreads; "close", within the metric's
-own tolerance of the floor (1.5 times for a distance); "differs" beyond. For memorisation: "fresh", "near", "copies".
+own tolerance of the floor (1.5 times for a distance); "differs" beyond. For memorisation: "fresh", "near", "too
+near"; and "copies" where more samples than chance allows lie by one training example alone (`memorisation`).
 """
 
 import math
@@ -36,7 +37,7 @@ from ornstein.errors import InputError, lookup
 from ornstein.metrics.features import Classifier, class_agreement, fit_classifier
 from ornstein.metrics.metric import Metric, choose
 from ornstein.metrics.named import METRICS
-from ornstein.metrics.neighbours import memorisation, ratio
+from ornstein.metrics.neighbours import Copying, memorisation, ratio
 from ornstein.metrics.ruler import Ruler
 
 
@@ -127,8 +128,8 @@ def judge(
 class Report:
     """Scores by name; `table()` is for people, `to_dict()` for files.
 
-    `samples`, `train`, `heldout`: sizes of the sets. `near_copies`: the share of samples that lie closer to a training
-    example than 99 % of held-out data do, None where memorisation was not asked for. `units`: what distances were
+    `samples`, `train`, `heldout`: sizes of the sets. `copying`: how close the samples lie to the training examples and
+    how many copy one, None where memorisation was not asked for. `units`: what distances were
     measured in, in words. `classifier`: the one that was fitted or given.
     """
 
@@ -136,50 +137,74 @@ class Report:
     samples: int
     train: int
     heldout: int
-    near_copies: float | None
+    copying: Copying | None
     units: str = ""
     classifier: Classifier | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def near_copies(self) -> float | None:
+        """The share of samples that lie closer to a training example than 99 % of held-out data do."""
+        return None if self.copying is None else self.copying.share
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, fit for JSON."""
+        """Plain numbers and strings, fit for JSON: a number that is not finite, which JSON has none of, is None."""
         counts = {"samples": self.samples, "train": self.train, "heldout": self.heldout}
-        rows = {name: asdict(score) for name, score in self.rows.items()}
-        for row in rows.values():  # JSON has no infinity
-            row["ratio"] = row["ratio"] if math.isfinite(row["ratio"]) else None
-        return {"rows": rows, "counts": counts, "near_copies": self.near_copies, "units": self.units}
+        copies = None if self.copying is None else self.copying.copies
+        return {
+            "rows": plain(self.rows),
+            "counts": counts,
+            "near_copies": self.near_copies,
+            "copies": copies,
+            "units": self.units,
+        }
 
     def table(self) -> str:
         """The report as plain text, a row a score, with the notes that one needs to read it."""
-        lines = [("", "value", "real data", "ratio", "verdict", "on")]
-        for name, score in self.rows.items():
-            floor = f"{score.floor:.3g} ± {score.spread:.1g}"
-            times = "< 0" if score.ratio < 0 else f"{score.ratio:.2f}"
-            lines.append((name, f"{score.value:.3g}", floor, times, score.verdict, score.on))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        numeric = (False, True, True, True, False, False)
         text = [
-            "  ".join(
-                cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(line, widths, numeric, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        text += [
+            *lines(self.rows),
             "",
             f"{self.samples:,} samples; real data: {self.train:,} for training, {self.heldout:,} held out.",
             'The column "real data" is what real data score in the place of the samples: ratio 1 is as good as real.',
         ]
         if self.units:
             text.append(self.units)
-        if self.near_copies is not None:
+        if (found := self.copying) is not None:
             noise = math.sqrt(0.01 * 0.99 * (1 / self.samples + 1 / self.heldout))
-            text.append(
-                f"{self.near_copies:.1%} of the samples lie closer to a training example than 99 % of held-out data do "
-                f"(honest: 1 ± {noise:.1%})."
-            )
+            text += [
+                f"{found.share:.1%} of the samples lie closer to a training example than 99 % of held-out data do "
+                f"(honest: 1 ± {noise:.1%});",
+                f"{found.copies:.1%} by one alone, three times closer than to the next, as copies do "
+                f"(held-out data: {found.honest:.1%}).",
+            ]
         if any(score.ratio < 0 for score in self.rows.values()):
             text.append("Below zero: an unbiased estimate of a distance too small to be seen.")
         return "\n".join(text)
+
+
+def lines(rows: Mapping[str, Score]) -> list[str]:
+    """Scores as plain text, a line each, under a line of heads."""
+    cells = [("", "value", "real data", "ratio", "verdict", "on")]
+    for name, score in rows.items():
+        floor = f"{score.floor:.3g} ± {score.spread:.1g}"
+        times = "< 0" if score.ratio < 0 else f"{score.ratio:.2f}"
+        cells.append((name, f"{score.value:.3g}", floor, times, score.verdict, score.on))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = (False, True, True, True, False, False)
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def plain(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+    """Scores as plain numbers and strings, fit for JSON: a number that is not finite, which it has none of, is None."""
+    return {
+        name: {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in asdict(score).items()}
+        for name, score in scores.items()
+    }
 
 
 def report(
@@ -234,12 +259,14 @@ def report(
         made, seen, unseen = spaces[reads[name]]
         score = compare(metric, made, seen, unseen, generator, repeats=repeats, most=most)
         rows[name] = replace(score, on="features" if reads[name] == "features" else "data")
-    near_copies = None
+    copying = None
     if any(metric.fixed == "train" for metric in chosen.values()):
         tell("near copies")
         made, seen, unseen = spaces["data"]
-        near_copies = memorisation(made, seen, unseen[choose(len(unseen), 2 * most, generator, unseen)]).share
-    return Report(rows, len(samples), len(train), len(heldout), near_copies, ruler.text, classifier)
+        copying = memorisation(made, seen, unseen[choose(len(unseen), 2 * most, generator, unseen)])
+        if copying.copied:
+            rows |= {name: replace(rows[name], verdict="copies") for name, m in chosen.items() if m.fixed == "train"}
+    return Report(rows, len(samples), len(train), len(heldout), copying, ruler.text, classifier)
 
 
 def agreement(

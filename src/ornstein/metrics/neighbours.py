@@ -8,9 +8,15 @@ example,
 
     ratio = median r(samples) / median r(held-out).
 
-About 1: the samples are as new as held-out data. Far below 1: copies. Above 1: samples that stray from the data,
-which the other metrics tell. A model may copy a few examples only, and a median does not see that; hence also the
-share of samples that lie closer than all but 1 % of the held-out data, which is about 1 % for an honest model.
+About 1: the samples are as new as held-out data. Below 1: they lie nearer to the training set than fresh data do. Above
+1: they stray from the data, which the other metrics tell. A median does not see a few; hence also the share of samples
+that lie closer than all but 1 % of the held-out data, which is about 1 % for an honest model.
+
+Near is not yet copied: blurred images, and samples that keep to the middle of the data, lie nearer to *all* training
+examples than data do. A copy is near to one. So a sample counts as a *copy* if its nearest training example is less
+than a third as far as the next one at another place (Yoon et al. 2023; Gu et al. 2023). Honest draws do this too, and
+in few dimensions often: where training data lie evenly, a share of 3^-d of them, whatever their density; blurring does
+not raise it. Held-out data say how many of them do, and copying is what exceeds that by three standard errors.
 
 **Precision and recall** (Kynkäänniemi et al. 2019). Around each real point draw a ball reaching to its k-th nearest
 real neighbour; the union of the balls stands for where real data live. Precision is the share of samples inside it
@@ -18,8 +24,10 @@ real neighbour; the union of the balls stands for where real data live. Precisio
 failures look alike to one distance; these two tell noise from dropped modes.
 
 References: Meehan, Chaudhuri, Dasgupta, "A non-parametric test to detect data-copying in generative models" (2020,
-arXiv:2004.05675); Kynkäänniemi, Karras, Laine, Lehtinen, Aila, "Improved precision and recall metric for assessing
-generative models" (2019, arXiv:1904.06991).
+arXiv:2004.05675); Yoon, Choi, Kwon, Ryu, "Diffusion probabilistic models generalize when they fail to memorize" (2023,
+ICML workshop SPIGM); Gu, Du, Pang, Li, Lin, Wang, "On memorization in diffusion models" (2023, arXiv:2310.02664);
+Kynkäänniemi, Karras, Laine, Lehtinen, Aila, "Improved precision and recall metric for assessing generative models"
+(2019, arXiv:1904.06991).
 """
 
 from collections.abc import Iterator
@@ -59,21 +67,43 @@ def nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([(x[i] - y[index[i]]).norm(dim=1) for i in torch.arange(len(x)).split(4096)]), index
 
 
+def lone(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    """The distance (N,) from each of x (N, *shape) to the nearest of y (M, *shape) that lies not where y[index] does.
+
+    Infinite where that cannot be found among the eight nearest: then all of these are one example, many times.
+    """
+    x, y = vectors(x, y)
+    k = min(_NEXT, len(y))
+    near = torch.cat([distances(rows, y).topk(k, largest=False).indices for _, rows in row_blocks(x, len(y))])
+    found = []
+    for i in torch.arange(len(x)).split(512):
+        others = y[near[i]]
+        apart = (others != y[index[i], None]).any(dim=2)
+        found.append((others - x[i, None]).norm(dim=2).masked_fill(~apart, torch.inf).amin(dim=1))
+    return torch.cat(found)
+
+
+_NEXT = 8
+#: how many times farther the next training example lies than the nearest one to a copy
+COPY = 3.0
+
+
 @final
 @dataclass(frozen=True)
 class Memorisation(Metric):
-    """Median distance from a sample to its nearest training example; far below the held-out data's it means copies.
+    """Median distance from a sample to its nearest training example, beside that of held-out data.
 
     Here y is the *training* set and the floor is what held-out data get in the place of the samples, so the ratio is
-    the one above: about 1 = as new as held-out data, towards 0 = copies. In the units of the data. Needs no equal
-    sizes, for a median of x does not depend on how many there are.
+    the one above: about 1 = as new as held-out data, below = too near to the training data. Whether they are copied,
+    `memorisation` says. In the units of the data. Needs no equal sizes, for a median of x does not depend on how many
+    there are.
 
     Meehan, Chaudhuri, Dasgupta (2020), arXiv:2004.05675.
     """
 
     better: ClassVar[Literal["lower", "higher"]] = "higher"
     close: ClassVar[float] = 0.9
-    words: ClassVar[tuple[str, str, str]] = ("fresh", "near", "copies")
+    words: ClassVar[tuple[str, str, str]] = ("fresh", "near", "too near")
     fixed: ClassVar[Literal["heldout", "train"]] = "train"
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
@@ -90,25 +120,44 @@ class Copying:
     """How close samples lie to the training set, against held-out data.
 
     `ratio`: of the median distances to the nearest training example. `share`: of samples that lie closer than all but
-    `quantile` of the held-out data.
+    `quantile` of the held-out data. `copies`: the share of samples whose nearest training example is less than a third
+    as far as the next at another place; `honest`: the share of held-out data of which that holds. `copied`: whether
+    there are more such samples than chance allows, by three standard errors.
     """
 
     ratio: float
     share: float
     quantile: float
+    copies: float
+    honest: float
+    copied: bool
 
 
 def memorisation(samples: Tensor, train: Tensor, heldout: Tensor, *, quantile: float = 0.01) -> Copying:
     """Are the samples (N, *shape) copies of the training set? Held-out data say how close an honest draw lies.
 
-    An honest model has `ratio` about 1 and `share` about `quantile`; copies have `ratio` near 0 and `share` near 1.
+    An honest model has `ratio` about 1, `share` about `quantile` and `copies` about `honest`. Copies have `ratio` near
+    0, `share` and `copies` near 1. Blurred samples have a small `ratio` and a large `share`, and no more `copies`.
     """
     if not 0 < quantile < 1:
         raise InputError(f"quantile={quantile} must lie between 0 and 1.")
-    ours, honest = nearest(samples, train)[0].double(), nearest(heldout, train)[0].double()
+    reaches, shares = [], []
+    for points in (samples, heldout):
+        reach, index = nearest(points, train)
+        reaches.append(reach.double())
+        shares.append(float((COPY * reach < lone(points, train, index)).double().mean()))
+    ours, honest = reaches
     threshold = honest.quantile(quantile)
+    either = (shares[0] * len(samples) + shares[1] * len(heldout)) / (len(samples) + len(heldout))
+    error = (either * (1 - either) * (1 / len(samples) + 1 / len(heldout))) ** 0.5
     return Copying(
-        ratio(float(ours.median()), float(honest.median())), float((ours < threshold).double().mean()), quantile
+        ratio(float(ours.median()), float(honest.median())),
+        float((ours < threshold).double().mean()),
+        quantile,
+        shares[0],
+        shares[1],
+        # and one sample: shares of few are skewed; so an honest set is called copied once in a thousand
+        shares[0] - shares[1] > 3 * error + 1 / len(samples),
     )
 
 
@@ -175,3 +224,25 @@ class Recall(_Covered):
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
         x, y = vectors(x, y)
         return covered(y, x, self.k)
+
+
+def clusters(x: Tensor, count: int, generator: torch.Generator, *, rounds: int = 20) -> Tensor:
+    """Which of at most `count` clusters each of x (N, *shape) is in, (N,) int64: k-means from k-means++'s start.
+
+    Lloyd (1982); Arthur & Vassilvitskii (2007).
+    """
+    points = x.reshape(len(x), -1)
+    square = torch.full((len(points),), torch.inf, dtype=torch.float64)
+    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    for _ in range(1, count):
+        square = torch.minimum(square, (points - points[chosen[-1]]).double().square().sum(1).cpu())
+        if not float(square.sum()) > 0:
+            break  # fewer different points than clusters
+        chosen.append(int(torch.multinomial(square, 1, generator=generator)))
+    centres = points[chosen]
+    for _ in range(rounds):
+        kind = distances(points, centres).argmin(1)
+        sizes = kind.bincount(minlength=len(centres))
+        sums = torch.zeros_like(centres).index_add_(0, kind, points)
+        centres = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres)
+    return distances(points, centres).argmin(1)

@@ -17,6 +17,10 @@ next is longer by
 a proportional-integral controller (Gustafsson 1991; Hairer & Wanner II.4), whose second term damps a see-saw of
 refusals. Each sample of a batch has its own time and step: a batch shares network calls, not decisions, and a sample is
 what it would have been alone. Those that have arrived wait, with a step of zero.
+
+*When the host looks.* Whether all have arrived only the device knows, and asking holds up the queue of its work. But a
+step is at most five times the one before: from a step h the next n cover at most h (5^n - 1)/4, and until that reaches
+the end nobody need ask.
 """
 
 import math
@@ -98,6 +102,18 @@ _STAGES = (
 _DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
+#: how much longer than the one before a step may be
+_GROWTH = 5.0
+
+
+def _soonest(length: float) -> int:
+    """How many steps it takes at least to go `length` times the first, each at most `_GROWTH` times the one before.
+
+    At most eight, lest a step that has shrunk to none be seen too late.
+    """
+    return next((n for n in range(1, 8) if (_GROWTH**n - 1) / (_GROWTH - 1) >= length), 8)
+
+
 def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tensor, Tensor], Tensor]:
     """dz/dr as a function of z, shaped and typed as x, and of r, (B,) between two ends."""
     process, wide = denoiser.process, torch.float32 if x.device.type == "mps" else torch.float64
@@ -175,17 +191,22 @@ class Adaptive(Stepper):
         h = 0.1 * (end - r) if memory is None else memory[0]
         before = torch.ones_like(r) if memory is None else memory[1]
         between = sorted((begin, end))
+        unseen = 0
         while True:
             last = h.abs() >= (end - r).abs()
             step, moving = torch.where(last, end - r, h), r != end
-            # the one look at the device in a sub-step of six calls
-            unfinished, stuck = torch.stack([moving.any(), (moving & (r + step == r)).any()]).tolist()
-            if not unfinished:
-                break
-            if stuck:
-                raise InputError(
-                    f"tolerance={self.tolerance!r} cannot be met near t={t.t:g}: the step has shrunk to none."
-                )
+            if not unseen:
+                # steps of the present length that the farthest still has to go, 0 if it has arrived
+                left = torch.where(moving, ((end - r) / h).abs().clamp(min=1.0), 0.0).amax()
+                farthest, stuck = torch.stack([left, (moving & (r + step == r)).any().to(left)]).tolist()
+                if not farthest:
+                    break
+                if stuck:
+                    raise InputError(
+                        f"tolerance={self.tolerance!r} cannot be met near t={t.t:g}: the step has shrunk to none."
+                    )
+                unseen = _soonest(farthest)
+            unseen -= 1
             slopes = [k1]
             for node, row in zip(_NODES[1:], _STAGES[1:], strict=True):
                 push = sum(weight * k for weight, k in zip(row, slopes, strict=True) if weight)
@@ -199,7 +220,7 @@ class Adaptive(Stepper):
             yes = err <= 1
             taken = yes.reshape(each)
             z, k1 = torch.where(taken, after, z), torch.where(taken, slopes[-1], k1)
-            factor = (0.9 * err ** (-0.7 / 5) * torch.where(yes, before, 1.0) ** (0.4 / 5)).clamp(0.2, 5.0)
+            factor = (0.9 * err ** (-0.7 / 5) * torch.where(yes, before, 1.0) ** (0.4 / 5)).clamp(0.2, _GROWTH)
             # a step that was cut short to end here says nothing against the length it had
             after_this = torch.where(yes & last & (h.abs() > (factor * step).abs()), h, factor * step)
             h, before = torch.where(moving, after_this, h), torch.where(moving & yes, err, before)

@@ -47,7 +47,7 @@ class Log:
         """
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with on_disk(self.path):
-            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self._file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
             self._file.flush()
             if self._board is not None:
                 self._board.write(step, values)
