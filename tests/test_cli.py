@@ -247,7 +247,7 @@ def test_labels_by_number_and_by_name(run: Path) -> None:
 
 
 def test_classes_are_drawn_in_the_shares_of_the_data_as_near_as_whole_numbers_come() -> None:
-    from ornstein.experiment.run import in_shares
+    from ornstein.data.labels import in_shares
 
     assert in_shares([1, 1, 1], 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert in_shares([950, 50], 200).bincount().tolist() == [190, 10]

@@ -26,7 +26,7 @@ from ornstein.data import (
     open_data,
     split,
 )
-from ornstein.data.dataset import moments, standardise
+from ornstein.data.statistics import moments, standardise
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.errors import InputError
 from ornstein.laws.others import DATA_LAWS

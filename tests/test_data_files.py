@@ -434,7 +434,7 @@ def bad_arrays() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
     holed = x.copy()
     holed[4, 1], holed[7, 0] = np.nan, np.inf
     return {
-        "NaN": ({"values": holed}, {}, r"has 2 values that are NaN or infinite, first at \(4, 1\)"),
+        "infinite": ({"values": holed}, {}, r"has 1 values that are infinite, first at \(7, 0\)"),
         "one sample": ({"values": x[:1]}, {}, "1 example; at least 3"),
         "empty": ({"values": x[:0]}, {}, "is empty"),
         "a number": ({"values": np.float32(3)}, {}, "is empty"),

@@ -19,7 +19,7 @@ from ornstein.discrete import (
     constrained,
     unmask,
 )
-from ornstein.discrete.objective import in_order, next_weights, ranks
+from ornstein.discrete.objective import next_weights, outline_first, ranks
 from ornstein.errors import InputError
 from ornstein.nets import MLP
 
@@ -72,25 +72,19 @@ def test_orders_that_are_none_are_refused(after: tuple[int, ...]) -> None:
         Categories((2,) * 3 if len(after) == 3 else (2,), after)
 
 
-def test_orders_are_uniform_among_those_in_which_details_come_last() -> None:
+def test_orders_of_cells_are_uniform_and_cells_come_whole() -> None:
     categories = Categories((2, 2, 2, 2, 2), (-1, 0, -1, 2, -1))
     order = ranks(categories, torch.rand(60_000, 5, generator=torch.Generator().manual_seed(0)))
-    assert bool((order[:, [1, 3]] >= 3).all())
+    for first, second in ((0, 1), (2, 3)):
+        assert torch.equal(order[:, second], order[:, first] + 1)
     _, counts = (order * torch.tensor([625, 125, 25, 5, 1])).sum(1).unique(return_counts=True)
-    assert len(counts) == 12  # 3! of the outline, 2! of the details
-    assert bool(((counts - 5000).abs() < 5 * 5000**0.5).all())
+    assert len(counts) == 6
+    assert bool(((counts - 10_000).abs() < 5 * 10_000**0.5).all())
 
 
-def test_the_order_of_the_columns_is_that_with_details_last() -> None:
+def test_the_order_of_the_columns_has_the_outline_first() -> None:
     categories = Categories((2, 2, 2, 2), (-1, 0, -1, -1))
-    assert ranks(categories, in_order(categories, 2, torch.zeros(1))).tolist() == [[0, 3, 1, 2]] * 2
-
-
-def test_details_are_hidden_until_the_outline_is_known() -> None:
-    categories = Categories((2, 2, 2), (-1, 0, -1))
-    x = categories.one_hot(torch.tensor([[1, 1, -1], [1, 1, 0], [-1, -1, 1]]))
-    hidden = categories.one_hot(torch.tensor([[1, -1, -1], [1, 1, 0], [-1, -1, 1]]))
-    assert torch.equal(categories.outlined(x), hidden)
+    assert outline_first(categories, torch.zeros(1)).tolist() == [0, 3, 1, 2]
 
 
 def test_the_chance_of_each_token_to_be_next_is_that_in_random_orders() -> None:

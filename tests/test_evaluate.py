@@ -20,6 +20,7 @@ from ornstein.data import Dataset
 from ornstein.data.transform import Affine
 from ornstein.experiment import evaluate as room
 from ornstein.experiment import pictures
+from ornstein.experiment.doctor import CHECKS
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.learner import Denoising
 from ornstein.experiment.run import Run
@@ -147,7 +148,7 @@ def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(points: Any)
     copied = points
 
     def figures(seed: Any) -> Any:
-        found = there(evaluate(copied, n=60, seed=seed, steps=2))
+        found = there(evaluate(copied, n=60, seed=seed, steps=2, page=False))
         assert found.drawn["seed"] == seed
         kept = json.loads((copied.folder / "evaluation.json").read_text())
         assert kept["drawn"]["seed"] == seed
@@ -169,7 +170,7 @@ def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: p
         return report(samples, *rest, **how)
 
     monkeypatch.setattr(room, "report", spied)
-    evaluate(copied, n=20, seed=5, steps=2)
+    evaluate(copied, n=20, seed=5, steps=2, page=False)
     assert torch.equal(seen[0], copied.sample(20, seed=5, steps=2, label=copied.every_class(20), quantise=True).float())
     assert torch.equal(seen[0], seen[0].round().clamp(0, 16))  # digits are whole numbers from 0 to 16
     loose = copied.sample(20, seed=5, steps=2, label=copied.every_class(20))
@@ -181,7 +182,7 @@ def test_it_says_what_it_is_doing(copied: Any, cli: Cli, run: Path) -> None:
     evaluate(copied, n=20, steps=2, stage=said.append)
     assert said == [
         "drawing", "a classifier of the real data", "sliced-wasserstein", "energy-distance", "mmd", "memorisation",
-        "near copies", "the picture",
+        "near copies", "the picture", *(f"the doctor: {name}" for name in CHECKS), "the page",
     ]  # fmt: skip
     answer = cli("evaluate", copied.folder, "-n", 20, "--steps", 2)
     assert answer.code == 0
@@ -208,7 +209,7 @@ def test_real_points_are_taken_from_all_of_the_data(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(pictures, "draw", spied)
     for _ in train(Experiment.read("array", few), tmp_path / "run"):
         pass
-    evaluate(Run.load(tmp_path / "run"), n=60, steps=2)
+    evaluate(Run.load(tmp_path / "run"), n=60, steps=2, page=False)
     for real in (shown[0], shown[-1]):
         assert real[:, 0].min() < -0.8
         assert real[:, 0].max() > 0.8

@@ -242,6 +242,43 @@ def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -
         assert "Traceback" not in answer.err
 
 
+def test_a_column_that_rows_are_drawn_given_is_not_drawn(cli: Cli, tmp_path: Path) -> None:
+    path, run = write(tmp_path / "things.csv", rows_of(300)), str(tmp_path / "run")
+    answer = cli("train", str(path), "data.condition=[size,kind]", "data.drop=code", "training.steps=3", "net.width=16",
+                 "training.cpu=true", "training.precision=float32", "--out", run)  # fmt: skip
+    assert answer.code == 0, answer.err
+    answer = cli("sample", run, "-n", "9", "--given", "size=3", "--given", "kind=red", "--out", str(tmp_path / "a.csv"))
+    assert answer.code == 0, answer.err
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["day", "note"]
+    for words, says in (
+        (("--given", "kind=purple"), "purple"),
+        (("--given", "colour=red"), "colour"),
+        (("--where", "size=3"), "size"),
+        (("--scale", "2"), "--scale is of Gaussian noise"),
+        (("--film",), "--film is of Gaussian noise"),
+    ):
+        answer = cli("sample", run, "-n", "3", *words)
+        assert answer.code == 2
+        assert says in answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "tune {run} --steps 5",
+        "tune {run} --steps 5 --criterion endpoint",
+        "inpaint {run} --input {run}/x.npy --out {run}/x.png",
+        "restore {run} --operator blur --input {run}/x.npy --out {run}/x.png",
+        "interpolate {run} --from 1 --to 2 --out {run}/x.png",
+    ],
+)
+def test_verbs_of_gaussian_noise_send_tables_elsewhere(cli: Cli, run: Run, words: str) -> None:
+    answer = cli(*words.format(run=run.folder).split())
+    assert answer.code == 2
+    assert "token by token, for which there are sample --where, impute and loglik" in " ".join(answer.err.split())
+
+
 def test_masked_columns_want_tokens() -> None:
     with pytest.raises(InputError, match="stepper="):
         Experiment.read("points", ["predicts=classes", "objective=masked", "process=absorbing"])

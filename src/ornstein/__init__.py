@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ornstein.core.prediction import Prediction
     from ornstein.core.process import Process
     from ornstein.core.walk import State
+    from ornstein.experiment.doctor import Diagnosis
     from ornstein.experiment.run import Run
     from ornstein.guidance import (
         DPS,
@@ -93,6 +94,7 @@ __all__ = [
     "SubVP",
     "Tabulated",
     "__version__",
+    "doctor",
     "encode",
     "load",
     "log_likelihood",
@@ -127,3 +129,19 @@ def load(folder: "str | Path", ema: "float | None" = None) -> "Run":
     from ornstein.experiment.run import Run
 
     return Run.load(folder, ema=ema)
+
+
+def doctor(run: "str | Path | Run", *, n: int = 500, seed: int = 0) -> "Diagnosis":
+    """What is wrong with a run and what to change: `print(ornstein.doctor("runs/digits").text())`.
+
+    Args:
+        run: what `ornstein train` wrote, or a run opened by `load`. Nothing of it is changed.
+        n: how many samples to draw, for what is told by samples.
+        seed: of all that is random.
+
+    Raises:
+        InputError: no run; its data are no longer to be had, or differ from those that it was trained on.
+    """
+    from ornstein.experiment.doctor import doctor
+
+    return doctor(run, n=n, seed=seed)

@@ -93,6 +93,10 @@ def sample(  # long: half of it says what the options are
         str | None,
         typer.Option(help="Of the network: auto, float32, bfloat16 or float16.", show_default="the run's own"),
     ] = None,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Steps of each, of series: longer or shorter than trained.", show_default="the run's own"),
+    ] = None,
 ) -> None:
     """Draw samples from a run.
 
@@ -105,6 +109,8 @@ def sample(  # long: half of it says what the options are
         ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
 
         ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
+
+        ornstein sample runs/weather -n 16 --length 672 --out month.npz
 
         ornstein sample runs/adult -n 10000 --where "income=>50K, age=30..40" --out rows.csv
     """
@@ -132,14 +138,24 @@ def sample(  # long: half of it says what the options are
         )
     if not ranks.rank():
         claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
-    if table:
-        sample_rows(opened, n, where, seed, steps, path)
-        return
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
     parts = known_parts(given)
-    condition = opened.condition(n, label, parts) if parts or label is not None else opened.examples(n)
+    asked = parts or label is not None
+    if length is not None:
+        from ornstein.experiment.series import long
+
+        opened, condition = long(opened, n, length, opened.condition(n, label, parts) if asked else None)
+    else:
+        condition = opened.condition(n, label, parts) if asked else opened.examples(n)
+    if table:
+        walks = {"--film": film, "--grid": grid, "--with": option, "--stepper": stepper, "--guidance": guidance,
+                 "--scale": scale, "--interval": interval, "--rescale": rescale, "--guide": guide}  # fmt: skip
+        if said := next((name for name, value in walks.items() if value), None):
+            raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
+        sample_rows(opened, n, condition, where, seed, steps, path)
+        return
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 

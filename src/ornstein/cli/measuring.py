@@ -1,4 +1,4 @@
-"""Verbs that measure a run, or fit how it is drawn from: `evaluate`, `loglik` and `tune`."""
+"""Verbs that measure a run, or fit how it is drawn from: `evaluate`, `doctor`, `loglik` and `tune`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,21 +17,64 @@ def evaluate(
     steps: OwnSteps = None,
     stepper: OwnStepper = None,
     ema: Average = None,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Write report.html too, with the doctor's findings.")
+    ] = True,
+    likelihood: Annotated[
+        int | None,
+        typer.Option(
+            help="How many held-out examples the page gives the likelihood of; 0 for none.",
+            show_default="200 of up to 8 numbers, else 0",
+        ),
+    ] = None,
 ) -> None:
     """Measure a run against held-out data, each figure beside what real data score.
 
-    Writes RUN/evaluation.json and a picture of samples beside their nearest training examples.
+    Writes RUN/evaluation.json, a picture of samples beside their nearest training examples, and RUN/report.html: all
+    of it on one page, which needs no network, in words for readers who do not know the field.
     """
     from ornstein.experiment.evaluate import evaluate
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema).drawing()
     with stages() as (stage, progress):
-        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage)
+        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage,
+                          page=page, likelihood=likelihood)  # fmt: skip
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
-    out.print(f"\n[bold]{named(run / 'evaluation.json')}[/], [bold]{named(run / 'evaluation.png')}[/]")
+    written = [
+        "evaluation.json",
+        "evaluation.png",
+        *(["report.html"] if page and not opened.about["data"].get("missing") else []),
+    ]
+    out.print("\n" + ", ".join(f"[bold]{named(run / name)}[/]" for name in written))
+
+
+def doctor(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("-n", "--count", help="How many samples to judge by.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was measured, as JSON.")] = False,
+) -> None:
+    """Say what is wrong with a run, and what to change. Nothing of the run is changed.
+
+    Exit code 0 if nothing is wrong, 1 if there are findings, 2 if there is no such run.
+
+    Each figure stands beside what a healthy run has; docs/doctor.md says what each means.
+    """
+    import json
+
+    from ornstein.experiment.doctor import doctor
+
+    with stages() as (stage, _):
+        found = doctor(run, n=n, seed=seed, stage=stage)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        out.print(found.text(), markup=False, soft_wrap=True)
+    if found.findings:
+        raise typer.Exit(1)
 
 
 def loglik(  # long: half of it says what the options are
@@ -89,6 +132,10 @@ def loglik(  # long: half of it says what the options are
 
     opened = Run.load(run, ema=ema)
     if draws_rows(opened):
+        if conditional:
+            raise InputError(
+                "--conditional is of data with labels and the like; cells of a row are told given each other."
+            )
         score_rows(opened, data, count, seed, explain, path)
         return
     if explain:

@@ -2,10 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ornstein.cli.series import fill_series
 from ornstein.cli.shared import Average, Force, RunFolder, bar, claim, named, out
 from ornstein.errors import InputError, shown
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from ornstein.experiment.run import Run
 
 
-def sample_rows(run: "Run", n: int, where: str | None, seed: int, steps: int | None, path: Path) -> None:
+def sample_rows(
+    run: "Run", n: int, condition: Any, where: str | None, seed: int, steps: int | None, path: Path
+) -> None:
     """Draw rows of a table into a file, piece by piece."""
     from ornstein.experiment.cells import Where, draw_rows, must_be_table
     from ornstein.experiment.rows import formulas, write_rows
@@ -22,7 +25,7 @@ def sample_rows(run: "Run", n: int, where: str | None, seed: int, steps: int | N
     asked = None if where is None else Where.of(where, tokens, types)
     began = time.perf_counter()
     with bar("drawing") as progress:
-        write_rows(run, path, draw_rows(run, n, asked, seed=seed, steps=steps, progress=progress))
+        write_rows(run, path, draw_rows(run, n, asked, seed=seed, steps=steps, condition=condition, progress=progress))
     out.print(f"{n:,} rows in {time.perf_counter() - began:.1f} s: [bold]{named(path)}[/]")
     if path.suffix != ".parquet" and (warning := formulas(types)):
         out.print(f"[yellow]note[/]     {named(warning)}")
@@ -39,7 +42,7 @@ def impute(
     ema: Average = None,
     force: Force = False,
 ) -> None:
-    """Fill the holes of a table from the model's law, given what each row has.
+    """Fill the holes of a table from the model's law, given what each row has; or of series, given what is around them.
 
     Every cell that is there comes back to the letter. A hole gets the middle of its draws (the most frequent word), and
     NAME.holes.csv has all of them: the range of 19 draws holds the truth nine times of ten.
@@ -47,6 +50,8 @@ def impute(
     Examples:
 
         ornstein impute runs/adult people.csv --out filled.csv
+
+        ornstein impute runs/weather gaps.csv --out filled.csv
     """
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
@@ -57,6 +62,9 @@ def impute(
         raise InputError(f"out='{shown(path)}' must be a table, such as filled.csv.")
     claim(run, [path, holes_of(path)], force, [data])
     opened = Run.load(run, ema=ema)
+    if opened.about["data"].get("series"):
+        fill_series(opened, data, n, seed, path, force)
+        return
     rows = read_rows(opened, data)
     with bar("drawing") as progress:
         filled = fill(opened, rows, n, seed, progress)

@@ -9,8 +9,8 @@ laid end to end, and a token that is not known as K_i zeros. The posterior mean 
 denoiser of this house answers, is then the probabilities of every token's classes; a network that reads and writes
 vectors serves without knowing of categories.
 
-Some tokens *refine* another: the bin of a number, and the place within the bin. What is refined comes first, in every
-token of the row: details are told, and asked for, once the outline is known.
+Some tokens *refine* another: the bin of a number, and the place within the bin. The second says little without the
+first, so it is never known before it. A token and what refines it are a *cell*; those that refine none, the *outline*.
 """
 
 from collections.abc import Callable
@@ -99,20 +99,18 @@ class Categories:
         """The largest depth."""
         return int(self.depth.max())
 
-    def turn(self, known: Tensor) -> Tensor:
-        """The tokens that may be told next, once `known` are, (B, T) bool: of the unknown ones the least deep."""
-        depth = beside(self.depth, known, torch.int64)
-        least = torch.where(known, self.deepest + 1, depth).amin(1, keepdim=True)
-        return ~known & (depth == least)
+    @cached_property
+    def cell(self) -> Tensor:
+        """(T,) int64: of each token the one of the outline that it refines in the end; tokens of one cell share it."""
+        found: list[int] = []
+        for i, other in enumerate(self.after):
+            found.append(i if other < 0 else found[other])
+        return torch.tensor(found)
 
-    def outlined(self, x: Tensor) -> Tensor:
-        """x (B, width) with what refines hidden in rows of which the outline, all that is less deep, is not known."""
-        if not self.deepest:
-            return x
-        known = self.known(x)
-        depth = beside(self.depth, known, torch.int64)
-        least = torch.where(known, self.deepest + 1, depth).amin(1, keepdim=True)
-        return x * self.spread((depth <= least).to(x.dtype))
+    def begun(self, known: Tensor) -> Tensor:
+        """The tokens that are not known but what they refine is, (B, T) bool."""
+        order = beside(self.order, known, torch.int64)
+        return ~known & (order >= 0) & known.index_select(1, order.clamp_min(0))
 
     @cached_property
     def ordered(self) -> tuple[int, ...]:

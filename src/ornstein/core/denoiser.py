@@ -29,6 +29,8 @@ from ornstein.errors import InputError, lookup
 
 #: |log(sigma/alpha)| is told to networks up to here: beyond, x_t is pure noise, or pure data, to float32
 NOISE_LEVEL_LIMIT = 12.0
+#: the part of a condition that says which cells of x were seen: 1 or 0 for each, of x's shape
+SEEN = "seen"
 
 
 class Scaled:
@@ -57,9 +59,12 @@ class Denoiser(Scaled, ABC):
     Attributes:
         process: the clock that t is read on.
         sigma_data, noise_unit: the scale of the data, see `Scaled`.
+        gaps: whether x may be NaN in some cells, which were not seen: the others are then answered by what they say
+            themselves (`ornstein.core.gaps`).
     """
 
     process: Process
+    gaps: bool = False
 
     @abstractmethod
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
@@ -114,6 +119,10 @@ class Around(Denoiser):
         return self.base.noise_unit
 
     @property
+    def gaps(self) -> bool:  # type: ignore[override]
+        return self.base.gaps
+
+    @property
     def device(self) -> torch.device:
         return self.base.device
 
@@ -147,6 +156,7 @@ class FunctionDenoiser(Denoiser):
     function: Callable[[Tensor, Level, Condition], Tensor]
     process: Process
     sigma_data: float = 1.0
+    gaps: bool = False
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         return Prediction(self.function(x, level, condition), x, level)
@@ -170,6 +180,7 @@ class NetDenoiser(Denoiser):
         learns_variance: the net gives twice as many channels (dimension 1): F, then the variance of the reverse
             transition, -1 for the posterior's own to 1 for the step's b^2 (see `Prediction.log_var`), not bounded.
         noise_unit: what noise is measured in, if not in sigma_data.
+        gaps: x may be NaN in some cells; the net sees 0 there, and is told which it sees by the part `SEEN`.
 
     Raises:
         InputError: an unknown reading, or eps or score where the process ends without any signal: x0 is then not to
@@ -183,6 +194,7 @@ class NetDenoiser(Denoiser):
     learns_variance: bool = False
     precision: torch.dtype | None = None
     noise_unit: float | None = None
+    gaps: bool = False
 
     def __post_init__(self) -> None:
         lookup(READINGS, self.predicts, "predicts")
@@ -208,8 +220,12 @@ class NetDenoiser(Denoiser):
             told = x.new_full((len(x),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
         # networks may run in their own type, bfloat16 too; what is read off them never does
         own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        inputs, parts = c_in * x, condition.parts
+        if self.gaps:
+            seen = ~x.isnan()
+            inputs, parts = torch.where(seen, inputs, 0.0), {**parts, SEEN: seen.to(own)}
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            f = self.net((c_in * x).to(own), told.to(torch.promote_types(own, torch.float32)), condition.parts)
+            f = self.net(inputs.to(own), told.to(torch.promote_types(own, torch.float32)), parts)
         f = f.to(torch.promote_types(x.dtype, torch.float32))
         channels = x.shape[1] * (2 if self.learns_variance else 1)
         if f.shape[1] != channels:

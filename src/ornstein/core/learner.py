@@ -53,6 +53,7 @@ class Problem(Scaled):
         categories: the tokens of a row, of data that are made of such; None for numbers.
         taught_by: the objective's name, for messages.
         noise_unit: what noise is measured in, if not in sigma_data.
+        gaps: whether the data have cells that were not seen, NaN.
     """
 
     process: Process
@@ -66,6 +67,7 @@ class Problem(Scaled):
     categories: Categories | None = None
     taught_by: str = ""
     noise_unit: float | None = None
+    gaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Learner(ABC):
         objectives: what may teach it, by name.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         draws: whether it can be drawn from.
+        walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
@@ -130,6 +133,7 @@ class Learner(ABC):
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
+    walks: ClassVar[bool] = True
     at_once: ClassVar[int] = 256
     then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(
@@ -183,6 +187,11 @@ class Learner(ABC):
         return None if draw is None else draw(self.problem.process, n, generator, self.problem.unit)
 
     @property
+    def gaps(self) -> bool:
+        """Whether it can learn from data with cells that were not seen."""
+        return False
+
+    @property
     def twice(self) -> bool:
         """Whether the loss differentiates the network twice, which forbids compiling and sharding it."""
         return bool(getattr(self.problem.objective, "twice_differentiated", False))
@@ -226,8 +235,9 @@ class Learner(ABC):
         x0 = x0[:JUDGED_BY].to(model.device)
         condition = Condition.of(condition)[:JUDGED_BY].to(model.device)
         ratios, errors, linear = [], [], []
+        seen = ~x0.isnan()  # of cells that were not, nothing is known to judge by
         for level, noisy in noised_alike(model, x0):
-            errors.append((model(noisy, level, condition).x0 - x0).square().mean().item())
+            errors.append((model(noisy, level, condition).x0 - x0).square()[seen].mean().item())
             spread = (level.alpha * model.sigma_data) ** 2 + level.sigma**2
             linear.append(float((level.sigma * model.sigma_data) ** 2 / spread))
             ratios.append(float(level.noise_ratio))

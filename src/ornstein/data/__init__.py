@@ -20,10 +20,12 @@ from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
 from ornstein.data.layout import Layout
 from ornstein.data.schema import ColumnType
+from ornstein.data.series import Series
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.table import TABLES, Table
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Transform, WholeNumbers
+from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, lookup
 from ornstein.files import named, regular
 
@@ -41,6 +43,7 @@ DATA: dict[str, type[Source]] = {
     "images": ImageFolder,
     "array": Array,
     "table": Table,
+    "series": Series,
 }
 
 
@@ -63,7 +66,9 @@ def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
     elif os.path.isdir(path):
         kind, arguments = ImageFolder, {"path": str(name_or_path), **arguments}
     elif os.path.lexists(path):
-        regular(name_or_path, "data", "an .npz or .npy file, a table, or a folder of images")
+        regular(name_or_path, "data", "an .npz or .npy file, a table, or a folder or zip of images")
+        if is_zip(path):
+            return open_data("images", path=str(name_or_path), **arguments)
         is_table = path.name.lower().endswith(TABLES)
         if not is_table and path.suffix.lower() not in (".npz", ".npy"):
             raise InputError(
@@ -107,6 +112,7 @@ __all__ = [
     "Layout",
     "Moons",
     "Pinwheel",
+    "Series",
     "Source",
     "Spirals",
     "SwissRoll",

@@ -20,6 +20,8 @@ kept: see `whole_levels`. Other images and arrays that fill [0, 1] or [-1, 1] (w
 of it) are taken to mean that range and mapped to [-1, 1]. Everything else, and all vectors, is standardised per
 channel or feature by the mean and standard deviation of the training part. Samples come back in the units found.
 
+**Holes.** NaN says that a value was not seen: statistics leave it out, and so does the loss (`ornstein.core.gaps`).
+
 **Labels.** Whole numbers or strings; -1 is "no label". Numbers count the names in `classes`, if the file has such.
 
 **Size.** What would fill more than half of the machine's memory stays on disk: an .npy is read where it lies, its two
@@ -41,13 +43,14 @@ from torch import Tensor
 
 from ornstein.data.columns import read_columns
 from ornstein.data.condition import labelled
-from ornstein.data.dataset import CHUNK, Dataset, Source, moments, split, standardise, value_range
+from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.labels import as_names, lost, matched, numbered
 from ornstein.data.layout import Kind, Layout, guessed
 from ornstein.data.pictures import whole_levels
 from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays
 from ornstein.data.remarks import remarks
 from ornstein.data.standard import decode_blob
+from ornstein.data.statistics import CHUNK, extremes, moments, standardise, value_range
 from ornstein.data.transform import Affine, Transform, WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import regular
@@ -84,7 +87,7 @@ class Array(Source):
         test_fraction, seed: how many are held out, and which; in proportion to the classes.
 
     Raises:
-        InputError: no such file or key; Python objects inside; text or complex numbers; NaN or infinite values;
+        InputError: no such file or key; Python objects inside; text or complex numbers; infinite values;
             numbers that float32 cannot tell apart; labels that do not fit; fewer than three examples; too large for
             memory, and no room on disk for the two parts.
     """
@@ -178,7 +181,7 @@ class Array(Source):
 
     def _arranged(self, raw: "np.ndarray", name: str) -> tuple[Tensor, Layout]:
         """Values (N, *shape) with channels first, and the layout that they had."""
-        values = as_tensor(raw, name)
+        values = as_tensor(raw, name, missing=True)
         layout = Layout(self.layout) if self.layout != "auto" else guessed(values)
         if self.layout == "ND" and values.ndim == 1:
             layout = Layout("N")
@@ -350,9 +353,9 @@ def _single(values: Tensor, file: Path) -> Tensor:
         )
     if values.dtype == torch.float32:
         return single
-    others = [axis for axis in range(values.ndim) if axis != 1]
-    error = (values.double() - single).abs().amax(others)
-    varies = values.amin(others) < values.amax(others)
+    error = extremes((values.double() - single).abs())[1]
+    least, most = extremes(values)
+    varies = least < most
     lost = error.isinf() | ((error > 0.01 * moments(values)[1]) & varies)
     if lost.any():
         where = int(lost.nonzero()[0])

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ornstein.data.condition import Column, Known, PartKind
-from ornstein.data.dataset import moments
 from ornstein.data.labels import MOST_FLOAT_CLASSES, as_names, lost, numbered
 from ornstein.data.layout import guessed
 from ornstein.data.reading import as_tensor
+from ornstein.data.statistics import extremes, moments
 from ornstein.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def _numbers(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, .
         raise InputError(f"data.condition={name!r} is NaN in all training examples; there is nothing to learn from it.")
     mean, sigma = moments(known if known.ndim > 1 else known[:, None])
     rows = known if known.ndim > 1 else known[:, None]
-    others = [axis for axis in range(rows.ndim) if axis != 1]
-    constant = rows.amin(others) == rows.amax(others)  # not sigma == 0, which rounding spoils
+    low, high = extremes(rows)
+    constant = low == high  # not sigma == 0, which rounding spoils
     if constant.all():
         remark = f"{name!r} is the same in all training examples"
     about = Known(

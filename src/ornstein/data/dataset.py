@@ -30,10 +30,10 @@ from ornstein.data.delimited import Dialect
 from ornstein.data.layout import AS_FOUND, Layout
 from ornstein.data.layout import Kind as Kind
 from ornstein.data.schema import ColumnType, summary
+from ornstein.data.statistics import CHUNK, moments, must_be_seen, value_range
+from ornstein.data.timeline import Timeline
 from ornstein.data.transform import Affine, Transform
 from ornstein.errors import InputError
-
-CHUNK = 1024  # examples converted to float at a time, so that statistics need no float copy of the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Dataset:
 
     Args:
         name: what it is called in messages and in the run folder.
-        train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise.
+        train: (N, *shape), N >= 2: integers for images that lie on a grid, float32 otherwise, NaN where not seen.
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
         conditions: name -> what is known of each example, in model space; classes are the part "label".
         kind: "image" (C, H, W), "vector" (d,), "array" (any other shape, channels first), or "table" (d,): see
@@ -53,9 +53,11 @@ class Dataset:
         layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
         columns: what the columns of a table are; () for other data.
         dialect: how a table lay in its file; None where it did not.
+        timeline: what windows of a series are cut from; None for other data.
 
     Raises:
-        InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images.
+        InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images;
+            an example of which nothing was seen, or a feature that was not seen in training.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Dataset:
     layout: Layout = AS_FOUND
     columns: tuple[ColumnType, ...] = ()
     dialect: Dialect | None = None
+    timeline: Timeline | None = None
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -86,6 +89,18 @@ class Dataset:
             raise InputError(
                 f"data.flip=True mirrors images, but data={self.name!r} are {self.kind}s; use data.flip=false."
             )
+
+        if self.missing:
+            must_be_seen(self.name, self.train, self.test)
+
+    @cached_property
+    def missing(self) -> float:
+        """The share of cells that were not seen, of both parts."""
+        if self.kind == "table":
+            return 0.0  # where missing is a value like others: see `ornstein.data.tokens`
+        parts = [part for part in (self.train, self.test) if part.is_floating_point()]
+        holes = sum(int(some.isnan().sum()) for part in parts for some in part.split(CHUNK))
+        return holes / (self.train.numel() + self.test.numel())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,8 +181,10 @@ class Dataset:
 
         name, kind, shape, dtype; layout, the letters of the owner's axes; range [min, max] in data units over both
         parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
-        and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types).
-        Of a table also columns, their names; table, what each is; dialect, how its file was laid out.
+        and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types);
+        missing, the share of cells that were not seen, where there are such. Of windows series, what they are cut from.
+        Of a table also columns, their names;
+        table, what each is; dialect, how its file was laid out.
         """
         return dict(self._fingerprint)
 
@@ -202,6 +219,8 @@ class Dataset:
             # total variance = variance within the features + variance of their means
             "sigma_data": (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
+            **({"missing": self.missing} if self.missing else {}),
+            **({"series": self.timeline.to_dict()} if self.timeline is not None else {}),
             **({"columns": [column.name for column in self.columns], "table": table} if table else {}),
             **({"dialect": self.dialect.to_dict()} if self.dialect is not None else {}),
         }
@@ -240,6 +259,7 @@ class Dataset:
                     else f"given {name} ({column.about.describe()})"
                     for name, column in self.conditions.items()
                 ),
+                *([f"{self.missing:.2%} of the cells missing: the loss counts the others"] if self.missing else []),
                 *(["mirrored at random"] if self.flip else []),
                 *([self.note] if self.note else []),
             ]
@@ -296,51 +316,6 @@ def _keep_every_class(chosen: Tensor, labels: Tensor, order: Tensor) -> None:
         )
         chosen[back], chosen[instead] = False, True
         left[lost], left[rich] = left[lost] + 1, left[rich] - 1
-
-
-def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation along axis 1 of (N, F, ...): two float64 tensors (F,).
-
-    Of transform.forward(x) if a transform is given. Two passes in chunks: exact enough for values far from zero,
-    and without a float copy of the data.
-    """
-    forward = transform.forward if transform else lambda chunk: chunk.to(torch.float64)
-    others = [axis for axis in range(x.ndim) if axis != 1]
-    per_feature = x.numel() / x.shape[1]
-    mean = sum(forward(part).sum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
-    assert isinstance(mean, Tensor)
-    centre = mean.reshape(-1, *(1,) * (x.ndim - 2))
-    square = sum((forward(part) - centre).square_().sum(others) for part in x.split(CHUNK)) / per_feature
-    assert isinstance(square, Tensor)
-    return mean, square.sqrt()
-
-
-def value_range(*parts: Tensor) -> tuple[float, float]:
-    """Smallest and largest value over all tensors: ints for integer tensors, floats otherwise."""
-    ends = [torch.aminmax(part) for part in parts]
-    return min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
-
-
-def standardise(train: Tensor) -> tuple[Affine, str]:
-    """The map that gives every feature (axis 1) of `train` mean 0 and standard deviation 1, and a remark.
-
-    A feature that is constant in the training part has no scale of its own: it is centred, keeps scale 1, and
-    the remark says so.
-
-    Raises:
-        InputError: all features are constant.
-    """
-    mean, sigma = moments(train)
-    others = [axis for axis in range(train.ndim) if axis != 1]
-    constant = train.amin(others) == train.amax(others)  # not sigma == 0, which rounding spoils
-    if constant.all():
-        raise InputError("all training examples are the same; there is nothing to learn.")
-    remark = ""
-    if constant.any():
-        where = constant.nonzero().flatten().tolist()
-        shown = ", ".join(map(str, where[:5])) + (", ..." if len(where) > 5 else "")
-        remark = f"{len(where)} constant feature{'s' * (len(where) > 1)} kept at scale 1 ({shown})"
-    return Affine(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, sigma).tolist())), remark
 
 
 @lru_cache(maxsize=2)  # this epoch's and the next one's: of many examples an order is large

@@ -4,19 +4,21 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from ornstein.data.condition import labelled
-from ornstein.data.dataset import Dataset, Source, split, value_range
+from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.labels import lost
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import FOREIGN, SUFFIXES, Mode, read_whole_pictures, whole_levels
 from ornstein.data.reading import absolute, folder
 from ornstein.data.remarks import remarks
+from ornstein.data.statistics import value_range
+from ornstein.data.zipped import contents, is_zip, members
 from ornstein.errors import InputError, shown
 
 Label = Literal["auto", "folder", "none"]
@@ -32,11 +34,13 @@ ONE_IN = 10
 class ImageFolder(Source):
     """A folder of image files (png, jpg, webp, bmp, gif, tiff, ppm), read recursively; sub-folders become classes.
 
+    A zip of such a folder is read as it is, without being unpacked (`ornstein.data.zipped`).
+
     A folder that holds just `train` and `test` (or `val`) keeps that split; otherwise a part is held out.
 
     Args:
-        path: the folder. Hidden files and files of other types are ignored; pictures of formats that are not read,
-            such as HEIC, are named in the description. Links to folders are followed.
+        path: the folder, or the .zip. Hidden files and files of other types are ignored; pictures of formats that are
+            not read, such as HEIC, are named in the description. Links to folders are followed, those in a zip not.
         size: (height, width), or one number for a square, or as text "64,48" or "64x48": crop at the centre to that
             aspect and resize. None takes the files as they are, which must then agree in size.
         mode: "L" (greyscale), "RGB", or "auto": greyscale if every file is.
@@ -70,23 +74,21 @@ class ImageFolder(Source):
         object.__setattr__(self, "path", absolute(self.path))
 
     def load(self) -> Dataset:
-        root = folder(self.path, expected="a folder of images")
-        files = sorted(_walked(root, root, {}))
-        pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+        places, sources, files = self._found()
         foreign = Counter(f.suffix.lower() for f in files if f.suffix.lower() in FOREIGN)
         unread = ", ".join(f"{count:,} {suffix}" for suffix, count in foreign.items())
-        if not pictures:
+        if not sources:
             raise InputError(
                 f"data.path={self.path!r} holds no images ({len(files)} other files{f', {unread}' if unread else ''}); "
                 f"looked for {', '.join(SUFFIXES)} in it and its sub-folders."
             )
         notes = [f"left out {unread} (not read; save them as png or jpg)"] if unread else []
         assert self.size is None or isinstance(self.size, tuple)
-        values, broken = self._read(pictures, root)
+        values, broken = self._read(sources, places)
         if broken:
-            first = shown(pictures[min(broken)].relative_to(root))
-            notes.append(f"left out {len(broken)} of {len(pictures):,} files that cannot be read, first {first}")
-        places = [f.relative_to(root).parts for i, f in enumerate(pictures) if i not in broken]
+            first = shown("/".join(places[min(broken)]))
+            notes.append(f"left out {len(broken)} of {len(sources):,} files that cannot be read, first {first}")
+        places = [place for i, place in enumerate(places) if i not in broken]
         in_test = _given_split(places)
         if in_test is not None:
             places = [place[1:] for place in places]
@@ -104,7 +106,7 @@ class ImageFolder(Source):
         transform = whole_levels(0, int(top))
         kept = values[train]
         return Dataset(
-            name=shown(root.resolve().name),
+            name=shown(Path(self.path).resolve().name),
             train=kept,
             test=values[test],
             conditions={} if labels is None else labelled(labels[train], labels[test], classes),
@@ -115,13 +117,25 @@ class ImageFolder(Source):
             layout=Layout("NCHW"),
         )
 
-    def _read(self, pictures: Sequence[Path], root: Path) -> tuple[Tensor, dict[int, InputError]]:
+    def _found(self) -> tuple[list[tuple[str, ...]], "Sequence[Path | bytes]", Sequence[PurePath]]:
+        """Where each picture lies in the folder or zip, what to read it from, and all files that lie there."""
+        if is_zip(self.path):
+            inside = members(self.path)
+            chosen = [(place, info) for place, info in inside if place.suffix.lower() in SUFFIXES]
+            read = contents(Path(self.path), [info for _, info in chosen])
+            return [place.parts for place, _ in chosen], read, [place for place, _ in inside]
+        root = folder(self.path, expected="a folder of images, or a zip of one")
+        files = sorted(_walked(root, root, {}))
+        pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+        return [f.relative_to(root).parts for f in pictures], pictures, files
+
+    def _read(
+        self, sources: "Sequence[Path | bytes]", places: Sequence[tuple[str, ...]]
+    ) -> tuple[Tensor, dict[int, InputError]]:
         assert self.size is None or isinstance(self.size, tuple)
-        most = len(pictures) // ONE_IN if self.broken == "skip" else 0
+        most = len(sources) // ONE_IN if self.broken == "skip" else 0
         try:
-            return read_whole_pictures(
-                pictures, self.size, self.mode, lambda i: shown(pictures[i].relative_to(root)), most
-            )
+            return read_whole_pictures(sources, self.size, self.mode, lambda i: shown("/".join(places[i])), most)
         except InputError as error:
             if most and " cannot be read" in str(error):
                 said = str(error).rstrip(".")

@@ -119,3 +119,19 @@ def lost(train: Tensor, test: Tensor, classes: Sequence[str]) -> str:
             few = ", ".join(classes[i] for i in missing[:5]) + (", ..." if len(missing) > 5 else "")
             said.append(f"no {what} example of {len(missing)} class{'es' * (len(missing) > 1)} ({few})")
     return "; ".join(said)
+
+
+def in_shares(counts: Sequence[int], n: int) -> Tensor:
+    """Labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
+
+    The classes are spread over the list, each over the whole of it, so that every piece has nearly these shares; equal
+    ones go round: 0, 1, 2, 0, 1, 2, ...
+    """
+    total, classes = sum(counts), range(len(counts))
+    shares = [n * count // total for count in counts]  # in whole numbers: no rounding decides a tie
+    by_remainder = sorted(classes, key=lambda c: (-(n * counts[c] % total), c))
+    for c in by_remainder[: n - sum(shares)]:
+        shares[c] += 1
+    places = torch.cat([(torch.arange(share, dtype=torch.float64) + 0.5) / share for share in shares])
+    labels = torch.arange(len(shares)).repeat_interleave(torch.tensor(shares))
+    return labels[places.argsort(stable=True)]  # of two at one place the lower class first

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.layout import Kind
+from ornstein.data.statistics import extremes, moments
 from ornstein.data.transform import Transform
 
 #: rows, and values in all, that deviations are taken of; extremes are those of all rows
@@ -34,21 +35,21 @@ def remarks(train: Tensor, transform: Transform, kind: Kind) -> list[str]:
     wanted = min(LOOKED_AT, max(VALUES // train[0].numel(), 100))
     few = train[:: max(len(train) // wanted, 1)][:wanted]
     z = transform.forward(few).double()
-    others = [axis for axis in range(z.ndim) if axis != 1]
-    spread = z.std(others, correction=0)
+    mean, spread = moments(few, transform)
     found = []
     noun = "feature" if kind == "vector" else "channel"
     if kind == "array" and z.ndim == 3 and z.shape[2] <= 512:
         # of places, whose deviations should be alike; entries that never vary count for nothing
-        sides = z.std((0, 1), correction=0)
+        sides = moments(z.movedim(2, 1))[1]
         sides = sides[sides > 0]
         if len(sides) > 1 and sides.max() > UNLIKE * sides.min():
             found.append(
                 f"the places of a series differ {sides.max() / sides.min():.3g} times in deviation: if they are "
                 "features, say so by data.layout=NLC or NCL"
             )
-    ends = torch.stack([train.amin(others), train.amax(others)]).reshape(2, -1, *(1,) * (z.ndim - 2))
-    reach = (transform.forward(ends).double() - z.mean(others, keepdim=True)).abs().amax(0).flatten()
+    ends = torch.stack(extremes(train)).reshape(2, -1, *(1,) * (z.ndim - 2))
+    centre = mean.reshape(1, -1, *(1,) * (z.ndim - 2))
+    reach = (transform.forward(ends).double() - centre).abs().amax(0).flatten()
     far = (reach / spread).masked_fill(spread == 0, 0)
     if transform.levels is None and (far > FAR).any():
         at = int(far.argmax())
@@ -70,8 +71,8 @@ def remarks(train: Tensor, transform: Transform, kind: Kind) -> list[str]:
 
 def _codes(rows: Tensor) -> list[str]:
     """On features of a few whole numbers among measurements: categories, for which no scale is right."""
-    whole = (rows == rows.round()).all(0)
-    counts = torch.tensor([len(column.unique()) for column in rows.T[:200]])
+    whole = ((rows == rows.round()) | rows.isnan()).all(0)
+    counts = torch.tensor([len(column[~column.isnan()].unique()) for column in rows.T[:200]])
     whole = whole[:200] & (counts > 1) & (counts <= FEW) & (counts * 5 <= len(rows))
     if not whole.any() or whole.all():
         return []

@@ -15,6 +15,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ornstein.data.columns import read_columns
+from ornstein.data.condition import Column
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
 from ornstein.data.folder import TEST_FOLDERS
@@ -41,6 +43,8 @@ class Table(Source):
         types: column -> number, integer, category, boolean, date, constant or identifier, where what is found is not
             what is meant; of dates also a pattern, as in "date:%d/%m/%Y".
         drop: columns that are left out.
+        condition: columns that rows are drawn given, and that are not drawn themselves. Any other column can be drawn
+            given as well (`--where`), so that this is for what should never be modelled.
         missing: more words that say that a value is missing, besides the usual ones.
         header: whether the first row has names; None to see.
         split: a column of two words, such as train and test, that says which rows are held out; it is left out.
@@ -54,6 +58,7 @@ class Table(Source):
     path: str
     types: dict[str, str] = field(default_factory=dict)
     drop: str | tuple[str, ...] = ()
+    condition: str | tuple[str, ...] = ()
     missing: str | tuple[str, ...] = ()
     header: bool | None = None
     split: str | None = None
@@ -62,7 +67,7 @@ class Table(Source):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", absolute(self.path))
-        for name in ("drop", "missing"):
+        for name in ("drop", "condition", "missing"):
             given = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         if not isinstance(self.types, dict) or not all(isinstance(w, str) for w in (*self.types, *self.types.values())):
@@ -94,7 +99,7 @@ class Table(Source):
             typed: column -> what it is by its type in a frame (`words_of`).
         """
         notes, kept = list(notes), dict(columns)
-        for dropped in (*self.drop, *([self.split] if self.split is not None else [])):
+        for dropped in (*self.drop, *self.condition, *([self.split] if self.split is not None else [])):
             kept.pop(lookup({key: key for key in columns}, dropped, "column"), None)
         if not kept:
             raise InputError(f"data={name!r} has no column but those that are left out.")
@@ -117,18 +122,37 @@ class Table(Source):
             where = f"{crossing:,} of them held out" if self.split is not None else "on the same side of the split"
             notes.append(f"{copies:,} row{'s are copies' if copies > 1 else ' is a copy'} of others, {where}")
         kept_rows = rows[train]
+        given, remarks = self._given(columns, comma, train, test)
         return Dataset(
             name=name,
             train=kept_rows,
             test=rows[test],
-            conditions={},
+            conditions=given,
             kind="table",
             transform=Tokens.fit(kept_rows, types),
-            note="; ".join(notes),
+            note="; ".join([*notes, *remarks]),
             layout=Layout("ND"),
             columns=types,
             dialect=dialect,
         )
+
+    def _given(
+        self, columns: Mapping[str, Words], comma: bool, train: Tensor, test: Tensor
+    ) -> tuple[dict[str, Column], list[str]]:
+        """The columns that rows are drawn given: words as labels, all else as numbers."""
+        import numpy as np
+
+        found: dict[str, np.ndarray] = {}
+        for name in self.condition:
+            (kind,) = find_types(
+                {name: columns[name]}, {k: v for k, v in self.types.items() if k == name}, self.missing, comma
+            )
+            values = columns[name].values(kind)
+            if not kind.levels:
+                found[name] = values
+            else:  # -1 says that there is none
+                found[name] = np.array([kind.levels[int(v)] if v == v else "-1" for v in values.tolist()])
+        return read_columns(found, train, test, (1,))
 
 
 def read_table(path: "str | Path", noun: str = "input") -> tuple[dict[str, Words], Dialect | None]:

@@ -11,6 +11,7 @@ itself and by sines and cosines.
 
 import math
 from abc import abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -55,11 +56,13 @@ class MaskedNet(MaskedDenoiser):
         net: `net(x, noise_level, condition) -> logits`, (B, inputs) -> (B, inputs), of which the first `width` count.
         process: the absorbing kernel.
         categories: the tokens of a row.
+        precision: type of the net's matrix products; None for that of its parameters.
     """
 
     net: nn.Module
     process: Process
     categories: Categories
+    precision: torch.dtype | None = None
     sigma_data: float = 1.0
 
     @staticmethod
@@ -74,12 +77,13 @@ class MaskedNet(MaskedDenoiser):
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
         """(B, width) -> (B, width) float32."""
         categories = self.categories
-        x = categories.outlined(x)  # as it was taught
         known = categories.known(x)
         share = known.float().mean(1)
         level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
         scale = (categories.width / categories.tokens) ** 0.5  # to a mean square of 1, with all tokens known
-        logits = self.net(torch.cat([scale * x, self._places(x, known)], 1), level, condition.parts)
+        shown = torch.cat([scale * x, self._places(x, known)], 1)
+        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
+            logits = self.net(shown, level, condition.parts)
         return categories.log_softmax(logits[:, : categories.width].float())
 
     def _places(self, x: Tensor, known: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import Asked, State, walk
 from ornstein.discrete.denoiser import MaskedDenoiser
-from ornstein.discrete.objective import in_order, ranks, token_nats
+from ornstein.discrete.objective import outline_first, ranks, token_nats
 from ornstein.errors import InputError
 
 #: draws of a row's life: of its order, of its tokens, and of the first of those that are to lie in sets
@@ -51,18 +51,21 @@ class Order:
         seeds: (B,) int64, one per row.
         known: (B, T) bool: the tokens that the walk begins with, which come first.
         allowed: (B, width) or (width,) in [0, 1]: factors of the classes' probabilities; None for none.
-        shuffled: whether each row has an order of its own, and not that of the columns.
+        shuffled: whether each row has an order of its own, cell by cell; else that of the columns, the outline first,
+            in rows of which nothing is known.
     """
 
     def __init__(
         self, categories: Categories, seeds: Tensor, known: Tensor, allowed: Tensor | None = None, shuffled: bool = True
     ) -> None:
         self.categories, self._allowed = categories, allowed
-        keys = uniform(seeds, categories.tokens, _ORDER)
-        keys = keys if shuffled else in_order(categories, len(seeds), keys)
         ahead = known.sum(1, keepdim=True)
-        # known tokens first; of the others the order among themselves, which is a uniform one too
-        self._rank = torch.where(known, -1, ranks(categories, torch.where(known, -9.0, keys)) - ahead)
+        # rows of which something is known are drawn cell by cell, given all of it
+        self._outlined = (ahead == 0) & (not shuffled)
+        keys = torch.where(known, -1.0, uniform(seeds, categories.tokens, _ORDER))
+        order = torch.where(self._outlined, outline_first(categories, known), ranks(categories, keys))
+        # among the others those that are not known, in the order that they have
+        self._rank = torch.where(known, -1, torch.where(known, categories.tokens, order).argsort(1).argsort(1))
         self._left = categories.tokens - ahead
         self._most = int(self._left.max())  # once a walk
         self._u = uniform(seeds, categories.tokens, _TOKENS)
@@ -79,7 +82,9 @@ class Order:
         """x with the tokens that are due drawn, if it is their turn."""
         known = self.categories.known(x)
         drawn = draw(self.categories, probabilities, self._u, self._allowed)
-        new = due & self.categories.turn(known)
+        # a step's tokens in turn: those of the outline, then what refines them
+        waits = self.categories.begun(known) | (beside(self.categories.order, known, torch.int64) < 0)
+        new = due & ~known & waits
         return x + self.categories.one_hot(torch.where(new, drawn, -1)).to(x.dtype)
 
 
@@ -200,10 +205,8 @@ def constrained(
     condition, found = Condition.of(condition).to(device), x.to(device)
     waiting = torch.arange(len(x), device=device)
     free = [torch.ones(size) for size in categories.sizes]
-    queue = sorted(sets)
-    if any(categories.after[token] >= 0 for token in sets):  # details are asked for once the outline is known
-        outline = [i for i, other in enumerate(categories.after) if other < 0]
-        queue = sorted(outline, key=lambda i: i not in sets) + [i for i in queue if categories.after[i] >= 0]
+    cells = {int(categories.cell[token]) for token in sets}
+    queue = [i for i, cell in enumerate(categories.cell.tolist()) if cell in cells]  # cells come whole
     for attempt in range(MOST_TRIES):
         tried = found[waiting]
         u = uniform(seeds.to(device)[waiting], categories.tokens + 1, _TRIES + attempt)

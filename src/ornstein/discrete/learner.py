@@ -1,7 +1,7 @@
 """What a run of masked columns learns: of any cells of a row, given any others, the probabilities of their values."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ class MaskedColumns(Learner):
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = UNMASKERS
+    walks: ClassVar[bool] = False
     at_once: ClassVar[int] = 4096
     then: ClassVar[str] = "ornstein sample {run} -n 1000 --out rows.csv     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(
@@ -62,6 +63,13 @@ class MaskedColumns(Learner):
 
     def model(self, net: nn.Module) -> MaskedNet:
         return MaskedNet(net, self.problem.process, self.categories)
+
+    @property
+    def narrow(self) -> bool:
+        return True
+
+    def in_precision(self, model: MaskedDenoiser, precision: torch.dtype | None) -> MaskedDenoiser:
+        return replace(model, precision=precision) if isinstance(model, MaskedNet) else model
 
     def trajectory(
         self,

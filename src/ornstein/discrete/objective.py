@@ -11,12 +11,13 @@ Draw k uniform instead of summing over it, and average over which token comes ne
 
 This is the continuous-time bound of masked diffusion, exactly: a share t of the tokens masked, t uniform, leaves k of
 them with each k as likely, and weights their cross-entropies with 1/t (Hoogeboom et al. 2022, 2110.02037; Ou et al.
-2024, 2406.03736; Shi et al. 2024, 2406.04329). Tokens that refine others come after all that do not, in every order: a
-network that is shown details of a few columns learns the training rows by them, and not what rows are like.
+2024, 2406.03736; Shi et al. 2024, 2406.04329). Cells come whole: a token that refines another follows it at once.
 
 *In order.* A model that must answer for every subset of T tokens has 2^T questions to learn, and one that draws its
-rows in one order has T. So a share of the rows of a batch are taught in the order of the columns: those questions are
-then answered better, and rows are drawn in that order; the others keep every other question answered.
+rows in one order has T. So a share of the rows of a batch are taught in one order, in which rows are drawn: first the
+outline of every column, as the columns come, then all details. Details last, since a network that is shown details of
+a few columns while it learns the outline of the next learns the training rows by them, and not what rows are like. The
+others keep every other question answered, given all that is known of other cells.
 """
 
 from dataclasses import dataclass
@@ -33,19 +34,21 @@ from ornstein.errors import InputError
 
 
 def ranks(categories: Categories, keys: Tensor) -> Tensor:
-    """The place of each token in an order, (B, T) int64, by keys (B, T) in [0, 1): what is less deep comes first."""
-    return (keys + beside(categories.depth, keys)).argsort(1).argsort(1)
+    """The place of each token in an order of cells, (B, T) int64, by the keys (B, T) of their first tokens."""
+    cell = beside(categories.cell, keys, torch.int64)
+    # tokens of a cell have one key, and follow each other as they stand
+    return keys.index_select(1, cell).argsort(dim=1, stable=True).argsort(1)
 
 
-def in_order(categories: Categories, rows: int, like: Tensor) -> Tensor:
-    """Keys (rows, T) by which tokens come as the columns do."""
-    place = torch.arange(categories.tokens, device=like.device, dtype=like.dtype) / categories.tokens
-    return place.expand(rows, -1)
+def outline_first(categories: Categories, like: Tensor) -> Tensor:
+    """The place of each token, (T,) int64, in the order of the columns, with what refines after all that does not."""
+    return beside(categories.depth.argsort(stable=True).argsort(), like, torch.int64)
 
 
 def next_weights(categories: Categories, known: Tensor) -> Tensor:
-    """The chance of each token to be the next of a random order, (B, T) float, once these (B, T) are known."""
-    turn = categories.turn(known).float()
+    """The chance of each token to be the next of a random order of cells, (B, T) float, once these (B, T) are known."""
+    begun, outline = categories.begun(known), ~known & (beside(categories.order, known, torch.int64) < 0)
+    turn = torch.where(begun.any(1, keepdim=True), begun, outline).float()
     return turn / turn.sum(1, keepdim=True).clamp_min(1)
 
 
@@ -54,7 +57,7 @@ class MaskedCrossEntropy:
     """The bound on a row's negative log-probability, in nats: see the module.
 
     Args:
-        ordered: share of the rows that are taught in the order of the columns.
+        ordered: share of the rows that are taught in the one order in which rows are drawn.
         drop: share of the rows in which a part of the condition is left out.
     """
 
@@ -75,10 +78,10 @@ class MaskedCrossEntropy:
         place = (strata(len(x0), generator) * total).long().to(x0.device)
         place = place[torch.randperm(len(x0), generator=generator, device=generator.device).to(x0.device)]
         keys = torch.rand(len(x0), total, generator=generator, device=generator.device).to(x0.device)
+        order = ranks(categories, keys)
         if self.ordered:
             taught = torch.rand(len(x0), 1, generator=generator, device=generator.device).to(x0.device) < self.ordered
-            keys = torch.where(taught, in_order(categories, len(x0), keys), keys)
-        order = ranks(categories, keys)
+            order = torch.where(taught, outline_first(categories, order), order)
         known = order < place[:, None]
         weights = next_weights(categories, known)
         if self.ordered:  # whose next token is one

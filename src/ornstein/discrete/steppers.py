@@ -11,7 +11,7 @@ from ornstein.errors import lookup
 
 @dataclass(frozen=True)
 class AnyOrder(Unmasker):
-    """Unmask one token after the other, or several a step, in a random order for each row or in that of the columns.
+    """Unmask one token after the other, or several a step: cell by cell in a random order, or the outline first.
 
     With as many steps as tokens, which is what is done where nothing is said, each token is drawn given all before it:
     that is the model's own law, with no error of the sampler's (Hoogeboom et al. 2022, 2110.02037; Zheng et al. 2024,
@@ -19,7 +19,8 @@ class AnyOrder(Unmasker):
     one of them.
 
     Args:
-        order: "random", drawn for each row, or "columns".
+        order: "random", of cells, drawn for each row; or "columns": as the columns come, the outline of all before the
+            details of any. Rows of which something is known are drawn cell by cell all the same.
 
     Raises:
         InputError: another order.

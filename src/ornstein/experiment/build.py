@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from ornstein import ranks
 from ornstein.core.condition import Condition
+from ornstein.core.denoiser import SEEN
 from ornstein.core.drive import Stepper
+from ornstein.core.gaps import GIVEN
 from ornstein.core.learner import Learner, Problem
 from ornstein.core.process import Process
 from ornstein.data import DATA, Dataset, Known, Source, Transform
@@ -19,6 +21,7 @@ from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.config import PROCESSES, Experiment, objectives, steppers
 from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
+from ornstein.objectives import OBJECTIVES
 
 #: samples and what they are given
 Batch = tuple[Tensor, Condition]
@@ -86,9 +89,19 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         categories=transform.categories,
         taught_by=experiment.objective["name"],
         noise_unit=experiment.noise_unit,
+        gaps=bool(facts.get("missing")),
     )
     assert experiment.learner is not None
     learner = construct(LEARNERS, experiment.learner, problem)
+    if problem.gaps and not learner.gaps:
+        raise InputError(
+            f"data={facts['name']!r} have {facts['missing']:.2%} of their cells missing, which objective="
+            f"{problem.taught_by!r} with learner={experiment.learner['name']!r} cannot leave out; take "
+            f"{', '.join(name for name, entry in OBJECTIVES.items() if getattr(entry(), 'gaps', False))}."
+        )
+    for name in learner.told if learner.gaps else ():
+        if name in (SEEN, GIVEN) and name in problem.conditions:
+            raise InputError(f"data.condition={name!r} is what models of data with gaps are told; rename that array.")
     for field, value, kind, instead in (("compile", True, "compiled", "False"), ("shard", "fsdp", "sharded", "'none'")):
         if learner.twice and getattr(experiment.training, field) == value:
             raise InputError(

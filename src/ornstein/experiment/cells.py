@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.core.drive import sample_seeds
 from ornstein.core.walk import end
 from ornstein.data.calendar import DAY
@@ -27,11 +28,6 @@ from ornstein.experiment.run import Run
 
 #: orders that a row's probability is the mean of
 ORDERS = 4
-
-
-def types_of(run: Run) -> tuple[ColumnType, ...]:
-    """What the columns of a run's table are; () of one that was trained on no table."""
-    return tuple(ColumnType.from_dict(about) for about in run.about["data"].get("table", ()))
 
 
 def draws_rows(run: Run) -> bool:
@@ -48,7 +44,7 @@ def must_be_table(run: Run) -> tuple[Tokens, tuple[ColumnType, ...]]:
     tokens = run.transform
     if not isinstance(tokens, Tokens):
         raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s, and this is of tables.")
-    return tokens, types_of(run)
+    return tokens, run.types
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +210,7 @@ def draw_rows(
     *,
     seed: int = 0,
     steps: int | None = None,
+    condition: Condition | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Tensor]:
     """Draw n rows in pieces, each (B, d) float64 of the table's carrier: a million take no more memory than a few.
@@ -222,6 +219,7 @@ def draw_rows(
         where: what columns are to be.
         seed: row i of a seed is the same however many are drawn.
         steps: fewer than there are tokens draw several at once, quicker and less well.
+        condition: of a run with columns that are given (`data.condition`), n rows; None: they are not known.
         progress: called with (rows done, n).
 
     Raises:
@@ -232,10 +230,11 @@ def draw_rows(
     size, keys = run.learner.at_once, sample_seeds(n, seed, None, None)
     for start in range(0, n, size):
         part = keys[start : start + size]
+        given = run.condition(len(part)) if condition is None else condition[start : start + size]
         x = torch.zeros(len(part), tokens.categories.width)
         if where is not None:
-            x = constrained(run.denoiser, x, where.sets, part)
-        drawn = _completed(run, x, part, steps)
+            x = constrained(run.denoiser, x, where.sets, part, given)
+        drawn = _completed(run, x, part, given, steps)
         yield tokens.rows(tokens.categories.codes(drawn), None if where is None else where.ranges)
         if progress is not None:
             progress(start + len(part), n)
@@ -273,17 +272,20 @@ def impute(
         which = torch.arange(start, min(start + size, total))
         row = which % len(rows)
         x = tokens.categories.one_hot(codes[row])
-        drawn = _completed(run, x, keys[which], None, allowed * _consistent(tokens, rows[row]))
+        given = run.condition(len(row))
+        drawn = _completed(run, x, keys[which], given, None, allowed * _consistent(tokens, rows[row]))
         found.append(torch.where(rows[row].isnan(), tokens.inverse(drawn), rows[row]))
         if progress is not None:
             progress(int(which[-1]) + 1, total)
     return torch.cat(found).reshape(draws, *rows.shape)
 
 
-def _completed(run: Run, x: Tensor, seeds: Tensor, steps: int | None, allowed: Tensor | None = None) -> Tensor:
+def _completed(
+    run: Run, x: Tensor, seeds: Tensor, condition: Condition, steps: int | None, allowed: Tensor | None = None
+) -> Tensor:
     """Rows (B, width) with the tokens that they lack drawn; steps None: one a token."""
     with torch.no_grad():
-        options = {"seeds": seeds, "x": x, "allowed": allowed}
+        options = {"seeds": seeds, "x": x, "allowed": allowed, "condition": condition}
         return end(run.learner.trajectory(run.denoiser, len(x), run.way().stepper, steps, None, **options)).x
 
 

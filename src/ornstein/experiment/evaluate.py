@@ -1,6 +1,7 @@
 """Measuring a run: every metric beside what real data score in its place, and a picture to check it by eye."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,25 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ornstein import ranks
+from ornstein.core.condition import Condition
+from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
+from ornstein.data.holes import alike
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
-from ornstein.experiment.build import load_data
+from ornstein.experiment.doctor import examine
+from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.loglik import loglik
+from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
 from ornstein.files import write_text
-from ornstein.metrics import METRICS, Report, nearest, report
+from ornstein.metrics import METRICS, Report, TableReport, nearest, report, table_report
 
 #: the measures that say something of a handful of points; the others are left out below fifty
 _FEW_WILL_DO = ("sliced-wasserstein", "energy-distance", "mmd", "memorisation")
+#: the page that evaluation writes into a run folder
+REPORT = "report.html"
+#: numbers of an example up to which a likelihood takes seconds, and how many of them then
+_CHEAP, _CHEAP_COUNT = 8, 200
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """What `evaluate` found: the report, and how the samples were drawn."""
 
-    report: Report
+    report: Report | TableReport
     drawn: dict[str, Any]
 
     def text(self) -> str:
@@ -44,13 +56,18 @@ def evaluate(
     stepper: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     stage: Callable[[str], None] | None = None,
+    page: bool = True,
+    likelihood: int | None = None,
 ) -> Evaluation | None:
     """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
-    training data drawn at random. Of several processes (`torchrun`) each draws its share; the first measures, and the
-    others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
-    done next: "drawing", then each measure by name, then "the picture".
+    training data drawn at random. Where data have holes, samples get the same (`ornstein.data.holes`). With `page` also
+    report.html, which says all of it to a reader who knows nothing of the field, with what the doctor finds and the
+    log-likelihood of `likelihood` held-out examples; None: of 200, where that takes seconds (vectors of up to 8
+    numbers). Of several processes (`torchrun`) each draws its share; the first measures, and the others get None.
+    `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is done next:
+    "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
         InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
@@ -60,30 +77,14 @@ def evaluate(
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
         return None
-    data = load_data(run.experiment)
-    if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
-        raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
+    data = run.load_data()
     stage("drawing")
     began = time.perf_counter()
     z = run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, progress=progress, together=True)
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
-    samples = run.transform.inverse(z, quantise=True).float()
-    train, heldout = data.train.float(), data.test.float()
-    # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
-    some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
-    result = report(
-        samples,
-        train,
-        heldout,
-        torch.Generator().manual_seed(seed),
-        labels=None if some_have_none else condition.parts.get(LABEL),
-        train_labels=None if some_have_none else data.train_labels,
-        heldout_labels=None if some_have_none else data.test_labels,
-        metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(n, len(heldout)) >= 50],
-        progress=stage,
-    )
+    result = _measured(run, data, z, condition, torch.Generator().manual_seed(seed), stage)
     sampling = run.experiment.sampling
     drawn = {
         "stepper": stepper or sampling.stepper["name"],
@@ -96,20 +97,71 @@ def evaluate(
         json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
     )
     stage("the picture")
-    _picture(run, z, samples, train, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
+    _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
+    if page and data.missing:
+        stage("no page: the doctor, whose findings are on it, wants data without holes")
+    elif page:
+        # the doctor judges the run's own way of drawing: samples drawn otherwise are not his
+        own = z if steps is None and stepper is None else None
+        _page(Evidence(run, data, n, seed, own), result, drawn, z, likelihood, stage)
     return Evaluation(result, drawn)
 
 
-def _picture(
-    run: Run, z: torch.Tensor, samples: torch.Tensor, train: torch.Tensor, path: Path, generator: torch.Generator
+def _page(
+    evidence: Evidence,
+    result: Report | TableReport,
+    drawn: dict[str, Any],
+    z: Tensor,
+    likelihood: int | None,
+    stage: Callable[[str], None],
 ) -> None:
+    """Write report.html."""
+    run = evidence.run
+    diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
+    few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
+    few = 0 if run.types else few  # of rows `loglik` has a bound, cell by cell
+    if few:
+        stage("likelihood")
+    scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None
+    stage("the page")
+    Page(evidence, result, drawn, diagnosis, z, scores).write(run.folder / REPORT)
+
+
+def _measured(
+    run: Run, data: Dataset, z: Tensor, condition: Condition, dice: torch.Generator, stage: Callable[[str], None]
+) -> Report | TableReport:
+    """Every measure of samples in model space, in the data's own units."""
+    if run.types:
+        names, words = zip(*((kind.name, kind.worded) for kind in run.types), strict=True)
+        rows = run.transform.inverse(z, quantise=True)
+        return table_report(rows, data.train, data.test, words, dice, names=names, progress=stage)
+    # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
+    some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
+    samples = run.transform.inverse(z, quantise=True).float()
+    train, heldout = data.train.float(), data.test.float()
+    if data.missing:
+        samples, train, heldout = alike(samples, train, heldout)
+    return report(
+        samples,
+        train,
+        heldout,
+        dice,
+        labels=None if some_have_none else condition.parts.get(LABEL),
+        train_labels=None if some_have_none else data.train_labels,
+        heldout_labels=None if some_have_none else data.test_labels,
+        metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(len(z), len(data.test)) >= 50],
+        progress=stage,
+    )
+
+
+def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
     if run.kind == "image":
-        shown = 20
-        _, index = nearest(samples[:shown], train)
+        shown, train = 20, data.train.float()
+        _, index = nearest(run.transform.inverse(z[:shown], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
         pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])
         pictures.draw(pairs, "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind
-        some = train[torch.randperm(len(train), generator=generator)[: len(z)]]
-        pictures.draw(run.transform.inverse(z), run.kind, path, real=some, names=run.about["data"].get("columns"))
+        some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
+        run.picture(z, path, real=some)

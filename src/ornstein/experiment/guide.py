@@ -57,6 +57,7 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
         InputError: an unknown name or option, a guide that is missing, not wanted, or does not fit; a run without
             labels where there is nothing else to guide to.
     """
+    run.must_walk("guidance")
     way = lookup(BY_NAME, name, "guidance")
     options = {key: value for key, value in options.items() if value is not None}
     wanted = [key for key in _arguments(way) if key in _OF_A_GUIDE]

@@ -64,6 +64,7 @@ def interpolate(
     Raises:
         InputError: fewer than two, or inputs of another shape.
     """
+    run.must_walk("interpolating")
     if not 2 <= n <= _MOST:
         raise InputError(f"n={n} must be from 2, the two ends, to {_MOST:,}.")
     run.must_hold(n)
@@ -92,6 +93,7 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
         InputError: a number that there is no example of; a file that cannot be read, or holds anything but one sample
         of the run's shape.
     """
+    run.must_walk("interpolating")
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]
     data = load_data(run.experiment) if any(numbers) else None
     found = []
@@ -100,6 +102,8 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
             assert data is not None
             if len(name) > 12 or int(name) >= len(data.test):
                 raise InputError(f"example {name[:20]} must be below {len(data.test)}, the count of held-out examples.")
+            if data.test[int(name)].isnan().any():
+                raise InputError(f"example {name} of the held-out data has cells missing; choose a complete one.")
             found.append(data.transform.forward(data.test[int(name)][None]))
         else:
             given = read_input(run, Path(name))

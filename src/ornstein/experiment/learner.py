@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
-from ornstein.core.denoiser import NetDenoiser
+from ornstein.core.denoiser import SEEN, NetDenoiser
+from ornstein.core.gaps import GIVEN, Filled, some_known, told
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
 from ornstein.core.prediction import OF_THE_NOISE
 from ornstein.discrete import MaskedColumns
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
+from ornstein.nets import Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
 
@@ -66,7 +68,18 @@ class Denoising(Learner):
             problem.sigma_data,
             self.out_multiple == 2,
             noise_unit=problem.noise_unit,
+            gaps=problem.gaps,
         )
+
+    @property
+    def gaps(self) -> bool:
+        return bool(getattr(self.problem.objective, "gaps", False))
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        if not self.problem.gaps:
+            return self.problem.conditions
+        return {**self.problem.conditions, SEEN: Picture(self.problem.shape[0], self.problem.shape[1:])}
 
     @property
     def narrow(self) -> bool:
@@ -75,6 +88,53 @@ class Denoising(Learner):
     def in_precision(self, model: NetDenoiser, precision: torch.dtype | None) -> NetDenoiser:
         # guided, it is no longer a network alone
         return dataclasses.replace(model, precision=precision) if isinstance(model, NetDenoiser) else model
+
+
+@dataclass(frozen=True, eq=False)
+class Filling(Denoising):
+    """The posterior mean given clean values of some cells: a model that draws rows, and fills those that have holes.
+
+    In training each row is told cells of its own, at random (`ornstein.core.gaps.some_known`), and the loss counts the
+    others; so one network serves p(x) and p(x given any of its cells) without guidance (Tashiro et al. 2021,
+    2107.03502).
+    """
+
+    @classmethod
+    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
+        return False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.gaps:
+            raise InputError(
+                f"objective={self.problem.taught_by!r} does not go with learner='filling', which leaves cells out; "
+                "take v, edm, flow or another regression."
+            )
+        object.__setattr__(self, "problem", dataclasses.replace(self.problem, gaps=True))
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        channels, *space = self.problem.shape
+        return {**super().told, GIVEN: Picture(2 * channels, tuple(space))}
+
+    def model(self, net: nn.Module) -> Filled:  # type: ignore[override]
+        return Filled(super().model(net))
+
+    def loss(
+        self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
+    ) -> Tensor:
+        known = some_known(len(x0), tuple(x0.shape[1:]), generator).to(x0.device) & ~x0.isnan()
+        also = Condition({**Condition.of(condition).parts, GIVEN: told(x0, known)})
+        return super().loss(model, torch.where(known, torch.nan, x0), also, generator, memory)
+
+    def times(self, n: int, generator: torch.Generator) -> Tensor | None:
+        some_known(n, self.problem.shape, generator)  # drawn first
+        return super().times(n, generator)
+
+    def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
+        if not isinstance(model, Filled):
+            return model
+        return dataclasses.replace(model, base=super().in_precision(model.base, precision))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +246,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "masked": MaskedColumns,
     "energy": Energy,
     "variance": LearnedVariance,
+    "filling": Filling,
     "denoiser": Denoising,
 }
 

@@ -21,14 +21,12 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.core.numerics import Estimate
-from ornstein.data import Dataset
 from ornstein.data.array import read_rows
 from ornstein.data.condition import LABEL
 from ornstein.data.folder import find_pictures
 from ornstein.data.pictures import SUFFIXES, read_for_model
 from ornstein.errors import InputError, shown
 from ornstein.experiment import charts
-from ornstein.experiment.build import load_data
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
@@ -187,7 +185,7 @@ def loglik(
         InputError: data that cannot be had or do not fit the run, labels missing or unknown to it, options out of
         range.
     """
-    run.must_draw()
+    run.must_walk("a likelihood by the probability-flow ODE")
     for name, value, least in (("count", count, 1), ("reference", reference, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise InputError(f"{name}={value!r} must be a whole number of samples, at least {least}.")
@@ -242,7 +240,7 @@ def read(run: Run, data: "str | Path") -> Given:
         raise InputError(
             f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
         )
-    x, labels = read_rows(place, run.shape, run.layout, noun="data")
+    x, labels = read_rows(place, run.shape, run.layout, noun="data", missing=True)
     return Given(place.name, x, labels)
 
 
@@ -252,9 +250,7 @@ def own(run: Run, part: str) -> Given:
     Raises:
         InputError: they are no longer to be had, or differ from those it was trained on.
     """
-    data: Dataset = load_data(run.experiment)
-    if data.fingerprint()["sha256"] != run.about["data"]["sha256"]:
-        raise InputError(f"the data are not those that {run.folder} was trained on: their content differs.")
+    data = run.load_data()
     x, given = (data.train, data.train_condition) if part == "train" else (data.test, data.test_condition)
     index = given.parts.get(LABEL)
     labels = None if index is None else [data.classes[i] if i >= 0 else "-1" for i in index.tolist()]

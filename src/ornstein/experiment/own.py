@@ -9,9 +9,11 @@ The rules are plain, and few:
 - *Pictures*: as they are, if all agree and are small; else cropped and resized to the median of their sides, of which
   the longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of
   24 on.
+- *Tables*: few rows are learnt by heart before they are learnt from. So below 20,000 rows more of the network is left
+  out at random in training, and below 5,000 it is small as well.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
-- *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least): further ones teach
-  a network of this size the examples by heart.
+- *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least), or each row of a
+  table 250 times (500 at least): further ones teach a network of this size the examples by heart.
 """
 
 import os
@@ -22,7 +24,6 @@ from typing import Any
 
 import torch
 
-from ornstein.data import DATA
 from ornstein.data.array import glance
 from ornstein.data.folder import find_pictures, stray
 from ornstein.data.pictures import sides
@@ -34,8 +35,10 @@ from ornstein.files import named, regular
 _LOOKED_AT = 400
 #: longest side of pictures on a CPU, and on a GPU
 _LONGEST = {False: 64, True: 128}
-#: how often each example is seen at most; steps that are always taken
-_VISITS, _LEAST = 400, 2000
+#: how often each example is seen at most; steps that are always taken; the same of rows of a table
+_VISITS, _LEAST, _ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 250, 500
+#: rows below which a network for them is small, and below which more of it is left out
+_FEW_ROWS, _SOME_ROWS = 5_000, 20_000
 _ARRAYS = (".npy", ".npz")
 _KNOWN = "a .csv, .csv.gz, .tsv or .parquet table, an .npy or .npz array, or a folder of pictures"
 
@@ -50,6 +53,8 @@ class Own:
         examples: how many there are, about.
         changes: dotted key -> value.
         reasons: dotted key -> a sentence.
+        visits: how often each example is seen at most.
+        least: steps that are always taken.
     """
 
     preset: str
@@ -57,6 +62,8 @@ class Own:
     examples: int
     changes: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    visits: int = _VISITS
+    least: int = _LEAST
 
 
 def is_own(source: str) -> bool:
@@ -122,24 +129,33 @@ def sized(own: Own, batch: int, steps: int) -> Own:
     if batch > (half := max(count // 2, 8)):
         batch = changes["training.batch_size"] = 2 ** (half.bit_length() - 1)
         reasons["training.batch_size"] = f"{batch}, at most half of {count:,} examples"
-    most = max(_VISITS * count // batch, _LEAST)
+    most = max(own.visits * count // batch, own.least)
     if steps > most:
         changes["training.steps"] = most // 100 * 100
         reasons["training.steps"] = (
-            f"{changes['training.steps']:,}: {count:,} examples are seen {_VISITS} times, or {_LEAST:,} steps are taken"
+            f"{changes['training.steps']:,}: {count:,} examples are seen {own.visits} times, or {own.least:,} steps "
+            "are taken"
         )
-    return Own(own.preset, own.data, count, changes, reasons)
+    return Own(own.preset, own.data, count, changes, reasons, own.visits, own.least)
 
 
 def _table(place: Path) -> Own:
     count, wide, clock = glance_at(place)
     why = f"a table of about {count:,} rows and {wide} columns: masked columns, which take any kind of column"
     reasons = {"preset": f"table, {why}"}
-    if clock and "series" in DATA:
+    if clock:
         reasons["data"] = (
             f"table: rows that need not follow each other; by {shown(clock)!r} they do, data=series says so"
         )
-    return Own("table", {"name": "table", "path": str(place)}, count, reasons=reasons)
+    changes: dict[str, Any] = {}
+    if count < _SOME_ROWS:
+        changes["net.dropout"] = 0.5 if count < _FEW_ROWS else 0.2
+        reasons["net.dropout"] = f"{changes['net.dropout']}, for {count:,} rows are soon learnt by heart"
+    if count < _FEW_ROWS:
+        changes["net.width"] = 128
+        reasons["net.width"] = "128, likewise"
+    data = {"name": "table", "path": str(place)}
+    return Own("table", data, count, changes, reasons, _ROW_VISITS, _LEAST_OF_ROWS)
 
 
 def _array(place: Path, said: Mapping[str, Any]) -> Own:

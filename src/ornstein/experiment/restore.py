@@ -92,6 +92,7 @@ def solve(
     Raises:
         InputError: anything that does not fit.
     """
+    run.must_walk("filling in or restoring what was measured")
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
@@ -201,6 +202,7 @@ def read_input(run: Run, path: Path) -> Tensor:
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
+    run.must_walk("filling in or restoring what was measured")
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, run.shape, run.layout, missing=True)

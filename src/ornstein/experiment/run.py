@@ -16,8 +16,9 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Known, Layout, Transform
+from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
+from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import pictures
 from ornstein.experiment.build import build, load_data
@@ -45,6 +46,7 @@ class Run:
         model: what was learned, in model space: a denoiser, of a run that draws.
         transform: from the data's own units to model space.
         learner: what it learned to be.
+        ema: length of the average of the weights that it was opened with, 0 for the weights; None while it trains.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Run:
     model: Any
     transform: Transform
     learner: Learner
+    ema: float | None = None
 
     @staticmethod
     def load(folder: "str | Path", ema: float | None = None) -> "Run":
@@ -86,7 +89,7 @@ class Run:
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
         built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
-        return Run(folder, experiment, about, built.model, transform, built.learner)
+        return Run(folder, experiment, about, built.model, transform, built.learner, ema)
 
     def __repr__(self) -> str:
         facts, asked, records = self.about["data"], self.experiment, read_metrics(self.folder)
@@ -108,6 +111,17 @@ class Run:
         """
         self.must_draw()
         return self.model
+
+    def load_data(self) -> Dataset:
+        """The data that it was trained on.
+
+        Raises:
+            InputError: they are no longer to be had, or differ from those.
+        """
+        data = load_data(self.experiment)
+        if data.fingerprint()["sha256"] != self.about["data"]["sha256"]:
+            raise InputError(f"the data are not those that {self.folder} was trained on: their content differs.")
+        return data
 
     def drawing(self, precision: str | None = None) -> "Run":
         """The same run with its network in the precision for drawing; opened, it is in float32.
@@ -142,8 +156,13 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "image", "vector" or "array"."""
+        """ "image", "vector", "array" or "table"."""
         return str(self.about["data"]["kind"])
+
+    @property
+    def types(self) -> tuple[ColumnType, ...]:
+        """What the columns of its table are; () of other data."""
+        return tuple(ColumnType.from_dict(about) for about in self.about["data"].get("table", ()))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -280,6 +299,22 @@ class Run:
                 f"{self.experiment.learner['name']}; use it as in: {self.learner.then.format(run=self.folder)}."  # type: ignore[index]
             )
 
+    def must_walk(self, what: str) -> None:
+        """Refuse a run that is not drawn from by a walk of Gaussian noise.
+
+        Args:
+            what: is done to such a walk, as "tuning".
+
+        Raises:
+            InputError: it draws otherwise, or nothing.
+        """
+        self.must_draw()
+        if not self.learner.walks:
+            raise InputError(
+                f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s token by token, for which "
+                "there are sample --where, impute and loglik."
+            )
+
     def must_hold(self, n: int, name: str = "n") -> None:
         """Refuse to draw more samples than fit into memory, which all come there, and their pieces before.
 
@@ -341,8 +376,8 @@ class Run:
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
-        shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        pictures.draw(shown, self.kind, path, columns=columns, names=self.about["data"].get("columns"), **how)
+        how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
+        pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -362,20 +397,4 @@ class Run:
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
-        pictures.film(shown, self.kind, path)
-
-
-def in_shares(counts: Sequence[int], n: int) -> Tensor:
-    """Labels (n,), int64, of classes in the proportion of `counts`, as near as whole numbers come (largest remainder).
-
-    The classes are spread over the list, each over the whole of it, so that every piece has nearly these shares; equal
-    ones go round: 0, 1, 2, 0, 1, 2, ...
-    """
-    total, classes = sum(counts), range(len(counts))
-    shares = [n * count // total for count in counts]  # in whole numbers: no rounding decides a tie
-    by_remainder = sorted(classes, key=lambda c: (-(n * counts[c] % total), c))
-    for c in by_remainder[: n - sum(shares)]:
-        shares[c] += 1
-    places = torch.cat([(torch.arange(share, dtype=torch.float64) + 0.5) / share for share in shares])
-    labels = torch.arange(len(shares)).repeat_interleave(torch.tensor(shares))
-    return labels[places.argsort(stable=True)]  # of two at one place the lower class first
+        pictures.film(shown, self.kind, path, types=self.types)

@@ -15,7 +15,7 @@ from ornstein import ranks
 from ornstein.core.drive import Stepper
 from ornstein.core.learner import Learner
 from ornstein.data import Dataset
-from ornstein.errors import lookup
+from ornstein.errors import InputError, lookup
 from ornstein.experiment.afford import afford_batch, afford_pieces, copies
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.build import Batch, Built, build, build_stepper, stepper_of
@@ -95,6 +95,10 @@ def _by_data(experiment: Experiment, data: Dataset) -> tuple[Experiment, dict[st
     if not isinstance(process, AdvisedLadder):
         return experiment, {}
     stepper = dict(sampling.stepper)
+    if data.missing:
+        raise InputError(
+            f"process={experiment.process['name']!r} measures distances, and {data.name} has cells missing."
+        )
     advice = process.advise(data.transform.forward(data.train[:_LOOKED_AT]), stepper.get("corrections", 5))
     reasons = dict(advice.reasons)
     if stepper.get("step_size", 0) is None:

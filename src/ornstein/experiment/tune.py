@@ -72,12 +72,14 @@ def tune(
     Raises:
         InputError: steps out of range, or data that are no longer to be had.
     """
-    run.must_draw()
+    run.must_walk("tuning")
     process = run.denoiser.process
     levels = levels if process.chain is None else min(levels, process.chain)
     if not (isinstance(steps, int) and 1 <= steps <= levels):
         raise InputError(f"steps={steps!r} must be a whole number from 1 to {levels}, the levels to choose from.")
     data = load_data(run.experiment)
+    if data.missing:
+        raise InputError("the bound that a grid is tuned by needs complete data; take criterion=endpoint.")
     found = run.transform.levels
     bins = None if found is None else Bins(found.count)
 
@@ -148,6 +150,7 @@ def tune_endpoint(
     Raises:
         InputError: numbers out of range; a solver that does not beat the run's default, and is not kept.
     """
+    run.must_walk("tuning")
     denoiser, mine = run.denoiser, run.experiment.sampling
     count = trajectories(run.shape) if count is None else count
     run.must_hold(count, "count")

@@ -97,7 +97,7 @@ class LogLikelihood:
             law at the upper end, as far as it shows above that of the probes.
         calls: (B,) int64, evaluations of the denoiser.
         products: (B,) int64, backward passes.
-        dims: elements of one sample.
+        dims: elements of one sample; (B,) where samples have holes, those that were seen.
     """
 
     log_prob: Tensor
@@ -105,7 +105,7 @@ class LogLikelihood:
     integration_error: Tensor
     calls: Tensor
     products: Tensor
-    dims: int
+    dims: int | Tensor
 
     @property
     def bits_per_dim(self) -> Tensor:

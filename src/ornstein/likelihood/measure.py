@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
-from ornstein.core.denoiser import Denoiser
+from ornstein.core.denoiser import SEEN, Denoiser
 from ornstein.core.drive import sample_seeds
+from ornstein.core.gaps import OnSeen
 from ornstein.core.numerics import normal
 from ornstein.data import Transform
 from ornstein.errors import InputError, lookup
@@ -50,8 +51,9 @@ def log_likelihood(
 
     Args:
         denoiser: any: trained, exact, of an energy, guided, on any clock.
-        x: (B, *shape). Without a transform in model space, and log_prob is a density there; with one in the data's own
-            units, and so is log_prob.
+        x: (B, *shape); NaN where not seen, for a denoiser with `gaps`: then log_prob is that of the seen cells
+            alone, their marginal law, exact for the model as all else here. Without a transform in model space, and
+            log_prob is a density there; with one in the data's own units, and so is log_prob.
         condition: what to condition on, log p(x given condition), with B rows; see `Condition.of`.
         transform: from the data's units to model space (`ornstein.data`), with its log-determinant.
         dequantise: for data with levels, so that log_prob is a bound on a log-probability: "uniform", or a
@@ -73,11 +75,20 @@ def log_likelihood(
         progress: called with (samples done, samples in all).
 
     Raises:
-        InputError: arguments out of range, shapes that do not fit, data off their levels, x that is not finite.
+        InputError: arguments out of range, shapes that do not fit, data off their levels, x that is not finite; holes
+            in data with levels, or for a model that was not trained with any.
     """
     known = Condition.of(condition)
     _check(x, known, draws, prior)
     dims = x[0].numel()
+    if x.is_floating_point() and bool((seen := ~x.isnan()).logical_not().any()):
+        x, known, beyond = _without_holes(denoiser, x, seen, known, transform)
+        denoiser = OnSeen(denoiser)
+        found = log_likelihood(
+            denoiser, x, condition=known, transform=transform, dequantise="none", trace=trace, probes=probes,
+            tolerance=tolerance, prior=prior, ratios=ratios, seed=seed, seeds=seeds, progress=progress,
+        )  # fmt: skip
+        return replace(found, log_prob=found.log_prob - beyond, dims=seen.flatten(1).sum(1).cpu())
     if tolerance is None:
         tolerance = 0.01 * max(1.0, dims / 64)
     if not tolerance > 0:
@@ -95,8 +106,8 @@ def log_likelihood(
         for rows in torch.arange(len(x)).split(size):
             part, key = x[rows].to(device), keys[rows].to(device)
             given = known[rows].to(device)
-            found = [_one_draw(flow, part, given, transform, noise, key, draw) for draw in range(draws)]
-            parts.append(found[0] if draws == 1 else averaged(found))
+            drawn = [_one_draw(flow, part, given, transform, noise, key, draw) for draw in range(draws)]
+            parts.append(drawn[0] if draws == 1 else averaged(drawn))
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(x))
     return LogLikelihood(
@@ -107,6 +118,30 @@ def log_likelihood(
         torch.cat([part.products for part in parts]).cpu(),
         dims,
     )
+
+
+def _without_holes(
+    denoiser: Denoiser, x: Tensor, seen: Tensor, condition: Condition, transform: Transform | None
+) -> tuple[Tensor, Condition, Tensor]:
+    """x (B, *shape) with each hole at the 0 of model space; the condition with `SEEN`; and log p beyond that of x."""
+    if not denoiser.gaps:
+        raise InputError(
+            f"x has {int((~seen).sum()):,} cells missing (NaN), and this model was not trained on data with gaps, so "
+            "it knows no law of some cells alone; score complete samples, or train on data with gaps."
+        )
+    if not bool(seen.flatten(1).any(1).all()):
+        raise InputError("x has a sample without any value: there is nothing to score.")
+    if transform is not None and transform.levels is not None:
+        raise InputError("x has cells missing and levels, whose probability is not to be had together.")
+    x, beyond = _wide(x), OnSeen(denoiser).surplus(seen)
+    whole = torch.where(seen, x, 0.0)
+    if transform is not None:
+        whole = torch.where(seen, x, transform.inverse(torch.zeros_like(x)))
+        with torch.enable_grad():  # element by element, as transforms are
+            leaf = whole.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(transform.forward(leaf).sum(), leaf)
+        beyond = beyond + torch.where(seen, 0.0, slope.abs().log()).flatten(1).sum(1)
+    return whole, Condition({**condition.parts, SEEN: seen.float()}), beyond.cpu()
 
 
 def _check(x: Tensor, condition: Condition, draws: int, prior: str) -> None:

@@ -224,3 +224,25 @@ class Recall(_Covered):
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
         x, y = vectors(x, y)
         return covered(y, x, self.k)
+
+
+def clusters(x: Tensor, count: int, generator: torch.Generator, *, rounds: int = 20) -> Tensor:
+    """Which of at most `count` clusters each of x (N, *shape) is in, (N,) int64: k-means from k-means++'s start.
+
+    Lloyd (1982); Arthur & Vassilvitskii (2007).
+    """
+    points = x.reshape(len(x), -1)
+    square = torch.full((len(points),), torch.inf, dtype=torch.float64)
+    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    for _ in range(1, count):
+        square = torch.minimum(square, (points - points[chosen[-1]]).double().square().sum(1).cpu())
+        if not float(square.sum()) > 0:
+            break  # fewer different points than clusters
+        chosen.append(int(torch.multinomial(square, 1, generator=generator)))
+    centres = points[chosen]
+    for _ in range(rounds):
+        kind = distances(points, centres).argmin(1)
+        sizes = kind.bincount(minlength=len(centres))
+        sums = torch.zeros_like(centres).index_add_(0, kind, points)
+        centres = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centres)
+    return distances(points, centres).argmin(1)

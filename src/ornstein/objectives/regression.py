@@ -5,9 +5,10 @@ squared error,
 
     loss = w(t) |x0_hat(x_t, t) - x0|^2 / d,       x_t = alpha x0 + sigma eps,
 
-averaged over the d elements of a sample. Its minimiser is E[x_0 given x_t] whatever the weight and the density of
-times; they decide only where a network of finite size spends its effort. Since an error of the output F is an error
-of x0 divided by |out| (see `ornstein.core.prediction`), the papers differ in two lines of a table:
+averaged over the d elements of a sample, of those that were seen (`ornstein.core.gaps`). Its minimiser is
+E[x_0 given x_t] whatever the weight and the density of times; they decide only where a network of finite size spends
+its effort. Since an error of the output F is an error of x0 divided by |out| (see `ornstein.core.prediction`), the
+papers differ in two lines of a table:
 
     name      regression of   weight w on x0                times            from
     ddpm      eps             SNR                           uniform          Ho et al. 2020 (2006.11239)
@@ -27,12 +28,14 @@ classifier-free guidance mixes (`ornstein.core.condition`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
+from ornstein.core.gaps import mean_square
 from ornstein.core.grids import ends
 from ornstein.core.numerics import strata
 from ornstein.core.prediction import READINGS
@@ -97,6 +100,9 @@ class Regression:
     p_std: float = 1.2
     drop_label: float = 0.1
 
+    #: counts the cells that were seen, and no others
+    gaps: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         lookup({**READINGS, "min-snr": None}, self.weight, "weight")
         lookup({**TIMES, "auto": None}, self.times, "times")
@@ -124,7 +130,7 @@ class Regression:
         """The loss of each sample at given times with given noise, (B,)."""
         level = denoiser.process.at(t, like=x0)
         error = denoiser(level.noised(x0, eps), level, condition).x0 - x0
-        return (self.weight_at(level, denoiser.sigma_data) * error**2).flatten(1).mean(1)
+        return mean_square(error, x0, self.weight_at(level, denoiser.sigma_data), denoiser.gaps)
 
     def weight_at(self, level: Level, sigma_data: float) -> Number:
         """w, the weight on the squared error of x0, at a level."""

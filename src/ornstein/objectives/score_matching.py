@@ -44,6 +44,7 @@ from torch import Generator, Tensor
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import PROBES, divergence, draw_probes
+from ornstein.core.gaps import mean_square
 from ornstein.core.numerics import Estimate
 from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError, lookup
@@ -215,6 +216,11 @@ class ScoreMatching:
         """Whether a step takes two derivatives of the network."""
         return self.method != "denoising"
 
+    @property
+    def gaps(self) -> bool:
+        """Whether it counts the cells that were seen, and no others."""
+        return self.method == "denoising"
+
     def _regression(self) -> Regression:
         return Regression("eps", self.times, self.stratified, drop_label=self.drop_label)
 
@@ -258,7 +264,7 @@ class ScoreMatching:
             return denoiser(x, level, condition).eps
 
         if self.method == "denoising":
-            return (scale * (noise(xt) - eps) ** 2).flatten(1).mean(1)
+            return mean_square(noise(xt) - eps, x0, scale, denoiser.gaps)
         e, trace = divergence(noise, xt, probes, keep=self.keep)
         plain = self.method == "sliced" and not self.reduced and probes is not None
         square = _along(e, probes) if plain else e.flatten(1).square().sum(1)  # type: ignore[arg-type]

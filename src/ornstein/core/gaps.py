@@ -1,0 +1,142 @@
+"""Cells that were never seen: NaN in the data, and in what is made of them.
+
+A row with holes is a draw of the seen cells alone. Noised, it is a draw of *their* noisy law, and the best answer for
+them is E[x_0 given the seen cells of x_t]: a posterior mean too, of a smaller problem. So a network learns from every
+row, if it is told which cells it sees and if its loss counts no others; NaN in x_t tells it (`NetDenoiser.gaps`), and
+`mean_square` counts. Where cells are missing completely at random the full rows' law is the one that agrees with all of
+these, and samples, which have no holes, are complete. (Ouyang et al. 2023, 2307.00467, count seen cells without
+telling the network which: it then learns the answer averaged over patterns of holes, as a network that takes a hole
+for the value 0 does.)
+
+Two denoisers are made of such a network, neither of which needs another:
+
+- `OnSeen`: the marginal law of some cells. Beside them stands white noise of known density, so that everything that
+  works on whole rows (the likelihood's flow) works on it.
+- `Filled`: the conditional law of the others, of a network that was also told clean values (`Filling` in
+  `ornstein.experiment.learner`). What is given is answered exactly.
+"""
+
+import math
+from abc import ABC
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ornstein.core.condition import Condition
+from ornstein.core.denoiser import SEEN, Around
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Number, Process
+
+#: the part of a condition that tells clean values: see `told`
+GIVEN = "given"
+
+
+def mean_square(error: Tensor, x0: Tensor, weight: Number = 1.0, gaps: bool = False) -> Tensor:
+    """The mean of weight * error^2 over the cells of x0 that were seen, for each row, (B,); 0 for a row without any.
+
+    Args:
+        error: (B, ...), anything where x0 is NaN.
+        x0: (B, ...), NaN where not seen.
+        weight: a number, or (B, 1, ..., 1).
+        gaps: whether x0 may have NaN; without, NaN comes out.
+    """
+    if not gaps:
+        return (weight * error**2).flatten(1).mean(1)
+    seen = ~x0.isnan()
+    # before the square, whose gradient at NaN would be NaN however little it counts
+    kept = torch.where(seen, error, 0.0)
+    return (weight * kept**2).flatten(1).sum(1) / seen.flatten(1).sum(1).clamp(min=1)
+
+
+def told(values: Tensor, known: Tensor) -> Tensor:
+    """Clean values of some cells as a picture to lay beside x: (B, C, *space) -> (B, 2C, *space).
+
+    The values, 0 where `known` (of the same shape, bool) is false; then 1 where it is true.
+    """
+    return torch.cat([torch.where(known, values, 0.0), known.to(values.dtype)], 1)
+
+
+def some_known(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Which cells to tell in training, (n, *shape) bool, of a kind for every use.
+
+    A quarter of the rows are told nothing. Of the others a block is hidden, somewhere, over all channels or over half
+    of them (a gap, a forecast, what came before); and in every second row up to half of the other cells beside it. Of
+    vectors each row hides a share of its own of the cells.
+
+    Args:
+        n: rows.
+        shape: of one, (C, *space).
+        generator: draws as many numbers at every call.
+    """
+
+    def uniform(*sides: int) -> Tensor:
+        return torch.rand(n, *sides, generator=generator, device=generator.device)
+
+    ones = [1] * len(shape)
+    row = uniform(4).unflatten(0, (n, *ones)) if n else uniform(4).reshape(0, *ones, 4)
+    told_nothing, alike, share, beside = (row[..., k] for k in range(4))
+    cells, channels = uniform(*shape), uniform(shape[0]).reshape(n, shape[0], *ones[1:])
+    ends = uniform(max(len(shape) - 1, 1), 2)
+    if len(shape) == 1:
+        hidden = (cells < share) | (cells == cells.amin(1, keepdim=True))
+    else:
+        picked = (alike < 0.5) | (channels < 0.5)
+        hidden = (picked | ~picked.any(1, keepdim=True)).expand(n, *shape)
+        for axis, side in enumerate(shape[1:]):
+            # short ones more often than long ones, and at least one cell
+            half = (side * ends[:, axis, 0] ** 2 / 2).clamp(min=0.5).reshape(n, *ones)
+            middle = (side * ends[:, axis, 1]).reshape(n, *ones)
+            place = torch.arange(side, device=cells.device).reshape(-1, *[1] * (len(shape) - 2 - axis)) + 0.5
+            hidden = hidden & ((place - middle).abs() <= half)
+        hidden = hidden | ((beside < 0.5) & (cells < share / 2))
+    return ~(hidden | (told_nothing < 0.25))
+
+
+@dataclass(frozen=True, eq=False)
+class _OfCells(Around, ABC):
+    """Around a denoiser that may be asked of rows with holes."""
+
+    @property
+    def process(self) -> Process:  # type: ignore[override]
+        return self.base.process
+
+
+@dataclass(frozen=True, eq=False)
+class OnSeen(_OfCells):
+    """The seen cells by themselves, in the company of white noise: p(x) = p(x_seen) prod N(x_i; 0, sigma_data^2).
+
+    Which cells those are is a part of the condition, `SEEN`: (B, *shape), 1 where seen and 0 elsewhere.
+    """
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        seen = condition.parts[SEEN] > 0
+        found = self.base.predict(torch.where(seen, x, torch.nan), level, condition.without(SEEN)).x0
+        signal = level.alpha * self.sigma_data**2
+        white = signal / (level.alpha * signal + level.sigma * level.sigma) * x
+        return Prediction(torch.where(seen, found.to(white), white), x, level)
+
+    def surplus(self, seen: Tensor) -> Tensor:
+        """log-density of the company at 0, (B,): what log p(x) has beyond log p(x_seen) where unseen cells are 0.
+
+        Args:
+            seen: (B, *shape), bool.
+        """
+        each = -0.5 * math.log(2 * math.pi * self.sigma_data**2)
+        return (~seen).flatten(1).sum(1).double() * each
+
+
+@dataclass(frozen=True, eq=False)
+class Filled(_OfCells):
+    """What is drawn given clean values of some cells, by a network that was taught to be told them.
+
+    They are a part of the condition, `GIVEN` (see `told`); without it, or in rows where it is absent, nothing is given.
+    """
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        if GIVEN not in condition.parts:
+            return self.base.predict(x, level, condition)
+        values, known = condition.parts[GIVEN].chunk(2, 1)
+        here = known > 0  # not where the part is absent, NaN
+        found = self.base.predict(torch.where(here, torch.nan, x), level, condition)
+        return Prediction(torch.where(here, values.to(found.x0.dtype), found.x0), x, level, found.log_var)

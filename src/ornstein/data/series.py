@@ -1,0 +1,184 @@
+"""Series in time, cut into windows: one long series or many, dated or not, with gaps.
+
+**Windows.** An example is `window` steps of one series, (features, window). Where nothing is said a window covers four
+days if the step is below twelve hours and 32 steps if not, at most 256 and at most a twentieth of the longest series,
+in multiples of eight, so that a U-Net halves it evenly. Windows begin every `stride` steps, a sixteenth of a window
+where nothing is said. Gaps stay NaN (`ornstein.core.gaps`), and windows of gaps alone are left out.
+
+**Held out** is the last part *in time*: windows that begin after a moment, the same for all series, and training
+windows end before it. So no value is in both, and a held-out figure says how the model does on days that it has not
+met, as in a forecast.
+
+**Given.** The phases of the calendar's cycles at every step ("calendar"), of those that the step resolves and that the
+training part holds at least two of; and the series' name, where a column gives one ("label").
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ornstein.data.condition import LABEL, Column, Known
+from ornstein.data.dataset import Dataset, Source
+from ornstein.data.layout import Layout
+from ornstein.data.reading import absolute
+from ornstein.data.remarks import remarks
+from ornstein.data.statistics import extremes, standardise
+from ornstein.data.timeline import CYCLES, Timeline
+from ornstein.data.tracks import Track, found
+from ornstein.errors import InputError, lookup, shown
+
+#: the part of a condition that tells the phases of the calendar
+CALENDAR = "calendar"
+_DAY = CYCLES["day"]
+#: share of values that lie on an end for it to be one
+_SPIKE = 0.001
+
+
+@final
+@dataclass(frozen=True)
+class Series(Source):
+    """Windows of series in time, from a table or an array (time,), (time, features) or (series, time, features).
+
+    Args:
+        path: .csv, .csv.gz, .tsv, .parquet, .npy or .npz.
+        time: the column with dates; None for the only one of dates; "none": rows are in their order.
+        by: the column that names the series; None for the only category, "none" for one series.
+        columns: the features; () for every column of numbers that is no part of the date.
+        types: as of a table.
+        window, stride: steps of an example, and between two; None: see the module.
+        calendar: which cycles are told: "auto", "none", or some of day, week, year, as in "day,year".
+        test_fraction: share of the time that is held out, at its end.
+
+    Raises:
+        InputError: as `ornstein.data.tracks` has it; series too short for windows.
+    """
+
+    path: str
+    time: str | None = None
+    by: str | None = None
+    columns: str | tuple[str, ...] = ()
+    types: dict[str, str] = field(default_factory=dict)
+    window: int | None = None
+    stride: int | None = None
+    calendar: str = "auto"
+    test_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", absolute(self.path))
+        given = self.columns
+        object.__setattr__(self, "columns", tuple(given.split(",")) if isinstance(given, str) else tuple(given))
+        for name in ("window", "stride"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not 1 <= value < 2**31):
+                raise InputError(f"data.{name}={value!r} must be a positive whole number of steps.")
+        if not 0 < self.test_fraction < 1:
+            raise InputError(f"data.test_fraction={self.test_fraction!r} must lie between 0 and 1, such as 0.1.")
+        for name in self.calendar.split(",") if self.calendar not in ("auto", "none") else ():
+            lookup(CYCLES, name, "data.calendar")
+
+    def load(self) -> Dataset:
+        line, tracks, notes = found(self.path, self.time, self.by, self.columns, self.types)
+        longest = max(len(track.values) for track in tracks)
+        window = self.window or _window(line, longest)
+        stride = self.stride or max(window // 16, 1)
+        begin, end = min(t.first for t in tracks), max(t.first + len(t.values) for t in tracks)
+        cut = min(begin + math.ceil((1 - self.test_fraction) * (end - begin)), end - window)
+        cycles = self._cycles(line, cut - begin)
+        line = dataclasses.replace(line, cycles=cycles, window=window)
+        train, train_at = _windows(tracks, window, stride, lambda first: first + window <= cut)
+        test, test_at = _windows(tracks, window, stride, lambda first: first >= cut, late=True)
+        if len(train) < 2 or not len(test):
+            raise InputError(
+                f"data={shown(Path(self.path).name)!r}: series of up to {longest:,} steps give {len(train)} training "
+                f"and {len(test)} held-out windows of {window}; shorten data.window, or give longer series."
+            )
+        for part in (train, test):
+            if bool((part.nan_to_num(0.0).abs() > 1e37).any()):
+                raise InputError(f"{shown(self.path)} has values that float32 cannot hold; rescale them.")
+        transform, remark = standardise(train)
+        line = dataclasses.replace(line, **_ends(train))
+        kept = (f"{len(tracks)} series of up to {longest:,} steps", f"windows of {window} every {stride}")
+        told = f"told the phase of {' and '.join(cycles)}" if cycles else ""
+        notes = [*kept, *filter(None, (told, remark)), *notes, *remarks(train, transform, "array")]
+        return Dataset(
+            name=shown(Path(self.path).name),
+            train=train.float(),
+            test=test.float(),
+            conditions=_conditions(line, tracks, train_at, test_at),
+            kind="array",
+            transform=transform,
+            note="; ".join(notes),
+            layout=Layout("NLC"),
+            timeline=line,
+        )
+
+    def _cycles(self, line: Timeline, steps: int) -> tuple[str, ...]:
+        if self.calendar == "none":
+            return ()
+        if line.time is None:
+            if self.calendar != "auto":
+                raise InputError(f"data.calendar={self.calendar!r} needs dates, and the series have none.")
+            return ()
+        if self.calendar != "auto":
+            return tuple(dict.fromkeys(self.calendar.split(",")))
+        step = line.step or line.months * 30 * _DAY
+        return tuple(name for name, period in CYCLES.items() if 4 * step <= period <= step * steps / 2)
+
+
+def _window(line: Timeline, longest: int) -> int:
+    step = line.step or math.inf
+    wanted = min(4 * _DAY / step, 256) if line.time is not None and step < _DAY / 2 else 32
+    fits = longest // 20 // 8 * 8
+    return max(min(-(-int(wanted) // 8) * 8, fits), 8)
+
+
+def _windows(
+    tracks: list[Track], window: int, stride: int, inside: Callable[[int], bool], late: bool = False
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Windows (N, F, window) float64 and where each begins: (series, place on the grid)."""
+    values, at = [], []
+    for k, track in enumerate(tracks):
+        count = len(track.values)
+        starts = range(count - window, -1, -stride) if late else range(0, count - window + 1, stride)
+        for start in sorted(starts):
+            if inside(track.first + start):
+                some = track.values[start : start + window]
+                if not bool(some.isnan().all()):
+                    values.append(some.T)
+                    at.append((k, track.first + start))
+    return (torch.stack(values) if values else torch.empty(0, tracks[0].values.shape[1], window)), at
+
+
+def _conditions(
+    line: Timeline, tracks: list[Track], train: list[tuple[int, int]], test: list[tuple[int, int]]
+) -> dict[str, Column]:
+    columns = {}
+    if line.by is not None and len(tracks) > 1:
+        names = tuple(track.name for track in tracks)
+        labels = [torch.tensor([k for k, _ in at]) for at in (train, test)]
+        columns[LABEL] = Column(Known("label", classes=names), *labels)
+    if line.cycles:
+        places = 2 * len(line.cycles)
+        about = Known("picture", (places, line.window), shift=(0.0,) * places, scale=(1.0,) * places)
+        phases = [torch.stack([line.calendar(first, line.window) for _, first in at]) for at in (train, test)]
+        columns[CALENDAR] = Column(about, *phases)
+    return columns
+
+
+def _ends(train: Tensor) -> dict[str, Any]:
+    """The ends that no feature passed: 0 of what is never below, and those that many values lie on."""
+    low, high = (end.tolist() for end in extremes(train))
+    seen = (~train.isnan()).sum((0, 2)).tolist()
+    least: list[float | None] = []
+    most: list[float | None] = []
+    for k, (a, b) in enumerate(zip(low, high, strict=True)):
+        on = [int((train[:, k] == end).sum()) > _SPIKE * seen[k] for end in (a, b)]
+        least.append(a if on[0] else 0.0 if a >= 0 else None)
+        most.append(b if on[1] else None)
+    return {"least": tuple(least), "most": tuple(most)}

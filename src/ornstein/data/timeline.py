@@ -1,0 +1,100 @@
+"""What series in time are made of: which features, at which steps, and where in the calendar.
+
+The calendar comes as cosines and sines of the phase of each *cycle* (day, week, year) at every step, and not as the
+date of a window's start: a convolution that slides along can read it anywhere, and so windows of any length can be
+drawn. Phases are those of the times as written.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ornstein.data.calendar import DAY
+from ornstein.data.schema import ColumnType
+from ornstein.errors import InputError
+
+#: cycles of the calendar by name, in seconds
+CYCLES = {"day": DAY, "week": 7 * DAY, "year": 365.2425 * DAY}
+
+
+@final
+@dataclass(frozen=True)
+class Timeline:
+    """What a series is made of.
+
+    Args:
+        features: what is measured at each moment.
+        time: the column with the moments; None for rows in their order.
+        by: the column with the name of the series; None for one series.
+        step: seconds between two moments; 0 without dates, and where months are counted.
+        months: months between two moments, 0 where seconds are counted.
+        origin: seconds since 1970 of place 0 of the grid.
+        cycles: names of `CYCLES` that a model is told the phase of.
+        window: steps of one example.
+        least, most: of each feature, the end that it never passed, or None for none.
+    """
+
+    features: tuple[ColumnType, ...]
+    time: ColumnType | None = None
+    by: ColumnType | None = None
+    step: float = 0.0
+    months: int = 0
+    origin: float = 0.0
+    cycles: tuple[str, ...] = ()
+    window: int = 0
+    least: tuple[float | None, ...] = field(default=(), compare=False)
+    most: tuple[float | None, ...] = field(default=(), compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "features": [feature.to_dict() for feature in self.features],
+            "time": None if self.time is None else self.time.to_dict(),
+            "by": None if self.by is None else self.by.to_dict(),
+            **{name: getattr(self, name) for name in ("step", "months", "origin", "window")},
+            **{name: list(getattr(self, name)) for name in ("cycles", "least", "most")},
+        }
+
+    @staticmethod
+    def from_dict(found: Mapping[str, Any]) -> "Timeline":
+        """Undoes `to_dict`."""
+        try:
+            said: dict[str, Any] = {name: found[name] for name in ("step", "months", "origin", "window")}
+            said |= {name: found[name] and ColumnType.from_dict(found[name]) for name in ("time", "by")}
+            said |= {name: tuple(found[name]) for name in ("cycles", "least", "most")}
+            return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
+        except (KeyError, TypeError, AttributeError):
+            raise InputError("run.yaml describes no series; it was changed.") from None
+
+    def seconds(self, first: int, count: int) -> Tensor:
+        """The moments of `count` places of the grid, (count,) float64, seconds since 1970."""
+        places = torch.arange(first, first + count, dtype=torch.float64)
+        if not self.months:
+            return self.origin + self.step * places
+        moments = (int(self.origin) + self.months * int(place) for place in places)
+        return torch.tensor(
+            [datetime(m // 12, m % 12 + 1, 1, tzinfo=UTC).timestamp() for m in moments], dtype=torch.float64
+        )
+
+    def calendar(self, first: int, count: int) -> Tensor:
+        """The phases of the cycles at `count` places, (2 cycles, count) float32: cosines and sines."""
+        seconds = self.seconds(first, count)
+        angles = [2 * math.pi * (seconds / CYCLES[name]) for name in self.cycles]
+        return torch.stack([wave(a) for a in angles for wave in (torch.cos, torch.sin)]).float()
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Draws (..., F) as values of these features: within the ends that were never passed, with their decimals."""
+        out = values.double().clone()
+        for k, feature in enumerate(self.features):
+            least, most = (ends[k] if ends else None for ends in (self.least, self.most))
+            if least is not None or most is not None:
+                out[..., k] = out[..., k].clamp(least, most)
+            if feature.decimals is not None:
+                scale = 10.0**feature.decimals
+                out[..., k] = (out[..., k] * scale).round() / scale
+        return out

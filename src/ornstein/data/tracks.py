@@ -1,0 +1,231 @@
+"""Series in time, read from a file and laid on a regular grid.
+
+A file has a row for each moment, or an array an axis of time. What is not there (a row that was left out, an empty
+cell) is NaN on the grid. Several rows of one series at one moment become their mean. A grid that is not even, such as
+of working days, is not invented: days without a row are gaps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ornstein.data.calendar import DAY, component
+from ornstein.data.kinds import find_types
+from ornstein.data.reading import as_tensor, read_arrays
+from ornstein.data.schema import ColumnType
+from ornstein.data.table import TABLES, carrier, read_table
+from ornstein.data.timeline import Timeline
+from ornstein.errors import InputError, lookup, shown
+from ornstein.files import regular
+
+#: columns that say of a moment what its date says
+_PARTS = ("year", "month", "day", "hour", "minute", "second", "weekday", "date")
+#: cells of a grid for each that is in the file: beyond, the file is no regular series
+_SPARSEST, _SMALL = 50, 100_000
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One series on its grid.
+
+    Args:
+        name: of the series, "" where there is but one.
+        first: the place of its first step on the grid.
+        values: (T, F) float64, NaN where not seen.
+    """
+
+    name: str
+    first: int
+    values: Tensor
+
+
+def read(line: Timeline, path: "str | Path", noun: str = "input") -> list[Track]:
+    """The series of another file of the same columns, on the grid of `line`.
+
+    Raises:
+        InputError: columns that are not there, moments off the grid, series whose names were not in training.
+    """
+    if not _is_table(path):
+        values = _array(path, noun)
+        if values.shape[-1] != len(line.features):
+            raise InputError(
+                f"{noun}={str(path)!r} has {values.shape[-1]} features; this run has {len(line.features)}."
+            )
+        return [Track("", 0, each) for each in values]
+    columns, _ = read_table(path, noun)
+    types = [kind for kind in (*line.features, line.time, line.by) if kind is not None]
+    return laid(line, carrier(columns, types), noun)
+
+
+def found(
+    path: str,
+    time: str | None,
+    by: str | None,
+    wanted: Sequence[str],
+    types: Mapping[str, str],
+) -> tuple[Timeline, list[Track], list[str]]:
+    """The series in a file: what they are made of, they themselves, and remarks.
+
+    Args:
+        path: a table, or an .npy or .npz.
+        time: the column with dates; None for the one that has any; "none" for the order of the rows.
+        by: the column that names the series; None for the only category; "none" for one series.
+        wanted: the features; () for every column of numbers that is no part of the date.
+        types: see `ornstein.data.table.Table`.
+
+    Raises:
+        InputError: as `Timeline.read`; no feature; several columns of dates.
+    """
+    if not _is_table(path):
+        values = _array(path, "data.path")
+        names = wanted or [str(k) for k in range(values.shape[-1])]
+        if len(names) != values.shape[-1]:
+            raise InputError(f"data.columns={list(wanted)} must name {values.shape[-1]} features.")
+        line = Timeline(tuple(ColumnType(name, "number", format="repr") for name in names))
+        return line, [Track("", 0, each) for each in values], []
+    columns, dialect = read_table(path, "data.path")
+    kinds = find_types(columns, types, (), dialect is not None and dialect.delimiter != ",")
+    known = {kind.name: kind for kind in kinds}
+    dates = [kind.name for kind in kinds if kind.kind == "date"]
+    when = _chosen(time, dates, "time", known)
+    words = [kind.name for kind in kinds if kind.kind in ("category", "boolean") and kind.name not in wanted]
+    which = _chosen(by, words, "by", known)
+    features = [lookup(known, name, "data.columns") for name in wanted] or [
+        kind
+        for kind in kinds
+        if kind.numeric and kind.name not in (when, which) and not (when and kind.name.lower() in _PARTS)
+    ]
+    if bad := next((kind for kind in features if not kind.numeric), None):
+        raise InputError(f"data.columns: {shown(bad.name)!r} is a {bad.kind}; the features of a series are numbers.")
+    if not features:
+        raise InputError(f"{shown(path)} has no column of numbers besides its dates; a series is made of such.")
+    line = Timeline(
+        tuple(features),
+        known[when] if when else None,
+        known[which] if which else None,
+    )
+    rows = carrier(columns, [kind for kind in (*line.features, line.time, line.by) if kind is not None])
+    if line.time is not None:
+        step, months, origin = _grid(rows, len(features), line.by is not None)
+        line = Timeline(line.features, line.time, line.by, step, months, origin)
+    left = [kind.name for kind in kinds if kind not in features and kind.name not in (when, which)]
+    note = [f"left out: {', '.join(map(shown, left[:8]))}{', ...' * (len(left) > 8)}"] if left else []
+    return line, laid(line, rows, "data.path"), note
+
+
+def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
+    """Rows (N, features, then time, then name) on the grid of `line`, series by series.
+
+    Raises:
+        InputError: a moment or a name that is missing, moments off the grid, series that are mostly gaps.
+    """
+    count = len(line.features)
+    values, rest = rows[:, :count], rows[:, count:]
+    names = rest[:, -1] if line.by is not None else torch.zeros(len(rows))
+    if names.isnan().any():
+        raise InputError(f"{noun}: row {int(names.isnan().nonzero()[0])} has no {shown(line.by.name)}.")  # type: ignore[union-attr]
+    place = torch.arange(len(rows), dtype=torch.float64)
+    if line.time is not None:
+        place = _places(line, rest[:, 0], noun)
+    found = []
+    for code in names.unique().tolist():
+        mine = names == code
+        at = place[mine].long()
+        if line.time is None:
+            at = torch.arange(len(at))
+        first, last = int(at.min()), int(at.max())
+        length = last - first + 1
+        if length > _SPARSEST * len(at) + _SMALL:
+            raise InputError(
+                f"{noun}: the series has {len(at):,} rows for {length:,} steps of its grid; it is mostly gaps. Are the "
+                "dates of one row far off, or is there no regular step?"
+            )
+        seen, mean = torch.zeros(2, length, count, dtype=torch.float64)
+        here = values[mine]
+        seen.index_add_(0, at - first, (~here.isnan()).double())
+        mean.index_add_(0, at - first, here.nan_to_num(0.0))
+        name = line.by.levels[int(code)] if line.by is not None else ""
+        found.append(Track(name, first, torch.where(seen > 0, mean / seen, torch.nan)))
+    return found
+
+
+def _places(line: Timeline, seconds: Tensor, noun: str) -> Tensor:
+    """The places of moments on the grid, (N,) float64 whole numbers."""
+    if seconds.isnan().any():
+        raise InputError(f"{noun}: row {int(seconds.isnan().nonzero()[0])} has no {shown(line.time.name)}.")  # type: ignore[union-attr]
+    if line.months:
+        counted = component("year", seconds) * 12 + component("month", seconds) - 1
+        place = (counted - line.origin) / line.months
+    else:
+        place = (seconds - line.origin) / line.step
+    off = (place - place.round()).abs() > 0.01
+    if off.any():
+        unit = f"{line.months} months" if line.months else f"{line.step:g} s"
+        raise InputError(
+            f"{noun}: row {int(off.nonzero()[0])} lies between the steps of {unit} that most rows keep; give rows at "
+            "regular times (a row may be missing)."
+        )
+    return place.round()
+
+
+def _grid(rows: Tensor, count: int, named: bool) -> tuple[float, int, float]:
+    """(step in seconds, step in months, origin): the commonest distance of two moments that follow each other."""
+    seconds = rows[:, count]
+    names = rows[:, -1] if named else torch.zeros(len(rows))
+    steps = torch.cat([seconds[(names == code) & ~seconds.isnan()].unique().diff() for code in names.unique()])
+    if not len(steps):
+        raise InputError("the series have one moment each; a series has several.")
+    values, counts = steps.unique(return_counts=True)
+    step = float(values[counts.argmax()])
+    known = seconds[~seconds.isnan()]
+    if 28 * DAY <= step <= 366 * DAY and len(component("day", known).unique()) == 1:
+        counted = (component("year", known) * 12 + component("month", known) - 1).unique()
+        months = int(counted.diff().min())
+        return 0.0, months, float(counted[0])
+    return step, 0, float(known.min())
+
+
+def _chosen(asked: str | None, fits: Sequence[str], field_name: str, known: Mapping[str, ColumnType]) -> str | None:
+    """The column that is meant: the one that is named, or the only one that fits."""
+    if asked == "none":
+        return None
+    if asked is not None:
+        lookup(known, asked, f"data.{field_name}")
+        if asked not in fits:
+            kind = "dates" if field_name == "time" else "categories"
+            raise InputError(f"data.{field_name}={asked!r} is a column of kind {known[asked].kind}; it must be {kind}.")
+        return asked
+    if len(fits) > 1:
+        raise InputError(
+            f"the file has several columns that may be data.{field_name}: {', '.join(map(shown, fits[:6]))}; say "
+            f"which, or data.{field_name}=none."
+        )
+    return fits[0] if fits else None
+
+
+def _is_table(path: "str | Path") -> bool:
+    return str(path).lower().endswith(TABLES)
+
+
+def _array(path: "str | Path", noun: str) -> Tensor:
+    """Series (N, T, F) float64 of an array (T,), (T, F) or (N, T, F)."""
+    place = regular(path, noun, "a table, or an .npy or .npz array")
+    if place.suffix.lower() not in (".npy", ".npz"):
+        raise InputError(f"{noun}={str(path)!r} is a {place.suffix or 'nameless'} file; give a table or .npy, .npz.")
+    arrays = read_arrays(place)
+    if len(arrays) != 1:
+        raise InputError(f"{noun}={str(path)!r} holds {', '.join(map(shown, arrays))}; give a file with one array.")
+    values = as_tensor(next(iter(arrays.values())), shown(place.name), missing=True).double()
+    if not 1 <= values.ndim <= 3:
+        raise InputError(
+            f"{noun}={str(path)!r} has {values.ndim} axes; series are (time,), (time, features) or "
+            "(series, time, features)."
+        )
+    if values.ndim == 1:
+        values = values[:, None]
+    return values if values.ndim == 3 else values[None]

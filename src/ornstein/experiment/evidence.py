@@ -1,0 +1,264 @@
+"""What a judgement of a run rests on, each thing measured once: its errors, on data held out and trained on, its draws.
+
+A model is asked for x0 at fixed levels with fixed noise (`ornstein.core.learner`), so two models, or one model on two
+sets, are compared on the same question and their *difference* has little noise. An error is told for each example, in
+units of the error of the best linear denoiser of white data, averaged over levels: 1 is knowing the variance alone.
+
+Two rivals are known in closed form (`ornstein.core.exact`) and need no training:
+
+- a Gaussian with the training data's mean and covariance, whose denoiser is linear (the Wiener filter);
+- the training examples themselves, whose denoiser is a softmax of distances.
+
+Neither knows more than was to be learned. At every level a trained network should do at least as well as the better of
+the two: what it loses to them it has failed to learn. They are no bound from below, which is not known of real data.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.core.condition import Condition
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.exact import Empirical, Gaussian, GaussianMixture
+from ornstein.core.grids import times
+from ornstein.core.learner import noised_alike
+from ornstein.core.process import Level
+from ornstein.data import Dataset
+from ornstein.experiment.folder import read_metrics
+from ornstein.experiment.run import Run
+from ornstein.metrics import Ruler
+from ornstein.training import average_file
+
+#: examples of each part that errors are measured on, and at a time
+_JUDGED_BY, _AT_ONCE = 512, 256
+#: training examples that stand for all in the closed forms, and dimensions up to which a covariance is full
+_KNOWN, _FULL = 2000, 1024
+#: numbers that either set has at most: large pictures are fewer
+_MOST = 2**25
+#: examples in a part of which a learner that is no denoiser tells one number
+_PIECE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Examples of a run's data, in model space and in their own units."""
+
+    x0: Tensor
+    condition: Condition
+    own: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """How far a model is from some examples.
+
+    Attributes:
+        each: (n,) float64, the error of each example, or of each handful of them, in units of knowing the variance.
+        ratios: noise ratios sigma/alpha of the levels; () of a model that is no denoiser.
+        by_level: (levels, n) float64, mean squared error of x0; empty likewise.
+        linear: (levels,) float64, that of the best linear denoiser of white data; empty likewise.
+    """
+
+    each: Tensor
+    ratios: list[float]
+    by_level: Tensor
+    linear: Tensor
+
+    @property
+    def mean(self) -> float:
+        """The error, averaged."""
+        return float(self.each.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Of `mean`."""
+        return deviation(self.each)
+
+
+def deviation(each: Tensor) -> float:
+    """The standard error of a mean over independent numbers (n,); infinite for fewer than two."""
+    return float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else math.inf
+
+
+class Evidence:
+    """A run, its data, and what is measured of them; nothing is measured before it is asked for, nor twice.
+
+    Args:
+        run: opened with the average of the weights that is to be judged.
+        data: its own.
+        count: how many samples are drawn.
+        seed: of the samples, of which examples stand for all, and of probes.
+        drawn: (count, *shape) model space: the samples, where they have been drawn the run's own way from this seed.
+    """
+
+    def __init__(self, run: Run, data: Dataset, count: int, seed: int, drawn: Tensor | None = None) -> None:
+        self.run, self.data, self.count, self.seed = run, data, count, seed
+        if drawn is not None:
+            self.drawn = drawn
+
+    def dice(self) -> torch.Generator:
+        """A fresh generator in the state of the seed: what one check draws does not move another."""
+        return torch.Generator().manual_seed(self.seed)
+
+    @cached_property
+    def records(self) -> list[Mapping[str, float]]:
+        """The lines of metrics.jsonl."""
+        return list(read_metrics(self.run.folder))
+
+    @cached_property
+    def checked(self) -> list[tuple[int, float]]:
+        """(step, held-out error) of every time that it was measured while training."""
+        return [(int(r["step"]), r["held_out"]) for r in self.records if r.get("held_out") is not None]
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the run is a denoiser of Gaussian noise, of which closed forms are known."""
+        return isinstance(self.run.model, Denoiser) and not self.run.learner.steppers
+
+    # --- data
+
+    @cached_property
+    def held_out(self) -> Part:
+        """Held-out examples, at random."""
+        return self._part(self.data.test, self.data.test_condition, self.at_most(_JUDGED_BY, len(self.data.test)))
+
+    @cached_property
+    def trained_on(self) -> Part:
+        """Training examples, at random; as many as `held_out`, but at least a piece."""
+        size = min(len(self.data.train), max(len(self.held_out.x0), _PIECE))
+        return self._part(self.data.train, self.data.train_condition, size)
+
+    @cached_property
+    def known(self) -> Tensor:
+        """(n, *shape) model space: training examples that stand for all where a sum over all would be too long."""
+        return self._part(self.data.train, Condition(), self.at_most(_KNOWN, len(self.data.train))).x0
+
+    def at_most(self, wanted: int, there: int) -> int:
+        """How many examples to take of those that are there, where more than so many are not wanted."""
+        return min(wanted, there, max(_PIECE, _MOST // math.prod(self.run.shape)))
+
+    def _part(self, x: Tensor, condition: Condition, size: int) -> Part:
+        # at random: files are often sorted, and their first rows are of one kind
+        rows = torch.randperm(len(x), generator=self.dice())[:size]
+        return Part(self.data.transform.forward(x[rows]), condition[rows], x[rows].float())
+
+    # --- errors
+
+    def judged(self, part: Part, run: Run | None = None) -> Judged:
+        """The errors of the run, or of another average of its weights, on some examples, with fixed noise."""
+        run = run or self.run
+        if not self.denoises:
+            pieces = range(0, len(part.x0) - len(part.x0) % _PIECE or 1, _PIECE)
+            parts = [(part.x0[i : i + _PIECE], part.condition[i : i + _PIECE]) for i in pieces]
+            values = [run.learner.judge(run.model, x0, given).value for x0, given in parts]
+            return Judged(torch.tensor(values, dtype=torch.float64), [], torch.empty(0), torch.empty(0))
+        found = [_errors(run.model, part, slice(i, i + _AT_ONCE)) for i in range(0, len(part.x0), _AT_ONCE)]
+        by_level = torch.cat([errors for _, errors in found], 1)
+        levels = found[0][0]
+        linear = torch.tensor([_linear(level, run.model.sigma_data) for level in levels], dtype=torch.float64)
+        each = (by_level / linear[:, None]).mean(0)
+        return Judged(each, [float(level.noise_ratio) for level in levels], by_level, linear)
+
+    @cached_property
+    def on_held_out(self) -> Judged:
+        """The run's errors on held-out examples."""
+        return self.judged(self.held_out)
+
+    @cached_property
+    def on_trained(self) -> Judged:
+        """The run's errors on training examples."""
+        return self.judged(self.trained_on)
+
+    @cached_property
+    def laws(self) -> dict[str, GaussianMixture]:
+        """What is known of the data in closed form, by name."""
+        flat = self.known.flatten(1).double()
+        if flat.shape[1] <= _FULL:
+            covariance = torch.cov(flat.T, correction=0).reshape(flat.shape[1], -1)
+        else:
+            covariance = flat.var(0, correction=0)
+        mean = self.known.double().mean(0)
+        return {"a Gaussian of the data": Gaussian(mean, covariance), "the training examples": Empirical(self.known)}
+
+    @cached_property
+    def rivals(self) -> dict[str, Tensor]:
+        """Error at each level, (levels,), of what is known in closed form, on the same held-out examples and noise."""
+        bare, found = Part(self.held_out.x0, Condition(), self.held_out.own), {}
+        for name, law in self.laws.items():
+            model = law.denoiser(self.run.model.process)
+            # asked at the run's own levels, which are spread by its sigma_data
+            parts = [
+                _errors(model, bare, slice(i, i + _AT_ONCE), self.run.model) for i in range(0, len(bare.x0), _AT_ONCE)
+            ]
+            found[name] = torch.cat([errors for _, errors in parts], 1).mean(1)
+        return found
+
+    # --- sampling
+
+    @cached_property
+    def levels(self) -> list[Level[float]]:
+        """The levels that the run's own way of drawing asks at, noise falling; the clean point is left out."""
+        process = self.run.model.process
+        how = self.run.way()
+        grid = how.stepper.usual_grid if how.grid is None and process.chain is None else how.grid
+        return list(process.levels(times(process, how.steps, grid, self.run.model.unit)[:-1]))
+
+    @cached_property
+    def given(self) -> Condition:
+        """What the samples are drawn given: conditions like those of the data."""
+        return self.run.examples(self.count, self.data.test_condition)
+
+    @cached_property
+    def drawn(self) -> Tensor:
+        """(count, *shape) model space: samples drawn the run's own way."""
+        return self.run.draw(self.count, seed=self.seed, condition=self.given)
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether every number of the samples and of the data is one, so that distances can be taken."""
+        every = (self.drawn_own, self.data.train, self.data.test)
+        return all(bool(torch.isfinite(part).all()) for part in every)
+
+    @cached_property
+    def drawn_own(self) -> Tensor:
+        """(count, *shape): the samples in the data's own units and on their grid."""
+        return self.run.transform.inverse(self.drawn, quantise=True).float()
+
+    @cached_property
+    def ruler(self) -> Ruler:
+        """The unit that distances are told in."""
+        return Ruler.of(self.data.train.float())
+
+    def others(self) -> dict[float, Run]:
+        """The run with each other tracked average of its weights that lies in the folder, by length; 0 the weights."""
+        files = {length: average_file(length) for length in self.run.experiment.training.ema} | {
+            0.0: "model.safetensors"
+        }
+        there = [
+            length for length, name in files.items() if (self.run.folder / name).is_file() and length != self.run.ema
+        ]
+        return {length: Run.load(self.run.folder, ema=length) for length in there}
+
+
+def _linear(level: Level[Any], sigma_data: float) -> float:
+    spread = (level.alpha * sigma_data) ** 2 + level.sigma**2
+    return float((level.sigma * sigma_data) ** 2 / spread)
+
+
+@torch.no_grad()
+def _errors(
+    model: Denoiser, part: Part, rows: slice, clocked: Denoiser | None = None
+) -> tuple[list[Level[Any]], Tensor]:
+    """The levels, and the squared error of x0 for each of some rows, (levels, n) float64, averaged over elements."""
+    x0, condition = part.x0[rows].to(model.device), part.condition[rows].to(model.device)
+    levels, errors = [], []
+    for level, noisy in noised_alike(clocked or model, x0):
+        off = model(noisy, level, condition).x0 - x0
+        errors.append(off.double().square().flatten(1).mean(1).cpu())
+        levels.append(level)
+    return levels, torch.stack(errors)

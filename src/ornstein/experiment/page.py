@@ -1,0 +1,363 @@
+"""The report of a run as one page: `report.html`, which a browser opens anywhere and which asks nothing of anyone.
+
+All that it shows is in it: style, pictures as data URIs, charts as SVG. What comes from a person (names of files, of
+classes, of columns) goes through the template's escaping. The words of the page are `report.html.jinja`; what it is
+told is put together here.
+
+A kind of data that has measures of its own adds a `Table`, and a picture a `Figure`; the page shows what it is given.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein._version import __version__
+from ornstein.data.condition import LABEL
+from ornstein.errors import shown
+from ornstein.experiment import charts
+from ornstein.experiment.catalogue import summary
+from ornstein.experiment.charts_of_tables import table_chart
+from ornstein.experiment.curves import Line, chart, legend
+from ornstein.experiment.doctor import Diagnosis
+from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.loglik import Scores
+from ornstein.experiment.pictures import image_grid
+from ornstein.experiment.report import describe
+from ornstein.files import write_text
+from ornstein.metrics import METRICS, Report, Score, TableReport, nearest
+
+#: what each measure says to one who has never met it; of others the first line of their docstring
+PLAINLY: dict[str, str] = {
+    "class-agreement": "A classifier trained on the real data looks at samples: how often does it see the class that "
+    "was asked for?",
+    "sliced-wasserstein": "How far one would have to move the samples to turn them into real data, seen from many "
+    "directions.",
+    "energy-distance": "Do samples lie as far from real data as real data lie from each other? 0 if so.",
+    "mmd": "Are there regions with more samples, or fewer, than real data? 0 if there are none.",
+    "frechet": "How far average and spread of the samples' features are from those of real data.",
+    "kernel": "As the line above, but sensitive to the shape of the cloud of features too. 0 if alike.",
+    "c2st": "A classifier is trained to tell samples from real data: how often is it right? One half is guessing.",
+    "precision": "Which share of the samples looks like something real? Low means implausible ones.",
+    "recall": "Which share of the real data could be among the samples? Low means kinds that are never made.",
+    "memorisation": "How far a sample is from the training example that it is most like. Far below real data: copies.",
+    "trees": "Boosted trees are trained to tell samples from real rows: how often do they rank the two rightly? One "
+    "half is guessing.",
+    "network": "The same, by a small neural network.",
+    "columns": "How far the share of each word, and the law of each number, are from those of real rows, on average.",
+    "pairs": "How far what relates two columns is from what relates them in real rows, on average.",
+    "predict": "A model is trained on samples to predict this column from all others, and tried on real rows. Beside "
+    "it: one that was trained on as many real rows.",
+    "closest record": "Of as many training as held-out rows, how often is the nearest to a sample one of the former? "
+    "One half is honest.",
+    "membership": "Do the samples betray whether a given row was trained on? One half is a coin.",
+    "copies": "Which share of the samples is a training row to the last digit, beside the share that is one of as many "
+    "held-out rows?",
+}
+#: samples of a picture; training examples that are looked up beside them
+_SHOWN, _PAIRS = 60, 10
+IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure: a number beside what real data score in the place of the samples."""
+
+    name: str
+    plainly: str
+    score: Score
+
+    @property
+    def tone(self) -> str:
+        """How the page colours the verdict, from good to bad."""
+        return tones().get(self.score.verdict, "")
+
+    @property
+    def strip(self) -> dict[str, float]:
+        """Where value and floor lie on a line of 0 to 100: `low` and `high` are two spreads about the floor."""
+        score = self.score
+        low, high = score.floor - 2 * score.spread, score.floor + 2 * score.spread
+        first, last = min(low, score.value), max(high, score.value)
+        room = 0.12 * (last - first) or 1.0
+
+        def place(value: float) -> float:
+            return round(100 * (value - first + room) / (last - first + 2 * room), 1)
+
+        return {"low": place(low), "high": place(high), "floor": place(score.floor), "value": place(score.value)}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measures that belong together, under a heading and a sentence."""
+
+    title: str
+    sentence: str
+    rows: Sequence[Row]
+
+    @staticmethod
+    def of(report: Report | TableReport) -> "Table":
+        """The measures of a report."""
+        rows = [Row(name, _plainly(name), score) for name, score in report.rows.items()]
+        sentence = (
+            f"Each number is shown beside what real data score when they stand in the place of the samples, "
+            f"{report.train:,} training examples against {report.heldout:,} that were held out. A good model scores "
+            "what real data score, not zero."
+        )
+        return Table("How good the samples are", f"{sentence} {report.units}".strip(), rows)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture or chart with a title and the sentence that says how to read it; `markup` is ours and not escaped."""
+
+    title: str
+    sentence: str
+    markup: str
+    key: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What a page is made of."""
+
+    evidence: Evidence
+    report: Report | TableReport
+    drawn: Mapping[str, Any]
+    diagnosis: Diagnosis
+    samples: Tensor
+    scores: Scores | None = None
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = field(default_factory=tuple)
+
+    def write(self, path: Path) -> None:
+        """Write the page, whole or not at all."""
+        write_text(path, self.html())
+
+    def html(self) -> str:
+        """The page."""
+        from jinja2 import Environment, StrictUndefined
+
+        source = resources.files("ornstein.experiment").joinpath("report.html.jinja").read_text("utf-8")
+        made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        made.filters |= {"number": number, "name": shown}
+        run = self.evidence.run
+        return made.from_string(source).render(
+            facts=run.about["data"],
+            summary=self._summary(),
+            samples=self._samples(),
+            tables=[Table.of(self.report), *_of_table(self.report), *self.tables],
+            said=self.report.sentences() if isinstance(self.report, TableReport) else (),
+            figures=[(title, group) for title, group in self._groups() if group],
+            copies=self._copies(),
+            near_copies=self.report.near_copies,
+            counts=(self.report.samples, self.report.train, self.report.heldout),
+            noise=math.sqrt(0.01 * 0.99 * (1 / self.report.samples + 1 / self.report.heldout)),
+            likelihood=self._likelihood(),
+            diagnosis=self.diagnosis,
+            settings=describe(run.folder),
+            yaml=run.experiment.to_yaml(),
+            drawn=self.drawn,
+            run=run,
+            version=__version__,
+        )
+
+    def _summary(self) -> dict[str, Any]:
+        run, rows = self.evidence.run, self.report.rows
+        facts = run.about["data"]
+        records = self.evidence.records
+        return {
+            "well": sum(Row(name, "", score).tone == "good" for name, score in rows.items()),
+            "of": len(rows),
+            "kind": "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
+            "shape": f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE),
+            "steps": int(records[-1]["step"]) if records else 0,
+        }
+
+    # --- pictures
+
+    def _samples(self) -> list[Figure]:
+        """Samples beside real data."""
+        run, data = self.evidence.run, self.evidence.data
+        order = torch.randperm(len(data.test), generator=self.evidence.dice())
+        if run.kind == IMAGE:
+            few = min(_SHOWN, len(self.samples), len(data.test))
+            real = data.transform.forward(data.test[self._alike(order, few)])
+            grids = (("Samples", self.samples[:few]), ("Real, held out", real))
+            return [Figure(name, "", picture(image_grid(x, 10, 720)), wide=False) for name, x in grids]
+        real = data.test[order[: max(200, len(self.samples))]]
+        mine = run.transform.inverse(self.samples)
+        if run.types:
+            made = table_chart(mine, run.types, real)
+        else:
+            made = charts.chart(mine, real=real, names=run.about["data"].get("columns"))
+        return [
+            Figure(
+                "",
+                "Samples in red, real data in grey; or side by side.",
+                _charted(made, tall=bool(run.types)),
+                wide=True,
+            )
+        ]
+
+    def _alike(self, order: Tensor, few: int) -> Tensor:
+        """Which real examples stand beside the first few samples: of the same classes, in the same places."""
+        wanted, labels = self.evidence.given.parts.get(LABEL), self.evidence.data.test_labels
+        if wanted is None or labels is None:
+            return order[:few]
+        left, chosen = order.tolist(), []
+        for label in wanted[:few].tolist():
+            same = next((i for i in left if int(labels[i]) == label), left[0])
+            left.remove(same)
+            chosen.append(same)
+        return torch.tensor(chosen)
+
+    def _copies(self) -> Figure | None:
+        """Samples above the training examples that they are most like, of images."""
+        run, data = self.evidence.run, self.evidence.data
+        if run.kind != IMAGE:
+            return None
+        few = run.transform.inverse(self.samples[:_PAIRS], quantise=True).float()
+        _, index = nearest(few, data.train.float())
+        pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(data.train[index])])
+        sentence = "Above, samples; below each, the training example that it is most like. Twins would be copies."
+        return Figure("Closest relatives", sentence, picture(image_grid(pairs, len(few), 720)))
+
+    # --- charts
+
+    def _groups(self) -> list[tuple[str, Sequence[Figure]]]:
+        return [("Error at each level of noise", self._by_noise()), ("How it learned", self._learning()),
+                ("More pictures", self.figures)]  # fmt: skip
+
+    def _by_noise(self) -> list[Figure]:
+        evidence = self.evidence
+        if not evidence.denoises:
+            return []
+        held_out, trained = evidence.on_held_out, evidence.on_trained
+        found = [("this model, held out", held_out.by_level.mean(1)), ("this model, training data",
+                 trained.by_level.mean(1)), *evidence.rivals.items()]  # fmt: skip
+        lines = [
+            Line(name, list(zip(held_out.ratios, errors.tolist(), strict=True)), dots=not number)
+            for number, (name, errors) in enumerate(found)
+        ]
+        sentence = (
+            "Noise is added to data, and the model says what was beneath. To the left there is little noise, and "
+            "little to guess; the lower the line the better. Two formulas that need no training stand beside it: a "
+            "model should stay below both. Where its line on training data runs far below that on held-out data, it "
+            "has begun to learn them by heart."
+        )
+        across = "noise in proportion to the data (sigma/alpha)"
+        markup = chart(lines, across, "mean squared error", log_x=True, log_y=True)
+        return [Figure("", sentence, markup, legend(lines), wide=True)]
+
+    def _learning(self) -> list[Figure]:
+        figures, evidence = [], self.evidence
+        if len(evidence.checked) > 1:
+            sentence = (
+                "Measured while training went on; 1 is knowing nothing but how far data spread. A line that rises at "
+                "the end has begun to learn by heart; one that still falls was stopped early."
+            )
+            lines = [Line("held-out error", evidence.checked, dots=True)]
+            figures.append(Figure("Error on held-out data", sentence, chart(lines, "training step", "held-out error")))
+        loss = [(r["step"], r["loss"]) for r in evidence.records if r.get("loss") is not None]
+        if len(loss) > 1:
+            sentence = (
+                "What training made smaller, in a unit of its own. It flickers, as each point is of other examples and "
+                "other noise, and it need not come near zero."
+            )
+            lines = [Line("loss", loss)]
+            figures.append(Figure("Training loss", sentence, chart(lines, "training step", "loss", log_y=True)))
+        return figures
+
+    def _likelihood(self) -> dict[str, Any] | None:
+        if self.scores is None:
+            return None
+        found = self.scores.found
+        return {
+            "bits": found.bits,
+            "count": len(found.log_prob),
+            "bound": self.evidence.run.transform.levels is not None,
+            "nats": float(found.log_prob.mean()),
+            "error": float(found.log_prob.std()) / math.sqrt(len(found.log_prob)),
+        }
+
+
+def _by(shape: Sequence[int], image: bool) -> str:
+    """How large an example is, in words."""
+    if len(shape) == 1:
+        return f"{shape[0]} numbers"
+    colours = "" if shape[0] == 1 else f" in {shape[0]} channels"
+    return "×".join(map(str, shape[1:])) + (" pixels" if image else " values") + colours
+
+
+def tones() -> dict[str, str]:
+    """How the page colours the words of verdicts."""
+    return {
+        word: tone
+        for made in METRICS.values()
+        for word, tone in zip(made().words, ("good", "fair", "bad"), strict=True)
+    }
+
+
+def _plainly(name: str) -> str:
+    """What a measure says, to one who has never met it."""
+    known = PLAINLY.get(name) or PLAINLY.get(name.partition(" ")[0])
+    return known or (summary(METRICS[name]) if name in METRICS else "")
+
+
+def _of_table(report: Report | TableReport) -> list[Table]:
+    """The columns of a table, and the pairs that are furthest from real."""
+    if not isinstance(report, TableReport):
+        return []
+    sentence = "How far each column is from real rows: 0 if it has the same law, 1 if the two have no value in common."
+    columns = Table("Column by column", sentence, [Row(name, "", score) for name, score in report.columns.items()])
+    far = sorted(report.pairs, key=lambda of: -report.pairs[of].ratio)[:_PAIRS]
+    rows = [
+        Row(
+            f"{a} with {b}",
+            "Cramér's V {:.2f}, in real rows {:.2f}".format(*report.association[a, b]),
+            report.pairs[a, b],
+        )
+        for a, b in far
+    ]
+    sentence = (
+        "How far what relates two columns is from what relates them in real rows: 0 if it is the same. Of all pairs "
+        "those that are furthest from their real figure. Cramér's V: 0, one tells nothing of the other; 1, all."
+    )
+    return [columns, *([Table("Pairs of columns", sentence, rows)] if rows else [])]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as people read it: so many digits that matter, thousands apart, a true minus."""
+    if not math.isfinite(value):
+        return "–"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "−")
+    written = f"{value:.{digits}g}"
+    if "e" in written and abs(value) >= 1e-6:
+        written = f"{value:.{digits - 1 - math.floor(math.log10(abs(value)))}f}"
+    return written.replace("-", "−")
+
+
+def picture(image: Any) -> str:
+    """An image of PIL as an `<img>` that holds it."""
+    stream = io.BytesIO()
+    image.save(stream, format="PNG", optimize=True)
+    return _img(stream.getvalue())
+
+
+def _charted(figure: Any, tall: bool = False) -> str:
+    stream = io.BytesIO()
+    charts.save(figure, stream)
+    return _img(stream.getvalue(), tall)
+
+
+def _img(png: bytes, tall: bool = False) -> str:
+    return f'<img alt=""{" class=tall" * tall} src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -1,0 +1,232 @@
+"""Series in time: windows, gaps, the calendar; filled, forecast and drawn longer than trained."""
+
+import csv
+import math
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import ornstein
+from ornstein.data.series import Series
+from ornstein.data.timeline import Timeline
+from ornstein.data.tracks import Track, read
+from ornstein.errors import InputError
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.run import Run
+from ornstein.experiment.series import _cover, complete, dated, forecast, impute_series, long, of_length, save
+from ornstein.experiment.train import train
+
+START = datetime(2021, 3, 1, tzinfo=UTC)
+
+
+def written(path: Path, hours: int = 1200, names: tuple[str, ...] = ("A", "B"), lost: tuple[int, int] = (0, 0)) -> Path:
+    """Hourly rows of stations, a daily wave and its opposite; the hours from one to the other of `lost` have no row."""
+    dice = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["station", "hour", "when", "warmth", "rain"])
+        for name in names:
+            for hour in range(hours):
+                wave = math.sin(2 * math.pi * hour / 24)
+                values = f"{2 + 5 * wave + 0.3 * dice.normal():.2f}", f"{max(0.0, -wave + 0.3 * dice.normal()):.1f}"
+                when = START + timedelta(hours=hour)
+                if not lost[0] <= hour < lost[1]:
+                    rows.writerow([name, when.hour, when.strftime("%Y-%m-%d %H:%M:%S"), *values])
+    return path
+
+
+def facts(path: Path, **arguments: Any) -> tuple[Any, Timeline]:
+    data = Series(str(path), **arguments).load()
+    assert data.timeline is not None
+    return data, data.timeline
+
+
+def test_windows_are_cut_in_time_and_none_crosses_the_split(tmp_path: Path) -> None:
+    x = np.stack([np.arange(1000.0), -np.arange(1000.0)], 1)
+    np.save(tmp_path / "x.npy", x)
+    data, line = facts(tmp_path / "x.npy", window=40, stride=7)
+    assert data.train.shape[1:] == data.test.shape[1:] == (2, 40)
+    steps = data.train[:, 0]
+    assert torch.equal(steps.diff(dim=1), torch.ones_like(steps[:, 1:]))
+    assert torch.equal(steps[:, 0].diff(), torch.full_like(steps[1:, 0], 7))
+    assert float(data.train[:, 0].max()) < 900 <= float(data.test[:, 0].min())
+    assert float(data.test[:, 0].max()) == 999  # up to the very last step
+    assert line.time is None
+    assert data.layout.axes == "NLC"
+
+
+def test_dates_names_gaps_and_parts_of_dates(tmp_path: Path) -> None:
+    data, line = facts(written(tmp_path / "x.csv", lost=(100, 108)), window=48, stride=1)
+    assert [feature.name for feature in line.features] == ["warmth", "rain"]  # "hour" is a part of the date
+    assert line.step == 3600
+    assert line.by is not None
+    assert set(data.classes) == {"A", "B"}
+    window = data.train[100 - 24]
+    assert bool(window[:, 24:32].isnan().all())
+    assert not bool(window[:, :24].isnan().any())
+    assert line.cycles == ("day", "week")  # of a year there are not two
+    assert Timeline.from_dict(data.fingerprint()["series"]) == line
+    phases = data.conditions["calendar"].train[5]
+    hours = torch.arange(5, 53).double()
+    assert torch.allclose(phases[0].double(), (2 * math.pi * hours / 24).cos(), atol=1e-4)
+    assert torch.allclose(phases[1].double(), (2 * math.pi * hours / 24).sin(), atol=1e-4)
+    assert line.least == (None, 0.0)  # rain is never below
+
+
+def test_two_rows_at_one_moment_become_their_mean(tmp_path: Path) -> None:
+    file = written(tmp_path / "x.csv", names=("A",))
+    lines = file.read_text().splitlines()
+    cells = lines[10].split(",")
+    again = ",".join([*cells[:3], str(float(cells[3]) + 1), cells[4]])
+    file.write_text("\n".join([*lines[:11], again, *lines[11:]]))
+    data, _ = facts(file, window=48, stride=1, by="none")
+    assert float(data.train[0, 0, 9]) == pytest.approx(float(cells[3]) + 0.5, abs=1e-5)
+
+
+def test_months_are_steps(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    rows = [f"{1990 + m // 12}-{m % 12 + 1:02}-01,{math.sin(m) + 3:.3f}" for m in range(360) if m != 7]
+    file.write_text("\n".join(["month_of,sales", *rows]))
+    data, line = facts(file, window=24)
+    assert (line.months, line.step) == (1, 0)
+    assert line.cycles == ("year",)
+    assert bool(data.train[0, 0, 7].isnan())
+    moments = line.seconds(0, 3).tolist()
+    assert [datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%d") for s in moments] == [
+        "1990-01-01", "1990-02-01", "1990-03-01",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "match"),
+    [
+        (["2021-01-01,1", "2021-01-02,2", "2021-01-03,3"], {}, "shorten data.window"),
+        ([f"2021-01-{d:02} 00:00:00,{d}" for d in range(1, 29)] + ["2021-02-03 07:00:00,1"], {}, "row 28 lies between"),
+        ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"time": "no"}, "data.time"),
+        ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"columns": "when"}, "numbers"),
+        ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"calendar": "moon"}, "calendar"),
+        ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"window": 0}, "data.window=0"),
+        ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"test_fraction": 1.5}, "test_fraction"),
+    ],
+)
+def test_what_is_no_series_is_a_sentence(tmp_path: Path, rows: list[str], arguments: Any, match: str) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("\n".join(["when,value", *rows]))
+    with pytest.raises(InputError, match=match):
+        Series(str(file), **arguments).load()
+
+
+def test_holes_are_covered_by_windows_that_do_not_overlap() -> None:
+    dice = torch.Generator().manual_seed(0)
+    for share in (0.01, 0.1, 0.5, 1.0):
+        holes = torch.rand(500, generator=dice) < share
+        holes[200:290] = True  # longer than a window
+        left, turns = holes.clone(), 0
+        while left.any():
+            places = _cover(left, 64)
+            assert places, "no progress"
+            assert all(b - a >= 64 for (a, _), (b, _) in pairwise(places))
+            for start, inside in places:
+                assert bool(left[start : start + 64][inside].all())
+                left[start : start + 64] &= ~inside
+            turns += 1
+        assert turns <= 500 // 32 + 2
+
+
+@pytest.fixture(scope="module")
+def stations(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small model of a daily wave, trained for some seconds."""
+    place = tmp_path_factory.mktemp("series")
+    file = written(place / "stations.csv")
+    changes = [
+        f"data.path={file}",
+        "data.window=48",
+        "net={name: unet, channels: 16, multipliers: [1, 2], blocks: 1, attention: [], embedding: 32}",
+        "training.steps=500",
+        "training.batch_size=16",
+        "training.lr=3e-3",
+        "training.validate_every=500",
+        "sampling.preview=4",
+        "sampling.steps=12",
+    ]
+    for _ in train(Experiment.read("series", changes), place / "run"):
+        pass
+    return ornstein.load(place / "run")
+
+
+def wave(first: int, count: int) -> Tensor:
+    return 2 + 5 * (2 * math.pi * torch.arange(first, first + count).double() / 24).sin()
+
+
+def test_a_gap_is_filled_from_what_is_known_which_stays(stations: Run) -> None:
+    track = read(Timeline.from_dict(stations.about["data"]["series"]), stations.experiment.data["path"])[0]
+    values = track.values[1100:1200].clone()
+    truth = values.clone()
+    values[40:52] = math.nan
+    values[70:73, 1] = math.nan
+    found = impute_series(stations, Track(track.name, 1100, values), draws=19, seed=1)
+    known = ~values.isnan()
+    assert torch.equal(found.draws[:, known], values[known].expand(19, -1))
+    assert not found.draws.isnan().any()
+    error = (found.centre[40:52, 0] - truth[40:52, 0]).abs().mean()
+    line = torch.lerp(values[39, 0], values[52, 0], torch.linspace(0, 1, 14).double()[1:-1])
+    assert error < 0.4 * (line - truth[40:52, 0]).abs().mean()
+    low, high = found.interval
+    assert bool((low[40:52] < high[40:52]).any())
+    assert float(found.draws[..., 1].min()) >= 0  # rain never was below
+    again = impute_series(stations, Track(track.name, 1100, values), draws=19, seed=1)
+    assert torch.equal(found.draws, again.draws)
+
+
+def test_a_forecast_and_a_backcast_keep_the_time_of_day(stations: Run, tmp_path: Path) -> None:
+    track = read(Timeline.from_dict(stations.about["data"]["series"]), stations.experiment.data["path"])[0]
+    for options, first in (({"after": 60}, 1200), ({"before": 60}, -60)):
+        found = forecast(stations, track, draws=9, seed=0, **options)
+        assert found.track.first == first
+        assert found.draws.shape == (9, 60, 2)
+        assert (found.centre[:, 0] - wave(first, 60)).abs().mean() < 1.5  # of a wave of height 5
+    both = complete(stations, stations.experiment.data["path"], after=24, draws=3)
+    save(stations, both, tmp_path / "next.csv")
+    with (tmp_path / "next.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 48
+    assert rows[0]["when"] == (START + timedelta(hours=1200)).strftime("%Y-%m-%d %H:%M:%S")
+    assert [float(rows[5][f"warmth{end}"]) for end in ("_low", "", "_high")] == sorted(
+        float(rows[5][f"warmth{end}"]) for end in ("_low", "", "_high")
+    )
+    assert np.load(tmp_path / "next.npz")["draws"].shape == (3, 48, 2)
+
+
+def test_a_series_is_drawn_longer_than_it_was_trained(stations: Run) -> None:
+    longer, condition = long(stations, 8, 240)
+    drawn = longer.sample(8, condition=condition, seed=0)
+    assert drawn.shape == (8, 240, 2)
+    # ten days, each with its wave at the hour that the calendar says
+    line = Timeline.from_dict(stations.about["data"]["series"])
+    for k in range(8):
+        first = k * int(365 * 86_400 / line.step) // 8
+        assert np.corrcoef(drawn[k, :, 0], wave(first, 240))[0, 1] > 0.9
+    for length in (241, 0, True):
+        with pytest.raises(InputError, match="length="):
+            of_length(stations, length)
+    assert dated(stations, 2, 96).parts["calendar"].shape == (2, 4, 96)
+
+
+def test_what_does_not_fit_a_series_is_a_sentence(stations: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must be \(time, 2\)"):
+        impute_series(stations, torch.zeros(50, 3))
+    with pytest.raises(InputError, match="n=0"):
+        impute_series(stations, torch.zeros(50, 2), draws=0)
+    with pytest.raises(InputError, match="infinite"):
+        impute_series(stations, torch.full((50, 2), math.inf))
+    other = written(tmp_path / "other.csv", names=("C", "D"))
+    with pytest.raises(InputError, match="station"):
+        complete(stations, other, after=5)
+    with pytest.raises(InputError, match="after the series or before"):
+        forecast(stations, Track("A", 0, torch.zeros(50, 2).double()))
