@@ -60,7 +60,7 @@ def test_a_grid_is_chosen_on_training_data_and_its_bits_are_of_held_out_data(run
         total = prices[index[0], index[0]] + prices[index[:-1], index[1:]].sum()
         return float(total) / (2 * torch.tensor(2.0).log().item())
 
-    others = {"tuned": found.grid}
+    others: dict[str, Any] = {"tuned": found.grid}
     others |= {name: times(process, STEPS, name, run.denoiser.unit).tolist() for name in found.even}
     for name, grid in others.items():
         said = found.bits if name == "tuned" else found.even[name]
