@@ -9,6 +9,7 @@ data score in a sample's place, the floor of every measure, has the same holes.
 import torch
 from torch import Tensor
 
+from ornstein.data.dataset import Dataset
 from ornstein.data.statistics import moments
 
 
@@ -20,14 +21,15 @@ def filled(x: Tensor, train: Tensor) -> Tensor:
     return torch.where(x.isnan(), mean, x)
 
 
-def alike(samples: Tensor, train: Tensor, heldout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three, ready to be compared: see the module. As they are where nothing is missing.
+def alike(samples: Tensor, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples, the training and the held-out part in float32, ready to be compared: see the module.
 
     Args:
         samples: (n, F, ...), complete, data units.
-        train, heldout: (N, F, ...) and (M, F, ...), NaN where not seen.
+        data: what they are compared with; as it is where nothing is missing.
     """
-    if not (train.isnan().any() or heldout.isnan().any()):
+    train, heldout = data.train.float(), data.test.float()
+    if not data.missing:
         return samples, train, heldout
     holes = heldout.isnan()[torch.arange(len(samples)) % len(heldout)]
     samples = torch.where(holes, torch.nan, samples)

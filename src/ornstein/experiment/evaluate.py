@@ -82,9 +82,7 @@ def evaluate(
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     samples = run.transform.inverse(z, quantise=True).float()
-    train, heldout = data.train.float(), data.test.float()
-    if data.missing:
-        samples, train, heldout = alike(samples, train, heldout)
+    samples, train, heldout = alike(samples, data)
     # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
     some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
     result = report(
