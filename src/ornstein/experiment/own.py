@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 
-from ornstein.data import DATA
 from ornstein.data.array import glance
 from ornstein.data.folder import find_pictures, stray
 from ornstein.data.pictures import sides
@@ -144,9 +143,10 @@ def _table(place: Path) -> Own:
     count, wide, clock = glance_at(place)
     why = f"a table of about {count:,} rows and {wide} columns: masked columns, which take any kind of column"
     reasons = {"preset": f"table, {why}"}
-    if clock and "series" in DATA:
+    if clock:
         reasons["data"] = (
-            f"table: rows that need not follow each other; by {shown(clock)!r} they do, data=series says so"
+            f"table: rows that need not follow each other; if by {shown(clock)!r} they do: ornstein train series "
+            f"data.path={shown(place)}"
         )
     changes: dict[str, Any] = {}
     if count < _SOME_ROWS:
