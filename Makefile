@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint types check clean
+.PHONY: demo test test-slow mutants lint types check clean
 
 demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about five minutes on two cores
 	rm -rf runs/demo
@@ -21,6 +21,9 @@ test: $(READY)  ## the whole default suite
 
 test-slow: $(READY)  ## what trains for longer
 	$(BIN)/python -m pytest -m slow --timeout 5400
+
+mutants: $(READY)  ## change the program in hundreds of places, one at a time: does the suite notice? An hour or more
+	$(BIN)/python tests/mutants.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

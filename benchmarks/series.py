@@ -21,6 +21,7 @@ import os
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import common
 import numpy as np
@@ -42,10 +43,10 @@ def score(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
     error = np.abs(draws - truth).mean(0)
     m = len(draws)
     if m == 1:
-        return error
+        return np.asarray(error)
     order = np.sort(draws, 0)
     weights = (2 * np.arange(1, m + 1) - m - 1).reshape(-1, *[1] * truth.ndim)
-    return error - (weights * order).sum(0) / (m * (m - 1))
+    return np.asarray(error - (weights * order).sum(0) / (m * (m - 1)))
 
 
 def interpolated(values: np.ndarray) -> np.ndarray:
@@ -94,7 +95,7 @@ class Iterative:
         row = ((around.ravel() - self.mean) / self.scale)[None]
         found = [self.imputer.transform(np.repeat(row, 1, 0))[0] for _ in range(count)]
         wide = np.stack(found) * self.scale + self.mean
-        return wide.reshape(count, -1, around.shape[1])[:, LAG : LAG + self.gap]
+        return np.asarray(wide.reshape(count, -1, around.shape[1])[:, LAG : LAG + self.gap])
 
 
 def places(lengths: list[int], cut: int, gap: int, count: int, seed: int) -> list[tuple[int, int]]:
@@ -133,7 +134,9 @@ def trained(folder: Path, data: Path, steps: int | None, quick: bool) -> tuple[R
     return Run.load(folder), time.process_time() - began
 
 
-def measured(run: Run, line: Timeline, tracks: list[Track], gap: int, count: int, rows: int, seed: int) -> dict:
+def measured(
+    run: Run, line: Timeline, tracks: list[Track], gap: int, count: int, rows: int, seed: int
+) -> dict[str, Any]:
     """Scores by method: (gaps, F) each, mean over the gap's hours; and coverage of ours."""
     longest = max(track.first + len(track.values) for track in tracks)
     cut = min(math.ceil(0.9 * longest), longest - line.window)

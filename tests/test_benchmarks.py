@@ -30,11 +30,13 @@ SCRIPTS = {
     "startup": ([], "import ornstein, every name"),
     "steppers": ([], "sliced Wasserstein distance to exact draws"),
     "throughput": (["--only", "ornstein", "--sizes", "grey", "--threads", "1"], "training step, ms"),
+    "impute": ([], "| forest |"),
+    "tables": ([], "| cart |"),
     "time_to_quality": (["mnist", "--only", "ornstein", "--threads", "1"], "ornstein: 0.05 minutes"),
     "trained": (["RUN"], "ornstein default"),
 }
 #: read by others
-OTHERS = {"common", "problems"}
+OTHERS = {"common", "problems", "tabular"}
 
 
 def test_every_script_is_tried() -> None:
@@ -45,7 +47,7 @@ def test_every_script_is_tried() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_run(script: Any, tmp_path: Path, request: Any) -> None:
     words, said = SCRIPTS[script]
-    if script == "time_to_quality":
+    if script in ("time_to_quality", "tables", "impute"):
         request.getfixturevalue("real_data")
     words = [str(request.getfixturevalue("run")) if word == "RUN" else word for word in words]
     kept = {path: path.read_bytes() for path in [*HERE.glob("*.json"), *HERE.parent.glob("docs/pictures/*")]}

@@ -592,6 +592,24 @@ def test_extreme_numbers_beyond_float32_are_refused(tmp_path: Path, scale: float
         assert "rescale" in message
 
 
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_extreme_numbers_go_from_training_to_a_report(cli: Cli, tmp_path: Path, scale: float) -> None:
+    """Samples are finite and of the data's size, and every file of figures is JSON as the standard has it."""
+    path, run = saved(tmp_path, (scale * normal(120, 3)).astype("f4")), tmp_path / "run"
+    few = ["net={name: mlp, width: 16, depth: 1}", "training.steps=3", "training.cpu=true", "sampling.preview=4"]
+    answer = cli("train", "array", f"data.path={path}", *few, "--out", run)
+    assert answer.code == 0, answer
+    answer = cli("sample", run, "-n", 20, "--steps", 3, "--out", tmp_path / "drawn.npz")
+    assert answer.code == 0, answer
+    drawn = np.load(tmp_path / "drawn.npz")["samples"] / scale
+    assert np.isfinite(drawn).all()
+    assert 0.1 < drawn.std() < 10
+    answer = cli("evaluate", run, "-n", 20, "--steps", 3)
+    assert answer.code == 0, answer
+    for line in [(run / "evaluation.json").read_text(), *(run / "metrics.jsonl").read_text().splitlines()]:
+        json.loads(line, parse_constant=pytest.fail)
+
+
 def test_the_arrays_of_a_file_are_a_mapping(tmp_path: Path) -> None:
     arrays = read_arrays(Path(saved(tmp_path, a=normal(3), b=np.arange(4))))
     assert (list(arrays), len(arrays), "a" in arrays, "c" in arrays) == (["a", "b"], 2, True, False)

@@ -137,7 +137,8 @@ def test_restoring_explains_what_was_measured(
 
 
 def test_the_missing_numbers_of_a_table_are_imputed(cli: Cli, table: Any, tmp_path: Path) -> None:
-    rows = np.array([[0.5, np.nan], [np.nan, 0.2], [np.nan, np.nan]], np.float32)
+    # a row that misses nothing is among them, and comes back as it is
+    rows = np.array([[0.5, np.nan], [0.3, -0.7], [np.nan, 0.2], [np.nan, np.nan]], np.float32)
     np.save(tmp_path / "rows.npy", rows)
     out = tmp_path / "rows.png"
     answer = cli("inpaint", table, "--input", tmp_path / "rows.npy", "-n", 5, "--steps", 4, "--out", out)
@@ -146,7 +147,11 @@ def test_the_missing_numbers_of_a_table_are_imputed(cli: Cli, table: Any, tmp_pa
         known = ~np.isnan(rows)
         np.testing.assert_array_equal(made["known"], known)
         np.testing.assert_allclose(made["mean"][known], rows[known], atol=1e-5)
+        np.testing.assert_allclose(made["samples"][1], np.tile(rows[1], (5, 1)), atol=1e-6)
         assert made["std"][~known].min() > 1e-3
+    np.save(tmp_path / "whole.npy", rows[1:2])
+    answer = cli("inpaint", table, "--input", tmp_path / "whole.npy", "--out", tmp_path / "whole.png")
+    assert (answer.code, "nothing is missing" in answer.err) == (2, True)
 
 
 def test_restoring_with_an_exact_model_is_the_exact_posterior(run: Path) -> None:

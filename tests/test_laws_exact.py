@@ -225,6 +225,7 @@ def test_nothing_is_lost_far_out_nor_close_in() -> None:
         (lambda w, m, c: GaussianMixture(0 * w, m, c), ["weights"]),
         (lambda w, m, c: GaussianMixture(w, m, c[:, :2]), ["covariances", "(3, 2, 4)"]),
         (lambda w, m, c: GaussianMixture(w, m, -c), ["positive semi-definite"]),
+        (lambda w, m, c: GaussianMixture(w, m, c - 100 * torch.diag(torch.eye(4)[0])), ["positive semi-definite"]),
         (lambda w, m, c: GaussianMixture(w, m, c + torch.triu(torch.ones(4, 4), 1)), ["symmetric"]),
         (lambda w, m, c: GaussianMixture(w, m, -w), ["positive semi-definite"]),
         (lambda w, m, c: GaussianMixture(w, m, LowRank(c[:, :2], w)), ["LowRank", "(3, 4, r)"]),

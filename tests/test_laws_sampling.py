@@ -503,6 +503,13 @@ def test_options_by_name_reach_the_stepper() -> None:
             assert stepper_named(name, **option) == STEPPERS[name](**option)
 
 
+def test_nothing_said_of_steps_means_fifty() -> None:
+    den, seen = linear(VP()), []
+    assert len(list(trajectory(den, (1, 2), seed=0))) == 51
+    sample(den, (1, 2), seed=0, progress=lambda state: seen.append(state.step))
+    assert len(seen) == 51
+
+
 def test_progress_sees_every_state_and_gradients_are_not_kept() -> None:
     seen = []
     x = sample(linear(VP()), (1, 2), steps=4, seed=0, progress=lambda state: seen.append(state.step))

@@ -17,7 +17,9 @@ from ornstein.core.divergence import deflated_forms, exact_trace, linearised, or
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
-from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, fit_dequantiser, log_likelihood
+from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, log_likelihood
+from ornstein.likelihood.digital import averaged
+from ornstein.likelihood.flow import Trace, _bent
 
 
 def seeded(seed: Any) -> Any:
@@ -90,6 +92,17 @@ def test_a_law_that_cannot_be_measured_at_the_end_is_refused() -> None:
     refused(lambda: log_likelihood(mix.denoiser(ladder), x), "sigma/alpha=1", "signal left", "prior='sampling'")
     # what is drawn from the noise that sampling starts with has a density all the same
     assert log_likelihood(mix.denoiser(ladder), x, prior="sampling", tolerance=0.5).log_prob.isfinite().all()
+
+
+def test_the_law_at_the_end_takes_the_shape_of_the_data() -> None:
+    """Where as much signal as noise is left, a Gaussian of any shape is exact: its shape is the Jacobian's to tell."""
+    g, ladder = seeded(5), ornstein.Tabulated.from_sigmas(steps=10)
+    turned = torch.linalg.qr(torch.randn(16, 16, generator=g, dtype=torch.float64))[0]
+    gauss = Gaussian(torch.randn(16, generator=g), (turned * torch.logspace(-2, 1, 16)) @ turned.T)
+    x = gauss.sample(8, g)
+    found = log_likelihood(gauss.denoiser(ladder), x)
+    assert (found.log_prob - gauss.log_prob(x)).abs().max() < 0.02
+    assert found.integration_error.max() < 0.05
 
 
 def test_the_law_at_the_end_is_each_conditions_own() -> None:
@@ -256,6 +269,31 @@ class _Unbatchable(torch.autograd.Function):
     def backward(ctx: Any, grad: Any) -> Any:
         assert grad.sum().item() is not None
         return 2 * ctx.saved_tensors[0] * grad
+
+
+def test_the_tail_below_the_first_level_is_that_of_two_powers_of_u() -> None:
+    """Of a u^2 + b u^4 over log u, by its values at two levels: half the first, and what `_bent` weighs them with."""
+    a, b, first, second = 0.7, -0.3, 0.5, 0.8
+    one, two = (a * u**2 + b * u**4 for u in (first, second))
+    below = 0.5 * one + sum(weight * value for weight, value in zip(_bent(first, second), (one, two), strict=True))
+    assert below == pytest.approx(a * first**2 / 2 + b * first**4 / 4, rel=1e-12)
+
+
+@pytest.mark.parametrize(("d", "first", "later"), [(4, [2, 5], [5]), (1, [1, 4], [4])])
+def test_half_of_the_products_are_the_subspaces_and_no_more_than_dimensions(d: int, first: Any, later: Any) -> None:
+    taken: list[int] = []
+
+    def pull(v: torch.Tensor) -> torch.Tensor:
+        taken.append(len(v))
+        return -2.0 * v
+
+    trace, x, keys = Trace("hutch++", 5), torch.zeros(3, d, dtype=torch.float64), torch.arange(3)
+    known, forms, memory = trace.forms(pull, x, keys, 0, None)
+    assert forms is not None
+    torch.testing.assert_close(known + forms.mean(0), torch.full((3,), -2.0 * d, dtype=torch.float64))
+    assert taken == first
+    trace.forms(pull, x, keys, 5, torch.randn_like(there(memory)))
+    assert taken[len(first) :] == later
 
 
 def test_fields_that_cannot_be_batched_are_taken_one_at_a_time() -> None:
@@ -467,6 +505,22 @@ def test_the_error_of_averaged_draws_is_their_spread() -> None:
     # the error stated is widened by Student's t of seven degrees of freedom, 2.365/1.96
     ratio = errors.square().mean(0).sqrt() / logs.std(0) / (2.365 / 1.96)
     assert ((ratio > 0.7) & (ratio < 1.45)).all(), ratio
+
+
+def test_the_mean_of_densities_in_closed_form() -> None:
+    """Of 1 and 3, and of 2 and 2; errors of integrals count by each one's share of the sum."""
+    one, two = torch.tensor([1.0, 2.0]).double().log(), torch.tensor([3.0, 2.0]).double().log()
+    calls = torch.tensor([5, 6])
+    first = LogLikelihood(one, torch.zeros(2), torch.tensor([0.4, 0.1]).double(), calls, calls + 1, 7)
+    second = LogLikelihood(two, torch.zeros(2), torch.tensor([0.8, 0.3]).double(), calls + 2, calls, 7)
+    found = averaged([first, second])
+    torch.testing.assert_close(found.log_prob.exp(), torch.tensor([2.0, 2.0]).double())
+    torch.testing.assert_close(found.integration_error, torch.tensor([0.25 * 0.4 + 0.75 * 0.8, 0.2]).double())
+    # the jackknife of two: half of what their logarithms differ by, widened
+    assert float(found.standard_error[0]) > 0.5 * math.log(3) > float(found.standard_error[1]) == 0
+    assert found.calls.tolist() == [12, 14]
+    assert found.products.tolist() == [11, 13]
+    assert found.dims == 7
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -429,6 +429,14 @@ def test_the_weight_of_a_level_is_the_one_named() -> None:
             torch.testing.assert_close(got, factor.flatten() * base, rtol=1e-9, atol=1e-12)
 
 
+def test_the_trace_of_implicit_is_exact_unless_probes_are_asked_for() -> None:
+    denoiser = FunctionDenoiser(lambda x, level, condition: torch.tanh(x.flip(1) + x), VE())
+    x0 = mixture().sample(8, seeded(20)).double()
+    plain, exact, probed = (make(denoiser, x0, None, seeded(23)) for make in (implicit(), implicit(0), implicit(1)))
+    assert torch.equal(plain, exact)
+    assert not torch.allclose(plain, probed)
+
+
 @pytest.mark.parametrize("name", [n for n in PROCESSES if n in ("vp", "edm", "flow", "betas", "ladder")])
 def test_one_level_is_the_level_named(name: Any) -> None:
     process, seen = PROCESSES[name], []

@@ -186,6 +186,16 @@ def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each() -> None:
     refused(lambda: PLMS(start="heun"), "start='heun'", "runge-kutta")
 
 
+@pytest.mark.parametrize(("last", "weights"), [(1, [1.0]), (2, [2.0, -1.0]), (3, [8 / 3, -2.0, 1 / 3])])
+def test_the_last_step_goes_by_as_many_answers_as_it_says(last: int, weights: list[float]) -> None:
+    """Lagrange's weights at a ratio of zero, of answers at the ratios 1/2, 1 and 2: no more of them than `last`."""
+    den = FunctionDenoiser(lambda x, level, condition: torch.full_like(x, math.cos(level.noise_ratio)), EDM())
+    grid = [4.0, 2.0, 1.0, 0.5, 0.0]
+    x = sample(den, (1, 1), stepper=Multistep(4, "ratio", last), grid=grid, seed=0, dtype=F64)
+    expected = sum(weight * math.cos(ratio) for weight, ratio in zip(weights, (0.5, 1.0, 2.0), strict=False))
+    assert float(x) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("clock", ["ratio", "flow", "signal"])
 def test_answers_that_are_a_polynomial_of_the_clock_are_followed_and_ended_exactly(clock: Any) -> None:
     """Data that depend on the level alone, a parabola of the clock: order 3 makes no error, nor does last=3."""

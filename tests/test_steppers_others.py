@@ -98,6 +98,19 @@ def test_on_one_path_the_sample_converges_as_steps_are_added(stepper: Any) -> No
     assert spread(stepper, (40, 80), mixture())[0] < 0.5 * spread(fresh, (40, 80), mixture())[0]
 
 
+@pytest.mark.parametrize("eta", [0.6, 1.0, 1.7])
+def test_on_one_path_the_noise_of_point_data_is_the_same_by_any_steps(eta: float) -> None:
+    """There the integrator is exact, and the path runs on the clock on which its noise adds up; up to its leaves."""
+    point = torch.tensor([0.3, -1.0])
+    den, found = constant(VP(), point), []
+    for steps in (1, 3, 8):
+        grid = [*torch.linspace(0.9, 0.1, steps + 1, dtype=F64).tolist(), 0.0]
+        walk = trajectory(den, (200, 2), stepper=DPMpp2MSDE(eta, path=True), grid=grid, seed=2, dtype=F64)
+        found.append(list(walk)[-2].x)
+    for other in found[1:]:
+        assert (other - found[0]).std() < 0.1 * VP().at(0.1).sigma
+
+
 def test_on_one_path_a_seed_gives_the_same_sample_on_every_clock() -> None:
     mix = mixture()
     found = []

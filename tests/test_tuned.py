@@ -20,6 +20,7 @@ from ornstein.experiment.folder import accept, read_tuned, write_tuned
 from ornstein.experiment.run import Run
 from ornstein.experiment.tune import tune_endpoint
 from ornstein.samplers import STEPPERS
+from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.exponential import DEIS, DPMpp2M
 from ornstein.samplers.flow import Heun
 from ornstein.samplers.tuned import Tuned, as_tuned, path, squared
@@ -119,13 +120,21 @@ def test_it_steps_on_its_own_grid_only() -> None:
     refused(lambda: sample(den, (2, 2), stepper=MIXED, grid=[1.0, 0.6, 0.3, 0.1, 0.0], seed=0), "grid=tuned.grid")
 
 
+@dataclasses.dataclass(frozen=True)
+class Leaky(DDIM):
+    """Keeps some of the noise at the clean point."""
+
+    def finish(self, denoiser: Any, x: Any, t: Any, memory: Any, noise: Any) -> Any:
+        return denoiser(x, t).x0 + 0.1 * x
+
+
 def test_numbers_that_do_not_fit_are_refused() -> None:
     refused(lambda: dataclasses.replace(MIXED, grid=(1.0, 0.3, 0.6, 0.0)), "grid", "fall")
     refused(lambda: dataclasses.replace(MIXED, drift=(0.0,)), "drift", "1")
     refused(lambda: dataclasses.replace(MIXED, weights=MIXED.weights[:2]), "weights")
     refused(lambda: dataclasses.replace(MIXED, weights=(*MIXED.weights[:2], (0.1, 0.1, 0.1))), "sums to 0.3")
     refused(lambda: dataclasses.replace(LEANT, leanings=LEANT.leanings[:1]), "leanings", "[3, 2]")
-    for stepper in (Heun(), STEPPERS["ddpm"](), STEPPERS["euler-maruyama"]()):
+    for stepper in (Heun(), STEPPERS["ddpm"](), STEPPERS["euler-maruyama"](), Leaky()):
         refused(lambda stepper=stepper: as_tuned(stepper, VP(), times(VP(), 4)), "triangle")
     den = mixture().denoiser(VP())
     refused(lambda: fit_endpoint(den, (2,), 0), "steps=0")

@@ -37,7 +37,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -200,33 +200,19 @@ class Process(ABC):
             return t
         if not isinstance(t, Tensor) or t.ndim == 0:
             return self.levels(torch.tensor([float(t)], dtype=torch.float64))[0]
-        if like is None:
-            raise InputError(f"a batch of times (shape {tuple(t.shape)}) needs like=x to broadcast against.")
-        if t.shape != like.shape[:1]:
-            raise InputError(f"t has shape {tuple(t.shape)}, x {tuple(like.shape)}: t must be a number or (B,).")
-        if t.device.type == "cpu":
-            self._inside(t)
-        wide = torch.float32 if like.device.type == "mps" else torch.float64
-        t = t.to(like.device, wide).reshape(-1, *[1] * (like.ndim - 1))
-        dtype = torch.promote_types(like.dtype, torch.float32)
+        t, dtype = per_sample(t, like, self)
         return Level(self, t, self.alpha(t).to(dtype), self.sigma(t).to(dtype))
 
     def levels(self, times: Tensor) -> list[Level[float]]:
         """The levels of a whole grid (n,), as floats, their derivatives included, in a few vector operations."""
         times = times.detach().to("cpu", torch.float64)
-        self._inside(times)
+        check_times(times, self)
         alpha, sigma = self.alpha(times).tolist(), self.sigma(times).tolist()
         alpha_rate, sigma_rate = (rate.tolist() for rate in self._rates(times))
         levels = [Level(self, *row) for row in zip(times.tolist(), alpha, sigma, strict=True)]
         for level, *rates in zip(levels, alpha_rate, sigma_rate, strict=True):
             level.__dict__["rates"] = tuple(rates)  # fills the cached property
         return levels
-
-    def _inside(self, times: Tensor) -> None:
-        outside = ~((times >= 0) & (times <= self.t_max))
-        if bool(outside.any()):
-            t = float(times[outside][0])
-            raise InputError(f"t={t:g} must lie within [0, {self.t_max:g}], the clock of {self}.")
 
     def log_snr(self, t: Tensor) -> Tensor:
         """2 log(alpha/sigma) at times `t` (any shape, float64)."""
@@ -249,11 +235,45 @@ class Process(ABC):
 
     def _rates(self, t: T) -> tuple[T, T]:
         at = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
-        alpha_rate, sigma_rate = _derivative(self.alpha, at), _derivative(self.sigma, at)
+        alpha_rate, sigma_rate = derivative(self.alpha, at), derivative(self.sigma, at)
         return (alpha_rate, sigma_rate) if isinstance(t, Tensor) else (alpha_rate.item(), sigma_rate.item())
 
 
-def _derivative(scale: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+class Clock(Protocol):
+    """Whatever has times: from 0 to t_max."""
+
+    @property
+    def t_max(self) -> float: ...
+
+
+def check_times(times: Tensor, clock: Clock) -> None:
+    """Refuse times outside [0, t_max] of a clock."""
+    outside = ~((times >= 0) & (times <= clock.t_max))
+    if bool(outside.any()):
+        t = float(times[outside][0])
+        raise InputError(f"t={t:g} must lie within [0, {clock.t_max:g}], the clock of {clock}.")
+
+
+def per_sample(t: Tensor, like: Tensor | None, clock: Clock) -> tuple[Tensor, torch.dtype]:
+    """A time per sample, (B,), shaped to multiply `like` (B, ...), beside it; and the type of what is made of it.
+
+    Raises:
+        InputError: no `like`, a batch that does not fit it, times outside the clock (those on another device than the
+            CPU are not looked at: that would wait for it).
+    """
+    if like is None:
+        raise InputError(f"a batch of times (shape {tuple(t.shape)}) needs like=x to broadcast against.")
+    if t.shape != like.shape[:1]:
+        raise InputError(f"t has shape {tuple(t.shape)}, x {tuple(like.shape)}: t must be a number or (B,).")
+    if t.device.type == "cpu":
+        check_times(t, clock)
+    wide = torch.float32 if like.device.type == "mps" else torch.float64
+    shaped = t.to(like.device, wide).reshape(-1, *[1] * (like.ndim - 1))
+    return shaped, torch.promote_types(like.dtype, torch.float32)
+
+
+def derivative(scale: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """d scale/dt at times `t` (any shape), each value depending on its own time alone; by automatic differentiation."""
     # reverse mode: each time's value depends on that time alone, so the gradient of the sum is the derivative at each.
     # A leaf of our own, so that it works wherever it is called from: inference mode, torch.func's transforms
     with torch.inference_mode(False):

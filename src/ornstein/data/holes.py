@@ -9,7 +9,6 @@ data score in a sample's place, the floor of every measure, has the same holes.
 import torch
 from torch import Tensor
 
-from ornstein.data.dataset import Dataset
 from ornstein.data.statistics import moments
 
 
@@ -21,15 +20,14 @@ def filled(x: Tensor, train: Tensor) -> Tensor:
     return torch.where(x.isnan(), mean, x)
 
 
-def alike(samples: Tensor, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples, the training and the held-out part in float32, ready to be compared: see the module.
+def alike(samples: Tensor, train: Tensor, heldout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three, ready to be compared: see the module. As they are where nothing is missing.
 
     Args:
         samples: (n, F, ...), complete, data units.
-        data: what they are compared with; as it is where nothing is missing.
+        train, heldout: (N, F, ...) and (M, F, ...), NaN where not seen.
     """
-    train, heldout = data.train.float(), data.test.float()
-    if not data.missing:
+    if not (train.isnan().any() or heldout.isnan().any()):
         return samples, train, heldout
     holes = heldout.isnan()[torch.arange(len(samples)) % len(heldout)]
     samples = torch.where(holes, torch.nan, samples)

@@ -116,6 +116,11 @@ class ColumnType:
         """Whether its values are numbers and not words or moments."""
         return self.kind in ("number", "integer")
 
+    @property
+    def worded(self) -> bool:
+        """Whether its values are words, of which there are several."""
+        return self.kind in ("category", "boolean")
+
     @cached_property
     def _places(self) -> dict[str, int]:
         return {level: place for place, level in enumerate(self.levels)}

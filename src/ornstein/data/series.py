@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -171,7 +171,7 @@ def _conditions(
     return columns
 
 
-def _ends(train: Tensor) -> dict[str, tuple[float | None, ...]]:
+def _ends(train: Tensor) -> dict[str, Any]:
     """The ends that no feature passed: 0 of what is never below, and those that many values lie on."""
     low, high = (end.tolist() for end in extremes(train))
     seen = (~train.isnan()).sum((0, 2)).tolist()

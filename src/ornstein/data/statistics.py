@@ -93,8 +93,8 @@ def standardise(train: Tensor) -> tuple[Affine, str]:
     mean, sigma = moments(train)
     low, high = extremes(train)
     if (low > high).any():
-        where = int((low > high).nonzero()[0])
-        raise InputError(f"feature {where} has no value in the training part; leave it out.")
+        empty = int((low > high).nonzero()[0])
+        raise InputError(f"feature {empty} has no value in the training part; leave it out.")
     constant = low == high  # not sigma == 0, which rounding spoils
     if constant.all():
         raise InputError("all training examples are the same; there is nothing to learn.")

@@ -64,13 +64,10 @@ class Timeline:
     def from_dict(found: Mapping[str, Any]) -> "Timeline":
         """Undoes `to_dict`."""
         try:
-            column = {name: found[name] and ColumnType.from_dict(found[name]) for name in ("time", "by")}
-            return Timeline(
-                tuple(map(ColumnType.from_dict, found["features"])),
-                **column,
-                **{name: found[name] for name in ("step", "months", "origin", "window")},
-                **{name: tuple(found[name]) for name in ("cycles", "least", "most")},
-            )
+            said: dict[str, Any] = {name: found[name] for name in ("step", "months", "origin", "window")}
+            said |= {name: found[name] and ColumnType.from_dict(found[name]) for name in ("time", "by")}
+            said |= {name: tuple(found[name]) for name in ("cycles", "least", "most")}
+            return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
         except (KeyError, TypeError, AttributeError):
             raise InputError("run.yaml describes no series; it was changed.") from None
 

@@ -30,11 +30,6 @@ from ornstein.experiment.run import Run
 ORDERS = 4
 
 
-def types_of(run: Run) -> tuple[ColumnType, ...]:
-    """What the columns of a run's table are; () of one that was trained on no table."""
-    return tuple(ColumnType.from_dict(about) for about in run.about["data"].get("table", ()))
-
-
 def draws_rows(run: Run) -> bool:
     """Whether a run was trained on a table."""
     return isinstance(run.transform, Tokens)
@@ -49,7 +44,7 @@ def must_be_table(run: Run) -> tuple[Tokens, tuple[ColumnType, ...]]:
     tokens = run.transform
     if not isinstance(tokens, Tokens):
         raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s, and this is of tables.")
-    return tokens, types_of(run)
+    return tokens, run.types
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import torch
 from ornstein.core.grids import MOST_STEPS
 from ornstein.experiment.checks import SURE, Examined
 from ornstein.experiment.evidence import Evidence
-from ornstein.metrics import clusters, memorisation, nearest
+from ornstein.metrics import closest_records, clusters, memorisation, nearest
 from ornstein.samplers import DEFAULT_STEPPER
 
 #: what more steps move at most, in standard deviations of the data: sample by sample, and in law
@@ -101,6 +101,8 @@ def memorised(evidence: Evidence) -> Examined | None:
     """The share of samples that lie nearer to training than to held-out examples, of as many; see the module."""
     if not evidence.run.learner.draws or not evidence.finite or len(evidence.data.test) < FEWEST:
         return None
+    if evidence.run.types:
+        return _repeated(evidence)
     measured, data = evidence.ruler.measured, evidence.data
     size = min(len(data.train), len(data.test), 2000)
     dice = evidence.dice()
@@ -118,11 +120,32 @@ def memorised(evidence: Evidence) -> Examined | None:
     # a large training set hides copies from a small sample of it; how near samples come to any of it does not
     told = max(0.0, share - 0.5 - SURE * scatter)
     near = max(0.0, 1 - copies.ratio)
-    return Examined(
+    return _copied(
         f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond the honest half and "
         f"chance (found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
         "held-out ones)",
         max(told, near - NEAR_COPIES),
+    )
+
+
+def _repeated(evidence: Evidence) -> Examined:
+    """The same of rows of a table, whose columns have a distance by ranks alone: see `ornstein.metrics.records`."""
+    run, data = evidence.run, evidence.data
+    words = [kind.worded for kind in run.types]
+    rows = run.transform.inverse(evidence.drawn, quantise=True)
+    found = closest_records(rows, data.train, data.test, words, evidence.dice(), most=4000)
+    told = max(0.0, found.nearer - 0.5 - SURE * found.nearer_spread)
+    return _copied(
+        f"share of rows nearer to {found.rows:,} training than to {found.rows:,} held-out rows, beyond the honest half "
+        f"and chance (found {found.nearer:.1%})",
+        told,
+    )
+
+
+def _copied(measured: str, figure: float) -> Examined:
+    return Examined(
+        measured,
+        figure,
         "samples are copies of training examples, or nearly.",
         "more data; fewer training.steps, a smaller network, net.dropout. Do not give samples away as new where "
         "training data are private.",
@@ -135,6 +158,8 @@ def modes_missed(evidence: Evidence) -> Examined | None:
     """The largest kind of held-out data, by class or by cluster, that samples hardly reach."""
     if not evidence.run.learner.draws or not evidence.finite or len(evidence.data.test) < FEWEST:
         return None
+    if evidence.run.types:
+        return None  # rows of words have no clusters by distance; the report tells their columns one by one
     measured, test = evidence.ruler.measured, evidence.data.test
     rows = torch.randperm(len(test), generator=evidence.dice())[: evidence.at_most(4000, len(test))]
     real, drawn = measured(test[rows].float()).flatten(1), measured(evidence.drawn_own).flatten(1)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ornstein import ranks
+from ornstein.core.condition import Condition
+from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
-from ornstein.data.holes import alike
+from ornstein.data.holes import alike, filled
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
@@ -21,7 +24,7 @@ from ornstein.experiment.loglik import loglik
 from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
 from ornstein.files import write_text
-from ornstein.metrics import METRICS, Report, nearest, report
+from ornstein.metrics import METRICS, Report, TableReport, nearest, report, table_report
 
 #: the measures that say something of a handful of points; the others are left out below fifty
 _FEW_WILL_DO = ("sliced-wasserstein", "energy-distance", "mmd", "memorisation")
@@ -35,7 +38,7 @@ _CHEAP, _CHEAP_COUNT = 8, 200
 class Evaluation:
     """What `evaluate` found: the report, and how the samples were drawn."""
 
-    report: Report
+    report: Report | TableReport
     drawn: dict[str, Any]
 
     def text(self) -> str:
@@ -81,21 +84,7 @@ def evaluate(
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
-    samples = run.transform.inverse(z, quantise=True).float()
-    samples, train, heldout = alike(samples, data)
-    # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
-    some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
-    result = report(
-        samples,
-        train,
-        heldout,
-        torch.Generator().manual_seed(seed),
-        labels=None if some_have_none else condition.parts.get(LABEL),
-        train_labels=None if some_have_none else data.train_labels,
-        heldout_labels=None if some_have_none else data.test_labels,
-        metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(n, len(heldout)) >= 50],
-        progress=stage,
-    )
+    result = _measured(run, data, z, condition, torch.Generator().manual_seed(seed), stage)
     sampling = run.experiment.sampling
     drawn = {
         "stepper": stepper or sampling.stepper["name"],
@@ -108,7 +97,7 @@ def evaluate(
         json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
     )
     stage("the picture")
-    _picture(run, z, samples, train, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
+    _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
     if page and data.missing:
         stage("no page: the doctor, whose findings are on it, wants data without holes")
     elif page:
@@ -120,9 +109,9 @@ def evaluate(
 
 def _page(
     evidence: Evidence,
-    result: Report,
+    result: Report | TableReport,
     drawn: dict[str, Any],
-    z: torch.Tensor,
+    z: Tensor,
     likelihood: int | None,
     stage: Callable[[str], None],
 ) -> None:
@@ -130,6 +119,7 @@ def _page(
     run = evidence.run
     diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
     few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
+    few = 0 if run.types else few  # of rows `loglik` has a bound, cell by cell
     if few:
         stage("likelihood")
     scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None
@@ -137,16 +127,41 @@ def _page(
     Page(evidence, result, drawn, diagnosis, z, scores).write(run.folder / REPORT)
 
 
-def _picture(
-    run: Run, z: torch.Tensor, samples: torch.Tensor, train: torch.Tensor, path: Path, generator: torch.Generator
-) -> None:
+def _measured(
+    run: Run, data: Dataset, z: Tensor, condition: Condition, dice: torch.Generator, stage: Callable[[str], None]
+) -> Report | TableReport:
+    """Every measure of samples in model space, in the data's own units."""
+    if run.types:
+        names, words = zip(*((kind.name, kind.worded) for kind in run.types), strict=True)
+        rows = run.transform.inverse(z, quantise=True)
+        return table_report(rows, data.train, data.test, words, dice, names=names, progress=stage)
+    # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
+    some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
+    samples = run.transform.inverse(z, quantise=True).float()
+    train, heldout = data.train.float(), data.test.float()
+    if data.missing:
+        samples, train, heldout = alike(samples, train, heldout)
+    return report(
+        samples,
+        train,
+        heldout,
+        dice,
+        labels=None if some_have_none else condition.parts.get(LABEL),
+        train_labels=None if some_have_none else data.train_labels,
+        heldout_labels=None if some_have_none else data.test_labels,
+        metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(len(z), len(data.test)) >= 50],
+        progress=stage,
+    )
+
+
+def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
     if run.kind == "image":
-        shown = 20
-        _, index = nearest(samples[:shown], train)
+        shown, train = 20, data.train.float()
+        _, index = nearest(run.transform.inverse(z[:shown], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
         pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])
         pictures.draw(pairs, "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind
-        some = train[torch.randperm(len(train), generator=generator)[: len(z)]]
-        pictures.draw(run.transform.inverse(z), run.kind, path, real=some, names=run.about["data"].get("columns"))
+        some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
+        run.picture(z, path, real=filled(some, data.train) if data.missing else some)

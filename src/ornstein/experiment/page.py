@@ -24,6 +24,7 @@ from ornstein.data.condition import LABEL
 from ornstein.errors import shown
 from ornstein.experiment import charts
 from ornstein.experiment.catalogue import summary
+from ornstein.experiment.charts_of_tables import table_chart
 from ornstein.experiment.curves import Line, chart, legend
 from ornstein.experiment.doctor import Diagnosis
 from ornstein.experiment.evidence import Evidence
@@ -31,7 +32,7 @@ from ornstein.experiment.loglik import Scores
 from ornstein.experiment.pictures import image_grid
 from ornstein.experiment.report import describe
 from ornstein.files import write_text
-from ornstein.metrics import METRICS, Metric, Report, Score, nearest
+from ornstein.metrics import METRICS, Report, Score, TableReport, nearest
 
 #: what each measure says to one who has never met it; of others the first line of their docstring
 PLAINLY: dict[str, str] = {
@@ -47,6 +48,18 @@ PLAINLY: dict[str, str] = {
     "precision": "Which share of the samples looks like something real? Low means implausible ones.",
     "recall": "Which share of the real data could be among the samples? Low means kinds that are never made.",
     "memorisation": "How far a sample is from the training example that it is most like. Far below real data: copies.",
+    "trees": "Boosted trees are trained to tell samples from real rows: how often do they rank the two rightly? One "
+    "half is guessing.",
+    "network": "The same, by a small neural network.",
+    "columns": "How far the share of each word, and the law of each number, are from those of real rows, on average.",
+    "pairs": "How far what relates two columns is from what relates them in real rows, on average.",
+    "predict": "A model is trained on samples to predict this column from all others, and tried on real rows. Beside "
+    "it: one that was trained on as many real rows.",
+    "closest record": "Of as many training as held-out rows, how often is the nearest to a sample one of the former? "
+    "One half is honest.",
+    "membership": "Do the samples betray whether a given row was trained on? One half is a coin.",
+    "copies": "Which share of the samples is a training row to the last digit, beside the share that is one of as many "
+    "held-out rows?",
 }
 #: samples of a picture; training examples that are looked up beside them
 _SHOWN, _PAIRS = 60, 10
@@ -64,8 +77,7 @@ class Row:
     @property
     def tone(self) -> str:
         """How the page colours the verdict, from good to bad."""
-        words = words_of(self.name)
-        return dict(zip(words, ("good", "fair", "bad"), strict=True)).get(self.score.verdict, "")
+        return tones().get(self.score.verdict, "")
 
     @property
     def strip(self) -> dict[str, float]:
@@ -90,12 +102,9 @@ class Table:
     rows: Sequence[Row]
 
     @staticmethod
-    def of(report: Report) -> "Table":
+    def of(report: Report | TableReport) -> "Table":
         """The measures of a report."""
-        rows = [
-            Row(name, PLAINLY.get(name) or (summary(METRICS[name]) if name in METRICS else ""), score)
-            for name, score in report.rows.items()
-        ]
+        rows = [Row(name, _plainly(name), score) for name, score in report.rows.items()]
         sentence = (
             f"Each number is shown beside what real data score when they stand in the place of the samples, "
             f"{report.train:,} training examples against {report.heldout:,} that were held out. A good model scores "
@@ -120,7 +129,7 @@ class Page:
     """What a page is made of."""
 
     evidence: Evidence
-    report: Report
+    report: Report | TableReport
     drawn: Mapping[str, Any]
     diagnosis: Diagnosis
     samples: Tensor
@@ -144,7 +153,8 @@ class Page:
             facts=run.about["data"],
             summary=self._summary(),
             samples=self._samples(),
-            tables=[Table.of(self.report), *self.tables],
+            tables=[Table.of(self.report), *_of_table(self.report), *self.tables],
+            said=self.report.sentences() if isinstance(self.report, TableReport) else (),
             figures=[(title, group) for title, group in self._groups() if group],
             copies=self._copies(),
             near_copies=self.report.near_copies,
@@ -160,13 +170,14 @@ class Page:
         )
 
     def _summary(self) -> dict[str, Any]:
-        rows, facts = self.report.rows, self.evidence.run.about["data"]
+        run, rows = self.evidence.run, self.report.rows
+        facts = run.about["data"]
         records = self.evidence.records
         return {
-            "well": sum(score.verdict == words_of(name)[0] for name, score in rows.items()),
+            "well": sum(Row(name, "", score).tone == "good" for name, score in rows.items()),
             "of": len(rows),
-            "kind": "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
-            "shape": _by(facts["shape"], facts["kind"] == IMAGE),
+            "kind": "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
+            "shape": f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE),
             "steps": int(records[-1]["step"]) if records else 0,
         }
 
@@ -182,8 +193,19 @@ class Page:
             grids = (("Samples", self.samples[:few]), ("Real, held out", real))
             return [Figure(name, "", picture(image_grid(x, 10, 720)), wide=False) for name, x in grids]
         real = data.test[order[: max(200, len(self.samples))]]
-        made = charts.chart(run.transform.inverse(self.samples), real=real, names=run.about["data"].get("columns"))
-        return [Figure("", "Samples in red, real data in grey; or side by side.", _charted(made), wide=True)]
+        mine = run.transform.inverse(self.samples)
+        if run.types:
+            made = table_chart(mine, run.types, real)
+        else:
+            made = charts.chart(mine, real=real, names=run.about["data"].get("columns"))
+        return [
+            Figure(
+                "",
+                "Samples in red, real data in grey; or side by side.",
+                _charted(made, tall=bool(run.types)),
+                wide=True,
+            )
+        ]
 
     def _alike(self, order: Tensor, few: int) -> Tensor:
         """Which real examples stand beside the first few samples: of the same classes, in the same places."""
@@ -275,9 +297,41 @@ def _by(shape: Sequence[int], image: bool) -> str:
     return "×".join(map(str, shape[1:])) + (" pixels" if image else " values") + colours
 
 
-def words_of(name: str) -> tuple[str, str, str]:
-    """The words of a measure's verdict, from good to bad."""
-    return METRICS[name]().words if name in METRICS else Metric.words
+def tones() -> dict[str, str]:
+    """How the page colours the words of verdicts."""
+    return {
+        word: tone
+        for made in METRICS.values()
+        for word, tone in zip(made().words, ("good", "fair", "bad"), strict=True)
+    }
+
+
+def _plainly(name: str) -> str:
+    """What a measure says, to one who has never met it."""
+    known = PLAINLY.get(name) or PLAINLY.get(name.partition(" ")[0])
+    return known or (summary(METRICS[name]) if name in METRICS else "")
+
+
+def _of_table(report: Report | TableReport) -> list[Table]:
+    """The columns of a table, and the pairs that are furthest from real."""
+    if not isinstance(report, TableReport):
+        return []
+    sentence = "How far each column is from real rows: 0 if it has the same law, 1 if the two have no value in common."
+    columns = Table("Column by column", sentence, [Row(name, "", score) for name, score in report.columns.items()])
+    far = sorted(report.pairs, key=lambda of: -report.pairs[of].ratio)[:_PAIRS]
+    rows = [
+        Row(
+            f"{a} with {b}",
+            "Cramér's V {:.2f}, in real rows {:.2f}".format(*report.association[a, b]),
+            report.pairs[a, b],
+        )
+        for a, b in far
+    ]
+    sentence = (
+        "How far what relates two columns is from what relates them in real rows: 0 if it is the same. Of all pairs "
+        "those that are furthest from their real figure. Cramér's V: 0, one tells nothing of the other; 1, all."
+    )
+    return [columns, *([Table("Pairs of columns", sentence, rows)] if rows else [])]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -299,11 +353,11 @@ def picture(image: Any) -> str:
     return _img(stream.getvalue())
 
 
-def _charted(figure: Any) -> str:
+def _charted(figure: Any, tall: bool = False) -> str:
     stream = io.BytesIO()
     charts.save(figure, stream)
-    return _img(stream.getvalue())
+    return _img(stream.getvalue(), tall)
 
 
-def _img(png: bytes) -> str:
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _img(png: bytes, tall: bool = False) -> str:
+    return f'<img alt=""{" class=tall" * tall} src="data:image/png;base64,{base64.b64encode(png).decode()}">'

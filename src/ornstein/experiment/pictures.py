@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from ornstein.core.learner import Judgement, Measure
+from ornstein.data.schema import ColumnType
 from ornstein.experiment import charts
 from ornstein.experiment.charts import ACCENT, INK, PALE, canvas, chart, plain
+from ornstein.experiment.charts_of_tables import table_chart
 from ornstein.files import replacing
 
 
@@ -48,28 +50,37 @@ def draw(
     real: Tensor | None = None,
     names: Sequence[str] | None = None,
     ordered: bool = False,
+    types: Sequence[ColumnType] = (),
 ) -> None:
     """Draw samples to a PNG by their kind.
 
     Args:
         samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), in the data's own units otherwise.
-        kind: "image", "vector" or "array".
+        kind: "image", "vector", "array" or "table".
         columns: of the grid of images.
         real: drawn behind or beside what is no image, in the same units.
         names: of a table's columns, or of channels.
         ordered: the samples are a way from the first to the last, and are shown as one.
+        types: what the columns of a table are.
     """
     with replacing(path) as beside:
         if kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
+        elif types:
+            charts.save(table_chart(samples, types, real), beside)
         else:
             charts.save(chart(samples, real=real, names=names, ordered=ordered), beside)
 
 
-def film(frames: Sequence[Tensor], kind: str, path: Path, milliseconds: int = 80) -> None:
+def film(
+    frames: Sequence[Tensor], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
+) -> None:
     """An animated GIF of batches of samples, holding the last frame for two seconds."""
     if kind == "image":
         pictures = [image_grid(frame, side=480) for frame in frames]
+    elif types:
+        called = ("at the end", "known so far")
+        pictures = [_as_image(table_chart(frame, types, frames[-1], called)) for frame in frames]
     else:
         pictures = [_as_image(chart(frame, last=frames[-1])) for frame in frames]
     # one palette for the whole film: none of it flickers

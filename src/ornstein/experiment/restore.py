@@ -125,18 +125,27 @@ def solve(
 
 
 def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
-    """Fill in what is not known.
+    """Fill in what is not known; rows of which all is known come back as they are, in every draw.
 
     Args:
         run: the model.
         given: (rows, *shape), model space; any value where not known.
-        known: (rows, *shape), bool.
+        known: (rows, *shape) or (1, *shape), bool.
         **options: see `solve`.
+
+    Raises:
+        InputError: nothing is missing at all; what `solve` refuses.
     """
-    mask = Mask(known)
-    if bool(known.flatten(1).all(1).any()):
-        raise InputError("nothing is missing in a row of the input: mark what to fill in with a mask, or NaN.")
-    return solve(run, mask, mask.apply(given.nan_to_num()), **options)
+    mask, told = Mask(known), given.nan_to_num()
+    missing = ~known.flatten(1).all(1)
+    if not bool(missing.any()):
+        raise InputError("nothing is missing in the input: mark what to fill in with a mask, or NaN.")
+    if bool(missing.all()):
+        return solve(run, mask, mask.apply(told), **options)
+    found = solve(run, Mask(known[missing]), told[missing] * known[missing], **options)
+    samples = told[:, None].repeat(1, found.samples.shape[1], *[1] * len(run.shape)).to(found.samples)
+    samples[missing] = found.samples
+    return Restored(samples, mask.apply(told), known)
 
 
 def restore(

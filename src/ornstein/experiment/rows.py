@@ -188,11 +188,14 @@ class RowScores:
         found: (N,) float64, a bound on each row's log-probability, in nats.
         error: (N,), its standard error.
         unusual: the columns that make each row unusual, in a line; None if nobody asked.
+        oddness: (N,), the largest excess surprise of a row's cells, by which a row with one odd cell stands out more
+            than by its probability; None if nobody asked.
     """
 
     found: Tensor
     error: Tensor
     unusual: Sequence[str] | None = None
+    oddness: Tensor | None = None
 
     def text(self) -> str:
         """For people."""
@@ -200,21 +203,25 @@ class RowScores:
             f"{len(self.found):,} rows, on average {self.found.mean():.3f} nats: a bound on the log-probability of "
             f"their known cells, by {cells.ORDERS} orders of the columns"
         ]
-        for i in self.found.argsort()[:5].tolist():
+        if self.oddness is not None:
+            lines.append("the oddest cells are in")
+        for i in (self.found if self.oddness is None else -self.oddness).argsort()[:5].tolist():
             why = "" if self.unusual is None else f"  {self.unusual[i]}"
             lines.append(f"  row {i + 1:,}  {self.found[i]:.2f}{why}")
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
-        """Write the CSV: row, log_probability, standard_error, rank (1 is the least likely), and what is unusual."""
+        """Write the CSV: row, log_probability, standard_error, rank (1 is the least likely), oddness, what is odd."""
         rank = self.found.argsort(stable=True).argsort() + 1
         with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             head = ["row", "log_probability", "standard_error", "rank"]
-            writer.writerow(head if self.unusual is None else [*head, "unusual"])
+            writer.writerow(head if self.unusual is None else [*head, "oddness", "unusual"])
             for i in range(len(self.found)):
                 said = [i + 1, f"{self.found[i]:.4f}", f"{self.error[i]:.4f}", int(rank[i])]
-                writer.writerow(said if self.unusual is None else [*said, self.unusual[i]])
+                if self.unusual is not None and self.oddness is not None:
+                    said += [f"{self.oddness[i]:.4f}", self.unusual[i]]
+                writer.writerow(said)
 
 
 def scored(
@@ -235,8 +242,10 @@ def scored(
     own_part = isinstance(data, str) and data in ("train", "test")
     values = (own(run, data).x if own_part else read_rows(run, data).values)[:count]
     found, error = cells.score(run, values, seed=seed, progress=progress)
-    unusual = oddest(cells.explain(run, values), cells.types_of(run)) if explain else None
-    return RowScores(found, error, unusual)
+    if not explain:
+        return RowScores(found, error)
+    told = cells.explain(run, values)
+    return RowScores(found, error, oddest(told, run.types), told.nan_to_num(nan=-math.inf).amax(1))
 
 
 def oddest(surprise: Tensor, types: Sequence[ColumnType], most: int = 3) -> list[str]:

@@ -16,7 +16,7 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Dataset, Known, Layout, Transform
+from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
@@ -156,8 +156,13 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "image", "vector" or "array"."""
+        """ "image", "vector", "array" or "table"."""
         return str(self.about["data"]["kind"])
+
+    @property
+    def types(self) -> tuple[ColumnType, ...]:
+        """What the columns of its table are; () of other data."""
+        return tuple(ColumnType.from_dict(about) for about in self.about["data"].get("table", ()))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -371,8 +376,8 @@ class Run:
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
-        shown = drawn if self.kind == "image" else self.transform.inverse(drawn)
-        pictures.draw(shown, self.kind, path, columns=columns, names=self.about["data"].get("columns"), **how)
+        how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
+        pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -392,4 +397,4 @@ class Run:
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
         shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
-        pictures.film(shown, self.kind, path)
+        pictures.film(shown, self.kind, path, types=self.types)

@@ -32,7 +32,7 @@ from ornstein.experiment.arguments import construct
 from ornstein.experiment.restore import inpaint
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
-from ornstein.nets import NETS
+from ornstein.nets import NETS, UNet
 
 #: draws whose range covers 90 % where they are honest: of 19 and the truth each is as likely to be outermost
 DRAWS = 19
@@ -86,12 +86,10 @@ def of_length(run: Run, length: int) -> Run:
     Raises:
         InputError: no such run, or no such length.
     """
-    problem, least = run.learner.problem, construct(NETS, run.experiment.net).coarsest
-    if len(problem.shape) != 2 or least is None:
-        raise InputError(
-            f"length={length!r} is for series, by a network that takes any length; {run.folder} draws {run.kind}s by "
-            f"{run.experiment.net['name']}."
-        )
+    problem, net = run.learner.problem, construct(NETS, run.experiment.net)
+    if len(problem.shape) != 2 or not isinstance(net, UNet):
+        raise InputError(f"length={length!r} is for series drawn by a U-Net; {run.folder} draws {run.kind}s.")
+    least = 2 ** (len(net.multipliers) - 1) * net.patch
     if isinstance(length, bool) or not isinstance(length, int) or length < least or length % least:
         raise InputError(f"length={length!r} must be a multiple of {least}, to which this run's network halves.")
     run.must_hold(max(length // problem.shape[1], 1))

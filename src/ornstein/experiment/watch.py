@@ -42,7 +42,8 @@ def look(run: Run, data: Dataset, progress: Progress) -> Moment:
         shown = run.folder / "samples" / f"step-{progress.step:08d}.png"
         # at random: files are often sorted, and their first rows are of one kind
         order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
-        real = None if run.kind == "image" else filled(data.test[order[: max(1000, count)]], data.train)
+        some = data.test[order[: max(1000, count)]]
+        real = None if run.kind == "image" else filled(some, data.train) if data.missing else some
         for place in (shown, shown.with_name("latest.png")):
             run.picture(drawn, place, run.class_columns(condition.parts.get(LABEL)), real=real)
     return Moment(progress, found.value, shown)

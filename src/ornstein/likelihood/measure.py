@@ -106,8 +106,8 @@ def log_likelihood(
         for rows in torch.arange(len(x)).split(size):
             part, key = x[rows].to(device), keys[rows].to(device)
             given = known[rows].to(device)
-            found = [_one_draw(flow, part, given, transform, noise, key, draw) for draw in range(draws)]
-            parts.append(found[0] if draws == 1 else averaged(found))
+            drawn = [_one_draw(flow, part, given, transform, noise, key, draw) for draw in range(draws)]
+            parts.append(drawn[0] if draws == 1 else averaged(drawn))
             if progress is not None:
                 progress(int(rows[-1]) + 1, len(x))
     return LogLikelihood(

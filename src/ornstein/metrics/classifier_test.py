@@ -61,6 +61,14 @@ class C2ST(Metric):
             )
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
+        of_x, of_y = self.scores(x, y, generator)
+        return float(((of_x > 0).double().mean() + (of_y <= 0).double().mean()) / 2)
+
+    def scores(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """How sure the classifier is that a point is of x, by logits: of the points of x, (N,), and of y, (M,).
+
+        In a random order. Each by the fold that has not seen it.
+        """
         x, y = vectors(x, y)
         if min(len(x), len(y)) < 2 * self.folds:
             raise InputError(
@@ -74,9 +82,8 @@ class C2ST(Metric):
         x, y = x[choose(len(x), len(x), generator, x)], y[choose(len(y), len(y), generator, y)]
         layers = self.train(x, y, generator)
         with torch.no_grad():
-            right_x = held_out(logits(layers, x.expand(self.folds, -1, -1))) > 0
-            right_y = held_out(logits(layers, y.expand(self.folds, -1, -1))) <= 0
-        return float((right_x.double().mean() + right_y.double().mean()) / 2)
+            of_x, of_y = (held_out(logits(layers, z.expand(self.folds, -1, -1))) for z in (x, y))
+        return of_x, of_y
 
     def train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
         """One network a fold; fold f never meets the points i with i % folds == f. Weights (folds, in, out), biases."""

@@ -149,32 +149,19 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, fit for JSON: a number that is not finite, which JSON has none of, is None."""
         counts = {"samples": self.samples, "train": self.train, "heldout": self.heldout}
-        rows = {
-            name: {
-                key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in asdict(score).items()
-            }
-            for name, score in self.rows.items()
-        }
         copies = None if self.copying is None else self.copying.copies
-        return {"rows": rows, "counts": counts, "near_copies": self.near_copies, "copies": copies, "units": self.units}
+        return {
+            "rows": plain(self.rows),
+            "counts": counts,
+            "near_copies": self.near_copies,
+            "copies": copies,
+            "units": self.units,
+        }
 
     def table(self) -> str:
         """The report as plain text, a row a score, with the notes that one needs to read it."""
-        lines = [("", "value", "real data", "ratio", "verdict", "on")]
-        for name, score in self.rows.items():
-            floor = f"{score.floor:.3g} ± {score.spread:.1g}"
-            times = "< 0" if score.ratio < 0 else f"{score.ratio:.2f}"
-            lines.append((name, f"{score.value:.3g}", floor, times, score.verdict, score.on))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        numeric = (False, True, True, True, False, False)
         text = [
-            "  ".join(
-                cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(line, widths, numeric, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        text += [
+            *lines(self.rows),
             "",
             f"{self.samples:,} samples; real data: {self.train:,} for training, {self.heldout:,} held out.",
             'The column "real data" is what real data score in the place of the samples: ratio 1 is as good as real.',
@@ -192,6 +179,32 @@ class Report:
         if any(score.ratio < 0 for score in self.rows.values()):
             text.append("Below zero: an unbiased estimate of a distance too small to be seen.")
         return "\n".join(text)
+
+
+def lines(rows: Mapping[str, Score]) -> list[str]:
+    """Scores as plain text, a line each, under a line of heads."""
+    cells = [("", "value", "real data", "ratio", "verdict", "on")]
+    for name, score in rows.items():
+        floor = f"{score.floor:.3g} ± {score.spread:.1g}"
+        times = "< 0" if score.ratio < 0 else f"{score.ratio:.2f}"
+        cells.append((name, f"{score.value:.3g}", floor, times, score.verdict, score.on))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = (False, True, True, True, False, False)
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def plain(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+    """Scores as plain numbers and strings, fit for JSON: a number that is not finite, which it has none of, is None."""
+    return {
+        name: {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in asdict(score).items()}
+        for name, score in scores.items()
+    }
 
 
 def report(

@@ -150,11 +150,6 @@ class NetConfig(ABC):
             torch.default_generator.manual_seed(seed)
             return self._module(tuple(shape), conditions, out_multiple)
 
-    @property
-    def coarsest(self) -> int | None:
-        """Of a network that takes grids of any size: the side of what its coarsest place stands for; None of others."""
-        return None
-
     @abstractmethod
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
         """The module itself; the arguments have been checked, and the random state is seeded."""

@@ -82,10 +82,6 @@ class UNet(NetConfig):
         require_integer("blocks * len(multipliers)", self.blocks * len(self.multipliers), 1, MOST_LAYERS)
         require_fraction("dropout", self.dropout)
 
-    @property
-    def coarsest(self) -> int:
-        return int(2 ** (len(self.multipliers) - 1) * self.patch)
-
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
         if len(shape) - 1 not in CONV:
             raise InputError(

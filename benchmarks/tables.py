@@ -1,0 +1,140 @@
+"""How good drawn tables are: ours after so many minutes of one core, beside other makers of tables, by the same judges.
+
+    export ORNSTEIN_DATA=...
+    OMP_NUM_THREADS=1 python benchmarks/tables.py --only cart,copula
+    OMP_NUM_THREADS=1 python benchmarks/tables.py --only ornstein --minutes 8 --seeds 3
+    python benchmarks/tables.py --plot                              # the tables again from the rows that are there
+
+Tables, splits and makers: `tabular.py`. As many rows are drawn as there are to train on. The judges
+(`ornstein.metrics`):
+
+- *trees*: cross-validated AUC of boosted trees that tell draws from as many held-out rows. 0.5 is perfect; the words'
+  numbers come from both sets together;
+- *taught*: boosted trees trained on the draws predict the target of the held-out rows from all other columns: AUC of
+  adult's income, R2 of california's house value and of the weather's temperature;
+- *nearer*: share of draws that lie nearer to training rows than to as many held-out ones; 0.5 is honest;
+- *copies*: share of draws that are a training row to the last digit, and of held-out rows that are.
+
+The row "real" has half of the training rows in the place of the draws (twice as many are not to be had: "taught" is by
+all of them). Rows of figures go to tables.json as they come; what is there is not run again without `--again`.
+"""
+
+import dataclasses
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import tabular
+
+RESULTS = Path(__file__).with_name("tables.json")
+#: what stands in a row of figures
+JUDGES = ("trees", "taught", "nearer", "copies", "seconds")
+
+
+def judged(drawn: Any, rows: tabular.Rows, seed: int, most: int) -> dict[str, float]:
+    """The figures of drawn rows (N, d)."""
+    import torch
+
+    from ornstein.metrics.boosted import TreeTest, predicts
+    from ornstein.metrics.records import closest_records
+
+    made, train, test = (torch.from_numpy(np.ascontiguousarray(part)) for part in (drawn, rows.train, rows.test))
+    dice, words = torch.Generator().manual_seed(seed), tuple(rows.words)
+    records = closest_records(made, train, test, words, dice, most=most)
+    return {
+        "trees": TreeTest(words)(made, test, dice),
+        "taught": predicts(made, test, rows.target, words, seed),
+        "nearer": records.nearer,
+        "copies": records.copies_all,
+        "copies_heldout": records.heldout_copies,
+    }
+
+
+def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dict[str, float]:
+    """The figures of a maker on a table."""
+    n = len(rows.train)
+    if name == "real":
+        dice = np.random.default_rng(seed)
+        order = dice.permutation(n)
+        rest = dataclasses.replace(rows, train=rows.train[order[n // 2 :]])
+        found = judged(rows.train[order[: n // 2]], rest, seed, asked.most)
+        return {**found, "taught": judged_teaching(rows, seed), "seconds": 0.0}
+    if name == "ornstein":
+        run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
+        drawn = run.sample(n, quantise=True, seed=seed).numpy()
+    else:
+        drawn, seconds = tabular.made_by(name, rows, n, seed, work, asked.env)
+    return {**judged(drawn, rows, seed, asked.most), "seconds": seconds}
+
+
+def judged_teaching(rows: tabular.Rows, seed: int) -> float:
+    """What all training rows teach."""
+    import torch
+
+    from ornstein.metrics.boosted import predicts
+
+    return predicts(torch.from_numpy(rows.train), torch.from_numpy(rows.test), rows.target, rows.words, seed)
+
+
+def said(found: dict[str, Any]) -> str:
+    """The figures as a table for each table: means over seeds, and their spread."""
+    lines = []
+    for table in tabular.TARGETS:
+        each = {key.split("/")[1]: value for key, value in found.items() if key.split("/")[0] == table}
+        if not each:
+            continue
+        score = "AUC" if table == "adult" else "R2"
+        lines += ["", f"**{table}**", "", common.heading("maker", "trees (0.5)", f"taught, {score}", "nearer (0.5)",
+                                                       "copies (of held-out)", "CPU s", "seeds")]  # fmt: skip
+        for name, by_seed in each.items():
+            cells = []
+            for judge in JUDGES:
+                values = [row[judge] for row in by_seed.values()]
+                middle = statistics.fmean(values)
+                spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 and judge != "seconds" else ""
+                cells.append(f"{middle:.0f}" if judge == "seconds" else f"{middle:.2%}" if judge == "copies" else
+                             f"{middle:.3f}{spread}")  # fmt: skip
+            held = statistics.fmean(row["copies_heldout"] for row in by_seed.values())
+            cells[3] += f" ({held:.2%})"
+            lines.append(common.row(name, *cells, len(by_seed)))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = common.arguments(__doc__, "some hundred rows, the cheapest maker and ours")
+    makers = ", ".join(["real", "ornstein", *tabular.MAKERS])
+    parser.add_argument("--only", default="real,cart,copula,ornstein", help=f"makers, of {makers}")
+    parser.add_argument("--tables", default=",".join(tabular.TARGETS))
+    parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
+    parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--env", type=Path, default=Path("runs/peers-tables"), help="of the other makers; made if absent"
+    )
+    parser.add_argument("--most", type=int, default=10_000, help="records of either kind that are laid out")
+    parser.add_argument("--again", action="store_true", help="also what is there already")
+    parser.add_argument("--plot", action="store_true", help="only say what is there")
+    asked = parser.parse_args()
+    results = common.place(RESULTS, asked.quick)
+    if asked.quick:
+        asked.only, asked.tables, asked.minutes, asked.seeds = "real,cart,ornstein", "weather", 0.02, 1
+    found = common.kept(results, {}) if not asked.quick else {}
+    for table in [] if asked.plot else asked.tables.split(","):
+        with tempfile.TemporaryDirectory() as work:
+            rows = tabular.rows_of(table, Path(work), 400 if asked.quick else None)
+            for name in asked.only.split(","):
+                for seed in range(asked.seeds):
+                    row = found.setdefault(f"{table}/{name}", {})
+                    if str(seed) in row and not asked.again:
+                        continue
+                    row[str(seed)] = one(name, rows, seed, asked, Path(work))
+                    print(table, name, seed, {k: round(v, 4) for k, v in row[str(seed)].items()}, flush=True)
+                    common.keep(results, found)
+    print(said(found))
+
+
+if __name__ == "__main__":
+    main()

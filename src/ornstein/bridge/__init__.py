@@ -1,0 +1,62 @@
+"""Bridges between two data sets: paths, couplings, models of what lies between, and how they are learned and walked.
+
+`PATHS` names what joins a pair of ends, `COUPLINGS` which ends are joined, `BRIDGE_STEPPERS` how a bridge is walked.
+"""
+
+from collections.abc import Callable
+
+from ornstein.bridge.coupling import Coupling, Entropic, Independent, Optimal, Paired, sinkhorn
+from ornstein.bridge.drive import BRIDGE_STEPPERS, Ancestral, BridgeStepper, Heun, crossing, translate
+from ornstein.bridge.gaussian import GaussianBridge, GaussianCoupling
+from ornstein.bridge.matching import BridgeMatching, Turn, markovian_fitting
+from ornstein.bridge.model import Bridge, FunctionBridge
+from ornstein.bridge.path import Ends, Path, Stage
+from ornstein.bridge.paths import Brownian, Held, Linear, Trigonometric
+from ornstein.bridge.reversal import Half, held_diffusion, proportional_fitting
+
+PATHS: dict[str, Callable[..., Path]] = {
+    "linear": Linear,
+    "brownian": Brownian,
+    "trigonometric": Trigonometric,
+    "held": Held,
+}
+COUPLINGS: dict[str, Callable[..., Coupling]] = {
+    "paired": Paired,
+    "independent": Independent,
+    "optimal": Optimal,
+    "entropic": Entropic,
+}
+
+__all__ = [
+    "BRIDGE_STEPPERS",
+    "COUPLINGS",
+    "PATHS",
+    "Ancestral",
+    "Bridge",
+    "BridgeMatching",
+    "BridgeStepper",
+    "Brownian",
+    "Coupling",
+    "Ends",
+    "Entropic",
+    "FunctionBridge",
+    "GaussianBridge",
+    "GaussianCoupling",
+    "Half",
+    "Held",
+    "Heun",
+    "Independent",
+    "Linear",
+    "Optimal",
+    "Paired",
+    "Path",
+    "Stage",
+    "Trigonometric",
+    "Turn",
+    "crossing",
+    "held_diffusion",
+    "markovian_fitting",
+    "proportional_fitting",
+    "sinkhorn",
+    "translate",
+]

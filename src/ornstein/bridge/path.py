@@ -1,0 +1,333 @@
+"""Paths between two data sets: what lies between a pair of ends, and what is known of it there.
+
+Given a pair (x_0, x_1), one end from each data set, a *path* is the Gaussian
+
+    x_t = alpha(t) x_0 + beta(t) x_1 + gamma(t) z,      z ~ N(0, I),
+
+with alpha(0) = 1, beta(0) = 0 at the data (t = 0), alpha(t_max) = 0, beta(t_max) = 1 at the other end, and gamma zero
+at both: a stochastic interpolant (Albergo & Vanden-Eijnden 2023, 2209.15571; Albergo, Boffi & Vanden-Eijnden 2023,
+2303.08797). A noising process is the case of a far end that is N(0, I), with beta = sigma and gamma = 0. So a path is
+written down as `alpha`, `beta`, `variance` = gamma^2 and `t_max`; all else follows here, once.
+
+*What can be asked.* Of x_t one can ask for both ends' posterior means, x0 = E[x_0 given x_t] and x1 = E[x_1 given
+x_t]; that of z follows, since x_t = alpha x0 + beta x1 + gamma E[z given x_t]. Every other answer in use is a straight
+line in x_t, x0 and x1, with v = variance:
+
+    reading   is                                     from x_t      from x0                 from x1
+    x0                                               0             1
+    x1                                               0                                     1
+    eps       E[z given x_t]                         1/gamma       -alpha/gamma            -beta/gamma
+    score     grad log q(x_t) = -eps/gamma           -1/v          alpha/v                 beta/v
+    velocity  E[dx_t/dt given x_t]: the ODE's drift  h             alpha' - h alpha        beta' - h beta
+    up        drift upward by the far end alone      alpha'/alpha                          beta' - beta alpha'/alpha
+    down      drift downward by the near end alone   beta'/beta    alpha' - alpha beta'/beta
+
+with h = v'/(2v). For any g^2 the equations dX = (velocity + g^2/2 score) dt + g dB, upward, and dX = (velocity -
+g^2/2 score) dt + g dB, downward, have the path's marginals too. Of these one in each direction lets an end drop out,
+
+    upward:   g^2 = v' - 2 v alpha'/alpha,        downward:   g^2 = 2 v beta'/beta - v',
+
+the last two rows of the table: the first is f and g^2 of a noising process with sigma = gamma, the second the same seen
+from the other end. With x_0 given, the downward equation is solved exactly,
+
+    x_s = (b_s/b_t) x_t + (a_s - a_t b_s/b_t) x_0 + noise of variance v_s - (b_s/b_t)^2 v_t        (a, b: alpha, beta)
+
+which with v = 0 is the step of DDIM. The two g^2 are one exactly where v = c alpha beta for a number c: then the path
+is a linear diffusion held at both ends (Doob's h-transform), and c = b^2/a of that diffusion's kernel N(a x_0, b^2)
+between them. Such paths have a Schrodinger bridge, see `ornstein.bridge.gaussian`.
+
+References: Liu et al. 2023 (I2SB, 2302.05872); Zhou et al. 2023 (DDBM, 2309.16948); Shi et al. 2023 (2303.16852).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ornstein.core.process import Number, check_times, derivative, per_sample
+from ornstein.errors import InputError, lookup
+
+
+def _sqrt(value: Number) -> Number:
+    return value.sqrt() if isinstance(value, Tensor) else math.sqrt(value)
+
+
+def _over(a: Number, b: Number) -> Number:
+    """a/b, where 0/0 is 0 (nothing changes) and a number over 0 infinite: floats behave as tensors do."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        ratio = torch.as_tensor(a / b)
+        return torch.where(torch.as_tensor(a == 0, device=ratio.device), torch.zeros_like(ratio), ratio)
+    if a == 0.0:
+        return 0.0
+    return a / b if b != 0.0 else math.copysign(math.inf, a)
+
+
+class Row(NamedTuple):
+    """A reading as xt * x_t + x0 * E[x_0] + x1 * E[x_1]; None: it does not look at that end."""
+
+    xt: Number
+    x0: Number | None
+    x1: Number | None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A point of a path, with every coefficient that a formula needs there. Made by `Path.at`.
+
+    Floats for one time shared by the batch, or tensors of shape (B, 1, ..., 1) for a time per sample.
+    """
+
+    path: "Path"
+    t: Number
+    alpha: Number
+    beta: Number
+    variance: Number
+
+    @cached_property
+    def rates(self) -> tuple[Number, Number, Number]:
+        """(alpha', beta', variance'), the derivatives by t."""
+        at = torch.as_tensor(self.t, dtype=None if isinstance(self.t, Tensor) else torch.float64)
+        found = [derivative(f, at) for f in (self.path.alpha, self.path.beta, self.path.variance)]
+        if isinstance(self.alpha, Tensor):
+            alpha, beta, variance = (rate.to(self.alpha) for rate in found)
+            return alpha, beta, variance
+        alpha_rate, beta_rate, variance_rate = (rate.item() for rate in found)
+        return alpha_rate, beta_rate, variance_rate
+
+    @property
+    def gamma(self) -> Number:
+        """The scale of the noise, in units of the data."""
+        return _sqrt(self.variance)
+
+    @property
+    def g2_up(self) -> Number:
+        """Squared diffusion of the upward equation whose drift is "up", in data units squared per time."""
+        alpha_rate, _, variance_rate = self.rates
+        return variance_rate - 2 * self.variance * _over(alpha_rate, self.alpha)
+
+    @property
+    def g2_down(self) -> Number:
+        """Squared diffusion of the downward equation whose drift is "down"."""
+        _, beta_rate, variance_rate = self.rates
+        return 2 * self.variance * _over(beta_rate, self.beta) - variance_rate
+
+    def between(self, x0: Tensor, x1: Tensor, z: Tensor) -> Tensor:
+        """x_t = alpha x_0 + beta x_1 + gamma z, of the ends' shape (B, ...)."""
+        return self.alpha * x0 + self.beta * x1 + self.gamma * z
+
+    def step_to(self, s: "Stage") -> tuple[Number, Number, Number]:
+        """(from_xt, from_x0, variance) of x_s given x_t and x_0, for an earlier stage `s`, by the downward equation.
+
+        Nothing is below zero but by rounding, and that is cut.
+        """
+        ratio = s.beta / self.beta
+        variance = s.variance - ratio * ratio * self.variance
+        clipped = variance.clamp(min=0) if isinstance(variance, Tensor) else max(variance, 0.0)
+        return ratio, s.alpha - self.alpha * ratio, clipped
+
+
+def _velocity(stage: Stage) -> Row:
+    alpha_rate, beta_rate, variance_rate = stage.rates
+    h = _over(variance_rate, 2 * stage.variance)
+    return Row(h, alpha_rate - h * stage.alpha, beta_rate - h * stage.beta)
+
+
+def _up(stage: Stage) -> Row:
+    alpha_rate, beta_rate, _ = stage.rates
+    f = _over(alpha_rate, stage.alpha)
+    return Row(f, None, beta_rate - stage.beta * f)
+
+
+def _down(stage: Stage) -> Row:
+    alpha_rate, beta_rate, _ = stage.rates
+    f = _over(beta_rate, stage.beta)
+    return Row(f, alpha_rate - stage.alpha * f, None)
+
+
+def _eps(stage: Stage) -> Row:
+    return Row(*(_over(part, stage.gamma) for part in (1.0, -stage.alpha, -stage.beta)))
+
+
+def _score(stage: Stage) -> Row:
+    return Row(*(_over(part, stage.variance) for part in (-1.0, stage.alpha, stage.beta)))
+
+
+#: what can be asked of x_t: name -> stage -> its row of the table
+READINGS: dict[str, Callable[[Stage], Row]] = {
+    "x0": lambda stage: Row(0.0, 1.0, None),
+    "x1": lambda stage: Row(0.0, None, 1.0),
+    "eps": _eps,
+    "score": _score,
+    "velocity": _velocity,
+    "up": _up,
+    "down": _down,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What a bridge says of x_t: where it comes from and where it goes, and every other reading of that.
+
+    Attributes:
+        x0: E[x_0 given x_t], (B, ...); None of a bridge that knows the far end alone.
+        x1: E[x_1 given x_t], same shape; None of one that knows the near end alone.
+        xt: what it was made from, same shape.
+        stage: the point of the path that xt lies at.
+    """
+
+    x0: Tensor | None
+    x1: Tensor | None
+    xt: Tensor
+    stage: Stage
+
+    @staticmethod
+    def of(xt: Tensor, stage: Stage, readings: Mapping[str, Tensor]) -> "Ends":
+        """The ends from any readings that determine them, exactly: the table, solved.
+
+        Two readings give two ends. One gives the end that it looks at alone ("x0", "x1", "up", "down"), and both where
+        a path has no noise, since then x_t = alpha x0 + beta x1 is the second.
+
+        Raises:
+            InputError: an unknown reading; one, or more than two, that do not determine an end.
+        """
+        rows = {name: lookup(READINGS, name, "reading")(stage) for name in readings}
+        parts: list[tuple[Tensor, Number, Number]] = [
+            (readings[name] - row.xt * xt, 0.0 if row.x0 is None else row.x0, 0.0 if row.x1 is None else row.x1)
+            for name, row in rows.items()
+        ]
+        if len(parts) == 1 and stage.path.noiseless:
+            parts.append((xt, stage.alpha, stage.beta))
+        if len(parts) == 1:
+            ((row, (value, a, b)),) = zip(rows.values(), parts, strict=True)
+            if row.x1 is None:
+                return Ends(value / a, None, xt, stage)
+            if row.x0 is None:
+                return Ends(None, value / b, xt, stage)
+        if len(parts) != 2:
+            raise InputError(f"readings={list(readings)} must be two, or one of x0, x1, up and down.")
+        (p, a, b), (q, c, d) = parts
+        determinant = a * d - b * c
+        return Ends((d * p - b * q) / determinant, (a * q - c * p) / determinant, xt, stage)
+
+    def read(self, reading: str) -> Tensor:
+        """A reading of the table, (B, ...).
+
+        Raises:
+            InputError: an unknown one, or one that looks at an end that this bridge does not know.
+        """
+        row = lookup(READINGS, reading, "reading")(self.stage)
+        found = row.xt * self.xt
+        for name, coefficient, end in (("x0", row.x0, self.x0), ("x1", row.x1, self.x1)):
+            if coefficient is not None:
+                if end is None:
+                    raise InputError(f"reading={reading!r} looks at {name}, which this bridge does not know.")
+                found = found + coefficient * end
+        return found
+
+    @property
+    def velocity(self) -> Tensor:
+        """dx/dt of the ODE with the path's marginals."""
+        return self.read("velocity")
+
+    @property
+    def score(self) -> Tensor:
+        """grad log q(x_t); only where the path has noise."""
+        return self.read("score")
+
+    def drift(self, g2: Number, up: bool) -> Tensor:
+        """Drift of the equation with squared diffusion `g2` and the path's marginals, by t, run upward or downward."""
+        return self.velocity + (0.5 if up else -0.5) * g2 * self.score
+
+
+class Path(ABC):
+    """`alpha(t)`, `beta(t)`, `variance(t)` and `t_max`. Write those; the rest is derived and never overridden.
+
+    Each takes a float64 tensor of times of any shape and returns one of that shape, in differentiable torch operations.
+    """
+
+    t_max: float = 1.0
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Share of the near end x_0: from 1 to 0."""
+
+    @abstractmethod
+    def beta(self, t: Tensor) -> Tensor:
+        """Share of the far end x_1: from 0 to 1."""
+
+    @abstractmethod
+    def variance(self, t: Tensor) -> Tensor:
+        """gamma^2, in data units squared: zero at both ends, smooth up to them."""
+
+    def at(self, t: "float | Tensor | Stage", like: Tensor | None = None) -> Stage:
+        """The stage at time t, shaped and typed to multiply `like`, as `Process.at` does it.
+
+        Args:
+            t: a number (or 0-d tensor) for the whole batch; or (B,), one time per sample; a Stage passes.
+            like: data of shape (B, ...).
+
+        Raises:
+            InputError: t outside [0, t_max], or a batch of times that does not fit `like`.
+        """
+        if isinstance(t, Stage):
+            return t
+        if isinstance(t, Tensor) and t.ndim > 0:
+            times, dtype = per_sample(t, like, self)
+            return Stage(self, times, *(f(times).to(dtype) for f in (self.alpha, self.beta, self.variance)))
+        one = torch.tensor(float(t), dtype=torch.float64)
+        check_times(one, self)
+        return Stage(self, one.item(), *(f(one).item() for f in (self.alpha, self.beta, self.variance)))
+
+    @property
+    def noiseless(self) -> bool:
+        """Whether the variance is zero throughout: x_t is determined by its ends."""
+        return not bool(self.variance(self._inner).any())
+
+    @property
+    def stiffness(self) -> float:
+        """c of variance = c alpha beta, in data units squared: how freely the diffusion behind a path joins its ends.
+
+        Raises:
+            InputError: a path that is no diffusion held at both ends, for it has no such number.
+        """
+        t = self._inner
+        ratio = self.variance(t) / (self.alpha(t) * self.beta(t))
+        if not bool((ratio > 0).all()) or float(ratio.max() / ratio.min()) > 1 + 1e-9:
+            raise InputError(f"path={self} is no diffusion held at both ends: its variance is not c alpha beta, c > 0.")
+        return float(ratio.mean())
+
+    def reversed(self) -> "Path":
+        """The same path told from the other end: time t_max - t, the ends exchanged."""
+        return Reversed(self)
+
+    @property
+    def _inner(self) -> Tensor:
+        return self.t_max * torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Reversed(Path):
+    """A path told from the other end, so that whatever goes down goes up."""
+
+    path: Path
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self.path.t_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.path.beta(self.t_max - t)
+
+    def beta(self, t: Tensor) -> Tensor:
+        return self.path.alpha(self.t_max - t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        return self.path.variance(self.t_max - t)
+
+    def reversed(self) -> Path:
+        return self.path

@@ -1,0 +1,281 @@
+"""How good draws of a table are: every question that somebody would ask of them, each beside what real rows score.
+
+| row | asks | ideal |
+|---|---|---|
+| trees, network | can a judge that learns tell draws from held-out rows? (AUC; `boosted`) | 0.5 |
+| columns | are the shares of words and the laws of numbers right, column by column? (distance; `margins`) | the floor |
+| pairs | are the relations of two columns right? (distance of their association; `margins`) | the floor |
+| predict COLUMN | do draws teach what real rows do, tried on held-out rows? (AUC or R2; `boosted`) | the floor |
+| closest record | do draws lie nearer to training than to held-out rows? (share; `records`) | 0.5 |
+| membership | do draws betray who was trained on? (AUC; `records`) | 0.5 |
+| copies | are draws training rows to the last digit? (share; `records`) | the floor |
+
+Floors are what real rows score in the place of the draws, in sets of the same size (`floor`); of the closest record and
+membership they are 0.5 by symmetry, with the spread that an honest model has; of copies the share of draws that are a
+row of as many *held-out* ones. The first four say how good the draws are and the last three how they came to be so: a
+model that hands out its training rows is perfect by the former.
+
+A table with columns of many kinds has no mean score worth having. Read the rows, then the columns and pairs that
+differ: of these, and of what is predicted, there are many, so they differ by more than three spreads.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ornstein.errors import InputError, shown
+from ornstein.metrics.boosted import NetworkTest, TreeTest, commonest, predicts
+from ornstein.metrics.floor import Score, compare, judge, lines, plain
+from ornstein.metrics.margins import Bins, columns_apart, tables
+from ornstein.metrics.metric import Metric, choose
+from ornstein.metrics.neighbours import Memorisation, ratio
+from ornstein.metrics.records import Records, closest_records
+
+#: columns that are predicted where none is named: the last one, and those most related to another
+TARGETS = 4
+#: subsets of real rows that a judge which learns is tried on, for its floor
+JUDGED, TAUGHT = 5, 5
+#: how much wider than of one score the spread is taken of one among many, of which some are far off by chance
+_MANY = 1.5
+#: a share of copies, or of nearer rows, up to which the verdict is the second word
+_CLOSE = 1.1
+
+
+@final
+@dataclass(frozen=True)
+class TableReport:
+    """Scores of a table by name; `table()` is for people, `to_dict()` for files.
+
+    Attributes:
+        rows: the scores that the module names.
+        columns: of each column by its name, the distance.
+        pairs: of each pair of columns by their names, the distance of their association.
+        association: of each pair Cramér's V among the draws, and among the training rows.
+        records: what the closest records say.
+        samples, train, heldout: sizes of the sets.
+    """
+
+    rows: Mapping[str, Score]
+    columns: Mapping[str, Score]
+    pairs: Mapping[tuple[str, str], Score]
+    association: Mapping[tuple[str, str], tuple[float, float]]
+    records: Records
+    samples: int
+    train: int
+    heldout: int
+
+    @property
+    def near_copies(self) -> None:
+        """Nothing: of tables the closest records say it."""
+        return None
+
+    @property
+    def units(self) -> str:
+        """In what distances are told, in a sentence."""
+        return "Distances of columns and pairs are shares, of 0 to 1."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, fit for JSON; a list for the pairs."""
+        told = plain({str(k): score for k, score in enumerate(self.pairs.values())})
+        return {
+            "rows": plain(self.rows),
+            "columns": plain(self.columns),
+            "pairs": [
+                {"of": list(of), "association": list(self.association[of]), **told[str(k)]}
+                for k, of in enumerate(self.pairs)
+            ],
+            "records": vars(self.records),
+            "counts": {"samples": self.samples, "train": self.train, "heldout": self.heldout},
+        }
+
+    def sentences(self) -> list[str]:
+        """What the scores mean, for a stranger."""
+        rows, records = self.rows, self.records
+        said = []
+        if "trees" in rows:
+            coin = "50 %: they cannot tell them apart" if rows["trees"].verdict == "matches" else "50 % would be a coin"
+            said.append(
+                f"Boosted trees rank a draw above a held-out row in {rows['trees'].value:.0%} of pairs ({coin})."
+            )
+        said += [
+            f"{records.nearer:.1%} of the draws lie nearer to training rows than to as many held-out ones (honest: "
+            f"50 ± {2 * records.nearer_spread:.1%}).",
+            f"{records.copies_all:.2%} of the draws are a training row to the last digit; "
+            f"{records.heldout_copies:.2%} of the held-out rows are. Of {records.rows:,} rows of either kind, "
+            f"{records.copies:.2%} of the draws are a training one and {records.copies_heldout:.2%} a held-out one.",
+        ]
+        for noun, scores in (("column", self.columns), ("pair of columns", self.pairs)):
+            off = sorted((s for s in scores.items() if s[1].verdict == "differs"), key=lambda s: -s[1].value)
+            names = [shown(of) if isinstance(of, str) else " with ".join(map(shown, of)) for of, _ in off[:3]]
+            if names:
+                more = f", and {len(off) - 3} more" if len(off) > 3 else ""
+                said.append(f"Furthest from real, by {noun}: {', '.join(names)}{more}.")
+        return said
+
+    def table(self) -> str:
+        """The report as plain text, a row a score, with the notes that one needs to read it."""
+        return "\n".join(
+            [
+                *lines(self.rows),
+                "",
+                f"{self.samples:,} draws; real rows: {self.train:,} for training, {self.heldout:,} held out.",
+                'The column "real data" is what real rows score in the place of the draws.',
+                *self.sentences(),
+            ]
+        )
+
+
+def table_report(
+    samples: Tensor,
+    train: Tensor,
+    heldout: Tensor,
+    words: Sequence[bool],
+    generator: torch.Generator,
+    *,
+    names: Sequence[str] | None = None,
+    targets: Sequence[int] | None = None,
+    repeats: int = 20,
+    most: int = 5000,
+    progress: Callable[[str], None] | None = None,
+) -> TableReport:
+    """Every measure of a table, each beside its floor; see the module.
+
+    Args:
+        samples, train, heldout: (N, d), NaN for what is missing, numbers for words.
+        words: which columns are words.
+        generator: of all that is random.
+        names: of the columns; numbers where not said.
+        targets: columns that are predicted; None for the last one and those that are most related to another.
+        repeats: subsets of real rows for the floors of columns and pairs.
+        most: rows of a set; of the closest records `MOST_RECORDS`.
+        progress: called with the name of what is computed next.
+
+    Raises:
+        InputError: no tables; a set that is too small; no column with two values.
+    """
+    samples, train, heldout = tables(words, samples, train, heldout)
+    names = [f"column {i}" for i in range(len(words))] if names is None else list(names)
+    tell = progress or (lambda name: None)
+    kept = [i for i in range(len(words)) if _varies(train[:, i])]
+    if not kept:
+        raise InputError("no column of the table has two values; there is nothing to measure.")
+    if targets is not None and not set(targets) <= set(kept):
+        raise InputError(f"targets={list(targets)!r} must be places of columns that have two values or more.")
+    told = tuple(bool(words[i]) for i in kept)
+    sets = made, seen, unseen = samples[:, kept], train[:, kept], heldout[:, kept]
+    called = [names[i] for i in kept]
+
+    rows: dict[str, Score] = {}
+    judges: dict[str, Metric] = {"trees": TreeTest(told), "network": NetworkTest(told, sets[1])}
+    for name, metric in judges.items():
+        if min(map(len, sets)) >= 40:  # fewer teach nothing
+            tell(name)
+            rows[name] = compare(metric, made, seen, unseen, generator, repeats=JUDGED, most=most)
+    tell("columns")
+    columns = _each(lambda x, y: columns_apart(x, y, told), sets, generator, repeats, most)
+    rows["columns"] = columns[-1]
+    pairs, of_pairs, association = {}, [], {}
+    bins = Bins.of(sets[1], told)
+    if len(kept) > 1:
+        tell("pairs")
+        i, j = torch.triu_indices(len(kept), len(kept), 1)
+        of_pairs = _each(lambda x, y: bins.pairs_apart(x, y)[i, j], sets, generator, repeats, most)
+        rows["pairs"] = of_pairs[-1]
+        keys = [(called[a], called[b]) for a, b in zip(i.tolist(), j.tolist(), strict=True)]
+        pairs = dict(zip(keys, of_pairs, strict=False))
+        both = [bins.association(part)[i, j].tolist() for part in sets[:2]]
+        association = dict(zip(keys, zip(*both, strict=True), strict=True))
+        chosen = _targets(bins.association(sets[1])) if targets is None else [kept.index(t) for t in targets]
+        for target in chosen:
+            tell(f"predict {called[target]}")
+            rows[f"predict {called[target]}"] = _taught(sets, target, told, generator, most)
+    tell("closest records")
+    records = closest_records(made, seen, unseen, told, generator)
+    rows |= _of_records(records)
+    return TableReport(rows, dict(zip(called, columns, strict=False)), pairs, association, records, *map(len, sets))
+
+
+def _varies(column: Tensor) -> bool:
+    known = column[~column.isnan()]
+    return len(known) > 0 and (len(known) < len(column) or bool(known.min() < known.max()))
+
+
+def _each(
+    measure: Callable[[Tensor, Tensor], Tensor],
+    sets: tuple[Tensor, ...],
+    generator: torch.Generator,
+    repeats: int,
+    most: int,
+) -> list[Score]:
+    """The scores of a measure of many numbers, each beside its floor as in `compare`; the last one is of their mean."""
+    samples, train, heldout = sets
+    fixed = heldout[choose(len(heldout), most, generator, heldout)]
+    size = min(len(samples), most, len(train) // 2)
+
+    def found(rows: Tensor, times: int) -> Tensor:
+        each = torch.stack([measure(rows[choose(len(rows), size, generator, rows)], fixed) for _ in range(times)])
+        return torch.cat([each, each.mean(1, keepdim=True)], 1)
+
+    values = found(samples, repeats if size < len(samples) else 1).mean(0)
+    floors = found(train, repeats)
+    spreads = floors.std(0) / math.sqrt(1 - size / len(train))
+    scores: list[Score] = []
+    for value, of_floor, spread in zip(values.tolist(), floors.T, spreads.tolist(), strict=True):
+        floor = float(of_floor.square().mean().sqrt())
+        over, wide = ratio(value, floor), (_MANY * spread if len(scores) < len(values) - 1 else spread)
+        verdict = judge(value, float(of_floor.mean()), wide, over, False, Metric.close, Metric.words)
+        scores.append(Score(value, floor, spread, over, verdict, size))
+    return scores
+
+
+def _targets(association: Tensor) -> list[int]:
+    """The last column, and those that another column tells most of, short of all."""
+    last = len(association) - 1
+    strength = association.clone().fill_diagonal_(0)
+    strength[strength > 0.999] = 0  # one that determines the other: nothing to learn
+    order = strength.amax(1).argsort(descending=True, stable=True).tolist()
+    return [last, *(i for i in order if i != last)][:TARGETS]
+
+
+def _taught(
+    sets: tuple[Tensor, ...], target: int, words: Sequence[bool], generator: torch.Generator, most: int
+) -> Score:
+    """What draws teach of a column, beside what as many real rows do."""
+    samples, train, heldout = sets
+    size, common = min(len(samples), most, len(train) // 2), commonest(train[:, target])
+    held = heldout[choose(len(heldout), most, generator, heldout)]
+
+    def taught(rows: Tensor) -> float:
+        some = rows[choose(len(rows), size, generator, rows)]
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        return predicts(some, held, target, words, seed, common)
+
+    value = taught(samples)
+    floors = torch.tensor([taught(train) for _ in range(TAUGHT)], dtype=torch.float64)
+    spread = float(floors.std()) / math.sqrt(1 - size / len(train))
+    floor = float(floors.mean())
+    over, wide = ratio(value, floor), _MANY * spread
+    return Score(value, floor, spread, over, judge(value, floor, wide, over, True, 0.95, Metric.words), size,
+                 "AUC" if words[target] else "R2")  # fmt: skip
+
+
+def _of_records(found: Records) -> dict[str, Score]:
+    """The rows of the closest records."""
+    noise = math.sqrt((found.copies + found.copies_heldout) / found.draws)  # of two rates, by Poisson's law
+    told = {
+        "closest record": (found.nearer, 0.5, found.nearer_spread),
+        "membership": (found.membership, 0.5, found.membership_spread),
+        "copies": (found.copies, found.copies_heldout, noise),
+    }
+    return {
+        name: Score(
+            value, floor, spread, ratio(value, floor),
+            judge(value, floor, spread, ratio(value, floor), False, _CLOSE, Memorisation.words),
+            found.draws,
+        )
+        for name, (value, floor, spread) in told.items()
+    }  # fmt: skip
