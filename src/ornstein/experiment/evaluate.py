@@ -15,7 +15,7 @@ from ornstein import ranks
 from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
-from ornstein.data.holes import alike
+from ornstein.data.holes import alike, filled
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
@@ -164,4 +164,4 @@ def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Ge
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
-        run.picture(z, path, real=some)
+        run.picture(z, path, real=filled(some, data.train) if data.missing else some)

@@ -148,7 +148,8 @@ def _table(place: Path) -> Own:
     found = of_table({"name": "table", "path": str(place)}, count, wide, "about ")
     if clock:
         found.reasons["data"] = (
-            f"table: rows that need not follow each other; by {shown(clock)!r} they do, data=series says so"
+            f"table: rows that need not follow each other; if by {shown(clock)!r} they do: ornstein train series "
+            f"data.path={shown(place)}"
         )
     return found
 
