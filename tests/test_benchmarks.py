@@ -31,6 +31,7 @@ SCRIPTS = {
     "steppers": ([], "sliced Wasserstein distance to exact draws"),
     "throughput": (["--only", "ornstein", "--sizes", "grey", "--threads", "1"], "training step, ms"),
     "impute": ([], "| forest |"),
+    "odd": ([], "| weather |"),
     "tables": ([], "| cart |"),
     "time_to_quality": (["mnist", "--only", "ornstein", "--threads", "1"], "ornstein: 0.05 minutes"),
     "trained": (["RUN"], "ornstein default"),
@@ -47,7 +48,7 @@ def test_every_script_is_tried() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_run(script: Any, tmp_path: Path, request: Any) -> None:
     words, said = SCRIPTS[script]
-    if script in ("time_to_quality", "tables", "impute"):
+    if script in ("time_to_quality", "tables", "impute", "odd"):
         request.getfixturevalue("real_data")
     words = [str(request.getfixturevalue("run")) if word == "RUN" else word for word in words]
     kept = {path: path.read_bytes() for path in [*HERE.glob("*.json"), *HERE.parent.glob("docs/pictures/*")]}

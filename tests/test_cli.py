@@ -415,10 +415,9 @@ def test_train_refuses_unfit_images(cli: Cli, tmp_path: Path, make: Any, said: A
     one_sentence(cli("train", "images", f"data.path={place}", "--out", tmp_path / "run"), *said)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_train_refuses_data_that_are_not_finite(cli: Cli, tmp_path: Path, value: Any) -> None:
+def test_train_refuses_data_that_are_not_finite(cli: Cli, tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    x[7, 1] = value
+    x[7, 1] = np.inf  # NaN says that a value was not seen: tests/test_gaps.py
     np.save(tmp_path / "x.npy", x)
     one_sentence(cli("train", "array", f"data.path={tmp_path / 'x.npy'}", "--out", tmp_path / "run"), "x.npy", "7")
 

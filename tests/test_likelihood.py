@@ -530,7 +530,7 @@ def test_the_mean_of_densities_in_closed_form() -> None:
     ("change", "words"),
     [
         ({"x": torch.zeros(3)}, ["x", "shape"]),
-        ({"x": torch.tensor([[1.0, math.nan]])}, ["x", "finite"]),
+        ({"x": torch.tensor([[1.0, math.nan]])}, ["x", "1 cells missing", "complete samples"]),
         ({"condition": torch.zeros(3, dtype=torch.long)}, ["condition", "3", "2"]),
         ({"trace": "hutch"}, ["trace", "hutch", "hutch++"]),
         ({"trace": "hutchinson", "probes": 1}, ["probes", "1", "2"]),

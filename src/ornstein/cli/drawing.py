@@ -124,6 +124,8 @@ def sample(  # long: half of it says what the options are
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
 
+    if path is not None and not (is_table(path) or path.suffix in (".png", ".npz")):
+        raise InputError(f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), or .csv (rows of a table).")
     opened = Run.load(run, ema=ema).drawing(precision)
     table = draws_rows(opened)
     path = path or run / "samples" / ("drawn.csv" if table else "drawn.png")

@@ -92,7 +92,9 @@ class GaussianMixture:
                     raise InputError("covariances must be symmetric matrices.")
                 self.spread, self.basis = torch.linalg.eigh(c)
                 # a singular covariance has eigenvalues of either sign within rounding of zero
-                self.spread = torch.where(self.spread.abs() <= rounding * largest[:, None], 0.0, self.spread)
+                # which are of the size of the trace at most
+                whole = c.diagonal(dim1=1, dim2=2).sum(1).abs().maximum(largest)
+                self.spread = torch.where(self.spread.abs() <= rounding * whole[:, None], 0.0, self.spread)
             else:
                 raise InputError(
                     f"covariances has shape {tuple(c.shape)}; with means {tuple(means.shape)} it must be "
