@@ -199,8 +199,8 @@ def loglik(
         )
     if bool(given.x.isnan().any()) and not run.denoiser.gaps:
         raise InputError(
-            f"data={given.name!r} has cells missing (NaN), and {run.folder} was not trained on data with gaps, so it knows "
-            "no law of some cells alone; score complete samples, or train on data with gaps."
+            f"data={given.name!r} has cells missing (NaN), and {run.folder} was not trained on data with gaps, so it "
+            "knows no law of some cells alone; score complete samples, or train on data with gaps."
         )
     beside = own(run, "test").first(reference) if reference else None
     total = len(given.x) + (0 if beside is None else len(beside.x))

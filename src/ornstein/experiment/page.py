@@ -342,7 +342,7 @@ def number(value: float, digits: int = 3) -> str:
         return f"{value:,.0f}".replace("-", "−")
     written = f"{value:.{digits}g}"
     if "e" in written and abs(value) >= 1e-6:
-        written = f"{value:.{digits - 1 - math.floor(math.log10(abs(value)))}f}"
+        written = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
     return written.replace("-", "−")
 
 
