@@ -110,19 +110,36 @@ def normal(seeds: Tensor, shape: tuple[int, ...], draw: int, dtype: torch.dtype 
         (B, *shape) on the device of `seeds`.
     """
     elements = math.prod(shape)
-    blocks = torch.arange((elements + 3) // 4, device=seeds.device)[None]
-    zero = torch.zeros_like(blocks)
-    key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
-    words = philox((blocks, zero + draw, zero, zero), key)
-    # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
-    wide = torch.float32 if seeds.device.type == "mps" else torch.float64
-    u0, u1, u2, u3 = (((word.to(wide) + 0.5) / 2**32).clamp_(min=2.0**-33, max=1 - 2.0**-25) for word in words)
+    u0, u1, u2, u3 = (u.clamp_(min=2.0**-33, max=1 - 2.0**-25) for u in _quarters(seeds, elements, draw, 0))
     pairs = []
     for radius, angle in ((u0, u1), (u2, u3)):
         r, phi = (-2 * radius.log()).sqrt_(), angle * (2 * math.pi)
         pairs += [r * phi.cos(), r * phi.sin()]
     flat = torch.stack(pairs, dim=-1).flatten(1)[:, :elements]
     return flat.reshape(len(seeds), *shape).to(dtype)
+
+
+def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
+    """Uniform numbers in (0, 1) that are a pure function of (seed, draw, place); not those that `normal` is made of.
+
+    Args:
+        seeds, draw: as for `normal`.
+        count: how many for each seed.
+
+    Returns:
+        (B, count), float64 where the device has it.
+    """
+    return torch.stack(_quarters(seeds, count, draw, 1), dim=-1).flatten(1)[:, :count]
+
+
+def _quarters(seeds: Tensor, count: int, draw: int, stream: int) -> list[Tensor]:
+    """Four tensors (B, blocks) of uniform numbers in (0, 1), which hold `count` between them for each seed."""
+    blocks = torch.arange((count + 3) // 4, device=seeds.device)[None]
+    zero = torch.zeros_like(blocks)
+    key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
+    # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
+    wide = torch.float32 if seeds.device.type == "mps" else torch.float64
+    return [(word.to(wide) + 0.5) / 2**32 for word in philox((blocks, zero + draw, zero + stream, zero), key)]
 
 
 def strata(n: int, generator: torch.Generator, stratified: bool = True, dtype: torch.dtype = torch.float64) -> Tensor:

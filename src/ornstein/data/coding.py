@@ -9,12 +9,13 @@ reaches half-way to its neighbours.
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY
+from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError
 
 #: values that a column may have to be told in one class each; bins of any other, and cells of a bin
@@ -23,19 +24,6 @@ MOST_VALUES, BINS, CELLS = 64, 48, 32
 _BIN_ROWS, _CELL_ROWS, _VALUE_ROWS, _SPIKE = 20, 10, 3, 0.01
 #: whole numbers that float64 tells apart, with room for their halves
 _EXACT = 2.0**50
-
-
-class Kind(Protocol):
-    """What is asked of a column's type (`ornstein.data.schema.ColumnType`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def levels(self) -> tuple[str, ...]: ...
-    @property
-    def decimals(self) -> int | None: ...
 
 
 @final
@@ -181,7 +169,7 @@ def part_of(values: Tensor, part: str) -> Tensor:
     return days if part == "day" else values - days * DAY
 
 
-def coded(column: int, about: Kind, values: Tensor) -> list[Coded]:
+def coded(column: int, about: ColumnType, values: Tensor) -> list[Coded]:
     """How a column is told."""
     missing = bool(values.isnan().any())
     if about.kind in ("category", "boolean"):

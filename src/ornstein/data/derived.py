@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.calendar import component, components
-from ornstein.data.coding import Kind
+from ornstein.data.schema import ColumnType
 
 #: rows that reject most pairs of columns of which none determines the other
 _LOOKED_AT = 1000
@@ -55,7 +55,7 @@ class Derived:
         return torch.where(asked.isnan(), values[-1] if gone else math.nan, looked)
 
 
-def determined(train: Tensor, types: Sequence[Kind], told: Sequence[int]) -> tuple[Derived, ...]:
+def determined(train: Tensor, types: Sequence[ColumnType], told: Sequence[int]) -> tuple[Derived, ...]:
     """The columns that an earlier one, or any date, determines."""
     columns = list(dict.fromkeys(told))
     found: dict[int, Derived] = {}

@@ -23,7 +23,7 @@ probability of a value for columns with a last decimal.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, final
@@ -32,10 +32,11 @@ import torch
 from torch import Tensor
 
 from ornstein.core.categories import Categories
-from ornstein.core.numerics import philox
+from ornstein.core.numerics import uniform
 from ornstein.data.calendar import DAY
-from ornstein.data.coding import Coded, Kind, coded, part_of
+from ornstein.data.coding import Coded, coded, part_of
 from ornstein.data.derived import Derived, determined
+from ornstein.data.schema import ColumnType
 from ornstein.data.transform import TRANSFORMS, Transform
 from ornstein.errors import InputError
 
@@ -58,7 +59,7 @@ class Tokens(Transform):
     constant: tuple[tuple[int, float], ...] = ()
 
     @staticmethod
-    def fit(train: Tensor, types: Sequence[Kind]) -> "Tokens":
+    def fit(train: Tensor, types: Sequence[ColumnType]) -> "Tokens":
         """The tokens of these rows.
 
         Args:
@@ -174,11 +175,11 @@ class Tokens(Transform):
             "constant": [list(pair) for pair in self.constant],
             # numbers in one string each: there are thousands, and YAML is slow
             "coded": [
-                {**vars_of(one), "low": _written(one.low), "high": _written(one.high), "bins": _written(one.bins)}
+                {**asdict(one), "low": _written(one.low), "high": _written(one.high), "bins": _written(one.bins)}
                 for one in self.coded
             ],
             "derived": [
-                {**vars_of(one), "keys": _written(one.keys), "values": _written(one.values)} for one in self.derived
+                {**asdict(one), "keys": _written(one.keys), "values": _written(one.values)} for one in self.derived
             ],
         }
 
@@ -205,11 +206,6 @@ class Tokens(Transform):
 TRANSFORMS["tokens"] = Tokens
 
 
-def vars_of(one: Coded | Derived) -> dict[str, Any]:
-    """The fields of a coded or derived column."""
-    return {name: getattr(one, name) for name in one.__dataclass_fields__}
-
-
 def _written(numbers: Iterable[float]) -> str:
     return " ".join(repr(int(n)) if float(n).is_integer() and abs(n) < 2**53 else repr(float(n)) for n in numbers)
 
@@ -224,7 +220,4 @@ def _places(codes: Tensor, count: int) -> Tensor:
     for token in codes.unbind(1):
         key = (key ^ (token + 2)) * 0x2545F4914F6CDD1D  # wraps
         key = key ^ (key >> 29)
-    words = torch.arange((count + 3) // 4)[None].expand(len(codes), -1)
-    zero = torch.zeros_like(words)
-    drawn = philox((words, zero, zero, zero), (key[:, None] & 0xFFFFFFFF, (key[:, None] >> 32) & 0xFFFFFFFF))
-    return (torch.stack(drawn, -1).flatten(1)[:, :count].double() + 0.5) / 2**32
+    return uniform(key, count, 0)

@@ -22,7 +22,7 @@ from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.copies import beside
 from ornstein.core.drive import sample_seeds
-from ornstein.core.numerics import philox
+from ornstein.core.numerics import uniform
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import Asked, State, walk
@@ -104,15 +104,6 @@ class Unmasker(ABC):
         self, ask: AskClasses, x: Tensor, t: Level[float], s: Level[float], memory: Any, order: Order
     ) -> tuple[Tensor, Any]:
         """One step from level t to s; x is (B, width), what is not known zeros."""
-
-
-def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
-    """Uniform numbers in (0, 1), (B, count) float64, that are a function of (seed, draw, place)."""
-    blocks = torch.arange((count + 3) // 4, device=seeds.device)[None].expand(len(seeds), -1)
-    zero = torch.zeros_like(blocks)
-    key = (seeds[:, None] & 0xFFFFFFFF, (seeds[:, None] >> 32) & 0xFFFFFFFF)
-    words = philox((blocks, zero + draw, zero + 1, zero), key)
-    return (torch.stack(words, -1).flatten(1)[:, :count].double() + 0.5) / 2**32
 
 
 def draw(categories: Categories, probabilities: Tensor, u: Tensor, allowed: Tensor | None = None) -> Tensor:

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
+from ornstein.core.numerics import uniform
 from ornstein.core.walk import State
 from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
-from ornstein.discrete.drive import Unmasker, uniform, unmask
+from ornstein.discrete.drive import Unmasker, unmask
 from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks, token_nats
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.errors import InputError
@@ -104,9 +105,5 @@ class MaskedColumns(Learner):
             asked = next_weights(categories, known) * token_nats(model, x0, condition, known)
             nats.append(asked.sum(1).mean().item())
             ratios.append((total - place) / (place + 0.5))
-        # a trapezium over the places that were left out
-        ends = [(b - a) / 2 for a, b in pairwise(places)]
-        weights = [0.5 + sum(ends[max(i - 1, 0) : i + 1]) if i in (0, len(places) - 1) else sum(ends[i - 1 : i + 1])
-                   for i in range(len(places))]  # fmt: skip
-        value = sum(w * n for w, n in zip(weights, nats, strict=True)) / sum(weights)
+        value = float(np.interp(range(total), places, nats).mean())  # a line over the places that were left out
         return Judgement(value / max(alone, 1e-12), ratios, nats, [alone] * len(nats))

@@ -65,10 +65,10 @@ class MaskedCrossEntropy:
     drop: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, most in (("ordered", "1"), ("drop", "1")):
+        for name in ("ordered", "drop"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise InputError(f"objective.{name}={value!r} must be in [0, {most}].")
+                raise InputError(f"objective.{name}={value!r} must be in [0, 1].")
 
     def __call__(self, model: MaskedDenoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each row: x0 (B, width) one-hot, tokens that are not known zeros -> (B,) float32."""
