@@ -11,15 +11,15 @@ import torch
 from sure import Cli
 from torch import Tensor
 
-from ornstein.core.categories import Categories
 from ornstein.data.schema import ColumnType
 from ornstein.data.table import Table
 from ornstein.discrete import Absorbing, JointTable
 from ornstein.errors import InputError
-from ornstein.experiment.cells import Where, draw_rows, explain, impute, score
+from ornstein.experiment.cells import draw_rows, explain, impute, score
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
+from ornstein.experiment.where import Where
 
 HEAD = "kind,size,day,code,note"
 KINDS, SIZES = ("red", "green", "blue"), (1, 2, 3, 4)
@@ -114,6 +114,12 @@ def test_several_conditions_meet_exactly(run: Run) -> None:
     assert sorted({int(s // 86400) for s in rows[:, 2].tolist()}) == list(range(18661, 18668))
 
 
+def test_a_column_that_is_named_twice_is_as_both_ask(run: Run) -> None:
+    assert set(drawn(run, 300, "size>=2, size<=3, size=3|4")[:, 1].tolist()) == {3.0}
+    with pytest.raises(InputError, match="never been"):
+        drawn(run, 5, "size=1, size=2")
+
+
 def test_a_column_that_follows_from_another_can_be_asked_for(run: Run) -> None:
     rows = drawn(run, 200, "code=K-1")
     assert set(rows[:, 0].tolist()) == {level(run, "green")}
@@ -162,9 +168,13 @@ def test_a_hole_agrees_with_what_follows_from_it(run: Run) -> None:
     assert set(impute(run, rows, draws=1)[0, :, 0].tolist()) == {level(run, "green")}
 
 
-def test_draws_of_a_row_do_not_depend_on_the_others(run: Run) -> None:
+def test_draws_of_a_row_depend_neither_on_the_others_nor_on_how_many_there_are(run: Run) -> None:
     rows = torch.tensor([[math.nan, 2.0, math.nan, math.nan]] * 5, dtype=torch.float64)
-    assert torch.equal(impute(run, rows, draws=1, seed=4)[0, :3], impute(run, rows[:3], draws=1, seed=4)[0])
+    every = impute(run, rows, draws=4, seed=4)
+    few = rows[:3].clone()
+    few[1] = impute(run, few[1:2])[0]  # a row without holes
+    assert torch.equal(every[:2, [0, 2]].nan_to_num(), impute(run, few, draws=2, seed=4)[:, [0, 2]].nan_to_num())
+    assert len(every[:, :, [0, 2]].flatten(0, 1).unique(dim=0)) > 10
 
 
 def test_scores_are_log_probabilities_with_holes_summed_out(run: Run) -> None:
@@ -257,6 +267,7 @@ def test_a_column_that_rows_are_drawn_given_is_not_drawn(cli: Cli, tmp_path: Pat
         (("--where", "size=3"), "size"),
         (("--scale", "2"), "--scale is of Gaussian noise"),
         (("--film",), "--film is of Gaussian noise"),
+        (("--scale", "0"), "--scale is of Gaussian noise"),
     ):
         answer = cli("sample", run, "-n", "3", *words)
         assert answer.code == 2
@@ -282,4 +293,7 @@ def test_verbs_of_gaussian_noise_send_tables_elsewhere(cli: Cli, run: Run, words
 def test_masked_columns_want_tokens() -> None:
     with pytest.raises(InputError, match="stepper="):
         Experiment.read("points", ["predicts=classes", "objective=masked", "process=absorbing"])
-    assert Categories((2, 3)).width == 5
+    with pytest.raises(InputError, match="process='absorbing' does not go with learner='denoiser'"):
+        Experiment.read("points", ["process=absorbing"])
+    with pytest.raises(InputError, match="process='vp' does not go with learner='masked'"):
+        Experiment.read("table", ["data.path=x.csv", "process=vp"])

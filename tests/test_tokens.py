@@ -104,16 +104,16 @@ def test_places_within_a_cell_are_even_and_belong_to_the_row(fitted: tuple[Tenso
     assert float((place - (torch.arange(len(place)) + 0.5) / len(place)).abs().max()) < 1.95 / len(place) ** 0.5
 
 
-def test_masses_of_cells_are_those_of_values(fitted: tuple[Tensor, Tokens]) -> None:
-    """Summed over a column's values, the probabilities that tokens and widths give are those of the tokens."""
+def test_a_cell_of_decimals_holds_as_many_values_as_its_width_says(fitted: tuple[Tensor, Tokens]) -> None:
     _, tokens = fitted
     one = next(c for c in tokens.coded if c.column == 1)
-    cents = torch.arange(round(100 * one.low[0]), round(100 * one.high[40]) + 1).double() / 100
-    counts = torch.bincount(one.cells(cents), minlength=41)[:41].double()
-    inside = one.points[:41]
-    assert bool((counts >= inside).all())
-    for cell in range(41):
-        assert bool(((one.values(torch.full((50,), cell), uniform(50)) - one.low[cell]) >= -1e-9).all())
+    for cell in range(0, len(one.low), 7):
+        count = int(one.points[cell])
+        places = (torch.arange(3 * count, dtype=torch.float64) + 0.5) / (3 * count)
+        held, each = one.values(torch.full((3 * count,), cell), places).unique(return_counts=True)
+        assert float(held[0]) == one.low[cell]
+        assert float(held[-1]) == one.high[cell]
+        assert each.tolist() == [3] * count  # each as likely
 
 
 def test_what_is_not_known_has_no_class_unless_it_was_learnt() -> None:
@@ -139,8 +139,22 @@ def test_shares_of_a_range_are_of_each_cell(fitted: tuple[Tensor, Tokens]) -> No
             met = ((drawn >= low) & (drawn <= high)).double().mean()
             assert float(met) == pytest.approx(float(share[k]), abs=0.06)
             if 0 < float(share[k]) < 1:
-                within = one.values(torch.full((50,), k), uniform(50), low, high)
+                within = one.values(torch.full((50,), k), uniform(50), [(low, high)])
                 assert bool(((within >= low) & (within <= high)).all())
+
+
+def test_of_two_spans_in_one_cell_each_gets_its_share(fitted: tuple[Tensor, Tokens]) -> None:
+    _, tokens = fitted
+    for column in (1, 2):
+        one = next(c for c in tokens.coded if c.column == column)
+        cell = int((one.ends[1] - one.ends[0]).argmax())  # the widest
+        low, wide = one.low[cell], one.high[cell] - one.low[cell]
+        spans = [(low + 0.1 * wide, low + 0.2 * wide), (low + 0.6 * wide, low + 0.9 * wide)]
+        found = one.values(torch.full((4000,), cell), uniform(4000), spans)
+        first = (found >= spans[0][0]) & (found <= spans[0][1])
+        second = (found >= spans[1][0]) & (found <= spans[1][1])
+        assert bool((first | second).all())
+        assert float(first.double().mean()) == pytest.approx(0.25, abs=0.04)
 
 
 def test_it_is_written_and_read_again(fitted: tuple[Tensor, Tokens]) -> None:

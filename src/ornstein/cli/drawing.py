@@ -154,7 +154,7 @@ def sample(  # long: half of it says what the options are
     if table:
         walks = {"--film": film, "--grid": grid, "--with": option, "--stepper": stepper, "--guidance": guidance,
                  "--scale": scale, "--interval": interval, "--rescale": rescale, "--guide": guide}  # fmt: skip
-        if said := next((name for name, value in walks.items() if value), None):
+        if said := next((name for name, value in walks.items() if value is not None and value is not False), None):
             raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
         sample_rows(opened, n, condition, where, seed, steps, path)
         return

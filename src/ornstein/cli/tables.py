@@ -18,8 +18,9 @@ def sample_rows(
     run: "Run", n: int, condition: Any, where: str | None, seed: int, steps: int | None, path: Path
 ) -> None:
     """Draw rows of a table into a file, piece by piece."""
-    from ornstein.experiment.cells import Where, draw_rows, must_be_table
+    from ornstein.experiment.cells import draw_rows, must_be_table
     from ornstein.experiment.rows import formulas, write_rows
+    from ornstein.experiment.where import Where
 
     tokens, types = must_be_table(run)
     asked = None if where is None else Where.of(where, tokens, types)

@@ -81,6 +81,11 @@ class Categories:
         """(width,) int64: whose class each place of the vector is."""
         return torch.arange(self.tokens).repeat_interleave(torch.tensor(self.sizes))
 
+    def block(self, token: int) -> slice:
+        """The places of a token's classes in the vector."""
+        start = sum(self.sizes[:token])
+        return slice(start, start + self.sizes[token])
+
     @cached_property
     def order(self) -> Tensor:
         """(T,) int64: which token each refines, -1 for none."""
@@ -122,8 +127,7 @@ class Categories:
         """(width, ordered): what each class adds to the place along each column, refining tokens left out."""
         found = torch.zeros(self.width, len(self.ordered))
         for column, token in enumerate(self.ordered):
-            start = int(self.starts[token])
-            found[start : start + self.sizes[token], column] = torch.tensor(self.along[token])
+            found[self.block(token), column] = torch.tensor(self.along[token])
         return found
 
     @cached_property
@@ -142,9 +146,7 @@ class Categories:
         if self._refined:
             found = found.clone()
         for column, token, within in self._refined:
-            first, second = (
-                x[:, int(self.starts[i]) : int(self.starts[i]) + self.sizes[i]] for i in (self.ordered[column], token)
-            )
+            first, second = (x[:, self.block(i)] for i in (self.ordered[column], token))
             found[:, column] += ((first @ beside(within, x)) * second).sum(1)
         return found
 

@@ -116,6 +116,7 @@ class Learner(ABC):
     Attributes:
         readings: what `predicts` may say, and in a sentence what it means.
         objectives: what may teach it, by name.
+        processes: how data may dissolve, by name; {} for Gaussian noise, by any clock.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         draws: whether it can be drawn from.
         walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
@@ -131,6 +132,7 @@ class Learner(ABC):
 
     readings: ClassVar[Mapping[str, str]] = {}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    processes: ClassVar[Mapping[str, Callable[..., Process]]] = {}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
     walks: ClassVar[bool] = True

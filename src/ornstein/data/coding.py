@@ -7,6 +7,7 @@ reaches half-way to its neighbours.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -22,6 +23,8 @@ from ornstein.errors import InputError
 MOST_VALUES, BINS, CELLS = 64, 48, 32
 #: rows that a bin, and a cell, must have; rows of each value where values are classes; the share that makes a spike
 _BIN_ROWS, _CELL_ROWS, _VALUE_ROWS, _SPIKE = 20, 10, 3, 0.01
+#: the span of all values
+EVERYWHERE = (-math.inf, math.inf)
 #: whole numbers that float64 tells apart, with room for their halves
 _EXACT = 2.0**50
 
@@ -125,28 +128,42 @@ class Coded:
         within = torch.minimum(codes[:, 1], torch.tensor(self.bins)[known] - 1)
         return torch.where(told & (codes[:, 1] >= 0), self._first[known] + within, -1)
 
-    def values(self, cell: Tensor, place: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
-        """The value at `place` in (0, 1) of each cell, of what of it lies in [low, high], (B,); NaN of no cell."""
-        first, last = (ends[cell.clamp_min(0)] for ends in self.ends)
-        first, last = torch.minimum(first.clamp_min(low), last), torch.maximum(last.clamp_max(high), first)
+    def values(self, cell: Tensor, place: Tensor, spans: Sequence[tuple[float, float]] = (EVERYWHERE,)) -> Tensor:
+        """The value at `place` in (0, 1) of what of each cell lies in spans that do not overlap, (B,); NaN of no cell.
+
+        Of a cell that none of them meets, the value in the whole of it.
+        """
+        scale = 1.0 if self.decimals is None else 10.0**self.decimals
+        low, high = (ends[cell.clamp_min(0)] * scale for ends in self.ends)
+        parts = [self._common(low, high, a * scale, b * scale) for a, b in spans]
+        starts, sizes = (torch.stack(each, 1) for each in zip(*parts, strict=True))
+        whole = self._common(low, high, -math.inf, math.inf)
+        none = sizes.sum(1) <= 0
+        starts[:, 0], sizes[:, 0] = (torch.where(none, w, p[:, 0]) for w, p in zip(whole, (starts, sizes), strict=True))
+        upto = sizes.cumsum(1)
+        at = place * upto[:, -1]
+        which = (at[:, None] >= upto).sum(1, keepdim=True).clamp_max(len(spans) - 1)
+        beyond = at - (upto - sizes).gather(1, which)[:, 0]
+        found = starts.gather(1, which)[:, 0] + (beyond if self.decimals is None else beyond.floor())
+        # a whole number over a power of ten is the very number that its decimals are read as
+        return torch.where(cell < 0, math.nan, found / scale)
+
+    def _common(self, low: Tensor, high: Tensor, first: float, last: float) -> tuple[Tensor, Tensor]:
+        """Where what cells have in common with a span begins, and its length or how many values it holds."""
+        start, stop = low.clamp_min(first), high.clamp_max(last)
         if self.decimals is None:
-            found = first + place * (last - first)
-        else:
-            scale = 10.0**self.decimals
-            first, last = (first * scale - 1e-6).ceil(), (last * scale + 1e-6).floor()
-            # a whole number over a power of ten is the very number that its decimals are read as
-            found = (first + (place * (last - first + 1)).floor()) / scale
-        return torch.where(cell < 0, math.nan, found)
+            return start, (stop - start).clamp_min(0)
+        start = (start - 1e-6).ceil()
+        return start, ((stop + 1e-6).floor() - start + 1).clamp_min(0)
 
     def inside(self, low: float, high: float) -> Tensor:
         """Which share of each cell lies in [low, high], float64."""
         at, to = self.ends
         if self.decimals is None:
-            part = (to.clamp_max(high) - at.clamp_min(low)).clamp_min(0)
-            return torch.where(to > at, part / self.points, ((at >= low) & (at <= high)).double())
+            share = self._common(at, to, low, high)[1] / self.points
+            return torch.where(to > at, share, ((at >= low) & (at <= high)).double())
         scale = 10.0**self.decimals
-        first, last = (at.clamp_min(low) * scale - 1e-6).ceil(), (to.clamp_max(high) * scale + 1e-6).floor()
-        return (last - first + 1).clamp_min(0) / self.points
+        return self._common(at * scale, to * scale, low * scale, high * scale)[1] / self.points
 
     def shares(self, of_cell: Tensor, missing: float = 0.0) -> list[Tensor]:
         """What is said of each cell, said of the classes of each token: (K,), and (K of the first, K).

@@ -34,7 +34,7 @@ from torch import Tensor
 from ornstein.core.categories import Categories
 from ornstein.core.numerics import uniform
 from ornstein.data.calendar import DAY
-from ornstein.data.coding import Coded, coded, part_of
+from ornstein.data.coding import EVERYWHERE, Coded, coded, part_of
 from ornstein.data.derived import Derived, determined
 from ornstein.data.schema import ColumnType
 from ornstein.data.transform import TRANSFORMS, Transform
@@ -128,11 +128,11 @@ class Tokens(Transform):
     def inverse(self, z: Tensor, quantise: bool = False) -> Tensor:
         return self.rows(self.categories.codes(z))
 
-    def rows(self, codes: Tensor, ranges: Mapping[int, tuple[float, float]] | None = None) -> Tensor:
+    def rows(self, codes: Tensor, spans: Mapping[int, Sequence[tuple[float, float]]] | None = None) -> Tensor:
         """Classes (B, T) as rows (B, d), float64; NaN where a cell is missing or not known.
 
         Args:
-            ranges: of `coded`, by place: between which values those of a cell are to lie, where any of it does.
+            spans: of `coded`, by place: between which values those of a cell are to lie, where any of it does.
         """
         codes = codes.cpu()
         rows = torch.full((len(codes), self.columns), math.nan, dtype=torch.float64)
@@ -140,7 +140,7 @@ class Tokens(Transform):
             rows[:, column] = value
         places = _places(codes, len(self.coded))
         for i, (one, where) in enumerate(zip(self.coded, self.places, strict=True)):
-            found = one.values(one.cell_of(codes[:, where]), places[:, i], *(ranges or {}).get(i, ()))
+            found = one.values(one.cell_of(codes[:, where]), places[:, i], (spans or {}).get(i, (EVERYWHERE,)))
             unit = DAY if one.part == "day" else 1.0
             # the time of a day follows the day
             rows[:, one.column] = found * unit + (rows[:, one.column] if one.part == "time" else 0.0)

@@ -4,17 +4,12 @@
 them.
 """
 
-from collections.abc import Callable
-
-from ornstein.core.process import Process
 from ornstein.discrete.denoiser import JointTable, MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, bound, constrained, unmask
-from ornstein.discrete.kernels import Absorbing
+from ornstein.discrete.kernels import KERNELS, Absorbing
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
 from ornstein.discrete.objective import MaskedCrossEntropy
 from ornstein.discrete.steppers import AnyOrder
-
-KERNELS: dict[str, Callable[..., Process]] = {"absorbing": Absorbing}
 
 __all__ = [
     "KERNELS",

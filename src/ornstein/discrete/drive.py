@@ -203,7 +203,7 @@ def constrained(
         u = uniform(seeds.to(device)[waiting], categories.tokens + 1, _TRIES + attempt)
         chance = torch.ones(len(waiting), device=device, dtype=torch.float64)
         for number, token in enumerate(queue):
-            at = slice(int(categories.starts[token]), int(categories.starts[token]) + categories.sizes[token])
+            at = categories.block(token)
             share = sets.get(token, free[token]).to(device, torch.float64)
             if share.ndim == 2:
                 share = share[categories.codes(tried)[:, categories.after[token]].clamp_max(len(share) - 1)]

@@ -12,6 +12,7 @@ and law depend on the clock only through the share that is masked, one is as goo
 2107.03006; Shi et al. 2024, 2406.04329; Sahoo et al. 2024, 2406.07524). It is written down once, as the straight line.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -30,3 +31,7 @@ class Absorbing(Process):
 
     def sigma(self, t: Tensor) -> Tensor:
         return t
+
+
+#: how categories dissolve, by name
+KERNELS: dict[str, Callable[..., Process]] = {"absorbing": Absorbing}

@@ -9,8 +9,7 @@ Three questions, one answer each:
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -18,16 +17,17 @@ from torch import Tensor
 from ornstein.core.condition import Condition
 from ornstein.core.drive import sample_seeds
 from ornstein.core.walk import end
-from ornstein.data.calendar import DAY
-from ornstein.data.coding import Coded
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
 from ornstein.discrete import MaskedDenoiser, bound, constrained
-from ornstein.errors import InputError, lookup, shown
+from ornstein.errors import InputError, shown
 from ornstein.experiment.run import Run
+from ornstein.experiment.where import Where
 
 #: orders that a row's probability is the mean of
 ORDERS = 4
+#: between the seeds of two draws; odd, so that none comes twice
+_NEXT = 0x9E3779B1
 
 
 def draws_rows(run: Run) -> bool:
@@ -47,168 +47,12 @@ def must_be_table(run: Run) -> tuple[Tokens, tuple[ColumnType, ...]]:
     return tokens, run.types
 
 
-@dataclass(frozen=True, eq=False)
-class Where:
-    """What columns are asked to be.
-
-    Args:
-        sets: of tokens, as `ornstein.discrete.constrained` takes them.
-        ranges: of `Tokens.coded`, by place: between which values.
-    """
-
-    sets: Mapping[int, Tensor]
-    ranges: Mapping[int, tuple[float, float]]
-
-    @staticmethod
-    def of(text: str, tokens: Tokens, types: Sequence[ColumnType]) -> "Where":
-        """From words: "income=>50K, age=30..40, sex=Female|Male, score>=7".
-
-        A column is put to a value, to one of several (|), to a range with both its ends (..), to at least or at most
-        (>=, <=) or, with nothing after the sign, to a missing value. Parts are divided by commas; a value that has a
-        comma, a bar or two points of its own is put in double quotes.
-
-        Raises:
-            InputError: a column, or a value of it, that is not known; a part that is none of these.
-        """
-        sets: dict[int, Tensor] = {}
-        ranges: dict[int, tuple[float, float]] = {}
-        named = {kind.name: place for place, kind in enumerate(types)}
-        for part in _parts(text, ","):
-            name, sign, value = _asked(part, named)
-            column = named[name]
-            kind = types[column]
-            wanted = [_span(kind, piece, sign) for piece in _parts(value, "|")] if value.strip() else [None]
-            for token, share in _sets(tokens, kind, column, wanted).items():
-                sets[token] = share * sets[token] if token in sets else share
-            if len(wanted) == 1 and wanted[0] is not None:
-                for place, one in enumerate(tokens.coded):
-                    if one.column == column and one.part == "value":
-                        ranges[place] = wanted[0]
-        return Where(sets, ranges)
-
-
-def _parts(text: str, mark: str) -> list[str]:
-    """Text cut at a mark that stands outside of quotes."""
-    found, quoted = [""], False
-    for letter in text:
-        quoted ^= letter == '"'
-        if letter == mark and not quoted:
-            found.append("")
-        else:
-            found[-1] += letter
-    return [part for part in found if part.strip()]
-
-
-def _asked(part: str, named: Mapping[str, int]) -> tuple[str, str, str]:
-    """(column, sign, value) of one part: the longest name that it begins with."""
-    text = part.strip()
-    for name in sorted(named, key=len, reverse=True):
-        for spelled in (name, f'"{name}"'):
-            rest = text[len(spelled) :].lstrip()
-            if text.startswith(spelled):
-                for sign in (">=", "<=", "="):
-                    if rest.startswith(sign):
-                        return name, sign, rest[len(sign) :].strip()
-    name = text.partition("=")[0].strip(' "<>')
-    if name not in named:
-        lookup(named, name, "column")
-    raise InputError(f"--where {shown(text)!r} must look like {shown(name)}=VALUE, =LOW..HIGH, =A|B, >=LOW or <=HIGH.")
-
-
-def _span(kind: ColumnType, text: str, sign: str) -> tuple[float, float]:
-    """The first and the last value that a piece asks for."""
-    quoted = text.strip().startswith('"')
-    word = text.strip().strip('"') if quoted else text.strip()
-
-    def value(of: str) -> float:
-        found = float(kind.parse([of.strip()])[0])
-        if math.isnan(found):
-            raise InputError(f"column {shown(kind.name)!r}: {shown(of)!r} is missing; ask for that by nothing at all.")
-        return found
-
-    ordered = kind.numeric or kind.kind == "date"
-    if not ordered and (sign != "=" or (".." in word and not quoted and word not in kind.levels)):
-        raise InputError(
-            f"column {shown(kind.name)!r} has words, which have no order: ask for some of them, as in "
-            f"{shown(kind.name)}={'|'.join(map(shown, kind.levels[:2]))}."
-        )
-    if sign == ">=":
-        return value(word), math.inf
-    if sign == "<=":
-        return -math.inf, value(word)
-    low, between, high = word.partition("..")
-    if not ordered or not between or quoted:
-        return value(word), value(word)
-    span = (value(low) if low.strip() else -math.inf, value(high) if high.strip() else math.inf)
-    if span[0] > span[1]:
-        raise InputError(f"column {shown(kind.name)!r}: the range {shown(word)!r} ends below its start.")
-    return span
-
-
-def _sets(
-    tokens: Tokens, kind: ColumnType, column: int, wanted: Sequence[tuple[float, float] | None]
-) -> dict[int, Tensor]:
-    """What each token may be; None among what is wanted is a missing value."""
-    missing = float(None in wanted)
-    spans = [span for span in wanted if span is not None]
-    derived = next((d for d in tokens.derived if d.column == column), None)
-    found: dict[int, Tensor] = {}
-    source = column if derived is None else derived.source
-    for one, place in zip(tokens.coded, tokens.places, strict=True):
-        if one.column != source:
-            continue
-        if derived is not None:
-            share = _by_source(one, derived.of, spans, missing, kind)
-            gone = float(_meets(derived.of(torch.tensor([math.nan], dtype=torch.float64)), spans, missing)[0])
-        else:
-            ends = [_days(span, kind) if one.part == "day" else span for span in spans]
-            if one.part == "time":
-                continue  # ranges of dates are of whole days
-            share = sum((one.inside(*span) for span in ends), torch.zeros(len(one.low), dtype=torch.float64))
-            share, gone = share.clamp_max(1.0), missing
-        found.update(zip(range(place.start, place.stop), one.shares(share, gone), strict=True))
-    told = any(bool((share > 0).any()) for share in found.values())
-    if (
-        not found
-        or not told
-        or (missing and not spans and not any(o.column == source and o.missing for o in tokens.coded))
-    ):
-        asked = "a missing value" if missing else "that"
-        raise InputError(f"column {shown(kind.name)!r} has never been {asked} in training, and so is not drawn so.")
-    return found
-
-
-def _days(span: tuple[float, float], kind: ColumnType) -> tuple[float, float]:
-    for end_ in span:
-        if math.isfinite(end_) and end_ % DAY:
-            raise InputError(f"column {shown(kind.name)!r} is asked for by whole days; give dates without a time.")
-    return tuple(end_ / DAY for end_ in span)  # type: ignore[return-value]
-
-
-def _by_source(
-    one: Coded, of: Callable[[Tensor], Tensor], spans: Sequence[tuple[float, float]], missing: float, kind: ColumnType
-) -> Tensor:
-    """The cells at which a column that another determines is as wanted."""
-    if one.part != "value" or one.low != one.high:
-        raise InputError(
-            f"column {shown(kind.name)!r} follows from another, which it cannot be asked by; ask for that."
-        )
-    return _meets(of(torch.tensor(one.low, dtype=torch.float64)), spans, missing)
-
-
-def _meets(values: Tensor, spans: Sequence[tuple[float, float]], missing: float) -> Tensor:
-    met = torch.zeros(len(values), dtype=torch.bool)
-    for low, high in spans:
-        met |= (values >= low) & (values <= high)
-    return torch.where(values.isnan(), missing, met.double())
-
-
 def draw_rows(
     run: Run,
     n: int,
     where: Where | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     steps: int | None = None,
     condition: Condition | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -217,7 +61,7 @@ def draw_rows(
 
     Args:
         where: what columns are to be.
-        seed: row i of a seed is the same however many are drawn.
+        seed: row i of a seed is the same however many are drawn; None: a fresh one.
         steps: fewer than there are tokens draw several at once, quicker and less well.
         condition: of a run with columns that are given (`data.condition`), n rows; None: they are not known.
         progress: called with (rows done, n).
@@ -235,7 +79,7 @@ def draw_rows(
         if where is not None:
             x = constrained(run.denoiser, x, where.sets, part, given)
         drawn = _completed(run, x, part, given, steps)
-        yield tokens.rows(tokens.categories.codes(drawn), None if where is None else where.ranges)
+        yield tokens.rows(tokens.categories.codes(drawn), None if where is None else where.spans)
         if progress is not None:
             progress(start + len(part), n)
 
@@ -250,8 +94,8 @@ def impute(
 ) -> Tensor:
     """Fill the holes of rows from the model's law given the cells that they have; those come back as they are.
 
-    A hole is filled with a value: that a cell could well be missing, as in training rows, is no answer. Draw k of a row
-    does not depend on the rows beside it.
+    A hole is filled with a value: that a cell could well be missing, as in training rows, is no answer. Draw k of row i
+    of a seed is the same whatever other rows there are, and however many draws. Rows without holes cost nothing.
 
     Args:
         rows: (N, d) float64 of the table's carrier, NaN for holes.
@@ -264,20 +108,22 @@ def impute(
     run.must_draw()
     if rows.ndim != 2 or rows.shape[1] != tokens.columns:
         raise InputError(f"rows have shape {tuple(rows.shape)}; this run's table has {tokens.columns} columns.")
+    open_ = rows.isnan().any(1).nonzero().flatten()
+    every = rows.expand(draws, *rows.shape).clone()
     codes, allowed = known_of(tokens, rows), filled(tokens)
-    size, total = run.learner.at_once, draws * len(rows)
-    keys = sample_seeds(total, seed, None, None)
-    found = []
+    size, total = run.learner.at_once, draws * len(open_)
+    # draw k has a seed of its own, of which row i has the i-th sample's
+    keys = torch.stack([sample_seeds(len(rows), (seed + k * _NEXT) % 2**31, None, None) for k in range(draws)])
     for start in range(0, total, size):
         which = torch.arange(start, min(start + size, total))
-        row = which % len(rows)
+        draw, row = which // len(open_), open_[which % len(open_)]
         x = tokens.categories.one_hot(codes[row])
         given = run.condition(len(row))
-        drawn = _completed(run, x, keys[which], given, None, allowed * _consistent(tokens, rows[row]))
-        found.append(torch.where(rows[row].isnan(), tokens.inverse(drawn), rows[row]))
+        drawn = _completed(run, x, keys[draw, row], given, None, allowed * _consistent(tokens, rows[row]))
+        every[draw, row] = torch.where(rows[row].isnan(), tokens.inverse(drawn), rows[row])
         if progress is not None:
             progress(int(which[-1]) + 1, total)
-    return torch.cat(found).reshape(draws, *rows.shape)
+    return every
 
 
 def _completed(
@@ -302,7 +148,7 @@ def filled(tokens: Tokens) -> Tensor:
     allowed = torch.ones(tokens.categories.width, dtype=torch.float64)
     for one, place in zip(tokens.coded, tokens.places, strict=True):
         if one.missing:
-            allowed[int(tokens.categories.starts[place.start]) + len(one.bins)] = 0.0
+            allowed[tokens.categories.block(place.start)][-1] = 0.0  # its last class
     return allowed
 
 
@@ -317,8 +163,7 @@ def _consistent(tokens: Tokens, rows: Tensor) -> Tensor:
             implied = d.of(torch.tensor(one.low, dtype=torch.float64))
             agrees = (implied[None] == known[:, None]) | known[:, None].isnan()
             agrees = agrees | ~agrees.any(1, keepdim=True)  # a value never seen forbids nothing
-            start = int(tokens.categories.starts[place.start])
-            allowed[:, start : start + len(one.bins)] *= agrees
+            allowed[:, tokens.categories.block(place.start)][:, : len(one.bins)] *= agrees
     return allowed
 
 

@@ -49,7 +49,9 @@ _ONCE: dict[int, dict[str, Any]] = {2: {"noise_unit": 1.0, "process": {"euler-ou
 
 #: samples of a picture that is drawn while training
 MOST_PREVIEW = 4096
-#: every process that an experiment can name, one that the data decide among them
+#: every clock of Gaussian noise that an experiment can name, one that the data decide among them
+GAUSSIAN: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
+#: and every process
 PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS)
 #: presets that are another preset with another data set
 _ALIKE = {
@@ -152,6 +154,10 @@ class Experiment:
         if self.predicts not in entry.readings:
             raise InputError(
                 f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
+            )
+        if self.process["name"] not in (known := entry.processes or GAUSSIAN):
+            raise InputError(
+                f"process={self.process['name']!r} does not go with learner={name!r}; take {', '.join(known)}."
             )
         if self.sampling.stepper["name"] not in steppers_of(entry):
             raise InputError(

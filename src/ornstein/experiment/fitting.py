@@ -37,6 +37,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.start import going_on
 from ornstein.experiment.train import train
 from ornstein.experiment.watch import Moment
+from ornstein.experiment.where import Where
 from ornstein.training import manifest
 
 
@@ -181,8 +182,7 @@ class Model:
         self.run.must_hold(n)
         tokens, types = cells.must_be_table(self.run)
         if isinstance(where := options.pop("where", None), str):
-            options["where"] = cells.Where.of(where, tokens, types)
-        seed = int(torch.randint(2**31 - 1, ())) if seed is None else seed
+            options["where"] = Where.of(where, tokens, types)
         return self._given(torch.cat(list(cells.draw_rows(self.run, n, seed=seed, **options))))
 
     def impute(self, X: Any, draws: int = 19, *, seed: int = 0) -> Any:

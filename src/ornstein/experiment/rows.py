@@ -172,12 +172,8 @@ def holes_of(path: Path) -> Path:
 def fill(
     run: Run, rows: Rows, draws: int = 19, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Filled:
-    """Fill the holes of rows: see `ornstein.experiment.cells.impute`; rows without any are left alone."""
-    open_ = rows.values.isnan().any(1)
-    every = rows.values.expand(draws, *rows.values.shape).clone()
-    if bool(open_.any()):
-        every[:, open_] = cells.impute(run, rows.values[open_], draws, seed=seed, progress=progress)
-    return Filled(rows, every)
+    """Fill the holes of rows: see `ornstein.experiment.cells.impute`."""
+    return Filled(rows, cells.impute(run, rows.values, draws, seed=seed, progress=progress))
 
 
 @dataclass(frozen=True, eq=False)

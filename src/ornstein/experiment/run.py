@@ -32,7 +32,7 @@ from ornstein.samplers.tuned import Tuned
 from ornstein.training import PRECISIONS, average_file
 
 #: samples drawn at a time, so that memory does not grow with their number
-BATCH = 256
+BATCH = Learner.at_once
 
 
 @dataclass(frozen=True, eq=False)
