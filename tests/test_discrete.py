@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from ornstein.core.categories import Categories
+from ornstein.core.learner import Problem
 from ornstein.core.walk import end
 from ornstein.discrete import (
     Absorbing,
     AnyOrder,
     JointTable,
+    MaskedColumns,
     MaskedCrossEntropy,
     MaskedNet,
     bound,
@@ -213,5 +215,20 @@ def test_a_network_learns_the_law(law: JointTable) -> None:
     asked = categories.spread(next_weights(categories, categories.known(known)) > 0)  # what could be drawn next
     with torch.no_grad():
         wrong = (model(known, 0.5).x0 - law(known, 0.5).x0)[asked]
+        shown = categories.spread(categories.known(known))
+        assert torch.equal(model(known, 0.5).x0[shown], known[shown])
     assert len(wrong) > 10
     assert float(wrong.abs().max()) < 0.05
+
+
+def test_the_true_law_is_judged_by_its_entropy_beside_that_of_its_margins(law: JointTable) -> None:
+    codes = rows(law)
+    drawn = codes[torch.multinomial(law.log_prob(codes).exp(), 2000, True, generator=torch.Generator().manual_seed(0))]
+    x0 = law.categories.one_hot(drawn).double()
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (9,), categories=law.categories)
+    found = MaskedColumns(problem).judge(law, x0, None)
+    nats = -float(law.log_prob(drawn).mean())
+    alone = float(-torch.special.xlogy(x0.mean(0), x0.mean(0)).sum())
+    assert found.value == pytest.approx(nats / alone, rel=0.02)  # one order for each row
+    assert found.known == pytest.approx([alone / 3] * 3)
+    assert found.ratios[0] > found.ratios[-1]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ornstein.core.numerics import bisect, normal, philox
+from ornstein.core.numerics import bisect, normal, philox, uniform
 
 
 def words(*hexadecimal: Any) -> Any:
@@ -116,3 +116,14 @@ def test_bisection_finds_to_the_last_bits_and_stops_at_the_ends() -> None:
     torch.testing.assert_close(found, (-targets).exp(), rtol=1e-12, atol=0)
     found = bisect(lambda t: -t, torch.tensor([1.0, -9.0, math.inf, -math.inf]).double(), 0.0, 0.3)
     assert found.tolist() == [0.0, 0.3, 0.0, 0.3]
+
+
+def test_uniform_numbers_are_even_and_not_those_that_normal_ones_are_made_of() -> None:
+    seeds = torch.arange(5000)
+    u = uniform(seeds, 6, 3)
+    assert u.shape == (5000, 6)
+    places = (torch.arange(5000, dtype=torch.float64) + 0.5) / 5000
+    assert float((u.sort(0).values - places[:, None]).abs().max()) < 1.95 / 5000**0.5  # one in a thousand
+    assert torch.equal(uniform(seeds[70:71], 3, 3), u[70:71, :3])  # a function of the seed, the draw and the place
+    made = (-2 * u[:, 0].log()).sqrt() * (2 * math.pi * u[:, 1]).cos()
+    assert not bool(torch.isclose(made, normal(seeds, (4,), 3, torch.float64)[:, 0]).any())

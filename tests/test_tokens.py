@@ -91,6 +91,13 @@ def test_a_relation_that_does_not_always_hold_is_none() -> None:
     assert not any(d.column == 4 for d in Tokens.fit(rows, types).derived)
 
 
+def test_few_rows_of_each_value_make_no_relation() -> None:
+    rows, types = table()
+    both = [rows[:50, i] for i in (0, 4)]
+    assert len(both[0].unique()) * 10 > 50
+    assert not Tokens.fit(torch.stack(both, 1), [types[0], types[4]]).derived
+
+
 def test_places_within_a_cell_are_even_and_belong_to_the_row(fitted: tuple[Tensor, Tokens]) -> None:
     rows, tokens = fitted
     back = tokens.inverse(tokens.forward(rows))

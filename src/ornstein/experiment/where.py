@@ -157,11 +157,7 @@ def _sets(tokens: Tokens, kind: ColumnType, column: int, wanted: Sequence[Span |
             gone = missing
         found.update(zip(range(place.start, place.stop), one.shares(share, gone), strict=True))
     told = any(bool((share > 0).any()) for share in found.values())
-    if (
-        not found
-        or not told
-        or (missing and not spans and not any(o.column == source and o.missing for o in tokens.coded))
-    ):
+    if not told:
         asked = "a missing value" if missing else "that"
         raise InputError(f"column {shown(kind.name)!r} has never been {asked} in training, and so is not drawn so.")
     return found
