@@ -24,7 +24,6 @@ truth of a number lies within the range of the 19 draws, which is 90 % for draws
 draws would cover 81 %.) Rows of figures go to impute.json.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -193,32 +192,13 @@ def said(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = common.arguments(__doc__, "a hundred rows of one table")
+    parser = tabular.arguments(__doc__, "a hundred rows of one table")
     parser.add_argument("--only", default=",".join([*WAYS, "ornstein"]), help="ways, of those above and ornstein")
-    parser.add_argument("--tables", default=",".join(tabular.TARGETS))
-    parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
-    parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1000, help="held-out rows with holes")
-    parser.add_argument("--again", action="store_true", help="also what is there already")
-    parser.add_argument("--plot", action="store_true", help="only say what is there")
     asked = parser.parse_args()
-    results = common.place(RESULTS, asked.quick)
     if asked.quick:
         asked.tables, asked.minutes, asked.seeds, asked.rows = "weather", 0.02, 1, 60
-    found = common.kept(results, {}) if not asked.quick else {}
-    for table in [] if asked.plot else asked.tables.split(","):
-        with tempfile.TemporaryDirectory() as work:
-            rows = tabular.rows_of(table, Path(work), 300 if asked.quick else None)
-            for name in asked.only.split(","):
-                for seed in range(asked.seeds):
-                    row = found.setdefault(f"{table}/{name}", {})
-                    if str(seed) in row and not asked.again:
-                        continue
-                    row[str(seed)] = one(name, rows, seed, asked, Path(work))
-                    print(table, name, seed, {k: round(v, 4) for k, v in row[str(seed)].items()}, flush=True)
-                    common.keep(results, found)
-    print(said(found))
+    print(said(tabular.gathered(asked, RESULTS, 300, one)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ all of them). Rows of figures go to tables.json as they come; what is there is n
 
 import dataclasses
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -104,36 +103,17 @@ def said(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = common.arguments(__doc__, "some hundred rows, the cheapest maker and ours")
+    parser = tabular.arguments(__doc__, "some hundred rows, the cheapest maker and ours")
     makers = ", ".join(["real", "ornstein", *tabular.MAKERS])
     parser.add_argument("--only", default="real,cart,copula,ornstein", help=f"makers, of {makers}")
-    parser.add_argument("--tables", default=",".join(tabular.TARGETS))
-    parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
-    parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--env", type=Path, default=Path("runs/peers-tables"), help="of the other makers; made if absent"
     )
     parser.add_argument("--most", type=int, default=10_000, help="records of either kind that are laid out")
-    parser.add_argument("--again", action="store_true", help="also what is there already")
-    parser.add_argument("--plot", action="store_true", help="only say what is there")
     asked = parser.parse_args()
-    results = common.place(RESULTS, asked.quick)
     if asked.quick:
         asked.only, asked.tables, asked.minutes, asked.seeds = "real,cart,ornstein", "weather", 0.02, 1
-    found = common.kept(results, {}) if not asked.quick else {}
-    for table in [] if asked.plot else asked.tables.split(","):
-        with tempfile.TemporaryDirectory() as work:
-            rows = tabular.rows_of(table, Path(work), 400 if asked.quick else None)
-            for name in asked.only.split(","):
-                for seed in range(asked.seeds):
-                    row = found.setdefault(f"{table}/{name}", {})
-                    if str(seed) in row and not asked.again:
-                        continue
-                    row[str(seed)] = one(name, rows, seed, asked, Path(work))
-                    print(table, name, seed, {k: round(v, 4) for k, v in row[str(seed)].items()}, flush=True)
-                    common.keep(results, found)
-    print(said(found))
+    print(said(tabular.gathered(asked, RESULTS, 400, one)))
 
 
 if __name__ == "__main__":

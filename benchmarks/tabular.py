@@ -14,6 +14,7 @@ where a package registry is at hand: SDV pulls in an older pandas, and its licen
 (Nowok, Raab, Dibben, "synthpop", 2016) is twenty lines, here. Times are processor seconds of one thread, with children.
 """
 
+import argparse
 import csv
 import gzip
 import importlib.util
@@ -21,6 +22,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -151,6 +154,48 @@ def _weather() -> tuple[list[str], list[list[str]]]:
         made.append([moment.strftime("%Y-%m-%d %H:%M"), season, line[at["hour"]], line[at["origin"]],
                      *(line[at[name]] for name in kept)])  # fmt: skip
     return ["time", "season", "hour", "airport", *kept, "split"], _split(made)
+
+
+# Scripts --------------------------------------------------------------------------------------------------------------
+
+
+def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
+    """What the scripts of tables take."""
+    parser = common.arguments(doc, quick)
+    parser.add_argument("--tables", default=",".join(TARGETS))
+    parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
+    parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--again", action="store_true", help="also what is there already")
+    parser.add_argument("--plot", action="store_true", help="only say what is there")
+    return parser
+
+
+def gathered(
+    asked: argparse.Namespace, file: Path, few: int, one: Callable[[str, Rows, int, Any, Path], dict[str, float]]
+) -> dict[str, Any]:
+    """The rows of figures of each table, of each of `--only`, by seed: those that are there, and `one` of the others.
+
+    Args:
+        asked: the script's arguments.
+        file: where they are kept.
+        few: rows of either part that a quick run takes.
+        one: (name, rows, seed, asked, work) -> figures.
+    """
+    results = common.place(file, asked.quick)
+    found: dict[str, Any] = {} if asked.quick else common.kept(results, {})
+    for table in [] if asked.plot else asked.tables.split(","):
+        with tempfile.TemporaryDirectory() as work:
+            rows = rows_of(table, Path(work), few if asked.quick else None)
+            for name in asked.only.split(","):
+                for seed in range(asked.seeds):
+                    row = found.setdefault(f"{table}/{name}", {})
+                    if str(seed) in row and not asked.again:
+                        continue
+                    row[str(seed)] = one(name, rows, seed, asked, Path(work))
+                    print(table, name, seed, {k: round(v, 4) for k, v in row[str(seed)].items()}, flush=True)
+                    common.keep(results, found)
+    return found
 
 
 # Ours -----------------------------------------------------------------------------------------------------------------

@@ -278,6 +278,9 @@ def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -
         (("impute", folder, str(unknown), "--out", "x.csv"), "purple"),
         (("impute", folder, "nothing.csv", "--out", "x.csv"), "nothing.csv"),
         (("impute", folder, str(other), "--out", "x.png"), "must be a table"),
+        (("loglik", folder, "test", "--out", "x.csv", "-n", "0"), "count=0"),
+        (("loglik", folder, "test", "--out", "x.csv", "--trace", "exact"), "--trace is of likelihoods by"),
+        (("loglik", folder, "test", "--out", "x.csv", "--reference", "9"), "--reference is of likelihoods by"),
     ):
         answer = cli(*words)
         assert answer.code == 2

@@ -124,18 +124,19 @@ def loglik(  # long: half of it says what the options are
     """
     if path.suffix != ".csv":
         raise InputError(f"out='{shown(path)}' must end in .csv.")
-    claim(run, [path, path.with_suffix(".png")], force, [Path(data)])
 
     from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.loglik import loglik
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
-    if draws_rows(opened):
-        if conditional:
-            raise InputError(
-                "--conditional is of data with labels and the like; cells of a row are told given each other."
-            )
+    table = draws_rows(opened)
+    claim(run, [path] if table else [path, path.with_suffix(".png")], force, [Path(data)])
+    if table:
+        usual = {"--conditional": conditional, "--reference": reference, "--draws": draws != 1,
+                 "--trace": trace != "auto", "--probes": probes != 8}  # fmt: skip
+        if said := next((name for name, value in usual.items() if value not in (None, False)), None):
+            raise InputError(f"{said} is of likelihoods by the probability-flow ODE; rows of a table have a bound.")
         score_rows(opened, data, count, seed, explain, path)
         return
     if explain:

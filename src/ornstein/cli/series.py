@@ -64,7 +64,7 @@ def fill_series(run: "Run", data: Path, n: int, seed: int, path: Path, force: bo
 
     from ornstein.experiment.series import complete, save
 
-    claim(run.folder, [path.with_suffix(".npz")], force, inputs=[data])
+    claim(run.folder, [path, path.with_suffix(".npz")], force, inputs=[data])
     with bar("drawing") as progress:
         found = complete(run, data, draws=n, seed=seed, progress=progress)
     save(run, found, path)

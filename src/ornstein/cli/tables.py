@@ -45,8 +45,9 @@ def impute(
 ) -> None:
     """Fill the holes of a table from the model's law, given what each row has; or of series, given what is around them.
 
-    Every cell that is there comes back to the letter. A hole gets the middle of its draws (the most frequent word), and
-    NAME.holes.csv has all of them: the range of 19 draws holds the truth nine times of ten.
+    Every cell of a table that is there comes back to the letter. A hole gets the middle of its draws (the most frequent
+    word), and NAME.holes.csv has all of them: the range of 19 draws holds the truth nine times of ten. Of series every
+    draw is in NAME.npz.
 
     Examples:
 
@@ -61,11 +62,11 @@ def impute(
 
     if not is_table(path):
         raise InputError(f"out='{shown(path)}' must be a table, such as filled.csv.")
-    claim(run, [path, holes_of(path)], force, [data])
     opened = Run.load(run, ema=ema)
     if opened.about["data"].get("series"):
         fill_series(opened, data, n, seed, path, force)
         return
+    claim(run, [path, holes_of(path)], force, [data])
     rows = read_rows(opened, data)
     with bar("drawing") as progress:
         filled = fill(opened, rows, n, seed, progress)

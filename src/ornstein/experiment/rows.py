@@ -235,6 +235,8 @@ def scored(
         count: the first so many; None for all.
         explain: whether to say what is unusual.
     """
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise InputError(f"count={count!r} must be a whole number of rows, at least 1.")
     own_part = isinstance(data, str) and data in ("train", "test")
     values = (own(run, data).x if own_part else read_rows(run, data).values)[:count]
     found, error = cells.score(run, values, seed=seed, progress=progress)
