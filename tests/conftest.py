@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from sure import Answer, Cli
+from sure import Answer, Cli, once
 
 # Small tensors: a second thread costs more than it gives, and on busy cores far more.
 torch.set_num_threads(1)
@@ -55,12 +55,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
 
-    folder: Path = tmp_path_factory.mktemp("runs") / "digits"
     tiny = ["net.channels=16", "training.steps=30", "training.batch_size=32", "training.validate_every=15"]
     tiny += ["training.checkpoint_every=10", "training.snapshot_every=10", "training.log_every=5", "sampling.preview=4"]
-    for _ in train(Experiment.read("digits", [*tiny, "sampling.steps=4"]), folder):
-        pass
-    return folder
+
+    def make(folder: Path) -> None:
+        for _ in train(Experiment.read("digits", [*tiny, "sampling.steps=4"]), folder):
+            pass
+
+    return once(tmp_path_factory, "digits", make)
 
 
 @pytest.fixture(scope="session")

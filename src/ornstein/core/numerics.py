@@ -78,22 +78,17 @@ def bisect(decreasing: Callable[[Tensor], Tensor], target: Tensor, low: float, h
 _MASK = 0xFFFFFFFF
 
 
-def _times(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The high and low 32 bits of a * b for unsigned 32-bit a and b."""
-    # int64 wraps modulo 2^64: the bits are those of the unsigned product
-    product = a * b
-    return (product >> 32) & _MASK, product & _MASK
-
-
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Philox4x32-10: four words of counter and two of key to four random words, int64 tensors holding 32 bits each."""
-    c0, c1, c2, c3 = counter
     k0, k1 = key
+    c0, c1, c2, c3 = (torch.broadcast_tensors(word, k0)[0] for word in counter)
     for _ in range(10):
-        high0, low0 = _times(0xD2511F53, c0)
-        high1, low1 = _times(0xCD9E8D57, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+        # int64 wraps modulo 2^64: the bits are those of the unsigned product
+        left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0 = (right >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
+        c2 = (left >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
+        c1, c3 = right.bitwise_and_(_MASK), left.bitwise_and_(_MASK)
+        k0, k1 = (k0 + 0x9E3779B9).bitwise_and_(_MASK), (k1 + 0xBB67AE85).bitwise_and_(_MASK)
     return c0, c1, c2, c3
 
 
