@@ -1,4 +1,4 @@
-"""What a test is sure of: how the command line answers, that what may be absent is there, that something was made once."""
+"""What a test is sure of: how the command line answers, that what may be absent is there, that it was made once."""
 
 import fcntl
 import os
