@@ -150,6 +150,12 @@ def share(t: Level, s: Level | None = None) -> Number:
     return left[..., None] if isinstance(left, Tensor) else left
 
 
+def at_share(kernel: Kernel, left: Tensor) -> Level[Tensor]:
+    """The level at which a share alpha (B,) is left, as far as kernels and readings look at it: its time is not told."""
+    left = left[:, None]
+    return Level(kernel, torch.zeros_like(left), left, 1 - left)
+
+
 def _log(a: Number, like: Tensor) -> Tensor:
     return torch.as_tensor(a, dtype=like.dtype if like.is_floating_point() else torch.float32, device=like.device).log()
 
