@@ -176,7 +176,8 @@ class ScoreEntropy(TokenObjective):
         known: Tensor | None,
     ) -> Tensor:
         kernel = model.process
-        gone = place.clamp(_END, 1 - _END)
+        # with a weight: where little is gone, few tokens have moved, and those count by one over it
+        gone = place.square().clamp(_END, 1 - _END)
         level = at_share(kernel, 1 - gone)
         xt = noised(kernel, codes, model.classes, level, u, known)
         log_p = model.log_probs(xt, level, condition, known)
@@ -185,7 +186,7 @@ class ScoreEntropy(TokenObjective):
         rate, true = kernel.rates_to(xt, model.classes), log_true.exp()
         gap = torch.where(true > 0, true * (log_true.clamp_min(-1e4) - log_s.clamp_min(-1e4) - 1), 0.0)
         each = torch.where(rate > 0, rate * (log_s.exp() + gap), 0.0).sum(-1)
-        return _counted(each / (1 - gone)[:, None], known)
+        return 2 * place * _counted(each / (1 - gone)[:, None], known)
 
 
 @dataclass(frozen=True)

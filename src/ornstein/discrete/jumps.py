@@ -83,25 +83,25 @@ class TauLeaping(TokenStepper):
 class PredictorCorrector(TokenStepper):
     """Ancestral steps, each followed by corrections at its level (Campbell et al. 2022, 2205.14987, section 4.4).
 
-    A correction runs the chain and its reversal at once, which leaves the law of the level as it is: what is left is
-    multiplied by 1 - size, and a step of the way back is taken from there. So a token that was drawn badly is drawn
-    anew, given the others.
+    A correction runs the chain and its reversal one after the other, which leaves the law of the level as it is: tokens
+    dissolve by a share of what the step has brought back, and a step is taken from there. So a token that was drawn
+    badly is drawn anew, given the others.
 
     Args:
         corrections: after each step.
-        size: of a correction: the share of what is left that dissolves.
+        size: of a correction: 1 dissolves what the step has brought back.
 
     Order 1 in law. 1 + corrections calls a step. Stochastic.
     """
 
     corrections: int = 1
-    size: float = 0.1
+    size: float = 0.5
 
     def __post_init__(self) -> None:
         if isinstance(self.corrections, bool) or not isinstance(self.corrections, int) or self.corrections < 1:
             raise InputError(f"stepper.corrections={self.corrections!r} must be a whole number, at least 1.")
-        if not 0 < self.size < 1:
-            raise InputError(f"stepper.size={self.size!r} must be in (0, 1).")
+        if not 0 < self.size <= 1:
+            raise InputError(f"stepper.size={self.size!r} must be in (0, 1].")
 
     @property
     def calls(self) -> int:
@@ -112,11 +112,12 @@ class PredictorCorrector(TokenStepper):
     ) -> tuple[Tensor, None]:
         kernel = ask.kernel
         x, _ = TokenAncestral().step(ask, x, t, s, memory, dice)
-        left = s.alpha * (1 - self.size)
-        back = Level(kernel, kernel.time(2 * float(torch.logit(torch.tensor(left, dtype=torch.float64)))), left, 1 - left)
+        again = 1 - self.size * (1 - t.alpha / s.alpha)
+        left = torch.tensor(s.alpha * again, dtype=torch.float64)
+        back = Level(kernel, kernel.time(2 * float(left.logit())), float(left), 1 - float(left))
         for _ in range(self.corrections):
             codes = ask.denoiser.codes(x)
-            dissolved = ask.kept(codes, drawn(kernel.log_rows(codes, ask.classes, 1 - self.size), dice()))
+            dissolved = ask.kept(codes, drawn(kernel.log_rows(codes, ask.classes, again), dice()))
             x, _ = TokenAncestral().step(ask, dissolved, back, s, memory, dice)
         return x, None
 
@@ -161,7 +162,7 @@ class Confidence(Unmasking):
         u = dice()
         if self.temperature:
             sure = sure - self.temperature * (-u.log()).log().to(sure)
-        rank = torch.where(masked, -sure, torch.inf).argsort(1, stable=True).argsort(1)
+        rank = torch.where(masked, -sure, torch.inf).argsort(dim=1, stable=True).argsort(1)
         codes = torch.where(masked & (rank < wanted), drawn(told.log_p, dice()), told.codes)
         return ask.kept(told.codes, codes), total
 

@@ -167,8 +167,8 @@ class TokenTable(TokenDenoiser):
         joint, tokens = beside(self.table, codes, wide)[None], self.table.ndim
         for token in range(tokens):
             joint = joint * factor[:, token].reshape(len(codes), *(-1 if i == token else 1 for i in range(tokens)))
-        margins = [joint.sum([i + 1 for i in range(tokens) if i != token]) for token in range(tokens)]
-        found = torch.stack(margins, 1)
+        # each token's classes last, all other axes summed
+        found = torch.stack([joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(tokens)], 1)
         return (found / found.sum(-1, keepdim=True)).log()
 
 
