@@ -57,14 +57,32 @@ class Table:
 
 #: every table by the noun of its entries
 TABLES: dict[str, Table] = {
-    "process": Table("processes", "core", "PROCESSES", "core.process:Process", kept=("advised-ladder", "absorbing")),
-    "stepper": Table("steppers", "samplers", "STEPPERS", "core.drive:Stepper"),
+    "process": Table("processes", "core", "PROCESSES", "core.process:Process", beside=("kernel",), kept=("advised-ladder",)),
+    "kernel": Table("kernels", "discrete", "KERNELS", "discrete:Kernel", beside=("process",), kept=("advised-ladder",)),
+    "stepper": Table(
+        "steppers", "samplers", "STEPPERS", "core.drive:Stepper", beside=("token-stepper",), kept=("any-order",)
+    ),
+    "token-stepper": Table(
+        "token_steppers", "discrete", "TOKEN_STEPPERS", "discrete:TokenStepper", beside=("stepper",), kept=("any-order",)
+    ),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),
     "objective": Table(
-        "objectives", "objectives", "OBJECTIVES", beside=("energy-objective",), kept=("classifier", "masked")
+        "objectives", "objectives", "OBJECTIVES", beside=("energy-objective", "token-objective"), kept=("classifier", "masked")
     ),
     "energy-objective": Table(
-        "energy_objectives", "energies", "ENERGY_OBJECTIVES", beside=("objective",), kept=("classifier", "masked")
+        "energy_objectives",
+        "energies",
+        "ENERGY_OBJECTIVES",
+        beside=("objective", "token-objective"),
+        kept=("classifier", "masked"),
+    ),
+    "token-objective": Table(
+        "token_objectives",
+        "discrete",
+        "TOKEN_OBJECTIVES",
+        "discrete:TokenObjective",
+        beside=("objective", "energy-objective"),
+        kept=("classifier", "masked"),
     ),
     "guidance": Table("guidance", "guidance", "GUIDANCE", "guidance:Guidance", configured=False),
     "operator": Table("operators", "guidance", "OPERATORS", configured=False),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ornstein.data.array import Array
+from ornstein.data.classes import Classes, Quantised, Text
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
@@ -45,6 +46,8 @@ DATA: dict[str, type[Source]] = {
     "array": Array,
     "table": Table,
     "series": Series,
+    "text": Text,
+    "quantised": Quantised,
     "kept": Kept,
 }
 
@@ -103,6 +106,7 @@ __all__ = [
     "Array",
     "Chain",
     "Checkerboard",
+    "Classes",
     "Column",
     "ColumnType",
     "Dataset",
@@ -115,11 +119,13 @@ __all__ = [
     "Layout",
     "Moons",
     "Pinwheel",
+    "Quantised",
     "Series",
     "Source",
     "Spirals",
     "SwissRoll",
     "Table",
+    "Text",
     "Toy",
     "Transform",
     "WholeNumbers",

@@ -13,6 +13,7 @@ from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import KERNELS, Absorbing, Kernel
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
 from ornstein.discrete.objective import MaskedCrossEntropy
+from ornstein.discrete.sequences import Sequences
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.discrete.tokens import Tilted, TokenDenoiser, TokenNet, TokenTable
 
@@ -31,6 +32,7 @@ __all__ = [
     "MaskedDenoiser",
     "MaskedNet",
     "Measured",
+    "Sequences",
     "Tilted",
     "TokenDenoiser",
     "TokenNet",

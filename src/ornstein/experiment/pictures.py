@@ -72,6 +72,32 @@ def draw(
             charts.save(chart(samples, real=real, names=names, ordered=ordered), beside)
 
 
+def draw_texts(texts: Sequence[str], path: Path) -> None:
+    """Texts as a PNG, one under the other."""
+    with replacing(path) as beside:
+        charts.save(_page(texts), beside)
+
+
+def film_texts(frames: Sequence[Sequence[str]], path: Path, milliseconds: int = 80) -> None:
+    """An animated GIF of texts that are drawn."""
+    _animate([_as_image(_page(texts)) for texts in frames], path, milliseconds, 32)
+
+
+def _page(texts: Sequence[str]) -> Any:
+    """A figure of the first few texts, in lines of one width."""
+    wide, most = 96, 12
+    lines = []
+    for text in texts[:most]:
+        flat = text.replace("\n", "\u21b5").replace("\t", " ")
+        lines += [flat[i : i + wide] for i in range(0, len(flat), wide)] + [""]
+    figure = canvas(9.5, max(1.0, 0.19 * len(lines)))
+    for number, line in enumerate(lines):
+        place = 1 - (number + 0.5) / len(lines)
+        # parse_math: a text may have dollars
+        figure.text(0.02, place, line, family="monospace", size=9, color=INK, va="center", parse_math=False)
+    return figure
+
+
 def film(
     frames: Sequence[Tensor], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
 ) -> None:
@@ -83,8 +109,12 @@ def film(
         pictures = [_as_image(table_chart(frame, types, frames[-1], called)) for frame in frames]
     else:
         pictures = [_as_image(chart(frame, last=frames[-1])) for frame in frames]
+    _animate(pictures, path, milliseconds, 128 if kind == "image" else 32)
+
+
+def _animate(pictures: Sequence[Image.Image], path: Path, milliseconds: int, colours: int) -> None:
     # one palette for the whole film: none of it flickers
-    palette = pictures[-1].quantize(128 if kind == "image" else 32)
+    palette = pictures[-1].quantize(colours)
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     durations = [milliseconds] * (len(indexed) - 1) + [2000]
     with replacing(path) as beside:

@@ -16,7 +16,7 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
+from ornstein.data import Classes, ColumnType, Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
@@ -151,7 +151,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "image", "vector", "array" or "table"."""
+        """ "image", "vector", "array", "table" or "text"."""
         return str(self.about["data"]["kind"])
 
     @property
@@ -307,7 +307,7 @@ class Run:
         if not self.learner.walks:
             raise InputError(
                 f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s token by token, for which "
-                "there are sample --where, impute and loglik."
+                "there are sample and loglik, of a table sample --where and impute, and of a text sample --fill."
             )
 
     def must_hold(self, n: int, name: str = "n") -> None:
@@ -371,8 +371,27 @@ class Run:
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
+        if self.letters:
+            pictures.draw_texts(self.texts(drawn), path)
+            return
         how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
-        pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
+        pictures.draw(self._shown(drawn), self.kind, path, **how)
+
+    def _shown(self, drawn: Tensor) -> Tensor:
+        """Samples in model space as pictures are made of them: images in [-1, 1], all else in the data's own units."""
+        if self.kind != "image":
+            return self.transform.inverse(drawn)
+        return self.transform.pictures(drawn) if isinstance(self.transform, Classes) else drawn
+
+    @property
+    def letters(self) -> str:
+        """The characters of a model of text; "" of all others."""
+        return self.transform.letters if isinstance(self.transform, Classes) else ""
+
+    def texts(self, drawn: Tensor) -> list[str]:
+        """Samples in model space as texts, of a model of such."""
+        assert isinstance(self.transform, Classes)  # or there are no letters
+        return self.transform.texts(self.transform.inverse(drawn))
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -391,5 +410,7 @@ class Run:
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
-        shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
-        pictures.film(shown, self.kind, path, types=self.types)
+        if self.letters:
+            pictures.film_texts([self.texts(frame) for frame in frames], path)
+            return
+        pictures.film([self._shown(frame) for frame in frames], self.kind, path, types=self.types)

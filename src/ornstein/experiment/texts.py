@@ -1,0 +1,63 @@
+"""What a model of text is good for besides drawing: filling in blanks, and saying how many bits a text takes."""
+
+import torch
+from torch import Tensor
+
+from ornstein.core.drive import sample_seeds
+from ornstein.core.walk import end
+from ornstein.data import Classes
+from ornstein.discrete import Measured, measured
+from ornstein.errors import InputError, shown
+from ornstein.experiment.run import Run
+
+
+def must_be_tokens(run: Run) -> Classes:
+    """The transform of a run on tokens of one size.
+
+    Raises:
+        InputError: it was trained on something else.
+    """
+    if not isinstance(run.transform, Classes):
+        raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s, and this is of tokens.")
+    return run.transform
+
+
+def fill(run: Run, text: str, n: int, *, seed: int = 0, steps: int | None = None, stepper: object = None) -> Tensor:
+    """Draw what stands in the blanks of a text, n times, all else as it is: (n, length) numbers of classes.
+
+    What is beyond the text's end is drawn too, and cut off.
+
+    Args:
+        text: with a blank, `ornstein.data.classes.BLANK`, for each character to draw.
+        n: how many answers.
+        seed: answer i of a seed is the same whatever else is drawn.
+        steps, stepper: instead of the run's own.
+
+    Raises:
+        InputError: a run on no text; a text that is too long, or has a character that was not seen in training.
+    """
+    classes = must_be_tokens(run)
+    if not run.letters:
+        raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s; blanks are of a text.")
+    run.must_hold(n)
+    codes, way = classes.read(text), run.way(stepper, steps)  # type: ignore[arg-type]
+    x, keys, found = classes.categories.one_hot(codes), sample_seeds(n, seed, None, None), []
+    for part in keys.split(run.learner.at_once):
+        walk = run.learner.trajectory(
+            run.denoiser, len(part), way.stepper, way.steps, way.grid, seeds=part, x=x.expand(len(part), -1)
+        )
+        found.append(classes.inverse(end(walk).x.cpu())[:, : len(text)])
+    return torch.cat(found)
+
+
+def bits(run: Run, codes: Tensor, *, seed: int = 0, draws: int = 4, progress: object = None) -> Measured:
+    """The bound on how many bits examples (N, ...) take, in classes: of a character, or per dimension.
+
+    Args:
+        draws: shares at which each example is looked at; more make the error smaller.
+
+    Raises:
+        InputError: a run on no tokens.
+    """
+    classes = must_be_tokens(run)
+    return measured(run.denoiser, classes.forward(codes), seed, draws=draws, batch=64, progress=progress)  # type: ignore[arg-type]
