@@ -7,6 +7,7 @@ import typer
 
 from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out, stages
 from ornstein.cli.tables import score_rows
+from ornstein.cli.texts import say_bits
 from ornstein.errors import InputError, lookup, shown
 
 
@@ -125,6 +126,7 @@ def loglik(  # long: half of it says what the options are
     if path.suffix != ".csv":
         raise InputError(f"out='{shown(path)}' must end in .csv.")
 
+    from ornstein.data import Classes
     from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.loglik import loglik
     from ornstein.experiment.run import Run
@@ -138,6 +140,9 @@ def loglik(  # long: half of it says what the options are
         if said := next((name for name, value in usual.items() if value not in (None, False)), None):
             raise InputError(f"{said} is of likelihoods by the probability-flow ODE; rows of a table have a bound.")
         score_rows(opened, data, count, seed, explain, path)
+        return
+    if isinstance(opened.transform, Classes):
+        say_bits(opened, data, count, seed, draws)
         return
     if explain:
         raise InputError(f"--explain names columns of a table; {shown(run)} was trained on {opened.kind}s.")

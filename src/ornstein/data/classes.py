@@ -77,8 +77,8 @@ class Classes(Transform):
         """Numbers of classes (B, T) as texts, what is not known yet as blanks."""
         return ["".join(self.letters[c] if c >= 0 else BLANK for c in row) for row in codes.tolist()]
 
-    def read(self, text: str) -> Tensor:
-        """A text as numbers of classes, (1, T), blanks and what lies beyond its end as -1.
+    def read(self, text: str, blanks: bool = True) -> Tensor:
+        """A text as numbers of classes, (1, T), blanks, if it may have such, and what lies beyond its end as -1.
 
         Raises:
             InputError: it is too long, or has a character that was not seen in training.
@@ -88,9 +88,9 @@ class Classes(Transform):
         numbers = {letter: number for number, letter in enumerate(self.letters)}
         codes = torch.full((1, self.space[0]), -1)
         for place, letter in enumerate(text):
-            if letter != BLANK:
+            if not (blanks and letter == BLANK):
                 if letter not in numbers:
-                    raise InputError(f"the character {letter!r} was not seen in training; {BLANK} is a blank.")
+                    raise InputError(f"the character {letter!r} was not seen in training; {BLANK} is a blank to fill in.")
                 codes[0, place] = numbers[letter]
         return codes
 

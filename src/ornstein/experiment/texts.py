@@ -6,9 +6,11 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.walk import end
 from ornstein.data import Classes
+from ornstein.data.classes import MOST_CHARACTERS
 from ornstein.discrete import Measured, measured
 from ornstein.errors import InputError, shown
 from ornstein.experiment.run import Run
+from ornstein.files import read_text, regular
 
 
 def must_be_tokens(run: Run) -> Classes:
@@ -48,6 +50,25 @@ def fill(run: Run, text: str, n: int, *, seed: int = 0, steps: int | None = None
         )
         found.append(classes.inverse(end(walk).x.cpu())[:, : len(text)])
     return torch.cat(found)
+
+
+def examples(run: Run, data: str, count: int | None = None) -> Tensor:
+    """Examples (N, ...) in classes: of the run's own data, "train" or "test", or of a text file, cut in pieces.
+
+    Raises:
+        InputError: something else, a file that is too short or has characters that were not seen in training.
+    """
+    classes = must_be_tokens(run)
+    if data in ("train", "test"):
+        own = run.load_data()
+        return (own.train if data == "train" else own.test)[:count]
+    if not run.letters:
+        raise InputError(f"data={shown(data)!r} must be train or test, the run's own: it was trained on {run.kind}s.")
+    text, long = read_text(regular(data, "data", "a text file, or train or test"), MOST_CHARACTERS), classes.space[0]
+    pieces = [text[i : i + long] for i in range(0, len(text) - long + 1, long)][:count]
+    if not pieces:
+        raise InputError(f"data={shown(data)!r} has {len(text)} characters; a piece takes {long}.")
+    return torch.cat([classes.read(piece, blanks=False) for piece in pieces])
 
 
 def bits(run: Run, codes: Tensor, *, seed: int = 0, draws: int = 4, progress: object = None) -> Measured:

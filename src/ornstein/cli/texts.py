@@ -1,0 +1,44 @@
+"""Verbs of text: samples printed, blanks filled in, bits counted."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ornstein.cli.shared import bar, named, out
+from ornstein.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from ornstein.experiment.run import Run
+
+#: samples that are printed; the file has all of them
+_PRINTED = 8
+
+
+def say_texts(texts: list[str], path: Path) -> None:
+    """Write texts to a file, with a line of dashes between them, and print the first few."""
+    from ornstein.files import write_text
+
+    between = "\n" + "-" * 8 + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, between.join(texts) + "\n")
+    out.print(between.join(texts[:_PRINTED]), markup=False, highlight=False, soft_wrap=True)
+
+
+def fill_text(run: "Run", text: str, n: int, seed: int, stepper: Any, steps: int | None, path: Path) -> None:
+    """Draw what stands in the blanks of a text, print it, and write it down."""
+    from ornstein.experiment.texts import fill, must_be_tokens
+
+    if path.suffix != ".txt":
+        raise InputError(f"out='{shown(path)}' must end in .txt: what is filled in is text.")
+    codes = fill(run, text, n, seed=seed, stepper=stepper, steps=steps)
+    say_texts(must_be_tokens(run).texts(codes), path)
+
+
+def say_bits(run: "Run", data: str, count: int | None, seed: int, draws: int) -> None:
+    """Print the bound on the bits that data take."""
+    from ornstein.experiment.texts import bits, examples
+
+    codes = examples(run, data, count)
+    with bar("scoring") as progress:
+        found = bits(run, codes, seed=seed, draws=max(draws, 4), progress=progress)
+    unit = "character" if run.letters else "dimension"
+    out.print(f"{len(codes):,} {run.kind}s of {named(Path(data))}: at most {found.bits} bits per {unit}, {found.nats} nats each")
