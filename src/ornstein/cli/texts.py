@@ -33,12 +33,19 @@ def fill_text(run: "Run", text: str, n: int, seed: int, stepper: Any, steps: int
     say_texts(must_be_tokens(run).texts(codes), path)
 
 
-def say_bits(run: "Run", data: str, count: int | None, seed: int, draws: int) -> None:
-    """Print the bound on the bits that data take."""
+def say_bits(run: "Run", data: str, count: int | None, seed: int, draws: int, path: Path) -> None:
+    """Print the bound on the bits that data take, and write down that of each example."""
+    import math
+
+    from ornstein.files import write_text
     from ornstein.experiment.texts import bits, examples
 
     codes = examples(run, data, count)
     with bar("scoring") as progress:
         found = bits(run, codes, seed=seed, draws=max(draws, 4), progress=progress)
     unit = "character" if run.letters else "dimension"
-    out.print(f"{len(codes):,} {run.kind}s of {named(Path(data))}: at most {found.bits} bits per {unit}, {found.nats} nats each")
+    lines = [f"{i},{nats:.4f},{nats / (found.tokens * math.log(2)):.5f}" for i, nats in enumerate(found.each.tolist())]
+    write_text(path, "\n".join(["example,nats,bits", *lines]) + "\n")
+    out.print(f"{len(codes):,} {run.kind}s of {data}, at most", markup=False)
+    out.print(f"  {found.bits} bits per {unit}\n  {found.nats} nats each", markup=False, highlight=False)
+    out.print(f"[bold]{named(path)}[/]")

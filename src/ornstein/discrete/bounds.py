@@ -241,17 +241,19 @@ TOKEN_OBJECTIVES: dict[str, Callable[..., Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """A bound on -log p of rows, with its error.
 
     Attributes:
         nats: of a row, mean and standard error over rows and random numbers.
         tokens: of a row.
+        each: nats of each row, (N,) float64.
     """
 
     nats: Estimate
     tokens: int
+    each: Tensor
 
     @property
     def bits(self) -> Estimate:
@@ -299,4 +301,5 @@ def measured(
         found.append(total)
         if progress is not None:
             progress(min(start + batch, len(x0)), len(x0))
-    return Measured(Estimate.of(torch.cat(found)), categories.tokens)
+    each = torch.cat(found)
+    return Measured(Estimate.of(each), categories.tokens, each)

@@ -70,9 +70,11 @@ def evaluate(
     "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
-        InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
+        InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those it was trained on.
     """
     run.must_draw()
+    if run.letters:
+        raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
@@ -160,7 +162,7 @@ def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Ge
         _, index = nearest(run.transform.inverse(z[:shown], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
         pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])
-        pictures.draw(pairs, "image", path, columns=10)
+        pictures.draw(run.shown(pairs), "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]

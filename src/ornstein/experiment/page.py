@@ -191,7 +191,7 @@ class Page:
             few = min(_SHOWN, len(self.samples), len(data.test))
             real = data.transform.forward(data.test[self._alike(order, few)])
             grids = (("Samples", self.samples[:few]), ("Real, held out", real))
-            return [Figure(name, "", picture(image_grid(x, 10, 720)), wide=False) for name, x in grids]
+            return [Figure(name, "", picture(image_grid(run.shown(x), 10, 720)), wide=False) for name, x in grids]
         real = data.test[order[: max(200, len(self.samples))]]
         mine = run.transform.inverse(self.samples)
         if run.types:
@@ -228,7 +228,7 @@ class Page:
         _, index = nearest(few, data.train.float())
         pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(data.train[index])])
         sentence = "Above, samples; below each, the training example that it is most like. Twins would be copies."
-        return Figure("Closest relatives", sentence, picture(image_grid(pairs, len(few), 720)))
+        return Figure("Closest relatives", sentence, picture(image_grid(run.shown(pairs), len(few), 720)))
 
     # --- charts
 

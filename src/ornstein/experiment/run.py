@@ -375,9 +375,9 @@ class Run:
             pictures.draw_texts(self.texts(drawn), path)
             return
         how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
-        pictures.draw(self._shown(drawn), self.kind, path, **how)
+        pictures.draw(self.shown(drawn), self.kind, path, **how)
 
-    def _shown(self, drawn: Tensor) -> Tensor:
+    def shown(self, drawn: Tensor) -> Tensor:
         """Samples in model space as pictures are made of them: images in [-1, 1], all else in the data's own units."""
         if self.kind != "image":
             return self.transform.inverse(drawn)
@@ -413,4 +413,4 @@ class Run:
         if self.letters:
             pictures.film_texts([self.texts(frame) for frame in frames], path)
             return
-        pictures.film([self._shown(frame) for frame in frames], self.kind, path, types=self.types)
+        pictures.film([self.shown(frame) for frame in frames], self.kind, path, types=self.types)

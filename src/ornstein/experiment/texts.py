@@ -13,6 +13,11 @@ from ornstein.experiment.run import Run
 from ornstein.files import read_text, regular
 
 
+def draws_tokens(run: Run) -> bool:
+    """Whether a run was trained on tokens of one size: a text, or pictures of few levels."""
+    return isinstance(run.transform, Classes)
+
+
 def must_be_tokens(run: Run) -> Classes:
     """The transform of a run on tokens of one size.
 
