@@ -20,8 +20,20 @@ from ornstein.laws.nets import (
     starts_at_zero_and_learns,
     weights_come_from_the_seed,
 )
-from ornstein.nets import transformer
-from ornstein.nets import MLP, NETS, UNET_SIZES, Label, Number, Picture, Tokens, Transformer, UNet, Vector, attend
+from ornstein.nets import (
+    MLP,
+    NETS,
+    UNET_SIZES,
+    Label,
+    Number,
+    Picture,
+    Tokens,
+    Transformer,
+    UNet,
+    Vector,
+    attend,
+    transformer,
+)
 from ornstein.nets.norm import group_norm, groups_of
 from ornstein.nets.unet import _into_channels, _out_of_channels
 

@@ -1,6 +1,7 @@
 """Tokens that dissolve by any kernel, held to laws of few tokens that are known in closed form."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_marginals_of_a_simulated_chain_are_the_closed_form(kernel: Kernel) -> N
     n, classes, dice = 20_000, 6, torch.Generator().manual_seed(0)
     levels = kernel.levels(torch.linspace(0, kernel.t_max, 65, dtype=torch.float64))
     codes = torch.ones(n, dtype=torch.int64)
-    for number, (s, t) in enumerate(zip(levels, levels[1:], strict=False), 1):
+    for number, (s, t) in enumerate(pairwise(levels), 1):
         step = matrix(kernel, classes, t.alpha / s.alpha)
         codes = (step.cumsum(1)[codes] < torch.rand(n, 1, generator=dice)).sum(1).clamp_max(len(step) - 1)
         if number in (8, 32, 64):

@@ -58,7 +58,7 @@ print(f"text: {loss.item() / 72 / 0.6931:.2f} bits a character after {steps} ste
 lines: list[str] = []
 with torch.no_grad():
     for state in draw_tokens(model, 1, TOKEN_STEPPERS["first-hitting"](), steps=8, seed=4):
-        lines.append(classes.texts(classes.inverse(state.x))[0])
+        lines.append(classes.texts(state.x)[0])
 panel = lower.subplots()
 panel.axis("off")
 for number, line in enumerate(lines):

@@ -57,17 +57,28 @@ class Table:
 
 #: every table by the noun of its entries
 TABLES: dict[str, Table] = {
-    "process": Table("processes", "core", "PROCESSES", "core.process:Process", beside=("kernel",), kept=("advised-ladder",)),
+    "process": Table(
+        "processes", "core", "PROCESSES", "core.process:Process", beside=("kernel",), kept=("advised-ladder",)
+    ),
     "kernel": Table("kernels", "discrete", "KERNELS", "discrete:Kernel", beside=("process",), kept=("advised-ladder",)),
     "stepper": Table(
         "steppers", "samplers", "STEPPERS", "core.drive:Stepper", beside=("token-stepper",), kept=("any-order",)
     ),
     "token-stepper": Table(
-        "token_steppers", "discrete", "TOKEN_STEPPERS", "discrete:TokenStepper", beside=("stepper",), kept=("any-order",)
+        "token_steppers",
+        "discrete",
+        "TOKEN_STEPPERS",
+        "discrete:TokenStepper",
+        beside=("stepper",),
+        kept=("any-order",),
     ),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),
     "objective": Table(
-        "objectives", "objectives", "OBJECTIVES", beside=("energy-objective", "token-objective"), kept=("classifier", "masked")
+        "objectives",
+        "objectives",
+        "OBJECTIVES",
+        beside=("energy-objective", "token-objective"),
+        kept=("classifier", "masked"),
     ),
     "energy-objective": Table(
         "energy_objectives",

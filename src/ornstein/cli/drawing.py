@@ -136,7 +136,7 @@ def sample(  # long: half of it says what the options are
         )
     opened = Run.load(run, ema=ema).drawing(precision)
     table = draws_rows(opened)
-    text = bool(opened.letters)
+    text = bool(opened.transform.letters)
     path = path or run / "samples" / ("drawn.csv" if table else "drawn.txt" if text else "drawn.png")
     if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * text)):
         raise InputError(
@@ -202,7 +202,7 @@ def sample(  # long: half of it says what the options are
     if path.suffix == ".npz":
         opened.save_arrays(drawn, condition, seed, path)
     elif path.suffix == ".txt":
-        say_texts(opened.texts(drawn), path)
+        say_texts(opened.transform.texts(drawn), path)
     else:
         labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
         opened.picture(drawn, path, opened.class_columns(labels))

@@ -15,12 +15,10 @@ _PRINTED = 8
 
 def say_texts(texts: list[str], path: Path) -> None:
     """Write texts to a file, with a line of dashes between them, and print the first few."""
-    from ornstein.files import write_text
+    from ornstein.experiment.texts import BETWEEN, save_texts
 
-    between = "\n" + "-" * 8 + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, between.join(texts) + "\n")
-    out.print(between.join(texts[:_PRINTED]), markup=False, highlight=False, soft_wrap=True)
+    save_texts(texts, path)
+    out.print(BETWEEN.join(texts[:_PRINTED]), markup=False, highlight=False, soft_wrap=True)
 
 
 def fill_text(run: "Run", text: str, n: int, seed: int, stepper: Any, steps: int | None, path: Path) -> None:
@@ -30,22 +28,18 @@ def fill_text(run: "Run", text: str, n: int, seed: int, stepper: Any, steps: int
     if path.suffix != ".txt":
         raise InputError(f"out='{shown(path)}' must end in .txt: what is filled in is text.")
     codes = fill(run, text, n, seed=seed, stepper=stepper, steps=steps)
-    say_texts(must_be_tokens(run).texts(codes), path)
+    say_texts(must_be_tokens(run).spelled(codes), path)
 
 
 def say_bits(run: "Run", data: str, count: int | None, seed: int, draws: int, path: Path) -> None:
     """Print the bound on the bits that data take, and write down that of each example."""
-    import math
-
-    from ornstein.files import write_text
-    from ornstein.experiment.texts import bits, examples
+    from ornstein.experiment.texts import bits, examples, save_bits
 
     codes = examples(run, data, count)
     with bar("scoring") as progress:
         found = bits(run, codes, seed=seed, draws=max(draws, 4), progress=progress)
-    unit = "character" if run.letters else "dimension"
-    lines = [f"{i},{nats:.4f},{nats / (found.tokens * math.log(2)):.5f}" for i, nats in enumerate(found.each.tolist())]
-    write_text(path, "\n".join(["example,nats,bits", *lines]) + "\n")
+    unit = "character" if run.transform.letters else "dimension"
+    save_bits(found, path)
     out.print(f"{len(codes):,} {run.kind}s of {data}, at most", markup=False)
     out.print(f"  {found.bits} bits per {unit}\n  {found.nats} nats each", markup=False, highlight=False)
     out.print(f"[bold]{named(path)}[/]")

@@ -42,7 +42,7 @@ class Classes(Transform):
 
     count: int
     space: tuple[int, ...]
-    letters: str = ""
+    letters: str = ""  # type: ignore[assignment]  # a field where others have none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "space", tuple(self.space))
@@ -73,8 +73,12 @@ class Classes(Transform):
         codes = self.inverse(z)
         return torch.where(codes < 0, 0.0, codes.float() * (2 / (self.count - 1)) - 1)
 
-    def texts(self, codes: Tensor) -> list[str]:
-        """Numbers of classes (B, T) as texts, what is not known yet as blanks."""
+    def texts(self, z: Tensor) -> list[str]:
+        """Model space as texts, what is not known yet as blanks."""
+        return self.spelled(self.inverse(z))
+
+    def spelled(self, codes: Tensor) -> list[str]:
+        """Numbers of classes (B, T) as texts, -1 as blanks."""
         return ["".join(self.letters[c] if c >= 0 else BLANK for c in row) for row in codes.tolist()]
 
     def read(self, text: str, blanks: bool = True) -> Tensor:
@@ -84,13 +88,17 @@ class Classes(Transform):
             InputError: it is too long, or has a character that was not seen in training.
         """
         if len(text) > self.space[0]:
-            raise InputError(f"the text has {len(text)} characters; the model was trained on {self.space[0]} at a time.")
+            raise InputError(
+                f"the text has {len(text)} characters; the model was trained on {self.space[0]} at a time."
+            )
         numbers = {letter: number for number, letter in enumerate(self.letters)}
         codes = torch.full((1, self.space[0]), -1)
         for place, letter in enumerate(text):
             if not (blanks and letter == BLANK):
                 if letter not in numbers:
-                    raise InputError(f"the character {letter!r} was not seen in training; {BLANK} is a blank to fill in.")
+                    raise InputError(
+                        f"the character {letter!r} was not seen in training; {BLANK} is a blank to fill in."
+                    )
                 codes[0, place] = numbers[letter]
         return codes
 
@@ -203,7 +211,9 @@ class Quantised(Source):
         data = (kind() if self.root is None else kind(root=self.root)).load()  # type: ignore[call-arg]
         levels = data.transform.levels
         if levels is None or self.classes > levels.count:
-            raise InputError(f"data.classes={self.classes} are more than the {levels and levels.count} levels there are.")
+            raise InputError(
+                f"data.classes={self.classes} are more than the {levels and levels.count} levels there are."
+            )
 
         def few(x: Tensor) -> Tensor:
             return ((x.int() - levels.low) * self.classes // levels.count).to(torch.uint8)

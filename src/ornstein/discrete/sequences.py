@@ -17,7 +17,6 @@ from ornstein.discrete.bounds import TOKEN_OBJECTIVES, noised
 from ornstein.discrete.drawing import TokenStepper, draw_tokens
 from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import KERNELS, Kernel, at_share
-from ornstein.discrete.readings import TOKEN_READINGS
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet
 from ornstein.errors import InputError
 
@@ -91,7 +90,9 @@ class Sequences(Learner):
         **options: Any,
     ) -> Iterator[State[Tensor]]:
         if grid is not None:
-            raise InputError(f"grid={grid!r} says where Gaussian noise is walked; tokens take even steps of their clock.")
+            raise InputError(
+                f"grid={grid!r} says where Gaussian noise is walked; tokens take even steps of their clock."
+            )
         return draw_tokens(model, rows, stepper, steps=self.steps if steps is None else steps, **options)
 
     @torch.no_grad()

@@ -168,7 +168,9 @@ class TokenTable(TokenDenoiser):
         for token in range(tokens):
             joint = joint * factor[:, token].reshape(len(codes), *(-1 if i == token else 1 for i in range(tokens)))
         # each token's classes last, all other axes summed
-        found = torch.stack([joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(tokens)], 1)
+        found = torch.stack(
+            [joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(tokens)], 1
+        )
         return (found / found.sum(-1, keepdim=True)).log()
 
 

@@ -73,7 +73,7 @@ def evaluate(
         InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those it was trained on.
     """
     run.must_draw()
-    if run.letters:
+    if run.transform.letters:
         raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():

@@ -16,7 +16,7 @@ from ornstein.core.condition import Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
-from ornstein.data import Classes, ColumnType, Dataset, Known, Layout, Transform
+from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
@@ -371,27 +371,14 @@ class Run:
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
-        if self.letters:
-            pictures.draw_texts(self.texts(drawn), path)
-            return
+        if self.transform.letters:
+            return pictures.draw_texts(self.transform.texts(drawn), path)
         how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
         pictures.draw(self.shown(drawn), self.kind, path, **how)
 
     def shown(self, drawn: Tensor) -> Tensor:
         """Samples in model space as pictures are made of them: images in [-1, 1], all else in the data's own units."""
-        if self.kind != "image":
-            return self.transform.inverse(drawn)
-        return self.transform.pictures(drawn) if isinstance(self.transform, Classes) else drawn
-
-    @property
-    def letters(self) -> str:
-        """The characters of a model of text; "" of all others."""
-        return self.transform.letters if isinstance(self.transform, Classes) else ""
-
-    def texts(self, drawn: Tensor) -> list[str]:
-        """Samples in model space as texts, of a model of such."""
-        assert isinstance(self.transform, Classes)  # or there are no letters
-        return self.transform.texts(self.transform.inverse(drawn))
+        return self.transform.pictures(drawn) if self.kind == "image" else self.transform.inverse(drawn)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -410,7 +397,6 @@ class Run:
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
-        if self.letters:
-            pictures.film_texts([self.texts(frame) for frame in frames], path)
-            return
+        if self.transform.letters:
+            return pictures.film_texts([self.transform.texts(frame) for frame in frames], path)
         pictures.film([self.shown(frame) for frame in frames], self.kind, path, types=self.types)

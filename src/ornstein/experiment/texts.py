@@ -1,5 +1,9 @@
 """What a model of text is good for besides drawing: filling in blanks, and saying how many bits a text takes."""
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -10,7 +14,10 @@ from ornstein.data.classes import MOST_CHARACTERS
 from ornstein.discrete import Measured, measured
 from ornstein.errors import InputError, shown
 from ornstein.experiment.run import Run
-from ornstein.files import read_text, regular
+from ornstein.files import read_text, regular, write_text
+
+#: what stands between two texts in a file
+BETWEEN = "\n" + "-" * 8 + "\n"
 
 
 def draws_tokens(run: Run) -> bool:
@@ -44,7 +51,7 @@ def fill(run: Run, text: str, n: int, *, seed: int = 0, steps: int | None = None
         InputError: a run on no text; a text that is too long, or has a character that was not seen in training.
     """
     classes = must_be_tokens(run)
-    if not run.letters:
+    if not run.transform.letters:
         raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s; blanks are of a text.")
     run.must_hold(n)
     codes, way = classes.read(text), run.way(stepper, steps)  # type: ignore[arg-type]
@@ -67,13 +74,25 @@ def examples(run: Run, data: str, count: int | None = None) -> Tensor:
     if data in ("train", "test"):
         own = run.load_data()
         return (own.train if data == "train" else own.test)[:count]
-    if not run.letters:
+    if not run.transform.letters:
         raise InputError(f"data={shown(data)!r} must be train or test, the run's own: it was trained on {run.kind}s.")
     text, long = read_text(regular(data, "data", "a text file, or train or test"), MOST_CHARACTERS), classes.space[0]
     pieces = [text[i : i + long] for i in range(0, len(text) - long + 1, long)][:count]
     if not pieces:
         raise InputError(f"data={shown(data)!r} has {len(text)} characters; a piece takes {long}.")
     return torch.cat([classes.read(piece, blanks=False) for piece in pieces])
+
+
+def save_texts(texts: Sequence[str], path: Path) -> None:
+    """Write texts to a file, with a line of dashes between two."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, BETWEEN.join(texts) + "\n")
+
+
+def save_bits(found: Measured, path: Path) -> None:
+    """Write a CSV with the nats, and the bits of a token, of each example."""
+    lines = [f"{i},{nats:.4f},{nats / (found.tokens * math.log(2)):.5f}" for i, nats in enumerate(found.each.tolist())]
+    write_text(path, "\n".join(["example,nats,bits", *lines]) + "\n")
 
 
 def bits(run: Run, codes: Tensor, *, seed: int = 0, draws: int = 4, progress: object = None) -> Measured:

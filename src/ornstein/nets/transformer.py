@@ -130,7 +130,9 @@ class _Block(nn.Module):
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, heads, tokens, width)
         mixed = attend(_turned(query, turns), _turned(key, turns), value).transpose(1, 2).flatten(2)
         h = h + gate * self._thinned(self.proj(mixed))
-        return h + gate_again * self.second(self._thinned(F.gelu(self.first(_normed(h, scale_again, shift_again)))))
+        hidden = F.gelu(self.first(_normed(h, scale_again, shift_again)))
+        found: Tensor = h + gate_again * self.second(self._thinned(hidden))
+        return found
 
     def _thinned(self, h: Tensor) -> Tensor:
         return F.dropout(h, self.dropout, self.training) if self.dropout else h
