@@ -2,7 +2,7 @@
 
 *The variational bound* of a walk in n steps from t_max = t_n to t_0 = 0 (Austin et al. 2021, 2107.03006):
 
-    -log p(x_0)  <=  sum over k = 2..n of KL( q(x_{k-1} given x_k, x_0) || p(x_{k-1} given x_k) )  -  log p(x_0 given x_1),
+    -log p(x_0)  <=  sum over k = 2..n of KL( q(x_{k-1} given x_k, x_0) || p(x_{k-1} given x_k) ) - log p(x_0 given x_1)
 
 the prior's term being 0, since clocks end where nothing is left. With n growing it falls to its continuous limit, which
 has a closed form for every kernel, *score entropy* (Lou et al. 2024, 2310.16834; Campbell et al. 2022, 2205.14987):
@@ -214,7 +214,7 @@ class MaskedBound(TokenObjective):
 
 @dataclass(frozen=True)
 class CrossEntropy(TokenObjective):
-    """The cross-entropy of x_0, at every share alike: discrete flow matching (Gat et al. 2024; Campbell et al. 2024)."""
+    """The cross-entropy of x_0, at every share alike: discrete flow matching (Gat et al. 2024)."""
 
     def terms(
         self,

@@ -1,8 +1,8 @@
 """How tokens are drawn, step by step.
 
-Of any kernel: by the exact posterior over a step (ancestral), or by the rates of the reversed chain over it (Euler, tau-
-leaping). Of the mask alone: in the order of confidence, one at a time at its own moment (first hitting), or with a way
-back (remasking). A corrector goes around any of them: it dissolves a little and draws anew at the same level.
+Of any kernel: by the exact posterior over a step (ancestral), or by the rates of the reversed chain over it (Euler,
+tau-leaping). Of the mask alone: in the order of confidence, one at a time at its own moment (first hitting), or with a
+way back (remasking). A corrector goes around any of them: it dissolves a little and draws anew at the same level.
 """
 
 from dataclasses import dataclass

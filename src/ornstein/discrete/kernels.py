@@ -12,7 +12,7 @@ a takes the place of a product of matrices. P_0 is the *stationary law*, which i
 |---|---|---|---|
 | absorbing | kept with probability a, else masked | masked | Austin et al. 2021 |
 | uniform | a I + (1 - a)/K | uniform | Hoogeboom et al. 2021 |
-| ordered | cosines, r_k from Gaussian jumps reflected at both ends | uniform | Austin et al. 2021, Campbell et al. 2022 |
+| ordered | cosines, r_k from Gaussian jumps reflected at both ends | uniform | Campbell et al. 2022 |
 | neighbours | eigenvectors of a graph of nearest neighbours | uniform | Austin et al. 2021, appendix A |
 
 Bayes' rule gives the way back; with p a table of probabilities of x_0 given x_t,
@@ -151,7 +151,7 @@ def share(t: Level, s: Level | None = None) -> Number:
 
 
 def at_share(kernel: Kernel, left: Tensor) -> Level[Tensor]:
-    """The level at which a share alpha (B,) is left, as far as kernels and readings look at it: its time is not told."""
+    """The level at which a share alpha (B,) is left, as far as kernels and readings look: its time is not told."""
     left = left[:, None]
     return Level(kernel, torch.zeros_like(left), left, 1 - left)
 

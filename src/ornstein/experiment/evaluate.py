@@ -70,7 +70,8 @@ def evaluate(
     "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
-        InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those it was trained on.
+        InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those that it
+            was trained on.
     """
     run.must_draw()
     if run.transform.letters:

@@ -42,7 +42,7 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
 
 
 def draw(
-    samples: Tensor,
+    samples: Any,
     kind: str,
     path: Path,
     *,
@@ -55,8 +55,8 @@ def draw(
     """Draw samples to a PNG by their kind.
 
     Args:
-        samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), in the data's own units otherwise.
-        kind: "image", "vector", "array" or "table".
+        samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), texts, in the data's own units otherwise.
+        kind: "image", "vector", "array", "table" or "text".
         columns: of the grid of images.
         real: drawn behind or beside what is no image, in the same units.
         names: of a table's columns, or of channels.
@@ -66,21 +66,12 @@ def draw(
     with replacing(path) as beside:
         if kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
+        elif kind == "text":
+            charts.save(_page(samples), beside)
         elif types:
             charts.save(table_chart(samples, types, real), beside)
         else:
             charts.save(chart(samples, real=real, names=names, ordered=ordered), beside)
-
-
-def draw_texts(texts: Sequence[str], path: Path) -> None:
-    """Texts as a PNG, one under the other."""
-    with replacing(path) as beside:
-        charts.save(_page(texts), beside)
-
-
-def film_texts(frames: Sequence[Sequence[str]], path: Path, milliseconds: int = 80) -> None:
-    """An animated GIF of texts that are drawn."""
-    _animate([_as_image(_page(texts)) for texts in frames], path, milliseconds, 32)
 
 
 def _page(texts: Sequence[str]) -> Any:
@@ -99,22 +90,20 @@ def _page(texts: Sequence[str]) -> Any:
 
 
 def film(
-    frames: Sequence[Tensor], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
+    frames: Sequence[Any], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
 ) -> None:
     """An animated GIF of batches of samples, holding the last frame for two seconds."""
     if kind == "image":
         pictures = [image_grid(frame, side=480) for frame in frames]
+    elif kind == "text":
+        pictures = [_as_image(_page(frame)) for frame in frames]
     elif types:
         called = ("at the end", "known so far")
         pictures = [_as_image(table_chart(frame, types, frames[-1], called)) for frame in frames]
     else:
         pictures = [_as_image(chart(frame, last=frames[-1])) for frame in frames]
-    _animate(pictures, path, milliseconds, 128 if kind == "image" else 32)
-
-
-def _animate(pictures: Sequence[Image.Image], path: Path, milliseconds: int, colours: int) -> None:
     # one palette for the whole film: none of it flickers
-    palette = pictures[-1].quantize(colours)
+    palette = pictures[-1].quantize(128 if kind == "image" else 32)
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     durations = [milliseconds] * (len(indexed) - 1) + [2000]
     with replacing(path) as beside:

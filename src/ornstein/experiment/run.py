@@ -371,13 +371,13 @@ class Run:
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
-        if self.transform.letters:
-            return pictures.draw_texts(self.transform.texts(drawn), path)
         how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
         pictures.draw(self.shown(drawn), self.kind, path, **how)
 
-    def shown(self, drawn: Tensor) -> Tensor:
-        """Samples in model space as pictures are made of them: images in [-1, 1], all else in the data's own units."""
+    def shown(self, drawn: Tensor) -> Any:
+        """Samples in model space as pictures are made of them: images in [-1, 1], texts, or the data's own units."""
+        if self.transform.letters:
+            return self.transform.texts(drawn)
         return self.transform.pictures(drawn) if self.kind == "image" else self.transform.inverse(drawn)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
@@ -397,6 +397,4 @@ class Run:
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
-        if self.transform.letters:
-            return pictures.film_texts([self.transform.texts(frame) for frame in frames], path)
         pictures.film([self.shown(frame) for frame in frames], self.kind, path, types=self.types)

@@ -1,6 +1,6 @@
 """A transformer with rotary positions and adaptive norms, for sequences, grids and tables.
 
-    h <- h + gate . attention(norm(h)),    h <- h + gate . W2 gelu(W1 norm(h)),    norm(h) = scale . layernorm(h) + shift
+    h <- h + gate . attention(norm(h)),   h <- h + gate . W2 gelu(W1 norm(h)),   norm(h) = scale . layernorm(h) + shift
 
 with gate, scale and shift from the noise level and the condition (Peebles & Xie 2022, arXiv:2212.09748). A token is a
 place of the input, or a patch of places. Queries and keys are turned by angles proportional to the token's position, so
