@@ -25,7 +25,7 @@ def run(tmp_path_factory: Any) -> Path:
     """A model of a text that is quickly learned."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "book.txt").write_text(BOOK)
-    told = [f"data.path={folder / 'book.txt'}", "data.length=16", "training.steps=200", "training.validate_every=200"]
+    told = [f"data.path={folder / 'book.txt'}", "data.length=16", "training.steps=300", "training.validate_every=300"]
     ways = ["sampling.steps=8", "sampling.preview=2", "training.lr=3e-3"]
     for _ in train(Experiment.read("text", [*told, *TINY, *ways]), folder / "run"):
         pass
