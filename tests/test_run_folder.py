@@ -3,9 +3,11 @@
 Run as a script this file is the process that forks pairs of writers: see `pairs` at the end.
 """
 
+import errno
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -32,7 +34,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.experiment.tune import tune
 from ornstein.files import read_text, replacing, replacing_all, sweep_parts
-from ornstein.training import holding, latest, manifest
+from ornstein.training import checkpoint, holding, latest, manifest
 from ornstein.training.ema import snapshots
 from ornstein.training.log import Log
 
@@ -430,6 +432,36 @@ def test_a_pair_appears_together_or_not_at_all(tmp_path: Path) -> None:
     b.rmdir()
     write(a, b)
     assert (a.read_text(), b.read_text()) == ("new", "new")
+
+
+def test_a_writer_within_another_leaves_the_naming_to_it(tmp_path: Path) -> None:
+    """What a person named cannot be written, not the file that stands for it meanwhile."""
+
+    def write() -> None:
+        with replacing(tmp_path / "mine") as part, replacing(part):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"mine cannot be written: No space") as found:
+        write()
+    assert ".ornstein-" not in str(found.value)
+
+
+def test_what_a_machine_refuses_to_read_is_not_called_damaged(points: Any) -> None:
+    """Deleting it, or taking it as it is, would be the wrong advice: no more files may be opened stands for it."""
+    newest, snapshot = max((points / "checkpoints").iterdir()), snapshots(points)[0].path
+    places = [lambda: manifest.read(points), lambda: checkpoint._read(newest), lambda: checkpoint.read_about(snapshot)]
+    old, first = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(0)
+    os.close(first)
+    said = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first, old[1]))
+    try:
+        for read in places:
+            with pytest.raises(InputError) as found:
+                read()
+            said.append(str(found.value))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+    assert all(re.fullmatch(r"\S+ cannot be read: Too many open files\.", text) for text in said), said
 
 
 def test_names_of_unfinished_files_cannot_be_guessed_and_follow_no_link(tmp_path: Path) -> None:

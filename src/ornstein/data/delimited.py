@@ -103,16 +103,20 @@ class _Bounded(io.RawIOBase):
             some = self.stream.read(len(buffer))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{self.name} is damaged: {error}.") from None
-        self.taken += len(some)
+        self.take(len(some))
+        if self.text and b"\0" in some:
+            raise InputError(f"{self.name} holds zero bytes, which no text has; give a table as .csv or .parquet.")
+        buffer[: len(some)] = some
+        return len(some)
+
+    def take(self, count: int) -> None:
+        """Count bytes. Raises `InputError` beyond as many as the file may grow to."""
+        self.taken += count
         if self.taken > self.most:
             raise InputError(
                 f"{self.name} grows to more than {MOST_TIMES} times its size when it is unpacked; if that is meant, "
                 "unpack it first."
             )
-        if self.text and b"\0" in some:
-            raise InputError(f"{self.name} holds zero bytes, which no text has; give a table as .csv or .parquet.")
-        buffer[: len(some)] = some
-        return len(some)
 
 
 @contextmanager
@@ -128,6 +132,11 @@ def _text(path: Path, encoding: str, zeros: bool = False) -> Iterator[TextIO]:
         if start[:2] == b"\x1f\x8b":
             source, most = gzip.GzipFile(fileobj=stream), max(MOST_EXPANDED, MOST_TIMES * size)
         raw = _Bounded(source, shown(path), most, encoding != "utf-16" and not zeros)
+        if most < float("inf"):  # its last bytes say how many it grows to, modulo 2^32, before any is unpacked
+            stream.seek(max(size - 4, 0))
+            raw.take(int.from_bytes(stream.read(4), "little"))
+            raw.taken = 0
+            stream.seek(0)
         with io.TextIOWrapper(io.BufferedReader(raw, 2**18), encoding, newline="") as text:
             yield text
 
@@ -218,7 +227,9 @@ def _found(head: str, path: Path, encoding: str, header: bool | None) -> tuple[D
     if first is None:
         raise InputError(f"{shown(path)} is empty; a table has a row of names and rows of values.")
     if len(first) > MOST_COLUMNS:
-        raise InputError(f"{shown(path)} has {len(first):,} columns; a table has {MOST_COLUMNS:,} at most.")
+        raise InputError(
+            f"{shown(path)} has more than {MOST_COLUMNS:,} columns, which is as many as a table has at most."
+        )
     named = not _numbers(first, delimiter) if header is None else header
     names = first if named else [f"column{place}" for place in range(1, len(first) + 1)]
     twice = [name for name, count in Counter(names).items() if count > 1]
