@@ -239,6 +239,9 @@ def test_what_does_not_fit_a_series_is_a_sentence(stations: Run, tmp_path: Path)
         impute_series(stations, torch.zeros(50, 2), draws=0)
     with pytest.raises(InputError, match="infinite"):
         impute_series(stations, torch.full((50, 2), math.inf))
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(InputError, match="holds nothing"):
+        complete(stations, tmp_path / "empty.npz", after=5)
     other = written(tmp_path / "other.csv", names=("C", "D"))
     with pytest.raises(InputError, match="station"):
         complete(stations, other, after=5)

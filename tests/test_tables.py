@@ -357,7 +357,8 @@ def test_texts_of_other_programs_are_read(tmp_path: Path, content: bytes, names:
         (b"\x89PNG\r\n\x1a\n\0\0", ["zero bytes"]),
         (gzip.compress(b"a,b\n" + b"1,2\n" * 9999)[:-40], ["damaged"]),
         (b"\x1f\x8b\x08\x00 not gzip", ["damaged"]),
-        (b",".join(b"c%d" % i for i in range(10_001)) + b"\n", ["10,001 columns"]),
+        (gzip.compress(b"a,b\n1,2\n")[:-4] + (3 * 2**30).to_bytes(4, "little"), ["100 times"]),  # as its end says
+        (b",".join(b"c%d" % i for i in range(10_001)) + b"\n", ["more than 10,000 columns"]),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_sentence(tmp_path: Path, content: bytes, parts: list[str]) -> None:
