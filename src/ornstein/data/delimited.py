@@ -103,20 +103,16 @@ class _Bounded(io.RawIOBase):
             some = self.stream.read(len(buffer))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{self.name} is damaged: {error}.") from None
-        self.take(len(some))
-        if self.text and b"\0" in some:
-            raise InputError(f"{self.name} holds zero bytes, which no text has; give a table as .csv or .parquet.")
-        buffer[: len(some)] = some
-        return len(some)
-
-    def take(self, count: int) -> None:
-        """Count bytes. Raises `InputError` beyond as many as the file may grow to."""
-        self.taken += count
+        self.taken += len(some)
         if self.taken > self.most:
             raise InputError(
                 f"{self.name} grows to more than {MOST_TIMES} times its size when it is unpacked; if that is meant, "
                 "unpack it first."
             )
+        if self.text and b"\0" in some:
+            raise InputError(f"{self.name} holds zero bytes, which no text has; give a table as .csv or .parquet.")
+        buffer[: len(some)] = some
+        return len(some)
 
 
 @contextmanager
@@ -124,19 +120,19 @@ def _text(path: Path, encoding: str, zeros: bool = False) -> Iterator[TextIO]:
     """The text of a file, plain or gzip, decoded as it is read; it may have `zeros` where its encoding has."""
     with opened(path) as stream:
         start = stream.read(4)
-        stream.seek(0, 2)
-        size = stream.tell()
+        size = stream.seek(0, 2)
+        stream.seek(max(size - 4, 0))
+        declared = int.from_bytes(stream.read(4), "little")  # by the end of a .gz, modulo 2^32
         stream.seek(0)
         source: Any = stream
         most = float("inf")
         if start[:2] == b"\x1f\x8b":
             source, most = gzip.GzipFile(fileobj=stream), max(MOST_EXPANDED, MOST_TIMES * size)
         raw = _Bounded(source, shown(path), most, encoding != "utf-16" and not zeros)
-        if most < float("inf"):  # its last bytes say how many it grows to, modulo 2^32, before any is unpacked
-            stream.seek(max(size - 4, 0))
-            raw.take(int.from_bytes(stream.read(4), "little"))
-            raw.taken = 0
-            stream.seek(0)
+        if most < declared:  # unpacked to see, before hundreds of megabytes become cells
+            while raw.read(2**20):
+                pass
+            raise InputError(f"{shown(path)} is damaged: its end says that it grows to more than it does.")
         with io.TextIOWrapper(io.BufferedReader(raw, 2**18), encoding, newline="") as text:
             yield text
 
