@@ -492,6 +492,10 @@ def test_links_inside_a_run_folder_are_not_followed(cli: Cli, points: Any, tmp_p
     (tmp_path / "elsewhere").mkdir()
     (points / "samples").symlink_to(tmp_path / "elsewhere")
     one_sentence(cli("train", "--resume", points, "training.steps=18"), "samples is a link")
+    one_sentence(cli("sample", points, "-n", 2, "--steps", 2), "samples is a link")
+    (tmp_path / "elsewhere" / "x.npz").write_text("mine")  # not one of the run's own, to be replaced unasked
+    one_sentence(cli("sample", points, "-n", 2, "--out", tmp_path / "elsewhere" / "x.npz"), "--force")
+    (tmp_path / "elsewhere" / "x.npz").unlink()
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
