@@ -29,6 +29,7 @@ import ornstein
 from ornstein.cli import main
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.folder import accept, read_folder, read_tuned, write_tuned
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
@@ -141,6 +142,16 @@ def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_p
     with pytest.raises(InputError, match="deleted or moved"):
         list(steps)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_deleted_under_an_evaluation_is_not_made_again(points: Any) -> None:
+    def stage(name: str) -> None:
+        if name == "memorisation":
+            shutil.rmtree(points)
+
+    with pytest.raises(InputError, match="was deleted or moved meanwhile"):
+        evaluate(Run.load(points), n=20, page=False, stage=stage)
+    assert not points.exists()
 
 
 def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(

@@ -69,6 +69,8 @@ def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
     Raises:
         InputError: nothing there, or a folder, a pipe, a device; a place that cannot be reached.
     """
+    if not str(path):
+        raise InputError(f"{noun} is empty; give {expected}.")
     place, said = named(path, noun), f"{noun}='{shown(path)}'"
     try:
         mode = os.stat(place).st_mode

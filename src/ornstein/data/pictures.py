@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ornstein.data.reading import half_of_memory
 from ornstein.data.transform import Affine, Transform, WholeNumbers
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
