@@ -147,6 +147,7 @@ def test_whatever_a_table_holds_comes_back_word_for_word(tmp_path: Path, data: s
         (["1,234", "12,000,000", "3"], "integer", {"thousands": ","}),
         (["01234", "90210", "00501"], "category", {"levels": ("00501", "01234", "90210")}),
         (["9007199254740993", "12", "13"], "category", {}),
+        (["1e+30", "-4.5e+29", "2e+29"], "number", {"decimals": 0}),  # measured: a name is not written so
         (["+4930123456", "+4989654321", "+4989654321"], "category", {}),
         (["yes", "no", "no"], "boolean", {"levels": ("no", "yes")}),
         (["0", "1", "?"], "boolean", {"levels": ("0", "1"), "missing": ("?",)}),
