@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ornstein.data import DATA
+from ornstein.data.pictures import MODES
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.config import Experiment
@@ -53,7 +54,7 @@ def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, An
     takes = {entry.name for entry in dataclasses.fields(DATA[new["name"]])}  # type: ignore[arg-type]
     if "size" in takes:  # pictures
         channels, *sides = facts["shape"]
-        found = {"mode": "L" if channels == 1 else "RGB", **found, "size": list(sides)}
+        found = {"mode": MODES[channels], **found, "size": list(sides)}
         if facts["classes"]:
             found["label"] = "folder"  # a single one, too, is a class of those
     elif facts.get("layout") and found.get("layout", "auto") == "auto" and "layout" in takes:
