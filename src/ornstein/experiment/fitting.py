@@ -64,7 +64,8 @@ def fit(
         folder: where the run is kept; None: nowhere, it goes with the model.
         start: a run to begin with, whose types and scales are kept: see `ornstein.experiment.start`.
         progress: called with each `Moment` of training.
-        **changes: to what is decided, by the keys of an experiment: `steps=500`, `**{"training.lr": 1e-3}`.
+        **changes: to what is decided, by the keys of an experiment: `steps=500`, `minutes=10` for as many steps as that
+            allows here, `**{"training.lr": 1e-3}`.
 
     Raises:
         InputError: data that are none of these, or that hold nothing to learn; a key or a value that is not known; a

@@ -13,7 +13,8 @@ The rules are plain, and few:
   out at random in training, and below 5,000 it is small as well.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
 - *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least), or each row of a
-  table 250 times (500 at least): further ones teach a network of this size the examples by heart.
+  table 250 times (500 at least): further ones teach a network of this size the examples by heart. Where a time is said
+  (`training.minutes`), the steps that it allows in the preset's place, with the same end.
 """
 
 import os
@@ -40,6 +41,8 @@ _LONGEST = {False: 64, True: 128}
 _VISITS, _LEAST, _ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 250, 500
 #: rows below which a network for them is small, and below which more of it is left out
 _FEW_ROWS, _SOME_ROWS = 5_000, 20_000
+#: steps where a time is said in their place: more than anybody takes
+ENDLESS = 10_000_000
 _ARRAYS = (".npy", ".npz")
 _KNOWN = "a .csv, .csv.gz, .tsv or .parquet table, an .npy or .npz array, or a folder or .zip of pictures"
 
@@ -118,6 +121,11 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
         f"experiment={shown(source)!r} is a file of a kind that is not known ({place.suffix or 'no suffix'}); give "
         f"{_KNOWN}."
     )
+
+
+def by_time(said: Mapping[str, Any]) -> bool:
+    """Whether what is said, dotted key -> value, has a time in place of steps."""
+    return said.get("training.minutes") is not None and "training.steps" not in said
 
 
 def on_gpu(said: Mapping[str, Any]) -> bool:

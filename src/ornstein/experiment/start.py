@@ -36,7 +36,7 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(run))
-    sized = own.sized(found, before.training.batch_size, before.training.steps)
+    sized = own.sized(found, before.training.batch_size, own.ENDLESS if own.by_time(said) else before.training.steps)
     for key in ("batch_size", "steps"):
         tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
     reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
