@@ -98,9 +98,7 @@ def evaluate(
     )
     stage("the picture")
     _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
-    if page and data.missing:
-        stage("no page: the doctor, whose findings are on it, wants data without holes")
-    elif page:
+    if page:
         # the doctor judges the run's own way of drawing: samples drawn otherwise are not his
         own = z if steps is None and stepper is None else None
         _page(Evidence(run, data, n, seed, own), result, drawn, z, likelihood, stage)
@@ -156,7 +154,7 @@ def _measured(
 
 def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
     if run.kind == "image":
-        shown, train = 20, data.train.float()
+        shown, train = 20, filled(data.train, data.train).float()
         _, index = nearest(run.transform.inverse(z[:shown], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
         pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])

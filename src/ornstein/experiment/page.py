@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ornstein._version import __version__
 from ornstein.data.condition import LABEL
+from ornstein.data.holes import filled
 from ornstein.errors import shown
 from ornstein.experiment import charts
 from ornstein.experiment.catalogue import summary
@@ -189,10 +190,10 @@ class Page:
         order = torch.randperm(len(data.test), generator=self.evidence.dice())
         if run.kind == IMAGE:
             few = min(_SHOWN, len(self.samples), len(data.test))
-            real = data.transform.forward(data.test[self._alike(order, few)])
+            real = data.transform.forward(filled(data.test[self._alike(order, few)], data.train))
             grids = (("Samples", self.samples[:few]), ("Real, held out", real))
             return [Figure(name, "", picture(image_grid(x, 10, 720)), wide=False) for name, x in grids]
-        real = data.test[order[: max(200, len(self.samples))]]
+        real = filled(data.test[order[: max(200, len(self.samples))]], data.train)
         mine = run.transform.inverse(self.samples)
         if run.types:
             made = table_chart(mine, run.types, real)
@@ -225,8 +226,9 @@ class Page:
         if run.kind != IMAGE:
             return None
         few = run.transform.inverse(self.samples[:_PAIRS], quantise=True).float()
-        _, index = nearest(few, data.train.float())
-        pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(data.train[index])])
+        train = filled(data.train, data.train)
+        _, index = nearest(few, train.float())
+        pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(train[index])])
         sentence = "Above, samples; below each, the training example that it is most like. Twins would be copies."
         return Figure("Closest relatives", sentence, picture(image_grid(pairs, len(few), 720)))
 
@@ -242,16 +244,18 @@ class Page:
             return []
         held_out, trained = evidence.on_held_out, evidence.on_trained
         found = [("this model, held out", held_out.by_level.mean(1)), ("this model, training data",
-                 trained.by_level.mean(1)), *evidence.rivals.items()]  # fmt: skip
+                 trained.by_level.mean(1)), *(evidence.rivals if evidence.closed_forms else {}).items()]  # fmt: skip
         lines = [
             Line(name, list(zip(held_out.ratios, errors.tolist(), strict=True)), dots=not number)
             for number, (name, errors) in enumerate(found)
         ]
         sentence = (
             "Noise is added to data, and the model says what was beneath. To the left there is little noise, and "
-            "little to guess; the lower the line the better. Two formulas that need no training stand beside it: a "
-            "model should stay below both. Where its line on training data runs far below that on held-out data, it "
-            "has begun to learn them by heart."
+            "little to guess; the lower the line the better. "
+            + "Two formulas that need no training stand beside it: a model should stay below both. "
+            * evidence.closed_forms
+            + "Where its line on training data runs far below that on held-out data, it has begun to learn them by "
+            "heart."
         )
         across = "noise in proportion to the data (sigma/alpha)"
         markup = chart(lines, across, "mean squared error", log_x=True, log_y=True)
