@@ -256,7 +256,7 @@ def read_for_model(
         if int(values.max()) > top:
             raise InputError(f"{name(0)} has values up to {int(values.max())}; this run's pictures end at {top}.")
         return values
-    if levels is None and not (isinstance(transform, Affine) and not isinstance(transform.scale, tuple)):
+    if not is_picture(shape, transform):
         raise InputError(
             f"{name(0)} is a picture, but this run's data have no range of black and white; give an .npy array in "
             "their units."
@@ -264,6 +264,12 @@ def read_for_model(
     # in doubles, so that the values that a picture shares with the data come out as they are
     own = transform.inverse(values.double() * (2 / 255) - 1, quantise=True)
     return own.float() if own.is_floating_point() else own
+
+
+def is_picture(shape: tuple[int, ...], transform: Transform) -> bool:
+    """Whether examples (C, H, W) have colours, black and white, as pictures do: these lie at -1 and 1 in the model."""
+    ranged = isinstance(transform, Affine) and not isinstance(transform.scale, tuple)
+    return len(shape) == 3 and shape[0] in MODES and (ranged or transform.levels is not None)
 
 
 def _agree(picture: Tensor, first: Tensor, name: Callable[[int], str], place: int, count: int) -> None:

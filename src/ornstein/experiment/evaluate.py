@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
+from ornstein.data.pictures import is_picture
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
@@ -24,7 +26,7 @@ from ornstein.experiment.loglik import loglik
 from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
 from ornstein.files import write_text
-from ornstein.metrics import METRICS, Report, TableReport, nearest, report, table_report
+from ornstein.metrics import METRICS, Report, TableReport, lite, nearest, report, table_report
 
 #: the measures that say something of a handful of points; the others are left out below fifty
 _FEW_WILL_DO = ("sliced-wasserstein", "energy-distance", "mmd", "memorisation")
@@ -148,8 +150,20 @@ def _measured(
         train_labels=None if some_have_none else data.train_labels,
         heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(len(z), len(data.test)) >= 50],
+        other_features={lite.NAME: partial(_photographed, run)} if _is_seen(run) else None,
         progress=stage,
     )
+
+
+def _is_seen(run: Run) -> bool:
+    """Whether the run draws pictures that a network of photographs can see, and one is installed."""
+    return run.kind == "image" and is_picture(run.shape, run.transform) and lite.weights_file() is not None
+
+
+def _photographed(run: Run, x: Tensor) -> Tensor:
+    """What that network sees in pictures (N, C, H, W) in the data's own units."""
+    there = ranks.device(run.experiment.training.cpu)
+    return lite.features()(run.transform.forward(x).to(there)).to(x.device)
 
 
 def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
