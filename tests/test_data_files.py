@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 
 from ornstein.data import CIFAR10, MNIST, Affine, Array, FashionMNIST, ImageFolder, WholeNumbers, open_data
-from ornstein.data.pictures import read_for_model, whole_levels
+from ornstein.data.before import read_for_model
+from ornstein.data.pictures import whole_levels
 from ornstein.errors import InputError
 from ornstein.experiment.pictures import image_grid
 from ornstein.files import fetch

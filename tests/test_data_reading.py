@@ -20,8 +20,8 @@ from sure import Cli
 from ornstein.data import Affine, Array, ImageFolder, Layout, Transform, WholeNumbers, open_data, split
 from ornstein.data import pictures as reader
 from ornstein.data.array import read_rows
+from ornstein.data.before import read_for_model
 from ornstein.data.folder import lie
-from ornstein.data.pictures import read_for_model
 from ornstein.data.reading import read_arrays
 from ornstein.errors import InputError, shown
 from ornstein.files import named, regular

@@ -217,55 +217,6 @@ def sides(sources: "Sequence[Path | bytes]") -> list[tuple[int, int, bool]]:
     return found
 
 
-def read_for_model(
-    files: "Sequence[Path | bytes]",
-    shape: tuple[int, ...],
-    transform: Transform,
-    resized: bool,
-    name: Callable[[int], str] = str,
-    background: str = WHITE,
-) -> Tensor:
-    """Pictures as examples for a model of images: (N, C, H, W), in the units of the data that it was trained on.
-
-    Bits are kept: a picture of more than 8 bits gives its values as they are. One of 8 bits does too for data of 256
-    levels; for others (12-bit scans, digits of 0..16, floats in [0, 1]) black and white are the ends of their range.
-
-    Args:
-        files: at least one.
-        shape: (C, H, W) of the model.
-        transform: of the model.
-        resized: the model's data were cropped and resized to that size when they were read, so these are too;
-            otherwise they keep their size, which the caller checks.
-        name: what to call the i-th.
-        background: that the model's data were read with.
-
-    Raises:
-        InputError: a file that cannot be read; a model of neither 1, 3 nor 4 channels; values beyond the model's range;
-            data whose range is not that of a picture.
-    """
-    if shape[0] not in MODES:
-        raise InputError(f"{name(0)} cannot be a picture of {shape[0]} channels; give an .npy array.")
-    levels = transform.levels
-    deep = shape[0] == 1 and levels is not None and levels.count > 256
-    size = (shape[1], shape[2]) if resized else None
-    values = read_pictures(files, size, "auto" if deep else MODES[shape[0]], name, background)
-    if values.shape[1] > shape[0]:  # colour, read by a model of deep greys
-        values = read_pictures(files, size, "L", name, background)
-    if levels is not None and (values.dtype != torch.uint8 or (levels.count, levels.low) == (256, 0)):
-        top = levels.low + levels.count - 1
-        if int(values.max()) > top:
-            raise InputError(f"{name(0)} has values up to {int(values.max())}; this run's pictures end at {top}.")
-        return values
-    if not is_picture(shape, transform):
-        raise InputError(
-            f"{name(0)} is a picture, but this run's data have no range of black and white; give an .npy array in "
-            "their units."
-        )
-    # in doubles, so that the values that a picture shares with the data come out as they are
-    own = transform.inverse(values.double() * (2 / 255) - 1, quantise=True)
-    return own.float() if own.is_floating_point() else own
-
-
 def is_picture(shape: tuple[int, ...], transform: Transform) -> bool:
     """Whether examples (C, H, W) have colours, black and white, as pictures do: these lie at -1 and 1 in the model."""
     ranged = isinstance(transform, Affine) and not isinstance(transform.scale, tuple)

@@ -22,9 +22,10 @@ from torch import Tensor
 from ornstein.core.condition import Condition
 from ornstein.core.numerics import Estimate
 from ornstein.data.array import read_rows
+from ornstein.data.before import read_for_model
 from ornstein.data.condition import LABEL
 from ornstein.data.folder import Lying, lie
-from ornstein.data.pictures import SUFFIXES, WHITE, read_for_model
+from ornstein.data.pictures import SUFFIXES, WHITE
 from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
 from ornstein.experiment import charts

@@ -16,7 +16,8 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
-from ornstein.data.pictures import SUFFIXES, WHITE, read_for_model, read_pictures
+from ornstein.data.before import read_for_model
+from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
