@@ -30,7 +30,7 @@ from ornstein.experiment.curves import Line, chart, legend
 from ornstein.experiment.doctor import Diagnosis
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.loglik import Scores
-from ornstein.experiment.pictures import image_grid
+from ornstein.experiment.pictures import channel_names, image_grid
 from ornstein.experiment.report import describe
 from ornstein.files import write_text
 from ornstein.metrics import METRICS, Report, Score, TableReport, nearest
@@ -174,11 +174,16 @@ class Page:
         run, rows = self.evidence.run, self.report.rows
         facts = run.about["data"]
         records = self.evidence.records
+        kind = "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s"
+        shape = f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE)
+        if "series" in facts:
+            features, steps = facts["shape"]
+            kind, shape = "windows", f"{steps} steps, {features} feature{'s' * (features != 1)} each"
         return {
             "well": sum(Row(name, "", score).tone == "good" for name, score in rows.items()),
             "of": len(rows),
-            "kind": "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
-            "shape": f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE),
+            "kind": kind,
+            "shape": shape,
             "steps": int(records[-1]["step"]) if records else 0,
         }
 
@@ -192,13 +197,14 @@ class Page:
             few = min(_SHOWN, len(self.samples), len(data.test))
             real = data.transform.forward(filled(data.test[self._alike(order, few)], data.train))
             grids = (("Samples", self.samples[:few]), ("Real, held out", real))
-            return [Figure(name, "", picture(image_grid(x, 10, 720)), wide=False) for name, x in grids]
+            across = min(10, math.ceil(math.sqrt(few)))
+            return [Figure(name, "", picture(image_grid(x, across, 720)), wide=False) for name, x in grids]
         real = filled(data.test[order[: max(200, len(self.samples))]], data.train)
         mine = run.transform.inverse(self.samples)
         if run.types:
             made = table_chart(mine, run.types, real)
         else:
-            made = charts.chart(mine, real=real, names=run.about["data"].get("columns"))
+            made = charts.chart(mine, real=real, names=channel_names(run.about["data"]))
         return [
             Figure(
                 "",
@@ -360,8 +366,10 @@ def picture(image: Any) -> str:
 def _charted(figure: Any, tall: bool = False) -> str:
     stream = io.BytesIO()
     charts.save(figure, stream)
-    return _img(stream.getvalue(), tall)
+    return _img(stream.getvalue(), chart=True, tall=tall)
 
 
-def _img(png: bytes, tall: bool = False) -> str:
-    return f'<img alt=""{" class=tall" * tall} src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _img(png: bytes, chart: bool = False, tall: bool = False) -> str:
+    kinds = " ".join(name for name, holds in (("chart", chart), ("tall", tall)) if holds)
+    how = f' class="{kinds}"' if kinds else ""
+    return f'<img alt=""{how} src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -47,6 +47,12 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
     return Image.fromarray(canvas)
 
 
+def channel_names(facts: Mapping[str, Any]) -> list[str] | None:
+    """What the columns, or the features of a series, are called, by run.yaml's facts of the data; None if nothing."""
+    series = facts.get("series", {}).get("features", ())
+    return facts.get("columns") or [feature["name"] for feature in series] or None
+
+
 def draw(
     samples: Tensor,
     kind: str,
