@@ -258,7 +258,7 @@ def test_what_does_not_fit_the_model_is_refused(table: Model) -> None:
 
 def test_minutes_stand_in_the_place_of_steps(tmp_path: Path) -> None:
     """As many steps as that takes, but never more than the data bear; what is written down has steps alone."""
-    few = {"net.width": 8, "net.depth": 1, "training.batch_size": 8, "training.validate_every": 1000}
+    few: dict[str, Any] = {"net.width": 8, "net.depth": 1, "training.batch_size": 8, "training.validate_every": 1000}
     short = ornstein.fit(vectors(40), minutes=0.03, folder=tmp_path / "run", **few)
     training, reasons = short.run.experiment.training, short.run.experiment.reasons
     assert training.minutes is None

@@ -38,9 +38,8 @@ def test_a_normalisation_is_folded_into_the_convolution_before_it() -> None:
     x = torch.randn(2, 5, 8, 7, generator=dice)
     # on a side of 8 a stride of 2 lacks one row, which stands at the end; on 7 it lacks two, one at each
     plain = F.conv2d(F.pad(x, (1, 1, 0, 1)), kept["c.weight"], stride=2, groups=5)
-    normed = F.batch_norm(
-        plain, *(kept[f"n.{part}"] for part in ("running_mean", "running_var", "weight", "bias")), eps=1e-3
-    )
+    mean, variance, gain, bias = (kept[f"n.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    normed = F.batch_norm(plain, mean, variance, gain, bias, eps=1e-3)
     found = lite._same(x, lite._folded(kept, "c", "n"), 2, groups=5)
     assert found.shape == (2, 5, 4, 4)
     assert torch.allclose(found, normed, atol=1e-5)

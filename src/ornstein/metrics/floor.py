@@ -290,13 +290,13 @@ def _in_view(
 ) -> dict[str, Score]:
     """Metrics of features in those of a view, which may take long to look: of some samples, training and held-out."""
     few = min(SHOWN, len(sets[0]))
-    shown = [
+    made, seen, unseen = (
         seen_by(points[choose(len(points), size, generator, points)])
         for points, size in zip(sets, (few, 2 * few, few), strict=True)
-    ]
+    )
     with warnings.catch_warnings():  # of fewer points than features; the floor has as few
         warnings.simplefilter("ignore", UserWarning)
-        found = {name: compare(metric, *shown, generator, repeats=repeats) for name, metric in metrics.items()}
+        found = {n: compare(metric, made, seen, unseen, generator, repeats=repeats) for n, metric in metrics.items()}
     return {f"{name} {view}": replace(score, on=view) for name, score in found.items()}
 
 
