@@ -109,7 +109,7 @@ def colour(background: object) -> tuple[int, int, int]:
     from PIL import ImageColor
 
     try:
-        red, green, blue = ImageColor.getrgb(background)  # type: ignore[arg-type,misc]
+        red, green, blue = ImageColor.getrgb(background)
     except (ValueError, TypeError, AttributeError):
         raise InputError(
             f"data.background={background!r} must be a colour that transparency is laid on, such as white or #20a0ff."
