@@ -23,6 +23,7 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.fitting import Model
 from ornstein.experiment.folder import read_experiment, read_weights
+from ornstein.experiment.given import picture_values
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.train import train
 
@@ -140,6 +141,12 @@ def test_pictures_come_back_as_pictures() -> None:
     assert model.score_samples(photos).shape == (5,)
     grey = ornstein.fit([np.asarray(x.convert("L").resize((8, 8))) for x in photos], **UNET).sample(1, seed=0)
     assert (grey[0].shape, grey[0].dtype) == ((8, 8), np.uint8)
+    clear = [np.dstack([np.asarray(x.resize((8, 8))), np.full((8, 8), 99, np.uint8)]) for x in photos]
+    kept = ornstein.fit(clear, **{**UNET, "data.mode": "RGBA"})
+    assert (kept.sample(1, seed=0)[0].shape, kept.score_samples(clear[:1]).shape) == ((8, 8, 4), (1,))
+    values, _, reasons = picture_values(clear, {"background": "black"}, None)
+    assert "5 of 5 transparent, laid on black" in reasons["data"]
+    assert np.abs(values[0] - clear[0][..., :3].transpose(2, 0, 1) * (99 / 255)).max() <= 1
 
 
 def test_a_path_is_as_good(tmp_path: Path) -> None:
