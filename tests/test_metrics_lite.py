@@ -17,7 +17,7 @@ def test_the_frechet_distance_in_a_view_is_that_of_its_gaussians() -> None:
     """Of linear features of Gaussians, in closed form: (A m, A S A') against (A n, A R A')."""
     m, n = torch.tensor([3.0, 0.0, 1.5]), torch.zeros(3)
     s, r = torch.diag(torch.tensor([1.5, 0.5, 1.0])), torch.tensor([[1.0, 0, 0], [0.6, 0.8, 0], [0, 0, 1.0]])
-    a = torch.tensor([[1.0, 2.0, 0.0], [0.0, -1.0, 0.5]])
+    a = torch.tensor([[2.0, 4.0, 0.0], [0.0, -2.0, 1.0]])
     sets = gaussian(4000, m, s, 0), gaussian(4000, n, r, 1), gaussian(4000, n, r, 2)
     dice = torch.Generator().manual_seed(3)
     rows = report(*sets, dice, metrics=["frechet"], other_features={"eyes": lambda x: x @ a.T}).rows

@@ -20,20 +20,15 @@ def filled(x: Tensor, train: Tensor) -> Tensor:
     return torch.where(x.isnan(), mean, x)
 
 
-def alike(
-    samples: Tensor, train: Tensor, heldout: Tensor, among: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def alike(samples: Tensor, train: Tensor, heldout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The three, ready to be compared: see the module. As they are where nothing is missing.
 
     Args:
         samples: (n, F, ...), complete, data units.
         train, heldout: (N, F, ...) and (M, F, ...), NaN where not seen.
-        among: (K, F, ...), the rows whose holes samples get; None for those held out. Rows with the same holes are a
-            little nearer to each other: to ask which of two sets is nearer, take as many of both.
     """
     if not (train.isnan().any() or heldout.isnan().any()):
         return samples, train, heldout
-    holes = (heldout if among is None else among).isnan()
-    holes = holes[torch.arange(len(samples)) % len(holes)]
+    holes = heldout.isnan()[torch.arange(len(samples)) % len(heldout)]
     samples = torch.where(holes, torch.nan, samples)
     return filled(samples, train), filled(train, train), filled(heldout, train)

@@ -109,12 +109,14 @@ def colour(background: object) -> tuple[int, int, int]:
     from PIL import ImageColor
 
     try:
-        red, green, blue = ImageColor.getrgb(background)
-    except (ValueError, TypeError, AttributeError):
+        found = ImageColor.getrgb(str(background))
+    except ValueError:
+        found = ()  # type: ignore[assignment]
+    if len(found) != 3:  # or with transparency of its own
         raise InputError(
             f"data.background={background!r} must be a colour that transparency is laid on, such as white or #20a0ff."
-        ) from None
-    return red, green, blue
+        )
+    return found
 
 
 def remarks_on(done: Mapping[str, int], count: int, values: Tensor, background: str) -> list[str]:

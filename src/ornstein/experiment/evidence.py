@@ -243,10 +243,7 @@ class Evidence:
         """Samples, training and held-out examples in the data's own units, holes in all of them alike, and filled."""
         if not self.data.missing:
             return self.drawn_own, self.data.train, self.data.test
-        parts, dice = (self.data.train.float(), self.data.test.float()), self.dice()
-        half = min(-(-self.count // 2), *map(len, parts))
-        among = torch.cat([part[torch.randperm(len(part), generator=dice)[:half]] for part in parts])
-        return alike(self.drawn_own, *parts, among)
+        return alike(self.drawn_own, self.data.train.float(), self.data.test.float())
 
     @cached_property
     def ruler(self) -> Ruler:
