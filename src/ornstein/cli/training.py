@@ -26,8 +26,8 @@ def train(  # long: half of it says what the options are
     experiment: Annotated[
         str | None,
         typer.Argument(
-            help="Data of your own: a table, an array, a folder of pictures; or a preset (`ornstein list presets`), or "
-            "an experiment's YAML file.",
+            help="Data of your own: a table, an array, a folder or zip of pictures; a preset (`ornstein list presets`) "
+            "or an experiment's YAML file.",
             show_default=False,
         ),
     ] = None,

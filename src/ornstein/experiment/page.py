@@ -208,7 +208,7 @@ class Page:
         return [
             Figure(
                 "",
-                "Samples in red, real data in grey; or side by side.",
+                "Samples and real data side by side." if run.kind == "array" else "Samples in red, real data in grey.",
                 _charted(made, tall=bool(run.types)),
                 wide=True,
             )
