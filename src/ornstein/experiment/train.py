@@ -72,7 +72,8 @@ def _train(
     experiment: Experiment, folder: Path, data: Dataset | None, resume: bool, lock: Lock | None, draws: bool
 ) -> Iterator[Moment]:
     if resume and experiment.training.minutes is not None:
-        raise InputError("training.minutes is of a run that begins; go on with more training.steps.")
+        minutes = experiment.training.minutes
+        raise InputError(f"training.minutes={minutes:g} is of a run that begins; go on with more training.steps.")
     data = data or load_data(experiment, read_folder(folder)[1] if resume else None)
     _check_folder(folder, data, resume)
     experiment = in_time(experiment, data)
