@@ -16,7 +16,8 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
-from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
+from ornstein.data.before import read_for_model
+from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
@@ -219,7 +220,8 @@ def read_input(run: Run, path: Path) -> Tensor:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
     resized = run.experiment.data.get("size") is not None  # as the run read its own
-    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized))
+    laid_on = run.experiment.data.get("background", WHITE)
+    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
 
 
 def read_mask(run: Run, path: Path) -> Tensor:

@@ -374,7 +374,7 @@ class Run:
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
         """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
-        how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
+        how |= {"columns": columns, "names": pictures.channel_names(self.about["data"]), "types": self.types}
         pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
