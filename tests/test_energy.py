@@ -25,6 +25,7 @@ from ornstein.energies import (
     energy_denoiser,
     log_partition,
 )
+from ornstein.energies.modes import find
 from ornstein.nets import MLP, UNet
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import RecoveryLangevin
@@ -287,6 +288,19 @@ def test_a_narrow_mode_that_chains_hardly_reach_is_in_the_constant(told: Any) ->
         assert found.added >= 1
         assert found.standard_error < 0.1
     assert covered >= 3
+
+
+def test_a_mode_is_found_as_wide_as_it_is_from_steps_of_any_length() -> None:
+    """Its bottom, its variances and its log Z, by short chains whose steps grow or shrink to what fits."""
+    at, variance = torch.tensor([1.0, -2.0, 0.5], dtype=F64), torch.tensor([0.01, 0.04, 0.09], dtype=F64)
+    exact = 0.5 * float((2 * math.pi * variance).log().sum())
+    for seed, length in enumerate([0.05, 0.5, 0.5]):
+        x = at + variance.sqrt() * torch.randn(4, 3, generator=seeded(seed), dtype=F64)
+        (mode,) = find(lambda x: 0.5 * ((x - at) ** 2 / variance).sum(1) - 2, x, length, seeded(seed))
+        torch.testing.assert_close(mode.bottom, at, rtol=0, atol=1e-4)
+        assert ((mode.variance / variance).log().abs() < 0.22).all()
+        assert mode.log_mass == pytest.approx(2 + exact, abs=0.2)
+        assert mode.holds(x).all()
 
 
 def test_a_constant_is_found_without_moving_when_the_base_is_the_energy() -> None:

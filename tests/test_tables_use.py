@@ -19,6 +19,7 @@ from ornstein.discrete import Absorbing, JointTable, bound
 from ornstein.errors import InputError
 from ornstein.experiment.cells import draw_rows, explain, impute, score
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.rows import oddest
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.experiment.where import Where
@@ -231,6 +232,9 @@ def test_the_cell_that_is_odd_is_named(run: Run) -> None:
     each = torch.cat([given, torch.tensor([1 / 7], dtype=torch.float64)])
     expected = -math.log(float(given[0])) + float(torch.special.xlogy(each, each).sum())
     assert float(told[1]) == pytest.approx(expected, abs=1e-5)
+    types = [ColumnType(name, "identifier") for name in "abcde"]
+    surprise = torch.tensor([[0.5, 2.0, math.nan, 3.0, 1.0], [-1.0, 0.0, -2.0, 0.25, math.nan]])
+    assert oddest(surprise, types) == ["d (+3.0), b (+2.0), e (+1.0)", "d (+0.2)"]
 
 
 def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
