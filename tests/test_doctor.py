@@ -272,6 +272,22 @@ def test_an_honest_set_is_no_copy_and_a_copied_one_is(points: Path) -> None:
     assert found.figure > 0.4
 
 
+@pytest.mark.parametrize(
+    ("checked", "fell", "late"),
+    [
+        ([(0, 1.2), (280, 0.65), (400, 0.5)], 0.25, 0.25 * 0.5 / 0.7),  # 0.3 in 120 steps, 0.25 in a quarter
+        ([(0, 0.9), (100, 0.6), (300, 0.6), (400, 0.5)], 0.2, 0.2),  # won since 1, which knows next to nothing
+        ([(0, 1.0), (300, 0.502), (400, 0.5)], 0.004, 0.0),
+        ([(0, 1.0), (400, 0.5)], None, None),
+        ([(350, 1.0), (380, 0.8), (400, 0.5)], None, None),
+    ],
+)
+def test_what_the_last_quarter_won_is_told_from_the_held_out_errors(checked: Any, fell: Any, late: Any) -> None:
+    evidence: Any = SimpleNamespace(checked=checked)
+    assert checks.falling(evidence) == (None if fell is None else pytest.approx(fell))
+    assert checks.won_late(evidence) == (None if late is None else pytest.approx(late))
+
+
 def test_shares_that_chance_explains_are_not_apart() -> None:
     assert checks_of_samples._apart(0, 200, 32, 400) == pytest.approx(math.sqrt(2 * 32 * math.log(1.5) + 2 * (
         200 * math.log(1 / (1 - 32 / 600)) + 368 * math.log((368 / 400) / (1 - 32 / 600)))))  # fmt: skip
