@@ -1,6 +1,7 @@
 """Pictures of tables, series and volumes: what is on them, read off the figure or the pixels."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from ornstein.experiment import charts, pictures
+from ornstein.data.transform import Affine
+from ornstein.experiment import charts, pictures, restore
 from ornstein.experiment.charts import chart, related
 
 
@@ -154,3 +156,41 @@ def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any) -> None:
     first, last = (panels(chart(frame, last=frames[-1]))[0] for frame in (frames[0], frames[-1]))
     assert first.get_xlim() == last.get_xlim()
     assert first.images[:1] or first.get_ylim() == last.get_ylim() or shape == (1,)
+
+
+def test_filled_rows_show_mean_and_deviation_of_what_was_missing_beside_what_was_known() -> None:
+    samples = torch.randn(2, 5, 4, generator=seeded())
+    known = torch.tensor([[True, False, False, True], [False, True, False, False]])
+    samples = torch.where(known[:, None], torch.tensor(0.25), samples)
+    run: Any = SimpleNamespace(transform=Affine(2.0, 3.0), shape=(4,))
+    found = restore.Restored(samples, samples[:, 0] * known, known)
+    figure = restore._curves(run, found)
+    own = run.transform.inverse(samples.flatten(0, 1)).unflatten(0, (2, 5))
+    for i, axes in enumerate(panels(figure)):
+        (bars,) = axes.containers
+        points, _, (spread,) = bars
+        np.testing.assert_array_equal(points.get_xdata(), np.flatnonzero(~known[i]))
+        np.testing.assert_allclose(points.get_ydata(), own[i].mean(0)[~known[i]], rtol=1e-5)
+        half = [segment[1, 1] - segment[0, 1] for segment in spread.get_segments()]
+        np.testing.assert_allclose(half, 2 * own[i].std(0, correction=0)[~known[i]], rtol=1e-4)
+        (kept,) = (line for line in axes.lines if line.get_label() == "known")
+        np.testing.assert_array_equal(kept.get_xdata(), np.flatnonzero(known[i]))
+
+
+def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviation() -> None:
+    """What a mask hides is marked by a colour that no grey picture has."""
+    samples = torch.rand(7, 3, 1, 4, 5, generator=seeded()) * 2 - 1
+    known = torch.ones(1, 1, 4, 5, dtype=torch.bool)
+    known[..., 2:] = False
+    found = restore.Restored(samples, samples[:, 0] * known, known)
+    shown = panels(restore._album(found))
+    heads = [axes.get_title() for axes in shown if axes.get_title()]
+    assert heads == ["measured", "draw 1", "draw 2", "draw 3", "mean", "deviation"]
+    assert len(shown) == 6 * len(heads)
+    first = [axes.images[0].get_array() for axes in shown[: len(heads)]]
+    grey = np.ptp(np.asarray(first[0]), axis=2) == 0
+    np.testing.assert_array_equal(grey, known[0, 0])
+    for k in range(3):
+        np.testing.assert_allclose(first[1 + k][..., 0], (samples[0, k, 0] + 1) / 2, rtol=1e-6)
+    np.testing.assert_allclose(first[4][..., 0], (samples[0].mean(0)[0] + 1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(first[5], samples[0].std(0, correction=0)[0], rtol=1e-5)
