@@ -174,7 +174,8 @@ def test_the_likelihood_of_rows_with_holes_is_asked_for_as_that_of_others() -> N
     x, asked = gaussian(3, 5), []
     x[0, 1] = x[1, 2:] = math.nan
     how: dict[str, Any] = {
-        "trace": "hutchinson", "probes": 3, "tolerance": 1e-5, "prior": "sampling", "ratios": (1e-2, 1e2), "seeds": [7, 8, 9],
+        "trace": "hutchinson", "probes": 3, "tolerance": 1e-5, "prior": "sampling",
+        "ratios": (1e-2, 1e2), "seeds": [7, 8, 9],
     }  # fmt: skip
     found = log_likelihood(Exact(), x, **how, progress=lambda *told: asked.append(told))
     whole, given, beyond = _without_holes(Exact(), x, ~x.isnan(), Condition(), None)

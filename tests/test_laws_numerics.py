@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ornstein.core.numerics import bisect, monotone_slopes, normal, philox, uniform
+from ornstein.core.numerics import bisect, monotone_slopes, normal, philox, uniform, widening
 
 
 def words(*hexadecimal: Any) -> Any:
@@ -139,3 +139,10 @@ def test_the_slopes_of_the_monotone_cubic_are_their_closed_forms() -> None:
     ):
         y = torch.tensor([1.0, *steps], dtype=torch.float64).cumsum(0)
         torch.testing.assert_close(monotone_slopes(y), torch.tensor(slopes, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_an_error_of_few_degrees_of_freedom_is_widened_by_students_quantile() -> None:
+    degrees = torch.tensor([0.5, 1.0, 4.0, 12.0, 30.0, 1e9, math.inf], dtype=torch.float64)
+    exact = torch.tensor([12.7062, 12.7062, 2.7764, 2.1788, 2.0423, 1.95996, 1.95996], dtype=torch.float64) / 1.95996
+    torch.testing.assert_close(widening(degrees), exact, rtol=5e-3, atol=0)
+    assert widening(torch.tensor([math.nan])).isnan().all()
