@@ -21,7 +21,7 @@ from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.exact import Empirical, Gaussian
 from ornstein.experiment import checks, checks_of_samples, pictures
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.doctor import CHECKS, Diagnosis, doctor
+from ornstein.experiment.doctor import CHECKS, Diagnosis, data_or_minutes, doctor
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
@@ -286,6 +286,28 @@ def test_what_the_last_quarter_won_is_told_from_the_held_out_errors(checked: Any
     evidence: Any = SimpleNamespace(checked=checked)
     assert checks.falling(evidence) == (None if fell is None else pytest.approx(fell))
     assert checks.won_late(evidence) == (None if late is None else pytest.approx(late))
+
+
+@pytest.mark.parametrize(
+    ("gap", "error", "fell", "says"),
+    [
+        (0.3, 0.01, 0.05, "More data would help more than more minutes (error on held-out data 30% above that on "),
+        (0.3, 0.01, 0.2, "More minutes of training would help more than more data (error on held-out data 30% above "),
+        (0.3, 0.2, 0.005, "Neither more data nor more minutes"),  # a gap that chance explains
+        (0.01, 0.0, 0.005, "Neither more data nor more minutes"),
+        (0.01, 0.0, -0.1, "Neither more data nor more minutes"),
+        (0.3, 0.0, -0.1, "More data would help more than more minutes"),
+    ],
+)
+def test_data_or_minutes_are_asked_for_by_the_gap_and_the_fall(gap: Any, error: Any, fell: Any, says: Any) -> None:
+    def known(mean: float) -> Any:
+        return SimpleNamespace(mean=mean, standard_error=error)
+
+    checked = [(0, 1.0), (300, 0.5 * (1 + fell)), (400, 0.5)]
+    evidence: Any = SimpleNamespace(checked=checked, on_held_out=known(1.0), on_trained=known(1.0 - gap))
+    assert data_or_minutes(evidence).startswith(says)
+    evidence.checked = []
+    assert data_or_minutes(evidence) == ""
 
 
 def test_shares_that_chance_explains_are_not_apart() -> None:

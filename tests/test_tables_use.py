@@ -22,7 +22,7 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.rows import oddest
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
-from ornstein.experiment.where import Where
+from ornstein.experiment.where import Where, _apart, _both
 
 HEAD = "kind,size,day,code,note"
 KINDS, SIZES = ("red", "green", "blue"), (1, 2, 3, 4)
@@ -158,6 +158,13 @@ def test_missing_values_can_be_asked_for(run: Run) -> None:
 def test_what_cannot_be_asked_is_said_in_a_sentence(run: Run, where: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         drawn(run, 5, where)
+
+
+def test_spans_that_are_asked_for_twice_meet_and_those_that_overlap_are_one() -> None:
+    assert _apart([(3, 4), (0, 1), (0.5, 2.5), (1, 2), (2.5, 2.75)]) == [(0, 2.75), (3, 4)]
+    assert _both([(0, 2), (3, 5)], [(1, 4), (6, 7)]) == [(1, 2), (3, 4)]
+    assert _both([(0, 1), None], [None, (1, 2)]) == [(1, 1), None]
+    assert _both([(0, 1), None], [(2, 3)]) == []
 
 
 def test_holes_are_filled_from_the_law_and_known_cells_stay(run: Run) -> None:
