@@ -301,6 +301,19 @@ def test_fields_that_cannot_be_batched_are_taken_one_at_a_time() -> None:
     torch.testing.assert_close(exact_trace(linearised(_Unbatchable.apply, x)[1], x), 2 * x.sum(1))
 
 
+def test_products_go_back_through_a_field_together() -> None:
+    x, went = torch.randn(3, 4, generator=seeded(11)), []
+
+    def field(x: Any) -> Any:
+        y = x.square()
+        y.register_hook(lambda g: went.append(tuple(g.shape)))
+        return 3 * y
+
+    v = torch.randn(5, 3, 4, generator=seeded(12))
+    torch.testing.assert_close(linearised(field, x)[1](v), 6 * x * v)
+    assert len(went) == 1
+
+
 @pytest.mark.parametrize(("trace", "probes"), [("hutchinson", 2), ("hutchinson", 8), ("hutch++", 5)])
 def test_the_standard_error_covers_the_truth_at_its_rate(trace: Any, probes: Any) -> None:
     """Samples, each with probes of its own: 68% within one, 95% within two standard errors, up to counting error."""
