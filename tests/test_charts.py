@@ -95,6 +95,8 @@ def test_a_volume_is_cut_through_its_middle_across_each_axis() -> None:
         for got, expected in zip(cut[3 * i : 3 * i + 3], (v[3], v[:, 4], v[:, :, 5]), strict=True):
             np.testing.assert_array_equal(got, expected)
     assert {axes.images[0].get_clim() for axes in shown} == {(float(real.min()), float(real.max()))}
+    alone, beside = (chart(x, real=other).get_figwidth() for other in (None, real))
+    assert 1.5 < beside / alone < 2  # a panel is as wide beside others
     two = panels(chart(torch.randn(2, 2, 4, 4, 4, generator=seeded())))
     assert len(two) == 2 * 2 * 3
     assert two[3].get_ylabel() == "channel 1"
@@ -111,6 +113,7 @@ def test_points_on_a_way_say_their_order() -> None:
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), x)
     columns = panels(chart(torch.randn(4, 5, generator=seeded()), ordered=True))
     assert [axes.get_title() for axes in columns] == [f"column {i}" for i in range(5)]
+    assert len(columns[0].figure.get_axes()) == 5  # and no room for others
     lines = chart(torch.randn(4, 1, 9, generator=seeded()), ordered=True)
     assert len(panels(lines)[0].lines) == 4
     assert [label.get_text() for label in panels(lines)[-1].get_yticklabels()] == ["from", "1", "2", "to"]

@@ -16,7 +16,7 @@ import ornstein
 from ornstein.experiment import page as room
 from ornstein.experiment import pictures
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.curves import Line, chart
+from ornstein.experiment.curves import Line, _axis, chart
 from ornstein.experiment.doctor import CHECKS
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.page import PLAINLY, Row, number
@@ -169,6 +169,15 @@ def test_a_chart_puts_its_points_where_the_axes_say() -> None:
     assert "1 10 100" in read.text
     assert chart([Line("none", [])], "x", "y") == ""
     assert Read(chart([Line("same", [(0.0, 2.0), (1.0, 2.0)])], "x", "y")).tags("polyline")
+
+
+def test_a_curve_keeps_a_little_room_on_either_side() -> None:
+    for values, log in (((1.0, 3.0), False), ((1.0, 100.0), True)):
+        place, _ = _axis(values, log, 20.0, 128.0)
+        assert [place(value) for value in values] == pytest.approx([24.0, 124.0])
+    place, named = _axis([2.0], False, 100.0, 0.0)
+    assert place(2.0) == pytest.approx(50.0)
+    assert 2.0 in named
 
 
 def test_numbers_are_written_for_people() -> None:
