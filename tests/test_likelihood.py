@@ -639,7 +639,7 @@ def test_the_verb_on_the_runs_own_data(cli: Cli, points: Any, tmp_path: Path) ->
 
 def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
     """Files in class folders, named in the CSV; digital data by dequantisation."""
-    from ornstein.experiment.loglik import own
+    from ornstein.experiment.loglik import own, read
 
     given = own(ornstein.load(run), "test")
     for i in range(3):
@@ -653,6 +653,12 @@ def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert {row["file"] for row in table} == {f"{there(given.labels)[i]}/{i}.png" for i in range(3)}
     assert all(row["file"].startswith(row["label"] + "/") for row in table)
     assert all(0 < float(row["bits_per_dim"]) < 12 and float(row["standard_error"]) > 0 for row in table)
+    # one picture, and pictures of which some lie in no folder, have no labels
+    one = read(ornstein.load(run), tmp_path / "digits" / there(given.labels)[0] / "0.png")
+    assert (one.labels, one.files) == (None, ["0.png"])
+    Image.fromarray(given.x[0, 0].numpy()).save(tmp_path / "digits" / "a.png")
+    mixed = read(ornstein.load(run), tmp_path / "digits")
+    assert (mixed.labels, len(mixed.x)) == (None, 4)
 
 
 def one_sentence(answer: Any, *words: Any) -> None:

@@ -19,6 +19,7 @@ from ornstein.discrete import Absorbing, JointTable, bound
 from ornstein.errors import InputError
 from ornstein.experiment.cells import draw_rows, explain, impute, score
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.guide import guided
 from ornstein.experiment.rows import oddest
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
@@ -335,6 +336,11 @@ def test_verbs_of_gaussian_noise_send_tables_elsewhere(cli: Cli, run: Run, words
     answer = cli(*words.format(run=run.folder).split())
     assert answer.code == 2
     assert "token by token, for which there are sample --where, impute and loglik" in " ".join(answer.err.split())
+
+
+def test_guidance_is_of_gaussian_noise(run: Run) -> None:
+    with pytest.raises(InputError, match="^guidance is of Gaussian noise"):
+        guided(run, "autoguidance", guide=run)
 
 
 def test_masked_columns_want_tokens() -> None:
