@@ -339,7 +339,7 @@ def test_verbs_of_gaussian_noise_send_tables_elsewhere(cli: Cli, run: Run, words
 
 
 def test_guidance_is_of_gaussian_noise(run: Run) -> None:
-    with pytest.raises(InputError, match="^guidance is of Gaussian noise"):
+    with pytest.raises(InputError, match=r"guidance is of Gaussian noise"):
         guided(run, "autoguidance", guide=run)
 
 
