@@ -97,6 +97,11 @@ def test_what_follows_forbids_classes_where_a_column_is_one_token(fitted: tuple[
     assert torch.equal(allowed[:, block].sum(1), torch.ones(20).double())
     allowed[:, block] = 1
     assert bool((allowed == 1).all())
+    number = torch.arange(1000.0).double() % 100
+    rows = torch.stack([number, 7 * number % 11], 1)
+    coarse = Tokens.fit(rows, [ColumnType(name, "integer", decimals=0, format="short") for name in "ab"])
+    assert (len(coarse.derived), len(coarse.coded[0].sizes)) == (1, 2)
+    assert bool((_consistent(coarse, rows[:20]) == 1).all())
 
 
 def test_a_relation_that_does_not_always_hold_is_none() -> None:
