@@ -22,7 +22,7 @@ from ornstein.core.exact import Empirical, Gaussian
 from ornstein.experiment import checks, checks_of_samples, pictures
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.doctor import CHECKS, Diagnosis, data_or_minutes, doctor
-from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.evidence import Evidence, Part
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 
@@ -286,6 +286,15 @@ def test_what_the_last_quarter_won_is_told_from_the_held_out_errors(checked: Any
     evidence: Any = SimpleNamespace(checked=checked)
     assert checks.falling(evidence) == (None if fell is None else pytest.approx(fell))
     assert checks.won_late(evidence) == (None if late is None else pytest.approx(late))
+
+
+def test_a_learner_that_is_no_denoiser_is_judged_by_whole_handfuls_of_examples() -> None:
+    """Each tells one number, and a last one of fewer would weigh as much; of too few for one all are taken."""
+    learner = SimpleNamespace(judge=lambda model, x0, given: SimpleNamespace(value=float(len(x0))))
+    evidence: Any = SimpleNamespace(denoises=False, run=SimpleNamespace(learner=learner, model=None))
+    for count, each in ((70, [32.0, 32.0]), (64, [32.0, 32.0]), (10, [10.0])):
+        part = Part(torch.zeros(count, 2), Condition(), torch.zeros(count, 2))
+        assert Evidence.judged(evidence, part).each.tolist() == each
 
 
 @pytest.mark.parametrize(
