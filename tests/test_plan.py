@@ -19,7 +19,7 @@ from ornstein.experiment.calibrate import calibrate
 from ornstein.experiment.config import Experiment, methods
 from ornstein.experiment.devices import GPUS
 from ornstein.experiment.plan import plan
-from ornstein.experiment.settle import settle, settle_drawing
+from ornstein.experiment.settle import _divided, settle, settle_drawing
 from ornstein.experiment.train import train
 from ornstein.experiment.workload import count_training, network_calls
 from ornstein.nets import UNet, attend
@@ -257,6 +257,17 @@ def test_a_calibration_leaves_a_line_through_its_measurements(digits: Any) -> No
 
 
 # --- on the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "processes", "each"), [(1, 1, 1), (3, 1, 3), (1, 2, 2), (3, 2, 4), (4, 2, 4), (2, 3, 3)]
+)
+def test_all_processes_get_as_many_pieces(
+    pieces: int, processes: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ornstein.ranks.count", lambda: processes)
+    asked = Experiment.read("digits", [f"training.accumulate={pieces}"])
+    assert _divided(asked) == Experiment.read("digits", [f"training.accumulate={each}"])
 
 
 def test_a_program_takes_memory_also_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
