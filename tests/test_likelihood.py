@@ -17,6 +17,7 @@ from ornstein.core.divergence import deflated_forms, exact_trace, linearised, or
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
+from ornstein.experiment.loglik import Given, Scores
 from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, log_likelihood
 from ornstein.likelihood.digital import averaged
 from ornstein.likelihood.flow import Trace, _bent
@@ -659,6 +660,15 @@ def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
     Image.fromarray(given.x[0, 0].numpy()).save(tmp_path / "digits" / "a.png")
     mixed = read(ornstein.load(run), tmp_path / "digits")
     assert (mixed.labels, len(mixed.x)) == (None, 4)
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.1, False), (0.11, True)])
+def test_an_integration_that_is_off_is_said(error: float, told: bool) -> None:
+    nats, calls = torch.tensor([-3.0, -1.0, -2.0], dtype=torch.float64), torch.full((3,), 9)
+    found = LogLikelihood(nats, 0 * nats, torch.tensor([0.0, 0.0, error], dtype=torch.float64), calls, calls, 2)
+    lines = Scores(Given("these", torch.zeros(3, 2)), found, None).text().splitlines()
+    assert lines[2] == "least likely: 0, 2, 1"
+    assert lines[3:] == (["the integration of the hardest sample is off by up to 0.11 nats"] if told else [])
 
 
 def one_sentence(answer: Any, *words: Any) -> None:
