@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy.stats import spearmanr
 
+from ornstein.core.learner import Judgement, Measure
 from ornstein.data.transform import Affine
 from ornstein.experiment import charts, pictures, restore
 from ornstein.experiment.charts import chart, related
@@ -140,6 +142,21 @@ def test_loss_and_held_out_error_have_a_panel_each(tmp_path: Path, monkeypatch: 
     assert one[0].get_yscale() == "linear"  # an implicit loss may be negative
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_what_is_found_stands_in_its_colour_beside_what_is_known(
+    share: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(charts, "save", lambda figure, path: (kept.append(figure), figure.savefig(path, format="png")))
+    found = Judgement(0.5, [0.1, 1.0, 10.0], [0.9, 0.7, 0.4], [0.4, 0.4, 0.4] if share else [0.95, 0.9, 0.8])
+    pictures.by_noise(found, Measure("by-noise", "error", "chance", "one", share=share), tmp_path / "x.png")
+    lines = {line.get_label(): line for line in panels(kept[0])[0].lines}
+    mine, known = lines["this network, held-out data"], lines["chance"]
+    assert (mine.get_color(), known.get_color()) == (charts.ACCENT, charts.INK)
+    np.testing.assert_allclose(mine.get_ydata(), found.found)
+    np.testing.assert_allclose(known.get_ydata()[:2], found.known[:2])
+
+
 def test_images_that_are_no_colours_show_every_channel(tmp_path: Path) -> None:
     x = torch.full((1, 2, 4, 4), -1.0)
     x[:, 1] = 1.0
@@ -193,6 +210,9 @@ def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviat
     first = [axes.images[0].get_array() for axes in shown[: len(heads)]]
     grey = np.ptp(np.asarray(first[0]), axis=2) == 0
     np.testing.assert_array_equal(grey, known[0, 0])
+    np.testing.assert_allclose(first[0][3, 0], to_rgb(charts.ACCENT), atol=1e-6)
+    width, height = shown[0].figure.get_size_inches()
+    assert height / 6 >= width / len(heads) * 4 / 5  # pictures of 4 by 5 as wide as their column have room
     for k in range(3):
         np.testing.assert_allclose(first[1 + k][..., 0], (samples[0, k, 0] + 1) / 2, rtol=1e-6)
     np.testing.assert_allclose(first[4][..., 0], (samples[0].mean(0)[0] + 1) / 2, rtol=1e-5)

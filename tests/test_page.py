@@ -1,5 +1,7 @@
 """The report page: whole in itself, safe with any name, readable by a program that reads it as a browser does."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sure import Cli, there
 
 import ornstein
@@ -124,6 +127,7 @@ def test_everything_measured_stands_on_the_page_with_a_sentence(nasty: Path) -> 
     assert "This is exact" in read.text  # of continuous data
     assert len(read.tags("svg")) == 3
     assert len(read.tags("img")) == 1
+    assert re.search(r'<figure class="wide">\s*<img', (nasty / "report.html").read_text("utf-8"))
 
 
 def test_every_measure_of_the_table_has_a_sentence() -> None:
@@ -149,6 +153,8 @@ def test_the_page_of_images_shows_them_beside_real_ones(run: Path, tmp_path: Pat
     for words in ("Real, held out", "Closest relatives", "8×8 pixels", "in 10 classes", "steps 2"):
         assert words in read.text, words
     assert len(read.tags("img")) == 3
+    relatives = Image.open(io.BytesIO(base64.b64decode(read.tags("img")[-1]["src"].partition(",")[2])))
+    assert relatives.width / relatives.height == pytest.approx(5, abs=0.3)  # ten samples, and below each its nearest
     assert "How likely" not in read.text  # it takes minutes of pictures, and was not asked for
 
 
