@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from ornstein.experiment.evaluate import REPORT, evaluate
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.train import train
 from ornstein.likelihood import log_likelihood
+from ornstein.likelihood.measure import _without_holes
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import sample
 
@@ -169,6 +171,22 @@ def test_the_likelihood_of_a_row_with_holes_is_that_of_its_seen_cells() -> None:
         log_likelihood(Exact(gaps=False), x)
     whole = torch.ones(1, 4).double()
     assert float(OnSeen(Exact()).surplus(whole > 0)) == 0
+
+
+def test_the_likelihood_of_rows_with_holes_is_asked_for_as_that_of_others() -> None:
+    """Each of its options tells: of the rows completed, by the denoiser that the seen cells give, it is the same."""
+    x, asked = gaussian(3, 5), []
+    x[0, 1] = x[1, 2:] = math.nan
+    how: dict[str, Any] = {
+        "trace": "hutchinson", "probes": 3, "tolerance": 1e-5, "prior": "sampling",
+        "ratios": (1e-2, 1e2), "seeds": [7, 8, 9],
+    }  # fmt: skip
+    found = log_likelihood(Exact(), x, **how, progress=lambda *told: asked.append(told))
+    whole, given, beyond = _without_holes(Exact(), x, ~x.isnan(), Condition(), None)
+    same = log_likelihood(OnSeen(Exact()), whole, condition=given, dequantise="none", **how)
+    assert torch.equal(found.log_prob, same.log_prob - beyond)
+    assert torch.equal(found.products, same.products)
+    assert asked == [(3, 3)]
 
 
 def test_draws_given_some_cells_follow_the_conditional_law() -> None:

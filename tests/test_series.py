@@ -210,6 +210,15 @@ def test_what_a_file_says_comes_back_to_the_letter(tmp_path: Path, stations: Run
     assert float(back[0]["warmth"]) == 6.5
 
 
+def test_the_holes_of_every_series_of_a_file_are_filled(stations: Run, tmp_path: Path) -> None:
+    file = written(tmp_path / "holes.csv", hours=60, lost=(30, 34))
+    found = complete(stations, file, draws=2, steps=3, seed=4)
+    for one, track in zip(found, read(Timeline.from_dict(stations.about["data"]["series"]), file), strict=True):
+        assert (one.track.name, one.draws.shape) == (track.name, (2, 60, 2))
+        assert torch.equal(one.draws, impute_series(stations, track, draws=2, steps=3, seed=4).draws)
+        assert not one.draws.isnan().any()
+
+
 def test_a_forecast_and_a_backcast_keep_the_time_of_day(stations: Run, tmp_path: Path) -> None:
     track = read(Timeline.from_dict(stations.about["data"]["series"]), stations.experiment.data["path"])[0]
     for options, first in (({"after": 60}, 1200), ({"before": 60}, -60)):

@@ -135,7 +135,7 @@ def _repeated(evidence: Evidence) -> Examined:
     """The same of rows of a table, whose columns have a distance by ranks alone: see `ornstein.metrics.records`."""
     run, data = evidence.run, evidence.data
     words = [kind.worded for kind in run.types]
-    rows = run.transform.inverse(evidence.drawn, quantise=True)
+    rows = run.transform.inverse(evidence.drawn)
     found = closest_records(rows, data.train, data.test, words, evidence.dice(), most=4000)
     told = max(0.0, found.nearer - 0.5 - SURE * found.nearer_spread)
     return _copied(

@@ -137,7 +137,7 @@ def _measured(
     """Every measure of samples in model space, in the data's own units."""
     if run.types:
         names, words = zip(*((kind.name, kind.worded) for kind in run.types), strict=True)
-        rows = run.transform.inverse(z, quantise=True)
+        rows = run.transform.inverse(z)
         return table_report(rows, data.train, data.test, words, dice, names=names, progress=stage)
     # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
     some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))

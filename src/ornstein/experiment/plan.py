@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from ornstein import ranks
+from ornstein.core.learner import JUDGED_BY, LEVELS
 from ornstein.data import Dataset
 from ornstein.errors import InputError
 from ornstein.experiment.afford import network_parts
@@ -42,7 +43,7 @@ _PLOTTED = 0.5
 #: measured, and of this the plots; that a GPU's context and workspaces take, assumed
 _USUAL, _IMPORTED, _PLOTTING, _CONTEXT = 0.3e9, 0.16e9, 0.06e9, 1e9
 #: network calls, a sample each, that the held-out error of a validation takes
-_HELD_OUT = 16 * 256
+_HELD_OUT = LEVELS * JUDGED_BY
 
 
 @dataclass(frozen=True)

@@ -282,6 +282,7 @@ def _by(shape: "tuple[int, ...] | torch.Size") -> str:
 def _album(found: Restored, most: int = 6) -> Any:
     """A row for each input: what was measured, the draws, their mean and their standard deviation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
     rows, draws = min(len(found.samples), most), min(found.samples.shape[1], 8)
@@ -304,7 +305,7 @@ def _album(found: Restored, most: int = 6) -> Any:
                 pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, 3)
                 if head == "measured" and found.known is not None:
                     hidden = ~found.known[min(i, len(found.known) - 1)].all(0)
-                    pixels = torch.where(hidden[..., None], torch.tensor([0.82, 0.29, 0.36]), pixels)
+                    pixels = torch.where(hidden[..., None], torch.tensor(to_rgb(charts.ACCENT)), pixels)
                 place.imshow(pixels.numpy(), interpolation="nearest")
             if i == 0:
                 place.set_title(head, fontsize=8)
