@@ -45,6 +45,8 @@ MORE = {"tabularargn": ("mostlyai-engine",), "forest-diffusion": ("ForestDiffusi
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
 #: seconds of a rehearsal, by which steps are reckoned
 _REHEARSAL = 15.0
+#: processor seconds that makers with epochs are given, and epochs of SDV's defaults
+_SECONDS, _EPOCHS = 480.0, 300
 _HELD_OUT, _SEED = 0.2, 0
 
 
@@ -177,6 +179,8 @@ def gathered(
 ) -> dict[str, Any]:
     """The rows of figures of each table, of each of `--only`, by seed: those that are there, and `one` of the others.
 
+    Makers whose environment cannot be made, or who fail in it, are left out with a word.
+
     Args:
         asked: the script's arguments.
         file: where they are kept.
@@ -193,7 +197,11 @@ def gathered(
                     key = f"{table}/{name}"
                     if str(seed) in found.get(key, {}) and not asked.again:
                         continue
-                    row = one(name, rows, seed, asked, Path(work))
+                    try:
+                        row = one(name, rows, seed, asked, Path(work))
+                    except subprocess.CalledProcessError as error:  # of others: what it said is above
+                        print(table, name, seed, f"left out: {error}", flush=True)
+                        continue
                     print(table, name, seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
                     # read again: another process may have added rows meanwhile
                     found = found if asked.quick else common.kept(results, {})
@@ -293,7 +301,7 @@ def _unframed(frame: Any, words: list[bool]) -> Array:
 
 
 def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
-    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults."""
+    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults, of epochs as many as fit into `_SECONDS`."""
 
     def make(train: Array, words: list[bool], n: int, seed: int) -> Array:
         import torch
@@ -305,8 +313,21 @@ def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
         kinds = {f"c{i}": {"sdtype": "categorical" if word else "numerical"} for i, word in enumerate(words)}
         metadata = Metadata.load_from_dict({"tables": {"t": {"columns": kinds}}})
         table = {"copula": GaussianCopulaSynthesizer, "ctgan": CTGANSynthesizer, "tvae": TVAESynthesizer}[name]
-        made = table(metadata)
-        made.fit({"t": _frame(train, words)})
+        frame = {"t": _frame(train, words)}
+
+        def fitted(**told: int) -> tuple[Any, float]:
+            began = time.process_time()
+            made = table(metadata, **told)
+            made.fit(frame)
+            return made, time.process_time() - began
+
+        if name == "copula":
+            made, _ = fitted()
+        else:  # of one epoch nearly all is the preparation
+            (_, one), (_, three) = fitted(epochs=1), fitted(epochs=3)
+            epochs = int((_SECONDS - one) / max((three - one) / 2, 1e-3))
+            print(f"{name}: {min(epochs, _EPOCHS)} epochs of {(three - one) / 2:.2f} s", file=sys.stderr)
+            made, _ = fitted(epochs=max(1, min(epochs, _EPOCHS)))
         return _unframed(made.sample(n)["t"], words)
 
     return make
