@@ -144,8 +144,13 @@ def _one_thread() -> Iterator[None]:
     """Whatever the block computes, by one thread: see the module."""
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
+    before = torch.get_num_threads()
     with threadpool_limits(1):
-        yield
+        torch.set_num_threads(1)  # of MKL inside torch, which the other does not reach
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 @_one_thread()
