@@ -45,8 +45,8 @@ MORE = {"tabularargn": ("torch==2.13.0", "mostlyai-engine"), "forest-diffusion":
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
 #: seconds of a rehearsal, by which steps are reckoned
 _REHEARSAL = 15.0
-#: processor seconds that makers with epochs are given, and epochs of SDV's defaults
-_SECONDS, _EPOCHS = 480.0, 300
+#: processor minutes that ours and makers with epochs are given, and epochs of SDV's defaults
+_MINUTES, _EPOCHS = 8.0, 300
 _HELD_OUT, _SEED = 0.2, 0
 
 
@@ -167,7 +167,7 @@ def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
     parser = common.arguments(doc, quick)
     parser.add_argument("--tables", default=",".join(TARGETS))
     parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
-    parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
+    parser.add_argument("--minutes", type=float, default=_MINUTES, help="processor minutes of training, ours")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--plot", action="store_true", help="only say what is there")
@@ -194,7 +194,8 @@ def gathered(
             rows = rows_of(table, Path(work), few if asked.quick else None)
             for name in asked.only.split(","):
                 for seed in range(asked.seeds):
-                    key = f"{table}/{name}"
+                    other = name == "ornstein" and asked.minutes != _MINUTES
+                    key = f"{table}/{name}" + (f", {asked.minutes:g} minutes" if other else "")
                     if str(seed) in found.get(key, {}) and not asked.again:
                         continue
                     try:
@@ -301,7 +302,7 @@ def _unframed(frame: Any, words: list[bool]) -> Array:
 
 
 def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
-    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults, of epochs as many as fit into `_SECONDS`."""
+    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults, of epochs as many as fit into `_MINUTES`."""
 
     def make(train: Array, words: list[bool], n: int, seed: int) -> Array:
         import torch
@@ -325,7 +326,7 @@ def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
             made, _ = fitted()
         else:  # of one epoch nearly all is the preparation
             (_, one), (_, three) = fitted(epochs=1), fitted(epochs=3)
-            epochs = int((_SECONDS - one) / max((three - one) / 2, 1e-3))
+            epochs = int((60 * _MINUTES - one) / max((three - one) / 2, 1e-3))
             print(f"{name}: {min(epochs, _EPOCHS)} epochs of {(three - one) / 2:.2f} s", file=sys.stderr)
             made, _ = fitted(epochs=max(1, min(epochs, _EPOCHS)))
         return _unframed(made.sample(n)["t"], words)
