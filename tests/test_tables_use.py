@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from ornstein.discrete import Absorbing, JointTable, bound
 from ornstein.errors import InputError
 from ornstein.experiment.cells import draw_rows, explain, impute, score
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.guide import guided
 from ornstein.experiment.rows import oddest
 from ornstein.experiment.run import Run
@@ -233,6 +235,24 @@ def test_scores_are_log_probabilities_with_holes_summed_out(run: Run) -> None:
     expected = [math.log(float(p[0, 1]) * 6 / 7 / 28), math.log(float(p[2].sum()) / 28)]
     assert found.tolist() == pytest.approx(expected, abs=1e-5)
     assert float(error.max()) < 1e-5
+
+
+def test_one_thread_judges_rows_of_a_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several would wait for each other longer than they compute."""
+    by, judge = set(), type(run.learner).judge
+
+    def told(self: Any, *of: Any) -> Any:
+        by.add(torch.get_num_threads())
+        return judge(self, *of)
+
+    monkeypatch.setattr(type(run.learner), "judge", told)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert Evidence(run, run.load_data(), 10, 0).on_held_out.mean > 0
+        assert (by, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_cell_that_is_odd_is_named(run: Run) -> None:

@@ -18,6 +18,7 @@ the data as `ornstein.data.holes` makes the two alike; and there are no closed f
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,7 +37,7 @@ from ornstein.data.holes import alike, filled
 from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.run import Run
 from ornstein.metrics import Ruler
-from ornstein.training import average_file
+from ornstein.training import average_file, threads
 
 #: examples of each part that errors are measured on, and at a time
 _JUDGED_BY, _AT_ONCE = 512, 256
@@ -165,7 +166,9 @@ class Evidence:
         if not self.denoises:
             pieces = range(0, len(part.x0) - len(part.x0) % _PIECE or 1, _PIECE)
             parts = [(part.x0[i : i + _PIECE], part.condition[i : i + _PIECE]) for i in pieces]
-            values = [run.learner.judge(run.model, x0, given).value for x0, given in parts]
+            # of rows of a table a piece is work for one thread: several wait for each other longer than they compute
+            with threads(1) if run.types else nullcontext():
+                values = [run.learner.judge(run.model, x0, given).value for x0, given in parts]
             return Judged(torch.tensor(values, dtype=torch.float64), [], torch.empty(0), torch.empty(0))
         found = [_errors(run.model, part, slice(i, i + _AT_ONCE)) for i in range(0, len(part.x0), _AT_ONCE)]
         by_level = torch.cat([errors for _, errors in found], 1)
