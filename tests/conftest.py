@@ -1,5 +1,6 @@
 """What several test files share: a way to call the command line, and a small trained run."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -14,6 +15,14 @@ from sure import Answer, Cli, once
 torch.set_num_threads(1)
 # A suite that is run in the background inherits an ignored Ctrl-C; what is tested here is what a person's Ctrl-C does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: what takes longest goes first, so that no worker is left with it when the others have ended
+LONGEST = ("test_two_processes", "test_laws_device", "test_docs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
@@ -34,6 +43,27 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Answer(code, said.out, said.err)
 
     return call
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_classifier_of_the_same_data() -> Any:
+    """Reports of the same data by the same seed share what they would each train to the same bits."""
+    from ornstein.metrics import fit_classifier
+
+    kept = dict[Any, Any]()
+
+    def fitted(x: torch.Tensor, labels: torch.Tensor, *, generator: torch.Generator) -> Any:
+        parts = (x, labels, generator.get_state())
+        of = tuple(hashlib.sha256(part.cpu().contiguous().numpy().tobytes()).digest() for part in parts)
+        key = (of, x.shape, x.dtype, x.device.type)
+        if key not in kept:
+            kept[key] = fit_classifier(x, labels, generator=generator), generator.get_state()
+        generator.set_state(kept[key][1])
+        return kept[key][0]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ornstein.metrics.floor.fit_classifier", fitted)
+        yield
 
 
 @pytest.fixture

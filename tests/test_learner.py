@@ -57,6 +57,11 @@ class Signs(Learner):
         return SignDenoiser(net, self.problem.process, "x0", self.problem.sigma_data)
 
 
+def test_what_a_new_kind_does_not_say_of_itself_is_no() -> None:
+    plain = Signs(Problem(VP(), "sign", SignEntropy(), (2,), 1.0))
+    assert (plain.gaps, plain.twice) == (False, False)
+
+
 def test_a_new_kind_is_one_class_and_one_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two signs that agree nine times in ten: listed, trained, resumed, drawn, measured."""
     monkeypatch.setitem(LEARNERS, "signs", Signs)  # the line

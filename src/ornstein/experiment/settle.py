@@ -119,10 +119,8 @@ def _divided(experiment: Experiment) -> Experiment:
 
     It is kept so, so that any number of processes can do the same again.
     """
-    config = experiment.training
-    if not config.accumulate % ranks.count():
-        return experiment
-    config = dataclasses.replace(config, accumulate=-(-config.accumulate // ranks.count()) * ranks.count())
+    config, count = experiment.training, ranks.count()
+    config = dataclasses.replace(config, accumulate=-(-config.accumulate // count) * count)
     return dataclasses.replace(experiment, training=config)
 
 
