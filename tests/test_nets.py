@@ -516,7 +516,7 @@ def test_a_transformer_without_places_sees_differences_of_positions_alone() -> N
 
 def test_a_transformers_attention_is_of_four_dimensions(monkeypatch: Any) -> None:
     """As exporters want it: (batch, heads, tokens, width), for sequences and grids alike."""
-    seen = []
+    seen: list[Any] = []
 
     def watched(*parts: Tensor) -> Tensor:
         seen.extend(part.shape for part in parts)

@@ -21,7 +21,7 @@ TINY = ["net.width=32", "net.depth=1", "net.heads_width=16", "training.precision
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: Any) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a text that is quickly learned."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "book.txt").write_text(BOOK)

@@ -1,5 +1,7 @@
 """Categories that dissolve under four kernels, and a text that unmasks itself."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import torch
 from style import BLUE, GREY, ORANGE, save
@@ -18,7 +20,8 @@ torch.set_num_threads(1)
 LEVELS, LEFT = 17, (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 digit = Digits().load().train[3].reshape(1, 64).long()
 figure = plt.figure(figsize=(8.6, 8.2))
-upper, lower = figure.subfigures(2, 1, height_ratios=[5, 3.6])
+parts: Any = figure.subfigures(2, 1, height_ratios=[5, 3.6])
+upper, lower = parts
 
 # above: one digit of 17 levels, each place thrown by the same number at every share, so that rows can be compared
 axes = upper.subplots(4, len(LEFT))
@@ -36,29 +39,25 @@ for row, (name, kernel) in zip(axes, KERNELS.items(), strict=True):
             panel.set_title(f"{left:.0%} left", size=10)
     row[0].set_ylabel(name, size=10)
 
-# below: eight sentences, learned by heart by a small network; one of them drawn from nothing
+# below: four sentences, learned by heart by a small network; one of them drawn from nothing
 SENTENCES = """Noise is easy to make, and hard to undo by any single step.
 A chain of many small steps forgets the place it began at.
 What is masked can be told by all that stands beside it.
-The last word of a sentence is seldom the hardest to find.
-A network that has seen beginnings can say where one was.
-Every letter comes alone, at a moment that is its own.
-Ask for the mean of what was, and you have the score.
-So it walks back, a little at a time, and finds a way."""
+Every letter comes alone, at a moment that is its own."""
 rows = [line.ljust(60) for line in SENTENCES.split("\n")]
 letters = "".join(sorted(set("".join(rows))))
 classes = Classes(len(letters), (60,), letters)
 pieces = torch.cat([classes.read(line) for line in rows])
 net = Transformer(width=64, depth=2, heads_width=32).build(TokenNet.shown(len(letters), (60,)), seed=0)
 model = TokenNet(net, Absorbing(), classes.categories, (60,))
-adam, dice, steps = torch.optim.Adam(net.parameters()), torch.Generator().manual_seed(0), 600
+adam, dice, steps = torch.optim.Adam(net.parameters()), torch.Generator().manual_seed(0), 900
 for step in range(steps):
-    adam.param_groups[0]["lr"] = 4e-3 * (1 - step / steps)
+    adam.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
     adam.zero_grad()
-    loss = MaskedBound()(model, classes.forward(pieces.repeat(4, 1)), None, dice).mean()
+    loss = MaskedBound()(model, classes.forward(pieces.repeat(8, 1)), None, dice).mean()
     loss.backward()
     adam.step()
-print(f"sentences: {loss.item() / 0.6931:.1f} bits each after {steps} steps; 3 are needed to tell eight apart")
+print(f"sentences: {loss.item() / 0.6931:.1f} bits each after {steps} steps; 2 are needed to tell four apart")
 lines: list[str] = []
 with torch.no_grad():
     for state in draw_tokens(model, 1, TOKEN_STEPPERS["first-hitting"](), steps=8, seed=4):

@@ -42,7 +42,7 @@ class Classes(Transform):
 
     count: int
     space: tuple[int, ...]
-    letters: str = ""  # type: ignore[assignment]  # a field where others have none
+    letters: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "space", tuple(self.space))
@@ -50,7 +50,7 @@ class Classes(Transform):
             raise InputError(f"classes={self.count!r} must be at least 2: data of one class have nothing to learn.")
 
     @cached_property
-    def categories(self) -> Categories:  # type: ignore[override]
+    def categories(self) -> Categories:
         """The tokens of an example."""
         return Categories((self.count,) * math.prod(self.space), space=self.space)
 

@@ -33,6 +33,7 @@ Shi et al. 2024 (2406.04329); Sahoo et al. 2024 (2406.07524).
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -368,7 +369,7 @@ class Neighbours(Spectral):
 
 
 #: how categories dissolve, by name
-KERNELS: dict[str, type[Kernel]] = {
+KERNELS: dict[str, Callable[..., Kernel]] = {
     "absorbing": Absorbing,
     "uniform": Uniform,
     "ordered": Ordered,
