@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_text_is_learned_printed_and_filled_in(run: Path, cli: Any, tmp_path: Path) -> None:
     opened = Run.load(run)
     found = bits(opened, opened.load_data().test, draws=8)
-    assert found.bits.value < 1.0  # 3 without what stands beside; 3/16 is what a piece begins with
+    assert found.bits.value < 1.5  # 3 without what stands beside; 3/16 is what a piece begins with
     result = cli("sample", str(run), "-n", "2", "--fill", "cd__gh", "--out", str(tmp_path / "a.txt"))
     assert result.code == 0, result.err
     first, _, second = (tmp_path / "a.txt").read_text().split("\n")[:3]
@@ -45,7 +45,7 @@ def test_a_text_is_learned_printed_and_filled_in(run: Path, cli: Any, tmp_path: 
         assert (line[:2], line[4:]) == ("cd", "gh")
     drawn = fill(opened, "cd__gh", 60, seed=1)
     right = [text == "cdefgh" for text in opened.transform.spelled(drawn)]  # type: ignore[attr-defined]
-    assert sum(right) > 40
+    assert sum(right) > 30
     result = cli("loglik", str(run), "test", "--out", str(tmp_path / "bits.csv"))
     assert "bits per character" in result.out, result.err
     rows = list(csv.DictReader((tmp_path / "bits.csv").open()))
