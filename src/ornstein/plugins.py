@@ -57,14 +57,28 @@ class Table:
 
 #: every table by the noun of its entries
 TABLES: dict[str, Table] = {
-    "process": Table("processes", "core", "PROCESSES", "core.process:Process", kept=("advised-ladder", "absorbing")),
+    "process": Table(
+        "processes",
+        "core",
+        "PROCESSES",
+        "core.process:Process",
+        kept=("advised-ladder", "absorbing", "linear", "brownian", "trigonometric"),
+    ),
     "stepper": Table("steppers", "samplers", "STEPPERS", "core.drive:Stepper"),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),
     "objective": Table(
-        "objectives", "objectives", "OBJECTIVES", beside=("energy-objective",), kept=("classifier", "masked")
+        "objectives",
+        "objectives",
+        "OBJECTIVES",
+        beside=("energy-objective",),
+        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
     ),
     "energy-objective": Table(
-        "energy_objectives", "energies", "ENERGY_OBJECTIVES", beside=("objective",), kept=("classifier", "masked")
+        "energy_objectives",
+        "energies",
+        "ENERGY_OBJECTIVES",
+        beside=("objective",),
+        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
     ),
     "guidance": Table("guidance", "guidance", "GUIDANCE", "guidance:Guidance", configured=False),
     "operator": Table("operators", "guidance", "OPERATORS", configured=False),

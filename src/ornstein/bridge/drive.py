@@ -89,7 +89,7 @@ class Heun(BridgeStepper):
 
 
 #: how a bridge is walked, by name
-BRIDGE_STEPPERS: dict[str, Callable[..., BridgeStepper]] = {"ancestral": Ancestral, "heun": Heun}
+BRIDGE_STEPPERS: dict[str, Callable[..., BridgeStepper]] = {"bridge-ancestral": Ancestral, "bridge-heun": Heun}
 
 
 def stages(path: Path, steps: int, grid: Sequence[float] | Tensor | None = None) -> list[Stage]:
@@ -112,7 +112,7 @@ def stages(path: Path, steps: int, grid: Sequence[float] | Tensor | None = None)
 def crossing(
     bridge: Bridge,
     x: Tensor,
-    stepper: BridgeStepper | str = "heun",
+    stepper: BridgeStepper | str = "bridge-heun",
     *,
     steps: int = 50,
     grid: Sequence[float] | Tensor | None = None,

@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from ornstein.bridge.learner import NAMED_PATHS
 from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS, MOST_STEPS
 from ornstein.data import DATA
@@ -52,7 +53,7 @@ MOST_PREVIEW = 4096
 #: every clock of Gaussian noise that an experiment can name, one that the data decide among them
 GAUSSIAN: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
 #: and every process
-PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS)
+PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS, NAMED_PATHS)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",

@@ -138,7 +138,7 @@ def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
         axes.plot(found.ratios, found.known, color=INK, lw=1.2, ls="--", label=measure.known)
         axes.set(yscale="log")
     axes.plot(found.ratios, found.found, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
-    axes.set(xscale="log", xlabel="noise ratio sigma/alpha", ylabel=measure.found)
+    axes.set(xscale="log", xlabel=measure.across, ylabel=measure.found)
     axes.legend(frameon=False)
     with replacing(path) as beside:
         charts.save(figure, beside)

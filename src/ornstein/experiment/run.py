@@ -306,8 +306,7 @@ class Run:
         self.must_draw()
         if not self.learner.walks:
             raise InputError(
-                f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s token by token, for which "
-                "there are sample --where, impute and loglik."
+                f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s {self.learner.instead}."
             )
 
     def must_hold(self, n: int, name: str = "n") -> None:
