@@ -6,7 +6,7 @@
 from collections.abc import Callable
 
 from ornstein.bridge.coupling import Coupling, Entropic, Independent, Optimal, Paired, sinkhorn
-from ornstein.bridge.drive import BRIDGE_STEPPERS, Ancestral, BridgeStepper, Heun, crossing, translate
+from ornstein.bridge.drive import BRIDGE_STEPPERS, Ancestral, BridgeStepper, Heun, crossing, path_energy, translate
 from ornstein.bridge.gaussian import GaussianBridge, GaussianCoupling
 from ornstein.bridge.learner import Bridging
 from ornstein.bridge.matching import BridgeMatching, Turn, markovian_fitting
@@ -64,6 +64,7 @@ __all__ = [
     "crossing",
     "held_diffusion",
     "markovian_fitting",
+    "path_energy",
     "proportional_fitting",
     "sinkhorn",
     "translate",

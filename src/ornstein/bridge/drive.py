@@ -155,3 +155,26 @@ def crossing(
 def translate(bridge: Bridge, x: Tensor, **settings: Any) -> Tensor:
     """Rows of the near data set for rows of the far one, (B, ...): the end of `crossing`, whose settings it takes."""
     return end(crossing(bridge, x, **settings)).x
+
+
+@torch.no_grad()
+def path_energy(
+    bridge: Bridge, x: Tensor, *, steps: int = 100, seed: int = 0, stepper: BridgeStepper | str = "bridge-heun"
+) -> Tensor:
+    """The integral of |drift|^2 dt over the way down of each row, (B,), in squared units of x over units of time.
+
+    Args:
+        bridge: which knows x_0.
+        x: (B, ...) rows of the far data set.
+        steps: of the walk, and of the sum that stands for the integral.
+        seed: of the noise.
+        stepper: how to step.
+    """
+    reading, total = "velocity" if bridge.path.noiseless else "down", x.new_zeros(len(x), dtype=torch.float64)
+    levels = stages(bridge.path, steps)
+    walked = crossing(bridge, x, stepper, steps=steps, seed=seed)
+    for state, t, s in zip(walked, levels, levels[1:], strict=False):
+        # in the middle of a step the drift is that of its ends, to the order of the sum; the last of them has no noise
+        drift = bridge(state.x, t).read(reading)
+        total += float(t.t - s.t) * drift.double().flatten(1).square().sum(1)
+    return total

@@ -116,7 +116,8 @@ class Bridging(Learner):
             stage = self.path.at(share * self.path.t_max)
             ends = model(stage.between(x0, x1, normal(seeds, tuple(x0.shape[1:]), i)), stage, rest)
             guess = Guess.at(stage, model.near, model.far)
-            assert ends.x0 is not None and ends.x1 is not None
+            assert ends.x0 is not None
+            assert ends.x1 is not None
             errors = ((ends.x0 - x0) / guess.out0) ** 2, ((ends.x1 - x1) / guess.out1) ** 2
             found.append(sum(float(error.mean()) for error in errors) / 2)
             ratios.append(float(stage.beta / stage.alpha))

@@ -190,9 +190,9 @@ class Fitting(Taught):
             return _matching(Paired(), bridge.path, self.cut)(bridge, x0, x1, None, generator)
         if begins:
             self._walk(bridge, x0, x1, memory, step - self.first, generator)
-        losses = []
+        losses, filled = [], self._filled(len(x0), step - self.first)
         for way, few in zip(self._ways, _shares(len(x0), len(self._ways)), strict=True):
-            rows = torch.randint(self.pool, (few,), generator=generator, device=generator.device).to(x0.device)
+            rows = torch.randint(filled, (few,), generator=generator, device=generator.device).to(x0.device)
             near, far = (memory[f"{way}.{end}"][rows] for end in ("x0", "x1"))
             # what was walked up has data at x_0, and teaches the way down to them
             ends = ("x0",) if way == "up" or not self.both else ("x1",)
@@ -202,6 +202,10 @@ class Fitting(Taught):
     @property
     def _ways(self) -> tuple[str, ...]:
         return ("up", "down") if self.both else ("down",)
+
+    def _filled(self, rows: int, since: int) -> int:
+        """How many pairs the pool holds, with so many rows a step."""
+        return min(self.pool, max(self.first * rows, since * self.fresh))
 
     def _average(self, net: nn.Module, memory: dict[str, Tensor]) -> None:
         weights = _weights(net)
@@ -230,14 +234,15 @@ class Fitting(Taught):
         before = bridge.net.training
         bridge.net.eval()
         for way in self._ways:
-            rows = [memory["up.x0" if way == "up" else "down.x1"]] if again else []
+            data = memory["up.x0" if way == "up" else "down.x1"][: self._filled(len(x0), since)]
+            rows = [data.clone()] if again else []
             rows += [(x0 if way == "up" else x1)[: self.fresh]] if self.fresh else []
             first = 0 if again else since * self.fresh
             for start in (part for some in rows for part in some.split(_AT_ONCE)):
                 there = walker.reversed() if way == "up" else walker
                 found = translate(there, start, steps=self.walk, generator=dice)
                 pair = (start, found) if way == "up" else (found, start)
-                self._keep(memory, way, *pair, first)
+                self._keep(memory, way, pair[0], pair[1], first)
                 first += len(start)
         bridge.net.train(before)
 

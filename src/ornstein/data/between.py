@@ -142,13 +142,12 @@ def joined(near: Dataset, far: Dataset, paired: bool, scale: Scale) -> Dataset:
         scale: see `Between`.
     """
     transform, note = near.transform, near.note
-    if transform.levels is None:
-        if far.transform != transform or near.kind == "vector":
-            transform, remark = standardise(torch.cat([near.train, far.train]))
-            note = "; ".join(filter(None, [note, remark]))
-            if scale == "common":
-                transform = _common(transform)
-    plain = {"conditions": {}, "columns": (), "dialect": None, "transform": transform}
+    if transform.levels is None and (far.transform != transform or near.kind == "vector"):
+        transform, remark = standardise(torch.cat([near.train, far.train]))
+        note = "; ".join(filter(None, [note, remark]))
+        if scale == "common":
+            transform = _common(transform)
+    plain: dict[str, Any] = {"conditions": {}, "columns": (), "dialect": None, "transform": transform}
     far = dataclasses.replace(far, **plain)
     return dataclasses.replace(near, **plain, note=note, far=far, paired=paired)
 
@@ -173,8 +172,8 @@ def _numbers(data: Dataset, noun: str) -> Dataset:
         other = next((column for column in data.columns if column.kind not in ("number", "integer")), None)
         if other is not None:
             raise InputError(
-                f"data.{noun}={data.name!r} has the column {shown(other.name)!r}, which is {other.describe()}; a bridge "
-                "takes columns of numbers."
+                f"data.{noun}={data.name!r} has the column {shown(other.name)!r}, which is {other.describe()}; a "
+                "bridge takes columns of numbers."
             )
         transform, _ = standardise(data.train)
         data = dataclasses.replace(data, kind="vector", transform=transform)

@@ -80,6 +80,12 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     return read_experiment(folder), about
 
 
+def resized(experiment: Experiment) -> bool:
+    """Whether the pictures of an experiment are cropped and resized as they are read; of a bridge, those of an end."""
+    ends = (experiment.data, *(value for value in experiment.data.values() if isinstance(value, Mapping)))
+    return any(end.get("size") is not None for end in ends)
+
+
 def read_experiment(folder: Path, changes: Iterable[str] = ()) -> Experiment:
     """The experiment of a run folder, with changes to it, each `path=value`. Data that lie in it move with it."""
     found = Experiment.read(folder / EXPERIMENT)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -25,20 +26,33 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
     """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across."""
     if images.shape[1] not in (1, 3, 4):  # no colours: the channels side by side
         images = images.transpose(1, 2).flatten(2)[:, None]
-    n, channels, height, width = images.shape
+    n, _, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n * height / width))
     rows = math.ceil(n / columns)
     scale = max(1, side // (columns * (width + 1)))
     gap = max(1, scale // 4)
-    values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
-    values = values[:, :3] if channels >= 3 else values[:, :1].expand(-1, 3, -1, -1)
-    pixels = values.permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
+    pixels = colours(images).repeat(scale, 1).repeat(scale, 2)
     cell_h, cell_w = height * scale + gap, width * scale + gap
     canvas = np.full((rows * cell_h + gap, columns * cell_w + gap, 3), 255, np.uint8)
     for i, image in enumerate(pixels):
         top, left = gap + (i // columns) * cell_h, gap + (i % columns) * cell_w
         canvas[top : top + height * scale, left : left + width * scale] = image
     return Image.fromarray(canvas)
+
+
+def colours(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] of 1, 3 or 4 channels as bytes (N, H, W, 3)."""
+    values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
+    values = values[:, :3] if images.shape[1] >= 3 else values[:, :1].expand(-1, 3, -1, -1)
+    found: np.ndarray = values.permute(0, 2, 3, 1).numpy()
+    return found
+
+
+def paired(above: Tensor, below: Tensor, columns: int = 10) -> Tensor:
+    """Two batches of images (N, ...) as rows of a grid: a row of the one, a row of the other below, and so on."""
+    whole = len(above) - len(above) % columns or len(above)
+    rows = zip(above[:whole].split(columns), below[:whole].split(columns), strict=True)
+    return torch.cat([part for pair in rows for part in pair])
 
 
 def draw(
@@ -51,6 +65,7 @@ def draw(
     names: Sequence[str] | None = None,
     ordered: bool = False,
     types: Sequence[ColumnType] = (),
+    start: Tensor | None = None,
 ) -> None:
     """Draw samples to a PNG by their kind.
 
@@ -62,14 +77,18 @@ def draw(
         names: of a table's columns, or of channels.
         ordered: the samples are a way from the first to the last, and are shown as one.
         types: what the columns of a table are.
+        start: where a bridge began, (N, *shape) as the samples: above each image, or joined to the points by lines.
     """
     with replacing(path) as beside:
-        if kind == "image":
+        if kind == "image" and start is not None:
+            wide = min(10, len(samples))
+            image_grid(paired(start, samples, wide), wide).save(beside, format="PNG")
+        elif kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
         elif types:
             charts.save(table_chart(samples, types, real), beside)
         else:
-            charts.save(chart(samples, real=real, names=names, ordered=ordered), beside)
+            charts.save(chart(samples, real=real, names=names, ordered=ordered, start=start), beside)
 
 
 def film(

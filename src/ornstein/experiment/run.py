@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.core.condition import Condition
+from ornstein.core.condition import SOURCE, Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
@@ -369,8 +369,11 @@ class Run:
         return wide if bool((labels == torch.arange(len(labels)) % wide).all()) else None
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
-        """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
+        """Draw samples in model space to a PNG; `how` as for `pictures.draw`: `real` in the data's own units, `start`
+        in model space."""
         how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
+        if how.get("start") is not None and self.kind != "image":
+            how["start"] = self.transform.inverse(how["start"])
         pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
@@ -381,7 +384,9 @@ class Run:
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
         for name, part in condition.parts.items():
-            arrays["labels" if name == LABEL else name] = self.conditions[name].units(part)
+            own = self.conditions[name].units(part)
+            # a row of another data set has the axes of these
+            arrays["labels" if name == LABEL else name] = self.layout.give_back(own) if name == SOURCE else own
         kept = {name: array.numpy() for name, array in arrays.items()}
         if LABEL in condition.parts:
             kept["classes"] = np.array(self.classes)

@@ -17,7 +17,6 @@ A function that is not linear stands for its tangent at a point, df/dx.
 Singular values below 1e-6 of the largest count as zero: what they carry is lost.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
