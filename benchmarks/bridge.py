@@ -144,7 +144,7 @@ def settings(d: int, quick: bool) -> list[str]:
     return [
         f"training.steps={steps}", "training.batch_size=512", "training.lr=3e-3", "training.ema=[0.1]",
         f"net.width={64 if d < 16 else 128}", "net.depth=2", "sampling.ema=0.1",
-        f"objective.first={steps // 5}", "objective.fresh=64", "objective.walk=6",
+        f"objective.first={steps // 5}", "objective.walk=6",
     ]  # fmt: skip
 
 

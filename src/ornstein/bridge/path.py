@@ -283,12 +283,12 @@ class Path(ABC):
         check_times(one, self)
         return Stage(self, one.item(), *(f(one).item() for f in (self.alpha, self.beta, self.variance)))
 
-    @property
+    @cached_property
     def noiseless(self) -> bool:
         """Whether the variance is zero throughout: x_t is determined by its ends."""
         return not bool(self.variance(self._inner).any())
 
-    @property
+    @cached_property
     def stiffness(self) -> float:
         """c of variance = c alpha beta, in data units squared: how freely the diffusion behind a path joins its ends.
 

@@ -3,10 +3,10 @@
 `Matching` joins the rows of each batch by a coupling and regresses (`ornstein.bridge.matching`).
 
 `Fitting` goes on from there without a second program: iterative Markovian fitting as one run. Its memory holds an
-average of the network's weights, the *walker*, and a pool of pairs that the walker has joined. Each step it walks a few
-rows of the batch anew, downward from x_1 and upward from x_0, puts them into the pool in the place of the oldest, and
-teaches by pairs of the pool: what goes down by pairs whose x_0 are data, since they were walked up, and what goes up by
-pairs whose x_1 are. So each direction keeps the law that it is to end in, and the pairs tend to the Schrodinger
+average of the network's weights, the *walker*, and a pool of pairs that the walker has joined. Every few steps it walks
+the rows of the batch anew, downward from x_1 and upward from x_0, puts them into the pool in the place of the oldest;
+and it teaches by pairs of the pool: what goes down by pairs whose x_0 are data, since they were walked up, and what goes
+up by pairs whose x_1 are. So each direction keeps the law that it is to end in, and the pairs tend to the Schrodinger
 bridge's (Shi et al. 2023, 2303.16852; with a walker that moves at every step, De Bortoli et al. 2024, 2409.09347).
 
 *Reflow* is the same downward alone, on lines without noise, and with a walker that is replaced once in many steps: what
@@ -16,12 +16,11 @@ it walks to would drift away from the data if it were taught by itself all the t
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ornstein.bridge.coupling import Coupling, Entropic, Independent, Optimal, Paired
 from ornstein.bridge.drive import translate
@@ -122,8 +121,7 @@ class Fitting(Taught):
         every: after how many further steps the walker takes the average of the weights; 1: it is that average.
         horizon: over how many steps the weights are averaged.
         pool: pairs that are kept, in each direction.
-        fresh: rows that are walked anew at each step, in each direction; 0: none but where the walker is replaced, and
-            then the whole pool.
+        pause: steps from one walk of a batch to the next.
         walk: how many steps a walk takes, by Heun's rule.
         both: whether pairs are walked up, too.
         cut: the share of the clock that is left out at either end.
@@ -137,18 +135,16 @@ class Fitting(Taught):
     every: int = 1
     horizon: int = 200
     pool: int = 4096
-    fresh: int = 32
+    pause: int = 8
     walk: int = 8
     both: bool = True
     cut: float = 1e-3
 
     def __post_init__(self) -> None:
         lookup(JOINED, self.coupling, "objective.coupling")
-        for name in ("first", "every", "horizon", "pool", "walk"):
+        for name in ("first", "every", "horizon", "pool", "pause", "walk"):
             if not getattr(self, name) >= 1:
                 raise InputError(f"objective.{name}={getattr(self, name)!r} must be a whole number, at least 1.")
-        if not 0 <= self.fresh <= self.pool:
-            raise InputError(f"objective.fresh={self.fresh!r} must be from 0 to pool={self.pool}.")
         BridgeMatching(cut=self.cut)
 
     def settled(self, path: Path, paired: bool) -> "Fitting":
@@ -182,13 +178,13 @@ class Fitting(Taught):
         begins = getattr(generator, "piece", (0, 1, len(x0)))[0] == 0
         if begins:
             memory["steps"].add_(1)
-            self._average(bridge.net, memory)
+            self._average(bridge.net, memory, step)
         if step < self.first:
             x1 = x1[JOINED[self.coupling](bridge.path)(x0, x1, generator)]
             for way in self._ways:
                 self._keep(memory, way, x0, x1, step * len(x0))
             return _matching(Paired(), bridge.path, self.cut)(bridge, x0, x1, None, generator)
-        if begins:
+        if begins and not (step - self.first) % self.pause:
             self._walk(bridge, x0, x1, memory, step - self.first, generator)
         losses, filled = [], self._filled(len(x0), step - self.first)
         for way, few in zip(self._ways, _shares(len(x0), len(self._ways)), strict=True):
@@ -205,13 +201,14 @@ class Fitting(Taught):
 
     def _filled(self, rows: int, since: int) -> int:
         """How many pairs the pool holds, with so many rows a step."""
-        return min(self.pool, max(self.first * rows, since * self.fresh))
+        return min(self.pool, max(self.first, since // self.pause) * rows)
 
-    def _average(self, net: nn.Module, memory: dict[str, Tensor]) -> None:
-        weights = _weights(net)
+    def _average(self, net: nn.Module, memory: dict[str, Tensor], step: int) -> None:
+        own = _weights(net)
         with torch.no_grad():
-            for name, weight in weights.items():
-                memory[f"average.{name}"].lerp_(weight, 1 / min(self.horizon, int(memory["steps"])))
+            torch._foreach_lerp_(
+                [memory[f"average.{name}"] for name in own], list(own.values()), 1 / min(self.horizon, step + 1)
+            )
 
     def _keep(self, memory: dict[str, Tensor], way: str, x0: Tensor, x1: Tensor, first: int) -> None:
         """Put pairs into the pool, from place `first` on, round and round."""
@@ -223,42 +220,38 @@ class Fitting(Taught):
     def _walk(
         self, bridge: NetBridge, x0: Tensor, x1: Tensor, memory: dict[str, Tensor], since: int, dice: torch.Generator
     ) -> None:
-        """Walk a few rows anew; all of the pool where the walker begins, or is another."""
-        again = since % self.every == 0 if self.every > 1 else since == 0
+        """Walk the batch anew; all of the pool where the walker begins, or is another."""
+        again = since == 0 if self.every == 1 else since // self.every > (since - self.pause) // self.every
         if again and self.every > 1:
             for name in _weights(bridge.net):
                 memory[f"walker.{name}"].copy_(memory[f"average.{name}"])
         role = "average" if self.every == 1 else "walker"
-        weights = {name: memory[f"{role}.{name}"] for name in _weights(bridge.net)}
-        walker = replace(bridge, net=_Weighted(bridge.net, weights))
-        before = bridge.net.training
-        bridge.net.eval()
-        for way in self._ways:
-            data = memory["up.x0" if way == "up" else "down.x1"][: self._filled(len(x0), since)]
-            rows = [data.clone()] if again else []
-            rows += [(x0 if way == "up" else x1)[: self.fresh]] if self.fresh else []
-            first = 0 if again else since * self.fresh
-            for start in (part for some in rows for part in some.split(_AT_ONCE)):
-                there = walker.reversed() if way == "up" else walker
-                found = translate(there, start, steps=self.walk, generator=dice)
-                pair = (start, found) if way == "up" else (found, start)
-                self._keep(memory, way, pair[0], pair[1], first)
-                first += len(start)
-        bridge.net.train(before)
+        with _as(bridge.net, {name: memory[f"{role}.{name}"] for name in _weights(bridge.net)}):
+            for way in self._ways:
+                data = memory["up.x0" if way == "up" else "down.x1"][: self._filled(len(x0), since)]
+                rows = [data.clone()] if again else [x0 if way == "up" else x1]
+                first = 0 if again else since // self.pause * len(x0)
+                for start in (part for some in rows for part in some.split(_AT_ONCE)):
+                    there = bridge.reversed() if way == "up" else bridge
+                    found = translate(there, start, steps=self.walk, generator=dice)
+                    self._keep(memory, way, *((start, found) if way == "up" else (found, start)), first)
+                    first += len(start)
 
 
-class _Weighted(nn.Module):
-    """A network with other weights than its own, which it leaves as they are."""
-
-    def __init__(self, net: nn.Module, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        self._net, self._own = [net], weights  # in a list: no part of this module
-
-    def parameters(self, recurse: bool = True) -> Iterator[Any]:
-        return iter(self._own.values())
-
-    def forward(self, *args: Any) -> Any:
-        return functional_call(_bare(self._net[0]), self._own, args)
+@contextmanager
+def _as(net: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The network with other weights than its own, and nothing left out at random, for as long as this lasts."""
+    own, training = _weights(net), net.training
+    kept = {name: weight.data for name, weight in own.items()}
+    net.eval()
+    try:
+        for name, weight in own.items():
+            weight.data = weights[name]
+        yield
+    finally:
+        for name, weight in own.items():
+            weight.data = kept[name]
+        net.train(training)
 
 
 def _bare(net: nn.Module) -> nn.Module:
@@ -267,7 +260,7 @@ def _bare(net: nn.Module) -> nn.Module:
     return found
 
 
-def _weights(net: nn.Module) -> dict[str, Tensor]:
+def _weights(net: nn.Module) -> dict[str, nn.Parameter]:
     return dict(_bare(net).named_parameters())
 
 
@@ -285,7 +278,7 @@ def markovian(
     first: int = 1000,
     horizon: int = 200,
     pool: int = 4096,
-    fresh: int = 32,
+    pause: int = 8,
     walk: int = 8,
     cut: float = 1e-3,
 ) -> Fitting:
@@ -293,7 +286,7 @@ def markovian(
 
     Args: see `Fitting`.
     """
-    return Fitting(coupling, first, 1, horizon, pool, fresh, walk, True, cut)
+    return Fitting(coupling, first, 1, horizon, pool, pause, walk, True, cut)
 
 
 def reflow(
@@ -302,7 +295,7 @@ def reflow(
     every: int = 100_000,
     horizon: int = 200,
     pool: int = 16_384,
-    fresh: int = 64,
+    pause: int = 8,
     walk: int = 16,
     cut: float = 1e-3,
 ) -> Fitting:
@@ -310,7 +303,7 @@ def reflow(
 
     Args: see `Fitting`; every `every` steps the walker is replaced by what it has taught.
     """
-    return Fitting(coupling, first, every, horizon, pool, fresh, walk, False, cut)
+    return Fitting(coupling, first, every, horizon, pool, pause, walk, False, cut)
 
 
 #: what teaches a bridge, by name
