@@ -33,7 +33,7 @@ from ornstein.core.grids import GRIDS, MOST_STEPS
 from ornstein.data import DATA
 from ornstein.discrete import KERNELS
 from ornstein.errors import InputError, lookup, shown
-from ornstein.experiment import own, plain
+from ornstein.experiment import ends, own, plain
 from ornstein.experiment.arguments import brief, choice, construct, validated
 from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.files import regular
@@ -285,6 +285,9 @@ def _tree(
     tree = _mapping(plain.parsed(file.read_text("utf-8"), name), name)
     if name in _ALIKE:
         tree["data"] = {"name": name}
+    said = _said(changes)
+    if ends.is_between(tree["data"]) and "data" not in said and any(key.startswith("data.") for key in said):
+        return _own_tree(ends.chosen(name, tree, said), said)
     return tree
 
 
