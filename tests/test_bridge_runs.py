@@ -32,6 +32,7 @@ from ornstein.core.condition import SOURCE, Condition
 from ornstein.data import open_data
 from ornstein.data.between import named_end
 from ornstein.errors import InputError
+from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
@@ -106,7 +107,7 @@ def test_distances_are_those_of_the_data_but_for_one_factor() -> None:
         own = torch.cdist(made.far.train, made.train)
         there = torch.cdist(made.transform.forward(made.far.train), made.transform.forward(made.train))
         ratio = there / own
-        assert (float(ratio.max() / ratio.min()) < 1.001) is wanted
+        assert (float(ratio.max() / ratio.min()) < 1.01) is wanted
     both = torch.cat([data.train, data.far.train])  # type: ignore[union-attr]
     assert data.transform.forward(both).square().mean() == pytest.approx(1, rel=1e-5)
 
@@ -134,7 +135,7 @@ def test_two_data_sets_that_nothing_leads_between_are_refused(cli: Cli, tmp_path
     colour, more = pictures(tmp_path / "colour", 8, "RGB"), pictures(tmp_path / "more", 8, count=9)
     np.save(tmp_path / "three.npy", np.random.default_rng(0).normal(size=(30, 3)))
     for name, head in (("a", "height,weight"), ("b", "height,age"), ("c", "height,colour")):
-        rows = [f"{i}.5,{'red blue'.split()[i % 2] if name == 'c' else i * i}" for i in range(40)]
+        rows = [f"{i}.5,{['red', 'blue'][i % 2] if name == 'c' else i * i}" for i in range(40)]
         (tmp_path / f"{name}.csv").write_text("\n".join([head, *rows]))
     a, b, c = (tmp_path / f"{name}.csv" for name in "abc")
     cases: list[tuple[Any, Any, list[str], list[str]]] = [
@@ -170,7 +171,7 @@ def test_the_target_chooses_the_network(tmp_path: Path) -> None:
     assert asked.net["name"] == "unet"
     assert asked.data["source"]["size"] == asked.data["target"]["size"] == (64, 64)
     assert "net" in asked.reasons
-    assert Experiment.read(asked.__dict__ | {"training": {}, "sampling": {}}).data == asked.data
+    assert Experiment.read(plain.parsed(asked.to_yaml(), "")) == asked
     assert Experiment.read("bridge", ["data.source=spirals"]).net["name"] == "mlp"
     assert named_end({"name": "moons", "count": 5}, "data.source")["count"] == 5
 
@@ -294,7 +295,7 @@ def test_a_trained_run_is_the_schrodinger_bridge_of_two_gaussians(tmp_path: Path
     ends = [f"data.{name}={tmp_path / name}.npy" for name in ("source", "target")]
     run = trained(
         tmp_path / "run", "schrodinger", *ends, *TINY[:2], "training.batch_size=256", f"process.noise={noise}",
-        "training.steps=700", "training.lr=5e-3", "objective.first=200", "objective.walk=5", "objective.pause=4",
+        "training.steps=900", "training.lr=5e-3", "objective.first=300", "objective.walk=5", "objective.pause=4",
         "training.validate_every=1000000", "net.width=32", "objective.horizon=50",
     )  # fmt: skip
     shift, scale = float(run.transform.shift[0]), float(run.transform.scale)  # type: ignore[attr-defined]
@@ -327,8 +328,15 @@ def test_the_energy_of_a_straight_way_is_its_squared_length() -> None:
     exact = GaussianBridge(GaussianCoupling.entropic(0 * mean, eye, mean, eye, 0.0), Linear())
     x = mean + torch.randn(200, 2, generator=seeded(), dtype=F64)
     assert torch.allclose(path_energy(exact, x, steps=7), torch.full((200,), 10.0, dtype=F64))
-    spread = GaussianBridge.schrodinger(0 * mean, eye, mean, eye, Brownian(0.5))
-    assert float(path_energy(spread, x, steps=60, seed=1).mean()) > 10.2  # noise costs
+    # with noise: the closed form of the mean, which is more than any straight way
+    noisy = GaussianBridge.schrodinger(0 * mean, 0.2 * eye, mean, 2 * eye, Brownian(1.5))
+    times, energy = torch.linspace(0.005, 0.995, 100, dtype=F64), 0.0
+    for t in times.tolist():
+        (slope, offset), cov = noisy.affine("velocity", t), noisy.covariance(t)
+        energy += float((slope @ noisy.mean(t) + offset).square().sum() + (slope @ cov @ slope.mT).trace()) / 100
+    rows = mean + 2**0.5 * torch.randn(4000, 2, generator=seeded(), dtype=F64)
+    assert float(path_energy(noisy, rows, steps=60, seed=1).mean()) == pytest.approx(energy, rel=0.03)
+    assert energy > 10 + 2 * (2**0.5 - 0.2**0.5) ** 2  # the squared distance of the two
     points = torch.randn(50, 2, generator=seeded(1))
     order = torch.randperm(50, generator=seeded(2))
     assert Wasserstein()(points, points[order], seeded()) == pytest.approx(0, abs=1e-6)

@@ -189,7 +189,7 @@ class Experiment:
         for keys, value in changes:
             if keys == ["data"] and isinstance(value, str) and _is_own(source):
                 value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way
-            if keys != ["preset"]:
+            if keys != ["preset"] and not _taken_in(source, tree, keys):
                 _set(tree, keys, value)
             if isinstance(tree.get("reasons"), Mapping):  # what is said needs none
                 tree["reasons"] = {k: v for k, v in tree["reasons"].items() if k != ".".join(keys)}
@@ -286,7 +286,7 @@ def _tree(
     if name in _ALIKE:
         tree["data"] = {"name": name}
     said = _said(changes)
-    if ends.is_between(tree["data"]) and "data" not in said and any(key.startswith("data.") for key in said):
+    if ends.fields_of(tree["data"]) and "data" not in said and any(key.startswith("data.") for key in said):
         return _own_tree(ends.chosen(name, tree, said), said)
     return tree
 
@@ -296,6 +296,12 @@ def _is_own(source: "str | Path | Mapping[str, Any] | own.Own") -> bool:
     if isinstance(source, (Mapping, own.Own)):
         return isinstance(source, own.Own)
     return str(source) not in (*presets(), *methods()) and own.is_own(str(source))
+
+
+def _taken_in(source: Any, tree: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    """Whether a change has been taken into what was chosen for the ends of a preset's bridge."""
+    asked = isinstance(source, str) and source in presets()
+    return asked and len(keys) > 1 and keys[0] == "data" and keys[1] in ends.fields_of(tree.get("data"))
 
 
 def _said(changes: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ _TRAINING = {"batch_size": 64, "lr": 3e-4, "steps": 20_000, "precision": "auto",
 _SAMPLING = {"preview": 40, "precision": "auto"}
 
 
-def is_between(data: Any) -> bool:
-    """Whether an experiment's data are made of other data."""
-    return isinstance(data, Mapping) and data.get("name") in _ENDS
+def fields_of(data: Any) -> tuple[str, ...]:
+    """The fields that name the data which an experiment's are made of; () of others."""
+    return _ENDS.get(str(data.get("name")), ()) if isinstance(data, Mapping) else ()
 
 
 def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own.Own:
@@ -49,7 +49,7 @@ def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own
             if data[end]["name"] == "images":
                 data[end] |= {k: v for k, v in reading.items() if v is not None and data[end][k] in (None, "auto")}
         if "data.size" in found.reasons:
-            reasons[f"data.{ends[-1]}"] = f"in the size {found.reasons['data.size']}"
+            reasons["data.size"] = found.reasons["data.size"]
     else:
         loaded = opened(last).load()
         count, kind = len(loaded.train), loaded.kind

@@ -6,11 +6,11 @@ same bridge told from its other end (`Bridge.reversed`): nothing else is trained
 *How well.* What is carried should be the target's, which the 2-Wasserstein distance says, here solved exactly between
 equal numbers of points; and it should get there by moving little. The energy of a walk,
 
-    E = the mean over rows of the integral of |drift|^2 dt over the way down,
+    E = the mean over rows of the integral of |velocity|^2 dt over the way down,
 
 is never below the squared distance W^2 between source and target (Benamou & Brenier 2000), so |E - W^2|/W^2 says what
-was wasted: the *normalised path energy* of Tong et al. 2023 (2302.00482). Where the path has noise the drift is that of
-its equation, and a Schrodinger bridge spends more than W^2, the more the noise.
+was wasted: the *normalised path energy* of Tong et al. 2023 (2302.00482). The velocity is that of the ODE with the
+bridge's marginals, with noise on the way or without.
 """
 
 import math
