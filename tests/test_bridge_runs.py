@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ornstein.bridge import (
     BRIDGE_OBJECTIVES,
+    Bridge,
     BridgeMatching,
     Brownian,
     Fitting,
@@ -288,7 +289,7 @@ def test_a_killed_run_goes_on_bit_for_bit(preset: str, tmp_path: Path) -> None:
 
 def test_a_trained_run_is_the_schrodinger_bridge_of_two_gaussians(tmp_path: Path) -> None:
     """In a few seconds, in one dimension: marginals, drift and pairs beside the closed form, and far from no bridge."""
-    noise, laws = 1.0, (torch.tensor([-1.0]), torch.tensor([[0.3]]), torch.tensor([1.0]), torch.tensor([[2.0]]))
+    noise, laws = 0.7, (torch.tensor([-1.0]), torch.tensor([[0.3]]), torch.tensor([1.0]), torch.tensor([[2.0]]))
     for name, mean, cov in (("target", *laws[:2]), ("source", *laws[2:])):
         rows = mean + cov.sqrt() * torch.randn(20_000, 1, generator=seeded(len(name)))
         np.save(tmp_path / f"{name}.npy", rows.numpy())
@@ -313,13 +314,21 @@ def test_a_trained_run_is_the_schrodinger_bridge_of_two_gaussians(tmp_path: Path
             assert float(a.x.double().var() / b.x.var()) == pytest.approx(1, abs=0.12)
         pairs = [float((state.x.double() * (start - start.mean())).mean()) for state in (found[-1], wanted[-1])]
         assert pairs[0] == pytest.approx(pairs[1], rel=0.12)
-        for t in (0.2, 0.5, 0.8):
-            x = exact.mean(t) + exact.covariance(t).sqrt() * z
-            drifts = [bridge(x, t).read("down" if down else "up") for bridge in (run.model, exact)]
-            assert float((drifts[0] - drifts[1]).norm() / drifts[1].norm()) < 0.12
-    independent = GaussianBridge(GaussianCoupling.independent(*[law.double() for law in moved]), Brownian(noise))
-    loose = independent(x, 0.5).read("up")  # which these bounds tell apart
-    assert float((loose - exact(x, 0.5).read("up")).norm() / exact(x, 0.5).read("up").norm()) > 0.2
+    loose = GaussianBridge(GaussianCoupling.independent(*[law.double() for law in moved]), Brownian(noise))
+    assert drifts_apart(run.model, exact) < 0.13
+    assert drifts_apart(loose, exact) > 0.2  # what it was taught by at first
+
+
+def drifts_apart(bridge: Bridge, exact: GaussianBridge) -> float:
+    """How far the drifts of a bridge are from the exact ones, at three times, as a share of how these vary."""
+    off = size = 0.0
+    for t in (0.2, 0.5, 0.8):
+        x = exact.mean(t) + exact.covariance(t).sqrt() * torch.linspace(-2, 2, 41, dtype=F64)[:, None]
+        for reading in ("up", "down"):
+            found, wanted = (one(x, t).read(reading) for one in (bridge, exact))
+            off += float((found - wanted).square().sum())
+            size += float((wanted - wanted.mean()).square().sum())
+    return (off / size) ** 0.5
 
 
 def test_the_energy_of_a_straight_way_is_its_squared_length() -> None:
