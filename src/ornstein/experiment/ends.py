@@ -8,9 +8,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ornstein.data import DATA, ImageFolder
 from ornstein.data.between import named_end, opened
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own
+from ornstein.nets import NETS, UNet
 
 #: of sources that are made of other data, the fields that name those; the last of them decides
 _ENDS = {"between": ("source", "target"), "blurred": ("of",)}
@@ -40,13 +42,13 @@ def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own
     data = _told(tree["data"], said, ends)
     last = data[ends[-1]]
     reasons: dict[str, str] = {}
-    if last["name"] == "images" and os.path.isdir(last["path"]):
+    if _is_folder(last) and os.path.isdir(last["path"]):
         known = {f"data.{key}": value for key, value in last.items() if value not in (None, "auto")}
         found = own.chosen(last["path"], {**said, **known})
         count, kind = found.examples, "image"
         reading = {key: found.changes.get(f"data.{key}") for key in ("size", "mode")}
         for end in ends:
-            if data[end]["name"] == "images":
+            if _is_folder(data[end]):
                 data[end] |= {k: v for k, v in reading.items() if v is not None and data[end][k] in (None, "auto")}
         if "data.size" in found.reasons:
             reasons["data.size"] = found.reasons["data.size"]
@@ -58,17 +60,21 @@ def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own
             found = own.of_shape({}, count, loaded.shape, kind, f"data.{ends[-1]}={shown(loaded.name)!r}")
     changes = {key: value for key, value in found.changes.items() if key.startswith("net.")}
     reasons |= {key: why for key, why in found.reasons.items() if key.startswith("net.")}
-    if kind in ("image", "array") and tree["net"]["name"] != "unet":
+    if kind in ("image", "array") and NETS[tree["net"]["name"]] is not UNet:
         sections = {"training": _TRAINING, "sampling": _SAMPLING}
         whole = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
         changes = {"net": dict(_UNET), **whole, **changes}
         reasons["net"] = f"a U-Net, for {kind}s have places"
-    elif kind in ("vector", "table") and tree["net"]["name"] != "mlp":
+    elif kind in ("vector", "table") and NETS[tree["net"]["name"]] is UNet:
         raise InputError(
             f"data.{ends[-1]}={shown(last.get('path') or last['name'])!r} has no places, and preset={preset!r} is of "
             "pictures; take the preset bridge."
         )
     return own.Own(preset, data, count, changes, reasons)
+
+
+def _is_folder(end: Mapping[str, Any]) -> bool:
+    return DATA[end["name"]] is ImageFolder
 
 
 def _told(data: Mapping[str, Any], said: Mapping[str, Any], ends: tuple[str, ...]) -> dict[str, Any]:
