@@ -23,6 +23,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def laws(d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def draw(mean: Tensor, cov: Tensor, n: int, seed: int) -> Tensor:
     z = torch.randn(n, len(mean), generator=seeded(seed), dtype=F64)
-    return mean + z @ torch.linalg.cholesky(cov).mT
+    rows: Tensor = mean + z @ torch.linalg.cholesky(cov).mT
+    return rows
 
 
 def learned(source: Tensor, target: Tensor, preset: str, changes: list[str], folder: Path) -> tuple[Run, float]:
@@ -178,10 +180,11 @@ def two_moons(n: int, generator: torch.Generator) -> Tensor:
     upper = torch.stack([angle.cos(), angle.sin()], 1)
     lower = torch.tensor([1.0, 0.5]) - upper
     which = torch.randint(2, (n, 1), generator=generator) == 0
-    return 3 * (torch.where(which, upper, lower) + 0.2 * torch.randn(n, 2, generator=generator)) - 1
+    rows: Tensor = 3 * (torch.where(which, upper, lower) + 0.2 * torch.randn(n, 2, generator=generator)) - 1
+    return rows
 
 
-def ours(seed: int, source: Tensor, target: Tensor, x: Tensor, steps: int, also: list[str]) -> tuple[Tensor, float]:
+def ours(also: list[str], seed: int, source: Tensor, target: Tensor, x: Tensor, steps: int) -> tuple[Tensor, float]:
     """(carried rows, path energy) of x, in the units of the data."""
     with tempfile.TemporaryDirectory() as place:
         changes = [f"training.steps={steps}", "training.batch_size=256", f"training.seed={seed}", *also]
@@ -231,10 +234,10 @@ def theirs(
 
 def planes(quick: bool, seeds: int, only: str | None, kept: dict[str, Any], path: Path) -> None:
     steps, rows, n = (20, 2000, 100) if quick else (1500, 100_000, 2000)
-    ways = {
-        "ornstein, optimal": lambda *about: ours(*about, []),
-        "ornstein, independent": lambda *about: ours(*about, ["objective.coupling=independent"]),
-        "ornstein, reflow": lambda *about: ours(*about, ["objective=reflow", f"objective.first={steps // 2}"]),
+    ways: dict[str, Callable[..., tuple[Tensor, float]]] = {
+        "ornstein, optimal": lambda *about: ours([], *about),
+        "ornstein, independent": lambda *about: ours(["objective.coupling=independent"], *about),
+        "ornstein, reflow": lambda *about: ours(["objective=reflow", f"objective.first={steps // 2}"], *about),
         **{f"torchcfm, {method}, width {width}": lambda *about, m=method, w=width: theirs(m, w, *about)
            for method in ("optimal", "schrodinger", "independent") for width in (64, 128)},
     }  # fmt: skip
@@ -257,7 +260,7 @@ def planes(quick: bool, seeds: int, only: str | None, kept: dict[str, Any], path
         if found:
             far = torch.tensor([one["wasserstein"] for one in found])
             wasted = torch.tensor([abs(one["energy"] - one["transport"]) / one["transport"] for one in found])
-            cells = [f"{v.mean():.3f} ± {v.std():.3f}" for v in (far, wasted)]
+            cells = [f"{v.mean():.3f} ± {v.std(correction=int(len(v) > 1)):.3f}" for v in (far, wasted)]
             print(common.row(name, len(found), *cells))
     floors = [one["floor"] for key, one in kept.items() if key.startswith("planes ornstein, optimal")]
     if floors:

@@ -3,7 +3,7 @@
 Each room names what it has in one plain dict, and whatever lists, configures, builds or checks reads that dict. So an
 addition is a line in it, from wherever it comes:
 
-    ornstein.register("process", "trigonometric", Trigonometric)
+    ornstein.register("process", "quarter-circle", Trigonometric)
 
 or, in a package that others install, an entry point that says the same in its pyproject.toml:
 
@@ -62,7 +62,7 @@ TABLES: dict[str, Table] = {
         "core",
         "PROCESSES",
         "core.process:Process",
-        kept=("advised-ladder", "absorbing", "linear", "brownian", "trigonometric"),
+        kept=("advised-ladder", "absorbing", "linear", "brownian", "quarter-circle"),
     ),
     "stepper": Table("steppers", "samplers", "STEPPERS", "core.drive:Stepper"),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),

@@ -19,7 +19,7 @@ from ornstein.bridge.teaching import BRIDGE_OBJECTIVES, Fitting, Matching
 PATHS: dict[str, Callable[..., Path]] = {
     "linear": Linear,
     "brownian": Brownian,
-    "trigonometric": Trigonometric,
+    "quarter-circle": Trigonometric,
     "held": Held,
 }
 COUPLINGS: dict[str, Callable[..., Coupling]] = {

@@ -19,7 +19,7 @@ from ornstein.core.walk import State
 from ornstein.errors import InputError
 
 #: the paths that numbers alone describe: what may stand in the process's place
-NAMED_PATHS: dict[str, Callable[..., Path]] = {"linear": Linear, "brownian": Brownian, "trigonometric": Trigonometric}
+NAMED_PATHS: dict[str, Callable[..., Path]] = {"linear": Linear, "brownian": Brownian, "quarter-circle": Trigonometric}
 
 
 @dataclass(frozen=True, eq=False)

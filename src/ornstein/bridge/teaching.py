@@ -235,7 +235,8 @@ class Fitting(Taught):
                 for start in (part for some in rows for part in some.split(_AT_ONCE)):
                     there = bridge.reversed() if way == "up" else bridge
                     found = translate(there, start, steps=self.walk, generator=dice)
-                    self._keep(memory, way, *((start, found) if way == "up" else (found, start)), first)
+                    near, far = (start, found) if way == "up" else (found, start)
+                    self._keep(memory, way, near, far, first)
                     first += len(start)
 
 

@@ -91,8 +91,8 @@ class Blurred(Source):
         near = _numbers(opened(self.of).load(), "of")
         if len(near.shape) < 2:
             raise InputError(f"data.of={near.name!r} has {near.kind}s {_by(near.shape)}: there are no places to blur.")
-        parts = {part: self._blurred(getattr(near, part), near.transform) for part in ("train", "test")}
-        far = dataclasses.replace(near, name=f"{near.name} blurred by {self.width:g}", **parts)
+        train, test = (self._blurred(part, near.transform) for part in (near.train, near.test))
+        far = dataclasses.replace(near, name=f"{near.name} blurred by {self.width:g}", train=train, test=test)
         return joined(near, far, True, "common")
 
     def _blurred(self, x: Tensor, transform: Transform) -> Tensor:
@@ -128,8 +128,9 @@ def named_end(given: Named, noun: str) -> dict[str, Any]:
     return {"name": called, **dataclasses.asdict(made)}  # type: ignore[call-overload]
 
 
-def opened(end: Mapping[str, Any]) -> Source:
+def opened(end: Named) -> Source:
     """The source that `named_end` described."""
+    assert isinstance(end, Mapping)
     return open_data(end["name"], **{key: value for key, value in end.items() if key != "name"})
 
 

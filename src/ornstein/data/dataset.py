@@ -187,8 +187,8 @@ class Dataset:
             x, given = turned(x), given.map(turned)
         if self.far is not None:
             # the same seed draws the same rows of as many, mirrored alike
-            start, _ = self.far.batch(step, size, seed if self.paired else _other(seed), rank, world)
-            given = Condition({**given.parts, SOURCE: start})
+            theirs, _ = self.far.batch(step, size, seed if self.paired else _other(seed), rank, world)
+            given = Condition({**given.parts, SOURCE: theirs})
         return self.transform.forward(x), given
 
     def fingerprint(self) -> dict[str, Any]:

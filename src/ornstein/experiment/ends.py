@@ -45,7 +45,7 @@ def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own
     if _is_folder(last) and os.path.isdir(last["path"]):
         known = {f"data.{key}": value for key, value in last.items() if value not in (None, "auto")}
         found = own.chosen(last["path"], {**said, **known})
-        count, kind = found.examples, "image"
+        count, places = found.examples, True
         reading = {key: found.changes.get(f"data.{key}") for key in ("size", "mode")}
         for end in ends:
             if _is_folder(data[end]):
@@ -54,18 +54,18 @@ def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own
             reasons["data.size"] = found.reasons["data.size"]
     else:
         loaded = opened(last).load()
-        count, kind = len(loaded.train), loaded.kind
+        count, places = len(loaded.train), len(loaded.shape) > 1
         found = own.Own(preset, {}, count)
-        if kind in ("image", "array"):
-            found = own.of_shape({}, count, loaded.shape, kind, f"data.{ends[-1]}={shown(loaded.name)!r}")
+        if places:
+            found = own.of_shape({}, count, loaded.shape, loaded.kind, f"data.{ends[-1]}={shown(loaded.name)!r}")
     changes = {key: value for key, value in found.changes.items() if key.startswith("net.")}
     reasons |= {key: why for key, why in found.reasons.items() if key.startswith("net.")}
-    if kind in ("image", "array") and NETS[tree["net"]["name"]] is not UNet:
+    if places and NETS[tree["net"]["name"]] is not UNet:
         sections = {"training": _TRAINING, "sampling": _SAMPLING}
         whole = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
         changes = {"net": dict(_UNET), **whole, **changes}
-        reasons["net"] = f"a U-Net, for {kind}s have places"
-    elif kind in ("vector", "table") and NETS[tree["net"]["name"]] is UNet:
+        reasons["net"] = "a U-Net, for the target has places"
+    elif not places and NETS[tree["net"]["name"]] is UNet:
         raise InputError(
             f"data.{ends[-1]}={shown(last.get('path') or last['name'])!r} has no places, and preset={preset!r} is of "
             "pictures; take the preset bridge."

@@ -87,7 +87,7 @@ class Wasserstein(Metric):
         x, y = (part[choose(len(part), size, generator, part)] for part in (x, y))
         squared = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
         rows, columns = linear_sum_assignment(squared.cpu().numpy())
-        return float(squared[torch.as_tensor(rows), torch.as_tensor(columns)].mean()) ** 0.5
+        return math.sqrt(float(squared[torch.as_tensor(rows), torch.as_tensor(columns)].mean()))
 
 
 def quantile_coupling(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
