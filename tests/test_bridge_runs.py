@@ -284,7 +284,7 @@ def test_fitting_keeps_the_data_on_one_side_of_every_pair() -> None:
 
 @pytest.mark.parametrize("preset", ["schrodinger", "bridge"])
 def test_a_killed_run_goes_on_bit_for_bit(preset: str, tmp_path: Path) -> None:
-    changes = [*TINY, "training.checkpoint_every=4", "training.warmup=2"]
+    changes = [*TINY, "training.checkpoint_every=4", "training.warmup=2", "training.log_every=1"]
     if preset == "schrodinger":
         changes += ["objective.first=3", "objective.pool=100", "objective.pause=2", "objective.walk=2"]
     whole = trained(tmp_path / "whole", preset, *changes, "training.steps=10")
@@ -292,8 +292,9 @@ def test_a_killed_run_goes_on_bit_for_bit(preset: str, tmp_path: Path) -> None:
     for moment in train(asked, tmp_path / "killed", draws=False):
         if moment.progress.step >= 6:
             break
-    for _ in train(asked, tmp_path / "killed", resume=(tmp_path / "killed" / "run.yaml").exists(), draws=False):
-        pass
+    assert moment.progress.step == 6  # two steps beyond what was saved
+    steps = [moment.progress.step for moment in train(asked, tmp_path / "killed", resume=True, draws=False)]
+    assert steps[0] <= 6
     other = Run.load(tmp_path / "killed")
     for (name, a), b in zip(whole.model.net.state_dict().items(), other.model.net.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
