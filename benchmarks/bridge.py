@@ -157,11 +157,11 @@ def gaussian(quick: bool, only: str | None, also: list[str], kept: dict[str, Any
 
 def settings(d: int, quick: bool) -> list[str]:
     """What suits so smooth laws: a small network, large batches."""
-    steps = 60 if quick else 3000
+    steps = 60 if quick else 2500
     return [
         f"training.steps={steps}", "training.batch_size=512", "training.lr=3e-3", "training.ema=[0.1]",
         f"net.width={64 if d < 16 else 128}", "net.depth=2", "sampling.ema=0.1",
-        f"objective.first={steps // 4}", "objective.walk=6",
+        f"objective.first={steps // 5}",
     ]  # fmt: skip
 
 

@@ -13,15 +13,15 @@ from ornstein.experiment.train import train
 from ornstein.metrics import Wasserstein
 
 torch.set_num_threads(1)
-SMALL = ["net.width=96", "net.depth=2", "training.steps=1500", "training.validate_every=100000"]
+SMALL = ["training.steps=1500", "training.validate_every=100000"]
 WAYS = {
     "no noise: optimal pairs": ("bridge", []),
-    "noise 0.4: Schrödinger": ("schrodinger", ["process.noise=0.4", "objective.first=400"]),
-    "noise 1.0: Schrödinger": ("schrodinger", ["process.noise=1.0", "objective.first=400"]),
+    "noise 0.4: Schrödinger": ("schrodinger", ["process.noise=0.4", "objective.first=300"]),
+    "noise 1.0: Schrödinger": ("schrodinger", ["process.noise=1.0", "objective.first=300"]),
 }
 MOMENTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 
-figure, axes = plt.subplots(3, 6, figsize=(9.6, 5.3), width_ratios=[1, 1, 1, 1, 1, 1.25])
+figure, axes = plt.subplots(3, 6, figsize=(8.6, 4.6), width_ratios=[1, 1, 1, 1, 1, 1.25])
 for row, (name, (preset, changes)) in zip(axes, WAYS.items(), strict=True):
     with tempfile.TemporaryDirectory() as folder:
         for _ in train(Experiment.read(preset, [*SMALL, *changes]), f"{folder}/run", draws=False):
@@ -34,8 +34,8 @@ for row, (name, (preset, changes)) in zip(axes, WAYS.items(), strict=True):
     colour = torch.atan2(*(data.far.test - data.far.test.mean(0)).unbind(1)[::-1]).numpy()
     for panel, moment in zip(row, MOMENTS, strict=False):
         x = next(state.x for state in walk if state.t == moment)
-        panel.scatter(x[:, 0], x[:, 1], c=colour, cmap="twilight_shifted", s=1.2, lw=0)
-    way = torch.stack([state.x for state in walk])[:, :40]
+        panel.scatter(x[:900, 0], x[:900, 1], c=colour[:900], cmap="hsv", s=1.5, lw=0)
+    way = torch.stack([state.x for state in walk])[:, :25]
     row[5].plot(way[..., 0], way[..., 1], color=GREY, lw=0.5)
     row[5].scatter(*way[0].T, s=6, color=INK, zorder=3)
     row[5].scatter(*way[-1].T, s=10, facecolor="white", edgecolor=INK, lw=0.8, zorder=3)
@@ -53,5 +53,5 @@ for row, (name, (preset, changes)) in zip(axes, WAYS.items(), strict=True):
     )
 for panel, moment in zip(axes[0], MOMENTS, strict=False):
     panel.set_title(f"t = {moment:g}", size=9)
-axes[0, 5].set_title("forty ways", size=9)
+axes[0, 5].set_title("some ways", size=9)
 save(figure)

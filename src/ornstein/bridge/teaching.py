@@ -123,7 +123,8 @@ class Fitting(Taught):
         horizon: over how many steps the weights are averaged.
         pool: pairs that are kept, in each direction.
         pause: steps from one walk of a batch to the next.
-        walk: how many steps a walk takes, by Heun's rule.
+        walk: how many steps a walk takes, by Heun's rule; with few the rows that it ends in vary too little, of
+            Gaussians with noise 1 by 13 % of their variance in 6 steps, and by 5 % in 12.
         both: whether pairs are walked up, too.
         cut: the share of the clock that is left out at either end.
 
@@ -136,8 +137,8 @@ class Fitting(Taught):
     every: int = 1
     horizon: int = 200
     pool: int = 4096
-    pause: int = 8
-    walk: int = 8
+    pause: int = 12
+    walk: int = 12
     both: bool = True
     cut: float = 1e-3
 
@@ -280,8 +281,8 @@ def markovian(
     first: int = 1000,
     horizon: int = 200,
     pool: int = 4096,
-    pause: int = 8,
-    walk: int = 8,
+    pause: int = 12,
+    walk: int = 12,
     cut: float = 1e-3,
 ) -> Fitting:
     """Iterative Markovian fitting: the Schrodinger bridge, by pairs that the model walks itself (Shi et al. 2023).
