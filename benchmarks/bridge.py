@@ -138,7 +138,7 @@ def gaussian(quick: bool, only: str | None, also: list[str], kept: dict[str, Any
             key = f"gaussian {d},{noise:g}"
             if key in kept or (only and only != f"{d},{noise:g}"):
                 continue
-            rows, n = (2000, 500) if quick else (100_000, 5_000)
+            rows, n = (600, 50) if quick else (100_000, 5_000)
             mean0, cov0, mean1, cov1 = laws(d)
             changes = [f"process.noise={noise}", *settings(d, quick), *also]
             with tempfile.TemporaryDirectory() as place:
@@ -157,7 +157,7 @@ def gaussian(quick: bool, only: str | None, also: list[str], kept: dict[str, Any
 
 def settings(d: int, quick: bool) -> list[str]:
     """What suits so smooth laws: a small network, large batches."""
-    steps = 60 if quick else 2500
+    steps = 20 if quick else 2500
     return [
         f"training.steps={steps}", "training.batch_size=512", "training.lr=3e-3", "training.ema=[0.1]",
         f"net.width={64 if d < 16 else 128}", "net.depth=2", "sampling.ema=0.1",
