@@ -171,7 +171,8 @@ def settings(d: int, quick: bool) -> list[str]:
 def eight_gaussians(n: int, generator: torch.Generator) -> Tensor:
     """Centres on a circle of radius 5, variance 0.1."""
     angle = torch.randint(8, (n,), generator=generator) * (math.pi / 4)
-    return 5 * torch.stack([angle.cos(), angle.sin()], 1) + 0.1**0.5 * torch.randn(n, 2, generator=generator)
+    rows: Tensor = 5 * torch.stack([angle.cos(), angle.sin()], 1) + 0.1**0.5 * torch.randn(n, 2, generator=generator)
+    return rows
 
 
 def two_moons(n: int, generator: torch.Generator) -> Tensor:

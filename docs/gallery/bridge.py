@@ -28,6 +28,7 @@ for row, (name, (preset, changes)) in zip(axes, WAYS.items(), strict=True):
             pass
         run = Run.load(f"{folder}/run")
         data = run.load_data()
+    assert data.far is not None
     source, target = data.transform.forward(data.far.test), data.transform.forward(data.test)
     grid = sorted({*MOMENTS, *((i / 40) ** 2 for i in range(41))}, reverse=True)
     walk = list(crossing(run.model, source, grid=grid, seed=0))
