@@ -4,7 +4,6 @@ What the target is decides the network: a residual network for vectors, a U-Net 
 for data of one's own (`ornstein.experiment.own`). Pictures of folders are read in one size and mode, the target's.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +41,7 @@ def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own
     data = _told(tree["data"], said, ends)
     last = data[ends[-1]]
     reasons: dict[str, str] = {}
-    if _is_folder(last) and os.path.isdir(last["path"]):
+    if _is_folder(last):
         known = {f"data.{key}": value for key, value in last.items() if value not in (None, "auto")}
         found = own.chosen(last["path"], {**said, **known})
         count, places = found.examples, True

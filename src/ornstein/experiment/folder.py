@@ -80,10 +80,10 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     return read_experiment(folder), about
 
 
-def resized(experiment: Experiment) -> bool:
-    """Whether the pictures of an experiment are cropped and resized as they are read; of a bridge, those of an end."""
-    ends = (experiment.data, *(value for value in experiment.data.values() if isinstance(value, Mapping)))
-    return any(end.get("size") is not None for end in ends)
+def pictures_of(experiment: Experiment) -> Mapping[str, Any]:
+    """How an experiment's pictures are read: their source's arguments; of a bridge, those of what it leads to."""
+    ends = [value for value in experiment.data.values() if isinstance(value, Mapping) and "name" in value]
+    return ends[-1] if ends else experiment.data
 
 
 def read_experiment(folder: Path, changes: Iterable[str] = ()) -> Experiment:

@@ -23,7 +23,10 @@ from ornstein.files import replacing
 
 
 def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> Image.Image:
-    """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across."""
+    """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across.
+
+    A fourth channel is opacity; what is transparent shows white.
+    """
     if images.shape[1] not in (1, 3, 4):  # no colours: the channels side by side
         images = images.transpose(1, 2).flatten(2)[:, None]
     n, _, height, width = images.shape
@@ -41,9 +44,12 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
 
 
 def colours(images: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) in [-1, 1] of 1, 3 or 4 channels as bytes (N, H, W, 3)."""
+    """Images (N, C, H, W) in [-1, 1] of 1, 3 or 4 channels as bytes (N, H, W, 3), what is transparent on white."""
     values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
-    values = values[:, :3] if images.shape[1] >= 3 else values[:, :1].expand(-1, 3, -1, -1)
+    if images.shape[1] == 4:  # as paper would show it
+        opaque = values[:, 3:].float() / 255
+        values = (values[:, :3] * opaque + 255 * (1 - opaque)).round().byte()
+    values = values if images.shape[1] >= 3 else values.expand(-1, 3, -1, -1)
     found: np.ndarray = values.permute(0, 2, 3, 1).numpy()
     return found
 
@@ -53,6 +59,12 @@ def paired(above: Tensor, below: Tensor, columns: int = 10) -> Tensor:
     whole = len(above) - len(above) % columns or len(above)
     rows = zip(above[:whole].split(columns), below[:whole].split(columns), strict=True)
     return torch.cat([part for pair in rows for part in pair])
+
+
+def channel_names(facts: Mapping[str, Any]) -> list[str] | None:
+    """What the columns, or the features of a series, are called, by run.yaml's facts of the data; None if nothing."""
+    series = facts.get("series", {}).get("features", ())
+    return facts.get("columns") or [feature["name"] for feature in series] or None
 
 
 def draw(

@@ -309,16 +309,19 @@ class Run:
                 f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s {self.learner.instead}."
             )
 
-    def must_hold(self, n: int, name: str = "n") -> None:
+    def must_hold(self, n: int, name: str = "n", each: float = 1.0) -> None:
         """Refuse to draw more samples than fit into memory, which all come there, and their pieces before.
+
+        Args:
+            n: as it was asked for. name: by which. each: how many samples each of them is.
 
         Raises:
             InputError: they do not fit, or n is no number of samples.
         """
         if isinstance(n, bool) or not (isinstance(n, int) and 0 < n < 2**63):
             raise InputError(f"{name}={n!r} must be a positive whole number of samples.")
-        each, free = 2 * 4 * math.prod(self.shape) + 16, free_bytes()  # and of each its seed and its label
-        must_fit(f"{name}={n} takes", float(n) * each, free, f"up to {free / each:,.0f} would fit")
+        took, free = each * (2 * 4 * math.prod(self.shape) + 16), free_bytes()  # and of each its seed and its label
+        must_fit(f"{name}={n} takes", float(n) * took, free, f"up to {free / took:,.0f} would fit")
 
     def _tuned(
         self, steps: int | None, stepper: "str | Stepper | None"
@@ -369,9 +372,8 @@ class Run:
         return wide if bool((labels == torch.arange(len(labels)) % wide).all()) else None
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
-        """Draw samples in model space to a PNG; `how` as for `pictures.draw`: `real` in the data's own units, `start`
-        in model space."""
-        how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
+        """Draw samples in model space to a PNG; `how` as for `pictures.draw`: `real` in own units, `start` as drawn."""
+        how |= {"columns": columns, "names": pictures.channel_names(self.about["data"]), "types": self.types}
         if how.get("start") is not None and self.kind != "image":
             how["start"] = self.transform.inverse(how["start"])
         pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
@@ -385,7 +387,6 @@ class Run:
         }
         for name, part in condition.parts.items():
             own = self.conditions[name].units(part)
-            # a row of another data set has the axes of these
             arrays["labels" if name == LABEL else name] = self.layout.give_back(own) if name == SOURCE else own
         kept = {name: array.numpy() for name, array in arrays.items()}
         if LABEL in condition.parts:
