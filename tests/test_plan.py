@@ -116,7 +116,7 @@ def test_network_calls_are_the_steppers_own(digits: Any, name: Any) -> None:
     experiment = Experiment.read("digits", [f"sampling.stepper={name}", "sampling.steps=6"])
     stepper = STEPPERS[name]()
     expected = there(stepper.last_calls) + 5 * there(stepper.calls)
-    assert network_calls(experiment, built(experiment, digits)) == expected
+    assert network_calls(experiment, built(experiment, digits), digits) == expected
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import SEEN, NetDenoiser
 from ornstein.core.gaps import GIVEN, Filled, some_known, told
@@ -244,6 +245,7 @@ def _on_the_datas_levels(problem: Any) -> Any:
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
     "masked": MaskedColumns,
+    "bridge": Bridging,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,
