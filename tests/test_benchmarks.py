@@ -25,6 +25,7 @@ SCRIPTS = {
     "plan": ([], "| moons |"),
     "posterior": ([], "exact draws"),
     "precision": (["moons", "4"], "root mean square distance"),
+    "quickstarts": (["photos"], "wrote runs/quick/photos.png"),
     "scaling": (["--only", "samples", "--threads", "1"], "threads, torch"),
     "series": ([], "iterative imputer, draws"),
     "startup": ([], "import ornstein, every name"),

@@ -1,6 +1,7 @@
 """Data with holes: what is learned from the cells that were seen is what complete rows would teach."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sure import there
 from torch import Tensor, nn
 
 import ornstein
@@ -21,8 +23,10 @@ from ornstein.data import Affine, open_data
 from ornstein.data.holes import alike
 from ornstein.data.statistics import extremes, moments, value_range
 from ornstein.errors import InputError
+from ornstein.experiment.checks_of_samples import memorised
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.evaluate import evaluate
+from ornstein.experiment.evaluate import REPORT, evaluate
+from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.train import train
 from ornstein.likelihood import log_likelihood
 from ornstein.likelihood.measure import _without_holes
@@ -252,6 +256,12 @@ def test_a_run_learns_from_holes_and_all_its_verbs_go_on(tmp_path: Path) -> None
         assert opened.about["data"]["missing"] == pytest.approx(0.3, abs=0.05)
         assert bool(opened.sample(8, seed=0).isfinite().all())
         assert evaluate(opened, n=60) is not None
+        page = (run / REPORT).read_text()
+        assert "of the data&#39;s cells are missing: what compares with closed forms" in page
+        assert not re.search(r"\bnan\b|\binf\b", re.sub(r'base64,[^"]*', "", page))
+        examined = set(re.findall("<dt>([a-z-]+)</dt>", page))
+        assert {"smallest-noise", "memorisation", "modes-missed", "broken-draws", "sampler"} <= examined
+        assert not {"signal-left", "error-by-noise", "curl"} & examined
     with pytest.raises(InputError, match=r"cells missing.*cannot leave out; take ddpm"):
         for _ in train(Experiment.read("array", [f"data.path={file}", "predicts=energy", *small]), tmp_path / "e"):
             pass
@@ -268,3 +278,23 @@ def test_nothing_seen_is_a_sentence(tmp_path: Path) -> None:
     np.save(tmp_path / "column.npy", x.numpy())
     with pytest.raises(InputError, match="feature 2 has no value"):
         open_data(tmp_path / "column.npy").load()
+
+
+def test_copies_are_found_in_data_with_holes_and_nothing_in_honest_draws(tmp_path: Path) -> None:
+    """Draws that are training rows, and draws of the law itself, judged beside rows of which a tenth was not seen."""
+    parts = [gaussian(300, seed, 0.1).float() for seed in (3, 4)]
+    keep = [part[~part.isnan().all(1)] for part in parts]
+    np.savez(tmp_path / "x.npz", x_train=keep[0].numpy(), x_test=keep[1].numpy())
+    small = ["net={name: mlp, width: 8, depth: 1, embedding: 8}", "training.steps=2", "training.batch_size=8"]
+    for _ in train(Experiment.read("array", [f"data.path={tmp_path / 'x.npz'}", *small]), tmp_path / "run"):
+        pass
+    run = ornstein.load(tmp_path / "run")
+    data = run.load_data()
+    seen, fresh = gaussian(300, 3).float()[~parts[0].isnan().all(1)], gaussian(300, 9).float()
+    found = {}
+    for name, drawn in (("copies", seen), ("honest", fresh)):
+        evidence = Evidence(run, data, len(drawn), 0, run.transform.forward(drawn))
+        evidence.given = Condition()
+        found[name] = there(memorised(evidence))
+    assert not found["copies"].healthy
+    assert found["honest"].figure == 0

@@ -1,6 +1,5 @@
 """Verbs about training: `train` a run, `plan` what it will take, `info` on it, and `list` of what there is."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,8 +25,8 @@ def train(  # long: half of it says what the options are
     experiment: Annotated[
         str | None,
         typer.Argument(
-            help="Data of your own: a table, an array, a folder of pictures; or a preset (`ornstein list presets`), or "
-            "an experiment's YAML file.",
+            help="Data of your own: a table, an array, a folder or zip of pictures; a preset (`ornstein list presets`) "
+            "or an experiment's YAML file.",
             show_default=False,
         ),
     ] = None,
@@ -71,6 +70,8 @@ def train(  # long: half of it says what the options are
 
         ornstein train digits preset=ncsnv2
 
+        ornstein train customers.csv training.minutes=30
+
         ornstein train houses.csv.gz data.types.zip=category data.drop=id --out runs/houses
 
         ornstein train --from runs/customers new.csv
@@ -83,13 +84,14 @@ def train(  # long: half of it says what the options are
         return
     from ornstein.experiment.folder import holding
 
-    with holding(place, "training") if not ranks.rank() else nullcontext() as lock, _terminable():
+    with holding(place, "training") if not ranks.rank() else nullcontext() as lock:
         if resume is not None:  # another may have gone on with it meanwhile
             asked, place = _asked(experiment, list(overrides or []), folder, resume, start)
         _train(asked, place, resume is not None, lock)
 
 
 def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") -> None:
+    from ornstein.experiment.budget import in_time
     from ornstein.experiment.build import load_data
     from ornstein.experiment.folder import may_begin, newest_step, read_folder
     from ornstein.experiment.train import Diverged, train
@@ -101,6 +103,9 @@ def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") 
         data = load_data(asked, read_folder(place)[1] if resume else None)
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
+    if not resume:
+        with err.status("measuring how many steps the time allows"):
+            asked = in_time(asked, data)
     _chosen(asked, data)
     moment = None
     try:
@@ -140,22 +145,6 @@ def _chosen(asked: "Experiment", data: Any) -> None:
         out.print(f"[dim]Not what you mean? Say so: data.types.{other}=category (docs/tables.md)[/]")
     for key, why in asked.reasons.items():
         out.print(f"[bold]chosen[/]   {named(key)}: {named(why)}")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM, by which machines ask a program to end, saves as Ctrl-C does.
-
-    Not of several processes, whose launcher ends them so when one of them has failed and the others wait for it.
-    """
-    if ranks.count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _asked(

@@ -6,7 +6,7 @@ of working days, is not invented: days without a row are gaps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY, component
-from ornstein.data.kinds import find_types
+from ornstein.data.kinds import Words, find_types
 from ornstein.data.reading import as_tensor, read_arrays
 from ornstein.data.schema import ColumnType
 from ornstein.data.table import TABLES, carrier, read_table
@@ -37,11 +37,22 @@ class Track:
         name: of the series, "" where there is but one.
         first: the place of its first step on the grid.
         values: (T, F) float64, NaN where not seen.
+        rows: (T,) the row of the file that each step is, -1 where it has none or several; None of what has no rows.
+        words: the file's columns as it spells them, for `spelled`.
     """
 
     name: str
     first: int
     values: Tensor
+    rows: Tensor | None = None
+    words: Mapping[str, Words] = field(default_factory=dict)
+
+    def spelled(self, column: str) -> list[str | None]:
+        """What stands in the file at each step, to the letter; None where no one row says it."""
+        if self.rows is None or column not in self.words:
+            return [None] * len(self.values)
+        said = self.words[column]
+        return [None if row < 0 else said.different[said.codes[row]] for row in self.rows.tolist()]
 
 
 def read(line: Timeline, path: "str | Path", noun: str = "input") -> list[Track]:
@@ -59,7 +70,7 @@ def read(line: Timeline, path: "str | Path", noun: str = "input") -> list[Track]
         return [Track("", 0, each) for each in values]
     columns, _ = read_table(path, noun)
     types = [kind for kind in (*line.features, line.time, line.by) if kind is not None]
-    return laid(line, carrier(columns, types), noun)
+    return [replace(track, words=columns) for track in laid(line, carrier(columns, types), noun)]
 
 
 def found(
@@ -128,7 +139,7 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
     values, rest = rows[:, :count], rows[:, count:]
     names = rest[:, -1] if line.by is not None else torch.zeros(len(rows))
     if names.isnan().any():
-        raise InputError(f"{noun}: row {int(names.isnan().nonzero()[0])} has no {shown(line.by.name)}.")  # type: ignore[union-attr]
+        raise InputError(f"{noun}: row {int(names.isnan().nonzero()[0]) + 1:,} has no {shown(line.by.name)}.")  # type: ignore[union-attr]
     place = torch.arange(len(rows), dtype=torch.float64)
     if line.time is not None:
         place = _places(line, rest[:, 0], noun)
@@ -150,14 +161,16 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
         seen.index_add_(0, at - first, (~here.isnan()).double())
         mean.index_add_(0, at - first, here.nan_to_num(0.0))
         name = line.by.levels[int(code)] if line.by is not None else ""
-        found.append(Track(name, first, torch.where(seen > 0, mean / seen, torch.nan)))
+        single = torch.full((length,), -1).scatter(0, at - first, mine.nonzero().flatten())
+        single[at.sub(first).bincount(minlength=length) > 1] = -1
+        found.append(Track(name, first, torch.where(seen > 0, mean / seen, torch.nan), single))
     return found
 
 
 def _places(line: Timeline, seconds: Tensor, noun: str) -> Tensor:
     """The places of moments on the grid, (N,) float64 whole numbers."""
     if seconds.isnan().any():
-        raise InputError(f"{noun}: row {int(seconds.isnan().nonzero()[0])} has no {shown(line.time.name)}.")  # type: ignore[union-attr]
+        raise InputError(f"{noun}: row {int(seconds.isnan().nonzero()[0]) + 1:,} has no {shown(line.time.name)}.")  # type: ignore[union-attr]
     if line.months:
         counted = component("year", seconds) * 12 + component("month", seconds) - 1
         place = (counted - line.origin) / line.months
@@ -167,8 +180,8 @@ def _places(line: Timeline, seconds: Tensor, noun: str) -> Tensor:
     if off.any():
         unit = f"{line.months} months" if line.months else f"{line.step:g} s"
         raise InputError(
-            f"{noun}: row {int(off.nonzero()[0])} lies between the steps of {unit} that most rows keep; give rows at "
-            "regular times (a row may be missing)."
+            f"{noun}: row {int(off.nonzero()[0]) + 1:,} lies between the steps of {unit} that most rows keep; give "
+            "rows at regular times (a row may be missing)."
         )
     return place.round()
 
@@ -219,7 +232,9 @@ def _array(path: "str | Path", noun: str) -> Tensor:
         raise InputError(f"{noun}={str(path)!r} is a {place.suffix or 'nameless'} file; give a table or .npy, .npz.")
     arrays = read_arrays(place)
     if len(arrays) != 1:
-        raise InputError(f"{noun}={str(path)!r} holds {', '.join(map(shown, arrays))}; give a file with one array.")
+        raise InputError(
+            f"{noun}={str(path)!r} holds {', '.join(map(shown, arrays)) or 'nothing'}; give a file with one array."
+        )
     values = as_tensor(next(iter(arrays.values())), shown(place.name), missing=True).double()
     if not 1 <= values.ndim <= 3:
         raise InputError(

@@ -182,6 +182,8 @@ class Experiment:
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
+        if own.by_time(_said(changes)) and not (isinstance(source, Mapping) or _is_own(source)):
+            _set(tree, ["training", "steps"], own.ENDLESS)
         nouns = {keys[0] for keys, _ in changes}
         if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
             tree.pop("learner", None)  # it was implied by what has changed
@@ -307,7 +309,7 @@ def _own_tree(found: own.Own, said: Mapping[str, Any]) -> dict[str, Any]:
         value if type(value := said.get(f"training.{key}", getattr(training, key))) is int else getattr(training, key)
         for key in ("batch_size", "steps")
     )
-    found = own.sized(found, batch, steps)
+    found = own.sized(found, batch, own.ENDLESS if own.by_time(said) else steps)
     tree["data"] = found.data
     for key, value in found.changes.items():
         if key not in said:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
-from ornstein.errors import InputError
+from ornstein.data.pictures import is_picture
+from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
@@ -24,7 +26,7 @@ from ornstein.experiment.loglik import loglik
 from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
 from ornstein.files import write_text
-from ornstein.metrics import METRICS, Report, TableReport, nearest, report, table_report
+from ornstein.metrics import METRICS, Report, TableReport, lite, nearest, report, table_report
 
 #: the measures that say something of a handful of points; the others are left out below fifty
 _FEW_WILL_DO = ("sliced-wasserstein", "energy-distance", "mmd", "memorisation")
@@ -73,6 +75,8 @@ def evaluate(
         InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
     """
     run.must_draw()
+    if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):
+        raise InputError(f"likelihood={likelihood!r} must be a whole number of held-out examples, 0 for none.")
     condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
@@ -92,15 +96,15 @@ def evaluate(
         "seed": seed,
         "seconds": round(seconds, 2),
     }
+    if not run.folder.is_dir():
+        raise InputError(f"{shown(run.folder)} was deleted or moved meanwhile: nothing is written there.")
     write_text(
         run.folder / "evaluation.json",
         json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
     )
     stage("the picture")
     _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
-    if page and data.missing:
-        stage("no page: the doctor, whose findings are on it, wants data without holes")
-    elif page:
+    if page:
         # the doctor judges the run's own way of drawing: samples drawn otherwise are not his
         own = z if steps is None and stepper is None else None
         _page(Evidence(run, data, n, seed, own), result, drawn, z, likelihood, stage)
@@ -150,16 +154,28 @@ def _measured(
         train_labels=None if some_have_none else data.train_labels,
         heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(len(z), len(data.test)) >= 50],
+        other_features={lite.NAME: partial(_photographed, run)} if _is_seen(run) else None,
         progress=stage,
     )
 
 
+def _is_seen(run: Run) -> bool:
+    """Whether the run draws pictures that a network of photographs can see, and one is installed."""
+    return run.kind == "image" and is_picture(run.shape, run.transform) and lite.weights_file() is not None
+
+
+def _photographed(run: Run, x: Tensor) -> Tensor:
+    """What that network sees in pictures (N, C, H, W) in the data's own units."""
+    there = ranks.device(run.experiment.training.cpu)
+    return lite.features()(run.transform.forward(x).to(there)).to(x.device)
+
+
 def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
     if run.kind == "image":
-        shown, train = 20, data.train.float()
-        _, index = nearest(run.transform.inverse(z[:shown], quantise=True).float(), train)
+        most, train = 20, filled(data.train, data.train).float()
+        _, index = nearest(run.transform.inverse(z[:most], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
-        pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])
+        pairs = torch.cat([z[:10], neighbours[:10], z[10:most], neighbours[10:most]])
         pictures.draw(pairs, "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind

@@ -22,7 +22,10 @@ from ornstein.files import replacing
 
 
 def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> Image.Image:
-    """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across."""
+    """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across.
+
+    A fourth channel is opacity; what is transparent shows white.
+    """
     if images.shape[1] not in (1, 3, 4):  # no colours: the channels side by side
         images = images.transpose(1, 2).flatten(2)[:, None]
     n, channels, height, width = images.shape
@@ -31,7 +34,10 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
     scale = max(1, side // (columns * (width + 1)))
     gap = max(1, scale // 4)
     values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
-    values = values[:, :3] if channels >= 3 else values[:, :1].expand(-1, 3, -1, -1)
+    if channels == 4:  # as paper would show it
+        opaque = values[:, 3:].float() / 255
+        values = (values[:, :3] * opaque + 255 * (1 - opaque)).round().byte()
+    values = values if channels >= 3 else values.expand(-1, 3, -1, -1)
     pixels = values.permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
     cell_h, cell_w = height * scale + gap, width * scale + gap
     canvas = np.full((rows * cell_h + gap, columns * cell_w + gap, 3), 255, np.uint8)
@@ -39,6 +45,12 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
         top, left = gap + (i // columns) * cell_h, gap + (i % columns) * cell_w
         canvas[top : top + height * scale, left : left + width * scale] = image
     return Image.fromarray(canvas)
+
+
+def channel_names(facts: Mapping[str, Any]) -> list[str] | None:
+    """What the columns, or the features of a series, are called, by run.yaml's facts of the data; None if nothing."""
+    series = facts.get("series", {}).get("features", ())
+    return facts.get("columns") or [feature["name"] for feature in series] or None
 
 
 def draw(

@@ -16,7 +16,8 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
-from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
+from ornstein.data.before import read_for_model
+from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
@@ -96,7 +97,7 @@ def solve(
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
-    run.must_hold(len(y) * draws)
+    run.must_hold(draws, each=len(y))
     row = torch.arange(len(y)).repeat_interleave(draws)
     seeds = sample_seeds(len(row), seed, None, None)
     inner = stepper_named(stepper or "ddpm")
@@ -120,7 +121,10 @@ def solve(
             progress(start + len(part), len(row))
     samples = torch.cat(found).unflatten(0, (len(y), draws))
     if not bool(torch.isfinite(samples).all()):
-        raise InputError("the draws are not finite: try more steps, another method, or a larger noise.")
+        raise InputError(
+            "the draws are not finite: the input lies far outside the run's data, or it takes more steps, another "
+            "method, or a larger noise."
+        )
     return Restored(samples, y, operator.known if isinstance(operator, Mask) else None)
 
 
@@ -216,7 +220,8 @@ def read_input(run: Run, path: Path) -> Tensor:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
     resized = run.experiment.data.get("size") is not None  # as the run read its own
-    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized))
+    laid_on = run.experiment.data.get("background", WHITE)
+    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
 
 
 def read_mask(run: Run, path: Path) -> Tensor:
