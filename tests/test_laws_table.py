@@ -1,6 +1,7 @@
 """Laws of the table of readings, and of the denoisers that stand on it."""
 
 import dataclasses
+import inspect
 import itertools
 import math
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from ornstein import EDM, OU, VE, VP, Cosine, Flow, FunctionDenoiser, NetDenoiser, Prediction
 from ornstein.core.grids import ends
 from ornstein.core.prediction import READINGS
+from ornstein.experiment import cells, doctor, evaluate, restore, rows, series, tune
 
 ALL = {**PROCESSES, **ZERO_SNR}
 S = 0.7  # sigma_data
@@ -249,3 +251,15 @@ def test_a_network_runs_in_its_own_type(own: Any, given: Any) -> None:
     x = torch.ones(3, 2, dtype=given)
     for t in (0.5, torch.tensor([0.1, 0.5, 0.9])):
         assert denoiser(x, t).x0.dtype == given
+
+
+def test_whatever_has_a_seed_begins_with_none_or_nought() -> None:
+    """So that the same call gives the same, and a person who names no seed knows which it was."""
+    found = {}
+    for module in (cells, doctor, evaluate, restore, rows, series, tune):
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            seed = inspect.signature(function).parameters.get("seed")
+            if seed is not None and seed.default is not seed.empty:
+                found[module.__name__, name] = seed.default
+    assert len(found) > 8
+    assert set(found.values()) <= {0, None}, found
