@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import itertools
 import math
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from torch import nn
 from ornstein import EDM, OU, VE, VP, Cosine, Flow, FunctionDenoiser, NetDenoiser, Prediction
 from ornstein.core.grids import ends
 from ornstein.core.prediction import READINGS
-from ornstein.experiment import cells, doctor, evaluate, restore, rows, series, tune
 
 ALL = {**PROCESSES, **ZERO_SNR}
 S = 0.7  # sigma_data
@@ -256,7 +256,8 @@ def test_a_network_runs_in_its_own_type(own: Any, given: Any) -> None:
 def test_whatever_has_a_seed_begins_with_none_or_nought() -> None:
     """So that the same call gives the same, and a person who names no seed knows which it was."""
     found = {}
-    for module in (cells, doctor, evaluate, restore, rows, series, tune):
+    for room in ("cells", "doctor", "evaluate", "restore", "rows", "series", "tune"):
+        module = import_module(f"ornstein.experiment.{room}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             seed = inspect.signature(function).parameters.get("seed")
             if seed is not None and seed.default is not seed.empty:
