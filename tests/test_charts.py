@@ -210,7 +210,7 @@ def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviat
     first = [axes.images[0].get_array() for axes in shown[: len(heads)]]
     grey = np.ptp(np.asarray(first[0]), axis=2) == 0
     np.testing.assert_array_equal(grey, known[0, 0])
-    np.testing.assert_allclose(first[0][3, 0], to_rgb(charts.ACCENT), atol=1e-6)
+    np.testing.assert_allclose(first[0][0, 3], to_rgb(charts.ACCENT), atol=1e-6)
     width, height = shown[0].figure.get_size_inches()
     assert height / 6 >= width / len(heads) * 4 / 5  # pictures of 4 by 5 as wide as their column have room
     for k in range(3):
