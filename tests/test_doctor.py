@@ -295,7 +295,8 @@ def test_errors_are_measured_on_five_hundred_held_out_examples_or_all_and_fewer_
         data = SimpleNamespace(test=torch.zeros(there, 1), test_condition=Condition())
         evidence: Any = SimpleNamespace(data=data, run=SimpleNamespace(shape=shape), _part=lambda x, given, size: size)
         evidence.at_most = partial(Evidence.at_most, evidence)
-        assert Evidence.held_out.func(evidence) == taken
+        held_out: Any = Evidence.held_out
+        assert held_out.func(evidence) == taken
 
 
 def test_a_learner_that_is_no_denoiser_is_judged_by_whole_handfuls_of_examples() -> None:

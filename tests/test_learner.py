@@ -61,7 +61,12 @@ class Signs(Learner):
 
 def test_what_is_watched_while_training_is_read_and_not_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
-    monkeypatch.setattr(training, "Run", lambda *of: opened.append(Run(*of)) or opened[-1])
+
+    def kept(*of: Any) -> Run:
+        opened.append(Run(*of))
+        return opened[-1]
+
+    monkeypatch.setattr(training, "Run", kept)
     few = ["data.count=100", "training.steps=1", "training.cpu=true", "net.width=4", "sampling.steps=2"]
     for _ in training.train(Experiment.read("moons", [*few, "training.precision=float32"]), tmp_path / "run"):
         pass

@@ -280,9 +280,10 @@ def test_what_no_pieces_make_fit_comes_with_other_ways(count: int, shard: Any, f
     memory: Any = SimpleNamespace(config=config, count=count, parts=lambda pieces: {"weights": 2e9})
     said = planning._advice(memory, 1e9)
     assert said.endswith(f"take a smaller network, {first}smaller samples or a device with more memory.")
-    assert planning._advice(
-        SimpleNamespace(**{**vars(memory), "parts": lambda pieces: {"pieces": 6e9 / pieces}}), 1e9
-    ) == (f"it does not fit, as 92% of it can be filled; set training.accumulate={8 if count == 2 else 7}, which does.")
+    memory.parts = lambda pieces: {"pieces": 6e9 / pieces}
+    assert planning._advice(memory, 1e9) == (
+        f"it does not fit, as 92% of it can be filled; set training.accumulate={8 if count == 2 else 7}, which does."
+    )
 
 
 def test_a_program_takes_memory_also_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
