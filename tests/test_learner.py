@@ -62,7 +62,7 @@ class Signs(Learner):
 def test_what_is_watched_while_training_is_read_and_not_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
 
-    def kept(*of: Any) -> Run:
+    def kept(*of: Any) -> Any:
         opened.append(Run(*of))
         return opened[-1]
 
