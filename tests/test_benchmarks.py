@@ -13,6 +13,7 @@ HERE = Path(__file__).parents[1] / "benchmarks"
 #: script -> words beside --quick ("RUN" stands for a run folder), and what must be in what it prints
 SCRIPTS = {
     "ablation": (["mnist"], "| none of it |"),
+    "bridge": (["gaussian", "--only", "1,1"], "| 1 | 1 | 20 |"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
     "frontier": ([], "ornstein, default"),
     "guidance": (["RUN"], "| 2 |"),

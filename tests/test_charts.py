@@ -147,7 +147,12 @@ def test_what_is_found_stands_in_its_colour_beside_what_is_known(
     share: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
-    monkeypatch.setattr(charts, "save", lambda figure, path: (kept.append(figure), figure.savefig(path, format="png")))
+
+    def saved(figure: Any, path: Path) -> None:
+        kept.append(figure)
+        figure.savefig(path, format="png")
+
+    monkeypatch.setattr(charts, "save", saved)
     found = Judgement(0.5, [0.1, 1.0, 10.0], [0.9, 0.7, 0.4], [0.4, 0.4, 0.4] if share else [0.95, 0.9, 0.8])
     pictures.by_noise(found, Measure("by-noise", "error", "chance", "one", share=share), tmp_path / "x.png")
     lines = {line.get_label(): line for line in panels(kept[0])[0].lines}

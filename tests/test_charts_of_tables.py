@@ -71,6 +71,9 @@ def test_each_column_is_drawn_as_what_it_is() -> None:
     assert words(colour.yaxis)[-1] == "6 others"
     shares = heights(colour, ACCENT)
     assert shares[0] == pytest.approx(float((x[:, 0] == 0).double().mean()))
+    outlines = [bar.get_linewidth() for bar in colour.patches if bar.get_facecolor()[3] == 0]
+    assert len(outlines) == len(shares)
+    assert min(outlines) > 1  # thick enough to be told from the real ones' bars
     assert sum(shares) == pytest.approx(1)
     # a boolean's holes are a bar
     assert words(each["new"].yaxis) == ["no", "yes", "missing"]

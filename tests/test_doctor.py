@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -287,6 +288,15 @@ def test_what_the_last_quarter_won_is_told_from_the_held_out_errors(checked: Any
     evidence: Any = SimpleNamespace(checked=checked)
     assert checks.falling(evidence) == (None if fell is None else pytest.approx(fell))
     assert checks.won_late(evidence) == (None if late is None else pytest.approx(late))
+
+
+def test_errors_are_measured_on_five_hundred_held_out_examples_or_all_and_fewer_of_large_ones() -> None:
+    for there, shape, taken in ((600, (2,), 512), (40, (2,), 40), (600, (3, 512, 512), 42), (600, (3, 2048, 2048), 32)):
+        data = SimpleNamespace(test=torch.zeros(there, 1), test_condition=Condition())
+        evidence: Any = SimpleNamespace(data=data, run=SimpleNamespace(shape=shape), _part=lambda x, given, size: size)
+        evidence.at_most = partial(Evidence.at_most, evidence)
+        held_out: Any = Evidence.held_out
+        assert held_out.func(evidence) == taken
 
 
 def test_a_learner_that_is_no_denoiser_is_judged_by_whole_handfuls_of_examples() -> None:

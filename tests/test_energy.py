@@ -312,7 +312,7 @@ def test_modes_are_put_into_a_base_whatever_form_its_covariances_have() -> None:
     full = factor @ factor.mT + rest[:, None, None] * torch.eye(3)
     low, whole = (widened(GaussianMixture(weights, means, given), [mode]) for given in (LowRank(factor, rest), full))
     covariances = torch.cat([full, 1.5 * mode.variance.diag()[None]])
-    known = GaussianMixture([0.125, 0.375, 0.5], torch.cat([means, mode.bottom[None]]), covariances)
+    known = GaussianMixture(torch.tensor([0.125, 0.375, 0.5]), torch.cat([means, mode.bottom[None]]), covariances)
     for found in (low, whole):
         torch.testing.assert_close(found.covariance(), known.covariance(), rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(found.mean(), known.mean(), rtol=1e-9, atol=1e-9)

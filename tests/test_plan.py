@@ -4,6 +4,7 @@ import math
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from ornstein.experiment.train import train
 from ornstein.experiment.workload import count_training, network_calls
 from ornstein.nets import UNet, attend
 from ornstein.samplers import STEPPERS
+from ornstein.training import Training
 from ornstein.training.count import counted, metered
 
 FLOAT = 4
@@ -116,7 +118,7 @@ def test_network_calls_are_the_steppers_own(digits: Any, name: Any) -> None:
     experiment = Experiment.read("digits", [f"sampling.stepper={name}", "sampling.steps=6"])
     stepper = STEPPERS[name]()
     expected = there(stepper.last_calls) + 5 * there(stepper.calls)
-    assert network_calls(experiment, built(experiment, digits)) == expected
+    assert network_calls(experiment, built(experiment, digits), digits) == expected
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -268,6 +270,20 @@ def test_all_processes_get_as_many_pieces(
     monkeypatch.setattr("ornstein.ranks.count", lambda: processes)
     asked = Experiment.read("digits", [f"training.accumulate={pieces}"])
     assert _divided(asked) == Experiment.read("digits", [f"training.accumulate={each}"])
+
+
+@pytest.mark.parametrize(
+    ("count", "shard", "first"), [(2, "none", "training.shard=fsdp, "), (2, "fsdp", ""), (1, "none", "")]
+)
+def test_what_no_pieces_make_fit_comes_with_other_ways(count: int, shard: Any, first: str) -> None:
+    config = Training(batch_size=8, shard=shard)
+    memory: Any = SimpleNamespace(config=config, count=count, parts=lambda pieces: {"weights": 2e9})
+    said = planning._advice(memory, 1e9)
+    assert said.endswith(f"take a smaller network, {first}smaller samples or a device with more memory.")
+    memory.parts = lambda pieces: {"pieces": 6e9 / pieces}
+    assert planning._advice(memory, 1e9) == (
+        f"it does not fit, as 92% of it can be filled; set training.accumulate={8 if count == 2 else 7}, which does."
+    )
 
 
 def test_a_program_takes_memory_also_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The command line: fourteen verbs over `ornstein.experiment`.
+"""The command line: fifteen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ornstein import ranks
+from ornstein.cli.bridges import translate
 from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
 from ornstein.cli.series import forecast
@@ -36,7 +37,22 @@ app = typer.Typer(
     help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
     "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
 )
-VERBS = (train, sample, forecast, impute, inpaint, restore, interpolate, evaluate, doctor, loglik, tune, plan, info)
+VERBS = (
+    train,
+    sample,
+    translate,
+    forecast,
+    impute,
+    inpaint,
+    restore,
+    interpolate,
+    evaluate,
+    doctor,
+    loglik,
+    tune,
+    plan,
+    info,
+)
 for verb in VERBS:
     app.command()(verb)
 app.command("list")(list_)

@@ -205,7 +205,7 @@ def sample(  # long: half of it says what the options are
         say_texts(opened.transform.texts(drawn), path)
     else:
         labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
-        opened.picture(drawn, path, opened.class_columns(labels))
+        opened.picture(drawn, path, opened.class_columns(labels), start=condition.parts.get("source"))
     out.print(f"{n} samples in {seconds:.1f} s: [bold]{named(path)}[/]")
     if film:
         opened.film(frames, path.with_suffix(".gif"))

@@ -252,6 +252,21 @@ class Chain(Transform):
 TRANSFORMS: dict[str, type[Transform]] = {"affine": Affine, "levels": WholeNumbers, "chain": Chain}
 
 
+def per_feature(transform: Transform, features: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(shift, scale) of each feature, of a transform that is nothing else: z = (x - shift)/scale.
+
+    Raises:
+        InputError: another kind of transform.
+    """
+    if isinstance(transform, WholeNumbers):
+        half = (transform.count - 1) / 2
+        return (transform.low + half,) * features, (half,) * features
+    if not isinstance(transform, Affine):
+        raise InputError(f"transform={transform} is no shift and scale of each feature.")
+    shift, scale = (v if isinstance(v, tuple) else (v,) * features for v in (transform.shift, transform.scale))
+    return shift, scale
+
+
 def _floating(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 

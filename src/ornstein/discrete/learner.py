@@ -12,7 +12,6 @@ from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
 from ornstein.core.numerics import uniform
-from ornstein.core.process import Process
 from ornstein.core.walk import State
 from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, unmask
@@ -36,9 +35,10 @@ class MaskedColumns(Learner):
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
-    processes: ClassVar[Mapping[str, Callable[..., Process]]] = {"absorbing": Absorbing}
+    processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"absorbing": Absorbing}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = UNMASKERS
     walks: ClassVar[bool] = False
+    instead: ClassVar[str] = "token by token, for which there are sample --where, impute and loglik"
     at_once: ClassVar[int] = 4096
     then: ClassVar[str] = "ornstein sample {run} -n 1000 --out rows.csv     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(

@@ -11,7 +11,6 @@ from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Learner, Measure
 from ornstein.core.numerics import uniform
-from ornstein.core.process import Process
 from ornstein.core.walk import State
 from ornstein.discrete.bounds import TOKEN_OBJECTIVES, noised
 from ornstein.discrete.drawing import TokenStepper, draw_tokens
@@ -33,9 +32,10 @@ class Sequences(Learner):
         "ratios": "The concrete score: ratios of the marginals, as logarithms (Lou et al. 2024).",
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_OBJECTIVES
-    processes: ClassVar[Mapping[str, Callable[..., Process]]] = KERNELS
+    processes: ClassVar[Mapping[str, Callable[..., Any]]] = KERNELS
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS
     walks: ClassVar[bool] = False
+    instead: ClassVar[str] = "token by token, for which there are sample and loglik, and of a text sample --fill"
     at_once: ClassVar[int] = 64
     then: ClassVar[str] = "ornstein sample {run} -n 16"
     judges: ClassVar[Measure] = Measure(

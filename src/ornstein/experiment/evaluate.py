@@ -1,10 +1,11 @@
 """Measuring a run: every metric beside what real data score in its place, and a picture to check it by eye."""
 
+import dataclasses
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.core.condition import Condition
+from ornstein.bridge import Bridging
+from ornstein.core.condition import SOURCE, Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
@@ -25,6 +27,7 @@ from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
+from ornstein.experiment.translate import scored
 from ornstein.files import write_text
 from ornstein.metrics import METRICS, Report, TableReport, lite, nearest, report, table_report
 
@@ -38,15 +41,26 @@ _CHEAP, _CHEAP_COUNT = 8, 200
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found: the report, and how the samples were drawn."""
+    """What `evaluate` found: the report, how the samples were drawn, and what a bridge spends on its way."""
 
     report: Report | TableReport
     drawn: dict[str, Any]
+    carried: dict[str, float] = field(default_factory=dict)
 
     def text(self) -> str:
         """For people."""
         how = ", ".join(f"{key} {value}" for key, value in self.drawn.items())
-        return f"{self.report.table()}\n{how}"
+        return "\n".join([self.report.table(), *_said(self.carried), how])
+
+
+def _said(carried: dict[str, float]) -> list[str]:
+    """What a bridge spends, in a sentence; [] of what is none."""
+    if not carried:
+        return []
+    return [
+        f"Path energy {carried['path_energy']:.3g} per row beside {carried['transport']:.3g}, the squared distance of "
+        f"source and target, below which no way lies: {carried['wasted']:+.1%} (in units of model space)."
+    ]
 
 
 def evaluate(
@@ -92,6 +106,12 @@ def evaluate(
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     result = _measured(run, data, z, condition, torch.Generator().manual_seed(seed), stage)
+    carried: dict[str, Any] = {}
+    if data.far is not None and isinstance(run.learner, Bridging):
+        stage("transport")
+        assert isinstance(result, Report)  # a bridge carries numbers
+        carried = scored(run, data, z, torch.Generator().manual_seed(seed))
+        result = dataclasses.replace(result, rows={"wasserstein": carried.pop("wasserstein"), **result.rows})
     sampling = run.experiment.sampling
     drawn = {
         "stepper": stepper or sampling.stepper["name"],
@@ -103,15 +123,15 @@ def evaluate(
         raise InputError(f"{shown(run.folder)} was deleted or moved meanwhile: nothing is written there.")
     write_text(
         run.folder / "evaluation.json",
-        json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
+        json.dumps({**result.to_dict(), **carried, "drawn": drawn}, indent=2, allow_nan=False) + "\n",
     )
     stage("the picture")
-    _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
+    _picture(run, z, condition, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
     if page:
         # the doctor judges the run's own way of drawing: samples drawn otherwise are not his
         own = z if steps is None and stepper is None else None
         _page(Evidence(run, data, n, seed, own), result, drawn, z, likelihood, stage)
-    return Evaluation(result, drawn)
+    return Evaluation(result, drawn, carried)
 
 
 def _page(
@@ -126,7 +146,7 @@ def _page(
     run = evidence.run
     diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
     few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
-    few = 0 if run.types else few  # of rows `loglik` has a bound, cell by cell
+    few = few if run.learner.walks else 0  # of rows of a table `loglik` has a bound, cell by cell
     if few:
         stage("likelihood")
     scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None
@@ -173,7 +193,7 @@ def _photographed(run: Run, x: Tensor) -> Tensor:
     return lite.features()(run.transform.forward(x).to(there)).to(x.device)
 
 
-def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
+def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Path, generator: torch.Generator) -> None:
     if run.kind == "image":
         most, train = 20, filled(data.train, data.train).float()
         _, index = nearest(run.transform.inverse(z[:most], quantise=True).float(), train)
@@ -183,4 +203,5 @@ def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Ge
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
-        run.picture(z, path, real=filled(some, data.train) if data.missing else some)
+        real = filled(some, data.train) if data.missing else some
+        run.picture(z, path, real=real, start=condition.parts.get(SOURCE))

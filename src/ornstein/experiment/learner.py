@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import SEEN, NetDenoiser
 from ornstein.core.gaps import GIVEN, Filled, some_known, told
@@ -245,6 +246,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
     "masked": MaskedColumns,
     "tokens": Sequences,
+    "bridge": Bridging,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,

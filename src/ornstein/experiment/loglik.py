@@ -29,6 +29,7 @@ from ornstein.data.pictures import SUFFIXES, WHITE
 from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
 from ornstein.experiment import charts
+from ornstein.experiment.folder import pictures_of
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
@@ -226,10 +227,13 @@ def loglik(
     return Scores(given, score(given), None if beside is None else score(beside))
 
 
-def read(run: Run, data: "str | Path") -> Given:
-    """Samples to be scored: "train" or "test", an .npy or .npz file, an image file, or a folder or zip of images.
+def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
+    """Samples of a run's kind: "train" or "test", an .npy or .npz file, an image file, or a folder or zip of images.
 
     Arrays are taken as the data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
+
+    Args:
+        noun: what they are, for errors.
 
     Raises:
         InputError: what cannot be read, or does not fit the run.
@@ -238,16 +242,16 @@ def read(run: Run, data: "str | Path") -> Given:
         return own(run, str(data))
     place = Path(data).expanduser()
     if place.is_dir() or is_zip(place) or place.suffix.lower() in SUFFIXES:
-        return _pictures(run, place)
+        return _pictures(run, place, noun)
     if place.suffix.lower() not in (".npy", ".npz"):
         raise InputError(
-            f"data={str(data)!r} must be train, test, an .npy or .npz file, an image, or a folder or zip of images."
+            f"{noun}={str(data)!r} must be train, test, an .npy or .npz file, an image, or a folder or zip of images."
         )
     if not place.is_file():
         raise InputError(
-            f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder or zip of images, train or test."
+            f"{noun}={str(data)!r} is not a file; give an .npy or .npz file, a folder or zip of images, train or test."
         )
-    x, labels = read_rows(place, run.shape, run.layout, noun="data", missing=True)
+    x, labels = read_rows(place, run.shape, run.layout, noun=noun, missing=True)
     return Given(place.name, x, labels)
 
 
@@ -264,25 +268,25 @@ def own(run: Run, part: str) -> Given:
     return Given(f"{part} data", x, labels, condition=given)
 
 
-def _pictures(run: Run, place: Path) -> Given:
+def _pictures(run: Run, place: Path, noun: str) -> Given:
     if run.kind != "image":
-        raise InputError(f"data={str(place)!r} are images, but {run.folder} was trained on {run.kind}s.")
+        raise InputError(f"{noun}={str(place)!r} are images, but {run.folder} was trained on {run.kind}s.")
     if not place.exists():
-        raise InputError(f"data={str(place)!r} does not exist.")
+        raise InputError(f"{noun}={str(place)!r} does not exist.")
     several = place.is_dir() or is_zip(place)
-    lying = lie(place, "data") if several else Lying([(place.name,)], [place], lambda rows: [place])
+    lying = lie(place, noun) if several else Lying([(place.name,)], [place], lambda rows: [place])
     if not lying.places:
-        raise InputError(f"data={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
+        raise InputError(f"{noun}={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
     names = [shown("/".join(parts)) for parts in lying.places]
     # as the run read its own: cropped and resized only if those were
-    resized = run.experiment.data.get("size") is not None
+    settings = pictures_of(run.experiment)
     x = read_for_model(
         lying.read(range(len(names))),
         run.shape,
         run.transform,
-        resized,
+        settings.get("size") is not None,
         name=names.__getitem__,
-        background=run.experiment.data.get("background", WHITE),
+        background=settings.get("background", WHITE),
     )
     tops = [parts[0] if len(parts) > 1 else None for parts in lying.places]
     labels = None if None in tops else [top for top in tops if top is not None]

@@ -59,6 +59,7 @@ PLAINLY: dict[str, str] = {
     "closest record": "Of as many training as held-out rows, how often is the nearest to a sample one of the former? "
     "One half is honest.",
     "membership": "Do the samples betray whether a given row was trained on? One half is a coin.",
+    "wasserstein": "How far must the carried points be moved, one by one, to lie where real points of the target lie?",
     "copies": "Which share of the samples is a training row to the last digit, beside the share that is one of as many "
     "held-out rows?",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -29,23 +30,36 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
     """
     if images.shape[1] not in (1, 3, 4):  # no colours: the channels side by side
         images = images.transpose(1, 2).flatten(2)[:, None]
-    n, channels, height, width = images.shape
+    n, _, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n * height / width))
     rows = math.ceil(n / columns)
     scale = max(1, side // (columns * (width + 1)))
     gap = max(1, scale // 4)
-    values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
-    if channels == 4:  # as paper would show it
-        opaque = values[:, 3:].float() / 255
-        values = (values[:, :3] * opaque + 255 * (1 - opaque)).round().byte()
-    values = values if channels >= 3 else values.expand(-1, 3, -1, -1)
-    pixels = values.permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
+    pixels = colours(images).repeat(scale, 1).repeat(scale, 2)
     cell_h, cell_w = height * scale + gap, width * scale + gap
     canvas = np.full((rows * cell_h + gap, columns * cell_w + gap, 3), 255, np.uint8)
     for i, image in enumerate(pixels):
         top, left = gap + (i // columns) * cell_h, gap + (i % columns) * cell_w
         canvas[top : top + height * scale, left : left + width * scale] = image
     return Image.fromarray(canvas)
+
+
+def colours(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] of 1, 3 or 4 channels as bytes (N, H, W, 3), what is transparent on white."""
+    values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
+    if images.shape[1] == 4:  # as paper would show it
+        opaque = values[:, 3:].float() / 255
+        values = (values[:, :3] * opaque + 255 * (1 - opaque)).round().byte()
+    values = values if images.shape[1] >= 3 else values.expand(-1, 3, -1, -1)
+    found: np.ndarray = values.permute(0, 2, 3, 1).numpy()
+    return found
+
+
+def paired(above: Tensor, below: Tensor, columns: int = 10) -> Tensor:
+    """Two batches of images (N, ...) as rows of a grid: a row of the one, a row of the other below, and so on."""
+    whole = len(above) - len(above) % columns or len(above)
+    rows = zip(above[:whole].split(columns), below[:whole].split(columns), strict=True)
+    return torch.cat([part for pair in rows for part in pair])
 
 
 def channel_names(facts: Mapping[str, Any]) -> list[str] | None:
@@ -71,6 +85,7 @@ def draw(
     names: Sequence[str] | None = None,
     ordered: bool = False,
     types: Sequence[ColumnType] = (),
+    start: Tensor | None = None,
 ) -> None:
     """Draw samples to a PNG by their kind.
 
@@ -82,16 +97,20 @@ def draw(
         names: of a table's columns, or of channels.
         ordered: the samples are a way from the first to the last, and are shown as one.
         types: what the columns of a table are.
+        start: where a bridge began, (N, *shape) as the samples: above each image, or joined to the points by lines.
     """
     with replacing(path) as beside:
-        if kind == "image":
+        if kind == "image" and start is not None:
+            wide = min(10, len(samples))
+            image_grid(paired(start, samples, wide), wide).save(beside, format="PNG")
+        elif kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
         elif kind == "text":
             charts.save(_page(samples), beside)
         elif types:
             charts.save(table_chart(samples, types, real), beside)
         else:
-            charts.save(chart(samples, real=real, names=names, ordered=ordered), beside)
+            charts.save(chart(samples, real=real, names=names, ordered=ordered, start=start), beside)
 
 
 def _page(texts: Sequence[str]) -> Any:
@@ -177,7 +196,7 @@ def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
         axes.plot(found.ratios, found.known, color=INK, lw=1.2, ls="--", label=measure.known)
         axes.set(yscale="log")
     axes.plot(found.ratios, found.found, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
-    axes.set(xscale="log", xlabel="noise ratio sigma/alpha", ylabel=measure.found)
+    axes.set(xscale="log", xlabel=measure.across, ylabel=measure.found)
     axes.legend(frameon=False)
     with replacing(path) as beside:
         charts.save(figure, beside)

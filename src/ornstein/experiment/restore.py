@@ -21,6 +21,7 @@ from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
+from ornstein.experiment.folder import pictures_of
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
@@ -219,8 +220,8 @@ def read_input(run: Run, path: Path) -> Tensor:
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
-    resized = run.experiment.data.get("size") is not None  # as the run read its own
-    laid_on = run.experiment.data.get("background", WHITE)
+    settings = pictures_of(run.experiment)  # as the run read its own
+    resized, laid_on = settings.get("size") is not None, settings.get("background", WHITE)
     return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
 
 
