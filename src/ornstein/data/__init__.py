@@ -11,6 +11,7 @@ give it a line in `DATA`.
 
 from ornstein.data.array import Array
 from ornstein.data.between import Between, Blurred
+from ornstein.data.classes import Classes, Quantised, Text
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
@@ -38,6 +39,7 @@ __all__ = [
     "Blurred",
     "Chain",
     "Checkerboard",
+    "Classes",
     "Column",
     "ColumnType",
     "Dataset",
@@ -50,11 +52,13 @@ __all__ = [
     "Layout",
     "Moons",
     "Pinwheel",
+    "Quantised",
     "Series",
     "Source",
     "Spirals",
     "SwissRoll",
     "Table",
+    "Text",
     "Toy",
     "Transform",
     "WholeNumbers",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ornstein.data.array import Array
+from ornstein.data.classes import Quantised, Text
 from ornstein.data.dataset import Source
 from ornstein.data.folder import ImageFolder
 from ornstein.data.kept import Kept
@@ -33,6 +34,8 @@ DATA: dict[str, type[Source]] = {
     "array": Array,
     "table": Table,
     "series": Series,
+    "text": Text,
+    "quantised": Quantised,
     "kept": Kept,
 }
 

@@ -62,6 +62,19 @@ class Transform(ABC):
         """The tokens that model space is made of, or None where it is made of numbers."""
         return None
 
+    @property
+    def letters(self) -> str:
+        """The characters that classes are, of a text; "" of all else."""
+        return ""
+
+    def pictures(self, z: Tensor) -> Tensor:
+        """Images in model space as they are shown, in [-1, 1]: (B, C, H, W)."""
+        return z
+
+    def texts(self, z: Tensor) -> list[str]:
+        """Texts in model space as such."""
+        raise InputError(f"{self} is of no text.")
+
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in model space of an example of shape `own`."""
         return own

@@ -150,9 +150,12 @@ def stepper_of(learner: Learner, stepper: "str | Stepper") -> Any:
     Raises:
         InputError: a name that is not known, or of one that does not draw from this kind of model.
     """
-    if not isinstance(stepper, str):
-        return stepper
     known = steppers_of(learner)
+    if not isinstance(stepper, str):
+        name = next((name for name, entry in steppers().items() if entry is type(stepper)), None)
+        if name is not None and type(stepper) not in known.values():
+            raise InputError(f"stepper={name!r} does not draw from such a model; take {', '.join(known)}.")
+        return stepper
     return construct(known, choice(known, stepper, "stepper"))
 
 

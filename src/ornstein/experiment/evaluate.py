@@ -86,9 +86,12 @@ def evaluate(
     "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
-        InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
+        InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those that it
+            was trained on.
     """
     run.must_draw()
+    if run.transform.letters:
+        raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):
         raise InputError(f"likelihood={likelihood!r} must be a whole number of held-out examples, 0 for none.")
     condition, stage = run.examples(n), stage or (lambda name: None)
@@ -196,7 +199,7 @@ def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Pat
         _, index = nearest(run.transform.inverse(z[:most], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
         pairs = torch.cat([z[:10], neighbours[:10], z[10:most], neighbours[10:most]])
-        pictures.draw(pairs, "image", path, columns=10)
+        pictures.draw(run.transform.pictures(pairs), "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]

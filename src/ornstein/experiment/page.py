@@ -199,7 +199,10 @@ class Page:
             real = data.transform.forward(filled(data.test[self._alike(order, few)], data.train))
             grids = (("Samples", self.samples[:few]), ("Real, held out", real))
             across = min(10, math.ceil(math.sqrt(few)))
-            return [Figure(name, "", picture(image_grid(x, across, 720)), wide=False) for name, x in grids]
+            return [
+                Figure(name, "", picture(image_grid(run.transform.pictures(x), across, 720)), wide=False)
+                for name, x in grids
+            ]
         real = filled(data.test[order[: max(200, len(self.samples))]], data.train)
         mine = run.transform.inverse(self.samples)
         if run.types:
@@ -237,7 +240,7 @@ class Page:
         _, index = nearest(few, train.float())
         pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(train[index])])
         sentence = "Above, samples; below each, the training example that it is most like. Twins would be copies."
-        return Figure("Closest relatives", sentence, picture(image_grid(pairs, len(few), 720)))
+        return Figure("Closest relatives", sentence, picture(image_grid(run.transform.pictures(pairs), len(few), 720)))
 
     # --- charts
 

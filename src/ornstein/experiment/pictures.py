@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ornstein.core.learner import Judgement, Measure
 from ornstein.data.schema import ColumnType
+from ornstein.data.transform import Transform
 from ornstein.experiment import charts
 from ornstein.experiment.charts import ACCENT, INK, PALE, canvas, chart, plain
 from ornstein.experiment.charts_of_tables import table_chart
@@ -67,8 +68,15 @@ def channel_names(facts: Mapping[str, Any]) -> list[str] | None:
     return facts.get("columns") or [feature["name"] for feature in series] or None
 
 
+def shown(z: Tensor, transform: Transform, kind: str) -> Any:
+    """Samples in model space as pictures are made of them: images in [-1, 1], texts, or in the data's own units."""
+    if transform.letters:
+        return transform.texts(z)
+    return transform.pictures(z) if kind == "image" else transform.inverse(z)
+
+
 def draw(
-    samples: Tensor,
+    samples: Any,
     kind: str,
     path: Path,
     *,
@@ -82,8 +90,8 @@ def draw(
     """Draw samples to a PNG by their kind.
 
     Args:
-        samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), in the data's own units otherwise.
-        kind: "image", "vector", "array" or "table".
+        samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), texts, in the data's own units otherwise.
+        kind: "image", "vector", "array", "table" or "text".
         columns: of the grid of images.
         real: drawn behind or beside what is no image, in the same units.
         names: of a table's columns, or of channels.
@@ -97,18 +105,37 @@ def draw(
             image_grid(paired(start, samples, wide), wide).save(beside, format="PNG")
         elif kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
+        elif kind == "text":
+            charts.save(_page(samples), beside)
         elif types:
             charts.save(table_chart(samples, types, real), beside)
         else:
             charts.save(chart(samples, real=real, names=names, ordered=ordered, start=start), beside)
 
 
+def _page(texts: Sequence[str]) -> Any:
+    """A figure of the first few texts, in lines of one width."""
+    wide, most = 96, 12
+    lines = []
+    for text in texts[:most]:
+        flat = text.replace("\n", "\u21b5").replace("\t", " ")
+        lines += [flat[i : i + wide] for i in range(0, len(flat), wide)] + [""]
+    figure = canvas(9.5, max(1.0, 0.19 * len(lines)))
+    for number, line in enumerate(lines):
+        place = 1 - (number + 0.5) / len(lines)
+        # parse_math: a text may have dollars
+        figure.text(0.02, place, line, family="monospace", size=9, color=INK, va="center", parse_math=False)
+    return figure
+
+
 def film(
-    frames: Sequence[Tensor], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
+    frames: Sequence[Any], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
 ) -> None:
     """An animated GIF of batches of samples, holding the last frame for two seconds."""
     if kind == "image":
         pictures = [image_grid(frame, side=480) for frame in frames]
+    elif kind == "text":
+        pictures = [_as_image(_page(frame)) for frame in frames]
     elif types:
         called = ("at the end", "known so far")
         pictures = [_as_image(table_chart(frame, types, frames[-1], called)) for frame in frames]

@@ -151,7 +151,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "image", "vector", "array" or "table"."""
+        """ "image", "vector", "array", "table" or "text"."""
         return str(self.about["data"]["kind"])
 
     @property
@@ -376,7 +376,7 @@ class Run:
         how |= {"columns": columns, "names": pictures.channel_names(self.about["data"]), "types": self.types}
         if how.get("start") is not None and self.kind != "image":
             how["start"] = self.transform.inverse(how["start"])
-        pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
+        pictures.draw(pictures.shown(drawn, self.transform, self.kind), self.kind, path, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -396,5 +396,5 @@ class Run:
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
-        shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
+        shown = [pictures.shown(frame, self.transform, self.kind) for frame in frames]
         pictures.film(shown, self.kind, path, types=self.types)
