@@ -1,0 +1,117 @@
+// What a drawing looks like: the noisy state beside the clean estimate, live, and afterwards along a slider.
+// A value is {frame, live} while it is drawn, and {frames} once it is done. Words come from people: textContent only.
+const figures = element.querySelectorAll(".film-figure");
+const slider = element.querySelector(".film-slider");
+const play = element.querySelector(".film-play");
+const said = element.querySelector(".film-said");
+const way = element.querySelector(".film-way");
+let frames = [], timer = null;
+
+const colour = (name) => getComputedStyle(element.querySelector(".film")).getPropertyValue(name).trim();
+
+function canvas(place, ratio) {
+  let c = place.querySelector("canvas");
+  if (!c) { c = document.createElement("canvas"); place.replaceChildren(c); c.setAttribute("role", "img"); }
+  const side = Math.max(200, place.clientWidth), dense = window.devicePixelRatio || 1;
+  c.width = side * dense; c.height = side * ratio * dense;
+  const g = c.getContext("2d"); g.scale(dense, dense); g.clearRect(0, 0, side, side * ratio);
+  return [c, g, side, side * ratio];
+}
+
+function image(place, p, text) {
+  let img = place.querySelector("img");
+  if (!img) { img = document.createElement("img"); place.replaceChildren(img); }
+  img.src = p.pixels; img.alt = text; img.width = p.size[0]; img.height = p.size[1];
+}
+
+function points(place, p, text) {
+  const [c, g, w] = canvas(place, 1);
+  c.setAttribute("aria-label", text);
+  g.fillStyle = colour("--film-dot"); g.globalAlpha = Math.max(0.25, Math.min(0.9, 150 / p.points.length));
+  const r = p.points.length > 600 ? 1.5 : 2.4;
+  for (const [x, y] of p.points) { g.beginPath(); g.arc(x / 1000 * w, w - y / 1000 * w, r, 0, 7); g.fill(); }
+}
+
+function curves(place, p, text) {
+  const across = p.curves.length > 4 ? 3 : 2, down = Math.ceil(p.curves.length / across);
+  const [c, g, w, h] = canvas(place, 0.8);
+  c.setAttribute("aria-label", text);
+  const hues = ["--film-dot", "--film-two", "--film-three"].map(colour);
+  p.curves.forEach((lines, i) => {
+    const left = (i % across) * w / across, top = Math.floor(i / across) * h / down;
+    const pw = w / across - 8, ph = h / down - 8;
+    g.strokeStyle = colour("--film-line"); g.lineWidth = 1; g.strokeRect(left + 4, top + 4, pw, ph);
+    lines.forEach((line, k) => {
+      g.strokeStyle = hues[k % 3]; g.lineWidth = 1.3; g.beginPath();
+      line.forEach((y, t) => g.lineTo(left + 4 + pw * (line.length > 1 ? t / (line.length - 1) : 0.5), top + 4 + ph * (1 - y / 1000)));
+      g.stroke();
+    });
+  });
+}
+
+function rows(place, p, text) {
+  const table = document.createElement("table"), head = table.createTHead().insertRow(), body = table.createTBody();
+  table.createCaption().textContent = text;
+  for (const name of p.names) { const th = document.createElement("th"); th.scope = "col"; th.textContent = name; head.append(th); }
+  for (const row of p.rows) {
+    const tr = body.insertRow();
+    for (const word of row) {
+      const td = tr.insertCell();
+      if (word === null) { td.className = "film-masked"; td.setAttribute("aria-label", "not known yet"); }
+      else td.textContent = word;
+    }
+  }
+  place.replaceChildren(table);
+}
+
+function put(place, p, text) {
+  if (!p) return;
+  if (p.pixels) image(place, p, text);
+  else if (p.points) points(place, p, text);
+  else if (p.curves) curves(place, p, text);
+  else if (p.rows) rows(place, p, text);
+}
+
+function show(frame) {
+  figures[1].hidden = !frame.clean;
+  element.querySelector(".film").classList.toggle("film-wide", !frame.clean);
+  put(figures[0].querySelector(".film-place"), frame.noisy, "Samples on their way: " + frame.said);
+  put(figures[1].querySelector(".film-place"), frame.clean, "What the model takes them for: " + frame.said);
+  said.textContent = frame.said;
+  element.querySelector(".film").dataset.step = frame.step;
+}
+
+function stop() { clearInterval(timer); timer = null; play.textContent = "Play"; }
+
+function turn() {
+  const value = props.value;
+  if (!value) return;
+  if (value.frames) {
+    frames = value.frames; stop();
+    slider.max = frames.length - 1; slider.value = frames.length - 1; way.hidden = false;
+    element.querySelector(".film").dataset.done = value.key || "1";
+    show(frames[frames.length - 1]);
+  } else if (value.frame) {
+    stop(); frames = []; way.hidden = true;
+    delete element.querySelector(".film").dataset.done;
+    show(value.frame);
+  }
+}
+
+slider.addEventListener("input", () => { stop(); if (frames.length) show(frames[slider.value]); });
+play.addEventListener("click", () => {
+  if (timer) return stop();
+  if (!frames.length) return;
+  if (+slider.value >= frames.length - 1) slider.value = 0;
+  play.textContent = "Pause";
+  timer = setInterval(() => {
+    show(frames[slider.value]);
+    if (+slider.value >= frames.length - 1) return stop();
+    slider.value = +slider.value + 1;
+  }, 90);
+});
+window.addEventListener("resize", () => { if (frames.length) show(frames[slider.value]); });
+new MutationObserver(() => { if (frames.length) show(frames[slider.value]); })
+  .observe(document.body, { attributes: true, attributeFilter: ["class"] });
+watch("value", turn);
+turn();
