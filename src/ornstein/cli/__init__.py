@@ -1,4 +1,4 @@
-"""The command line: fourteen verbs over `ornstein.experiment`.
+"""The command line: fifteen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -18,6 +18,7 @@ from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
 from ornstein.cli.series import forecast
 from ornstein.cli.shared import err, out
+from ornstein.cli.studio import studio
 from ornstein.cli.tables import impute
 from ornstein.cli.training import info, list_, plan, train
 from ornstein.errors import InputError, PluginWarning, shown
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
     "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
 )
-VERBS = (train, sample, forecast, impute, inpaint, restore, interpolate, evaluate, doctor, loglik, tune, plan, info)
+VERBS = (train, sample, forecast, impute, inpaint, restore, interpolate, evaluate, doctor, loglik, tune, plan, info, studio)
 for verb in VERBS:
     app.command()(verb)
 app.command("list")(list_)

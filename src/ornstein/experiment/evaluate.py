@@ -21,6 +21,7 @@ from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.loglik import loglik
+from ornstein.experiment.packaged import must_be_ones_own
 from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
 from ornstein.files import write_text
@@ -73,6 +74,7 @@ def evaluate(
         InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
     """
     run.must_draw()
+    must_be_ones_own(run.folder, "the evaluation")
     condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)

@@ -23,8 +23,8 @@ from ornstein.experiment.guide import guided
 from ornstein.experiment.run import Run
 from ornstein.experiment.where import Where
 
-#: samples that go down together: a step of theirs is the longest that a watcher waits
-ABREAST = 16
+#: numbers of the samples that go down together, but samples at least: their step is the longest that a watcher waits
+ABREAST, FEWEST = 2**14, 16
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def stream(run: Run, asked: Drawing, tick: Callable[[], None] = lambda: None) ->
     if asked.options and asked.stepper is None:
         raise InputError(f"stepper options {', '.join(asked.options)} need a stepper, whose options they are.")
     chosen = _rows(run, asked) if draws_rows(run) else _noise(run, asked)
-    parts = [slice(start, start + ABREAST) for start in range(0, asked.count, ABREAST)]
+    size = min(max(ABREAST // math.prod(run.learner.shown), FEWEST), run.learner.at_once)
+    parts = [slice(start, start + size) for start in range(0, asked.count, size)]
     yield from _abreast([chosen(keys[part], condition[part]) for part in parts], run, tick)
 
 

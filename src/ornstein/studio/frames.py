@@ -52,7 +52,7 @@ class Window:
         self.run, self.count = run, count
         self.columns = math.ceil(math.sqrt(count)) if run.kind == "image" else None
         low, high = run.about["data"]["range"]
-        middle, reach = (low + high) / 2, 0.75 * (high - low) or 1.0
+        middle, reach = (low + high) / 2, 0.65 * (high - low) or 1.0
         self.low, self.high = middle - reach, middle + reach
 
     @property

@@ -19,7 +19,7 @@ class Limits:
         points: drawn by hand.
     """
 
-    count: int = 256
+    count: int = 1000
     steps: int = 1000
     numbers: int = 4_000_000
     upload: int = 20_000_000

@@ -30,7 +30,7 @@ def theme() -> Any:
         button_primary_background_fill="#0b5fa5", button_primary_background_fill_hover="#094d87",
         button_primary_background_fill_dark="#2f86d1", button_primary_background_fill_hover_dark="#4b9be0",
         button_primary_text_color="#ffffff", slider_color="#0b5fa5", slider_color_dark="#4b9be0",
-        block_label_text_size="0.8rem",
+        block_label_text_size="0.8rem", body_text_color_subdued="#51607a", body_text_color_subdued_dark="#a9b6c8",
     )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ import gradio as gr
 from ornstein.studio import look
 from ornstein.studio.playground import Playground
 from ornstein.studio.state import Studio
+from ornstein.studio.theory import Theory
 
 #: the rooms by their names, in the order of their tabs
-ROOMS: dict[str, Any] = {"Playground": Playground}
+ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory}
 
 _HEAD = """<header class="masthead"><h1>ornstein <span>studio</span></h1>
 <p>See a diffusion model think.</p>
@@ -23,12 +24,9 @@ def build(studio: Studio) -> gr.Blocks:
         gr.HTML(_HEAD, js_on_load=_LIGHT, padding=False)
         with gr.Tabs():
             for name, room in ROOMS.items():
-                with gr.Tab(name, id=name.lower()):
-                    room(studio).build(page)
+                with gr.Tab(name, id=name.lower()) as tab:
+                    room(studio).build(page, tab)
 
-        def gone(request: gr.Request) -> None:
-            studio.desk.leave(str(request.session_hash))
-
-        page.unload(gone)
+        page.unload(studio.halt)
     page.queue(default_concurrency_limit=None, max_size=200, api_open=False)
     return page

@@ -1,5 +1,6 @@
 """The playground: draw from a run and see noise become data."""
 
+import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -48,12 +49,9 @@ class Controls:
         Raises:
             InputError: anything that is not to be had, or more than one page may ask for.
         """
-        size = 1
-        for length in run.shape:
-            size *= length
         rows, known = draws_rows(run), run.conditions
         steps = None if self.steps == 0 else self.steps
-        n, steps = studio.limits.drawing(self.count, steps, size)
+        n, steps = studio.limits.drawing(self.count, steps, math.prod(run.shape))
         return Drawing(
             count=n,
             label=self.label or None,
@@ -122,7 +120,7 @@ class Playground:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
-    def build(self, page: gr.Blocks) -> None:  # long: a page's controls, one after the other
+    def build(self, page: gr.Blocks, tab: Any) -> None:  # long: a page's controls, one after the other
         """Lay out the room."""
         names = list(self.studio.shelf.places())
         first = names[0] if names else None
@@ -138,9 +136,8 @@ class Playground:
             with gr.Column(scale=2, min_width=290):
                 run = gr.Dropdown(names, value=first, label="Run", info="A trained model.", elem_id="run")
                 about = gr.HTML(facts["about"], padding=False)
-                with gr.Row():
-                    label = gr.Dropdown(**facts["label"], label="Class", info="What to draw.", elem_id="label")
-                    count = gr.Slider(1, 100, 25, step=1, label="Count", info="How many samples.", elem_id="count")
+                label = gr.Dropdown(**facts["label"], label="Class", info="What to draw.", elem_id="label")
+                count = gr.Slider(1, **facts["count"], step=1, label="Count", info="How many samples.", elem_id="count")
                 where = gr.Textbox(
                     **facts["where"], label="Rows such that", info="As income=>50K, age=30..40", elem_id="where"
                 )
@@ -158,7 +155,7 @@ class Playground:
                 with gr.Row():
                     go = gr.Button("Draw", variant="primary", elem_id="draw")
                     halt = gr.Button("Stop", elem_id="stop")
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=5, min_width=320, elem_id="view-column"):
                 note = gr.HTML(look.note("Ready."), elem_id="note", padding=False)
                 view = gr.HTML(
                     value=None, html_template=look.text_of("film.html"), js_on_load=look.text_of("film.js"),
@@ -177,8 +174,8 @@ class Playground:
         shown = [note, view, png, npz, csv, gif, got, terminal, python]
         for event in (go.click, seed.submit, where.submit, page.load):
             event(self.draw, self.controls, shown, concurrency_limit=None, **private)
-        halt.click(self.halt, None, None, queue=False, **private)
-        kinds = [about, label, where, scale, stepper, steps, grid]
+        halt.click(self.studio.halt, None, None, queue=False, **private)
+        kinds = [about, label, count, where, scale, stepper, steps, grid]
         run.change(self.of_run, [run], kinds, queue=False, **private)
         page.load(self.menu, None, [run], queue=False, **private)
         stepper.change(self.line_of("steppers"), [stepper], [stepper], queue=False, **private)
@@ -225,10 +222,6 @@ class Playground:
         except Exception as error:
             yield [look.note(sentence(error), "bad"), keep, keep]
 
-    def halt(self, request: gr.Request) -> None:
-        """Stop what this page has asked for."""
-        self.studio.desk.leave(str(request.session_hash))
-
     def menu(self) -> Any:
         """The runs that there are now."""
         return gr.update(choices=list(self.studio.shelf.places()))
@@ -236,7 +229,7 @@ class Playground:
     def of_run(self, name: str) -> list[Any]:
         """The controls as they fit a run."""
         facts = self._facts(name)
-        menus = [gr.update(**facts[key]) for key in ("label", "where", "scale", "stepper", "steps", "grid")]
+        menus = [gr.update(**facts[key]) for key in CONTROLS]
         return [facts["about"], *menus]
 
     def line_of(self, noun: str) -> Any:
@@ -262,10 +255,14 @@ class Playground:
         usual = [(f"the run's own ({own.stepper['name']})", EVERY)]
         classes = [("all in turn", EVERY), *run.classes]
         grids = [("the run's own", EVERY), *lines["grids"]]
+        size = math.prod(run.shape)
+        few = max(1, min(self.studio.limits.count, self.studio.limits.numbers // size))
+        usual_count = 500 if size == 2 else 25
         info = "As many calls of the network; 0 for the run's own."
         return {
             "about": look.note(about),
             "label": {"choices": classes, "value": EVERY, "visible": bool(run.classes)},
+            "count": {"maximum": few, "value": min(few, usual_count)},
             "where": {"value": "", "visible": rows},
             "scale": {"value": 1, "visible": walks and bool(run.conditions)},
             "stepper": {"choices": [*usual, *known], "value": EVERY, "visible": walks, "info": "The run's own."},
@@ -276,4 +273,4 @@ class Playground:
 
 
 #: the controls that depend on the run
-CONTROLS = ("label", "where", "scale", "stepper", "steps", "grid")
+CONTROLS = ("label", "count", "where", "scale", "stepper", "steps", "grid")

@@ -13,6 +13,8 @@ from typing import Any
 
 from ornstein.errors import InputError, shown
 
+#: addresses of this machine alone
+LOCAL = ("127.0.0.1", "localhost", "::1")
 #: what a page may load: its own server, and what is written in it
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "

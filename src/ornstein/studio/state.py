@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gradio as gr
+
 from ornstein.studio.desk import Desk
 from ornstein.studio.limits import Limits
 from ornstein.studio.shelf import Shelf
@@ -36,3 +38,7 @@ class Studio:
             if old.stat().st_mtime < time.time() - KEPT:
                 shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix="made-", dir=self.files))
+
+    def halt(self, request: gr.Request) -> None:
+        """Stop all that a page has asked for."""
+        self.desk.leave(str(request.session_hash))
