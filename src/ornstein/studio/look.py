@@ -16,6 +16,14 @@ def text_of(name: str) -> str:
     return (HERE / name).read_text("utf-8")
 
 
+def drawn_by(name: str, value: Any = None, **how: Any) -> Any:
+    """A component that shows its value by NAME.html and NAME.js; `put` of draw.js is at hand there."""
+    return gr.HTML(
+        value=value, html_template=text_of(f"{name}.html"), js_on_load=text_of("draw.js") + text_of(f"{name}.js"),
+        padding=False, **how,
+    )  # fmt: skip
+
+
 def theme() -> Any:
     """Gradio's base theme in our colours, with the fonts that the machine has."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "sans-serif"]

@@ -5,12 +5,13 @@ from typing import Any
 import gradio as gr
 
 from ornstein.studio import look
+from ornstein.studio.compare import Compare
 from ornstein.studio.playground import Playground
 from ornstein.studio.state import Studio
 from ornstein.studio.theory import Theory
 
 #: the rooms by their names, in the order of their tabs
-ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory}
+ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory, "Compare": Compare}
 
 _HEAD = """<header class="masthead"><h1>ornstein <span>studio</span></h1>
 <p>See a diffusion model think.</p>

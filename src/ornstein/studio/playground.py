@@ -122,7 +122,7 @@ class Playground:
 
     def build(self, page: gr.Blocks, tab: Any) -> None:  # long: a page's controls, one after the other
         """Lay out the room."""
-        names = list(self.studio.shelf.places())
+        names = self.studio.shelf.names()
         first = names[0] if names else None
         facts = self._facts(first)
         look.introduction(
@@ -157,10 +157,7 @@ class Playground:
                     halt = gr.Button("Stop", elem_id="stop")
             with gr.Column(scale=5, min_width=320, elem_id="view-column"):
                 note = gr.HTML(look.note("Ready."), elem_id="note", padding=False)
-                view = gr.HTML(
-                    value=None, html_template=look.text_of("film.html"), js_on_load=look.text_of("film.js"),
-                    elem_id="film", padding=False,
-                )  # fmt: skip
+                view = look.drawn_by("film", elem_id="film")
                 with gr.Row(elem_classes="downloads"):
                     png = gr.DownloadButton("PNG", interactive=False, size="sm", elem_id="png")
                     npz = gr.DownloadButton("npz", interactive=False, size="sm", elem_id="npz")
@@ -224,7 +221,7 @@ class Playground:
 
     def menu(self) -> Any:
         """The runs that there are now."""
-        return gr.update(choices=list(self.studio.shelf.places()))
+        return gr.update(choices=self.studio.shelf.names())
 
     def of_run(self, name: str) -> list[Any]:
         """The controls as they fit a run."""

@@ -44,6 +44,10 @@ class Shelf:
         runs = {str(place.parent): place.parent for place in newest}
         return runs | {name: packaged.HOME / name for name in packaged.names() if name not in runs}
 
+    def names(self) -> list[str]:
+        """Of those that have been saved at least once, and so can be opened."""
+        return [name for name, place in self.places().items() if any(place.glob("*.safetensors"))]
+
     def place(self, name: str) -> Path:
         """The folder of a run.
 

@@ -86,7 +86,7 @@ function turn() {
   data = { ...v, heat: bytes(v.heat), exact: shorts(v.exact), forward: shorts(v.forward),
     learned: v.learned && shorts(v.learned), flows: Object.fromEntries(Object.entries(v.flows).map(([n, f]) => [n, shorts(f)])) };
   slider.max = data.t.length - 1;
-  if (fresh) { stop(); slider.value = Math.round(0.62 * slider.max); }
+  if (fresh) { stop(); slider.value = Math.round(0.8 * slider.max); }
   element.querySelector(".plane-two").hidden = !data.learned;
   draw();
 }

@@ -101,9 +101,7 @@ class Theory:
                     info="Of the Gaussian about each point; the data's deviation is 1.",
                 )  # fmt: skip
                 with gr.Group(visible=False) as own:
-                    pad = gr.HTML(
-                        value="", html_template=look.text_of("pad.html"), js_on_load=look.text_of("pad.js"), elem_id="pad"
-                    )
+                    pad = look.drawn_by("pad", "", elem_id="pad")
                     points = gr.Textbox("", label="Points", info="Set with the mouse, or written: x y; x y", lines=2)
                 learned = gr.Dropdown(
                     [("nobody", NOBODY)], value=NOBODY, label="Learned by", elem_id="learned",
@@ -114,10 +112,7 @@ class Theory:
                 halt = gr.Button("Stop", elem_id="theory-stop")
             with gr.Column(scale=4, min_width=320):
                 note = gr.HTML(look.note("Ready."), elem_id="theory-note", padding=False)
-                view = gr.HTML(
-                    value=None, html_template=look.text_of("theory.html"), js_on_load=look.text_of("theory.js"),
-                    elem_id="plane", padding=False,
-                )  # fmt: skip
+                view = look.drawn_by("theory", elem_id="plane")
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         controls = [density, width, points, learned, seed]
         for event in (go.click, tab.select, density.input, width.release, learned.input, points.submit):
