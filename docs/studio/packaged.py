@@ -2,8 +2,8 @@
 
     python docs/studio/packaged.py RUNS [--table adult.csv.gz]
 
-Trains what is not in the folder RUNS already (about ten minutes on two cores), evaluates it, and packs what is wanted
-to draw: two YAML files, the average of the weights that the run draws with, in float16, and what the gallery shows.
+Trains what is not in the folder RUNS already (about ten minutes on two cores), evaluates it, the table aside, whose
+data are not at hand where the model is opened, and packs what is wanted to draw: two YAML files, the average of the weights that the run draws with, in float16, and what the gallery shows.
 The weights are opened as float32 like any others. Nothing of the data is packed but their names and ranges.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from safetensors.torch import load_file, save_file
 
 from ornstein.experiment.config import Experiment
@@ -23,7 +24,8 @@ from ornstein.training import average_file, manifest
 MODELS = {
     "digits": ["digits"],
     "moons": ["moons"],
-    "adult": ["TABLE", 'data.drop=["split","fnlwgt"]', "training.steps=4000", "net.width=192"],
+    "adult": ["TABLE", "data.drop=[split,fnlwgt,workclass,education_num,relationship,race,capital_gain,capital_loss,native_country]",
+              "net.width=128", "training.steps=1500", "training.batch_size=256", "training.validate_every=1500"],
 }
 #: what the gallery shows of a run, beside what is needed to draw
 SHOWN = ("metrics.jsonl", "evaluation.json", "evaluation.png", "samples/latest.png")
@@ -35,7 +37,7 @@ def trained(runs: Path, name: str, table: Path) -> Path:
     words = [str(table.name) if word == "TABLE" else word for word in MODELS[name]]
     if not (folder / "run.yaml").exists():  # from where the table lies, so that its place is a bare name
         subprocess.run([sys.executable, "-m", "ornstein", "train", *words, "--out", folder], cwd=table.parent, check=True)
-    if not (folder / "evaluation.json").exists():
+    if "TABLE" not in MODELS[name] and not (folder / "evaluation.json").exists():
         subprocess.run([sys.executable, "-m", "ornstein", "evaluate", folder], cwd=table.parent, check=True)
     return folder
 
@@ -48,7 +50,12 @@ def pack(folder: Path, place: Path) -> None:
     for name in ("experiment.yaml", "run.yaml", *SHOWN):
         if (folder / name).exists():
             shutil.copyfile(folder / name, place / name)
+    settings = yaml.safe_load((place / "experiment.yaml").read_text("utf-8"))
+    if "path" in settings["data"]:  # where the table lies is of this machine
+        settings["data"]["path"] = Path(settings["data"]["path"]).name
+        (place / "experiment.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
     save_file({name: tensor.half() for name, tensor in load_file(folder / weights).items()}, place / weights)
+    (place / weights).chmod(0o644)
     manifest.accept(place, ["experiment.yaml", "run.yaml", weights])
 
 

@@ -7,11 +7,12 @@ import gradio as gr
 from ornstein.studio import look
 from ornstein.studio.compare import Compare
 from ornstein.studio.playground import Playground
+from ornstein.studio.report import Report
 from ornstein.studio.state import Studio
 from ornstein.studio.theory import Theory
 
 #: the rooms by their names, in the order of their tabs
-ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory, "Compare": Compare}
+ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory, "Compare": Compare, "Report": Report}
 
 _HEAD = """<header class="masthead"><h1>ornstein <span>studio</span></h1>
 <p>See a diffusion model think.</p>
