@@ -24,8 +24,14 @@ from ornstein.training import average_file, manifest
 MODELS = {
     "digits": ["digits"],
     "moons": ["moons"],
-    "adult": ["TABLE", "data.drop=[split,fnlwgt,workclass,education_num,relationship,race,capital_gain,capital_loss,native_country]",
-              "net.width=128", "training.steps=1500", "training.batch_size=256", "training.validate_every=1500"],
+    "adult": [
+        "TABLE",
+        "data.drop=[split,fnlwgt,workclass,education_num,relationship,race,capital_gain,capital_loss,native_country]",
+        "net.width=128",
+        "training.steps=1500",
+        "training.batch_size=256",
+        "training.validate_every=1500",
+    ],
 }
 #: what the gallery shows of a run, beside what is needed to draw
 SHOWN = ("metrics.jsonl", "evaluation.json", "evaluation.png", "samples/latest.png")
@@ -36,7 +42,9 @@ def trained(runs: Path, name: str, table: Path) -> Path:
     folder = (runs / name).resolve()
     words = [str(table.name) if word == "TABLE" else word for word in MODELS[name]]
     if not (folder / "run.yaml").exists():  # from where the table lies, so that its place is a bare name
-        subprocess.run([sys.executable, "-m", "ornstein", "train", *words, "--out", folder], cwd=table.parent, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "ornstein", "train", *words, "--out", folder], cwd=table.parent, check=True
+        )
     if "TABLE" not in MODELS[name] and not (folder / "evaluation.json").exists():
         subprocess.run([sys.executable, "-m", "ornstein", "evaluate", folder], cwd=table.parent, check=True)
     return folder

@@ -34,7 +34,22 @@ app = typer.Typer(
     help="Diffusion and score-based generative models: train one on your data, draw from it, measure it.\n\n"
     "A first run: `ornstein train digits`, then `ornstein sample runs/digits -n 64`.",
 )
-VERBS = (train, sample, forecast, impute, inpaint, restore, interpolate, evaluate, doctor, loglik, tune, plan, info, studio)
+VERBS = (
+    train,
+    sample,
+    forecast,
+    impute,
+    inpaint,
+    restore,
+    interpolate,
+    evaluate,
+    doctor,
+    loglik,
+    tune,
+    plan,
+    info,
+    studio,
+)
 for verb in VERBS:
     app.command()(verb)
 app.command("list")(list_)

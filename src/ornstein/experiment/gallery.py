@@ -113,8 +113,14 @@ def measures(folder: Path) -> list[Measured]:
     try:
         rows: dict[str, Any] = json.loads(read_text(path))["rows"]
         return [
-            Measured(name, plainly(name), float(row["value"]), float(row["floor"]), str(row["verdict"]),
-                     tones().get(row["verdict"], ""))  # fmt: skip
+            Measured(
+                name,
+                plainly(name),
+                float(row["value"]),
+                float(row["floor"]),
+                str(row["verdict"]),
+                tones().get(row["verdict"], ""),
+            )  # fmt: skip
             for name, row in rows.items()
         ]
     except (InputError, ValueError, KeyError, TypeError, AttributeError):

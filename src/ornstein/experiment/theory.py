@@ -150,9 +150,7 @@ def flows(plane: Plane, count: int, seed: int = 0, tick: Tick = lambda: None) ->
         tick: called now and then; what it raises ends it.
     """
     coarse = [*reversed(plane.moments()), 0.0]
-    fine = [
-        a + (b - a) * k / BETWEEN for a, b in zip(coarse[:-1], coarse[1:], strict=True) for k in range(BETWEEN)
-    ]
+    fine = [a + (b - a) * k / BETWEEN for a, b in zip(coarse[:-1], coarse[1:], strict=True) for k in range(BETWEEN)]
     grid = [*fine, 0.0]
     for name in ("euler-maruyama", "heun"):
         kept = []

@@ -92,7 +92,9 @@ class Compare:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=290):
                 run = gr.Dropdown(names, value=names[0] if names else None, label="Run", elem_id="compare-run")
-                label = gr.Dropdown(**self._classes(names[0] if names else None), label="Class", elem_id="compare-label")
+                label = gr.Dropdown(
+                    **self._classes(names[0] if names else None), label="Class", elem_id="compare-label"
+                )
                 both = []
                 for side, steps in (("Left", FEW), ("Right", MANY)):
                     with gr.Group():
@@ -134,8 +136,12 @@ class Compare:
             guided = None if scale == 1 or not run.conditions else float(scale)
             found.append(
                 Drawing(
-                    count=n, label=label or None, scale=guided, stepper=stepper or None,
-                    steps=limits.whole(steps, "steps", limits.steps), seed=limits.whole(seed, "seed", 2**31 - 1, 0),
+                    count=n,
+                    label=label or None,
+                    scale=guided,
+                    stepper=stepper or None,
+                    steps=limits.whole(steps, "steps", limits.steps),
+                    seed=limits.whole(seed, "seed", 2**31 - 1, 0),
                 )  # fmt: skip
             )
         return found

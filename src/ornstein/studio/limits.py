@@ -46,5 +46,7 @@ class Limits:
         n = self.whole(count, "count", self.count)
         if n * size > self.numbers:
             most = max(1, self.numbers // size)
-            raise InputError(f"count={n} of {size:,} numbers each is more than the studio draws; up to {most:,} is fine.")
+            raise InputError(
+                f"count={n} of {size:,} numbers each is more than the studio draws; up to {most:,} is fine."
+            )
         return n, None if steps is None else self.whole(steps, "steps", self.steps)

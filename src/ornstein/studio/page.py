@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from ornstein.studio import look
+from ornstein.studio.api import Api
 from ornstein.studio.compare import Compare
 from ornstein.studio.playground import Playground
 from ornstein.studio.report import Report
@@ -29,6 +29,7 @@ def build(studio: Studio) -> gr.Blocks:
                 with gr.Tab(name, id=name.lower()) as tab:
                     room(studio).build(page, tab)
 
+        Api(studio).build()
         page.unload(studio.halt)
     page.queue(default_concurrency_limit=None, max_size=200, api_open=False)
     return page

@@ -60,7 +60,8 @@ def rendered(name: str, folder: Path) -> str:
         if key not in ("files", "versions")
     )  # fmt: skip
     pictures = "".join(
-        f'<figure><img src="{picture}" alt="{html.escape(title)}"><figcaption>{html.escape(title)}</figcaption></figure>'
+        f'<figure><img src="{picture}" alt="{html.escape(title)}">'
+        f"<figcaption>{html.escape(title)}</figcaption></figure>"
         for title, path in one.pictures.items() if (picture := thumbnail(path, 900))
     )  # fmt: skip
     return (
@@ -76,7 +77,8 @@ def evaluation(folder: Path) -> str:
         return '<p class="note">Not evaluated yet: the button below does it.</p>'
     rows = "".join(
         f'<tr><td><b>{html.escape(line.name)}</b><br><small>{html.escape(line.plainly)}</small></td>'
-        f"<td>{line.value:.4g}</td><td>{line.floor:.4g}</td><td class="{html.escape(line.tone)}">{html.escape(line.verdict)}</td></tr>"
+        f"<td>{line.value:.4g}</td><td>{line.floor:.4g}</td>"
+        f'<td class="{html.escape(line.tone)}">{html.escape(line.verdict)}</td></tr>'
         for line in lines
     )  # fmt: skip
     return (
@@ -134,7 +136,7 @@ class Report:
         gallery.select(self.chosen, None, [one], queue=False, **private)
         for menu in (one, other):
             menu.change(self.show, [one, other], [note, left, right, told], queue=False, **private)
-        judge.click(self.evaluate, [one], [note, left], concurrency_limit=None, **private)
+        judge.click(self.judge, [one], [note, left], concurrency_limit=None, **private)
         ask.click(self.examine, [one], [note, told], concurrency_limit=None, **private)
         halt.click(self.studio.halt, None, None, queue=False, **private)
 
@@ -161,7 +163,7 @@ class Report:
                 note = look.note(sentence(error), "bad")
         return [note, *shown, ""]
 
-    async def evaluate(self, request: gr.Request, name: str) -> AsyncIterator[list[Any]]:
+    async def judge(self, request: gr.Request, name: str) -> AsyncIterator[list[Any]]:
         """Evaluate a run; evaluation.json and its picture are written into its folder."""
 
         def work(job: Job) -> str:

@@ -8,6 +8,7 @@ import atexit
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,26 @@ class AtHome:
             await send(message)
 
         await self.app(scope, receive, sent)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A studio that serves.
+
+    Attributes:
+        page: Gradio's.
+        studio: what its rooms share.
+        address: to open in a browser.
+    """
+
+    page: Any
+    studio: Any
+    address: str
+
+    def close(self) -> None:
+        """Serve no longer, and delete what was made for pages."""
+        self.page.close(verbose=False)
+        shutil.rmtree(self.studio.files, ignore_errors=True)
 
 
 def must_have_gradio() -> None:
@@ -83,7 +104,7 @@ def open_studio(
     auth: tuple[str, str] | None = None,
     block: bool = True,
     told: Callable[[str], None] = lambda address: None,
-) -> Any:
+) -> "Opened":
     """Serve the studio until it is interrupted.
 
     Args:
@@ -91,7 +112,7 @@ def open_studio(
         port: of this machine; 0 for any that is free.
         host: the address that it listens at.
         auth: a name and a password that are asked for.
-        block: False returns the page, which serves on until its `close`.
+        block: False returns what serves on until its `close`.
         told: called with the address once it answers.
 
     Raises:
@@ -125,10 +146,11 @@ def open_studio(
         )  # fmt: skip
     except OSError as error:
         raise InputError(f"host={host!r}, port={port}: the studio cannot listen there ({error}).") from None
+    opened = Opened(page, studio, address)
     told(address)
     if block:
         page.block_thread()
-    return page
+    return opened
 
 
 def _free(host: str) -> int:

@@ -74,6 +74,19 @@ def perform(job: Job, plane: theory.Plane, mine: Any, seed: int, key: str) -> di
     return shown
 
 
+def plane_of(studio: Studio, density: str, width: float, points: str, learned: str) -> tuple[theory.Plane, Any]:
+    """The density that is asked for, and what a run has learned of it.
+
+    Raises:
+        InputError: what does not fit.
+    """
+    if learned:
+        data, mine = theory.learned(studio.shelf.open(learned))
+        return theory.Plane.of(data, width), mine
+    cloud = read_points(points, studio.limits) if density == OWN else theory.points_of(density)
+    return theory.Plane.of(cloud, width), None
+
+
 class Theory:
     """The room: its controls, and what they do."""
 
@@ -95,7 +108,8 @@ class Theory:
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=260):
-                density = gr.Dropdown([*theory.names(), OWN], value=theory.names()[0], label="Density", elem_id="density")
+                known = theory.names()
+                density = gr.Dropdown([*known, OWN], value=known[0], label="Density", elem_id="density")
                 width = gr.Slider(
                     0.05, 0.5, 0.12, step=0.01, label="Width", elem_id="width",
                     info="Of the Gaussian about each point; the data's deviation is 1.",
@@ -135,18 +149,6 @@ class Theory:
                 continue
         return gr.update(choices=[("nobody", NOBODY), *found])
 
-    def plane(self, density: str, width: float, points: str, learned: str) -> tuple[theory.Plane, Any]:
-        """The density that is asked for, and what a run has learned of it.
-
-        Raises:
-            InputError: what does not fit.
-        """
-        if learned:
-            data, mine = theory.learned(self.studio.shelf.open(learned))
-            return theory.Plane.of(data, float(width)), mine
-        cloud = read_points(points, self.studio.limits) if density == OWN else theory.points_of(density)
-        return theory.Plane.of(cloud, float(width)), None
-
     async def show(self, request: gr.Request, *said: Any) -> AsyncIterator[list[Any]]:
         """Show the density that the controls say."""
         try:
@@ -158,7 +160,7 @@ class Theory:
             if kept is not None:
                 yield [look.note("From the density to noise, and back."), kept]
                 return
-            plane, mine = self.plane(density, width, points, learned)
+            plane, mine = plane_of(self.studio, density, width, points, learned)
             job = self.studio.desk.submit(
                 str(request.session_hash), lambda job: perform(job, plane, mine, seed, key), ROOM
             )
