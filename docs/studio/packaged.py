@@ -3,8 +3,9 @@
     python docs/studio/packaged.py RUNS [--table adult.csv.gz]
 
 Trains what is not in the folder RUNS already (about ten minutes on two cores), evaluates it, the table aside, whose
-data are not at hand where the model is opened, and packs what is wanted to draw: two YAML files, the average of the weights that the run draws with, in float16, and what the gallery shows.
-The weights are opened as float32 like any others. Nothing of the data is packed but their names and ranges.
+data are not at hand where the model is opened, and packs what is wanted to draw: two YAML files, the average of the
+weights that the run draws with, in float16, and what the gallery shows. The weights are opened as float32 like any
+others. Of a table nothing is packed but the names, ranges and shares of its columns.
 """
 
 import argparse
@@ -27,10 +28,7 @@ MODELS = {
     "adult": [
         "TABLE",
         "data.drop=[split,fnlwgt,workclass,education_num,relationship,race,capital_gain,capital_loss,native_country]",
-        "net.width=128",
-        "training.steps=1500",
-        "training.batch_size=256",
-        "training.validate_every=1500",
+        *("net.width=128", "training.steps=1500", "training.batch_size=256", "training.validate_every=1500"),
     ],
 }
 #: what the gallery shows of a run, beside what is needed to draw

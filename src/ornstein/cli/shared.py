@@ -18,7 +18,7 @@ RunFolder = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="A folder that `ornstein train` wrote, as runs/digits; or a model that ornstein carries: digits, moons or adult.",
+        help="A folder that `ornstein train` wrote, as runs/digits; or a model that is carried: digits, moons, adult.",
     ),
 ]
 OwnSteps = Annotated[int | None, typer.Option(help="How many steps.", show_default="the run's own")]

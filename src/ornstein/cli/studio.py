@@ -36,11 +36,9 @@ def studio(
     known = None if auth is None else read_auth(auth)
     if host not in LOCAL:
         err.print("[yellow]warning[/]  ", end="")
-        err.print(
-            f"--host {shown(host)}: whoever reaches this address can use the studio"
-            + (", with that name and password, which travel unencrypted." if known else "; --auth NAME:FILE asks for a password."),
-            markup=False,
-        )  # fmt: skip
+        whoever = f"--host {shown(host)}: whoever reaches this address can use the studio"
+        password = ", with that password, which travels unencrypted." if known else "; --auth NAME:FILE asks for a password."
+        err.print(whoever + password, markup=False)
 
     def told(address: str) -> None:
         out.print(f"[bold]studio[/]   {shown(address)}  [dim](runs in {shown(runs)}; Ctrl-C ends it)[/]")

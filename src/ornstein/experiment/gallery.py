@@ -120,7 +120,7 @@ def measures(folder: Path) -> list[Measured]:
                 float(row["floor"]),
                 str(row["verdict"]),
                 tones().get(row["verdict"], ""),
-            )  # fmt: skip
+            )
             for name, row in rows.items()
         ]
     except (InputError, ValueError, KeyError, TypeError, AttributeError):

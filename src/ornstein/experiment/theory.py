@@ -1,7 +1,7 @@
 """Diffusion in the plane, where everything can be seen and everything is known.
 
-About each of N points lies a Gaussian of width w, so the density is a mixture, and so is that of x_t = alpha x_0 + sigma
-eps at every time: its log-density, its score and E[x_0 given x_t] are closed forms (`core.exact`). Then
+About each of N points lies a Gaussian of width w, so the density is a mixture, and so is that of
+x_t = alpha x_0 + sigma eps at every time: its log-density, its score and E[x_0 given x_t] are closed forms (`core.exact`). Then
 
 - data dissolve along the forward process, here the Ornstein-Uhlenbeck SDE in the clock of `VP`;
 - the *reverse SDE*, dx = (f x - g^2 score) dt + g dB, and the *probability-flow ODE*, dx = (f x - g^2 score/2) dt, both
@@ -16,6 +16,8 @@ What a network has learned stands beside what is exact: the same field, from a r
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import field as kept
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -84,7 +86,7 @@ class Plane:
 
     mixture: GaussianMixture
     width: float
-    process: Process = VP()
+    process: Process = kept(default_factory=VP)
 
     @staticmethod
     def of(points: Tensor, width: float = 0.12) -> "Plane":
@@ -150,7 +152,7 @@ def flows(plane: Plane, count: int, seed: int = 0, tick: Tick = lambda: None) ->
         tick: called now and then; what it raises ends it.
     """
     coarse = [*reversed(plane.moments()), 0.0]
-    fine = [a + (b - a) * k / BETWEEN for a, b in zip(coarse[:-1], coarse[1:], strict=True) for k in range(BETWEEN)]
+    fine = [a + (b - a) * k / BETWEEN for a, b in pairwise(coarse) for k in range(BETWEEN)]
     grid = [*fine, 0.0]
     for name in ("euler-maruyama", "heun"):
         kept = []

@@ -60,7 +60,7 @@ class Api:
         return job.result
 
     async def runs(self, request: gr.Request) -> Answer:
-        """All runs at a glance: name, data, weights, steps, minutes, held-out error, share of measures as good as real."""
+        """All runs at a glance: data, weights, steps, minutes, held-out error, share of measures as good as real."""
         found, refused = entries(dict(list(self.studio.shelf.places().items())[:LISTED]))
         keys = ("name", "kind", "data", "count", "weights", "steps", "minutes", "held_out", "matching")
         return {"runs": [{key: getattr(one, key) for key in keys} for one in found], "unreadable": refused}, []

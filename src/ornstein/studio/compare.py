@@ -142,7 +142,7 @@ class Compare:
                     stepper=stepper or None,
                     steps=limits.whole(steps, "steps", limits.steps),
                     seed=limits.whole(seed, "seed", 2**31 - 1, 0),
-                )  # fmt: skip
+                )
             )
         return found
 

@@ -109,6 +109,8 @@ class Desk:
                 raise InputError(f"{EACH} jobs of yours wait already; let one end, or stop it.")
             job = Job(self, owner, work, room)
             self._line.setdefault(owner, deque()).append(job)
+            if self._now is not None and self._now.owner in self._line:
+                self._line.move_to_end(self._now.owner)  # who has the turn comes after whoever has not
             self._next()
             return job
 

@@ -255,6 +255,7 @@ class Playground:
         size = math.prod(run.shape)
         few = max(1, min(self.studio.limits.count, self.studio.limits.numbers // size))
         usual_count = 500 if size == 2 else 25
+        most = 200 if walks else run.steps
         info = "As many calls of the network; 0 for the run's own."
         return {
             "about": look.note(about),
@@ -263,8 +264,7 @@ class Playground:
             "where": {"value": "", "visible": rows},
             "scale": {"value": 1, "visible": walks and bool(run.conditions)},
             "stepper": {"choices": [*usual, *known], "value": EVERY, "visible": walks, "info": "The run's own."},
-            "steps": {"minimum": 0, "maximum": 200 if walks else run.steps, "step": 1, "value": run.steps if walks else 0,
-                      "info": info},
+            "steps": {"minimum": 0, "maximum": most, "step": 1, "value": run.steps if walks else 0, "info": info},
             "grid": {"choices": grids, "value": EVERY, "visible": walks, "info": "Where to step."},
         }  # fmt: skip
 
