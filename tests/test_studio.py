@@ -7,6 +7,7 @@ import asyncio
 import base64
 import io
 import os
+import re
 import shlex
 import shutil
 import threading
@@ -28,6 +29,7 @@ from ornstein.experiment.stream import Drawing, rows_of, stream
 from ornstein.studio.desk import EACH, MOST, Desk, Job, Stopped
 
 CHROMIUM = "/usr/bin/chromium"
+FILM = "document.querySelector('.film')"
 
 
 # The line of jobs -----------------------------------------------------------------------------------------------------
@@ -238,3 +240,254 @@ def test_what_a_run_has_learned_is_near_what_is_exact() -> None:
     assert theory.disagreement(plane, mine, plane.moments()[14]) < 0.25
     with pytest.raises(InputError, match="the plane is of runs on points of two numbers"):
         theory.learned(Run.load("digits"))
+
+
+# The server -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A studio that serves a folder with one run, and a link that leads out of it."""
+    pytest.importorskip("gradio", reason="the studio's extra is not installed")
+    from ornstein.studio.server import open_studio
+
+    home = tmp_path_factory.mktemp("studio")
+    shutil.copytree(packaged.HOME / "moons", home / "runs" / "plane")
+    shutil.copytree(packaged.HOME / "moons", home / "outside")
+    (home / "runs" / "link").symlink_to(home / "outside")
+    studio = open_studio(home / "runs", port=0, block=False)
+    yield studio
+    studio.close()
+
+
+def ask(opened: Any, path: str, **how: Any) -> Any:
+    import httpx
+
+    return httpx.get(opened.address.rstrip("/") + path, timeout=30, **how)
+
+
+def test_nothing_but_what_was_made_for_a_page_can_be_read(opened: Any) -> None:
+    from gradio_client import Client
+
+    runs = opened.studio.shelf.root
+    inside = runs / "plane" / "run.yaml"
+    for path in ("/etc/passwd", str(inside), f"{runs}/../outside/run.yaml", "../../../../etc/passwd"):
+        for form in (f"/gradio_api/file={path}", f"/file={path}"):
+            answer = ask(opened, form)
+            assert answer.status_code in (403, 404), (form, answer.status_code)
+    names = opened.studio.shelf.places()
+    assert str(runs / "plane") in names
+    assert not any("link" in name for name in names)
+    client = Client(opened.address, verbose=False)
+    for name in ("../outside", str(runs / "link"), str(runs.parent / "outside"), "/etc", ""):
+        for endpoint in ("/sample", "/report", "/compare"):
+            with pytest.raises(Exception, match="is not known") as refused:
+                client.predict(run=name, api_name=endpoint)
+            assert "Traceback" not in str(refused.value)
+    policy = ask(opened, "/").headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    assert opened.address.startswith("http://127.0.0.1:")
+
+
+def test_two_clients_get_their_own_samples_and_too_much_is_refused_in_a_sentence(opened: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from gradio_client import Client
+
+    def draw(label: str) -> list[int]:
+        said, files = Client(opened.address, verbose=False).predict(
+            run="digits", count=6, label=label, steps=8, api_name="/sample"
+        )
+        assert said["calls"] == 8
+        assert f"--label {label}" in said["command"]
+        place = next(file for file in files if file.endswith(".npz"))
+        return digit_of(torch.from_numpy(np.load(place)["samples"]).flatten(1).float())
+
+    labels = ["3", "7", "0", "1"]
+    with ThreadPoolExecutor(4) as pool:
+        for label, found in zip(labels, pool.map(draw, labels), strict=True):
+            assert found.count(int(label)) >= 5
+    client = Client(opened.address, verbose=False)
+    for wrong, sentence in (
+        ({"count": 1001}, "count=1001 must be a whole number from 1 to 1,000 in the studio."),
+        ({"steps": 10**9}, "steps=1000000000 must be a whole number from 1 to 1,000"),
+        ({"label": "cat"}, "label='cat' is not a class"),
+        ({"stepper": "dim"}, "did you mean 'ddim'"),
+        ({"seed": -1}, "seed=-1 must be"),
+    ):
+        with pytest.raises(Exception, match=sentence[:30]):
+            client.predict(**wrong, api_name="/sample")
+    assert opened.studio.desk.count() == 0
+
+
+def test_every_endpoint_is_listed_in_the_docs_and_answers(opened: Any) -> None:
+    from gradio_client import Client
+
+    from ornstein.studio.api import ENDPOINTS
+
+    client = Client(opened.address, verbose=False)
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {f"/{name}" for name in ENDPOINTS}
+    page = (Path(__file__).parents[1] / "docs" / "studio.md").read_text("utf-8")
+    assert all(f"`/{name}`" in page for name in ENDPOINTS)
+    found = client.predict(api_name="/runs")[0]["runs"]
+    assert [one["name"] for one in found][1:] == ["adult", "digits", "moons"]
+    gif = client.predict(run="digits", count=2, steps=3, api_name="/film")[1][0]
+    with Image.open(gif) as film:
+        assert (film.format, film.n_frames) == ("GIF", 4)  # type: ignore[attr-defined]
+    both = client.predict(count=2, left_steps=3, right_steps=30, exact=False, api_name="/compare")[0]
+    assert 0 < both["apart"] < 1
+    assert len(client.predict(density="spirals", api_name="/plane")[0]["flows"]) == 4
+    own = client.predict(density="my own points", points="0 1; 1 0; -1 -1", api_name="/plane")[0]
+    assert own["cells"] == theory.CELLS
+    assert client.predict(run="digits", api_name="/report")[0]["measures"][0]["name"] == "class-agreement"
+    with pytest.raises(Exception, match="comes with ornstein"):
+        client.predict(run="digits", api_name="/evaluate")
+    (example,) = re.findall(r"^```py\n(.*?)^```", page, re.S | re.M)
+    assert len(example.splitlines()) == 10
+    code = example.replace("http://127.0.0.1:7860", opened.address).replace("exact=True", "exact=False")
+    exec(code.replace("steps=20", "steps=4"), {})
+
+
+def test_the_verb_warns_of_an_open_host_and_refuses_in_a_sentence(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the studio's extra is not installed")
+    (tmp_path / "file").write_text("")
+    assert "is not a folder" in cli("studio", tmp_path / "file", "--port", 0).err
+    assert "must be NAME:FILE" in cli("studio", tmp_path, "--auth", "ada").err
+    assert "cannot be read" in cli("studio", tmp_path, "--auth", f"ada:{tmp_path / 'none'}").err
+    said = cli("studio", tmp_path / "file", "--host", "0.0.0.0", "--port", 0)
+    assert said.code == 2
+    assert "whoever reaches this address can use the studio" in said.err
+    assert cli("studio", tmp_path, "--port", 70000).err.count("port=70000 must be from 0 to 65535") == 1
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if not os.access(CHROMIUM, os.X_OK):
+        pytest.skip(f"{CHROMIUM} is not there: Debian's package chromium has it")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(opened: Any, browser: Any) -> Iterator[Any]:
+    """A page on which the first picture is done; no script failed, and no other host was asked for anything."""
+    one = browser.new_page(viewport={"width": 1280, "height": 900})
+    one.set_default_timeout(60_000)
+    asked, failed = [], []
+    one.on("request", lambda request: asked.append(request.url))
+    one.on("pageerror", lambda error: failed.append(str(error)))
+    one.goto(opened.address)
+    one.wait_for_selector(".film[data-done]")
+    yield one
+    one.close()
+    home = opened.address.rstrip("/")
+    assert [url for url in asked if not url.startswith((home, "data:", "blob:"))] == []
+    assert failed == []
+
+
+def seen(page: Any, which: int = 0) -> np.ndarray:
+    """The pixels (H, W) of a picture of the playground, as the page shows it."""
+    uri = page.locator(".film img").nth(which).get_attribute("src")
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
+        return np.asarray(picture.convert("L"))
+
+
+def choose(page: Any, name: str, value: str) -> None:
+    """Choose from one of Gradio's menus, as with the keyboard."""
+    field = page.locator(f"#{name} input")
+    field.click()
+    field.fill(value)
+    field.press("Enter")
+
+
+def test_the_playground_draws_what_is_asked_and_shows_its_way(page: Any) -> None:
+    choose(page, "run", "digits")
+    page.wait_for_selector("#label input")
+    choose(page, "label", "3")
+    page.locator("#count input[type=number]").fill("9")
+    before = page.locator(".film").get_attribute("data-done")
+    page.locator("#draw").click()
+    page.wait_for_function(f"k => (({FILM}).dataset.done ?? k) !== k && ({FILM}).querySelector('img')", arg=before)
+    end = seen(page)
+    digits = torch.tensor(
+        np.stack([end[1 + 9 * i : 9 + 9 * i, 1 + 9 * k : 9 + 9 * k] for i in range(3) for k in range(3)])
+    )
+    assert digit_of((digits.flatten(1).float() / 255 * 16).round()).count(3) >= 8
+    slider = page.locator(".film .film-slider")
+    slider.focus()
+    slider.press("Home")  # by the keyboard, to the noise
+    start = seen(page)
+    assert np.abs(start.astype(int) - end).mean() > 20
+    assert "noise is" in page.locator(".film .film-said").inner_text()
+    assert "ornstein sample digits -n 9 --label 3" in page.locator("#terminal textarea").input_value()
+    page.wait_for_selector("#npz a, a#npz, #npz:not([disabled])")
+    with page.expect_download() as got:
+        page.locator("#npz").click()
+    assert np.load(got.value.path())["samples"].shape == (9, 1, 8, 8)
+
+
+def test_stop_bad_input_and_a_closed_tab(page: Any, opened: Any, browser: Any) -> None:
+    desk = opened.studio.desk
+    choose(page, "run", "digits")
+    page.wait_for_selector("#scale input")
+    page.locator("#steps input[type=number]").fill("200")
+    page.locator("#count input[type=number]").fill("900")
+    page.locator("#draw").click()
+    page.wait_for_function(f"({FILM}).dataset.done === undefined")
+    assert desk.count() == 1
+    page.locator("#stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    assert desk.count() == 0
+    page.locator("#seed input").fill("-3")
+    page.locator("#draw").click()
+    page.get_by_text("seed=-3 must be a whole number from 0").wait_for()
+    page.reload()
+    page.wait_for_selector(".film[data-done]")
+    other = browser.new_page()
+    other.goto(opened.address)
+    other.wait_for_selector(".film[data-done]", timeout=60_000)
+    choose(other, "run", "digits")
+    other.wait_for_selector("#scale input")
+    other.locator("#steps input[type=number]").fill("200")
+    other.locator("#count input[type=number]").fill("900")
+    other.locator("#draw").click()
+    other.wait_for_function(f"({FILM}).dataset.done === undefined")
+    assert desk.count() == 1
+    other.close()
+    until = time.monotonic() + 20
+    while desk.count() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert desk.count() == 0  # a closed tab frees its job
+
+
+def test_theory_compare_and_report(page: Any) -> None:
+    page.get_by_role("tab", name="Theory").click()
+    page.wait_for_selector(".plane[data-flows='4']")
+    pixels = "() => document.querySelector('.plane-density').toDataURL()"
+    slider = page.locator(".plane .film-slider")
+    slider.press("End")
+    data = page.evaluate(pixels)
+    slider.press("Home")
+    assert page.evaluate(pixels) != data
+    assert "t = 1.00" in page.locator(".plane .film-said").inner_text()
+    page.get_by_role("tab", name="Compare").click()
+    choose(page, "compare-run", "digits")
+    page.locator("#compare-go").click()
+    page.wait_for_selector(".versus[data-done='1']")
+    assert "deviation apart" in page.locator(".versus").inner_text()
+    assert page.locator(".versus img").count() == 3
+    page.get_by_role("tab", name="Report").click()
+    page.wait_for_selector("#gallery tr[data-run='digits']")
+    page.get_by_role("button", name="Sort by weights").click()
+    first = page.locator("#gallery tbody tr").first.get_attribute("data-run")
+    assert first == "digits"  # 485,217 weights, the most
+    page.locator("#gallery tr[data-run='digits'] .gallery-pick").click()
+    page.get_by_text("class-agreement").wait_for()
+    assert page.locator(".report-pictures img").count() >= 2

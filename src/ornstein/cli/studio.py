@@ -37,7 +37,9 @@ def studio(
     if host not in LOCAL:
         err.print("[yellow]warning[/]  ", end="")
         whoever = f"--host {shown(host)}: whoever reaches this address can use the studio"
-        password = ", with that password, which travels unencrypted." if known else "; --auth NAME:FILE asks for a password."
+        password = (
+            ", with that password, which travels unencrypted." if known else "; --auth NAME:FILE asks for a password."
+        )
         err.print(whoever + password, markup=False)
 
     def told(address: str) -> None:

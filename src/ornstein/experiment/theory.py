@@ -1,7 +1,8 @@
 """Diffusion in the plane, where everything can be seen and everything is known.
 
 About each of N points lies a Gaussian of width w, so the density is a mixture, and so is that of
-x_t = alpha x_0 + sigma eps at every time: its log-density, its score and E[x_0 given x_t] are closed forms (`core.exact`). Then
+x_t = alpha x_0 + sigma eps at every time: its log-density, its score and E[x_0 given x_t] are closed forms
+(`core.exact`). Then
 
 - data dissolve along the forward process, here the Ornstein-Uhlenbeck SDE in the clock of `VP`;
 - the *reverse SDE*, dx = (f x - g^2 score) dt + g dB, and the *probability-flow ODE*, dx = (f x - g^2 score/2) dt, both

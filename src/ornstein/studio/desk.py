@@ -23,8 +23,9 @@ from ornstein.errors import InputError
 SLICE, PATIENCE = 1.0, 15.0
 #: jobs in line at a time: in all, and of one owner
 MOST, EACH = 64, 3
-#: seconds between two looks at a job that is followed
-_LOOK = 0.04
+#: seconds between two looks at a job that is followed, and between two things of it that are passed on: a browser that
+#: draws each must have time left to hear a click
+_LOOK, _PACE = 0.04, 0.15
 
 
 class Stopped(Exception):
@@ -146,13 +147,13 @@ class Desk:
             Stopped: it was stopped.
             InputError: what the job raised, or any other error of its.
         """
-        place, version = -1, 0
+        place, version, told = -1, 0, 0.0
         try:
             while not job.done:
                 job.asked = time.monotonic()
                 here = self.place(job)
-                if job.version != version:
-                    place, version = here, job.version
+                if job.version != version and job.asked - told > _PACE:
+                    place, version, told = here, job.version, job.asked
                     yield News(here, job.shown)
                 elif here != place:
                     place = here

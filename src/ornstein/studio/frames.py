@@ -21,8 +21,8 @@ from ornstein.experiment.stream import Seen
 
 #: a coordinate is a whole number from 0 to this
 FULL = 1000
-#: rows, curves and points that are shown of a batch
-ROWS, CURVES, POINTS = 24, 12, 2000
+#: rows, curves, points and pictures that are shown of a batch: the files have all
+ROWS, CURVES, POINTS, PICTURES = 24, 12, 1000, 100
 #: frames that a film keeps, evenly of its way
 FRAMES = 61
 
@@ -50,7 +50,7 @@ class Window:
 
     def __init__(self, run: Run, count: int) -> None:
         self.run, self.count = run, count
-        self.columns = math.ceil(math.sqrt(count)) if run.kind == "image" else None
+        self.columns = math.ceil(math.sqrt(min(count, PICTURES))) if run.kind == "image" else None
         low, high = run.about["data"]["range"]
         middle, reach = (low + high) / 2, 0.65 * (high - low) or 1.0
         self.low, self.high = middle - reach, middle + reach
@@ -67,7 +67,7 @@ class Window:
             return self._rows(x[:ROWS])
         x = x / spread
         if run.kind == "image":
-            return pixels(x, self.columns)
+            return pixels(x[:PICTURES], self.columns)
         own = run.transform.inverse(x)
         if own[0].numel() == 2:
             return {"points": self._whole(own[:POINTS].flatten(1)), "window": [self.low, self.high]}
