@@ -57,7 +57,8 @@ async def followed(desk: Desk, *jobs: Job) -> list[Any]:
 
 
 def test_whoever_asks_for_much_delays_a_neighbour_by_one_job() -> None:
-    desk, log = Desk(slice_=60), []
+    desk = Desk(slice_=60)
+    log: list[str] = []
     mine = [desk.submit("a", busy(0.1, log, f"a{k}"), f"room {k}") for k in range(3)]
     other = desk.submit("b", busy(0.1, log, "b"))
     assert [desk.place(job) for job in (*mine, other)] == [0, 2, 3, 1]
@@ -69,7 +70,8 @@ def test_whoever_asks_for_much_delays_a_neighbour_by_one_job() -> None:
 
 
 def test_a_long_job_gives_its_turn_to_a_short_one() -> None:
-    desk, log = Desk(slice_=0.1), []
+    desk = Desk(slice_=0.1)
+    log: list[str] = []
     long = desk.submit("a", busy(1.0, log, "long"))
     short = desk.submit("b", busy(0.05, log, "short"))
     asyncio.run(followed(desk, long, short))
@@ -77,7 +79,8 @@ def test_a_long_job_gives_its_turn_to_a_short_one() -> None:
 
 
 def test_a_job_stops_within_a_second_and_one_that_nobody_follows_is_let_go() -> None:
-    desk, log = Desk(patience=0.3), []
+    desk = Desk(patience=0.3)
+    log: list[str] = []
     first, waiting = desk.submit("a", busy(30, log, "a")), desk.submit("b", busy(30, log, "b"))
     began = time.perf_counter()
     desk.leave("b")
@@ -138,7 +141,7 @@ def digit_of(pictures: torch.Tensor) -> list[int]:
 
 
 def test_the_carried_models_are_small_sound_and_draw_what_is_asked() -> None:
-    assert packaged.names() == ("adult", "digits", "moons")
+    assert packaged.names() == ("digits", "adult", "moons")
     size = sum(path.stat().st_size for path in packaged.HOME.rglob("*") if path.is_file())
     assert size < 3_000_000
     run = Run.load("digits")
@@ -331,7 +334,7 @@ def test_every_endpoint_is_listed_in_the_docs_and_answers(opened: Any) -> None:
     page = (Path(__file__).parents[1] / "docs" / "studio.md").read_text("utf-8")
     assert all(f"`/{name}`" in page for name in ENDPOINTS)
     found = client.predict(api_name="/runs")[0]["runs"]
-    assert [one["name"] for one in found][1:] == ["adult", "digits", "moons"]
+    assert [one["name"] for one in found][1:] == ["digits", "adult", "moons"]
     gif = client.predict(run="digits", count=2, steps=3, api_name="/film")[1][0]
     with Image.open(gif) as film:
         assert (film.format, film.n_frames) == ("GIF", 4)  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from ornstein.studio.server import open_studio
 
 CHROMIUM = "/usr/bin/chromium"
 #: name -> width, height, colours
-SIZES = {"desktop": (1280, 900, "light"), "phone": (390, 844, "dark")}
+SIZES: dict[str, tuple[int, int, Any]] = {"desktop": (1280, 900, "light"), "phone": (390, 844, "dark")}
 
 
 def playground(page: Any) -> None:

@@ -67,4 +67,4 @@ def apart(run: Run, one: Tensor, other: Tensor) -> float:
     """
     if one.shape != other.shape:
         raise InputError(f"samples of shapes {tuple(one.shape)} and {tuple(other.shape)} cannot be compared.")
-    return float((one - other).square().mean().sqrt()) / run.denoiser.sigma_data
+    return float((one - other).square().mean().sqrt()) / float(run.denoiser.sigma_data)

@@ -161,7 +161,8 @@ def _abreast(
     walks: Sequence[tuple[Iterator[State[Tensor]], int]], run: Run, tick: Callable[[], None]
 ) -> Iterator[Seen]:
     """Moments of all walks together; one that is at its end waits for the others."""
-    steps, moments = max(steps for _, steps in walks), [None] * len(walks)
+    steps = max(steps for _, steps in walks)
+    moments: list[State[Tensor] | None] = [None] * len(walks)
     for step in range(steps + 1):
         for place, (states, _) in enumerate(walks):
             moments[place] = next(states, moments[place])

@@ -23,7 +23,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ornstein.core import VE, VP
+from ornstein.core.clocks import VE, VP
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import GaussianMixture
@@ -58,7 +58,8 @@ def points_of(name: str, seed: int = 0) -> Tensor:
     Raises:
         InputError: no such data set.
     """
-    source = lookup({name: DATA[name] for name in names()}, name, "density")
+    known: dict[str, Callable[..., Toy]] = {name: DATA[name] for name in names()}
+    source = lookup(known, name, "density")
     return scaled(source(count=POINTS + 2, noise=0.0, seed=seed).load().train[:POINTS])
 
 

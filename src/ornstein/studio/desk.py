@@ -13,7 +13,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ class Desk:
         with self._change:
             return len(self._jobs())
 
-    async def follow(self, job: Job) -> AsyncIterator[News]:
+    async def follow(self, job: Job) -> AsyncGenerator[News, None]:
         """What is new of a job until it ends; who stops listening ends it.
 
         Raises:

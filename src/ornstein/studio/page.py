@@ -32,4 +32,5 @@ def build(studio: Studio) -> gr.Blocks:
         Api(studio).build()
         page.unload(studio.halt)
     page.queue(default_concurrency_limit=None, max_size=200, api_open=False)
-    return page
+    built: gr.Blocks = page
+    return built

@@ -247,7 +247,8 @@ class Playground:
         rows, walks, lines = draws_rows(run), run.learner.walks, tables()
         own = run.experiment.sampling
         shape = " x ".join(map(str, run.shape))
-        about = f"{run.about['data']['count']:,} {run.kind}s of {shape}; {run.about['parameters']:,} weights."
+        what = f"rows of {shape} columns" if rows else f"{run.kind}s of {shape}"
+        about = f"Trained on {run.about['data']['count']:,} {what}; {run.about['parameters']:,} weights."
         known = [name for name in lines["steppers"] if name in steppers_of(run.learner)]
         usual = [(f"the run's own ({own.stepper['name']})", EVERY)]
         classes = [("all in turn", EVERY), *run.classes]

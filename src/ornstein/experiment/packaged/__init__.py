@@ -8,13 +8,15 @@ from pathlib import Path
 
 from ornstein.errors import InputError, shown
 
-#: where they lie
-HOME = Path(__file__).parent
+#: where they lie, and which a page opens with
+HOME, FIRST = Path(__file__).parent, "digits"
 
 
 def names() -> tuple[str, ...]:
-    """Of the models that are carried."""
-    return tuple(sorted(place.parent.name for place in HOME.glob("*/run.yaml")))
+    """Of the models that are carried, the first first."""
+    return tuple(
+        sorted((place.parent.name for place in HOME.glob("*/run.yaml")), key=lambda name: (name != FIRST, name))
+    )
 
 
 def place(run: "str | Path") -> Path:
