@@ -346,6 +346,17 @@ def test_every_endpoint_is_listed_in_the_docs_and_answers(opened: Any) -> None:
     assert client.predict(run="digits", api_name="/report")[0]["measures"][0]["name"] == "class-agreement"
     with pytest.raises(Exception, match="comes with ornstein"):
         client.predict(run="digits", api_name="/evaluate")
+    edited = client.predict(example=1, mask="0" * 32 + "1" * 32, count=2, api_name="/inpaint")[0]
+    assert edited["right"]["payload"]["pixels"].startswith("data:image/png;base64,")
+    with pytest.raises(Exception, match="the mask has 3 cells"):
+        client.predict(mask="101", api_name="/inpaint")
+    assert client.predict(first=0, last=3, api_name="/interpolate")[0]["done"]
+    head = "age,education,marital_status,occupation,sex,hours_per_week,income"
+    rows = f"{head}\n30,Bachelors,Never-married,,Male,40,\n"
+    holes = client.predict(rows=rows, api_name="/impute")[0]
+    assert [hole["column"] for hole in holes] == ["occupation", "income"]
+    assert holes[1]["centre"] in ("<=50K", ">50K")
+    assert 0.99 < sum(holes[1]["shares"].values()) <= 1.01
     (example,) = re.findall(r"^```py\n(.*?)^```", page, re.S | re.M)
     assert len(example.splitlines()) == 10
     code = example.replace("http://127.0.0.1:7860", opened.address).replace("exact=True", "exact=False")
@@ -470,7 +481,7 @@ def test_stop_bad_input_and_a_closed_tab(page: Any, opened: Any, browser: Any) -
     assert desk.count() == 0  # a closed tab frees its job
 
 
-def test_theory_compare_and_report(page: Any) -> None:
+def test_theory_compare_edit_and_report(page: Any) -> None:
     page.get_by_role("tab", name="Theory").click()
     page.wait_for_selector(".plane[data-flows='4']")
     pixels = "() => document.querySelector('.plane-density').toDataURL()"
@@ -486,6 +497,17 @@ def test_theory_compare_and_report(page: Any) -> None:
     page.wait_for_selector(".versus[data-done='1']")
     assert "deviation apart" in page.locator(".versus").inner_text()
     assert page.locator(".versus img").count() == 3
+    page.get_by_role("tab", name="Edit").click()
+    page.wait_for_function("document.querySelector('.mask canvas').height > 100")
+    page.get_by_role("button", name="lower half").click()
+    page.locator("#fill").click()
+    page.wait_for_selector("#edited .versus[data-done='1']")
+    assert page.locator("#edited img").count() == 3
+    age = page.get_by_label("age of row 1")
+    age.fill("")
+    age.press("Tab")
+    page.locator("#complete").click()
+    page.locator("#holes td", has_text="age").first.wait_for()
     page.get_by_role("tab", name="Report").click()
     page.wait_for_selector("#gallery tr[data-run='digits']")
     page.get_by_role("button", name="Sort by weights").click()

@@ -35,7 +35,7 @@ def client(address: str, number: int, until: float, told: list[tuple[float, str]
     while time.monotonic() < until:
         began, wrong, label = time.monotonic(), "", str(number % 10)
         try:
-            said, files = studio.predict(run="digits", count=4, label=label, steps=5, api_name="/sample")
+            _, files = studio.predict(run="digits", count=4, label=label, steps=5, api_name="/sample")
             place = next(file for file in files if file.endswith(".npz"))
             drawn: Any = np.load(place)
             if drawn["samples"].shape != (4, 1, 8, 8) or set(drawn["labels"].tolist()) != {number % 10}:
@@ -61,7 +61,8 @@ def main() -> None:
             Client(address[0], verbose=False).predict(run="digits", count=4, steps=5, api_name="/sample")
             memory, until = [resident(server.pid)], time.monotonic() + said.seconds
             threads = [
-                threading.Thread(target=client, args=(address[0], number, until, told)) for number in range(said.clients)
+                threading.Thread(target=client, args=(address[0], number, until, told))
+                for number in range(said.clients)
             ]
             for thread in threads:
                 thread.start()

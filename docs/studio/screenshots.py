@@ -36,6 +36,15 @@ def compare(page: Any) -> None:
     page.wait_for_selector(".versus[data-done='1']")
 
 
+def edit(page: Any) -> None:
+    page.get_by_role("tab", name="Edit").click()
+    page.get_by_role("button", name="lower half").click()
+    page.locator("#fill").click()
+    page.wait_for_selector("#edited .versus[data-done='1']")
+    page.locator("#complete").click()
+    page.wait_for_selector("#holes table")
+
+
 def report(page: Any) -> None:
     page.get_by_role("tab", name="Report").click()
     page.wait_for_selector("#gallery tbody tr")
@@ -44,7 +53,7 @@ def report(page: Any) -> None:
 
 
 ROOMS: dict[str, Callable[[Any], None]] = {
-    "playground": playground, "theory": theory, "compare": compare, "report": report,
+    "playground": playground, "theory": theory, "compare": compare, "edit": edit, "report": report,
 }  # fmt: skip
 
 

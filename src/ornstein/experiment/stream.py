@@ -14,14 +14,17 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.core.drive import sample_seeds
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level
 from ornstein.core.walk import State
 from ornstein.discrete import constrained
 from ornstein.errors import InputError
 from ornstein.experiment.build import stepper_with
 from ornstein.experiment.cells import draws_rows, must_be_table
-from ornstein.experiment.guide import guided
+from ornstein.experiment.guide import guided, with_denoiser
 from ornstein.experiment.run import Run
 from ornstein.experiment.where import Where
+from ornstein.guidance import Guidance
 
 #: numbers of the samples that go down together, but samples at least: their step is the longest that a watcher waits
 ABREAST, FEWEST = 2**14, 16
@@ -83,6 +86,22 @@ class Seen:
     spread: float
     noisy: Tensor
     clean: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Heard(Guidance):
+    """A denoiser that calls `tick` before each answer."""
+
+    tick: Callable[[], None]
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        self.tick()
+        return self.base.predict(x, level, condition)
+
+
+def heard(run: Run, tick: Callable[[], None]) -> Run:
+    """The run, calling `tick` before each answer of its denoiser: what that raises ends whatever is done with it."""
+    return with_denoiser(run, _Heard(run.denoiser, tick))
 
 
 def stream(run: Run, asked: Drawing, tick: Callable[[], None] = lambda: None) -> Iterator[Seen]:

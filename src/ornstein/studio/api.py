@@ -4,7 +4,9 @@ An endpoint is a method of `Api`: its arguments are those that the client names,
 with facts as JSON and with files. It waits in the same line, within the same limits, and opens the same runs as a page.
 """
 
+import csv
 import inspect
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from ornstein.experiment.doctor import doctor
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.gallery import entries, measures
 from ornstein.experiment.report import describe
-from ornstein.studio import compare, playground
+from ornstein.experiment.restore import METHODS
+from ornstein.studio import compare, edit, playground
 from ornstein.studio.compare import Compare
 from ornstein.studio.desk import Job
 from ornstein.studio.playground import Controls
@@ -133,13 +136,40 @@ class Api:
         found = await self._done(request, lambda job: doctor(opened, n=EXAMINED, stage=job.show), "report")
         return found.to_dict(), []
 
+    async def inpaint(
+        self, request: gr.Request, run: str = "digits", example: float = 0, mask: str = "", count: float = 8,
+        method: str = METHODS[0], seed: float = 0,
+    ) -> Answer:  # fmt: skip
+        """Answers for the hidden part of a held-out picture; the mask is 0 and 1 row by row, 1 being hidden."""
+        opened, limits = self.studio.shelf.open(run), self.studio.limits
+        given = edit.example(opened, limits.whole(example, "example", 10**9, 0), None)
+        n, start = limits.whole(count, "count", edit.ANSWERS), limits.whole(seed, "seed", 2**31 - 1, 0)
+        work = edit.filled_in
+        return await self._done(request, lambda job: work(job, opened, given, mask, n, method, start), edit.ROOM), []
+
+    async def interpolate(self, request: gr.Request, run: str = "digits", first: float = 0, last: float = 1) -> Answer:
+        """Pictures on the way from one held-out example to another."""
+        opened, limits = self.studio.shelf.open(run), self.studio.limits
+        ends = [edit.example(opened, limits.whole(one, "example", 10**9, 0), None) for one in (first, last)]
+        return await self._done(request, lambda job: edit.between(job, opened, *ends), edit.ROOM), []
+
+    async def impute(self, request: gr.Request, run: str = "adult", rows: str = "", seed: float = 0) -> Answer:
+        """What may stand in the empty cells of rows, written as CSV with the run's columns as header."""
+        opened, start = self.studio.shelf.open(run), self.studio.limits.whole(seed, "seed", 2**31 - 1, 0)
+        names, *lines = [*csv.reader(io.StringIO(rows[: edit.TEXT]))] or [[]]
+        grid = {"names": names, "rows": lines}
+        return await self._done(
+            request, lambda job: edit.holes_of(job, self.studio, opened, grid, start), edit.ROOM
+        ), []
+
     async def densities(self, request: gr.Request) -> Answer:
         """The densities that are built in."""
         return {"densities": list(theory.names())}, []
 
 
 #: every endpoint, by its name
-ENDPOINTS = ("runs", "sample", "film", "densities", "plane", "compare", "report", "evaluate", "doctor")
+ENDPOINTS = ("runs", "sample", "film", "densities", "plane", "compare", "inpaint", "interpolate", "impute", "report", "evaluate",
+             "doctor")  # fmt: skip
 
 
 def _answering(method: Callable[..., Any]) -> Callable[..., Any]:

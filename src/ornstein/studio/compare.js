@@ -4,6 +4,7 @@ function turn() {
   const value = props.value;
   if (!value) return;
   names.forEach((name, i) => {
+    if (value.titles) figures[i].querySelector("figcaption").textContent = value.titles[i];
     const part = value[name], place = figures[i].querySelector(".film-place");
     figures[i].querySelector(".film-said").textContent = part ? part.said : "";
     if (part) put(place, part.payload, figures[i].querySelector("figcaption").textContent + ": " + part.said);

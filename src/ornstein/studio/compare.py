@@ -23,9 +23,10 @@ MOST, FEW, MANY = 64, 5, 30
 
 
 def difference(window: Window, one: Tensor, other: Tensor) -> dict[str, Any]:
-    """What differs: of images how much, black is nothing; of points the way from one to the other."""
+    """What differs: of images how much, from black to white for the most; of points the way from one to the other."""
     if window.run.kind == "image":
-        return pixels((one - other).abs().clamp(0, 1) * 2 - 1, window.columns)
+        off = (one - other).abs()
+        return pixels(off / max(float(off.max()), 1e-6) * 2 - 1, window.columns)
     first, last = window.payload(one), window.payload(other)
     if "points" in last:
         return {**last, "before": first["points"]}

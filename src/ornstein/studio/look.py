@@ -20,7 +20,7 @@ def drawn_by(name: str, value: Any = None, **how: Any) -> Any:
     """A component that shows its value by NAME.html and NAME.js; `put` of draw.js is at hand there."""
     return gr.HTML(
         value=value, html_template=text_of(f"{name}.html"), js_on_load=text_of("draw.js") + text_of(f"{name}.js"),
-        padding=False, **how,
+        padding=False, apply_default_css=False, **how,
     )  # fmt: skip
 
 

@@ -6,13 +6,14 @@ import gradio as gr
 
 from ornstein.studio.api import Api
 from ornstein.studio.compare import Compare
+from ornstein.studio.edit import Edit
 from ornstein.studio.playground import Playground
 from ornstein.studio.report import Report
 from ornstein.studio.state import Studio
 from ornstein.studio.theory import Theory
 
 #: the rooms by their names, in the order of their tabs
-ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory, "Compare": Compare, "Report": Report}
+ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory, "Compare": Compare, "Edit": Edit, "Report": Report}
 
 _HEAD = """<header class="masthead"><h1>ornstein <span>studio</span></h1>
 <p>See a diffusion model think.</p>

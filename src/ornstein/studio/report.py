@@ -57,7 +57,7 @@ def rendered(name: str, folder: Path) -> str:
     one = entry(name, folder)
     facts = "".join(
         f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in describe(folder).items()
-        if key not in ("files", "versions")
+        if key not in ("files", "versions", "evaluation")
     )  # fmt: skip
     pictures = "".join(
         f'<figure><img src="{picture}" alt="{html.escape(title)}">'
@@ -130,7 +130,10 @@ class Report:
         note = gr.HTML(look.note("Choose a run."), elem_id="report-note", padding=False)
         told = gr.HTML("", elem_id="diagnosis", padding=False)
         with gr.Row(equal_height=False):
-            left, right = gr.HTML("", elem_id="report-left", padding=False), gr.HTML("", padding=False)
+            left, right = (
+                gr.HTML("", elem_id=f"report-{side}", padding=False, apply_default_css=False)
+                for side in ("left", "right")
+            )
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         tab.select(self.every, None, [gallery, one, other], queue=False, **private)
         gallery.select(self.chosen, None, [one], queue=False, **private)
