@@ -4,6 +4,7 @@ An endpoint is a method of `Api`: its arguments are those that the client names,
 with facts as JSON and with files. It waits in the same line, within the same limits, and opens the same runs as a page.
 """
 
+import asyncio
 import csv
 import inspect
 import io
@@ -64,7 +65,8 @@ class Api:
 
     async def runs(self, request: gr.Request) -> Answer:
         """All runs at a glance: data, weights, steps, minutes, held-out error, share of measures as good as real."""
-        found, refused = entries(dict(list(self.studio.shelf.places().items())[:LISTED]))
+        places = dict(list(self.studio.shelf.places().items())[:LISTED])
+        found, refused = await asyncio.to_thread(entries, places)
         keys = ("name", "kind", "data", "count", "weights", "steps", "minutes", "held_out", "matching")
         return {"runs": [{key: getattr(one, key) for key in keys} for one in found], "unreadable": refused}, []
 
@@ -74,7 +76,7 @@ class Api:
         seed: float = 0,
     ) -> Answer:  # fmt: skip
         """Draw: a picture, arrays and a table; "" and 0 leave a setting to the run."""
-        opened = self.studio.shelf.open(run)
+        opened = await self.studio.open(run)
         asked = Controls(run, label, where, count, scale, stepper, steps, grid, options, given, seed)
         drawing = asked.drawing(self.studio, opened)
         drawn = await self._done(
@@ -88,7 +90,7 @@ class Api:
         stepper: str = "", steps: float = 0, grid: str = "", options: str = "", seed: float = 0,
     ) -> Answer:  # fmt: skip
         """The way from noise to samples as an animation, .gif."""
-        opened = self.studio.shelf.open(run)
+        opened = await self.studio.open(run)
         asked = Controls(run, label, "", count, scale, stepper, steps, grid, options, "", seed)
         drawing = asked.drawing(self.studio, opened)
         path: Path = await self._done(request, lambda job: playground.film(self.studio, job, opened, drawing), "film")
@@ -99,7 +101,7 @@ class Api:
         seed: float = 0,
     ) -> Answer:  # fmt: skip
         """A density in the plane, its scores and particles, as the page gets them: numbers in base64, see theory.js."""
-        plane, mine = plane_of(self.studio, density, width, points, learned)
+        plane, mine = await asyncio.to_thread(plane_of, self.studio, density, width, points, learned)
         start = self.studio.limits.whole(seed, "seed", 2**31 - 1, 0)
         return await self._done(request, lambda job: show_plane(job, plane, mine, start, "api"), "theory"), []
 
@@ -109,7 +111,7 @@ class Api:
         right_stepper: str = "", right_steps: float = compare.MANY, right_scale: float = 1, exact: bool = False,
     ) -> Answer:  # fmt: skip
         """Two ways from the same noise: how far apart they end, and with `exact` how far from 1,000 steps."""
-        opened = self.studio.shelf.open(run)
+        opened = await self.studio.open(run)
         sides = (left_stepper, left_steps, left_scale, right_stepper, right_steps, right_scale)
         pair = Compare(self.studio).pair(opened, label, count, seed, sides)
         return await self._done(request, lambda job: compare.perform(job, opened, pair, exact), compare.ROOM), []
@@ -132,7 +134,7 @@ class Api:
 
     async def doctor(self, request: gr.Request, run: str = "digits") -> Answer:
         """What is wrong with a run and what to change."""
-        opened = self.studio.shelf.open(run)
+        opened = await self.studio.open(run)
         found = await self._done(request, lambda job: doctor(opened, n=EXAMINED, stage=job.show), "report")
         return found.to_dict(), []
 
@@ -141,21 +143,23 @@ class Api:
         method: str = METHODS[0], seed: float = 0,
     ) -> Answer:  # fmt: skip
         """Answers for the hidden part of a held-out picture; the mask is 0 and 1 row by row, 1 being hidden."""
-        opened, limits = self.studio.shelf.open(run), self.studio.limits
-        given = edit.example(opened, limits.whole(example, "example", 10**9, 0), None)
+        opened, limits = await self.studio.open(run), self.studio.limits
+        number = limits.whole(example, "example", 10**9, 0)
+        given = await asyncio.to_thread(edit.example, opened, number, None)
         n, start = limits.whole(count, "count", edit.ANSWERS), limits.whole(seed, "seed", 2**31 - 1, 0)
         work = edit.filled_in
         return await self._done(request, lambda job: work(job, opened, given, mask, n, method, start), edit.ROOM), []
 
     async def interpolate(self, request: gr.Request, run: str = "digits", first: float = 0, last: float = 1) -> Answer:
         """Pictures on the way from one held-out example to another."""
-        opened, limits = self.studio.shelf.open(run), self.studio.limits
-        ends = [edit.example(opened, limits.whole(one, "example", 10**9, 0), None) for one in (first, last)]
+        opened, limits = await self.studio.open(run), self.studio.limits
+        numbers = [limits.whole(one, "example", 10**9, 0) for one in (first, last)]
+        ends = [await asyncio.to_thread(edit.example, opened, number, None) for number in numbers]
         return await self._done(request, lambda job: edit.between(job, opened, *ends), edit.ROOM), []
 
     async def impute(self, request: gr.Request, run: str = "adult", rows: str = "", seed: float = 0) -> Answer:
         """What may stand in the empty cells of rows, written as CSV with the run's columns as header."""
-        opened, start = self.studio.shelf.open(run), self.studio.limits.whole(seed, "seed", 2**31 - 1, 0)
+        opened, start = await self.studio.open(run), self.studio.limits.whole(seed, "seed", 2**31 - 1, 0)
         names, *lines = [*csv.reader(io.StringIO(rows[: edit.TEXT]))] or [[]]
         grid = {"names": names, "rows": lines}
         return await self._done(

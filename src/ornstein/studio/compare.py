@@ -152,7 +152,7 @@ class Compare:
     ) -> AsyncIterator[list[Any]]:
         """Compare what the controls say."""
         try:
-            run = self.studio.shelf.open(name)
+            run = await self.studio.open(name)
             pair = self.pair(run, label, count, seed, sides)
             job = self.studio.desk.submit(str(request.session_hash), lambda job: perform(job, run, pair, exact), ROOM)
             async for news in self.studio.desk.follow(job):

@@ -20,7 +20,7 @@ from typing import Any
 from ornstein.errors import InputError
 
 #: seconds of one turn; seconds after which a job that nobody asks after is let go
-SLICE, PATIENCE = 1.0, 15.0
+SLICE, PATIENCE = 1.0, 30.0
 #: jobs in line at a time: in all, and of one owner
 MOST, EACH = 64, 3
 #: seconds between two looks at a job that is followed, and between two things of it that are passed on: a browser that

@@ -187,7 +187,7 @@ class Playground:
         off = gr.update(interactive=False)
         try:
             asked = Controls(*said)
-            run = self.studio.shelf.open(asked.run)
+            run = await self.studio.open(asked.run)
             drawing = asked.drawing(self.studio, run)
             words = [command(asked.run, drawing, "rows.csv" if draws_rows(run) else "drawn.png")]
             words.append(snippet(asked.run, drawing, run))
@@ -209,7 +209,7 @@ class Playground:
         keep = gr.skip()
         try:
             asked = Controls(*said)
-            run = self.studio.shelf.open(asked.run)
+            run = await self.studio.open(asked.run)
             drawing = asked.drawing(self.studio, run)
             owner = str(request.session_hash)
             job = self.studio.desk.submit(owner, lambda job: film(self.studio, job, run, drawing), "film")

@@ -1,5 +1,6 @@
 """What the rooms of one studio share."""
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from ornstein.experiment.run import Run
 from ornstein.studio.desk import Desk
 from ornstein.studio.limits import Limits
 from ornstein.studio.shelf import Shelf
@@ -38,6 +40,10 @@ class Studio:
             if old.stat().st_mtime < time.time() - KEPT:
                 shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix="made-", dir=self.files))
+
+    async def open(self, name: str) -> Run:
+        """A run by its name, opened in a thread, so that other pages are answered meanwhile; see `Shelf.open`."""
+        return await asyncio.to_thread(self.shelf.open, name)
 
     def halt(self, request: gr.Request) -> None:
         """Stop all that a page has asked for."""

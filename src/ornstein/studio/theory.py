@@ -1,5 +1,6 @@
 """The theory room: a density in the plane, its score, and four ways back from noise."""
 
+import asyncio
 import base64
 import threading
 from collections import OrderedDict
@@ -160,7 +161,7 @@ class Theory:
             if kept is not None:
                 yield [look.note("From the density to noise, and back."), kept]
                 return
-            plane, mine = plane_of(self.studio, density, width, points, learned)
+            plane, mine = await asyncio.to_thread(plane_of, self.studio, density, width, points, learned)
             job = self.studio.desk.submit(
                 str(request.session_hash), lambda job: perform(job, plane, mine, seed, key), ROOM
             )
