@@ -1,5 +1,6 @@
 """What several test files share: a way to call the command line, and a small trained run."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -8,12 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from sure import Answer, Cli
+from sure import Answer, Cli, once
 
 # Small tensors: a second thread costs more than it gives, and on busy cores far more.
 torch.set_num_threads(1)
 # A suite that is run in the background inherits an ignored Ctrl-C; what is tested here is what a person's Ctrl-C does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: what takes longest goes first, so that no worker is left with it when the others have ended
+LONGEST = ("test_two_processes", "test_laws_device", "test_docs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
@@ -36,6 +45,27 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_classifier_of_the_same_data() -> Any:
+    """Reports of the same data by the same seed share what they would each train to the same bits."""
+    from ornstein.metrics import floor
+
+    fit, kept = floor.fit_classifier, dict[Any, Any]()
+
+    def fitted(x: torch.Tensor, labels: torch.Tensor, *, generator: torch.Generator) -> Any:
+        parts = (x, labels, generator.get_state())
+        of = tuple(hashlib.sha256(part.cpu().contiguous().numpy().tobytes()).digest() for part in parts)
+        key = (of, x.shape, x.dtype, x.device.type)
+        if key not in kept:
+            kept[key] = fit(x, labels, generator=generator), generator.get_state()
+        generator.set_state(kept[key][1])
+        return kept[key][0]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(floor, "fit_classifier", fitted)
+        yield
+
+
 @pytest.fixture
 def own_tables() -> Any:
     """What a test registers is gone after it."""
@@ -55,12 +85,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
 
-    folder: Path = tmp_path_factory.mktemp("runs") / "digits"
     tiny = ["net.channels=16", "training.steps=30", "training.batch_size=32", "training.validate_every=15"]
     tiny += ["training.checkpoint_every=10", "training.snapshot_every=10", "training.log_every=5", "sampling.preview=4"]
-    for _ in train(Experiment.read("digits", [*tiny, "sampling.steps=4"]), folder):
-        pass
-    return folder
+
+    def make(folder: Path) -> None:
+        for _ in train(Experiment.read("digits", [*tiny, "sampling.steps=4"]), folder):
+            pass
+
+    return once(tmp_path_factory, "digits", make)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,13 @@
-"""What a test is sure of: how the command line answers, and that something which may be absent is there."""
+"""What a test is sure of: how the command line answers, that what may be absent is there, that it was made once."""
 
+import fcntl
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
@@ -24,3 +29,16 @@ def there(found: T | None) -> T:
     """What a type checker cannot know to be there."""
     assert found is not None
     return found
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes that share the tests of a session; they only read it."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, made = base / name, base / f"{name}.made"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+        if not made.exists():
+            make(folder)
+            made.touch()
+    return folder

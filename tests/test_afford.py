@@ -239,6 +239,7 @@ def test_evaluating_by_more_samples_than_fit(run: Any) -> None:
     from ornstein.experiment.evaluate import evaluate
 
     assert "n=1000000000000 takes" in refused(lambda: evaluate(run, n=HUGE))
+    assert "likelihood=-1 must be" in refused(lambda: evaluate(run, n=20, likelihood=-1))  # before it draws
 
 
 def test_many_between_two_are_those_of_few(run: Any) -> None:

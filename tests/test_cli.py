@@ -373,6 +373,7 @@ def test_a_handful_of_odd_colour_images_goes_all_the_way(cli: Cli, tmp_path: Pat
         (["nowhere.yaml"], ["nowhere.yaml"]),
         (["images"], ["path"]),
         (["images", "data.path=/nowhere"], ["/nowhere"]),
+        *(([preset], ["data.path is missing; give"]) for preset in ("images", "array", "series", "table")),
         (["array", "data.path=/nowhere.npy"], ["/nowhere.npy"]),
         ([], ["preset"]),
     ],

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from sure import Cli, there
 
+import ornstein
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPETS = [
@@ -111,3 +113,26 @@ def test_the_minimal_example_learns_its_distribution() -> None:
     )
     figures = dict(re.findall(r"(data|samples|ideal) (-?[\d.]+)", done.stdout.splitlines()[-2]))
     assert abs(float(figures["samples"]) - float(figures["data"])) < 0.15
+
+
+def anchors(page: Path) -> set[str]:
+    """What `page.md#...` may name: its headings, as a page of the repository makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?://|mailto:", target):
+            place, _, anchor = target.partition("#")
+            found = (page.parent / place).resolve() if place else page
+            assert found.exists(), target
+            assert not anchor or anchor in anchors(found), target
+
+
+def test_what_is_said_of_versions_is_true() -> None:
+    pinned = dict(re.findall(r"^([\w-]+)==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.M))
+    assert f"rev: v{pinned['ruff']}\n" in (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    assert f"version: {ornstein.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")

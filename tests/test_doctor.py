@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sure import Cli
+from sure import Cli, once
 
 import ornstein
 from ornstein.core.condition import Condition
@@ -39,22 +39,23 @@ POINTS = [*MLP, "data.count=3000"]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A trained run of a preset with overrides, kept for the module."""
-    root, kept = tmp_path_factory.mktemp("doctor"), {}
+    """A trained run of a preset with overrides, made once."""
 
     def make(preset: str, *overrides: str, **arrays: np.ndarray) -> Path:
         key = hashlib.sha1(repr((preset, overrides, sorted(arrays))).encode()).hexdigest()[:12]
-        if key not in kept:
+
+        def trained(folder: Path) -> None:
+            asked = list(overrides)
             if arrays:
-                np.savez(root / f"{key}.npz", allow_pickle=False, **arrays)
-                overrides = (f"data.path={root / key}.npz", *overrides)
+                np.savez(folder.with_suffix(".npz"), allow_pickle=False, **arrays)
+                asked.insert(0, f"data.path={folder.with_suffix('.npz')}")
             with pytest.MonkeyPatch.context() as patched:
                 for name in PICTURES:
                     patched.setattr(pictures, name, lambda *_, **__: None)
-                for _ in train(Experiment.read(preset, overrides), root / key):
+                for _ in train(Experiment.read(preset, asked), folder):
                     pass
-            kept[key] = root / key
-        return kept[key]
+
+        return once(tmp_path_factory, f"doctor-{key}", trained)
 
     return make
 

@@ -252,10 +252,13 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(wide)
     picture, hole = digit / "digit.png", digit / "hole.png"
     (tmp_path / "not.npy").write_text("hello")
+    (tmp_path / "broken.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
     np.save(tmp_path / "two.npy", np.zeros((2, 1, 8, 8), np.float32))
     np.save(tmp_path / "broad.npy", np.zeros((1, 1, 9, 9), np.float32))
     np.save(tmp_path / "full.npy", np.zeros((1, 3), np.float32))
     np.save(tmp_path / "long.npy", np.array([[np.nan, 0, 0]], np.float32))
+    np.save(tmp_path / "far.npy", np.full((1, 2), 1e38, np.float32))
+    np.save(tmp_path / "far-away.npy", np.array([[np.nan, 1e38]], np.float32))
     cases = [
         (["inpaint", run, "--input", tmp_path / "gone.png"], ["gone.png", "not a file"]),
         (["inpaint", run, "--input", wide, "--mask", hole], ["1x8x9", "1x8x8"]),
@@ -266,6 +269,11 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
         (["inpaint", run, "--input", picture, "--mask", hole, "--out", "x.gif"], ["x.gif", ".png"]),
         (["inpaint", run, "--input", picture, "--mask", hole, "--noise", -1], ["noise=-1"]),
         (["inpaint", run, "--input", tmp_path / "not.npy"], ["not.npy", "numbers"]),
+        (
+            ["inpaint", run, "--input", tmp_path / "broken.png", "--mask", hole],
+            ["broken.png cannot be read as an image"],
+        ),
+        (["restore", run, "--operator", "blur", "--input", tmp_path / "broken.png"], ["broken.png cannot be read"]),
         (["inpaint", table, "--input", picture], ["digit.png", ".npy", "vectors"]),
         (["inpaint", run, "--input", picture, "--mask", hole, "--stepper", "hein"], ["hein", "heun"]),
         (["restore", run, "--operator", "blurr", "--input", picture], ["blurr", "blur"]),
@@ -285,6 +293,8 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
         (["inpaint", table, "--input", tmp_path / "long.npy"], ["long.npy", "3", "2"]),
         (["interpolate", table, "--from", tmp_path / "long.npy", "--to", "3"], ["long.npy", "3", "2"]),
         (["loglik", table, tmp_path / "full.npy", "--out", tmp_path / "s.csv"], ["full.npy", "3", "2"]),
+        (["interpolate", table, "--from", tmp_path / "far.npy", "--to", "3"], ["not finite", "far outside"]),
+        (["inpaint", table, "--input", tmp_path / "far-away.npy"], ["not finite", "far outside"]),
         (["sample", run, "--guidance", "classifier-fre"], ["classifier-fre", "classifier-free"]),
         (["sample", run, "--guidance", "autoguidance"], ["--guide"]),
         (["sample", run, "--scale", 2, "--guide", run], ["no other run"]),

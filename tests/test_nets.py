@@ -203,7 +203,7 @@ def test_groups_divide_the_channels(channels: Any) -> None:
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("each", ["sample", "channel"])
 @pytest.mark.parametrize(
-    ("shape", "innermost"), [((6, 7), False), ((8, 5, 3), False), ((8, 5, 3), True), ((5, 2, 3, 4), False)]
+    ("shape", "innermost"), [((6, 7), False), ((8, 3, 2), False), ((8, 3, 2), True), ((5, 2, 3, 4), False)]
 )
 def test_group_norm_is_its_formula_with_every_derivative(shape: Any, innermost: Any, each: Any, silu: Any) -> None:
     """In either layout of memory: value, gradient, tangent, and the derivatives of those."""

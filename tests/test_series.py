@@ -97,6 +97,9 @@ def test_months_are_steps(tmp_path: Path) -> None:
     assert (line.months, line.step) == (1, 0)
     assert line.cycles == ("year",)
     assert bool(data.train[0, 0, 7].isnan())
+    line.must_date(0, 12 * (10_000 - 1990), "steps=1")
+    with pytest.raises(InputError, match="steps=1 leaves"):
+        line.must_date(12 * (10_000 - 1990), 1, "steps=1")
     moments = line.seconds(0, 3).tolist()
     assert [datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%d") for s in moments] == [
         "1990-01-01", "1990-02-01", "1990-03-01",
@@ -107,7 +110,7 @@ def test_months_are_steps(tmp_path: Path) -> None:
     ("rows", "arguments", "match"),
     [
         (["2021-01-01,1", "2021-01-02,2", "2021-01-03,3"], {}, "shorten data.window"),
-        ([f"2021-01-{d:02} 00:00:00,{d}" for d in range(1, 29)] + ["2021-02-03 07:00:00,1"], {}, "row 28 lies between"),
+        ([f"2021-01-{d:02} 00:00:00,{d}" for d in range(1, 29)] + ["2021-02-03 07:00:00,1"], {}, "row 29 lies between"),
         ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"time": "no"}, "data.time"),
         ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"columns": "when"}, "numbers"),
         ([f"2021-01-{d:02},{d}" for d in range(1, 29)], {"calendar": "moon"}, "calendar"),
@@ -191,6 +194,11 @@ def test_a_forecast_and_a_backcast_keep_the_time_of_day(stations: Run, tmp_path:
         assert found.track.first == first
         assert found.draws.shape == (9, 60, 2)
         assert (found.centre[:, 0] - wave(first, 60)).abs().mean() < 1.5  # of a wave of height 5
+    for end, options in (("9999-12-31 22:00:00", {"after": 3}), ("0001-01-01 01:00:00", {"before": 2})):
+        (tmp_path / "end.csv").write_text(f"when,station,warmth,rain\n{end},A,1,2\n")
+        said = " ".join(f"{'steps' if name == 'after' else name}={value}" for name, value in options.items())
+        with pytest.raises(InputError, match=f"{said} leaves the calendar"):
+            complete(stations, tmp_path / "end.csv", **options)
     both = complete(stations, stations.experiment.data["path"], after=24, draws=3)
     save(stations, both, tmp_path / "next.csv")
     with (tmp_path / "next.csv").open() as file:
@@ -221,10 +229,19 @@ def test_a_series_is_drawn_longer_than_it_was_trained(stations: Run) -> None:
 def test_what_does_not_fit_a_series_is_a_sentence(stations: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must be \(time, 2\)"):
         impute_series(stations, torch.zeros(50, 3))
+    with pytest.raises(InputError, match="n=1000000000000 takes"):
+        impute_series(stations, torch.full((500, 2), math.nan), draws=10**12)
+    with pytest.raises(InputError, match=r"length=1\d* takes"):
+        of_length(stations, 10**14)
+    with pytest.raises(InputError, match="not finite: the series lies far outside"):
+        impute_series(stations, torch.tensor([[1e38, 1e38]] + [[math.nan, math.nan]] * 49))
     with pytest.raises(InputError, match="n=0"):
         impute_series(stations, torch.zeros(50, 2), draws=0)
     with pytest.raises(InputError, match="infinite"):
         impute_series(stations, torch.full((50, 2), math.inf))
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(InputError, match="holds nothing"):
+        complete(stations, tmp_path / "empty.npz", after=5)
     other = written(tmp_path / "other.csv", names=("C", "D"))
     with pytest.raises(InputError, match="station"):
         complete(stations, other, after=5)

@@ -3,6 +3,8 @@
 import csv
 import gzip
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,9 +150,12 @@ def test_missing_values_can_be_asked_for(run: Run) -> None:
         ("kind>=red", "no order"),
         ("size=4..2", "ends below its start"),
         ("size", "must look like"),
-        ("size=9", "never been"),
+        ("size>2", "'size>2' must look like size=VALUE"),
+        ("", "asks for nothing"),
+        (" , ", "asks for nothing"),
+        ("size=9", "'size=9': column 'size' has never been what"),
         ("kind=", "missing value"),
-        ("size=many", "many"),
+        ("size=many", "column 'size', --where: 'many' is no number"),
         ("kind=blue, size=3", "too rare"),
     ],
 )
@@ -234,8 +239,8 @@ def test_the_cell_that_is_odd_is_named(run: Run) -> None:
 
 
 def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
-    rows = rows_of(400)
-    path = write(tmp_path / "things.csv.gz", rows)
+    rows, head = rows_of(400), HEAD.replace("note", "=note")
+    path = write(tmp_path / "things.csv.gz", rows, head)
     answer = cli("train", str(path), "training.steps=3", "training.cpu=true", "net.width=16",
                  "training.precision=float32", "--out", str(tmp_path / "run"))  # fmt: skip
     assert answer.code == 0, answer.err
@@ -243,15 +248,17 @@ def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert answer.code == 0, answer.err
     with (tmp_path / "new.csv").open(newline="") as file:
         found = list(csv.reader(file))
-    assert found[0] == HEAD.split(",")
+    assert found[0] == head.split(",")
+    assert "runs such cells as formulas" in answer.out
     assert len(found) == 51
     assert {(row[0], row[3], row[4]) for row in found[1:]} == {("red", "K-0", "")}
     holes = [list(row) for row in rows[:20]]
     for row in holes[::2]:
         row[1] = "NA"
-    given = write(tmp_path / "holes.csv", [[*row, f" kept {i}"] for i, row in enumerate(holes)], HEAD + ",beside")
+    given = write(tmp_path / "holes.csv", [[*row, f" kept {i}"] for i, row in enumerate(holes)], head + ",beside")
     answer = cli("impute", str(tmp_path / "run"), str(given), "-n", "3", "--out", str(tmp_path / "filled.csv"))
     assert answer.code == 0, answer.err
+    assert "runs such cells as formulas" in answer.out
     with (tmp_path / "filled.csv").open(newline="") as file:
         filled = list(csv.reader(file))[1:]
     for before, after in zip(holes, filled, strict=True):
@@ -264,6 +271,7 @@ def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert all(row["draw_3"] in "1234" for row in listed)
     answer = cli("loglik", str(tmp_path / "run"), str(given), "--explain", "--out", str(tmp_path / "odd.csv"))
     assert answer.code == 0, answer.err
+    assert "runs such cells as formulas" in answer.out
     with (tmp_path / "odd.csv").open(newline="") as file:
         scored = list(csv.DictReader(file))
     assert sorted(int(row["rank"]) for row in scored) == list(range(1, 21))
@@ -272,11 +280,15 @@ def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
 def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -> None:
     folder, other = str(run.folder), write(tmp_path / "other.csv", [["1", "2"]], "a,b")
     unknown = write(tmp_path / "unknown.csv", [["purple", "1"]], "kind,size")
+    holes = str(write(tmp_path / "holes.csv", [["red", ""]] * 3, "kind,size"))
     for words, says in (
         (("sample", folder, "--out", "x.png"), "draws rows"),
         (("impute", folder, str(other), "--out", "x.csv"), "none of the run's columns"),
         (("impute", folder, str(unknown), "--out", "x.csv"), "purple"),
         (("impute", folder, "nothing.csv", "--out", "x.csv"), "nothing.csv"),
+        (("impute", folder, holes, "--out", "x.csv", "-n", "1000000000000"), "n=1000000000000 takes"),
+        (("impute", folder, holes, "--out", "x.csv", "--seed", "-1"), "seed=-1 must be"),
+        (("impute", folder, holes, "--out", "x.csv", "--seed", "2147483648"), "seed=2147483648 must be"),
         (("impute", folder, str(other), "--out", "x.png"), "must be a table"),
         (("loglik", folder, "test", "--out", "x.csv", "-n", "0"), "count=0"),
         (("loglik", folder, "test", "--out", "x.csv", "--trace", "exact"), "--trace is of likelihoods by"),
@@ -286,6 +298,23 @@ def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -
         assert answer.code == 2
         assert says in answer.err
         assert "Traceback" not in answer.err
+
+
+def test_ended_by_a_machine_a_verb_leaves_no_half_file(
+    cli: Cli, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object, **__: object) -> Tensor:
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, "it would end here, with its part left"
+        assert list(tmp_path.glob(".ornstein-*")), "it is being written"
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("ornstein.experiment.cells._completed", ended)
+    answer = cli("sample", run.folder, "-n", 5, "--out", tmp_path / "x.csv")
+    assert answer.code == 130, answer
+    assert "stopped" in answer.err
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_column_that_rows_are_drawn_given_is_not_drawn(cli: Cli, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from sure import there
+from sure import once, there
 from torch import nn
 
 from ornstein import ranks
@@ -122,8 +122,12 @@ def as_two(place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that two processes worked in; said.txt is what was heard of them."""
-    place: Path = tmp_path_factory.mktemp("two")
+    """The folder that two processes worked in; out.txt and err.txt are what was heard of them."""
+    return once(tmp_path_factory, "two-processes", two_at_work)
+
+
+def two_at_work(place: Path) -> None:
+    place.mkdir()
     alone(place / "one-then-fsdp", 3)
     points = ["data.count=500", "net.width=16", "training.steps=1", "sampling.preview=1"]
     for _ in train(Experiment.read("moons", points), place / "points"):
@@ -144,7 +148,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "err.txt").write_text(done.stderr)
     assert done.returncode == 1, done.stderr  # torchrun's own, whatever the code of a process
     assert (place / "two.npz").exists(), done.stderr
-    return place
 
 
 def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:
@@ -157,7 +160,7 @@ def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return alone(tmp_path_factory.mktemp("one") / "one")
+    return once(tmp_path_factory, "one-process", alone)
 
 
 # Training -------------------------------------------------------------------------------------------------------------

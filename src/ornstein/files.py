@@ -37,6 +37,10 @@ _KINDS = {
 MOST_TEXT = 2**24
 
 
+class Unreadable(InputError):
+    """A file is there, and a right or a disk refuses it: which says nothing of what is in it."""
+
+
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
@@ -65,6 +69,8 @@ def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
     Raises:
         InputError: nothing there, or a folder, a pipe, a device; a place that cannot be reached.
     """
+    if not str(path):
+        raise InputError(f"{noun} is empty; give {expected}.")
     place, said = named(path, noun), f"{noun}='{shown(path)}'"
     try:
         mode = os.stat(place).st_mode
@@ -97,7 +103,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file, open for reading; what has become a pipe or a device meanwhile is not waited for.
 
     Raises:
-        InputError: it is not one, or it cannot be read.
+        InputError: it is not one, or not there; `Unreadable`: it cannot be read.
     """
     try:
         # not to block on a pipe; a regular file does not mind
@@ -106,7 +112,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
                 raise InputError(f"{shown(path)} is {_KINDS.get(stat.S_IFMT(mode), 'something else')} and not a file.")
             yield stream
     except OSError as error:
-        raise InputError(f"{shown(path)} cannot be read: {error.strerror or error}.") from None
+        kind = InputError if isinstance(error, FileNotFoundError) else Unreadable
+        raise kind(f"{shown(path)} cannot be read: {error.strerror or error}.") from None
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
@@ -167,6 +174,8 @@ def replacing_all(*paths: Path) -> Iterator[list[Path]]:
         yield parts
         _exchange(parts, paths)
     except OSError as error:
+        if any(_PART.fullmatch(path.name) for path in paths):
+            raise  # within another's, who knows the name that a person gave it
         names = " and ".join(shown(path) for path in paths)
         raise InputError(f"{names} cannot be written: {error.strerror or error}.") from None
     finally:

@@ -6,9 +6,12 @@ runs, not before, so that `--help` answers at once.
 
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -91,7 +94,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     warnings.formatwarning = _in_a_sentence
     wait_briefly()
-    with ranks.one_voice():
+    with ranks.one_voice(), _terminable():
         try:
             _refuse_keys_as_options(sys.argv[1:])
             # 130: Ctrl-C, heard by typer
@@ -112,6 +115,23 @@ def main() -> None:
         except (KeyboardInterrupt, typer.Abort):
             err.print("\nstopped")
             sys.exit(130)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, by which machines ask a program to end, ends it as Ctrl-C does: training saves, and no half file stays.
+
+    Not of several processes, whose launcher ends them so when one of them has failed and the others wait for it.
+    """
+    ours = threading.current_thread() is threading.main_thread()  # no other may say what a signal does
+    if ranks.count() > 1 or not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _refuse(sentence: str) -> NoReturn:

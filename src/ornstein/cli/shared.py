@@ -67,8 +67,13 @@ def claim(run: Path, places: Sequence[Path], force: bool, inputs: Sequence[Path]
     Raises:
         InputError: a file, or a folder, is in the way.
     """
-    ours = os.path.realpath(run / "samples")
+    drawn = run / "samples"
+    ours = None if drawn.is_symlink() else os.path.realpath(drawn)
     for place in places:
+        if drawn.is_symlink() and os.path.abspath(place.parent) == os.path.abspath(drawn):
+            raise InputError(
+                f"{shown(drawn)} is a link: what is drawn would land elsewhere; remove it, or name another --out."
+            )
         for given in inputs:
             if os.path.realpath(place) == os.path.realpath(given):
                 raise InputError(f"out='{shown(place)}' is the input: name another --out.")

@@ -1,6 +1,7 @@
 """Verbs of tables: rows drawn into a file, holes filled, rows scored."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ def sample_rows(
 ) -> None:
     """Draw rows of a table into a file, piece by piece."""
     from ornstein.experiment.cells import draw_rows, must_be_table
-    from ornstein.experiment.rows import formulas, write_rows
+    from ornstein.experiment.rows import write_rows
     from ornstein.experiment.where import Where
 
     tokens, types = must_be_table(run)
@@ -28,7 +29,14 @@ def sample_rows(
     with bar("drawing") as progress:
         write_rows(run, path, draw_rows(run, n, asked, seed=seed, steps=steps, condition=condition, progress=progress))
     out.print(f"{n:,} rows in {time.perf_counter() - began:.1f} s: [bold]{named(path)}[/]")
-    if path.suffix != ".parquet" and (warning := formulas(types)):
+    _note_formulas(types, path)
+
+
+def _note_formulas(types: Sequence[Any], *paths: Path) -> None:
+    """Say which columns of a file of text spreadsheets would run as formulas."""
+    from ornstein.experiment.rows import formulas
+
+    if any(path.suffix.lower() != ".parquet" for path in paths) and (warning := formulas(types)):
         out.print(f"[yellow]note[/]     {named(warning)}")
 
 
@@ -76,6 +84,7 @@ def impute(
         f"{int(holes.sum()):,} holes in {int(holes.any(1).sum()):,} of {len(holes):,} rows: [bold]{named(path)}[/], "
         f"every draw in [bold]{named(beside)}[/]"
     )
+    _note_formulas(rows.types, path, beside)
 
 
 def score_rows(run: "Run", data: str, count: int | None, seed: int, explain: bool, path: Path) -> None:
@@ -87,3 +96,5 @@ def score_rows(run: "Run", data: str, count: int | None, seed: int, explain: boo
     scores.save(path)
     out.print(scores.text(), markup=False, soft_wrap=True)
     out.print(f"[bold]{named(path)}[/]")
+    if explain:
+        _note_formulas(run.types, path)

@@ -1,6 +1,5 @@
 """Verbs about training: `train` a run, `plan` what it will take, `info` on it, and `list` of what there is."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -83,7 +82,7 @@ def train(  # long: half of it says what the options are
         return
     from ornstein.experiment.folder import holding
 
-    with holding(place, "training") if not ranks.rank() else nullcontext() as lock, _terminable():
+    with holding(place, "training") if not ranks.rank() else nullcontext() as lock:
         if resume is not None:  # another may have gone on with it meanwhile
             asked, place = _asked(experiment, list(overrides or []), folder, resume, start)
         _train(asked, place, resume is not None, lock)
@@ -140,22 +139,6 @@ def _chosen(asked: "Experiment", data: Any) -> None:
         out.print(f"[dim]Not what you mean? Say so: data.types.{other}=category (docs/tables.md)[/]")
     for key, why in asked.reasons.items():
         out.print(f"[bold]chosen[/]   {named(key)}: {named(why)}")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM, by which machines ask a program to end, saves as Ctrl-C does.
-
-    Not of several processes, whose launcher ends them so when one of them has failed and the others wait for it.
-    """
-    if ranks.count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _asked(

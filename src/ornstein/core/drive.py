@@ -138,6 +138,10 @@ class Stepper(ABC):
         return denoiser(x, t).x0
 
 
+#: between the seeds of two turns; odd, so that none comes twice
+_NEXT = 0x9E3779B1
+
+
 def sample_seeds(count: int, seed: int | None, seeds: Any, generator: torch.Generator | None) -> Tensor:
     """One 64-bit seed per sample: sample i of `seed` has seed * 2^32 + i, whatever batch it is drawn in.
 
@@ -158,6 +162,16 @@ def sample_seeds(count: int, seed: int | None, seeds: Any, generator: torch.Gene
     if not (isinstance(seed, int) and 0 <= seed < 2**31):
         raise InputError(f"seed={seed!r} must be a whole number in [0, 2^31).")
     return (seed << 32) + torch.arange(count)
+
+
+def another_seed(seed: int, turn: int) -> int:
+    """The seed of another draw of the same: itself in turn 0, and a different one in each turn after.
+
+    Raises:
+        InputError: as `sample_seeds`.
+    """
+    sample_seeds(0, seed, None, None)
+    return (seed + turn * _NEXT) % 2**31
 
 
 def trajectory(

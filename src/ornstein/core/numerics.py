@@ -78,22 +78,17 @@ def bisect(decreasing: Callable[[Tensor], Tensor], target: Tensor, low: float, h
 _MASK = 0xFFFFFFFF
 
 
-def _times(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The high and low 32 bits of a * b for unsigned 32-bit a and b."""
-    # int64 wraps modulo 2^64: the bits are those of the unsigned product
-    product = a * b
-    return (product >> 32) & _MASK, product & _MASK
-
-
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Philox4x32-10: four words of counter and two of key to four random words, int64 tensors holding 32 bits each."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        high0, low0 = _times(0xD2511F53, c0)
-        high1, low1 = _times(0xCD9E8D57, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+    c0, c1, c2, c3 = (torch.broadcast_tensors(word, key[0])[0] for word in counter)
+    rounds = torch.arange(10, device=c0.device).reshape(10, *[1] * c0.ndim)
+    grown = (word + rounds * by for word, by in zip(key, (0x9E3779B9, 0xBB67AE85), strict=True))
+    for k0, k1 in zip(*(keys.bitwise_and_(_MASK).unbind() for keys in grown), strict=True):
+        # int64 wraps modulo 2^64: the bits are those of the unsigned product
+        left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0 = (right >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
+        c2 = (left >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
+        c1, c3 = right.bitwise_and_(_MASK), left.bitwise_and_(_MASK)
     return c0, c1, c2, c3
 
 
@@ -110,13 +105,10 @@ def normal(seeds: Tensor, shape: tuple[int, ...], draw: int, dtype: torch.dtype 
         (B, *shape) on the device of `seeds`.
     """
     elements = math.prod(shape)
-    u0, u1, u2, u3 = (u.clamp_(min=2.0**-33, max=1 - 2.0**-25) for u in _quarters(seeds, elements, draw, 0))
-    pairs = []
-    for radius, angle in ((u0, u1), (u2, u3)):
-        r, phi = (-2 * radius.log()).sqrt_(), angle * (2 * math.pi)
-        pairs += [r * phi.cos(), r * phi.sin()]
-    flat = torch.stack(pairs, dim=-1).flatten(1)[:, :elements]
-    return flat.reshape(len(seeds), *shape).to(dtype)
+    u = _quarters(seeds, elements, draw, 0).clamp_(min=2.0**-33, max=1 - 2.0**-25)
+    r, phi = u[0::2].log_().mul_(-2).sqrt_(), u[1::2].mul_(2 * math.pi)
+    pairs = torch.stack([phi.cos().mul_(r), phi.sin_().mul_(r)], dim=1)  # (2, 2, B, blocks)
+    return pairs.permute(2, 3, 0, 1).flatten(1)[:, :elements].reshape(len(seeds), *shape).to(dtype)
 
 
 def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
@@ -129,17 +121,18 @@ def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
     Returns:
         (B, count), float64 where the device has it.
     """
-    return torch.stack(_quarters(seeds, count, draw, 1), dim=-1).flatten(1)[:, :count]
+    return _quarters(seeds, count, draw, 1).permute(1, 2, 0).flatten(1)[:, :count]
 
 
-def _quarters(seeds: Tensor, count: int, draw: int, stream: int) -> list[Tensor]:
-    """Four tensors (B, blocks) of uniform numbers in (0, 1), which hold `count` between them for each seed."""
+def _quarters(seeds: Tensor, count: int, draw: int, stream: int) -> Tensor:
+    """(4, B, blocks) uniform numbers in (0, 1), which hold `count` for each seed."""
     blocks = torch.arange((count + 3) // 4, device=seeds.device)[None]
     zero = torch.zeros_like(blocks)
     key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
     # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
     wide = torch.float32 if seeds.device.type == "mps" else torch.float64
-    return [(word.to(wide) + 0.5) / 2**32 for word in philox((blocks, zero + draw, zero + stream, zero), key)]
+    words = philox((blocks, zero + draw, zero + stream, zero), key)
+    return torch.stack(words).to(wide).add_(0.5).div_(2**32)
 
 
 def strata(n: int, generator: torch.Generator, stratified: bool = True, dtype: torch.dtype = torch.float64) -> Tensor:

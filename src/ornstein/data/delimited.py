@@ -120,14 +120,19 @@ def _text(path: Path, encoding: str, zeros: bool = False) -> Iterator[TextIO]:
     """The text of a file, plain or gzip, decoded as it is read; it may have `zeros` where its encoding has."""
     with opened(path) as stream:
         start = stream.read(4)
-        stream.seek(0, 2)
-        size = stream.tell()
+        size = stream.seek(0, 2)
+        stream.seek(max(size - 4, 0))
+        declared = int.from_bytes(stream.read(4), "little")  # by the end of a .gz, modulo 2^32
         stream.seek(0)
         source: Any = stream
         most = float("inf")
         if start[:2] == b"\x1f\x8b":
             source, most = gzip.GzipFile(fileobj=stream), max(MOST_EXPANDED, MOST_TIMES * size)
         raw = _Bounded(source, shown(path), most, encoding != "utf-16" and not zeros)
+        if most < declared:  # unpacked to see, before hundreds of megabytes become cells
+            while raw.read(2**20):
+                pass
+            raise InputError(f"{shown(path)} is damaged: its end says that it grows to more than it does.")
         with io.TextIOWrapper(io.BufferedReader(raw, 2**18), encoding, newline="") as text:
             yield text
 
@@ -218,7 +223,9 @@ def _found(head: str, path: Path, encoding: str, header: bool | None) -> tuple[D
     if first is None:
         raise InputError(f"{shown(path)} is empty; a table has a row of names and rows of values.")
     if len(first) > MOST_COLUMNS:
-        raise InputError(f"{shown(path)} has {len(first):,} columns; a table has {MOST_COLUMNS:,} at most.")
+        raise InputError(
+            f"{shown(path)} has more than {MOST_COLUMNS:,} columns, which is as many as a table has at most."
+        )
     named = not _numbers(first, delimiter) if header is None else header
     names = first if named else [f"column{place}" for place in range(1, len(first) + 1)]
     twice = [name for name, count in Counter(names).items() if count > 1]

@@ -195,8 +195,9 @@ class _Column:
             whole = all(value.is_integer() for value in self.numbers)
             if whole and self._counts():
                 return self._identifier("whole numbers that count the rows")
-            if not whole or max(map(abs, self.numbers)) < notation.LARGEST_WHOLE:  # above, neighbours are one float
-                return self._numeric("integer" if whole else "number")
+            small = max(map(abs, self.numbers)) < notation.LARGEST_WHOLE  # above, neighbours are one float
+            if not whole or small or any("e" in w.lower() for w, _ in full):  # 1e30 was measured, and names nothing
+                return self._numeric("integer" if whole and small else "number")
         return self._worded()
 
     def asked(self, wanted: str, reason: str = "as data.types says") -> ColumnType:

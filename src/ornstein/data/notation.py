@@ -29,6 +29,8 @@ _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
 _INFINITE = re.compile(r"[+-]?(?:inf|infinity)", re.IGNORECASE)
 _FIXED = re.compile(r"\.(\d{1,2})f")
 _EPOCH = datetime(1970, 1, 1)
+#: the ends of the calendar, years 1 to 9999, in seconds since 1970
+FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: what stands for a part of a date: what it looks like, and how it is written
 _PARTS: dict[str, tuple[str, Callable[[datetime], str]]] = {
@@ -189,7 +191,7 @@ def seconds(word: str, pattern: str) -> float:
 
 def dated(value: float, pattern: str) -> str:
     """The date of so many seconds since 1970 in words; the ends of the calendar for what lies beyond them."""
-    value = min(max(value, -62_135_596_800.0), 253_402_300_799.0)
+    value = min(max(value, FIRST), LAST)
     moment = _EPOCH + timedelta(seconds=math.floor(value), microseconds=round((value - math.floor(value)) * 1e6))
     return _PART.sub(lambda found: _PARTS[found[0]][1](moment), pattern)
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ornstein.data.reading import half_of_memory
 from ornstein.data.transform import Affine, Transform, WholeNumbers
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -160,7 +160,7 @@ def read_for_model(
     shape: tuple[int, ...],
     transform: Transform,
     resized: bool,
-    name: Callable[[int], str] = str,
+    name: Callable[[int], str] | None = None,
 ) -> Tensor:
     """Pictures as examples for a model of images: (N, C, H, W), in the units of the data that it was trained on.
 
@@ -173,12 +173,13 @@ def read_for_model(
         transform: of the model.
         resized: the model's data were cropped and resized to that size when they were read, so these are too;
             otherwise they keep their size, which the caller checks.
-        name: what to call the i-th.
+        name: what to call the i-th; None for its path.
 
     Raises:
         InputError: a file that cannot be read; a model of neither 1 nor 3 channels; values beyond the model's range;
             data whose range is not that of a picture.
     """
+    name = name or (lambda place: shown(files[place]))
     if shape[0] not in (1, 3):
         raise InputError(f"{name(0)} cannot be a picture of {shape[0]} channels; give an .npy array.")
     levels = transform.levels

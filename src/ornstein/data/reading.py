@@ -34,6 +34,8 @@ _HEADER = 2**14
 
 def folder(path: "str | Path", noun: str = "data.path", expected: str = "a folder") -> Path:
     """The path with ~ spelled out, if it leads to a folder. Raises `InputError` as `regular` does."""
+    if not str(path):
+        raise InputError(f"{noun} is empty; give {expected}.")
     place = named(path, noun)
     try:
         found = stat.S_ISDIR(os.stat(place).st_mode)
@@ -48,7 +50,7 @@ def folder(path: "str | Path", noun: str = "data.path", expected: str = "a folde
 
 def absolute(path: "str | Path", noun: str = "data.path") -> str:
     """The same place named from the root, so that a run finds its data whatever folder it is opened from."""
-    return os.path.abspath(named(path, noun))
+    return os.path.abspath(named(path, noun)) if str(path) else ""  # not given yet, which is no place
 
 
 def half_of_memory() -> float:

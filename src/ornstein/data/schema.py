@@ -132,12 +132,13 @@ class ColumnType:
         usual = MISSING_NUMBER if self.numeric or self.kind == "date" else MISSING
         return word in self.missing or word.strip() in usual
 
-    def parse(self, texts: Sequence[str], rows: Sequence[int] | None = None) -> "np.ndarray":
+    def parse(self, texts: Sequence[str], rows: Sequence[int] | None = None, noun: str = "") -> "np.ndarray":
         """Words as what stands for them in the carrier.
 
         Args:
             texts: the words.
             rows: the row in which each stands, from 1, for errors; None for their order.
+            noun: what to call them in errors instead, if they do not stand in rows.
 
         Returns:
             (len(texts),) float64.
@@ -150,15 +151,15 @@ class ColumnType:
         found: dict[str, float] = {}
         for place, word in enumerate(texts):
             if word not in found:
-                found[word] = self._value(word, place + 1 if rows is None else int(rows[place]))
+                found[word] = self._value(word, noun or f"row {place + 1 if rows is None else int(rows[place]):,}")
         return np.fromiter(map(found.__getitem__, texts), np.float64, len(texts))
 
-    def _value(self, word: str, row: int) -> float:
+    def _value(self, word: str, place: str) -> float:
         if self.kind == "identifier" or self.is_missing(word):
             return math.nan
 
         def where() -> str:
-            return f"column {shown(self.name)!r}, row {row:,}: {shown(word[:60])!r}"
+            return f"column {shown(self.name)!r}, {place}: {shown(word[:60])!r}"
 
         if self.numeric:
             value = notation.number(word, self.mark, self.thousands)

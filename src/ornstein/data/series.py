@@ -76,7 +76,7 @@ class Series(Source):
         for name in ("window", "stride"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not 1 <= value < 2**31):
-                raise InputError(f"data.{name}={value!r} must be a positive whole number of steps.")
+                raise InputError(f"data.{name}={value!r} must be a whole number of steps from 1 to 2^31 - 1.")
         if not 0 < self.test_fraction < 1:
             raise InputError(f"data.test_fraction={self.test_fraction!r} must lie between 0 and 1, such as 0.1.")
         for name in self.calendar.split(",") if self.calendar not in ("auto", "none") else ():

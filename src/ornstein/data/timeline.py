@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY
+from ornstein.data.notation import FIRST, LAST
 from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError
 
@@ -70,6 +71,23 @@ class Timeline:
             return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
         except (KeyError, TypeError, AttributeError):
             raise InputError("run.yaml describes no series; it was changed.") from None
+
+    def must_date(self, first: int, count: int, said: str) -> None:
+        """Refuse places whose moments the calendar has not.
+
+        Args:
+            first, count: the places. said: by which words they were asked for, as "steps=24".
+
+        Raises:
+            InputError: a moment before the year 1 or after 9999.
+        """
+        ends = (first, first + count - 1)
+        if self.months:
+            fits = all(12 <= self.origin + self.months * place < 120_000 for place in ends)
+        else:
+            fits = self.time is None or all(FIRST <= self.origin + self.step * place <= LAST for place in ends)
+        if not fits:
+            raise InputError(f"{said} leaves the calendar, which goes from year 1 to 9999.")
 
     def seconds(self, first: int, count: int) -> Tensor:
         """The moments of `count` places of the grid, (count,) float64, seconds since 1970."""

@@ -128,7 +128,7 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
     values, rest = rows[:, :count], rows[:, count:]
     names = rest[:, -1] if line.by is not None else torch.zeros(len(rows))
     if names.isnan().any():
-        raise InputError(f"{noun}: row {int(names.isnan().nonzero()[0])} has no {shown(line.by.name)}.")  # type: ignore[union-attr]
+        raise InputError(f"{noun}: row {int(names.isnan().nonzero()[0]) + 1:,} has no {shown(line.by.name)}.")  # type: ignore[union-attr]
     place = torch.arange(len(rows), dtype=torch.float64)
     if line.time is not None:
         place = _places(line, rest[:, 0], noun)
@@ -157,7 +157,7 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
 def _places(line: Timeline, seconds: Tensor, noun: str) -> Tensor:
     """The places of moments on the grid, (N,) float64 whole numbers."""
     if seconds.isnan().any():
-        raise InputError(f"{noun}: row {int(seconds.isnan().nonzero()[0])} has no {shown(line.time.name)}.")  # type: ignore[union-attr]
+        raise InputError(f"{noun}: row {int(seconds.isnan().nonzero()[0]) + 1:,} has no {shown(line.time.name)}.")  # type: ignore[union-attr]
     if line.months:
         counted = component("year", seconds) * 12 + component("month", seconds) - 1
         place = (counted - line.origin) / line.months
@@ -167,8 +167,8 @@ def _places(line: Timeline, seconds: Tensor, noun: str) -> Tensor:
     if off.any():
         unit = f"{line.months} months" if line.months else f"{line.step:g} s"
         raise InputError(
-            f"{noun}: row {int(off.nonzero()[0])} lies between the steps of {unit} that most rows keep; give rows at "
-            "regular times (a row may be missing)."
+            f"{noun}: row {int(off.nonzero()[0]) + 1:,} lies between the steps of {unit} that most rows keep; give "
+            "rows at regular times (a row may be missing)."
         )
     return place.round()
 
@@ -219,7 +219,9 @@ def _array(path: "str | Path", noun: str) -> Tensor:
         raise InputError(f"{noun}={str(path)!r} is a {place.suffix or 'nameless'} file; give a table or .npy, .npz.")
     arrays = read_arrays(place)
     if len(arrays) != 1:
-        raise InputError(f"{noun}={str(path)!r} holds {', '.join(map(shown, arrays))}; give a file with one array.")
+        raise InputError(
+            f"{noun}={str(path)!r} holds {', '.join(map(shown, arrays)) or 'nothing'}; give a file with one array."
+        )
     values = as_tensor(next(iter(arrays.values())), shown(place.name), missing=True).double()
     if not 1 <= values.ndim <= 3:
         raise InputError(

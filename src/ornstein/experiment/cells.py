@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition
-from ornstein.core.drive import sample_seeds
+from ornstein.core.drive import another_seed, sample_seeds
 from ornstein.core.walk import end
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
@@ -26,8 +26,6 @@ from ornstein.experiment.where import Where
 
 #: orders that a row's probability is the mean of
 ORDERS = 4
-#: between the seeds of two draws; odd, so that none comes twice
-_NEXT = 0x9E3779B1
 
 
 def draws_rows(run: Run) -> bool:
@@ -108,12 +106,13 @@ def impute(
     run.must_draw()
     if rows.ndim != 2 or rows.shape[1] != tokens.columns:
         raise InputError(f"rows have shape {tuple(rows.shape)}; this run's table has {tokens.columns} columns.")
+    run.must_hold(draws, each=max(len(rows), 1))
     open_ = rows.isnan().any(1).nonzero().flatten()
     every = rows.expand(draws, *rows.shape).clone()
     codes, allowed = known_of(tokens, rows), filled(tokens)
     size, total = run.learner.at_once, draws * len(open_)
     # draw k has a seed of its own, of which row i has the i-th sample's
-    keys = torch.stack([sample_seeds(len(rows), (seed + k * _NEXT) % 2**31, None, None) for k in range(draws)])
+    keys = torch.stack([sample_seeds(len(rows), another_seed(seed, k), None, None) for k in range(draws)])
     for start in range(0, total, size):
         which = torch.arange(start, min(start + size, total))
         draw, row = which // len(open_), open_[which % len(open_)]

@@ -10,6 +10,7 @@ import math
 
 import torch
 
+from ornstein.core.drive import another_seed
 from ornstein.core.grids import MOST_STEPS
 from ornstein.experiment.checks import SURE, Examined
 from ornstein.experiment.evidence import Evidence
@@ -71,7 +72,9 @@ def sampler(evidence: Evidence) -> Examined | None:
 def _sampler_in_law(evidence: Evidence, more: int) -> Examined:
     """Two-sample energy statistic between draws in few and in many steps, beyond what chance explains."""
     run, few = evidence.run, min(256, evidence.count)
-    again = run.draw(few, seed=evidence.seed + 1, condition=evidence.given[:few], steps=more, stepper=DEFAULT_STEPPER)
+    again = run.draw(
+        few, seed=another_seed(evidence.seed, 1), condition=evidence.given[:few], steps=more, stepper=DEFAULT_STEPPER
+    )
     again = again.flatten(1).double()
     here = evidence.drawn[:few].flatten(1).double()
     spread = (evidence.known - evidence.known.mean(0)).double().flatten(1).square().sum(1).mean().sqrt()

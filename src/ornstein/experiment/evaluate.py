@@ -16,7 +16,7 @@ from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
-from ornstein.errors import InputError
+from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
@@ -75,6 +75,8 @@ def evaluate(
     """
     run.must_draw()
     must_be_ones_own(run.folder, "the evaluation")
+    if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):
+        raise InputError(f"likelihood={likelihood!r} must be a whole number of held-out examples, 0 for none.")
     condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
@@ -94,6 +96,8 @@ def evaluate(
         "seed": seed,
         "seconds": round(seconds, 2),
     }
+    if not run.folder.is_dir():
+        raise InputError(f"{shown(run.folder)} was deleted or moved meanwhile: nothing is written there.")
     write_text(
         run.folder / "evaluation.json",
         json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
@@ -158,10 +162,10 @@ def _measured(
 
 def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
     if run.kind == "image":
-        shown, train = 20, data.train.float()
-        _, index = nearest(run.transform.inverse(z[:shown], quantise=True).float(), train)
+        most, train = 20, data.train.float()
+        _, index = nearest(run.transform.inverse(z[:most], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
-        pairs = torch.cat([z[:10], neighbours[:10], z[10:shown], neighbours[10:shown]])
+        pairs = torch.cat([z[:10], neighbours[:10], z[10:most], neighbours[10:most]])
         pictures.draw(pairs, "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind

@@ -83,7 +83,12 @@ def interpolate(
         x, keys = between[start : start + BATCH], seeds[start : start + BATCH]
         states = run.trajectory(len(x), label=label, condition=condition, stepper=stepper, seeds=keys, x=x, **way)
         decoded.append(end(states).x.cpu())
-    return torch.cat(decoded)
+    found = torch.cat(decoded)
+    if not bool(found.isfinite().all()):
+        raise InputError(
+            "what lies between is not finite: an end lies far outside the run's data, or it takes more steps."
+        )
+    return found
 
 
 def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:

@@ -96,7 +96,7 @@ def solve(
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
-    run.must_hold(len(y) * draws)
+    run.must_hold(draws, each=len(y))
     row = torch.arange(len(y)).repeat_interleave(draws)
     seeds = sample_seeds(len(row), seed, None, None)
     inner = stepper_named(stepper or "ddpm")
@@ -120,7 +120,10 @@ def solve(
             progress(start + len(part), len(row))
     samples = torch.cat(found).unflatten(0, (len(y), draws))
     if not bool(torch.isfinite(samples).all()):
-        raise InputError("the draws are not finite: try more steps, another method, or a larger noise.")
+        raise InputError(
+            "the draws are not finite: the input lies far outside the run's data, or it takes more steps, another "
+            "method, or a larger noise."
+        )
     return Restored(samples, y, operator.known if isinstance(operator, Mask) else None)
 
 

@@ -310,16 +310,19 @@ class Run:
                 "there are sample --where, impute and loglik."
             )
 
-    def must_hold(self, n: int, name: str = "n") -> None:
+    def must_hold(self, n: int, name: str = "n", each: float = 1.0) -> None:
         """Refuse to draw more samples than fit into memory, which all come there, and their pieces before.
+
+        Args:
+            n: as it was asked for. name: by which. each: how many samples each of them is.
 
         Raises:
             InputError: they do not fit, or n is no number of samples.
         """
         if isinstance(n, bool) or not (isinstance(n, int) and 0 < n < 2**63):
             raise InputError(f"{name}={n!r} must be a positive whole number of samples.")
-        each, free = 2 * 4 * math.prod(self.shape) + 16, free_bytes()  # and of each its seed and its label
-        must_fit(f"{name}={n} takes", float(n) * each, free, f"up to {free / each:,.0f} would fit")
+        took, free = each * (2 * 4 * math.prod(self.shape) + 16), free_bytes()  # and of each its seed and its label
+        must_fit(f"{name}={n} takes", float(n) * took, free, f"up to {free / took:,.0f} would fit")
 
     def _tuned(
         self, steps: int | None, stepper: "str | Stepper | None"

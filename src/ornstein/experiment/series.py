@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition
-from ornstein.core.drive import sample_seeds
+from ornstein.core.drive import another_seed, sample_seeds
 from ornstein.core.gaps import GIVEN, Filled, told
 from ornstein.data.condition import LABEL
 from ornstein.data.series import CALENDAR
@@ -92,7 +92,7 @@ def of_length(run: Run, length: int) -> Run:
     least = 2 ** (len(net.multipliers) - 1) * net.patch
     if isinstance(length, bool) or not isinstance(length, int) or length < least or length % least:
         raise InputError(f"length={length!r} must be a multiple of {least}, to which this run's network halves.")
-    run.must_hold(max(length // problem.shape[1], 1))
+    run.must_hold(length, "length", 1 / problem.shape[1])
     facts = dict(run.about["data"])
     facts["shape"] = [problem.shape[0], length]
     facts["conditions"] = {
@@ -168,7 +168,7 @@ def impute_series(
     window = line.window
     short = max(window - len(track.values), 0)  # a series shorter than a window is filled up, and cut again
     values = torch.nn.functional.pad(track.values, (0, 0, 0, short), value=math.nan)
-    run.must_hold(max(draws * len(values) // window, 1))
+    run.must_hold(draws, each=len(values) / window)
     filled = values.expand(draws, *values.shape).clone()
     holes = values.isnan().any(1)
     total, turn = int(holes.sum()), 0
@@ -176,7 +176,7 @@ def impute_series(
         places = _cover(holes, window)
         some = torch.cat([filled[:, start : start + window] for start, _ in places])
         where = [track.first + start for start, _ in places for _ in range(draws)]
-        drawn = _drawn(run, line, some, where, track.name, seed + 7919 * turn, steps)
+        drawn = _drawn(run, line, some, where, track.name, another_seed(seed, turn), steps)
         for (start, inside), piece in zip(places, drawn.split(draws), strict=True):
             here = filled[:, start : start + window]
             filled[:, start : start + window] = torch.where(here.isnan() & inside[:, None], piece, here)
@@ -209,7 +209,10 @@ def forecast(run: Run, track: Track, after: int = 0, before: int = 0, **options:
         raise InputError(
             f"steps={after} and before={before}: say how many steps to draw, after the series or before it."
         )
-    window, count = timeline(run).window, len(track.values)
+    line, count = timeline(run), len(track.values)
+    said = f"steps={after}" if after else f"before={before}"
+    line.must_date(track.first + count if after else track.first - before, after or before, said)
+    window = line.window
     near = track.values[-window:] if after else track.values[:window]
     longer = torch.nn.functional.pad(near, (0, 0, before, after), value=math.nan)
     first = track.first + count - len(near) if after else track.first - before
@@ -322,5 +325,7 @@ def _drawn(
     else:
         z = inpaint(run, given, known, draws=1, seed=seed, steps=steps or 50).samples[:, 0]
     if not bool(z.isfinite().all()):
-        raise InputError("the draws are not finite: the model has diverged.")
+        raise InputError(
+            "the draws are not finite: the series lies far outside the run's data, or the model has diverged."
+        )
     return line.kept(run.transform.inverse(z.double()).transpose(1, 2))

@@ -1,6 +1,7 @@
 """Rows such that: what columns are asked to be, in words, as sets of tokens."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
 from ornstein.errors import InputError, lookup, shown
 
+_LIKE = '"income=>50K, age=30..40, sex=A|B, debt>=7"'
 #: the first and the last value
 Span = tuple[float, float]
 
@@ -41,6 +43,8 @@ class Where:
             InputError: a column, or a value of it, that is not known; a part that is none of these.
         """
         named = {kind.name: place for place, kind in enumerate(types)}
+        if not _parts(text, ","):
+            raise InputError(f"--where {shown(text)!r} asks for nothing; leave it out, or write as in {_LIKE}.")
         wanted: dict[int, list[Span | None]] = {}
         for part in _parts(text, ","):
             name, sign, value = _asked(part, named)
@@ -50,7 +54,7 @@ class Where:
             wanted[named[name]] = _both(wanted[named[name]], said) if named[name] in wanted else said
         sets: dict[int, Tensor] = {}
         for column, spans in wanted.items():
-            for token, share in _sets(tokens, types[column], column, spans).items():
+            for token, share in _sets(tokens, types[column], column, spans, text).items():
                 sets[token] = share * sets[token] if token in sets else share
         within = {
             place: _apart(span for span in wanted[one.column] if span is not None)
@@ -100,7 +104,7 @@ def _asked(part: str, named: Mapping[str, int]) -> tuple[str, str, str]:
                 for sign in (">=", "<=", "="):
                     if rest.startswith(sign):
                         return name, sign, rest[len(sign) :].strip()
-    name = text.partition("=")[0].strip(' "<>')
+    name = re.split("[<>=]", text, maxsplit=1)[0].strip(' "')
     if name not in named:
         lookup(named, name, "column")
     raise InputError(f"--where {shown(text)!r} must look like {shown(name)}=VALUE, =LOW..HIGH, =A|B, >=LOW or <=HIGH.")
@@ -112,7 +116,7 @@ def _span(kind: ColumnType, text: str, sign: str) -> Span:
     word = text.strip().strip('"') if quoted else text.strip()
 
     def value(of: str) -> float:
-        found = float(kind.parse([of.strip()])[0])
+        found = float(kind.parse([of.strip()], noun="--where")[0])
         if math.isnan(found):
             raise InputError(f"column {shown(kind.name)!r}: {shown(of)!r} is missing; ask for that by nothing at all.")
         return found
@@ -136,7 +140,7 @@ def _span(kind: ColumnType, text: str, sign: str) -> Span:
     return span
 
 
-def _sets(tokens: Tokens, kind: ColumnType, column: int, wanted: Sequence[Span | None]) -> dict[int, Tensor]:
+def _sets(tokens: Tokens, kind: ColumnType, column: int, wanted: Sequence[Span | None], text: str) -> dict[int, Tensor]:
     """What each token may be; None among what is wanted is a missing value."""
     missing = float(None in wanted)
     spans = _apart(span for span in wanted if span is not None)
@@ -158,8 +162,11 @@ def _sets(tokens: Tokens, kind: ColumnType, column: int, wanted: Sequence[Span |
         found.update(zip(range(place.start, place.stop), one.shares(share, gone), strict=True))
     told = any(bool((share > 0).any()) for share in found.values())
     if not told:
-        asked = "a missing value" if missing else "that"
-        raise InputError(f"column {shown(kind.name)!r} has never been {asked} in training, and so is not drawn so.")
+        asked = "a missing value" if missing and not spans else "what is asked for"
+        raise InputError(
+            f"--where {shown(text)!r}: column {shown(kind.name)!r} has never been {asked} in training, and so is not "
+            "drawn so."
+        )
     return found
 
 

@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ornstein.errors import InputError, shown
-from ornstein.files import digest, opened, read_text, sealed, sweep_parts, sync
+from ornstein.files import Unreadable, digest, opened, read_text, sealed, sweep_parts, sync
 from ornstein.training import manifest
 
 FORMAT = 1
@@ -208,6 +208,8 @@ def read_about(path: Path) -> dict[str, Any]:
         with opened(path), safe_open(path, "pt") as file:
             told: dict[str, Any] = json.loads(file.metadata()["ornstein"])
             return told
+    except Unreadable:
+        raise
     except (SafetensorError, OSError, TypeError, KeyError, ValueError):
         raise InputError(f"{shown(path)} is damaged, or was not written by ornstein; delete it.") from None
 
@@ -226,6 +228,8 @@ def _read(path: Path) -> Checkpoint:
     try:
         state = json.loads(read_text(path / "state.json"))
         seal, version = state["seal"], state["format"]
+    except Unreadable:
+        raise
     except (InputError, ValueError, KeyError, TypeError, RecursionError):
         raise _Damaged(f"{path / 'state.json'} is damaged or missing") from None
     if isinstance(version, int) and version > FORMAT:

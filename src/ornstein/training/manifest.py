@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ornstein.errors import InputError, shown
-from ornstein.files import digest, read_text, replacing, replacing_all, sealed, sync
+from ornstein.files import Unreadable, digest, read_text, replacing, replacing_all, sealed, sync
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -38,6 +38,8 @@ def read(folder: Path) -> dict[str, list[str]] | None:
         content = json.loads(read_text(path))
         version, files, seal = content["format"], content["files"], content["seal"]
         known = {name: list(hashes) for name, hashes in files.items()}
+    except Unreadable:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(_damaged(path)) from None
     if isinstance(version, int) and version > FORMAT:
