@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as kept
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def points_of(name: str, seed: int = 0) -> Tensor:
     Raises:
         InputError: no such data set.
     """
-    known: dict[str, Callable[..., Toy]] = {name: DATA[name] for name in names()}
+    known: dict[str, Any] = {name: DATA[name] for name in names()}
     source = lookup(known, name, "density")
     return scaled(source(count=POINTS + 2, noise=0.0, seed=seed).load().train[:POINTS])
 
