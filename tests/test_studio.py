@@ -423,7 +423,7 @@ def choose(page: Any, name: str, value: str) -> None:
 
 def test_the_playground_draws_what_is_asked_and_shows_its_way(page: Any) -> None:
     choose(page, "run", "digits")
-    page.wait_for_selector("#label input")
+    page.get_by_text("Trained on 1,437 images").wait_for()  # the controls are those of this run by then
     choose(page, "label", "3")
     page.locator("#count input[type=number]").fill("9")
     before = page.locator(".film").get_attribute("data-done")
@@ -450,7 +450,7 @@ def test_the_playground_draws_what_is_asked_and_shows_its_way(page: Any) -> None
 def test_stop_bad_input_and_a_closed_tab(page: Any, opened: Any, browser: Any) -> None:
     desk = opened.studio.desk
     choose(page, "run", "digits")
-    page.wait_for_selector("#scale input")
+    page.get_by_text("Trained on 1,437 images").wait_for()
     page.locator("#steps input[type=number]").fill("200")
     page.locator("#count input[type=number]").fill("900")
     page.locator("#draw").click()
@@ -468,7 +468,7 @@ def test_stop_bad_input_and_a_closed_tab(page: Any, opened: Any, browser: Any) -
     other.goto(opened.address)
     other.wait_for_selector(".film[data-done]", timeout=60_000)
     choose(other, "run", "digits")
-    other.wait_for_selector("#scale input")
+    other.get_by_text("Trained on 1,437 images").wait_for()
     other.locator("#steps input[type=number]").fill("200")
     other.locator("#count input[type=number]").fill("900")
     other.locator("#draw").click()
