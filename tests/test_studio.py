@@ -418,12 +418,14 @@ def choose(page: Any, name: str, value: str) -> None:
     field = page.locator(f"#{name} input")
     field.click()
     field.fill(value)
+    page.locator("[role=option]", has_text=value).first.wait_for()  # the menu has it
     field.press("Enter")
 
 
 def test_the_playground_draws_what_is_asked_and_shows_its_way(page: Any) -> None:
     choose(page, "run", "digits")
-    page.get_by_text("Trained on 1,437 images").wait_for()  # the controls are those of this run by then
+    page.get_by_text("Trained on 1,437 images").wait_for()  # the controls become those of this run with it
+    page.wait_for_timeout(500)
     choose(page, "label", "3")
     page.locator("#count input[type=number]").fill("9")
     before = page.locator(".film").get_attribute("data-done")
