@@ -2,6 +2,7 @@
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/tables.py --only cart,copula
+    OMP_NUM_THREADS=1 python benchmarks/tables.py --peers --seeds 1 # all other makers, in environments that this makes
     OMP_NUM_THREADS=1 python benchmarks/tables.py --only ornstein --minutes 8 --seeds 3
     python benchmarks/tables.py --plot                              # the tables again from the rows that are there
 
@@ -106,11 +107,14 @@ def main() -> None:
     parser = tabular.arguments(__doc__, "some hundred rows, the cheapest maker and ours")
     makers = ", ".join(["real", "ornstein", *tabular.MAKERS])
     parser.add_argument("--only", default="real,cart,copula,ornstein", help=f"makers, of {makers}")
+    parser.add_argument("--peers", action="store_true", help="short for --only with all makers but ours")
     parser.add_argument(
         "--env", type=Path, default=Path("runs/peers-tables"), help="of the other makers; made if absent"
     )
     parser.add_argument("--most", type=int, default=10_000, help="records of either kind that are laid out")
     asked = parser.parse_args()
+    if asked.peers:
+        asked.only = ",".join(tabular.MAKERS)
     if asked.quick:
         asked.only, asked.tables, asked.minutes, asked.seeds = "real,cart,ornstein", "weather", 0.02, 1
     print(said(tabular.gathered(asked, RESULTS, 400, one)))

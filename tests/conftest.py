@@ -48,21 +48,21 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(autouse=True, scope="session")
 def one_classifier_of_the_same_data() -> Any:
     """Reports of the same data by the same seed share what they would each train to the same bits."""
-    from ornstein.metrics import floor
+    from ornstein.metrics import fit_classifier
 
-    fit, kept = floor.fit_classifier, dict[Any, Any]()
+    kept = dict[Any, Any]()
 
     def fitted(x: torch.Tensor, labels: torch.Tensor, *, generator: torch.Generator) -> Any:
         parts = (x, labels, generator.get_state())
         of = tuple(hashlib.sha256(part.cpu().contiguous().numpy().tobytes()).digest() for part in parts)
         key = (of, x.shape, x.dtype, x.device.type)
         if key not in kept:
-            kept[key] = fit(x, labels, generator=generator), generator.get_state()
+            kept[key] = fit_classifier(x, labels, generator=generator), generator.get_state()
         generator.set_state(kept[key][1])
         return kept[key][0]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(floor, "fit_classifier", fitted)
+        patched.setattr("ornstein.metrics.floor.fit_classifier", fitted)
         yield
 
 

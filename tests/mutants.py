@@ -1,23 +1,21 @@
 """Does the suite notice when the program is wrong? `python tests/mutants.py` changes it, one place at a time, and asks.
 
-First every test file runs once, and coverage tells which test reaches which line. Then each mutation of the sample is
-made in a copy of the source, and the tests that reach it run there until one fails: a few cases of each test function
-first, the quick ones before the slow ones, then all of them. What no test notices survives. A survivor is either a test
-that is missing, or it is named with a reason in tests/mutants.yaml: it changes nothing that a test could see, or
-nothing that one should.
+First every test file runs once, and probes tell which test reaches which of these places (tests/reached.py). Then each
+mutation of the sample is made in a copy of the source, and the tests that reach it run there until one fails: a few
+cases of each test function first, the quick ones before the slow ones, then all of them. What no test notices survives.
+A survivor is either a test that is missing, or it is named with a reason in tests/mutants.yaml: it changes nothing that
+a test could see, or nothing that one should.
 
 Everything is kept as it is found. Called again, it goes on where it was: what was killed stays so while its file is the
 same, what survived is tried again when a test has changed.
 """
 
 import argparse
-import ast
 import compileall
 import contextlib
 import dataclasses
 import hashlib
 import importlib
-import importlib.util
 import json
 import math
 import os
@@ -31,11 +29,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from mutations import Mutation, drawn, is_text, lines_of_code, mutations
+from mutations import Mutation, drawn, lines_of_code, mutations
+from reached import PROBE, Watched, probed
 from rich.console import Console
 from rich.table import Table
 
@@ -56,7 +54,7 @@ class Bench:
     Attributes:
         source: the folder of the package, as it is imported: src/ornstein.
         tests: the folder of its tests.
-        kept: where coverage, the copy and the results are kept.
+        kept: where the copies and the results are kept.
         rooms: what is changed, files or folders in `source`.
     """
 
@@ -68,6 +66,10 @@ class Bench:
     @property
     def copy(self) -> Path:
         return self.kept / "src" / self.source.name
+
+    @property
+    def probed(self) -> Path:
+        return self.kept / "probed" / self.source.name
 
     def texts(self) -> dict[str, str]:
         """The program, file by file."""
@@ -141,23 +143,6 @@ class _Chosen:
             self.says.write_text(f"{report.nodeid}, as it is read", "utf-8")
 
 
-class _Watched:
-    """A plugin: tells coverage which test runs, and keeps how long each took and whether it passed."""
-
-    def __init__(self, coverage: Any) -> None:
-        self.coverage = coverage
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.failed: set[str] = set()
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.coverage.switch_context(nodeid)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration
-        if not report.passed:
-            self.failed.add(report.nodeid)
-
-
 def apart(work: Callable[[], int], seconds: float, log: Path) -> int | None:
     """The exit code of work done in a process forked from this one, so that what it loads is gone; None: no end.
 
@@ -203,80 +188,39 @@ def _pytest(package: Path, arguments: list[str], plugin: object) -> int:
 
 
 def watch(bench: Bench, file: Path) -> None:
-    """Run one test file and keep what its tests reach."""
-
-    for old in bench.kept.glob(f"{file.stem}.coverage*"):
-        old.unlink()
+    """Run one test file on the copy with probes and keep what its tests reach."""
+    told, place = bench.kept / f"{file.stem}.told", bench.kept / f"{file.stem}.json"
+    told.unlink(missing_ok=True)
 
     def work() -> int:
-        import coverage
-
-        kept = str(bench.kept / f"{file.stem}.coverage")
-        cover = coverage.Coverage(data_file=kept, source=[str(bench.source)], config_file=False)
-        # and what the tests start in processes of their own
-        there = bench.kept / f"{file.stem}.rc"
-        there.write_text(f"[run]\ndata_file = {kept}\nparallel = true\nsource = {bench.source}\n", "utf-8")
-        os.environ["COVERAGE_PROCESS_START"] = str(there)
-        cover.start()
-        plugin = _Watched(cover)
-        code = _pytest(bench.source, [str(file)], plugin)
-        cover.stop()
-        cover.save()
-        told = {name: taken for name, taken in plugin.seconds.items() if name not in plugin.failed}
-        (bench.kept / f"{file.stem}.json").write_text(json.dumps(told), "utf-8")
+        os.environ["REACHED_TOLD"], plugin = str(told), Watched()
+        exec(PROBE, {})  # as python does by itself in the processes that the tests start
+        code = _pytest(bench.probed, [str(file)], plugin)
+        plugin.keep(told, place)
         return code
 
     ended = apart(work, 3600, bench.kept / f"{file.stem}.log")
-    if not (bench.kept / f"{file.stem}.json").exists():
+    if not place.exists():
         print(f"{file.name} ended with {ended} and is left out: see {bench.kept / file.stem}.log", flush=True)
-        (bench.kept / f"{file.stem}.json").write_text("{}", "utf-8")
+        place.write_text('{"seconds": {}, "reached": {}}', "utf-8")
 
 
 class Reach:
-    """Which tests reach which lines."""
+    """Which tests reach which mutation of the sample."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, sample: Sequence[Mutation]) -> None:
         self.tests: dict[str, Case] = {}
-        for told in bench.kept.glob("test_*.json"):
-            self.tests |= {name: Case(name, taken) for name, taken in json.loads(told.read_text("utf-8")).items()}
+        self.known: dict[str, set[str]] = defaultdict(set)
+        for place in bench.kept.glob("test_*.json"):
+            told = json.loads(place.read_text("utf-8"))
+            self.tests |= {name: Case(name, taken) for name, taken in told["seconds"].items()}
+            for number, names in told["reached"].items():
+                self.known[sample[int(number)].key] |= set(names)
         self.sizes = Counter(case.file for case in self.tests.values())
-        self.known: dict[str, dict[int, set[str]]] = {}
 
-    def of_file(self, file: str) -> dict[int, set[str]]:
-        """Line -> names of tests."""
-        from coverage import CoverageData
-
-        if file not in self.known:
-            self.known[file] = defaultdict(set)
-            for kept in self.bench.kept.glob("test_*.coverage*"):
-                of_file = {name for name, case in self.tests.items() if Path(case.file).stem == kept.name.split(".")[0]}
-                data = CoverageData(str(kept))
-                data.read()
-                for line, names in data.contexts_by_lineno(str(self.bench.source / file)).items():
-                    # what ran as the file of tests was read, or in a process that one of them started, is anyone's
-                    self.known[file][line] |= of_file if "" in names else of_file & set(names)
-        return self.known[file]
-
-    def of(self, mutation: Mutation, source: str) -> list[Case]:
+    def of(self, mutation: Mutation) -> list[Case]:
         """The tests that reach it; of what runs once, as the file is imported, all that reach a function there."""
-        lines, inside = self.of_file(mutation.file), _inside(source)
-        names: set[str] = set().union(*(lines[line] for line in inside.get(mutation.line, ())))
-        if not names:
-            names = names.union(*(lines[line] for line in inside))
-        return [self.tests[name] for name in sorted(names)]
-
-
-def _inside(source: str) -> dict[int, range]:
-    """Of each line within a function: the lines from the first of its innermost statement to it."""
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    bodies = [part for function in functions for part in function.body if not is_text(part)]
-    found: dict[int, range] = {}
-    for part in (part for body in bodies for part in ast.walk(body) if isinstance(part, ast.stmt)):
-        for line in range(part.lineno, (part.end_lineno or 0) + 1):
-            if line not in found or found[line].start < part.lineno:
-                found[line] = range(part.lineno, line + 1)
-    return found
+        return [self.tests[name] for name in sorted(self.known[mutation.key])]
 
 
 def in_turn(tests: Sequence[Case], sizes: Mapping[str, int]) -> list[list[Case]]:
@@ -365,23 +309,32 @@ def judge(
     return Verdict(mutation.key, mutation.kind, fate, by, tried, len(tests), taken)
 
 
-def prepare(bench: Bench, preloaded: Sequence[str]) -> None:
-    """A copy to change, compiled, and what each test file reaches."""
+def prepare(bench: Bench, sample: Sequence[Mutation], preloaded: Sequence[str]) -> None:
+    """A copy to change, another with probes, both compiled, and what each test file reaches of the sample."""
     bench.kept.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(bench.copy.parent, ignore_errors=True)
-    shutil.copytree(bench.source, bench.copy, ignore=shutil.ignore_patterns("__pycache__"))
-    compileall.compile_dir(bench.copy, quiet=2)
+    for copy in (bench.copy, bench.probed):
+        shutil.rmtree(copy.parent, ignore_errors=True)
+        shutil.copytree(bench.source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in bench.texts().items():
+        here = {mutation: k for k, mutation in enumerate(sample) if mutation.file == name}
+        (bench.probed / name).write_text(probed(text, here), "utf-8")
+    (bench.probed.parent / "sitecustomize.py").write_text(PROBE, "utf-8")
+    compileall.compile_dir(bench.kept, quiet=2)
     for name in preloaded:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    package = {path: path.read_text("utf-8") for path in sorted(bench.source.rglob("*.py"))}
-    for file in sorted(bench.tests.glob("test_*.py")):
+    package = [path.read_text("utf-8") for path in sorted(bench.probed.parent.rglob("*.py"))]
+    files = sorted(bench.tests.glob("test_*.py"))
+    for place in bench.kept.glob("test_*.json"):
+        if place.stem not in {file.stem for file in files}:
+            place.unlink()
+    for file in files:
         told, mark = bench.kept / f"{file.stem}.json", bench.kept / f"{file.stem}.of"
-        now = digest(*package.values(), file.read_text("utf-8"))
+        now = digest(*package, file.read_text("utf-8"))
         if not (told.exists() and mark.exists() and mark.read_text("utf-8") == now):
-            print(f"{file.name}: which lines do its tests reach?", flush=True)
+            print(f"{file.name}: what do its tests reach?", flush=True)
             told.unlink(missing_ok=True)
             mark.write_text(now, "utf-8")
             watch(bench, file)
@@ -395,12 +348,12 @@ def reasons(named: Path) -> dict[str, str]:
 
 def survey(bench: Bench, sample: Sequence[Mutation], limit: float) -> Iterator[Verdict]:
     """The verdict on each, those known before as they were, each kept as it is found."""
-    kept, texts, reach = bench.kept / "verdicts.jsonl", bench.texts(), Reach(bench)
+    kept, texts, reach = bench.kept / "verdicts.jsonl", bench.texts(), Reach(bench, sample)
     lines = kept.read_text("utf-8").splitlines() if kept.exists() else []
     known = {verdict.key: verdict for verdict in (Verdict(**json.loads(line)) for line in lines)}
     for mutation in sample:
         source, before = texts[mutation.file], known.get(mutation.key)
-        reached = reach.of(mutation, source)
+        reached = reach.of(mutation)
         files = sorted({case.file for case in reached})
         now = digest(*(Path(file).read_text("utf-8") for file in files))
         same = before is not None and before.source == digest(source)
@@ -422,23 +375,22 @@ def main() -> None:
     parser.add_argument("--named", type=Path, default=here / "mutants.yaml")
     parser.add_argument("--rooms", nargs="+", default=ROOMS)
     parser.add_argument("--preload", nargs="*", default=PRELOADED, help="modules to load once")
-    parser.add_argument("--count", type=int, default=240)
+    parser.add_argument("--count", type=int, default=210)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=900, help="seconds of tests for one mutant")
     parser.add_argument("--bar", type=float, default=0.05, help="share of survivors without a reason that is too much")
     told = parser.parse_args()
-    if importlib.util.find_spec("coverage") is None:
-        sys.exit("coverage is not installed: pip install -e '.[dev]'")
     bench = Bench(told.source.resolve(), told.tests.resolve(), told.kept.resolve(), told.rooms)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so what was started ends as well
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(bench.kept / "hypothesis")
     os.chdir(bench.tests.parent)  # from where pytest names the tests
-    prepare(bench, told.preload)
     texts = bench.texts()
     every = {file: mutations(text, file) for file, text in texts.items()}
     lines = {file: lines_of_code(text) for file, text in texts.items() if every[file]}
     sample = drawn({file: every[file] for file in lines}, lines, told.count, told.seed)
+    sample.sort(key=lambda one: digest(one.key))  # so that each room's first verdicts come early
+    prepare(bench, sample, told.preload)
     excused, out = reasons(told.named), Console()
     table = Table("file", "mutants", "killed", "named", "survived")
     found: dict[str, list[Verdict]] = defaultdict(list)

@@ -1,11 +1,13 @@
 """What memory cannot hold is refused before it is taken, in a sentence, with a value that fits."""
 
+import math
 import re
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -279,3 +281,15 @@ def test_the_sentence() -> None:
     must_fit("x=1 takes", 5e9, 5e9, "less would fit")
     with pytest.raises(InputError, match=r"^x=1 takes 5 GB of memory, of which 4\.5 GB are free; less would fit\.$"):
         must_fit("x=1 takes", 5e9, 4.5e9, "less would fit")
+
+
+def test_the_room_of_a_device_is_what_it_says_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda")
+    for module, expected in (
+        (SimpleNamespace(mem_get_info=lambda of: (5, 9) if of == device else None), 5.0),
+        (SimpleNamespace(), math.inf),
+    ):
+        monkeypatch.setattr(torch, "get_device_module", lambda of, module=module: module)
+        assert afford.room(device) == expected
+    monkeypatch.setattr(afford, "free_bytes", lambda: 7.0)
+    assert afford.room(torch.device("cpu")) == 7.0

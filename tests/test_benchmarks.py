@@ -13,6 +13,7 @@ HERE = Path(__file__).parents[1] / "benchmarks"
 #: script -> words beside --quick ("RUN" stands for a run folder), and what must be in what it prints
 SCRIPTS = {
     "ablation": (["mnist"], "| none of it |"),
+    "bridge": (["gaussian", "--only", "1,1"], "| 1 | 1 | 20 |"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
     "frontier": ([], "ornstein, default"),
     "guidance": (["RUN"], "| 2 |"),
@@ -25,6 +26,7 @@ SCRIPTS = {
     "plan": ([], "| moons |"),
     "posterior": ([], "exact draws"),
     "precision": (["moons", "4"], "root mean square distance"),
+    "quickstarts": (["photos"], "wrote runs/quick/photos.png"),
     "scaling": (["--only", "samples", "--threads", "1"], "threads, torch"),
     "series": ([], "iterative imputer, draws"),
     "startup": ([], "import ornstein, every name"),

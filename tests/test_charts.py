@@ -1,15 +1,19 @@
 """Pictures of tables, series and volumes: what is on them, read off the figure or the pixels."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy.stats import spearmanr
 
-from ornstein.experiment import charts, pictures
+from ornstein.core.learner import Judgement, Measure
+from ornstein.data.transform import Affine
+from ornstein.experiment import charts, pictures, restore
 from ornstein.experiment.charts import chart, related
 
 
@@ -93,6 +97,8 @@ def test_a_volume_is_cut_through_its_middle_across_each_axis() -> None:
         for got, expected in zip(cut[3 * i : 3 * i + 3], (v[3], v[:, 4], v[:, :, 5]), strict=True):
             np.testing.assert_array_equal(got, expected)
     assert {axes.images[0].get_clim() for axes in shown} == {(float(real.min()), float(real.max()))}
+    alone, beside = (chart(x, real=other).get_figwidth() for other in (None, real))
+    assert 1.5 < beside / alone < 2  # a panel is as wide beside others
     two = panels(chart(torch.randn(2, 2, 4, 4, 4, generator=seeded())))
     assert len(two) == 2 * 2 * 3
     assert two[3].get_ylabel() == "channel 1"
@@ -109,6 +115,7 @@ def test_points_on_a_way_say_their_order() -> None:
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), x)
     columns = panels(chart(torch.randn(4, 5, generator=seeded()), ordered=True))
     assert [axes.get_title() for axes in columns] == [f"column {i}" for i in range(5)]
+    assert len(columns[0].figure.get_axes()) == 5  # and no room for others
     lines = chart(torch.randn(4, 1, 9, generator=seeded()), ordered=True)
     assert len(panels(lines)[0].lines) == 4
     assert [label.get_text() for label in panels(lines)[-1].get_yticklabels()] == ["from", "1", "2", "to"]
@@ -135,6 +142,26 @@ def test_loss_and_held_out_error_have_a_panel_each(tmp_path: Path, monkeypatch: 
     assert one[0].get_yscale() == "linear"  # an implicit loss may be negative
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_what_is_found_stands_in_its_colour_beside_what_is_known(
+    share: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+
+    def saved(figure: Any, path: Path) -> None:
+        kept.append(figure)
+        figure.savefig(path, format="png")
+
+    monkeypatch.setattr(charts, "save", saved)
+    found = Judgement(0.5, [0.1, 1.0, 10.0], [0.9, 0.7, 0.4], [0.4, 0.4, 0.4] if share else [0.95, 0.9, 0.8])
+    pictures.by_noise(found, Measure("by-noise", "error", "chance", "one", share=share), tmp_path / "x.png")
+    lines = {line.get_label(): line for line in panels(kept[0])[0].lines}
+    mine, known = lines["this network, held-out data"], lines["chance"]
+    assert (mine.get_color(), known.get_color()) == (charts.ACCENT, charts.INK)
+    np.testing.assert_allclose(mine.get_ydata(), found.found)
+    np.testing.assert_allclose(known.get_ydata()[:2], found.known[:2])
+
+
 def test_images_that_are_no_colours_show_every_channel(tmp_path: Path) -> None:
     x = torch.full((1, 2, 4, 4), -1.0)
     x[:, 1] = 1.0
@@ -154,3 +181,44 @@ def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any) -> None:
     first, last = (panels(chart(frame, last=frames[-1]))[0] for frame in (frames[0], frames[-1]))
     assert first.get_xlim() == last.get_xlim()
     assert first.images[:1] or first.get_ylim() == last.get_ylim() or shape == (1,)
+
+
+def test_filled_rows_show_mean_and_deviation_of_what_was_missing_beside_what_was_known() -> None:
+    samples = torch.randn(2, 5, 4, generator=seeded())
+    known = torch.tensor([[True, False, False, True], [False, True, False, False]])
+    samples = torch.where(known[:, None], torch.tensor(0.25), samples)
+    run: Any = SimpleNamespace(transform=Affine(2.0, 3.0), shape=(4,))
+    found = restore.Restored(samples, samples[:, 0] * known, known)
+    figure = restore._curves(run, found)
+    own = run.transform.inverse(samples.flatten(0, 1)).unflatten(0, (2, 5))
+    for i, axes in enumerate(panels(figure)):
+        (bars,) = axes.containers
+        points, _, (spread,) = bars
+        np.testing.assert_array_equal(points.get_xdata(), np.flatnonzero(~known[i]))
+        np.testing.assert_allclose(points.get_ydata(), own[i].mean(0)[~known[i]], rtol=1e-5)
+        half = [segment[1, 1] - segment[0, 1] for segment in spread.get_segments()]
+        np.testing.assert_allclose(half, 2 * own[i].std(0, correction=0)[~known[i]], rtol=1e-4)
+        (kept,) = (line for line in axes.lines if line.get_label() == "known")
+        np.testing.assert_array_equal(kept.get_xdata(), np.flatnonzero(known[i]))
+
+
+def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviation() -> None:
+    """What a mask hides is marked by a colour that no grey picture has."""
+    samples = torch.rand(7, 3, 1, 4, 5, generator=seeded()) * 2 - 1
+    known = torch.ones(1, 1, 4, 5, dtype=torch.bool)
+    known[..., 2:] = False
+    found = restore.Restored(samples, samples[:, 0] * known, known)
+    shown = panels(restore._album(found))
+    heads = [axes.get_title() for axes in shown if axes.get_title()]
+    assert heads == ["measured", "draw 1", "draw 2", "draw 3", "mean", "deviation"]
+    assert len(shown) == 6 * len(heads)
+    first = [axes.images[0].get_array() for axes in shown[: len(heads)]]
+    grey = np.ptp(np.asarray(first[0]), axis=2) == 0
+    np.testing.assert_array_equal(grey, known[0, 0])
+    np.testing.assert_allclose(first[0][3, 4], to_rgb(charts.ACCENT), atol=1e-6)
+    width, height = shown[0].figure.get_size_inches()
+    assert height / 6 >= width / len(heads) * 4 / 5  # pictures of 4 by 5 as wide as their column have room
+    for k in range(3):
+        np.testing.assert_allclose(first[1 + k][..., 0], (samples[0, k, 0] + 1) / 2, rtol=1e-6)
+    np.testing.assert_allclose(first[4][..., 0], (samples[0].mean(0)[0] + 1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(first[5], samples[0].std(0, correction=0)[0], rtol=1e-5)

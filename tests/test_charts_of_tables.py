@@ -14,8 +14,8 @@ from sure import Cli
 
 from ornstein.data.schema import ColumnType
 from ornstein.experiment import pictures
-from ornstein.experiment.charts import ACCENT, PANELS
-from ornstein.experiment.charts_of_tables import _Scale, table_chart
+from ornstein.experiment.charts import ACCENT, PANELS, figure
+from ornstein.experiment.charts_of_tables import _cut_off, _Scale, table_chart
 
 NAN = math.nan
 TYPES = (
@@ -71,6 +71,9 @@ def test_each_column_is_drawn_as_what_it_is() -> None:
     assert words(colour.yaxis)[-1] == "6 others"
     shares = heights(colour, ACCENT)
     assert shares[0] == pytest.approx(float((x[:, 0] == 0).double().mean()))
+    outlines = [bar.get_linewidth() for bar in colour.patches if bar.get_facecolor()[3] == 0]
+    assert len(outlines) == len(shares)
+    assert min(outlines) > 1  # thick enough to be told from the real ones' bars
     assert sum(shares) == pytest.approx(1)
     # a boolean's holes are a bar
     assert words(each["new"].yaxis) == ["no", "yes", "missing"]
@@ -99,6 +102,18 @@ def test_a_heavy_tail_and_a_spike_leave_the_rest_to_be_seen() -> None:
     assert scale.shares(x[:, 1].numpy()).sum() == pytest.approx(1)
     beyond = np.array([1e30, -1e30, NAN, 0.0])
     assert scale.shares(beyond).sum() == pytest.approx(3 / 4)  # what lies beyond counts in the outermost bars
+
+
+def test_a_bar_is_cut_off_where_it_towers_above_all_others() -> None:
+    edges = np.arange(6.0)
+    for shares, top in (([0.01, 0.02, 0.03, 0.9, 0.04], 1.6 * 0.04), ([0.01, 0.02, 0.03, 0.44, 0.5], None)):
+        _, axes = figure()
+        before = axes.get_ylim()
+        _cut_off(axes, [np.array(shares), 0.5 * np.array(shares)], edges)
+        assert axes.get_ylim() == (before if top is None else pytest.approx((0, top)))
+        assert [(text.get_text(), text.xy[0]) for text in axes.texts] == (
+            [] if top is None else [("90.0% and 45.0%", 3.5)]
+        )
 
 
 @pytest.mark.parametrize("real", [True, False])

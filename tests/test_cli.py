@@ -19,6 +19,7 @@ import ornstein
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment, methods
 from ornstein.experiment.folder import accept
+from ornstein.experiment.report import describe
 from ornstein.training import manifest
 
 
@@ -106,6 +107,10 @@ def test_the_run_folder_explains_itself(run: Path) -> None:
     assert [r["step"] for r in records if "held_out" in r] == [15, 30]
     assert sorted(p.name for p in (run / "samples").glob("step-*")) == ["step-00000015.png", "step-00000030.png"]
     assert list((run / "tensorboard").iterdir())
+    tree, told = yaml.safe_load((run / "experiment.yaml").read_text()), describe(run)
+    for noun in ("process", "net", "objective"):
+        assert re.match(rf"{tree[noun]['name']}($|;| \()", told[noun]), told[noun]
+    assert f"channels {tree['net']['channels']}, " in told["net"]
 
 
 def test_the_experiment_written_out_reads_back_the_same(run: Path) -> None:

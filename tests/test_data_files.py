@@ -6,10 +6,12 @@ import io
 import math
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ import torch
 from PIL import Image
 
 from ornstein.data import CIFAR10, MNIST, Affine, Array, FashionMNIST, ImageFolder, WholeNumbers, open_data
+from ornstein.data.before import read_for_model
 from ornstein.data.pictures import whole_levels
 from ornstein.errors import InputError
+from ornstein.experiment.pictures import image_grid
 from ornstein.files import fetch
 
 SHARED = Path(os.environ.get("ORNSTEIN_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -112,10 +116,45 @@ def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
     image[:, 1] = (0, 0, 0, 128)
     for i in range(3):
         write(tmp_path / f"{i}.png", image)
-    x = ImageFolder(str(tmp_path)).load().train[0]
+    data = ImageFolder(str(tmp_path)).load()
+    x = data.train[0]
+    assert "3 of 3 transparent, laid on white (data.background=COLOUR; data.mode=RGBA" in data.describe()
     assert x[:, 0, 0].tolist() == [255, 0, 0]
     assert x[:, 0, 1].tolist() == [127, 127, 127]
     assert x[:, 0, 2].tolist() == [255, 255, 255]
+    blue = ImageFolder(str(tmp_path), background="#0000ff").load()
+    assert blue.train[0, :, 0, 2].tolist() == [0, 0, 255]
+    assert "laid on #0000ff" in blue.describe()
+    kept = ImageFolder(str(tmp_path), mode="RGBA").load()
+    assert kept.shape == (4, 2, 3)
+    assert torch.equal(kept.train[0].movedim(0, -1), torch.from_numpy(image))
+    assert "read as RGBA" in kept.describe()
+    assert "transparent" not in kept.describe()
+    again = read_for_model([tmp_path / "0.png"], kept.shape, kept.transform, resized=False)
+    assert torch.equal(again[0], kept.train[0])
+    shown = np.asarray(image_grid(kept.transform.forward(again), side=4))
+    assert [tuple(shown[1, 1 + k]) for k in range(3)] == [(255, 0, 0), (127, 127, 127), (255, 255, 255)]
+    for wrong in ("whitish", 7, "#12345678", None):
+        with pytest.raises(InputError, match=r"data\.background="):
+            ImageFolder(str(tmp_path), background=wrong)  # type: ignore[arg-type]
+
+
+def test_colour_of_sixteen_bits_is_read_at_eight_and_that_is_said(tmp_path: Path) -> None:
+    for i in range(3):
+        scan = b"\0" + struct.pack(">6H", 65535, 257 * i, 0, 300, 300, 300)
+        parts = [
+            (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(scan)),
+            (b"IEND", b""),
+        ]
+        chunks = (
+            struct.pack(">I", len(body)) + k + body + struct.pack(">I", zlib.crc32(k + body)) for k, body in parts
+        )
+        (tmp_path / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    data = ImageFolder(str(tmp_path)).load()
+    assert data.train.dtype == torch.uint8
+    assert data.train[:, 0, 0, 0].tolist() == [255] * 2
+    assert "3 of 3 of 16 bits, read at 8" in data.describe()
 
 
 def test_grey_with_transparency_stays_one_channel(tmp_path: Path) -> None:
@@ -140,6 +179,8 @@ def test_sixteen_bits_are_kept_or_reduced_when_asked(tmp_path: Path) -> None:
     assert rows(data.transform.inverse(z, quantise=True)) == rows(data.train)
     eight = ImageFolder(str(tmp_path), mode="L").load()
     assert eight.train.dtype == torch.uint8
+    assert "read as 16-bit grey" in data.describe()
+    assert "read as grey; 4 of 4 of 16 bits, read at 8" in eight.describe()
     reduced = np.round(np.stack(deep) / 257).astype(np.uint8)
     assert rows(torch.cat([eight.train, eight.test])) == rows(torch.from_numpy(reduced))
     write(tmp_path / "9.png", pixels(3, 4))

@@ -20,8 +20,8 @@ from sure import Cli
 from ornstein.data import Affine, Array, ImageFolder, Layout, Transform, WholeNumbers, open_data, split
 from ornstein.data import pictures as reader
 from ornstein.data.array import read_rows
-from ornstein.data.folder import find_pictures
-from ornstein.data.pictures import read_for_model
+from ornstein.data.before import read_for_model
+from ornstein.data.folder import lie
 from ornstein.data.reading import read_arrays
 from ornstein.errors import InputError, shown
 from ornstein.files import named, regular
@@ -212,8 +212,8 @@ def test_pictures_that_are_not_read_are_named(tmp_path: Path) -> None:
     assert "x.jpg cannot be read as an image (its content is HEIC; save" in refused(
         ImageFolder(str(tmp_path), broken="stop")
     )
-    for file in find_pictures(tmp_path):
-        file.unlink()
+    for parts in lie(tmp_path).places:
+        tmp_path.joinpath(*parts).unlink()
     assert "holds no images (4 other files, 2 .heic, 1 .avif)" in refused(ImageFolder(str(tmp_path)))
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,8 @@ from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.exact import Empirical, Gaussian
 from ornstein.experiment import checks, checks_of_samples, pictures
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.doctor import CHECKS, Diagnosis, doctor
-from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.doctor import CHECKS, Diagnosis, data_or_minutes, doctor
+from ornstein.experiment.evidence import Evidence, Part
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 
@@ -271,6 +272,62 @@ def test_an_honest_set_is_no_copy_and_a_copied_one_is(points: Path) -> None:
     found = checks_of_samples.memorised(evidence)
     assert found is not None
     assert found.figure > 0.4
+
+
+@pytest.mark.parametrize(
+    ("checked", "fell", "late"),
+    [
+        ([(0, 1.2), (280, 0.65), (400, 0.5)], 0.25, 0.25 * 0.5 / 0.7),  # 0.3 in 120 steps, 0.25 in a quarter
+        ([(0, 0.9), (100, 0.6), (300, 0.6), (400, 0.5)], 0.2, 0.2),  # won since 1, which knows next to nothing
+        ([(0, 1.0), (300, 0.502), (400, 0.5)], 0.004, 0.0),
+        ([(0, 1.0), (400, 0.5)], None, None),
+        ([(350, 1.0), (380, 0.8), (400, 0.5)], None, None),
+    ],
+)
+def test_what_the_last_quarter_won_is_told_from_the_held_out_errors(checked: Any, fell: Any, late: Any) -> None:
+    evidence: Any = SimpleNamespace(checked=checked)
+    assert checks.falling(evidence) == (None if fell is None else pytest.approx(fell))
+    assert checks.won_late(evidence) == (None if late is None else pytest.approx(late))
+
+
+def test_errors_are_measured_on_five_hundred_held_out_examples_or_all_and_fewer_of_large_ones() -> None:
+    for there, shape, taken in ((600, (2,), 512), (40, (2,), 40), (600, (3, 512, 512), 42), (600, (3, 2048, 2048), 32)):
+        data = SimpleNamespace(test=torch.zeros(there, 1), test_condition=Condition())
+        evidence: Any = SimpleNamespace(data=data, run=SimpleNamespace(shape=shape), _part=lambda x, given, size: size)
+        evidence.at_most = partial(Evidence.at_most, evidence)
+        held_out: Any = Evidence.held_out
+        assert held_out.func(evidence) == taken
+
+
+def test_a_learner_that_is_no_denoiser_is_judged_by_whole_handfuls_of_examples() -> None:
+    """Each tells one number, and a last one of fewer would weigh as much; of too few for one all are taken."""
+    learner = SimpleNamespace(judge=lambda model, x0, given: SimpleNamespace(value=float(len(x0))))
+    evidence: Any = SimpleNamespace(denoises=False, run=SimpleNamespace(learner=learner, model=None))
+    for count, each in ((70, [32.0, 32.0]), (64, [32.0, 32.0]), (10, [10.0])):
+        part = Part(torch.zeros(count, 2), Condition(), torch.zeros(count, 2))
+        assert Evidence.judged(evidence, part).each.tolist() == each
+
+
+@pytest.mark.parametrize(
+    ("gap", "error", "fell", "says"),
+    [
+        (0.3, 0.01, 0.05, "More data would help more than more minutes (error on held-out data 30% above that on "),
+        (0.3, 0.01, 0.2, "More minutes of training would help more than more data (error on held-out data 30% above "),
+        (0.3, 0.2, 0.005, "Neither more data nor more minutes"),  # a gap that chance explains
+        (0.01, 0.0, 0.005, "Neither more data nor more minutes"),
+        (0.01, 0.0, -0.1, "Neither more data nor more minutes"),
+        (0.3, 0.0, -0.1, "More data would help more than more minutes"),
+    ],
+)
+def test_data_or_minutes_are_asked_for_by_the_gap_and_the_fall(gap: Any, error: Any, fell: Any, says: Any) -> None:
+    def known(mean: float) -> Any:
+        return SimpleNamespace(mean=mean, standard_error=error)
+
+    checked = [(0, 1.0), (300, 0.5 * (1 + fell)), (400, 0.5)]
+    evidence: Any = SimpleNamespace(checked=checked, on_held_out=known(1.0), on_trained=known(1.0 - gap))
+    assert data_or_minutes(evidence).startswith(says)
+    evidence.checked = []
+    assert data_or_minutes(evidence) == ""
 
 
 def test_shares_that_chance_explains_are_not_apart() -> None:

@@ -14,7 +14,7 @@ from ornstein import EDM, VP, Flow, NetDenoiser, sample
 from ornstein.core.condition import Condition
 from ornstein.core.divergence import divergence
 from ornstein.core.drive import Ask
-from ornstein.core.exact import Gaussian, GaussianMixture
+from ornstein.core.exact import Gaussian, GaussianMixture, LowRank
 from ornstein.energies import (
     EnergyDenoiser,
     MaximumLikelihood,
@@ -25,6 +25,8 @@ from ornstein.energies import (
     energy_denoiser,
     log_partition,
 )
+from ornstein.energies.modes import Mode, find, widened
+from ornstein.energies.partition import _even
 from ornstein.nets import MLP, UNet
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import RecoveryLangevin
@@ -287,6 +289,42 @@ def test_a_narrow_mode_that_chains_hardly_reach_is_in_the_constant(told: Any) ->
         assert found.added >= 1
         assert found.standard_error < 0.1
     assert covered >= 3
+
+
+def test_a_mode_is_found_as_wide_as_it_is_from_steps_of_any_length() -> None:
+    """Its bottom, its variances and its log Z, by short chains whose steps grow or shrink to what fits."""
+    at, variance = torch.tensor([1.0, -2.0, 0.5], dtype=F64), torch.tensor([0.01, 0.04, 0.09], dtype=F64)
+    exact = 0.5 * float((2 * math.pi * variance).log().sum())
+    for seed, length in enumerate([0.05, 0.5, 0.5]):
+        x = at + variance.sqrt() * torch.randn(4, 3, generator=seeded(seed), dtype=F64)
+        (mode,) = find(lambda x: 0.5 * ((x - at) ** 2 / variance).sum(1) - 2, x, length, seeded(seed))
+        torch.testing.assert_close(mode.bottom, at, rtol=0, atol=1e-4)
+        assert ((mode.variance / variance).log().abs() < 0.22).all()
+        assert mode.log_mass == pytest.approx(2 + exact, abs=0.2)
+        assert mode.holds(x).all()
+
+
+def test_modes_are_put_into_a_base_whatever_form_its_covariances_have() -> None:
+    """Half of the weight its own, half theirs, half as wide again as they were seen."""
+    factor, rest = torch.randn(2, 3, 1, generator=seeded(), dtype=F64), torch.tensor([0.3, 0.1], dtype=F64)
+    weights, means = torch.tensor([0.25, 0.75]), torch.randn(2, 3, generator=seeded(1), dtype=F64)
+    mode = Mode(torch.tensor([4.0, 0.0, 1.0], dtype=F64), torch.tensor([0.2, 0.4, 0.6], dtype=F64), 0.0)
+    full = factor @ factor.mT + rest[:, None, None] * torch.eye(3)
+    low, whole = (widened(GaussianMixture(weights, means, given), [mode]) for given in (LowRank(factor, rest), full))
+    covariances = torch.cat([full, 1.5 * mode.variance.diag()[None]])
+    known = GaussianMixture(torch.tensor([0.125, 0.375, 0.5]), torch.cat([means, mode.bottom[None]]), covariances)
+    for found in (low, whole):
+        torch.testing.assert_close(found.covariance(), known.covariance(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found.mean(), known.mean(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_ladder_of_an_annealing_is_even_in_the_spread_that_was_measured() -> None:
+    """A tenth of each stretch is even in beta; a spread that was not measured is that of its neighbour."""
+    betas = torch.tensor([0.0, 0.5, 1.0], dtype=F64)
+    # shares of the two stretches: 0.5 (1 + 1)/2 + 0.075 and 0.5 (1 + 3)/2 + 0.075
+    placed = _even(betas, torch.tensor([math.inf, 1.0, 3.0], dtype=F64), 2)
+    torch.testing.assert_close(placed, torch.tensor([0.0, 0.5 + 0.5 * 0.25 / 1.075, 1.0], dtype=F64), rtol=1e-9, atol=0)
+    torch.testing.assert_close(_even(betas, torch.full((3,), 2.0, dtype=F64), 4), torch.linspace(0, 1, 5, dtype=F64))
 
 
 def test_a_constant_is_found_without_moving_when_the_base_is_the_energy() -> None:

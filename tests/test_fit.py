@@ -15,10 +15,15 @@ from PIL import Image
 import ornstein
 from ornstein import InputError
 from ornstein.data.kept import PLACE
+from ornstein.experiment import own
+from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import load_data
+from ornstein.experiment.calibrate import within
+from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.fitting import Model
 from ornstein.experiment.folder import read_experiment, read_weights
+from ornstein.experiment.given import picture_values
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.train import train
 
@@ -136,6 +141,12 @@ def test_pictures_come_back_as_pictures() -> None:
     assert model.score_samples(photos).shape == (5,)
     grey = ornstein.fit([np.asarray(x.convert("L").resize((8, 8))) for x in photos], **UNET).sample(1, seed=0)
     assert (grey[0].shape, grey[0].dtype) == ((8, 8), np.uint8)
+    clear = [np.dstack([np.asarray(x.resize((8, 8))), np.full((8, 8), 99, np.uint8)]) for x in photos]
+    kept = ornstein.fit(clear, **{**UNET, "data.mode": "RGBA"})
+    assert (kept.sample(1, seed=0)[0].shape, kept.score_samples(clear[:1]).shape) == ((8, 8, 4), (1,))
+    values, _, reasons = picture_values(clear, {"background": "black"}, None)
+    assert "5 of 5 transparent, laid on black" in reasons["data"]
+    assert np.abs(values[0] - clear[0][..., :3].transpose(2, 0, 1) * (99 / 255)).max() <= 1
 
 
 def test_a_path_is_as_good(tmp_path: Path) -> None:
@@ -250,3 +261,27 @@ def test_what_does_not_fit_the_model_is_refused(table: Model) -> None:
         model.impute(vectors(), 0)
     with pytest.raises(InputError, match="n=0"):
         table.sample(0)
+
+
+def test_minutes_stand_in_the_place_of_steps(tmp_path: Path) -> None:
+    """As many steps as that takes, but never more than the data bear; what is written down has steps alone."""
+    few: dict[str, Any] = {"net.width": 8, "net.depth": 1, "training.batch_size": 8, "training.validate_every": 1000}
+    short = ornstein.fit(vectors(40), minutes=0.03, folder=tmp_path / "run", **few)
+    training, reasons = short.run.experiment.training, short.run.experiment.reasons
+    assert training.minutes is None
+    assert reasons["training.steps"].startswith(f"{training.steps:,}: about 0.03 minutes")
+    words = ["training.minutes=60", *(f"{key}={value}" for key, value in few.items())]
+    given = {"name": "kept", "path": str(tmp_path / "run" / PLACE)}
+    long = Experiment.read(own.of_shape(given, 40, (2,), "vector", ""), words)
+    data = load_data(long)
+    assert 1 <= training.steps < long.training.steps == in_time(long, data).training.steps
+    assert "40 examples are seen 400 times" in in_time(long, data).reasons["training.steps"]
+    asked = Experiment.read("digits", ["training.minutes=2", "training.validate_every=10"])
+    assert (
+        within(asked, 0.1, 1.0).training.steps == 600
+    )  # a tenth of a second each, and as much for its share of a picture
+    assert Experiment.read("digits", ["training.minutes=2", "training.steps=7"]).training.steps == 7
+    with pytest.raises(InputError, match=r"go on with more training\.steps"):
+        list(train(asked, tmp_path / "run", resume=True))
+    with pytest.raises(InputError, match=r"training\.minutes=0"):
+        ornstein.fit(vectors(40), minutes=0)

@@ -1,12 +1,15 @@
 """Data with holes: what is learned from the cells that were seen is what complete rows would teach."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sure import there
 from torch import Tensor, nn
 
 import ornstein
@@ -20,10 +23,13 @@ from ornstein.data import Affine, open_data
 from ornstein.data.holes import alike
 from ornstein.data.statistics import extremes, moments, value_range
 from ornstein.errors import InputError
+from ornstein.experiment.checks_of_samples import memorised
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.evaluate import evaluate
+from ornstein.experiment.evaluate import REPORT, evaluate
+from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.train import train
 from ornstein.likelihood import log_likelihood
+from ornstein.likelihood.measure import _without_holes
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import sample
 
@@ -167,6 +173,22 @@ def test_the_likelihood_of_a_row_with_holes_is_that_of_its_seen_cells() -> None:
     assert float(OnSeen(Exact()).surplus(whole > 0)) == 0
 
 
+def test_the_likelihood_of_rows_with_holes_is_asked_for_as_that_of_others() -> None:
+    """Each of its options tells: of the rows completed, by the denoiser that the seen cells give, it is the same."""
+    x, asked = gaussian(3, 5), []
+    x[0, 1] = x[1, 2:] = math.nan
+    how: dict[str, Any] = {
+        "trace": "hutchinson", "probes": 3, "tolerance": 1e-5, "prior": "sampling",
+        "ratios": (1e-2, 1e2), "seeds": [7, 8, 9],
+    }  # fmt: skip
+    found = log_likelihood(Exact(), x, **how, progress=lambda *told: asked.append(told))
+    whole, given, beyond = _without_holes(Exact(), x, ~x.isnan(), Condition(), None)
+    same = log_likelihood(OnSeen(Exact()), whole, condition=given, dequantise="none", **how)
+    assert torch.equal(found.log_prob, same.log_prob - beyond)
+    assert torch.equal(found.products, same.products)
+    assert asked == [(3, 3)]
+
+
 def test_draws_given_some_cells_follow_the_conditional_law() -> None:
     value = torch.tensor([[math.nan, 1.0, math.nan, -0.5]]).double()
     known = ~value.isnan()
@@ -234,6 +256,12 @@ def test_a_run_learns_from_holes_and_all_its_verbs_go_on(tmp_path: Path) -> None
         assert opened.about["data"]["missing"] == pytest.approx(0.3, abs=0.05)
         assert bool(opened.sample(8, seed=0).isfinite().all())
         assert evaluate(opened, n=60) is not None
+        page = (run / REPORT).read_text()
+        assert "of the data&#39;s cells are missing: what compares with closed forms" in page
+        assert not re.search(r"\bnan\b|\binf\b", re.sub(r'base64,[^"]*', "", page))
+        examined = set(re.findall("<dt>([a-z-]+)</dt>", page))
+        assert {"smallest-noise", "memorisation", "modes-missed", "broken-draws", "sampler"} <= examined
+        assert not {"signal-left", "error-by-noise", "curl"} & examined
     with pytest.raises(InputError, match=r"cells missing.*cannot leave out; take ddpm"):
         for _ in train(Experiment.read("array", [f"data.path={file}", "predicts=energy", *small]), tmp_path / "e"):
             pass
@@ -250,3 +278,23 @@ def test_nothing_seen_is_a_sentence(tmp_path: Path) -> None:
     np.save(tmp_path / "column.npy", x.numpy())
     with pytest.raises(InputError, match="feature 2 has no value"):
         open_data(tmp_path / "column.npy").load()
+
+
+def test_copies_are_found_in_data_with_holes_and_nothing_in_honest_draws(tmp_path: Path) -> None:
+    """Draws that are training rows, and draws of the law itself, judged beside rows of which a tenth was not seen."""
+    parts = [gaussian(300, seed, 0.1).float() for seed in (3, 4)]
+    keep = [part[~part.isnan().all(1)] for part in parts]
+    np.savez(tmp_path / "x.npz", x_train=keep[0].numpy(), x_test=keep[1].numpy())
+    small = ["net={name: mlp, width: 8, depth: 1, embedding: 8}", "training.steps=2", "training.batch_size=8"]
+    for _ in train(Experiment.read("array", [f"data.path={tmp_path / 'x.npz'}", *small]), tmp_path / "run"):
+        pass
+    run = ornstein.load(tmp_path / "run")
+    data = run.load_data()
+    seen, fresh = gaussian(300, 3).float()[~parts[0].isnan().all(1)], gaussian(300, 9).float()
+    found = {}
+    for name, drawn in (("copies", seen), ("honest", fresh)):
+        evidence = Evidence(run, data, len(drawn), 0, run.transform.forward(drawn))
+        evidence.given = Condition()
+        found[name] = there(memorised(evidence))
+    assert not found["copies"].healthy
+    assert found["honest"].figure == 0

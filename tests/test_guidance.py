@@ -13,7 +13,7 @@ from torch import nn
 
 from ornstein import EDM, VP, Flow, FunctionDenoiser, NetDenoiser, sample
 from ornstein.core.condition import Condition
-from ornstein.core.exact import Gaussian, GaussianMixture
+from ornstein.core.exact import Gaussian, GaussianMixture, LowRank
 from ornstein.core.numerics import normal
 from ornstein.errors import InputError
 from ornstein.guidance import (
@@ -396,6 +396,19 @@ def test_the_exact_posterior_is_prior_times_likelihood(noise: Any) -> None:
     likelihood = -0.5 * (measurement.residual(x) / noise).square().sum(1)
     constant = posterior.log_prob(x) - prior.log_prob(x) - likelihood
     torch.testing.assert_close(constant, constant[:1].expand(50), rtol=1e-6, atol=1e-6)
+
+
+def test_the_exact_posterior_is_the_same_however_the_covariances_are_given() -> None:
+    prior, measurement, _ = problem(0.3, components=2)
+    factor, variance = draw(2, 5, 2, seed=7), torch.tensor([0.3, 0.1], dtype=torch.float64)
+    full = factor @ factor.mT + variance[:, None, None] * torch.eye(5)
+    low, whole = (
+        exact_posterior(GaussianMixture(prior.weights, prior.means, given), measurement)
+        for given in (LowRank(factor, variance), full)
+    )
+    torch.testing.assert_close(low.mean(), whole.mean(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(low.covariance(), whole.covariance(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(low.weights, whole.weights, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -147,6 +147,7 @@ def test_outside_its_interval_it_is_the_base(name: Any) -> None:
     expected = torch.where((times == 0.4)[:, None], everywhere(x, times, LABELS).x0, base(x, times, condition).x0)
     torch.testing.assert_close(each, expected, rtol=1e-10, atol=1e-10)
     refused(lambda: guided(name, base, interval=(2.0, 1.0)), "interval=(2.0, 1.0)")
+    refused(lambda: guided(name, base, interval=(1.0, 1.0)), "interval=(1.0, 1.0)")
 
 
 @pytest.mark.parametrize("name", GUIDANCE)

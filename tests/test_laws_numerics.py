@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ornstein.core.numerics import bisect, normal, philox, uniform
+from ornstein.core.numerics import bisect, monotone_slopes, normal, philox, uniform, widening
 
 
 def words(*hexadecimal: Any) -> Any:
@@ -127,3 +127,22 @@ def test_uniform_numbers_are_even_and_not_those_that_normal_ones_are_made_of() -
     assert torch.equal(uniform(seeds[70:71], 3, 3), u[70:71, :3])  # a function of the seed, the draw and the place
     made = (-2 * u[:, 0].log()).sqrt() * (2 * math.pi * u[:, 1]).cos()
     assert not bool(torch.isclose(made, normal(seeds, (4,), 3, torch.float64)[:, 0]).any())
+
+
+def test_the_slopes_of_the_monotone_cubic_are_their_closed_forms() -> None:
+    """Harmonic means within, the parabola's at the ends, where that neither turns the curve nor lets it stand still."""
+    for steps, slopes in (
+        ((4.0, 3.0, 2.0), (4.5, 24 / 7, 12 / 5, 1.5)),
+        ((2.0, -12.0, -2.0), (6.0, 0.0, -24 / 7, -0.5)),  # 9 and 3 by the parabola: cut to 3 d and d/4
+        ((0.1, 1.0), (0.025, 0.2 / 1.1, 1.45)),
+        ((5.0,), (5.0, 5.0)),
+    ):
+        y = torch.tensor([1.0, *steps], dtype=torch.float64).cumsum(0)
+        torch.testing.assert_close(monotone_slopes(y), torch.tensor(slopes, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_an_error_of_few_degrees_of_freedom_is_widened_by_students_quantile() -> None:
+    degrees = torch.tensor([0.5, 1.0, 4.0, 12.0, 30.0, 1e9, math.inf], dtype=torch.float64)
+    exact = torch.tensor([12.7062, 12.7062, 2.7764, 2.1788, 2.0423, 1.95996, 1.95996], dtype=torch.float64) / 1.95996
+    torch.testing.assert_close(widening(degrees), exact, rtol=5e-3, atol=0)
+    assert widening(torch.tensor([math.nan])).isnan().all()

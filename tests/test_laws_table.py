@@ -1,8 +1,10 @@
 """Laws of the table of readings, and of the denoisers that stand on it."""
 
 import dataclasses
+import inspect
 import itertools
 import math
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -249,3 +251,16 @@ def test_a_network_runs_in_its_own_type(own: Any, given: Any) -> None:
     x = torch.ones(3, 2, dtype=given)
     for t in (0.5, torch.tensor([0.1, 0.5, 0.9])):
         assert denoiser(x, t).x0.dtype == given
+
+
+def test_whatever_has_a_seed_begins_with_none_or_nought() -> None:
+    """So that the same call gives the same, and a person who names no seed knows which it was."""
+    found = {}
+    for room in ("cells", "doctor", "evaluate", "restore", "rows", "series", "tune"):
+        module = import_module(f"ornstein.experiment.{room}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            seed = inspect.signature(function).parameters.get("seed")
+            if seed is not None and seed.default is not seed.empty:
+                found[module.__name__, name] = seed.default
+    assert len(found) > 8
+    assert set(found.values()) <= {0, None}, found

@@ -17,9 +17,11 @@ from ornstein.core.denoiser import FunctionDenoiser, NetDenoiser
 from ornstein.core.grids import ends
 from ornstein.core.learner import Learner, Problem
 from ornstein.errors import InputError
+from ornstein.experiment import train as training
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.run import Run
 from ornstein.experiment.settle import settle
 from ornstein.experiment.watch import judgement
 
@@ -55,6 +57,25 @@ class Signs(Learner):
 
     def model(self, net: Any) -> Any:
         return SignDenoiser(net, self.problem.process, "x0", self.problem.sigma_data)
+
+
+def test_what_is_watched_while_training_is_read_and_not_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    def kept(*of: Any) -> Any:
+        opened.append(Run(*of))
+        return opened[-1]
+
+    monkeypatch.setattr(training, "Run", kept)
+    few = ["data.count=100", "training.steps=1", "training.cpu=true", "net.width=4", "sampling.steps=2"]
+    for _ in training.train(Experiment.read("moons", [*few, "training.precision=float32"]), tmp_path / "run"):
+        pass
+    assert not any(weight.requires_grad for weight in opened[0].model.net.parameters())
+
+
+def test_what_a_new_kind_does_not_say_of_itself_is_no() -> None:
+    plain = Signs(Problem(VP(), "sign", SignEntropy(), (2,), 1.0))
+    assert (plain.gaps, plain.twice) == (False, False)
 
 
 def test_a_new_kind_is_one_class_and_one_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from ornstein.core.divergence import deflated_forms, exact_trace, linearised, or
 from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
+from ornstein.experiment.loglik import Given, Scores
 from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, log_likelihood
 from ornstein.likelihood.digital import averaged
 from ornstein.likelihood.flow import Trace, _bent
@@ -299,6 +300,19 @@ def test_half_of_the_products_are_the_subspaces_and_no_more_than_dimensions(d: i
 def test_fields_that_cannot_be_batched_are_taken_one_at_a_time() -> None:
     x = torch.randn(3, 4, generator=seeded(11))
     torch.testing.assert_close(exact_trace(linearised(_Unbatchable.apply, x)[1], x), 2 * x.sum(1))
+
+
+def test_products_go_back_through_a_field_together() -> None:
+    x, went = torch.randn(3, 4, generator=seeded(11)), []
+
+    def field(x: Any) -> Any:
+        y = x.square()
+        y.register_hook(lambda g: went.append(tuple(g.shape)))
+        return 3 * y
+
+    v = torch.randn(5, 3, 4, generator=seeded(12))
+    torch.testing.assert_close(linearised(field, x)[1](v), 6 * x * v)
+    assert len(went) == 1
 
 
 @pytest.mark.parametrize(("trace", "probes"), [("hutchinson", 2), ("hutchinson", 8), ("hutch++", 5)])
@@ -626,7 +640,7 @@ def test_the_verb_on_the_runs_own_data(cli: Cli, points: Any, tmp_path: Path) ->
 
 def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
     """Files in class folders, named in the CSV; digital data by dequantisation."""
-    from ornstein.experiment.loglik import own
+    from ornstein.experiment.loglik import own, read
 
     given = own(ornstein.load(run), "test")
     for i in range(3):
@@ -640,6 +654,21 @@ def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
     assert {row["file"] for row in table} == {f"{there(given.labels)[i]}/{i}.png" for i in range(3)}
     assert all(row["file"].startswith(row["label"] + "/") for row in table)
     assert all(0 < float(row["bits_per_dim"]) < 12 and float(row["standard_error"]) > 0 for row in table)
+    # one picture, and pictures of which some lie in no folder, have no labels
+    one = read(ornstein.load(run), tmp_path / "digits" / there(given.labels)[0] / "0.png")
+    assert (one.labels, one.files) == (None, ["0.png"])
+    Image.fromarray(given.x[0, 0].numpy()).save(tmp_path / "digits" / "a.png")
+    mixed = read(ornstein.load(run), tmp_path / "digits")
+    assert (mixed.labels, len(mixed.x)) == (None, 4)
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.1, False), (0.11, True)])
+def test_an_integration_that_is_off_is_said(error: float, told: bool) -> None:
+    nats, calls = torch.tensor([-3.0, -1.0, -2.0], dtype=torch.float64), torch.full((3,), 9)
+    found = LogLikelihood(nats, 0 * nats, torch.tensor([0.0, 0.0, error], dtype=torch.float64), calls, calls, 2)
+    lines = Scores(Given("these", torch.zeros(3, 2)), found, None).text().splitlines()
+    assert lines[2] == "least likely: 0, 2, 1"
+    assert lines[3:] == (["the integration of the hardest sample is off by up to 0.11 nats"] if told else [])
 
 
 def one_sentence(answer: Any, *words: Any) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
 import torch
 from scipy.stats import ks_2samp
 from sklearn.metrics import roc_auc_score
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads as trees_threads
 
 from ornstein.errors import InputError
 from ornstein.metrics import related, table_report
@@ -46,9 +48,9 @@ def real() -> Any:
     return table(2400, 1), table(800, 2)
 
 
-def measured(samples: Any, real: Any) -> Any:
+def measured(samples: Any, real: Any, progress: Any = None) -> Any:
     train, heldout = real
-    return table_report(samples, train, heldout, WORDS, seeded(), names=NAMES, targets=[3])
+    return table_report(samples, train, heldout, WORDS, seeded(), names=NAMES, targets=[3], progress=progress)
 
 
 def seen(samples: Any, real: Any) -> Any:
@@ -114,8 +116,22 @@ def test_auc_is_that_of_the_ranks() -> None:
     assert auc(x, y) == pytest.approx(roc_auc_score(label, torch.cat([x, y])))
 
 
+def threads() -> set[int]:
+    """How many threads trees, torch, and MKL inside torch, would take."""
+    mkl = re.search(r"mkl_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info())
+    return {trees_threads(), torch.get_num_threads(), *([int(mkl[1])] if mkl else [])}
+
+
 def test_honest_draws_match_in_every_row(real: Any) -> None:
-    honest = measured(table(800, 3), real)
+    by: set[int] = set()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        honest = measured(table(800, 3), real, lambda name: by.update(threads()))
+        # threads that wait for each other take many times the processor seconds on a busy machine
+        assert (by, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
     assert list(honest.rows) == ["trees", "network", "columns", "pairs", "predict rooms", "closest record",
                                  "membership", "copies"]  # fmt: skip
     for name, score in honest.rows.items():

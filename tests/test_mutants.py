@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from mutations import drawn, lines_of_code, mutations
+from reached import PROBE, probed
 
 CODE = '''"""A message: 1 + 1."""
 
@@ -45,6 +48,29 @@ def test_the_sample_is_the_seeds_and_is_spread_by_lines() -> None:
     assert [one.file for one in sample] == ["one.py"] * 2 + ["three.py"] * 6
     assert sample == drawn(every, lines, 8, seed=0) != drawn(every, lines, 8, seed=1)
     assert len({one.kind for one in sample if one.file == "three.py"}) == 6
+
+
+def test_each_place_tells_when_it_is_come_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a branch that is not taken do not; what has no place in a function is told by all functions."""
+    source = "N = 2\n\n" + CODE + "\n\ndef other():\n    return 0\n"
+    every = mutations(source, "small.py")
+    numbers = {one: k for k, one in enumerate(every)}
+    monkeypatch.setenv("REACHED_TOLD", str(tmp_path / "told"))
+    exec(PROBE, {})
+    program: dict[str, Any] = {}
+    exec(probed(source, numbers), program)
+
+    def told(by: str) -> set[str]:
+        monkeypatch.setenv("REACHED_BY", by)
+        assert program[by](*{"least": (-1, 4), "other": ()}[by]) == {"least": 4, "other": 0}[by]
+        lines = (tmp_path / "told").read_text().splitlines()
+        return {every[int(number)].before for number, name in map(str.split, lines) if name == by}
+
+    assert told("other") == {"2", "3", "return 0", "0"}
+    assert told("least") == {one.before for one in every if one.where != "other"}
+    once = (tmp_path / "told").read_text()
+    assert told("least")
+    assert (tmp_path / "told").read_text() == once
 
 
 def test_what_no_test_notices_survives(tmp_path: Path) -> None:

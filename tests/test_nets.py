@@ -20,16 +20,32 @@ from ornstein.laws.nets import (
     starts_at_zero_and_learns,
     weights_come_from_the_seed,
 )
-from ornstein.nets import MLP, NETS, UNET_SIZES, Label, Number, Picture, Tokens, UNet, Vector, attend
+from ornstein.nets import (
+    MLP,
+    NETS,
+    UNET_SIZES,
+    Label,
+    Number,
+    Picture,
+    Tokens,
+    Transformer,
+    UNet,
+    Vector,
+    attend,
+    transformer,
+)
 from ornstein.nets.norm import group_norm, groups_of
 from ornstein.nets.unet import _into_channels, _out_of_channels
 
 SMALL = UNet(channels=8, multipliers=(1, 2, 3), blocks=1, attention=(4,), heads_width=8, embedding=16)
 PATCHED = dataclasses.replace(SMALL, patch=2)
 TINY_MLP = MLP(width=32, depth=2, embedding=16)
+TINY_TRANSFORMER = Transformer(width=16, depth=2, heads_width=8, embedding=16)
 GRIDS = [(1, 1), (3, 7), (2, 16), (1, 8, 8), (3, 1, 1), (1, 7, 5), (5, 9, 2), (2, 1, 6), (1, 4, 4, 4), (2, 3, 1, 5)]
 CASES = [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (SMALL, (3, 9)), (SMALL, (1, 7, 6)), (SMALL, (2, 3, 4, 5))]
 THREE = {"label": Label(3)}
+CASES += [(TINY_TRANSFORMER, shape) for shape in [(3,), (3, 9), (2, 3, 4)]]
+CASES += [(dataclasses.replace(TINY_TRANSFORMER, patch=2, places=False), (1, 7, 5))]
 CASES += [(PATCHED, shape) for shape in [(3, 9), (1, 7, 6), (1, 5, 3), (2, 3, 4, 5)]]
 
 
@@ -40,7 +56,9 @@ def labels(*rows: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("kind", ["none", "label", "number", "vector", "tokens", "picture", "several"])
 @pytest.mark.parametrize(
     ("config", "shape"),
-    [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5))] + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
+    [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (TINY_TRANSFORMER, (3,)), (TINY_TRANSFORMER, (3, 9))]
+    + [(dataclasses.replace(TINY_TRANSFORMER, patch=2), (2, 3, 5))]
+    + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
 )
 def test_starts_at_zero_and_every_parameter_learns(config: Any, shape: Any, kind: Any) -> None:
     starts_at_zero_and_learns(config, shape, kind)
@@ -468,3 +486,44 @@ def test_bad_calls_are_refused(config: Any, shape: Any) -> None:
         parts, condition = conditions("picture", shape)
         with pytest.raises(InputError, match="'picture'"):
             config.build(shape, parts)(x, level, {"picture": condition["picture"][:, :1]})
+
+
+def test_a_transformer_without_places_sees_differences_of_positions_alone() -> None:
+    """What is moved along moves in the answer; with places it need not, and other lengths are refused."""
+    free = dataclasses.replace(TINY_TRANSFORMER, places=False)
+    net, level = nudged(free.build((2, 8))), torch.zeros(1)
+    x = torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(7))
+    longer = torch.cat([x, x], 2)
+    assert net(longer, level).shape == longer.shape  # of a length that it was not built for
+    turns = transformer._turns((12,), 8)
+    query, key = (torch.randn(1, 1, 1, 8, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
+
+    def product(i: int, j: int) -> float:
+        q, k = (transformer._turned(part, turns[:, at : at + 1]) for part, at in ((query, i), (key, j)))
+        return float((q * k).sum())
+
+    assert product(3, 1) == pytest.approx(product(11, 9), abs=1e-5)
+    assert product(3, 1) != pytest.approx(product(3, 2), abs=1e-3)
+    same = torch.ones(1, 2, 8)
+    assert net(same, level).std(-1).max() < 1e-5
+    placed = nudged(TINY_TRANSFORMER.build((2, 8)))
+    assert placed(same, level).std(-1).max() > 1e-2
+    with pytest.raises(InputError, match="was built for"):
+        placed(longer, level)
+    with pytest.raises(InputError, match="heads_width"):
+        Transformer(width=16, heads_width=5)
+
+
+def test_a_transformers_attention_is_of_four_dimensions(monkeypatch: Any) -> None:
+    """As exporters want it: (batch, heads, tokens, width), for sequences and grids alike."""
+    seen: list[Any] = []
+
+    def watched(*parts: Tensor) -> Tensor:
+        seen.extend(part.shape for part in parts)
+        return attend(*parts)
+
+    monkeypatch.setattr(transformer, "attend", watched)
+    for shape, tokens in (((2, 8), 8), ((2, 3, 4), 12)):
+        seen.clear()
+        TINY_TRANSFORMER.build(shape)(torch.zeros(5, *shape), torch.zeros(5))
+        assert set(seen) == {(5, 2, tokens, 8)}

@@ -1,5 +1,6 @@
 """`ornstein train PATH`: one's own file or folder is the whole instruction."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from sure import Cli
 
 from ornstein.data import ColumnType
 from ornstein.errors import InputError
-from ornstein.experiment import own
+from ornstein.experiment import loglik, own
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.run import Run
 
 
 def photos(place: Path, *sizes: tuple[int, int], mode: str = "RGB") -> Path:
@@ -106,6 +108,11 @@ def test_what_cannot_be_trained_on_is_said_in_a_sentence(tmp_path: Path) -> None
     refused(tmp_path / "empty", "without pictures")
     table(tmp_path / "empty" / "t.csv")
     refused(tmp_path / "empty", "'t.csv'")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(tmp_path / "empty" / "t.csv", "t.csv")
+    refused(tmp_path / "x.zip", "zip without pictures", "'t.csv'", "unpack")
+    (tmp_path / "no.zip").write_bytes(b"PK")
+    refused(tmp_path / "no.zip", "damaged or no zip")
     refused(tmp_path / "nowhere.csv", "nowhere.csv", "not a file")
     (tmp_path / "run").mkdir()
     for name in ("experiment.yaml", "run.yaml"):
@@ -151,10 +158,25 @@ def test_a_table_is_trained_by_its_name_alone(tmp_path: Path, cli: Cli, monkeypa
 def test_a_folder_of_photos_is_trained_without_a_refusal(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And a zip of it alike: what was done to the pictures is said of both."""
     monkeypatch.chdir(tmp_path)
-    photos(tmp_path / "photos", *[(40 + 7 * i, 90 - 5 * i) for i in range(10)])
+    photos(tmp_path / "photos" / "far", *[(40 + 7 * i, 90 - 5 * i) for i in range(5)])
+    photos(tmp_path / "photos" / "near", *[(75 + 7 * i, 65 - 5 * i) for i in range(5)], mode="L")
+    Image.new("RGBA", (66, 40), (9, 9, 9, 0)).save(tmp_path / "photos" / "far" / "clear.png")
+    with zipfile.ZipFile(tmp_path / "zipped.zip", "w") as archive:
+        for file in sorted((tmp_path / "photos").rglob("*.png")):
+            archive.write(file, file.relative_to(tmp_path))
     few = ("training.steps=2", "training.validate_every=2", "net.channels=8", "sampling.preview=2", "sampling.steps=2")
-    answer = cli("train", "photos/", *few)
-    assert answer.code == 0, answer.err
-    assert (tmp_path / "runs/photos/run.yaml").exists()
-    assert "data.size" in answer.out
+    said = []
+    for place, run in (("photos/", "photos"), ("zipped.zip", "zipped")):
+        answer = cli("train", place, *few)
+        assert answer.code == 0, answer.err
+        about = yaml.safe_load((tmp_path / f"runs/{run}/run.yaml").read_text())
+        assert about["data"]["classes"] == ["far", "near"]
+        assert "read as RGB; 5 of 11 grey in themselves; 1 of 11 transparent, laid on white" in answer.out
+        assert "11 of 11 cropped at the centre and resized to" in answer.out
+        said.append((about["reasons"]["data.size"], about["data"]["sha256"]))
+    assert said[0] == said[1]
+    given = [loglik.read(Run.load("runs/zipped"), place) for place in ("zipped.zip", "photos")]
+    assert torch.equal(given[0].x, given[1].x)
+    assert given[0].labels == given[1].labels == 5 * ["far"] + ["far"] + 5 * ["near"]

@@ -1,5 +1,7 @@
 """The report page: whole in itself, safe with any name, readable by a program that reads it as a browser does."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -10,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sure import Cli, there
 
 import ornstein
 from ornstein.experiment import page as room
 from ornstein.experiment import pictures
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.curves import Line, chart
+from ornstein.experiment.curves import Line, _axis, chart
 from ornstein.experiment.doctor import CHECKS
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.page import PLAINLY, Row, number
@@ -124,6 +127,7 @@ def test_everything_measured_stands_on_the_page_with_a_sentence(nasty: Path) -> 
     assert "This is exact" in read.text  # of continuous data
     assert len(read.tags("svg")) == 3
     assert len(read.tags("img")) == 1
+    assert re.search(r'<figure class="wide">\s*<img', (nasty / "report.html").read_text("utf-8"))
 
 
 def test_every_measure_of_the_table_has_a_sentence() -> None:
@@ -149,6 +153,8 @@ def test_the_page_of_images_shows_them_beside_real_ones(run: Path, tmp_path: Pat
     for words in ("Real, held out", "Closest relatives", "8×8 pixels", "in 10 classes", "steps 2"):
         assert words in read.text, words
     assert len(read.tags("img")) == 3
+    relatives = Image.open(io.BytesIO(base64.b64decode(read.tags("img")[-1]["src"].partition(",")[2])))
+    assert relatives.width / relatives.height == pytest.approx(5, abs=0.3)  # ten samples, and below each its nearest
     assert "How likely" not in read.text  # it takes minutes of pictures, and was not asked for
 
 
@@ -169,6 +175,15 @@ def test_a_chart_puts_its_points_where_the_axes_say() -> None:
     assert "1 10 100" in read.text
     assert chart([Line("none", [])], "x", "y") == ""
     assert Read(chart([Line("same", [(0.0, 2.0), (1.0, 2.0)])], "x", "y")).tags("polyline")
+
+
+def test_a_curve_keeps_a_little_room_on_either_side() -> None:
+    for values, log in (((1.0, 3.0), False), ((1.0, 100.0), True)):
+        place, _ = _axis(values, log, 20.0, 128.0)
+        assert [place(value) for value in values] == pytest.approx([24.0, 124.0])
+    place, named = _axis([2.0], False, 100.0, 0.0)
+    assert place(2.0) == pytest.approx(50.0)
+    assert 2.0 in named
 
 
 def test_numbers_are_written_for_people() -> None:

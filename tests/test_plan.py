@@ -1,8 +1,10 @@
 """What a run will cost: counts against closed forms and torch's counter, the plan against what a run took."""
 
+import math
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,16 +14,18 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ornstein.errors import InputError
+from ornstein.experiment import plan as planning
 from ornstein.experiment.build import build, load_data
 from ornstein.experiment.calibrate import calibrate
 from ornstein.experiment.config import Experiment, methods
 from ornstein.experiment.devices import GPUS
 from ornstein.experiment.plan import plan
-from ornstein.experiment.settle import settle, settle_drawing
+from ornstein.experiment.settle import _divided, settle, settle_drawing
 from ornstein.experiment.train import train
 from ornstein.experiment.workload import count_training, network_calls
 from ornstein.nets import UNet, attend
 from ornstein.samplers import STEPPERS
+from ornstein.training import Training
 from ornstein.training.count import counted, metered
 
 FLOAT = 4
@@ -114,7 +118,7 @@ def test_network_calls_are_the_steppers_own(digits: Any, name: Any) -> None:
     experiment = Experiment.read("digits", [f"sampling.stepper={name}", "sampling.steps=6"])
     stepper = STEPPERS[name]()
     expected = there(stepper.last_calls) + 5 * there(stepper.calls)
-    assert network_calls(experiment, built(experiment, digits)) == expected
+    assert network_calls(experiment, built(experiment, digits), digits) == expected
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -255,6 +259,38 @@ def test_a_calibration_leaves_a_line_through_its_measurements(digits: Any) -> No
 
 
 # --- on the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "processes", "each"), [(1, 1, 1), (3, 1, 3), (1, 2, 2), (3, 2, 4), (4, 2, 4), (2, 3, 3)]
+)
+def test_all_processes_get_as_many_pieces(
+    pieces: int, processes: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ornstein.ranks.count", lambda: processes)
+    asked = Experiment.read("digits", [f"training.accumulate={pieces}"])
+    assert _divided(asked) == Experiment.read("digits", [f"training.accumulate={each}"])
+
+
+@pytest.mark.parametrize(
+    ("count", "shard", "first"), [(2, "none", "training.shard=fsdp, "), (2, "fsdp", ""), (1, "none", "")]
+)
+def test_what_no_pieces_make_fit_comes_with_other_ways(count: int, shard: Any, first: str) -> None:
+    config = Training(batch_size=8, shard=shard)
+    memory: Any = SimpleNamespace(config=config, count=count, parts=lambda pieces: {"weights": 2e9})
+    said = planning._advice(memory, 1e9)
+    assert said.endswith(f"take a smaller network, {first}smaller samples or a device with more memory.")
+    memory.parts = lambda pieces: {"pieces": 6e9 / pieces}
+    assert planning._advice(memory, 1e9) == (
+        f"it does not fit, as 92% of it can be filled; set training.accumulate={8 if count == 2 else 7}, which does."
+    )
+
+
+def test_a_program_takes_memory_also_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than Python and torch do, and less than twice that; what the data take is told apart."""
+    for resident, loaded, expected in ((math.nan, 5e9, (0.3e9, 1e9)), (5.4e9, 5e9, (0.4e9, 0.7e9))):
+        monkeypatch.setattr(planning, "process_bytes", lambda what, resident=resident: resident)
+        assert expected[0] < planning._program(loaded) < expected[1]
 
 
 def test_the_verb(cli: Cli) -> None:

@@ -17,10 +17,12 @@ import ornstein
 from ornstein import Process, plugins
 from ornstein.core import PROCESSES as TABLE
 from ornstein.core.process import check_positive
+from ornstein.discrete import KERNELS, TOKEN_OBJECTIVES, TOKEN_STEPPERS
 from ornstein.energies import ENERGY_OBJECTIVES
 from ornstein.experiment import config
 from ornstein.laws import LAWS, LawBroken, check
 from ornstein.objectives import OBJECTIVES
+from ornstein.samplers import STEPPERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -128,8 +130,10 @@ def test_what_is_no_entry_is_refused() -> None:
 
 
 def test_names_that_the_experiment_keeps_are_those_that_it_gives_a_meaning() -> None:
-    assert set(config.PROCESSES) - set(TABLE) == set(plugins.TABLES["process"].kept)
-    assert set(config.objectives()) - set(OBJECTIVES) - set(ENERGY_OBJECTIVES) == set(plugins.TABLES["objective"].kept)
+    assert set(config.PROCESSES) - set(TABLE) - set(KERNELS) == set(plugins.TABLES["process"].kept)
+    ours = {*OBJECTIVES, *ENERGY_OBJECTIVES, *TOKEN_OBJECTIVES}
+    assert set(config.objectives()) - ours == set(plugins.TABLES["objective"].kept)
+    assert set(config.steppers()) - set(STEPPERS) - set(TOKEN_STEPPERS) == set(plugins.TABLES["stepper"].kept)
 
 
 @pytest.mark.parametrize("noun", plugins.TABLES)

@@ -460,7 +460,11 @@ def test_a_writer_within_another_leaves_the_naming_to_it(tmp_path: Path) -> None
 def test_what_a_machine_refuses_to_read_is_not_called_damaged(points: Any) -> None:
     """Deleting it, or taking it as it is, would be the wrong advice: no more files may be opened stands for it."""
     newest, snapshot = max((points / "checkpoints").iterdir()), snapshots(points)[0].path
-    places = [lambda: manifest.read(points), lambda: checkpoint._read(newest), lambda: checkpoint.read_about(snapshot)]
+    places: list[Any] = [
+        lambda: manifest.read(points),
+        lambda: checkpoint._read(newest),
+        lambda: checkpoint.read_about(snapshot),
+    ]
     old, first = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(0)
     os.close(first)
     said = []

@@ -187,6 +187,38 @@ def test_a_gap_is_filled_from_what_is_known_which_stays(stations: Run) -> None:
     assert torch.equal(found.draws, again.draws)
 
 
+def test_what_a_file_says_comes_back_to_the_letter(tmp_path: Path, stations: Run) -> None:
+    """Trailing zeros, signs and powers stay; what was drawn, or is a mean of two rows, is written the column's way."""
+    spelled = ["+3.50", "3.5", "035e-1", "3.500", "4", " 4.25"]
+    rows = list(csv.reader(written(tmp_path / "plain.csv", hours=60).open()))
+    for i, row in enumerate(rows[1:]):
+        row[3] = "" if 20 <= i < 24 else spelled[i % len(spelled)]
+    rows.append([*rows[1][:3], "9.5", "1.0"])  # the first moment of A a second time
+    with (tmp_path / "odd.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    filled = complete(stations, tmp_path / "odd.csv", draws=3, steps=2)
+    save(stations, filled, tmp_path / "filled.csv")
+    back = list(csv.DictReader((tmp_path / "filled.csv").open()))
+    assert len(back) == 120
+    for i, (before, after) in enumerate(zip(rows[1:], back, strict=False)):
+        assert (after["station"], after["when"]) == (before[0], before[2])
+        if 20 <= i < 24:
+            assert float(after["warmth_low"]) <= float(after["warmth"]) <= float(after["warmth_high"])
+        elif i:
+            assert [after[f"warmth{end}"] for end in ("", "_low", "_high")] == [before[3]] * 3
+            assert after["rain"] == before[4]
+    assert float(back[0]["warmth"]) == 6.5
+
+
+def test_the_holes_of_every_series_of_a_file_are_filled(stations: Run, tmp_path: Path) -> None:
+    file = written(tmp_path / "holes.csv", hours=60, lost=(30, 34))
+    found = complete(stations, file, draws=2, steps=3, seed=4)
+    for one, track in zip(found, read(Timeline.from_dict(stations.about["data"]["series"]), file), strict=True):
+        assert (one.track.name, one.draws.shape) == (track.name, (2, 60, 2))
+        assert torch.equal(one.draws, impute_series(stations, track, draws=2, steps=3, seed=4).draws)
+        assert not one.draws.isnan().any()
+
+
 def test_a_forecast_and_a_backcast_keep_the_time_of_day(stations: Run, tmp_path: Path) -> None:
     track = read(Timeline.from_dict(stations.about["data"]["series"]), stations.experiment.data["path"])[0]
     for options, first in (({"after": 60}, 1200), ({"before": 60}, -60)):

@@ -20,7 +20,7 @@ from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.fitting import Model
 from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.run import Run
-from ornstein.experiment.start import going_on
+from ornstein.experiment.start import _data, going_on
 from ornstein.experiment.train import train
 
 TINY: dict[str, Any] = {"training.cpu": True, "training.precision": "float32", "batch_size": 16}
@@ -203,6 +203,14 @@ def photos(place: Path, *classes: str, side: int = 12, most: int = 256) -> Path:
         values = np.random.default_rng(i).integers(0, most, (side, side, 3), np.uint8)
         Image.fromarray(values).save(place / name / f"{i}.png")
     return place
+
+
+def test_new_pictures_are_read_as_the_old_ones_were() -> None:
+    new, grey = {"name": "images", "path": "x"}, {"shape": [1, 4, 6], "classes": []}
+    assert _data(new, {"name": "digits"}, grey) == {"mode": "L", "name": "images", "path": "x", "size": [4, 6]}
+    named = {"shape": [3, 4, 4], "classes": ["cat"]}
+    expected = {"mode": "RGB", "name": "images", "path": "x", "flip": True, "size": [4, 4], "label": "folder"}
+    assert _data(new, {"name": "images", "path": "y", "flip": True}, named) == expected
 
 
 def test_pictures_keep_their_classes_and_their_size(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ornstein.samplers import STEPPERS, encode, stepper_named
 from ornstein.samplers.ancestral import DDIM
 from ornstein.samplers.corrector import PredictorCorrector
 from ornstein.samplers.exponential import DPMpp2M
-from ornstein.samplers.runge_kutta import Adaptive, _soonest
+from ornstein.samplers.runge_kutta import _DIFFERENCE, _NODES, _STAGES, Adaptive, _soonest
 from ornstein.samplers.sde import DPMpp2MSDE, EulerMaruyama, ReverseDiffusion
 from ornstein.samplers.unipc import UniPC
 
@@ -261,6 +261,21 @@ def test_hard_samples_do_not_cost_easy_ones_their_accuracy_and_none_goes_beyond_
     for i in range(6):
         one = sample(denoiser, (1, 2), stepper=Adaptive(1e-4), steps=2, seeds=[i], dtype=F64)
         torch.testing.assert_close(one[0], whole[i], rtol=0, atol=1e-12)
+
+
+def test_the_pair_of_runge_kutta_keeps_the_conditions_of_its_orders() -> None:
+    """Each stage is at its node; the answer is of order five, the other that it is compared with of order four."""
+    c, off = torch.tensor(_NODES, dtype=F64), torch.tensor(_DIFFERENCE, dtype=F64)
+    stages = torch.tensor([[*row, *[0.0] * (7 - len(row))] for row in _STAGES], dtype=F64)
+    close: dict[str, Any] = {"rtol": 0, "atol": 1e-13}
+    torch.testing.assert_close(stages.sum(1), c, **close)
+    for k in range(5):
+        assert float(stages[-1] @ c**k) == pytest.approx(1 / (k + 1), abs=1e-13)
+        assert (abs(float(off @ c**k)) < 1e-13) == (k < 4)
+    for k in range(2, 6):  # and of a linear equation, where slopes are of slopes
+        slopes = torch.linalg.matrix_power(stages, k - 2) @ c
+        assert float(stages[-1] @ slopes) == pytest.approx(1 / math.factorial(k), abs=1e-13)
+        assert (abs(float(off @ slopes)) < 1e-13) == (k < 5)
 
 
 def test_no_call_is_spent_after_the_last_sample_has_arrived() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +22,12 @@ from ornstein.discrete import Absorbing, JointTable, bound
 from ornstein.errors import InputError
 from ornstein.experiment.cells import draw_rows, explain, impute, score
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.guide import guided
+from ornstein.experiment.rows import oddest
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
-from ornstein.experiment.where import Where
+from ornstein.experiment.where import Where, _apart, _both
 
 HEAD = "kind,size,day,code,note"
 KINDS, SIZES = ("red", "green", "blue"), (1, 2, 3, 4)
@@ -164,6 +168,13 @@ def test_what_cannot_be_asked_is_said_in_a_sentence(run: Run, where: str, says: 
         drawn(run, 5, where)
 
 
+def test_spans_that_are_asked_for_twice_meet_and_those_that_overlap_are_one() -> None:
+    assert _apart([(3, 4), (0, 1), (0.5, 2.5), (1, 2), (2.5, 2.75)]) == [(0, 2.75), (3, 4)]
+    assert _both([(0, 2), (3, 5)], [(1, 4), (6, 7)]) == [(1, 2), (3, 4)]
+    assert _both([(0, 1), None], [None, (1, 2)]) == [(1, 1), None]
+    assert _both([(0, 1), None], [(2, 3)]) == []
+
+
 def test_holes_are_filled_from_the_law_and_known_cells_stay(run: Run) -> None:
     p = law()
     red = level(run, "red")
@@ -226,6 +237,24 @@ def test_scores_are_log_probabilities_with_holes_summed_out(run: Run) -> None:
     assert float(error.max()) < 1e-5
 
 
+def test_one_thread_judges_rows_of_a_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several would wait for each other longer than they compute."""
+    by, judge = set(), type(run.learner).judge
+
+    def told(self: Any, *of: Any) -> Any:
+        by.add(torch.get_num_threads())
+        return judge(self, *of)
+
+    monkeypatch.setattr(type(run.learner), "judge", told)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert Evidence(run, run.load_data(), 10, 0).on_held_out.mean > 0
+        assert (by, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_cell_that_is_odd_is_named(run: Run) -> None:
     day = 1.6136e9 // 86400 * 86400
     rows = torch.tensor([[level(run, "blue"), 1.0, day, math.nan]], dtype=torch.float64)
@@ -236,6 +265,9 @@ def test_the_cell_that_is_odd_is_named(run: Run) -> None:
     each = torch.cat([given, torch.tensor([1 / 7], dtype=torch.float64)])
     expected = -math.log(float(given[0])) + float(torch.special.xlogy(each, each).sum())
     assert float(told[1]) == pytest.approx(expected, abs=1e-5)
+    types = [ColumnType(name, "identifier") for name in "abcde"]
+    surprise = torch.tensor([[0.5, 2.0, math.nan, 3.0, 1.0], [-1.0, 0.0, -2.0, 0.25, math.nan]])
+    assert oddest(surprise, types) == ["d (+3.0), b (+2.0), e (+1.0)", "d (+0.2)"]
 
 
 def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
@@ -353,6 +385,11 @@ def test_verbs_of_gaussian_noise_send_tables_elsewhere(cli: Cli, run: Run, words
     answer = cli(*words.format(run=run.folder).split())
     assert answer.code == 2
     assert "token by token, for which there are sample --where, impute and loglik" in " ".join(answer.err.split())
+
+
+def test_guidance_is_of_gaussian_noise(run: Run) -> None:
+    with pytest.raises(InputError, match=r"guidance is of Gaussian noise"):
+        guided(run, "autoguidance", guide=run)
 
 
 def test_masked_columns_want_tokens() -> None:

@@ -11,6 +11,7 @@ from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform
 from ornstein.errors import InputError
+from ornstein.experiment.cells import _consistent
 
 N = 4000
 
@@ -83,6 +84,24 @@ def test_columns_that_another_determines_are_looked_up(fitted: tuple[Tensor, Tok
     assert torch.equal(drawn[:, 4], 10 * drawn[:, 0] + 3)
     assert torch.equal(drawn[:, 6], (component("weekday", drawn[:, 5]) >= 5).double())
     assert bool((drawn[:, 5] % 3600 == 0).all())
+
+
+def test_what_follows_forbids_classes_where_a_column_is_one_token(fitted: tuple[Tensor, Tokens]) -> None:
+    """The code tells the word; the weekend forbids nothing among moments, which are coarse and fine in two tokens."""
+    rows, tokens = fitted
+    allowed = _consistent(tokens, rows[:20])
+    word, when = (next(i for i, one in enumerate(tokens.coded) if one.column == column) for column in (0, 5))
+    assert [len(tokens.coded[i].sizes) for i in (word, when)] == [1, 2]
+    block = tokens.categories.block(tokens.places[word].start)
+    assert torch.equal(allowed[:, block].argmax(1), tokens.codes(rows[:20])[:, tokens.places[word].start])
+    assert torch.equal(allowed[:, block].sum(1), torch.ones(20).double())
+    allowed[:, block] = 1
+    assert bool((allowed == 1).all())
+    number = torch.arange(1000.0).double() % 100
+    rows = torch.stack([number, 7 * number % 11], 1)
+    coarse = Tokens.fit(rows, [ColumnType(name, "integer", decimals=0, format="short") for name in "ab"])
+    assert (len(coarse.derived), len(coarse.coded[0].sizes)) == (1, 2)
+    assert bool((_consistent(coarse, rows[:20]) == 1).all())
 
 
 def test_a_relation_that_does_not_always_hold_is_none() -> None:

@@ -108,7 +108,11 @@ def test_a_solver_that_is_a_little_worse_than_the_runs_own_is_not_kept(
 
     mine = error(build_stepper(own.stepper), own.grid)
     assert mine < error(worse, None) < 50 * mine
-    monkeypatch.setattr(room, "fit_endpoint", lambda *_, **__: worse)
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(room, "fit_endpoint", lambda *_, **options: asked.update(options) or worse)
     with pytest.raises(InputError, match="not kept"):
-        tune_endpoint(run, STEPS, count=32, fresh=64, reference=200)
+        tune_endpoint(run, STEPS, count=32, fresh=64, rounds=3, reference=200, seed=5, progress=print)
+    # fitted as asked, to trajectories a fifth as fine, of other noise than judges
+    assert {key: asked[key] for key in ("count", "rounds", "teacher_steps", "seed", "progress")} == {
+        "count": 32, "rounds": 3, "teacher_steps": 40, "seed": 11, "progress": print}  # fmt: skip
     assert not read_tuned(run.folder)

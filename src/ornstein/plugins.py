@@ -3,7 +3,7 @@
 Each room names what it has in one plain dict, and whatever lists, configures, builds or checks reads that dict. So an
 addition is a line in it, from wherever it comes:
 
-    ornstein.register("process", "trigonometric", Trigonometric)
+    ornstein.register("process", "quarter-circle", Trigonometric)
 
 or, in a package that others install, an entry point that says the same in its pyproject.toml:
 
@@ -57,14 +57,60 @@ class Table:
 
 #: every table by the noun of its entries
 TABLES: dict[str, Table] = {
-    "process": Table("processes", "core", "PROCESSES", "core.process:Process", kept=("advised-ladder", "absorbing")),
-    "stepper": Table("steppers", "samplers", "STEPPERS", "core.drive:Stepper"),
+    "process": Table(
+        "processes",
+        "core",
+        "PROCESSES",
+        "core.process:Process",
+        beside=("kernel",),
+        kept=("advised-ladder", "linear", "brownian", "quarter-circle"),
+    ),
+    "kernel": Table(
+        "kernels",
+        "discrete",
+        "KERNELS",
+        "discrete:Kernel",
+        beside=("process",),
+        kept=("advised-ladder", "linear", "brownian", "quarter-circle"),
+    ),
+    "stepper": Table(
+        "steppers",
+        "samplers",
+        "STEPPERS",
+        "core.drive:Stepper",
+        beside=("token-stepper",),
+        kept=("any-order", "bridge-ancestral", "bridge-heun"),
+    ),
+    "token-stepper": Table(
+        "token_steppers",
+        "discrete",
+        "TOKEN_STEPPERS",
+        "discrete:TokenStepper",
+        beside=("stepper",),
+        kept=("any-order", "bridge-ancestral", "bridge-heun"),
+    ),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),
     "objective": Table(
-        "objectives", "objectives", "OBJECTIVES", beside=("energy-objective",), kept=("classifier", "masked")
+        "objectives",
+        "objectives",
+        "OBJECTIVES",
+        beside=("energy-objective", "token-objective"),
+        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
     ),
     "energy-objective": Table(
-        "energy_objectives", "energies", "ENERGY_OBJECTIVES", beside=("objective",), kept=("classifier", "masked")
+        "energy_objectives",
+        "energies",
+        "ENERGY_OBJECTIVES",
+        beside=("objective", "token-objective"),
+        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
+    ),
+    "token-objective": Table(
+        "token_objectives",
+        "discrete",
+        "TOKEN_OBJECTIVES",
+        "discrete:TokenObjective",
+        beside=("objective", "energy-objective"),
+        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
     ),
     "guidance": Table("guidance", "guidance", "GUIDANCE", "guidance:Guidance", configured=False),
     "operator": Table("operators", "guidance", "OPERATORS", configured=False),

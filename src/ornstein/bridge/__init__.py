@@ -6,18 +6,20 @@
 from collections.abc import Callable
 
 from ornstein.bridge.coupling import Coupling, Entropic, Independent, Optimal, Paired, sinkhorn
-from ornstein.bridge.drive import BRIDGE_STEPPERS, Ancestral, BridgeStepper, Heun, crossing, translate
+from ornstein.bridge.drive import BRIDGE_STEPPERS, Ancestral, BridgeStepper, Heun, crossing, path_energy, translate
 from ornstein.bridge.gaussian import GaussianBridge, GaussianCoupling
+from ornstein.bridge.learner import Bridging
 from ornstein.bridge.matching import BridgeMatching, Turn, markovian_fitting
-from ornstein.bridge.model import Bridge, FunctionBridge
+from ornstein.bridge.model import Bridge, FunctionBridge, Guess, NetBridge
 from ornstein.bridge.path import Ends, Path, Stage
 from ornstein.bridge.paths import Brownian, Held, Linear, Trigonometric
 from ornstein.bridge.reversal import Half, held_diffusion, proportional_fitting
+from ornstein.bridge.teaching import BRIDGE_OBJECTIVES, Fitting, Matching
 
 PATHS: dict[str, Callable[..., Path]] = {
     "linear": Linear,
     "brownian": Brownian,
-    "trigonometric": Trigonometric,
+    "quarter-circle": Trigonometric,
     "held": Held,
 }
 COUPLINGS: dict[str, Callable[..., Coupling]] = {
@@ -28,6 +30,7 @@ COUPLINGS: dict[str, Callable[..., Coupling]] = {
 }
 
 __all__ = [
+    "BRIDGE_OBJECTIVES",
     "BRIDGE_STEPPERS",
     "COUPLINGS",
     "PATHS",
@@ -35,18 +38,23 @@ __all__ = [
     "Bridge",
     "BridgeMatching",
     "BridgeStepper",
+    "Bridging",
     "Brownian",
     "Coupling",
     "Ends",
     "Entropic",
+    "Fitting",
     "FunctionBridge",
     "GaussianBridge",
     "GaussianCoupling",
+    "Guess",
     "Half",
     "Held",
     "Heun",
     "Independent",
     "Linear",
+    "Matching",
+    "NetBridge",
     "Optimal",
     "Paired",
     "Path",
@@ -56,6 +64,7 @@ __all__ = [
     "crossing",
     "held_diffusion",
     "markovian_fitting",
+    "path_energy",
     "proportional_fitting",
     "sinkhorn",
     "translate",

@@ -21,6 +21,7 @@ a logarithm more.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -89,7 +90,7 @@ class Heun(BridgeStepper):
 
 
 #: how a bridge is walked, by name
-BRIDGE_STEPPERS: dict[str, Callable[..., BridgeStepper]] = {"ancestral": Ancestral, "heun": Heun}
+BRIDGE_STEPPERS: dict[str, Callable[..., BridgeStepper]] = {"bridge-ancestral": Ancestral, "bridge-heun": Heun}
 
 
 def stages(path: Path, steps: int, grid: Sequence[float] | Tensor | None = None) -> list[Stage]:
@@ -112,7 +113,7 @@ def stages(path: Path, steps: int, grid: Sequence[float] | Tensor | None = None)
 def crossing(
     bridge: Bridge,
     x: Tensor,
-    stepper: BridgeStepper | str = "heun",
+    stepper: BridgeStepper | str = "bridge-heun",
     *,
     steps: int = 50,
     grid: Sequence[float] | Tensor | None = None,
@@ -155,3 +156,28 @@ def crossing(
 def translate(bridge: Bridge, x: Tensor, **settings: Any) -> Tensor:
     """Rows of the near data set for rows of the far one, (B, ...): the end of `crossing`, whose settings it takes."""
     return end(crossing(bridge, x, **settings)).x
+
+
+@torch.no_grad()
+def path_energy(
+    bridge: Bridge, x: Tensor, *, steps: int = 100, seed: int = 0, stepper: BridgeStepper | str = "bridge-heun"
+) -> Tensor:
+    """The integral of |velocity|^2 dt over the way down of each row, (B,), in squared units of x over units of time.
+
+    The velocity is that of the ODE with the path's marginals, whether the walk has noise or not. Its mean over rows is
+    never below the squared 2-Wasserstein distance of the ends, over t_max (Benamou & Brenier 2000).
+
+    Args:
+        bridge: which knows both ends.
+        x: (B, ...) rows of the far data set.
+        steps: of the walk, at least 2; the integral is a sum over the moments between its ends.
+        seed: of the noise.
+        stepper: how to step.
+    """
+    levels, total = stages(bridge.path, steps), torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    walked = list(crossing(bridge, x, stepper, steps=steps, seed=seed))[1:-1]
+    edges = [levels[0].t, *((t.t + s.t) / 2 for t, s in pairwise(levels[1:-1])), levels[-1].t]
+    for state, level, (above, below) in zip(walked, levels[1:-1], pairwise(edges), strict=True):
+        velocity = bridge(state.x, level).read("velocity")
+        total += float(above - below) * velocity.double().flatten(1).square().sum(1)
+    return total

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ornstein.bridge.coupling import Coupling, Independent
 from ornstein.bridge.drive import translate
-from ornstein.bridge.model import Bridge
+from ornstein.bridge.model import Bridge, Guess
 from ornstein.bridge.path import READINGS
 from ornstein.core.condition import Condition, Given
 from ornstein.core.numerics import strata
@@ -45,20 +45,25 @@ class BridgeMatching:
         regress: the readings whose squared errors are averaged; "up" and "down" grow without bound towards the end that
             they look at.
         cut: the share of the clock that is left out at either end, where the readings with noise are infinite.
+        even: measure the errors of ends in units of what a linear guess leaves open there (`Guess`, by the bridge's own
+            `near` and `far`), so that all times count alike.
 
     Raises:
-        InputError: an unknown reading, none, or a share outside [0, 1/2).
+        InputError: an unknown reading, none, or a share outside [0, 1/2); `even` of other readings than the ends.
     """
 
     coupling: Coupling = field(default_factory=Independent)
     regress: tuple[str, ...] = ("x0", "x1")
     cut: float = 1e-3
+    even: bool = False
 
     def __post_init__(self) -> None:
         for name in self.regress:
             lookup(READINGS, name, "regress")
         if not self.regress or not 0 <= self.cut < 0.5:
             raise InputError(f"regress={self.regress}, cut={self.cut!r}: at least one reading, and a share below 1/2.")
+        if self.even and not set(self.regress) <= {"x0", "x1"}:
+            raise InputError(f"regress={self.regress} with even=True: errors of x0 and x1 alone are told in its units.")
 
     def __call__(self, bridge: Bridge, x0: Tensor, x1: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each row of x0, (B,).
@@ -79,6 +84,8 @@ class BridgeMatching:
         stage = bridge.path.at(t, like=x0)
         ends = bridge(stage.between(x0, x1, z), stage, Condition.of(condition))
         total = x0.new_zeros(len(x0))
+        guess = Guess.at(stage, bridge.near, bridge.far)
+        unit = {"x0": guess.out0, "x1": guess.out1} if self.even else {}
         for name in self.regress:
             row, error = READINGS[name](stage), torch.zeros_like(x0)
             for end, coefficient, found, true in (("x0", row.x0, ends.x0, x0), ("x1", row.x1, ends.x1, x1)):
@@ -86,6 +93,7 @@ class BridgeMatching:
                     if found is None:
                         raise InputError(f"regress={name!r} looks at {end}, which this bridge does not know.")
                     error = error + coefficient * (found - true)
+            error = error / unit.get(name, 1.0)
             total = total + (error**2).flatten(1).mean(1)
         return total
 

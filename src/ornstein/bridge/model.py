@@ -7,14 +7,20 @@ one walks along it in either direction, an exact law gives one in closed form, a
 Told from the other end it is a bridge again. So what goes down a path goes up it, too, and is written once.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ornstein.bridge.path import Ends, Path, Stage
-from ornstein.core.condition import Condition, Given
+from ornstein.bridge.path import Ends, Path, Stage, over
+from ornstein.core.condition import SOURCE, Condition, Given
+from ornstein.core.denoiser import NOISE_LEVEL_LIMIT
+from ornstein.core.process import Number, check_positive
+from ornstein.errors import InputError
 
 
 class Bridge(ABC):
@@ -22,9 +28,12 @@ class Bridge(ABC):
 
     Attributes:
         path: what t is read on.
+        near, far: standard deviations of x_0 and x_1 in model space, 1 where they are not known.
     """
 
     path: Path
+    near: float = 1.0
+    far: float = 1.0
 
     @abstractmethod
     def predict(self, x: Tensor, stage: Stage, condition: Condition) -> Ends:
@@ -47,6 +56,11 @@ class Bridge(ABC):
         """The same knowledge told from the other end."""
         return ReversedBridge(self)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the bridge expects its data."""
+        return torch.device("cpu")
+
 
 @dataclass(frozen=True, eq=False)
 class ReversedBridge(Bridge):
@@ -55,8 +69,20 @@ class ReversedBridge(Bridge):
     bridge: Bridge
 
     @property
+    def near(self) -> float:  # type: ignore[override]
+        return self.bridge.far
+
+    @property
+    def far(self) -> float:  # type: ignore[override]
+        return self.bridge.near
+
+    @property
     def path(self) -> Path:  # type: ignore[override]
         return self.bridge.path.reversed()
+
+    @property
+    def device(self) -> torch.device:
+        return self.bridge.device
 
     def predict(self, x: Tensor, stage: Stage, condition: Condition) -> Ends:
         path, t = self.bridge.path, self.path.t_max - stage.t
@@ -67,6 +93,94 @@ class ReversedBridge(Bridge):
 
     def reversed(self) -> Bridge:
         return self.bridge
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The best linear guess at both ends of x_t, for independent white ends of these scales, and what it leaves open.
+
+    It stands beside a network as EDM's preconditioning does (Karras et al. 2022): E[x_0] = skip0 x_t + out0 F with F of
+    unit variance at every time, and so for x_1. Without noise both have the same F, but for its sign.
+
+        skip0 = alpha s0^2/S,    out0 = s0 ((beta^2 s1^2 + v)/S)^(1/2),    S = alpha^2 s0^2 + beta^2 s1^2 + v
+
+    Attributes:
+        spread: S^(1/2), the standard deviation of x_t.
+        skip0, out0, skip1, out1: see above; of the far end alpha, s0 and beta, s1 change places.
+    """
+
+    spread: Number
+    skip0: Number
+    out0: Number
+    skip1: Number
+    out1: Number
+
+    @staticmethod
+    def at(stage: Stage, near: float, far: float) -> "Guess":
+        """At a stage, for ends of standard deviation `near` and `far`."""
+        a, b = (stage.alpha * near) ** 2, (stage.beta * far) ** 2
+        total = a + b + stage.variance
+        return Guess(
+            total**0.5,
+            stage.alpha * near**2 / total,
+            near * ((b + stage.variance) / total) ** 0.5,
+            stage.beta * far**2 / total,
+            far * ((a + stage.variance) / total) ** 0.5,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NetBridge(Bridge):
+    """A network as a bridge: both ends are a linear guess and what the network adds, see `Guess`.
+
+    Args:
+        net: `net(x, level, parts) -> F`, with twice the channels of x, F_0 and F_1; with as many where the path has no
+            noise. x comes with unit variance; the level is log(beta/alpha) within [-12, 12], (B,).
+        path: what t is read on.
+        near, far: standard deviations of x_0 and x_1 in model space.
+        precision: type of the net's matrix products and convolutions; None for that of its parameters.
+
+    Raises:
+        InputError: a standard deviation that is not positive; when called, a net of other channels.
+    """
+
+    net: nn.Module
+    path: Path
+    near: float = 1.0
+    far: float = 1.0
+    precision: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(near=self.near, far=self.far)
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.net.parameters()), torch.device("cpu"))
+
+    def predict(self, x: Tensor, stage: Stage, condition: Condition) -> Ends:
+        guess = Guess.at(stage, self.near, self.far)
+        own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        wide = torch.promote_types(own, torch.float32)
+        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
+            f = self.net((x / guess.spread).to(own), _told(stage, x).to(wide), condition.without(SOURCE).parts)
+        f = f.to(torch.promote_types(x.dtype, torch.float32))
+        single = self.path.noiseless
+        if f.shape[1] != x.shape[1] * (1 if single else 2):
+            raise InputError(
+                f"net gives {f.shape[1]} channels for {x.shape[1]}, and a bridge on {self.path} wants "
+                f"{x.shape[1] * (1 if single else 2)}."
+            )
+        f0, f1 = (-f, f) if single else f.chunk(2, dim=1)
+        return Ends(guess.skip0 * x + guess.out0 * f0, guess.skip1 * x + guess.out1 * f1, x, stage)
+
+
+def _told(stage: Stage, x: Tensor) -> Tensor:
+    """log(beta/alpha) within +-12, (B,)."""
+    if isinstance(stage.alpha, Tensor) and isinstance(stage.beta, Tensor):
+        return (stage.beta.log() - stage.alpha.log()).flatten().clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+    ratio = over(stage.beta, stage.alpha)
+    level = NOISE_LEVEL_LIMIT if ratio == math.inf else math.log(max(ratio, 1e-300))
+    return x.new_full((len(x),), max(-NOISE_LEVEL_LIMIT, min(level, NOISE_LEVEL_LIMIT)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ def _sqrt(value: Number) -> Number:
     return value.sqrt() if isinstance(value, Tensor) else math.sqrt(value)
 
 
-def _over(a: Number, b: Number) -> Number:
+def over(a: Number, b: Number) -> Number:
     """a/b, where 0/0 is 0 (nothing changes) and a number over 0 infinite: floats behave as tensors do."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         ratio = torch.as_tensor(a / b)
@@ -108,13 +108,13 @@ class Stage:
     def g2_up(self) -> Number:
         """Squared diffusion of the upward equation whose drift is "up", in data units squared per time."""
         alpha_rate, _, variance_rate = self.rates
-        return variance_rate - 2 * self.variance * _over(alpha_rate, self.alpha)
+        return variance_rate - 2 * self.variance * over(alpha_rate, self.alpha)
 
     @property
     def g2_down(self) -> Number:
         """Squared diffusion of the downward equation whose drift is "down"."""
         _, beta_rate, variance_rate = self.rates
-        return 2 * self.variance * _over(beta_rate, self.beta) - variance_rate
+        return 2 * self.variance * over(beta_rate, self.beta) - variance_rate
 
     def between(self, x0: Tensor, x1: Tensor, z: Tensor) -> Tensor:
         """x_t = alpha x_0 + beta x_1 + gamma z, of the ends' shape (B, ...)."""
@@ -133,28 +133,28 @@ class Stage:
 
 def _velocity(stage: Stage) -> Row:
     alpha_rate, beta_rate, variance_rate = stage.rates
-    h = _over(variance_rate, 2 * stage.variance)
+    h = over(variance_rate, 2 * stage.variance)
     return Row(h, alpha_rate - h * stage.alpha, beta_rate - h * stage.beta)
 
 
 def _up(stage: Stage) -> Row:
     alpha_rate, beta_rate, _ = stage.rates
-    f = _over(alpha_rate, stage.alpha)
+    f = over(alpha_rate, stage.alpha)
     return Row(f, None, beta_rate - stage.beta * f)
 
 
 def _down(stage: Stage) -> Row:
     alpha_rate, beta_rate, _ = stage.rates
-    f = _over(beta_rate, stage.beta)
+    f = over(beta_rate, stage.beta)
     return Row(f, alpha_rate - stage.alpha * f, None)
 
 
 def _eps(stage: Stage) -> Row:
-    return Row(*(_over(part, stage.gamma) for part in (1.0, -stage.alpha, -stage.beta)))
+    return Row(*(over(part, stage.gamma) for part in (1.0, -stage.alpha, -stage.beta)))
 
 
 def _score(stage: Stage) -> Row:
-    return Row(*(_over(part, stage.variance) for part in (-1.0, stage.alpha, stage.beta)))
+    return Row(*(over(part, stage.variance) for part in (-1.0, stage.alpha, stage.beta)))
 
 
 #: what can be asked of x_t: name -> stage -> its row of the table
@@ -283,12 +283,12 @@ class Path(ABC):
         check_times(one, self)
         return Stage(self, one.item(), *(f(one).item() for f in (self.alpha, self.beta, self.variance)))
 
-    @property
+    @cached_property
     def noiseless(self) -> bool:
         """Whether the variance is zero throughout: x_t is determined by its ends."""
         return not bool(self.variance(self._inner).any())
 
-    @property
+    @cached_property
     def stiffness(self) -> float:
         """c of variance = c alpha beta, in data units squared: how freely the diffusion behind a path joins its ends.
 

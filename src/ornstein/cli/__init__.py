@@ -1,4 +1,4 @@
-"""The command line: fifteen verbs over `ornstein.experiment`.
+"""The command line: sixteen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ornstein import ranks
+from ornstein.cli.bridges import translate
 from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
 from ornstein.cli.series import forecast
@@ -40,6 +41,7 @@ app = typer.Typer(
 VERBS = (
     train,
     sample,
+    translate,
     forecast,
     impute,
     inpaint,

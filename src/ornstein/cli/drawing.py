@@ -32,6 +32,7 @@ from ornstein.cli.shared import (
     out,
 )
 from ornstein.cli.tables import sample_rows
+from ornstein.cli.texts import fill_text, say_texts
 from ornstein.errors import InputError, shown
 
 
@@ -47,6 +48,9 @@ def sample(  # long: half of it says what the options are
         typer.Option(
             metavar="COLUMN=VALUE,...", help='Rows of a table such that: "income=>50K, age=30..40, sex=A|B, debt>=7".'
         ),
+    ] = None,
+    fill: Annotated[
+        str | None, typer.Option(metavar="TEXT", help='A text to fill in, a "_" for each character: "The ____ of the".')
     ] = None,
     stepper: OwnStepper = None,
     option: Annotated[
@@ -113,6 +117,8 @@ def sample(  # long: half of it says what the options are
         ornstein sample runs/weather -n 16 --length 672 --out month.npz
 
         ornstein sample runs/adult -n 10000 --where "income=>50K, age=30..40" --out rows.csv
+
+        ornstein sample runs/text -n 4 --fill "The ____ of the"
     """
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
@@ -125,18 +131,27 @@ def sample(  # long: half of it says what the options are
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
 
-    if path is not None and not (is_table(path) or path.suffix in (".png", ".npz")):
-        raise InputError(f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), or .csv (rows of a table).")
+    if path is not None and not (is_table(path) or path.suffix in (".png", ".npz", ".txt")):
+        raise InputError(
+            f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), .csv (rows of a table) or .txt (texts)."
+        )
     opened = Run.load(run, ema=ema).drawing(precision)
     table = draws_rows(opened)
+    text = bool(opened.transform.letters)
     ours = is_packaged(opened.folder)
     usual = f"{opened.folder.name}-drawn" if ours else str(run / "samples" / "drawn")
-    path = path or Path(f"{usual}.{'csv' if table else 'png'}")
-    if not (is_table(path) if table else path.suffix in (".png", ".npz")):
+    path = path or Path(f"{usual}.{'csv' if table else 'txt' if text else 'png'}")
+    if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * text)):
         raise InputError(
             f"out='{shown(path)}' must end in "
-            + (f"{', '.join(TABLES)}: {shown(run)} draws rows." if table else ".png (a picture) or .npz (arrays).")
+            + (
+                f"{', '.join(TABLES)}: {shown(run)} draws rows."
+                if table
+                else f"{'.txt (texts), ' * text}.png (a picture) or .npz (arrays)."
+            )
         )
+    if fill is not None and not text:
+        raise InputError(f"--fill {shown(fill)!r} is of text; {shown(run)} was trained on {opened.kind}s.")
     if where is not None and not table:
         raise InputError(
             f"--where {shown(where)!r} is of a table's columns; {shown(run)} was trained on {opened.kind}s."
@@ -160,6 +175,9 @@ def sample(  # long: half of it says what the options are
         if said := next((name for name, value in walks.items() if value is not None and value is not False), None):
             raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
         sample_rows(opened, n, condition, where, seed, steps, path)
+        return
+    if fill is not None:
+        fill_text(opened, fill, n, seed, chosen, steps, path)
         return
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
@@ -186,9 +204,11 @@ def sample(  # long: half of it says what the options are
         frames = [state.x.cpu() for state in states]
     if path.suffix == ".npz":
         opened.save_arrays(drawn, condition, seed, path)
+    elif path.suffix == ".txt":
+        say_texts(opened.transform.texts(drawn), path)
     else:
         labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
-        opened.picture(drawn, path, opened.class_columns(labels))
+        opened.picture(drawn, path, opened.class_columns(labels), start=condition.parts.get("source"))
     out.print(f"{n} samples in {seconds:.1f} s: [bold]{named(path)}[/]")
     if film:
         opened.film(frames, path.with_suffix(".gif"))

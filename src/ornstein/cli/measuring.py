@@ -7,6 +7,7 @@ import typer
 
 from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out, stages
 from ornstein.cli.tables import score_rows
+from ornstein.cli.texts import say_bits
 from ornstein.errors import InputError, lookup, shown
 
 
@@ -128,16 +129,20 @@ def loglik(  # long: half of it says what the options are
     from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.loglik import loglik
     from ornstein.experiment.run import Run
+    from ornstein.experiment.texts import draws_tokens
 
     opened = Run.load(run, ema=ema)
     table = draws_rows(opened)
-    claim(run, [path] if table else [path, path.with_suffix(".png")], force, [Path(data)])
+    claim(run, [path] if table or draws_tokens(opened) else [path, path.with_suffix(".png")], force, [Path(data)])
     if table:
         usual = {"--conditional": conditional, "--reference": reference, "--draws": draws != 1,
                  "--trace": trace != "auto", "--probes": probes != 8}  # fmt: skip
         if said := next((name for name, value in usual.items() if value not in (None, False)), None):
             raise InputError(f"{said} is of likelihoods by the probability-flow ODE; rows of a table have a bound.")
         score_rows(opened, data, count, seed, explain, path)
+        return
+    if draws_tokens(opened):
+        say_bits(opened, data, count, seed, draws, path)
         return
     if explain:
         raise InputError(f"--explain names columns of a table; {shown(run)} was trained on {opened.kind}s.")

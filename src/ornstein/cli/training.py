@@ -25,8 +25,8 @@ def train(  # long: half of it says what the options are
     experiment: Annotated[
         str | None,
         typer.Argument(
-            help="Data of your own: a table, an array, a folder of pictures; or a preset (`ornstein list presets`), or "
-            "an experiment's YAML file.",
+            help="Data of your own: a table, an array, a folder or zip of pictures; a preset (`ornstein list presets`) "
+            "or an experiment's YAML file.",
             show_default=False,
         ),
     ] = None,
@@ -70,6 +70,8 @@ def train(  # long: half of it says what the options are
 
         ornstein train digits preset=ncsnv2
 
+        ornstein train customers.csv training.minutes=30
+
         ornstein train houses.csv.gz data.types.zip=category data.drop=id --out runs/houses
 
         ornstein train --from runs/customers new.csv
@@ -89,6 +91,7 @@ def train(  # long: half of it says what the options are
 
 
 def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") -> None:
+    from ornstein.experiment.budget import in_time
     from ornstein.experiment.build import load_data
     from ornstein.experiment.folder import may_begin, newest_step, read_folder
     from ornstein.experiment.train import Diverged, train
@@ -100,6 +103,9 @@ def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") 
         data = load_data(asked, read_folder(place)[1] if resume else None)
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
+    if not resume:
+        with err.status("measuring how many steps the time allows"):
+            asked = in_time(asked, data)
     _chosen(asked, data)
     moment = None
     try:

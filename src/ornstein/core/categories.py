@@ -13,6 +13,7 @@ Some tokens *refine* another: the bin of a number, and the place within the bin.
 first, so it is never known before it. A token and what refines it are a *cell*; those that refine none, the *outline*.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,14 +35,16 @@ class Categories:
         along: for each token, where its classes lie along their column, from -1 to 1; () of one that has no order, or
             for all. Of a token that refines another the classes of each of the other's, one after the other, as what
             is to be added; what is missing lies nowhere.
+        space: of what grid the tokens are the places, row by row: (length,), (height, width); () for none.
 
     Raises:
-        InputError: no tokens, sizes below 1, or an order that is none.
+        InputError: no tokens, sizes below 1, an order that is none, or a grid of other places.
     """
 
     sizes: tuple[int, ...]
     after: tuple[int, ...] = ()
     along: tuple[tuple[float, ...], ...] = ()
+    space: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
@@ -57,6 +60,8 @@ class Categories:
             wanted = size * (self.sizes[after[i]] if after[i] >= 0 else 1)
             if places and len(places) != wanted:
                 raise InputError(f"along has {len(places)} places for token {i}, which needs {wanted}.")
+        if self.space and math.prod(self.space) != len(self.sizes):
+            raise InputError(f"space={self.space!r} has {math.prod(self.space)} places for {len(self.sizes)} tokens.")
         object.__setattr__(self, "along", along)
         object.__setattr__(self, "sizes", tuple(self.sizes))
         object.__setattr__(self, "after", after)

@@ -28,6 +28,9 @@ from torch import Tensor
 
 from ornstein.errors import InputError
 
+#: the part that a bridge starts from: a row of the second data set, of a sample's own shape
+SOURCE = "source"
+
 
 @dataclass(frozen=True, eq=False)
 class Condition:

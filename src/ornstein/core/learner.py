@@ -42,7 +42,7 @@ class Problem(Scaled):
     """What there is to learn from: facts of the data, and what the experiment names.
 
     Attributes:
-        process: the clock.
+        process: the clock; of a bridge its path, which has times too.
         predicts: what the network's output means, one of the learner's `readings`.
         objective: what teaches it, `(model, x0, condition, generator) -> loss (B,)`.
         shape: of one sample in model space.
@@ -54,6 +54,8 @@ class Problem(Scaled):
         taught_by: the objective's name, for messages.
         noise_unit: what noise is measured in, if not in sigma_data.
         gaps: whether the data have cells that were not seen, NaN.
+        far: standard deviation, in model space, of the data that a bridge starts from; None without such.
+        paired: whether those belong to these row by row.
     """
 
     process: Process
@@ -68,6 +70,8 @@ class Problem(Scaled):
     taught_by: str = ""
     noise_unit: float | None = None
     gaps: bool = False
+    far: float | None = None
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class Measure:
         known: what `known` is.
         unit: what 1 stands for, in a word or two.
         share: whether `found` are shares in [0, 1], drawn on an even scale.
+        across: the axis of `ratios`.
     """
 
     name: str
@@ -104,6 +109,7 @@ class Measure:
     known: str
     unit: str
     share: bool = False
+    across: str = "noise ratio sigma/alpha"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +122,11 @@ class Learner(ABC):
     Attributes:
         readings: what `predicts` may say, and in a sentence what it means.
         objectives: what may teach it, by name.
-        processes: how data may dissolve, by name; {} for Gaussian noise, by any clock.
+        processes: how data may dissolve, or what leads to them, by name; {} for Gaussian noise, by any clock.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         draws: whether it can be drawn from.
         walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
+        instead: of what does not walk: how it draws and what there is for it, in words.
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
@@ -132,10 +139,11 @@ class Learner(ABC):
 
     readings: ClassVar[Mapping[str, str]] = {}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
-    processes: ClassVar[Mapping[str, Callable[..., Process]]] = {}
+    processes: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
     walks: ClassVar[bool] = True
+    instead: ClassVar[str] = ""
     at_once: ClassVar[int] = 256
     then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(

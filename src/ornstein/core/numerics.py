@@ -154,6 +154,24 @@ def strata(n: int, generator: torch.Generator, stratified: bool = True, dtype: t
     return (which + u) / total
 
 
+def blurring(size: int, width: float) -> Tensor:
+    """The matrix (size, size), float64, of a Gaussian blur of a row of values, the edges mirrored.
+
+    Args:
+        size: how many values.
+        width: standard deviation of the kernel, in values.
+    """
+    reach = math.ceil(4 * width)
+    steps = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (steps.double() / width) ** 2)
+    # mirrored with the edge repeated, d c b a | a b c d | d c b a, as often as the kernel reaches
+    place = (torch.arange(size)[:, None] + steps) % (2 * size)
+    place = torch.where(place < size, place, 2 * size - 1 - place)
+    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(
+        1, place, (weights / weights.sum()).expand(size, -1).contiguous()
+    )
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over independent samples, and its standard error (NaN for a single one)."""

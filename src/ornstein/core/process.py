@@ -117,7 +117,8 @@ class Level(Generic[N]):
     @property
     def g2(self) -> N:
         """Squared diffusion coefficient g^2, in data units squared per time."""
-        return 2 * self.sigma * (self.rates[1] - self.f * self.sigma)
+        alpha_rate, sigma_rate = self.rates
+        return 2 * self.sigma * (sigma_rate - alpha_rate * self.inverse_alpha * self.sigma)
 
     def noised(self, x0: Tensor, eps: Tensor) -> Tensor:
         """x_t = alpha x_0 + sigma eps."""

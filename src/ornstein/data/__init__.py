@@ -9,90 +9,24 @@ The room knows no model. To add a data set, write a frozen dataclass with a `loa
 give it a line in `DATA`.
 """
 
-import os
-from dataclasses import MISSING, fields
-from pathlib import Path
-from typing import Any
-
 from ornstein.data.array import Array
+from ornstein.data.between import Between, Blurred
+from ornstein.data.classes import Classes, Quantised, Text
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
 from ornstein.data.kept import Kept
 from ornstein.data.layout import Layout
+from ornstein.data.opening import DATA, open_data
 from ornstein.data.schema import ColumnType
 from ornstein.data.series import Series
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
-from ornstein.data.table import TABLES, Table
+from ornstein.data.table import Table
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Transform, WholeNumbers
-from ornstein.data.zipped import is_zip
-from ornstein.errors import InputError, lookup
-from ornstein.files import named, regular
 
-DATA: dict[str, type[Source]] = {
-    "digits": Digits,
-    "moons": Moons,
-    "swiss-roll": SwissRoll,
-    "eight-gaussians": EightGaussians,
-    "checkerboard": Checkerboard,
-    "pinwheel": Pinwheel,
-    "spirals": Spirals,
-    "mnist": MNIST,
-    "fashion-mnist": FashionMNIST,
-    "cifar10": CIFAR10,
-    "images": ImageFolder,
-    "array": Array,
-    "table": Table,
-    "series": Series,
-    "kept": Kept,
-}
-
-
-def open_data(name_or_path: str | Path, **arguments: Any) -> Source:
-    """The source with this name in `DATA`, or for this folder of images, .npz / .npy file or table.
-
-    A name in the table wins over a file of the same name; write ./digits for a folder called digits. Nothing is
-    read yet: `.load()` does that.
-
-    Args:
-        name_or_path: see above.
-        arguments: fields of the source, such as `open_data("moons", noise=0.1)`.
-
-    Raises:
-        InputError: neither a known name nor a path that can be read; an argument that the source does not have.
-    """
-    path = named(name_or_path, "data")
-    if str(name_or_path) in DATA:
-        kind = DATA[str(name_or_path)]
-    elif os.path.isdir(path):
-        kind, arguments = ImageFolder, {"path": str(name_or_path), **arguments}
-    elif os.path.lexists(path):
-        regular(name_or_path, "data", "an .npz or .npy file, a table, or a folder or zip of images")
-        if is_zip(path):
-            return open_data("images", path=str(name_or_path), **arguments)
-        is_table = path.name.lower().endswith(TABLES)
-        if not is_table and path.suffix.lower() not in (".npz", ".npy"):
-            raise InputError(
-                f"data={str(name_or_path)!r} is a {path.suffix or 'nameless'} file; expected .npz or .npy, or a table "
-                "as .csv, .csv.gz, .tsv or .parquet."
-            )
-        kind, arguments = Table if is_table else Array, {"path": str(name_or_path), **arguments}
-    elif path.suffix or {"/", os.sep} & set(str(name_or_path)):
-        raise InputError(
-            f"data={str(name_or_path)!r} does not exist; give a folder of images, an .npz or .npy file, a table, or "
-            f"one of {', '.join(DATA)}."
-        )
-    else:
-        kind = lookup(DATA, str(name_or_path), "data")
-    known = {field.name: field for field in fields(kind) if field.init}  # type: ignore[arg-type]
-    for argument in arguments:
-        lookup(known, argument, f"argument of data {name_or_path}")
-    for field in known.values():
-        if field.default is field.default_factory is MISSING and field.name not in arguments:
-            raise InputError(f"data={str(name_or_path)!r} needs the argument {field.name!r}.")
-    return kind(**arguments)
-
+#: what is made of other data
+DATA.update({"between": Between, "blurred": Blurred})
 
 __all__ = [
     "CIFAR10",
@@ -101,8 +35,11 @@ __all__ = [
     "TRANSFORMS",
     "Affine",
     "Array",
+    "Between",
+    "Blurred",
     "Chain",
     "Checkerboard",
+    "Classes",
     "Column",
     "ColumnType",
     "Dataset",
@@ -115,11 +52,13 @@ __all__ = [
     "Layout",
     "Moons",
     "Pinwheel",
+    "Quantised",
     "Series",
     "Source",
     "Spirals",
     "SwissRoll",
     "Table",
+    "Text",
     "Toy",
     "Transform",
     "WholeNumbers",

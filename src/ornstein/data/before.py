@@ -6,7 +6,8 @@ be taken by a model that has been shown something else under the same names.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ornstein.data.condition import Column, Known
 from ornstein.data.dataset import Dataset, Source
+from ornstein.data.pictures import MODES, WHITE, is_picture, read_pictures
 from ornstein.data.schema import ColumnType
 from ornstein.data.statistics import value_range
 from ornstein.data.tokens import Tokens
@@ -66,6 +68,56 @@ def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> 
     return dataclasses.replace(
         data, train=train, test=test, conditions=conditions, transform=transform, spread=facts["sigma_data"], note=note
     )
+
+
+def read_for_model(
+    files: "Sequence[Path | bytes]",
+    shape: tuple[int, ...],
+    transform: Transform,
+    resized: bool,
+    name: Callable[[int], str] | None = None,
+    background: str = WHITE,
+) -> Tensor:
+    """Pictures as examples for a model of images: (N, C, H, W), in the units of the data that it was trained on.
+
+    Bits are kept: a picture of more than 8 bits gives its values as they are. One of 8 bits does too for data of 256
+    levels; for others (12-bit scans, digits of 0..16, floats in [0, 1]) black and white are the ends of their range.
+
+    Args:
+        files: at least one.
+        shape: (C, H, W) of the model.
+        transform: of the model.
+        resized: the model's data were cropped and resized to that size when they were read, so these are too;
+            otherwise they keep their size, which the caller checks.
+        name: what to call the i-th; None for its path.
+        background: that the model's data were read with.
+
+    Raises:
+        InputError: a file that cannot be read; a model of neither 1, 3 nor 4 channels; values beyond the model's range;
+            data whose range is not that of a picture.
+    """
+    name = name or (lambda place: shown(source) if isinstance(source := files[place], Path) else str(place))
+    if shape[0] not in MODES:
+        raise InputError(f"{name(0)} cannot be a picture of {shape[0]} channels; give an .npy array.")
+    levels = transform.levels
+    deep = shape[0] == 1 and levels is not None and levels.count > 256
+    size = (shape[1], shape[2]) if resized else None
+    values = read_pictures(files, size, "auto" if deep else MODES[shape[0]], name, background)
+    if values.shape[1] > shape[0]:  # colour, read by a model of deep greys
+        values = read_pictures(files, size, "L", name, background)
+    if levels is not None and (values.dtype != torch.uint8 or (levels.count, levels.low) == (256, 0)):
+        top = levels.low + levels.count - 1
+        if int(values.max()) > top:
+            raise InputError(f"{name(0)} has values up to {int(values.max())}; this run's pictures end at {top}.")
+        return values
+    if not is_picture(shape, transform):
+        raise InputError(
+            f"{name(0)} is a picture, but this run's data have no range of black and white; give an .npy array in "
+            "their units."
+        )
+    # in doubles, so that the values that a picture shares with the data come out as they are
+    own = transform.inverse(values.double() * (2 / 255) - 1, quantise=True)
+    return own.float() if own.is_floating_point() else own
 
 
 def _by(shape: Any) -> str:

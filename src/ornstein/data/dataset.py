@@ -24,15 +24,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ornstein.core.condition import Condition
-from ornstein.data.condition import LABEL, Column
+from ornstein.core.condition import SOURCE, Condition
+from ornstein.data.condition import LABEL, Column, Known
 from ornstein.data.delimited import Dialect
 from ornstein.data.layout import AS_FOUND, Layout
 from ornstein.data.layout import Kind as Kind
 from ornstein.data.schema import ColumnType, summary
 from ornstein.data.statistics import CHUNK, moments, must_be_seen, value_range
 from ornstein.data.timeline import Timeline
-from ornstein.data.transform import Affine, Transform
+from ornstein.data.transform import Affine, Transform, per_feature
 from ornstein.errors import InputError
 
 
@@ -46,7 +46,7 @@ class Dataset:
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
         conditions: name -> what is known of each example, in model space; classes are the part "label".
         kind: "image" (C, H, W), "vector" (d,), "array" (any other shape, channels first), or "table" (d,): see
-            `ornstein.data.schema` for what stands in its columns.
+            `ornstein.data.schema` for what stands in its columns; "text" (length,), numbers of characters.
         transform: data units -> model space.
         flip: draw each training image mirrored left to right with probability 1/2 (images only).
         note: where the data come from and how they were read, for `describe`.
@@ -55,6 +55,9 @@ class Dataset:
         dialect: how a table lay in its file; None where it did not.
         timeline: what windows of a series are cut from; None for other data.
         spread: sigma_data of the data that a model was first trained on, which these go on from; None for their own.
+        far: the data that a bridge to these starts from, of the same shape and transform; None for data alone. A batch
+            then has rows of both, those of `far` as the part `SOURCE` of its condition.
+        paired: whether row i of `far` belongs to row i of these; else each set is shuffled by itself.
 
     Raises:
         InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images;
@@ -74,6 +77,8 @@ class Dataset:
     dialect: Dialect | None = None
     timeline: Timeline | None = None
     spread: float | None = None
+    far: "Dataset | None" = None
+    paired: bool = False
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:
@@ -111,13 +116,17 @@ class Dataset:
 
     @cached_property
     def train_condition(self) -> Condition:
-        """What is known of the training examples, N rows."""
+        """What is known of the training examples, N rows, short of what belongs to none: the rows of `far`."""
         return Condition({name: column.train for name, column in self.conditions.items()})
 
     @cached_property
     def test_condition(self) -> Condition:
-        """What is known of the held-out examples, M rows."""
-        return Condition({name: column.test for name, column in self.conditions.items()})
+        """What is known of the held-out examples, M rows; with those of `far`, which start again where they end."""
+        known = {name: column.test for name, column in self.conditions.items()}
+        if self.far is not None:
+            turns = torch.arange(len(self.test)) % len(self.far.test)
+            known[SOURCE] = self.transform.forward(self.far.test[turns])
+        return Condition(known)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -176,6 +185,10 @@ class Dataset:
                 return torch.where(mine[:, None, None, None], part.flip(-1), part) if part.ndim == 4 else part
 
             x, given = turned(x), given.map(turned)
+        if self.far is not None:
+            # the same seed draws the same rows of as many, mirrored alike
+            theirs, _ = self.far.batch(step, size, seed if self.paired else _other(seed), rank, world)
+            given = Condition({**given.parts, SOURCE: theirs})
         return self.transform.forward(x), given
 
     def fingerprint(self) -> dict[str, Any]:
@@ -185,6 +198,7 @@ class Dataset:
         parts; count, held_out; classes, and how many training examples each has; conditions, what each part is; mean
         and sigma_data of the training part in model space; sha256 of the content (values, conditions, shapes, types);
         missing, the share of cells that were not seen, where there are such. Of windows series, what they are cut from.
+        far, of data that a bridge leads to: name, count, held_out and sigma_data of those it starts from, paired.
         Of a table also columns, their names;
         table, what each is; dialect, how its file was laid out.
         """
@@ -202,6 +216,12 @@ class Dataset:
         table = [column.to_dict() for column in self.columns]
         if table:
             digest.update(repr([{k: v for k, v in column.items() if k != "reason"} for column in table]).encode())
+        far = {}
+        if self.far is not None:
+            theirs = self.far.fingerprint()
+            digest.update(f"{theirs['sha256']} {self.paired}".encode())
+            about = {key: theirs[key] for key in ("name", "count", "held_out", "range", "sigma_data", "conditions")}
+            far = {"far": {**about, "paired": self.paired}}
         mean, sigma = moments(self.train, self.transform)
         parts = (self.train, self.test)
         low, high = value_range(*([torch.cat([part[~part.isnan()] for part in parts])] if table else parts))
@@ -216,16 +236,23 @@ class Dataset:
             "held_out": len(self.test),
             "classes": list(self.classes),
             "class_counts": self.class_counts,
-            "conditions": _facts(self.conditions),
+            "conditions": _facts(self.conditions) | ({} if self.far is None else {SOURCE: self._start.to_dict()}),
             "mean": mean.mean().item(),
             # total variance = variance within the features + variance of their means
             "sigma_data": self.spread or (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
+            **far,
             **({"missing": self.missing} if self.missing else {}),
             **({"series": self.timeline.to_dict()} if self.timeline is not None else {}),
             **({"columns": [column.name for column in self.columns], "table": table} if table else {}),
             **({"dialect": self.dialect.to_dict()} if self.dialect is not None else {}),
         }
+
+    @property
+    def _start(self) -> Known:
+        """What a row of `far` is, as a part of the condition: in the same space as what it is led to."""
+        shift, scale = per_feature(self.transform, self.shape[0])
+        return Known("vector" if self.kind == "vector" else "picture", self.shape, shift=shift, scale=scale)
 
     def describe(self) -> str:
         """One sentence: how many, of what shape and range, mapped to what.
@@ -261,11 +288,17 @@ class Dataset:
                     else f"given {name} ({column.about.describe()})"
                     for name, column in self.conditions.items()
                 ),
+                *([] if self.far is None else [self._origin()]),
                 *([f"{self.missing:.2%} of the cells missing: the loss counts the others"] if self.missing else []),
                 *(["mirrored at random"] if self.flip else []),
                 *([self.note] if self.note else []),
             ]
         )
+
+    def _origin(self) -> str:
+        far = self._fingerprint["far"]
+        how = "row by row" if self.paired else "unpaired"
+        return f"from {far['count']:,} of {far['name']} ({how}, {far['held_out']:,} held out)"
 
 
 def _facts(conditions: Mapping[str, Column]) -> dict[str, Any]:
@@ -333,6 +366,11 @@ def _keep_every_class(chosen: Tensor, labels: Tensor, order: Tensor) -> None:
 @lru_cache(maxsize=2)  # this epoch's and the next one's: of many examples an order is large
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=_stream(seed, "epoch", epoch))
+
+
+def _other(seed: int) -> int:
+    """A seed for the second of two data sets, whose order has nothing to do with that of the first."""
+    return _stream(seed, "far").initial_seed()
 
 
 def _stream(*place: int | str) -> torch.Generator:

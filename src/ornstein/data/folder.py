@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, final, get_args
@@ -14,12 +14,22 @@ from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.labels import lost
 from ornstein.data.layout import Layout
-from ornstein.data.pictures import FOREIGN, SUFFIXES, Mode, read_whole_pictures, whole_levels
+from ornstein.data.pictures import (
+    FOREIGN,
+    SUFFIXES,
+    WHITE,
+    Mode,
+    colour,
+    read_whole_pictures,
+    remarks_on,
+    whole_levels,
+)
 from ornstein.data.reading import absolute, folder
 from ornstein.data.remarks import remarks
 from ornstein.data.statistics import value_range
 from ornstein.data.zipped import contents, is_zip, members
 from ornstein.errors import InputError, shown
+from ornstein.files import named
 
 Label = Literal["auto", "folder", "none"]
 Broken = Literal["skip", "stop"]
@@ -34,7 +44,8 @@ ONE_IN = 10
 class ImageFolder(Source):
     """A folder of image files (png, jpg, webp, bmp, gif, tiff, ppm), read recursively; sub-folders become classes.
 
-    A zip of such a folder is read as it is, without being unpacked (`ornstein.data.zipped`).
+    A zip of such a folder is read as it is, without being unpacked (`ornstein.data.zipped`). What was done to how many
+    of the pictures, to make them alike, is said in the description.
 
     A folder that holds just `train` and `test` (or `val`) keeps that split; otherwise a part is held out.
 
@@ -43,7 +54,9 @@ class ImageFolder(Source):
             not read, such as HEIC, are named in the description. Links to folders are followed, those in a zip not.
         size: (height, width), or one number for a square, or as text "64,48" or "64x48": crop at the centre to that
             aspect and resize. None takes the files as they are, which must then agree in size.
-        mode: "L" (greyscale), "RGB", or "auto": greyscale if every file is.
+        mode: "L" (greyscale), "RGB", "RGBA" (transparency is a fourth channel), or "auto": greyscale if every file is,
+            else RGB.
+        background: the colour that transparency is laid on where it is not kept: a name, or #rrggbb.
         label: "folder" makes the first level of sub-folders the classes, "none" ignores them, "auto" uses them if
             there are at least two.
         flip: mirror training images left to right at random.
@@ -59,6 +72,7 @@ class ImageFolder(Source):
     path: str
     size: int | str | tuple[int, int] | None = None
     mode: Mode = "auto"
+    background: str = WHITE
     label: Label = "auto"
     flip: bool = False
     test_fraction: float = 0.1
@@ -71,23 +85,25 @@ class ImageFolder(Source):
         for field, known in (("mode", get_args(Mode)), ("label", get_args(Label)), ("broken", get_args(Broken))):
             if getattr(self, field) not in known:
                 raise InputError(f"data.{field}={getattr(self, field)!r} is not known; use one of {', '.join(known)}.")
+        colour(self.background)
         object.__setattr__(self, "path", absolute(self.path))
 
     def load(self) -> Dataset:
-        places, sources, files = self._found()
+        lying = lie(self.path)
+        places, files = lying.places, lying.files
         foreign = Counter(f.suffix.lower() for f in files if f.suffix.lower() in FOREIGN)
         unread = ", ".join(f"{count:,} {suffix}" for suffix, count in foreign.items())
-        if not sources:
+        if not places:
             raise InputError(
                 f"data.path={self.path!r} holds no images ({len(files)} other files{f', {unread}' if unread else ''}); "
                 f"looked for {', '.join(SUFFIXES)} in it and its sub-folders."
             )
         notes = [f"left out {unread} (not read; save them as png or jpg)"] if unread else []
         assert self.size is None or isinstance(self.size, tuple)
-        values, broken = self._read(sources, places)
+        values, broken, done = self._read(lying.read(range(len(places))), places)
         if broken:
             first = shown("/".join(places[min(broken)]))
-            notes.append(f"left out {len(broken)} of {len(sources):,} files that cannot be read, first {first}")
+            notes.append(f"left out {len(broken)} of {len(places):,} files that cannot be read, first {first}")
         places = [place for i, place in enumerate(places) if i not in broken]
         in_test = _given_split(places)
         if in_test is not None:
@@ -98,8 +114,7 @@ class ImageFolder(Source):
         else:
             train, test = (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
             notes.append("split by folder")
-        if self.size is not None:
-            notes.append("cropped at the centre and resized where of another size")
+        notes += remarks_on(done, len(values), values, self.background)
         if labels is not None:
             notes += filter(None, [lost(labels[train], labels[test], classes)])
         top = 255 if values.dtype == torch.uint8 else value_range(values)[1]
@@ -117,25 +132,15 @@ class ImageFolder(Source):
             layout=Layout("NCHW"),
         )
 
-    def _found(self) -> tuple[list[tuple[str, ...]], "Sequence[Path | bytes]", Sequence[PurePath]]:
-        """Where each picture lies in the folder or zip, what to read it from, and all files that lie there."""
-        if is_zip(self.path):
-            inside = members(self.path)
-            chosen = [(place, info) for place, info in inside if place.suffix.lower() in SUFFIXES]
-            read = contents(Path(self.path), [info for _, info in chosen])
-            return [place.parts for place, _ in chosen], read, [place for place, _ in inside]
-        root = folder(self.path, expected="a folder of images, or a zip of one")
-        files = sorted(_walked(root, root, {}))
-        pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
-        return [f.relative_to(root).parts for f in pictures], pictures, files
-
     def _read(
         self, sources: "Sequence[Path | bytes]", places: Sequence[tuple[str, ...]]
-    ) -> tuple[Tensor, dict[int, InputError]]:
+    ) -> tuple[Tensor, dict[int, InputError], Mapping[str, int]]:
         assert self.size is None or isinstance(self.size, tuple)
         most = len(sources) // ONE_IN if self.broken == "skip" else 0
         try:
-            return read_whole_pictures(sources, self.size, self.mode, lambda i: shown("/".join(places[i])), most)
+            return read_whole_pictures(
+                sources, self.size, self.mode, lambda i: shown("/".join(places[i])), most, self.background
+            )
         except InputError as error:
             if most and " cannot be read" in str(error):
                 said = str(error).rstrip(".")
@@ -157,21 +162,51 @@ class ImageFolder(Source):
         return torch.tensor([number[folder] for folder in folders if folder is not None]), tuple(map(shown, classes))
 
 
-def find_pictures(root: Path) -> list[Path]:
-    """Every image file in a folder and its sub-folders, sorted; hidden ones and other types are passed over.
+@dataclass(frozen=True)
+class Lying:
+    """Pictures that lie in a folder, or in a zip of one.
+
+    Args:
+        places: where each lies in it, as the parts of its name; sorted.
+        files: everything that lies there, and is not hidden.
+        read: takes numbers of `places`, and gives what those pictures are read from.
+    """
+
+    places: list[tuple[str, ...]]
+    files: Sequence[PurePath]
+    read: "Callable[[Sequence[int]], Sequence[Path | bytes]]"
+
+
+def lie(path: "str | Path", noun: str = "data.path") -> Lying:
+    """What pictures lie in a folder and its sub-folders, or in a zip; hidden ones and other types are passed over.
+
+    Args:
+        noun: what to call the path in errors.
 
     Raises:
-        InputError: a sub-folder that may not be read, or that is there twice by a link.
+        InputError: no such folder or zip; a sub-folder that may not be read, or that is there twice by a link; a zip
+            that is damaged, or would grow beyond measure.
     """
-    return sorted(file for file in _walked(root, root, {}) if file.suffix.lower() in SUFFIXES)
+    place = named(path, noun)
+    if is_zip(place) and not os.path.isdir(place):
+        inside = members(place, noun)
+        kept = [(name, info) for name, info in inside if name.suffix.lower() in SUFFIXES]
+        return Lying(
+            [name.parts for name, _ in kept],
+            [name for name, _ in inside],
+            lambda rows: contents(place, [kept[i][1] for i in rows], noun),
+        )
+    root = folder(path, noun, "a folder of images, or a zip of one")
+    files = sorted(_walked(root, root, {}))
+    pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+    return Lying([f.relative_to(root).parts for f in pictures], files, lambda rows: [pictures[i] for i in rows])
 
 
-def stray(root: Path, files: Sequence[Path]) -> str:
-    """The first picture that lies in no sub-folder of a folder which has several; "" if there is none.
+def stray(places: Sequence[tuple[str, ...]]) -> str:
+    """The first picture that lies in no sub-folder where there are several; "" if there is none.
 
     Where it is, the sub-folders are no classes.
     """
-    places = [file.relative_to(root).parts for file in files]
     if _given_split(places) is not None:
         places = [place[1:] for place in places]
     outside = [place[0] for place in places if len(place) == 1]

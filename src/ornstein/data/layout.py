@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ornstein.errors import InputError
 
-Kind = Literal["image", "vector", "array", "table"]
+Kind = Literal["image", "vector", "array", "table", "text"]
 
 _PLACES: dict[str, tuple[str, Kind]] = {
     "": ("", "vector"),

@@ -22,8 +22,9 @@ def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tens
     enough for values far from zero, and without a float copy of the data.
     """
     forward = transform.forward if transform else lambda chunk: chunk.to(torch.float64)
-    others = [axis for axis in range(x.ndim) if axis != 1]
-    per_feature: Tensor | float = x.numel() / x.shape[1]
+    shape = forward(x[:1]).shape  # which need not be that of x: categories become vectors
+    others = [axis for axis in range(len(shape)) if axis != 1]
+    per_feature: Tensor | float = len(x) * math.prod(shape[2:])
     mean = sum(forward(part).sum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
     assert isinstance(mean, Tensor)
     if mean.isnan().any():
@@ -32,7 +33,7 @@ def moments(x: Tensor, transform: Transform | None = None) -> tuple[Tensor, Tens
         per_feature = seen
         mean = sum(forward(part).nansum(others, dtype=torch.float64) for part in x.split(CHUNK)) / per_feature
         assert isinstance(mean, Tensor)
-    centre = mean.reshape(-1, *(1,) * (x.ndim - 2))
+    centre = mean.reshape(-1, *(1,) * (len(shape) - 2))
     square = sum((forward(part) - centre).square_().nansum(others) for part in x.split(CHUNK)) / per_feature
     assert isinstance(square, Tensor)
     return mean, square.sqrt()

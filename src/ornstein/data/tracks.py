@@ -6,7 +6,7 @@ of working days, is not invented: days without a row are gaps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY, component
-from ornstein.data.kinds import find_types
+from ornstein.data.kinds import Words, find_types
 from ornstein.data.reading import as_tensor, read_arrays
 from ornstein.data.schema import ColumnType
 from ornstein.data.table import TABLES, carrier, read_table
@@ -37,11 +37,22 @@ class Track:
         name: of the series, "" where there is but one.
         first: the place of its first step on the grid.
         values: (T, F) float64, NaN where not seen.
+        rows: (T,) the row of the file that each step is, -1 where it has none or several; None of what has no rows.
+        words: the file's columns as it spells them, for `spelled`.
     """
 
     name: str
     first: int
     values: Tensor
+    rows: Tensor | None = None
+    words: Mapping[str, Words] = field(default_factory=dict)
+
+    def spelled(self, column: str) -> list[str | None]:
+        """What stands in the file at each step, to the letter; None where no one row says it."""
+        if self.rows is None or column not in self.words:
+            return [None] * len(self.values)
+        said = self.words[column]
+        return [None if row < 0 else said.different[said.codes[row]] for row in self.rows.tolist()]
 
 
 def read(line: Timeline, path: "str | Path", noun: str = "input") -> list[Track]:
@@ -59,7 +70,7 @@ def read(line: Timeline, path: "str | Path", noun: str = "input") -> list[Track]
         return [Track("", 0, each) for each in values]
     columns, _ = read_table(path, noun)
     types = [kind for kind in (*line.features, line.time, line.by) if kind is not None]
-    return laid(line, carrier(columns, types), noun)
+    return [replace(track, words=columns) for track in laid(line, carrier(columns, types), noun)]
 
 
 def found(
@@ -150,7 +161,9 @@ def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
         seen.index_add_(0, at - first, (~here.isnan()).double())
         mean.index_add_(0, at - first, here.nan_to_num(0.0))
         name = line.by.levels[int(code)] if line.by is not None else ""
-        found.append(Track(name, first, torch.where(seen > 0, mean / seen, torch.nan)))
+        single = torch.full((length,), -1).scatter(0, at - first, mine.nonzero().flatten())
+        single[at.sub(first).bincount(minlength=length) > 1] = -1
+        found.append(Track(name, first, torch.where(seen > 0, mean / seen, torch.nan), single))
     return found
 
 

@@ -62,6 +62,19 @@ class Transform(ABC):
         """The tokens that model space is made of, or None where it is made of numbers."""
         return None
 
+    @property
+    def letters(self) -> str:
+        """The characters that classes are, of a text; "" of all else."""
+        return ""
+
+    def pictures(self, z: Tensor) -> Tensor:
+        """Images in model space as they are shown, in [-1, 1]: (B, C, H, W)."""
+        return z
+
+    def texts(self, z: Tensor) -> list[str]:
+        """Texts in model space as such."""
+        raise InputError(f"{self} is of no text.")
+
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in model space of an example of shape `own`."""
         return own
@@ -237,6 +250,21 @@ class Chain(Transform):
 
 
 TRANSFORMS: dict[str, type[Transform]] = {"affine": Affine, "levels": WholeNumbers, "chain": Chain}
+
+
+def per_feature(transform: Transform, features: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(shift, scale) of each feature, of a transform that is nothing else: z = (x - shift)/scale.
+
+    Raises:
+        InputError: another kind of transform.
+    """
+    if isinstance(transform, WholeNumbers):
+        half = (transform.count - 1) / 2
+        return (transform.low + half,) * features, (half,) * features
+    if not isinstance(transform, Affine):
+        raise InputError(f"transform={transform} is no shift and scale of each feature.")
+    shift, scale = (v if isinstance(v, tuple) else (v,) * features for v in (transform.shift, transform.scale))
+    return shift, scale
 
 
 def _floating(x: Tensor) -> Tensor:

@@ -1,29 +1,48 @@
 """Diffusion over categories: tokens that are masked, and models that tell what they were.
 
-`KERNELS` names how categories dissolve, `UNMASKERS` how they are drawn, `MASKED_OBJECTIVES` what teaches a model of
-them.
+`KERNELS` names how categories dissolve. Of a table's columns, which are masked: `UNMASKERS` names how they are drawn,
+`MASKED_OBJECTIVES` what teaches a model of them. Of tokens of one size, by any kernel: `TOKEN_STEPPERS` and
+`TOKEN_OBJECTIVES`.
 """
 
+from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Measured, TokenObjective, measured
 from ornstein.discrete.denoiser import JointTable, MaskedDenoiser, MaskedNet
+from ornstein.discrete.drawing import TokenStepper, draw_tokens
 from ornstein.discrete.drive import Unmasker, bound, constrained, unmask
-from ornstein.discrete.kernels import KERNELS, Absorbing
+from ornstein.discrete.jumps import TOKEN_STEPPERS
+from ornstein.discrete.kernels import KERNELS, Absorbing, Kernel
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
 from ornstein.discrete.objective import MaskedCrossEntropy
+from ornstein.discrete.sequences import Sequences
 from ornstein.discrete.steppers import AnyOrder
+from ornstein.discrete.tokens import Tilted, TokenDenoiser, TokenNet, TokenTable
 
 __all__ = [
     "KERNELS",
     "MASKED_OBJECTIVES",
+    "TOKEN_OBJECTIVES",
+    "TOKEN_STEPPERS",
     "UNMASKERS",
     "Absorbing",
     "AnyOrder",
     "JointTable",
+    "Kernel",
     "MaskedColumns",
     "MaskedCrossEntropy",
     "MaskedDenoiser",
     "MaskedNet",
+    "Measured",
+    "Sequences",
+    "Tilted",
+    "TokenDenoiser",
+    "TokenNet",
+    "TokenObjective",
+    "TokenStepper",
+    "TokenTable",
     "Unmasker",
     "bound",
     "constrained",
+    "draw_tokens",
+    "measured",
     "unmask",
 ]

@@ -13,6 +13,7 @@ chances that the sets had; it is kept with just these chances, or drawn anew (re
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -120,6 +121,17 @@ def draw(categories: Categories, probabilities: Tensor, u: Tensor, allowed: Tens
     upto = summed.index_select(1, starts + sizes - 1)
     found = torch.searchsorted(summed, before + u * (upto - before), right=True) - starts
     return torch.minimum(found.clamp_min(0), sizes - 1)
+
+
+def drawn(log_p: Tensor, u: Tensor) -> Tensor:
+    """States (B, T) int64 at places u (B, T) in (0, 1) of log-probabilities (B, T, S)."""
+    return draw(_alike(log_p.shape[1], log_p.shape[2]), log_p.exp().flatten(1), u)
+
+
+@lru_cache(maxsize=64)
+def _alike(tokens: int, states: int) -> Categories:
+    """Tokens of one size; kept, so that what is known of them is found once."""
+    return Categories((states,) * tokens)
 
 
 def unmask(

@@ -1,37 +1,377 @@
-"""How categories dissolve: the absorbing kernel.
+"""How categories dissolve: chains on K classes, each with its cumulative product in closed form.
 
-Each token is kept with probability alpha(t) and is otherwise *masked*: it goes to a state in which nothing of it is
-left, and from which there is no way back. With a token as a one-hot vector and the mask as zeros (`ornstein.core.
-categories`) that reads
+A chain in discrete time has a K x K matrix for each step, and what is left after t of them is their product. All that
+follow here are one continuous-time chain with generator G, seen through a clock, so that the product of any steps is
 
-    x_t = m x_0,        m = 1 with probability alpha(t), else 0,
+    Q(a) = exp(-log(a) G) = sum over k of a^(r_k) P_k,        a = alpha_t/alpha_s,        r_0 = 0 < 1 = r_1 <= r_2 ...
 
-so that E[x_t given x_0] = alpha x_0, as for Gaussian noise. sigma = 1 - alpha is the share that is masked, and
-2 log(alpha/sigma) the log-SNR of the mask: any falling alpha from 1 to 0 is a clock, and since a masked model's loss
-and law depend on the clock only through the share that is masked, one is as good as the other (Austin et al. 2021,
-2107.03006; Shi et al. 2024, 2406.04329; Sahoo et al. 2024, 2406.07524). It is written down once, as the straight line.
+with P_k the projections on G's eigenvectors: alpha(t), the slowest mode's size, says how much is left, and one number
+a takes the place of a product of matrices. P_0 is the *stationary law*, which is all that is left at alpha = 0.
+
+| kernel | Q(a) | stationary | from |
+|---|---|---|---|
+| absorbing | kept with probability a, else masked | masked | Austin et al. 2021 |
+| uniform | a I + (1 - a)/K | uniform | Hoogeboom et al. 2021 |
+| ordered | cosines, r_k from Gaussian jumps reflected at both ends | uniform | Campbell et al. 2022 |
+| neighbours | eigenvectors of a graph of nearest neighbours | uniform | Austin et al. 2021, appendix A |
+
+Bayes' rule gives the way back; with p a table of probabilities of x_0 given x_t,
+
+    q(x_s given x_t) = sum over x_0 of q(x_s given x_t, x_0) p(x_0)
+                     = q(x_t given x_s) sum over x_0 of q(x_s given x_0) p(x_0)/q(x_t given x_0).
+
+*The mask* is a state beside the K classes, number K in a table of states and zeros as a vector
+(`ornstein.core.categories`), so that E[x_t given x_0] = alpha x_0 as for Gaussian noise.
+
+*Clocks.* A share that is kept has a signal-to-noise ratio, alpha/sigma with sigma = 1 - alpha, so that every Gaussian
+process is a clock for categories: the one whose alpha/sigma is the same. Its end is cut to alpha = 0, where the
+stationary law is exact. A masked model's loss and law do not depend on the clock at all.
+
+References: Austin et al. 2021 (2107.03006); Hoogeboom et al. 2021 (2102.05379); Campbell et al. 2022 (2205.14987);
+Shi et al. 2024 (2406.04329); Sahoo et al. 2024 (2406.07524).
 """
 
+import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
+import torch
 from torch import Tensor
 
-from ornstein.core.process import Process
+from ornstein.core import PROCESSES
+from ornstein.core.copies import beside
+from ornstein.core.process import Level, Number, Process
+from ornstein.errors import InputError, lookup
+
+#: the least probability of a state that can be reached at all: below it float64 sums of cosines have no digits
+_LEAST = 1e-30
 
 
 @dataclass(frozen=True)
-class Absorbing(Process):
-    """Tokens that are masked, each at a time of its own that is uniform in [0, 1]: alpha = 1 - t, sigma = t."""
+class Kernel(Process):
+    """A chain on K classes. To add one, write `log_rows`, `log_columns`, `log_spread`, `inverse`, `rates_to`.
 
-    t_max = 1.0
+    Wherever these take a share `a`, it is a number, or a tensor that broadcasts against (B, T, K).
+
+    Args:
+        clock: the Gaussian process whose alpha/sigma is that of what is kept, by name.
+
+    Raises:
+        InputError: a clock that is not known.
+    """
+
+    clock: str = "flow"
+
+    def __post_init__(self) -> None:
+        lookup(PROCESSES, self.clock, "process.clock")
+
+    @cached_property
+    def _schedule(self) -> Process:
+        return PROCESSES[self.clock]()
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self._schedule.t_max
+
+    @property
+    def chain(self) -> int | None:  # type: ignore[override]
+        return self._schedule.chain
+
+    def _kept(self, t: Tensor) -> Tensor:
+        alpha, sigma = self._schedule.alpha(t), self._schedule.sigma(t)
+        return alpha / (alpha + sigma)
+
+    @cached_property
+    def _end(self) -> float:
+        return float(self._kept(torch.tensor(self.t_max, dtype=torch.float64)))
 
     def alpha(self, t: Tensor) -> Tensor:
-        return 1 - t
+        return (self._kept(t) - self._end) / (1 - self._end)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return t
+        return 1 - self.alpha(t)
+
+    @property
+    def masks(self) -> bool:
+        """Whether there is a state beside the classes: the mask, number K."""
+        return False
+
+    def states(self, classes: int) -> int:
+        """How many states a token of so many classes has, S."""
+        return classes + self.masks
+
+    @abstractmethod
+    def log_stationary(self, classes: int) -> Tensor:
+        """Log-probabilities of the states at alpha = 0, (S,) float64."""
+
+    @abstractmethod
+    def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        """log q(x_t = each state given x_s = codes): (B, T) in [0, S) -> (B, T, S)."""
+
+    @abstractmethod
+    def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        """log q(x_t = codes given x_s = each state): (B, T) -> (B, T, S)."""
+
+    @abstractmethod
+    def log_spread(self, log_p: Tensor, a: Number) -> Tensor:
+        """log of p Q(a): log-weights of the classes (B, T, K) -> of the states, (B, T, S)."""
+
+    @abstractmethod
+    def inverse(self, q: Tensor, a: Number) -> Tensor:
+        """The p with p Q(a) = q, of tables of classes (B, T, K); a above 0."""
+
+    @abstractmethod
+    def rates_to(self, codes: Tensor, classes: int) -> Tensor:
+        """The generator's G(each state, codes) = rate from it to codes, in units of -d log alpha: (B, T, S), >= 0.
+
+        The diagonal is left out: 0.
+        """
+
+    def log_posterior(self, codes: Tensor, log_p: Tensor, t: Level, s: Level) -> Tensor:
+        """log q(x_s = each state given x_t = codes), x_0 being told by log_p (B, T, K): (B, T, S); see the module.
+
+        A one-hot p is Bayes' rule with x_0 known.
+        """
+        classes, (from_s, from_0, to_s) = log_p.shape[-1], (share(t, s), share(t), share(s))
+        weights = self.cavity(codes, log_p, from_0)
+        return (self.log_columns(codes, classes, from_s) + self.log_spread(weights, to_s)).log_softmax(-1)
+
+    def cavity(self, codes: Tensor, log_p: Tensor, a: Number) -> Tensor:
+        """log of p(x_0)/q(x_t = codes given x_0), (B, T, K): what is told of each token by all but itself."""
+        classes = log_p.shape[-1]
+        column = self.log_columns(codes, classes, a)[..., :classes]
+        return torch.where(column > -torch.inf, log_p - column.clamp_min(-1e4), -torch.inf)
+
+
+def share(t: Level, s: Level | None = None) -> Number:
+    """alpha_t, or alpha_t/alpha_s, as the functions of a kernel take it."""
+    left = t.alpha if s is None else t.alpha / s.alpha
+    return left[..., None] if isinstance(left, Tensor) else left
+
+
+def at_share(kernel: Kernel, left: Tensor) -> Level[Tensor]:
+    """The level at which a share alpha (B,) is left, as far as kernels and readings look: its time is not told."""
+    left = left[:, None]
+    return Level(kernel, torch.zeros_like(left), left, 1 - left)
+
+
+def _log(a: Number, like: Tensor) -> Tensor:
+    return torch.as_tensor(a, dtype=like.dtype if like.is_floating_point() else torch.float32, device=like.device).log()
+
+
+def _one_hot(codes: Tensor, states: int) -> Tensor:
+    return torch.nn.functional.one_hot(codes, states).bool()
+
+
+@dataclass(frozen=True)
+class Absorbing(Kernel):
+    """Tokens that are masked: each is kept with probability alpha, and there is no way back from the mask."""
+
+    @property
+    def masks(self) -> bool:
+        return True
+
+    def log_stationary(self, classes: int) -> Tensor:
+        found = torch.full((classes + 1,), -torch.inf, dtype=torch.float64)
+        found[-1] = 0.0
+        return found
+
+    def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        kept = _log(a, codes)
+        here, masked = _one_hot(codes, classes + 1), (codes == classes)[..., None]
+        to_mask = torch.where(masked, 0.0, _log(1 - a, codes))
+        is_mask = torch.arange(classes + 1, device=codes.device) == classes
+        return torch.where(is_mask, to_mask, torch.where(here, kept, -torch.inf))
+
+    def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        here, masked = _one_hot(codes, classes + 1), (codes == classes)[..., None]
+        from_class = torch.where(here, _log(a, codes), torch.where(masked, _log(1 - a, codes), -torch.inf))
+        is_mask = torch.arange(classes + 1, device=codes.device) == classes
+        return torch.where(is_mask, torch.where(masked, 0.0, -torch.inf), from_class)
+
+    def log_spread(self, log_p: Tensor, a: Number) -> Tensor:
+        masked = _log(1 - a, log_p) + log_p.logsumexp(-1, keepdim=True)
+        return torch.cat([_log(a, log_p) + log_p, masked], -1)
+
+    def inverse(self, q: Tensor, a: Number) -> Tensor:
+        return q / a
+
+    def rates_to(self, codes: Tensor, classes: int) -> Tensor:
+        is_class = torch.arange(classes + 1, device=codes.device) < classes
+        return ((codes == classes)[..., None] & is_class).float()
+
+
+@dataclass(frozen=True)
+class Uniform(Kernel):
+    """Tokens that are thrown anew: kept with probability alpha, else any class, each as likely as another."""
+
+    def log_stationary(self, classes: int) -> Tensor:
+        return torch.full((classes,), -math.log(classes), dtype=torch.float64)
+
+    def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        thrown = _log(1 - a, codes) - math.log(classes)
+        return torch.where(_one_hot(codes, classes), torch.logaddexp(_log(a, codes), thrown), thrown)
+
+    def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        return self.log_rows(codes, classes, a)  # symmetric
+
+    def log_spread(self, log_p: Tensor, a: Number) -> Tensor:
+        thrown = _log(1 - a, log_p) - math.log(log_p.shape[-1]) + log_p.logsumexp(-1, keepdim=True)
+        return torch.logaddexp(_log(a, log_p) + log_p, thrown.expand_as(log_p))
+
+    def inverse(self, q: Tensor, a: Number) -> Tensor:
+        return (q - (1 - a) * q.mean(-1, keepdim=True)) / a
+
+    def rates_to(self, codes: Tensor, classes: int) -> Tensor:
+        return (~_one_hot(codes, classes)).float() / classes
+
+
+@dataclass(frozen=True)
+class Spectral(Kernel):
+    """A symmetric chain, by the eigenvectors of its generator, which are found once for a number of classes.
+
+    To add one, write `spectrum`.
+    """
+
+    @abstractmethod
+    def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
+        """Eigenvectors in columns (K, K), the constant one first, and their rates (K,), float64, 0 first, in order."""
+
+    def log_stationary(self, classes: int) -> Tensor:
+        return torch.full((classes,), -math.log(classes), dtype=torch.float64)
+
+    def _basis(self, like: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        vectors, rates = _spectrum(self, classes)
+        wide = torch.float32 if like.device.type == "mps" else torch.float64
+        return beside(vectors, like, wide), beside(rates, like, wide)
+
+    def _left(self, amplitudes: Tensor, a: Number, vectors: Tensor, rates: Tensor) -> Tensor:
+        """Modes of these sizes (B, T, K), each times a^rate, as a table of classes."""
+        a = torch.as_tensor(a, dtype=rates.dtype, device=rates.device)
+        return (amplitudes * a.pow(rates)) @ vectors.T
+
+    def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        vectors, rates = self._basis(codes, classes)
+        found = self._left(vectors[codes], a, vectors, rates).clamp_min(_LEAST)
+        # at a = 1 it is known that nothing has moved, to more digits than sums of cosines have
+        still = torch.as_tensor(a, device=codes.device) >= 1
+        found = torch.where(still, _one_hot(codes, classes).to(found.dtype), found)
+        return (found / found.sum(-1, keepdim=True)).log().float()
+
+    def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
+        return self.log_rows(codes, classes, a)  # symmetric
+
+    def log_spread(self, log_p: Tensor, a: Number) -> Tensor:
+        most = log_p.amax(-1, keepdim=True).detach()
+        vectors, rates = self._basis(log_p, log_p.shape[-1])
+        p = (log_p - most).exp().to(vectors.dtype)
+        found = self._left(p @ vectors, a, vectors, rates).clamp_min(_LEAST)
+        found = torch.where(torch.as_tensor(a, device=log_p.device) >= 1, p, found)
+        return found.log().to(log_p.dtype) + most
+
+    def inverse(self, q: Tensor, a: Number) -> Tensor:
+        vectors, rates = self._basis(q, q.shape[-1])
+        return self._left(q.to(vectors.dtype) @ vectors, 1 / a, vectors, rates).to(q.dtype)
+
+    def rates_to(self, codes: Tensor, classes: int) -> Tensor:
+        vectors, rates = self._basis(codes, classes)
+        found = -(vectors[codes] * rates) @ vectors.T
+        return found.masked_fill(_one_hot(codes, classes), 0.0).clamp_min(0.0).float()
+
+
+@lru_cache(maxsize=16)
+def _spectrum(kernel: Spectral, classes: int) -> tuple[Tensor, Tensor]:
+    if classes < 2:
+        return torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    vectors, rates = kernel.spectrum(classes)
+    rates = rates / rates[1]
+    rates[0] = 0.0
+    return vectors, rates
+
+
+@dataclass(frozen=True)
+class Ordered(Spectral):
+    """Classes that have an order: jumps of a discretised Gaussian's length, reflected at both ends.
+
+    The rate of a jump by n classes falls as exp(-n^2/(2 width^2)). Reflected, cosines are its eigenvectors,
+    cos(pi k (j + 1/2)/K), with rates sum over n of w(n) (1 - cos(pi k n/K)).
+
+    Args:
+        width: of a jump, as a share of the number of classes; jumps reach the neighbour at least.
+    """
+
+    width: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.width < math.inf:
+            raise InputError(f"process.width={self.width!r} must be a positive share of the number of classes.")
+
+    def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
+        k, place = torch.arange(classes, dtype=torch.float64), torch.arange(classes, dtype=torch.float64) + 0.5
+        vectors = torch.cos(math.pi / classes * place[:, None] * k) * (2 / classes) ** 0.5
+        vectors[:, 0] = classes**-0.5
+        jumps = torch.arange(1, 2 * classes, dtype=torch.float64)
+        # against the shortest jump, which never vanishes
+        weight = torch.exp(-(jumps**2 - 1) / (2 * (self.width * classes) ** 2))
+        rates = (weight * (1 - torch.cos(math.pi / classes * k[:, None] * jumps))).sum(1)
+        order = rates.argsort(stable=True)
+        return vectors[:, order], rates[order]
+
+
+@dataclass(frozen=True)
+class Neighbours(Spectral):
+    """Classes that lie somewhere: jumps to the nearest neighbours in an embedding, and a few to anywhere.
+
+    Args:
+        nearest: to how many neighbours there are jumps; back, too.
+        anywhere: share of jumps that go to any class, so that every class is reached.
+        embedding: where each class lies, K rows of numbers; () for even places on a circle.
+
+    Raises:
+        InputError: numbers out of range; rows of unlike lengths.
+    """
+
+    nearest: int = 2
+    anywhere: float = 0.02
+    embedding: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "embedding", tuple(map(tuple, self.embedding)))
+        if isinstance(self.nearest, bool) or not isinstance(self.nearest, int) or self.nearest < 1:
+            raise InputError(f"process.nearest={self.nearest!r} must be a whole number of neighbours, at least 1.")
+        if not 0 < self.anywhere <= 1:
+            raise InputError(f"process.anywhere={self.anywhere!r} must be in (0, 1].")
+        if len({len(row) for row in self.embedding}) > 1:
+            raise InputError("process.embedding must have as many numbers for one class as for another.")
+
+    def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
+        if not self.embedding:
+            angle = torch.arange(classes, dtype=torch.float64) * (2 * math.pi / classes)
+            places = torch.stack([angle.cos(), angle.sin()], 1)
+        elif len(self.embedding) == classes:
+            places = torch.tensor(self.embedding, dtype=torch.float64)
+        else:
+            raise InputError(
+                f"process.embedding has places for {len(self.embedding)} classes; the data have {classes}."
+            )
+        distance = torch.cdist(places, places).fill_diagonal_(torch.inf)
+        near = distance.topk(min(self.nearest, classes - 1), largest=False).indices
+        jumps = torch.zeros(classes, classes, dtype=torch.float64).scatter_(1, near, 1.0)
+        jumps = (jumps + jumps.T) / (2 * near.shape[1])
+        jumps = (1 - self.anywhere) * jumps + self.anywhere / classes
+        generator = jumps - torch.diag(jumps.sum(1))
+        rates, vectors = torch.linalg.eigh(-generator)
+        return vectors, rates
 
 
 #: how categories dissolve, by name
-KERNELS: dict[str, Callable[..., Process]] = {"absorbing": Absorbing}
+KERNELS: dict[str, Callable[..., Kernel]] = {
+    "absorbing": Absorbing,
+    "uniform": Uniform,
+    "ordered": Ordered,
+    "neighbours": Neighbours,
+}

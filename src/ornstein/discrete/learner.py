@@ -12,11 +12,10 @@ from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
 from ornstein.core.numerics import uniform
-from ornstein.core.process import Process
 from ornstein.core.walk import State
 from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, unmask
-from ornstein.discrete.kernels import KERNELS
+from ornstein.discrete.kernels import Absorbing
 from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks, token_nats
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.errors import InputError
@@ -36,9 +35,10 @@ class MaskedColumns(Learner):
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
-    processes: ClassVar[Mapping[str, Callable[..., Process]]] = KERNELS
+    processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"absorbing": Absorbing}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = UNMASKERS
     walks: ClassVar[bool] = False
+    instead: ClassVar[str] = "token by token, for which there are sample --where, impute and loglik"
     at_once: ClassVar[int] = 4096
     then: ClassVar[str] = "ornstein sample {run} -n 1000 --out rows.csv     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(

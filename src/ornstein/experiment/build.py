@@ -14,7 +14,6 @@ from ornstein.core.denoiser import SEEN
 from ornstein.core.drive import Stepper
 from ornstein.core.gaps import GIVEN
 from ornstein.core.learner import Learner, Problem
-from ornstein.core.process import Process
 from ornstein.data import DATA, Dataset, Known, Source, Transform
 from ornstein.data.before import load_as_before
 from ornstein.errors import InputError
@@ -38,8 +37,8 @@ class Built:
     net: nn.Module
 
     @property
-    def process(self) -> Process:
-        """The clock."""
+    def process(self) -> Any:
+        """The clock, or a bridge's path."""
         return self.learner.problem.process
 
     @property
@@ -100,6 +99,8 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         taught_by=experiment.objective["name"],
         noise_unit=experiment.noise_unit,
         gaps=bool(facts.get("missing")),
+        far=facts["far"]["sigma_data"] if "far" in facts else None,
+        paired="far" in facts and facts["far"]["paired"],
     )
     assert experiment.learner is not None
     learner = construct(LEARNERS, experiment.learner, problem)
@@ -149,9 +150,12 @@ def stepper_of(learner: Learner, stepper: "str | Stepper") -> Any:
     Raises:
         InputError: a name that is not known, or of one that does not draw from this kind of model.
     """
-    if not isinstance(stepper, str):
-        return stepper
     known = steppers_of(learner)
+    if not isinstance(stepper, str):
+        name = next((name for name, entry in steppers().items() if entry is type(stepper)), None)
+        if name is not None and type(stepper) not in known.values():
+            raise InputError(f"stepper={name!r} does not draw from such a model; take {', '.join(known)}.")
+        return stepper
     return construct(known, choice(known, stepper, "stepper"))
 
 

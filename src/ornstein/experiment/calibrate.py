@@ -1,6 +1,7 @@
 """How long training and drawing take on this machine: real steps of the very network, timed at two batches.
 
-The larger batch is the whole one if a few seconds allow; the line through both gives any other.
+The larger batch is the whole one if a few seconds allow; the line through both gives any other. The other way round,
+how many steps a time allows follows from it (`within`).
 """
 
 import dataclasses
@@ -80,6 +81,20 @@ def calibrate_call(experiment: Experiment, data: Dataset, precision: str) -> np.
 
     at_once: np.ndarray = _line(at, BATCH).at(BATCH)
     return at_once / BATCH
+
+
+def within(experiment: Experiment, step: float, validation: float) -> Experiment:
+    """The experiment with the steps that its minutes allow, if it has any, and no minutes.
+
+    Args:
+        step, validation: seconds of a training step, and of what is measured and drawn on the way each time.
+    """
+    config = experiment.training
+    if config.minutes is None:
+        return experiment
+    fits = int(60 * config.minutes / (step + validation / config.validate_every))
+    training = dataclasses.replace(config, steps=max(min(config.steps, fits), 1), minutes=None)
+    return dataclasses.replace(experiment, training=training)
 
 
 def _line(at: Callable[[int], np.ndarray], most: int) -> Line:

@@ -40,6 +40,7 @@ def chart(
     names: Sequence[str] | None = None,
     ordered: bool = False,
     last: Tensor | None = None,
+    start: Tensor | None = None,
 ) -> Any:
     """A figure of points (N, *shape) in the data's own units.
 
@@ -49,6 +50,7 @@ def chart(
         names: of the columns or channels; numbers from 0 where not said.
         ordered: the samples are a way from the first of them to the last.
         last: samples whose limits and columns serve instead of these: the last frame of a film.
+        start: where a bridge carried the samples from, of vectors in the plane: drawn, and joined to some of them.
     """
     x = samples.float().cpu().numpy()
     true = None if real is None else real.float().cpu().numpy()
@@ -59,7 +61,10 @@ def chart(
         x = x.reshape(len(x), -1)
         if ordered:
             return _way(x, names)
-        return _table(x, true, names) if final is None else _frame(x, final, names)
+        made = _table(x, true, names) if final is None else _frame(x, final, names)
+        if start is not None and x.shape[1] == 2:
+            _carried(made.axes[0], start.float().cpu().numpy(), x)
+        return made
     if x.ndim in (4, 5):
         return _fields(x, true, names, ordered, final)
     x = x.reshape(len(x), x.shape[1], -1)
@@ -128,6 +133,14 @@ def _table(x: np.ndarray, real: np.ndarray | None, names: Sequence[str]) -> Any:
         lower.suptitle("every column by itself", fontsize=10)
         _bands(lower.subplots(), x, real)
     return made
+
+
+def _carried(axes: Any, start: np.ndarray, x: np.ndarray, lines: int = 80) -> None:
+    """Where points in the plane came from, and lines from there to some of them."""
+    axes.scatter(start[:, 0], start[:, 1], s=3, color=INK, lw=0, alpha=0.5, label="source", zorder=1)
+    joined = np.stack([start[:lines], x[:lines]])
+    axes.plot(joined[..., 0], joined[..., 1], color=INK, lw=0.4, alpha=0.35, zorder=1)
+    axes.legend(frameon=False, markerscale=3, loc="upper right")
 
 
 def _histogram(axes: Any, x: np.ndarray, real: np.ndarray | None, bins: int = 60) -> None:

@@ -118,7 +118,7 @@ def broken_steps(evidence: Evidence) -> Examined | None:
 
 def signal_left(evidence: Evidence) -> Examined | None:
     """What is left of the data where sampling starts from noise alone; see the module."""
-    if not evidence.denoises:
+    if not evidence.closed_forms:
         return None
     level, x0 = evidence.levels[0], evidence.held_out.x0
     noisy = level.noised(x0, torch.randn(x0.shape, generator=evidence.dice()))
@@ -162,7 +162,7 @@ def smallest_noise(evidence: Evidence) -> Examined | None:
 
 def error_by_noise(evidence: Evidence) -> Examined | None:
     """The error at each level of noise beside the better of two closed forms; see `evidence`."""
-    if not evidence.denoises:
+    if not evidence.closed_forms:
         return None
     found = evidence.on_held_out
     error = found.by_level.mean(1)
@@ -275,7 +275,7 @@ def _answer(model: Denoiser, level: Level, condition: Condition, x: Tensor) -> T
 
 def curl(evidence: Evidence) -> Examined | None:
     """How far the model's answer is from a gradient; see the module."""
-    if not evidence.denoises or evidence.held_out.x0[0].numel() < 2:
+    if not evidence.closed_forms or evidence.held_out.x0[0].numel() < 2:
         return None
     model = evidence.run.model
     x0 = evidence.held_out.x0[:32].to(model.device)

@@ -106,11 +106,11 @@ def memorised(evidence: Evidence) -> Examined | None:
         return None
     if evidence.run.types:
         return _repeated(evidence)
-    measured, data = evidence.ruler.measured, evidence.data
-    size = min(len(data.train), len(data.test), 2000)
+    measured, (made, train, test) = evidence.ruler.measured, evidence.compared
+    size = min(len(train), len(test), 2000)
     dice = evidence.dice()
-    drawn = measured(evidence.drawn_own)
-    seen, unseen = (measured(x[torch.randperm(len(x), generator=dice)[:size]].float()) for x in (data.train, data.test))
+    drawn = measured(made)
+    seen, unseen = (measured(x[torch.randperm(len(x), generator=dice)[:size]].float()) for x in (train, test))
     # a table has rows twice: of equally near ones half count
     to_seen, by_seen = nearest(drawn, seen)
     to_unseen, by_unseen = nearest(drawn, unseen)
@@ -119,7 +119,7 @@ def memorised(evidence: Evidence) -> Examined | None:
     winner = torch.where(to_seen <= to_unseen, by_seen, size + by_unseen)
     weight = winner.bincount(minlength=2 * size).double() / len(drawn)
     scatter = math.sqrt(float(weight.square().sum()) / 4 + 0.25 / len(drawn))
-    copies = memorisation(drawn, measured(data.train.float()), measured(data.test[:4000].float()))
+    copies = memorisation(drawn, measured(train.float()), measured(test[:4000].float()))
     # a large training set hides copies from a small sample of it; how near samples come to any of it does not
     told = max(0.0, share - 0.5 - SURE * scatter)
     near = max(0.0, 1 - copies.ratio)
@@ -135,7 +135,7 @@ def _repeated(evidence: Evidence) -> Examined:
     """The same of rows of a table, whose columns have a distance by ranks alone: see `ornstein.metrics.records`."""
     run, data = evidence.run, evidence.data
     words = [kind.worded for kind in run.types]
-    rows = run.transform.inverse(evidence.drawn, quantise=True)
+    rows = run.transform.inverse(evidence.drawn)
     found = closest_records(rows, data.train, data.test, words, evidence.dice(), most=4000)
     told = max(0.0, found.nearer - 0.5 - SURE * found.nearer_spread)
     return _copied(
@@ -163,9 +163,9 @@ def modes_missed(evidence: Evidence) -> Examined | None:
         return None
     if evidence.run.types:
         return None  # rows of words have no clusters by distance; the report tells their columns one by one
-    measured, test = evidence.ruler.measured, evidence.data.test
+    measured, (made, _, test) = evidence.ruler.measured, evidence.compared
     rows = torch.randperm(len(test), generator=evidence.dice())[: evidence.at_most(4000, len(test))]
-    real, drawn = measured(test[rows].float()).flatten(1), measured(evidence.drawn_own).flatten(1)
+    real, drawn = measured(test[rows].float()).flatten(1), measured(made).flatten(1)
     parts = {CLUSTER: clusters(real, max(2, min(12, len(real) // 30)), evidence.dice())}
     labels = evidence.data.test_labels
     if labels is not None and len(evidence.data.classes) > 1:
@@ -174,9 +174,9 @@ def modes_missed(evidence: Evidence) -> Examined | None:
     for noun, kind in parts.items():
         found = kind[nearest(drawn, real)[1]]
         for k in kind.unique().tolist():
-            there, made = int((kind == k).sum()), int((found == k).sum())
+            there, reached = int((kind == k).sum()), int((found == k).sum())
             share = there / len(real)
-            gone = made / len(drawn) < share / 5 and _apart(made, len(drawn), there, len(real)) > SURE + 1
+            gone = reached / len(drawn) < share / 5 and _apart(reached, len(drawn), there, len(real)) > SURE + 1
             if k >= 0 and gone and share > missed:
                 missed, what = share, f"{noun} {k}" if noun == CLUSTER else f"{noun} {evidence.data.classes[k]}"
     return Examined(

@@ -27,12 +27,13 @@ from typing import Any
 
 import yaml
 
+from ornstein.bridge.learner import NAMED_PATHS
 from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS, MOST_STEPS
 from ornstein.data import DATA
 from ornstein.discrete import KERNELS
 from ornstein.errors import InputError, lookup, shown
-from ornstein.experiment import own, plain
+from ornstein.experiment import ends, own, plain
 from ornstein.experiment.arguments import brief, choice, construct, validated
 from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.files import regular
@@ -52,7 +53,7 @@ MOST_PREVIEW = 4096
 #: every clock of Gaussian noise that an experiment can name, one that the data decide among them
 GAUSSIAN: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
 #: and every process
-PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS)
+PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS, NAMED_PATHS)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",
@@ -182,13 +183,15 @@ class Experiment:
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
+        if own.by_time(_said(changes)) and not (isinstance(source, Mapping) or _is_own(source)):
+            _set(tree, ["training", "steps"], own.ENDLESS)
         nouns = {keys[0] for keys, _ in changes}
         if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
             tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys == ["data"] and isinstance(value, str) and _is_own(source):
                 value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way
-            if keys != ["preset"]:
+            if keys != ["preset"] and not _taken_in(source, tree, keys):
                 _set(tree, keys, value)
             if isinstance(tree.get("reasons"), Mapping):  # what is said needs none
                 tree["reasons"] = {k: v for k, v in tree["reasons"].items() if k != ".".join(keys)}
@@ -284,6 +287,9 @@ def _tree(
     tree = _mapping(plain.parsed(file.read_text("utf-8"), name), name)
     if name in _ALIKE:
         tree["data"] = {"name": name}
+    said = _said(changes)
+    if ends.fields_of(tree["data"]) and "data" not in said and any(key.startswith("data.") for key in said):
+        return _own_tree(ends.chosen(name, tree, said), said)
     return tree
 
 
@@ -292,6 +298,12 @@ def _is_own(source: "str | Path | Mapping[str, Any] | own.Own") -> bool:
     if isinstance(source, (Mapping, own.Own)):
         return isinstance(source, own.Own)
     return str(source) not in (*presets(), *methods()) and own.is_own(str(source))
+
+
+def _taken_in(source: Any, tree: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    """Whether a change has been taken into what was chosen for the ends of a preset's bridge."""
+    asked = isinstance(source, str) and source in presets()
+    return asked and len(keys) > 1 and keys[0] == "data" and keys[1] in ends.fields_of(tree.get("data"))
 
 
 def _said(changes: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
@@ -307,7 +319,7 @@ def _own_tree(found: own.Own, said: Mapping[str, Any]) -> dict[str, Any]:
         value if type(value := said.get(f"training.{key}", getattr(training, key))) is int else getattr(training, key)
         for key in ("batch_size", "steps")
     )
-    found = own.sized(found, batch, steps)
+    found = own.sized(found, batch, own.ENDLESS if own.by_time(said) else steps)
     tree["data"] = found.data
     for key, value in found.changes.items():
         if key not in said:

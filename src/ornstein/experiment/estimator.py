@@ -109,7 +109,7 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
     def impute(self, X: Any, draws: int = 19) -> Any:
         """X with its holes (NaN, None) filled by the median of so many draws given what each row has."""
         check_is_fitted(self)
-        return self.model_.impute(self._checked(X, holes=True), draws, seed=0)
+        return self.model_.impute(self._checked(X, holes=True), draws)
 
     def _checked(self, X: Any, reset: bool = False, holes: bool = False) -> Any:
         """X as scikit-learn wants it checked: of an array all, of a frame the names of its columns."""

@@ -1,10 +1,12 @@
 """Measuring a run: every metric beside what real data score in its place, and a picture to check it by eye."""
 
+import dataclasses
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.core.condition import Condition
+from ornstein.bridge import Bridging
+from ornstein.core.condition import SOURCE, Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
+from ornstein.data.pictures import is_picture
 from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
@@ -24,8 +28,9 @@ from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
 from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
+from ornstein.experiment.translate import scored
 from ornstein.files import write_text
-from ornstein.metrics import METRICS, Report, TableReport, nearest, report, table_report
+from ornstein.metrics import METRICS, Report, TableReport, lite, nearest, report, table_report
 
 #: the measures that say something of a handful of points; the others are left out below fifty
 _FEW_WILL_DO = ("sliced-wasserstein", "energy-distance", "mmd", "memorisation")
@@ -37,15 +42,26 @@ _CHEAP, _CHEAP_COUNT = 8, 200
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found: the report, and how the samples were drawn."""
+    """What `evaluate` found: the report, how the samples were drawn, and what a bridge spends on its way."""
 
     report: Report | TableReport
     drawn: dict[str, Any]
+    carried: dict[str, float] = field(default_factory=dict)
 
     def text(self) -> str:
         """For people."""
         how = ", ".join(f"{key} {value}" for key, value in self.drawn.items())
-        return f"{self.report.table()}\n{how}"
+        return "\n".join([self.report.table(), *_said(self.carried), how])
+
+
+def _said(carried: dict[str, float]) -> list[str]:
+    """What a bridge spends, in a sentence; [] of what is none."""
+    if not carried:
+        return []
+    return [
+        f"Path energy {carried['path_energy']:.3g} per row beside {carried['transport']:.3g}, the squared distance of "
+        f"source and target, below which no way lies: {carried['wasted']:+.1%} (in units of model space)."
+    ]
 
 
 def evaluate(
@@ -71,10 +87,13 @@ def evaluate(
     "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
-        InputError: a run that draws nothing; its data are no longer to be had, or differ from those it was trained on.
+        InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those that it
+            was trained on.
     """
     run.must_draw()
     must_be_ones_own(run.folder, "the evaluation")
+    if run.transform.letters:
+        raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):
         raise InputError(f"likelihood={likelihood!r} must be a whole number of held-out examples, 0 for none.")
     condition, stage = run.examples(n), stage or (lambda name: None)
@@ -89,6 +108,12 @@ def evaluate(
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
     result = _measured(run, data, z, condition, torch.Generator().manual_seed(seed), stage)
+    carried: dict[str, Any] = {}
+    if data.far is not None and isinstance(run.learner, Bridging):
+        stage("transport")
+        assert isinstance(result, Report)  # a bridge carries numbers
+        carried = scored(run, data, z, torch.Generator().manual_seed(seed))
+        result = dataclasses.replace(result, rows={"wasserstein": carried.pop("wasserstein"), **result.rows})
     sampling = run.experiment.sampling
     drawn = {
         "stepper": stepper or sampling.stepper["name"],
@@ -100,17 +125,15 @@ def evaluate(
         raise InputError(f"{shown(run.folder)} was deleted or moved meanwhile: nothing is written there.")
     write_text(
         run.folder / "evaluation.json",
-        json.dumps({**result.to_dict(), "drawn": drawn}, indent=2, allow_nan=False) + "\n",
+        json.dumps({**result.to_dict(), **carried, "drawn": drawn}, indent=2, allow_nan=False) + "\n",
     )
     stage("the picture")
-    _picture(run, z, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
-    if page and data.missing:
-        stage("no page: the doctor, whose findings are on it, wants data without holes")
-    elif page:
+    _picture(run, z, condition, data, run.folder / "evaluation.png", torch.Generator().manual_seed(seed))
+    if page:
         # the doctor judges the run's own way of drawing: samples drawn otherwise are not his
         own = z if steps is None and stepper is None else None
         _page(Evidence(run, data, n, seed, own), result, drawn, z, likelihood, stage)
-    return Evaluation(result, drawn)
+    return Evaluation(result, drawn, carried)
 
 
 def _page(
@@ -125,7 +148,7 @@ def _page(
     run = evidence.run
     diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
     few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
-    few = 0 if run.types else few  # of rows `loglik` has a bound, cell by cell
+    few = few if run.learner.walks else 0  # of rows of a table `loglik` has a bound, cell by cell
     if few:
         stage("likelihood")
     scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None
@@ -139,7 +162,7 @@ def _measured(
     """Every measure of samples in model space, in the data's own units."""
     if run.types:
         names, words = zip(*((kind.name, kind.worded) for kind in run.types), strict=True)
-        rows = run.transform.inverse(z, quantise=True)
+        rows = run.transform.inverse(z)
         return table_report(rows, data.train, data.test, words, dice, names=names, progress=stage)
     # a classifier is fitted to rows that all have a label; where some have none (-1), the data are compared as they are
     some_have_none = any(part is not None and int(part.min()) < 0 for part in (data.train_labels, data.test_labels))
@@ -156,18 +179,31 @@ def _measured(
         train_labels=None if some_have_none else data.train_labels,
         heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(len(z), len(data.test)) >= 50],
+        other_features={lite.NAME: partial(_photographed, run)} if _is_seen(run) else None,
         progress=stage,
     )
 
 
-def _picture(run: Run, z: Tensor, data: Dataset, path: Path, generator: torch.Generator) -> None:
+def _is_seen(run: Run) -> bool:
+    """Whether the run draws pictures that a network of photographs can see, and one is installed."""
+    return run.kind == "image" and is_picture(run.shape, run.transform) and lite.weights_file() is not None
+
+
+def _photographed(run: Run, x: Tensor) -> Tensor:
+    """What that network sees in pictures (N, C, H, W) in the data's own units."""
+    there = ranks.device(run.experiment.training.cpu)
+    return lite.features()(run.transform.forward(x).to(there)).to(x.device)
+
+
+def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Path, generator: torch.Generator) -> None:
     if run.kind == "image":
-        most, train = 20, data.train.float()
+        most, train = 20, filled(data.train, data.train).float()
         _, index = nearest(run.transform.inverse(z[:most], quantise=True).float(), train)
         neighbours = run.transform.forward(train[index])
         pairs = torch.cat([z[:10], neighbours[:10], z[10:most], neighbours[10:most]])
-        pictures.draw(pairs, "image", path, columns=10)
+        pictures.draw(run.transform.pictures(pairs), "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
-        run.picture(z, path, real=filled(some, data.train) if data.missing else some)
+        real = filled(some, data.train) if data.missing else some
+        run.picture(z, path, real=real, start=condition.parts.get(SOURCE))

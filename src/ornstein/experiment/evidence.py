@@ -11,10 +11,14 @@ Two rivals are known in closed form (`ornstein.core.exact`) and need no training
 
 Neither knows more than was to be learned. At every level a trained network should do at least as well as the better of
 the two: what it loses to them it has failed to learn. They are no bound from below, which is not known of real data.
+
+Where data have holes, errors count the cells that were seen, each example judged by its own; samples are compared with
+the data as `ornstein.data.holes` makes the two alike; and there are no closed forms.
 """
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,10 +33,11 @@ from ornstein.core.grids import times
 from ornstein.core.learner import noised_alike
 from ornstein.core.process import Level
 from ornstein.data import Dataset
+from ornstein.data.holes import alike, filled
 from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.run import Run
 from ornstein.metrics import Ruler
-from ornstein.training import average_file
+from ornstein.training import average_file, threads
 
 #: examples of each part that errors are measured on, and at a time
 _JUDGED_BY, _AT_ONCE = 512, 256
@@ -116,6 +121,11 @@ class Evidence:
         return [(int(r["step"]), r["held_out"]) for r in self.records if r.get("held_out") is not None]
 
     @property
+    def closed_forms(self) -> bool:
+        """Whether the run is such that closed forms are known beside it: a denoiser, of data without holes."""
+        return self.denoises and not self.data.missing
+
+    @property
     def denoises(self) -> bool:
         """Whether the run is a denoiser of Gaussian noise, of which closed forms are known."""
         return isinstance(self.run.model, Denoiser) and not self.run.learner.steppers
@@ -136,7 +146,8 @@ class Evidence:
     @cached_property
     def known(self) -> Tensor:
         """(n, *shape) model space: training examples that stand for all where a sum over all would be too long."""
-        return self._part(self.data.train, Condition(), self.at_most(_KNOWN, len(self.data.train))).x0
+        found = self._part(self.data.train, Condition(), self.at_most(_KNOWN, len(self.data.train))).x0
+        return filled(found, found)
 
     def at_most(self, wanted: int, there: int) -> int:
         """How many examples to take of those that are there, where more than so many are not wanted."""
@@ -155,7 +166,9 @@ class Evidence:
         if not self.denoises:
             pieces = range(0, len(part.x0) - len(part.x0) % _PIECE or 1, _PIECE)
             parts = [(part.x0[i : i + _PIECE], part.condition[i : i + _PIECE]) for i in pieces]
-            values = [run.learner.judge(run.model, x0, given).value for x0, given in parts]
+            # of rows of a table a piece is work for one thread: several wait for each other longer than they compute
+            with threads(1) if run.types else nullcontext():
+                values = [run.learner.judge(run.model, x0, given).value for x0, given in parts]
             return Judged(torch.tensor(values, dtype=torch.float64), [], torch.empty(0), torch.empty(0))
         found = [_errors(run.model, part, slice(i, i + _AT_ONCE)) for i in range(0, len(part.x0), _AT_ONCE)]
         by_level = torch.cat([errors for _, errors in found], 1)
@@ -221,8 +234,7 @@ class Evidence:
     @cached_property
     def finite(self) -> bool:
         """Whether every number of the samples and of the data is one, so that distances can be taken."""
-        every = (self.drawn_own, self.data.train, self.data.test)
-        return all(bool(torch.isfinite(part).all()) for part in every)
+        return all(bool(torch.isfinite(part).all()) for part in self.compared)
 
     @cached_property
     def drawn_own(self) -> Tensor:
@@ -230,9 +242,16 @@ class Evidence:
         return self.run.transform.inverse(self.drawn, quantise=True).float()
 
     @cached_property
+    def compared(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples, training and held-out examples in the data's own units, holes in all of them alike, and filled."""
+        if not self.data.missing:
+            return self.drawn_own, self.data.train, self.data.test
+        return alike(self.drawn_own, self.data.train.float(), self.data.test.float())
+
+    @cached_property
     def ruler(self) -> Ruler:
         """The unit that distances are told in."""
-        return Ruler.of(self.data.train.float())
+        return Ruler.of(self.compared[1].float())
 
     def others(self) -> dict[float, Run]:
         """The run with each other tracked average of its weights that lies in the folder, by length; 0 the weights."""
@@ -259,6 +278,6 @@ def _errors(
     levels, errors = [], []
     for level, noisy in noised_alike(clocked or model, x0):
         off = model(noisy, level, condition).x0 - x0
-        errors.append(off.double().square().flatten(1).mean(1).cpu())
+        errors.append(off.double().square().flatten(1).nanmean(1).cpu())  # NaN where a cell was not seen
         levels.append(level)
     return levels, torch.stack(errors)

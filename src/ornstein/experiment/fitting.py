@@ -56,14 +56,16 @@ def fit(
 
     Args:
         X: a data frame of pandas, polars or pyarrow; an array or a tensor (N, ...), whose axes are read as
-            `ornstein.data.array` says; a list of pictures (PIL, or arrays of bytes (H, W) or (H, W, 3)); or the path of
-            whatever `ornstein train` takes.
+            `ornstein.data.array` says; a list of pictures (PIL, or arrays of bytes (H, W), (H, W, 3) or (H, W, 4)),
+            read as those of a folder are, by `data.mode`, `data.size` and `data.background`; or the path of whatever
+            `ornstein train` takes.
         y: the class of each example, whole numbers or words (N,), to draw from by `label=`. Not of a frame, where it is
             a column, nor of a path.
         folder: where the run is kept; None: nowhere, it goes with the model.
         start: a run to begin with, whose types and scales are kept: see `ornstein.experiment.start`.
         progress: called with each `Moment` of training.
-        **changes: to what is decided, by the keys of an experiment: `steps=500`, `**{"training.lr": 1e-3}`.
+        **changes: to what is decided, by the keys of an experiment: `steps=500`, `minutes=10` for as many steps as that
+            allows here, `**{"training.lr": 1e-3}`.
 
     Raises:
         InputError: data that are none of these, or that hold nothing to learn; a key or a value that is not known; a
@@ -250,7 +252,7 @@ class Model:
     def _numbers(self, X: Any, missing: bool = False) -> Tensor:
         """Examples as the model has them, in the data's own units, (N, *shape)."""
         if isinstance(self.like, Pictures) and are_pictures(X):
-            values = picture_values(X, {}, self.run.about)[0]
+            values = picture_values(X, {"background": self.like.background}, self.run.about)[0]
             x = torch.from_numpy(values)
         else:
             plain = array_of(X)[0]

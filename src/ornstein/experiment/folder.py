@@ -80,6 +80,12 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     return read_experiment(folder), about
 
 
+def pictures_of(experiment: Experiment) -> Mapping[str, Any]:
+    """How an experiment's pictures are read: their source's arguments; of a bridge, those of what it leads to."""
+    ends = [value for value in experiment.data.values() if isinstance(value, Mapping) and "name" in value]
+    return ends[-1] if ends else experiment.data
+
+
 def read_experiment(folder: Path, changes: Iterable[str] = ()) -> Experiment:
     """The experiment of a run folder, with changes to it, each `path=value`. Data that lie in it move with it."""
     found = Experiment.read(folder / EXPERIMENT)

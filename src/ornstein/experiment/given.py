@@ -18,7 +18,7 @@ from torch import Tensor
 from ornstein.data import Array, Dataset, ImageFolder, Table, Transform
 from ornstein.data.before import as_before
 from ornstein.data.frames import is_frame, words_of
-from ornstein.data.pictures import read_pictures
+from ornstein.data.pictures import MODES, WHITE, read_whole_pictures, remarks_on
 from ornstein.data.schema import ColumnType
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own
@@ -49,7 +49,7 @@ def taken(
         return _as(data, before), _few(X), {}
     reasons: dict[str, str] = {}
     if are_pictures(X):
-        like: Any = Pictures(not isinstance(X[0], (np.ndarray, Tensor)))
+        like: Any = Pictures(not isinstance(X[0], (np.ndarray, Tensor)), arguments.get("background", WHITE))
         values, arguments, reasons = picture_values(X, arguments, before)
     else:
         values, like = array_of(X)
@@ -103,9 +103,10 @@ def array_of(X: Any) -> tuple[np.ndarray, Any]:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a list of pictures was: of PIL, or arrays."""
+    """What a list of pictures was: of PIL, or arrays; and the colour that their transparency was laid on."""
 
     pil: bool
+    background: str = WHITE
 
 
 def are_pictures(X: Any) -> bool:
@@ -127,21 +128,23 @@ def picture_values(
         try:
             pictures.append(Image.fromarray(given) if isinstance(given, np.ndarray) else given)
         except (TypeError, ValueError):
-            raise InputError(f"X[{i}] is no picture: arrays of bytes are (H, W) or (H, W, 3).") from None
+            raise InputError(f"X[{i}] is no picture: arrays of bytes are (H, W), (H, W, 3) or (H, W, 4).") from None
         if not isinstance(pictures[-1], Image.Image):
             raise InputError(f"X[{i}] is of type {type(given).__name__} and no picture, as X[0] is.")
-    rest = {key: value for key, value in arguments.items() if key not in ("size", "mode")}
+    of_pictures = ("size", "mode", "background")
+    rest = {key: value for key, value in arguments.items() if key not in of_pictures}
     said = {f"data.{key}": value for key, value in arguments.items()}
     found = [(picture.height, picture.width, picture.mode.startswith("I")) for picture in pictures]
     changes, reasons = own.read_as(found, len(found), said, own.on_gpu(said))
     if before is not None:
         channels, *sides = before["data"]["shape"]
-        changes = {"data.size": sides, "data.mode": "L" if channels == 1 else "RGB"}
+        changes = {"data.size": sides, "data.mode": MODES[channels]}
         reasons = {}
-    read = {key[5:]: value for key, value in {**changes, **said}.items() if key in ("data.size", "data.mode")}
+    read = {key[5:]: value for key, value in {**changes, **said}.items() if key[5:] in of_pictures}
     files = ImageFolder(".", **read)
     assert files.size is None or isinstance(files.size, tuple)
-    values = read_pictures(pictures, files.size, files.mode, lambda i: f"X[{i}]")
+    values, _, done = read_whole_pictures(pictures, files.size, files.mode, lambda i: f"X[{i}]", 0, files.background)
+    reasons["data"] = "; ".join(remarks_on(done, len(values), values, files.background))
     return values.numpy(), {**rest, "layout": "NCHW"}, reasons
 
 

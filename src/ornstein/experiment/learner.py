@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import SEEN, NetDenoiser
 from ornstein.core.gaps import GIVEN, Filled, some_known, told
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
 from ornstein.core.prediction import OF_THE_NOISE
-from ornstein.discrete import MaskedColumns
+from ornstein.discrete import MaskedColumns, Sequences
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
@@ -244,6 +245,8 @@ def _on_the_datas_levels(problem: Any) -> Any:
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
     "masked": MaskedColumns,
+    "tokens": Sequences,
+    "bridge": Bridging,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,

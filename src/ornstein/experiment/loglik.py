@@ -22,11 +22,14 @@ from torch import Tensor
 from ornstein.core.condition import Condition
 from ornstein.core.numerics import Estimate
 from ornstein.data.array import read_rows
+from ornstein.data.before import read_for_model
 from ornstein.data.condition import LABEL
-from ornstein.data.folder import find_pictures
-from ornstein.data.pictures import SUFFIXES, read_for_model
+from ornstein.data.folder import Lying, lie
+from ornstein.data.pictures import SUFFIXES, WHITE
+from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
 from ornstein.experiment import charts
+from ornstein.experiment.folder import pictures_of
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
@@ -224,10 +227,13 @@ def loglik(
     return Scores(given, score(given), None if beside is None else score(beside))
 
 
-def read(run: Run, data: "str | Path") -> Given:
-    """Samples to be scored: "train" or "test", an .npy or .npz file, an image file, or a folder of images.
+def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
+    """Samples of a run's kind: "train" or "test", an .npy or .npz file, an image file, or a folder or zip of images.
 
     Arrays are taken as the data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
+
+    Args:
+        noun: what they are, for errors.
 
     Raises:
         InputError: what cannot be read, or does not fit the run.
@@ -235,17 +241,17 @@ def read(run: Run, data: "str | Path") -> Given:
     if str(data) in ("train", "test"):
         return own(run, str(data))
     place = Path(data).expanduser()
-    if place.is_dir() or place.suffix.lower() in SUFFIXES:
-        return _pictures(run, place)
+    if place.is_dir() or is_zip(place) or place.suffix.lower() in SUFFIXES:
+        return _pictures(run, place, noun)
     if place.suffix.lower() not in (".npy", ".npz"):
         raise InputError(
-            f"data={str(data)!r} must be train, test, an .npy or .npz file, an image, or a folder of images."
+            f"{noun}={str(data)!r} must be train, test, an .npy or .npz file, an image, or a folder or zip of images."
         )
     if not place.is_file():
         raise InputError(
-            f"data={str(data)!r} is not a file; give an .npy or .npz file, a folder of images, train or test."
+            f"{noun}={str(data)!r} is not a file; give an .npy or .npz file, a folder or zip of images, train or test."
         )
-    x, labels = read_rows(place, run.shape, run.layout, noun="data", missing=True)
+    x, labels = read_rows(place, run.shape, run.layout, noun=noun, missing=True)
     return Given(place.name, x, labels)
 
 
@@ -262,20 +268,27 @@ def own(run: Run, part: str) -> Given:
     return Given(f"{part} data", x, labels, condition=given)
 
 
-def _pictures(run: Run, place: Path) -> Given:
+def _pictures(run: Run, place: Path, noun: str) -> Given:
     if run.kind != "image":
-        raise InputError(f"data={str(place)!r} are images, but {run.folder} was trained on {run.kind}s.")
+        raise InputError(f"{noun}={str(place)!r} are images, but {run.folder} was trained on {run.kind}s.")
     if not place.exists():
-        raise InputError(f"data={str(place)!r} does not exist.")
-    root = place if place.is_dir() else place.parent
-    files = find_pictures(place) if place.is_dir() else [place]
-    if not files:
-        raise InputError(f"data={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
-    names = [shown(file.relative_to(root).as_posix()) for file in files]
+        raise InputError(f"{noun}={str(place)!r} does not exist.")
+    several = place.is_dir() or is_zip(place)
+    lying = lie(place, noun) if several else Lying([(place.name,)], [place], lambda rows: [place])
+    if not lying.places:
+        raise InputError(f"{noun}={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
+    names = [shown("/".join(parts)) for parts in lying.places]
     # as the run read its own: cropped and resized only if those were
-    resized = run.experiment.data.get("size") is not None
-    x = read_for_model(files, run.shape, run.transform, resized, name=names.__getitem__)
-    tops = [file.relative_to(root).parts[0] if len(file.relative_to(root).parts) > 1 else None for file in files]
+    settings = pictures_of(run.experiment)
+    x = read_for_model(
+        lying.read(range(len(names))),
+        run.shape,
+        run.transform,
+        settings.get("size") is not None,
+        name=names.__getitem__,
+        background=settings.get("background", WHITE),
+    )
+    tops = [parts[0] if len(parts) > 1 else None for parts in lying.places]
     labels = None if None in tops else [top for top in tops if top is not None]
     return Given(place.resolve().name, x, labels, names)
 

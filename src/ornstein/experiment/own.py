@@ -13,7 +13,8 @@ The rules are plain, and few:
   out at random in training, and below 5,000 it is small as well.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
 - *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least), or each row of a
-  table 250 times (500 at least): further ones teach a network of this size the examples by heart.
+  table 250 times (500 at least): further ones teach a network of this size the examples by heart. Where a time is said
+  (`training.minutes`), the steps that it allows in the preset's place, with the same end.
 """
 
 import os
@@ -25,9 +26,10 @@ from typing import Any
 import torch
 
 from ornstein.data.array import glance
-from ornstein.data.folder import find_pictures, stray
+from ornstein.data.folder import lie, stray
 from ornstein.data.pictures import sides
 from ornstein.data.table import TABLES, glance_at
+from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
 from ornstein.files import named, regular
 
@@ -39,8 +41,10 @@ _LONGEST = {False: 64, True: 128}
 _VISITS, _LEAST, _ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 250, 500
 #: rows below which a network for them is small, and below which more of it is left out
 _FEW_ROWS, _SOME_ROWS = 5_000, 20_000
+#: steps where a time is said in their place: more than anybody takes
+ENDLESS = 10_000_000
 _ARRAYS = (".npy", ".npz")
-_KNOWN = "a .csv, .csv.gz, .tsv or .parquet table, an .npy or .npz array, or a folder of pictures"
+_KNOWN = "a .csv, .csv.gz, .tsv or .parquet table, an .npy or .npz array, or a folder or .zip of pictures"
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def _suffix(place: Path) -> str:
 
 
 def _named_as_data(place: Path) -> bool:
-    return place.name.lower().endswith((*TABLES, *_ARRAYS))
+    return is_zip(place) or place.name.lower().endswith((*TABLES, *_ARRAYS))
 
 
 def chosen(source: str, said: Mapping[str, Any]) -> Own:
@@ -100,13 +104,15 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
         said: dotted key -> value that a person gives beside it, which are taken into account.
 
     Raises:
-        InputError: nothing there; a file of no known kind, or that cannot be read; a run folder; a folder without
-            pictures.
+        InputError: nothing there; a file of no known kind, or that cannot be read; a run folder; a folder or a zip
+            without pictures.
     """
     place = named(source, "experiment")
     if os.path.isdir(place):
         return _pictures(place, said, on_gpu(said))
     regular(source, "experiment", f"{_KNOWN}; or a preset's name")
+    if is_zip(place):
+        return _pictures(place, said, on_gpu(said))
     if place.name.lower().endswith(TABLES):
         return _table(place)
     if place.suffix.lower() in _ARRAYS:
@@ -115,6 +121,11 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
         f"experiment={shown(source)!r} is a file of a kind that is not known ({place.suffix or 'no suffix'}); give "
         f"{_KNOWN}."
     )
+
+
+def by_time(said: Mapping[str, Any]) -> bool:
+    """Whether what is said, dotted key -> value, has a time in place of steps."""
+    return said.get("training.minutes") is not None and "training.steps" not in said
 
 
 def on_gpu(said: Mapping[str, Any]) -> bool:
@@ -226,27 +237,29 @@ def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
         raise InputError(
             f"experiment={shown(place)!r} is a run; go on with it by ornstein train --resume {shown(place)}."
         )
-    files = find_pictures(place)
-    if not files:
-        tables = [f.name for f in sorted(place.iterdir()) if _named_as_data(f)]
+    lying = lie(place, "experiment")
+    called, places = "zip" if is_zip(place) else "folder", lying.places
+    if not places:
+        tables = sorted(f.name for f in lying.files if _named_as_data(Path(f)))
+        instead = "name that file instead" if called == "folder" else "unpack that file, and name it"
         raise InputError(
-            f"experiment={shown(place)!r} is a folder without pictures"
-            + (f"; it has {shown(tables[0])!r}: name that file instead." if tables else f"; give {_KNOWN}.")
+            f"experiment={shown(place)!r} is a {called} without pictures"
+            + (f"; it has {shown(tables[0])!r}: {instead}." if tables else f"; give {_KNOWN}.")
         )
-    reasons = {"preset": f"images, for a folder of {len(files):,} pictures: a U-Net"}
-    found = sides(files[:: max(len(files) // _LOOKED_AT, 1)][:_LOOKED_AT])
-    changes, why = read_as(found, len(files), said, quick)
+    reasons = {"preset": f"images, for a {called} of {len(places):,} pictures: a U-Net"}
+    found = sides(lying.read(range(len(places))[:: max(len(places) // _LOOKED_AT, 1)][:_LOOKED_AT]))
+    changes, why = read_as(found, len(places), said, quick)
     reasons |= why
     size = said.get("data.size") or changes.get("data.size") or (found and f"{found[0][0]},{found[0][1]}")
-    if "data.label" not in said and (outside := stray(place, files)):
+    if "data.label" not in said and (outside := stray(places)):
         changes["data.label"] = "none"
         reasons["data.label"] = f"none: {shown(outside)!r} lies outside of the sub-folders, so these are no classes"
     try:
         across = [int(side) for side in str(size).strip("()[] ").lower().replace("x", ",").split(",")]
     except ValueError:  # refused later, in words of its own
         across = [64]
-    net, why = _network((3, *across), len(files))
-    return Own("images", {"name": "images", "path": str(place)}, len(files), {**changes, **net}, {**reasons, **why})
+    net, why = _network((3, *across), len(places))
+    return Own("images", {"name": "images", "path": str(place)}, len(places), {**changes, **net}, {**reasons, **why})
 
 
 def read_as(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ornstein._version import __version__
 from ornstein.data.condition import LABEL
+from ornstein.data.holes import filled
 from ornstein.errors import shown
 from ornstein.experiment import charts
 from ornstein.experiment.catalogue import summary
@@ -29,7 +30,7 @@ from ornstein.experiment.curves import Line, chart, legend
 from ornstein.experiment.doctor import Diagnosis
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.loglik import Scores
-from ornstein.experiment.pictures import image_grid
+from ornstein.experiment.pictures import channel_names, image_grid
 from ornstein.experiment.report import describe
 from ornstein.files import write_text
 from ornstein.metrics import METRICS, Report, Score, TableReport, nearest
@@ -58,6 +59,7 @@ PLAINLY: dict[str, str] = {
     "closest record": "Of as many training as held-out rows, how often is the nearest to a sample one of the former? "
     "One half is honest.",
     "membership": "Do the samples betray whether a given row was trained on? One half is a coin.",
+    "wasserstein": "How far must the carried points be moved, one by one, to lie where real points of the target lie?",
     "copies": "Which share of the samples is a training row to the last digit, beside the share that is one of as many "
     "held-out rows?",
 }
@@ -173,11 +175,16 @@ class Page:
         run, rows = self.evidence.run, self.report.rows
         facts = run.about["data"]
         records = self.evidence.records
+        kind = "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s"
+        shape = f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE)
+        if facts.get("series"):
+            features, steps = facts["shape"]
+            kind, shape = "windows", f"{steps} steps, {features} feature{'s' * (features != 1)} each"
         return {
             "well": sum(Row(name, "", score).tone == "good" for name, score in rows.items()),
             "of": len(rows),
-            "kind": "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s",
-            "shape": f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE),
+            "kind": kind,
+            "shape": shape,
             "steps": int(records[-1]["step"]) if records else 0,
         }
 
@@ -189,19 +196,23 @@ class Page:
         order = torch.randperm(len(data.test), generator=self.evidence.dice())
         if run.kind == IMAGE:
             few = min(_SHOWN, len(self.samples), len(data.test))
-            real = data.transform.forward(data.test[self._alike(order, few)])
+            real = data.transform.forward(filled(data.test[self._alike(order, few)], data.train))
             grids = (("Samples", self.samples[:few]), ("Real, held out", real))
-            return [Figure(name, "", picture(image_grid(x, 10, 720)), wide=False) for name, x in grids]
-        real = data.test[order[: max(200, len(self.samples))]]
+            across = min(10, math.ceil(math.sqrt(few)))
+            return [
+                Figure(name, "", picture(image_grid(run.transform.pictures(x), across, 720)), wide=False)
+                for name, x in grids
+            ]
+        real = filled(data.test[order[: max(200, len(self.samples))]], data.train)
         mine = run.transform.inverse(self.samples)
         if run.types:
             made = table_chart(mine, run.types, real)
         else:
-            made = charts.chart(mine, real=real, names=run.about["data"].get("columns"))
+            made = charts.chart(mine, real=real, names=channel_names(run.about["data"]))
         return [
             Figure(
                 "",
-                "Samples in red, real data in grey; or side by side.",
+                "Samples in red, real data in grey." if mine.ndim == 2 else "Samples and real data side by side.",
                 _charted(made, tall=bool(run.types)),
                 wide=True,
             )
@@ -225,10 +236,11 @@ class Page:
         if run.kind != IMAGE:
             return None
         few = run.transform.inverse(self.samples[:_PAIRS], quantise=True).float()
-        _, index = nearest(few, data.train.float())
-        pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(data.train[index])])
+        train = filled(data.train, data.train)
+        _, index = nearest(few, train.float())
+        pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(train[index])])
         sentence = "Above, samples; below each, the training example that it is most like. Twins would be copies."
-        return Figure("Closest relatives", sentence, picture(image_grid(pairs, len(few), 720)))
+        return Figure("Closest relatives", sentence, picture(image_grid(run.transform.pictures(pairs), len(few), 720)))
 
     # --- charts
 
@@ -242,16 +254,18 @@ class Page:
             return []
         held_out, trained = evidence.on_held_out, evidence.on_trained
         found = [("this model, held out", held_out.by_level.mean(1)), ("this model, training data",
-                 trained.by_level.mean(1)), *evidence.rivals.items()]  # fmt: skip
+                 trained.by_level.mean(1)), *(evidence.rivals if evidence.closed_forms else {}).items()]  # fmt: skip
         lines = [
             Line(name, list(zip(held_out.ratios, errors.tolist(), strict=True)), dots=not number)
             for number, (name, errors) in enumerate(found)
         ]
         sentence = (
             "Noise is added to data, and the model says what was beneath. To the left there is little noise, and "
-            "little to guess; the lower the line the better. Two formulas that need no training stand beside it: a "
-            "model should stay below both. Where its line on training data runs far below that on held-out data, it "
-            "has begun to learn them by heart."
+            "little to guess; the lower the line the better. "
+            + "Two formulas that need no training stand beside it: a model should stay below both. "
+            * evidence.closed_forms
+            + "Where its line on training data runs far below that on held-out data, it has begun to learn them by "
+            "heart."
         )
         across = "noise in proportion to the data (sigma/alpha)"
         markup = chart(lines, across, "mean squared error", log_x=True, log_y=True)
@@ -356,8 +370,10 @@ def picture(image: Any) -> str:
 def _charted(figure: Any, tall: bool = False) -> str:
     stream = io.BytesIO()
     charts.save(figure, stream)
-    return _img(stream.getvalue(), tall)
+    return _img(stream.getvalue(), chart=True, tall=tall)
 
 
-def _img(png: bytes, tall: bool = False) -> str:
-    return f'<img alt=""{" class=tall" * tall} src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _img(png: bytes, chart: bool = False, tall: bool = False) -> str:
+    kinds = " ".join(name for name, holds in (("chart", chart), ("tall", tall)) if holds)
+    how = f' class="{kinds}"' if kinds else ""
+    return f'<img alt=""{how} src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ornstein.core.learner import Judgement, Measure
 from ornstein.data.schema import ColumnType
+from ornstein.data.transform import Transform
 from ornstein.experiment import charts
 from ornstein.experiment.charts import ACCENT, INK, PALE, canvas, chart, plain
 from ornstein.experiment.charts_of_tables import table_chart
@@ -24,18 +26,17 @@ from ornstein.files import replacing
 def image_grid(images: Tensor, columns: int | None = None, side: int = 720, clear: bool = False) -> Image.Image:
     """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across.
 
-    Between them it is white, or with `clear` there is nothing.
+    A fourth channel is opacity; what is transparent shows white. Between images it is white, or with `clear` there is
+    nothing.
     """
     if images.shape[1] not in (1, 3, 4):  # no colours: the channels side by side
         images = images.transpose(1, 2).flatten(2)[:, None]
-    n, channels, height, width = images.shape
+    n, _, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n * height / width))
     rows = math.ceil(n / columns)
     scale = max(1, side // (columns * (width + 1)))
     gap = max(1, scale // 4)
-    values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
-    values = values[:, :3] if channels >= 3 else values[:, :1].expand(-1, 3, -1, -1)
-    pixels = values.permute(0, 2, 3, 1).numpy().repeat(scale, 1).repeat(scale, 2)
+    pixels = colours(images).repeat(scale, 1).repeat(scale, 2)
     cell_h, cell_w = height * scale + gap, width * scale + gap
     canvas = np.full((rows * cell_h + gap, columns * cell_w + gap, 3), 255, np.uint8)
     opaque = np.zeros(canvas.shape[:2], np.uint8)
@@ -46,8 +47,39 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720, clea
     return Image.fromarray(np.dstack([canvas, opaque]) if clear else canvas)
 
 
+def colours(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] of 1, 3 or 4 channels as bytes (N, H, W, 3), what is transparent on white."""
+    values = ((images.float().cpu() + 1) * 127.5).round().clamp(0, 255).byte()
+    if images.shape[1] == 4:  # as paper would show it
+        opaque = values[:, 3:].float() / 255
+        values = (values[:, :3] * opaque + 255 * (1 - opaque)).round().byte()
+    values = values if images.shape[1] >= 3 else values.expand(-1, 3, -1, -1)
+    found: np.ndarray = values.permute(0, 2, 3, 1).numpy()
+    return found
+
+
+def paired(above: Tensor, below: Tensor, columns: int = 10) -> Tensor:
+    """Two batches of images (N, ...) as rows of a grid: a row of the one, a row of the other below, and so on."""
+    whole = len(above) - len(above) % columns or len(above)
+    rows = zip(above[:whole].split(columns), below[:whole].split(columns), strict=True)
+    return torch.cat([part for pair in rows for part in pair])
+
+
+def channel_names(facts: Mapping[str, Any]) -> list[str] | None:
+    """What the columns, or the features of a series, are called, by run.yaml's facts of the data; None if nothing."""
+    series = facts.get("series", {}).get("features", ())
+    return facts.get("columns") or [feature["name"] for feature in series] or None
+
+
+def shown(z: Tensor, transform: Transform, kind: str) -> Any:
+    """Samples in model space as pictures are made of them: images in [-1, 1], texts, or in the data's own units."""
+    if transform.letters:
+        return transform.texts(z)
+    return transform.pictures(z) if kind == "image" else transform.inverse(z)
+
+
 def draw(
-    samples: Tensor,
+    samples: Any,
     kind: str,
     path: Path,
     *,
@@ -56,33 +88,57 @@ def draw(
     names: Sequence[str] | None = None,
     ordered: bool = False,
     types: Sequence[ColumnType] = (),
+    start: Tensor | None = None,
 ) -> None:
     """Draw samples to a PNG by their kind.
 
     Args:
-        samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), in the data's own units otherwise.
-        kind: "image", "vector", "array" or "table".
+        samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), texts, in the data's own units otherwise.
+        kind: "image", "vector", "array", "table" or "text".
         columns: of the grid of images.
         real: drawn behind or beside what is no image, in the same units.
         names: of a table's columns, or of channels.
         ordered: the samples are a way from the first to the last, and are shown as one.
         types: what the columns of a table are.
+        start: where a bridge began, (N, *shape) as the samples: above each image, or joined to the points by lines.
     """
     with replacing(path) as beside:
-        if kind == "image":
+        if kind == "image" and start is not None:
+            wide = min(10, len(samples))
+            image_grid(paired(start, samples, wide), wide).save(beside, format="PNG")
+        elif kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
+        elif kind == "text":
+            charts.save(_page(samples), beside)
         elif types:
             charts.save(table_chart(samples, types, real), beside)
         else:
-            charts.save(chart(samples, real=real, names=names, ordered=ordered), beside)
+            charts.save(chart(samples, real=real, names=names, ordered=ordered, start=start), beside)
+
+
+def _page(texts: Sequence[str]) -> Any:
+    """A figure of the first few texts, in lines of one width."""
+    wide, most = 96, 12
+    lines = []
+    for text in texts[:most]:
+        flat = text.replace("\n", "\u21b5").replace("\t", " ")
+        lines += [flat[i : i + wide] for i in range(0, len(flat), wide)] + [""]
+    figure = canvas(9.5, max(1.0, 0.19 * len(lines)))
+    for number, line in enumerate(lines):
+        place = 1 - (number + 0.5) / len(lines)
+        # parse_math: a text may have dollars
+        figure.text(0.02, place, line, family="monospace", size=9, color=INK, va="center", parse_math=False)
+    return figure
 
 
 def film(
-    frames: Sequence[Tensor], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
+    frames: Sequence[Any], kind: str, path: Path, milliseconds: int = 80, types: Sequence[ColumnType] = ()
 ) -> None:
     """An animated GIF of batches of samples, holding the last frame for two seconds."""
     if kind == "image":
         pictures = [image_grid(frame, side=480) for frame in frames]
+    elif kind == "text":
+        pictures = [_as_image(_page(frame)) for frame in frames]
     elif types:
         called = ("at the end", "known so far")
         pictures = [_as_image(table_chart(frame, types, frames[-1], called)) for frame in frames]
@@ -143,7 +199,7 @@ def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
         axes.plot(found.ratios, found.known, color=INK, lw=1.2, ls="--", label=measure.known)
         axes.set(yscale="log")
     axes.plot(found.ratios, found.found, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
-    axes.set(xscale="log", xlabel="noise ratio sigma/alpha", ylabel=measure.found)
+    axes.set(xscale="log", xlabel=measure.across, ylabel=measure.found)
     axes.legend(frameon=False)
     with replacing(path) as beside:
         charts.save(figure, beside)

@@ -19,11 +19,12 @@ import numpy as np
 from torch import Tensor
 
 from ornstein import ranks
+from ornstein.core.learner import JUDGED_BY, LEVELS
 from ornstein.data import Dataset
 from ornstein.errors import InputError
 from ornstein.experiment.afford import network_parts
 from ornstein.experiment.build import Built, load_data
-from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call
+from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call, within
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.devices import GPU, HOST, parse_gpus, process_bytes, roofline, this_machine
 from ornstein.experiment.run import BATCH
@@ -42,7 +43,7 @@ _PLOTTED = 0.5
 #: measured, and of this the plots; that a GPU's context and workspaces take, assumed
 _USUAL, _IMPORTED, _PLOTTING, _CONTEXT = 0.3e9, 0.16e9, 0.06e9, 1e9
 #: network calls, a sample each, that the held-out error of a validation takes
-_HELD_OUT = 16 * 256
+_HELD_OUT = LEVELS * JUDGED_BY
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,13 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     work = count_work(experiment, built, data, tries)
     on_gpu = gpu is not None or ranks.device(config.cpu).type != "cpu"
     memory = _Memory(config, work, count, on_gpu, *_sizes(settled, data), loaded, program)
-    if gpu:
-        times = _published(experiment, built, data, memory, gpu, name, utilisation)
-    else:
-        times = _measured(experiment, data, memory)
-        memory = dataclasses.replace(memory, reached=times.reached)
+    published = gpu and _published(experiment, built, data, memory, gpu, name, utilisation)
+    times = published or _measured(experiment, data, memory)
+    memory = dataclasses.replace(memory, reached=times.reached)
     shown = work.calls * experiment.sampling.preview / count + _HELD_OUT if work.drawing else 0
     validation = shown * times.showing + (0 if gpu else _PLOTTED)
+    experiment = within(experiment, float(times.step[0]), float(validation[0]))
+    config = experiment.training
     previews = math.ceil(config.steps / config.validate_every) * validation
     found = memory.parts(config.accumulate)
     return Plan(

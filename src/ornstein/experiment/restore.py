@@ -16,10 +16,12 @@ from torch import Tensor
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
-from ornstein.data.pictures import SUFFIXES, read_for_model, read_pictures
+from ornstein.data.before import read_for_model
+from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
+from ornstein.experiment.folder import pictures_of
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
@@ -218,8 +220,9 @@ def read_input(run: Run, path: Path) -> Tensor:
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
-    resized = run.experiment.data.get("size") is not None  # as the run read its own
-    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized))
+    settings = pictures_of(run.experiment)  # as the run read its own
+    resized, laid_on = settings.get("size") is not None, settings.get("background", WHITE)
+    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
 
 
 def read_mask(run: Run, path: Path) -> Tensor:
@@ -280,6 +283,7 @@ def _by(shape: "tuple[int, ...] | torch.Size") -> str:
 def _album(found: Restored, most: int = 6) -> Any:
     """A row for each input: what was measured, the draws, their mean and their standard deviation."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
     rows, draws = min(len(found.samples), most), min(found.samples.shape[1], 8)
@@ -302,7 +306,7 @@ def _album(found: Restored, most: int = 6) -> Any:
                 pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, 3)
                 if head == "measured" and found.known is not None:
                     hidden = ~found.known[min(i, len(found.known) - 1)].all(0)
-                    pixels = torch.where(hidden[..., None], torch.tensor([0.82, 0.29, 0.36]), pixels)
+                    pixels = torch.where(hidden[..., None], torch.tensor(to_rgb(charts.ACCENT)), pixels)
                 place.imshow(pixels.numpy(), interpolation="nearest")
             if i == 0:
                 place.set_title(head, fontsize=8)

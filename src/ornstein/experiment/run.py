@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.core.condition import Condition
+from ornstein.core.condition import SOURCE, Condition
 from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
@@ -151,7 +151,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "image", "vector", "array" or "table"."""
+        """ "image", "vector", "array", "table" or "text"."""
         return str(self.about["data"]["kind"])
 
     @property
@@ -306,8 +306,7 @@ class Run:
         self.must_draw()
         if not self.learner.walks:
             raise InputError(
-                f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s token by token, for which "
-                "there are sample --where, impute and loglik."
+                f"{what} is of Gaussian noise; run={str(self.folder)!r} draws {self.kind}s {self.learner.instead}."
             )
 
     def must_hold(self, n: int, name: str = "n", each: float = 1.0) -> None:
@@ -373,9 +372,11 @@ class Run:
         return wide if bool((labels == torch.arange(len(labels)) % wide).all()) else None
 
     def picture(self, drawn: Tensor, path: Path, columns: int | None = None, **how: Any) -> None:
-        """Draw samples in model space to a PNG; `how` as for `pictures.draw`, the real ones in the data's own units."""
-        how |= {"columns": columns, "names": self.about["data"].get("columns"), "types": self.types}
-        pictures.draw(drawn if self.kind == "image" else self.transform.inverse(drawn), self.kind, path, **how)
+        """Draw samples in model space to a PNG; `how` as for `pictures.draw`: `real` in own units, `start` as drawn."""
+        how |= {"columns": columns, "names": pictures.channel_names(self.about["data"]), "types": self.types}
+        if how.get("start") is not None and self.kind != "image":
+            how["start"] = self.transform.inverse(how["start"])
+        pictures.draw(pictures.shown(drawn, self.transform, self.kind), self.kind, path, **how)
 
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
@@ -385,7 +386,8 @@ class Run:
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
         for name, part in condition.parts.items():
-            arrays["labels" if name == LABEL else name] = self.conditions[name].units(part)
+            own = self.conditions[name].units(part)
+            arrays["labels" if name == LABEL else name] = self.layout.give_back(own) if name == SOURCE else own
         kept = {name: array.numpy() for name, array in arrays.items()}
         if LABEL in condition.parts:
             kept["classes"] = np.array(self.classes)
@@ -394,5 +396,5 @@ class Run:
 
     def film(self, frames: Sequence[Tensor], path: Path) -> None:
         """An animation of batches in model space."""
-        shown = frames if self.kind == "image" else [self.transform.inverse(frame) for frame in frames]
+        shown = [pictures.shown(frame, self.transform, self.kind) for frame in frames]
         pictures.film(shown, self.kind, path, types=self.types)

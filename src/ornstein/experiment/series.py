@@ -245,8 +245,8 @@ def complete(run: Run, path: "str | Path", after: int = 0, before: int = 0, **op
 def save(run: Run, found: Sequence[Completed], path: Path) -> None:
     """Write series as a table: date, name, and of each feature the centre with NAME_low and NAME_high beside it.
 
-    What was known stands there as it was, between equal ends. Every draw goes beside it as an .npz: draws (draws, rows,
-    features), in the order of the table's rows.
+    What was known stands there as the file spells it, between equal ends. Every draw goes beside it as an .npz: draws
+    (draws, rows, features), in the order of the table's rows.
 
     Raises:
         InputError: the files cannot be written.
@@ -259,20 +259,29 @@ def save(run: Run, found: Sequence[Completed], path: Path) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*heads, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))])
             for one in found:
-                low, high = one.interval
-                cells = [
-                    feature.render(values[:, k].numpy())
-                    for k, feature in enumerate(line.features)
-                    for values in (one.centre, low, high)
-                ]
-                count = len(one.centre)
-                seconds = line.seconds(one.track.first, count).numpy()
-                when = line.time.render(seconds) if line.time else [str(one.track.first + k) for k in range(count)]
-                beside = [[one.track.name] * count] if line.by else []
-                writer.writerows(zip(when, *beside, *cells, strict=True))
+                writer.writerows(zip(*_columns(line, one), strict=True))
         with arrays.open("wb") as file:
             draws = torch.cat([one.draws for one in found], 1).numpy()
             np.savez_compressed(file, allow_pickle=False, draws=draws, features=np.array(names))
+
+
+def _columns(line: Timeline, one: Completed) -> list[list[str]]:
+    """The cells of a series as a table, column by column: what the file said is said as it was."""
+    track, count = one.track, len(one.centre)
+    seconds = line.seconds(track.first, count).numpy()
+    when = line.time.render(seconds) if line.time else [str(track.first + k) for k in range(count)]
+    columns = [_as_said(when, track.spelled(line.time.name) if line.time else [None] * count)]
+    if line.by:
+        columns.append(_as_said([track.name] * count, track.spelled(line.by.name)))
+    for k, feature in enumerate(line.features):
+        known = (~track.values[:, k].isnan()).tolist()
+        said = [word if there else None for word, there in zip(track.spelled(feature.name), known, strict=True)]
+        columns += [_as_said(feature.render(part[:, k].numpy()), said) for part in (one.centre, *one.interval)]
+    return columns
+
+
+def _as_said(rendered: Sequence[str], said: Sequence[str | None]) -> list[str]:
+    return [word if word is not None else own for own, word in zip(rendered, said, strict=True)]
 
 
 def _cover(holes: Tensor, window: int) -> list[tuple[int, Tensor]]:

@@ -119,10 +119,8 @@ def _divided(experiment: Experiment) -> Experiment:
 
     It is kept so, so that any number of processes can do the same again.
     """
-    config = experiment.training
-    if not config.accumulate % ranks.count():
-        return experiment
-    config = dataclasses.replace(config, accumulate=-(-config.accumulate // ranks.count()) * ranks.count())
+    config, count = experiment.training, ranks.count()
+    config = dataclasses.replace(config, accumulate=-(-config.accumulate // count) * count)
     return dataclasses.replace(experiment, training=config)
 
 
@@ -131,10 +129,10 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
 
     Returns the bytes that the loss keeps of one for the backward pass: what four keep beyond two, halved; 0 of fewer.
     """
+    (x0, condition), alive = batch, []
     if built.learner.draws:
         how = way(experiment.sampling, built.learner)
-        built.learner.trajectory(built.model, 1, how.stepper, how.steps, how.grid, seed=0)
-    (x0, condition), alive = batch, []
+        built.learner.trajectory(built.model, 1, how.stepper, how.steps, how.grid, seed=0, condition=condition[:1])
     for few in (_REHEARSED // 2, _REHEARSED):
         memory = built.learner.memory(built.model, x0[:few])
         dice = torch.Generator().manual_seed(experiment.training.seed)

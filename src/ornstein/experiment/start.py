@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ornstein.data import DATA
+from ornstein.data.pictures import MODES
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.config import Experiment
@@ -35,7 +36,7 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(run))
-    sized = own.sized(found, before.training.batch_size, before.training.steps)
+    sized = own.sized(found, before.training.batch_size, own.ENDLESS if own.by_time(said) else before.training.steps)
     for key in ("batch_size", "steps"):
         tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
     reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
@@ -53,7 +54,7 @@ def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, An
     takes = {entry.name for entry in dataclasses.fields(DATA[new["name"]])}  # type: ignore[arg-type]
     if "size" in takes:  # pictures
         channels, *sides = facts["shape"]
-        found = {"mode": "L" if channels == 1 else "RGB", **found, "size": list(sides)}
+        found = {"mode": MODES[channels], **found, "size": list(sides)}
         if facts["classes"]:
             found["label"] = "folder"  # a single one, too, is a class of those
     elif facts.get("layout") and found.get("layout", "auto") == "auto" and "layout" in takes:

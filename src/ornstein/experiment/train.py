@@ -16,6 +16,7 @@ from ornstein._version import __version__
 from ornstein.data import Dataset
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
+from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import Batch, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import (
@@ -70,8 +71,12 @@ def train(
 def _train(
     experiment: Experiment, folder: Path, data: Dataset | None, resume: bool, lock: Lock | None, draws: bool
 ) -> Iterator[Moment]:
+    if resume and experiment.training.minutes is not None:
+        minutes = experiment.training.minutes
+        raise InputError(f"training.minutes={minutes:g} is of a run that begins; go on with more training.steps.")
     data = data or load_data(experiment, read_folder(folder)[1] if resume else None)
     _check_folder(folder, data, resume)
+    experiment = in_time(experiment, data)
     ranks.join(experiment.training.cpu)
     settled = settle(experiment, data)
     experiment, built, config = settled.experiment, settled.built, settled.experiment.training

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ornstein import ranks
-from ornstein.core.condition import Condition
+from ornstein.core.condition import SOURCE, Condition
 from ornstein.core.learner import Judgement
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
@@ -47,7 +47,8 @@ def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Mom
         some = data.test[order[: max(1000, count)]]
         real = None if run.kind == "image" else filled(some, data.train) if data.missing else some
         for place in (shown, shown.with_name("latest.png")):
-            run.picture(drawn, place, run.class_columns(condition.parts.get(LABEL)), real=real)
+            start = condition.parts.get(SOURCE)
+            run.picture(drawn, place, run.class_columns(condition.parts.get(LABEL)), real=real, start=start)
     return Moment(progress, found.value, shown)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.experiment.build import Built
 from ornstein.experiment.config import Experiment
@@ -42,7 +43,7 @@ def count_work(experiment: Experiment, built: Built, data: Dataset, tries: bool)
         wide = dataclasses.replace(config, precision="float32")
         trial = count_training(dataclasses.replace(experiment, training=wide), built, data)
     draws = built.learner.draws
-    calls = network_calls(experiment, built) if draws else 0
+    calls = network_calls(experiment, built, data) if draws else 0
     shows = config.precision if built.learner.narrow else "float32"
     drawing = count_call(experiment, built, data, shows) if draws else None
     return Workload(training, trial, drawing, calls, shows)
@@ -71,12 +72,15 @@ def count_call(experiment: Experiment, built: Built, data: Dataset, precision: s
     return counted(network_call(experiment, built, data, precision), built.net)
 
 
-def network_calls(experiment: Experiment, built: Built) -> int:
+def network_calls(experiment: Experiment, built: Built, data: Dataset) -> int:
     """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
     learner = built.learner
     tiny = MLP(width=4, depth=1).build(learner.shown, out_multiple=learner.out_multiple, seed=0).eval()
     how = way(experiment.sampling, learner)
-    for state in learner.trajectory(learner.model(tiny), 1, how.stepper, how.steps, how.grid, seed=0):
+    _, condition = data.batch(0, 1, 0)
+    given = Condition({name: part for name, part in condition.parts.items() if name not in learner.told})
+    walk = learner.trajectory(learner.model(tiny), 1, how.stepper, how.steps, how.grid, seed=0, condition=given)
+    for state in walk:
         calls = state.calls
     return calls
 

@@ -17,7 +17,6 @@ A function that is not linear stands for its tangent at a point, df/dx.
 Singular values below 1e-6 of the largest count as zero: what they carry is lost.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.copies import beside
+from ornstein.core.numerics import blurring
 from ornstein.errors import InputError
 
 #: singular values below this share of the largest count as zero
@@ -207,15 +207,7 @@ class Blur(Separable):
             raise InputError(f"width={self.width!r} must be a number of pixels above 0, up to {_WIDEST:g}.")
 
     def factor(self, size: int) -> Tensor:
-        reach = math.ceil(4 * self.width)
-        steps = torch.arange(-reach, reach + 1)
-        weights = torch.exp(-0.5 * (steps.double() / self.width) ** 2)
-        # mirrored with the edge repeated, d c b a | a b c d | d c b a, as often as the kernel reaches
-        place = (torch.arange(size)[:, None] + steps) % (2 * size)
-        place = torch.where(place < size, place, 2 * size - 1 - place)
-        return torch.zeros(size, size, dtype=torch.float64).scatter_add_(
-            1, place, (weights / weights.sum()).expand(size, -1).contiguous()
-        )
+        return blurring(size, self.width)
 
     def size(self, measured: int) -> int:
         return measured

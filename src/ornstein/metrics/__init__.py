@@ -16,7 +16,7 @@ from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall
 from ornstein.metrics.records import Records, closest_records
 from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.table import TableReport, table_report
-from ornstein.metrics.transport import SlicedWasserstein
+from ornstein.metrics.transport import SlicedWasserstein, Wasserstein
 
 __all__ = [
     "C2ST",
@@ -37,6 +37,7 @@ __all__ = [
     "Score",
     "SlicedWasserstein",
     "TableReport",
+    "Wasserstein",
     "class_agreement",
     "closest_records",
     "clusters",

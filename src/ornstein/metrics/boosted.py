@@ -33,6 +33,8 @@ from ornstein.metrics.ruler import Ruler
 
 #: words of a column that trees tell apart, and that a network is shown; words of a target that are predicted
 TREE_WORDS, NETWORK_WORDS, TARGET_WORDS = 250, 40, 5
+#: of boosting, where nothing else is said
+ROUNDS = 100
 
 
 @final
@@ -43,12 +45,14 @@ class TreeTest(Metric):
     Args:
         categories: which columns are words.
         folds: of the cross-validation, at least 2.
+        rounds: of boosting, a tree each.
 
     The larger set is cut, at random, to the size of the smaller one.
     """
 
     categories: tuple[bool, ...]
     folds: int = 5
+    rounds: int = ROUNDS
     close: ClassVar[float] = 1.1
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
@@ -63,7 +67,7 @@ class TreeTest(Metric):
         seed = int(torch.randint(2**31, (1,), generator=generator))
         found = []
         for out in (fold == f for f in range(self.folds)):
-            judge = _trees(self.categories, seed, True).fit(rows[~out], label[~out])
+            judge = _trees(self.categories, seed, True, self.rounds).fit(rows[~out], label[~out])
             score = torch.from_numpy(judge.decision_function(rows[out]))
             found.append(auc(score[label[out] == 1], score[label[out] == 0]))
         return float(np.mean(found))
@@ -112,7 +116,13 @@ class NetworkTest(Metric):
 
 
 def predicts(
-    rows: Tensor, heldout: Tensor, target: int, words: Sequence[bool], seed: int, common: Tensor | None = None
+    rows: Tensor,
+    heldout: Tensor,
+    target: int,
+    words: Sequence[bool],
+    seed: int,
+    common: Tensor | None = None,
+    rounds: int = ROUNDS,
 ) -> float:
     """How well one column of `heldout` (M, d) is predicted from all others by trees trained on `rows` (N, d).
 
@@ -121,6 +131,7 @@ def predicts(
         words: which columns are words.
         seed: of the trees.
         common: the target's words that are told apart, as many as `TARGET_WORDS`; None for the commonest of `heldout`.
+        rounds: of boosting.
 
     Returns:
         AUC of words, in [0, 1], 0.5 being no better than a guess; R2 of numbers, at most 1, 0 being no better than
@@ -140,14 +151,14 @@ def predicts(
     if not is_word:
         if y.min() == y.max() or y_held.min() == y_held.max():
             return none
-        guessed = torch.from_numpy(_trees(kinds, seed, False).fit(x, y.numpy()).predict(x_held))
+        guessed = torch.from_numpy(_trees(kinds, seed, False, rounds).fit(x, y.numpy()).predict(x_held))
         return 1 - float((y_held - guessed).square().sum() / (y_held - y_held.mean()).square().sum())
     common = commonest(heldout[:, target]) if common is None else common
     y, y_held = (_place(part, common) for part in (y, y_held))
     told = [int(c) for c in y.unique()]
     if len(told) < 2:
         return none
-    judge = _trees(kinds, seed, True).fit(x, y.numpy())
+    judge = _trees(kinds, seed, True, rounds).fit(x, y.numpy())
     chances = torch.from_numpy(judge.predict_proba(x_held))
     total, found = 0.0, 0.0
     for c in y_held.unique().tolist():
@@ -184,9 +195,9 @@ def _coded(rows: Tensor, words: Sequence[bool], most: int) -> Tensor:
     return coded
 
 
-def _trees(words: Sequence[bool], seed: int, classes: bool) -> Any:
+def _trees(words: Sequence[bool], seed: int, classes: bool, rounds: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     of: Any = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
     marked = np.array(list(words), bool)
-    return of(random_state=seed, categorical_features=marked if marked.any() else None)
+    return of(max_iter=rounds, random_state=seed, categorical_features=marked if marked.any() else None)

@@ -26,6 +26,7 @@ near"; and "copies" where more samples than chance allows lie by one training ex
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
@@ -40,6 +41,9 @@ from ornstein.metrics.named import METRICS
 from ornstein.metrics.neighbours import Copying, memorisation, ratio
 from ornstein.metrics.ruler import Ruler
 
+#: samples that are shown to a network of others
+SHOWN = 1000
+
 
 @final
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Score:
 
     `value`: of the samples; `floor` and `spread`: of real data, root mean square and standard deviation over random
     subsets; `ratio`: value / floor; `verdict`: one word; `size`: points in a set; `on`: what was compared, "data",
-    "features" or "labels".
+    "features" (of a classifier of the data), "labels", or the name of other features.
     """
 
     value: float
@@ -219,6 +223,7 @@ def report(
     features: Callable[[Tensor], Tensor] | None = None,
     classifier: Classifier | None = None,
     metrics: Iterable[str] | None = None,
+    other_features: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     repeats: int = 10,
     most: int = 2000,
     progress: Callable[[str], None] | None = None,
@@ -229,8 +234,10 @@ def report(
     integers from 0, a classifier is fitted to the training data (unless one is given): with `labels`, the classes that
     the samples were asked for, and `heldout_labels`, the row "class-agreement" tells how many it recognises, beside how
     many real held-out data it does. Where `features` is None its features serve, but not of tables: whatever does not
-    help to tell the classes is not in them, and a table's columns are features already. `repeats` and `most` as in
-    `compare`. `progress` is called with the name of what is computed next.
+    help to tell the classes is not in them, and a table's columns are features already. In `other_features` by name,
+    points (N, *shape) to (N, d), the metrics of features are taken once more, of at most `SHOWN` samples and as many
+    real points as that takes: rows "frechet NAME", and so on. `repeats` and `most` as in `compare`. `progress` is
+    called with the name of what is computed next.
     """
     chosen = {name: lookup(METRICS, name, "metric")() for name in (METRICS if metrics is None else metrics)}
     train, heldout = train.to(samples.device), heldout.to(samples.device)
@@ -259,6 +266,10 @@ def report(
         made, seen, unseen = spaces[reads[name]]
         score = compare(metric, made, seen, unseen, generator, repeats=repeats, most=most)
         rows[name] = replace(score, on="features" if reads[name] == "features" else "data")
+    of_features = {name: metric for name, metric in chosen.items() if metric.reads == "features"}
+    for view, seen_by in (other_features or {}).items() if of_features else ():
+        tell(view)
+        rows |= _in_view(view, seen_by, of_features, sets, generator, repeats)
     copying = None
     if any(metric.fixed == "train" for metric in chosen.values()):
         tell("near copies")
@@ -267,6 +278,26 @@ def report(
         if copying.copied:
             rows |= {name: replace(rows[name], verdict="copies") for name, m in chosen.items() if m.fixed == "train"}
     return Report(rows, len(samples), len(train), len(heldout), copying, ruler.text, classifier)
+
+
+def _in_view(
+    view: str,
+    seen_by: Callable[[Tensor], Tensor],
+    metrics: Mapping[str, Metric],
+    sets: tuple[Tensor, Tensor, Tensor],
+    generator: torch.Generator,
+    repeats: int,
+) -> dict[str, Score]:
+    """Metrics of features in those of a view, which may take long to look: of some samples, training and held-out."""
+    few = min(SHOWN, len(sets[0]))
+    made, seen, unseen = (
+        seen_by(points[choose(len(points), size, generator, points)])
+        for points, size in zip(sets, (few, 2 * few, few), strict=True)
+    )
+    with warnings.catch_warnings():  # of fewer points than features; the floor has as few
+        warnings.simplefilter("ignore", UserWarning)
+        found = {n: compare(metric, made, seen, unseen, generator, repeats=repeats) for n, metric in metrics.items()}
+    return {f"{name} {view}": replace(score, on=view) for name, score in found.items()}
 
 
 def agreement(

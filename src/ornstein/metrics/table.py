@@ -17,10 +17,18 @@ model that hands out its training rows is perfect by the former.
 
 A table with columns of many kinds has no mean score worth having. Read the rows, then the columns and pairs that
 differ: of these, and of what is predicted, there are many, so they differ by more than three spreads.
+
+**What it costs.** Nearly all of it is the judges that learn, some sixty fits, each of a few thousand rows: work for one
+thread. More of them meet ten thousand times, and on a busy machine those that wait keep their processor from whoever
+they wait for: of adult's 1,000 draws the report was not finished by two threads after 150 processor seconds, which one
+thread makes in a quarter of a minute. So one thread makes it. The trees are half as many as `boosted` has by itself: of
+1,000 and 5,000 draws of a sequential CART they had AUCs of .532 and .523 where twice as many had .534 and .526, and as
+many spreads above the floor.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -39,6 +47,8 @@ from ornstein.metrics.records import Records, closest_records
 TARGETS = 4
 #: subsets of real rows that a judge which learns is tried on, for its floor
 JUDGED, TAUGHT = 5, 5
+#: trees of a judge
+_TREES = 50
 #: how much wider than of one score the spread is taken of one among many, of which some are far off by chance
 _MANY = 1.5
 #: a share of copies, or of nearer rows, up to which the verdict is the second word
@@ -129,6 +139,21 @@ class TableReport:
         )
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Whatever the block computes, by one thread: see the module."""
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    before = torch.get_num_threads()
+    with threadpool_limits(1):
+        torch.set_num_threads(1)  # of MKL inside torch, which the other does not reach
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@_one_thread()
 def table_report(
     samples: Tensor,
     train: Tensor,
@@ -170,7 +195,7 @@ def table_report(
     called = [names[i] for i in kept]
 
     rows: dict[str, Score] = {}
-    judges: dict[str, Metric] = {"trees": TreeTest(told), "network": NetworkTest(told, sets[1])}
+    judges: dict[str, Metric] = {"trees": TreeTest(told, rounds=_TREES), "network": NetworkTest(told, sets[1])}
     for name, metric in judges.items():
         if min(map(len, sets)) >= 40:  # fewer teach nothing
             tell(name)
@@ -252,7 +277,7 @@ def _taught(
     def taught(rows: Tensor) -> float:
         some = rows[choose(len(rows), size, generator, rows)]
         seed = int(torch.randint(2**31, (1,), generator=generator))
-        return predicts(some, held, target, words, seed, common)
+        return predicts(some, held, target, words, seed, common, _TREES)
 
     value = taught(samples)
     floors = torch.tensor([taught(train) for _ in range(TAUGHT)], dtype=torch.float64)

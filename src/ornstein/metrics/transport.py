@@ -1,4 +1,4 @@
-"""Sliced Wasserstein distance: optimal transport, one direction at a time.
+"""Wasserstein distances: optimal transport between two sets, exactly, or one direction at a time.
 
 In one dimension optimal transport is solved by sorting: the best coupling joins equal quantiles, so
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ornstein.errors import InputError
-from ornstein.metrics.metric import Metric, vectors
+from ornstein.metrics.metric import Metric, choose, vectors
 
 ENTRIES = 2**24  # of the largest temporary tensor: 64 MiB in float32
 
@@ -65,6 +65,29 @@ class SlicedWasserstein(Metric):
             gaps = (along_x[:, i] - along_y[:, j]).abs() ** self.p
             total += (gaps.double() @ width).sum()
         return math.pow(float(total / self.projections), 1 / self.p)
+
+
+@final
+@dataclass(frozen=True)
+class Wasserstein(Metric):
+    """Optimal-transport distance between two sets of points, exactly: the root of the least mean squared distance.
+
+    In the units of the data (0 = same law). The larger set is cut, at random, to the size of the smaller. Finite sets
+    of one law in d dimensions lie about N^{-1/d} apart, so read it beside its floor. Time grows as N^3: a second for
+    2,000.
+
+    Villani, "Optimal transport: old and new" (2009).
+    """
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
+        from scipy.optimize import linear_sum_assignment
+
+        x, y = vectors(x, y)
+        size = min(len(x), len(y))
+        x, y = (part[choose(len(part), size, generator, part)] for part in (x, y))
+        squared = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+        rows, columns = linear_sum_assignment(squared.cpu().numpy())
+        return math.sqrt(float(squared[torch.as_tensor(rows), torch.as_tensor(columns)].mean()))
 
 
 def quantile_coupling(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,9 +8,10 @@ says what goes in and out. To add a net, subclass `NetConfig` in one file and na
 from .attention import attend
 from .contract import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 from .mlp import MLP
+from .transformer import Transformer
 from .unet import UNET_SIZES, UNet
 
-NETS: dict[str, type[NetConfig]] = {"mlp": MLP, "unet": UNet}
+NETS: dict[str, type[NetConfig]] = {"mlp": MLP, "unet": UNet, "transformer": Transformer}
 
 __all__ = [
     "MLP",
@@ -22,6 +23,7 @@ __all__ = [
     "Part",
     "Picture",
     "Tokens",
+    "Transformer",
     "UNet",
     "Vector",
     "attend",

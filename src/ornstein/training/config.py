@@ -55,6 +55,9 @@ class Training:
 
     Arguments:
         steps: optimiser steps in all, counted from the run's first start.
+        minutes: at most as many steps as are taken in so many minutes here, pictures on the way included; None for no
+            such bound. Time is measured before the first step, and `steps` says what came of it, so that the run can be
+            gone on with: `fit` itself keeps no clock.
         batch_size: samples per optimiser step, over all pieces and all processes. `fit` takes the batches as they
             come; the field is for whoever builds them.
         accumulate: pieces into which a batch is cut, over all processes together, to fit it into memory; rounded up to
@@ -96,6 +99,7 @@ class Training:
     """
 
     steps: int = 10_000
+    minutes: float | None = None
     batch_size: int = 128
     accumulate: int = 1
     lr: float = 3e-4
@@ -140,6 +144,8 @@ class Training:
             self._require("precision", self.precision != "float16", "float32 or bfloat16 with training.shard='fsdp'")
         self._require("lr", _real(self.lr) and self.lr > 0, "a number above 0")
         self._require("weight_decay", _real(self.weight_decay) and self.weight_decay >= 0, "a number, at least 0")
+        minutes = self.minutes is None or (_real(self.minutes) and self.minutes > 0)
+        self._require("minutes", minutes, "a number above 0, or none")
         self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or none")
         two = isinstance(self.betas, tuple) and len(self.betas) == 2
         self._require("betas", two and all(_real(b) and 0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")

@@ -1,0 +1,45 @@
+"""Verbs of text: samples printed, blanks filled in, bits counted."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ornstein.cli.shared import bar, named, out
+from ornstein.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from ornstein.experiment.run import Run
+
+#: samples that are printed; the file has all of them
+_PRINTED = 8
+
+
+def say_texts(texts: list[str], path: Path) -> None:
+    """Write texts to a file, with a line of dashes between them, and print the first few."""
+    from ornstein.experiment.texts import BETWEEN, save_texts
+
+    save_texts(texts, path)
+    out.print(BETWEEN.join(texts[:_PRINTED]), markup=False, highlight=False, soft_wrap=True)
+
+
+def fill_text(run: "Run", text: str, n: int, seed: int, stepper: Any, steps: int | None, path: Path) -> None:
+    """Draw what stands in the blanks of a text, print it, and write it down."""
+    from ornstein.experiment.texts import fill, must_be_tokens
+
+    if path.suffix != ".txt":
+        raise InputError(f"out='{shown(path)}' must end in .txt: what is filled in is text.")
+    codes = fill(run, text, n, seed=seed, stepper=stepper, steps=steps)
+    say_texts(must_be_tokens(run).spelled(codes), path)
+
+
+def say_bits(run: "Run", data: str, count: int | None, seed: int, draws: int, path: Path) -> None:
+    """Print the bound on the bits that data take, and write down that of each example."""
+    from ornstein.experiment.texts import bits, examples, save_bits
+
+    codes = examples(run, data, count)
+    with bar("scoring") as progress:
+        found = bits(run, codes, seed=seed, draws=max(draws, 4), progress=progress)
+    unit = "character" if run.transform.letters else "dimension"
+    save_bits(found, path)
+    out.print(f"{len(codes):,} {run.kind}s of {data}, at most", markup=False)
+    out.print(f"  {found.bits} bits per {unit}\n  {found.nats} nats each", markup=False, highlight=False)
+    out.print(f"[bold]{named(path)}[/]")

@@ -1,0 +1,305 @@
+"""What teaches a model of tokens, and how good it is: bounds on -log p(x_0), in nats.
+
+*The variational bound* of a walk in n steps from t_max = t_n to t_0 = 0 (Austin et al. 2021, 2107.03006):
+
+    -log p(x_0)  <=  sum over k = 2..n of KL( q(x_{k-1} given x_k, x_0) || p(x_{k-1} given x_k) ) - log p(x_0 given x_1)
+
+the prior's term being 0, since clocks end where nothing is left. With n growing it falls to its continuous limit, which
+has a closed form for every kernel, *score entropy* (Lou et al. 2024, 2310.16834; Campbell et al. 2022, 2205.14987):
+
+    E integral of  sum over y of G(y, x_t) ( s(y) - s*(y) log s(y) + s*(y) (log s*(y) - 1) )  (-d log alpha),
+
+with s the model's ratios (`readings`) and s* those of x_0 itself. Of masked tokens that is a cross-entropy, exactly,
+
+    E integral of  (1/(1 - alpha))  sum over masked tokens of -log p(x_0 given x_t)  (-d alpha),
+
+the bound that masked diffusion is taught by (Sahoo et al. 2024, 2406.07524; Shi et al. 2024, 2406.04329). Both are
+integrals over what is left, so no clock enters. *Discrete flow matching* (Gat et al. 2024, 2407.15595; Campbell et al.
+2024, 2402.04997) is the cross-entropy of every token that is not as it was, without a weight; the *hybrid* adds a
+little of it to the bound.
+
+What is known of a row, where filling in is learned, is shown as it is and counts for nothing.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.core.condition import Condition, Given
+from ornstein.core.numerics import Estimate, strata, uniform
+from ornstein.core.process import Level
+from ornstein.discrete.drive import drawn
+from ornstein.discrete.kernels import Kernel, at_share, share
+from ornstein.discrete.readings import ratios
+from ornstein.discrete.tokens import TokenDenoiser
+from ornstein.errors import InputError
+
+#: shares that are never drawn: within this of the ends, 1e-5 of the integral at the most
+_END = 1e-5
+
+
+@dataclass(frozen=True)
+class TokenObjective(ABC):
+    """A loss for each row, in nats. To add one, write `terms`.
+
+    Args:
+        drop: share of the rows in which a part of the condition is left out.
+        shown: share of the rows in which some tokens are shown as they are, so that filling in is learned; the mask
+            shows them anyway.
+    """
+
+    drop: float = field(default=0.1, kw_only=True)
+    shown: float = field(default=0.25, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("drop", "shown"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"objective.{name}={value!r} must be in [0, 1].")
+
+    def __call__(self, model: TokenDenoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
+        """x0 (B, T K) one-hot -> (B,) float32."""
+        codes = model.categories.codes(x0)
+        condition = Condition.of(condition).dropped(self.drop, generator)
+        place = strata(len(x0), generator)[torch.randperm(len(x0), generator=generator, device=generator.device)]
+        u, v, shown = (torch.rand(codes.shape, generator=generator, device=generator.device) for _ in range(3))
+        known = None
+        if self.shown and not model.process.masks:
+            rows = torch.rand(len(x0), 2, 1, generator=generator, device=generator.device)
+            known = ((shown < rows[:, 0]) & (rows[:, 1] < self.shown)).to(x0.device)
+        found = self.terms(model, codes, condition, place.to(x0.device), u.to(x0.device), v.to(x0.device), known)
+        return found.float()
+
+    @abstractmethod
+    def terms(
+        self,
+        model: TokenDenoiser,
+        codes: Tensor,
+        condition: Condition,
+        place: Tensor,
+        u: Tensor,
+        v: Tensor,
+        known: Tensor | None,
+    ) -> Tensor:
+        """The loss (B,) of rows (B, T), unbiased over its random numbers.
+
+        Args:
+            place: (B,) in (0, 1), where along the way.
+            u, v: (B, T) in (0, 1), to draw noise by.
+            known: tokens that are shown and count for nothing, (B, T) bool; None for none.
+        """
+
+
+def noised(kernel: Kernel, codes: Tensor, classes: int, level: Level, u: Tensor, known: Tensor | None) -> Tensor:
+    """x_t given x_0 = codes, (B, T): drawn at places u, what is known left as it is."""
+    xt = drawn(kernel.log_rows(codes, classes, share(level)), u)
+    return xt if known is None else torch.where(known, codes, xt)
+
+
+def _nats(log_p: Tensor, codes: Tensor) -> Tensor:
+    return -log_p.gather(-1, codes[..., None])[..., 0]
+
+
+def _counted(each: Tensor, known: Tensor | None) -> Tensor:
+    return each.sum(1) if known is None else torch.where(known, 0.0, each).sum(1)
+
+
+@dataclass(frozen=True)
+class VariationalBound(TokenObjective):
+    """The bound of a walk in n steps, even along the clock: D3PM (Austin et al. 2021).
+
+    Args:
+        steps: n.
+        beside: of the cross-entropy of x_0 that is added; 0.001 is Austin et al.'s hybrid.
+    """
+
+    steps: int = 1000
+    beside: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(f"objective.steps={self.steps!r} must be a whole number, at least 1.")
+        if not 0 <= self.beside < math.inf:
+            raise InputError(f"objective.beside={self.beside!r} must not be negative.")
+
+    def terms(
+        self,
+        model: TokenDenoiser,
+        codes: Tensor,
+        condition: Condition,
+        place: Tensor,
+        u: Tensor,
+        v: Tensor,
+        known: Tensor | None,
+    ) -> Tensor:
+        kernel, k = model.process, (place * self.steps).floor().clamp_max(self.steps - 1)
+        ends = ((k + i) * (kernel.t_max / self.steps) for i in (1, 0))
+        t, s = (kernel.at(end.clamp_max(kernel.t_max), like=codes.float()) for end in ends)
+        xt = noised(kernel, codes, model.classes, t, u, known)
+        log_p = model.log_probs(xt, t, condition, known)
+        plain = _nats(log_p, codes)
+        first = k == 0
+        # the first step is the cross-entropy itself; what stands in its place below is not looked at
+        s = Level(kernel, s.t, torch.where(first[:, None], 0.5 * (1 + t.alpha), s.alpha), s.sigma)
+        exact = torch.where(torch.nn.functional.one_hot(codes, model.classes).bool(), 0.0, -torch.inf)
+        q, p = (kernel.log_posterior(xt, told, t, s) for told in (exact.to(log_p), log_p))
+        divergence = torch.where(q > -torch.inf, q.exp() * (q.clamp_min(-1e4) - p.clamp_min(-1e4)), 0.0).sum(-1)
+        each = torch.where(first[:, None], plain, divergence)
+        return _counted(self.steps * each + self.beside * plain, known)
+
+
+@dataclass(frozen=True)
+class Hybrid(VariationalBound):
+    """The variational bound with a thousandth of the cross-entropy beside it (Austin et al. 2021)."""
+
+    beside: float = 0.001
+
+
+@dataclass(frozen=True)
+class ScoreEntropy(TokenObjective):
+    """The bound in continuous time, of any kernel (Lou et al. 2024; Campbell et al. 2022)."""
+
+    def terms(
+        self,
+        model: TokenDenoiser,
+        codes: Tensor,
+        condition: Condition,
+        place: Tensor,
+        u: Tensor,
+        v: Tensor,
+        known: Tensor | None,
+    ) -> Tensor:
+        kernel = model.process
+        # with a weight: where little is gone, few tokens have moved, and those count by one over it
+        gone = place.square().clamp(_END, 1 - _END)
+        level = at_share(kernel, 1 - gone)
+        xt = noised(kernel, codes, model.classes, level, u, known)
+        log_p = model.log_probs(xt, level, condition, known)
+        exact = torch.where(torch.nn.functional.one_hot(codes, model.classes).bool(), 0.0, -torch.inf).to(log_p)
+        log_s, log_true = (ratios(kernel, xt, told, level) for told in (log_p, exact))
+        rate, true = kernel.rates_to(xt, model.classes), log_true.exp()
+        gap = torch.where(true > 0, true * (log_true.clamp_min(-1e4) - log_s.clamp_min(-1e4) - 1), 0.0)
+        each = torch.where(rate > 0, rate * (log_s.exp() + gap), 0.0).sum(-1)
+        return 2 * place * _counted(each / (1 - gone)[:, None], known)
+
+
+@dataclass(frozen=True)
+class MaskedBound(TokenObjective):
+    """The bound in continuous time, of masked tokens: a weighted cross-entropy (Sahoo et al. 2024; Shi et al. 2024)."""
+
+    def terms(
+        self,
+        model: TokenDenoiser,
+        codes: Tensor,
+        condition: Condition,
+        place: Tensor,
+        u: Tensor,
+        v: Tensor,
+        known: Tensor | None,
+    ) -> Tensor:
+        if not model.process.masks:
+            raise InputError("objective='masked-bound' is of the absorbing kernel; take 'score-entropy' for others.")
+        gone = place.clamp(_END, 1 - _END)
+        level = at_share(model.process, 1 - gone)
+        masked = u < gone[:, None]
+        log_p = model.log_probs(torch.where(masked, model.classes, codes), level, condition, known)
+        return (torch.where(masked, _nats(log_p, codes), 0.0) / gone[:, None]).sum(1)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(TokenObjective):
+    """The cross-entropy of x_0, at every share alike: discrete flow matching (Gat et al. 2024)."""
+
+    def terms(
+        self,
+        model: TokenDenoiser,
+        codes: Tensor,
+        condition: Condition,
+        place: Tensor,
+        u: Tensor,
+        v: Tensor,
+        known: Tensor | None,
+    ) -> Tensor:
+        level = at_share(model.process, 1 - place.clamp(_END, 1 - _END))
+        xt = noised(model.process, codes, model.classes, level, u, known)
+        return _counted(_nats(model.log_probs(xt, level, condition, known), codes), known)
+
+
+#: what teaches a model of tokens, by name
+TOKEN_OBJECTIVES: dict[str, Callable[..., Any]] = {
+    "masked-bound": MaskedBound,
+    "score-entropy": ScoreEntropy,
+    "d3pm": VariationalBound,
+    "d3pm-hybrid": Hybrid,
+    "discrete-flow": CrossEntropy,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A bound on -log p of rows, with its error.
+
+    Attributes:
+        nats: of a row, mean and standard error over rows and random numbers.
+        tokens: of a row.
+        each: nats of each row, (N,) float64.
+    """
+
+    nats: Estimate
+    tokens: int
+    each: Tensor
+
+    @property
+    def bits(self) -> Estimate:
+        """Bits of a token, or per dimension."""
+        each = self.tokens * math.log(2)
+        return Estimate(self.nats.value / each, self.nats.standard_error / each)
+
+    def __str__(self) -> str:
+        return f"{self.nats} nats a row, {self.bits} bits a token"
+
+
+@torch.no_grad()
+def measured(
+    model: TokenDenoiser,
+    x0: Tensor,
+    seed: int = 0,
+    condition: Given = None,
+    draws: int = 4,
+    batch: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """The bound in continuous time of rows x0 (N, T K) under a model, at stratified shares: a pure function of seed.
+
+    Args:
+        draws: how many shares for each row.
+        batch: rows at a time.
+        progress: called with (rows done, rows in all).
+    """
+    objective: TokenObjective = MaskedBound() if model.process.masks else ScoreEntropy()
+    categories, found = model.categories, []
+    condition = Condition.of(condition)
+    seeds = torch.arange(len(x0)) + seed * 0x9E3779B1
+    # a lattice, shifted at random: each row's shares are even, and so are those of all rows at once
+    shift = uniform(torch.tensor([seed]), 1, draws).double()[0]
+    first = (torch.arange(len(x0), dtype=torch.float64) * 0.6180339887498949 + shift) % 1.0
+    for start in range(0, len(x0), batch):
+        part = slice(start, start + batch)
+        codes = categories.codes(x0[part]).to(model.device)
+        given, total = condition[part].to(model.device), torch.zeros(len(codes), dtype=torch.float64)
+        for number in range(draws):
+            place = (first[part] + number) / draws
+            u = uniform(seeds[part], categories.tokens, number).to(codes.device)
+            nats = objective.terms(model, codes, given, place.float().to(codes.device), u, u, None)
+            total += nats.double().cpu() / draws
+        found.append(total)
+        if progress is not None:
+            progress(min(start + batch, len(x0)), len(x0))
+    each = torch.cat(found)
+    return Measured(Estimate.of(each), categories.tokens, each)

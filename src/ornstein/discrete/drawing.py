@@ -1,0 +1,181 @@
+"""Drawing tokens that dissolve by any kernel: the walk of `ornstein.core.walk`, from the stationary law to the data.
+
+Every step draws each token from a law that the model's posterior gives, one apart from the other, so that what is lost
+in a step is how tokens depend on each other: with more steps it vanishes. Uniform numbers are functions of a row's
+seed, the token and the step, so that a row does not depend on the batch that it is drawn in.
+
+*Filling in.* What is known of a row stays as it is at all times, and the model is told which tokens those are. With the
+mask nothing needs telling; of other kernels it must have learned it (`TokenObjective.shown`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.core.condition import Condition, Given
+from ornstein.core.drive import sample_seeds
+from ornstein.core.numerics import uniform
+from ornstein.core.process import Level
+from ornstein.core.walk import Asked, State, walk
+from ornstein.discrete.drive import drawn
+from ornstein.discrete.kernels import Kernel
+from ornstein.discrete.tokens import TokenDenoiser
+from ornstein.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What a model says of a row of tokens.
+
+    Attributes:
+        codes: of what, (B, T).
+        log_p: log p(x_0 given that), (B, T, K).
+    """
+
+    codes: Tensor
+    log_p: Tensor
+
+    @property
+    def x0(self) -> Tensor:
+        """The posterior mean, (B, T K)."""
+        return self.log_p.exp().flatten(1)
+
+
+class AskTokens(Asked[Tensor, Level, Told]):
+    """What a step puts its questions to: `ask(x, level)`, x (B, T K).
+
+    Attributes:
+        denoiser: the model.
+        known: tokens that the walk began with and keeps, (B, T) bool; None for none.
+    """
+
+    def __init__(self, denoiser: TokenDenoiser, condition: Condition, known: Tensor | None, steps: int) -> None:
+        self.denoiser, self.known = denoiser, known
+
+        def answer(x: Tensor, level: Level) -> Told:
+            codes = denoiser.codes(x)
+            return Told(codes, denoiser.log_probs(codes, level, condition, known))
+
+        super().__init__(answer, steps)
+
+    @property
+    def kernel(self) -> Kernel:
+        """How tokens dissolve."""
+        return self.denoiser.process
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.denoiser.classes
+
+    def kept(self, before: Tensor, codes: Tensor) -> Tensor:
+        """States (B, T) as vectors, what was known as it was in `before` (B, T)."""
+        return self.denoiser.vectors(codes if self.known is None else torch.where(self.known, before, codes))
+
+
+class Dice:
+    """Uniform numbers of a walk's rows, drawn one table after the other.
+
+    Args:
+        seeds: (B,) int64, one per row.
+        tokens: T.
+    """
+
+    def __init__(self, seeds: Tensor, tokens: int) -> None:
+        self._seeds, self._tokens, self._number = seeds, tokens, 0
+
+    def __call__(self) -> Tensor:
+        """(B, T) in (0, 1), new at every call."""
+        self._number += 1
+        return uniform(self._seeds, self._tokens, self._number)
+
+
+class TokenStepper(ABC):
+    """Goes from a level to one at which tokens are less dissolved: a frozen dataclass with one method.
+
+    Facts, each held by a test: the law of what is drawn tends to the model's as steps grow, and a model that answers
+    the same always is drawn exactly in any number of steps.
+    """
+
+    @property
+    def masks(self) -> bool:
+        """Whether it is of the absorbing kernel alone."""
+        return False
+
+    @property
+    def calls(self) -> int | None:
+        """Questions a step; None where that depends."""
+        return 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws random numbers beyond the start."""
+        return True
+
+    @abstractmethod
+    def step(
+        self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
+    ) -> tuple[Tensor, Any]:
+        """One step from level t to s; x is (B, T K)."""
+
+    def finish(self, ask: AskTokens, x: Tensor, t: Level[float], memory: Any, dice: Dice) -> Tensor:
+        """The last step, to the data: what is not certain is drawn from p(x_0 given x_t)."""
+        told = ask(x, t)
+        return ask.kept(told.codes, drawn(told.log_p, dice()))
+
+
+def draw_tokens(
+    denoiser: TokenDenoiser,
+    rows: int,
+    stepper: TokenStepper,
+    *,
+    steps: int,
+    seed: int | None = None,
+    seeds: Any = None,
+    generator: torch.Generator | None = None,
+    condition: Given = None,
+    x: Tensor | None = None,
+) -> Iterator[State[Tensor]]:
+    """Draw rows of tokens, yielding each state, (rows, T K): `steps + 1` of them.
+
+    Args:
+        denoiser: whose law to draw from.
+        rows: how many.
+        stepper: how to step.
+        steps: how many steps, even along the clock.
+        seed, seeds, generator: one source of randomness, as for `ornstein.core.drive.trajectory`.
+        condition: what to draw given, with a row for each.
+        x: (rows, T K), what is known, zeros elsewhere; it comes back as it is. None for nothing.
+
+    Raises:
+        InputError: what does not fit.
+    """
+    categories, kernel, device = denoiser.categories, denoiser.process, denoiser.device
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps={steps!r} must be a whole number, at least 1.")
+    if stepper.masks and not kernel.masks:
+        raise InputError(f"{stepper} unmasks tokens, and {kernel} masks none; take ancestral, euler or tau-leaping.")
+    if x is not None and tuple(x.shape) != (rows, categories.width):
+        raise InputError(f"x has shape {tuple(x.shape)}; it must be {(rows, categories.width)}.")
+    condition = Condition.of(condition).matches(rows, f"rows={rows}").to(device)
+    dice = Dice(sample_seeds(rows, seed, seeds, generator).to(device), categories.tokens)
+    law = kernel.log_stationary(denoiser.classes).float().to(device)
+    codes = drawn(law.expand(rows, categories.tokens, -1), dice())
+    known = None
+    if x is not None:
+        x = x.to(device)
+        known = categories.known(x)
+        codes = torch.where(known, denoiser.codes(x), codes)
+    ask = AskTokens(denoiser, condition, known, steps)
+    times = torch.linspace(kernel.t_max, 0.0, steps + 1, dtype=torch.float64)
+    return walk(
+        ask,
+        denoiser.vectors(codes),
+        kernel.levels(times),
+        lambda ask, x, t, s, memory: stepper.step(ask, x, t, s, memory, dice),
+        lambda ask, x, t, memory: stepper.finish(ask, x, t, memory, dice),
+    )

@@ -1,0 +1,91 @@
+"""What a network says of noisy tokens: three readings of one posterior, as the six of Gaussian noise are.
+
+With w = p(x_0 given x_t)/q(x_t given x_0), token by token, and Q(alpha) the kernel up to time t,
+
+    ratios      s(y) = p_t(x with y in the token's place)/p_t(x) = (w Q)(y)         the concrete score: Lou et al. 2024
+    rates       from x_t to y on the way back: G(y, x_t) s(y)                       Campbell et al. 2022
+    probabilities                              p(x_0) = q(x_t given x_0) (s Q^-1)(x_0)
+
+so that each is had from each other. Ratios of another function than a posterior's may give a p that is none: what is
+below 0 is then taken for 0. Rates are in units of -d log alpha, whatever the clock; of a masked token they are
+
+    alpha/(1 - alpha) p(x_0 = y).
+
+References: Meng et al. 2022 (2211.00802); Lou et al. 2024 (2310.16834); Campbell et al. 2022 (2205.14987).
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ornstein.core.process import Level
+from ornstein.discrete.kernels import Kernel, share
+
+#: the least alpha that a network's ratios are turned into probabilities at
+_LEAST_LEFT = 1e-3
+
+
+def ratios(kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level) -> Tensor:
+    """log s of each state, (B, T, S), from log p(x_0 given x_t = codes) (B, T, K); 0 at the state itself."""
+    at = share(level)
+    return kernel.log_spread(kernel.cavity(codes, log_p, at), at)
+
+
+def from_ratios(kernel: Kernel, codes: Tensor, s: Tensor, level: Level, factor: Tensor) -> Tensor:
+    """log p(x_0 given x_t = codes) (B, T, K) from ratios s (B, T, S), not their logarithms.
+
+    Args:
+        factor: log q(x_t = codes given x_0), (B, T, K).
+    """
+    p = kernel.inverse(s[..., : factor.shape[-1]], share(level)).clamp_min(0.0)
+    return (p.log() + factor).log_softmax(-1)
+
+
+def rates(kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level) -> Tensor:
+    """The rates at which x_t = codes turns into each state on the way back, (B, T, S), per -d log alpha."""
+    return kernel.rates_to(codes, log_p.shape[-1]) * ratios(kernel, codes, log_p, level).exp()
+
+
+def from_rates(kernel: Kernel, codes: Tensor, found: Tensor, level: Level, factor: Tensor) -> Tensor:
+    """log p(x_0 given x_t = codes) (B, T, K) from rates (B, T, S) of a kernel that has one from every class."""
+    there = kernel.rates_to(codes, factor.shape[-1])
+    # the ratio of a state to itself is 1
+    s = torch.where(there > 0, found / there.clamp_min(1e-30), 1.0)
+    return from_ratios(kernel, codes, s, level, factor)
+
+
+class TokenReading(ABC):
+    """One reading of a network's output, whose K numbers a token are logarithms of it up to what Bayes' rule knows."""
+
+    @abstractmethod
+    def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
+        """log p(x_0 given x_t = codes), (B, T, K).
+
+        Args:
+            out: the network's output, (B, T, K).
+            factor: log q(x_t = codes given x_0), (B, T, K).
+        """
+
+
+class _Probabilities(TokenReading):
+    """Log-probabilities of x_0 given the other tokens, up to a constant."""
+
+    def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
+        return (out + factor).log_softmax(-1)
+
+
+class _Ratios(TokenReading):
+    """Logarithms of the concrete score's ratios, up to a constant."""
+
+    def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
+        if kernel.masks:  # ratios of the classes are the probabilities, but for one number
+            return (out + factor).log_softmax(-1)
+        # positive, and 1 at the state itself; where next to nothing is left the ratios say next to nothing
+        s, left = (out - out.gather(-1, codes[..., None])).exp(), torch.as_tensor(share(level)).clamp_min(_LEAST_LEFT)
+        p = kernel.inverse(s, left.to(out)).clamp_min(torch.finfo(torch.float32).tiny)
+        return (p.log() + factor).log_softmax(-1)
+
+
+#: what a network's output may mean
+TOKEN_READINGS: dict[str, TokenReading] = {"probabilities": _Probabilities(), "ratios": _Ratios()}

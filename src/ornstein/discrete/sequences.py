@@ -1,0 +1,123 @@
+"""What a run of tokens learns: of every place of a sequence or a picture, the probabilities of its classes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.categories import Categories
+from ornstein.core.condition import Condition, Given
+from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Learner, Measure
+from ornstein.core.numerics import uniform
+from ornstein.core.walk import State
+from ornstein.discrete.bounds import TOKEN_OBJECTIVES, noised
+from ornstein.discrete.drawing import TokenStepper, draw_tokens
+from ornstein.discrete.jumps import TOKEN_STEPPERS
+from ornstein.discrete.kernels import KERNELS, Kernel, at_share
+from ornstein.discrete.tokens import TokenDenoiser, TokenNet
+from ornstein.errors import InputError
+
+#: steps of a walk where nothing is said, if there are as many tokens
+_STEPS = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences(Learner):
+    """Sequences and pictures of categories that dissolve by any kernel (Austin et al. 2021)."""
+
+    readings: ClassVar[Mapping[str, str]] = {
+        "probabilities": "Of each token's classes given the other tokens, as logits.",
+        "ratios": "The concrete score: ratios of the marginals, as logarithms (Lou et al. 2024).",
+    }
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_OBJECTIVES
+    processes: ClassVar[Mapping[str, Callable[..., Any]]] = KERNELS
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS
+    walks: ClassVar[bool] = False
+    instead: ClassVar[str] = "token by token, for which there are sample and loglik, and of a text sample --fill"
+    at_once: ClassVar[int] = 64
+    then: ClassVar[str] = "ornstein sample {run} -n 16"
+    judges: ClassVar[Measure] = Measure(
+        "loss-by-noise", "nats of a token that is gone", "each place by itself", "places alone"
+    )
+
+    def __post_init__(self) -> None:
+        categories = self.problem.categories
+        if categories is None or not categories.space or not isinstance(self.problem.process, Kernel):
+            raise InputError(
+                f"predicts={self.problem.predicts!r} is of data in tokens of one size, such as data=text or "
+                "data=quantised; these data are others."
+            )
+        if self.problem.taught_by == "masked-bound" and not self.problem.process.masks:
+            raise InputError(
+                "objective='masked-bound' is of process=absorbing; take score-entropy, d3pm or discrete-flow."
+            )
+
+    @property
+    def categories(self) -> Categories:
+        """The tokens of a sample."""
+        assert self.problem.categories is not None  # see above
+        return self.problem.categories
+
+    @property
+    def steps(self) -> int:
+        return min(self.categories.tokens, _STEPS)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        return TokenNet.shown(self.categories.sizes[0], self.categories.space)
+
+    def model(self, net: nn.Module) -> TokenNet:
+        process = self.problem.process
+        assert isinstance(process, Kernel)  # see above
+        return TokenNet(net, process, self.categories, self.categories.space, self.problem.predicts)
+
+    @property
+    def narrow(self) -> bool:
+        return True
+
+    def in_precision(self, model: TokenDenoiser, precision: torch.dtype | None) -> TokenDenoiser:
+        return replace(model, precision=precision) if isinstance(model, TokenNet) else model
+
+    def trajectory(
+        self,
+        model: TokenDenoiser,
+        rows: int,
+        stepper: TokenStepper,
+        steps: int | None,
+        grid: "str | Sequence[float] | Tensor | None",
+        **options: Any,
+    ) -> Iterator[State[Tensor]]:
+        if grid is not None:
+            raise InputError(
+                f"grid={grid!r} says where Gaussian noise is walked; tokens take even steps of their clock."
+            )
+        return draw_tokens(model, rows, stepper, steps=self.steps if steps is None else steps, **options)
+
+    @torch.no_grad()
+    def judge(self, model: TokenDenoiser, x0: Tensor, condition: Given) -> Judgement:
+        """The cross-entropy of held-out tokens that are gone, in units of what places take that know no others.
+
+        By the first `JUDGED_BY` rows, at `LEVELS` shares of what is gone. For masked tokens its mean is the bound.
+        """
+        x0 = x0[:JUDGED_BY].to(model.device)
+        condition = Condition.of(condition)[:JUDGED_BY].to(model.device)
+        codes, seeds = self.categories.codes(x0), torch.arange(len(x0), device=x0.device)
+        # one count of each class for each place of a picture, and one for all places of a sequence
+        shares = x0.unflatten(1, (self.categories.tokens, -1)).mean(0)
+        shares = shares.mean(0, keepdim=True).expand_as(shares) if len(self.categories.space) == 1 else shares
+        alone = float(-torch.special.xlogy(shares, shares).sum(1).mean())
+        ratios, nats = [], []
+        for number in range(LEVELS):
+            gone = (number + 0.5) / LEVELS
+            level = at_share(model.process, torch.full((len(x0),), 1 - gone, device=x0.device))
+            u = uniform(seeds, codes.shape[1], number)
+            xt = noised(model.process, codes, model.classes, level, u, None)
+            told = -model.log_probs(xt, level, condition).gather(-1, codes[..., None])[..., 0]
+            # where the kernel keeps no note of what has moved, all count, and what is still there takes next to nothing
+            moved = xt == model.classes if model.process.masks else torch.ones_like(xt, dtype=torch.bool)
+            nats.append(float(told[moved].mean()))
+            ratios.append(gone / (1 - gone))
+        value = sum(nats) / len(nats) / max(alone, 1e-12)
+        return Judgement(value, ratios[::-1], nats[::-1], [alone] * len(nats))

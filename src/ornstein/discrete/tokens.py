@@ -1,0 +1,214 @@
+"""Models of tokens that dissolve by any kernel: of each, the probabilities of its classes.
+
+Of a row of T tokens of K classes each, noised one apart from the other, Bayes' rule gives for token i
+
+    p(x_0^i given x_t)  ~  q(x_t^i given x_0^i)  p(x_0^i given the other tokens of x_t),
+
+of which the first factor is known in closed form. A network is left with the second: at low noise it need say nothing,
+and a masked token, whose first factor is constant, gets the softmax of its logits. One formula serves every kernel.
+
+*Known tokens.* A token that is known for certain at any time has a first factor of one class alone. So a model that is
+told which tokens are known answers for the others given them, which is all that filling in takes.
+"""
+
+from abc import abstractmethod
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.categories import Categories
+from ornstein.core.condition import Condition
+from ornstein.core.copies import beside
+from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level
+from ornstein.discrete.kernels import Kernel, share
+from ornstein.discrete.readings import TOKEN_READINGS
+from ornstein.errors import InputError, lookup
+
+
+class TokenDenoiser(Denoiser):
+    """The posterior mean of tokens of one size: a table of probabilities. To add one, write `log_probs`.
+
+    Attributes:
+        process: how they dissolve.
+        categories: the tokens of a row, K classes each, none of which refines another.
+    """
+
+    process: Kernel
+    categories: Categories
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.categories.sizes[0]
+
+    @abstractmethod
+    def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
+        """log p(x_0 given x_t = codes), (B, T) in [0, S) -> (B, T, K).
+
+        Args:
+            known: which tokens are those of x_0 for certain, (B, T) bool; None for none beyond what the kernel says.
+        """
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        """x (B, T K): one-hot vectors, zeros for the mask."""
+        return Prediction(self.log_probs(self.codes(x), level, condition).exp().flatten(1), x, level)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Vectors (B, T K) as numbers of states, (B, T)."""
+        codes = self.categories.codes(x)
+        return torch.where(codes < 0, self.classes, codes)
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """Numbers of states (B, T) as vectors, (B, T K)."""
+        return self.categories.one_hot(torch.where(codes < self.classes, codes, -1))
+
+
+def told(kernel: Kernel, codes: Tensor, classes: int, level: Level, known: Tensor | None) -> Tensor:
+    """The first factor: log q(x_t = codes given x_0), (B, T, K)."""
+    factor = kernel.log_columns(codes, classes, share(level))[..., :classes]
+    if known is None:
+        return factor
+    here = torch.nn.functional.one_hot(codes.clamp_max(classes - 1), classes).bool()
+    return torch.where(known[..., None], torch.where(here, 0.0, -torch.inf), factor)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenNet(TokenDenoiser):
+    """A network as the posterior mean of tokens.
+
+    Args:
+        net: `net(x, noise_level, condition)`, (B, K + 2, *space) -> (B, K + 2, *space), of which the first K channels
+            count. It is shown the states as one-hot vectors, the mask among them, and which tokens are known.
+        process: how tokens dissolve.
+        categories: the tokens of a row.
+        space: the places of the tokens: (length,), (height, width), ...
+        predicts: what the network's output means, a key of `TOKEN_READINGS`.
+        precision: type of the net's matrix products; None for that of its parameters.
+    """
+
+    net: nn.Module
+    process: Kernel
+    categories: Categories
+    space: tuple[int, ...]
+    predicts: str = "probabilities"
+    precision: torch.dtype | None = None
+    sigma_data: float = 1.0
+
+    def __post_init__(self) -> None:
+        lookup(TOKEN_READINGS, self.predicts, "predicts")
+
+    @staticmethod
+    def shown(classes: int, space: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what the network is shown: a channel for each class, for the mask, and for being known."""
+        return (classes + 2, *space)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
+        kernel, classes = self.process, self.classes
+        shown = torch.zeros(len(codes), codes.shape[1], classes + 2, device=codes.device)
+        shown.scatter_(2, codes[..., None], 1.0)
+        certain = codes < classes if kernel.masks else known
+        if certain is not None:
+            shown[..., -1] = certain.float()
+        x = (classes + 2) ** 0.5 * shown.transpose(1, 2).unflatten(2, self.space)
+        if kernel.masks:  # whose level says no more than the number of masks does
+            kept = (codes < classes).float().mean(1)
+            noise = torch.log1p(-kept) - kept.log()
+        elif isinstance(level.alpha, Tensor):
+            noise = (level.sigma / level.alpha).log().flatten().float()
+        else:
+            noise = (-0.5 * torch.tensor(level.log_snr, device=codes.device)).expand(len(codes)).float()
+        noise = noise.clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
+            out = self.net(x, noise, condition.parts)
+        logits = out[:, :classes].float().flatten(2).transpose(1, 2)
+        factor = told(kernel, codes, classes, level, known)
+        return TOKEN_READINGS[self.predicts].log_probs(kernel, codes, logits, level, factor)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTable(TokenDenoiser):
+    """A law of few tokens in closed form: the probability of every row, to check whatever is made of a denoiser by.
+
+    Args:
+        table: (K,) * T probabilities, which sum to 1.
+        process: how tokens dissolve.
+
+    Raises:
+        InputError: numbers that are no law, or axes of unlike lengths.
+    """
+
+    table: Tensor
+    process: Kernel
+
+    def __post_init__(self) -> None:
+        if bool((self.table < 0).any()) or abs(float(self.table.sum()) - 1) > 1e-6 or len(set(self.table.shape)) != 1:
+            raise InputError("table must be probabilities that sum to 1, with as many classes for each token.")
+
+    @property
+    def categories(self) -> Categories:  # type: ignore[override]
+        """The tokens of a row."""
+        return Categories(tuple(self.table.shape))
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """log p of rows (B, T) of classes: (B,)."""
+        return self.table[tuple(codes.unbind(1))].log()
+
+    def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
+        wide = torch.float32 if codes.device.type == "mps" else torch.float64
+        factor = told(self.process, codes, self.classes, level, known).to(wide).exp()
+        joint, tokens = beside(self.table, codes, wide)[None], self.table.ndim
+        for token in range(tokens):
+            joint = joint * factor[:, token].reshape(len(codes), *(-1 if i == token else 1 for i in range(tokens)))
+        # each token's classes last, all other axes summed
+        found = torch.stack(
+            [joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(tokens)], 1
+        )
+        return (found / found.sum(-1, keepdim=True)).log()
+
+
+@dataclass(frozen=True, eq=False)
+class Tilted(TokenDenoiser):
+    """Classifier-free guidance in log-probabilities: p(x_0 given x_t, y)^scale p(x_0 given x_t)^(1 - scale), normed.
+
+    1 is the model given the condition, 0 the one without, beyond 1 it is followed more than the data do (Ho &
+    Salimans 2022, 2207.12598; Schiff et al. 2024, 2412.10193). Each token's law is tilted by itself: of a row of one
+    token the law that is drawn from is the tilted one, of longer rows it is not.
+
+    Args:
+        base: a model that has learned with and without the condition.
+        scale: how strongly.
+    """
+
+    base: TokenDenoiser
+    scale: float
+
+    @property
+    def process(self) -> Kernel:  # type: ignore[override]
+        """How tokens dissolve."""
+        return self.base.process
+
+    @property
+    def categories(self) -> Categories:  # type: ignore[override]
+        """The tokens of a row."""
+        return self.base.categories
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
+        given = self.base.log_probs(codes, level, condition, known)
+        if self.scale == 1:
+            return given
+        free = self.base.log_probs(codes, level, Condition.of(None), known)
+        # what neither can be stays so: -inf minus -inf is not asked
+        mixed = self.scale * given.clamp_min(-1e4) + (1 - self.scale) * free.clamp_min(-1e4)
+        return torch.where(given > -torch.inf, mixed, -torch.inf).log_softmax(-1)

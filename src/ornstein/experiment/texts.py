@@ -1,0 +1,108 @@
+"""What a model of text is good for besides drawing: filling in blanks, and saying how many bits a text takes."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ornstein.core.drive import sample_seeds
+from ornstein.core.walk import end
+from ornstein.data import Classes
+from ornstein.data.classes import MOST_CHARACTERS
+from ornstein.discrete import Measured, measured
+from ornstein.errors import InputError, shown
+from ornstein.experiment.run import Run
+from ornstein.files import read_text, regular, write_text
+
+#: what stands between two texts in a file
+BETWEEN = "\n" + "-" * 8 + "\n"
+
+
+def draws_tokens(run: Run) -> bool:
+    """Whether a run was trained on tokens of one size: a text, or pictures of few levels."""
+    return isinstance(run.transform, Classes)
+
+
+def must_be_tokens(run: Run) -> Classes:
+    """The transform of a run on tokens of one size.
+
+    Raises:
+        InputError: it was trained on something else.
+    """
+    if not isinstance(run.transform, Classes):
+        raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s, and this is of tokens.")
+    return run.transform
+
+
+def fill(run: Run, text: str, n: int, *, seed: int = 0, steps: int | None = None, stepper: object = None) -> Tensor:
+    """Draw what stands in the blanks of a text, n times, all else as it is: (n, length) numbers of classes.
+
+    What is beyond the text's end is drawn too, and cut off.
+
+    Args:
+        text: with a blank, `ornstein.data.classes.BLANK`, for each character to draw.
+        n: how many answers.
+        seed: answer i of a seed is the same whatever else is drawn.
+        steps, stepper: instead of the run's own.
+
+    Raises:
+        InputError: a run on no text; a text that is too long, or has a character that was not seen in training.
+    """
+    classes = must_be_tokens(run)
+    if not run.transform.letters:
+        raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s; blanks are of a text.")
+    run.must_hold(n)
+    codes, way = classes.read(text), run.way(stepper, steps)  # type: ignore[arg-type]
+    x, keys, found = classes.categories.one_hot(codes), sample_seeds(n, seed, None, None), []
+    for part in keys.split(run.learner.at_once):
+        walk = run.learner.trajectory(
+            run.denoiser, len(part), way.stepper, way.steps, way.grid, seeds=part, x=x.expand(len(part), -1)
+        )
+        found.append(classes.inverse(end(walk).x.cpu())[:, : len(text)])
+    return torch.cat(found)
+
+
+def examples(run: Run, data: str, count: int | None = None) -> Tensor:
+    """Examples (N, ...) in classes: of the run's own data, "train" or "test", or of a text file, cut in pieces.
+
+    Raises:
+        InputError: something else, a file that is too short or has characters that were not seen in training.
+    """
+    classes = must_be_tokens(run)
+    if data in ("train", "test"):
+        own = run.load_data()
+        return (own.train if data == "train" else own.test)[:count]
+    if not run.transform.letters:
+        raise InputError(f"data={shown(data)!r} must be train or test, the run's own: it was trained on {run.kind}s.")
+    text, long = read_text(regular(data, "data", "a text file, or train or test"), MOST_CHARACTERS), classes.space[0]
+    pieces = [text[i : i + long] for i in range(0, len(text) - long + 1, long)][:count]
+    if not pieces:
+        raise InputError(f"data={shown(data)!r} has {len(text)} characters; a piece takes {long}.")
+    return torch.cat([classes.read(piece, blanks=False) for piece in pieces])
+
+
+def save_texts(texts: Sequence[str], path: Path) -> None:
+    """Write texts to a file, with a line of dashes between two."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, BETWEEN.join(texts) + "\n")
+
+
+def save_bits(found: Measured, path: Path) -> None:
+    """Write a CSV with the nats, and the bits of a token, of each example."""
+    lines = [f"{i},{nats:.4f},{nats / (found.tokens * math.log(2)):.5f}" for i, nats in enumerate(found.each.tolist())]
+    write_text(path, "\n".join(["example,nats,bits", *lines]) + "\n")
+
+
+def bits(run: Run, codes: Tensor, *, seed: int = 0, draws: int = 4, progress: object = None) -> Measured:
+    """The bound on how many bits examples (N, ...) take, in classes: of a character, or per dimension.
+
+    Args:
+        draws: shares at which each example is looked at; more make the error smaller.
+
+    Raises:
+        InputError: a run on no tokens.
+    """
+    classes = must_be_tokens(run)
+    return measured(run.denoiser, classes.forward(codes), seed, draws=draws, batch=64, progress=progress)  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""Runs of tokens: a text of one's own and pictures of few levels, from the terminal."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ornstein.data import Classes, Quantised, Text, Transform
+from ornstein.errors import InputError
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.run import Run
+from ornstein.experiment.texts import bits, fill
+from ornstein.experiment.train import train
+
+#: what each character is follows from the one before
+BOOK = "abcdefgh" * 400
+TINY = ["net.width=32", "net.depth=1", "net.heads_width=16", "training.precision=float32"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a text that is quickly learned."""
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "book.txt").write_text(BOOK)
+    told = [f"data.path={folder / 'book.txt'}", "data.length=16", "training.steps=300", "training.validate_every=300"]
+    ways = ["sampling.steps=8", "sampling.preview=2", "training.lr=3e-3"]
+    for _ in train(Experiment.read("text", [*told, *TINY, *ways]), folder / "run"):
+        pass
+    return folder / "run"
+
+
+def test_a_text_is_learned_printed_and_filled_in(run: Path, cli: Any, tmp_path: Path) -> None:
+    opened = Run.load(run)
+    found = bits(opened, opened.load_data().test, draws=8)
+    assert found.bits.value < 1.5  # 3 without what stands beside; 3/16 is what a piece begins with
+    result = cli("sample", str(run), "-n", "2", "--fill", "cd__gh", "--out", str(tmp_path / "a.txt"))
+    assert result.code == 0, result.err
+    first, _, second = (tmp_path / "a.txt").read_text().split("\n")[:3]
+    assert first in result.out
+    for line in (first, second):
+        assert len(line) == 6
+        assert (line[:2], line[4:]) == ("cd", "gh")
+    drawn = fill(opened, "cd__gh", 60, seed=1)
+    right = [text == "cdefgh" for text in opened.transform.spelled(drawn)]  # type: ignore[attr-defined]
+    assert sum(right) > 30
+    result = cli("loglik", str(run), "test", "--out", str(tmp_path / "bits.csv"))
+    assert "bits per character" in result.out, result.err
+    rows = list(csv.DictReader((tmp_path / "bits.csv").open()))
+    assert float(rows[0]["bits"]) == pytest.approx(float(rows[0]["nats"]) / (16 * math.log(2)), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        (["sample", "RUN", "--fill", "xyz"], "not seen in training"),
+        (["sample", "RUN", "--fill", "a" * 17], "17 characters"),
+        (["evaluate", "RUN"], "loglik"),
+        (["sample", "RUN", "--stepper", "heun"], "heun"),
+    ],
+)
+def test_what_a_text_cannot_be_asked_is_refused(run: Path, cli: Any, verb: list[str], words: str) -> None:
+    result = cli(*(str(run) if word == "RUN" else word for word in verb))
+    assert result.code == 2
+    assert words in " ".join(result.err.split())
+
+
+@pytest.mark.parametrize(("text", "words"), [("", "0 characters"), ("ab" * 20, "characters"), ("a" * 400, "different")])
+def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "book.txt").write_text(text)
+    with pytest.raises(InputError, match=words):
+        Text(str(tmp_path / "book.txt"), length=16).load()
+
+
+def test_quantised_digits_come_back_as_their_levels() -> None:
+    data = Quantised("digits", 4).load()
+    assert int(data.train.max()) == 3
+    z = data.transform.forward(data.train[:5])
+    assert torch.equal(data.transform.inverse(z), data.train[:5].int())
+    shown = data.transform.pictures(z)
+    assert (float(shown.min()), float(shown.max())) == (-1.0, 1.0)
+    again = Transform.from_dict(data.transform.to_dict())
+    assert isinstance(again, Classes)
+    assert torch.equal(again.forward(data.train[:5]), z)
+    with pytest.raises(InputError, match="17 levels"):
+        Quantised("digits", 18).load()
