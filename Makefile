@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow mutants lint types check clean
+.PHONY: demo studio test test-slow mutants lint types check clean
 
 demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about five minutes on two cores
 	rm -rf runs/demo
@@ -15,6 +15,9 @@ demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about five mi
 	@echo "Look at: runs/demo/samples/digits.png (samples), runs/demo/samples/digits.gif (denoising),"
 	@echo "         runs/demo/evaluation.png (samples beside their nearest training digits),"
 	@echo "         runs/demo/loss.png and runs/demo/loss-by-noise.png (training)."
+
+studio: $(READY)  ## open the studio in the browser's address that it prints; Ctrl-C ends it
+	$(BIN)/ornstein studio runs
 
 test: $(READY)  ## the whole default suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -40,5 +43,5 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ornstein needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,studio]'
 	touch $@

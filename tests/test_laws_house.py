@@ -57,14 +57,16 @@ def rooms_imported(file: Any) -> Any:
 def test_imports_go_down(file: Any) -> None:
     """To a lower floor or within the room, also inside functions; floor 6 reaches the house through floor 5 only.
 
-    And the command line asks `ranks` itself: it is one of several processes before anything is loaded.
+    And the command line asks `ranks` itself: it is one of several processes before anything is loaded. One of its verbs
+    opens the studio, and that file alone knows it.
     """
     room = file.split("/")[0].removesuffix(".py")
     assert room in FLOOR, f"{room} has no floor: give it one in the design and here"
     for other, line in rooms_imported(file):
         assert other in FLOOR, f"{file}:{line} imports {other or 'ornstein'!r}, the front door, or a room with no floor"
         below = FLOOR[other] in (1, 5) if FLOOR[room] == 6 else FLOOR[other] < FLOOR[room]
-        allowed = other == room or below or (room, other) == ("cli", "ranks")
+        door = (room, other) == ("cli", "ranks") or (file, other) == ("cli/studio.py", "studio")
+        allowed = other == room or below or door
         assert allowed, f"{file}:{line}: {room} (floor {FLOOR[room]}) may not import {other} (floor {FLOOR[other]})"
 
 

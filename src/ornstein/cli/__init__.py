@@ -1,4 +1,4 @@
-"""The command line: fifteen verbs over `ornstein.experiment`.
+"""The command line: sixteen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -22,6 +22,7 @@ from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
 from ornstein.cli.series import forecast
 from ornstein.cli.shared import err, out
+from ornstein.cli.studio import studio
 from ornstein.cli.tables import impute
 from ornstein.cli.training import info, list_, plan, train
 from ornstein.errors import InputError, PluginWarning, shown
@@ -52,6 +53,7 @@ VERBS = (
     tune,
     plan,
     info,
+    studio,
 )
 for verb in VERBS:
     app.command()(verb)

@@ -68,7 +68,7 @@ def sample(  # long: half of it says what the options are
             "--out",
             "-o",
             help="A .png picture, .npz arrays, or a table's .csv.",
-            show_default="RUN/samples/drawn.png or .csv",
+            show_default="RUN/samples/drawn.png or .csv; of a carried model, RUN-drawn",
         ),
     ] = None,
     force: Force = False,
@@ -127,6 +127,7 @@ def sample(  # long: half of it says what the options are
 
     from ornstein.experiment.build import stepper_with
     from ornstein.experiment.cells import draws_rows
+    from ornstein.experiment.packaged import is_packaged
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
 
@@ -137,7 +138,9 @@ def sample(  # long: half of it says what the options are
     opened = Run.load(run, ema=ema).drawing(precision)
     table = draws_rows(opened)
     text = bool(opened.transform.letters)
-    path = path or run / "samples" / ("drawn.csv" if table else "drawn.txt" if text else "drawn.png")
+    ours = is_packaged(opened.folder)
+    usual = f"{opened.folder.name}-drawn" if ours else str(run / "samples" / "drawn")
+    path = path or Path(f"{usual}.{'csv' if table else 'txt' if text else 'png'}")
     if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * text)):
         raise InputError(
             f"out='{shown(path)}' must end in "

@@ -14,7 +14,13 @@ from ornstein.errors import InputError, shown
 
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `ornstein train` wrote, as runs/digits.")]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A folder that `ornstein train` wrote, as runs/digits; or a model that is carried: digits, moons, adult.",
+    ),
+]
 OwnSteps = Annotated[int | None, typer.Option(help="How many steps.", show_default="the run's own")]
 OwnStepper = Annotated[
     str | None, typer.Option(help="How to step (`ornstein list steppers`).", show_default="the run's own")

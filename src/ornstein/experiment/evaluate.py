@@ -25,6 +25,7 @@ from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.loglik import loglik
+from ornstein.experiment.packaged import must_be_ones_own
 from ornstein.experiment.page import Page
 from ornstein.experiment.run import Run
 from ornstein.experiment.translate import scored
@@ -90,6 +91,7 @@ def evaluate(
             was trained on.
     """
     run.must_draw()
+    must_be_ones_own(run.folder, "the evaluation")
     if run.transform.letters:
         raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):

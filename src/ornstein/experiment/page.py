@@ -106,7 +106,7 @@ class Table:
     @staticmethod
     def of(report: Report | TableReport) -> "Table":
         """The measures of a report."""
-        rows = [Row(name, _plainly(name), score) for name, score in report.rows.items()]
+        rows = [Row(name, plainly(name), score) for name, score in report.rows.items()]
         sentence = (
             f"Each number is shown beside what real data score when they stand in the place of the samples, "
             f"{report.train:,} training examples against {report.heldout:,} that were held out. A good model scores "
@@ -320,7 +320,7 @@ def tones() -> dict[str, str]:
     }
 
 
-def _plainly(name: str) -> str:
+def plainly(name: str) -> str:
     """What a measure says, to one who has never met it."""
     known = PLAINLY.get(name) or PLAINLY.get(name.partition(" ")[0])
     return known or (summary(METRICS[name]) if name in METRICS else "")

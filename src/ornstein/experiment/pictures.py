@@ -23,10 +23,11 @@ from ornstein.experiment.charts_of_tables import table_chart
 from ornstein.files import replacing
 
 
-def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> Image.Image:
+def image_grid(images: Tensor, columns: int | None = None, side: int = 720, clear: bool = False) -> Image.Image:
     """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across.
 
-    A fourth channel is opacity; what is transparent shows white.
+    A fourth channel is opacity; what is transparent shows white. Between images it is white, or with `clear` there is
+    nothing.
     """
     if images.shape[1] not in (1, 3, 4):  # no colours: the channels side by side
         images = images.transpose(1, 2).flatten(2)[:, None]
@@ -38,10 +39,12 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720) -> I
     pixels = colours(images).repeat(scale, 1).repeat(scale, 2)
     cell_h, cell_w = height * scale + gap, width * scale + gap
     canvas = np.full((rows * cell_h + gap, columns * cell_w + gap, 3), 255, np.uint8)
+    opaque = np.zeros(canvas.shape[:2], np.uint8)
     for i, image in enumerate(pixels):
         top, left = gap + (i // columns) * cell_h, gap + (i % columns) * cell_w
         canvas[top : top + height * scale, left : left + width * scale] = image
-    return Image.fromarray(canvas)
+        opaque[top : top + height * scale, left : left + width * scale] = 255
+    return Image.fromarray(np.dstack([canvas, opaque]) if clear else canvas)
 
 
 def colours(images: Tensor) -> np.ndarray:

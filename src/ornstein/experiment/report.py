@@ -6,6 +6,7 @@ from typing import Any
 
 from ornstein.experiment.folder import read_folder, read_metrics
 from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.packaged import place
 
 
 def describe(folder: "str | Path") -> dict[str, str]:
@@ -14,7 +15,7 @@ def describe(folder: "str | Path") -> dict[str, str]:
     Raises:
         InputError: not a run folder.
     """
-    folder = Path(folder)
+    folder = place(folder)
     experiment, about = read_folder(folder)
     facts, versions, training = about["data"], about["versions"], experiment.training
     records = read_metrics(folder)

@@ -20,7 +20,7 @@ from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
 from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
-from ornstein.experiment import pictures
+from ornstein.experiment import packaged, pictures
 from ornstein.experiment.build import build, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, read_metrics, read_tuned, weights_of
@@ -62,14 +62,14 @@ class Run:
         """Open a run folder.
 
         Args:
-            folder: what training wrote.
+            folder: what training wrote; or the name of a model that is carried (`experiment.packaged`).
             ema: length of the average of the weights: a tracked one, or any other that the snapshots allow; 0 for the
                 raw weights; None for the run's own choice.
 
         Raises:
             InputError: no run there, a damaged file, one from a newer version, an average that is not to be had.
         """
-        folder = Path(folder)
+        folder = packaged.place(folder)
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
         transform = Transform.from_dict(about["transform"])

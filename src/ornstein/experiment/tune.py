@@ -28,6 +28,7 @@ from ornstein.distill.solver import endpoint_error, endpoints, fit_endpoint, sta
 from ornstein.errors import InputError
 from ornstein.experiment.build import build_stepper, load_data
 from ornstein.experiment.folder import holding, write_tuned
+from ornstein.experiment.packaged import must_be_ones_own
 from ornstein.experiment.run import Run
 from ornstein.objectives.bound import Bins
 from ornstein.objectives.measured import Errors, step_costs, x0_errors
@@ -42,6 +43,7 @@ def _holding(work: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
 
     @wraps(work)
     def held(run: Run, /, *arguments: P.args, **options: P.kwargs) -> T:
+        must_be_ones_own(run.folder, "what is tuned")
         with holding(run.folder, "tuning"):
             return work(run, *arguments, **options)
 

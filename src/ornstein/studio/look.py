@@ -1,0 +1,64 @@
+"""How the studio looks: system fonts, colours that people who see fewer of them can tell apart, light and dark."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+HERE = Path(__file__).parent
+#: where the pages of theory are read
+DOCS = "docs"
+
+
+def text_of(name: str) -> str:
+    """A script or a style sheet that lies beside this file."""
+    return (HERE / name).read_text("utf-8")
+
+
+def drawn_by(name: str, value: Any = None, **how: Any) -> Any:
+    """A component that shows its value by NAME.html and NAME.js; `put` of draw.js is at hand there."""
+    return gr.HTML(
+        value=value, html_template=text_of(f"{name}.html"), js_on_load=text_of("draw.js") + text_of(f"{name}.js"),
+        padding=False, apply_default_css=False, **how,
+    )  # fmt: skip
+
+
+def theme() -> Any:
+    """Gradio's base theme in our colours, with the fonts that the machine has."""
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "sans-serif"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue, neutral_hue=gr.themes.colors.slate, font=fonts, font_mono=mono,
+        radius_size=gr.themes.sizes.radius_md, text_size=gr.themes.sizes.text_md,
+    ).set(
+        body_background_fill="#f6f7f9", body_background_fill_dark="#0e131c",
+        block_background_fill="#ffffff", block_background_fill_dark="#161d29",
+        block_border_color="#dde3ec", block_border_color_dark="#2a3547",
+        button_primary_background_fill="#0b5fa5", button_primary_background_fill_hover="#094d87",
+        button_primary_background_fill_dark="#2f86d1", button_primary_background_fill_hover_dark="#4b9be0",
+        button_primary_text_color="#ffffff", slider_color="#0b5fa5", slider_color_dark="#4b9be0",
+        block_label_text_size="0.8rem", body_text_color_subdued="#51607a", body_text_color_subdued_dark="#a9b6c8",
+    )  # fmt: skip
+
+
+def introduction(title: str, words: str, page: str) -> None:
+    """The paragraph that a room begins with, for people who are new, and where the theory is."""
+    gr.HTML(
+        f'<section class="intro"><h2>{html.escape(title)}</h2><p>{html.escape(words)} '
+        f'<span class="intro-more">The theory: <code>{html.escape(page)}</code></span></p></section>',
+        padding=False,
+    )
+
+
+def note(words: str, kind: str = "") -> str:
+    """One line on how things stand; kind "bad" is a refusal, "busy" work."""
+    return f'<p class="note {kind}" role="status" aria-live="polite">{html.escape(words)}</p>'
+
+
+def place_in_line(place: int) -> str:
+    """Where a job stands."""
+    if place == 0:
+        return note("Your turn: drawing.", "busy")
+    before = "One job is" if place == 1 else f"{place} jobs are"
+    return note(f"In line, place {place}: {before} before yours. Turns are short.", "busy")
