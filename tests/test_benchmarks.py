@@ -35,6 +35,7 @@ SCRIPTS = {
     "impute": ([], "| forest |"),
     "odd": ([], "| weather |"),
     "tables": ([], "| cart |"),
+    "text": (["write", "docstrings.txt"], "documentation strings: docstrings.txt"),
     "time_to_quality": (["mnist", "--only", "ornstein", "--threads", "1"], "ornstein: 0.05 minutes"),
     "trained": (["RUN"], "ornstein default"),
 }

@@ -167,7 +167,7 @@ class Text(Source):
             train=codes[:kept].unfold(0, self.length, max(1, self.length // 4)).contiguous(),
             test=codes[kept:].unfold(0, self.length, self.length).contiguous(),
             conditions={},
-            kind="text",
+            kind="writing",
             transform=Classes(len(letters), (self.length,), letters),
             note=f"{len(text):,} characters, {len(letters)} different ones",
         )

@@ -46,7 +46,7 @@ class Dataset:
         test: (M, *shape), M >= 1, held out: never drawn by `batch`.
         conditions: name -> what is known of each example, in model space; classes are the part "label".
         kind: "image" (C, H, W), "vector" (d,), "array" (any other shape, channels first), or "table" (d,): see
-            `ornstein.data.schema` for what stands in its columns; "text" (length,), numbers of characters.
+            `ornstein.data.schema` for what stands in its columns; "writing" (length,), numbers of characters.
         transform: data units -> model space.
         flip: draw each training image mirrored left to right with probability 1/2 (images only).
         note: where the data come from and how they were read, for `describe`.

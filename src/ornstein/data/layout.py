@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ornstein.errors import InputError
 
-Kind = Literal["image", "vector", "array", "table", "text"]
+Kind = Literal["image", "vector", "array", "table", "writing"]
 
 _PLACES: dict[str, tuple[str, Kind]] = {
     "": ("", "vector"),

@@ -94,7 +94,7 @@ def draw(
 
     Args:
         samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), texts, in the data's own units otherwise.
-        kind: "image", "vector", "array", "table" or "text".
+        kind: "image", "vector", "array", "table" or "writing".
         columns: of the grid of images.
         real: drawn behind or beside what is no image, in the same units.
         names: of a table's columns, or of channels.
@@ -108,7 +108,7 @@ def draw(
             image_grid(paired(start, samples, wide), wide).save(beside, format="PNG")
         elif kind == "image":
             image_grid(samples, columns).save(beside, format="PNG")
-        elif kind == "text":
+        elif kind == "writing":
             charts.save(_page(samples), beside)
         elif types:
             charts.save(table_chart(samples, types, real), beside)
@@ -137,7 +137,7 @@ def film(
     """An animated GIF of batches of samples, holding the last frame for two seconds."""
     if kind == "image":
         pictures = [image_grid(frame, side=480) for frame in frames]
-    elif kind == "text":
+    elif kind == "writing":
         pictures = [_as_image(_page(frame)) for frame in frames]
     elif types:
         called = ("at the end", "known so far")

@@ -151,7 +151,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "image", "vector", "array", "table" or "text"."""
+        """ "image", "vector", "array", "table" or "writing"."""
         return str(self.about["data"]["kind"])
 
     @property
