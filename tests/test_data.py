@@ -79,8 +79,9 @@ def test_a_transform_survives_yaml(transform: Transform, shape: tuple[int, ...])
 
 
 def test_every_kind_of_transform_has_an_example() -> None:
-    of_tables = {"tokens"}  # which keeps cells and not numbers: tests/test_tokens.py
-    assert {transform.to_dict()["kind"] for transform, _ in EXAMPLES} | of_tables == set(TRANSFORMS)
+    # those of cells and of classes, which are no numbers: tests/test_tokens.py, tests/test_tokens_runs.py
+    of_words = {"tokens", "classes"}
+    assert {transform.to_dict()["kind"] for transform, _ in EXAMPLES} | of_words == set(TRANSFORMS)
 
 
 @pytest.mark.parametrize(("count", "low"), [(2, 0), (17, 0), (256, 0), (4096, 0), (65_536, 0), (65_536, -32_768)])

@@ -228,7 +228,7 @@ def test_the_start_is_as_far_off_as_two_gaussians_are() -> None:
     process = ornstein.VP(beta_max=0.5)
     sigma_data = float(x.square().mean().sqrt())
     evidence: Any = SimpleNamespace(
-        denoises=True, levels=[process.at(1.0)], dice=lambda: torch.Generator().manual_seed(1),
+        closed_forms=True, levels=[process.at(1.0)], dice=lambda: torch.Generator().manual_seed(1),
         held_out=SimpleNamespace(x0=law.sample(4000, torch.Generator().manual_seed(2))),
         laws={"gaussian": law, "empirical": Empirical(x[:50])},
         run=SimpleNamespace(model=SimpleNamespace(sigma_data=sigma_data)),
@@ -249,7 +249,7 @@ def test_curl_is_the_sine_of_the_angle_that_an_answer_is_turned_by(angle: float,
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     model = FunctionDenoiser(lambda x, level, condition: x @ turn.T / level.alpha, ornstein.VP())
     part = SimpleNamespace(x0=torch.randn(32, 2), condition=Condition())
-    evidence: Any = SimpleNamespace(denoises=True, held_out=part, run=SimpleNamespace(model=model),
+    evidence: Any = SimpleNamespace(closed_forms=True, held_out=part, run=SimpleNamespace(model=model),
                                     dice=lambda: torch.Generator().manual_seed(0))  # fmt: skip
     found = checks.curl(evidence)
     assert found is not None
@@ -267,7 +267,8 @@ def test_an_honest_set_is_no_copy_and_a_copied_one_is(points: Path) -> None:
     found = checks_of_samples.memorised(evidence)
     assert found is not None
     assert found.healthy, found
-    evidence.__dict__.pop("drawn_own")
+    for kept in ("drawn_own", "compared"):
+        evidence.__dict__.pop(kept)
     evidence.__dict__["drawn"] = data.transform.forward(data.train[:150])
     found = checks_of_samples.memorised(evidence)
     assert found is not None
@@ -302,7 +303,7 @@ def test_errors_are_measured_on_five_hundred_held_out_examples_or_all_and_fewer_
 def test_a_learner_that_is_no_denoiser_is_judged_by_whole_handfuls_of_examples() -> None:
     """Each tells one number, and a last one of fewer would weigh as much; of too few for one all are taken."""
     learner = SimpleNamespace(judge=lambda model, x0, given: SimpleNamespace(value=float(len(x0))))
-    evidence: Any = SimpleNamespace(denoises=False, run=SimpleNamespace(learner=learner, model=None))
+    evidence: Any = SimpleNamespace(denoises=False, run=SimpleNamespace(learner=learner, model=None, types=()))
     for count, each in ((70, [32.0, 32.0]), (64, [32.0, 32.0]), (10, [10.0])):
         part = Part(torch.zeros(count, 2), Condition(), torch.zeros(count, 2))
         assert Evidence.judged(evidence, part).each.tolist() == each

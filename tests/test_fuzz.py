@@ -58,6 +58,7 @@ GIVEN = {
     "evaluate": ["-n", "0"],
     "impute": ["ROWS", "--force", "--out", "f.csv"],
     "forecast": ["ROWS", "--force", "--out", "f.csv"],
+    "translate": ["--input", "ROWS", "--force", "--out", "t.npz"],
 }
 WORDS = ["eta=nan", "eta=1", "order=true", "name=1", "x.png", "x.npz", "8xH100", "hutchinson", "RUN", "ROWS"]
 VALUES = [*ODD, *STEPPERS, *WORDS]

@@ -104,6 +104,7 @@ import os, sys, time
 from ornstein.training import holding
 with holding({str(tmp_path / "run")!r}, "testing"):
     if os.fork() == 0:
+        print("forked", flush=True)
         time.sleep(60)
         os._exit(0)
     print(os.getpid(), flush=True)
@@ -111,7 +112,7 @@ with holding({str(tmp_path / "run")!r}, "testing"):
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        there(process.stdout).readline()
+        assert {there(process.stdout).readline() for _ in range(2)} == {"forked\n", f"{process.pid}\n"}
         said = f"testing since .* by process {process.pid}"
         with pytest.raises(InputError, match=said), holding(tmp_path / "run", ""):
             pass

@@ -422,6 +422,7 @@ def choose(page: Any, name: str, value: str) -> None:
     field.press("Enter")
 
 
+@pytest.mark.slow  # a browser beside a whole suite waits longer than a person would
 def test_the_playground_draws_what_is_asked_and_shows_its_way(page: Any) -> None:
     choose(page, "run", "digits")
     page.get_by_text("Trained on 1,437 images").wait_for()  # the controls become those of this run with it
@@ -449,6 +450,7 @@ def test_the_playground_draws_what_is_asked_and_shows_its_way(page: Any) -> None
     assert np.load(got.value.path())["samples"].shape == (9, 1, 8, 8)
 
 
+@pytest.mark.slow  # a browser beside a whole suite waits longer than a person would
 def test_stop_bad_input_and_a_closed_tab(page: Any, opened: Any, browser: Any) -> None:
     desk = opened.studio.desk
     choose(page, "run", "digits")
@@ -483,6 +485,7 @@ def test_stop_bad_input_and_a_closed_tab(page: Any, opened: Any, browser: Any) -
     assert desk.count() == 0  # a closed tab frees its job
 
 
+@pytest.mark.slow  # a browser beside a whole suite waits longer than a person would
 def test_theory_compare_edit_and_report(page: Any) -> None:
     page.get_by_role("tab", name="Theory").click()
     page.wait_for_selector(".plane[data-flows='4']")
