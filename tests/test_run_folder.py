@@ -104,15 +104,18 @@ import os, sys, time
 from ornstein.training import holding
 with holding({str(tmp_path / "run")!r}, "testing"):
     if os.fork() == 0:
-        print("forked", flush=True)
+        os.write(1, b"forked ")
         time.sleep(60)
         os._exit(0)
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d " % os.getpid())
     time.sleep(60)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        assert {there(process.stdout).readline() for _ in range(2)} == {"forked\n", f"{process.pid}\n"}
+        heard = ""
+        while heard.count(" ") < 2:  # once it has forked, and its child has let go
+            heard += there(process.stdout).read(1)
+        assert set(heard.split()) == {"forked", str(process.pid)}
         said = f"testing since .* by process {process.pid}"
         with pytest.raises(InputError, match=said), holding(tmp_path / "run", ""):
             pass
