@@ -122,6 +122,13 @@ def test_two_processes_are_one_process_with_twice_the_pieces() -> None:
     assert result["resumed difference"] == 0
 
 
+def test_what_a_killed_write_of_tensors_left_is_swept_up(trained: Any) -> None:
+    left = trained / "snapshots" / ".tmp3yRXem"  # by such a name safetensors writes before it renames
+    left.write_bytes(b"half")
+    train(trained, Training(steps=12, checkpoint_every=3, keep=2, cpu=True, snapshot_every=3), resume=True)
+    assert not left.exists()
+
+
 # Damage -------------------------------------------------------------------------------------------------------------
 
 

@@ -174,8 +174,9 @@ def sweep(folder: Path, keep: int | None = None) -> None:
     for place in (folder, *(folder / name for name in PLACES)):
         if place != folder and place.is_symlink():
             raise InputError(f"{shown(place)} is a link: what a run writes there would land elsewhere; remove it.")
-        # .model and .ema-* are what older versions called half-written weights
-        for left in [*place.glob(".step-*"), *place.glob(".model.safetensors"), *place.glob(".ema-*.safetensors")]:
+        # .tmp?????? is what safetensors writes before it renames; .model and .ema-* what older versions wrote
+        names = (".step-*", ".tmp??????", ".model.safetensors", ".ema-*.safetensors")
+        for left in [found for name in names for found in place.glob(name)]:
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
             else:
