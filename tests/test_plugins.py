@@ -130,10 +130,10 @@ def test_what_is_no_entry_is_refused() -> None:
 
 
 def test_names_that_the_experiment_keeps_are_those_that_it_gives_a_meaning() -> None:
-    assert set(config.PROCESSES) - set(TABLE) - set(KERNELS) == set(plugins.TABLES["process"].kept)
+    assert set(config.PROCESSES) - set(TABLE) - set(KERNELS) == set(plugins.KEPT["process"])
     ours = {*OBJECTIVES, *ENERGY_OBJECTIVES, *TOKEN_OBJECTIVES}
-    assert set(config.objectives()) - ours == set(plugins.TABLES["objective"].kept)
-    assert set(config.steppers()) - set(STEPPERS) - set(TOKEN_STEPPERS) == set(plugins.TABLES["stepper"].kept)
+    assert set(config.objectives()) - ours == set(plugins.KEPT["objective"])
+    assert set(config.steppers()) - set(STEPPERS) - set(TOKEN_STEPPERS) == set(plugins.KEPT["stepper"])
 
 
 @pytest.mark.parametrize("noun", plugins.TABLES)

@@ -11,8 +11,9 @@ from ornstein.core.walk import end
 from ornstein.data.classes import Classes
 from ornstein.data.standard import Digits
 from ornstein.discrete import KERNELS, TOKEN_STEPPERS, TokenTable, draw_tokens
-from ornstein.discrete.bounds import MaskedBound, noised
-from ornstein.discrete.kernels import Absorbing, at_share
+from ornstein.discrete.bounds import MaskedBound
+from ornstein.discrete.drive import drawn as at_places
+from ornstein.discrete.kernels import Absorbing, at_share, share
 from ornstein.discrete.tokens import TokenNet
 from ornstein.nets import Transformer
 
@@ -30,7 +31,8 @@ for row, (name, kernel) in zip(axes, KERNELS.items(), strict=True):
     made = kernel()
     for panel, left in zip(row, LEFT, strict=True):
         level = at_share(made, torch.tensor([left]))
-        codes = noised(made, digit, LEVELS, level, uniform(torch.tensor([1]), 64, 0), None).reshape(8, 8)
+        log_p = made.log_rows(digit, LEVELS, share(level))
+        codes = at_places(log_p, uniform(torch.tensor([1]), 64, 0)).reshape(8, 8)
         shown = codes.float().masked_fill(codes == LEVELS, float("nan"))
         colours = plt.get_cmap("gray").with_extremes(bad=ORANGE)
         panel.imshow(shown, cmap=colours, vmin=0, vmax=LEVELS - 1)

@@ -41,6 +41,17 @@ def shown(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def must_be_whole(name: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is no whole number (or a bool), or lies outside of [least, most].
+
+    Raises:
+        InputError: it is that.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        accepted = f", at least {least}" if most is None else f" from {least} to {most:,}"
+        raise InputError(f"{name}={value!r} must be a whole number{accepted}.")
+
+
 def must_fit(what: str, needed: float, free: float, instead: str) -> None:
     """Refuse what takes more bytes than are free: "`what` 8,640 GB of memory, of which 21.3 GB are free; `instead`."
 

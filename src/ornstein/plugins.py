@@ -37,8 +37,8 @@ class Table:
         name: of the dict in it.
         kind: "module:Class" that an entry must make, or be where nothing is made of it; "" for anything callable.
         configured: whether an experiment writes down the arguments of an entry, read off its signature.
-        beside: nouns whose names an experiment reads in the same place, so that a name must be free in all of them.
-        kept: names that the experiment itself gives a meaning there.
+        place: where an experiment reads its names, "" for a place of its own: a name must be free in every table of
+            that place, and among `KEPT` there.
     """
 
     plural: str
@@ -46,8 +46,7 @@ class Table:
     name: str
     kind: str = ""
     configured: bool = True
-    beside: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    place: str = ""
 
     def read(self) -> dict[str, Any]:
         """The table itself; its room is loaded only now."""
@@ -57,60 +56,15 @@ class Table:
 
 #: every table by the noun of its entries
 TABLES: dict[str, Table] = {
-    "process": Table(
-        "processes",
-        "core",
-        "PROCESSES",
-        "core.process:Process",
-        beside=("kernel",),
-        kept=("advised-ladder", "linear", "brownian", "quarter-circle"),
-    ),
-    "kernel": Table(
-        "kernels",
-        "discrete",
-        "KERNELS",
-        "discrete:Kernel",
-        beside=("process",),
-        kept=("advised-ladder", "linear", "brownian", "quarter-circle"),
-    ),
-    "stepper": Table(
-        "steppers",
-        "samplers",
-        "STEPPERS",
-        "core.drive:Stepper",
-        beside=("token-stepper",),
-        kept=("any-order", "bridge-ancestral", "bridge-heun"),
-    ),
-    "token-stepper": Table(
-        "token_steppers",
-        "discrete",
-        "TOKEN_STEPPERS",
-        "discrete:TokenStepper",
-        beside=("stepper",),
-        kept=("any-order", "bridge-ancestral", "bridge-heun"),
-    ),
+    "process": Table("processes", "core", "PROCESSES", "core.process:Process", place="process"),
+    "kernel": Table("kernels", "discrete", "KERNELS", "discrete:Kernel", place="process"),
+    "stepper": Table("steppers", "samplers", "STEPPERS", "core.drive:Stepper", place="stepper"),
+    "token-stepper": Table("token_steppers", "discrete", "TOKEN_STEPPERS", "discrete:TokenStepper", place="stepper"),
     "grid": Table("grids", "core.grids", "GRIDS", configured=False),
-    "objective": Table(
-        "objectives",
-        "objectives",
-        "OBJECTIVES",
-        beside=("energy-objective", "token-objective"),
-        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
-    ),
-    "energy-objective": Table(
-        "energy_objectives",
-        "energies",
-        "ENERGY_OBJECTIVES",
-        beside=("objective", "token-objective"),
-        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
-    ),
+    "objective": Table("objectives", "objectives", "OBJECTIVES", place="objective"),
+    "energy-objective": Table("energy_objectives", "energies", "ENERGY_OBJECTIVES", place="objective"),
     "token-objective": Table(
-        "token_objectives",
-        "discrete",
-        "TOKEN_OBJECTIVES",
-        "discrete:TokenObjective",
-        beside=("objective", "energy-objective"),
-        kept=("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
+        "token_objectives", "discrete", "TOKEN_OBJECTIVES", "discrete:TokenObjective", place="objective"
     ),
     "guidance": Table("guidance", "guidance", "GUIDANCE", "guidance:Guidance", configured=False),
     "operator": Table("operators", "guidance", "OPERATORS", configured=False),
@@ -119,6 +73,13 @@ TABLES: dict[str, Table] = {
     "transform": Table("transforms", "data", "TRANSFORMS", "data:Transform", configured=False),
     "metric": Table("metrics", "metrics", "METRICS", "metrics:Metric"),
     "learner": Table("learners", "experiment.learner", "LEARNERS", "core.learner:Learner", configured=False),
+}
+
+#: names that learners give a meaning of their own, by the place where an experiment reads them
+KEPT: dict[str, tuple[str, ...]] = {
+    "process": ("advised-ladder", "linear", "brownian", "quarter-circle"),
+    "stepper": ("any-order", "bridge-ancestral", "bridge-heun"),
+    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
 }
 
 #: who put an entry into its table from outside: (noun, name) -> names of packages
@@ -158,11 +119,11 @@ def register(noun: str, name: str, entry: Any = None) -> Any:
     table = lookup(TABLES, noun, "noun")
     if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9+_-]*", name)):
         raise InputError(f"{noun} name {name!r} must be lower case, of letters, digits, '-', '_' and '+'.")
-    for other in (noun, *table.beside):
+    for other in (noun, *(key for key, each in TABLES.items() if table.place and each.place == table.place)):
         taken = TABLES[other].read().get(name)
         if taken is not None and not (other == noun and _same(taken, entry)):
             raise InputError(f"{noun} name {name!r} is taken by {_path(taken)}; choose another name.")
-    if name in table.kept:
+    if name in KEPT.get(table.place, ()):
         raise InputError(f"{noun} name {name!r} is taken by ornstein.experiment; choose another name.")
     check(noun, name, entry)
     table.read()[name] = entry

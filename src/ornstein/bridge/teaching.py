@@ -29,7 +29,7 @@ from ornstein.bridge.matching import BridgeMatching
 from ornstein.bridge.model import NetBridge
 from ornstein.bridge.path import Path
 from ornstein.core.condition import SOURCE, Condition, Given
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError, lookup, must_be_whole
 
 #: how the rows of a batch are joined, by name, on a path
 JOINED: dict[str, Callable[[Path], Coupling]] = {
@@ -145,8 +145,7 @@ class Fitting(Taught):
     def __post_init__(self) -> None:
         lookup(JOINED, self.coupling, "objective.coupling")
         for name in ("first", "every", "horizon", "pool", "pause", "walk"):
-            if not getattr(self, name) >= 1:
-                raise InputError(f"objective.{name}={getattr(self, name)!r} must be a whole number, at least 1.")
+            must_be_whole(f"objective.{name}", getattr(self, name))
         BridgeMatching(cut=self.cut)
 
     def settled(self, path: Path, paired: bool) -> "Fitting":

@@ -20,7 +20,7 @@ from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.standard import MNIST, Digits, FashionMNIST
 from ornstein.data.transform import TRANSFORMS, Transform
-from ornstein.errors import InputError, lookup, shown
+from ornstein.errors import InputError, lookup, must_be_whole, shown
 from ornstein.files import read_text, regular
 
 #: different characters that a text may have, and characters in all
@@ -138,8 +138,7 @@ class Text(Source):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", absolute(self.path))
-        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 2:
-            raise InputError(f"data.length={self.length!r} must be a whole number of characters, at least 2.")
+        must_be_whole("data.length", self.length, 2)
         if not 0 < self.test_fraction < 1:
             raise InputError(f"data.test_fraction={self.test_fraction!r} must lie between 0 and 1, such as 0.1.")
 
@@ -199,8 +198,7 @@ class Quantised(Source):
 
     def __post_init__(self) -> None:
         lookup(_PICTURES, self.of, "data.of")
-        if isinstance(self.classes, bool) or not isinstance(self.classes, int) or not 2 <= self.classes <= 256:
-            raise InputError(f"data.classes={self.classes!r} must be a whole number from 2 to 256.")
+        must_be_whole("data.classes", self.classes, 2, 256)
         if self.root is not None:
             if self.of == "digits":
                 raise InputError(f"data.root={self.root!r} is of files, and the digits come with scikit-learn.")

@@ -31,16 +31,49 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
+from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import Estimate, strata, uniform
 from ornstein.core.process import Level
 from ornstein.discrete.drive import drawn
 from ornstein.discrete.kernels import Kernel, at_share, share
 from ornstein.discrete.readings import ratios
 from ornstein.discrete.tokens import TokenDenoiser
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_be_whole
 
 #: shares that are never drawn: within this of the ends, 1e-5 of the integral at the most
 _END = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of tokens, and the random numbers by which a bound looks at them.
+
+    Attributes:
+        codes: x_0, (B, T).
+        condition: what the rows are given.
+        place: (B,) in (0, 1), where along the way.
+        u: (B, T) in (0, 1), to draw noise by.
+        known: tokens that are shown and count for nothing, (B, T) bool; None for none.
+    """
+
+    codes: Tensor
+    condition: Condition
+    place: Tensor
+    u: Tensor
+    known: Tensor | None = None
+
+    def noised(self, kernel: Kernel, classes: int, level: Level) -> Tensor:
+        """x_t, (B, T); what is known is left as it is."""
+        xt = drawn(kernel.log_rows(self.codes, classes, share(level)), self.u)
+        return xt if self.known is None else torch.where(self.known, self.codes, xt)
+
+    def nats(self, log_p: Tensor) -> Tensor:
+        """-log p(x_0) of each token, (B, T), of log_p (B, T, K)."""
+        return -log_p.gather(-1, self.codes[..., None])[..., 0]
+
+    def counted(self, each: Tensor) -> Tensor:
+        """The sum over tokens of (B, T), less those that are known: (B,)."""
+        return each.sum(1) if self.known is None else torch.where(self.known, 0.0, each).sum(1)
 
 
 @dataclass(frozen=True)
@@ -67,46 +100,24 @@ class TokenObjective(ABC):
         codes = model.categories.codes(x0)
         condition = Condition.of(condition).dropped(self.drop, generator)
         place = strata(len(x0), generator)[torch.randperm(len(x0), generator=generator, device=generator.device)]
-        u, v, shown = (torch.rand(codes.shape, generator=generator, device=generator.device) for _ in range(3))
+        u, shown = (torch.rand(codes.shape, generator=generator, device=generator.device) for _ in range(2))
         known = None
         if self.shown and not model.process.masks:
-            rows = torch.rand(len(x0), 2, 1, generator=generator, device=generator.device)
-            known = ((shown < rows[:, 0]) & (rows[:, 1] < self.shown)).to(x0.device)
-        found = self.terms(model, codes, condition, place.to(x0.device), u.to(x0.device), v.to(x0.device), known)
-        return found.float()
+            among, chosen = torch.rand(2, len(x0), 1, generator=generator, device=generator.device)
+            known = ((shown < among) & (chosen < self.shown)).to(x0.device)
+        rows = Rows(codes, condition, place.to(x0.device), u.to(x0.device), known)
+        return self.terms(model, rows).float()
 
-    @abstractmethod
-    def terms(
-        self,
-        model: TokenDenoiser,
-        codes: Tensor,
-        condition: Condition,
-        place: Tensor,
-        u: Tensor,
-        v: Tensor,
-        known: Tensor | None,
-    ) -> Tensor:
-        """The loss (B,) of rows (B, T), unbiased over its random numbers.
+    def must_suit(self, kernel: Kernel) -> None:  # noqa: B027 - most suit all
+        """Refuse a kernel that it does not bound.
 
-        Args:
-            place: (B,) in (0, 1), where along the way.
-            u, v: (B, T) in (0, 1), to draw noise by.
-            known: tokens that are shown and count for nothing, (B, T) bool; None for none.
+        Raises:
+            InputError: it is one.
         """
 
-
-def noised(kernel: Kernel, codes: Tensor, classes: int, level: Level, u: Tensor, known: Tensor | None) -> Tensor:
-    """x_t given x_0 = codes, (B, T): drawn at places u, what is known left as it is."""
-    xt = drawn(kernel.log_rows(codes, classes, share(level)), u)
-    return xt if known is None else torch.where(known, codes, xt)
-
-
-def _nats(log_p: Tensor, codes: Tensor) -> Tensor:
-    return -log_p.gather(-1, codes[..., None])[..., 0]
-
-
-def _counted(each: Tensor, known: Tensor | None) -> Tensor:
-    return each.sum(1) if known is None else torch.where(known, 0.0, each).sum(1)
+    @abstractmethod
+    def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
+        """The loss of each row, (B,), unbiased over its random numbers."""
 
 
 @dataclass(frozen=True)
@@ -123,35 +134,25 @@ class VariationalBound(TokenObjective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InputError(f"objective.steps={self.steps!r} must be a whole number, at least 1.")
+        must_be_whole("objective.steps", self.steps)
         if not 0 <= self.beside < math.inf:
             raise InputError(f"objective.beside={self.beside!r} must not be negative.")
 
-    def terms(
-        self,
-        model: TokenDenoiser,
-        codes: Tensor,
-        condition: Condition,
-        place: Tensor,
-        u: Tensor,
-        v: Tensor,
-        known: Tensor | None,
-    ) -> Tensor:
-        kernel, k = model.process, (place * self.steps).floor().clamp_max(self.steps - 1)
+    def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
+        kernel, k = model.process, (rows.place * self.steps).floor().clamp_max(self.steps - 1)
         ends = ((k + i) * (kernel.t_max / self.steps) for i in (1, 0))
-        t, s = (kernel.at(end.clamp_max(kernel.t_max), like=codes.float()) for end in ends)
-        xt = noised(kernel, codes, model.classes, t, u, known)
-        log_p = model.log_probs(xt, t, condition, known)
-        plain = _nats(log_p, codes)
+        t, s = (kernel.at(end.clamp_max(kernel.t_max), like=rows.codes.float()) for end in ends)
+        xt = rows.noised(kernel, model.classes, t)
+        log_p = model.log_probs(xt, t, rows.condition, rows.known)
+        plain = rows.nats(log_p)
         first = k == 0
         # the first step is the cross-entropy itself; what stands in its place below is not looked at
         s = Level(kernel, s.t, torch.where(first[:, None], 0.5 * (1 + t.alpha), s.alpha), s.sigma)
-        exact = torch.where(torch.nn.functional.one_hot(codes, model.classes).bool(), 0.0, -torch.inf)
+        exact = torch.where(torch.nn.functional.one_hot(rows.codes, model.classes).bool(), 0.0, -torch.inf)
         q, p = (kernel.log_posterior(xt, told, t, s) for told in (exact.to(log_p), log_p))
         divergence = torch.where(q > -torch.inf, q.exp() * (q.clamp_min(-1e4) - p.clamp_min(-1e4)), 0.0).sum(-1)
         each = torch.where(first[:, None], plain, divergence)
-        return _counted(self.steps * each + self.beside * plain, known)
+        return rows.counted(self.steps * each + self.beside * plain)
 
 
 @dataclass(frozen=True)
@@ -165,70 +166,49 @@ class Hybrid(VariationalBound):
 class ScoreEntropy(TokenObjective):
     """The bound in continuous time, of any kernel (Lou et al. 2024; Campbell et al. 2022)."""
 
-    def terms(
-        self,
-        model: TokenDenoiser,
-        codes: Tensor,
-        condition: Condition,
-        place: Tensor,
-        u: Tensor,
-        v: Tensor,
-        known: Tensor | None,
-    ) -> Tensor:
+    def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         kernel = model.process
         # with a weight: where little is gone, few tokens have moved, and those count by one over it
-        gone = place.square().clamp(_END, 1 - _END)
+        gone = rows.place.square().clamp(_END, 1 - _END)
         level = at_share(kernel, 1 - gone)
-        xt = noised(kernel, codes, model.classes, level, u, known)
-        log_p = model.log_probs(xt, level, condition, known)
-        exact = torch.where(torch.nn.functional.one_hot(codes, model.classes).bool(), 0.0, -torch.inf).to(log_p)
+        xt = rows.noised(kernel, model.classes, level)
+        log_p = model.log_probs(xt, level, rows.condition, rows.known)
+        exact = torch.where(torch.nn.functional.one_hot(rows.codes, model.classes).bool(), 0.0, -torch.inf).to(log_p)
         log_s, log_true = (ratios(kernel, xt, told, level) for told in (log_p, exact))
         rate, true = kernel.rates_to(xt, model.classes), log_true.exp()
         gap = torch.where(true > 0, true * (log_true.clamp_min(-1e4) - log_s.clamp_min(-1e4) - 1), 0.0)
         each = torch.where(rate > 0, rate * (log_s.exp() + gap), 0.0).sum(-1)
-        return 2 * place * _counted(each / (1 - gone)[:, None], known)
+        return 2 * rows.place * rows.counted(each / (1 - gone)[:, None])
 
 
 @dataclass(frozen=True)
 class MaskedBound(TokenObjective):
     """The bound in continuous time, of masked tokens: a weighted cross-entropy (Sahoo et al. 2024; Shi et al. 2024)."""
 
-    def terms(
-        self,
-        model: TokenDenoiser,
-        codes: Tensor,
-        condition: Condition,
-        place: Tensor,
-        u: Tensor,
-        v: Tensor,
-        known: Tensor | None,
-    ) -> Tensor:
-        if not model.process.masks:
-            raise InputError("objective='masked-bound' is of the absorbing kernel; take 'score-entropy' for others.")
-        gone = place.clamp(_END, 1 - _END)
+    def must_suit(self, kernel: Kernel) -> None:
+        if not kernel.masks:
+            raise InputError(
+                "objective='masked-bound' is of process=absorbing; take score-entropy, d3pm or discrete-flow."
+            )
+
+    def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
+        self.must_suit(model.process)
+        gone = rows.place.clamp(_END, 1 - _END)
         level = at_share(model.process, 1 - gone)
-        masked = u < gone[:, None]
-        log_p = model.log_probs(torch.where(masked, model.classes, codes), level, condition, known)
-        return (torch.where(masked, _nats(log_p, codes), 0.0) / gone[:, None]).sum(1)
+        masked = rows.u < gone[:, None]
+        xt = torch.where(masked, model.classes, rows.codes)
+        log_p = model.log_probs(xt, level, rows.condition, rows.known)
+        return (torch.where(masked, rows.nats(log_p), 0.0) / gone[:, None]).sum(1)
 
 
 @dataclass(frozen=True)
 class CrossEntropy(TokenObjective):
     """The cross-entropy of x_0, at every share alike: discrete flow matching (Gat et al. 2024)."""
 
-    def terms(
-        self,
-        model: TokenDenoiser,
-        codes: Tensor,
-        condition: Condition,
-        place: Tensor,
-        u: Tensor,
-        v: Tensor,
-        known: Tensor | None,
-    ) -> Tensor:
-        level = at_share(model.process, 1 - place.clamp(_END, 1 - _END))
-        xt = noised(model.process, codes, model.classes, level, u, known)
-        return _counted(_nats(model.log_probs(xt, level, condition, known), codes), known)
+    def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
+        level = at_share(model.process, 1 - rows.place.clamp(_END, 1 - _END))
+        xt = rows.noised(model.process, model.classes, level)
+        return rows.counted(rows.nats(model.log_probs(xt, level, rows.condition, rows.known)))
 
 
 #: what teaches a model of tokens, by name
@@ -285,7 +265,7 @@ def measured(
     objective: TokenObjective = MaskedBound() if model.process.masks else ScoreEntropy()
     categories, found = model.categories, []
     condition = Condition.of(condition)
-    seeds = torch.arange(len(x0)) + seed * 0x9E3779B1
+    seeds = sample_seeds(len(x0), seed, None, None)
     # a lattice, shifted at random: each row's shares are even, and so are those of all rows at once
     shift = uniform(torch.tensor([seed]), 1, draws).double()[0]
     first = (torch.arange(len(x0), dtype=torch.float64) * 0.6180339887498949 + shift) % 1.0
@@ -296,7 +276,7 @@ def measured(
         for number in range(draws):
             place = (first[part] + number) / draws
             u = uniform(seeds[part], categories.tokens, number).to(codes.device)
-            nats = objective.terms(model, codes, given, place.float().to(codes.device), u, u, None)
+            nats = objective.terms(model, Rows(codes, given, place.float().to(codes.device), u))
             total += nats.double().cpu() / draws
         found.append(total)
         if progress is not None:

@@ -43,7 +43,7 @@ from torch import Tensor
 from ornstein.core import PROCESSES
 from ornstein.core.copies import beside
 from ornstein.core.process import Level, Number, Process
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError, lookup, must_be_whole
 
 #: the least probability of a state that can be reached at all: below it float64 sums of cosines have no digits
 _LEAST = 1e-30
@@ -341,8 +341,7 @@ class Neighbours(Spectral):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "embedding", tuple(map(tuple, self.embedding)))
-        if isinstance(self.nearest, bool) or not isinstance(self.nearest, int) or self.nearest < 1:
-            raise InputError(f"process.nearest={self.nearest!r} must be a whole number of neighbours, at least 1.")
+        must_be_whole("process.nearest", self.nearest)
         if not 0 < self.anywhere <= 1:
             raise InputError(f"process.anywhere={self.anywhere!r} must be in (0, 1].")
         if len({len(row) for row in self.embedding}) > 1:

@@ -1,21 +1,21 @@
 """What a run of masked columns learns: of any cells of a row, given any others, the probabilities of their values."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
-from ornstein.core.learner import LEVELS, Judgement, Learner, Measure
+from ornstein.core.learner import LEVELS, Judgement, Measure
 from ornstein.core.numerics import uniform
 from ornstein.core.walk import State
 from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
 from ornstein.discrete.drive import Unmasker, unmask
 from ornstein.discrete.kernels import Absorbing
+from ornstein.discrete.learning import OfTokens
 from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks, token_nats
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.errors import InputError
@@ -30,14 +30,13 @@ MASKED_OBJECTIVES: dict[str, Callable[..., Any]] = {"masked": MaskedCrossEntropy
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedColumns(Learner):
+class MaskedColumns(OfTokens):
     """The rows of a table as tokens, masked in any order: every column given any others (Austin et al. 2021)."""
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"absorbing": Absorbing}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = UNMASKERS
-    walks: ClassVar[bool] = False
     instead: ClassVar[str] = "token by token, for which there are sample --where, impute and loglik"
     at_once: ClassVar[int] = 4096
     then: ClassVar[str] = "ornstein sample {run} -n 1000 --out rows.csv     ornstein evaluate {run}"
@@ -52,12 +51,6 @@ class MaskedColumns(Learner):
             )
 
     @property
-    def categories(self) -> Categories:
-        """The tokens of a row."""
-        assert self.problem.categories is not None  # see above
-        return self.problem.categories
-
-    @property
     def steps(self) -> int:
         return self.categories.tokens
 
@@ -68,24 +61,7 @@ class MaskedColumns(Learner):
     def model(self, net: nn.Module) -> MaskedNet:
         return MaskedNet(net, self.problem.process, self.categories)
 
-    @property
-    def narrow(self) -> bool:
-        return True
-
-    def in_precision(self, model: MaskedDenoiser, precision: torch.dtype | None) -> MaskedDenoiser:
-        return replace(model, precision=precision) if isinstance(model, MaskedNet) else model
-
-    def trajectory(
-        self,
-        model: MaskedDenoiser,
-        rows: int,
-        stepper: Unmasker,
-        steps: int | None,
-        grid: "str | Sequence[float] | Tensor | None",
-        **options: Any,
-    ) -> Iterator[State[Tensor]]:
-        if grid is not None:
-            raise InputError(f"grid={grid!r} says where Gaussian noise is walked; masked tokens are drawn one by one.")
+    def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
         return unmask(model, rows, stepper, steps=steps, **options)
 
     @torch.no_grad()

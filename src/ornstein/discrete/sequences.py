@@ -1,21 +1,21 @@
 """What a run of tokens learns: of every place of a sequence or a picture, the probabilities of its classes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
-from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Learner, Measure
+from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Measure
 from ornstein.core.numerics import uniform
 from ornstein.core.walk import State
-from ornstein.discrete.bounds import TOKEN_OBJECTIVES, noised
-from ornstein.discrete.drawing import TokenStepper, draw_tokens
+from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Rows, TokenObjective
+from ornstein.discrete.drawing import draw_tokens
 from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import KERNELS, Kernel, at_share
+from ornstein.discrete.learning import OfTokens
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet
 from ornstein.errors import InputError
 
@@ -24,7 +24,7 @@ _STEPS = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Sequences(Learner):
+class Sequences(OfTokens):
     """Sequences and pictures of categories that dissolve by any kernel (Austin et al. 2021)."""
 
     readings: ClassVar[Mapping[str, str]] = {
@@ -34,7 +34,6 @@ class Sequences(Learner):
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = KERNELS
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS
-    walks: ClassVar[bool] = False
     instead: ClassVar[str] = "token by token, for which there are sample and loglik, and of a text sample --fill"
     at_once: ClassVar[int] = 64
     then: ClassVar[str] = "ornstein sample {run} -n 16"
@@ -49,16 +48,8 @@ class Sequences(Learner):
                 f"predicts={self.problem.predicts!r} is of data in tokens of one size, such as data=text or "
                 "data=quantised; these data are others."
             )
-        if self.problem.taught_by == "masked-bound" and not self.problem.process.masks:
-            raise InputError(
-                "objective='masked-bound' is of process=absorbing; take score-entropy, d3pm or discrete-flow."
-            )
-
-    @property
-    def categories(self) -> Categories:
-        """The tokens of a sample."""
-        assert self.problem.categories is not None  # see above
-        return self.problem.categories
+        if isinstance(self.problem.objective, TokenObjective):
+            self.problem.objective.must_suit(self.problem.process)
 
     @property
     def steps(self) -> int:
@@ -73,26 +64,7 @@ class Sequences(Learner):
         assert isinstance(process, Kernel)  # see above
         return TokenNet(net, process, self.categories, self.categories.space, self.problem.predicts)
 
-    @property
-    def narrow(self) -> bool:
-        return True
-
-    def in_precision(self, model: TokenDenoiser, precision: torch.dtype | None) -> TokenDenoiser:
-        return replace(model, precision=precision) if isinstance(model, TokenNet) else model
-
-    def trajectory(
-        self,
-        model: TokenDenoiser,
-        rows: int,
-        stepper: TokenStepper,
-        steps: int | None,
-        grid: "str | Sequence[float] | Tensor | None",
-        **options: Any,
-    ) -> Iterator[State[Tensor]]:
-        if grid is not None:
-            raise InputError(
-                f"grid={grid!r} says where Gaussian noise is walked; tokens take even steps of their clock."
-            )
+    def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
         return draw_tokens(model, rows, stepper, steps=self.steps if steps is None else steps, **options)
 
     @torch.no_grad()
@@ -113,8 +85,9 @@ class Sequences(Learner):
             gone = (number + 0.5) / LEVELS
             level = at_share(model.process, torch.full((len(x0),), 1 - gone, device=x0.device))
             u = uniform(seeds, codes.shape[1], number)
-            xt = noised(model.process, codes, model.classes, level, u, None)
-            told = -model.log_probs(xt, level, condition).gather(-1, codes[..., None])[..., 0]
+            rows = Rows(codes, condition, 1 - level.alpha, u)
+            xt = rows.noised(model.process, model.classes, level)
+            told = rows.nats(model.log_probs(xt, level, condition))
             # where the kernel keeps no note of what has moved, all count, and what is still there takes next to nothing
             moved = xt == model.classes if model.process.masks else torch.ones_like(xt, dtype=torch.bool)
             nats.append(float(told[moved].mean()))

@@ -35,7 +35,7 @@ from ornstein.core.exact import GaussianMixture
 from ornstein.core.numerics import Estimate
 from ornstein.energies import modes
 from ornstein.energies.moves import Energy, hamiltonian
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_be_whole
 
 #: acceptance that the pilot aims at
 ACCEPTANCE = 0.8
@@ -140,8 +140,7 @@ def log_partition(
         ("leapfrogs", leapfrogs, 1),
         ("pilot", pilot, 16),
     ):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InputError(f"{name}={number!r} must be a whole number, at least {least}.")
+        must_be_whole(name, number, least)
 
     added = 0
     for _ in range(_TRIES):

@@ -35,16 +35,9 @@ from typing import final
 import torch
 from torch import nn
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_be_whole
 
 Shape = tuple[int, ...]
-
-
-def require_integer(field: str, value: object, least: int, most: int | None = None) -> None:
-    """Raise `InputError` unless `value` is an int (not a bool) of at least `least`, and of at most `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        accepted = f"of at least {least}" if most is None else f"from {least} to {most:,}"
-        raise InputError(f"{field}={value!r} must be a whole number {accepted}.")
 
 
 def require_fraction(field: str, value: object) -> None:
@@ -60,7 +53,7 @@ class Label:
     classes: int
 
     def __post_init__(self) -> None:
-        require_integer("classes", self.classes, 1)
+        must_be_whole("classes", self.classes, 1)
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Vector:
     size: int
 
     def __post_init__(self) -> None:
-        require_integer("size", self.size, 1)
+        must_be_whole("size", self.size, 1)
 
 
 @dataclass(frozen=True)
@@ -86,9 +79,9 @@ class Picture:
     shape: Shape
 
     def __post_init__(self) -> None:
-        require_integer("channels", self.channels, 1)
+        must_be_whole("channels", self.channels, 1)
         for size in self.shape:
-            require_integer("each size in shape", size, 1)
+            must_be_whole("each size in shape", size, 1)
 
 
 @dataclass(frozen=True)
@@ -99,8 +92,8 @@ class Tokens:
     length: int
 
     def __post_init__(self) -> None:
-        require_integer("vocabulary", self.vocabulary, 1)
-        require_integer("length", self.length, 1)
+        must_be_whole("vocabulary", self.vocabulary, 1)
+        must_be_whole("length", self.length, 1)
 
 
 #: layers one after the other: a number beyond it is a slip of the pen, and would take minutes to build
@@ -134,8 +127,8 @@ class NetConfig(ABC):
         if not isinstance(shape, tuple | list) or not shape:
             raise InputError(f"shape={shape!r} must be a tuple of one or more positive whole numbers.")
         for size in shape:
-            require_integer("each size in shape", size, 1)
-        require_integer("out_multiple", out_multiple, 1)
+            must_be_whole("each size in shape", size, 1)
+        must_be_whole("out_multiple", out_multiple, 1)
         conditions = dict(conditions or {})
         for name, part in conditions.items():
             if not isinstance(name, str) or not name or not isinstance(part, Part):

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction, require_integer
+from ornstein.errors import must_be_whole
+
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
 from .embedding import Beside, Embedding
 
 
@@ -37,8 +39,8 @@ class MLP(NetConfig):
 
     def __post_init__(self) -> None:
         for field in ("width", "embedding"):
-            require_integer(field, getattr(self, field), 1)
-        require_integer("depth", self.depth, 1, MOST_LAYERS)
+            must_be_whole(field, getattr(self, field), 1)
+        must_be_whole("depth", self.depth, 1, MOST_LAYERS)
         require_fraction("dropout", self.dropout)
 
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:

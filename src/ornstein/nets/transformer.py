@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_be_whole
 
 from .attention import attend
-from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction, require_integer
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
 from .embedding import Beside, Embedding
 from .unet import _into_channels, _out_of_channels
 
@@ -58,8 +58,8 @@ class Transformer(NetConfig):
 
     def __post_init__(self) -> None:
         for field in ("width", "widening", "patch", "embedding", "heads_width"):
-            require_integer(field, getattr(self, field), 1)
-        require_integer("depth", self.depth, 1, MOST_LAYERS)
+            must_be_whole(field, getattr(self, field), 1)
+        must_be_whole("depth", self.depth, 1, MOST_LAYERS)
         require_fraction("dropout", self.dropout)
         if self.heads_width % 2 or self.width % self.heads_width:
             raise InputError(f"net.heads_width={self.heads_width!r} must be even, and divide width={self.width}.")

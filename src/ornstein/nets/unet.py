@@ -31,10 +31,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_be_whole
 
 from .attention import SelfAttention
-from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction, require_integer
+from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
 from .embedding import Beside, Embedding
 from .norm import group_norm, groups_of
 
@@ -69,17 +69,17 @@ class UNet(NetConfig):
 
     def __post_init__(self) -> None:
         for field in ("channels", "blocks", "patch", "heads_width", "embedding"):
-            require_integer(field, getattr(self, field), 1)
+            must_be_whole(field, getattr(self, field), 1)
         for field in ("multipliers", "attention"):
             value = getattr(self, field)
             if not isinstance(value, tuple | list):
                 raise InputError(f"{field}={value!r} must be a tuple of whole numbers.")
             for entry in value:
-                require_integer(f"each entry of {field}", entry, 1)
+                must_be_whole(f"each entry of {field}", entry, 1)
             object.__setattr__(self, field, tuple(value))  # a list, as files hold it, would not be hashable
         if not self.multipliers:
             raise InputError("multipliers=() must have one entry for each level, at least one.")
-        require_integer("blocks * len(multipliers)", self.blocks * len(self.multipliers), 1, MOST_LAYERS)
+        must_be_whole("blocks * len(multipliers)", self.blocks * len(self.multipliers), 1, MOST_LAYERS)
         require_fraction("dropout", self.dropout)
 
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
