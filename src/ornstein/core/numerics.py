@@ -66,7 +66,7 @@ def cubics(y: Tensor, slopes: Tensor) -> Tensor:
 def hermite(curve: Tensor, t: Tensor) -> Tensor:
     """The curve that `cubics` made, read at `t` in [0, N] (any shape)."""
     half = (2 * t.detach()).ceil().sub_(1).clamp_(0, curve.shape[1] - 1).long()
-    knot, c0, c1, c2, c3 = curve[:, half]
+    knot, c0, c1, c2, c3 = curve[:, half].unbind()
     u = t - knot
     return c0 + u * (c1 + u * (c2 + u * c3))
 
