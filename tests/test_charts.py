@@ -173,12 +173,16 @@ def test_images_that_are_no_colours_show_every_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (40,), (2, 30), (1, 6, 6, 6), (5, 6, 6)])
-def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any) -> None:
+def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     g = seeded()
     frames = [scale * torch.randn(9, *shape, generator=g) for scale in (50.0, 5.0, 1.0)]
+    ends: list[Any] = []
+    monkeypatch.setattr(pictures, "chart", lambda frame, last: (ends.append(last), chart(frame, last=last))[1])
     pictures.film(frames, "vector" if len(shape) == 1 else "array", tmp_path / "x.gif")
     with Image.open(tmp_path / "x.gif") as film:
         assert getattr(film, "n_frames", 1) == 3
+    assert all(end is frames[-1] for end in ends)
+    assert len(ends) == 3
     first, last = (panels(chart(frame, last=frames[-1]))[0] for frame in (frames[0], frames[-1]))
     assert first.get_xlim() == last.get_xlim()
     assert first.images[:1] or first.get_ylim() == last.get_ylim() or shape == (1,)
