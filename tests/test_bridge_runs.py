@@ -408,7 +408,7 @@ def test_translate_carries_over_and_back_row_by_row(moons: Run, cli: Cli, tmp_pa
     assert np.allclose(few["samples"], over["samples"][7:9], atol=1e-4)  # no noise on this path: alone or in company
     told: list[tuple[int, int]] = []
     carry(moons, x, steps=3, progress=lambda *said: told.append(said))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     found = cli("translate", moons.folder, "-i", tmp_path / "rows.npy", "-o", tmp_path / "way.png", "--film")
     assert found.code == 0, found.err
     assert Image.open(tmp_path / "way.gif").n_frames == 5  # type: ignore[attr-defined]
