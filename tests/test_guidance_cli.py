@@ -112,7 +112,7 @@ def test_restoring_explains_what_was_measured(
     with np.load(out.with_suffix(".npz")) as made:
         samples = torch.from_numpy(made["samples"])[0]
     opened = Run.load(run)
-    truth = home.read_input(opened, digit / "digit.png")
+    truth = opened.transform.forward(home.read_input(opened, digit / "digit.png"))
     acts = home.damage(operator, **({"width": 0.8} if operator == "blur" else {"by": 2}))
     seen, made = (acts.apply(x) for x in (truth, opened.transform.forward(samples)))
     plain = acts.apply(opened.draw(2, seed=0, steps=6))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out, stages
+from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, named, out, stages
 from ornstein.cli.tables import score_rows
 from ornstein.cli.texts import say_bits
 from ornstein.errors import InputError, lookup, shown
@@ -196,7 +196,8 @@ def tune(
     from ornstein.experiment.tune import tune, tune_endpoint
 
     if criterion == "endpoint":
-        with bar("fitting") as progress:
+        with stages() as (stage, progress):
+            stage("fitting a solver to the run's own trajectories")
             found = tune_endpoint(Run.load(run, ema=ema), steps, **fitting, progress=progress)
         out.print(
             f"mean distance to the end of a 1,000-step solve, {steps} network calls, fresh noise "
@@ -208,7 +209,8 @@ def tune(
             out.print(f"  {name:<12} {distance}")
         out.print(f"kept in {named(run / 'tuned.yaml')}: ornstein sample {named(run)} --grid tuned --steps {steps}")
         return
-    with err.status("measuring the network at every level"):
+    with stages() as (stage, _):
+        stage("measuring the network at every level")
         result = tune(Run.load(run, ema=ema), steps)
     out.print("variational bound on held-out data, bits per dimension (lower is better)")
     out.print(f"  [bold]tuned      {result.bits:.4f}[/]")

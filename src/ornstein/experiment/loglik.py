@@ -24,12 +24,12 @@ from ornstein.core.numerics import Estimate
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
 from ornstein.data.condition import LABEL
-from ornstein.data.folder import Lying, lie
-from ornstein.data.pictures import SUFFIXES, WHITE
+from ornstein.data.folder import Lying, lie, passing_over
+from ornstein.data.pictures import SUFFIXES
 from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
 from ornstein.experiment import charts
-from ornstein.experiment.folder import pictures_of
+from ornstein.experiment.folder import as_read
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
@@ -45,6 +45,7 @@ class Given:
         labels: the name of each one's class, or None.
         files: the name of each one's file, or None.
         condition: what each is given, in the run's model space, or None: then labels say it.
+        note: what of it was left out, or "".
     """
 
     name: str
@@ -52,6 +53,7 @@ class Given:
     labels: Sequence[str] | None = None
     files: Sequence[str] | None = None
     condition: Condition | None = None
+    note: str = ""
 
     def first(self, count: int | None) -> "Given":
         """The first `count` of them; all for None."""
@@ -63,6 +65,7 @@ class Given:
             None if self.labels is None else self.labels[:count],
             None if self.files is None else self.files[:count],
             None if self.condition is None else self.condition[:count],
+            self.note,
         )
 
 
@@ -113,7 +116,8 @@ class Scores:
                 f"{found.bits.value:>10.4f} ± {found.bits.standard_error:.2g}"
             )
 
-        lines = [f"{'':<22} samples    log-likelihood, nats      bits/dim", line(self.given.name, self.found)]
+        lines = [f"{self.given.name}: {self.given.note}\n"] if self.given.note else []
+        lines += [f"{'':<22} samples    log-likelihood, nats      bits/dim", line(self.given.name, self.found)]
         if self.reference is not None:
             lines.append(line("held-out data", self.reference))
             low = self.reference.log_prob.quantile(0.05)
@@ -231,6 +235,7 @@ def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
     """Samples of a run's kind: "train" or "test", an .npy or .npz file, an image file, or a folder or zip of images.
 
     Arrays are taken as the data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
+    Pictures of a folder that cannot be read are passed over as they are in training, and named in the note.
 
     Args:
         noun: what they are, for errors.
@@ -278,19 +283,17 @@ def _pictures(run: Run, place: Path, noun: str) -> Given:
     if not lying.places:
         raise InputError(f"{noun}={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
     names = [shown("/".join(parts)) for parts in lying.places]
-    # as the run read its own: cropped and resized only if those were
-    settings = pictures_of(run.experiment)
-    x = read_for_model(
-        lying.read(range(len(names))),
-        run.shape,
-        run.transform,
-        settings.get("size") is not None,
-        name=names.__getitem__,
-        background=settings.get("background", WHITE),
-    )
-    tops = [parts[0] if len(parts) > 1 else None for parts in lying.places]
+    x, broken = passing_over(
+        len(names) if several and run.experiment.data.get("broken") != "stop" else 0,
+        lambda most: read_for_model(
+            lying.read(range(len(names))), run.shape, run.transform, **as_read(run.experiment),
+            name=names.__getitem__, most_broken=most,
+        ),
+    )  # fmt: skip
+    kept = [i for i in range(len(names)) if i not in broken]
+    tops = [lying.places[i][0] if len(lying.places[i]) > 1 else None for i in kept]
     labels = None if None in tops else [top for top in tops if top is not None]
-    return Given(place.resolve().name, x, labels, names)
+    return Given(place.resolve().name, x, labels, [names[i] for i in kept], note="; ".join(lying.left_out(broken)))
 
 
 def _condition(run: Run, given: Given) -> Condition:

@@ -17,11 +17,11 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
-from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures
+from ornstein.data.pictures import SUFFIXES, read_pictures
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
-from ornstein.experiment.folder import pictures_of
+from ornstein.experiment.folder import as_read
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
@@ -202,7 +202,7 @@ def damage(name: str, **options: Any) -> Operator:
 
 
 def read_input(run: Run, path: Path) -> Tensor:
-    """A picture file, or an .npy array in the data's own units, as rows in model space; NaN stays NaN.
+    """A picture file, or an .npy array, as rows in the data's own units and the model's order of axes; NaN stays NaN.
 
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
@@ -212,21 +212,23 @@ def read_input(run: Run, path: Path) -> Tensor:
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, run.shape, run.layout, missing=True)
         try:
-            return run.transform.forward(values)
+            run.transform.forward(values)
         except InputError:  # features or channels that have each their own units
             raise InputError(
                 f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
             ) from None
+        return values
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
-    settings = pictures_of(run.experiment)  # as the run read its own
-    resized, laid_on = settings.get("size") is not None, settings.get("background", WHITE)
-    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
+    values, _ = read_for_model([path], run.shape, run.transform, **as_read(run.experiment))
+    return values
 
 
 def read_mask(run: Run, path: Path) -> Tensor:
     """A black and white picture of what to fill in (white) as what is known, (1, *shape) bool.
+
+    It is cropped and resized where the run's pictures were, as the input is that it goes with.
 
     Raises:
         InputError: not a picture, or of another size than the run's.
@@ -236,7 +238,8 @@ def read_mask(run: Run, path: Path) -> Tensor:
     path = regular(path, "mask", "a picture that is white where to fill in")
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"mask='{shown(path)}' is not a picture file; give one that is white where to fill in.")
-    white = read_pictures([path], None, "L", lambda i: shown(path)) > 127
+    size = (run.shape[1], run.shape[2]) if as_read(run.experiment)["resized"] else None
+    white = read_pictures([path], size, "L", lambda i: shown(path)) > 127
     if tuple(white.shape[2:]) != run.shape[1:]:
         raise InputError(
             f"mask='{shown(path)}' is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}."
@@ -250,27 +253,29 @@ def check_shape(run: Run, given: Tensor, path: Path) -> None:
         raise InputError(f"input='{shown(path)}' is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
 
 
-def save(run: Run, found: Restored, path: Path) -> Path:
+def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> Path:
     """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
 
-    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), mean, std, and known for a
-    mask.
+    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), in the data's own values, their
+    mean and std, and known for a mask.
+
+    Args:
+        given: (rows, *shape) in own units, what was filled in: what is known comes back from it, to the last bit.
     """
     rows, draws = found.samples.shape[:2]
-    drawn = found.samples.flatten(0, 1)
-    own = run.transform.inverse(drawn).unflatten(0, (rows, draws))
+    own = run.transform.inverse(found.samples.flatten(0, 1), quantise=True).unflatten(0, (rows, draws))
     arrays = {}
-    if found.known is not None:
+    if found.known is not None and given is not None:
         known = found.known.expand(rows, *run.shape)
-        # digital data that were given come back as they were, to the last bit
-        exact = run.transform.inverse(drawn, quantise=True).unflatten(0, (rows, draws))
-        own = torch.where(known[:, None], exact.to(own.dtype), own)
+        told = given if own.is_floating_point() else given.nan_to_num().to(own.dtype)
+        own = torch.where(known[:, None], told[:, None], own)
         arrays["known"] = known
-    arrays |= {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+    numbers = own if own.is_floating_point() else own.float()
+    arrays |= {"samples": own, "mean": numbers.mean(1), "std": numbers.std(1, correction=0)}
     arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
-    with replacing_all(path, beside) as (picture, numbers):
-        with numbers.open("wb") as file:
+    with replacing_all(path, beside) as (picture, place):
+        with place.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
         (_album(found) if run.kind == "image" else _curves(run, found)).savefig(picture, format="png", dpi=130)
     return beside
