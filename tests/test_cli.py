@@ -307,6 +307,7 @@ def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(cli: Cli, ru
     shutil.copytree(run, copied)
     answer = cli("tune", copied, "--steps", 5)
     assert answer.code == 0, answer
+    assert "measuring the network at 200 levels" in answer.err
     bits = {words[0]: float(words[1]) for words in map(str.split, answer.out.splitlines()[1:]) if len(words) == 2}
     assert bits.pop("tuned") < min(bits.values())
     grid = yaml.safe_load((copied / "tuned.yaml").read_text())[5]["grid"]

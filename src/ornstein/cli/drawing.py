@@ -308,10 +308,11 @@ def restore(
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
-    values = opened.transform.forward(home.read_input(opened, given)).float()
+    damage = home.damage(operator, **options(option))
+    values = home.read_input(opened, given, None if clean else home.measured_shape(opened, damage))
     with bar("drawing") as progress:
         found = home.restore(
-            opened, home.damage(operator, **options(option)), values, clean=clean, draws=n,
+            opened, damage, opened.transform.forward(values).float(), clean=clean, draws=n,
             name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
             seed=seed, steps=steps,
             stepper=stepper, progress=progress,

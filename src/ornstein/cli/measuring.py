@@ -196,8 +196,7 @@ def tune(
     from ornstein.experiment.tune import tune, tune_endpoint
 
     if criterion == "endpoint":
-        with stages() as (stage, progress):
-            stage("fitting a solver to the run's own trajectories")
+        with bar("fitting") as progress:
             found = tune_endpoint(Run.load(run, ema=ema), steps, **fitting, progress=progress)
         out.print(
             f"mean distance to the end of a 1,000-step solve, {steps} network calls, fresh noise "
@@ -210,8 +209,7 @@ def tune(
         out.print(f"kept in {named(run / 'tuned.yaml')}: ornstein sample {named(run)} --grid tuned --steps {steps}")
         return
     with stages() as (stage, _):
-        stage("measuring the network at every level")
-        result = tune(Run.load(run, ema=ema), steps)
+        result = tune(Run.load(run, ema=ema), steps, stage=stage)
     out.print("variational bound on held-out data, bits per dimension (lower is better)")
     out.print(f"  [bold]tuned      {result.bits:.4f}[/]")
     for name, bits in sorted(result.even.items(), key=lambda item: item[1]):

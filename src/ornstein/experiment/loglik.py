@@ -110,10 +110,11 @@ class Scores:
         """For people."""
 
         def line(name: str, found: LogLikelihood) -> str:
-            nats = Estimate.of(found.log_prob)
+            nats, bits = Estimate.of(found.log_prob), found.bits
+            errors = (f" ± {one.standard_error:.2g}" if len(found.log_prob) > 1 else "" for one in (nats, bits))
             return (
-                f"{name:<22} {len(found.log_prob):>7,}   {nats.value:>12,.3f} ± {nats.standard_error:<9.2g}"
-                f"{found.bits.value:>10.4f} ± {found.bits.standard_error:.2g}"
+                f"{name:<22} {len(found.log_prob):>7,}   {nats.value:>12,.3f}{next(errors):<12}"
+                f"{bits.value:>10.4f}{next(errors)}"
             )
 
         lines = [f"{self.given.name}: {self.given.note}\n"] if self.given.note else []
