@@ -11,6 +11,7 @@ import pytest
 import torch
 from laws import PROCESSES, ZERO_SNR, interior, refused
 from sure import there
+from torch import Tensor
 
 from ornstein import EDM, OU, VE, VP, Cosine, Flow, SubVP, Tabulated
 from ornstein.core.exact import GaussianMixture
@@ -192,16 +193,19 @@ def test_short_steps_near_the_data_end_nearer_to_them(name: str, short: float, l
     as far off."""
     weights, means, variances = torch.tensor([[0.5, 0.3, 0.2], [-1.3, 0.4, 1.7], [0.03, 0.1, 0.01]]).double()
     mix = GaussianMixture(weights, means[:, None], variances)
-    x, stepper = torch.linspace(-4.5, 4.5, 241, dtype=torch.float64)[:, None], STEPPERS[name]()
+    x = torch.linspace(-4.5, 4.5, 241, dtype=torch.float64)[:, None]
+    stepper: Any = STEPPERS[name]()
     found: list[float] = []
     orders: list[Literal["rising", "falling"]] = ["rising", "falling"]
     for order in orders:
         process = Tabulated.euler_ou(order=order)
-        denoiser, levels = mix.denoiser(process), [process.at(float(k)) for k in range(100, 0, -1)]
+        denoiser: Any = mix.denoiser(process)
+        levels = [process.at(float(k)) for k in range(100, 0, -1)]
         density = torch.exp(-(x[:, 0] ** 2) / 2)
         density = density / density.sum()
         for t, s in itertools.pairwise(levels):
-            mean, noisy = (stepper.step(denoiser, x, t, s, None, lambda z=z: z * torch.ones_like(x))[0] for z in (0, 1))
+            steps: list[Callable[[], Tensor]] = [lambda: torch.zeros_like(x), lambda: torch.ones_like(x)]
+            mean, noisy = (stepper.step(denoiser, x, t, s, None, noise)[0] for noise in steps)
             kernel = torch.exp(-(((x[:, 0] - mean) / (noisy - mean)) ** 2) / 2)
             density = density @ (kernel / kernel.sum(1, keepdim=True))
         ends = denoiser(x, levels[-1].t).x0[:, 0]

@@ -163,8 +163,13 @@ def test_a_folder_deleted_under_a_drawing_is_not_made_again(
     cli: Cli, points: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """What was to land elsewhere still does."""
-    drawn = Run.draw
-    monkeypatch.setattr(Run, "draw", lambda self, *n, **how: (drawn(self, *n, **how), shutil.rmtree(self.folder))[0])
+    draw = Run.draw
+
+    def drawn(self: Run, *n: Any, **how: Any) -> Any:
+        shutil.rmtree(self.folder)
+        return draw(self, *n, **how)
+
+    monkeypatch.setattr(Run, "draw", drawn)
     out = points if name.startswith("run/") else points.parent / "other"
     answer = cli("sample", points, "-n", 2, "--steps", 2, "-o", out / name.partition("/")[2])
     if out == points:
