@@ -48,8 +48,10 @@ def named(path: "str | Path", noun: str) -> Path:
     """The path with ~ spelled out.
 
     Raises:
-        InputError: the home of a user who does not exist; a character that no path can have.
+        InputError: the home of a user who does not exist; a character that no path can have; no name at all.
     """
+    if str(path) == "":  # which would be the folder that one is in
+        raise InputError(f"{noun}='' is empty; give a name.")
     if "\0" in str(path):
         raise InputError(f"{noun}='{shown(path)}' has a zero character, which no file's name can have.")
     try:
