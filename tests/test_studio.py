@@ -180,9 +180,7 @@ def test_what_the_page_draws_is_what_the_command_line_draws(asked: Drawing, cli:
     assert np.abs(own.astype(int) - np.load(where)["samples"].astype(int)).max() <= 1  # a sum rounded otherwise
     names: dict[str, Any] = {}
     exec(snippet("digits", asked, run), names)
-    assert (
-        np.abs(run.transform.forward(names["samples"]).numpy() - seen[-1].noisy.clamp(-1, 1).numpy()).max() < 0.0626
-    )  # half a level
+    assert np.abs(own.astype(int) - names["samples"].numpy().astype(int)).max() <= 1
 
 
 def test_rows_of_the_page_are_those_of_the_command_line(cli: Cli, tmp_path: Path) -> None:
