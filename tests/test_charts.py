@@ -218,6 +218,11 @@ def test_filled_series_have_a_panel_for_each_channel_and_volumes_are_cut() -> No
     cut = panels(restore._curves(run, restore.Restored(volumes, volumes[:, 0], torch.ones(2, 1, 4, 4, 4) > 0)))
     assert [axes.get_ylabel() for axes in cut[::3]] == ["known", "draw 1", "draw 2", "draw 3", "mean"]
     np.testing.assert_allclose(cut[-3].images[0].get_array(), volumes[0].mean(0)[0, 2], rtol=1e-5)
+    run.shape = (2, 4, 4)  # of two channels, which is no picture
+    wind = torch.randn(1, 2, *run.shape, generator=seeded())
+    both = panels(restore._curves(run, restore.Restored(wind, wind[:, 0])))
+    assert [axes.get_title() for axes in both[:2]] == ["channel 0", "channel 1"]
+    np.testing.assert_allclose(both[3].images[0].get_array(), wind[0, 1, 1], rtol=1e-5)
 
 
 def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviation() -> None:
