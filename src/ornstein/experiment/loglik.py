@@ -257,10 +257,11 @@ def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
     place = Path(data).expanduser()
     if place.is_dir() or is_zip(place) or place.suffix.lower() in SUFFIXES:
         return _pictures(run, place, noun)
-    if "series" in run.about["data"] and is_table(place):
+    series = bool(run.about["data"].get("series"))
+    if series and is_table(place):
         return _windows(run, place, noun)
     if place.suffix.lower() not in (".npy", ".npz"):
-        table = "a table, " if "series" in run.about["data"] else ""
+        table = "a table, " if series else ""
         raise InputError(
             f"{noun}={str(data)!r} must be train, test, {table}an .npy or .npz file, an image, or a folder or zip of "
             "images."
