@@ -186,7 +186,7 @@ def loglik(
 
     Raises:
         InputError: data that cannot be had or do not fit the run, labels missing or unknown to it, options out of
-        range.
+            range.
     """
     run.must_walk("a likelihood by the probability-flow ODE")
     for name, value, least in (("count", count, 1), ("reference", reference, 0)):

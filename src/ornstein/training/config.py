@@ -67,11 +67,11 @@ class Training:
         betas: decay rates of Adam's two moments, each in [0, 1).
         weight_decay: AdamW's, on matrices and convolution kernels alone.
         warmup: steps over which the rate rises to `lr`. 0 starts at `lr`.
-        decay: what the rate does then; a name in `DECAYS`.
+        decay: what the rate does then: "constant", "cosine" (down to almost zero at the end) or "inverse-sqrt".
         clip: largest Euclidean norm of the whole gradient; a longer one is scaled down to it. None leaves it as it is.
-        precision: type of matrix products and convolutions inside the loss; a name in `PRECISIONS`, or "auto" for the
-            one that is measured to be fastest when training starts. Weights, moments and averages are float32 always.
-            "float16" comes with loss scaling.
+        precision: type of matrix products and convolutions inside the loss: "float32", "bfloat16", "float16" (with loss
+            scaling), or "auto" for the one that is measured to be fastest when training starts. Weights, moments and
+            averages are float32 always.
         compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
         channels_last: lay images and kernels out with the channels innermost in memory, which convolutions prefer.
             Kernels that are sharded stay as they are.
