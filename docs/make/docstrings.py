@@ -1,4 +1,4 @@
-"""The docstrings' way to describe several parameters at once, `low, high: the ends.`, told to the reference's reader."""
+"""Docstrings here may describe several parameters at once, `low, high: the ends.`; the reference wants each alone."""
 
 import re
 from typing import Any

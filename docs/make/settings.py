@@ -1,6 +1,6 @@
 """Writes docs/settings.md: every setting, from the signatures and docstrings that the command line itself reads.
 
-    python docs/make/settings.py
+python docs/make/settings.py
 """
 
 import inspect
@@ -30,9 +30,10 @@ A setting is given after the preset, on the command line or from Python, or stan
     ornstein train digits net=unet net.channels=48 training.lr=1e-3 sampling.stepper=heun
     ornstein train digits --show                     # the whole experiment as YAML, every default written out
 
-A name chooses an entry (`net=unet`), what follows it are that entry's own settings (`net.channels=48`). Defaults below are the
-entries' own; a preset, or your data, may set others, and `--show` tells. When drawing, a stepper's settings follow `--with`:
-`ornstein sample RUN --stepper heun --with variables=edm`.
+A name chooses an entry (`net=unet`); its own settings follow a dot (`net.channels=48`). The defaults below are the
+entries' own. A preset or your data may change them: `--show` prints what a run would use. When you draw, a stepper's
+settings come after `--with`: `ornstein sample RUN --stepper heun --with variables=edm`.
+`null` says nothing.
 """
 
 
@@ -64,30 +65,40 @@ def settings(entry: Callable[..., Any]) -> Iterator[tuple[str, str, str, str]]:
     known = meanings(entry)
     factories = {item.name: item.default_factory for item in fields(entry)} if is_dataclass(entry) else {}
     for name, parameter in inspect.signature(entry).parameters.items():
-        kind = inspect.formatannotation(parameter.annotation).strip("'").replace("collections.abc.", "").replace("typing.", "")
+        kind = spoken(inspect.formatannotation(parameter.annotation))
         if parameter.default is inspect.Parameter.empty:
             default = "must be given"
         elif repr(parameter.default) == "<factory>":
             default = f"`{shown(factories[name]())}`"  # type: ignore[operator]
         else:
             default = f"`{shown(parameter.default)}`"
-        yield name, kind, default, known.get(name, "")
+        yield name, kind, default, re.sub(r"\bNone\b", "null", known.get(name, ""))
+
+
+def spoken(kind: str) -> str:
+    """A type as one says it: `str | tuple[int, ...] | None` is a str, or a list of int, or null."""
+    kind = re.sub(r"(collections\.abc|typing)\.", "", kind.strip("'"))
+    kind = re.sub(r"(?:tuple|Sequence)\[(\w+)(?:, \.\.\.)?\]", r"list of \1", kind)
+    kind = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "").replace(", ", " or "), kind)
+    kind = re.sub(r"dict\[str, \w+\]", "mapping", kind)
+    kind = re.sub(r"tuple\[(.*?)\]", r"list [\1]", kind)
+    return kind.replace(" | ", " or ").replace("None", "null").replace("Any", "any")
 
 
 def shown(value: Any) -> str:
     """A default as it is written on the command line."""
     if isinstance(value, tuple):
         return "[" + ", ".join(map(shown, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def table(prefix: str, entry: Callable[..., Any]) -> str:
     """The settings of an entry as a table; nothing where it has none."""
     rows = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, kind, default, meaning in settings(entry):
-        cells = [f"`{prefix}.{name}`", f"`{kind}`", default, meaning]
+        cells = [f"`{prefix}.{name}`", kind, default, meaning]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n" if len(rows) > 2 else ""
 
@@ -108,7 +119,9 @@ def choices(noun: str, prefix: str, entries: Mapping[str, Callable[..., Any]]) -
 
 def named(entries: Mapping[str, str]) -> str:
     """Values and what they mean."""
-    return "| value | meaning |\n|---|---|\n" + "".join(f"| `{name}` | {line} |\n" for name, line in sorted(entries.items()))
+    return "| value | meaning |\n|---|---|\n" + "".join(
+        f"| `{name}` | {line} |\n" for name, line in sorted(entries.items())
+    )
 
 
 def page() -> str:

@@ -145,8 +145,8 @@ class Training:
         self._require("lr", _real(self.lr) and self.lr > 0, "a number above 0")
         self._require("weight_decay", _real(self.weight_decay) and self.weight_decay >= 0, "a number, at least 0")
         minutes = self.minutes is None or (_real(self.minutes) and self.minutes > 0)
-        self._require("minutes", minutes, "a number above 0, or none")
-        self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or none")
+        self._require("minutes", minutes, "a number above 0, or null")
+        self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or null")
         two = isinstance(self.betas, tuple) and len(self.betas) == 2
         self._require("betas", two and all(_real(b) and 0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
         given = isinstance(self.ema, tuple) and all(_real(s) for s in self.ema) and accepted(self.ema)
