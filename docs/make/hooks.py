@@ -27,7 +27,7 @@ ROOMS = [
     "bridge",
     "distill",
 ]
-ROOMS += ["training", "data", "metrics", "experiment", "laws"]
+ROOMS += ["distill", "training", "data", "metrics", "experiment", "laws"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
 
