@@ -45,7 +45,7 @@ for axis, title, clouds in (
     (axes[2], "the target", ((target, "held-out points"),)),
 ):
     for points, label in clouds:
-        axis.scatter(*points.T, s=4, label=label)
+        axis.scatter(*points.T.numpy(), s=4, label=label)
     axis.set(title=title, xlabel="first coordinate", aspect="equal")
     axis.legend(frameon=False, fontsize=8, loc="upper right")
 axes[0].set_ylabel("second coordinate")

@@ -64,7 +64,7 @@ learned = model.sample(2000, seed=0)
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharex=True, sharey=True)
 for axis, title, x in zip(
-    axes, ("data", "drawn, exact denoiser", "drawn, trained"), (points, drawn, learned), strict=True
+    axes, ("data", "drawn, exact denoiser", "drawn, trained"), (points, drawn.numpy(), learned), strict=True
 ):
     axis.scatter(*x[:2000].T, s=2, alpha=0.5)
     axis.set(title=title, xlabel="first coordinate", aspect="equal")

@@ -203,7 +203,8 @@ class Page:
                 Figure(name, "", picture(image_grid(run.transform.pictures(x), across, 720)), wide=False)
                 for name, x in grids
             ]
-        real = filled(data.test[order[: max(200, len(self.samples))]], data.train)
+        some = data.test[order[: max(200, len(self.samples))]]
+        real = filled(some, data.train) if data.missing else some  # a table's holes are values of their own
         mine = run.transform.inverse(self.samples)
         if run.types:
             made = table_chart(mine, run.types, real)
