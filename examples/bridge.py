@@ -47,6 +47,6 @@ for axis, title, clouds in (
     for points, label in clouds:
         axis.scatter(*points.T.numpy(), s=4, label=label)
     axis.set(title=title, xlabel="first coordinate", aspect="equal")
-    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    axis.legend(fontsize=8, loc="upper right")
 axes[0].set_ylabel("second coordinate")
 figure.savefig("bridge.png", dpi=150, bbox_inches="tight")

@@ -42,7 +42,7 @@ for axis, title, rows in ((axes[0], "real", real), (axes[1], "drawn", new)):
     for kind, some in list(rows.groupby(by))[:6]:
         axis.scatter(some[across], some[up], s=12, label=f"{by} {kind}")
     axis.set(title=title, xlabel=across, ylabel=up)
-axes[1].legend(frameon=False, fontsize=8)
+axes[1].legend(fontsize=8)
 figure.savefig("own_table.png", dpi=150, bbox_inches="tight")
 
 # %% [markdown]

@@ -20,6 +20,7 @@ from typing import Any
 from ornstein.errors import InputError, lookup
 from ornstein.training.ema import accepted
 from ornstein.training.precision import AUTO, PRECISIONS
+from ornstein.training.trackers import TRACKERS
 
 
 def constant(step: int, warmup: int, steps: int) -> float:
@@ -91,6 +92,8 @@ class Training:
         keep: number of checkpoints kept; older ones are deleted.
         snapshot_every: steps between two half-precision snapshots of the averages, from which `reconstruct` makes an
             average of another length afterwards; ten or more make it accurate. 0 for none.
+        trackers: of experiments, to whom what is logged is told too: any of "wandb", "mlflow" and "trackio", one name
+            or a list. TensorBoard's files are always written. See `ornstein.training.trackers`.
         seed: of every random number in training.
         patience: steps in a row with a loss or gradient that is not finite after which training stops.
 
@@ -120,16 +123,21 @@ class Training:
     checkpoint_every: int = 1000
     keep: int = 2
     snapshot_every: int = 1000
+    trackers: str | tuple[str, ...] = ()
     seed: int = 0
     patience: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("betas", "ema"):  # YAML knows lists alone
+        if isinstance(self.trackers, str):
+            object.__setattr__(self, "trackers", (self.trackers,))
+        for name in ("betas", "ema", "trackers"):  # YAML knows lists alone
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         lookup(DECAYS, self.decay, "training.decay")
         lookup({AUTO: None, **PRECISIONS}, self.precision, "training.precision")
         lookup(SHARDS, self.shard, "training.shard")
+        for tracker in self.trackers:
+            lookup(TRACKERS, tracker, "training.trackers")
         for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep"):
             self._require(name, _whole(getattr(self, name), 1), "a whole number, at least 1")
         self._require("patience", _whole(self.patience, 1), "a whole number, at least 1")
