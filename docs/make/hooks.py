@@ -15,18 +15,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "ornstein"
 #: rooms in the order in which a reader meets them; what a person does not call has no page
-ROOMS = [
-    "core",
-    "nets",
-    "objectives",
-    "samplers",
-    "guidance",
-    "likelihood",
-    "energies",
-    "discrete",
-    "bridge",
-    "distill",
-]
+ROOMS = ["core", "nets", "objectives", "samplers", "guidance", "likelihood", "energies", "discrete", "bridge"]
 ROOMS += ["distill", "training", "data", "metrics", "experiment", "laws"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
@@ -64,12 +53,15 @@ def on_files(files: Files, config: Any) -> Files:
     for path in EXAMPLES:
         content = f"# {path.name}\n\n```python\n{path.read_text('utf-8')}```\n"
         files.append(File.generated(config, f"examples/{path.stem}.md", content=content))
+    for path in sorted((ROOT / "examples").glob("*.ipynb")):
+        files.append(File.generated(config, f"examples/{path.name}", abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The examples lie beside the docs in the repository, and within them on the site."""
-    return re.sub(r"\]\(\.\./(examples/\w+)\.py\)", r"](\1.md)", markdown)
+    markdown = re.sub(r"\]\(\.\./(examples/\w+)\.py\)", r"](\1.md)", markdown)
+    return markdown.replace("](../examples/", "](examples/")
 
 
 def on_page_content(content: str, **_: Any) -> str:
