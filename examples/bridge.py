@@ -4,6 +4,7 @@ python examples/bridge.py
 """
 
 import os
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -12,7 +13,7 @@ from matplotlib.collections import LineCollection
 import ornstein
 from ornstein.experiment.translate import carry
 
-CHANGES = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {}
+CHANGES: dict[str, Any] = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {}
 
 # %% [markdown]
 # The preset `bridge` leads from two moons to eight Gaussians by flow matching on optimal pairs of each batch. With
@@ -38,7 +39,7 @@ print(f"having gone {(there.samples - start).norm(dim=1).median():.3f} in betwee
 target = data.transform.forward(data.test[:1000])
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharex=True, sharey=True)
 ways = torch.stack(there.frames, dim=1)  # of the first rows
-axes[0].add_collection(LineCollection(ways.numpy(), lw=0.5, color="0.6"))
+axes[0].add_collection(LineCollection(list(ways.numpy()), lw=0.5, color="0.6"))
 for axis, title, clouds in (
     (axes[0], "the way", ((start[: len(ways)], "source"), (there.samples[: len(ways)], "where they arrive"))),
     (axes[1], "what arrives", ((there.samples, "carried"),)),

@@ -6,6 +6,7 @@ PHOTOS=holiday python examples/own_photos.py        # a folder of yours
 
 import os
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -15,7 +16,7 @@ from sklearn.datasets import load_digits
 import ornstein
 
 PHOTOS = os.environ.get("PHOTOS", "")
-CHANGES = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {"minutes": 3}
+CHANGES: dict[str, Any] = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {"minutes": 3}
 
 # %% [markdown]
 # A folder is all that is needed: sizes, colours, network, batch and steps are chosen by what lies in it. Two or more

@@ -6,6 +6,7 @@ python -m ornstein.laws own_process          # from within examples/: every law 
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -59,7 +60,8 @@ print("shares of the three Gaussians:", [round(float(share), 2) for share in sha
 
 # %%
 points = mixture.sample(20_000, generator=torch.Generator().manual_seed(1)).numpy()
-model = ornstein.fit(points, process="straight", steps=STEPS, **{"process.rate": 8.0})
+changes: dict[str, Any] = {"process": "straight", "process.rate": 8.0, "steps": STEPS}
+model = ornstein.fit(points, **changes)
 learned = model.sample(2000, seed=0)
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharex=True, sharey=True)

@@ -6,6 +6,7 @@ TABLE=people.csv python examples/own_table.py    # yours; then change the names 
 """
 
 import os
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,7 +14,7 @@ from sklearn.datasets import load_wine
 
 import ornstein
 
-CHANGES = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {}
+CHANGES: dict[str, Any] = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {}
 
 # %% [markdown]
 # A data frame is all that is needed: words, numbers, dates and missing values are told apart by what the cells say.

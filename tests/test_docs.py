@@ -152,7 +152,7 @@ def test_every_page_has_a_place_on_the_site() -> None:
 def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     pytest.importorskip("latex2mathml")
-    words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", tmp_path]
+    words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)]
     done = subprocess.run(
         words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     )
