@@ -259,7 +259,7 @@ def own(run: Run, part: str) -> Given:
     """The run's own "train" or "test" data.
 
     Raises:
-        InputError: they are no longer to be had, or differ from those it was trained on.
+        InputError: they are no longer there, or differ from those it was trained on.
     """
     data = run.load_data()
     x, given = (data.train, data.train_condition) if part == "train" else (data.test, data.test_condition)

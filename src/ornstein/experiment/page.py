@@ -70,7 +70,7 @@ IMAGE = "image"
 
 @dataclass(frozen=True)
 class Row:
-    """One measure: a number beside what real data score in the place of the samples."""
+    """One measure: a number beside what real data score in place of the samples."""
 
     name: str
     plainly: str
@@ -108,7 +108,7 @@ class Table:
         """The measures of a report."""
         rows = [Row(name, plainly(name), score) for name, score in report.rows.items()]
         sentence = (
-            f"Each number is shown beside what real data score when they stand in the place of the samples, "
+            f"Each number is shown beside what real data score when they stand in place of the samples, "
             f"{report.train:,} training examples against {report.heldout:,} that were held out. A good model scores "
             "what real data score, not zero."
         )

@@ -72,7 +72,7 @@ def tune(
         variance: of the reverse steps that are priced, "small" or "large".
 
     Raises:
-        InputError: steps out of range, or data that are no longer to be had.
+        InputError: steps out of range, or data that are no longer there.
     """
     run.must_walk("tuning")
     process = run.denoiser.process
