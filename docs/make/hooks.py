@@ -6,6 +6,7 @@ MathML, which browsers draw themselves: nothing is asked of another host, and a 
 
 import html
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ def on_files(files: Files, config: Any) -> Files:
     files.append(File.generated(config, "api/index.md", content="::: ornstein\n"))
     for name in [*(name for room in ROOMS for name in modules(room)), "ornstein.errors"]:
         files.append(File.generated(config, address(name), content=f"::: {name}\n"))
+    cells = runpy.run_path(str(ROOT / "docs" / "make" / "notebooks.py"))["cells"]
     for path in EXAMPLES:
-        content = f"# {path.name}\n\n```python\n{path.read_text('utf-8')}```\n"
+        parts = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in cells(path.read_text("utf-8"))]
+        content = f"---\ntitle: {path.name}\n---\n\n" + "\n\n".join(parts) + "\n"
         files.append(File.generated(config, f"examples/{path.stem}.md", content=content))
     for path in sorted((ROOT / "examples").glob("*.ipynb")):
         files.append(File.generated(config, f"examples/{path.name}", abs_src_path=str(path)))

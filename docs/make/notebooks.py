@@ -30,7 +30,7 @@ def cells(script: str) -> list[tuple[str, str]]:
             found.append(("markdown", re.sub(r"^# ?", "", text, flags=re.M).strip()))
         elif not found:
             title, rest = re.match(r'"""(.*?)"""\n(.*)', text, re.S).groups()  # type: ignore[union-attr]
-            found += [("markdown", "# " + title.partition("\n")[0]), ("code", rest.strip())]
+            found += [("markdown", f"# {title.strip()}"), ("code", rest.strip())]
         else:
             found.append(("code", text.strip()))
     return found
