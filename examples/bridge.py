@@ -1,6 +1,6 @@
 """A bridge: one cloud of points carried into another and back, without knowing which belongs to which.
 
-python examples/bridge.py
+    python examples/bridge.py
 """
 
 import os
