@@ -1,7 +1,9 @@
 """Digits of the class that is asked for, with guidance: the more of it, the clearer and the more alike.
 
-python examples/guided_digits.py                 # a model that comes along: nothing is trained
-RUN=runs/digits python examples/guided_digits.py
+    python examples/guided_digits.py                 # a model that comes along: nothing is trained
+    RUN=runs/digits python examples/guided_digits.py
+
+It draws guided_digits.png.
 """
 
 import os

@@ -1,7 +1,9 @@
 """A model of your own pictures: train it, draw new ones, and see that they are no copies.
 
-python examples/own_photos.py                                  # without pictures: handwritten digits, as PNG files
-PHOTOS=holiday python examples/own_photos.py        # a folder of yours
+    python examples/own_photos.py                                  # without pictures: handwritten digits, as PNG files
+    PHOTOS=holiday python examples/own_photos.py        # a folder of yours
+
+It draws own_photos.png.
 """
 
 import os

@@ -1,7 +1,9 @@
 """A noising process of your own, as a plug-in: two functions, one line that registers it, and it works everywhere.
 
-python examples/own_process.py
-python -m ornstein.laws own_process          # from within examples/: every law that a process must keep
+    python examples/own_process.py
+    python -m ornstein.laws own_process          # from within examples/: every law that a process must keep
+
+It draws own_process.png.
 """
 
 import os

@@ -1,8 +1,10 @@
 """A model of a table: new rows, rows that meet a condition, holes filled, rows that are odd.
 
-pip install "ornstein[tables]" pandas
-python examples/own_table.py                     # without a table: 178 Italian wines
-TABLE=people.csv python examples/own_table.py    # yours; then change the names of the columns below
+    pip install "ornstein[tables]" pandas
+    python examples/own_table.py                     # without a table: 178 Italian wines
+    TABLE=people.csv python examples/own_table.py    # yours; then change the names of the columns below
+
+It draws own_table.png.
 """
 
 import os
