@@ -16,6 +16,7 @@ from ornstein.discrete.drawing import draw_tokens
 from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import KERNELS, Kernel, at_share
 from ornstein.discrete.learning import OfTokens
+from ornstein.discrete.readings import TOKEN_READINGS, Described
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet
 from ornstein.errors import InputError
 
@@ -27,10 +28,7 @@ _STEPS = 128
 class Sequences(OfTokens):
     """Sequences and pictures of categories that dissolve by any kernel (Austin et al. 2021)."""
 
-    readings: ClassVar[Mapping[str, str]] = {
-        "probabilities": "Of each token's classes given the other tokens, as logits.",
-        "ratios": "The concrete score: ratios of the marginals, as logarithms (Lou et al. 2024).",
-    }
+    readings: ClassVar[Mapping[str, str]] = Described(TOKEN_READINGS)
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = KERNELS
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS

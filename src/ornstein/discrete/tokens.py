@@ -130,7 +130,7 @@ class TokenNet(TokenDenoiser):
             out = self.net(x, noise, condition.parts)
         logits = out[:, :classes].float().flatten(2).transpose(1, 2)
         factor = told(kernel, codes, classes, level, known)
-        return TOKEN_READINGS[self.predicts].log_probs(kernel, codes, logits, level, factor)
+        return TOKEN_READINGS[self.predicts]().log_probs(kernel, codes, logits, level, factor)
 
 
 @dataclass(frozen=True, eq=False)
