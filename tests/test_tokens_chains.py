@@ -1,6 +1,7 @@
 """Tokens that dissolve by any kernel, held to laws of few tokens that are known in closed form."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from ornstein.core.walk import end
 from ornstein.discrete import KERNELS, TOKEN_OBJECTIVES, TOKEN_READINGS, TOKEN_STEPPERS
 from ornstein.discrete.bounds import MaskedBound, ScoreEntropy, VariationalBound, measured
 from ornstein.discrete.drawing import draw_tokens
+from ornstein.discrete.guided import Tilted, TiltedByClassifier, TokenClassifier
 from ornstein.discrete.kernels import Absorbing, Kernel, Neighbours, at_share
-from ornstein.discrete.tokens import Tilted, TokenDenoiser, TokenTable
+from ornstein.discrete.tokens import TokenDenoiser, TokenTable
 from ornstein.errors import InputError
 from ornstein.laws.tokens import (
     KERNEL_LAWS,
@@ -22,6 +24,7 @@ from ornstein.laws.tokens import (
     READING_LAWS,
     STEPPER_LAWS,
     K,
+    T,
     chi_square,
     fills_in_what_is_not_known,
     law,
@@ -147,7 +150,8 @@ def test_guidance_is_the_tilted_law() -> None:
         device = torch.device("cpu")
 
         def log_probs(self, codes: Tensor, level: Any, condition: Condition, known: Any = None) -> Tensor:
-            of = TokenTable(given if condition.parts else free, Absorbing())
+            told = not bool(condition.absent("label").all())
+            of = TokenTable(given if told else free, Absorbing())
             return of.log_probs(codes, level, Condition.of(None), known)
 
     n = 20_000
@@ -159,6 +163,61 @@ def test_guidance_is_the_tilted_law() -> None:
         last = end(draw_tokens(Tilted(Either(), scale), n, stepper, steps=1, seed=0, condition=condition))
         found = torch.bincount(Either().codes(last.x)[:, 0], minlength=3) / n
         assert bool(((found - wanted).abs() <= 5 * (wanted * (1 - wanted) / n).sqrt()).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Told(TokenClassifier):
+    """Which of two laws a row is of, exactly."""
+
+    laws: tuple[TokenTable, TokenTable]
+    shares: tuple[float, float]
+
+    @property
+    def process(self) -> Kernel:  # type: ignore[override]
+        return self.laws[0].process
+
+    def log_classes(self, codes: Tensor, level: Any) -> Tensor:
+        both = [of.log_marginal(codes, level) + math.log(p) for of, p in zip(self.laws, self.shares, strict=True)]
+        return torch.stack(both, 1).log_softmax(1)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_guidance_by_a_classifier_is_bayes_rule(kernel: str) -> None:
+    """Of two tokens that depend on each other, and of a scale that is not 1 for one that is masked."""
+    made = KERNELS[kernel]()
+    given, other = (
+        TokenTable(law(made, dependent).table.roll(turn, 1), made) for dependent, turn in ((1, 0), (0.5, 1))
+    )
+    base = TokenTable(0.3 * given.table + 0.7 * other.table, made)
+    guided = TiltedByClassifier(base, Told((given, other), (0.3, 0.7)))
+    labels = Condition.of(torch.tensor([0, -1] * K**T))
+    codes = rows().repeat_interleave(2, 0)
+    for left in (0.9, 0.4, 0.05):
+        level = at_share(made, torch.full((len(codes),), left))
+        found = guided.log_probs(codes, level, labels).exp()
+        for i, model in enumerate((given, base)):
+            exact = model.log_probs(codes[i::2], at_share(made, torch.full((K**T,), left)), Condition.of(None))
+            assert torch.allclose(found[i::2], exact.exp(), atol=1e-4)
+    n = 2000
+    last = end(draw_tokens(guided, n, TOKEN_STEPPERS["token-ancestral"](), steps=48, seed=1,
+                           condition=torch.zeros(n, dtype=torch.int64)))  # fmt: skip
+    assert chi_square(base.codes(last.x), given.table) < 5
+
+
+def test_guidance_by_a_classifier_is_the_tilted_law() -> None:
+    free, given = (torch.tensor(p, dtype=torch.float64) for p in ([0.5, 0.3, 0.2], [0.1, 0.3, 0.6]))
+    one, other = (TokenTable(p, Absorbing()) for p in (given, (free - 0.3 * given) / 0.7))
+    n = 20_000
+    for scale in (0.0, 1.0, 2.5):
+        model = TiltedByClassifier(TokenTable(free, Absorbing()), Told((one, other), (0.3, 0.7)), scale)
+        wanted = free * (given / free) ** scale
+        last = end(draw_tokens(model, n, TOKEN_STEPPERS["first-hitting"](), steps=1, seed=0,
+                               condition=torch.zeros(n, dtype=torch.int64)))  # fmt: skip
+        assert chi_square(model.codes(last.x), wanted / wanted.sum()) < 5
+    with pytest.raises(InputError, match="label to guide"):
+        model.log_probs(torch.zeros(1, 1, dtype=torch.int64), Absorbing().at(0.5), Condition.of(None))
+    with pytest.raises(InputError, match="dissolved by"):
+        TiltedByClassifier(law(KERNELS["uniform"]()), model.classifier)
 
 
 def test_what_cannot_be_is_refused() -> None:

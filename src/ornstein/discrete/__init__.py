@@ -9,6 +9,7 @@ from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Measured, TokenObjective,
 from ornstein.discrete.denoiser import JointTable, MaskedDenoiser, MaskedNet
 from ornstein.discrete.drawing import TokenStepper, draw_tokens
 from ornstein.discrete.drive import Unmasker, bound, constrained, unmask
+from ornstein.discrete.guided import Tilted, TiltedByClassifier, TokenClassifier
 from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import KERNELS, Absorbing, Kernel
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
@@ -16,7 +17,7 @@ from ornstein.discrete.objective import MaskedCrossEntropy
 from ornstein.discrete.readings import TOKEN_READINGS, TokenReading
 from ornstein.discrete.sequences import Sequences
 from ornstein.discrete.steppers import AnyOrder
-from ornstein.discrete.tokens import Tilted, TokenDenoiser, TokenNet, TokenTable
+from ornstein.discrete.tokens import TokenDenoiser, TokenNet, TokenTable
 
 __all__ = [
     "KERNELS",
@@ -36,6 +37,8 @@ __all__ = [
     "Measured",
     "Sequences",
     "Tilted",
+    "TiltedByClassifier",
+    "TokenClassifier",
     "TokenDenoiser",
     "TokenNet",
     "TokenObjective",

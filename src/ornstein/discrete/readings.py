@@ -26,7 +26,7 @@ from ornstein.core.process import Level
 from ornstein.discrete.kernels import Kernel, share
 
 #: the least alpha that a network's ratios are turned into probabilities at
-_LEAST_LEFT = 1e-3
+LEAST_LEFT = 1e-3
 
 
 def ratios(kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level) -> Tensor:
@@ -95,7 +95,7 @@ class Ratios(TokenReading):
         if kernel.masks:  # ratios of the classes are the probabilities, but for one number
             return (out + factor).log_softmax(-1)
         # positive, and 1 at the state itself; where next to nothing is left the ratios say next to nothing
-        s, left = (out - out.gather(-1, codes[..., None])).exp(), torch.as_tensor(share(level)).clamp_min(_LEAST_LEFT)
+        s, left = (out - out.gather(-1, codes[..., None])).exp(), torch.as_tensor(share(level)).clamp_min(LEAST_LEFT)
         p = kernel.inverse(s, left.to(out)).clamp_min(torch.finfo(torch.float32).tiny)
         return (p.log() + factor).log_softmax(-1)
 

@@ -161,54 +161,23 @@ class TokenTable(TokenDenoiser):
         """log p of rows (B, T) of classes: (B,)."""
         return self.table[tuple(codes.unbind(1))].log()
 
-    def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
+    def _joint(self, codes: Tensor, level: Level, known: Tensor | None) -> Tensor:
+        """p(x_0, x_t = codes) of every row x_0, (B, K, ..., K)."""
         wide = torch.float32 if codes.device.type == "mps" else torch.float64
         factor = told(self.process, codes, self.classes, level, known).to(wide).exp()
         joint, tokens = beside(self.table, codes, wide)[None], self.table.ndim
         for token in range(tokens):
             joint = joint * factor[:, token].reshape(len(codes), *(-1 if i == token else 1 for i in range(tokens)))
-        # each token's classes last, all other axes summed
-        found = torch.stack(
-            [joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(tokens)], 1
-        )
-        return (found / found.sum(-1, keepdim=True)).log()
+        return joint
 
-
-@dataclass(frozen=True, eq=False)
-class Tilted(TokenDenoiser):
-    """Classifier-free guidance in log-probabilities: p(x_0 given x_t, y)^scale p(x_0 given x_t)^(1 - scale), normed.
-
-    1 is the model given the condition, 0 the one without, beyond 1 it is followed more than the data do (Ho &
-    Salimans 2022, 2207.12598; Schiff et al. 2024, 2412.10193). Each token's law is tilted by itself: of a row of one
-    token the law that is drawn from is the tilted one, of longer rows it is not.
-
-    Args:
-        base: a model that has learned with and without the condition.
-        scale: how strongly.
-    """
-
-    base: TokenDenoiser
-    scale: float
-
-    @property
-    def process(self) -> Kernel:  # type: ignore[override]
-        """How tokens dissolve."""
-        return self.base.process
-
-    @property
-    def categories(self) -> Categories:  # type: ignore[override]
-        """The tokens of a row."""
-        return self.base.categories
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
+    def log_marginal(self, codes: Tensor, level: Level) -> Tensor:
+        """log p(x_t = codes), (B,)."""
+        return self._joint(codes, level, None).flatten(1).sum(1).log()
 
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
-        given = self.base.log_probs(codes, level, condition, known)
-        if self.scale == 1:
-            return given
-        free = self.base.log_probs(codes, level, Condition.of(None), known)
-        # what neither can be stays so: -inf minus -inf is not asked
-        mixed = self.scale * given.clamp_min(-1e4) + (1 - self.scale) * free.clamp_min(-1e4)
-        return torch.where(given > -torch.inf, mixed, -torch.inf).log_softmax(-1)
+        joint = self._joint(codes, level, known)
+        # each token's classes last, all other axes summed
+        found = torch.stack(
+            [joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(self.table.ndim)], 1
+        )
+        return (found / found.sum(-1, keepdim=True)).log()

@@ -43,7 +43,7 @@ def laws(d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def joins_its_ends(path: Path) -> None:
-    """(alpha, beta, variance) is (1, 0, 0) at 0, (0, 1, 0) at t_max; rates are slopes, a batch of times is its times."""
+    """(alpha, beta, variance) goes from (1, 0, 0) to (0, 1, 0); rates are slopes, a batch of times is its times."""
     for t, alpha, beta in ((0.0, 1.0, 0.0), (path.t_max, 0.0, 1.0)):
         stage = path.at(t)
         for name, expected in (("alpha", alpha), ("beta", beta), ("variance", 0.0)):
