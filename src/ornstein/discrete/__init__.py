@@ -11,11 +11,12 @@ from ornstein.discrete.drawing import TokenStepper, draw_tokens
 from ornstein.discrete.drive import Unmasker, bound, constrained, unmask
 from ornstein.discrete.guided import Tilted, TiltedByClassifier, TokenClassifier
 from ornstein.discrete.jumps import TOKEN_STEPPERS
-from ornstein.discrete.kernels import KERNELS, Absorbing, Kernel
+from ornstein.discrete.kernels import Absorbing, Kernel
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
 from ornstein.discrete.objective import MaskedCrossEntropy
 from ornstein.discrete.readings import TOKEN_READINGS, TokenReading
 from ornstein.discrete.sequences import Sequences
+from ornstein.discrete.spectral import KERNELS
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet, TokenTable
 

@@ -14,9 +14,10 @@ from ornstein.core.walk import State
 from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Rows, TokenObjective
 from ornstein.discrete.drawing import draw_tokens
 from ornstein.discrete.jumps import TOKEN_STEPPERS
-from ornstein.discrete.kernels import KERNELS, Kernel, at_share
+from ornstein.discrete.kernels import Kernel, at_share
 from ornstein.discrete.learning import OfTokens
 from ornstein.discrete.readings import TOKEN_READINGS, Described
+from ornstein.discrete.spectral import KERNELS
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet
 from ornstein.errors import InputError
 
