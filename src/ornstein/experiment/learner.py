@@ -24,6 +24,7 @@ from ornstein.discrete import MaskedColumns, Sequences
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
+from ornstein.mixed import Mixed
 from ornstein.nets import Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
@@ -247,6 +248,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "masked": MaskedColumns,
     "tokens": Sequences,
     "bridge": Bridging,
+    "mixed": Mixed,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,
