@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +73,34 @@ def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path, text: str, word
     (tmp_path / "book.txt").write_text(text)
     with pytest.raises(InputError, match=words):
         Text(str(tmp_path / "book.txt"), length=16).load()
+
+
+def test_levels_are_guided_by_their_label_and_by_a_classifier(tmp_path: Path, cli: Any) -> None:
+    few = ["training.steps=30", "training.validate_every=30", "training.lr=4e-3", "training.batch_size=16", *TINY]
+    for name, also in (("run", ["sampling.steps=6"]), ("classes", ["objective=token-classifier"])):
+        for _ in train(Experiment.read("quantised-digits", [*few, *also]), tmp_path / name, draws=False):
+            pass
+    run, classes = (str(tmp_path / name) for name in ("run", "classes"))
+
+    def drawn(*words: str) -> Any:
+        told = ["sample", run, "-n", "2", "--label", "3", "--steps", "2", "--force", "--out", str(tmp_path / "x.npz")]
+        answer = cli(*told, *words)
+        assert answer.code == 0, answer
+        return np.load(tmp_path / "x.npz")["samples"]
+
+    plain = drawn()
+    assert np.array_equal(drawn("--scale", "1"), plain)
+    assert not np.array_equal(drawn("--scale", "50"), plain)
+    free = drawn("--guidance", "classifier", "--guide", classes, "--scale", "0")
+    assert not np.array_equal(drawn("--guidance", "classifier", "--guide", classes, "--scale", "3000"), free)
+    for words, said in (
+        (["sample", run, "--scale", "2", "--interval", "1,2"], "takes no 'interval'"),
+        (["sample", run, "--guidance", "classifier"], "--guide RUN"),
+        (["sample", run, "--guidance", "classifier", "--guide", run], "no classifier"),
+        (["sample", classes], "draws nothing"),
+    ):
+        answer = cli(*words)
+        assert (answer.code, said in " ".join(answer.err.split())) == (2, True), answer
 
 
 def test_quantised_digits_come_back_as_their_levels() -> None:

@@ -82,7 +82,7 @@ TABLES: dict[str, Table] = {
 KEPT: dict[str, tuple[str, ...]] = {
     "process": ("advised-ladder", "product"),
     "stepper": ("any-order", "together"),
-    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint"),
+    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
 }
 
 #: who put an entry into its table from outside: (noun, name) -> names of packages

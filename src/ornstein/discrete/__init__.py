@@ -6,6 +6,7 @@
 """
 
 from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Measured, TokenObjective, measured
+from ornstein.discrete.classes import TokenClasses
 from ornstein.discrete.denoiser import JointTable, MaskedDenoiser, MaskedNet
 from ornstein.discrete.drawing import TokenStepper, draw_tokens
 from ornstein.discrete.drive import Unmasker, bound, constrained, unmask
@@ -39,6 +40,7 @@ __all__ = [
     "Sequences",
     "Tilted",
     "TiltedByClassifier",
+    "TokenClasses",
     "TokenClassifier",
     "TokenDenoiser",
     "TokenNet",

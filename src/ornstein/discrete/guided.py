@@ -15,6 +15,7 @@ References: Schiff et al. 2024 (2412.10193); Nisonoff et al. 2024 (2406.01572); 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -180,3 +181,7 @@ def _repeated(level: Level, rows: Tensor, times: int) -> Level:
 def _check(scale: float) -> None:
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
         raise InputError(f"scale={scale!r} must be a finite number.")
+
+
+#: how a model of tokens may be guided, by name
+TOKEN_GUIDANCE: dict[str, Callable[..., Tilting]] = {"classifier-free": Tilted, "classifier": TiltedByClassifier}

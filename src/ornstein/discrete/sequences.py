@@ -13,6 +13,7 @@ from ornstein.core.numerics import uniform
 from ornstein.core.walk import State
 from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Rows, TokenObjective
 from ornstein.discrete.drawing import draw_tokens
+from ornstein.discrete.guided import TOKEN_GUIDANCE
 from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import Kernel, at_share
 from ornstein.discrete.learning import OfTokens
@@ -33,6 +34,7 @@ class Sequences(OfTokens):
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = KERNELS
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS
+    guidance: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_GUIDANCE
     instead: ClassVar[str] = "token by token, for which there are sample and loglik, and of a text sample --fill"
     at_once: ClassVar[int] = 64
     then: ClassVar[str] = "ornstein sample {run} -n 16"

@@ -112,25 +112,35 @@ class TokenNet(TokenDenoiser):
 
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
         kernel, classes = self.process, self.classes
-        shown = torch.zeros(len(codes), codes.shape[1], classes + 2, device=codes.device)
-        shown.scatter_(2, codes[..., None], 1.0)
         certain = codes < classes if kernel.masks else known
-        if certain is not None:
-            shown[..., -1] = certain.float()
-        x = (classes + 2) ** 0.5 * shown.transpose(1, 2).unflatten(2, self.space)
-        if kernel.masks:  # whose level says no more than the number of masks does
-            kept = (codes < classes).float().mean(1)
-            noise = torch.log1p(-kept) - kept.log()
-        elif isinstance(level.alpha, Tensor):
-            noise = (level.sigma / level.alpha).log().flatten().float()
-        else:
-            noise = (-0.5 * torch.tensor(level.log_snr, device=codes.device)).expand(len(codes)).float()
-        noise = noise.clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
-        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            out = self.net(x, noise, condition.parts)
+        with torch.autocast(codes.device.type, self.precision) if self.precision else nullcontext():
+            out = self.net(*as_shown(kernel, codes, classes, self.space, level, certain), condition.parts)
         logits = out[:, :classes].float().flatten(2).transpose(1, 2)
         factor = told(kernel, codes, classes, level, known)
         return TOKEN_READINGS[self.predicts]().log_probs(kernel, codes, logits, level, factor)
+
+
+def as_shown(
+    kernel: Kernel, codes: Tensor, classes: int, space: tuple[int, ...], level: Level, certain: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What a network is shown of noisy tokens, see `TokenNet.shown`, and what it is told of their noise.
+
+    Args:
+        certain: which tokens are known to be those of x_0, (B, T) bool; None for none.
+    """
+    shown = torch.zeros(len(codes), codes.shape[1], classes + 2, device=codes.device)
+    shown.scatter_(2, codes[..., None], 1.0)
+    if certain is not None:
+        shown[..., -1] = certain.float()
+    x = (classes + 2) ** 0.5 * shown.transpose(1, 2).unflatten(2, space)
+    if kernel.masks:  # whose level says no more than the number of masks does
+        kept = (codes < classes).float().mean(1)
+        noise = torch.log1p(-kept) - kept.log()
+    elif isinstance(level.alpha, Tensor):
+        noise = (level.sigma / level.alpha).log().flatten().float()
+    else:
+        noise = (-0.5 * torch.tensor(level.log_snr, device=codes.device)).expand(len(codes)).float()
+    return x, noise.clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
