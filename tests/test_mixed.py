@@ -71,7 +71,9 @@ def test_the_closed_form_is_bayes_rule(kernel: str) -> None:
     w = (log_w + seen[c]).softmax(0)
     assert torch.allclose(said["numbers"].x0[0].double(), w @ x0, atol=0.02)  # type: ignore[union-attr]
     expected = torch.stack([w[c == k].sum() for k in range(3)])
-    assert torch.allclose(said["label"].exp()[0, 0].double(), expected, atol=0.02)  # type: ignore[operator]
+    label = said["label"]
+    assert isinstance(label, Tensor)
+    assert torch.allclose(label.exp()[0, 0].double(), expected, atol=0.02)
 
 
 @pytest.mark.parametrize("kernel", ["absorbing", "uniform"])

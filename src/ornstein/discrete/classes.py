@@ -57,7 +57,8 @@ class TokenClassifierNet(TokenClassifier):
         left = torch.as_tensor(level.alpha, dtype=h.dtype, device=h.device).reshape(-1, 1)
         if kernel.masks:
             left = (codes < classes).to(h).mean(1, keepdim=True)
-        return (torch.tensor(self.shares, device=h.device).log() + left * h).log_softmax(1)
+        found: Tensor = (torch.tensor(self.shares, device=h.device).log() + left * h).log_softmax(1)
+        return found
 
     def noised(self, x0: Tensor, left: Tensor, u: Tensor) -> tuple[Tensor, Level]:
         """Rows (B, T K) of which a share (B,) is left, as states (B, T), by numbers u (B, T); and their level."""

@@ -63,7 +63,7 @@ def joins_its_ends(path: Path) -> None:
             if path.noiseless and name in ("eps", "score"):
                 continue
             for by_one, by_batch in zip(reading(one), reading(batch), strict=True):
-                if by_one is not None:
+                if by_one is not None and by_batch is not None:
                     at_i = by_batch[i, 0, 0].item() if isinstance(by_batch, Tensor) else by_batch
                     near(f"{name} at t = {t:.3g} of a batch", at_i, by_one, rtol=1e-9, atol=1e-12)
 
@@ -101,6 +101,7 @@ def its_steps_compose(path: Path) -> None:
     ratio, from_x0, variance = s.step_to(close)
     h, row = s.t - close.t, READINGS["down"](s)
     near("the drift by x_t", (1 - ratio) / h, row.xt, rtol=1e-4)
+    assert row.x0 is not None
     near("the drift by x_0", -from_x0 / h, row.x0, rtol=1e-4)
     near("the diffusion", variance / h, s.g2_down, rtol=1e-4, atol=1e-9)
 

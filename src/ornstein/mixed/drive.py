@@ -203,11 +203,11 @@ def _way(name: str, part: Part, stepper: Any, known: Tensor | None, ask: AskPart
         if tuple(known.shape) != (rows, *part.shape):
             raise InputError(f"known {name!r} has shape {tuple(known.shape)}; it must be {(rows, *part.shape)}.")
         return _Way(known.to(device), [process.at(0.0)] * (ask.steps + 1))
-    wanted = Stepper if part.categories is None else TokenStepper
-    if not isinstance(stepper, wanted):
+    if not isinstance(stepper, Stepper if part.categories is None else TokenStepper):
         kind = "numbers" if part.categories is None else "tokens"
         raise InputError(f"part {name!r} is of {kind} and needs a stepper of such; {stepper!r} is none.")
-    if part.categories is not None:
+    if isinstance(stepper, TokenStepper):
+        assert part.categories is not None
         tokens = _Tokens(name, part, ask)
         dice = Dice(keys.to(device), part.categories.tokens)
         levels = process.levels(torch.linspace(process.t_max, 0.0, ask.steps + 1, dtype=torch.float64))
