@@ -7,7 +7,6 @@ from ornstein.cli.shared import bar, named, out
 from ornstein.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from ornstein.core.condition import Condition
     from ornstein.experiment.run import Run
 
 #: samples that are printed; the file has all of them
@@ -23,7 +22,7 @@ def say_texts(texts: list[str], path: Path) -> None:
 
 
 def fill_blanks(
-    run: "Run", given: str, n: int, condition: "Condition", seed: int, stepper: Any, steps: int | None, path: Path
+    run: "Run", given: str, n: int, condition: Any, seed: int, stepper: Any, steps: int | None, path: Path
 ) -> None:
     """Draw what is blank in a text, print it and write it down; or in a picture of few levels, and write it down."""
     from ornstein.experiment.texts import blanks, fill
