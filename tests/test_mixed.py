@@ -53,6 +53,9 @@ def test_a_product_of_independent_parts_is_the_parts(stepper: str, kernel: str) 
             else:
                 alone = end(draw_tokens(tokens, 4, steppers["c"], steps=7, seeds=own)).x
             assert torch.equal(last[name], alone)
+    twins = Independent({"a": numbers, "b": numbers}, {"a": (2,), "b": (2,)})
+    both = end(draw_parts(twins, 4, {"a": steppers["x"], "b": steppers["x"]}, steps=2, seeds=seeds)).x
+    assert not bool((both["a"] == both["b"]).any())
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

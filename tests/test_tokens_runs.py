@@ -112,6 +112,29 @@ def test_levels_are_guided_by_their_label_and_by_a_classifier(tmp_path: Path, cl
         assert (answer.code, said in " ".join(answer.err.split())) == (2, True), answer
 
 
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("quantised-digits", ["process=uniform", "objective=score-entropy", *TINY]),
+        ("quantised-digits", ["objective=token-classifier", *TINY]),
+        ("labelled-moons", ["net.width=16"]),
+    ],
+)
+def test_a_killed_run_goes_on_bit_for_bit(preset: str, changes: list[str], tmp_path: Path) -> None:
+    few = ["training.checkpoint_every=2", "training.log_every=1", "training.validate_every=100", "training.steps=5"]
+    asked = Experiment.read(preset, [*changes, *few, "training.warmup=1", "training.batch_size=8"])
+    for _ in train(asked, tmp_path / "whole", draws=False):
+        pass
+    for moment in train(asked, tmp_path / "killed", draws=False):
+        if moment.progress.step >= 3:  # one step beyond what was saved
+            break
+    steps = [moment.progress.step for moment in train(asked, tmp_path / "killed", resume=True, draws=False)]
+    assert steps[0] <= 3
+    one, two = (Run.load(tmp_path / name).model.net.state_dict() for name in ("whole", "killed"))
+    for name, weight in one.items():
+        assert torch.equal(weight, two[name]), name
+
+
 def test_quantised_digits_come_back_as_their_levels() -> None:
     data = Quantised("digits", 4).load()
     assert int(data.train.max()) == 3
