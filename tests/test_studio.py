@@ -5,6 +5,7 @@ What wants Gradio, or Debian's Chromium and Playwright, is skipped where they ar
 
 import asyncio
 import base64
+import dataclasses
 import io
 import os
 import re
@@ -22,10 +23,12 @@ import torch
 from PIL import Image
 from sure import Cli
 
+from ornstein.core.chains import Tabulated
 from ornstein.errors import InputError
 from ornstein.experiment import packaged, theory
+from ornstein.experiment.compare import reference
 from ornstein.experiment.run import Run
-from ornstein.experiment.stream import Drawing, rows_of, stream
+from ornstein.experiment.stream import Drawing, Seen, rows_of, stream
 from ornstein.studio.desk import EACH, MOST, Desk, Job, Stopped
 
 CHROMIUM = "/usr/bin/chromium"
@@ -201,6 +204,14 @@ def test_rows_of_the_page_are_those_of_the_command_line(cli: Cli, tmp_path: Path
 def test_more_than_fits_is_refused_before_it_is_drawn() -> None:
     with pytest.raises(InputError, match=r"^n=1000000000000 takes"):
         next(stream(Run.load("digits"), Drawing(count=10**12)))
+
+
+def test_a_chain_is_the_reference_in_as_many_steps_as_it_has() -> None:
+    run = Run.load("moons")
+    seen: list[Seen] = []
+    chained = dataclasses.replace(run, model=run.denoiser.on(Tabulated.from_betas("cosine", 8)))
+    reference(chained, Drawing(count=2), lambda: None, seen.append)
+    assert {state.steps for state in seen} == {8}
 
 
 def test_stopping_is_felt_between_two_steps_of_a_few_samples() -> None:
