@@ -7,6 +7,7 @@ the row that is left: where nothing is, the shares of the classes are all that c
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
+from ornstein.core.copies import beside
 from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Learner, Measure, with_shares
 from ornstein.core.numerics import strata, uniform
 from ornstein.core.process import Level
@@ -57,7 +59,7 @@ class TokenClassifierNet(TokenClassifier):
         left = torch.as_tensor(level.alpha, dtype=h.dtype, device=h.device).reshape(-1, 1)
         if kernel.masks:
             left = (codes < classes).to(h).mean(1, keepdim=True)
-        found: Tensor = (torch.tensor(self.shares, device=h.device).log() + left * h).log_softmax(1)
+        found: Tensor = (beside(_log(self.shares), h) + left * h).log_softmax(1)
         return found
 
     def noised(self, x0: Tensor, left: Tensor, u: Tensor) -> tuple[Tensor, Level]:
@@ -65,6 +67,12 @@ class TokenClassifierNet(TokenClassifier):
         level = at_share(self.process, left)
         codes = self.categories.codes(x0)
         return drawn(self.process.log_rows(codes, self.categories.sizes[0], share(level)), u), level
+
+
+@lru_cache(maxsize=64)
+def _log(shares: tuple[float, ...]) -> Tensor:
+    """Their logarithms, on the CPU."""
+    return torch.tensor(shares).log()
 
 
 @dataclass(frozen=True)
