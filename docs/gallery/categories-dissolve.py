@@ -73,8 +73,8 @@ for number, line in enumerate(lines):
     known = "".join(c if c != "_" else " " for c in line)
     gone = "".join("·" if c == "_" else " " for c in line)
     for text, colour in ((known, BLUE), (gone, GREY)):
-        panel.text(0, place, text, family="monospace", size=9.5, color=colour, transform=panel.transAxes)
-panel.set_title("A sentence of 60 characters, unmasked in eight steps", size=10)
+        panel.text(0, place, text, family="monospace", size=14, color=colour, transform=panel.transAxes)
+panel.set_title("A sentence of 60 characters, unmasked in eight steps", size=10, pad=16)
 
 # how far each sampler is from the exact law of two tokens, beside the picture
 table = torch.tensor([[0.30, 0.02, 0.03], [0.05, 0.20, 0.02], [0.02, 0.08, 0.28]], dtype=torch.float64)
