@@ -149,7 +149,7 @@ def test_the_carried_models_are_small_sound_and_draw_what_is_asked() -> None:
     assert size < 3_000_000
     run = Run.load("digits")
     labels = [str(k % 10) for k in range(40)]
-    drawn = run.sample(40, label=labels, seed=0, steps=10, quantise=True).flatten(1).float()
+    drawn = run.sample(40, label=labels, seed=0, steps=10).flatten(1).float()
     assert sum(str(a) == b for a, b in zip(digit_of(drawn), labels, strict=True)) >= 38
     moons = Run.load("moons").sample(200, seed=0, steps=10)
     centre = torch.tensor([[0.0, 0.0], [1.0, 0.5]])
@@ -183,7 +183,7 @@ def test_what_the_page_draws_is_what_the_command_line_draws(asked: Drawing, cli:
     assert np.abs(own.astype(int) - np.load(where)["samples"].astype(int)).max() <= 1  # a sum rounded otherwise
     names: dict[str, Any] = {}
     exec(snippet("digits", asked, run), names)
-    assert np.abs(run.transform.forward(names["samples"]).numpy() - seen[-1].noisy.numpy()).max() < 0.13
+    assert np.abs(own.astype(int) - names["samples"].numpy().astype(int)).max() <= 1
 
 
 def test_rows_of_the_page_are_those_of_the_command_line(cli: Cli, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_chain_is_the_reference_in_as_many_steps_as_it_has() -> None:
     seen: list[Seen] = []
     chained = dataclasses.replace(run, model=run.denoiser.on(Tabulated.from_betas("cosine", 8)))
     reference(chained, Drawing(count=2), lambda: None, seen.append)
-    assert {state.steps for state in seen} == {8}
+    assert {state.steps for state in seen} == {chained.model.process.chain}
 
 
 def test_stopping_is_felt_between_two_steps_of_a_few_samples() -> None:

@@ -91,8 +91,8 @@ class Series(Source):
         cut = min(begin + math.ceil((1 - self.test_fraction) * (end - begin)), end - window)
         cycles = self._cycles(line, cut - begin)
         line = dataclasses.replace(line, cycles=cycles, window=window)
-        train, train_at = _windows(tracks, window, stride, lambda first: first + window <= cut)
-        test, test_at = _windows(tracks, window, stride, lambda first: first >= cut, late=True)
+        train, train_at = windows(tracks, window, stride, lambda first: first + window <= cut)
+        test, test_at = windows(tracks, window, stride, lambda first: first >= cut, late=True)
         if len(train) < 2 or not len(test):
             raise InputError(
                 f"data={shown(Path(self.path).name)!r}: series of up to {longest:,} steps give {len(train)} training "
@@ -138,10 +138,16 @@ def _window(line: Timeline, longest: int) -> int:
     return max(min(-(-int(wanted) // 8) * 8, fits), 8)
 
 
-def _windows(
+def windows(
     tracks: list[Track], window: int, stride: int, inside: Callable[[int], bool], late: bool = False
 ) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Windows (N, F, window) float64 and where each begins: (series, place on the grid)."""
+    """Windows (N, F, window) float64 of series, and where each begins: (series, place on the grid).
+
+    Args:
+        stride: steps from one to the next.
+        inside: whether one that begins at this place of the grid is wanted.
+        late: they are laid from the end of each series, not from its beginning.
+    """
     values, at = [], []
     for k, track in enumerate(tracks):
         count = len(track.values)
