@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import ornstein
 from ornstein.core import PROCESSES
 from ornstein.core.condition import Condition
 from ornstein.core.walk import end
@@ -15,10 +16,13 @@ from ornstein.discrete import KERNELS, TOKEN_OBJECTIVES, TOKEN_READINGS, TOKEN_S
 from ornstein.discrete.bounds import MaskedBound, ScoreEntropy, VariationalBound, measured
 from ornstein.discrete.drawing import draw_tokens
 from ornstein.discrete.guided import Tilted, TiltedByClassifier, TokenClassifier
-from ornstein.discrete.kernels import Absorbing, Kernel, at_share
+from ornstein.discrete.kernels import Absorbing, Kernel, Uniform, at_share
+from ornstein.discrete.readings import Probabilities
 from ornstein.discrete.spectral import Neighbours
 from ornstein.discrete.tokens import TokenDenoiser, TokenTable
 from ornstein.errors import InputError
+from ornstein.experiment.config import Experiment
+from ornstein.laws import check
 from ornstein.laws.tokens import (
     KERNEL_LAWS,
     OBJECTIVE_LAWS,
@@ -122,6 +126,34 @@ def test_a_bound_on_rows_has_its_error() -> None:
     assert abs(found.nats.value - exact) < 5 * found.nats.standard_error
     assert 0 < found.nats.standard_error < 0.05
     assert found.bits.value == pytest.approx(found.nats.value / (2 * math.log(2)))
+
+
+@pytest.mark.usefixtures("own_tables")
+def test_an_addition_is_held_to_the_laws_by_being_registered() -> None:
+    """A kernel that forgets nothing of class 0, and a reading that reads nothing: each is found out by name."""
+
+    @ornstein.register("kernel", "sticky")
+    @dataclass(frozen=True)
+    class Sticky(Uniform):
+        """A chain that leaves one class where it is."""
+
+        def log_rows(self, codes: Tensor, classes: int, a: Any) -> Tensor:
+            found = super().log_rows(codes, classes, a)
+            return torch.where((codes == 0)[..., None], super().log_rows(codes, classes, 0.9), found)
+
+    @ornstein.register("token-reading", "deaf")
+    class Deaf(Probabilities):
+        """A reading that does not listen to the network."""
+
+        def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Any, factor: Tensor) -> Tensor:
+            return factor.log_softmax(-1)
+
+    found = {(f.noun, f.law): f.verdict for f in check(__name__)}
+    assert found["kernel", "its-rows-are-laws-in-float32"] == "broken"
+    assert found["kernel", "its-steps-multiply"] == "broken"
+    assert found["token-reading", "gives-back-the-posterior-that-it-says"] == "broken"
+    assert found["token-reading", "says-a-law-whatever-the-network-says"] == "ok"
+    assert "deaf" in Experiment.read("quantised-digits", ["predicts=deaf"]).predicts
 
 
 @pytest.mark.parametrize(("stepper", "kernel"), WAYS)

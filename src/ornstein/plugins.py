@@ -66,7 +66,7 @@ TABLES: dict[str, Table] = {
     "token-objective": Table(
         "token_objectives", "discrete", "TOKEN_OBJECTIVES", "discrete:TokenObjective", place="objective"
     ),
-    "token-reading": Table("token_readings", "discrete", "TOKEN_READINGS", "discrete:TokenReading", configured=False),
+    "token-reading": Table("token_readings", "discrete", "TOKEN_READINGS", "discrete:TokenReading"),
     "path": Table("paths", "bridge.learner", "NAMED_PATHS", "bridge:Path", place="process"),
     "bridge-stepper": Table("bridge_steppers", "bridge", "BRIDGE_STEPPERS", "bridge:BridgeStepper", place="stepper"),
     "guidance": Table("guidance", "guidance", "GUIDANCE", "guidance:Guidance", configured=False),
