@@ -206,7 +206,7 @@ def trajectory(
         stepper: how to step.
         steps, grid: where to step; see `grids.times`.
         seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
-        fresh.
+            fresh.
         condition: what to draw given, with B rows; see `Condition.of`.
         x: start from this noisy data at the grid's first time, instead of from noise. For what lies at another level
             give the grid as the times from that level down.

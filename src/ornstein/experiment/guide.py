@@ -1,4 +1,4 @@
-"""A run, guided: the same run with a guided denoiser in the place of its own, so that all that draws from it is."""
+"""A run, guided: the same run with a guided denoiser in place of its own, so that all that draws from it is."""
 
 import dataclasses
 import inspect
