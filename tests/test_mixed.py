@@ -156,7 +156,7 @@ def test_moons_are_drawn_with_their_class(tmp_path: Path, cli: Any) -> None:
     for _ in train(Experiment.read("labelled-moons", [*told, "sampling.preview=64"]), tmp_path / "run", draws=False):
         pass
     run = Run.load(tmp_path / "run")
-    x = run.sample(600, seed=0, steps=20)
+    x = run.sample(400, seed=0, steps=16)
     data = run.load_data()
     assert math.isclose(float((x[:, 2] == 1).float().mean()), 0.5, abs_tol=0.12)
     near = torch.cdist(x[:, :2], data.train[:, :2].float()).argmin(1)
