@@ -240,8 +240,7 @@ def trajectory(
     keys = sample_seeds(shape[0], seed, seeds, generator).to(device)
     noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1, unit=denoiser.unit)
     if x is None:
-        spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
-        x = spread * noise()
+        x = start(levels[0], denoiser.sigma_data, noise)
     return walk(
         Ask(denoiser, condition, len(levels) - 1),
         x.to(device, dtype),
@@ -249,6 +248,12 @@ def trajectory(
         drawing(stepper, noise),
         lambda ask, x, t, memory: stepper.finish(ask, x, t, memory, noise),
     )
+
+
+def start(level: Level[float], sigma_data: float, noise: Noise) -> Tensor:
+    """Where a walk begins at a level: x ~ N(0, alpha^2 sigma_data^2 + sigma^2), the next draw of the noise."""
+    spread: float = ((level.alpha * sigma_data) ** 2 + level.sigma**2) ** 0.5
+    return spread * noise()
 
 
 def drawing(stepper: Stepper, noise: Noise) -> Callable[..., tuple[Tensor, Any]]:
