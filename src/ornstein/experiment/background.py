@@ -30,6 +30,7 @@ from ornstein.errors import InputError, shown
 from ornstein.experiment.config import Experiment, presets
 from ornstein.experiment.course import LOG
 from ornstein.experiment.folder import held_by, may_begin, read_experiment, read_folder
+from ornstein.experiment.own import stem
 from ornstein.files import regular, replacing
 
 #: where a file that is given lies in the run folder
@@ -51,6 +52,11 @@ def must_be_name(name: str) -> str:
     if not isinstance(name, str) or not _PLAIN.fullmatch(name):
         raise InputError(f"name={shown(name)!r} must be of up to 64 letters, digits, dots, dashes and underscores.")
     return name
+
+
+def plainly(name: str) -> str:
+    """The nearest that a name has to one that `must_be_name` takes."""
+    return _UNSAFE.sub("-", name).strip(".-_")[:60] or "data"
 
 
 def at_hand() -> dict[str, str]:
@@ -78,7 +84,8 @@ def give(folder: Path, file: Path) -> Path:
     Raises:
         InputError: it is no file, or the disk refuses.
     """
-    place = folder / GIVEN / (_UNSAFE.sub("-", regular(file, "file").name).lstrip(".-")[-80:] or "data")
+    name = regular(file, "file").name
+    place = folder / GIVEN / f"{plainly(stem(name))}{name[len(stem(name)) :].lower()}"
     with replacing(place) as part:
         shutil.copyfile(file, part)
     return place

@@ -1,4 +1,4 @@
-"""How far the training of a run is, read from its folder alone: by anybody, at any time, beside the process that trains.
+"""How far the training of a run is, read from its folder alone: by anybody, at any time, beside who trains.
 
 Whether somebody trains there is what the operating system says of the folder's lock (`ornstein.training.lock`); how it
 goes is in metrics.jsonl, a line for each report; what the model drew on the way is in samples/. A training that was
@@ -8,11 +8,9 @@ begun in the background (`background.py`) also leaves what it said in training.l
 import math
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from ornstein.core.learner import Judgement, Measure
 from ornstein.errors import InputError, shown
@@ -25,6 +23,7 @@ from ornstein.files import read_text
 LOG = "training.log"
 #: states of a training
 PREPARING, TRAINING, STOPPED, DONE, FAILED = "preparing", "training", "stopped", "done", "failed"
+_PREPARES = "Preparing: reading the data, choosing threads."
 #: seconds that a process may take until it holds its folder; letters of a log that are read, and of a sentence
 _BEGINS, _TAIL, _SENTENCE = 60.0, 20_000, 400
 #: points of a curve at most; moments at which it was judged
@@ -88,12 +87,11 @@ def course(name: str, folder: Path) -> Course:
     if not (folder / ABOUT).is_file():
         state, said = _beginning(folder, busy)
         return Course(name, folder, state, said, 0, 0, 0.0, [], [], {}, None, [])
-    experiment, records = _described(folder, _stamps(folder)), _records(folder, _stamps(folder, "metrics.jsonl"))
-    steps, step = experiment.training.steps, int(records[-1]["step"]) if records else 0
-    saved = newest_step(folder)
+    experiment, told = _described(folder, _stamps(folder)), _told(folder, _stamps(folder, "metrics.jsonl"))
+    steps, step, saved = experiment.training.steps, told.step, newest_step(folder)
     if busy:
-        state = TRAINING if records else PREPARING
-        said = f"Step {step:,} of {steps:,}." if records else "Preparing: reading the data, choosing threads."
+        state = TRAINING if step else PREPARING
+        said = f"Step {step:,} of {steps:,}." if step else _PREPARES
     elif saved is not None and saved >= steps:
         state, said = DONE, f"Done: {steps:,} steps."
     elif saved is None:
@@ -101,13 +99,12 @@ def course(name: str, folder: Path) -> Course:
     else:
         state, said = STOPPED, f"Stopped; saved up to step {saved:,} of {steps:,}. {_last(folder)}".strip()
     return Course(
-        name, folder, state, said, step, steps, float(records[-1].get("rate") or 0) if records else 0.0,
-        thinned(curve(records, "loss")), thinned(curve(records, "held_out")), _by_noise(records),
+        name, folder, state, said, step, steps, told.rate, told.loss, told.held_out, told.by_noise,
         LEARNERS[experiment.learner["name"]].judges, _pictures(folder),  # type: ignore[index]
     )  # fmt: skip
 
 
-# What is logged of a judgement -----------------------------------------------------------------------------------------
+# What is logged of a judgement ----------------------------------------------------------------------------------------
 
 
 def by_level(judged: Judgement, measure: Measure) -> dict[str, float]:
@@ -146,7 +143,7 @@ def _by_noise(records: list[dict[str, float]]) -> dict[int, Curve]:
     return found
 
 
-# What lies in the folder ------------------------------------------------------------------------------------------------
+# What lies in the folder ----------------------------------------------------------------------------------------------
 
 
 def _stamps(folder: Path, *names: str) -> tuple[float, ...]:
@@ -161,14 +158,28 @@ def _stamps(folder: Path, *names: str) -> tuple[float, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _described(folder: Path, stamps: tuple[float, ...]) -> Experiment:
     return read_folder(folder)[0]
 
 
-@lru_cache(maxsize=16)
-def _records(folder: Path, stamps: tuple[float, ...]) -> list[dict[str, float]]:
-    return read_metrics(folder)
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What metrics.jsonl tells, in few numbers."""
+
+    step: int
+    rate: float
+    loss: Curve
+    held_out: Curve
+    by_noise: dict[int, Curve]
+
+
+@lru_cache(maxsize=128)
+def _told(folder: Path, stamps: tuple[float, ...]) -> _Told:
+    records = read_metrics(folder)
+    loss, held_out = (thinned(curve(records, key)) for key in ("loss", "held_out"))
+    last = records[-1] if records else {}
+    return _Told(int(last.get("step", 0)), float(last.get("rate") or 0), loss, held_out, _by_noise(records))
 
 
 def _pictures(folder: Path) -> list[int]:
@@ -184,7 +195,7 @@ def _beginning(folder: Path, busy: bool) -> tuple[str, str]:
     except OSError:
         young = False
     if busy or (young and not why):
-        return PREPARING, "Preparing: reading the data, choosing threads."
+        return PREPARING, _PREPARES
     return FAILED, why or f"It ended before anything was trained; {LOG} may say more."
 
 

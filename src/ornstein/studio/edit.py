@@ -153,7 +153,7 @@ class Edit:
             "draws answers for that part; where they agree, what is left decides, and where they differ the model "
             "guesses. Two pictures are joined by a way through the noise that both come from. A model of a table fills "
             "empty cells, with how sure it is.",
-            "docs/guidance.md",
+            "guidance",
         )
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         with gr.Row(equal_height=False):

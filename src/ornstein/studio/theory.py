@@ -105,7 +105,7 @@ class Theory:
             "back from noise to data, and the four small windows do so from the same noise: with fresh noise on the "
             "way (SDE), without (ODE), by the score of the data alone (Langevin, which stays in the mode that it "
             "meets first), and through all levels of noise (annealed Langevin). Nothing here is trained.",
-            "docs/table.md",
+            "table",
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=260):
