@@ -40,7 +40,7 @@ def introduction(title: str, words: str, page: str) -> None:
     link = f'<a href="{PREFIX}/{page}" target="_blank" rel="noopener">{html.escape(title_of(page))}</a>'
     gr.HTML(
         f'<section class="intro"><h2>{html.escape(title)}</h2><p>{html.escape(words)} '
-        f'<span class="intro-more">The theory: {link}.</span></p></section>',
+        f'<span class="intro-more">The theory: {link}</span></p></section>',
         padding=False,
     )
 

@@ -60,15 +60,15 @@ function fill() {
 function pen(g, hue) { g.strokeStyle = g.fillStyle = colour("--line-" + hue); g.setLineDash(DASHES[hue]); }
 function ticks(low, high, log) {
   if (log && high - low > 1.3) { const by = Math.ceil((high - low) / 6); return range(Math.ceil(low), high, by).map((k) => [k, 10 ** k]); }
-  const [a, b] = log ? [10 ** low, 10 ** high] : [low, high], raw = (b - a) / 4, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((f) => f * power).find((f) => f >= raw);
+  const [a, b] = log ? [10 ** low, 10 ** high] : [low, high], power = 10 ** Math.floor(Math.log10((b - a) / 5));
+  const step = [1, 2, 5, 10].map((f) => f * power).find((f) => (b - a) / f <= 6);
   return range(Math.ceil(a / step), b / step, 1).map((k) => [log ? Math.log10(k * step) : k * step, k * step]);
 }
 function range(first, last, by) { const out = []; for (let k = first; k <= last + 1e-9; k += by) out.push(k); return out; }
 function number(v) { const a = Math.abs(v); return a >= 1e4 ? (v / 1e3).toLocaleString("en") + "k" : a && a < 1e-3 ? v.toExponential(0) : String(+v.toPrecision(3)); }
 
 function chart(canvas, lines, { logX = false, across = "", one = false, words = "" }) {
-  const w = Math.max(220, canvas.parentElement.clientWidth), h = Math.round(w * 0.56), dense = window.devicePixelRatio || 1;
+  const w = Math.max(220, canvas.parentElement.clientWidth), h = Math.round(w * 0.46), dense = window.devicePixelRatio || 1;
   canvas.width = w * dense; canvas.height = h * dense; canvas.style.height = h + "px"; canvas.setAttribute("aria-label", words);
   const g = canvas.getContext("2d"); g.scale(dense, dense); g.font = "11px system-ui, sans-serif";
   const all = lines.flatMap((line) => line.points).filter(([x]) => !logX || x > 0);
@@ -131,7 +131,6 @@ function samples() {
   if (!chosen) return;
   slider.max = Math.max(0, chosen.pictures.length - 1);
   if (document.activeElement !== slider && !timer) slider.value = Math.max(0, chosen.pictures.indexOf(chosen.step));
-  part("of").textContent = "from the same noise each time";
 }
 function go(place) {
   const steps = value.chosen.pictures;

@@ -139,7 +139,7 @@ def facts(one: Course) -> dict[str, Any]:
 def curves(one: Course) -> dict[str, Any]:
     """Its curves, to five digits."""
     return {"name": one.name, "loss": _short(one.loss), "held_out": _short(one.held_out),
-            "by_noise": {step: _short(levels) for step, levels in one.by_noise.items()}}  # fmt: skip
+            "by_noise": {str(step): _short(levels) for step, levels in one.by_noise.items()}}  # fmt: skip
 
 
 def _short(points: list[tuple[float, float]]) -> list[list[float]]:
