@@ -229,10 +229,21 @@ def test_the_plane_is_the_closed_form_and_the_ways_back_lead_there() -> None:
     assert path[-1].var().item() == pytest.approx(1, abs=0.05)
     own = theory.forward(plane, 4000)[0]
     assert torch.cdist(own, plane.mixture.means).amin(1).square().mean().item() < 0.06
-    for name, way in theory.flows(plane, 60):
-        assert way.shape == (theory.MOMENTS, 60, 2), name
-        off = torch.cdist(way[-1], plane.mixture.means).amin(1)
-        assert float(off.square().mean()) < 3 * 0.15**2, name  # two coordinates, each of variance 0.15^2, at most
+    starts = []
+    for flow in theory.flows(plane, 60):
+        assert flow.path.shape == (theory.MOMENTS, 60, 2), flow.name
+        off = torch.cdist(flow.path[-1], plane.mixture.means).amin(1)
+        assert float(off.square().mean()) < 3 * 0.15**2, flow.name  # two coordinates, each of variance 0.15^2, at most
+        starts.append(flow.path[0])
+        if flow.name == "langevin":
+            assert flow.said[20] == "step 200 of 240"
+            continue
+        # it is where it says that it is: as spread as the density dissolved to that time
+        assert flow.said[20] == f"t = {plane.moments()[4]:.2f}"
+        level = plane.process.at(plane.moments()[4])
+        wide = float(level.alpha) ** 2 * (1 + 0.15**2) + float(level.sigma) ** 2
+        assert float(flow.path[20].square().mean()) == pytest.approx(wide, rel=0.25), flow.name
+    assert all(torch.equal(start, starts[0]) for start in starts)
     assert theory.disagreement(plane, plane.denoiser, t) == 0
     assert theory.disagreement(plane, theory.Plane.of(theory.points_of("moons")).denoiser, t) > 0.1
 

@@ -69,8 +69,8 @@ def perform(job: Job, plane: theory.Plane, mine: Any, seed: int, key: str) -> di
         shown["learned"] = _short(torch.stack(field))
         shown["off"] = [theory.disagreement(plane, mine, t) for t in times]
     job.show(dict(shown))
-    for name, path in theory.flows(plane, COUNT, seed, job.tick):
-        shown = {**shown, "flows": {**shown["flows"], name: _short(path)}}
+    for flow in theory.flows(plane, COUNT, seed, job.tick):
+        shown = {**shown, "flows": {**shown["flows"], flow.name: {"path": _short(flow.path), "said": flow.said}}}
         job.show(shown)
     return shown
 
