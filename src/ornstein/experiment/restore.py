@@ -17,7 +17,7 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
-from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures
+from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures, sides
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts
 from ornstein.experiment.arguments import choice, construct
@@ -223,6 +223,11 @@ def read_input(run: Run, path: Path) -> Tensor:
     settings = pictures_of(run.experiment)  # as the run read its own
     resized, laid_on = settings.get("size") is not None, settings.get("background", WHITE)
     return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
+
+
+def longest_side(path: Path) -> int:
+    """The longer side of a picture file, from its header alone; 0 of what is no picture, which reading it tells."""
+    return max((max(height, width) for height, width, _ in sides([path])), default=0)
 
 
 def read_mask(run: Run, path: Path) -> Tensor:

@@ -25,7 +25,7 @@ class Limits:
     steps: int = 1000
     numbers: int = 4_000_000
     upload: int = 20_000_000
-    side: int = 512
+    side: int = 2048
     points: int = 500
     trainings: int = 2
     training: int = 100_000

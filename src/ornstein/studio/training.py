@@ -167,7 +167,7 @@ def seen(studio: Studio, shown: Any, chosen: Any, step: Any, have: Any) -> dict[
         "curves": [curves(one) for one in on], "chosen": None,
     }  # fmt: skip
     if one is not None:
-        drawn = step if step in one.pictures else (one.pictures or [None])[-1]
+        drawn = step if step in one.pictures else max(one.pictures, default=None)
         path = None if drawn is None else one.picture(drawn)
         key = f"{one.name}:{drawn}"
         value["chosen"] = {
