@@ -94,6 +94,8 @@ def course(name: str, folder: Path) -> Course:
         said = f"Step {step:,} of {steps:,}." if step else _PREPARES
     elif saved is not None and saved >= steps:
         state, said = DONE, f"Done: {steps:,} steps."
+    elif saved is None and any(folder.glob("*.safetensors")):
+        state, said = DONE, "Trained; it has no checkpoints to go on from."  # copied without them
     elif saved is None:
         state, said = FAILED, _last(folder) or f"It ended before anything was saved; {LOG} may say more."
     else:

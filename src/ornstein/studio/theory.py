@@ -70,7 +70,7 @@ def perform(job: Job, plane: theory.Plane, mine: Any, seed: int, key: str) -> di
         shown["off"] = [theory.disagreement(plane, mine, t) for t in times]
     job.show(dict(shown))
     for flow in theory.flows(plane, COUNT, seed, job.tick):
-        shown = {**shown, "flows": {**shown["flows"], flow.name: {"path": _short(flow.path), "said": flow.said}}}
+        shown = {**shown, "flows": {**shown["flows"], flow.name: {"particles": _short(flow.path), "said": flow.said}}}
         job.show(shown)
     return shown
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from ornstein.errors import InputError, lookup
+from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import background
 from ornstein.experiment.catalogue import tables
 from ornstein.experiment.config import Experiment
@@ -58,6 +58,8 @@ def begin(
     limits, changes = studio.limits, []
     if file is None:
         lookup(background.at_hand(), data, "data")
+    elif not file.lower().endswith(SUFFIXES):
+        raise InputError(f"file={shown(Path(file).name)!r} is of a kind that is not known; give {', '.join(SUFFIXES)}.")
     if method:
         changes.append(f"preset={lookup(dict.fromkeys(tables()['methods'], method), method, 'method')}")
     for key, value in (("steps", limits.whole(steps, "steps", limits.training, 0)),
@@ -231,7 +233,7 @@ class Training:
         go.click(self.begin, [data, file, name, method, steps, looks, seed], [note, terminal], **private)
         tab.select(lambda: seen(self.studio, None, None, None, None), None, [view], **private)
         view.tick(self.look, None, [view], trigger_mode="multiple", **private)
-        for event, do in ((view.pause, self.pause), (view.play, self.go_on), (view.stop, self.stop)):
+        for event, do in ((view.pause, self.on_pause), (view.play, self.on_play), (view.stop, self.on_stop)):
             event(do, None, [note], trigger_mode="multiple", **private)
 
     def of_data(self, name: str) -> list[Any]:
@@ -261,15 +263,15 @@ class Training:
         told = event._data if isinstance(event._data, dict) else {}
         return seen(self.studio, *(told.get(key) for key in ("shown", "chosen", "step", "have")))
 
-    def pause(self, event: gr.EventData) -> str:
+    def on_pause(self, event: gr.EventData) -> str:
         """Pause a training."""
         return self._told(event, background.pause, "saves and ends")
 
-    def stop(self, event: gr.EventData) -> str:
+    def on_stop(self, event: gr.EventData) -> str:
         """Stop a training."""
         return self._told(event, background.stop, "is stopped")
 
-    def go_on(self, event: gr.EventData) -> str:
+    def on_play(self, event: gr.EventData) -> str:
         """Go on with a training."""
         return self._told(event, lambda folder: go_on(self.studio, str(folder)), "goes on")
 
