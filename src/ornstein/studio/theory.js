@@ -75,7 +75,7 @@ function draw() {
   }
   said.textContent = `t = ${data.t[k].toFixed(2)}: noise is ${data.ratio[k].toPrecision(2)} times the data` +
     (data.off ? `; the learned score differs by ${(100 * data.off[k]).toFixed(0)} %` : "");
-  root.dataset.flows = Object.keys(data.flows).length; root.dataset.moment = k;
+  root.dataset.flows = Object.keys(data.flows).length; root.dataset.moment = k; root.dataset.key = data.key;
 }
 
 function stop() { clearInterval(timer); timer = null; play.textContent = "Play"; }
