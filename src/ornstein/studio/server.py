@@ -142,6 +142,7 @@ def open_studio(
             show_error=False, inbrowser=False, ssr_mode=False, pwa=False, run_history=False, enable_monitoring=False,
             max_file_size=studio.limits.upload, footer_links=[], favicon_path=pages.HERE / "icon.png",
             theme=look.theme(), css=pages.text_of("look.css"),
+            head=f"<style>{pages.text_of('phone.css')}</style>",
             app_kwargs={"middleware": [Middleware(AtHome)], "routes": pages.routes()},
             blocked_paths=[str(runs.resolve())], state_session_capacity=200,
         )  # fmt: skip
