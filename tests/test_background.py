@@ -53,7 +53,7 @@ def test_a_folder_tells_how_its_training_goes(cli: Cli, tmp_path: Path) -> None:
         assert np.mean([value for _, value in levels]) == pytest.approx(held_out, rel=1e-6)
     with holding(run, "training") as lock:
         assert there(held_by(run))["process"] == os.getpid()
-        assert (course("run", run).state, course("run", run).left) == (TRAINING, pytest.approx(0))
+        assert (course("run", run).state, course("run", run).left) == (TRAINING, 0)
         with pytest.raises(InputError, match="is in use"):
             background.resume(run)
         lock.check()  # whoever asked has not disturbed it

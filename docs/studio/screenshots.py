@@ -62,14 +62,10 @@ def report(page: Any) -> None:
     page.wait_for_selector(".measures")
 
 
+Rooms = dict[str, Callable[[Any], None]]
 #: before anything is trained, and after it
-BEFORE: dict[str, Callable[[Any], None]] = {
-    "playground": playground,
-    "theory": theory,
-    "compare": compare,
-    "edit": edit,
-}
-AFTER: dict[str, Callable[[Any], None]] = {"training": training, "report": report}
+BEFORE: Rooms = {"playground": playground, "theory": theory, "compare": compare, "edit": edit}
+AFTER: Rooms = {"training": training, "report": report}
 
 
 def trained(steps: int) -> None:
