@@ -1,5 +1,6 @@
 """Pictures of tables, series and volumes: what is on them, read off the figure or the pixels."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,3 +223,18 @@ def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviat
         np.testing.assert_allclose(first[1 + k][..., 0], (samples[0, k, 0] + 1) / 2, rtol=1e-6)
     np.testing.assert_allclose(first[4][..., 0], (samples[0].mean(0)[0] + 1) / 2, rtol=1e-5)
     np.testing.assert_allclose(first[5], samples[0].std(0, correction=0)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [(0.85, 0.97), (0.05, 1.0), (2e-3, 160.0), (1e-7, 1e4)], ids=str)
+def test_the_marks_of_a_logarithmic_axis_can_be_read(values: Any) -> None:
+    """At least three, none over another, whatever the span."""
+    made, axes = charts.figure()
+    axes.plot((0, 1), values)
+    charts.logarithmic(axes, "y")
+    made.canvas.draw()
+    low, high = axes.get_ylim()
+    marks = [mark for mark in axes.yaxis.get_major_ticks() if low <= mark.get_loc() <= high]
+    boxes = sorted((mark.label1.get_window_extent() for mark in marks), key=lambda box: box.y0)
+    assert len(boxes) >= 3
+    assert all(below.y1 < above.y0 for below, above in itertools.pairwise(boxes))
+    assert [float(mark.label1.get_text()) for mark in marks] == pytest.approx([mark.get_loc() for mark in marks])
