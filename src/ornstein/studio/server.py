@@ -148,6 +148,12 @@ def open_studio(
         )  # fmt: skip
     except OSError as error:
         raise InputError(f"host={host!r}, port={port}: the studio cannot listen there ({error}).") from None
+    except ValueError:  # it asks itself, and waits for fifteen seconds
+        page.close(verbose=False)
+        raise InputError(
+            f"host={host!r}, port={port}: the studio does not hear itself; a proxy stands between (set no_proxy), or the "
+            "machine has too much to do: try again."
+        ) from None
     opened = Opened(page, studio, address)
     told(address)
     if block:
