@@ -142,7 +142,7 @@ def open_studio(
             show_error=False, inbrowser=False, ssr_mode=False, pwa=False, run_history=False, enable_monitoring=False,
             max_file_size=studio.limits.upload, footer_links=[], favicon_path=pages.HERE / "icon.png",
             theme=look.theme(), css=pages.text_of("look.css"),
-            head=f"<style>{pages.text_of('phone.css')}</style>",
+            head=f"<style>{pages.text_of('around.css')}</style>",
             app_kwargs={"middleware": [Middleware(AtHome)], "routes": pages.routes()},
             blocked_paths=[str(runs.resolve())], state_session_capacity=200,
         )  # fmt: skip
@@ -151,8 +151,8 @@ def open_studio(
     except ValueError:  # it asks itself, and waits for fifteen seconds
         page.close(verbose=False)
         raise InputError(
-            f"host={host!r}, port={port}: the studio does not hear itself; a proxy stands between (set no_proxy), or the "
-            "machine has too much to do: try again."
+            f"host={host!r}, port={port}: the studio does not hear itself; a proxy stands between (set no_proxy), or "
+            "the machine has too much to do: try again."
         ) from None
     opened = Opened(page, studio, address)
     told(address)
