@@ -177,7 +177,12 @@ def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any, monkeypatc
     g = seeded()
     frames = [scale * torch.randn(9, *shape, generator=g) for scale in (50.0, 5.0, 1.0)]
     ends: list[Any] = []
-    monkeypatch.setattr(pictures, "chart", lambda frame, last: (ends.append(last), chart(frame, last=last))[1])
+
+    def seen(frame: Any, last: Any) -> Any:
+        ends.append(last)
+        return chart(frame, last=last)
+
+    monkeypatch.setattr(pictures, "chart", seen)
     pictures.film(frames, "vector" if len(shape) == 1 else "array", tmp_path / "x.gif")
     with Image.open(tmp_path / "x.gif") as film:
         assert getattr(film, "n_frames", 1) == 3

@@ -1,13 +1,10 @@
-"""The studio: its line of jobs, what it keeps at home, and its rooms in a real browser.
+"""The studio: its line of jobs, what it keeps at home, and its endpoints. Its rooms: test_studio_browser.py.
 
-What wants Gradio, or Debian's Chromium and Playwright, is skipped where they are absent.
+What wants Gradio is skipped where it is absent.
 """
 
 import asyncio
-import base64
 import dataclasses
-import io
-import os
 import re
 import shlex
 import shutil
@@ -21,18 +18,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from studio_opened import digit_of, studio
 from sure import Cli
 
 from ornstein.core.chains import Tabulated
 from ornstein.errors import InputError
 from ornstein.experiment import packaged, theory
 from ornstein.experiment.compare import reference
+from ornstein.experiment.course import LOG
+from ornstein.experiment.folder import holding
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import Drawing, Seen, rows_of, stream
 from ornstein.studio.desk import EACH, MOST, Desk, Job, Stopped
 
-CHROMIUM = "/usr/bin/chromium"
-FILM = "document.querySelector('.film')"
+#: of the studio here
+AUTH = ("ada", "lovelace")
 
 
 # The line of jobs -----------------------------------------------------------------------------------------------------
@@ -131,16 +131,6 @@ def test_the_line_is_bounded_and_says_so_in_a_sentence() -> None:
 
 
 # What is drawn --------------------------------------------------------------------------------------------------------
-
-
-def digit_of(pictures: torch.Tensor) -> list[int]:
-    """Which digit each picture (N, 64) in 0..16 is like, by its nearest real ones."""
-    from sklearn.datasets import load_digits
-    from sklearn.neighbors import KNeighborsClassifier
-
-    real = load_digits()
-    found: list[int] = KNeighborsClassifier(3).fit(real.data, real.target).predict(pictures.numpy()).tolist()
-    return found
 
 
 def test_the_carried_models_are_small_sound_and_draw_what_is_asked() -> None:
@@ -245,10 +235,23 @@ def test_the_plane_is_the_closed_form_and_the_ways_back_lead_there() -> None:
     assert path[-1].var().item() == pytest.approx(1, abs=0.05)
     own = theory.forward(plane, 4000)[0]
     assert torch.cdist(own, plane.mixture.means).amin(1).square().mean().item() < 0.06
-    for name, way in theory.flows(plane, 60):
-        assert way.shape == (theory.MOMENTS, 60, 2), name
-        off = torch.cdist(way[-1], plane.mixture.means).amin(1)
-        assert float(off.square().mean()) < 3 * 0.15**2, name  # two coordinates, each of variance 0.15^2, at most
+    starts, ticks = [], [0]
+    for flow in theory.flows(plane, 60, tick=lambda: ticks.append(ticks.pop() + 1)):
+        assert ticks.pop() >= theory.MOMENTS, flow.name  # each can be ended on its way
+        ticks.append(0)
+        assert flow.path.shape == (theory.MOMENTS, 60, 2), flow.name
+        off = torch.cdist(flow.path[-1], plane.mixture.means).amin(1)
+        assert float(off.square().mean()) < 3 * 0.15**2, flow.name  # two coordinates, each of variance 0.15^2, at most
+        starts.append(flow.path[0])
+        if flow.name == "langevin":
+            assert flow.said[20] == "step 200 of 240"
+            continue
+        # it is where it says that it is: as spread as the density dissolved to that time
+        assert flow.said[20] == f"t = {plane.moments()[4]:.2f}"
+        level = plane.process.at(plane.moments()[4])
+        wide = float(level.alpha) ** 2 * (1 + 0.15**2) + float(level.sigma) ** 2
+        assert float(flow.path[20].square().mean()) == pytest.approx(wide, rel=0.25), flow.name
+    assert all(torch.equal(start, starts[0]) for start in starts)
     assert theory.disagreement(plane, plane.denoiser, t) == 0
     assert theory.disagreement(plane, theory.Plane.of(theory.points_of("moons")).denoiser, t) > 0.1
 
@@ -266,68 +269,115 @@ def test_what_a_run_has_learned_is_near_what_is_exact() -> None:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A studio that serves a folder with one run, and a link that leads out of it."""
-    pytest.importorskip("gradio", reason="the studio's extra is not installed")
-    from ornstein.studio.server import open_studio
-
-    home = tmp_path_factory.mktemp("studio")
-    shutil.copytree(packaged.HOME / "moons", home / "runs" / "plane")
-    shutil.copytree(packaged.HOME / "moons", home / "outside")
-    (home / "runs" / "link").symlink_to(home / "outside")
-    studio = open_studio(home / "runs", port=0, block=False)
-    yield studio
-    studio.close()
+    """A studio that asks for a name and a password."""
+    with studio(tmp_path_factory.mktemp("studio"), auth=AUTH) as one:
+        yield one
 
 
-def ask(opened: Any, path: str, **how: Any) -> Any:
+@pytest.fixture(scope="module")
+def client(opened: Any) -> Any:
+    """Somebody who was let in."""
+    from gradio_client import Client
+
+    return Client(opened.address, auth=AUTH, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser(opened: Any) -> Iterator[Any]:
+    """Somebody who was let in, asking by hand."""
     import httpx
 
-    return httpx.get(opened.address.rstrip("/") + path, timeout=30, **how)
+    with httpx.Client(base_url=opened.address, timeout=60) as one:
+        assert one.post("/login", data=dict(zip(("username", "password"), AUTH, strict=True))).status_code == 200
+        yield one
 
 
-def test_nothing_but_what_was_made_for_a_page_can_be_read(opened: Any) -> None:
+def test_nobody_is_let_in_without_the_password(opened: Any) -> None:
+    import httpx
     from gradio_client import Client
+
+    with httpx.Client(base_url=opened.address, timeout=60) as stranger:
+        for path in (
+            "/config",
+            "/gradio_api/info",
+            "/gradio_api/queue/data?session_hash=a",
+            "/gradio_api/file=/etc/passwd",
+        ):
+            assert stranger.get(path).status_code == 401, path
+        for name, password in (("ada", "byron"), ("bob", "lovelace"), ("ada", "")):
+            answer = stranger.post("/login", data={"username": name, "password": password})
+            assert answer.status_code in (400, 422), (name, password)
+        assert stranger.post("/gradio_api/upload", files={"files": b"x"}).status_code == 401
+        assert "Playground" not in stranger.get("/").text
+        assert "Playground" not in stranger.get("/config").text
+    with pytest.raises(Exception, match=r"401|login|auth"):
+        Client(opened.address, verbose=False).predict(api_name="/runs")
+
+
+def test_nothing_but_what_was_made_for_a_page_can_be_read_or_written(opened: Any, client: Any, browser: Any) -> None:
+    from ornstein.studio.api import ENDPOINTS, Api
 
     runs = opened.studio.shelf.root
     inside = runs / "plane" / "run.yaml"
     for path in ("/etc/passwd", str(inside), f"{runs}/../outside/run.yaml", "../../../../etc/passwd"):
         for form in (f"/gradio_api/file={path}", f"/file={path}"):
-            answer = ask(opened, form)
+            answer = browser.get(form)
             assert answer.status_code in (403, 404), (form, answer.status_code)
     names = opened.studio.shelf.places()
     assert str(runs / "plane") in names
     assert not any("link" in name for name in names)
-    client = Client(opened.address, verbose=False)
-    for name in ("../outside", str(runs / "link"), str(runs.parent / "outside"), "/etc", ""):
-        for endpoint in ("/sample", "/report", "/compare"):
-            with pytest.raises(Exception, match="is not known") as refused:
-                client.predict(run=name, api_name=endpoint)
-            assert "Traceback" not in str(refused.value)
-    policy = ask(opened, "/").headers["content-security-policy"]
+    asked = [name for name in ENDPOINTS if "run" in Api.__dict__[name].__annotations__]
+    assert len(asked) >= 12
+    outside = ("../outside", str(runs / "link"), str(runs.parent / "outside"), "/etc", "")
+    for name, endpoint in [("/etc", one) for one in asked] + [(one, "report") for one in outside]:
+        with pytest.raises(Exception, match="is not known") as refused:
+            client.predict(run=name, api_name=f"/{endpoint}")
+        assert "Traceback" not in str(refused.value)
+    for name in ("../outside", "/tmp/outside", "..", "link", "a b"):
+        with pytest.raises(Exception, match=r"must be of up to 64 letters|is a link"):
+            client.predict(data="moons", name=name, steps=1, api_name="/train")
+    assert sorted(path.name for path in runs.parent.iterdir()) == ["outside", "runs"]
+    assert sorted(path.name for path in runs.iterdir()) == ["link", "plane"]
+    policy = browser.get("/").headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "http" not in policy
     assert opened.address.startswith("http://127.0.0.1:")
 
 
-def test_two_clients_get_their_own_samples_and_too_much_is_refused_in_a_sentence(opened: Any) -> None:
+def test_every_room_leads_to_its_theory_which_is_served_here(browser: Any) -> None:
+    from ornstein.studio import pages
+
+    config = browser.get("/config").text
+    assert {"choosing-a-sampler", "table", "guidance", "methods", "doctor"} == set(pages.names())
+    for name in pages.names():
+        assert f"{pages.PREFIX}/{name}" in config  # a room links to it
+        answer = browser.get(f"/{pages.PREFIX}/{name}")
+        assert answer.status_code == 200
+        assert answer.headers["content-security-policy"]
+        assert pages.title(name) == (pages.HOME / f"{name}.md").read_text().splitlines()[0][2:]
+        for where in re.findall(r'(?:href|src)="([^"]*)"', answer.text):  # what is led to is there
+            assert where in pages.names(), where
+        assert "<script" not in answer.text
+    for wrong in ("house", "..%2fhouse", "..%2f..%2flook.css", "page.html", "%00"):
+        assert browser.get(f"/{pages.PREFIX}/{wrong}").status_code == 404
+
+
+def test_two_clients_get_their_own_samples_and_too_much_is_refused_in_a_sentence(opened: Any, client: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from gradio_client import Client
 
-    def draw(label: str) -> list[int]:
-        said, files = Client(opened.address, verbose=False).predict(
-            run="digits", count=6, label=label, steps=8, api_name="/sample"
-        )
+    def draw(who: Any, label: str) -> list[int]:
+        said, files = who.predict(run="digits", count=6, label=label, steps=8, api_name="/sample")
         assert said["calls"] == 8
         assert f"--label {label}" in said["command"]
         place = next(file for file in files if file.endswith(".npz"))
         return digit_of(torch.from_numpy(np.load(place)["samples"]).flatten(1).float())
 
-    labels = ["3", "7", "0", "1"]
-    with ThreadPoolExecutor(4) as pool:
-        for label, found in zip(labels, pool.map(draw, labels), strict=True):
+    asked = [(client, "3"), (Client(opened.address, auth=AUTH, verbose=False), "7")]
+    with ThreadPoolExecutor(2) as pool:
+        for (_, label), found in zip(asked, pool.map(lambda one: draw(*one), asked), strict=True):
             assert found.count(int(label)) >= 5
-    client = Client(opened.address, verbose=False)
     for wrong, sentence in (
         ({"count": 1001}, "count=1001 must be a whole number from 1 to 1,000 in the studio."),
         ({"steps": 10**9}, "steps=1000000000 must be a whole number from 1 to 1,000"),
@@ -340,12 +390,47 @@ def test_two_clients_get_their_own_samples_and_too_much_is_refused_in_a_sentence
     assert opened.studio.desk.count() == 0
 
 
-def test_every_endpoint_is_listed_in_the_docs_and_answers(opened: Any) -> None:
-    from gradio_client import Client
+def test_what_is_given_is_bounded_in_bytes_and_in_sides(opened: Any, client: Any, browser: Any, tmp_path: Path) -> None:
+    from gradio_client import handle_file
 
+    large = {"files": ("large.csv", bytes(opened.studio.limits.upload + 1))}
+    assert browser.post("/gradio_api/upload", files=large).status_code == 413
+    Image.new("L", (3000, 8)).save(tmp_path / "wide.png")
+    with pytest.raises(Exception, match="the picture has a side of 3,000; the studio takes up to 2,048"):
+        client.predict(mask="0" * 64, picture=handle_file(str(tmp_path / "wide.png")), api_name="/inpaint")
+    (tmp_path / "not.png").write_bytes(b"GIF89a no picture")
+    with pytest.raises(Exception, match=r"not\.png"):
+        client.predict(mask="0" * 64, picture=handle_file(str(tmp_path / "not.png")), api_name="/inpaint")
+    np.save(tmp_path / "wide.npy", np.zeros((40, 1, 4, 5000), np.uint8))
+    np.save(tmp_path / "objects.npy", np.array([print], dtype=object), allow_pickle=True)  # it is not unpickled
+    for wrong, sentence in (
+        ({"file": handle_file(str(tmp_path / "wide.npy"))}, "the file has a side of 5,000"),
+        ({"file": handle_file(str(tmp_path / "objects.npy"))}, "objects.npy"),
+        ({"file": handle_file(str(tmp_path / "not.png"))}, "file='not.png' is of a kind that is not known"),
+        ({"data": "mnist"}, "data='mnist' is not known"),
+        ({"data": "/etc/passwd"}, "data='/etc/passwd' is not known"),
+        ({"method": "dpm"}, "did you mean 'ddpm'|method='dpm' is not known"),
+        ({"steps": 10**9}, "steps=1000000000 must be a whole number from 0 to 100,000"),
+    ):
+        with pytest.raises(Exception, match=sentence) as refused:
+            client.predict(**wrong, api_name="/train")
+        assert "Traceback" not in str(refused.value)
+    runs = opened.studio.shelf.root
+    assert sorted(path.name for path in runs.iterdir()) == ["link", "plane"]  # nothing of theirs is left
+    with holding(runs / "one", "training"), holding(runs / "two", "training"):
+        for name in ("one", "two"):
+            (runs / name / LOG).touch()
+        with pytest.raises(Exception, match="train already, as many as the studio has at a time"):
+            client.predict(data="moons", steps=1, api_name="/train")
+        states = {Path(one["name"]).name: one["state"] for one in client.predict(api_name="/trainings")[0]["trainings"]}
+        assert states == {"one": "preparing", "two": "preparing", "plane": "done"}
+    shutil.rmtree(runs / "one")
+    shutil.rmtree(runs / "two")
+
+
+def test_every_endpoint_is_listed_in_the_docs_and_answers(opened: Any, client: Any) -> None:
     from ornstein.studio.api import ENDPOINTS
 
-    client = Client(opened.address, verbose=False)
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {f"/{name}" for name in ENDPOINTS}
     page = (Path(__file__).parents[1] / "docs" / "studio.md").read_text("utf-8")
     assert all(f"`/{name}`" in page for name in ENDPOINTS)
@@ -354,11 +439,9 @@ def test_every_endpoint_is_listed_in_the_docs_and_answers(opened: Any) -> None:
     gif = client.predict(run="digits", count=2, steps=3, api_name="/film")[1][0]
     with Image.open(gif) as film:
         assert (film.format, film.n_frames) == ("GIF", 4)  # type: ignore[attr-defined]
-    both = client.predict(count=2, left_steps=3, right_steps=30, exact=False, api_name="/compare")[0]
-    assert 0 < both["apart"] < 1
-    assert len(client.predict(density="spirals", api_name="/plane")[0]["flows"]) == 4
     own = client.predict(density="my own points", points="0 1; 1 0; -1 -1", api_name="/plane")[0]
     assert own["cells"] == theory.CELLS
+    assert len(own["flows"]) == 4
     assert client.predict(run="digits", api_name="/report")[0]["measures"][0]["name"] == "class-agreement"
     with pytest.raises(Exception, match="comes with ornstein"):
         client.predict(run="digits", api_name="/evaluate")
@@ -375,8 +458,9 @@ def test_every_endpoint_is_listed_in_the_docs_and_answers(opened: Any) -> None:
     assert 0.99 < sum(holes[1]["shares"].values()) <= 1.01
     (example,) = re.findall(r"^```py\n(.*?)^```", page, re.S | re.M)
     assert len(example.splitlines()) == 10
-    code = example.replace("http://127.0.0.1:7860", opened.address).replace("exact=True", "exact=False")
-    exec(code.replace("steps=20", "steps=4"), {})
+    code = example.replace('"http://127.0.0.1:7860"', f"{opened.address!r}, auth={AUTH!r}")
+    code = code.replace('run="digits", api_name="/doctor"', 'run="moons", api_name="/doctor"')  # sooner examined
+    exec(code.replace("exact=True", "exact=False").replace("steps=20", "steps=4"), {})
 
 
 def test_the_verb_warns_of_an_open_host_and_refuses_in_a_sentence(cli: Cli, tmp_path: Path) -> None:
@@ -389,151 +473,3 @@ def test_the_verb_warns_of_an_open_host_and_refuses_in_a_sentence(cli: Cli, tmp_
     assert said.code == 2
     assert "whoever reaches this address can use the studio" in said.err
     assert cli("studio", tmp_path, "--port", 70000).err.count("port=70000 must be from 0 to 65535") == 1
-
-
-# In a browser ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip(f"{CHROMIUM} is not there: Debian's package chromium has it")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(opened: Any, browser: Any) -> Iterator[Any]:
-    """A page on which the first picture is done; no script failed, and no other host was asked for anything."""
-    one = browser.new_page(viewport={"width": 1280, "height": 900})
-    one.set_default_timeout(60_000)
-    asked, failed = [], []
-    one.on("request", lambda request: asked.append(request.url))
-    one.on("pageerror", lambda error: failed.append(str(error)))
-    one.goto(opened.address)
-    one.wait_for_selector(".film[data-done]")
-    yield one
-    one.close()
-    home = opened.address.rstrip("/")
-    assert [url for url in asked if not url.startswith((home, "data:", "blob:"))] == []
-    assert failed == []
-
-
-def seen(page: Any, which: int = 0) -> np.ndarray:
-    """The pixels (H, W) of a picture of the playground, as the page shows it."""
-    uri = page.locator(".film img").nth(which).get_attribute("src")
-    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
-        return np.asarray(picture.convert("L"))
-
-
-def choose(page: Any, name: str, value: str) -> None:
-    """Choose from one of Gradio's menus, as with the keyboard."""
-    field = page.locator(f"#{name} input")
-    field.click()
-    field.fill(value)
-    page.locator("[role=option]", has_text=value).first.wait_for()  # the menu has it
-    field.press("Enter")
-
-
-@pytest.mark.slow  # a browser beside a whole suite waits longer than a person would
-def test_the_playground_draws_what_is_asked_and_shows_its_way(page: Any) -> None:
-    choose(page, "run", "digits")
-    page.get_by_text("Trained on 1,437 images").wait_for()  # the controls become those of this run with it
-    page.wait_for_timeout(500)
-    choose(page, "label", "3")
-    page.locator("#count input[type=number]").fill("9")
-    before = page.locator(".film").get_attribute("data-done")
-    page.locator("#draw").click()
-    page.wait_for_function(f"k => (({FILM}).dataset.done ?? k) !== k && ({FILM}).querySelector('img')", arg=before)
-    end = seen(page)
-    digits = torch.tensor(
-        np.stack([end[1 + 9 * i : 9 + 9 * i, 1 + 9 * k : 9 + 9 * k] for i in range(3) for k in range(3)])
-    )
-    assert digit_of((digits.flatten(1).float() / 255 * 16).round()).count(3) >= 8
-    slider = page.locator(".film .film-slider")
-    slider.focus()
-    slider.press("Home")  # by the keyboard, to the noise
-    start = seen(page)
-    assert np.abs(start.astype(int) - end).mean() > 20
-    assert "noise is" in page.locator(".film .film-said").inner_text()
-    assert "ornstein sample digits -n 9 --label 3" in page.locator("#terminal textarea").input_value()
-    page.wait_for_selector("#npz a, a#npz, #npz:not([disabled])")
-    with page.expect_download() as got:
-        page.locator("#npz").click()
-    assert np.load(got.value.path())["samples"].shape == (9, 1, 8, 8)
-
-
-@pytest.mark.slow  # a browser beside a whole suite waits longer than a person would
-def test_stop_bad_input_and_a_closed_tab(page: Any, opened: Any, browser: Any) -> None:
-    desk = opened.studio.desk
-    choose(page, "run", "digits")
-    page.get_by_text("Trained on 1,437 images").wait_for()
-    page.locator("#steps input[type=number]").fill("200")
-    page.locator("#count input[type=number]").fill("900")
-    page.locator("#draw").click()
-    page.wait_for_function(f"({FILM}).dataset.done === undefined")
-    assert desk.count() == 1
-    page.locator("#stop").click()
-    page.get_by_text("Stopped.").wait_for()
-    assert desk.count() == 0
-    page.locator("#seed input").fill("-3")
-    page.locator("#draw").click()
-    page.get_by_text("seed=-3 must be a whole number from 0").wait_for()
-    page.reload()
-    page.wait_for_selector(".film[data-done]")
-    other = browser.new_page()
-    other.goto(opened.address)
-    other.wait_for_selector(".film[data-done]", timeout=60_000)
-    choose(other, "run", "digits")
-    other.get_by_text("Trained on 1,437 images").wait_for()
-    other.locator("#steps input[type=number]").fill("200")
-    other.locator("#count input[type=number]").fill("900")
-    other.locator("#draw").click()
-    other.wait_for_function(f"({FILM}).dataset.done === undefined")
-    assert desk.count() == 1
-    other.close()
-    until = time.monotonic() + 20
-    while desk.count() and time.monotonic() < until:
-        time.sleep(0.1)
-    assert desk.count() == 0  # a closed tab frees its job
-
-
-@pytest.mark.slow  # a browser beside a whole suite waits longer than a person would
-def test_theory_compare_edit_and_report(page: Any) -> None:
-    page.get_by_role("tab", name="Theory").click()
-    page.wait_for_selector(".plane[data-flows='4']")
-    pixels = "() => document.querySelector('.plane-density').toDataURL()"
-    slider = page.locator(".plane .film-slider")
-    slider.press("End")
-    data = page.evaluate(pixels)
-    slider.press("Home")
-    assert page.evaluate(pixels) != data
-    assert "t = 1.00" in page.locator(".plane .film-said").inner_text()
-    page.get_by_role("tab", name="Compare").click()
-    choose(page, "compare-run", "digits")
-    page.locator("#compare-go").click()
-    page.wait_for_selector(".versus[data-done='1']")
-    assert "deviation apart" in page.locator(".versus").inner_text()
-    assert page.locator(".versus img").count() == 3
-    page.get_by_role("tab", name="Edit").click()
-    page.wait_for_function("document.querySelector('.mask canvas').height > 100")
-    page.get_by_role("button", name="lower half").click()
-    page.locator("#fill").click()
-    page.wait_for_selector("#edited .versus[data-done='1']")
-    assert page.locator("#edited img").count() == 3
-    age = page.get_by_label("age of row 1")
-    age.fill("")
-    age.press("Tab")
-    page.locator("#complete").click()
-    page.locator("#holes td", has_text="age").first.wait_for()
-    page.get_by_role("tab", name="Report").click()
-    page.wait_for_selector("#gallery tr[data-run='digits']")
-    page.get_by_role("button", name="Sort by weights").click()
-    first = page.locator("#gallery tbody tr").first.get_attribute("data-run")
-    assert first == "digits"  # 485,217 weights, the most
-    page.locator("#gallery tr[data-run='digits'] .gallery-pick").click()
-    page.get_by_text("class-agreement").wait_for()
-    assert page.locator(".report-pictures img").count() >= 2

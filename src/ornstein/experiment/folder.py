@@ -5,13 +5,15 @@
         run.yaml               the data's fingerprint and transform, versions, size of the network, when it began
         tuned.yaml             grids and solvers that `ornstein tune` fitted to it
         model.safetensors      the weights; ema-0.050.safetensors, ... their averages
-        metrics.jsonl          one line per report: step, loss, gradient, rate, held-out error
+        metrics.jsonl          one line per report: step, loss, gradient, rate; held-out error, and that by noise level
         tensorboard/           the same, for TensorBoard
         samples/step-*.png     the same noise drawn by the averages of each moment; latest.png is the newest
         loss.png               the loss curve
         loss-by-noise.png      the held-out error at each noise level
         manifest.json          the hashes of the YAML and safetensors files, checked whenever the run is opened
         data/                  examples that `ornstein.fit` was given in memory
+        training.log           what a training that the studio began has said
+        uploaded/              a file that was given to it
         checkpoints/           what `--resume` continues from, bit for bit
 
 What a person needs to sample is the two YAML files and one safetensors file: none of them can execute anything.
@@ -35,6 +37,7 @@ from ornstein.files import utf8
 from ornstein.samplers.tuned import Tuned
 from ornstein.training import Lock as Lock
 from ornstein.training import average_file, manifest, read_lines, reconstruct
+from ornstein.training import held_by as held_by
 from ornstein.training import holding as holding
 from ornstein.training import newest_step as newest_step
 

@@ -17,7 +17,7 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
-from ornstein.data.pictures import SUFFIXES, read_pictures
+from ornstein.data.pictures import SUFFIXES, read_pictures, sides
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import charts, pictures
 from ornstein.experiment.arguments import choice, construct
@@ -232,6 +232,11 @@ def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Te
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
     values, _ = read_for_model([path], shape, run.transform, **as_read(run.experiment))
     return values
+
+
+def longest_side(path: Path) -> int:
+    """The longer side of a picture file, from its header alone; 0 of what is no picture, which reading it tells."""
+    return max((max(height, width) for height, width, _ in sides([path])), default=0)
 
 
 def read_mask(run: Run, path: Path) -> Tensor:

@@ -113,6 +113,21 @@ class Plane:
         return [last * (0.02 + 0.98 * (k / (MOMENTS - 1)) ** 1.5) for k in range(MOMENTS)]
 
 
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Particles on their way back from noise.
+
+    Attributes:
+        name: of the dynamics.
+        path: (MOMENTS, count, 2), from the noise on.
+        said: where its own walk is at each moment, in words.
+    """
+
+    name: str
+    path: Tensor
+    said: list[str]
+
+
 def lattice(side: int) -> Tensor:
     """Points (side^2, 2) in the middles of the window's cells, row by row from below, float64."""
     middles = (torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 * REACH - REACH
@@ -145,29 +160,32 @@ def forward(plane: Plane, count: int, seed: int = 0) -> Tensor:
     return torch.stack(path)
 
 
-def flows(plane: Plane, count: int, seed: int = 0, tick: Tick = lambda: None) -> Iterator[tuple[str, Tensor]]:
-    """Particles that come back, by each of four dynamics from the same noise: (name, (MOMENTS, count, 2)).
+def flows(plane: Plane, count: int, seed: int = 0, tick: Tick = lambda: None) -> Iterator[Flow]:
+    """Particles that come back, by each of four dynamics from the same noise.
 
-    Moment 0 is the noise. Those of the SDE and the ODE are the times of `moments`, from the last to the first; annealed
-    Langevin goes through as many levels of a variance-exploding process, and is shown at one size throughout.
+    Moment 0 is the noise. The SDE, the ODE and annealed Langevin are at the times of `moments`, from the last to the
+    first, where they end at 0. Langevin dynamics on the density itself knows no time: it takes as many steps between
+    two moments everywhere.
 
     Args:
         tick: called now and then; what it raises ends it.
     """
-    coarse = [*reversed(plane.moments()), 0.0]
-    fine = [a + (b - a) * k / BETWEEN for a, b in pairwise(coarse) for k in range(BETWEEN)]
-    grid = [*fine, 0.0]
-    for name in ("euler-maruyama", "heun"):
+    times = [*plane.moments()[:0:-1], 0.0]
+    said = [f"t = {t:.2f}" for t in times]
+    for name, between in (("euler-maruyama", BETWEEN), ("heun", BETWEEN), ("annealed-langevin", 1)):
+        grid = [a + (b - a) * k / between for a, b in pairwise(times) for k in range(between)]
+        walk = trajectory(
+            plane.denoiser, (count, 2), stepper=name, steps=len(grid), grid=[*grid, times[-1]], seed=seed
+        )  # fmt: skip
         kept = []
-        for state in trajectory(plane.denoiser, (count, 2), stepper=name, steps=len(fine), grid=grid, seed=seed):
+        for state in walk:
             tick()
-            if state.step % BETWEEN == 0 and state.step:
+            if state.step % between == 0:
                 kept.append(state.x.double())
-            elif not state.step:
-                start = state.x.double()
-        yield name, torch.stack([start, *kept[: MOMENTS - 2], kept[-1]])
-    yield "langevin", _langevin(plane, start, seed, tick)
-    yield "annealed-langevin", _annealed(plane, count, seed, tick)
+        yield Flow(name, torch.stack(kept), said)
+    yield Flow("langevin", _langevin(plane, kept[0], seed, tick), [
+        f"step {LANGEVIN * k} of {LANGEVIN * (MOMENTS - 1)}" for k in range(MOMENTS)
+    ])  # fmt: skip
 
 
 def _langevin(plane: Plane, start: Tensor, seed: int, tick: Tick) -> Tensor:
@@ -181,20 +199,6 @@ def _langevin(plane: Plane, start: Tensor, seed: int, tick: Tick) -> Tensor:
 
     chain = langevin(score, start, steps=LANGEVIN * (MOMENTS - 1), gamma=GAMMA * plane.width**2, seed=seed)
     return torch.stack([state.x for state in chain if state.step % LANGEVIN == 0])
-
-
-def _annealed(plane: Plane, count: int, seed: int, tick: Tick) -> Tensor:
-    process = VE(sigma_min=plane.width / 4, sigma_max=REACH)
-    times = [*torch.linspace(1.0, 0.05, MOMENTS - 1).tolist(), 0.0]
-    walk = trajectory(
-        plane.mixture.denoiser(process), (count, 2), stepper="annealed-langevin", steps=MOMENTS - 1, grid=times,
-        seed=seed,
-    )  # fmt: skip
-    kept = []
-    for state in walk:
-        tick()
-        kept.append(state.x.double() / math.hypot(1.0, float(process.at(state.t).sigma)))
-    return torch.stack(kept)
 
 
 def summaries() -> dict[str, str]:

@@ -20,6 +20,7 @@ from ornstein.experiment import pictures
 from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import Batch, load_data
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.course import by_level
 from ornstein.experiment.folder import (
     holding,
     may_begin,
@@ -112,7 +113,7 @@ def _train(
                 with threads(progress.threads):
                     moment = look(watched, data, progress, draws)
             if log is not None:
-                _record(log, moment, folder, draws)
+                _record(log, moment, watched, draws)
             yield moment
         if log is not None:
             log.close()
@@ -166,11 +167,13 @@ def _average(averaged: nn.Module, net: nn.Module, progress: Progress, ema: float
     averaged.to(next(net.parameters()).device)
 
 
-def _record(log: Log, moment: Moment, folder: Path, draws: bool) -> None:
+def _record(log: Log, moment: Moment, run: Run, draws: bool) -> None:
     """Log a moment, and draw the curve anew where it was measured."""
-    p = moment.progress
+    p, judged = moment.progress, moment.judged
     record = {"loss": p.loss, "grad_norm": p.grad_norm, "lr": p.lr, "rate": p.rate, "skipped": p.skipped}
     record["threads"] = p.threads  # so that two runs can be told to be the same
-    log.write(p.step, record if moment.held_out is None else {**record, "held_out": moment.held_out})
-    if moment.held_out is not None and draws:
-        pictures.loss_curve(read_metrics(folder), folder / "loss.png")
+    if judged is not None:
+        record |= {"held_out": judged.value, **by_level(judged, run.learner.judges)}
+    log.write(p.step, record)
+    if judged is not None and draws:
+        pictures.loss_curve(read_metrics(run.folder), run.folder / "loss.png")

@@ -18,11 +18,22 @@ from ornstein.training import Progress
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What training yields: the loop's progress, and what was measured and drawn at this step, if anything was."""
+    """What training yields: the loop's progress, and what was measured and drawn at this step, if anything was.
+
+    Attributes:
+        progress: the loop's.
+        judged: the model judged by held-out data.
+        picture: of samples, or of the judgement where the model draws none.
+    """
 
     progress: Progress
-    held_out: float | None = None
+    judged: Judgement | None = None
     picture: Path | None = None
+
+    @property
+    def held_out(self) -> float | None:
+        """The held-out error, 1 being no better than knowing next to nothing."""
+        return None if self.judged is None else self.judged.value
 
 
 def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Moment:
@@ -31,7 +42,7 @@ def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Mom
     The moment's picture is that of the samples, of a model that draws. Without `draws` there are no pictures.
     """
     if not draws:
-        return Moment(progress, None if ranks.rank() else judgement(run, data).value)
+        return Moment(progress, None if ranks.rank() else judgement(run, data))
     condition = _preview(run, data)
     count = condition.rows or run.experiment.sampling.preview
     drawn = run.draw(count, seed=0, condition=condition, together=True) if run.learner.draws else None
@@ -49,7 +60,7 @@ def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Mom
         for place in (shown, shown.with_name("latest.png")):
             start = condition.parts.get(SOURCE)
             run.picture(drawn, place, run.class_columns(condition.parts.get(LABEL)), real=real, start=start)
-    return Moment(progress, found.value, shown)
+    return Moment(progress, found, shown)
 
 
 def judgement(run: Run, data: Dataset) -> Judgement:

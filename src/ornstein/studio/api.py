@@ -8,6 +8,8 @@ import asyncio
 import csv
 import inspect
 import io
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,15 @@ from typing import Any
 import gradio as gr
 
 from ornstein.errors import InputError
-from ornstein.experiment import theory
+from ornstein.experiment import background, theory
 from ornstein.experiment.cells import draws_rows
+from ornstein.experiment.course import course
 from ornstein.experiment.doctor import doctor
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.gallery import entries, measures
 from ornstein.experiment.report import describe
 from ornstein.experiment.restore import METHODS
-from ornstein.studio import compare, edit, playground
+from ornstein.studio import compare, edit, playground, training
 from ornstein.studio.compare import Compare
 from ornstein.studio.desk import Job
 from ornstein.studio.playground import Controls
@@ -34,7 +37,7 @@ from ornstein.studio.words import command, sentence
 
 #: facts, and files
 Answer = tuple[Any, list[str]]
-_FIELDS = {str: gr.Textbox, float: gr.Number, bool: gr.Checkbox}
+_FIELDS: dict[Any, Any] = {str: gr.Textbox, float: gr.Number, bool: gr.Checkbox, str | None: gr.File}
 
 
 class Api:
@@ -140,12 +143,12 @@ class Api:
 
     async def inpaint(
         self, request: gr.Request, run: str = "digits", example: float = 0, mask: str = "", count: float = 8,
-        method: str = METHODS[0], seed: float = 0,
+        method: str = METHODS[0], seed: float = 0, picture: str | None = None,
     ) -> Answer:  # fmt: skip
-        """Answers for the hidden part of a held-out picture; the mask is 0 and 1 row by row, 1 being hidden."""
+        """Answers for the hidden part of a held-out picture, or of a file's; the mask has 1 where it is hidden."""
         opened, limits = await self.studio.open(run), self.studio.limits
         number = limits.whole(example, "example", 10**9, 0)
-        given = await asyncio.to_thread(edit.example, opened, number, None)
+        given = await asyncio.to_thread(edit.example, opened, number, picture, limits)
         n, start = limits.whole(count, "count", edit.ANSWERS), limits.whole(seed, "seed", 2**31 - 1, 0)
         work = edit.filled_in
         return await self._done(request, lambda job: work(job, opened, given, mask, n, method, start), edit.ROOM), []
@@ -154,7 +157,7 @@ class Api:
         """Pictures on the way from one held-out example to another."""
         opened, limits = await self.studio.open(run), self.studio.limits
         numbers = [limits.whole(one, "example", 10**9, 0) for one in (first, last)]
-        ends = [await asyncio.to_thread(edit.example, opened, number, None) for number in numbers]
+        ends = [await asyncio.to_thread(edit.example, opened, number, None, limits) for number in numbers]
         return await self._done(request, lambda job: edit.between(job, opened, *ends), edit.ROOM), []
 
     async def impute(self, request: gr.Request, run: str = "adult", rows: str = "", seed: float = 0) -> Answer:
@@ -166,6 +169,43 @@ class Api:
             request, lambda job: edit.holes_of(job, self.studio, opened, grid, start), edit.ROOM
         ), []
 
+    async def train(
+        self, request: gr.Request, data: str = "digits", file: str | None = None, name: str = "", method: str = "",
+        steps: float = 0, looks: float = 0, seed: float = 0,
+    ) -> Answer:  # fmt: skip
+        """Begin a training on built-in data, or on a file; it goes on by itself. Its name, and the command."""
+        run, words = await asyncio.to_thread(
+            training.begin, self.studio, data, file, name, method, steps, looks, seed
+        )  # fmt: skip
+        return {"run": run, "command": shlex.join(["ornstein", *words])}, []
+
+    async def trainings(self, request: gr.Request) -> Answer:
+        """All trainings at a glance: state, step, steps, steps a second, seconds left."""
+        found = await asyncio.to_thread(training.listed, self.studio)
+        return {"trainings": [training.facts(one) for one in found]}, []
+
+    async def training(self, request: gr.Request, run: str = "") -> Answer:
+        """How one goes: its state, its curves, the error by noise level; the newest picture of its samples."""
+        one = await asyncio.to_thread(lambda: course(run, training.place(self.studio, run)))
+        picture = one.picture(one.pictures[-1]) if one.pictures else None
+        files = [] if picture is None else [shutil.copy(picture, self.studio.place() / picture.name)]
+        return {**training.facts(one), **training.curves(one)}, [str(file) for file in files]
+
+    async def pause(self, request: gr.Request, run: str = "") -> Answer:
+        """Ask a training to save and end."""
+        await asyncio.to_thread(lambda: background.pause(training.place(self.studio, run)))
+        return {"paused": run}, []
+
+    async def stop(self, request: gr.Request, run: str = "") -> Answer:
+        """End a training within a second."""
+        await asyncio.to_thread(lambda: background.stop(training.place(self.studio, run)))
+        return {"stopped": run}, []
+
+    async def resume(self, request: gr.Request, run: str = "") -> Answer:
+        """Go on with a training from what was saved last."""
+        words = await asyncio.to_thread(training.go_on, self.studio, run)
+        return {"resumed": run, "command": shlex.join(["ornstein", *words])}, []
+
     async def densities(self, request: gr.Request) -> Answer:
         """The densities that are built in."""
         return {"densities": list(theory.names())}, []
@@ -175,6 +215,7 @@ class Api:
 ENDPOINTS = (
     *("runs", "sample", "film", "densities", "plane", "compare"),
     *("inpaint", "interpolate", "impute", "report", "evaluate", "doctor"),
+    *("train", "trainings", "training", "pause", "stop", "resume"),
 )
 
 

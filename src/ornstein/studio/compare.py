@@ -88,7 +88,7 @@ class Compare:
             "The same noise, taken back in two ways. A method that needs fewer network calls is quicker; the question "
             "is what it costs. Deterministic steppers all follow the same path as their steps become small, so the end "
             "of a thousand steps is the truth that both are measured against.",
-            "docs/choosing-a-sampler.md",
+            "choosing-a-sampler",
         )
         grids = tables()["steppers"]
         with gr.Row(equal_height=False):

@@ -16,13 +16,14 @@ from torch import Tensor
 from ornstein.errors import InputError
 from ornstein.experiment.cells import draws_rows, must_be_table
 from ornstein.experiment.interpolate import interpolate
-from ornstein.experiment.restore import METHODS, inpaint, read_input
+from ornstein.experiment.restore import METHODS, inpaint, longest_side, read_input
 from ornstein.experiment.rows import fill, read_rows
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import heard
 from ornstein.studio import look
 from ornstein.studio.desk import Job
 from ornstein.studio.frames import pixels
+from ornstein.studio.limits import Limits
 from ornstein.studio.state import Studio
 from ornstein.studio.words import sentence
 
@@ -33,15 +34,16 @@ ANSWERS, STEPS, WAY, ROWS, DRAWS = 16, 50, 8, 4, 19
 TEXT = 20_000
 
 
-def example(run: Run, number: int, file: str | None) -> Tensor:
+def example(run: Run, number: int, file: str | None, limits: Limits) -> Tensor:
     """A picture (1, *shape) in model space: an uploaded one, or a held-out example by its number.
 
     Raises:
-        InputError: a run on something else, a file that does not fit, a number that there is no example of.
+        InputError: a run on something else, a file that does not fit or is too large, a number of no example.
     """
     if run.kind != "image":
         raise InputError(f"run={run.folder.name!r} draws {run.kind}s; pictures are wanted here.")
     if file:
+        limits.small(longest_side(Path(file)), "the picture")
         given = read_input(run, Path(file))[:1]
         if tuple(given.shape[1:]) != run.shape:
             raise InputError(f"the picture is {tuple(given.shape[1:])}; this run's pictures are {run.shape}.")
@@ -153,7 +155,7 @@ class Edit:
             "draws answers for that part; where they agree, what is left decides, and where they differ the model "
             "guesses. Two pictures are joined by a way through the noise that both come from. A model of a table fills "
             "empty cells, with how sure it is.",
-            "docs/guidance.md",
+            "guidance",
         )
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         with gr.Row(equal_height=False):
@@ -202,7 +204,8 @@ class Edit:
         """The picture to paint on."""
         try:
             run = self.studio.shelf.open(name)
-            given = example(run, self.studio.limits.whole(number, "example", 10**9, 0), file)
+            limits = self.studio.limits
+            given = example(run, limits.whole(number, "example", 10**9, 0), file, limits)
             height, width = run.shape[1:]
             value = {"pixels": pixels(given, 1)["pixels"], "size": [width, height], "mask": "0" * (height * width)}
             return [look.note("Paint over the picture what is to be filled in."), value]
@@ -238,7 +241,7 @@ class Edit:
 
         def work(job: Job) -> dict[str, Any]:
             limits, run = self.studio.limits, self.studio.shelf.open(name)
-            given = example(run, limits.whole(number, "example", 10**9, 0), file)
+            given = example(run, limits.whole(number, "example", 10**9, 0), file, limits)
             marks = str((mask or {}).get("mask", ""))
             n, start = limits.whole(draws, "answers", ANSWERS), limits.whole(seed, "seed", 2**31 - 1, 0)
             return filled_in(job, run, given, marks, n, method, start)
@@ -253,8 +256,8 @@ class Edit:
 
         def work(job: Job) -> dict[str, Any]:
             limits, run = self.studio.limits, self.studio.shelf.open(name)
-            first = example(run, limits.whole(number, "example", 10**9, 0), file)
-            return between(job, run, first, example(run, limits.whole(other, "example", 10**9, 0), None))
+            first = example(run, limits.whole(number, "example", 10**9, 0), file, limits)
+            return between(job, run, first, example(run, limits.whole(other, "example", 10**9, 0), None, limits))
 
         async for said in self._followed(request, work):
             yield said

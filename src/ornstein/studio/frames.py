@@ -8,6 +8,7 @@ by the browser, coordinates are rounded to a thousandth of the window.
 import base64
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ FULL = 1000
 ROWS, CURVES, POINTS, PICTURES = 24, 12, 1000, 100
 #: frames that a film keeps, evenly of its way
 FRAMES = 61
+#: bytes of a picture's file that is shown
+PICTURE = 3_000_000
 
 
 def data_uri(picture: Image.Image) -> str:
@@ -32,6 +35,20 @@ def data_uri(picture: Image.Image) -> str:
     stream = io.BytesIO()
     picture.save(stream, format="PNG", compress_level=3)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def thumbnail(path: Path, side: int = 96) -> str | None:
+    """A small copy of a picture as a data URI; None of what is no picture, or too large a one."""
+    try:
+        if path.stat().st_size > PICTURE:
+            return None
+        with Image.open(path) as picture:
+            picture.load()
+            small = picture.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    small.thumbnail((side, side))
+    return data_uri(small)
 
 
 def pixels(images: Tensor, columns: int | None = None) -> dict[str, Any]:

@@ -15,16 +15,20 @@ class Limits:
         steps: of one way.
         numbers: in all samples together: pixels, cells, coordinates.
         upload: bytes of a file.
-        side: pixels of a picture's side.
+        side: pixels of a picture's side, or places along any other axis of what is given.
         points: drawn by hand.
+        trainings: that go on at a time.
+        training: steps of one.
     """
 
     count: int = 1000
     steps: int = 1000
     numbers: int = 4_000_000
     upload: int = 20_000_000
-    side: int = 512
+    side: int = 2048
     points: int = 500
+    trainings: int = 2
+    training: int = 100_000
 
     def whole(self, value: object, name: str, most: int, least: int = 1) -> int:
         """A whole number that a page gave.
@@ -36,6 +40,15 @@ class Limits:
         if not whole or value != int(value) or not least <= value <= most:  # type: ignore[call-overload,operator]
             raise InputError(f"{name}={value!r} must be a whole number from {least:,} to {most:,} in the studio.")
         return int(value)  # type: ignore[call-overload,no-any-return]
+
+    def small(self, side: int, what: str) -> None:
+        """See that something is not too large to be worked on here.
+
+        Raises:
+            InputError: its longest side is.
+        """
+        if side > self.side:
+            raise InputError(f"{what} has a side of {side:,}; the studio takes up to {self.side:,}.")
 
     def drawing(self, count: object, steps: object, size: int) -> tuple[int, int | None]:
         """Count and steps of a drawing of samples of so many numbers; steps None: the run's own.

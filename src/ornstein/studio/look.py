@@ -1,19 +1,12 @@
 """How the studio looks: system fonts, colours that people who see fewer of them can tell apart, light and dark."""
 
 import html
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-HERE = Path(__file__).parent
-#: where the pages of theory are read
-DOCS = "docs"
-
-
-def text_of(name: str) -> str:
-    """A script or a style sheet that lies beside this file."""
-    return (HERE / name).read_text("utf-8")
+from ornstein.studio.pages import PREFIX, text_of
+from ornstein.studio.pages import title as title_of
 
 
 def drawn_by(name: str, value: Any = None, **how: Any) -> Any:
@@ -43,10 +36,11 @@ def theme() -> Any:
 
 
 def introduction(title: str, words: str, page: str) -> None:
-    """The paragraph that a room begins with, for people who are new, and where the theory is."""
+    """The paragraph that a room begins with, for people who are new, and a link to the page with the theory."""
+    link = f'<a href="{PREFIX}/{page}" target="_blank" rel="noopener">{html.escape(title_of(page))}</a>'
     gr.HTML(
         f'<section class="intro"><h2>{html.escape(title)}</h2><p>{html.escape(words)} '
-        f'<span class="intro-more">The theory: <code>{html.escape(page)}</code></span></p></section>',
+        f'<span class="intro-more">The theory: {link}</span></p></section>',
         padding=False,
     )
 

@@ -11,9 +11,13 @@ from ornstein.studio.playground import Playground
 from ornstein.studio.report import Report
 from ornstein.studio.state import Studio
 from ornstein.studio.theory import Theory
+from ornstein.studio.training import Training
 
 #: the rooms by their names, in the order of their tabs
-ROOMS: dict[str, Any] = {"Playground": Playground, "Theory": Theory, "Compare": Compare, "Edit": Edit, "Report": Report}
+ROOMS: dict[str, Any] = {
+    "Playground": Playground, "Theory": Theory, "Compare": Compare, "Edit": Edit, "Training": Training,
+    "Report": Report,
+}  # fmt: skip
 
 _HEAD = """<header class="masthead"><h1>ornstein <span>studio</span></h1>
 <p>See a diffusion model think.</p>

@@ -130,7 +130,7 @@ class Playground:
             "A diffusion model has learned to take noise away. It starts from pure noise and removes a little at each "
             "step; on the left you see where the samples are, on the right what the model takes them for by then. Pick "
             "a run, ask for a class, take fewer steps or another method, and see what changes.",
-            "docs/choosing-a-sampler.md",
+            "choosing-a-sampler",
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=290):

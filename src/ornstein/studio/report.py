@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from ornstein.errors import InputError
 from ornstein.experiment.doctor import Diagnosis, doctor
@@ -15,29 +14,15 @@ from ornstein.experiment.gallery import Entry, entries, entry, measures
 from ornstein.experiment.report import describe
 from ornstein.studio import look
 from ornstein.studio.desk import Job
-from ornstein.studio.frames import data_uri
+from ornstein.studio.frames import thumbnail
 from ornstein.studio.state import Studio
 from ornstein.studio.words import sentence
 
 ROOM = "report"
 NOBODY = ""
-#: samples that an evaluation and the doctor judge by; runs that are listed; bytes of a picture that is shown
-JUDGED, EXAMINED, LISTED, PICTURE = 500, 200, 100, 3_000_000
+#: samples that an evaluation and the doctor judge by; runs that are listed
+JUDGED, EXAMINED, LISTED = 500, 200, 100
 COLUMNS = ("", "run", "data", "examples", "weights", "steps", "minutes", "held-out error", "as good as real")
-
-
-def thumbnail(path: Path, side: int = 96) -> str | None:
-    """A small copy of a picture as a data URI; None of what is no picture, or too large a one."""
-    try:
-        if path.stat().st_size > PICTURE:
-            return None
-        with Image.open(path) as picture:
-            picture.load()
-            small = picture.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
-    small.thumbnail((side, side))
-    return data_uri(small)
 
 
 def row(one: Entry) -> dict[str, Any]:
@@ -117,7 +102,7 @@ class Report:
             "measure compares samples with held-out real data and stands beside what real data themselves score. The "
             "doctor looks for what people get wrong: too little training, memorised examples, a sampler that is too "
             "coarse.",
-            "docs/doctor.md",
+            "doctor",
         )
         gallery = look.drawn_by("gallery", elem_id="gallery")
         with gr.Row():

@@ -131,7 +131,7 @@ def open_studio(
     os.environ["GRADIO_TEMP_DIR"] = str(studio.files / "served")
     from starlette.middleware import Middleware
 
-    from ornstein.studio import look
+    from ornstein.studio import look, pages
     from ornstein.studio.page import build
 
     page = build(studio)
@@ -140,12 +140,20 @@ def open_studio(
         _, address, _ = page.launch(
             server_name=host, server_port=port, auth=auth, prevent_thread_lock=True, quiet=True, share=False,
             show_error=False, inbrowser=False, ssr_mode=False, pwa=False, run_history=False, enable_monitoring=False,
-            max_file_size=studio.limits.upload, footer_links=[], favicon_path=look.HERE / "icon.png",
-            theme=look.theme(), css=look.text_of("look.css"), app_kwargs={"middleware": [Middleware(AtHome)]},
+            max_file_size=studio.limits.upload, footer_links=[], favicon_path=pages.HERE / "icon.png",
+            theme=look.theme(), css=pages.text_of("look.css"),
+            head=f"<style>{pages.text_of('around.css')}</style>",
+            app_kwargs={"middleware": [Middleware(AtHome)], "routes": pages.routes()},
             blocked_paths=[str(runs.resolve())], state_session_capacity=200,
         )  # fmt: skip
     except OSError as error:
         raise InputError(f"host={host!r}, port={port}: the studio cannot listen there ({error}).") from None
+    except ValueError:  # it asks itself, and waits for fifteen seconds
+        page.close(verbose=False)
+        raise InputError(
+            f"host={host!r}, port={port}: the studio does not hear itself; a proxy stands between (set no_proxy), or "
+            "the machine has too much to do: try again."
+        ) from None
     opened = Opened(page, studio, address)
     told(address)
     if block:

@@ -6,11 +6,14 @@ no page leads out of the runs folder; nor does a link that lies in it.
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import packaged
+from ornstein.experiment.background import must_be_name
+from ornstein.experiment.course import LOG
 from ornstein.experiment.folder import ABOUT
 from ornstein.experiment.run import Run
 
@@ -37,12 +40,33 @@ class Shelf:
 
     def places(self) -> dict[str, Path]:
         """Every run by its name: the path that the command line takes, newest first; then the carried ones."""
-        home = self.root.resolve()
-        found = [self.root / ABOUT, *self.root.glob(f"*/{ABOUT}"), *self.root.glob(f"*/*/{ABOUT}")]
-        inside = [place for place in found if place.is_file() and place.resolve().is_relative_to(home)]
-        newest = sorted(inside, key=lambda place: -place.stat().st_mtime)[:MOST]
-        runs = {str(place.parent): place.parent for place in newest}
+        runs = self._lying(ABOUT)
         return runs | {name: packaged.HOME / name for name in packaged.names() if name not in runs}
+
+    def trainings(self) -> dict[str, Path]:
+        """Every run of one's own by its name, newest first, with those that have been begun and have no facts yet."""
+        return self._lying(LOG, ABOUT)
+
+    def _lying(self, *names: str) -> dict[str, Path]:
+        """The folders in ours that hold a file of one of these names, up to two deep, newest first."""
+        home, found = self.root.resolve(), []
+        for name in names:
+            for place in (self.root / name, *self.root.glob(f"*/{name}"), *self.root.glob(f"*/*/{name}")):
+                with suppress(OSError):  # gone meanwhile
+                    if place.is_file() and place.resolve().is_relative_to(home):
+                        found.append((-place.stat().st_mtime, place.parent))
+        return dict(list({str(folder): folder for _, folder in sorted(found)}.items())[:MOST])
+
+    def new(self, name: str) -> Path:
+        """The folder that a run of this name is to have.
+
+        Raises:
+            InputError: a name that is none, or that leads out of ours.
+        """
+        place = self.root / must_be_name(name)
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise InputError(f"name={name!r} is a link or a file in {shown(self.root)}; give another.")
+        return place
 
     def names(self) -> list[str]:
         """Of those that have been saved at least once, and so can be opened."""

@@ -3,9 +3,11 @@
 import asyncio
 import shutil
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -27,12 +29,14 @@ class Studio:
         desk: whose job is next.
         limits: of one job.
         files: a folder of its own.
+        starting: held by who begins a training, so that no two count those that there are at once.
     """
 
     shelf: Shelf
     desk: Desk = field(default_factory=Desk)
     limits: Limits = field(default_factory=Limits)
     files: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ornstein-studio-")))
+    starting: Any = field(default_factory=threading.Lock)
 
     def place(self) -> Path:
         """A new folder for files made for a page, whose name nobody guesses; those of long ago are deleted."""

@@ -70,11 +70,12 @@ function draw() {
   if (boxes[0].checked) dots(g, side, data.forward, k, data.count, colour("--plane-dot"));
   for (const c of element.querySelectorAll("canvas[data-flow]")) {
     const [h, w] = surface(c), flow = data.flows[c.dataset.flow];
-    if (flow) dots(h, w, flow, last - k, data.count, colour("--plane-dot"));
+    if (flow) dots(h, w, flow.particles, last - k, data.count, colour("--plane-dot"));
+    c.parentElement.querySelector("small").textContent = flow ? flow.said[last - k] : "";
   }
   said.textContent = `t = ${data.t[k].toFixed(2)}: noise is ${data.ratio[k].toPrecision(2)} times the data` +
     (data.off ? `; the learned score differs by ${(100 * data.off[k]).toFixed(0)} %` : "");
-  root.dataset.flows = Object.keys(data.flows).length; root.dataset.moment = k;
+  root.dataset.flows = Object.keys(data.flows).length; root.dataset.moment = k; root.dataset.key = data.key;
 }
 
 function stop() { clearInterval(timer); timer = null; play.textContent = "Play"; }
@@ -84,7 +85,7 @@ function turn() {
   if (!v) return;
   const fresh = !data || data.key !== v.key;
   data = { ...v, heat: bytes(v.heat), exact: shorts(v.exact), forward: shorts(v.forward),
-    learned: v.learned && shorts(v.learned), flows: Object.fromEntries(Object.entries(v.flows).map(([n, f]) => [n, shorts(f)])) };
+    learned: v.learned && shorts(v.learned), flows: Object.fromEntries(Object.entries(v.flows).map(([n, f]) => [n, { ...f, particles: shorts(f.particles) }])) };
   slider.max = data.t.length - 1;
   if (fresh) { stop(); slider.value = Math.round(0.8 * slider.max); }
   element.querySelector(".plane-two").hidden = !data.learned;

@@ -69,8 +69,8 @@ def perform(job: Job, plane: theory.Plane, mine: Any, seed: int, key: str) -> di
         shown["learned"] = _short(torch.stack(field))
         shown["off"] = [theory.disagreement(plane, mine, t) for t in times]
     job.show(dict(shown))
-    for name, path in theory.flows(plane, COUNT, seed, job.tick):
-        shown = {**shown, "flows": {**shown["flows"], name: _short(path)}}
+    for flow in theory.flows(plane, COUNT, seed, job.tick):
+        shown = {**shown, "flows": {**shown["flows"], flow.name: {"particles": _short(flow.path), "said": flow.said}}}
         job.show(shown)
     return shown
 
@@ -105,7 +105,7 @@ class Theory:
             "back from noise to data, and the four small windows do so from the same noise: with fresh noise on the "
             "way (SDE), without (ODE), by the score of the data alone (Langevin, which stays in the mode that it "
             "meets first), and through all levels of noise (annealed Langevin). Nothing here is trained.",
-            "docs/table.md",
+            "table",
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=260):

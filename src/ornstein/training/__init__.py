@@ -23,7 +23,7 @@ This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.
 from ornstein.training.checkpoint import Checkpoint, latest, newest_step
 from ornstein.training.config import DECAYS, Training, learning_rate
 from ornstein.training.ema import PowerEMA, average_file, reconstruct
-from ornstein.training.lock import Lock, holding
+from ornstein.training.lock import Lock, held_by, holding
 from ornstein.training.log import Log, read_lines
 from ornstein.training.loop import Diverged, fit
 from ornstein.training.precision import AUTO, PRECISIONS, half, quickest, quickest_training
@@ -45,6 +45,7 @@ __all__ = [
     "average_file",
     "fit",
     "half",
+    "held_by",
     "holding",
     "latest",
     "learning_rate",

@@ -16,7 +16,9 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from ornstein import ranks
 from ornstein.errors import InputError, shown
 from ornstein.files import utf8
 
@@ -26,6 +28,8 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
+#: a link is not followed, a pipe not waited for
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Lock:
@@ -109,9 +113,30 @@ def holding(folder: "str | Path", doing: str) -> Iterator[Lock]:
                 folder.rmdir()
 
 
+def held_by(folder: "str | Path") -> dict[str, Any] | None:
+    """Who holds a run folder: "doing", "process", "host", "processes", "since", "command"; None where nobody does.
+
+    {} of a holder who has not signed, or whose signature cannot be read.
+    """
+    try:
+        handle = os.open(Path(folder) / NAME, os.O_RDONLY | _FLAGS)
+    except OSError:  # not there: nobody
+        return None
+    try:
+        if fcntl is not None:
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None  # a killed one left the file; closing it lets go of it
+        return _signature(handle)
+    except OSError:  # no locks here: what is signed is all there is to know
+        return _signature(handle) or None
+    finally:
+        os.close(handle)
+
+
 def _taken(folder: Path) -> int:
     """The locked file, open."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags, looks = os.O_RDWR | os.O_CREAT | _FLAGS, 3
     while True:
         handle = os.open(folder / NAME, flags, 0o666)
         try:
@@ -119,6 +144,10 @@ def _taken(folder: Path) -> int:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             try:
+                if looks:  # whoever only asks who holds it (`held_by`) lets go at once
+                    looks -= 1
+                    time.sleep(0.01)
+                    continue
                 raise InputError(f"{shown(folder)} is in use: {_holder(handle)}.") from None
             finally:
                 os.close(handle)
@@ -141,6 +170,7 @@ def _sign(handle: int, doing: str) -> None:
     who = {
         "doing": doing,
         "process": os.getpid(),
+        "processes": ranks.count(),
         "host": socket.gethostname(),
         "command": " ".join(sys.argv)[:300],
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -150,11 +180,19 @@ def _sign(handle: int, doing: str) -> None:
         os.pwrite(handle, json.dumps(who).encode(), 0)
 
 
-def _holder(handle: int) -> str:
+def _signature(handle: int) -> dict[str, Any]:
     try:
         who = json.loads(os.pread(handle, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    return who if isinstance(who, dict) else {}
+
+
+def _holder(handle: int) -> str:
+    try:
+        who = _signature(handle)
         place = "" if who["host"] == socket.gethostname() else f" on {who['host']}"
         said = f"{who['doing']} since {who['since']} by process {who['process']}{place} ({who['command']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except KeyError:
         return "another process writes there; wait until it has ended"
     return f"{shown(said)}; wait until it has ended"
