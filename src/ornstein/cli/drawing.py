@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ornstein import ranks
+from ornstein.cli.arrays import claim_picture, say_restored
 from ornstein.cli.shared import (
     Average,
     Draws,
@@ -253,7 +254,7 @@ def inpaint(
 
         ornstein inpaint runs/table --input rows-with-nan.npy -n 100
     """
-    _claim(run, path, force, [given] if mask is None else [given, mask])
+    claim_picture(run, path, force, [given] if mask is None else [given, mask])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -268,7 +269,8 @@ def inpaint(
             opened, values, known, draws=n, method=method, noise=noise, label=label, condition=known_parts(parts),
             seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
-    _restored(home.save(opened, found, path), path, len(values), n)
+    exact = home.read_own(opened, given) if noise == 0 else None
+    say_restored(home.save(opened, found, path, exact), path, len(values), n)
 
 
 def restore(
@@ -302,7 +304,7 @@ def restore(
 
         ornstein restore runs/mnist --operator blur --with width=2 --input sharp.png --clean
     """
-    _claim(run, path, force, [given])
+    claim_picture(run, path, force, [given])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -314,7 +316,7 @@ def restore(
             seed=seed, steps=steps,
             stepper=stepper, progress=progress,
         )  # fmt: skip
-    _restored(home.save(opened, found, path), path, len(found.samples), n)
+    say_restored(home.save(opened, found, path), path, len(found.samples), n)
 
 
 def interpolate(
@@ -343,7 +345,7 @@ def interpolate(
 
         ornstein interpolate runs/mnist --from a.png --to b.png -n 16
     """
-    _claim(run, path, force, [Path(first), Path(last)])
+    claim_picture(run, path, force, [Path(first), Path(last)])
     from ornstein.experiment import interpolate as home
     from ornstein.experiment.run import Run
 
@@ -355,14 +357,3 @@ def interpolate(
         )
     beside = home.save(opened, *ends, between, path)
     out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")
-
-
-def _claim(run: Path, path: Path, force: bool, inputs: list[Path]) -> None:
-    """See that the picture and the arrays beside it may be written."""
-    if path.suffix != ".png":
-        raise InputError(f"out='{shown(path)}' must end in .png; the arrays go beside it.")
-    claim(run, [path, path.with_suffix(".npz")], force, inputs)
-
-
-def _restored(beside: Path, path: Path, rows: int, n: int) -> None:
-    out.print(f"{n} answers for {rows} input{'s' * (rows > 1)}: [bold]{named(path)}[/], [bold]{named(beside)}[/]")

@@ -207,22 +207,27 @@ def read_input(run: Run, path: Path) -> Tensor:
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
+    values = read_own(run, path)
+    try:
+        return run.transform.forward(values)
+    except InputError:  # features or channels that have each their own units
+        raise InputError(
+            f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
+        ) from None
+
+
+def read_own(run: Run, path: Path) -> Tensor:
+    """The same in the data's own units, in the type that the file has where that can be."""
     run.must_walk("filling in or restoring what was measured")
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
-        values, _ = read_rows(path, run.shape, run.layout, missing=True)
-        try:
-            return run.transform.forward(values)
-        except InputError:  # features or channels that have each their own units
-            raise InputError(
-                f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
-            ) from None
+        return read_rows(path, run.shape, run.layout, missing=True)[0]
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
     settings = pictures_of(run.experiment)  # as the run read its own
     resized, laid_on = settings.get("size") is not None, settings.get("background", WHITE)
-    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
+    return read_for_model([path], run.shape, run.transform, resized, background=laid_on)
 
 
 def read_mask(run: Run, path: Path) -> Tensor:
@@ -250,23 +255,24 @@ def check_shape(run: Run, given: Tensor, path: Path) -> None:
         raise InputError(f"input='{shown(path)}' is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
 
 
-def save(run: Run, found: Restored, path: Path) -> Path:
+def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> Path:
     """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
 
     The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), mean, std, and known for a
-    mask.
+    mask; what is known stands in all of them as it is in `given`, (rows, *shape) in the data's own units.
     """
     rows, draws = found.samples.shape[:2]
     drawn = found.samples.flatten(0, 1)
     own = run.transform.inverse(drawn).unflatten(0, (rows, draws))
-    arrays = {}
+    arrays: dict[str, Tensor] = {}
     if found.known is not None:
-        known = found.known.expand(rows, *run.shape)
-        # digital data that were given come back as they were, to the last bit
-        exact = run.transform.inverse(drawn, quantise=True).unflatten(0, (rows, draws))
-        own = torch.where(known[:, None], exact.to(own.dtype), own)
-        arrays["known"] = known
+        arrays["known"] = found.known.expand(rows, *run.shape)
     arrays |= {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+    if found.known is not None and given is not None:
+        known, kept = arrays["known"], given.to(own.dtype)
+        arrays["samples"] = torch.where(known[:, None], kept[:, None], own)
+        arrays["mean"] = torch.where(known, kept, arrays["mean"])
+        arrays["std"] = arrays["std"].masked_fill(known, 0.0)
     arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
     with replacing_all(path, beside) as (picture, numbers):
