@@ -1,4 +1,4 @@
-"""What the verbs share that fill in or restore pictures and arrays: a picture of the answers, and the arrays beside it."""
+"""What the verbs share that fill in or restore pictures and arrays: a picture of the answers, arrays beside it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +37,8 @@ def fill_arrays(run: "Run", data: Path, n: int, seed: int, path: Path, force: bo
     with bar("drawing") as progress:
         found = home.inpaint(run, values, known, draws=n, seed=seed, progress=progress)
     home.save(run, found, picture, home.read_own(run, data))
-    holes = int((~known).sum())
+    holes, rows = int((~known).sum()), int((~known.flatten(1).all(1)).sum())
     out.print(
-        f"{holes:,} holes in {int((~known.flatten(1).all(1)).sum()):,} of {len(values):,} {run.kind}s: every draw, mean "
-        f"and deviation in [bold]{named(path)}[/], a picture in [bold]{named(picture)}[/]"
+        f"{holes:,} holes in {rows:,} of {len(values):,} {run.kind}s: every draw, mean and deviation in "
+        f"[bold]{named(path)}[/], a picture in [bold]{named(picture)}[/]"
     )

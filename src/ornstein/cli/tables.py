@@ -44,7 +44,7 @@ def _note_formulas(types: Sequence[Any], *paths: Path) -> None:
 def impute(
     run: RunFolder,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="With holes: a table (.csv, .csv.gz, .tsv, .parquet) or an .npy array.")
+        Path, typer.Argument(metavar="DATA", help="With holes: a .csv, .csv.gz, .tsv or .parquet; or an .npy array.")
     ],
     path: Annotated[
         Path, typer.Option("--out", "-o", help="The table with its holes filled, or .npz of the draws for an array.")
