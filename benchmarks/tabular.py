@@ -21,12 +21,13 @@ import gzip
 import importlib.util
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,23 @@ PACKAGES = ("torch==2.13.0", "sdv==2.0.0", "arfpy==0.1.1")
 MORE = {"tabularargn": ("torch==2.13.0", "mostlyai-engine"), "forest-diffusion": ("ForestDiffusion",)}
 #: what each table is asked to predict
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
+#: what makers and ways are called where figures are shown
+CALLED = {
+    "ornstein": "**ornstein, 8 minutes**",
+    "real": "half of the real rows; taught by all",
+    "cart": "sequential CART, leaves of 5",
+    "copula": "SDV's Gaussian copula",
+    "ctgan": "CTGAN (SDV)",
+    "tvae": "TVAE (SDV)",
+    "arf": "adversarial random forests (arfpy), 10 trees",
+    "tabularargn": "TabularARGN (mostlyai-engine)",
+    "forest-diffusion": "ForestDiffusion",
+    "mean": "mean, commonest word",
+    "marginal": "training rows at random",
+    "neighbours": "19 nearest rows",
+    "iterative": "iterative, Bayesian ridge",
+    "forest": "random forests, draws of leaves",
+}
 #: seconds of a rehearsal, by which steps are reckoned
 _REHEARSAL = 15.0
 #: processor minutes that ours and makers with epochs are given
@@ -210,6 +228,16 @@ def gathered(
                     found.setdefault(key, {})[str(seed)] = row
                     common.keep(results, found)
     return found
+
+
+def spread(values: Iterable[float], form: str = ".3f") -> str:
+    """The mean of figures of several seeds, and half of their range."""
+    found = list(values)
+    half = (max(found) - min(found)) / 2
+    if form.endswith("%"):
+        said = f"{100 * statistics.fmean(found):{form[:-1]}f}"
+        return f"{said}{f' ± {100 * half:{form[:-1]}f}' if len(found) > 1 else ''} %"
+    return f"{statistics.fmean(found):{form}}" + (f" ± {half:{form}}" if len(found) > 1 else "")
 
 
 # Ours -----------------------------------------------------------------------------------------------------------------

@@ -49,10 +49,10 @@ def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> 
     if data.timeline is not None or "series" in facts:
         raise InputError(f"data={data.name!r}: a run on windows of a series cannot be gone on from; begin a new one.")
     if bool(data.missing) != bool(facts.get("missing")):
-        has, had = ("some" if share else "none" for share in (data.missing, facts.get("missing")))
+        has, had = ("some" if share else "no" for share in (data.missing, facts.get("missing")))
         raise InputError(
-            f"data={data.name!r} has {has} of its cells missing, but those of the run that is to go on had {had}: its "
-            "network is told of them or is not."
+            f"data={data.name!r} has {has} missing cells, but the run that is to go on was trained on data with {had} "
+            "missing cells, which is another network: begin a new run."
         )
     known, conditions = Known.of_facts(facts), {}
     for name, about in known.items():
