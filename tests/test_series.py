@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sure import Cli
 from torch import Tensor
 
 import ornstein
@@ -18,6 +19,7 @@ from ornstein.data.timeline import Timeline
 from ornstein.data.tracks import Track, read
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import read_weights
 from ornstein.experiment.run import Run
 from ornstein.experiment.series import _cover, complete, dated, forecast, impute_series, long, of_length, save
 from ornstein.experiment.train import train
@@ -279,3 +281,26 @@ def test_what_does_not_fit_a_series_is_a_sentence(stations: Run, tmp_path: Path)
         complete(stations, other, after=5)
     with pytest.raises(InputError, match="after the series or before"):
         forecast(stations, Track("A", 0, torch.zeros(50, 2).double()))
+
+
+def test_a_run_on_series_goes_on_with_others(cli: Cli, stations: Run, tmp_path: Path) -> None:
+    """One of its stations alone, on later days: window, steps, calendar, scales and names are those of the old run."""
+    new = written(tmp_path / "new.csv", hours=300, names=("B",), lost=(40, 60))
+    answer = cli(
+        "train", "--from", stations.folder, new, "training.steps=1", "training.lr=1e-30", "--out", tmp_path / "on"
+    )
+    assert answer.code == 0, answer
+    on, line = ornstein.load(tmp_path / "on"), Timeline.from_dict(stations.about["data"]["series"])
+    assert on.about["data"]["series"] == stations.about["data"]["series"]
+    assert on.transform == stations.transform
+    assert on.about["data"]["sigma_data"] == stations.about["data"]["sigma_data"]
+    data = on.load_data()
+    assert set(data.conditions["label"].train.tolist()) == {1}  # B, as in the old run
+    assert torch.equal(data.train[0].T.nan_to_num(-9.0), read(line, new)[0].values[:48].float().nan_to_num(-9.0))
+    one, two = (read_weights(run.folder / "ema-0.100.safetensors", run.folder) for run in (on, stations))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    other = written(tmp_path / "other.csv", hours=300, names=("C",))
+    refused = cli("train", "--from", stations.folder, other, "--out", tmp_path / "no")
+    assert refused.code == 2
+    assert "station" in refused.err
+    assert not (tmp_path / "no").exists()
