@@ -93,8 +93,8 @@ class Iterative:
     def draws(self, around: np.ndarray, count: int) -> np.ndarray:
         """(count, gap, F) for rows (2 LAG + gap, F) with a gap."""
         row = ((around.ravel() - self.mean) / self.scale)[None]
-        found = [self.imputer.transform(np.repeat(row, 1, 0))[0] for _ in range(count)]
-        wide = np.stack(found) * self.scale + self.mean
+        found = self.imputer.transform(np.repeat(row, count, 0))  # each row is drawn by itself
+        wide = found * self.scale + self.mean
         return np.asarray(wide.reshape(count, -1, around.shape[1])[:, LAG : LAG + self.gap])
 
 
