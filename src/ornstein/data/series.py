@@ -122,7 +122,7 @@ class Series(Source):
                 raise InputError(f"{shown(self.path)} has values that float32 cannot hold; rescale them.")
         transform, remark = standardise(train)
         if not line.least:  # not those of other series
-            line = dataclasses.replace(line, **_ends(train))
+            line = dataclasses.replace(line, **_ends(train), lacking=_lacking(train))
         kept = (f"{len(tracks)} series of up to {longest:,} steps", f"windows of {window} every {stride}")
         told = f"told the phase of {' and '.join(line.cycles)}" if line.cycles else ""
         notes = [*kept, *filter(None, (told, remark)), *notes, *remarks(train, transform, "array")]
@@ -189,6 +189,13 @@ def _conditions(
         phases = [torch.stack([line.calendar(first, line.window) for _, first in at]) for at in (train, test)]
         columns[CALENDAR] = Column(about, *phases)
     return columns
+
+
+def _lacking(train: Tensor) -> tuple[float, ...]:
+    """Of each feature the share of the moments with any value that lack its own."""
+    there = ~train.isnan()
+    moments = there.any(1).sum().clamp_min(1)
+    return tuple((1 - there.sum((0, 2)) / moments).tolist())
 
 
 def _ends(train: Tensor) -> dict[str, Any]:
