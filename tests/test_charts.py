@@ -1,5 +1,6 @@
 """Pictures of tables, series and volumes: what is on them, read off the figure or the pixels."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -172,12 +173,16 @@ def test_images_that_are_no_colours_show_every_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (40,), (2, 30), (1, 6, 6, 6), (5, 6, 6)])
-def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any) -> None:
+def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     g = seeded()
     frames = [scale * torch.randn(9, *shape, generator=g) for scale in (50.0, 5.0, 1.0)]
+    ends: list[Any] = []
+    monkeypatch.setattr(pictures, "chart", lambda frame, last: (ends.append(last), chart(frame, last=last))[1])
     pictures.film(frames, "vector" if len(shape) == 1 else "array", tmp_path / "x.gif")
     with Image.open(tmp_path / "x.gif") as film:
         assert getattr(film, "n_frames", 1) == 3
+    assert all(end is frames[-1] for end in ends)
+    assert len(ends) == 3
     first, last = (panels(chart(frame, last=frames[-1]))[0] for frame in (frames[0], frames[-1]))
     assert first.get_xlim() == last.get_xlim()
     assert first.images[:1] or first.get_ylim() == last.get_ylim() or shape == (1,)
@@ -222,3 +227,19 @@ def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviat
         np.testing.assert_allclose(first[1 + k][..., 0], (samples[0, k, 0] + 1) / 2, rtol=1e-6)
     np.testing.assert_allclose(first[4][..., 0], (samples[0].mean(0)[0] + 1) / 2, rtol=1e-5)
     np.testing.assert_allclose(first[5], samples[0].std(0, correction=0)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [(0.85, 0.97), (0.05, 1.0), (2e-3, 160.0), (1e-7, 1e4)], ids=str)
+def test_the_marks_of_a_logarithmic_axis_can_be_read(values: Any) -> None:
+    """At least three, none over another, whatever the span."""
+    made, axes = charts.figure()
+    axes.plot((0, 1), values)
+    charts.logarithmic(axes, "y")
+    made.canvas.draw()
+    low, high = axes.get_ylim()
+    marks = [mark for mark in axes.yaxis.get_major_ticks() if low <= mark.get_loc() <= high]
+    boxes = sorted((mark.label1.get_window_extent() for mark in marks), key=lambda box: box.y0)
+    assert len(boxes) >= 3
+    assert all(below.y1 < above.y0 for below, above in itertools.pairwise(boxes))
+    said = [float(mark.label1.get_text().replace("−", "-")) for mark in marks]
+    assert said == pytest.approx([mark.get_loc() for mark in marks])

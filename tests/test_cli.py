@@ -242,6 +242,7 @@ def test_a_run_introduces_itself_in_three_lines(run: Path) -> None:
     assert model.startswith(f"model    unet of {weights:,} weights, predicts v, taught by ")
     steps = opened.experiment.training.steps
     assert trained == f"trained  {steps:,} of {steps:,} steps, in {run}"
+    assert opened.steps == opened.experiment.sampling.steps == 4
 
 
 def test_labels_by_number_and_by_name(run: Path) -> None:

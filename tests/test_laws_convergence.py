@@ -16,6 +16,7 @@ from torch import Tensor
 from ornstein import sample
 from ornstein.laws.convergence import law_errors, order_is_as_declared, orders, path_errors, processes
 from ornstein.samplers import STEPPERS
+from ornstein.samplers.langevin import RecoveryLangevin
 from ornstein.samplers.sde import ReverseDiffusion
 
 F64 = torch.float64
@@ -78,7 +79,7 @@ PAIRS += [(name, stepper) for name in ("edm", "flow", "betas[cosine]") for stepp
 def test_a_mixture_is_drawn_as_it_is(name: Any, stepper: Any) -> None:
     """Oracle 2: moments, weights and log-density of an asymmetric mixture, on a fine grid, in float32."""
     process, mix, n = PROCESSES[name], mixture(), 2000
-    steps = 40 if (stepper.order or 1) > 1 else 80
+    steps = 40 if (stepper.order or 1) > 1 or isinstance(stepper, RecoveryLangevin) else 80
     if isinstance(stepper, ReverseDiffusion) or getattr(stepper, "eta", 0) > 1:
         steps = 5 * steps  # a large constant, of the method or of the noise
     if getattr(stepper, "churn", 0) > 0:

@@ -31,7 +31,7 @@ F64 = torch.float64
 
 
 def path(n: Any = 4000) -> Any:
-    return BrownianPath(lambda index: normal(torch.arange(n), (1,), index, F64)[:, 0])
+    return BrownianPath(lambda draws: normal(torch.arange(n), (1,), draws, F64)[..., 0])
 
 
 @pytest.mark.parametrize(

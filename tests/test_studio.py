@@ -198,6 +198,11 @@ def test_rows_of_the_page_are_those_of_the_command_line(cli: Cli, tmp_path: Path
     assert rows_of(run, asked, seen[-1].noisy)[:, 0].tolist() == ages
 
 
+def test_more_than_fits_is_refused_before_it_is_drawn() -> None:
+    with pytest.raises(InputError, match=r"^n=1000000000000 takes"):
+        next(stream(Run.load("digits"), Drawing(count=10**12)))
+
+
 def test_stopping_is_felt_between_two_steps_of_a_few_samples() -> None:
     calls = 0
 

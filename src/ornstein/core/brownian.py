@@ -14,7 +14,8 @@ Gaussian and independent however fine the walk is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -30,10 +31,10 @@ class BrownianPath:
     """A standard Brownian motion B on (0, inf), read from left to right.
 
     Args:
-        draw: standard normal noise as a pure function of a whole number in [2^29, 2^31).
+        draw: standard normal noise as a pure function of whole numbers in [2^29, 2^31): (n, ...) for n of them.
     """
 
-    def __init__(self, draw: Callable[[int], Tensor]) -> None:
+    def __init__(self, draw: Callable[[Sequence[int]], Tensor]) -> None:
         self._draw = draw
         self._reads = 0
         self._octave: int | None = None
@@ -57,12 +58,12 @@ class BrownianPath:
             total = total + self._whole(octave)
         return (total + self._within(k, b)) / math.sqrt(b - a)
 
-    def _node(self, octave: int, index: int) -> Tensor:
-        return self._draw(_TREE + ((octave + 2**15) << (DEPTH + 1)) + index)
+    def _nodes(self, octave: int, indices: Sequence[int]) -> Tensor:
+        return self._draw([_TREE + ((octave + 2**15) << (DEPTH + 1)) + index for index in indices])
 
     def _whole(self, octave: int) -> Tensor:
         """The increment over an octave."""
-        return math.sqrt(math.ldexp(1.0, octave)) * self._node(octave, 0)
+        return math.sqrt(math.ldexp(1.0, octave)) * self._nodes(octave, [0])[0]
 
     def _within(self, octave: int, c: float) -> Tensor:
         """B(c) - B(2^octave), for c within the octave."""
@@ -79,15 +80,19 @@ class BrownianPath:
         while not left <= place <= right:
             self._stack.pop()
             left, right = self._ends(self._stack[-1][0])
-        while len(self._stack) <= DEPTH:
-            index, low, high, middle = self._stack[-1]
+        below = [self._stack[-1][0]]
+        while len(below) + len(self._stack) <= DEPTH + 1:
+            below.append(2 * below[-1] + (place > sum(self._ends(below[-1])) / 2))
+        known = self._stack[-1][3] is not None
+        nodes = iter(self._nodes(octave, below[known:-1]) if below[known:-1] else ())
+        for index, child in pairwise(below):
+            _, low, high, middle = self._stack[-1]
             if middle is None:
                 width = math.sqrt((right - left) * length)
-                middle = (low + high) / 2 + 0.5 * width * self._node(octave, index)
+                middle = (low + high) / 2 + 0.5 * width * next(nodes)
                 self._stack[-1] = (index, low, high, middle)
-            on_left = place <= (left + right) / 2
-            self._stack.append((2 * index, low, middle, None) if on_left else (2 * index + 1, middle, high, None))
-            left, right = self._ends(self._stack[-1][0])
+            self._stack.append((child, middle, high, None) if child % 2 else (child, low, middle, None))
+            left, right = self._ends(child)
         _, low, high, _ = self._stack[-1]
         if left < self._last[0] < place:
             left, low = self._last
@@ -96,8 +101,10 @@ class BrownianPath:
         value = low + share * (high - low)
         if 0 < share < 1:
             self._reads += 1
-            value = value + math.sqrt((place - left) * (right - place) / (right - left) * length) * self._draw(
-                _READ + self._reads
+            value = (
+                value
+                + math.sqrt((place - left) * (right - place) / (right - left) * length)
+                * self._draw([_READ + self._reads])[0]
             )
         self._last = (place, value)
         return value

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ornstein.core.clocks import Cosine
 from ornstein.core.copies import beside
-from ornstein.core.numerics import hermite, monotone_slopes
+from ornstein.core.numerics import cubics, hermite, monotone_slopes
 from ornstein.core.process import Process, check_ordered, check_positive
 from ornstein.errors import InputError, lookup
 
@@ -42,7 +42,7 @@ class Tabulated(Process):
     sigmas: Tensor
     t_max: float = 0.0
     name: str = "Tabulated"
-    _slopes: tuple[Tensor, Tensor] = field(init=False, repr=False)
+    _curves: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         alphas = torch.as_tensor(self.alphas).detach().to("cpu", torch.float64)
@@ -63,17 +63,17 @@ class Tabulated(Process):
         set_(self, "alphas", alphas)
         set_(self, "sigmas", sigmas)
         set_(self, "t_max", float(self.t_max or last))
-        set_(self, "_slopes", (monotone_slopes(alphas), monotone_slopes(sigmas)))
+        set_(self, "_curves", tuple(cubics(y, monotone_slopes(y)) for y in (alphas, sigmas)))
 
     @property
     def chain(self) -> int:  # type: ignore[override]
         return math.floor(self.t_max)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return hermite(beside(self.alphas, t), beside(self._slopes[0], t), t)
+        return hermite(beside(self._curves[0], t), t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return hermite(beside(self.sigmas, t), beside(self._slopes[1], t), t)
+        return hermite(beside(self._curves[1], t), t)
 
     def __repr__(self) -> str:
         return f"{self.name}(N={self.chain})"

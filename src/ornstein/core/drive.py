@@ -32,6 +32,9 @@ from ornstein.core.process import Level, Process
 from ornstein.core.walk import Asked, State, walk
 from ornstein.errors import InputError
 
+#: numbers that a walk may draw ahead of their use
+_AHEAD = 2**13
+
 
 class Ask(Asked[Tensor, Level, Prediction]):
     """What a stepper calls: a denoiser with its condition bound, that counts and remembers for the walk.
@@ -57,10 +60,17 @@ class Noise:
     ) -> None:
         self._seeds, self._shape, self._dtype, self._draws, self._unit = seeds, shape, dtype, draws, unit
         self._path: BrownianPath | None = None
+        self._most = max(1, _AHEAD // max(1, len(seeds) * math.prod(shape)))
+        self._ahead: list[Tensor] = []
+        self._made = 0
 
     def __call__(self) -> Tensor:
+        if not self._ahead:
+            # what small noise costs is the operations, not the numbers: some draws ahead, each time four times as many
+            self._made = min(max(1, 4 * self._made), self._most)
+            self._ahead = list(self._draw(range(self._draws, self._draws + self._made)))[::-1]
         self._draws += 1
-        return self._draw(self._draws - 1)
+        return self._ahead.pop()
 
     def between(self, t: Level[float], s: Level[float], power: float = 1.0) -> Tensor:
         """Standard normal noise like x: the increment from level t to s of the seed's one Brownian path, normalised.
@@ -76,8 +86,8 @@ class Noise:
         a, b = (math.exp(power * (level.log_snr + shift)) for level in (t, s))
         return self._path.increment(a, b)
 
-    def _draw(self, index: int) -> Tensor:
-        return normal(self._seeds, self._shape, index, self._dtype)
+    def _draw(self, draws: Sequence[int]) -> Tensor:
+        return normal(self._seeds, self._shape, draws, self._dtype)
 
 
 class Stepper(ABC):

@@ -188,9 +188,9 @@ class GaussianMixture:
         if flat.shape[1] != self.d:
             raise InputError(f"x has shape {tuple(x.shape)}; one sample must have shape {self.shape}.")
         alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
+        # (B, 1), or (1, 1) of a level that the rows share: what depends on it alone is then worked out once
         alpha, sigma = (
-            (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(-1, 1).expand(len(x), 1)
-            for v in (alpha, sigma)
+            (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(-1, 1) for v in (alpha, sigma)
         )
         per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4
         size = max(1, _CHUNK // (len(self.means) * per_row))
@@ -199,7 +199,8 @@ class GaussianMixture:
         found = torch.empty(len(x), width, dtype=flat.dtype, device=flat.device)
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
-            found[rows] = f(flat[rows], alpha[rows], sigma[rows], logits[rows])
+            at = (alpha, sigma) if len(alpha) == 1 else (alpha[rows], sigma[rows])
+            found[rows] = f(flat[rows], *at, logits[rows])
         return found
 
     def _terms(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

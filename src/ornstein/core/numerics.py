@@ -23,7 +23,7 @@ ratio of t's quantile to the normal one they cover it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,25 +48,36 @@ def monotone_slopes(y: Tensor) -> Tensor:
     return torch.cat([end(d[0], d[1])[None], inner, end(d[-1], d[-2])[None]])
 
 
-def hermite(y: Tensor, slopes: Tensor, t: Tensor) -> Tensor:
-    """The cubic with values `y` and `slopes` at 0, 1, ..., N, read at `t` in [0, N] (any shape)."""
-    k = t.detach().floor().clamp(0, y.numel() - 2).long()
-    u = t - k
-    y0, y1, m0, m1 = y[k], y[k + 1], slopes[k], slopes[k + 1]
-    # the same cubic written from either knot: each form is exact, with its slope, at its own
+def cubics(y: Tensor, slopes: Tensor) -> Tensor:
+    """The cubic Hermite curve with values `y` and `slopes` at 0, 1, ..., N, ready to be read by `hermite`. (5, 2N).
+
+    Each half of an interval is a column: its own knot, and the polynomial about it, constant first. Written from the
+    knot that is near, the curve and its slope are exact there.
+    """
+    y0, y1, m0, m1 = y[:-1], y[1:], slopes[:-1], slopes[1:]
     rise = y1 - y0
-    left = y0 + u * (m0 + u * (3 * rise - 2 * m0 - m1 + u * (m0 + m1 - 2 * rise)))
-    w = 1 - u
-    right = y1 - w * (m1 + w * (3 * rise - 2 * m1 - m0 + w * (m0 + m1 - 2 * rise)))
-    return torch.where(u > 0.5, right, left)
+    bend = m0 + m1 - 2 * rise
+    knots = torch.arange(len(y), dtype=y.dtype, device=y.device)
+    left = torch.stack([knots[:-1], y0, m0, 3 * rise - 2 * m0 - m1, bend])
+    right = torch.stack([knots[1:], y1, m1, -(3 * rise - 2 * m1 - m0), bend])
+    return torch.stack([left, right], dim=2).flatten(1)
+
+
+def hermite(curve: Tensor, t: Tensor) -> Tensor:
+    """The curve that `cubics` made, read at `t` in [0, N] (any shape)."""
+    half = (2 * t.detach()).ceil().sub_(1).clamp_(0, curve.shape[1] - 1).long()
+    knot, c0, c1, c2, c3 = curve[:, half].unbind()
+    u = t - knot
+    return c0 + u * (c1 + u * (c2 + u * c3))
 
 
 def bisect(decreasing: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
     """Where `decreasing` takes the value `target` within [low, high], to float64 resolution; beyond them, the ends."""
     a = torch.full_like(target, low)
     width = high - low
-    # sixteenths instead of halves, a quarter of the calls, where a call costs more than the numbers in it
-    parts, turns = (16, 16) if target.numel() <= 256 else (2, 64)
+    # 2^8 or 2^4 parts instead of halves, an eighth or a quarter of the calls, where a call costs more than its numbers
+    bits = 8 if target.numel() <= 16 else 4 if target.numel() <= 256 else 1
+    parts, turns = 2**bits, 64 // bits
     places = torch.arange(1, parts, dtype=target.dtype, device=target.device).reshape(-1, *[1] * target.ndim)
     for _ in range(turns):
         width /= parts
@@ -80,7 +91,7 @@ _MASK = 0xFFFFFFFF
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Philox4x32-10: four words of counter and two of key to four random words, int64 tensors holding 32 bits each."""
-    c0, c1, c2, c3 = (torch.broadcast_tensors(word, key[0])[0] for word in counter)
+    c0, c1, c2, c3, _ = torch.broadcast_tensors(*counter, key[0])
     rounds = torch.arange(10, device=c0.device).reshape(10, *[1] * c0.ndim)
     grown = (word + rounds * by for word, by in zip(key, (0x9E3779B9, 0xBB67AE85), strict=True))
     for k0, k1 in zip(*(keys.bitwise_and_(_MASK).unbind() for keys in grown), strict=True):
@@ -92,23 +103,26 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def normal(seeds: Tensor, shape: tuple[int, ...], draw: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def normal(
+    seeds: Tensor, shape: tuple[int, ...], draw: int | Sequence[int], dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Standard normal noise that is a pure function of (seed, draw, element).
 
     Args:
         seeds: (B,) int64, one per sample.
         shape: the shape of one sample.
-        draw: which draw of the sample's life this is (0, 1, 2, ...).
+        draw: which draw of the sample's life this is (0, 1, 2, ...); or n of them, in any order.
         dtype: of the result; the values themselves carry 32 random bits through Box & Muller (1958).
 
     Returns:
-        (B, *shape) on the device of `seeds`.
+        (B, *shape), or (n, B, *shape), on the device of `seeds`.
     """
     elements = math.prod(shape)
     u = _quarters(seeds, elements, draw, 0).clamp_(min=2.0**-33, max=1 - 2.0**-25)
     r, phi = u[0::2].log_().mul_(-2).sqrt_(), u[1::2].mul_(2 * math.pi)
-    pairs = torch.stack([phi.cos().mul_(r), phi.sin_().mul_(r)], dim=1)  # (2, 2, B, blocks)
-    return pairs.permute(2, 3, 0, 1).flatten(1)[:, :elements].reshape(len(seeds), *shape).to(dtype)
+    pairs = torch.stack([phi.cos().mul_(r), phi.sin_().mul_(r)], dim=1)  # (2, 2, [n,] B, blocks)
+    rows = pairs.movedim((0, 1), (-2, -1)).flatten(-3)[..., :elements]
+    return rows.reshape(*rows.shape[:-1], *shape).to(dtype)
 
 
 def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
@@ -124,14 +138,16 @@ def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
     return _quarters(seeds, count, draw, 1).permute(1, 2, 0).flatten(1)[:, :count]
 
 
-def _quarters(seeds: Tensor, count: int, draw: int, stream: int) -> Tensor:
-    """(4, B, blocks) uniform numbers in (0, 1), which hold `count` for each seed."""
+def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int) -> Tensor:
+    """(4, B, blocks), or (4, n, B, blocks), uniform numbers in (0, 1), which hold `count` for each seed."""
     blocks = torch.arange((count + 3) // 4, device=seeds.device)[None]
     zero = torch.zeros_like(blocks)
+    # number by number: a list made into a tensor would wait for the device
+    draws = zero + draw if isinstance(draw, int) else torch.stack([zero + k for k in draw])
     key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
     # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
     wide = torch.float32 if seeds.device.type == "mps" else torch.float64
-    words = philox((blocks, zero + draw, zero + stream, zero), key)
+    words = philox((blocks, draws, zero + stream, zero), key)
     return torch.stack(words).to(wide).add_(0.5).div_(2**32)
 
 

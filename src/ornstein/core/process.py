@@ -200,7 +200,9 @@ class Process(ABC):
         if isinstance(t, Level):
             return t
         if not isinstance(t, Tensor) or t.ndim == 0:
-            return self.levels(torch.tensor([float(t)], dtype=torch.float64))[0]
+            time = torch.tensor([float(t)], dtype=torch.float64)
+            check_times(time, self)
+            return Level(self, time.item(), self.alpha(time).item(), self.sigma(time).item())
         t, dtype = per_sample(t, like, self)
         return Level(self, t, self.alpha(t).to(dtype), self.sigma(t).to(dtype))
 

@@ -5,6 +5,7 @@ itself (does its spread agree, are its noughts there?), and the columns that are
 correlation in the real data (are the relations there?).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -348,6 +349,19 @@ def canvas(width: float, height: float) -> Any:
     made = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(made)
     return made
+
+
+def logarithmic(axes: Any, across: str) -> None:
+    """Make the "x" or the "y" of a panel logarithmic, once all is plotted, with as many marks as can be read."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axes.set(**{f"{across}scale": "log"})
+    axis, (low, high) = getattr(axes, f"{across}axis"), getattr(axes, f"get_{across}lim")()
+    decades = math.log10(high / low)
+    marked = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
+    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=marked))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def plain(axes: Any) -> None:

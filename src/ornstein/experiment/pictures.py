@@ -181,9 +181,7 @@ def loss_curve(records: Sequence[Mapping[str, float]], path: Path) -> None:
         positive = all(value > 0 for value in values)  # implicit losses are negative
         axes.set(title=title, xlabel="step", ylabel=unit)
         if positive and values:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+            charts.logarithmic(axes, "y")
     with replacing(path) as beside:
         charts.save(figure, beside)
 
@@ -197,9 +195,11 @@ def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
     else:
         axes.fill_between(found.ratios, found.found, found.known, color=PALE, alpha=0.35, lw=0)
         axes.plot(found.ratios, found.known, color=INK, lw=1.2, ls="--", label=measure.known)
-        axes.set(yscale="log")
     axes.plot(found.ratios, found.found, color=ACCENT, lw=1.8, marker="o", ms=3, label="this network, held-out data")
-    axes.set(xscale="log", xlabel=measure.across, ylabel=measure.found)
+    charts.logarithmic(axes, "x")
+    if not measure.share:
+        charts.logarithmic(axes, "y")
+    axes.set(xlabel=measure.across, ylabel=measure.found)
     axes.legend(frameon=False)
     with replacing(path) as beside:
         charts.save(figure, beside)

@@ -35,7 +35,7 @@ from torch import Tensor
 from ornstein.core.copies import beside
 from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.grids import ends
-from ornstein.core.numerics import hermite, monotone_slopes
+from ornstein.core.numerics import cubics, hermite, monotone_slopes
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
 from ornstein.samplers.single_step import level_at
@@ -119,7 +119,7 @@ def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tens
     process, wide = denoiser.process, torch.float32 if x.device.type == "mps" else torch.float64
     odds, table = (beside(column, x, wide) for column in _table(process, start, end, denoiser.unit))
     shift = math.log(denoiser.unit)
-    bends, spacing = monotone_slopes(table), (odds[-1] - odds[0]) / (len(odds) - 1)
+    curve, spacing = cubics(table, monotone_slopes(table)), (odds[-1] - odds[0]) / (len(odds) - 1)
 
     def slope(z: Tensor, r: Tensor) -> Tensor:
         # its time from a table, corrected twice by what r is there: no search
@@ -127,7 +127,7 @@ def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tens
         place = ((wanted - odds[0]) / spacing).clamp(0, len(odds) - 1)
         knot = place.long().clamp(max=len(odds) - 2)
         rate = (table[knot + 1] - table[knot]) / spacing
-        time = hermite(table, bends, place)
+        time = hermite(curve, place)
         for _ in range(2):
             time = (time + rate * (wanted + shift + 0.5 * process.log_snr(time))).clamp(0, process.t_max)
         return _slope(denoiser, z, process.at(time, like=z))
