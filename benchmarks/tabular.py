@@ -42,7 +42,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: what is put into the peers' environment
 PACKAGES = ("torch==2.13.0", "sdv==2.0.0", "arfpy==0.1.1")
 #: and of the makers that have one of their own
-MORE = {"tabularargn": ("torch==2.13.0", "mostlyai-engine"), "forest-diffusion": ("ForestDiffusion",)}
+MORE = {
+    "tabularargn": ("torch==2.13.0", "mostlyai-engine"),
+    # xgboost for processors alone, which is that package by another name
+    "forest-diffusion": ("xgboost-cpu", "lightgbm", "catboost", "scikit-learn", "pandas"),
+}
+#: what is put beside them without what it asks for, which is there
+ALONE = {"forest-diffusion": ("ForestDiffusion==1.0.6",)}
 #: what each table is asked to predict
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
 #: what makers and ways are called where figures are shown
@@ -426,12 +432,14 @@ MAKERS: dict[str, Callable[[Array, list[bool], int, int], Array]] = {
 }
 
 
-def environment(place: Path, packages: tuple[str, ...] = PACKAGES) -> Path:
+def environment(place: Path, packages: tuple[str, ...] = PACKAGES, alone: tuple[str, ...] = ()) -> Path:
     """The python of an environment with other people's libraries in it, made where it is not there."""
     python = place / "bin" / "python"
     if not (place / "made").is_file():
         venv.create(place, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        if alone:
+            subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *alone], check=True)
         # one that is made for graphics cards fails beside a torch for processors, and nobody here needs it
         subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
         (place / "made").touch()
@@ -441,7 +449,8 @@ def environment(place: Path, packages: tuple[str, ...] = PACKAGES) -> Path:
 def made_by(name: str, rows: Rows, n: int, seed: int, work: Path, place: Path) -> tuple[Array, float]:
     """(drawn rows, processor seconds) of a maker, in a process and an environment of its own."""
     python = Path(sys.executable) if name == "cart" else environment(
-        place.with_name(f"{place.name}-{name}") if name in MORE else place, MORE.get(name, PACKAGES)
+        place.with_name(f"{place.name}-{name}") if name in MORE else place, MORE.get(name, PACKAGES),
+        ALONE.get(name, ()),
     )  # fmt: skip
     given, drawn = work / "given.npz", work / "drawn.npy"
     np.savez(given, train=rows.train, words=np.array(rows.words))
