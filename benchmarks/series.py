@@ -5,7 +5,7 @@
     python benchmarks/series.py --run runs/series # a run that is there already
 
 Hourly weather of three airports in 2013, nine features. The last tenth of the year is held out. There, gaps of 8 hours
-and of a day are made in one airport's series, all features together, with 36 hours before and after known. All see the
+and of a day are made in one airport's series, all features together, with 44 hours before and after known. All see the
 same: the year before, and what is around the gap.
 
 *Judged* by the continuous ranked probability score of each hidden value that was recorded, E|X - y| - E|X - X'|/2 over
@@ -35,7 +35,7 @@ from ornstein.experiment.series import DRAWS, impute_series, timeline
 from ornstein.experiment.train import train
 
 GAPS = (8, 24)
-AROUND, DAYS, LAG = 36, 10, 12
+AROUND, DAYS, LAG = 44, 10, 12
 
 
 def score(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
