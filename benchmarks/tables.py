@@ -64,7 +64,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
         return {**found, "taught": judged_teaching(rows, seed), "seconds": 0.0}
     if name == "ornstein":
         run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
-        drawn = run.sample(n, quantise=True, seed=seed).numpy()
+        drawn = run.sample(n, seed=seed).numpy()
     else:
         drawn, seconds = tabular.made_by(name, rows, n, seed, work, asked.env)
     return {**judged(drawn, rows, seed, asked.most), "seconds": seconds}

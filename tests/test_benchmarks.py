@@ -14,6 +14,7 @@ HERE = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
     "ablation": (["mnist"], "| none of it |"),
     "bridge": (["gaussian", "--only", "1,1"], "| 1 | 1 | 20 |"),
+    "busy": ([], "| one thread |"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
     "frontier": ([], "ornstein, default"),
     "guidance": (["RUN"], "| 2 |"),

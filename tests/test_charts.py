@@ -207,6 +207,28 @@ def test_filled_rows_show_mean_and_deviation_of_what_was_missing_beside_what_was
         np.testing.assert_array_equal(kept.get_xdata(), np.flatnonzero(known[i]))
 
 
+def test_filled_series_have_a_panel_for_each_channel_and_volumes_are_cut() -> None:
+    run: Any = SimpleNamespace(transform=Affine(), shape=(2, 5), about={"data": {"columns": ["heat", "wind"]}})
+    samples = torch.randn(3, 4, 2, 5, generator=seeded())
+    known = torch.zeros(3, 2, 5, dtype=torch.bool)
+    known[:, 0, 2:] = True
+    shown = panels(restore._curves(run, restore.Restored(samples, samples[:, 0] * known, known)))
+    assert [axes.get_ylabel() for axes in shown] == [f"row {i}, {name}" for i in range(3) for name in ("heat", "wind")]
+    means = [line.get_ydata() for axes in shown for line in axes.lines if line.get_label() == "known"]
+    np.testing.assert_allclose(means[2], samples[1].mean(0)[0, 2:], rtol=1e-5)
+    assert [len(mean) for mean in means] == [3, 0] * 3
+    run.shape, run.about = (1, 4, 4, 4), {"data": {}}
+    volumes = torch.randn(2, 3, *run.shape, generator=seeded())
+    cut = panels(restore._curves(run, restore.Restored(volumes, volumes[:, 0], torch.ones(2, 1, 4, 4, 4) > 0)))
+    assert [axes.get_ylabel() for axes in cut[::3]] == ["known", "draw 1", "draw 2", "draw 3", "mean"]
+    np.testing.assert_allclose(cut[-3].images[0].get_array(), volumes[0].mean(0)[0, 2], rtol=1e-5)
+    run.shape = (2, 4, 4)  # of two channels, which is no picture
+    wind = torch.randn(1, 2, *run.shape, generator=seeded())
+    both = panels(restore._curves(run, restore.Restored(wind, wind[:, 0])))
+    assert [axes.get_title() for axes in both[:2]] == ["channel 0", "channel 1"]
+    np.testing.assert_allclose(both[3].images[0].get_array(), wind[0, 1, 1], rtol=1e-5)
+
+
 def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviation() -> None:
     """What a mask hides is marked by a colour that no grey picture has."""
     samples = torch.rand(7, 3, 1, 4, 5, generator=seeded()) * 2 - 1

@@ -25,12 +25,14 @@ from ornstein.data.series import Series
 from ornstein.data.timeline import Timeline
 from ornstein.data.tracks import Track, read
 from ornstein.errors import InputError
+from ornstein.experiment import loglik
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_weights
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import Run
 from ornstein.experiment.series import _cover, complete, dated, forecast, impute_series, long, of_length, save
 from ornstein.experiment.train import train
+from ornstein.likelihood import LogLikelihood
 
 START = datetime(2021, 3, 1, tzinfo=UTC)
 
@@ -195,6 +197,29 @@ def test_a_gap_is_filled_from_what_is_known_which_stays(stations: Run) -> None:
     assert float(found.draws[..., 1].min()) >= 0  # rain never was below
     again = impute_series(stations, Track(track.name, 1100, values), draws=19, seed=1)
     assert torch.equal(found.draws, again.draws)
+
+
+def test_a_table_is_scored_in_windows_that_lie_side_by_side(tmp_path: Path, stations: Run) -> None:
+    """The run's own file among them: each is named by its series and first moment, and what fills none is counted."""
+    line = Timeline.from_dict(stations.about["data"]["series"])
+    file = written(tmp_path / "new.csv", hours=100)
+    given = loglik.read(stations, file)
+    assert given.note == "8 steps that fill no window were left out"
+    tracks = read(line, file)
+    for k, track in enumerate(tracks):
+        assert torch.equal(given.x[2 * k : 2 * k + 2], track.values[:96].T.unflatten(1, (2, 48)).movedim(1, 0).float())
+    days = ["2021-03-01 00:00:00", "2021-03-03 00:00:00"]
+    assert given.files == [f"{name} {day}" for name in "AB" for day in days]
+    assert given.labels == ["A", "A", "B", "B"]
+    assert given.condition is not None
+    assert set(given.condition.parts) == set(stations.conditions)
+    assert torch.equal(given.condition.parts["calendar"][:2], dated(stations, 2, 48, [0, 48]).parts["calendar"])
+    zero = torch.zeros(4, dtype=torch.float64)
+    scored = loglik.Scores(given, LogLikelihood(zero, zero, zero, zero.long(), zero.long(), 96), None)
+    assert scored.rows()[1]["window"] == "A 2021-03-03 00:00:00"
+    assert loglik.read(stations, stations.experiment.data["path"]).x.shape == (50, 2, 48)
+    with pytest.raises(InputError, match=r"up to 47 steps; a window of .* has 48"):
+        loglik.read(stations, written(tmp_path / "short.csv", hours=47))
 
 
 def test_what_a_file_says_comes_back_to_the_letter(tmp_path: Path, stations: Run) -> None:

@@ -266,10 +266,11 @@ def inpaint(
         known = known & home.read_mask(opened, mask)
     with bar("drawing") as progress:
         found = home.inpaint(
-            opened, values, known, draws=n, method=method, noise=noise, label=label, condition=known_parts(parts),
+            opened, opened.transform.forward(values).float(), known, draws=n, method=method, noise=noise, label=label,
+            condition=known_parts(parts),
             seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
-    exact = home.read_own(opened, given) if noise == 0 else None
+    exact = values if noise == 0 else None
     say_restored(home.save(opened, found, path, exact), path, len(values), n)
 
 
@@ -309,9 +310,11 @@ def restore(
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
+    damage = home.damage(operator, **options(option))
+    values = home.read_input(opened, given, None if clean else home.measured_shape(opened, damage))
     with bar("drawing") as progress:
         found = home.restore(
-            opened, home.damage(operator, **options(option)), home.read_input(opened, given), clean=clean, draws=n,
+            opened, damage, opened.transform.forward(values).float(), clean=clean, draws=n,
             name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
             seed=seed, steps=steps,
             stepper=stepper, progress=progress,
@@ -351,9 +354,10 @@ def interpolate(
 
     opened = Run.load(run, ema=ema)
     ends = home.read_ends(opened, first, last)
+    first_one, last_one = (opened.transform.forward(one).float() for one in ends)
     with err.status("encoding and decoding"):
         between = home.interpolate(
-            opened, *ends, n, label=label, condition=known_parts(parts), steps=steps, stepper=stepper
+            opened, first_one, last_one, n, label=label, condition=known_parts(parts), steps=steps, stepper=stepper
         )
     beside = home.save(opened, *ends, between, path)
     out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")

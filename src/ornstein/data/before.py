@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ornstein.data.condition import Column, Known
 from ornstein.data.dataset import Dataset, Source
-from ornstein.data.pictures import MODES, WHITE, is_picture, read_pictures
+from ornstein.data.pictures import MODES, WHITE, is_picture, read_whole_pictures
 from ornstein.data.schema import ColumnType
 from ornstein.data.series import Series
 from ornstein.data.statistics import value_range
@@ -84,8 +84,11 @@ def read_for_model(
     resized: bool,
     name: Callable[[int], str] | None = None,
     background: str = WHITE,
-) -> Tensor:
+    most_broken: int = 0,
+) -> tuple[Tensor, dict[int, InputError]]:
     """Pictures as examples for a model of images: (N, C, H, W), in the units of the data that it was trained on.
+
+    With them come those that were passed over since they cannot be read, by number, and what is wrong with each.
 
     Bits are kept: a picture of more than 8 bits gives its values as they are. One of 8 bits does too for data of 256
     levels; for others (12-bit scans, digits of 0..16, floats in [0, 1]) black and white are the ends of their range.
@@ -98,10 +101,11 @@ def read_for_model(
             otherwise they keep their size, which the caller checks.
         name: what to call the i-th; None for its path.
         background: that the model's data were read with.
+        most_broken: up to so many that cannot be read are passed over.
 
     Raises:
-        InputError: a file that cannot be read; a model of neither 1, 3 nor 4 channels; values beyond the model's range;
-            data whose range is not that of a picture.
+        InputError: more files that cannot be read; a model of neither 1, 3 nor 4 channels; values beyond the model's
+            range; data whose range is not that of a picture.
     """
     name = name or (lambda place: shown(source) if isinstance(source := files[place], Path) else str(place))
     if shape[0] not in MODES:
@@ -109,14 +113,16 @@ def read_for_model(
     levels = transform.levels
     deep = shape[0] == 1 and levels is not None and levels.count > 256
     size = (shape[1], shape[2]) if resized else None
-    values = read_pictures(files, size, "auto" if deep else MODES[shape[0]], name, background)
+    values, broken, _ = read_whole_pictures(
+        files, size, "auto" if deep else MODES[shape[0]], name, most_broken, background
+    )
     if values.shape[1] > shape[0]:  # colour, read by a model of deep greys
-        values = read_pictures(files, size, "L", name, background)
+        values, broken, _ = read_whole_pictures(files, size, "L", name, most_broken, background)
     if levels is not None and (values.dtype != torch.uint8 or (levels.count, levels.low) == (256, 0)):
         top = levels.low + levels.count - 1
         if int(values.max()) > top:
             raise InputError(f"{name(0)} has values up to {int(values.max())}; this run's pictures end at {top}.")
-        return values
+        return values, broken
     if not is_picture(shape, transform):
         raise InputError(
             f"{name(0)} is a picture, but this run's data have no range of black and white; give an .npy array in "
@@ -124,7 +130,7 @@ def read_for_model(
         )
     # in doubles, so that the values that a picture shares with the data come out as they are
     own = transform.inverse(values.double() * (2 / 255) - 1, quantise=True)
-    return own.float() if own.is_floating_point() else own
+    return own.float() if own.is_floating_point() else own, broken
 
 
 def _by(shape: Any) -> str:

@@ -110,8 +110,8 @@ class Series(Source):
         """The windows, held out from the place `cut` on; `named`: which series it is, is told where they have names."""
         longest, window = max(len(track.values) for track in tracks), line.window
         stride = self.stride or max(window // 16, 1)
-        train, train_at = _windows(tracks, window, stride, lambda first: first + window <= cut)
-        test, test_at = _windows(tracks, window, stride, lambda first: first >= cut, late=True)
+        train, train_at = windows(tracks, window, stride, lambda first: first + window <= cut)
+        test, test_at = windows(tracks, window, stride, lambda first: first >= cut, late=True)
         if len(train) < 2 or not len(test):
             raise InputError(
                 f"data={shown(Path(self.path).name)!r}: series of up to {longest:,} steps give {len(train)} training "
@@ -158,10 +158,16 @@ def _window(line: Timeline, longest: int) -> int:
     return max(min(-(-int(wanted) // 8) * 8, fits), 8)
 
 
-def _windows(
+def windows(
     tracks: list[Track], window: int, stride: int, inside: Callable[[int], bool], late: bool = False
 ) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Windows (N, F, window) float64 and where each begins: (series, place on the grid)."""
+    """Windows (N, F, window) float64 of series, and where each begins: (series, place on the grid).
+
+    Args:
+        stride: steps from one to the next.
+        inside: whether one that begins at this place of the grid is wanted.
+        late: they are laid from the end of each series, not from its beginning.
+    """
     values, at = [], []
     for k, track in enumerate(tracks):
         count = len(track.values)

@@ -102,6 +102,12 @@ class Timeline:
             [datetime(m // 12, m % 12 + 1, 1, tzinfo=UTC).timestamp() for m in moments], dtype=torch.float64
         )
 
+    def said(self, first: int, count: int) -> list[str]:
+        """The moments of so many steps, as the file writes them; places on the grid of series without dates."""
+        if self.time is None:
+            return [str(first + k) for k in range(count)]
+        return list(self.time.render(self.seconds(first, count).numpy()))
+
     def calendar(self, first: int, count: int) -> Tensor:
         """The phases of the cycles at `count` places, (2 cycles, count) float32: cosines and sines."""
         seconds = self.seconds(first, count)

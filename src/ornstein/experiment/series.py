@@ -270,8 +270,7 @@ def save(run: Run, found: Sequence[Completed], path: Path) -> None:
 def _columns(line: Timeline, one: Completed) -> list[list[str]]:
     """The cells of a series as a table, column by column: what the file said is said as it was."""
     track, count = one.track, len(one.centre)
-    seconds = line.seconds(track.first, count).numpy()
-    when = line.time.render(seconds) if line.time else [str(track.first + k) for k in range(count)]
+    when = line.said(track.first, count)
     columns = [_as_said(when, track.spelled(line.time.name) if line.time else [None] * count)]
     if line.by:
         columns.append(_as_said([track.name] * count, track.spelled(line.by.name)))
