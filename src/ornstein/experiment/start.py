@@ -37,7 +37,7 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(run))
     reasons: dict[str, str] = {}
-    if "series" not in about["data"]:  # whose rows are no examples
+    if not about["data"].get("series"):  # whose rows are no examples
         limit = own.ENDLESS if own.by_time(said) else before.training.steps
         sized = own.sized(found, before.training.batch_size, limit)
         for key in ("batch_size", "steps"):
@@ -53,7 +53,7 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
 
 def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The source of the new data: read as the old ones were where that is of the same kind, else in their shape."""
-    if "series" in facts and "path" in new:
+    if facts.get("series") and "path" in new:
         return {**old, "path": new["path"]}
     found = {**(old if old["name"] == new["name"] else {}), **new}
     takes = {entry.name for entry in dataclasses.fields(DATA[new["name"]])}  # type: ignore[arg-type]
