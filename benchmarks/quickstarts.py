@@ -78,7 +78,7 @@ def photos(run: Run, path: Path) -> None:
     drawn = run.draw(ACROSS * DRAWN, seed=0, condition=run.examples(ACROSS * DRAWN))
     drawn = drawn[torch.randperm(len(drawn), generator=dice)]  # not sorted by their classes
     plt = common.pyplot()
-    figure, axes = plt.subplots(2, 1, figsize=(8, 4.3), height_ratios=(REAL, DRAWN), layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(8, 3.6), height_ratios=(REAL, DRAWN), layout="constrained")
     for axis, title, some in zip(axes, ("real", "drawn"), (real, drawn), strict=True):
         axis.imshow(image_grid(some, ACROSS, 1600))
         axis.set_title(title, loc="left", fontsize=10)
