@@ -33,7 +33,7 @@ from ornstein.cli.shared import (
     out,
 )
 from ornstein.cli.tables import sample_rows
-from ornstein.cli.texts import fill_text, say_texts
+from ornstein.cli.texts import fill_blanks, say_texts
 from ornstein.errors import InputError, shown
 
 
@@ -51,7 +51,12 @@ def sample(  # long: half of it says what the options are
         ),
     ] = None,
     fill: Annotated[
-        str | None, typer.Option(metavar="TEXT", help='A text to fill in, a "_" for each character: "The ____ of the".')
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help='A text to fill in, a "_" for each character: "The ____ of the". Of pictures of few levels an .npy '
+            "file of one, NaN where to draw.",
+        ),
     ] = None,
     stepper: OwnStepper = None,
     option: Annotated[
@@ -131,6 +136,7 @@ def sample(  # long: half of it says what the options are
     from ornstein.experiment.packaged import is_packaged
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
+    from ornstein.experiment.texts import draws_tokens
 
     if path is not None and not (is_table(path) or path.suffix in (".png", ".npz", ".txt")):
         raise InputError(
@@ -151,8 +157,11 @@ def sample(  # long: half of it says what the options are
                 else f"{'.txt (texts), ' * text}.png (a picture) or .npz (arrays)."
             )
         )
-    if fill is not None and not text:
-        raise InputError(f"--fill {shown(fill)!r} is of text; {shown(run)} was trained on {opened.kind}s.")
+    if fill is not None and not draws_tokens(opened):
+        raise InputError(
+            f"--fill {shown(fill)!r} is of text and of pictures of few levels; {shown(run)} was trained on "
+            f"{opened.kind}s, for which there is inpaint or impute."
+        )
     if where is not None and not table:
         raise InputError(
             f"--where {shown(where)!r} is of a table's columns; {shown(run)} was trained on {opened.kind}s."
@@ -177,9 +186,6 @@ def sample(  # long: half of it says what the options are
             raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
         sample_rows(opened, n, condition, where, seed, steps, path)
         return
-    if fill is not None:
-        fill_text(opened, fill, n, seed, chosen, steps, path)
-        return
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 
@@ -190,6 +196,9 @@ def sample(  # long: half of it says what the options are
         raise InputError(
             "--interval, --rescale and --guide say how to guide: name it with --guidance, or give a --scale."
         )
+    if fill is not None:
+        fill_blanks(opened, fill, n, condition, seed, chosen, steps, path)
+        return
     how: dict[str, Any] = {"seed": seed, "stepper": chosen, "steps": steps, "grid": grid}
     began = time.perf_counter()
     with bar("drawing") as progress:

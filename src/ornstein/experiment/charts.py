@@ -1,7 +1,7 @@
 """Charts of what is no image: tables, series and volumes, samples beside real data where there are some.
 
 A table of many columns does not fit into one picture. What is drawn of it is what a reader asks first: each column by
-itself (does its spread agree, are its noughts there?), and the columns that are most related to each other, by rank
+itself (does its spread agree, are its zeros there?), and the columns that are most related to each other, by rank
 correlation in the real data (are the relations there?).
 """
 

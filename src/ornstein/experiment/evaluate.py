@@ -87,7 +87,7 @@ def evaluate(
     "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
-        InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those that it
+        InputError: a run that draws nothing, or text; its data are no longer there, or differ from those that it
             was trained on.
     """
     run.must_draw()

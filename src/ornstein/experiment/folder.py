@@ -196,7 +196,7 @@ def weights_of(folder: Path, experiment: Experiment, ema: float) -> dict[str, Te
     """The weights in a run folder, or their average of length `ema`.
 
     Raises:
-        InputError: they are not to be had, or damaged.
+        InputError: they are not there, or damaged.
     """
     weights = folder / (average_file(ema) if ema else "model.safetensors")
     # an average that was tracked is read or missed, never made again in silence

@@ -96,7 +96,7 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
 
     Raises:
         InputError: a number that there is no example of; a file that cannot be read, or holds anything but one sample
-        of the run's shape.
+            of the run's shape.
     """
     run.must_walk("interpolating")
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]

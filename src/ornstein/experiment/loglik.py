@@ -198,7 +198,7 @@ def loglik(
 
     Raises:
         InputError: data that cannot be had or do not fit the run, labels missing or unknown to it, options out of
-        range.
+            range.
     """
     run.must_walk("a likelihood by the probability-flow ODE")
     for name, value, least in (("count", count, 1), ("reference", reference, 0)):
@@ -278,7 +278,7 @@ def own(run: Run, part: str) -> Given:
     """The run's own "train" or "test" data.
 
     Raises:
-        InputError: they are no longer to be had, or differ from those it was trained on.
+        InputError: they are no longer there, or differ from those it was trained on.
     """
     data = run.load_data()
     x, given = (data.train, data.train_condition) if part == "train" else (data.test, data.test_condition)

@@ -67,7 +67,7 @@ class Run:
                 raw weights; None for the run's own choice.
 
         Raises:
-            InputError: no run there, a damaged file, one from a newer version, an average that is not to be had.
+            InputError: no run there, a damaged file, one from a newer version, an average that is not available.
         """
         folder = opened_folder(packaged.place(folder))
         experiment, about = read_folder(folder)
@@ -111,7 +111,7 @@ class Run:
         """The data that it was trained on.
 
         Raises:
-            InputError: they are no longer to be had, or differ from those.
+            InputError: they are no longer there, or differ from those.
         """
         data = load_data(self.experiment, self.about)
         if data.fingerprint()["sha256"] != self.about["data"]["sha256"]:

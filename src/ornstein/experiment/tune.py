@@ -80,7 +80,7 @@ def tune(
         stage: told what is being done.
 
     Raises:
-        InputError: steps out of range, or data that are no longer to be had.
+        InputError: steps out of range, or data that are no longer there.
     """
     run.must_walk("tuning")
     process = run.denoiser.process
