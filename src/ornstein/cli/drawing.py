@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ornstein import ranks
+from ornstein.cli.arrays import claim_picture, say_restored
 from ornstein.cli.shared import (
     Average,
     Draws,
@@ -262,7 +263,7 @@ def inpaint(
 
         ornstein inpaint runs/table --input rows-with-nan.npy -n 100
     """
-    _claim(run, path, force, [given] if mask is None else [given, mask])
+    claim_picture(run, path, force, [given] if mask is None else [given, mask])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -278,7 +279,8 @@ def inpaint(
             condition=known_parts(parts),
             seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
-    _restored(home.save(opened, found, path, values), path, len(values), n)
+    exact = values if noise == 0 else None
+    say_restored(home.save(opened, found, path, exact), path, len(values), n)
 
 
 def restore(
@@ -312,7 +314,7 @@ def restore(
 
         ornstein restore runs/mnist --operator blur --with width=2 --input sharp.png --clean
     """
-    _claim(run, path, force, [given])
+    claim_picture(run, path, force, [given])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -326,7 +328,7 @@ def restore(
             seed=seed, steps=steps,
             stepper=stepper, progress=progress,
         )  # fmt: skip
-    _restored(home.save(opened, found, path), path, len(found.samples), n)
+    say_restored(home.save(opened, found, path), path, len(found.samples), n)
 
 
 def interpolate(
@@ -355,7 +357,7 @@ def interpolate(
 
         ornstein interpolate runs/mnist --from a.png --to b.png -n 16
     """
-    _claim(run, path, force, [Path(first), Path(last)])
+    claim_picture(run, path, force, [Path(first), Path(last)])
     from ornstein.experiment import interpolate as home
     from ornstein.experiment.run import Run
 
@@ -368,14 +370,3 @@ def interpolate(
         )
     beside = home.save(opened, *ends, between, path)
     out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")
-
-
-def _claim(run: Path, path: Path, force: bool, inputs: list[Path]) -> None:
-    """See that the picture and the arrays beside it may be written."""
-    if path.suffix != ".png":
-        raise InputError(f"out='{shown(path)}' must end in .png; the arrays go beside it.")
-    claim(run, [path, path.with_suffix(".npz")], force, inputs)
-
-
-def _restored(beside: Path, path: Path, rows: int, n: int) -> None:
-    out.print(f"{n} answers for {rows} input{'s' * (rows > 1)}: [bold]{named(path)}[/], [bold]{named(beside)}[/]")

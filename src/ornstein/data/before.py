@@ -17,7 +17,9 @@ from ornstein.data.condition import Column, Known
 from ornstein.data.dataset import Dataset, Source
 from ornstein.data.pictures import MODES, WHITE, is_picture, read_whole_pictures
 from ornstein.data.schema import ColumnType
+from ornstein.data.series import Series
 from ornstein.data.statistics import value_range
+from ornstein.data.timeline import Timeline
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform, WholeNumbers
 from ornstein.errors import InputError, shown
@@ -35,6 +37,10 @@ def load_as_before(source: Source, facts: Mapping[str, Any], transform: Transfor
         InputError: as `source.load()`; examples of another kind or shape; a level, a class or values that the model
             has no place for.
     """
+    if "series" in facts:
+        if not isinstance(source, Series):
+            raise InputError("a run on windows of series goes on with series: leave data.name as it is.")
+        return as_before(source.load_on(Timeline.from_dict(facts["series"])), facts, transform)
     columns = tuple(ColumnType.from_dict(about) for about in facts.get("table", ()))
     return as_before(source.load_as(columns, transform) if columns else source.load(), facts, transform)
 
@@ -46,13 +52,14 @@ def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> 
             f"data={data.name!r} has {data.kind}s {_by(data.shape)}, but the run that is to go on was trained on "
             f"{facts['kind']}s {_by(facts['shape'])}."
         )
-    if data.timeline is not None or "series" in facts:
-        raise InputError(f"data={data.name!r}: a run on windows of a series cannot be gone on from; begin a new one.")
-    if bool(data.missing) != bool(facts.get("missing")):
-        has, had = ("some" if share else "none" for share in (data.missing, facts.get("missing")))
+    if (data.timeline is None) == ("series" in facts):
+        raise InputError(f"data={data.name!r}: windows of series go on from a run on series, and nothing else does.")
+    # of series the network is told which cells it sees, whether any is missing or none
+    if data.timeline is None and bool(data.missing) != bool(facts.get("missing")):
+        has, had = ("some" if share else "no" for share in (data.missing, facts.get("missing")))
         raise InputError(
-            f"data={data.name!r} has {has} of its cells missing, but those of the run that is to go on had {had}: its "
-            "network is told of them or is not."
+            f"data={data.name!r} has {has} missing cells, but the run that is to go on was trained on data with {had} "
+            "missing cells, which is another network: begin a new run."
         )
     known, conditions = Known.of_facts(facts), {}
     for name, about in known.items():

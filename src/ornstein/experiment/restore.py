@@ -274,18 +274,21 @@ def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> 
     mean and std, and known for a mask.
 
     Args:
-        given: (rows, *shape) in own units, what was filled in: what is known comes back from it, to the last bit.
+        given: (rows, *shape) in own units, what was filled in: what is known comes back from it, to the last bit. None
+            where it was measured with noise, and so is not known for sure.
     """
     rows, draws = found.samples.shape[:2]
     own = run.transform.inverse(found.samples.flatten(0, 1), quantise=True).unflatten(0, (rows, draws))
-    arrays = {}
-    if found.known is not None and given is not None:
-        known = found.known.expand(rows, *run.shape)
-        told = given if own.is_floating_point() else given.nan_to_num().to(own.dtype)
-        own = torch.where(known[:, None], told[:, None], own)
-        arrays["known"] = known
+    arrays: dict[str, Tensor] = {}
+    if found.known is not None:
+        arrays["known"] = found.known.expand(rows, *run.shape)
     numbers = own if own.is_floating_point() else own.float()
     arrays |= {"samples": own, "mean": numbers.mean(1), "std": numbers.std(1, correction=0)}
+    if found.known is not None and given is not None:
+        known, told = arrays["known"], given if own.is_floating_point() else given.nan_to_num().to(own.dtype)
+        arrays["samples"] = torch.where(known[:, None], told[:, None], own)
+        arrays["mean"] = torch.where(known, told.to(numbers.dtype), arrays["mean"])
+        arrays["std"] = arrays["std"].masked_fill(known, 0.0)
     arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
     with replacing_all(path, beside) as (picture, place):
