@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ornstein.data import DATA, Source
-from ornstein.data.array import glance
+from ornstein.data.array import Array, glance
 from ornstein.data.standard import Public
 from ornstein.errors import InputError, shown
 from ornstein.experiment.config import Experiment, presets
@@ -97,7 +97,7 @@ def longest_side(experiment: Experiment) -> int:
     Raises:
         InputError: the array cannot be read.
     """
-    shape = glance(experiment.data)[1] if experiment.data["name"] == "array" else ()
+    shape = glance(experiment.data)[1] if issubclass(DATA[experiment.data["name"]], Array) else ()
     return max(shape[1:], default=0)
 
 
