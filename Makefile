@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo studio test test-slow mutants lint types check clean
+.PHONY: demo studio docs test test-slow mutants lint types check clean
 
 demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about five minutes on two cores
 	rm -rf runs/demo
@@ -18,6 +18,10 @@ demo: $(READY)  ## train on scikit-learn's digits, draw, evaluate; about five mi
 
 studio: $(READY)  ## open the studio in the browser's address that it prints; Ctrl-C ends it
 	$(BIN)/ornstein studio runs
+
+docs: $(VENV)/.docs  ## the docs as a site, to be opened from the disk: site/index.html; about a minute
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "Open site/index.html"
 
 test: $(READY)  ## the whole default suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -38,10 +42,14 @@ types: $(READY)
 check: test lint types
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ornstein needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,studio]'
+	touch $@
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

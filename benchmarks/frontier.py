@@ -711,9 +711,12 @@ def main() -> None:
             if asked.only_ours:
                 rows, before = results.problems[name]["rows"], results.problems[name]["fresh"]["rows"]
                 seconds |= results.problems[name]["tuning_seconds"]
-                rows, kept = ([row for row in some if not refitted(row, fitted)] for some in (rows, before))
-                fresh["rows"] = [row for row in kept if row["family"] == "tuned"]
-                rows = [row for row in rows if row["family"] != "default"] + measure(problem, [DEFAULT], budgets)
+                rows, fresh["rows"] = (
+                    [row for row in some if row["family"] != "default" and not refitted(row, fitted)]
+                    for some in (rows, before)
+                )
+                rows += measure(problem, [DEFAULT], budgets)
+                ways = [DEFAULT]  # on the other trajectories too
             else:
                 rows = leaders(measure(problem, ways, budgets))
             if asked.rounds:

@@ -176,18 +176,20 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
 
 
 def said(found: dict[str, Any]) -> str:
-    """The figures as a table for each table: means over seeds."""
-    lines = []
-    for table in tabular.TARGETS:
-        each = {key.split("/")[1]: value for key, value in found.items() if key.split("/")[0] == table}
-        if each:
-            head = common.heading("way", "CRPS", "numbers", "words", "covered (90 %)", "CPU s", "seeds")
-            lines += ["", f"**{table}**", "", head]
-        for name, by_seed in sorted(each.items(), key=lambda item: -np.mean([r["crps"] for r in item[1].values()])):
-            cells = [np.mean([row.get(key, np.nan) for row in by_seed.values()])
-                     for key in ("crps", "numbers", "words", "covered", "seconds")]  # fmt: skip
-            lines.append(common.row(name, *(f"{cell:.3f}" for cell in cells[:3]), f"{cells[3]:.1%}",
-                                    f"{cells[4]:.0f}", len(by_seed)))  # fmt: skip
+    """The figures as one table: means over seeds, and half of their range."""
+    lines = [common.heading("table", "way", "CRPS", "numbers", "words", "covered (90 %)", "CPU s", "seeds", words=2)]
+    by_crps = sorted(found.items(), key=lambda item: np.mean([row["crps"] for row in item[1].values()]))
+    for table in sorted(tabular.TARGETS):
+        for key, by_seed in by_crps:
+            name = key.partition("/")[2]
+            if key.partition("/")[0] != table:
+                continue
+            seen = list(by_seed.values())
+            told = [tabular.spread(row.get(key, np.nan) for row in seen) for key in ("crps", "numbers", "words")]
+            covers = any(row["covered"] for row in seen)
+            told.append(tabular.spread((row["covered"] for row in seen), ".1%") if covers else "")
+            seconds = f"{np.mean([row['seconds'] for row in seen]):.0f}"
+            lines.append(common.row(table, tabular.CALLED.get(name, name), *told, seconds, len(seen)))
     return "\n".join(lines)
 
 

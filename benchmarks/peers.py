@@ -582,7 +582,7 @@ class Ornstein(Peer):
 
     def sample(self, n: int, calls: int, seed: int, sampler: str | None = None) -> Tensor:
         steps = 1 + (calls - 1) // self.calls_a_step
-        found: Tensor = self.opened().sample(n, seed=seed, steps=steps, quantise=True).float() / 127.5 - 1
+        found: Tensor = self.opened().sample(n, seed=seed, steps=steps).float() / 127.5 - 1
         return found
 
 

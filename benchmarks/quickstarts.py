@@ -4,6 +4,7 @@
     python benchmarks/quickstarts.py photos           # docs/pictures/photos.png
     python benchmarks/quickstarts.py series           # docs/pictures/weather.png
     python benchmarks/quickstarts.py series --run runs/series-benchmark     # a run that is there already
+    python benchmarks/quickstarts.py photos --steps 5000     # of so many steps, whatever else the machine does
 
 Both do what the README says, by its two lines: `ornstein train photos.zip`, then `ornstein sample`; `ornstein train
 series data.path=...`, then `ornstein forecast`. *photos* are the emoji of Noto (Apache-2.0), 32x32, in a zip whose
@@ -77,7 +78,7 @@ def photos(run: Run, path: Path) -> None:
     drawn = run.draw(ACROSS * DRAWN, seed=0, condition=run.examples(ACROSS * DRAWN))
     drawn = drawn[torch.randperm(len(drawn), generator=dice)]  # not sorted by their classes
     plt = common.pyplot()
-    figure, axes = plt.subplots(2, 1, figsize=(8, 4.3), height_ratios=(REAL, DRAWN), layout="constrained")
+    figure, axes = plt.subplots(2, 1, figsize=(8, 3.6), height_ratios=(REAL, DRAWN), layout="constrained")
     for axis, title, some in zip(axes, ("real", "drawn"), (real, drawn), strict=True):
         axis.imshow(image_grid(some, ACROSS, 1600))
         axis.set_title(title, loc="left", fontsize=10)
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("picture", choices=("photos", "series"))
     parser.add_argument("--run", type=Path, help="where the run lies, or is to; runs/quickstart-PICTURE")
     parser.add_argument("--minutes", type=float, default=60, help="of training")
+    parser.add_argument("--steps", type=int, help="of training, in the place of minutes")
     parser.add_argument("--most", type=int, default=10_000, help="pictures in the zip")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -134,7 +136,8 @@ def main() -> None:
         "sampling.preview=4",
         "sampling.steps=3",
     ]
-    changes: list[Any] = quick if arguments.quick else [f"training.minutes={arguments.minutes:g}"]
+    length = f"steps={arguments.steps}" if arguments.steps else f"minutes={arguments.minutes:g}"
+    changes: list[Any] = quick if arguments.quick else [f"training.{length}"]
     out = common.place(
         common.PICTURES / f"{'photos' if arguments.picture == 'photos' else 'weather'}.png", arguments.quick
     )

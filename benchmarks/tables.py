@@ -64,7 +64,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
         return {**found, "taught": judged_teaching(rows, seed), "seconds": 0.0}
     if name == "ornstein":
         run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
-        drawn = run.sample(n, quantise=True, seed=seed).numpy()
+        drawn = run.sample(n, seed=seed).numpy()
     else:
         drawn, seconds = tabular.made_by(name, rows, n, seed, work, asked.env)
     return {**judged(drawn, rows, seed, asked.most), "seconds": seconds}
@@ -80,26 +80,22 @@ def judged_teaching(rows: tabular.Rows, seed: int) -> float:
 
 
 def said(found: dict[str, Any]) -> str:
-    """The figures as a table for each table: means over seeds, and their spread."""
-    lines = []
-    for table in tabular.TARGETS:
-        each = {key.split("/")[1]: value for key, value in found.items() if key.split("/")[0] == table}
-        if not each:
-            continue
-        score = "AUC" if table == "adult" else "R2"
-        lines += ["", f"**{table}**", "", common.heading("maker", "trees (0.5)", f"taught, {score}", "nearer (0.5)",
-                                                       "copies (of held-out)", "CPU s", "seeds")]  # fmt: skip
-        for name, by_seed in each.items():
-            cells = []
-            for judge in JUDGES:
-                values = [row[judge] for row in by_seed.values()]
-                middle = statistics.fmean(values)
-                spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 and judge != "seconds" else ""
-                cells.append(f"{middle:.0f}" if judge == "seconds" else f"{middle:.2%}" if judge == "copies" else
-                             f"{middle:.3f}{spread}")  # fmt: skip
+    """The figures as one table: means over seeds, and half of their range."""
+    lines = [common.heading("table", "maker", "trees (0.5)", "taught", "nearer (0.5)", "copies (of held-out)",
+                            "CPU s", "seeds", words=2)]  # fmt: skip
+    by_trees = sorted(found.items(), key=lambda item: statistics.fmean(row["trees"] for row in item[1].values()))
+    for table in sorted(tabular.TARGETS):
+        for key, by_seed in by_trees:
+            name = key.partition("/")[2]
+            if key.partition("/")[0] != table:
+                continue
+            told = {judge: [row[judge] for row in by_seed.values()] for judge in JUDGES}
             held = statistics.fmean(row["copies_heldout"] for row in by_seed.values())
-            cells[3] += f" ({held:.2%})"
-            lines.append(common.row(name, *cells, len(by_seed)))
+            lines.append(common.row(
+                table, tabular.CALLED.get(name, name), *(tabular.spread(told[judge]) for judge in JUDGES[:3]),
+                f"{100 * statistics.fmean(told['copies']):.2f} % ({100 * held:.2f} %)",
+                f"{statistics.fmean(told['seconds']):.0f}" if any(told["seconds"]) else "", len(by_seed),
+            ))  # fmt: skip
     return "\n".join(lines)
 
 

@@ -21,15 +21,17 @@ import gzip
 import importlib.util
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import common
@@ -40,13 +42,36 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: what is put into the peers' environment
 PACKAGES = ("torch==2.13.0", "sdv==2.0.0", "arfpy==0.1.1")
 #: and of the makers that have one of their own
-MORE = {"tabularargn": ("torch==2.13.0", "mostlyai-engine"), "forest-diffusion": ("ForestDiffusion",)}
+MORE = {
+    "tabularargn": ("torch==2.13.0", "mostlyai-engine"),
+    # xgboost for processors alone, which is that package by another name
+    "forest-diffusion": ("xgboost-cpu", "lightgbm", "catboost", "scikit-learn", "pandas"),
+}
+#: what is put beside them without what it asks for, which is there
+ALONE = {"forest-diffusion": ("ForestDiffusion==1.0.6",)}
 #: what each table is asked to predict
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
+#: what makers and ways are called where figures are shown
+CALLED = {
+    "ornstein": "**ornstein, 8 minutes**",
+    "real": "half of the real rows; taught by all",
+    "cart": "sequential CART, leaves of 5",
+    "copula": "SDV's Gaussian copula",
+    "ctgan": "CTGAN (SDV)",
+    "tvae": "TVAE (SDV)",
+    "arf": "adversarial random forests (arfpy), 10 trees",
+    "tabularargn": "TabularARGN (mostlyai-engine)",
+    "forest-diffusion": "ForestDiffusion",
+    "mean": "mean, commonest word",
+    "marginal": "training rows at random",
+    "neighbours": "19 nearest rows",
+    "iterative": "iterative, Bayesian ridge",
+    "forest": "random forests, draws of leaves",
+}
 #: seconds of a rehearsal, by which steps are reckoned
 _REHEARSAL = 15.0
-#: processor minutes that ours and makers with epochs are given, and epochs of SDV's defaults
-_MINUTES, _EPOCHS = 8.0, 300
+#: processor minutes that ours and makers with epochs are given
+_MINUTES = 8.0
 _HELD_OUT, _SEED = 0.2, 0
 
 
@@ -211,6 +236,16 @@ def gathered(
     return found
 
 
+def spread(values: Iterable[float], form: str = ".3f") -> str:
+    """The mean of figures of several seeds, and half of their range."""
+    found = list(values)
+    half = (max(found) - min(found)) / 2
+    if form.endswith("%"):
+        said = f"{100 * statistics.fmean(found):{form[:-1]}f}"
+        return f"{said}{f' ± {100 * half:{form[:-1]}f}' if len(found) > 1 else ''} %"
+    return f"{statistics.fmean(found):{form}}" + (f" ± {half:{form}}" if len(found) > 1 else "")
+
+
 # Ours -----------------------------------------------------------------------------------------------------------------
 
 
@@ -301,34 +336,38 @@ def _unframed(frame: Any, words: list[bool]) -> Array:
     return made
 
 
+def _until(epochs: range, minutes: float, name: str) -> Iterator[int]:
+    """Those of so many epochs that begin within so many processor minutes from now."""
+    began, done = time.process_time(), 0
+    for epoch in epochs:
+        if done and time.process_time() - began > 60 * minutes:
+            break
+        yield epoch
+        done += 1
+    took = (time.process_time() - began) / max(done, 1)
+    print(f"{name}: {done} of {len(epochs)} epochs of {took:.2f} s", file=sys.stderr)
+
+
 def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
-    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults, of epochs as many as fit into `_MINUTES`."""
+    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults, of their 300 epochs as many as `_MINUTES` hold."""
 
     def make(train: Array, words: list[bool], n: int, seed: int) -> Array:
+        import ctgan.synthesizers.ctgan
+        import ctgan.synthesizers.tvae
         import torch
         from sdv.metadata import Metadata
         from sdv.single_table import CTGANSynthesizer, GaussianCopulaSynthesizer, TVAESynthesizer
 
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (what the library draws from)
+        # both go through what tqdm makes of their epochs, which is where they can be told that time is up
+        for module in (ctgan.synthesizers.ctgan, ctgan.synthesizers.tvae):
+            module.tqdm = lambda epochs, disable: _until(epochs, _MINUTES, name)
         kinds = {f"c{i}": {"sdtype": "categorical" if word else "numerical"} for i, word in enumerate(words)}
         metadata = Metadata.load_from_dict({"tables": {"t": {"columns": kinds}}})
         table = {"copula": GaussianCopulaSynthesizer, "ctgan": CTGANSynthesizer, "tvae": TVAESynthesizer}[name]
-        frame = {"t": _frame(train, words)}
-
-        def fitted(**told: int) -> tuple[Any, float]:
-            began = time.process_time()
-            made = table(metadata, **told)
-            made.fit(frame)
-            return made, time.process_time() - began
-
-        if name == "copula":
-            made, _ = fitted()
-        else:  # of one epoch nearly all is the preparation
-            (_, one), (_, three) = fitted(epochs=1), fitted(epochs=3)
-            epochs = int((60 * _MINUTES - one) / max((three - one) / 2, 1e-3))
-            print(f"{name}: {min(epochs, _EPOCHS)} epochs of {(three - one) / 2:.2f} s", file=sys.stderr)
-            made, _ = fitted(epochs=max(1, min(epochs, _EPOCHS)))
+        made = table(metadata)
+        made.fit({"t": _frame(train, words)})
         return _unframed(made.sample(n)["t"], words)
 
     return make
@@ -356,11 +395,14 @@ def _arf(train: Array, words: list[bool], n: int, seed: int) -> Array:
 
 
 def _argn(train: Array, words: list[bool], n: int, seed: int) -> Array:
-    """TabularARGN of mostlyai-engine, through its estimator, by its defaults, in eight minutes at most."""
+    """TabularARGN of mostlyai-engine, through its estimator, by its defaults, in `_MINUTES` at most."""
     from mostlyai.engine import TabularARGN, set_random_state
+    from mostlyai.engine._tabular import training
 
     set_random_state(seed)
-    made = TabularARGN(max_training_time=8, verbose=0)
+    # it counts minutes on the wall, of which another program may have had some
+    training.time = SimpleNamespace(**{**vars(time), "time": time.process_time})
+    made = TabularARGN(max_training_time=_MINUTES, verbose=0)
     made.fit(_frame(train, words))
     return _unframed(made.sample(n), words)
 
@@ -390,12 +432,16 @@ MAKERS: dict[str, Callable[[Array, list[bool], int, int], Array]] = {
 }
 
 
-def environment(place: Path, packages: tuple[str, ...] = PACKAGES) -> Path:
+def environment(place: Path, packages: tuple[str, ...] = PACKAGES, alone: tuple[str, ...] = ()) -> Path:
     """The python of an environment with other people's libraries in it, made where it is not there."""
     python = place / "bin" / "python"
     if not (place / "made").is_file():
         venv.create(place, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        if alone:
+            subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *alone], check=True)
+        # one that is made for graphics cards fails beside a torch for processors, and nobody here needs it
+        subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
         (place / "made").touch()
     return python
 
@@ -403,7 +449,8 @@ def environment(place: Path, packages: tuple[str, ...] = PACKAGES) -> Path:
 def made_by(name: str, rows: Rows, n: int, seed: int, work: Path, place: Path) -> tuple[Array, float]:
     """(drawn rows, processor seconds) of a maker, in a process and an environment of its own."""
     python = Path(sys.executable) if name == "cart" else environment(
-        place.with_name(f"{place.name}-{name}") if name in MORE else place, MORE.get(name, PACKAGES)
+        place.with_name(f"{place.name}-{name}") if name in MORE else place, MORE.get(name, PACKAGES),
+        ALONE.get(name, ()),
     )  # fmt: skip
     given, drawn = work / "given.npz", work / "drawn.npy"
     np.savez(given, train=rows.train, words=np.array(rows.words))

@@ -226,8 +226,8 @@ class Reach:
 def in_turn(tests: Sequence[Case], sizes: Mapping[str, int]) -> list[list[Case]]:
     """What to try first, then and last, each file by file: of the file that is most about it, of all files, the rest.
 
-    That file is the one of whose tests the largest share is among these, where one of few tests counts for less; of each
-    test function a few cases, the quick ones, come before the others.
+    That file is the one of whose tests the largest share is among these, where one of few tests counts for less. Of
+    each test function a few cases, the quick ones, come before the others.
 
     Args:
         tests: those that reach a mutation.

@@ -34,13 +34,21 @@ from ornstein.bridge import (
     translate,
 )
 from ornstein.bridge.coupling import squared_distances
-from ornstein.bridge.drive import Ask, stages
+from ornstein.bridge.drive import stages
 from ornstein.bridge.path import READINGS
 from ornstein.core.clocks import OU, VE, VP
 from ornstein.core.exact import Gaussian
 from ornstein.core.process import Process
 from ornstein.core.walk import end
 from ornstein.errors import InputError
+from ornstein.laws.bridges import (
+    BRIDGE_STEPPER_LAWS,
+    PATH_LAWS,
+    carries_constant_ends,
+    its_steps_compose,
+    laws,
+    normals,
+)
 
 F64 = torch.float64
 
@@ -70,17 +78,6 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def normals(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed), dtype=F64)
-
-
-def laws(d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Two Gaussians in d dimensions that do not commute, of unlike sizes: mean0, cov0, mean1, cov1."""
-    a, b = normals(d, d, seed=d) / d**0.5, normals(d, d, seed=d + 1) / d**0.5
-    eye = torch.eye(d, dtype=F64)
-    return normals(d, seed=2), a @ a.mT + 0.2 * eye, 1 + normals(d, seed=3), 2 * b @ b.mT + 0.1 * eye
-
-
 def test_the_tables_make_what_they_say() -> None:
     made = [factory(VP()) if name == "held" else factory() for name, factory in PATHS.items()]
     assert all(isinstance(path, Path) for path in made)
@@ -92,50 +89,18 @@ def test_the_tables_make_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("path", ALL + [path.reversed() for path in ALL], ids=str)
-def test_a_path_joins_its_ends(path: Path) -> None:
-    for t, alpha, beta in ((0.0, 1.0, 0.0), (path.t_max, 0.0, 1.0)):
-        stage = path.at(t)
-        assert (stage.alpha, stage.beta, stage.variance) == pytest.approx((alpha, beta, 0.0), abs=1e-12)
-    times = torch.linspace(0.05, 0.95, 7, dtype=F64) * path.t_max
-    batch = path.at(times, like=torch.zeros(7, 2, 3, dtype=F64))
-    for i, t in enumerate(times.tolist()):
-        one = path.at(t)
-        for name in ("alpha", "beta", "variance"):
-            assert getattr(batch, name)[i, 0, 0].item() == pytest.approx(getattr(one, name))
-        h = 1e-5 * path.t_max
-        low, high = path.at(t - h), path.at(t + h)
-        slopes = [(getattr(high, n) - getattr(low, n)) / (2 * h) for n in ("alpha", "beta", "variance")]
-        assert one.rates == pytest.approx(slopes, rel=1e-5, abs=1e-6)
-        for name, reading in READINGS.items():
-            if not path.noiseless or name not in ("eps", "score"):
-                for by_one, by_batch in zip(reading(one), reading(batch), strict=True):
-                    if by_one is None:
-                        assert by_batch is None
-                    else:
-                        at_i = by_batch[i, 0, 0].item() if isinstance(by_batch, Tensor) else by_batch
-                        assert at_i == pytest.approx(by_one, rel=1e-9, abs=1e-12)
+@pytest.mark.parametrize("held", ["joins-its-ends", "any-two-readings-give-its-ends"])
+def test_a_path_keeps_the_laws_of_paths(path: Path, held: str) -> None:
+    PATH_LAWS[held](path)
 
 
-@pytest.mark.parametrize("path", NOISY, ids=str)
-def test_any_two_readings_give_the_ends(path: Path) -> None:
+def test_one_end_alone_does_not_tell_the_rest() -> None:
     x, x0, x1 = normals(3, 5, 2)
-    stage = path.at(torch.linspace(0.2, 0.8, 5, dtype=F64) * path.t_max, like=x)
+    stage = Brownian(0.7).at(0.4, like=x)
     ends = Ends(x0, x1, x, stage)
-    for names in itertools.combinations(READINGS, 2):
-        if names == ("eps", "score") or set(names) in ({"x0", "down"}, {"x1", "up"}):  # one says what the other does
-            continue
-        back = Ends.of(x, stage, {name: ends.read(name) for name in names})
-        assert back.x0 is not None
-        assert back.x1 is not None
-        size = 1 + max(float(ends.read(name).abs().max()) for name in names)
-        assert torch.allclose(back.x0, x0, rtol=1e-6, atol=1e-8 * size), names
-        assert torch.allclose(back.x1, x1, rtol=1e-6, atol=1e-8 * size), names
-    for name, end_, true in (("x0", "x0", x0), ("down", "x0", x0), ("x1", "x1", x1), ("up", "x1", x1)):
-        one = Ends.of(x, stage, {name: ends.read(name)})
-        found = getattr(one, end_)
-        assert torch.allclose(found, true, rtol=1e-6, atol=1e-8 * (1 + float(ends.read(name).abs().max())))
+    for name in ("x0", "down", "x1", "up"):
         with pytest.raises(InputError, match="does not know"):
-            one.read("velocity")
+            Ends.of(x, stage, {name: ends.read(name)}).read("velocity")
     with pytest.raises(InputError, match="must be two"):
         Ends.of(x, stage, {"velocity": x})
 
@@ -227,15 +192,7 @@ def test_a_bridge_to_noise_is_a_denoiser(process: Process) -> None:
 
 @pytest.mark.parametrize("path", [Brownian(0.7), Held(VP()), Trigonometric(), Linear(), Lopsided()], ids=str)
 def test_steps_with_one_end_known_compose(path: Path) -> None:
-    t, s, r = (path.at(share * path.t_max) for share in (0.9, 0.5, 0.2))
-    (a, b, v), (c, d, w) = t.step_to(s), s.step_to(r)
-    assert t.step_to(r) == pytest.approx((a * c, d + b * c, w + c * c * v), rel=1e-9, abs=1e-12)
-    near = path.at(0.5 * path.t_max * (1 - 1e-6))
-    ratio, from_x0, variance = s.step_to(near)
-    h, row = s.t - near.t, READINGS["down"](s)
-    assert (1 - ratio) / h == pytest.approx(row.xt, rel=1e-4)
-    assert -from_x0 / h == pytest.approx(row.x0, rel=1e-4)
-    assert variance / h == pytest.approx(s.g2_down, rel=1e-4, abs=1e-9)
+    its_steps_compose(path)
 
 
 # -- couplings ---------------------------------------------------------------------------------------------------------
@@ -439,51 +396,15 @@ def test_gaussian_couplings_refuse_what_is_none() -> None:
 # -- walks and losses --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ALL, ids=str)
-@pytest.mark.parametrize("steps", [1, 2, 3, 10])
-def test_ends_that_are_always_c_come_out_as_c(path: Path, steps: int) -> None:
-    bridge = FunctionBridge(lambda x, stage, condition: {"x0": x * 0 + 0.3, "x1": x * 0 - 1.7}, path)
-    x = normals(4, 2)
-    assert torch.equal(translate(bridge, x, steps=steps, seed=0), torch.full_like(x, 0.3))
-    assert torch.equal(translate(bridge.reversed(), x, steps=steps, seed=0), torch.full_like(x, -1.7))
-    assert len(list(crossing(bridge, x, steps=steps, seed=0))) == steps + 1
-
-
-def walked(bridge: GaussianBridge, name: str, steps: int) -> tuple[Tensor, Tensor, int]:
-    """Covariance at the near end and cov(x_0, x_1) of a walk down, with no sampling error, and calls of the bridge.
-
-    A step is affine in x and in its noise: what it does to 0 and to unit vectors says all.
-    """
-    stepper, levels, d = BRIDGE_STEPPERS[name](), stages(bridge.path, steps), len(bridge.coupling.mean0)
-    ask: Ask = Ask(lambda x, stage: bridge(x, stage))
-    basis = torch.cat([torch.zeros(1, d, dtype=F64), torch.eye(d, dtype=F64)])
-    cov = cross = bridge.coupling.cov1
-    for t, s in itertools.pairwise(levels[:-1]):
-        by_x = stepper.step(ask, basis, t, s, lambda: 0 * basis)
-        by_z = stepper.step(ask, 0 * basis, t, s, lambda: basis)
-        slope, spread = (by_x[1:] - by_x[:1]).mT, (by_z[1:] - by_z[:1]).mT
-        cov, cross = slope @ cov @ slope.mT + spread @ spread.mT, slope @ cross
-    slope = bridge.affine("x0", float(levels[-2].t))[0]
-    return slope @ cov @ slope.mT, slope @ cross, ask.calls
-
-
 @pytest.mark.parametrize("name", BRIDGE_STEPPERS)
-@pytest.mark.parametrize("path", [Brownian(0.5), Trigonometric(0.8), Linear()], ids=str)
-def test_walks_have_their_declared_order(name: str, path: Path) -> None:
-    coupling = GaussianCoupling.entropic(*laws(2), 0.0 if path.noiseless else path.stiffness)
-    bridge, stepper = GaussianBridge(coupling, path), BRIDGE_STEPPERS[name]()
-    gaps = []
-    for n in (32, 64, 128):
-        cov, cross, calls = walked(bridge, name, n)
-        assert calls == 2 * stepper.calls * (n - 1)
-        gaps.append([float((cov - coupling.cov0).norm()), float((cross - coupling.cross).norm())])
-    if path.noiseless:  # straight lines that do not cross are walked exactly
-        assert max(max(gap) for gap in gaps) < 1e-9
-        return
-    for coarse, fine in itertools.pairwise(gaps):
-        for a, b in zip(coarse, fine, strict=True):
-            # E[x_0 given x_t] is a martingale, which makes the pairs of these walks exact
-            assert b < 1e-12 or abs(math.log2(a / b) - stepper.order) < 0.3, gaps
+def test_ends_that_are_always_c_come_out_as_c(name: str) -> None:
+    carries_constant_ends(BRIDGE_STEPPERS[name](), tuple(ALL))
+
+
+@pytest.mark.parametrize("held", BRIDGE_STEPPER_LAWS)
+@pytest.mark.parametrize("name", BRIDGE_STEPPERS)
+def test_bridge_steppers_keep_every_law(name: str, held: str) -> None:
+    BRIDGE_STEPPER_LAWS[held](BRIDGE_STEPPERS[name]())
 
 
 def test_a_walk_carries_one_law_into_the_other_in_both_directions() -> None:
@@ -494,13 +415,6 @@ def test_a_walk_carries_one_law_into_the_other_in_both_directions() -> None:
         mean, cov = laws(2)[law : law + 2]
         assert torch.allclose(found.mean(0), mean, atol=0.05)
         assert torch.allclose(found.T.cov(), cov, rtol=0.05, atol=0.05)
-
-
-def test_a_row_does_not_depend_on_its_batch() -> None:
-    bridge, x = GaussianBridge.schrodinger(*laws(2), Brownian(0.7)), normals(5, 2)
-    together = translate(bridge, x, steps=4, seeds=range(5))
-    assert torch.allclose(translate(bridge, x[2:3], steps=4, seeds=[2]), together[2:3], rtol=1e-12)
-    assert not torch.equal(translate(bridge, x, steps=4, seed=1), together)
 
 
 def test_walks_refuse_what_cannot_be() -> None:

@@ -38,6 +38,7 @@ from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
+from ornstein.experiment.translate import carry
 from ornstein.guidance import Blur
 from ornstein.metrics import Wasserstein
 
@@ -405,6 +406,9 @@ def test_translate_carries_over_and_back_row_by_row(moons: Run, cli: Cli, tmp_pa
         assert np.allclose(wanted, kept["samples"], atol=1e-4)
     assert not np.allclose(over["samples"], back["samples"], atol=0.1)
     assert np.allclose(few["samples"], over["samples"][7:9], atol=1e-4)  # no noise on this path: alone or in company
+    told: list[tuple[int, int]] = []
+    carry(moons, x, steps=3, progress=lambda *said: told.append(said))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     found = cli("translate", moons.folder, "-i", tmp_path / "rows.npy", "-o", tmp_path / "way.png", "--film")
     assert found.code == 0, found.err
     assert Image.open(tmp_path / "way.gif").n_frames == 5  # type: ignore[attr-defined]

@@ -173,12 +173,21 @@ def test_images_that_are_no_colours_show_every_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (2,), (40,), (2, 30), (1, 6, 6, 6), (5, 6, 6)])
-def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any) -> None:
+def test_a_film_has_the_limits_of_its_end(tmp_path: Path, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     g = seeded()
     frames = [scale * torch.randn(9, *shape, generator=g) for scale in (50.0, 5.0, 1.0)]
+    ends: list[Any] = []
+
+    def seen(frame: Any, last: Any) -> Any:
+        ends.append(last)
+        return chart(frame, last=last)
+
+    monkeypatch.setattr(pictures, "chart", seen)
     pictures.film(frames, "vector" if len(shape) == 1 else "array", tmp_path / "x.gif")
     with Image.open(tmp_path / "x.gif") as film:
         assert getattr(film, "n_frames", 1) == 3
+    assert all(end is frames[-1] for end in ends)
+    assert len(ends) == 3
     first, last = (panels(chart(frame, last=frames[-1]))[0] for frame in (frames[0], frames[-1]))
     assert first.get_xlim() == last.get_xlim()
     assert first.images[:1] or first.get_ylim() == last.get_ylim() or shape == (1,)
@@ -201,6 +210,28 @@ def test_filled_rows_show_mean_and_deviation_of_what_was_missing_beside_what_was
         np.testing.assert_allclose(half, 2 * own[i].std(0, correction=0)[~known[i]], rtol=1e-4)
         (kept,) = (line for line in axes.lines if line.get_label() == "known")
         np.testing.assert_array_equal(kept.get_xdata(), np.flatnonzero(known[i]))
+
+
+def test_filled_series_have_a_panel_for_each_channel_and_volumes_are_cut() -> None:
+    run: Any = SimpleNamespace(transform=Affine(), shape=(2, 5), about={"data": {"columns": ["heat", "wind"]}})
+    samples = torch.randn(3, 4, 2, 5, generator=seeded())
+    known = torch.zeros(3, 2, 5, dtype=torch.bool)
+    known[:, 0, 2:] = True
+    shown = panels(restore._curves(run, restore.Restored(samples, samples[:, 0] * known, known)))
+    assert [axes.get_ylabel() for axes in shown] == [f"row {i}, {name}" for i in range(3) for name in ("heat", "wind")]
+    means = [line.get_ydata() for axes in shown for line in axes.lines if line.get_label() == "known"]
+    np.testing.assert_allclose(means[2], samples[1].mean(0)[0, 2:], rtol=1e-5)
+    assert [len(mean) for mean in means] == [3, 0] * 3
+    run.shape, run.about = (1, 4, 4, 4), {"data": {}}
+    volumes = torch.randn(2, 3, *run.shape, generator=seeded())
+    cut = panels(restore._curves(run, restore.Restored(volumes, volumes[:, 0], torch.ones(2, 1, 4, 4, 4) > 0)))
+    assert [axes.get_ylabel() for axes in cut[::3]] == ["known", "draw 1", "draw 2", "draw 3", "mean"]
+    np.testing.assert_allclose(cut[-3].images[0].get_array(), volumes[0].mean(0)[0, 2], rtol=1e-5)
+    run.shape = (2, 4, 4)  # of two channels, which is no picture
+    wind = torch.randn(1, 2, *run.shape, generator=seeded())
+    both = panels(restore._curves(run, restore.Restored(wind, wind[:, 0])))
+    assert [axes.get_title() for axes in both[:2]] == ["channel 0", "channel 1"]
+    np.testing.assert_allclose(both[3].images[0].get_array(), wind[0, 1, 1], rtol=1e-5)
 
 
 def test_an_album_shows_what_was_measured_some_draws_their_mean_and_their_deviation() -> None:
@@ -237,4 +268,5 @@ def test_the_marks_of_a_logarithmic_axis_can_be_read(values: Any) -> None:
     boxes = sorted((mark.label1.get_window_extent() for mark in marks), key=lambda box: box.y0)
     assert len(boxes) >= 3
     assert all(below.y1 < above.y0 for below, above in itertools.pairwise(boxes))
-    assert [float(mark.label1.get_text()) for mark in marks] == pytest.approx([mark.get_loc() for mark in marks])
+    said = [float(mark.label1.get_text().replace("−", "-")) for mark in marks]
+    assert said == pytest.approx([mark.get_loc() for mark in marks])

@@ -147,7 +147,8 @@ def test_a_run_on_a_table_is_measured_drawn_and_told_on_a_page(cli: Cli, tmp_pat
     for i in range(400):
         kind = int(torch.randint(3, (1,), generator=g))
         size = "" if i % 9 == 0 else str(kind * 10 + int(torch.randint(4, (1,), generator=g)))
-        lines.append(f"{('red', 'green', 'blue')[kind]},{size},2021-02-{i % 28 + 1:02d},x")
+        word = "" if i % 7 == 0 else ("red", "green", "blue")[kind]
+        lines.append(f"{word},{size},2021-02-{i % 28 + 1:02d},x")
     path, run = tmp_path / "things.csv", tmp_path / "run"
     path.write_text("\n".join(lines) + "\n", "utf-8")
     tiny = ["net.width=32", "net.depth=1", "training.steps=60", "training.batch_size=64", "training.validate_every=60"]

@@ -242,6 +242,7 @@ def test_a_run_introduces_itself_in_three_lines(run: Path) -> None:
     assert model.startswith(f"model    unet of {weights:,} weights, predicts v, taught by ")
     steps = opened.experiment.training.steps
     assert trained == f"trained  {steps:,} of {steps:,} steps, in {run}"
+    assert opened.steps == opened.experiment.sampling.steps == 4
 
 
 def test_labels_by_number_and_by_name(run: Path) -> None:
@@ -285,10 +286,13 @@ def test_a_run_draws_rare_classes_rarely_and_old_folders_still_open(cli: Cli, tm
 
 
 def test_samples_come_in_the_units_of_the_data(run: Path) -> None:
-    x = ornstein.load(run).sample(3, seed=0, quantise=True)
+    opened = ornstein.load(run)
+    x, raw = opened.sample(3, seed=0), opened.sample(3, seed=0, raw=True)
     assert x.dtype == torch.uint8
     assert x.shape == (3, 1, 8, 8)
-    assert x.max() <= 16
+    assert raw.dtype == torch.float32
+    assert bool((raw != raw.round()).any())
+    assert torch.equal(raw.round().clamp(0, 16).to(torch.uint8), x)
 
 
 def test_any_length_of_average_can_be_had(run: Path) -> None:
@@ -304,6 +308,7 @@ def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(cli: Cli, ru
     shutil.copytree(run, copied)
     answer = cli("tune", copied, "--steps", 5)
     assert answer.code == 0, answer
+    assert "measuring the network at 200 levels" in answer.err
     bits = {words[0]: float(words[1]) for words in map(str.split, answer.out.splitlines()[1:]) if len(words) == 2}
     assert bits.pop("tuned") < min(bits.values())
     grid = yaml.safe_load((copied / "tuned.yaml").read_text())[5]["grid"]

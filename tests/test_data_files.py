@@ -130,7 +130,7 @@ def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
     assert torch.equal(kept.train[0].movedim(0, -1), torch.from_numpy(image))
     assert "read as RGBA" in kept.describe()
     assert "transparent" not in kept.describe()
-    again = read_for_model([tmp_path / "0.png"], kept.shape, kept.transform, resized=False)
+    again, _ = read_for_model([tmp_path / "0.png"], kept.shape, kept.transform, resized=False)
     assert torch.equal(again[0], kept.train[0])
     shown = np.asarray(image_grid(kept.transform.forward(again), side=4))
     assert [tuple(shown[1, 1 + k]) for k in range(3)] == [(255, 0, 0), (127, 127, 127), (255, 255, 255)]

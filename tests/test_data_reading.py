@@ -325,14 +325,14 @@ def test_a_picture_of_the_data_comes_in_as_the_data_did(tmp_path: Path) -> None:
     for name, options in kinds.items():
         folder = photos(tmp_path / name, 30, **options)
         data = ImageFolder(str(folder)).load()
-        rows = read_for_model([folder / "07.png"], data.shape, data.transform, resized=False)
+        rows, _ = read_for_model([folder / "07.png"], data.shape, data.transform, resized=False)
         given = np.asarray(Image.open(folder / "07.png")).astype(np.int64)
         assert np.array_equal(rows[0, 0].numpy(), given)
         back = data.transform.inverse(data.transform.forward(rows), quantise=True)
         assert np.array_equal(back[0, 0].numpy(), given)
     colour = photos(tmp_path / "colour", 4, 6, 5, 3)
     data = ImageFolder(str(colour)).load()
-    rows = read_for_model([colour / "00.png"], data.shape, data.transform, resized=False)
+    rows, _ = read_for_model([colour / "00.png"], data.shape, data.transform, resized=False)
     assert np.array_equal(rows[0].movedim(0, -1).numpy(), pixels(6, 5, 3, seed=0))
 
 
@@ -347,7 +347,7 @@ def test_a_picture_of_the_data_comes_in_as_the_data_did(tmp_path: Path) -> None:
 )
 def test_black_and_white_are_the_ends_of_the_range(tmp_path: Path, transform: Transform, expected: list[Any]) -> None:
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "x.png")
-    assert read_for_model([tmp_path / "x.png"], (1, 1, 2), transform, False).flatten().tolist() == expected
+    assert read_for_model([tmp_path / "x.png"], (1, 1, 2), transform, False)[0].flatten().tolist() == expected
 
 
 def test_a_picture_that_has_no_meaning_for_the_data_is_refused(tmp_path: Path) -> None:
@@ -360,8 +360,8 @@ def test_a_picture_that_has_no_meaning_for_the_data_is_refused(tmp_path: Path) -
     ):
         with pytest.raises(InputError, match=said):
             read_for_model([tmp_path / file], shape, transform, False)
-    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), WholeNumbers(256), True).shape == (1, 1, 4, 3)
-    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), WholeNumbers(256), False).shape == (1, 1, 6, 6)
+    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), WholeNumbers(256), True)[0].shape == (1, 1, 4, 3)
+    assert read_for_model([tmp_path / "00.png"], (1, 4, 3), WholeNumbers(256), False)[0].shape == (1, 1, 6, 6)
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import csv
 import gzip
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -130,6 +131,40 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             found = (page.parent / place).resolve() if place else page
             assert found.exists(), target
             assert not anchor or anchor in anchors(found), target
+
+
+def test_the_page_of_settings_is_that_of_the_signatures_and_says_what_each_means() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "make" / "settings.py"))["page"]()
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == page, "python docs/make/settings.py"
+    rows = re.findall(r"^\| `((?:training|sampling|data|net|process|objective)\.[\w.]+)` \|.*\| (.*) \|$", page, re.M)
+    assert len(rows) > 250
+    assert [name for name, meaning in rows if not meaning.strip()] == []
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    listed = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2])
+    written = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]]
+    assert sorted([*listed, "examples.md"]) == sorted(written)  # which docs/make/hooks.py puts there
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("latex2mathml")
+    words = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    assert "<math" in (tmp_path / "theory.html").read_text("utf-8")
+    assert "Raises" in (tmp_path / "api" / "core" / "process.html").read_text("utf-8")
+    for page in tmp_path.rglob("*.html"):
+        asked = re.findall(
+            r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//[^>]*", page.read_text("utf-8")
+        )
+        assert asked == [], page
 
 
 def test_what_is_said_of_versions_is_true() -> None:

@@ -233,6 +233,16 @@ def test_unadjusted_it_is_langevin_with_its_bias() -> None:
 # the constant
 
 
+def test_levels_are_even_in_the_integral_of_the_spread_as_a_formula_has_it() -> None:
+    """Of a spread 1 - 0.9 beta, and a tenth of the even share: x with 1.055 x - 0.45 x^2 = 0.605 q at each share q."""
+    betas = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    spreads = 1 - 0.9 * betas
+    spreads[0] = math.nan  # unmeasured: that of its neighbour
+    q = torch.linspace(0, 1, 9, dtype=torch.float64)
+    wanted = (1.055 - (1.055**2 - 1.8 * 0.605 * q).sqrt()) / 0.9
+    assert (_even(betas, spreads, 8) - wanted).abs().max() < 1e-5
+
+
 def test_the_constant_of_a_mixture_in_two_dimensions() -> None:
     """Within 0.02 nats, with an interval that says so; the base is broad and off the mark."""
     energy = mix_energy([0.2, 0.5, 0.3], [[-1.5, 1.0], [1.2, 0.5], [0.0, -1.5]], [0.1, 0.2, 0.4], constant=7.0)

@@ -154,6 +154,7 @@ def test_no_option_takes_what_is_no_finite_number(
         (["sample"], ["RUN", "`ornstein sample -h`"]),
         (["sample", "RUN", "more"], ["more"]),
         (["sample", "RUN", "--film=3"], ["--film"]),
+        (["train", ""], ["experiment='' is empty"]),
         (["smple"], ["'smple'", "'sample'", "`ornstein -h`"]),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sure import there
+from sure import Cli, there
 from torch import Tensor, nn
 
 import ornstein
@@ -242,10 +242,12 @@ def test_samples_get_the_holes_of_the_data_that_they_are_compared_with() -> None
     assert torch.equal(other[~heldout.isnan()], heldout[~heldout.isnan()])
 
 
-def test_a_run_learns_from_holes_and_all_its_verbs_go_on(tmp_path: Path) -> None:
+def test_a_run_learns_from_holes_and_all_its_verbs_go_on(cli: Cli, tmp_path: Path) -> None:
     x = gaussian(400, 8, 0.3).float()
     file = tmp_path / "gappy.npy"
     np.save(file, x[~x.isnan().all(1)].numpy())
+    few = 3.0 + x[~x.isnan().all(1)][:6].numpy()
+    np.save(tmp_path / "few.npy", few)
     run = tmp_path / "run"
     small = ["net={name: mlp, width: 16, depth: 1, embedding: 8}", "training.steps=20", "training.batch_size=64"]
     for learner in ("denoiser", "filling"):
@@ -255,6 +257,18 @@ def test_a_run_learns_from_holes_and_all_its_verbs_go_on(tmp_path: Path) -> None
         opened = ornstein.load(run)
         assert opened.about["data"]["missing"] == pytest.approx(0.3, abs=0.05)
         assert bool(opened.sample(8, seed=0).isfinite().all())
+        filled = cli("impute", run, tmp_path / "few.npy", "-n", 3, "--force", "--out", tmp_path / "filled.npz")
+        assert filled.code == 0, filled
+        assert f"{np.isnan(few).sum()} holes in" in filled.out
+        with np.load(tmp_path / "filled.npz") as made:
+            known = ~np.isnan(few)
+            for found in (*made["samples"].swapaxes(0, 1), made["mean"]):  # what is there comes back to the last bit
+                assert np.array_equal(found[known], few[known])
+                assert np.isfinite(found).all()
+            assert (made["std"] > 0).tolist() == (~known).tolist()
+        refused = cli("impute", run, tmp_path / "few.npy", "--out", tmp_path / "filled.csv")
+        assert refused.code == 2
+        assert "filled.csv' must end in .npz" in refused.err
         assert evaluate(opened, n=60) is not None
         page = (run / REPORT).read_text()
         assert "of the data&#39;s cells are missing: what compares with closed forms" in page

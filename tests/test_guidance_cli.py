@@ -76,7 +76,8 @@ def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(
             np.testing.assert_allclose(made["mean"], samples.mean(1), atol=1e-5)
             np.testing.assert_allclose(made["std"], samples.std(1), atol=1e-5)
             assert made["std"][:, :, :4].max() < 1e-5
-            assert made["std"][:, :, 4:].min() > 0
+            # of 17 levels, three draws round to the same in a corner that is always black
+            assert (made["std"][:, :, 4:] > 0).mean() > 0.5
         with Image.open(out) as picture:
             assert picture.width > 400
     # a draw is the same however many there are, and another with another seed
@@ -112,7 +113,7 @@ def test_restoring_explains_what_was_measured(
     with np.load(out.with_suffix(".npz")) as made:
         samples = torch.from_numpy(made["samples"])[0]
     opened = Run.load(run)
-    truth = home.read_input(opened, digit / "digit.png")
+    truth = opened.transform.forward(home.read_input(opened, digit / "digit.png"))
     acts = home.damage(operator, **({"width": 0.8} if operator == "blur" else {"by": 2}))
     seen, made = (acts.apply(x) for x in (truth, opened.transform.forward(samples)))
     plain = acts.apply(opened.draw(2, seed=0, steps=6))
@@ -147,7 +148,8 @@ def test_the_missing_numbers_of_a_table_are_imputed(cli: Cli, table: Any, tmp_pa
         known = ~np.isnan(rows)
         np.testing.assert_array_equal(made["known"], known)
         np.testing.assert_allclose(made["mean"][known], rows[known], atol=1e-5)
-        np.testing.assert_allclose(made["samples"][1], np.tile(rows[1], (5, 1)), atol=1e-6)
+        np.testing.assert_array_equal(made["samples"][1], np.tile(rows[1], (5, 1)))
+        np.testing.assert_array_equal(made["samples"].swapaxes(1, 2)[known], np.repeat(rows[known], 5).reshape(-1, 5))
         assert made["std"][~known].min() > 1e-3
     np.save(tmp_path / "whole.npy", rows[1:2])
     answer = cli("inpaint", table, "--input", tmp_path / "whole.npy", "--out", tmp_path / "whole.png")
@@ -196,10 +198,10 @@ def test_guided_drawing_from_the_command_line(cli: Cli, run: Path, tmp_path: Pat
     np.testing.assert_array_equal(drawn("--guidance", "autoguidance", "--guide", run, "--scale", 6), plain)  # no weaker
     opened = Run.load(run)
     assert isinstance(guided(opened, scale=3.0).denoiser, ClassifierFree)
-    expected = guided(opened, scale=6.0).sample(4, label=3, steps=4, seed=0, quantise=True)
+    expected = guided(opened, scale=6.0).sample(4, label=3, steps=4, seed=0)
     np.testing.assert_array_equal(drawn("--scale", 6), expected.numpy())
     np.testing.assert_array_equal(drawn("--scale", 6, "--rescale", 0), expected.numpy())
-    expected = guided(opened, scale=6.0, rescale=0.7).sample(4, label=3, steps=4, seed=0, quantise=True)
+    expected = guided(opened, scale=6.0, rescale=0.7).sample(4, label=3, steps=4, seed=0)
     np.testing.assert_array_equal(drawn("--scale", 6, "--rescale", 0.7), expected.numpy())
 
 
@@ -209,10 +211,76 @@ def test_interpolation_goes_from_one_to_the_other(cli: Cli, run: Path, tmp_path:
     assert answer.code == 0, answer
     with np.load(out.with_suffix(".npz")) as made:
         first, last, between = made["first"], made["last"], made["between"]
-    assert between.shape == (5, 1, 8, 8)
+    data = load_data(Run.load(run).experiment).test[[3, 17]].numpy()
+    np.testing.assert_array_equal(np.concatenate([first, last]), data)  # to the bit, in the values of the data
+    assert (between.dtype, between.shape) == (data.dtype, (5, 1, 8, 8))
+    first, last, between = (x.astype(float) for x in (first, last, between))
     size = np.abs(first - last).mean()
     assert np.abs(between[0] - first[0]).mean() < 0.1 * size
     assert np.abs(between[-1] - last[0]).mean() < 0.1 * size
+
+
+def test_what_is_given_in_fine_units_comes_back_to_the_last_bit(cli: Cli, tmp_path: Path) -> None:
+    """Values whose way to model space and back would be rounded: in doubles, and far from zero."""
+    x = (1000 + 0.1 * np.random.default_rng(0).standard_normal((60, 3))).astype(np.float64)
+    np.save(tmp_path / "x.npy", x)
+    changes = ["training.steps=2", "training.batch_size=16", "training.validate_every=2", "net={name: mlp, width: 8}"]
+    folder = tmp_path / "run"
+    for _ in train(Experiment.read("array", [f"data.path={tmp_path / 'x.npy'}", *changes]), folder):
+        pass
+    given = x[:2].copy()
+    given[:, 1] = np.nan
+    for name, values in (("rows", given), ("a", x[0]), ("b", x[1])):
+        np.save(tmp_path / f"{name}.npy", values)
+    answer = cli("inpaint", folder, "-i", tmp_path / "rows.npy", "-n", 2, "--steps", 2, "-o", tmp_path / "rows.png")
+    assert answer.code == 0, answer
+    filled = np.load(tmp_path / "rows.npz")["samples"]
+    assert filled.dtype == np.float64
+    np.testing.assert_array_equal(filled[:, 0][:, [0, 2]], x[:2][:, [0, 2]])
+    ends = ["--from", tmp_path / "a.npy", "--to", tmp_path / "b.npy"]
+    answer = cli("interpolate", folder, *ends, "--steps", 2, "-n", 2, "-o", tmp_path / "way.png")
+    assert answer.code == 0, answer
+    with np.load(tmp_path / "way.npz") as way:
+        np.testing.assert_array_equal(np.concatenate([way["first"], way["last"]]), x[:2])
+
+
+def test_pictures_of_other_sizes_are_cropped_where_those_of_the_run_were(cli: Cli, tmp_path: Path) -> None:
+    """By every verb, and masks with them; what cannot be read stops no folder, and is named."""
+    rng, photos = np.random.default_rng(0), tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (12, 16), dtype=np.uint8)).save(photos / f"{i:02}.png")
+    changes = ["training.steps=2", "training.batch_size=8", "training.validate_every=2", "net={name: mlp, width: 8}"]
+    folder, whole = tmp_path / "run", np.asarray(Image.open(photos / "03.png"))
+    for _ in train(Experiment.read("images", [f"data.path={photos}", "data.size=12", *changes]), folder):
+        pass
+    mask = np.zeros((12, 16), np.uint8)
+    mask[:6] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(whole[:9]).save(tmp_path / "wide.png")
+    draws = ["-n", 2, "--steps", 2, "--force", "-o", tmp_path / "out.png"]
+    answer = cli("inpaint", folder, "-i", photos / "03.png", "--mask", tmp_path / "mask.png", *draws)
+    assert answer.code == 0, answer
+    with np.load(tmp_path / "out.npz") as made:
+        assert made["samples"].dtype == np.uint8
+        np.testing.assert_array_equal(made["samples"][0, 1, 0, 6:], whole[6:, 2:14])
+    for words, shape in ((["--clean"], (12, 12)), ([], (12, 12))):
+        answer = cli("restore", folder, "--operator", "downsample", "-i", tmp_path / "wide.png", *words, *draws)
+        assert answer.code == 0, answer
+        with np.load(tmp_path / "out.npz") as made:
+            assert (made["samples"].dtype, made["samples"].shape) == (np.uint8, (1, 2, 1, *shape))
+    (photos / "05.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (photos / "05.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    scored = cli("loglik", folder, photos, "-n", 6, "--reference", 0, "--probes", 2, "-o", tmp_path / "s.csv")
+    assert scored.code == 0, scored
+    said = "left out 1 .heic (not read; save them as png or jpg); left out 1 of 20 files that cannot be read, first 05"
+    assert said in scored.out
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == [f"{i:02}.png" for i in (0, 1, 2, 3, 4, 6)]
+    for i in (6, 7):
+        (photos / f"{i:02}.png").write_bytes(b"")
+    broken = cli("loglik", folder, photos, "-o", tmp_path / "t.csv")
+    one_sentence(broken, "07.png cannot be read", "nor can 2 others", "more than one in 10")
 
 
 def test_latents_turn_on_a_great_circle(run: Path) -> None:

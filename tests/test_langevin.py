@@ -291,6 +291,31 @@ def test_the_last_level_has_its_corrections_too(step_size: Any) -> None:
         assert abs(state.x[:, k].var() / (gain**2 * spread) - 1) < 5 * math.sqrt(2 / 20000)
 
 
+def test_ten_levels_end_as_far_from_the_data_as_the_algorithm_does() -> None:
+    """Gaussian data: K corrections at each level, the smallest too, and the denoising step, in closed form."""
+    data, n, corrections, size = Gaussian(torch.tensor([0.5]), torch.tensor([0.1])), 20000, 5, 0.2
+    process = Tabulated.from_sigmas(steps=10, sigma_min=0.1, sigma_max=3.0)
+    denoiser = data.denoiser(process)
+
+    def ends(corrected: int) -> tuple[float, float]:
+        centre, spread = -0.5, process.sigmas[-1].item() ** 2 + denoiser.sigma_data**2
+        for sigma in process.sigmas[1:].flip(0)[:corrected].tolist():
+            for _ in range(corrections):
+                keep = 1 - size * sigma**2 / (0.1 + sigma**2)
+                centre, spread = keep * centre, keep**2 * spread + 2 * size * sigma**2
+        gain = 0.1 / (0.1 + process.sigmas[1].item() ** 2)
+        return 0.5 + gain * centre, gain * math.sqrt(spread)
+
+    x = sample(denoiser, (n, 1), stepper=AnnealedLangevin(corrections, size), steps=10, seed=0, dtype=F64)
+    found = x.flatten().sort().values
+    quantiles = torch.special.ndtri((torch.arange(n, dtype=F64) + 0.5) / n)
+    distance = [(centre + spread * quantiles - 0.5 - math.sqrt(0.1) * quantiles).abs().mean().item()
+                for centre, spread in map(ends, (10, 9))]  # fmt: skip
+    measured = (found - 0.5 - math.sqrt(0.1) * quantiles).abs().mean().item()
+    assert distance[0] < 0.85 * distance[1]
+    assert measured == pytest.approx(distance[0], abs=3 * 0.4 / math.sqrt(n))
+
+
 def test_every_process_is_walked_in_the_same_coordinates() -> None:
     """In y = x/alpha a grid of the same noise ratios is the same chain, whatever the clock."""
     mix, ratios = mixture(), torch.tensor([12.0, 5.0, 2.0, 0.8, 0.3, 0.1], dtype=F64)

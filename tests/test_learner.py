@@ -171,3 +171,9 @@ def test_the_judgement_of_a_denoiser_is_its_error_in_units_of_the_best_linear_on
     perfect = FunctionDenoiser(lambda x, level, _: x0, VP())
     assert Plain(problem).judge(linear, x0, None).value == pytest.approx(1, abs=0.05)
     assert Plain(problem).judge(perfect, x0, None).value == 0
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_shares_are_drawn_on_an_even_scale_and_nothing_else_is(name: str) -> None:
+    judges = LEARNERS[name].judges
+    assert judges.share == judges.found.startswith("share")

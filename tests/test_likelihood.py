@@ -668,6 +668,9 @@ def test_an_integration_that_is_off_is_said(error: float, told: bool) -> None:
     found = LogLikelihood(nats, 0 * nats, torch.tensor([0.0, 0.0, error], dtype=torch.float64), calls, calls, 2)
     lines = Scores(Given("these", torch.zeros(3, 2)), found, None).text().splitlines()
     assert lines[2] == "least likely: 0, 2, 1"
+    single = LogLikelihood(nats[:1], 0 * nats[:1], 0 * nats[:1], calls[:1], calls[:1], 2)
+    alone = Scores(Given("one", torch.zeros(1, 2)), single, None).text()
+    assert "±" not in alone  # of one there is no spread
     assert lines[3:] == (["the integration of the hardest sample is off by up to 0.11 nats"] if told else [])
 
 

@@ -15,6 +15,8 @@ from sure import Cli, there
 
 import ornstein
 from ornstein import Process, plugins
+from ornstein.bridge import BRIDGE_STEPPERS
+from ornstein.bridge.learner import NAMED_PATHS
 from ornstein.core import PROCESSES as TABLE
 from ornstein.core.process import check_positive
 from ornstein.discrete import KERNELS, TOKEN_OBJECTIVES, TOKEN_STEPPERS
@@ -130,10 +132,11 @@ def test_what_is_no_entry_is_refused() -> None:
 
 
 def test_names_that_the_experiment_keeps_are_those_that_it_gives_a_meaning() -> None:
-    assert set(config.PROCESSES) - set(TABLE) - set(KERNELS) == set(plugins.KEPT["process"])
+    assert set(config.PROCESSES) - set(TABLE) - set(KERNELS) - set(NAMED_PATHS) == set(plugins.KEPT["process"])
     ours = {*OBJECTIVES, *ENERGY_OBJECTIVES, *TOKEN_OBJECTIVES}
     assert set(config.objectives()) - ours == set(plugins.KEPT["objective"])
-    assert set(config.steppers()) - set(STEPPERS) - set(TOKEN_STEPPERS) == set(plugins.KEPT["stepper"])
+    walkers = {*STEPPERS, *TOKEN_STEPPERS, *BRIDGE_STEPPERS}
+    assert set(config.steppers()) - walkers == set(plugins.KEPT["stepper"])
 
 
 @pytest.mark.parametrize("noun", plugins.TABLES)

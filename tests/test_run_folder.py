@@ -34,7 +34,7 @@ from ornstein.experiment.folder import accept, read_folder, read_tuned, write_tu
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.experiment.tune import tune
-from ornstein.files import read_text, replacing, replacing_all, sweep_parts
+from ornstein.files import read_text, replacing, replacing_all, sweep_parts, write_text
 from ornstein.training import checkpoint, holding, latest, manifest
 from ornstein.training.ema import snapshots
 from ornstein.training.log import Log
@@ -156,6 +156,36 @@ def test_a_folder_deleted_under_an_evaluation_is_not_made_again(points: Any) -> 
     with pytest.raises(InputError, match="was deleted or moved meanwhile"):
         evaluate(Run.load(points), n=20, page=False, stage=stage)
     assert not points.exists()
+
+
+@pytest.mark.parametrize("name", ["run/samples/x.npz", "other/x.npz"])
+def test_a_folder_deleted_under_a_drawing_is_not_made_again(
+    cli: Cli, points: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What was to land elsewhere still does."""
+    draw = Run.draw
+
+    def drawn(self: Run, *n: Any, **how: Any) -> Any:
+        shutil.rmtree(self.folder)
+        return draw(self, *n, **how)
+
+    monkeypatch.setattr(Run, "draw", drawn)
+    out = points if name.startswith("run/") else points.parent / "other"
+    answer = cli("sample", points, "-n", 2, "--steps", 2, "-o", out / name.partition("/")[2])
+    if out == points:
+        assert (answer.code, f"{points.name} was deleted or moved meanwhile" in answer.err) == (2, True), answer
+    else:
+        assert answer.code == 0, answer
+        assert (out / "x.npz").is_file()
+    assert not points.exists()
+
+
+def test_a_file_in_a_folders_place_is_said_before_any_work(cli: Cli, points: Any, tmp_path: Path) -> None:
+    (tmp_path / "o").write_text("mine")
+    answer = cli("sample", points, "-n", 2, "-o", tmp_path / "o" / "x.npz")
+    assert (answer.code, "o is a file, and no folder" in answer.err) == (2, True), answer
+    with pytest.raises(InputError, match="o is a file, and no folder"):
+        write_text(tmp_path / "o" / "deep" / "x.txt", "")
 
 
 def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next(

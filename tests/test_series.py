@@ -1,7 +1,9 @@
 """Series in time: windows, gaps, the calendar; filled, forecast and drawn longer than trained."""
 
 import csv
+import dataclasses
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,17 +12,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sure import Cli
 from torch import Tensor
 
 import ornstein
+from ornstein.core.condition import Condition
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.gaps import Filled
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
 from ornstein.data.series import Series
 from ornstein.data.timeline import Timeline
 from ornstein.data.tracks import Track, read
 from ornstein.errors import InputError
+from ornstein.experiment import loglik
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import read_weights
+from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import Run
 from ornstein.experiment.series import _cover, complete, dated, forecast, impute_series, long, of_length, save
 from ornstein.experiment.train import train
+from ornstein.likelihood import LogLikelihood
 
 START = datetime(2021, 3, 1, tzinfo=UTC)
 
@@ -187,6 +199,29 @@ def test_a_gap_is_filled_from_what_is_known_which_stays(stations: Run) -> None:
     assert torch.equal(found.draws, again.draws)
 
 
+def test_a_table_is_scored_in_windows_that_lie_side_by_side(tmp_path: Path, stations: Run) -> None:
+    """The run's own file among them: each is named by its series and first moment, and what fills none is counted."""
+    line = Timeline.from_dict(stations.about["data"]["series"])
+    file = written(tmp_path / "new.csv", hours=100)
+    given = loglik.read(stations, file)
+    assert given.note == "8 steps that fill no window were left out"
+    tracks = read(line, file)
+    for k, track in enumerate(tracks):
+        assert torch.equal(given.x[2 * k : 2 * k + 2], track.values[:96].T.unflatten(1, (2, 48)).movedim(1, 0).float())
+    days = ["2021-03-01 00:00:00", "2021-03-03 00:00:00"]
+    assert given.files == [f"{name} {day}" for name in "AB" for day in days]
+    assert given.labels == ["A", "A", "B", "B"]
+    assert given.condition is not None
+    assert set(given.condition.parts) == set(stations.conditions)
+    assert torch.equal(given.condition.parts["calendar"][:2], dated(stations, 2, 48, [0, 48]).parts["calendar"])
+    zero = torch.zeros(4, dtype=torch.float64)
+    scored = loglik.Scores(given, LogLikelihood(zero, zero, zero, zero.long(), zero.long(), 96), None)
+    assert scored.rows()[1]["window"] == "A 2021-03-03 00:00:00"
+    assert loglik.read(stations, stations.experiment.data["path"]).x.shape == (50, 2, 48)
+    with pytest.raises(InputError, match=r"up to 47 steps; a window of .* has 48"):
+        loglik.read(stations, written(tmp_path / "short.csv", hours=47))
+
+
 def test_what_a_file_says_comes_back_to_the_letter(tmp_path: Path, stations: Run) -> None:
     """Trailing zeros, signs and powers stay; what was drawn, or is a mean of two rows, is written the column's way."""
     spelled = ["+3.50", "3.5", "035e-1", "3.500", "4", " 4.25"]
@@ -279,3 +314,65 @@ def test_what_does_not_fit_a_series_is_a_sentence(stations: Run, tmp_path: Path)
         complete(stations, other, after=5)
     with pytest.raises(InputError, match="after the series or before"):
         forecast(stations, Track("A", 0, torch.zeros(50, 2).double()))
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedWhenHigh(Denoiser):
+    """The law of two features, of which the first is 1 where the second was recorded, and -1 where it was not."""
+
+    process: Process
+    sigma_data: float = 1.0
+    gaps: bool = True
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        there = ~x[:, 1:].isnan()
+        return Prediction(torch.cat([2.0 * there - 1.0, torch.full_like(x[:, 1:], 0.5)], 1), x, level)
+
+
+def test_a_gap_is_not_filled_as_if_it_were_known_that_all_was_recorded(stations: Run) -> None:
+    law = with_denoiser(stations, Filled(RecordedWhenHigh(stations.denoiser.process)))
+    values = torch.stack([wave(100, 60), torch.full((60,), torch.nan).double()], 1)  # no rain is known
+    values[20:28] = torch.nan
+    high, low = (law.transform.inverse(torch.full((1, 2, 1), end)).double()[0, 0, 0] for end in (1.0, -1.0))
+    for lacking, filled in (((0.0, 0.8), low), ((0.0, 0.2), high)):
+        facts = {**law.about["data"], "series": {**law.about["data"]["series"], "lacking": lacking}}
+        run = dataclasses.replace(law, about={**law.about, "data": facts})
+        found = impute_series(run, Track("A", 100, values), draws=2, steps=4).draws
+        assert torch.allclose(found[:, 20:28, 0], filled.expand(2, 8), atol=0.006)
+        assert torch.equal(found[:, :20, 0], values[:20, 0].expand(2, 20))
+        assert torch.allclose(
+            found[..., 1], law.transform.inverse(torch.full((1, 2, 1), 0.5)).double()[0, 1, 0], atol=0.06
+        )
+
+
+def test_how_often_a_feature_is_lacking_is_kept(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv", names=("A",), lost=(30, 50))
+    lines = file.read_text().splitlines()
+    gone = [line if k % 4 == 0 else line.rpartition(",")[0] + "," for k, line in enumerate(lines)]
+    file.write_text("\n".join([lines[0], *gone[1:]]) + "\n")
+    line = facts(file)[1]
+    assert line.lacking == pytest.approx((0.0, 0.75), abs=0.02)
+    assert Timeline.from_dict(line.to_dict()).lacking == line.lacking
+
+
+def test_a_run_on_series_goes_on_with_others(cli: Cli, stations: Run, tmp_path: Path) -> None:
+    """One of its stations alone, on later days: window, steps, calendar, scales and names are those of the old run."""
+    new = written(tmp_path / "new.csv", hours=300, names=("B",), lost=(40, 60))
+    answer = cli(
+        "train", "--from", stations.folder, new, "training.steps=1", "training.lr=1e-30", "--out", tmp_path / "on"
+    )
+    assert answer.code == 0, answer
+    on, line = ornstein.load(tmp_path / "on"), Timeline.from_dict(stations.about["data"]["series"])
+    assert on.about["data"]["series"] == stations.about["data"]["series"]
+    assert on.transform == stations.transform
+    assert on.about["data"]["sigma_data"] == stations.about["data"]["sigma_data"]
+    data = on.load_data()
+    assert set(data.conditions["label"].train.tolist()) == {1}  # B, as in the old run
+    assert torch.equal(data.train[0].T.nan_to_num(-9.0), read(line, new)[0].values[:48].float().nan_to_num(-9.0))
+    one, two = (read_weights(run.folder / "ema-0.100.safetensors", run.folder) for run in (on, stations))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    other = written(tmp_path / "other.csv", hours=300, names=("C",))
+    refused = cli("train", "--from", stations.folder, other, "--out", tmp_path / "no")
+    assert refused.code == 2
+    assert "station" in refused.err
+    assert not (tmp_path / "no").exists()

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from ornstein.data import Classes, Quantised, Text, Transform
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.run import Run
-from ornstein.experiment.texts import bits, fill
+from ornstein.experiment.texts import bits, blanks, fill
 from ornstein.experiment.train import train
 
 #: what each character is follows from the one before
@@ -43,8 +44,8 @@ def test_a_text_is_learned_printed_and_filled_in(run: Path, cli: Any, tmp_path: 
     for line in (first, second):
         assert len(line) == 6
         assert (line[:2], line[4:]) == ("cd", "gh")
-    drawn = fill(opened, "cd__gh", 60, seed=1)
-    right = [text == "cdefgh" for text in opened.transform.spelled(drawn)]  # type: ignore[attr-defined]
+    drawn = fill(opened, blanks(opened, "cd__gh"), 60, seed=1)
+    right = [text[:6] == "cdefgh" for text in opened.transform.texts(drawn)]
     assert sum(right) > 30
     result = cli("loglik", str(run), "test", "--out", str(tmp_path / "bits.csv"))
     assert "bits per character" in result.out, result.err
@@ -72,6 +73,66 @@ def test_a_text_with_nothing_to_learn_is_refused(tmp_path: Path, text: str, word
     (tmp_path / "book.txt").write_text(text)
     with pytest.raises(InputError, match=words):
         Text(str(tmp_path / "book.txt"), length=16).load()
+
+
+def test_levels_are_guided_by_their_label_and_by_a_classifier(tmp_path: Path, cli: Any) -> None:
+    few = ["training.steps=30", "training.validate_every=30", "training.lr=4e-3", "training.batch_size=16", *TINY]
+    for name, also in (("run", ["sampling.steps=6"]), ("classes", ["objective=token-classifier"])):
+        for _ in train(Experiment.read("quantised-digits", [*few, *also]), tmp_path / name, draws=False):
+            pass
+    run, classes = (str(tmp_path / name) for name in ("run", "classes"))
+
+    def drawn(*words: str) -> Any:
+        told = ["sample", run, "-n", "2", "--label", "3", "--steps", "2", "--force", "--out", str(tmp_path / "x.npz")]
+        answer = cli(*told, *words)
+        assert answer.code == 0, answer
+        return np.load(tmp_path / "x.npz")["samples"]
+
+    opened, plain = Run.load(Path(run)), drawn()
+    assert np.array_equal(drawn("--scale", "1"), plain)
+    assert not np.array_equal(drawn("--scale", "50"), plain)
+    free = drawn("--guidance", "classifier", "--guide", classes, "--scale", "0")
+    assert not np.array_equal(drawn("--guidance", "classifier", "--guide", classes, "--scale", "3000"), free)
+    picture = opened.load_data().test[0].float()
+    picture[:, 4:] = torch.nan
+    np.save(tmp_path / "half.npy", picture.numpy())
+    np.save(tmp_path / "seven.npy", np.full((1, 8, 8), 7.0))
+    halves = drawn("--fill", str(tmp_path / "half.npy"))
+    assert np.array_equal(halves[:, :, :4], picture[None, :, :4].expand(2, -1, -1, -1).int().numpy())
+    assert not np.array_equal(halves[0], halves[1])
+    for words, said in (
+        (["sample", run, "--fill", str(tmp_path / "seven.npy")], "from 0 to 3"),
+        (["sample", run, "--fill", str(tmp_path / "none.npy")], "none.npy"),
+        (["sample", run, "--scale", "2", "--interval", "1,2"], "takes no 'interval'"),
+        (["sample", run, "--guidance", "classifier"], "--guide RUN"),
+        (["sample", run, "--guidance", "classifier", "--guide", run], "no classifier"),
+        (["sample", classes], "draws nothing"),
+    ):
+        answer = cli(*words)
+        assert (answer.code, said in " ".join(answer.err.split())) == (2, True), answer
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("quantised-digits", ["process=uniform", "objective=score-entropy", *TINY]),
+        ("quantised-digits", ["objective=token-classifier", *TINY]),
+        ("labelled-moons", ["net.width=16"]),
+    ],
+)
+def test_a_killed_run_goes_on_bit_for_bit(preset: str, changes: list[str], tmp_path: Path) -> None:
+    few = ["training.checkpoint_every=2", "training.log_every=1", "training.validate_every=100", "training.steps=5"]
+    asked = Experiment.read(preset, [*changes, *few, "training.warmup=1", "training.batch_size=8"])
+    for _ in train(asked, tmp_path / "whole", draws=False):
+        pass
+    for moment in train(asked, tmp_path / "killed", draws=False):
+        if moment.progress.step >= 3:  # one step beyond what was saved
+            break
+    steps = [moment.progress.step for moment in train(asked, tmp_path / "killed", resume=True, draws=False)]
+    assert steps[0] <= 3
+    one, two = (Run.load(tmp_path / name).model.net.state_dict() for name in ("whole", "killed"))
+    for name, weight in one.items():
+        assert torch.equal(weight, two[name]), name
 
 
 def test_quantised_digits_come_back_as_their_levels() -> None:

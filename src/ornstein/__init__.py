@@ -178,7 +178,7 @@ def doctor(run: "str | Path | Run", *, n: int = 500, seed: int = 0) -> "Diagnosi
         seed: of all that is random.
 
     Raises:
-        InputError: no run; its data are no longer to be had, or differ from those that it was trained on.
+        InputError: no run; its data are no longer there, or differ from those that it was trained on.
     """
     from ornstein.experiment.doctor import doctor
 

@@ -48,8 +48,10 @@ def named(path: "str | Path", noun: str) -> Path:
     """The path with ~ spelled out.
 
     Raises:
-        InputError: the home of a user who does not exist; a character that no path can have.
+        InputError: the home of a user who does not exist; a character that no path can have; no name at all.
     """
+    if str(path) == "":  # which would be the folder that one is in
+        raise InputError(f"{noun}='' is empty; give a name.")
     if "\0" in str(path):
         raise InputError(f"{noun}='{shown(path)}' has a zero character, which no file's name can have.")
     try:
@@ -157,6 +159,27 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
+#: folders that were opened, each of which is there or was deleted since: none is made anew
+_OPENED: set[Path] = set()
+
+
+def opened_folder(folder: Path) -> Path:
+    """A folder that is worked from: should it be deleted meanwhile, nothing is written where it was."""
+    if folder.is_dir():
+        _OPENED.add(folder.absolute())
+    return folder
+
+
+def _with_parents(path: Path) -> None:
+    """Make the folders that a file is to lie in."""
+    for above in path.absolute().parents:
+        if above in _OPENED and not above.is_dir():
+            raise InputError(f"{shown(above)} was deleted or moved meanwhile: nothing is written there.")
+        if above.exists() and not above.is_dir():
+            raise InputError(f"{shown(path)} cannot be written: {shown(above)} is a file, and no folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def replacing_all(*paths: Path) -> Iterator[list[Path]]:
     """Names to write to, as many as paths, which take the paths' places together when all went well.
@@ -164,12 +187,12 @@ def replacing_all(*paths: Path) -> Iterator[list[Path]]:
     A folder in the way of one of them, or a disk that refuses, leaves all of them as they were.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: a file cannot be written, or the folder that is worked from is gone.
     """
     parts: list[Path] = []
     try:
         for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _with_parents(path)
             parts.append(_part(path.parent))
         yield parts
         _exchange(parts, paths)

@@ -66,6 +66,9 @@ TABLES: dict[str, Table] = {
     "token-objective": Table(
         "token_objectives", "discrete", "TOKEN_OBJECTIVES", "discrete:TokenObjective", place="objective"
     ),
+    "token-reading": Table("token_readings", "discrete", "TOKEN_READINGS", "discrete:TokenReading"),
+    "path": Table("paths", "bridge.learner", "NAMED_PATHS", "bridge:Path", place="process"),
+    "bridge-stepper": Table("bridge_steppers", "bridge", "BRIDGE_STEPPERS", "bridge:BridgeStepper", place="stepper"),
     "guidance": Table("guidance", "guidance", "GUIDANCE", "guidance:Guidance", configured=False),
     "operator": Table("operators", "guidance", "OPERATORS", configured=False),
     "net": Table("nets", "nets", "NETS", "nets:NetConfig"),
@@ -77,9 +80,9 @@ TABLES: dict[str, Table] = {
 
 #: names that learners give a meaning of their own, by the place where an experiment reads them
 KEPT: dict[str, tuple[str, ...]] = {
-    "process": ("advised-ladder", "linear", "brownian", "quarter-circle"),
-    "stepper": ("any-order", "bridge-ancestral", "bridge-heun"),
-    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow"),
+    "process": ("advised-ladder", "product"),
+    "stepper": ("any-order", "together"),
+    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
 }
 
 #: who put an entry into its table from outside: (noun, name) -> names of packages

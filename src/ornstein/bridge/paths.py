@@ -39,6 +39,9 @@ class Brownian(Path):
 
     Its g^2 is noise^2 in both directions. Liu et al. 2023 (I2SB, 2302.05872); Shi et al. 2023 (2303.16852).
 
+    Args:
+        noise: standard deviation of the motion after one unit of time, in the units of model space, positive.
+
     Raises:
         InputError: noise that is not positive.
     """
@@ -64,6 +67,9 @@ class Trigonometric(Path):
 
     Two independent ends of one variance keep it throughout without noise. With noise its g^2 is noise^2 pi/2 in both
     directions. Albergo & Vanden-Eijnden 2023 (2209.15571).
+
+    Args:
+        noise: of the path, in the units of model space; 0 for none.
 
     Raises:
         InputError: negative noise.

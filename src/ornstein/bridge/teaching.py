@@ -4,7 +4,7 @@
 
 `Fitting` goes on from there without a second program: iterative Markovian fitting as one run. Its memory holds an
 average of the network's weights, the *walker*, and a pool of pairs that the walker has joined. Every few steps it walks
-the rows of the batch anew, downward from x_1 and upward from x_0, puts them into the pool in the place of the oldest;
+the rows of the batch anew, downward from x_1 and upward from x_0, puts them into the pool in place of the oldest;
 and it teaches by pairs of the pool: what goes down by pairs whose x_0 are data, since they were walked up, and what
 goes up by pairs whose x_1 are. So each direction keeps the law that it is to end in, and the pairs tend to those of the
 Schrodinger bridge (Shi et al. 2023, 2303.16852; with a walker that moves at every step, De Bortoli et al. 2024,

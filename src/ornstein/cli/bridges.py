@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, Seed, bar, claim, named, out
+from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, Seed, bar, claim, err, named, out
 from ornstein.errors import InputError, shown
 
 
@@ -52,11 +52,14 @@ def translate(
         if path.exists() and not force:
             raise InputError(f"out='{shown(path)}' is there already; add --force to write into it, or name another.")
     claim(run, claimed, force, [given])
-    start, names = rows_of(opened, given)
+    start, read = rows_of(opened, given)
+    if read.note:
+        err.print(f"{read.name}: {read.note}", markup=False, soft_wrap=True)
     with bar("carrying") as progress:
         found = carry(
-            opened, start, back=back, seed=seed, steps=steps, stepper=stepper, film=film, names=names, progress=progress
-        )
+            opened, start, back=back, seed=seed, steps=steps, stepper=stepper, film=film, names=read.files,
+            progress=progress,
+        )  # fmt: skip
     save(opened, found, path)
     out.print(f"{len(start):,} carried {'back' if back else 'over'}: [bold]{named(path)}[/]")
     if film:

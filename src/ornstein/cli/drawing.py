@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ornstein import ranks
+from ornstein.cli.arrays import claim_picture, say_restored
 from ornstein.cli.shared import (
     Average,
     Draws,
@@ -32,7 +33,7 @@ from ornstein.cli.shared import (
     out,
 )
 from ornstein.cli.tables import sample_rows
-from ornstein.cli.texts import fill_text, say_texts
+from ornstein.cli.texts import fill_blanks, say_texts
 from ornstein.errors import InputError, shown
 
 
@@ -50,7 +51,12 @@ def sample(  # long: half of it says what the options are
         ),
     ] = None,
     fill: Annotated[
-        str | None, typer.Option(metavar="TEXT", help='A text to fill in, a "_" for each character: "The ____ of the".')
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help='A text to fill in, a "_" for each character: "The ____ of the". Of pictures of few levels an .npy '
+            "file of one, NaN where to draw.",
+        ),
     ] = None,
     stepper: OwnStepper = None,
     option: Annotated[
@@ -130,6 +136,7 @@ def sample(  # long: half of it says what the options are
     from ornstein.experiment.packaged import is_packaged
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
+    from ornstein.experiment.texts import draws_tokens
 
     if path is not None and not (is_table(path) or path.suffix in (".png", ".npz", ".txt")):
         raise InputError(
@@ -150,8 +157,11 @@ def sample(  # long: half of it says what the options are
                 else f"{'.txt (texts), ' * text}.png (a picture) or .npz (arrays)."
             )
         )
-    if fill is not None and not text:
-        raise InputError(f"--fill {shown(fill)!r} is of text; {shown(run)} was trained on {opened.kind}s.")
+    if fill is not None and not draws_tokens(opened):
+        raise InputError(
+            f"--fill {shown(fill)!r} is of text and of pictures of few levels; {shown(run)} was trained on "
+            f"{opened.kind}s, for which there is inpaint or impute."
+        )
     if where is not None and not table:
         raise InputError(
             f"--where {shown(where)!r} is of a table's columns; {shown(run)} was trained on {opened.kind}s."
@@ -176,9 +186,6 @@ def sample(  # long: half of it says what the options are
             raise InputError(f"{said} is of Gaussian noise, and {shown(run)} draws the rows of a table; leave it out.")
         sample_rows(opened, n, condition, where, seed, steps, path)
         return
-    if fill is not None:
-        fill_text(opened, fill, n, seed, chosen, steps, path)
-        return
     if guidance is not None or scale is not None:
         from ornstein.experiment.guide import guided
 
@@ -189,6 +196,9 @@ def sample(  # long: half of it says what the options are
         raise InputError(
             "--interval, --rescale and --guide say how to guide: name it with --guidance, or give a --scale."
         )
+    if fill is not None:
+        fill_blanks(opened, fill, n, condition, seed, chosen, steps, path)
+        return
     how: dict[str, Any] = {"seed": seed, "stepper": chosen, "steps": steps, "grid": grid}
     began = time.perf_counter()
     with bar("drawing") as progress:
@@ -253,7 +263,7 @@ def inpaint(
 
         ornstein inpaint runs/table --input rows-with-nan.npy -n 100
     """
-    _claim(run, path, force, [given] if mask is None else [given, mask])
+    claim_picture(run, path, force, [given] if mask is None else [given, mask])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
@@ -265,10 +275,12 @@ def inpaint(
         known = known & home.read_mask(opened, mask)
     with bar("drawing") as progress:
         found = home.inpaint(
-            opened, values, known, draws=n, method=method, noise=noise, label=label, condition=known_parts(parts),
+            opened, opened.transform.forward(values).float(), known, draws=n, method=method, noise=noise, label=label,
+            condition=known_parts(parts),
             seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
-    _restored(home.save(opened, found, path), path, len(values), n)
+    exact = values if noise == 0 else None
+    say_restored(home.save(opened, found, path, exact), path, len(values), n)
 
 
 def restore(
@@ -302,19 +314,21 @@ def restore(
 
         ornstein restore runs/mnist --operator blur --with width=2 --input sharp.png --clean
     """
-    _claim(run, path, force, [given])
+    claim_picture(run, path, force, [given])
     from ornstein.experiment import restore as home
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
+    damage = home.damage(operator, **options(option))
+    values = home.read_input(opened, given, None if clean else home.measured_shape(opened, damage))
     with bar("drawing") as progress:
         found = home.restore(
-            opened, home.damage(operator, **options(option)), home.read_input(opened, given), clean=clean, draws=n,
+            opened, damage, opened.transform.forward(values).float(), clean=clean, draws=n,
             name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
             seed=seed, steps=steps,
             stepper=stepper, progress=progress,
         )  # fmt: skip
-    _restored(home.save(opened, found, path), path, len(found.samples), n)
+    say_restored(home.save(opened, found, path), path, len(found.samples), n)
 
 
 def interpolate(
@@ -343,26 +357,16 @@ def interpolate(
 
         ornstein interpolate runs/mnist --from a.png --to b.png -n 16
     """
-    _claim(run, path, force, [Path(first), Path(last)])
+    claim_picture(run, path, force, [Path(first), Path(last)])
     from ornstein.experiment import interpolate as home
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
     ends = home.read_ends(opened, first, last)
+    first_one, last_one = (opened.transform.forward(one).float() for one in ends)
     with err.status("encoding and decoding"):
         between = home.interpolate(
-            opened, *ends, n, label=label, condition=known_parts(parts), steps=steps, stepper=stepper
+            opened, first_one, last_one, n, label=label, condition=known_parts(parts), steps=steps, stepper=stepper
         )
     beside = home.save(opened, *ends, between, path)
     out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")
-
-
-def _claim(run: Path, path: Path, force: bool, inputs: list[Path]) -> None:
-    """See that the picture and the arrays beside it may be written."""
-    if path.suffix != ".png":
-        raise InputError(f"out='{shown(path)}' must end in .png; the arrays go beside it.")
-    claim(run, [path, path.with_suffix(".npz")], force, inputs)
-
-
-def _restored(beside: Path, path: Path, rows: int, n: int) -> None:
-    out.print(f"{n} answers for {rows} input{'s' * (rows > 1)}: [bold]{named(path)}[/], [bold]{named(beside)}[/]")

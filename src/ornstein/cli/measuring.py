@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, err, named, out, stages
+from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, bar, claim, named, out, stages
 from ornstein.cli.tables import score_rows
 from ornstein.cli.texts import say_bits
 from ornstein.errors import InputError, lookup, shown
@@ -208,8 +208,8 @@ def tune(
             out.print(f"  {name:<12} {distance}")
         out.print(f"kept in {named(run / 'tuned.yaml')}: ornstein sample {named(run)} --grid tuned --steps {steps}")
         return
-    with err.status("measuring the network at every level"):
-        result = tune(Run.load(run, ema=ema), steps)
+    with stages() as (stage, _):
+        result = tune(Run.load(run, ema=ema), steps, stage=stage)
     out.print("variational bound on held-out data, bits per dimension (lower is better)")
     out.print(f"  [bold]tuned      {result.bits:.4f}[/]")
     for name, bits in sorted(result.even.items(), key=lambda item: item[1]):

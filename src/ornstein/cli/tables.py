@@ -1,4 +1,4 @@
-"""Verbs of tables: rows drawn into a file, holes filled, rows scored."""
+"""Verbs of tables: rows drawn into a file, rows scored; and holes filled, of whatever data."""
 
 import time
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ornstein.cli.arrays import fill_arrays
 from ornstein.cli.series import fill_series
 from ornstein.cli.shared import Average, Force, RunFolder, bar, claim, named, out
 from ornstein.errors import InputError, shown
@@ -42,38 +43,45 @@ def _note_formulas(types: Sequence[Any], *paths: Path) -> None:
 
 def impute(
     run: RunFolder,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A table with holes: .csv, .csv.gz, .tsv or .parquet.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="With holes: a .csv, .csv.gz, .tsv or .parquet; or an .npy array.")
+    ],
     path: Annotated[
-        Path, typer.Option("--out", "-o", help="The table with its holes filled; NAME.holes.csv lists every draw.")
+        Path, typer.Option("--out", "-o", help="The table with its holes filled, or .npz of the draws for an array.")
     ],
     n: Annotated[int, typer.Option("-n", "--count", help="How many draws of each hole.")] = 19,
     seed: Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")] = 0,
     ema: Average = None,
     force: Force = False,
 ) -> None:
-    """Fill the holes of a table from the model's law, given what each row has; or of series, given what is around them.
+    """Fill holes from the model's law, given what is known: of a table's rows, of series, of pictures and other arrays.
 
     Every cell of a table that is there comes back to the letter. A hole gets the middle of its draws (the most frequent
     word), and NAME.holes.csv has all of them: the range of 19 draws holds the truth nine times of ten. Of series every
-    draw is in NAME.npz.
+    draw is in NAME.npz. Of an array NaN is filled, as `inpaint` does, which also takes pictures with a mask.
 
     Examples:
 
         ornstein impute runs/adult people.csv --out filled.csv
 
         ornstein impute runs/weather gaps.csv --out filled.csv
+
+        ornstein impute runs/scans holes.npy --out filled.npz
     """
     if n < 1:
         raise InputError(f"n={n} must be at least 1.")
     from ornstein.experiment.rows import fill, holes_of, is_table, read_rows
     from ornstein.experiment.run import Run
 
-    if not is_table(path):
-        raise InputError(f"out='{shown(path)}' must be a table, such as filled.csv.")
     opened = Run.load(run, ema=ema)
     if opened.about["data"].get("series"):
         fill_series(opened, data, n, seed, path, force)
         return
+    if not opened.types:
+        fill_arrays(opened, data, n, seed, path, force)
+        return
+    if not is_table(path):
+        raise InputError(f"out='{shown(path)}' must be a table, such as filled.csv.")
     claim(run, [path, holes_of(path)], force, [data])
     rows = read_rows(opened, data)
     with bar("drawing") as progress:

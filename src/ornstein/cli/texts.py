@@ -21,14 +21,26 @@ def say_texts(texts: list[str], path: Path) -> None:
     out.print(BETWEEN.join(texts[:_PRINTED]), markup=False, highlight=False, soft_wrap=True)
 
 
-def fill_text(run: "Run", text: str, n: int, seed: int, stepper: Any, steps: int | None, path: Path) -> None:
-    """Draw what stands in the blanks of a text, print it, and write it down."""
-    from ornstein.experiment.texts import fill, must_be_tokens
+def fill_blanks(
+    run: "Run", given: str, n: int, condition: Any, seed: int, stepper: Any, steps: int | None, path: Path
+) -> None:
+    """Draw what is blank in a text, print it and write it down; or in a picture of few levels, and write it down."""
+    from ornstein.experiment.texts import blanks, fill
 
-    if path.suffix != ".txt":
-        raise InputError(f"out='{shown(path)}' must end in .txt: what is filled in is text.")
-    codes = fill(run, text, n, seed=seed, stepper=stepper, steps=steps)
-    say_texts(must_be_tokens(run).spelled(codes), path)
+    text = bool(run.transform.letters)
+    if (path.suffix == ".txt") != text:
+        raise InputError(
+            f"out='{shown(path)}' must end in {'.txt' if text else '.png or .npz'}: see what is filled in."
+        )
+    found = fill(run, blanks(run, given), n, condition=condition, seed=seed, stepper=stepper, steps=steps)
+    if text:  # what is beyond the text's end was drawn too
+        say_texts([drawn[: len(given)] for drawn in run.transform.texts(found)], path)
+        return
+    if path.suffix == ".npz":
+        run.save_arrays(found, condition, seed, path)
+    else:
+        run.picture(found, path)
+    out.print(f"{n} answers: [bold]{named(path)}[/]")
 
 
 def say_bits(run: "Run", data: str, count: int | None, seed: int, draws: int, path: Path) -> None:

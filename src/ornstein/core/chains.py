@@ -147,6 +147,11 @@ class Tabulated(Process):
         """NCSN's ladder of noise levels: alpha = 1, sigma geometric between the ends, or the rising sigmas themselves.
 
         Song & Ermon 2019 (1907.05600). Level 1 is the smallest noise, level N the largest.
+
+        Args:
+            sigmas: the levels themselves, rising; without them `steps` levels, each the same multiple of the one below.
+            steps: how many.
+            sigma_min, sigma_max: the first and the last.
         """
         if sigmas is None:
             check_ordered("sigma_min", "sigma_max", sigma_min=sigma_min, sigma_max=sigma_max)

@@ -25,6 +25,10 @@ class VP(Process):
 
     alpha = exp(-B/2), sigma^2 = 1 - exp(-B), B(t) = beta_min t + (beta_max - beta_min) t^2/2, t in [0, 1].
     Song et al. 2021 (2011.13456), equation 33.
+
+    Args:
+        beta_min, beta_max: the rate of noising at t = 0 and at t = 1, positive and rising.
+        t_max: where the clock ends, in its own time.
     """
 
     beta_min: float = 0.1
@@ -50,6 +54,10 @@ class SubVP(Process):
     """Sub-VP: the drift of VP with a variance that stays below it; better likelihoods.
 
     alpha = exp(-B/2), sigma = 1 - exp(-B), B as in `VP`, t in [0, 1]. Song et al. 2021 (2011.13456), equation 37.
+
+    Args:
+        beta_min, beta_max: the rate of noising at t = 0 and at t = 1, positive and rising.
+        t_max: where the clock ends, in its own time.
     """
 
     beta_min: float = 0.1
@@ -74,6 +82,10 @@ class Cosine(Process):
     alpha = cos(w (t + s)) / cos(w s), w = (pi/2)/(1 + s), sigma^2 = 1 - alpha^2, t in [0, 1]. The signal is exactly
     gone at t = 1, where noise prediction cannot work: predict v, or stop the clock before with t_max=0.99.
     Nichol & Dhariwal 2021 (2102.09672), equation 17, with s = 0.008.
+
+    Args:
+        s: keeps the noise from growing too slowly near the data, positive.
+        t_max: where the clock ends, at most 1, where no signal is left.
     """
 
     s: float = 0.008
@@ -102,6 +114,10 @@ class VE(Process):
     alpha = 1, sigma^2 = sigma_min^2 ((sigma_max/sigma_min)^(2t) - 1), t in [0, 1]: the exact kernel of Song's SDE,
     which starts from the data themselves. Song et al. 2021 (2011.13456), equation 30, states it up to the constant
     sigma_min^2, that is, from data that already carry noise sigma_min.
+
+    Args:
+        sigma_min, sigma_max: the smallest and the largest noise, in the units of model space, positive and rising.
+        t_max: where the clock ends, in its own time.
     """
 
     sigma_min: float = 0.01
@@ -121,7 +137,11 @@ class VE(Process):
 
 @dataclass(frozen=True)
 class EDM(Process):
-    """EDM: time is the noise level itself, alpha = 1 and sigma = t. Karras et al. 2022 (2206.00364)."""
+    """EDM: time is the noise level itself, alpha = 1 and sigma = t. Karras et al. 2022 (2206.00364).
+
+    Args:
+        t_max: the largest noise, in the units of model space.
+    """
 
     t_max: float = 80.0
 
@@ -140,6 +160,9 @@ class OU(Process):
     """Ornstein-Uhlenbeck at unit speed, dX = -X dt + sqrt(2) dB: alpha = exp(-t), sigma^2 = 1 - exp(-2t).
 
     Uhlenbeck & Ornstein 1930; as a generative model see Chen et al. 2022 (2209.11215).
+
+    Args:
+        t_max: where the clock ends; at 5 a signal of exp(-5) is left.
     """
 
     t_max: float = 5.0
@@ -160,6 +183,9 @@ class Flow(Process):
 
     Lipman et al. 2023 (2210.02747), Liu et al. 2023 (2209.03003); their time runs the other way. No signal is left at
     t = 1, where noise prediction cannot work: predict the velocity, v or x0.
+
+    Args:
+        t_max: where the clock ends, at most 1, where no signal is left.
     """
 
     t_max: float = 1.0

@@ -206,7 +206,7 @@ def trajectory(
         stepper: how to step.
         steps, grid: where to step; see `grids.times`.
         seed, seeds, generator: one source of randomness: a number for all, (B,) numbers, or a torch generator. None:
-        fresh.
+            fresh.
         condition: what to draw given, with B rows; see `Condition.of`.
         x: start from this noisy data at the grid's first time, instead of from noise. For what lies at another level
             give the grid as the times from that level down.
@@ -240,8 +240,7 @@ def trajectory(
     keys = sample_seeds(shape[0], seed, seeds, generator).to(device)
     noise = Noise(keys, shape[1:], dtype, draws=0 if x is None else 1, unit=denoiser.unit)
     if x is None:
-        spread = ((levels[0].alpha * denoiser.sigma_data) ** 2 + levels[0].sigma ** 2) ** 0.5
-        x = spread * noise()
+        x = start(levels[0], denoiser.sigma_data, noise)
     return walk(
         Ask(denoiser, condition, len(levels) - 1),
         x.to(device, dtype),
@@ -249,6 +248,12 @@ def trajectory(
         drawing(stepper, noise),
         lambda ask, x, t, memory: stepper.finish(ask, x, t, memory, noise),
     )
+
+
+def start(level: Level[float], sigma_data: float, noise: Noise) -> Tensor:
+    """Where a walk begins at a level: x ~ N(0, alpha^2 sigma_data^2 + sigma^2), the next draw of the noise."""
+    spread: float = ((level.alpha * sigma_data) ** 2 + level.sigma**2) ** 0.5
+    return spread * noise()
 
 
 def drawing(stepper: Stepper, noise: Noise) -> Callable[..., tuple[Tensor, Any]]:

@@ -232,7 +232,7 @@ def times(
 
     Raises:
         InputError: an unknown grid, steps that are not a positive whole number, times outside the clock or not
-        falling.
+            falling.
     """
     if grid is None:
         grid = "trailing" if process.chain is not None else "flow"

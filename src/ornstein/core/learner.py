@@ -30,6 +30,7 @@ from ornstein.core.grids import times
 from ornstein.core.numerics import normal
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import State
+from ornstein.errors import InputError
 
 #: levels that a model is judged at, and held-out examples that it is judged by
 LEVELS, JUDGED_BY = 16, 256
@@ -124,6 +125,7 @@ class Learner(ABC):
         objectives: what may teach it, by name.
         processes: how data may dissolve, or what leads to them, by name; {} for Gaussian noise, by any clock.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
+        guidance: how the model may be guided, by name; {} for the ways of Gaussian noise, if it walks that.
         draws: whether it can be drawn from.
         walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
         instead: of what does not walk: how it draws and what there is for it, in words.
@@ -141,6 +143,7 @@ class Learner(ABC):
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    guidance: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
     walks: ClassVar[bool] = True
     instead: ClassVar[str] = ""
@@ -253,6 +256,22 @@ class Learner(ABC):
             ratios.append(float(level.noise_ratio))
         value = sum(e / w for e, w in zip(errors, linear, strict=True)) / len(errors)
         return Judgement(value, ratios, errors, linear)
+
+
+def with_shares(objective: Mapping[str, Any], shares: tuple[float, ...], data: str) -> Mapping[str, Any]:
+    """An objective of classes with their shares in the data, if it has none of its own.
+
+    Raises:
+        InputError: data without labels, or with some examples that have none.
+    """
+    if objective["shares"]:
+        return objective
+    name = objective["name"]
+    if len(shares) < 2:
+        raise InputError(f"objective={name!r} needs labels of two classes or more; {data} has none.")
+    if sum(shares) < 1 - 1e-6:
+        raise InputError(f"objective={name!r} needs a label for every example; {data} has some without (-1).")
+    return {**objective, "shares": list(shares)}
 
 
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:

@@ -199,10 +199,11 @@ class Estimate:
     def of(samples: Tensor) -> "Estimate":
         """From (N,) numbers."""
         wide = samples.detach().cpu().double()
-        return Estimate(wide.mean().item(), wide.std().item() / math.sqrt(len(wide)))
+        error = wide.std().item() / math.sqrt(len(wide)) if len(wide) > 1 else math.nan
+        return Estimate(wide.mean().item(), error)
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ± {self.standard_error:.2g}"
+        return f"{self.value:.4g}" + ("" if math.isnan(self.standard_error) else f" ± {self.standard_error:.2g}")
 
 
 #: Student's t: degrees of freedom, and the 97.5 % quantile at each

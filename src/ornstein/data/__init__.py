@@ -16,6 +16,7 @@ from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
 from ornstein.data.kept import Kept
+from ornstein.data.labelled import Labelled
 from ornstein.data.layout import Layout
 from ornstein.data.opening import DATA, open_data
 from ornstein.data.schema import ColumnType
@@ -26,7 +27,7 @@ from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Sp
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Transform, WholeNumbers
 
 #: what is made of other data
-DATA.update({"between": Between, "blurred": Blurred})
+DATA.update({"between": Between, "blurred": Blurred, "labelled": Labelled})
 
 __all__ = [
     "CIFAR10",
@@ -49,6 +50,7 @@ __all__ = [
     "ImageFolder",
     "Kept",
     "Known",
+    "Labelled",
     "Layout",
     "Moons",
     "Pinwheel",

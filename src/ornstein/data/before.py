@@ -15,9 +15,11 @@ from torch import Tensor
 
 from ornstein.data.condition import Column, Known
 from ornstein.data.dataset import Dataset, Source
-from ornstein.data.pictures import MODES, WHITE, is_picture, read_pictures
+from ornstein.data.pictures import MODES, WHITE, is_picture, read_whole_pictures
 from ornstein.data.schema import ColumnType
+from ornstein.data.series import Series
 from ornstein.data.statistics import value_range
+from ornstein.data.timeline import Timeline
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform, WholeNumbers
 from ornstein.errors import InputError, shown
@@ -35,6 +37,10 @@ def load_as_before(source: Source, facts: Mapping[str, Any], transform: Transfor
         InputError: as `source.load()`; examples of another kind or shape; a level, a class or values that the model
             has no place for.
     """
+    if "series" in facts:
+        if not isinstance(source, Series):
+            raise InputError("a run on windows of series goes on with series: leave data.name as it is.")
+        return as_before(source.load_on(Timeline.from_dict(facts["series"])), facts, transform)
     columns = tuple(ColumnType.from_dict(about) for about in facts.get("table", ()))
     return as_before(source.load_as(columns, transform) if columns else source.load(), facts, transform)
 
@@ -46,13 +52,14 @@ def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> 
             f"data={data.name!r} has {data.kind}s {_by(data.shape)}, but the run that is to go on was trained on "
             f"{facts['kind']}s {_by(facts['shape'])}."
         )
-    if data.timeline is not None or "series" in facts:
-        raise InputError(f"data={data.name!r}: a run on windows of a series cannot be gone on from; begin a new one.")
-    if bool(data.missing) != bool(facts.get("missing")):
-        has, had = ("some" if share else "none" for share in (data.missing, facts.get("missing")))
+    if (data.timeline is None) == ("series" in facts):
+        raise InputError(f"data={data.name!r}: windows of series go on from a run on series, and nothing else does.")
+    # of series the network is told which cells it sees, whether any is missing or none
+    if data.timeline is None and bool(data.missing) != bool(facts.get("missing")):
+        has, had = ("some" if share else "no" for share in (data.missing, facts.get("missing")))
         raise InputError(
-            f"data={data.name!r} has {has} of its cells missing, but those of the run that is to go on had {had}: its "
-            "network is told of them or is not."
+            f"data={data.name!r} has {has} missing cells, but the run that is to go on was trained on data with {had} "
+            "missing cells, which is another network: begin a new run."
         )
     known, conditions = Known.of_facts(facts), {}
     for name, about in known.items():
@@ -77,8 +84,11 @@ def read_for_model(
     resized: bool,
     name: Callable[[int], str] | None = None,
     background: str = WHITE,
-) -> Tensor:
+    most_broken: int = 0,
+) -> tuple[Tensor, dict[int, InputError]]:
     """Pictures as examples for a model of images: (N, C, H, W), in the units of the data that it was trained on.
+
+    With them come those that were passed over since they cannot be read, by number, and what is wrong with each.
 
     Bits are kept: a picture of more than 8 bits gives its values as they are. One of 8 bits does too for data of 256
     levels; for others (12-bit scans, digits of 0..16, floats in [0, 1]) black and white are the ends of their range.
@@ -91,10 +101,11 @@ def read_for_model(
             otherwise they keep their size, which the caller checks.
         name: what to call the i-th; None for its path.
         background: that the model's data were read with.
+        most_broken: up to so many that cannot be read are passed over.
 
     Raises:
-        InputError: a file that cannot be read; a model of neither 1, 3 nor 4 channels; values beyond the model's range;
-            data whose range is not that of a picture.
+        InputError: more files that cannot be read; a model of neither 1, 3 nor 4 channels; values beyond the model's
+            range; data whose range is not that of a picture.
     """
     name = name or (lambda place: shown(source) if isinstance(source := files[place], Path) else str(place))
     if shape[0] not in MODES:
@@ -102,14 +113,16 @@ def read_for_model(
     levels = transform.levels
     deep = shape[0] == 1 and levels is not None and levels.count > 256
     size = (shape[1], shape[2]) if resized else None
-    values = read_pictures(files, size, "auto" if deep else MODES[shape[0]], name, background)
+    values, broken, _ = read_whole_pictures(
+        files, size, "auto" if deep else MODES[shape[0]], name, most_broken, background
+    )
     if values.shape[1] > shape[0]:  # colour, read by a model of deep greys
-        values = read_pictures(files, size, "L", name, background)
+        values, broken, _ = read_whole_pictures(files, size, "L", name, most_broken, background)
     if levels is not None and (values.dtype != torch.uint8 or (levels.count, levels.low) == (256, 0)):
         top = levels.low + levels.count - 1
         if int(values.max()) > top:
             raise InputError(f"{name(0)} has values up to {int(values.max())}; this run's pictures end at {top}.")
-        return values
+        return values, broken
     if not is_picture(shape, transform):
         raise InputError(
             f"{name(0)} is a picture, but this run's data have no range of black and white; give an .npy array in "
@@ -117,7 +130,7 @@ def read_for_model(
         )
     # in doubles, so that the values that a picture shares with the data come out as they are
     own = transform.inverse(values.double() * (2 / 255) - 1, quantise=True)
-    return own.float() if own.is_floating_point() else own
+    return own.float() if own.is_floating_point() else own, broken
 
 
 def _by(shape: Any) -> str:

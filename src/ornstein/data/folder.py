@@ -2,10 +2,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal, final, get_args
+from typing import Literal, TypeVar, final, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from ornstein.files import named
 
 Label = Literal["auto", "folder", "none"]
 Broken = Literal["skip", "stop"]
+Read = TypeVar("Read")
 
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 #: broken pictures that are passed over: one in so many
@@ -91,19 +92,21 @@ class ImageFolder(Source):
     def load(self) -> Dataset:
         lying = lie(self.path)
         places, files = lying.places, lying.files
-        foreign = Counter(f.suffix.lower() for f in files if f.suffix.lower() in FOREIGN)
-        unread = ", ".join(f"{count:,} {suffix}" for suffix, count in foreign.items())
         if not places:
+            unread = lying.foreign
             raise InputError(
                 f"data.path={self.path!r} holds no images ({len(files)} other files{f', {unread}' if unread else ''}); "
                 f"looked for {', '.join(SUFFIXES)} in it and its sub-folders."
             )
-        notes = [f"left out {unread} (not read; save them as png or jpg)"] if unread else []
         assert self.size is None or isinstance(self.size, tuple)
-        values, broken, done = self._read(lying.read(range(len(places))), places)
-        if broken:
-            first = shown("/".join(places[min(broken)]))
-            notes.append(f"left out {len(broken)} of {len(places):,} files that cannot be read, first {first}")
+        sources, size = lying.read(range(len(places))), self.size
+        values, broken, done = passing_over(
+            len(sources) if self.broken == "skip" else 0,
+            lambda most: read_whole_pictures(
+                sources, size, self.mode, lambda i: shown("/".join(places[i])), most, self.background
+            ),
+        )
+        notes = lying.left_out(broken)
         places = [place for i, place in enumerate(places) if i not in broken]
         in_test = _given_split(places)
         if in_test is not None:
@@ -131,21 +134,6 @@ class ImageFolder(Source):
             note="; ".join([*notes, *remarks(kept, transform, "image")]),
             layout=Layout("NCHW"),
         )
-
-    def _read(
-        self, sources: "Sequence[Path | bytes]", places: Sequence[tuple[str, ...]]
-    ) -> tuple[Tensor, dict[int, InputError], Mapping[str, int]]:
-        assert self.size is None or isinstance(self.size, tuple)
-        most = len(sources) // ONE_IN if self.broken == "skip" else 0
-        try:
-            return read_whole_pictures(
-                sources, self.size, self.mode, lambda i: shown("/".join(places[i])), most, self.background
-            )
-        except InputError as error:
-            if most and " cannot be read" in str(error):
-                said = str(error).rstrip(".")
-                raise InputError(f"{said}, nor can {most} others: more than one in {ONE_IN}.") from error
-            raise
 
     def _labels(self, places: Sequence[tuple[str, ...]]) -> tuple[Tensor | None, tuple[str, ...]]:
         folders = [place[0] if len(place) > 1 else None for place in places]
@@ -175,6 +163,40 @@ class Lying:
     places: list[tuple[str, ...]]
     files: Sequence[PurePath]
     read: "Callable[[Sequence[int]], Sequence[Path | bytes]]"
+
+    @property
+    def foreign(self) -> str:
+        """How many files there are of formats of pictures that are not read, by suffix; "" if there are none."""
+        found = Counter(f.suffix.lower() for f in self.files if f.suffix.lower() in FOREIGN)
+        return ", ".join(f"{count:,} {suffix}" for suffix, count in found.items())
+
+    def left_out(self, broken: Collection[int]) -> list[str]:
+        """What was not read, in words: files of other formats, and those of these numbers, which cannot be."""
+        said = [f"left out {self.foreign} (not read; save them as png or jpg)"] if self.foreign else []
+        if broken:
+            first = shown("/".join(self.places[min(broken)]))
+            said.append(f"left out {len(broken)} of {len(self.places):,} files that cannot be read, first {first}")
+        return said
+
+
+def passing_over(count: int, read: Callable[[int], Read]) -> Read:
+    """What `read` makes of pictures, given how many may be passed over since they cannot be read: one in `ONE_IN`.
+
+    Args:
+        count: of the pictures; 0 to stop at the first that cannot be read.
+        read: takes how many.
+
+    Raises:
+        InputError: more cannot be read.
+    """
+    most = count // ONE_IN
+    try:
+        return read(most)
+    except InputError as error:
+        if most and " cannot be read" in str(error):
+            said = str(error).rstrip(".")
+            raise InputError(f"{said}, nor can {most} others: more than one in {ONE_IN}.") from error
+        raise
 
 
 def lie(path: "str | Path", noun: str = "data.path") -> Lying:

@@ -297,7 +297,7 @@ def _read(
 
 def _reason(stream: IO[bytes] | None, error: Exception) -> str:
     if stream is None:
-        return getattr(error, "strerror", None) or "it is not to be had"
+        return getattr(error, "strerror", None) or "it is not available"
     if type(error).__name__ == "DecompressionBombError":  # Pillow's own limit, which lies above ours
         return f"it declares more than the {MOST_PIXELS:,} pixels that are read"
     if isinstance(error, MemoryError):

@@ -30,7 +30,7 @@ from ornstein.data.reading import absolute
 from ornstein.data.remarks import remarks
 from ornstein.data.statistics import extremes, standardise
 from ornstein.data.timeline import CYCLES, Timeline
-from ornstein.data.tracks import Track, found
+from ornstein.data.tracks import Track, found, read
 from ornstein.errors import InputError, lookup, shown
 
 #: the part of a condition that tells the phases of the calendar
@@ -85,14 +85,33 @@ class Series(Source):
     def load(self) -> Dataset:
         line, tracks, notes = found(self.path, self.time, self.by, self.columns, self.types)
         longest = max(len(track.values) for track in tracks)
-        window = self.window or _window(line, longest)
-        stride = self.stride or max(window // 16, 1)
+        line = dataclasses.replace(line, window=self.window or _window(line, longest))
+        cut, steps = self._cut(line, tracks)
+        line = dataclasses.replace(line, cycles=self._cycles(line, steps))
+        return self._of(line, tracks, cut, len(tracks) > 1, notes)
+
+    def load_on(self, line: Timeline) -> Dataset:
+        """The windows for a model of other series: with its features, its steps, its window and what it is told.
+
+        Raises:
+            InputError: columns that are not there, moments between its steps, series whose names it does not know;
+                series too short for its windows.
+        """
+        tracks = read(line, self.path, "data.path")
+        return self._of(line, tracks, self._cut(line, tracks)[0], True, [])
+
+    def _cut(self, line: Timeline, tracks: list[Track]) -> tuple[int, int]:
+        """The place on the grid where the held-out part begins, and how many steps are before it."""
         begin, end = min(t.first for t in tracks), max(t.first + len(t.values) for t in tracks)
-        cut = min(begin + math.ceil((1 - self.test_fraction) * (end - begin)), end - window)
-        cycles = self._cycles(line, cut - begin)
-        line = dataclasses.replace(line, cycles=cycles, window=window)
-        train, train_at = _windows(tracks, window, stride, lambda first: first + window <= cut)
-        test, test_at = _windows(tracks, window, stride, lambda first: first >= cut, late=True)
+        cut = min(begin + math.ceil((1 - self.test_fraction) * (end - begin)), end - line.window)
+        return cut, cut - begin
+
+    def _of(self, line: Timeline, tracks: list[Track], cut: int, named: bool, notes: list[str]) -> Dataset:
+        """The windows, held out from the place `cut` on; `named`: which series it is, is told where they have names."""
+        longest, window = max(len(track.values) for track in tracks), line.window
+        stride = self.stride or max(window // 16, 1)
+        train, train_at = windows(tracks, window, stride, lambda first: first + window <= cut)
+        test, test_at = windows(tracks, window, stride, lambda first: first >= cut, late=True)
         if len(train) < 2 or not len(test):
             raise InputError(
                 f"data={shown(Path(self.path).name)!r}: series of up to {longest:,} steps give {len(train)} training "
@@ -102,15 +121,16 @@ class Series(Source):
             if bool((part.nan_to_num(0.0).abs() > 1e37).any()):
                 raise InputError(f"{shown(self.path)} has values that float32 cannot hold; rescale them.")
         transform, remark = standardise(train)
-        line = dataclasses.replace(line, **_ends(train))
+        if not line.least:  # not those of other series
+            line = dataclasses.replace(line, **_ends(train), lacking=_lacking(train))
         kept = (f"{len(tracks)} series of up to {longest:,} steps", f"windows of {window} every {stride}")
-        told = f"told the phase of {' and '.join(cycles)}" if cycles else ""
+        told = f"told the phase of {' and '.join(line.cycles)}" if line.cycles else ""
         notes = [*kept, *filter(None, (told, remark)), *notes, *remarks(train, transform, "array")]
         return Dataset(
             name=shown(Path(self.path).name),
             train=train.float(),
             test=test.float(),
-            conditions=_conditions(line, tracks, train_at, test_at),
+            conditions=_conditions(line, tracks if named else [], train_at, test_at),
             kind="array",
             transform=transform,
             note="; ".join(notes),
@@ -138,10 +158,16 @@ def _window(line: Timeline, longest: int) -> int:
     return max(min(-(-int(wanted) // 8) * 8, fits), 8)
 
 
-def _windows(
+def windows(
     tracks: list[Track], window: int, stride: int, inside: Callable[[int], bool], late: bool = False
 ) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Windows (N, F, window) float64 and where each begins: (series, place on the grid)."""
+    """Windows (N, F, window) float64 of series, and where each begins: (series, place on the grid).
+
+    Args:
+        stride: steps from one to the next.
+        inside: whether one that begins at this place of the grid is wanted.
+        late: they are laid from the end of each series, not from its beginning.
+    """
     values, at = [], []
     for k, track in enumerate(tracks):
         count = len(track.values)
@@ -159,7 +185,7 @@ def _conditions(
     line: Timeline, tracks: list[Track], train: list[tuple[int, int]], test: list[tuple[int, int]]
 ) -> dict[str, Column]:
     columns = {}
-    if line.by is not None and len(tracks) > 1:
+    if line.by is not None and tracks:
         names = tuple(track.name for track in tracks)
         labels = [torch.tensor([k for k, _ in at]) for at in (train, test)]
         columns[LABEL] = Column(Known("label", classes=names), *labels)
@@ -169,6 +195,13 @@ def _conditions(
         phases = [torch.stack([line.calendar(first, line.window) for _, first in at]) for at in (train, test)]
         columns[CALENDAR] = Column(about, *phases)
     return columns
+
+
+def _lacking(train: Tensor) -> tuple[float, ...]:
+    """Of each feature the share of the moments with any value that lack its own."""
+    there = ~train.isnan()
+    moments = there.any(1).sum().clamp_min(1)
+    return tuple((1 - there.sum((0, 2)) / moments).tolist())
 
 
 def _ends(train: Tensor) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Timeline:
         cycles: names of `CYCLES` that a model is told the phase of.
         window: steps of one example.
         least, most: of each feature, the end that it never passed, or None for none.
+        lacking: of each feature, the share of the moments that have others but not it; () where that is not known.
     """
 
     features: tuple[ColumnType, ...]
@@ -50,6 +51,7 @@ class Timeline:
     window: int = 0
     least: tuple[float | None, ...] = field(default=(), compare=False)
     most: tuple[float | None, ...] = field(default=(), compare=False)
+    lacking: tuple[float, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -58,7 +60,7 @@ class Timeline:
             "time": None if self.time is None else self.time.to_dict(),
             "by": None if self.by is None else self.by.to_dict(),
             **{name: getattr(self, name) for name in ("step", "months", "origin", "window")},
-            **{name: list(getattr(self, name)) for name in ("cycles", "least", "most")},
+            **{name: list(getattr(self, name)) for name in ("cycles", "least", "most", "lacking")},
         }
 
     @staticmethod
@@ -68,6 +70,7 @@ class Timeline:
             said: dict[str, Any] = {name: found[name] for name in ("step", "months", "origin", "window")}
             said |= {name: found[name] and ColumnType.from_dict(found[name]) for name in ("time", "by")}
             said |= {name: tuple(found[name]) for name in ("cycles", "least", "most")}
+            said["lacking"] = tuple(found.get("lacking", ()))  # runs of earlier versions do not know it
             return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
         except (KeyError, TypeError, AttributeError):
             raise InputError("run.yaml describes no series; it was changed.") from None
@@ -98,6 +101,12 @@ class Timeline:
         return torch.tensor(
             [datetime(m // 12, m % 12 + 1, 1, tzinfo=UTC).timestamp() for m in moments], dtype=torch.float64
         )
+
+    def said(self, first: int, count: int) -> list[str]:
+        """The moments of so many steps, as the file writes them; places on the grid of series without dates."""
+        if self.time is None:
+            return [str(first + k) for k in range(count)]
+        return list(self.time.render(self.seconds(first, count).numpy()))
 
     def calendar(self, first: int, count: int) -> Tensor:
         """The phases of the cycles at `count` places, (2 cycles, count) float32: cosines and sines."""

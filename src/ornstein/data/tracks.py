@@ -61,7 +61,7 @@ def read(line: Timeline, path: "str | Path", noun: str = "input") -> list[Track]
     Raises:
         InputError: columns that are not there, moments off the grid, series whose names were not in training.
     """
-    if not _is_table(path):
+    if not is_table(path):
         values = _array(path, noun)
         if values.shape[-1] != len(line.features):
             raise InputError(
@@ -92,7 +92,7 @@ def found(
     Raises:
         InputError: as `Timeline.read`; no feature; several columns of dates.
     """
-    if not _is_table(path):
+    if not is_table(path):
         values = _array(path, "data.path")
         names = wanted or [str(k) for k in range(values.shape[-1])]
         if len(names) != values.shape[-1]:
@@ -221,7 +221,8 @@ def _chosen(asked: str | None, fits: Sequence[str], field_name: str, known: Mapp
     return fits[0] if fits else None
 
 
-def _is_table(path: "str | Path") -> bool:
+def is_table(path: "str | Path") -> bool:
+    """Whether a file is a table by its name."""
     return str(path).lower().endswith(TABLES)
 
 

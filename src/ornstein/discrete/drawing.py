@@ -128,6 +128,19 @@ class TokenStepper(ABC):
         return ask.kept(told.codes, drawn(told.log_p, dice()))
 
 
+def begun(denoiser: TokenDenoiser, stepper: TokenStepper, rows: int, dice: Dice) -> Tensor:
+    """Where a walk begins: states (rows, T) of the stationary law, by the next table of numbers.
+
+    Raises:
+        InputError: a stepper of masked tokens, and a kernel that masks none.
+    """
+    kernel = denoiser.process
+    if stepper.masks and not kernel.masks:
+        raise InputError(f"{stepper} unmasks tokens, and {kernel} masks none; take ancestral, euler or tau-leaping.")
+    law = kernel.log_stationary(denoiser.classes).float().to(denoiser.device)
+    return drawn(law.expand(rows, denoiser.categories.tokens, -1), dice())
+
+
 def draw_tokens(
     denoiser: TokenDenoiser,
     rows: int,
@@ -157,14 +170,11 @@ def draw_tokens(
     categories, kernel, device = denoiser.categories, denoiser.process, denoiser.device
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r} must be a whole number, at least 1.")
-    if stepper.masks and not kernel.masks:
-        raise InputError(f"{stepper} unmasks tokens, and {kernel} masks none; take ancestral, euler or tau-leaping.")
     if x is not None and tuple(x.shape) != (rows, categories.width):
         raise InputError(f"x has shape {tuple(x.shape)}; it must be {(rows, categories.width)}.")
     condition = Condition.of(condition).matches(rows, f"rows={rows}").to(device)
     dice = Dice(sample_seeds(rows, seed, seeds, generator).to(device), categories.tokens)
-    law = kernel.log_stationary(denoiser.classes).float().to(device)
-    codes = drawn(law.expand(rows, categories.tokens, -1), dice())
+    codes = begun(denoiser, stepper, rows, dice)
     known = None
     if x is not None:
         x = x.to(device)

@@ -13,6 +13,7 @@ a takes the place of a product of matrices. P_0 is the *stationary law*, which i
 | absorbing | kept with probability a, else masked | masked | Austin et al. 2021 |
 | uniform | a I + (1 - a)/K | uniform | Hoogeboom et al. 2021 |
 | ordered | cosines, r_k from Gaussian jumps reflected at both ends | uniform | Campbell et al. 2022 |
+| discretised-gaussian | eigenvectors of Gaussian jumps that stop at the ends | uniform | Austin et al. 2021 |
 | neighbours | eigenvectors of a graph of nearest neighbours | uniform | Austin et al. 2021, appendix A |
 
 Bayes' rule gives the way back; with p a table of probabilities of x_0 given x_t,
@@ -33,20 +34,15 @@ Shi et al. 2024 (2406.04329); Sahoo et al. 2024 (2406.07524).
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ornstein.core import PROCESSES
-from ornstein.core.copies import beside
 from ornstein.core.process import Level, Number, Process
-from ornstein.errors import InputError, lookup, must_be_whole
-
-#: the least probability of a state that can be reached at all: below it float64 sums of cosines have no digits
-_LEAST = 1e-30
+from ornstein.errors import lookup
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def _log(a: Number, like: Tensor) -> Tensor:
     return torch.as_tensor(a, dtype=like.dtype if like.is_floating_point() else torch.float32, device=like.device).log()
 
 
-def _one_hot(codes: Tensor, states: int) -> Tensor:
+def one_hot(codes: Tensor, states: int) -> Tensor:
     return torch.nn.functional.one_hot(codes, states).bool()
 
 
@@ -180,13 +176,13 @@ class Absorbing(Kernel):
 
     def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
         kept = _log(a, codes)
-        here, masked = _one_hot(codes, classes + 1), (codes == classes)[..., None]
+        here, masked = one_hot(codes, classes + 1), (codes == classes)[..., None]
         to_mask = torch.where(masked, 0.0, _log(1 - a, codes))
         is_mask = torch.arange(classes + 1, device=codes.device) == classes
         return torch.where(is_mask, to_mask, torch.where(here, kept, -torch.inf))
 
     def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
-        here, masked = _one_hot(codes, classes + 1), (codes == classes)[..., None]
+        here, masked = one_hot(codes, classes + 1), (codes == classes)[..., None]
         from_class = torch.where(here, _log(a, codes), torch.where(masked, _log(1 - a, codes), -torch.inf))
         is_mask = torch.arange(classes + 1, device=codes.device) == classes
         return torch.where(is_mask, torch.where(masked, 0.0, -torch.inf), from_class)
@@ -212,7 +208,7 @@ class Uniform(Kernel):
 
     def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
         thrown = _log(1 - a, codes) - math.log(classes)
-        return torch.where(_one_hot(codes, classes), torch.logaddexp(_log(a, codes), thrown), thrown)
+        return torch.where(one_hot(codes, classes), torch.logaddexp(_log(a, codes), thrown), thrown)
 
     def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
         return self.log_rows(codes, classes, a)  # symmetric
@@ -225,152 +221,4 @@ class Uniform(Kernel):
         return (q - (1 - a) * q.mean(-1, keepdim=True)) / a
 
     def rates_to(self, codes: Tensor, classes: int) -> Tensor:
-        return (~_one_hot(codes, classes)).float() / classes
-
-
-@dataclass(frozen=True)
-class Spectral(Kernel):
-    """A symmetric chain, by the eigenvectors of its generator, which are found once for a number of classes.
-
-    To add one, write `spectrum`.
-    """
-
-    @abstractmethod
-    def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
-        """Eigenvectors in columns (K, K), the constant one first, and their rates (K,), float64, 0 first, in order."""
-
-    def log_stationary(self, classes: int) -> Tensor:
-        return torch.full((classes,), -math.log(classes), dtype=torch.float64)
-
-    def _basis(self, like: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        vectors, rates = _spectrum(self, classes)
-        wide = torch.float32 if like.device.type == "mps" else torch.float64
-        return beside(vectors, like, wide), beside(rates, like, wide)
-
-    def _left(self, amplitudes: Tensor, a: Number, vectors: Tensor, rates: Tensor) -> Tensor:
-        """Modes of these sizes (B, T, K), each times a^rate, as a table of classes."""
-        a = torch.as_tensor(a, dtype=rates.dtype, device=rates.device)
-        return (amplitudes * a.pow(rates)) @ vectors.T
-
-    def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
-        vectors, rates = self._basis(codes, classes)
-        found = self._left(vectors[codes], a, vectors, rates).clamp_min(_LEAST)
-        # at a = 1 it is known that nothing has moved, to more digits than sums of cosines have
-        still = torch.as_tensor(a, device=codes.device) >= 1
-        found = torch.where(still, _one_hot(codes, classes).to(found.dtype), found)
-        return (found / found.sum(-1, keepdim=True)).log().float()
-
-    def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
-        return self.log_rows(codes, classes, a)  # symmetric
-
-    def log_spread(self, log_p: Tensor, a: Number) -> Tensor:
-        most = log_p.amax(-1, keepdim=True).detach()
-        vectors, rates = self._basis(log_p, log_p.shape[-1])
-        p = (log_p - most).exp().to(vectors.dtype)
-        found = self._left(p @ vectors, a, vectors, rates).clamp_min(_LEAST)
-        found = torch.where(torch.as_tensor(a, device=log_p.device) >= 1, p, found)
-        return found.log().to(log_p.dtype) + most
-
-    def inverse(self, q: Tensor, a: Number) -> Tensor:
-        vectors, rates = self._basis(q, q.shape[-1])
-        return self._left(q.to(vectors.dtype) @ vectors, 1 / a, vectors, rates).to(q.dtype)
-
-    def rates_to(self, codes: Tensor, classes: int) -> Tensor:
-        vectors, rates = self._basis(codes, classes)
-        found = -(vectors[codes] * rates) @ vectors.T
-        return found.masked_fill(_one_hot(codes, classes), 0.0).clamp_min(0.0).float()
-
-
-@lru_cache(maxsize=16)
-def _spectrum(kernel: Spectral, classes: int) -> tuple[Tensor, Tensor]:
-    if classes < 2:
-        return torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    vectors, rates = kernel.spectrum(classes)
-    rates = rates / rates[1]
-    rates[0] = 0.0
-    return vectors, rates
-
-
-@dataclass(frozen=True)
-class Ordered(Spectral):
-    """Classes that have an order: jumps of a discretised Gaussian's length, reflected at both ends.
-
-    The rate of a jump by n classes falls as exp(-n^2/(2 width^2)). Reflected, cosines are its eigenvectors,
-    cos(pi k (j + 1/2)/K), with rates sum over n of w(n) (1 - cos(pi k n/K)).
-
-    Args:
-        width: of a jump, as a share of the number of classes; jumps reach the neighbour at least.
-    """
-
-    width: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.width < math.inf:
-            raise InputError(f"process.width={self.width!r} must be a positive share of the number of classes.")
-
-    def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
-        k, place = torch.arange(classes, dtype=torch.float64), torch.arange(classes, dtype=torch.float64) + 0.5
-        vectors = torch.cos(math.pi / classes * place[:, None] * k) * (2 / classes) ** 0.5
-        vectors[:, 0] = classes**-0.5
-        jumps = torch.arange(1, 2 * classes, dtype=torch.float64)
-        # against the shortest jump, which never vanishes
-        weight = torch.exp(-(jumps**2 - 1) / (2 * (self.width * classes) ** 2))
-        rates = (weight * (1 - torch.cos(math.pi / classes * k[:, None] * jumps))).sum(1)
-        order = rates.argsort(stable=True)
-        return vectors[:, order], rates[order]
-
-
-@dataclass(frozen=True)
-class Neighbours(Spectral):
-    """Classes that lie somewhere: jumps to the nearest neighbours in an embedding, and a few to anywhere.
-
-    Args:
-        nearest: to how many neighbours there are jumps; back, too.
-        anywhere: share of jumps that go to any class, so that every class is reached.
-        embedding: where each class lies, K rows of numbers; () for even places on a circle.
-
-    Raises:
-        InputError: numbers out of range; rows of unlike lengths.
-    """
-
-    nearest: int = 2
-    anywhere: float = 0.02
-    embedding: tuple[tuple[float, ...], ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "embedding", tuple(map(tuple, self.embedding)))
-        must_be_whole("process.nearest", self.nearest)
-        if not 0 < self.anywhere <= 1:
-            raise InputError(f"process.anywhere={self.anywhere!r} must be in (0, 1].")
-        if len({len(row) for row in self.embedding}) > 1:
-            raise InputError("process.embedding must have as many numbers for one class as for another.")
-
-    def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
-        if not self.embedding:
-            angle = torch.arange(classes, dtype=torch.float64) * (2 * math.pi / classes)
-            places = torch.stack([angle.cos(), angle.sin()], 1)
-        elif len(self.embedding) == classes:
-            places = torch.tensor(self.embedding, dtype=torch.float64)
-        else:
-            raise InputError(
-                f"process.embedding has places for {len(self.embedding)} classes; the data have {classes}."
-            )
-        distance = torch.cdist(places, places).fill_diagonal_(torch.inf)
-        near = distance.topk(min(self.nearest, classes - 1), largest=False).indices
-        jumps = torch.zeros(classes, classes, dtype=torch.float64).scatter_(1, near, 1.0)
-        jumps = (jumps + jumps.T) / (2 * near.shape[1])
-        jumps = (1 - self.anywhere) * jumps + self.anywhere / classes
-        generator = jumps - torch.diag(jumps.sum(1))
-        rates, vectors = torch.linalg.eigh(-generator)
-        return vectors, rates
-
-
-#: how categories dissolve, by name
-KERNELS: dict[str, Callable[..., Kernel]] = {
-    "absorbing": Absorbing,
-    "uniform": Uniform,
-    "ordered": Ordered,
-    "neighbours": Neighbours,
-}
+        return (~one_hot(codes, classes)).float() / classes

@@ -14,7 +14,10 @@ below 0 is then taken for 0. Rates are in units of -d log alpha, whatever the cl
 References: Meng et al. 2022 (2211.00802); Lou et al. 2024 (2310.16834); Campbell et al. 2022 (2205.14987).
 """
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,7 +26,7 @@ from ornstein.core.process import Level
 from ornstein.discrete.kernels import Kernel, share
 
 #: the least alpha that a network's ratios are turned into probabilities at
-_LEAST_LEFT = 1e-3
+LEAST_LEFT = 1e-3
 
 
 def ratios(kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level) -> Tensor:
@@ -56,7 +59,10 @@ def from_rates(kernel: Kernel, codes: Tensor, found: Tensor, level: Level, facto
 
 
 class TokenReading(ABC):
-    """One reading of a network's output, whose K numbers a token are logarithms of it up to what Bayes' rule knows."""
+    """One reading of a network's output, whose K numbers a token are logarithms of it up to what Bayes' rule knows.
+
+    To add one, write both ways between it and probabilities, and give it a line in `TOKEN_READINGS`.
+    """
 
     @abstractmethod
     def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
@@ -67,25 +73,52 @@ class TokenReading(ABC):
             factor: log q(x_t = codes given x_0), (B, T, K).
         """
 
+    @abstractmethod
+    def said(self, kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level, factor: Tensor) -> Tensor:
+        """What a network must say for that to be log_p: its output, (B, T, K)."""
 
-class _Probabilities(TokenReading):
-    """Log-probabilities of x_0 given the other tokens, up to a constant."""
+
+class Probabilities(TokenReading):
+    """Of each token's classes given the other tokens, as logits."""
 
     def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
         return (out + factor).log_softmax(-1)
 
+    def said(self, kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level, factor: Tensor) -> Tensor:
+        return torch.where(factor > -torch.inf, log_p - factor, 0.0)  # what cannot be needs no saying
 
-class _Ratios(TokenReading):
-    """Logarithms of the concrete score's ratios, up to a constant."""
+
+class Ratios(TokenReading):
+    """The concrete score: ratios of the marginals, as logarithms (Lou et al. 2024)."""
 
     def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
         if kernel.masks:  # ratios of the classes are the probabilities, but for one number
             return (out + factor).log_softmax(-1)
         # positive, and 1 at the state itself; where next to nothing is left the ratios say next to nothing
-        s, left = (out - out.gather(-1, codes[..., None])).exp(), torch.as_tensor(share(level)).clamp_min(_LEAST_LEFT)
+        s, left = (out - out.gather(-1, codes[..., None])).exp(), torch.as_tensor(share(level)).clamp_min(LEAST_LEFT)
         p = kernel.inverse(s, left.to(out)).clamp_min(torch.finfo(torch.float32).tiny)
         return (p.log() + factor).log_softmax(-1)
 
+    def said(self, kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level, factor: Tensor) -> Tensor:
+        found = ratios(kernel, codes, log_p, level)[..., : factor.shape[-1]]
+        return torch.where(found > -torch.inf, found, 0.0)
+
 
 #: what a network's output may mean
-TOKEN_READINGS: dict[str, TokenReading] = {"probabilities": _Probabilities(), "ratios": _Ratios()}
+TOKEN_READINGS: dict[str, type[TokenReading]] = {"probabilities": Probabilities, "ratios": Ratios}
+
+
+@dataclass(frozen=True)
+class Described(Mapping[str, str]):
+    """A table of readings as their sentences, which grows with it."""
+
+    table: Mapping[str, type[TokenReading]]
+
+    def __getitem__(self, name: str) -> str:
+        return (inspect.getdoc(self.table[name]) or "").partition("\n")[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)

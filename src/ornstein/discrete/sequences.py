@@ -13,9 +13,12 @@ from ornstein.core.numerics import uniform
 from ornstein.core.walk import State
 from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Rows, TokenObjective
 from ornstein.discrete.drawing import draw_tokens
+from ornstein.discrete.guided import TOKEN_GUIDANCE
 from ornstein.discrete.jumps import TOKEN_STEPPERS
-from ornstein.discrete.kernels import KERNELS, Kernel, at_share
+from ornstein.discrete.kernels import Kernel, at_share
 from ornstein.discrete.learning import OfTokens
+from ornstein.discrete.readings import TOKEN_READINGS, Described
+from ornstein.discrete.spectral import KERNELS
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet
 from ornstein.errors import InputError
 
@@ -27,13 +30,11 @@ _STEPS = 128
 class Sequences(OfTokens):
     """Sequences and pictures of categories that dissolve by any kernel (Austin et al. 2021)."""
 
-    readings: ClassVar[Mapping[str, str]] = {
-        "probabilities": "Of each token's classes given the other tokens, as logits.",
-        "ratios": "The concrete score: ratios of the marginals, as logarithms (Lou et al. 2024).",
-    }
+    readings: ClassVar[Mapping[str, str]] = Described(TOKEN_READINGS)
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = KERNELS
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS
+    guidance: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_GUIDANCE
     instead: ClassVar[str] = "token by token, for which there are sample and loglik, and of a text sample --fill"
     at_once: ClassVar[int] = 64
     then: ClassVar[str] = "ornstein sample {run} -n 16"

@@ -112,25 +112,35 @@ class TokenNet(TokenDenoiser):
 
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
         kernel, classes = self.process, self.classes
-        shown = torch.zeros(len(codes), codes.shape[1], classes + 2, device=codes.device)
-        shown.scatter_(2, codes[..., None], 1.0)
         certain = codes < classes if kernel.masks else known
-        if certain is not None:
-            shown[..., -1] = certain.float()
-        x = (classes + 2) ** 0.5 * shown.transpose(1, 2).unflatten(2, self.space)
-        if kernel.masks:  # whose level says no more than the number of masks does
-            kept = (codes < classes).float().mean(1)
-            noise = torch.log1p(-kept) - kept.log()
-        elif isinstance(level.alpha, Tensor):
-            noise = (level.sigma / level.alpha).log().flatten().float()
-        else:
-            noise = (-0.5 * torch.tensor(level.log_snr, device=codes.device)).expand(len(codes)).float()
-        noise = noise.clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
-        with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            out = self.net(x, noise, condition.parts)
+        with torch.autocast(codes.device.type, self.precision) if self.precision else nullcontext():
+            out = self.net(*as_shown(kernel, codes, classes, self.space, level, certain), condition.parts)
         logits = out[:, :classes].float().flatten(2).transpose(1, 2)
         factor = told(kernel, codes, classes, level, known)
-        return TOKEN_READINGS[self.predicts].log_probs(kernel, codes, logits, level, factor)
+        return TOKEN_READINGS[self.predicts]().log_probs(kernel, codes, logits, level, factor)
+
+
+def as_shown(
+    kernel: Kernel, codes: Tensor, classes: int, space: tuple[int, ...], level: Level, certain: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What a network is shown of noisy tokens, see `TokenNet.shown`, and what it is told of their noise.
+
+    Args:
+        certain: which tokens are known to be those of x_0, (B, T) bool; None for none.
+    """
+    shown = torch.zeros(len(codes), codes.shape[1], classes + 2, device=codes.device)
+    shown.scatter_(2, codes[..., None], 1.0)
+    if certain is not None:
+        shown[..., -1] = certain.float()
+    x = (classes + 2) ** 0.5 * shown.transpose(1, 2).unflatten(2, space)
+    if kernel.masks:  # whose level says no more than the number of masks does
+        kept = (codes < classes).float().mean(1)
+        noise = torch.log1p(-kept) - kept.log()
+    elif isinstance(level.alpha, Tensor):
+        noise = (level.sigma / level.alpha).log().flatten().float()
+    else:
+        noise = (-0.5 * torch.tensor(level.log_snr, device=codes.device)).expand(len(codes)).float()
+    return x, noise.clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,54 +171,23 @@ class TokenTable(TokenDenoiser):
         """log p of rows (B, T) of classes: (B,)."""
         return self.table[tuple(codes.unbind(1))].log()
 
-    def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
+    def _joint(self, codes: Tensor, level: Level, known: Tensor | None) -> Tensor:
+        """p(x_0, x_t = codes) of every row x_0, (B, K, ..., K)."""
         wide = torch.float32 if codes.device.type == "mps" else torch.float64
         factor = told(self.process, codes, self.classes, level, known).to(wide).exp()
         joint, tokens = beside(self.table, codes, wide)[None], self.table.ndim
         for token in range(tokens):
             joint = joint * factor[:, token].reshape(len(codes), *(-1 if i == token else 1 for i in range(tokens)))
-        # each token's classes last, all other axes summed
-        found = torch.stack(
-            [joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(tokens)], 1
-        )
-        return (found / found.sum(-1, keepdim=True)).log()
+        return joint
 
-
-@dataclass(frozen=True, eq=False)
-class Tilted(TokenDenoiser):
-    """Classifier-free guidance in log-probabilities: p(x_0 given x_t, y)^scale p(x_0 given x_t)^(1 - scale), normed.
-
-    1 is the model given the condition, 0 the one without, beyond 1 it is followed more than the data do (Ho &
-    Salimans 2022, 2207.12598; Schiff et al. 2024, 2412.10193). Each token's law is tilted by itself: of a row of one
-    token the law that is drawn from is the tilted one, of longer rows it is not.
-
-    Args:
-        base: a model that has learned with and without the condition.
-        scale: how strongly.
-    """
-
-    base: TokenDenoiser
-    scale: float
-
-    @property
-    def process(self) -> Kernel:  # type: ignore[override]
-        """How tokens dissolve."""
-        return self.base.process
-
-    @property
-    def categories(self) -> Categories:  # type: ignore[override]
-        """The tokens of a row."""
-        return self.base.categories
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
+    def log_marginal(self, codes: Tensor, level: Level) -> Tensor:
+        """log p(x_t = codes), (B,)."""
+        return self._joint(codes, level, None).flatten(1).sum(1).log()
 
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
-        given = self.base.log_probs(codes, level, condition, known)
-        if self.scale == 1:
-            return given
-        free = self.base.log_probs(codes, level, Condition.of(None), known)
-        # what neither can be stays so: -inf minus -inf is not asked
-        mixed = self.scale * given.clamp_min(-1e4) + (1 - self.scale) * free.clamp_min(-1e4)
-        return torch.where(given > -torch.inf, mixed, -torch.inf).log_softmax(-1)
+        joint = self._joint(codes, level, known)
+        # each token's classes last, all other axes summed
+        found = torch.stack(
+            [joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(self.table.ndim)], 1
+        )
+        return (found / found.sum(-1, keepdim=True)).log()

@@ -229,7 +229,7 @@ class _Unknowns:
         self.lowest = min(math.log(NOISE_RATIOS[0] * denoiser.unit), self.top - 1)
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
-        """The vector of a method, float64; with its leanings, or noughts to be fitted if it has none, or without."""
+        """The vector of a method, float64; with its leanings, or zeros to be fitted if it has none, or without."""
         times = torch.tensor(tuned.grid[:-1], dtype=torch.float64)
         ratios = torch.cat([times.new_tensor([self.top]), -0.5 * self.process.log_snr(times)])
         # the last weight is what the others leave of one
@@ -311,7 +311,7 @@ class _Search:
         self.unknowns = _Unknowns(denoiser, self.home.process, steps)
         self.scouted = min(len(x), max(_FEWEST, len(x) // _SCOUTED))
         self.noise = x / _spread(denoiser, _top(denoiser))
-        # below which a distance is as good as nought to its root
+        # below which a distance is as good as zero to its root
         self.little = 3e-4 * float(squared(ends).mean().sqrt())
         self.made = 0
 
@@ -385,7 +385,7 @@ class _Search:
             given = self.condition[part]
             with torch.enable_grad():
                 arrived = self.unknowns.arrive(self.home, self.noise[part], vector, given)
-                # the norm has no gradient at nought
+                # the norm has no gradient at zero
                 distance = (squared(arrived - self.ends[part]) + 1e-12).sqrt()
                 share = ((distance + self.little).sqrt() if root else distance).sum() / count
                 # of the unknowns alone: a network's parameters keep whatever gradient they have

@@ -182,7 +182,17 @@ def maximum_likelihood(
     penalty: float = 0.0,
     adjusted: bool = False,
 ) -> MaximumLikelihoodOfLevels:
-    """Maximum likelihood of an energy, its negatives from persistent Langevin chains (Tieleman 2008) or from data."""
+    """Maximum likelihood of an energy, its negatives from persistent Langevin chains (Tieleman 2008) or from data.
+
+    Args:
+        corrections: Langevin steps that make a negative.
+        step_size: of each, in (0, 2), in units of the noise's variance sigma^2.
+        start: where negatives begin: "chains" (where those of the last step ended) or "data" (at noised data).
+        chains: how many persistent chains there are; at least the batch.
+        restart: the share of them that start at noised data again each time.
+        penalty: the weight of E(x)^2 + E(x')^2, which keeps energies from growing.
+        adjusted: whether each step is accepted or refused by Metropolis' rule.
+    """
     return MaximumLikelihoodOfLevels(Moves(corrections, step_size, adjusted=adjusted), start, chains, restart, penalty)
 
 
@@ -199,5 +209,13 @@ def recovery(
     high: float = 20.0,
     adjusted: bool = False,
 ) -> RecoveryLikelihood:
-    """Recovery likelihood: energies of x_s given a noisier x_t, along a ladder (Gao et al. 2020, 2012.08125)."""
+    """Recovery likelihood: energies of x_s given a noisier x_t, along a ladder (Gao et al. 2020, 2012.08125).
+
+    Args:
+        corrections: Langevin steps that make a negative.
+        step_size: of each, in (0, 2), in units of the variance of x_s given x_t and x_0.
+        steps: noise levels of the ladder; a chain has its own.
+        low, high: sigma/alpha at its ends.
+        adjusted: whether each step is accepted or refused by Metropolis' rule.
+    """
     return RecoveryLikelihood(steps, low, high, Moves(corrections, step_size, adjusted=adjusted))

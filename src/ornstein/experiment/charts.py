@@ -1,7 +1,7 @@
 """Charts of what is no image: tables, series and volumes, samples beside real data where there are some.
 
 A table of many columns does not fit into one picture. What is drawn of it is what a reader asks first: each column by
-itself (does its spread agree, are its noughts there?), and the columns that are most related to each other, by rank
+itself (does its spread agree, are its zeros there?), and the columns that are most related to each other, by rank
 correlation in the real data (are the relations there?).
 """
 
@@ -42,6 +42,7 @@ def chart(
     ordered: bool = False,
     last: Tensor | None = None,
     start: Tensor | None = None,
+    called: Sequence[str] = (),
 ) -> Any:
     """A figure of points (N, *shape) in the data's own units.
 
@@ -52,6 +53,7 @@ def chart(
         ordered: the samples are a way from the first of them to the last.
         last: samples whose limits and columns serve instead of these: the last frame of a film.
         start: where a bridge carried the samples from, of vectors in the plane: drawn, and joined to some of them.
+        called: what the rows of fields and volumes are, where they are not samples.
     """
     x = samples.float().cpu().numpy()
     true = None if real is None else real.float().cpu().numpy()
@@ -67,7 +69,7 @@ def chart(
             _carried(made.axes[0], start.float().cpu().numpy(), x)
         return made
     if x.ndim in (4, 5):
-        return _fields(x, true, names, ordered, final)
+        return _fields(x, true, names, _places(len(x)) if ordered else called, final)
     x = x.reshape(len(x), x.shape[1], -1)
     true = None if true is None else true.reshape(len(true), *x.shape[1:])
     final = None if final is None else final.reshape(len(final), *x.shape[1:])
@@ -301,11 +303,11 @@ def _series(
 
 
 def _fields(
-    x: np.ndarray, real: np.ndarray | None, names: Sequence[str], ordered: bool, last: np.ndarray | None
+    x: np.ndarray, real: np.ndarray | None, names: Sequence[str], called: Sequence[str], last: np.ndarray | None
 ) -> Any:
     """Fields, a row each, their channels side by side; volumes, a row for each channel, cut across three axes."""
     blocks = [("samples", x)] + ([] if real is None else [("real", real)])
-    count = len(x) if ordered else min(VOLUMES, *(len(block) for _, block in blocks))
+    count = len(x) if called else min(VOLUMES, *(len(block) for _, block in blocks))
     base = last if last is not None else x if real is None else real
     low, high = (end(base, axis=(0, *range(2, base.ndim))) for end in (np.min, np.max))
     each, flat = range(x.shape[1]), x.ndim == 4
@@ -323,8 +325,8 @@ def _fields(
                 axes.imshow(cut, cmap="gray", vmin=float(low[c]), vmax=float(high[c]))
                 axes.set(xticks=[], yticks=[])
                 if not row:
-                    axes.set_title("\n".join(filter(None, ("" if ordered else title, heads[k]))), fontsize=8)
-        said = (_places(count)[i] if ordered else "", "" if flat or len(each) == 1 else names[channels[0]])
+                    axes.set_title("\n".join(filter(None, ("" if called else title, heads[k]))), fontsize=8)
+        said = (called[i] if called else "", "" if flat or len(each) == 1 else names[channels[0]])
         panels[row, 0].set_ylabel(" ".join(filter(None, said)), fontsize=8)
     return made
 

@@ -177,14 +177,14 @@ class _Scale:
             return np.arcsinh(values / unit)
 
         first, last = place(np.array([low, high]))
-        # an odd number of bins: a nought lies in the middle of one
+        # an odd number of bins: zero lies in the middle of one
         width = (last - first) / BINS
         edges = np.arange(np.floor(first / width - 0.5), np.ceil(last / width + 0.5) + 1) * width + width / 2
         powers = 10.0 ** np.arange(np.ceil(np.log10(unit)), np.log10(max(abs(low), abs(high), unit)) + 1)
         values = [0.0, *powers, *-powers]
         kept = sorted(v for v in values if edges[0] <= place(np.array(v)) <= edges[-1])
         for _ in range(4):
-            if len(kept) > 6:  # every other one, from nought outward
+            if len(kept) > 6:  # every other one, from zero outward
                 kept = [v for k, v in enumerate(sorted(kept, key=abs)) if k % 2 == 0]
         return _Scale(place, edges, tuple((float(place(np.array(v))), _figure(v)) for v in sorted(kept)))
 

@@ -37,6 +37,7 @@ from ornstein.experiment import ends, own, plain
 from ornstein.experiment.arguments import brief, choice, construct, validated
 from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.files import regular
+from ornstein.mixed import Product
 from ornstein.nets import NETS
 from ornstein.samplers import DEFAULT_STEPPER
 from ornstein.samplers.noise_ladder import AdvisedLadder
@@ -53,7 +54,9 @@ MOST_PREVIEW = 4096
 #: every clock of Gaussian noise that an experiment can name, one that the data decide among them
 GAUSSIAN: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
 #: and every process
-PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS, KERNELS, NAMED_PATHS)
+PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap(
+    {"advised-ladder": AdvisedLadder, "product": Product}, CLOCKS, KERNELS, NAMED_PATHS
+)
 #: presets that are another preset with another data set
 _ALIKE = {
     "fashion-mnist": "mnist",

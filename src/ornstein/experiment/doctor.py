@@ -96,7 +96,7 @@ def doctor(
         stage: called with the name of each check as it begins.
 
     Raises:
-        InputError: no run; fewer than 20 samples; data that are no longer to be had, or others than those trained on.
+        InputError: no run; fewer than 20 samples; data that are no longer there, or others than those trained on.
     """
     opened = run if isinstance(run, Run) else Run.load(run)
     opened.must_hold(n)

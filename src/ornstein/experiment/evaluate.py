@@ -20,7 +20,7 @@ from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
 from ornstein.data.pictures import is_picture
-from ornstein.errors import InputError, shown
+from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
@@ -87,7 +87,7 @@ def evaluate(
     "drawing", then each measure by name, "the picture", the doctor's checks, the page.
 
     Raises:
-        InputError: a run that draws nothing, or text; its data are no longer to be had, or differ from those that it
+        InputError: a run that draws nothing, or text; its data are no longer there, or differ from those that it
             was trained on.
     """
     run.must_draw()
@@ -121,8 +121,6 @@ def evaluate(
         "seed": seed,
         "seconds": round(seconds, 2),
     }
-    if not run.folder.is_dir():
-        raise InputError(f"{shown(run.folder)} was deleted or moved meanwhile: nothing is written there.")
     write_text(
         run.folder / "evaluation.json",
         json.dumps({**result.to_dict(), **carried, "drawn": drawn}, indent=2, allow_nan=False) + "\n",

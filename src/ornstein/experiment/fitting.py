@@ -180,7 +180,7 @@ class Model:
             InputError: anything that does not fit.
         """
         if not cells.draws_rows(self.run):
-            return self._given(self.run.sample(n, seed=seed, quantise=True, **options))
+            return self._given(self.run.sample(n, seed=seed, **options))
         self.run.must_hold(n)
         tokens, types = cells.must_be_table(self.run)
         if isinstance(where := options.pop("where", None), str):

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ornstein.data import DATA
 from ornstein.data.kept import PLACE as KEPT
+from ornstein.data.pictures import WHITE
 from ornstein.errors import InputError, shown
 from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
@@ -83,10 +84,14 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
     return read_experiment(folder), about
 
 
-def pictures_of(experiment: Experiment) -> Mapping[str, Any]:
-    """How an experiment's pictures are read: their source's arguments; of a bridge, those of what it leads to."""
+def as_read(experiment: Experiment) -> dict[str, Any]:
+    """How pictures are read as those of an experiment were, for `read_for_model`; of a bridge, as what it leads to.
+
+    That is the one rule of sizes: cropped and resized where those were, and never where they were not.
+    """
     ends = [value for value in experiment.data.values() if isinstance(value, Mapping) and "name" in value]
-    return ends[-1] if ends else experiment.data
+    settings = ends[-1] if ends else experiment.data
+    return {"resized": settings.get("size") is not None, "background": settings.get("background", WHITE)}
 
 
 def read_experiment(folder: Path, changes: Iterable[str] = ()) -> Experiment:
@@ -194,7 +199,7 @@ def weights_of(folder: Path, experiment: Experiment, ema: float) -> dict[str, Te
     """The weights in a run folder, or their average of length `ema`.
 
     Raises:
-        InputError: they are not to be had, or damaged.
+        InputError: they are not there, or damaged.
     """
     weights = folder / (average_file(ema) if ema else "model.safetensors")
     # an average that was tracked is read or missed, never made again in silence

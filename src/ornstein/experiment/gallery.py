@@ -23,7 +23,7 @@ PICTURES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A line of an evaluation: a figure beside what real data score in the place of samples."""
+    """A line of an evaluation: a figure beside what real data score in place of samples."""
 
     name: str
     plainly: str

@@ -1,4 +1,4 @@
-"""A run, guided: the same run with a guided denoiser in the place of its own, so that all that draws from it is."""
+"""A run, guided: the same run with a guided denoiser in place of its own, so that all that draws from it is."""
 
 import dataclasses
 import inspect
@@ -6,17 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from ornstein.core.denoiser import Denoiser
+from ornstein.discrete import TokenClassifier
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
 
 
-def classifier_of(guide: Run, run: Run) -> NoisyClassifier:
-    """The classifier that a run trained with objective=classifier is, on the clock of another.
+def classifier_of(guide: Run, run: Run) -> Any:
+    """The classifier that a run trained with objective=classifier is, on the clock of another; or that of tokens.
 
     Raises:
         InputError: the run was trained for something else.
     """
+    if isinstance(guide.model, TokenClassifier):
+        return guide.model  # whose kernel must be the same: there is no other clock to put it on
     if not isinstance(guide.model, NoisyClassifier):
         raise InputError(f"{guide.folder} is no classifier: train one with objective=classifier.")
     return dataclasses.replace(guide.model, process=run.denoiser.process)
@@ -57,8 +60,9 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
         InputError: an unknown name or option, a guide that is missing, not wanted, or does not fit; a run without
             labels where there is nothing else to guide to.
     """
-    run.must_walk("guidance")
-    way = lookup(BY_NAME, name, "guidance")
+    if not run.learner.guidance:
+        run.must_walk("guidance")
+    way = lookup(run.learner.guidance or BY_NAME, name, "guidance")
     options = {key: value for key, value in options.items() if value is not None}
     wanted = [key for key in _arguments(way) if key in _OF_A_GUIDE]
     known = [key for key in _arguments(way) if key not in wanted]

@@ -92,11 +92,11 @@ def interpolate(
 
 
 def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
-    """The two inputs, (1, *shape) each in model space: numbers of held-out examples, or files.
+    """The two inputs, (1, *shape) each in the data's own units: numbers of held-out examples, or files.
 
     Raises:
         InputError: a number that there is no example of; a file that cannot be read, or holds anything but one sample
-        of the run's shape.
+            of the run's shape.
     """
     run.must_walk("interpolating")
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]
@@ -109,7 +109,7 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
                 raise InputError(f"example {name[:20]} must be below {len(data.test)}, the count of held-out examples.")
             if data.test[int(name)].isnan().any():
                 raise InputError(f"example {name} of the held-out data has cells missing; choose a complete one.")
-            found.append(data.transform.forward(data.test[int(name)][None]))
+            found.append(data.test[int(name)][None])
         else:
             given = read_input(run, Path(name))
             check_shape(run, given, Path(name))
@@ -120,13 +120,18 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
 
 
 def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> Path:
-    """A picture with the two inputs around what lies between, and the arrays beside it, in the data's own units."""
-    own = {"first": first, "last": last, "between": between}
+    """A picture with the two inputs around what lies between, and the arrays beside it, in the data's own values.
+
+    Args:
+        first, last: (1, *shape) in own units, which come back as they are.
+        between: (n, *shape) in model space.
+    """
+    own = {"first": first, "last": last, "between": run.transform.inverse(between, quantise=True)}
     beside = path.with_suffix(".npz")
     with replacing_all(path, beside) as (picture, place):
         with place.open("wb") as file:
-            arrays = {name: run.layout.give_back(run.transform.inverse(v.cpu())).numpy() for name, v in own.items()}
+            arrays = {name: run.layout.give_back(value).numpy() for name, value in own.items()}
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        row = torch.cat([first.cpu(), between, last.cpu()])
+        row = torch.cat([run.transform.forward(first).float(), between, run.transform.forward(last).float()])
         run.picture(row, picture, len(row), ordered=True)
     return beside

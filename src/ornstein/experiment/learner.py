@@ -18,12 +18,13 @@ from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import SEEN, NetDenoiser
 from ornstein.core.gaps import GIVEN, Filled, some_known, told
-from ornstein.core.learner import Judgement, Learner, Measure, noised_alike
+from ornstein.core.learner import Judgement, Learner, Measure, noised_alike, with_shares
 from ornstein.core.prediction import OF_THE_NOISE
-from ornstein.discrete import MaskedColumns, Sequences
+from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
+from ornstein.mixed import Mixed
 from ornstein.nets import Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
@@ -191,13 +192,7 @@ class Classifier(Learner):
 
     @classmethod
     def completed(cls, objective: Mapping[str, Any], shares: tuple[float, ...], data: str) -> Mapping[str, Any]:
-        if objective["shares"]:
-            return objective
-        if len(shares) < 2:
-            raise InputError(f"objective='classifier' needs labels of two classes or more; {data} has none.")
-        if sum(shares) < 1 - 1e-6:
-            raise InputError(f"objective='classifier' needs a label for every example; {data} has some without (-1).")
-        return {**objective, "shares": list(shares)}
+        return with_shares(objective, shares, data)
 
     @property
     def out_multiple(self) -> int:
@@ -245,8 +240,10 @@ def _on_the_datas_levels(problem: Any) -> Any:
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
     "masked": MaskedColumns,
+    "token-classes": TokenClasses,
     "tokens": Sequences,
     "bridge": Bridging,
+    "mixed": Mixed,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,

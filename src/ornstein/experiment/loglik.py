@@ -24,13 +24,17 @@ from ornstein.core.numerics import Estimate
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
 from ornstein.data.condition import LABEL
-from ornstein.data.folder import Lying, lie
-from ornstein.data.pictures import SUFFIXES, WHITE
+from ornstein.data.folder import Lying, lie, passing_over
+from ornstein.data.pictures import SUFFIXES
+from ornstein.data.series import windows
+from ornstein.data.tracks import is_table
+from ornstein.data.tracks import read as read_tracks
 from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
 from ornstein.experiment import charts
-from ornstein.experiment.folder import pictures_of
+from ornstein.experiment.folder import as_read
 from ornstein.experiment.run import Run
+from ornstein.experiment.series import dated, timeline
 from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
 
@@ -43,8 +47,10 @@ class Given:
         name: where they come from.
         x: (N, *shape).
         labels: the name of each one's class, or None.
-        files: the name of each one's file, or None.
+        files: the name of each one's file, or where each window of a series begins, or None.
         condition: what each is given, in the run's model space, or None: then labels say it.
+        note: what of it was left out, or "".
+        named: what `files` are, which heads their column.
     """
 
     name: str
@@ -52,6 +58,8 @@ class Given:
     labels: Sequence[str] | None = None
     files: Sequence[str] | None = None
     condition: Condition | None = None
+    note: str = ""
+    named: str = "file"
 
     def first(self, count: int | None) -> "Given":
         """The first `count` of them; all for None."""
@@ -63,6 +71,8 @@ class Given:
             None if self.labels is None else self.labels[:count],
             None if self.files is None else self.files[:count],
             None if self.condition is None else self.condition[:count],
+            self.note,
+            self.named,
         )
 
 
@@ -93,7 +103,7 @@ class Scores:
         return [
             {
                 "index": i,
-                **({} if files is None else {"file": files[i]}),
+                **({} if files is None else {self.given.named: files[i]}),
                 **({} if labels is None else {"label": labels[i]}),
                 "log_likelihood": f"{log_prob:.6f}",
                 "bits_per_dim": f"{bits:.6f}",
@@ -107,13 +117,15 @@ class Scores:
         """For people."""
 
         def line(name: str, found: LogLikelihood) -> str:
-            nats = Estimate.of(found.log_prob)
+            nats, bits = Estimate.of(found.log_prob), found.bits
+            errors = (f" ± {one.standard_error:.2g}" if len(found.log_prob) > 1 else "" for one in (nats, bits))
             return (
-                f"{name:<22} {len(found.log_prob):>7,}   {nats.value:>12,.3f} ± {nats.standard_error:<9.2g}"
-                f"{found.bits.value:>10.4f} ± {found.bits.standard_error:.2g}"
+                f"{name:<22} {len(found.log_prob):>7,}   {nats.value:>12,.3f}{next(errors):<12}"
+                f"{bits.value:>10.4f}{next(errors)}"
             )
 
-        lines = [f"{'':<22} samples    log-likelihood, nats      bits/dim", line(self.given.name, self.found)]
+        lines = [f"{self.given.name}: {self.given.note}\n"] if self.given.note else []
+        lines += [f"{'':<22} samples    log-likelihood, nats      bits/dim", line(self.given.name, self.found)]
         if self.reference is not None:
             lines.append(line("held-out data", self.reference))
             low = self.reference.log_prob.quantile(0.05)
@@ -186,7 +198,7 @@ def loglik(
 
     Raises:
         InputError: data that cannot be had or do not fit the run, labels missing or unknown to it, options out of
-        range.
+            range.
     """
     run.must_walk("a likelihood by the probability-flow ODE")
     for name, value, least in (("count", count, 1), ("reference", reference, 0)):
@@ -230,7 +242,9 @@ def loglik(
 def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
     """Samples of a run's kind: "train" or "test", an .npy or .npz file, an image file, or a folder or zip of images.
 
-    Arrays are taken as the data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
+    Of a run on series a table too, with the columns of its own, in windows that lie side by side. Arrays are taken as
+    the data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
+    Pictures of a folder that cannot be read are passed over as they are in training, and named in the note.
 
     Args:
         noun: what they are, for errors.
@@ -243,9 +257,14 @@ def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
     place = Path(data).expanduser()
     if place.is_dir() or is_zip(place) or place.suffix.lower() in SUFFIXES:
         return _pictures(run, place, noun)
+    series = bool(run.about["data"].get("series"))
+    if series and is_table(place):
+        return _windows(run, place, noun)
     if place.suffix.lower() not in (".npy", ".npz"):
+        table = "a table, " if series else ""
         raise InputError(
-            f"{noun}={str(data)!r} must be train, test, an .npy or .npz file, an image, or a folder or zip of images."
+            f"{noun}={str(data)!r} must be train, test, {table}an .npy or .npz file, an image, or a folder or zip of "
+            "images."
         )
     if not place.is_file():
         raise InputError(
@@ -259,13 +278,37 @@ def own(run: Run, part: str) -> Given:
     """The run's own "train" or "test" data.
 
     Raises:
-        InputError: they are no longer to be had, or differ from those it was trained on.
+        InputError: they are no longer there, or differ from those it was trained on.
     """
     data = run.load_data()
     x, given = (data.train, data.train_condition) if part == "train" else (data.test, data.test_condition)
     index = given.parts.get(LABEL)
     labels = None if index is None else [data.classes[i] if i >= 0 else "-1" for i in index.tolist()]
     return Given(f"{part} data", x, labels, condition=given)
+
+
+def _windows(run: Run, place: Path, noun: str) -> Given:
+    """A table as windows that lie side by side, each named by its series and its first moment."""
+    line = timeline(run)
+    tracks = read_tracks(line, place, noun)
+    x, at = windows(tracks, line.window, line.window, lambda first: True)
+    if not len(x):
+        longest = max(len(track.values) for track in tracks)
+        raise InputError(
+            f"{noun}={shown(place)!r} has series of up to {longest:,} steps; a window of {shown(run.folder)} has "
+            f"{line.window}."
+        )
+    firsts = [first for _, first in at]
+    names = [line.said(first, 1)[0] for first in firsts]
+    parts = dict(dated(run, len(x), line.window, firsts).parts)
+    several = line.by is not None and LABEL in run.conditions
+    if several:
+        names = [f"{tracks[k].name} {name}" for (k, _), name in zip(at, names, strict=True)]
+        parts[LABEL] = run.conditions[LABEL].model([tracks[k].name for k, _ in at], len(x), LABEL)
+    left = sum(len(track.values) for track in tracks) - len(x) * line.window
+    note = f"{left:,} steps that fill no window were left out" if left else ""
+    labels = [tracks[k].name for k, _ in at] if several else None
+    return Given(place.name, x.float(), labels, names, Condition(parts), note, "window")
 
 
 def _pictures(run: Run, place: Path, noun: str) -> Given:
@@ -278,19 +321,17 @@ def _pictures(run: Run, place: Path, noun: str) -> Given:
     if not lying.places:
         raise InputError(f"{noun}={str(place)!r} holds no images; looked for {', '.join(SUFFIXES)}.")
     names = [shown("/".join(parts)) for parts in lying.places]
-    # as the run read its own: cropped and resized only if those were
-    settings = pictures_of(run.experiment)
-    x = read_for_model(
-        lying.read(range(len(names))),
-        run.shape,
-        run.transform,
-        settings.get("size") is not None,
-        name=names.__getitem__,
-        background=settings.get("background", WHITE),
-    )
-    tops = [parts[0] if len(parts) > 1 else None for parts in lying.places]
+    x, broken = passing_over(
+        len(names) if several and run.experiment.data.get("broken") != "stop" else 0,
+        lambda most: read_for_model(
+            lying.read(range(len(names))), run.shape, run.transform, **as_read(run.experiment),
+            name=names.__getitem__, most_broken=most,
+        ),
+    )  # fmt: skip
+    kept = [i for i in range(len(names)) if i not in broken]
+    tops = [lying.places[i][0] if len(lying.places[i]) > 1 else None for i in kept]
     labels = None if None in tops else [top for top in tops if top is not None]
-    return Given(place.resolve().name, x, labels, names)
+    return Given(place.resolve().name, x, labels, [names[i] for i in kept], note="; ".join(lying.left_out(broken)))
 
 
 def _condition(run: Run, given: Given) -> Condition:

@@ -70,7 +70,7 @@ IMAGE = "image"
 
 @dataclass(frozen=True)
 class Row:
-    """One measure: a number beside what real data score in the place of the samples."""
+    """One measure: a number beside what real data score in place of the samples."""
 
     name: str
     plainly: str
@@ -108,7 +108,7 @@ class Table:
         """The measures of a report."""
         rows = [Row(name, plainly(name), score) for name, score in report.rows.items()]
         sentence = (
-            f"Each number is shown beside what real data score when they stand in the place of the samples, "
+            f"Each number is shown beside what real data score when they stand in place of the samples, "
             f"{report.train:,} training examples against {report.heldout:,} that were held out. A good model scores "
             "what real data score, not zero."
         )
@@ -203,7 +203,8 @@ class Page:
                 Figure(name, "", picture(image_grid(run.transform.pictures(x), across, 720)), wide=False)
                 for name, x in grids
             ]
-        real = filled(data.test[order[: max(200, len(self.samples))]], data.train)
+        some = data.test[order[: max(200, len(self.samples))]]
+        real = filled(some, data.train) if data.missing else some  # a table's holes are values of their own
         mine = run.transform.inverse(self.samples)
         if run.types:
             made = table_chart(mine, run.types, real)

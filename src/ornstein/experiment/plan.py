@@ -209,7 +209,7 @@ def _check(
     for section, precision in (("training", config.precision), ("sampling", experiment.sampling.precision)):
         if gpu and precision == "bfloat16" and not gpu.bfloat16:
             raise InputError(
-                f"{section}.precision='bfloat16' is not to be had on a {name}; plan with float16 or float32."
+                f"{section}.precision='bfloat16' is not available on a {name}; plan with float16 or float32."
             )
     if config.batch_size < count:
         raise InputError(f"training.batch_size={config.batch_size} is less than a sample for each of {count} GPUs.")

@@ -17,11 +17,11 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
-from ornstein.data.pictures import SUFFIXES, WHITE, read_pictures, sides
+from ornstein.data.pictures import SUFFIXES, read_pictures, sides
 from ornstein.errors import InputError, lookup, shown
-from ornstein.experiment import charts
+from ornstein.experiment import charts, pictures
 from ornstein.experiment.arguments import choice, construct
-from ornstein.experiment.folder import pictures_of
+from ornstein.experiment.folder import as_read
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
@@ -174,7 +174,7 @@ def restore(
         name: what to call what is given in an error.
         **options: see `solve`.
     """
-    measured = tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
+    measured = measured_shape(run, operator)
     wanted = run.shape if clean else measured
     if tuple(given.shape[1:]) != wanted:
         raise InputError(
@@ -190,6 +190,11 @@ def restore(
     return Restored(found.samples, y, None, given if clean else None)
 
 
+def measured_shape(run: Run, operator: Operator) -> tuple[int, ...]:
+    """The shape that an operator makes of one of the run's data."""
+    return tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
+
+
 def damage(name: str, **options: Any) -> Operator:
     """The operator of `DAMAGES` of that name with its options.
 
@@ -201,28 +206,32 @@ def damage(name: str, **options: Any) -> Operator:
     return made
 
 
-def read_input(run: Run, path: Path) -> Tensor:
-    """A picture file, or an .npy array in the data's own units, as rows in model space; NaN stays NaN.
+def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Tensor:
+    """A picture file, or an .npy array, as rows in the data's own units and the model's order of axes; NaN stays NaN.
+
+    Args:
+        shape: of a row, where it is not that of the run's data: to which pictures are resized if those were.
 
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
     run.must_walk("filling in or restoring what was measured")
+    shape = run.shape if shape is None else shape
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
-        values, _ = read_rows(path, run.shape, run.layout, missing=True)
+        values, _ = read_rows(path, shape, run.layout, missing=True)
         try:
-            return run.transform.forward(values)
+            run.transform.forward(values)
         except InputError:  # features or channels that have each their own units
             raise InputError(
                 f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
             ) from None
+        return values
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
-    settings = pictures_of(run.experiment)  # as the run read its own
-    resized, laid_on = settings.get("size") is not None, settings.get("background", WHITE)
-    return run.transform.forward(read_for_model([path], run.shape, run.transform, resized, background=laid_on))
+    values, _ = read_for_model([path], shape, run.transform, **as_read(run.experiment))
+    return values
 
 
 def longest_side(path: Path) -> int:
@@ -233,6 +242,8 @@ def longest_side(path: Path) -> int:
 def read_mask(run: Run, path: Path) -> Tensor:
     """A black and white picture of what to fill in (white) as what is known, (1, *shape) bool.
 
+    It is cropped and resized where the run's pictures were, as the input is that it goes with.
+
     Raises:
         InputError: not a picture, or of another size than the run's.
     """
@@ -241,7 +252,8 @@ def read_mask(run: Run, path: Path) -> Tensor:
     path = regular(path, "mask", "a picture that is white where to fill in")
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"mask='{shown(path)}' is not a picture file; give one that is white where to fill in.")
-    white = read_pictures([path], None, "L", lambda i: shown(path)) > 127
+    size = (run.shape[1], run.shape[2]) if as_read(run.experiment)["resized"] else None
+    white = read_pictures([path], size, "L", lambda i: shown(path)) > 127
     if tuple(white.shape[2:]) != run.shape[1:]:
         raise InputError(
             f"mask='{shown(path)}' is {_by(white.shape[2:])}; this run's pictures are {_by(run.shape[1:])}."
@@ -255,27 +267,32 @@ def check_shape(run: Run, given: Tensor, path: Path) -> None:
         raise InputError(f"input='{shown(path)}' is {_by(given.shape[1:])}; this run's data are {_by(run.shape)}.")
 
 
-def save(run: Run, found: Restored, path: Path) -> Path:
+def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> Path:
     """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
 
-    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), mean, std, and known for a
-    mask.
+    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), in the data's own values, their
+    mean and std, and known for a mask.
+
+    Args:
+        given: (rows, *shape) in own units, what was filled in: what is known comes back from it, to the last bit. None
+            where it was measured with noise, and so is not known for sure.
     """
     rows, draws = found.samples.shape[:2]
-    drawn = found.samples.flatten(0, 1)
-    own = run.transform.inverse(drawn).unflatten(0, (rows, draws))
-    arrays = {}
+    own = run.transform.inverse(found.samples.flatten(0, 1), quantise=True).unflatten(0, (rows, draws))
+    arrays: dict[str, Tensor] = {}
     if found.known is not None:
-        known = found.known.expand(rows, *run.shape)
-        # digital data that were given come back as they were, to the last bit
-        exact = run.transform.inverse(drawn, quantise=True).unflatten(0, (rows, draws))
-        own = torch.where(known[:, None], exact.to(own.dtype), own)
-        arrays["known"] = known
-    arrays |= {"samples": own, "mean": own.mean(1), "std": own.std(1, correction=0)}
+        arrays["known"] = found.known.expand(rows, *run.shape)
+    numbers = own if own.is_floating_point() else own.float()
+    arrays |= {"samples": own, "mean": numbers.mean(1), "std": numbers.std(1, correction=0)}
+    if found.known is not None and given is not None:
+        known, told = arrays["known"], given if own.is_floating_point() else given.nan_to_num().to(own.dtype)
+        arrays["samples"] = torch.where(known[:, None], told[:, None], own)
+        arrays["mean"] = torch.where(known, told.to(numbers.dtype), arrays["mean"])
+        arrays["std"] = arrays["std"].masked_fill(known, 0.0)
     arrays = {name: run.layout.give_back(value) for name, value in arrays.items()}
     beside = path.with_suffix(".npz")
-    with replacing_all(path, beside) as (picture, numbers):
-        with numbers.open("wb") as file:
+    with replacing_all(path, beside) as (picture, place):
+        with place.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
         (_album(found) if run.kind == "image" else _curves(run, found)).savefig(picture, format="png", dpi=130)
     return beside
@@ -287,17 +304,14 @@ def _by(shape: "tuple[int, ...] | torch.Size") -> str:
 
 def _album(found: Restored, most: int = 6) -> Any:
     """A row for each input: what was measured, the draws, their mean and their standard deviation."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import to_rgb
-    from matplotlib.figure import Figure
 
     rows, draws = min(len(found.samples), most), min(found.samples.shape[1], 8)
     heads = [*(["truth"] if found.truth is not None else []), "measured"]
     heads += [f"draw {k + 1}" for k in range(draws)] + ["mean", "deviation"]
     height, width = found.samples.shape[-2:]
     side = 1.05
-    figure = Figure(figsize=(side * len(heads), (side * height / width + 0.1) * rows + 0.25), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = charts.canvas(side * len(heads), (side * height / width + 0.1) * rows + 0.25)
     axes = figure.subplots(rows, len(heads), squeeze=False)
     top = max(found.std.max().item(), 1e-6)
     for i in range(rows):
@@ -321,42 +335,45 @@ def _album(found: Restored, most: int = 6) -> Any:
 
 
 def _curves(run: Run, found: Restored, most: int = 6) -> Any:
-    """A panel for each row: every draw as a line over the entries, mean and deviation, and what was known."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """A panel for each row and channel: every draw as a line over the entries, mean and deviation, what was known.
 
-    rows = min(len(found.samples), most)
-    figure = Figure(figsize=(7, 1.9 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, found.samples.shape[:2]).flatten(2)
-    known = found.known.expand(len(found.samples), *run.shape).flatten(1) if found.known is not None else None
-    place = np.arange(own.shape[2])
+    Fields and volumes, which are no lines, are cut as they are elsewhere: the first row alone.
+    """
+    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, found.samples.shape[:2])
+    if len(run.shape) > 2:
+        measured = own[:1, 0] if found.known is None else torch.where(found.known[:1], own[:1, 0], own[0].min())
+        shown = torch.cat([measured] * (found.known is not None) + [own[0, :3], own[:1].mean(1)])
+        called = ["known"] * (found.known is not None) + [f"draw {k + 1}" for k in range(len(own[0, :3]))] + ["mean"]
+        return charts.chart(shown, names=pictures.channel_names(run.about["data"]), called=called)
+    own = own.reshape(*own.shape[:2], -1, own.shape[-1])
+    channels = own.shape[2]
+    rows = min(len(own), max(1, most // channels))
+    known = None if found.known is None else found.known.expand(len(own), *run.shape).reshape(own[:, 0].shape)
+    figure = charts.canvas(7, 1.9 * rows * channels + 0.4)
+    place = np.arange(own.shape[3])
     few = len(place) <= 32
-    for i, axes in enumerate(figure.subplots(rows, 1, squeeze=False)[:, 0]):
-        mean, std = own[i].mean(0).numpy(), own[i].std(0, correction=0).numpy()
-        axes.plot(place, own[i, :16].T.numpy(), color=charts.PALE, lw=0.7)
+    panels = figure.subplots(rows * channels, 1, squeeze=False)[:, 0]
+    names = pictures.channel_names(run.about["data"]) if channels > 1 else None
+    for i, (row, c) in enumerate((row, c) for row in range(rows) for c in range(channels)):
+        axes, drawn = panels[i], own[row, :, c]
+        mean, std = drawn.mean(0).numpy(), drawn.std(0, correction=0).numpy()
+        told = np.zeros(len(place), bool) if known is None else known[row, c].numpy()
+        axes.plot(place, drawn[:16].T.numpy(), color=charts.PALE, lw=0.7)
         if few:
-            told = known[i].numpy() if known is not None else np.zeros(len(place), bool)
-            axes.errorbar(
-                place[~told],
-                mean[~told],
-                std[~told],
-                color=charts.ACCENT,
-                fmt="o",
-                ms=3,
-                lw=1.2,
-                label="mean and deviation",
-            )
+            axes.errorbar(place[~told], mean[~told], std[~told], color=charts.ACCENT, fmt="o", ms=3, lw=1.2,
+                          label="mean and deviation")  # fmt: skip
         else:
             axes.plot(place, mean, color=charts.ACCENT, lw=1.4, label="mean")
         if known is not None:
-            at = known[i].numpy()
-            axes.plot(place[at], mean[at], "o", color=charts.INK, ms=4 if few else 1.5, label="known")
+            axes.plot(place[told], mean[told], "o", color=charts.INK, ms=4 if few else 1.5, label="known")
         axes.spines[["top", "right"]].set_visible(False)
         if few:
             axes.set_xticks(place)
-        axes.set_ylabel(f"row {i}", fontsize=8)
-        if i == 0:
-            axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-    axes.set_xlabel("entry")
+        channel = f", {names[c] if names else f'channel {c}'}" if channels > 1 else ""
+        axes.set_ylabel(f"row {row}{channel}", fontsize=8)
+    # the first panel need not have both kinds of points
+    labels = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    panels[0].legend(labels.values(), labels.keys(), frameon=False, fontsize=8, ncols=2, loc="lower right",
+                     bbox_to_anchor=(1, 1))  # fmt: skip
+    panels[-1].set_xlabel("entry" if len(run.shape) == 1 else "place in the series")
     return figure

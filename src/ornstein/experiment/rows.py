@@ -20,6 +20,7 @@ from ornstein.data.kinds import Words
 from ornstein.data.schema import ColumnType
 from ornstein.data.table import TABLES as TABLES
 from ornstein.data.table import carrier
+from ornstein.data.tracks import is_table as is_table
 from ornstein.errors import InputError, shown
 from ornstein.experiment import cells
 from ornstein.experiment.cells import must_be_table
@@ -47,11 +48,6 @@ class Rows:
     types: tuple[ColumnType, ...]
     dialect: Dialect | None = None
     like: Any = None
-
-
-def is_table(path: Path) -> bool:
-    """Whether a name is that of a table's file."""
-    return path.name.lower().endswith(TABLES)
 
 
 def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:

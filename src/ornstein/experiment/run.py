@@ -25,7 +25,7 @@ from ornstein.experiment.build import build, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, read_metrics, read_tuned, weights_of
 from ornstein.experiment.settle import Way, drawing_precision, way
-from ornstein.files import replacing
+from ornstein.files import opened_folder, replacing
 from ornstein.memory import free_bytes
 from ornstein.samplers import stepper_named as stepper_named
 from ornstein.samplers.tuned import Tuned
@@ -67,9 +67,9 @@ class Run:
                 raw weights; None for the run's own choice.
 
         Raises:
-            InputError: no run there, a damaged file, one from a newer version, an average that is not to be had.
+            InputError: no run there, a damaged file, one from a newer version, an average that is not available.
         """
-        folder = packaged.place(folder)
+        folder = opened_folder(packaged.place(folder))
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
         transform = Transform.from_dict(about["transform"])
@@ -111,7 +111,7 @@ class Run:
         """The data that it was trained on.
 
         Raises:
-            InputError: they are no longer to be had, or differ from those.
+            InputError: they are no longer there, or differ from those.
         """
         data = load_data(self.experiment, self.about)
         if data.fingerprint()["sha256"] != self.about["data"]["sha256"]:
@@ -198,14 +198,14 @@ class Run:
                 raise InputError(f"{name}={value!r} cannot be drawn: {self.folder} was trained {by}.")
         return Condition({name: known[name].model(value, n, name) for name, value in given.items()})
 
-    def sample(self, n: int, *, quantise: bool = False, **options: Any) -> Tensor:
-        """Draw n samples in the data's own units and order of axes, (n, *own): `run.layout.own(run.shape)`.
+    def sample(self, n: int, *, raw: bool = False, **options: Any) -> Tensor:
+        """Draw n samples, (n, *own), in the data's own values and order of axes: `run.layout.own(run.shape)`.
 
         Args:
-            quantise: round to the data's own values (0..255 of an image, as uint8) where they have such.
+            raw: in float32, neither rounded nor clipped to the values that the data have (0..255, as uint8, of images).
             **options: label, condition, seed, seeds, stepper, steps, grid: see `draw`.
         """
-        return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=quantise))
+        return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=not raw))
 
     def draw(
         self,

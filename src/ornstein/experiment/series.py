@@ -21,14 +21,16 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition
+from ornstein.core.denoiser import SEEN
 from ornstein.core.drive import another_seed, sample_seeds
-from ornstein.core.gaps import GIVEN, Filled, told
+from ornstein.core.gaps import GIVEN, Filled, OnSeen, told
 from ornstein.data.condition import LABEL
 from ornstein.data.series import CALENDAR
 from ornstein.data.timeline import Timeline
 from ornstein.data.tracks import Track, read
 from ornstein.errors import InputError, shown
 from ornstein.experiment.arguments import construct
+from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.restore import inpaint
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
@@ -268,8 +270,7 @@ def save(run: Run, found: Sequence[Completed], path: Path) -> None:
 def _columns(line: Timeline, one: Completed) -> list[list[str]]:
     """The cells of a series as a table, column by column: what the file said is said as it was."""
     track, count = one.track, len(one.centre)
-    seconds = line.seconds(track.first, count).numpy()
-    when = line.time.render(seconds) if line.time else [str(track.first + k) for k in range(count)]
+    when = line.said(track.first, count)
     columns = [_as_said(when, track.spelled(line.time.name) if line.time else [None] * count)]
     if line.by:
         columns.append(_as_said([track.name] * count, track.spelled(line.by.name)))
@@ -312,6 +313,19 @@ def _cover(holes: Tensor, window: int) -> list[tuple[int, Tensor]]:
     return places
 
 
+def _turns(line: Timeline, known: Tensor) -> list[Tensor]:
+    """Which cells (N, F, L) count, known or drawn, in each of the turns that windows are filled in; in the last all.
+
+    A model of rows with holes knows which of a row's cells were recorded, and may conclude from that: gusts are
+    recorded where there are some, so a moment that is said to have all its features is a windy one. Where nothing is
+    known it is therefore asked for what is mostly recorded first, as of any other moment, and for the rest given that.
+    """
+    mostly = torch.tensor([share <= 0.5 for share in line.lacking] or [True] * known.shape[1])
+    first = known | (~known.any(1, keepdim=True) & mostly[:, None])
+    everything = torch.ones_like(known)
+    return [first, everything] if bool((first & ~known).any()) and not bool(first.all()) else [everything]
+
+
 def _drawn(
     run: Run,
     line: Timeline,
@@ -328,9 +342,13 @@ def _drawn(
     if LABEL in run.conditions and name:
         parts[LABEL] = run.conditions[LABEL].model(name, len(given), line.by.name if line.by else LABEL)
     if isinstance(run.denoiser, Filled):
-        parts[GIVEN] = told(given, known)
-        seeds = sample_seeds(len(given), seed, None, None)
-        z = run.draw(len(given), condition=Condition(parts), seeds=seeds, steps=steps)
+        z = given
+        for turn, seen in enumerate(_turns(line, known)):
+            parts |= {GIVEN: told(z, known), SEEN: seen.float()}
+            seeds = sample_seeds(len(given), another_seed(seed, turn) if turn else seed, None, None)
+            asked = with_denoiser(run, OnSeen(run.denoiser))
+            z = asked.draw(len(given), condition=Condition(parts), seeds=seeds, steps=steps)
+            known = seen
     else:
         z = inpaint(run, given, known, draws=1, seed=seed, steps=steps or 50).samples[:, 0]
     if not bool(z.isfinite().all()):

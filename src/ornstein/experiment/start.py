@@ -36,10 +36,13 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(run))
-    sized = own.sized(found, before.training.batch_size, own.ENDLESS if own.by_time(said) else before.training.steps)
-    for key in ("batch_size", "steps"):
-        tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
-    reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
+    reasons: dict[str, str] = {}
+    if not about["data"].get("series"):  # whose rows are no examples
+        limit = own.ENDLESS if own.by_time(said) else before.training.steps
+        sized = own.sized(found, before.training.batch_size, limit)
+        for key in ("batch_size", "steps"):
+            tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
+        reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
     tree |= {
         "data": _data(found.data, before.data, about["data"]),
         "reasons": {"start": f"{shown(run)}, whose weights, types and scales these are", **reasons},
@@ -50,6 +53,8 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
 
 def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The source of the new data: read as the old ones were where that is of the same kind, else in their shape."""
+    if facts.get("series") and "path" in new:
+        return {**old, "path": new["path"]}
     found = {**(old if old["name"] == new["name"] else {}), **new}
     takes = {entry.name for entry in dataclasses.fields(DATA[new["name"]])}  # type: ignore[arg-type]
     if "size" in takes:  # pictures

@@ -119,7 +119,6 @@ def stream(run: Run, asked: Drawing, tick: Callable[[], None] = lambda: None) ->
         InputError: anything that does not fit, before the first step.
     """
     run.must_draw()
-    run.must_hold(asked.count)
     condition, keys = asked.condition(run), sample_seeds(asked.count, asked.seed, None, None)
     if asked.options and asked.stepper is None:
         raise InputError(f"stepper options {', '.join(asked.options)} need a stepper, whose options they are.")

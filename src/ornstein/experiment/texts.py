@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition, Given
 from ornstein.core.drive import sample_seeds
 from ornstein.core.walk import end
 from ornstein.data import Classes
+from ornstein.data.array import read_rows
 from ornstein.data.classes import MOST_CHARACTERS
 from ornstein.discrete import Measured, measured
 from ornstein.errors import InputError, shown
@@ -36,32 +38,60 @@ def must_be_tokens(run: Run) -> Classes:
     return run.transform
 
 
-def fill(run: Run, text: str, n: int, *, seed: int = 0, steps: int | None = None, stepper: object = None) -> Tensor:
-    """Draw what stands in the blanks of a text, n times, all else as it is: (n, length) numbers of classes.
-
-    What is beyond the text's end is drawn too, and cut off.
+def blanks(run: Run, given: str) -> Tensor:
+    """What is to be filled in, as numbers of classes with -1 for each blank, (1, tokens).
 
     Args:
-        text: with a blank, `ornstein.data.classes.BLANK`, for each character to draw.
-        n: how many answers.
-        seed: answer i of a seed is the same whatever else is drawn.
-        steps, stepper: instead of the run's own.
+        given: a text with a blank, `ornstein.data.classes.BLANK`, for each character to draw; of pictures an .npy array
+            of one picture's levels, with NaN or -1 for each pixel to draw.
 
     Raises:
-        InputError: a run on no text; a text that is too long, or has a character that was not seen in training.
+        InputError: a run on no tokens; a text that is too long, or has a character that was not seen in training; a
+            file that is absent, holds no picture of the run's shape, or levels that it has not.
     """
     classes = must_be_tokens(run)
-    if not run.transform.letters:
-        raise InputError(f"run={shown(run.folder)!r} was trained on {run.kind}s; blanks are of a text.")
-    run.must_hold(n)
-    codes, way = classes.read(text), run.way(stepper, steps)  # type: ignore[arg-type]
-    x, keys, found = classes.categories.one_hot(codes), sample_seeds(n, seed, None, None), []
-    for part in keys.split(run.learner.at_once):
-        walk = run.learner.trajectory(
-            run.denoiser, len(part), way.stepper, way.steps, way.grid, seeds=part, x=x.expand(len(part), -1)
+    if run.transform.letters:
+        return classes.read(given)
+    file = regular(given, "--fill", "an .npy array of a picture's levels, NaN where to draw")
+    values, _ = read_rows(file, run.shape, run.layout, missing=True)
+    if len(values) != 1 or tuple(values.shape[1:]) != run.shape:
+        raise InputError(f"--fill {shown(given)!r} holds {tuple(values.shape)}; one picture of {run.shape} it must be.")
+    codes = values.float().nan_to_num(nan=-1.0)
+    if bool(((codes != codes.round()) | (codes < -1) | (codes >= classes.count)).any()):
+        raise InputError(
+            f"--fill {shown(given)!r} has values from {float(codes.min()):g} to {float(codes.max()):g}; levels are "
+            f"whole numbers from 0 to {classes.count - 1}, and NaN or -1 is a blank."
         )
-        found.append(classes.inverse(end(walk).x.cpu())[:, : len(text)])
-    return torch.cat(found)
+    return codes.flatten(1).long()
+
+
+def fill(
+    run: Run,
+    codes: Tensor,
+    n: int,
+    *,
+    condition: Given = None,
+    seed: int = 0,
+    steps: int | None = None,
+    stepper: object = None,
+) -> Tensor:
+    """Draw what is blank, n times, all else as it is: (n, width) in model space.
+
+    Args:
+        codes: see `blanks`.
+        n: how many answers.
+        condition: what else is known, n rows.
+        seed: answer i of a seed is the same whatever else is drawn.
+        steps, stepper: instead of the run's own.
+    """
+    classes = must_be_tokens(run)
+    run.must_hold(n)
+    way, given = run.way(stepper, steps), Condition.of(condition)  # type: ignore[arg-type]
+    x, keys, found = classes.categories.one_hot(codes), sample_seeds(n, seed, None, None), []
+    for rows in torch.arange(n).split(run.learner.at_once):
+        start = {"seeds": keys[rows], "x": x.expand(len(rows), -1), "condition": given[rows]}
+        found.append(end(run.learner.trajectory(run.denoiser, len(rows), way.stepper, way.steps, way.grid, **start)).x)
+    return torch.cat(found).cpu()
 
 
 def examples(run: Run, data: str, count: int | None = None) -> Tensor:

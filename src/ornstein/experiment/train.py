@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from ornstein.experiment.watch import Moment, look
 from ornstein.training import Diverged as Diverged
 from ornstein.training import Lock, Progress, fit, threads
 from ornstein.training.log import Log
+from ornstein.training.trackers import begun, must_have
 
 
 def train(
@@ -75,6 +77,7 @@ def _train(
     if resume and experiment.training.minutes is not None:
         minutes = experiment.training.minutes
         raise InputError(f"training.minutes={minutes:g} is of a run that begins; go on with more training.steps.")
+    must_have(experiment.training.trackers)
     data = data or load_data(experiment, read_folder(folder)[1] if resume else None)
     _check_folder(folder, data, resume)
     experiment = in_time(experiment, data)
@@ -90,28 +93,33 @@ def _train(
     watched = watched.drawing(config.precision)
     first = not ranks.rank()  # of several processes, the one that writes
     ranks.meet()
+    trackers = begun(config.trackers, folder.name, asdict(experiment)) if first else ()
     if not resume and first:
         write_facts(folder, experiment, about)
     log: Log | None = None
-    for progress in fit(
-        built.net, built.loss(settled.memory), lambda step: data.batch(step, config.batch_size, config.seed), config,
-        folder, describe=_describe(settled), resume=resume, meta={"data": about["data"]["sha256"]},
-        memory=settled.memory, lock=lock, pace=settled.pace,
-    ):  # fmt: skip
-        if log is None and first:
-            log = Log(folder, progress.step if resume else 0)
-            if resume:  # only now is it known that what was changed goes with what was trained
-                write_experiment(folder, experiment)
-        moment = Moment(progress)
-        if progress.step % config.validate_every == 0 or progress.step == config.steps:
-            _average(averaged, built.net, progress, experiment.sampling.ema)
-            with threads(progress.threads):
-                moment = look(watched, data, progress, draws)
+    try:
+        for progress in fit(
+            built.net, built.loss(settled.memory), lambda step: data.batch(step, config.batch_size, config.seed),
+            config, folder, describe=_describe(settled), resume=resume, meta={"data": about["data"]["sha256"]},
+            memory=settled.memory, lock=lock, pace=settled.pace,
+        ):  # fmt: skip
+            if log is None and first:
+                log = Log(folder, progress.step if resume else 0, trackers=trackers)
+                if resume:  # only now is it known that what was changed goes with what was trained
+                    write_experiment(folder, experiment)
+            moment = Moment(progress)
+            if progress.step % config.validate_every == 0 or progress.step == config.steps:
+                _average(averaged, built.net, progress, experiment.sampling.ema)
+                with threads(progress.threads):
+                    moment = look(watched, data, progress, draws)
+            if log is not None:
+                _record(log, moment, watched, draws)
+            yield moment
         if log is not None:
-            _record(log, moment, watched, draws)
-        yield moment
-    if log is not None:
-        log.close()
+            log.close()
+    finally:
+        for tracker in trackers:
+            tracker.finish()
 
 
 def _check_folder(folder: Path, data: Dataset, resume: bool) -> None:

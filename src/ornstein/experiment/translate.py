@@ -30,7 +30,7 @@ from ornstein.core.drive import sample_seeds
 from ornstein.data import Dataset
 from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
-from ornstein.experiment.loglik import read
+from ornstein.experiment.loglik import Given, read
 from ornstein.experiment.run import Run
 from ornstein.files import replacing
 from ornstein.metrics import Wasserstein, compare
@@ -74,8 +74,8 @@ def bridge_of(run: Run, back: bool = False) -> Bridge:
     return bridge.reversed() if back else bridge
 
 
-def rows_of(run: Run, given: "str | Path") -> tuple[Tensor, Sequence[str] | None]:
-    """Rows to be carried, in model space, and the names of their files if they are pictures.
+def rows_of(run: Run, given: "str | Path") -> tuple[Tensor, Given]:
+    """Rows to be carried, in model space, and what they were read as.
 
     Raises:
         InputError: what cannot be read, does not have the shape of the run's data, or is not complete.
@@ -87,7 +87,7 @@ def rows_of(run: Run, given: "str | Path") -> tuple[Tensor, Sequence[str] | None
         raise InputError(f"input={str(given)!r} has examples of shape {sizes[0]}; this bridge's have {sizes[1]}.")
     if not bool(found.x.double().isfinite().all()):
         raise InputError(f"input={str(given)!r} has values that are missing or infinite; give complete rows.")
-    return run.transform.forward(found.x), found.files
+    return run.transform.forward(found.x), found
 
 
 def carry(

@@ -61,7 +61,14 @@ class TunedGrid:
 
 @_holding
 def tune(
-    run: Run, steps: int, *, levels: int = 200, count: int = 512, variance: str = "small", seed: int = 0
+    run: Run,
+    steps: int,
+    *,
+    levels: int = 200,
+    count: int = 512,
+    variance: str = "small",
+    seed: int = 0,
+    stage: Callable[[str], None] = lambda what: None,
 ) -> TunedGrid:
     """Choose the `steps` best of `levels` levels for this run by the variational bound, and keep the grid in the run.
 
@@ -70,9 +77,10 @@ def tune(
         levels: to choose from, evenly in flow time; on a chain its own levels, evenly.
         count: training examples to measure the network's errors on, and held-out ones to report on.
         variance: of the reverse steps that are priced, "small" or "large".
+        stage: told what is being done.
 
     Raises:
-        InputError: steps out of range, or data that are no longer to be had.
+        InputError: steps out of range, or data that are no longer there.
     """
     run.must_walk("tuning")
     process = run.denoiser.process
@@ -91,8 +99,10 @@ def tune(
             run.denoiser, x0.to(run.denoiser.device), condition=condition[:count], steps=levels, bins=bins, seed=seed
         )
 
+    stage(f"measuring the network at {levels} levels, on training examples")
     errors = measured(data.train, data.train_condition)
     chosen, _ = best_grid(step_costs(process, errors, variance), steps)
+    stage("and on held-out ones")
     unseen = measured(data.test, data.test_condition)
     costs = step_costs(process, unseen, variance)
 

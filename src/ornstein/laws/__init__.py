@@ -14,7 +14,7 @@ from typing import Any
 
 from ornstein import plugins
 from ornstein.errors import InputError
-from ornstein.laws import nets, objectives, others, processes, steppers
+from ornstein.laws import bridges, nets, objectives, others, processes, steppers, tokens
 from ornstein.laws.broken import LawBroken
 
 __all__ = ["LAWS", "Finding", "LawBroken", "check"]
@@ -22,8 +22,14 @@ __all__ = ["LAWS", "Finding", "LawBroken", "check"]
 #: the laws of each noun by name; a noun that has none is held to what `ornstein.register` asks
 LAWS: dict[str, dict[str, Callable[[Any], None]]] = {
     "process": processes.LAWS,
+    "kernel": tokens.KERNEL_LAWS,
+    "path": bridges.PATH_LAWS,
     "stepper": steppers.LAWS,
+    "token-stepper": tokens.STEPPER_LAWS,
+    "bridge-stepper": bridges.BRIDGE_STEPPER_LAWS,
     "objective": objectives.LAWS,
+    "token-objective": tokens.OBJECTIVE_LAWS,
+    "token-reading": tokens.READING_LAWS,
     "net": nets.LAWS,
     "grid": others.GRID_LAWS,
     "data": others.DATA_LAWS,

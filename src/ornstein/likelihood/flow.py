@@ -19,9 +19,9 @@ coarsest. For such a function on the whole line the plain trapezoid rule converg
 
 even steps are short where data have structure, within some tenfold of s/e, and long where there is none. The flow goes
 along the same steps by Adams' methods of order 5, Bashforth's prediction and Moulton's correction: two calls a step,
-and their past is known from the first, v falling as u^2 below. So the divergence, which is the dear part, is taken once
-a step, where an adaptive solver of both equations together takes it at each of its stages. About fifty evaluations give
-three decimals of a nat.
+and their past is known from the first, v falling as u^2 below. So the divergence, which is the costly part, is taken
+once a step, where an adaptive solver of both equations together takes it at each of its stages. About fifty evaluations
+give three decimals of a nat.
 
 **Its error** is estimated for each sample: from the rules of two and four times the step, whose values are there
 already (with e = |T_h - T_2h|, e' = |T_2h - T_4h| and p = e/e', halving the step for ever would bring e (p + p^2 + ..),

@@ -132,7 +132,7 @@ def _without_holes(
     if not bool(seen.flatten(1).any(1).all()):
         raise InputError("x has a sample without any value: there is nothing to score.")
     if transform is not None and transform.levels is not None:
-        raise InputError("x has cells missing and levels, whose probability is not to be had together.")
+        raise InputError("x has cells missing and levels, whose probability is not known together.")
     x, beyond = _wide(x), OnSeen(denoiser).surplus(seen)
     whole = torch.where(seen, x, 0.0)
     if transform is not None:

@@ -168,7 +168,7 @@ class Report:
             *lines(self.rows),
             "",
             f"{self.samples:,} samples; real data: {self.train:,} for training, {self.heldout:,} held out.",
-            'The column "real data" is what real data score in the place of the samples: ratio 1 is as good as real.',
+            'The column "real data" is what real data score in place of the samples: ratio 1 is as good as real.',
         ]
         if self.units:
             text.append(self.units)

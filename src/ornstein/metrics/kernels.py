@@ -108,7 +108,7 @@ class MMD(Metric):
             i, j = torch.triu_indices(len(some), len(some), offset=1, device=y.device)
             apart = distances(some, some)[i, j]
             width = float(apart.median())
-            if width == 0:  # a column of noughts, or of few categories
+            if width == 0:  # a column of zeros, or of few categories
                 if not bool((apart > 0).any()):
                     raise InputError("y has all of its points in one place, so they are 0 apart; give a bandwidth.")
                 width = float(apart[apart > 0].median())

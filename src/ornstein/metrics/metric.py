@@ -3,7 +3,7 @@
 A metric compares a set `x` (usually what a model made) with a set `y` (real data) and knows nothing of the
 model. Its number is rarely meaningful alone: estimates from finite sets are noisy, several are biased upwards,
 and all depend on the units of the data. So each metric also states how to read its number beside the *floor*,
-the value that real data get in the place of the samples (see `ornstein.metrics.floor`).
+the value that real data get in place of the samples (see `ornstein.metrics.floor`).
 
 To add a metric, write a frozen dataclass with `__call__` and put it in `METRICS`.
 """

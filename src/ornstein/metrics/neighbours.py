@@ -93,7 +93,7 @@ COPY = 3.0
 class Memorisation(Metric):
     """Median distance from a sample to its nearest training example, beside that of held-out data.
 
-    Here y is the *training* set and the floor is what held-out data get in the place of the samples, so the ratio is
+    Here y is the *training* set and the floor is what held-out data get in place of the samples, so the ratio is
     the one above: about 1 = as new as held-out data, below = too near to the training data. Whether they are copied,
     `memorisation` says. In the units of the data. Needs no equal sizes, for a median of x does not depend on how many
     there are.

@@ -10,7 +10,7 @@
 | membership | do draws betray who was trained on? (AUC; `records`) | 0.5 |
 | copies | are draws training rows to the last digit? (share; `records`) | the floor |
 
-Floors are what real rows score in the place of the draws, in sets of the same size (`floor`); of the closest record and
+Floors are what real rows score in place of the draws, in sets of the same size (`floor`); of the closest record and
 membership they are 0.5 by symmetry, with the spread that an honest model has; of copies the share of draws that are a
 row of as many *held-out* ones. The first four say how good the draws are and the last three how they came to be so: a
 model that hands out its training rows is perfect by the former.
@@ -133,7 +133,7 @@ class TableReport:
                 *lines(self.rows),
                 "",
                 f"{self.samples:,} draws; real rows: {self.train:,} for training, {self.heldout:,} held out.",
-                'The column "real data" is what real rows score in the place of the draws.',
+                'The column "real data" is what real rows score in place of the draws.',
                 *self.sentences(),
             ]
         )

@@ -11,7 +11,7 @@ p(x_s given x_t). The forward process, which is fixed, gives the posterior of th
 (Sohl-Dickstein et al. 2015, 1503.03585; Ho et al. 2020, 2006.11239, equation 5). The prior is the one that sampling
 starts from, N(0, alpha^2 sigma_data^2 + sigma^2), which is N(0, I) for a variance-preserving clock and unit data.
 
-**A step** has the posterior's mean with x0_hat in the place of x_0, so with variances `small` of the posterior and V
+**A step** has the posterior's mean with x0_hat in place of x_0, so with variances `small` of the posterior and V
 of the model, and c the posterior's coefficient of x_0, each element costs
 
     L_t = 1/2 [ log(V/small) + small/V - 1 + c^2 |x0_hat - x_0|^2 / V ].

@@ -308,7 +308,7 @@ class Multistep(DataMultistep):
     Raises:
         InputError: numbers out of range; `last` with log-SNR.
 
-    Order 3 by default, as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    Order 3 by default, as given from pure noise; at most 3 from a start in the middle. One call a step. Deterministic.
     """
 
     def corrects(self, points: int) -> bool:
@@ -331,7 +331,7 @@ class DEIS(_Multistep):
     Raises:
         InputError: numbers out of range.
 
-    Order 3 by default, as given from pure noise; at most 3 from a start in the midst. One call a step. Deterministic.
+    Order 3 by default, as given from pure noise; at most 3 from a start in the middle. One call a step. Deterministic.
     """
 
     predicts: ClassVar[str] = "eps"

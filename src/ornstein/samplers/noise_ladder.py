@@ -164,7 +164,7 @@ class AdvisedLadder:
 
     Args:
         overlap: of the shells of neighbouring levels, in (0, 1).
-        sigma_min, sigma_max: its ends in model space, to decide for oneself.
+        sigma_min, sigma_max: its ends in model space, to set yourself.
     """
 
     overlap: float = 0.5
@@ -192,7 +192,7 @@ def advise_ladder(
         data: (N, *shape), N >= 2, in model space: the scale that the model is trained in.
         corrections: Langevin steps a level, as many as one can afford; 3 to 5 in the paper.
         overlap: of the shells of neighbouring levels.
-        sigma_min, sigma_max: to decide for oneself.
+        sigma_min, sigma_max: to set yourself.
 
     Raises:
         InputError: data that are all alike or not finite, numbers out of range.

@@ -109,7 +109,7 @@ _GROWTH = 5.0
 def _soonest(length: float) -> int:
     """How many steps it takes at least to go `length` times the first, each at most `_GROWTH` times the one before.
 
-    At most eight, lest a step that has shrunk to none be seen too late.
+    At most eight, so that a step that has shrunk to none is seen in time.
     """
     return next((n for n in range(1, 8) if (_GROWTH**n - 1) / (_GROWTH - 1) >= length), 8)
 

@@ -34,7 +34,7 @@ class UniPC(DataMultistep):
         InputError: numbers out of range; `last` with log-SNR.
 
     No order by default, which rises with the number of steps; else as given from pure noise, and at most 3 from a start
-    in the midst. One call a step. Deterministic.
+    in the middle. One call a step. Deterministic.
     """
 
     order: int | None = None  # type: ignore[assignment]

@@ -55,7 +55,7 @@ class Job:
         self._thread: threading.Thread | None = None
 
     def show(self, value: Any) -> None:
-        """Let whoever follows see this, in the place of what was shown before."""
+        """Let whoever follows see this, in place of what was shown before."""
         self.shown, self.version = value, self.version + 1
         self.tick()
 

@@ -47,7 +47,7 @@ def example(run: Run, number: int, file: str | None, limits: Limits) -> Tensor:
         given = read_input(run, Path(file))[:1]
         if tuple(given.shape[1:]) != run.shape:
             raise InputError(f"the picture is {tuple(given.shape[1:])}; this run's pictures are {run.shape}.")
-        return given
+        return run.transform.forward(given).float()
     data = run.load_data()
     if not 0 <= number < len(data.test):
         raise InputError(f"example={number} must be from 0 to {len(data.test) - 1}, the held-out examples.")

@@ -47,7 +47,7 @@ class Controls:
         """What is asked for.
 
         Raises:
-            InputError: anything that is not to be had, or more than one page may ask for.
+            InputError: anything that is not available, or more than one page may ask for.
         """
         rows, known = draws_rows(run), run.conditions
         steps = None if self.steps == 0 else self.steps

@@ -14,6 +14,7 @@
     manifest.py    what lies there, by its hashes
     ema.py         power-function averages of the weights, and other lengths of them afterwards
     log.py         metrics.jsonl and TensorBoard
+    trackers.py    Weights & Biases, MLflow and trackio
     count.py       what a piece of work computes, moves and keeps alive
 
 This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.

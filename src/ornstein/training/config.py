@@ -20,6 +20,7 @@ from typing import Any
 from ornstein.errors import InputError, lookup
 from ornstein.training.ema import accepted
 from ornstein.training.precision import AUTO, PRECISIONS
+from ornstein.training.trackers import TRACKERS
 
 
 def constant(step: int, warmup: int, steps: int) -> float:
@@ -67,11 +68,11 @@ class Training:
         betas: decay rates of Adam's two moments, each in [0, 1).
         weight_decay: AdamW's, on matrices and convolution kernels alone.
         warmup: steps over which the rate rises to `lr`. 0 starts at `lr`.
-        decay: what the rate does then; a name in `DECAYS`.
+        decay: what the rate does then: "constant", "cosine" (down to almost zero at the end) or "inverse-sqrt".
         clip: largest Euclidean norm of the whole gradient; a longer one is scaled down to it. None leaves it as it is.
-        precision: type of matrix products and convolutions inside the loss; a name in `PRECISIONS`, or "auto" for the
-            one that is measured to be fastest when training starts. Weights, moments and averages are float32 always.
-            "float16" comes with loss scaling.
+        precision: type of matrix products and convolutions inside the loss: "float32", "bfloat16", "float16" (with loss
+            scaling), or "auto" for the one that is measured to be fastest when training starts. Weights, moments and
+            averages are float32 always.
         compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
         channels_last: lay images and kernels out with the channels innermost in memory, which convolutions prefer.
             Kernels that are sharded stay as they are.
@@ -91,6 +92,8 @@ class Training:
         keep: number of checkpoints kept; older ones are deleted.
         snapshot_every: steps between two half-precision snapshots of the averages, from which `reconstruct` makes an
             average of another length afterwards; ten or more make it accurate. 0 for none.
+        trackers: of experiments, to whom what is logged is told too: any of "wandb", "mlflow" and "trackio", one name
+            or a list. TensorBoard's files are always written. See `ornstein.training.trackers`.
         seed: of every random number in training.
         patience: steps in a row with a loss or gradient that is not finite after which training stops.
 
@@ -120,16 +123,21 @@ class Training:
     checkpoint_every: int = 1000
     keep: int = 2
     snapshot_every: int = 1000
+    trackers: str | tuple[str, ...] = ()
     seed: int = 0
     patience: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("betas", "ema"):  # YAML knows lists alone
+        if isinstance(self.trackers, str):
+            object.__setattr__(self, "trackers", (self.trackers,))
+        for name in ("betas", "ema", "trackers"):  # YAML knows lists alone
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         lookup(DECAYS, self.decay, "training.decay")
         lookup({AUTO: None, **PRECISIONS}, self.precision, "training.precision")
         lookup(SHARDS, self.shard, "training.shard")
+        for tracker in self.trackers:
+            lookup(TRACKERS, tracker, "training.trackers")
         for name in ("steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep"):
             self._require(name, _whole(getattr(self, name), 1), "a whole number, at least 1")
         self._require("patience", _whole(self.patience, 1), "a whole number, at least 1")
@@ -145,8 +153,8 @@ class Training:
         self._require("lr", _real(self.lr) and self.lr > 0, "a number above 0")
         self._require("weight_decay", _real(self.weight_decay) and self.weight_decay >= 0, "a number, at least 0")
         minutes = self.minutes is None or (_real(self.minutes) and self.minutes > 0)
-        self._require("minutes", minutes, "a number above 0, or none")
-        self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or none")
+        self._require("minutes", minutes, "a number above 0, or null")
+        self._require("clip", self.clip is None or (_real(self.clip) and self.clip > 0), "a number above 0, or null")
         two = isinstance(self.betas, tuple) and len(self.betas) == 2
         self._require("betas", two and all(_real(b) and 0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
         given = isinstance(self.ema, tuple) and all(_real(s) for s in self.ema) and accepted(self.ema)

@@ -1,4 +1,4 @@
-"""What a run leaves for plotting: `metrics.jsonl`, one JSON object per line, and TensorBoard's event files.
+"""What a run leaves for plotting: `metrics.jsonl`, one JSON object per line, TensorBoard's event files, and trackers'.
 
 A line is appended and flushed at each write, so a run that dies loses nothing. On resuming from step k the lines of
 step k and later are dropped before any is added: those steps are about to be logged again (`fit` gives the `Progress`
@@ -10,12 +10,13 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ornstein.files import opened, replacing
 from ornstein.training.checkpoint import on_disk
+from ornstein.training.trackers import Tracker
 
 
 class Log:
@@ -25,10 +26,12 @@ class Log:
         folder: the run folder; made if it is not there.
         step: the step that the run starts or resumes from; what was logged at it or later is dropped.
         tensorboard: also write event files, into `folder`/tensorboard.
+        trackers: who is told, too; those that have begun.
     """
 
-    def __init__(self, folder: str | Path, step: int = 0, tensorboard: bool = True):
+    def __init__(self, folder: str | Path, step: int = 0, tensorboard: bool = True, trackers: Sequence[Tracker] = ()):
         folder = Path(folder)
+        self._trackers = trackers
         self.path = folder / "metrics.jsonl"
         with on_disk(self.path):
             folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +54,8 @@ class Log:
             self._file.flush()
             if self._board is not None:
                 self._board.write(step, values)
+        for tracker in self._trackers:
+            tracker.log(step, values)
 
     def close(self) -> None:
         """Flush and close the files.

@@ -102,7 +102,7 @@ class Pace:
         elif fewer and self._since >= max(_AGAIN, _RARELY * self._cost):
             self._why = f"{self.chosen} of {self.numbers[0]} threads had taken the steps for {self._since:.0f} s"
         else:
-            if not fewer:  # no more to be had: the machine is freer than it was, and may be less so again
+            if not fewer:  # nothing more to gain: the machine is freer than it was, and may be less so again
                 self.usual = min(self.usual, now)
             return
         self._turns = self._each()

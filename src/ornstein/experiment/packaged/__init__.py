@@ -1,7 +1,7 @@
 """Small trained models that ornstein carries, so that there is something to draw from before anything is trained.
 
 They are run folders like any others, less what only training needs, with their weights in float16; the script
-docs/studio/packaged.py made them. Their names stand in the place of a run folder wherever there is none of that name.
+docs/studio/packaged.py made them. Their names stand in place of a run folder wherever there is none of that name.
 """
 
 from pathlib import Path
