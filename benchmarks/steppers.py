@@ -50,7 +50,7 @@ def main() -> None:  # long: two tables for each process
             stepper = STEPPERS[name](**options)
             if stepper.stochastic or stepper.calls is None:
                 continue
-            for grid in ("flow", "power", "tapered", "karras", "logsnr", "uniform", "quadratic"):
+            for grid in ("balanced", "flow", "power", "tapered", "karras", "logsnr", "uniform", "quadratic"):
                 row = []
                 for calls in budgets:
                     steps = 1 + (calls - 1) // stepper.calls  # the last step is one call
