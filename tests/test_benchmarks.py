@@ -14,6 +14,7 @@ HERE = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
     "ablation": (["mnist"], "| none of it |"),
     "bridge": (["gaussian", "--only", "1,1"], "| 1 | 1 | 20 |"),
+    "beginners": (["rows"], "s of processor time"),
     "busy": ([], "| one thread |"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
     "frontier": ([], "ornstein, default"),
@@ -52,7 +53,7 @@ def test_every_script_is_tried() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_run(script: Any, tmp_path: Path, request: Any) -> None:
     words, said = SCRIPTS[script]
-    if script in ("time_to_quality", "tables", "impute", "odd"):
+    if script in ("beginners", "time_to_quality", "tables", "impute", "odd"):
         request.getfixturevalue("real_data")
     words = [str(request.getfixturevalue("run")) if word == "RUN" else word for word in words]
     kept = {path: path.read_bytes() for path in [*HERE.glob("*.json"), *HERE.parent.glob("docs/pictures/*")]}

@@ -15,8 +15,8 @@ from ornstein.data.classes import Classes, Quantised, Text
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.folder import ImageFolder
+from ornstein.data.joint import Labelled
 from ornstein.data.kept import Kept
-from ornstein.data.labelled import Labelled
 from ornstein.data.layout import Layout
 from ornstein.data.opening import DATA, open_data
 from ornstein.data.schema import ColumnType

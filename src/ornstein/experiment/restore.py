@@ -28,6 +28,8 @@ from ornstein.files import regular, replacing_all
 from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
 from ornstein.samplers import stepper_named
 
+#: what restoring is, where a run cannot
+_JOB = "filling in or restoring what was measured"
 #: the ways to solve an inverse problem; the last is a stepper around a stepper
 METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
 #: what a picture may have suffered, by name
@@ -94,7 +96,7 @@ def solve(
     Raises:
         InputError: anything that does not fit.
     """
-    run.must_walk("filling in or restoring what was measured")
+    run.must_walk(_JOB)
     lookup(dict.fromkeys(METHODS), method, "method")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
@@ -191,7 +193,12 @@ def restore(
 
 
 def measured_shape(run: Run, operator: Operator) -> tuple[int, ...]:
-    """The shape that an operator makes of one of the run's data."""
+    """The shape that an operator makes of one of the run's data.
+
+    Raises:
+        InputError: a run that is not drawn from by a walk of Gaussian noise; an operator that does not fit its data.
+    """
+    run.must_walk(_JOB)
     return tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
 
 
@@ -215,7 +222,7 @@ def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Te
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
-    run.must_walk("filling in or restoring what was measured")
+    run.must_walk(_JOB)
     shape = run.shape if shape is None else shape
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
