@@ -81,14 +81,14 @@ def seen(page: Any, which: int = 0) -> np.ndarray:
 
 
 def choose(page: Any, name: str, value: str) -> None:
-    """Choose from one of Gradio's menus, as with the keyboard, until it says so."""
+    """Choose from one of Gradio's menus, until it says so."""
     field = page.locator(f"#{name} input")
     field.click()
     field.fill(value)
-    page.locator("[role=option]", has_text=value).first.wait_for()  # the menu has it
-    field.press("Enter")
-    page.wait_for_function("([name, value]) => document.querySelector(`#${name} input`).value === value",
-                           arg=[name, value])  # fmt: skip
+    page.locator(f"[role=option][aria-label='{value}']").click()
+    page.wait_for_function(
+        "([name, value]) => document.querySelector(`#${name} input`).value === value", arg=[name, value]
+    )
 
 
 def open_digits(page: Any) -> None:
