@@ -99,7 +99,7 @@ def _neighbours(rows: tabular.Rows, given: Array, seed: int) -> Array:
             distance += np.where(np.isnan(off), 1.0, off)
         order = np.argsort(distance)
         for j in np.flatnonzero(np.isnan(row)):
-            known = rows.train[order[: 50 * DRAWS], j]
+            known = rows.train[order, j]
             found[:, i, j] = known[~np.isnan(known)][:DRAWS]
     return found
 
