@@ -79,8 +79,8 @@ def test_a_transform_survives_yaml(transform: Transform, shape: tuple[int, ...])
 
 
 def test_every_kind_of_transform_has_an_example() -> None:
-    # those of cells and of classes, which are no numbers: tests/test_tokens.py, tests/test_tokens_runs.py
-    of_words = {"tokens", "classes"}
+    # those of cells, of classes and of both: tests/test_tokens.py, test_tokens_runs.py, test_mixed.py
+    of_words = {"tokens", "classes", "with-class"}
     assert {transform.to_dict()["kind"] for transform, _ in EXAMPLES} | of_words == set(TRANSFORMS)
 
 
