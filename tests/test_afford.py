@@ -293,3 +293,15 @@ def test_the_room_of_a_device_is_what_it_says_is_free(monkeypatch: pytest.Monkey
         assert afford.room(device) == expected
     monkeypatch.setattr(afford, "free_bytes", lambda: 7.0)
     assert afford.room(torch.device("cpu")) == 7.0
+
+
+def test_of_a_batch_of_two_nobody_knows_what_one_example_keeps(moons: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What four keep beyond two, halved; where there are no four it is nought, and not a guess."""
+    kept: list[float] = []
+    monkeypatch.setattr(
+        "ornstein.experiment.settle.afford_pieces", lambda config, bytes_kept, *rest: kept.append(bytes_kept)
+    )
+    for rows in (2, 8):
+        settle(Experiment.read("moons", [f"training.batch_size={rows}", "training.cpu=true"]), moons)
+    assert kept[0] == 0
+    assert kept[1] > 1000

@@ -270,3 +270,9 @@ def test_the_marks_of_a_logarithmic_axis_can_be_read(values: Any) -> None:
     assert all(below.y1 < above.y0 for below, above in itertools.pairwise(boxes))
     said = [float(mark.label1.get_text().replace("−", "-")) for mark in marks]
     assert said == pytest.approx([mark.get_loc() for mark in marks])
+
+
+def test_the_grid_is_fainter_than_whatever_is_drawn_on_it() -> None:
+    line = charts.figure()[1].yaxis.get_gridlines()[0]
+    assert line.get_linewidth() <= 0.5  # the thinnest line of a chart has 0.8 points
+    assert line.get_alpha() <= 0.2

@@ -93,7 +93,7 @@ class GaussianMixture:
                 self.spread, self.basis = torch.linalg.eigh(c)
                 # a singular covariance has eigenvalues of either sign within rounding of zero
                 # which are of the size of the trace at most
-                whole = c.diagonal(dim1=1, dim2=2).sum(1).abs().maximum(largest)
+                whole = torch.einsum("kii->k", c).abs().maximum(largest)
                 self.spread = torch.where(self.spread.abs() <= rounding * whole[:, None], 0.0, self.spread)
             else:
                 raise InputError(

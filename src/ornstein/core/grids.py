@@ -70,12 +70,12 @@ def _by_ratio(
 def _by_flow(process: Process, steps: int, sigma_data: float, power: float = 1.0, shift: float = 1.0) -> Tensor:
     """r/(1 + r), r = q/shift, falling as (1 - k/steps)^power to no less than may be asked; then clean."""
     shift *= sigma_data
-    low, high = (process.at(t).noise_ratio / shift for t in ends(process, sigma_data))
-    first, least = (float(ratio / (1 + ratio)) for ratio in (high, low))
+    lowest, highest = ends(process, sigma_data)
+    least, first = (ratio / (1 + ratio) for ratio in (process.at(t).noise_ratio / shift for t in (lowest, highest)))
     last = max(first / steps**power, least)
     u = torch.linspace(first ** (1 / power), last ** (1 / power), steps, dtype=torch.float64) ** power
     inner = process.time(-2 * (shift * u[1:] / (1 - u[1:])).log())
-    return torch.cat([inner.new_tensor([ends(process, sigma_data)[1]]), inner, inner.new_zeros(1)])
+    return torch.cat([inner.new_tensor([highest]), inner, inner.new_zeros(1)])
 
 
 def flow(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:

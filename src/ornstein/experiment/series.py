@@ -10,6 +10,7 @@ step. Any other is guided, which is slower and less exact (`ornstein.experiment.
 
 import csv
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -173,8 +174,10 @@ def impute_series(
     run.must_hold(draws, each=len(values) / window)
     filled = values.expand(draws, *values.shape).clone()
     holes = values.isnan().any(1)
-    total, turn = int(holes.sum()), 0
-    while holes.any():
+    total = int(holes.sum())
+    for turn in itertools.count():  # each has noise of its own
+        if not holes.any():
+            break
         places = _cover(holes, window)
         some = torch.cat([filled[:, start : start + window] for start, _ in places])
         where = [track.first + start for start, _ in places for _ in range(draws)]
@@ -183,7 +186,6 @@ def impute_series(
             here = filled[:, start : start + window]
             filled[:, start : start + window] = torch.where(here.isnan() & inside[:, None], piece, here)
             holes[start : start + window] &= ~inside
-        turn += 1
         if progress is not None:
             progress(total - int(holes.sum()), total)
     return Completed(track, filled[:, : len(track.values)])

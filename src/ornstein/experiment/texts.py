@@ -135,4 +135,4 @@ def bits(run: Run, codes: Tensor, *, seed: int = 0, draws: int = 4, progress: ob
         InputError: a run on no tokens.
     """
     classes = must_be_tokens(run)
-    return measured(run.denoiser, classes.forward(codes), seed, draws=draws, batch=64, progress=progress)  # type: ignore[arg-type]
+    return measured(run.denoiser, classes.forward(codes), seed, draws=draws, progress=progress)  # type: ignore[arg-type]

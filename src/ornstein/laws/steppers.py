@@ -174,6 +174,7 @@ def states_its_facts(stepper: Stepper) -> None:
         assert by is not None
         option = getattr(stepper, by[1], None)
         hold(stepper.calls == option, f"it declares {stepper.calls} calls and its {by[1]} is {option}: {facts!r}.")
+    hold(isinstance(stepper.stochastic, bool), f"stochastic={stepper.stochastic!r} must be true or false.")
     hold(("Stochastic" in facts) == stepper.stochastic, f"stochastic={stepper.stochastic}, but it says {facts!r}.")
     hold(("Deterministic" in facts) == (not stepper.stochastic), f"stochastic={stepper.stochastic}, it says {facts!r}.")
 
