@@ -225,7 +225,7 @@ def test_compare_and_edit_with_a_mask_painted_with_the_mouse(page: Any) -> None:
     assert "deviation apart" in page.locator("#versus").inner_text()
     assert page.locator("#versus img").count() == 3
     go_to(page, "Edit")
-    page.wait_for_function("document.querySelector('.mask canvas').height > 100")
+    page.wait_for_selector(".mask canvas[data-ready]")
     drag(page, ".mask canvas", (0.1, 0.85), (0.9, 0.85))
     page.locator("#fill").click()
     page.wait_for_selector("#edited .versus[data-done='1']")

@@ -40,7 +40,7 @@ def compare(page: Any) -> None:
 
 
 def edit(page: Any) -> None:
-    page.wait_for_function("document.querySelector('.mask canvas').height > 100")
+    page.wait_for_selector(".mask canvas[data-ready]")
     page.get_by_role("button", name="lower half").click()
     page.locator("#fill").click()
     page.wait_for_selector("#edited .versus[data-done='1']")

@@ -8,6 +8,7 @@ function draw() {
   c.width = c.parentElement.clientWidth || 240; c.height = c.width * h / w;
   const g = c.getContext("2d"), s = c.width / w; g.imageSmoothingEnabled = false;
   g.drawImage(picture, 0, 0, c.width, c.height);
+  if (picture.naturalWidth) c.dataset.ready = "1";  // there is something to paint on
   g.fillStyle = getComputedStyle(c).getPropertyValue("--mask-mark");
   marks.forEach((on, i) => { if (on) g.fillRect((i % w) * s, Math.floor(i / w) * s, s + 0.5, s + 0.5); });
 }
