@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from laws import refused
@@ -161,7 +162,14 @@ def test_moons_are_drawn_with_their_class(tmp_path: Path, cli: Any) -> None:
     assert math.isclose(float((x[:, 2] == 1).float().mean()), 0.5, abs_tol=0.12)
     near = torch.cdist(x[:, :2], data.train[:, :2].float()).argmin(1)
     assert float((data.train[near, 2] == x[:, 2]).float().mean()) > 0.9
-    result = cli("sample", str(tmp_path / "run"), "-n", "4", "--out", str(tmp_path / "a.npz"))
-    assert result.code == 0, result.err
+    drawn = {}
+    for precision in ("float32", "bfloat16", "auto"):
+        words = ["-n", "50", "--precision", precision, "--out", str(tmp_path / f"{precision}.npz")]
+        result = cli("sample", str(tmp_path / "run"), *words)
+        assert result.code == 0, result.err
+        drawn[precision] = torch.tensor(np.load(tmp_path / f"{precision}.npz")["samples"])
+    off = (drawn["bfloat16"][:, :2] - drawn["float32"][:, :2]).abs().median()
+    assert 1e-4 < off < 0.1  # rounded, and no other samples
     result = cli("sample", str(tmp_path / "run"), "-n", "4", "--grid", "flow")
     assert result.code == 2
+    assert "each part has its own" in result.err

@@ -74,9 +74,6 @@ class Bridging(Learner):
     def narrow(self) -> bool:
         return True
 
-    def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
-        return replace(model, precision=precision) if isinstance(model, NetBridge) else model
-
     @property
     def steps(self) -> int:
         return STEPS

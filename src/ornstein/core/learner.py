@@ -16,7 +16,7 @@ and averaged over levels even in log-SNR: 1 is knowing the variance alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -215,8 +215,8 @@ class Learner(ABC):
         return False
 
     def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
-        """The model with its network's products and convolutions in that type, where that does no harm."""
-        return model
+        """The model with its network's products and convolutions in that type; what is no network alone stays."""
+        return replace(model, precision=precision) if hasattr(model, "precision") else model
 
     @property
     def steps(self) -> int:
@@ -256,6 +256,35 @@ class Learner(ABC):
             ratios.append(float(level.noise_ratio))
         value = sum(e / w for e, w in zip(errors, linear, strict=True)) / len(errors)
         return Judgement(value, ratios, errors, linear)
+
+
+@dataclass(frozen=True, eq=False)
+class OnItsOwnClock(Learner):
+    """What is drawn along a clock of its own, which no grid of noise levels fits. To add one, write `walk` as well.
+
+    Attributes:
+        gridless: why it takes no grid, in words.
+    """
+
+    walks: ClassVar[bool] = False
+    gridless: ClassVar[str]
+
+    @abstractmethod
+    def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
+        """From nothing that is known to `rows` examples."""
+
+    def trajectory(
+        self,
+        model: Any,
+        rows: int,
+        stepper: Any,
+        steps: int | None,
+        grid: "str | Sequence[float] | Tensor | None",
+        **options: Any,
+    ) -> Iterator[State[Tensor]]:
+        if grid is not None:
+            raise InputError(f"grid={grid!r} says where Gaussian noise is walked; {self.gridless}.")
+        return self.walk(model, rows, stepper, steps, **options)
 
 
 def with_shares(objective: Mapping[str, Any], shares: tuple[float, ...], data: str) -> Mapping[str, Any]:

@@ -1,26 +1,17 @@
 """What is learned of tokens, whatever they are tokens of: their probabilities, drawn along a clock of their own."""
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ornstein.core.categories import Categories
-from ornstein.core.learner import Learner
-from ornstein.core.walk import State
-from ornstein.discrete.denoiser import MaskedNet
-from ornstein.discrete.tokens import TokenNet
-from ornstein.errors import InputError
+from ornstein.core.learner import OnItsOwnClock
 
 
 @dataclass(frozen=True, eq=False)
-class OfTokens(Learner):
-    """A learner whose data are tokens. To add one, write what a `Learner` needs, and `walk`."""
+class OfTokens(OnItsOwnClock):
+    """A learner whose data are tokens."""
 
-    walks: ClassVar[bool] = False
+    gridless: ClassVar[str] = "tokens are drawn in even steps of their own clock"
 
     @property
     def categories(self) -> Categories:
@@ -31,25 +22,3 @@ class OfTokens(Learner):
     @property
     def narrow(self) -> bool:
         return True
-
-    def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
-        return replace(model, precision=precision) if isinstance(model, MaskedNet | TokenNet) else model
-
-    @abstractmethod
-    def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
-        """From nothing that is known to `rows` examples."""
-
-    def trajectory(
-        self,
-        model: Any,
-        rows: int,
-        stepper: Any,
-        steps: int | None,
-        grid: "str | Sequence[float] | Tensor | None",
-        **options: Any,
-    ) -> Iterator[State[Tensor]]:
-        if grid is not None:
-            raise InputError(
-                f"grid={grid!r} says where Gaussian noise is walked; tokens are drawn in even steps of their own clock."
-            )
-        return self.walk(model, rows, stepper, steps, **options)

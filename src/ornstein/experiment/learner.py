@@ -87,10 +87,6 @@ class Denoising(Learner):
     def narrow(self) -> bool:
         return True
 
-    def in_precision(self, model: NetDenoiser, precision: torch.dtype | None) -> NetDenoiser:
-        # guided, it is no longer a network alone
-        return dataclasses.replace(model, precision=precision) if isinstance(model, NetDenoiser) else model
-
 
 @dataclass(frozen=True, eq=False)
 class Filling(Denoising):
@@ -136,7 +132,7 @@ class Filling(Denoising):
     def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
         if not isinstance(model, Filled):
             return model
-        return dataclasses.replace(model, base=super().in_precision(model.base, precision))  # type: ignore[arg-type]
+        return dataclasses.replace(model, base=super().in_precision(model.base, precision))
 
 
 @dataclass(frozen=True, eq=False)

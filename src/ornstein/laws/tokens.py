@@ -255,7 +255,7 @@ def draws_the_law(stepper: TokenStepper, draws: int = DRAWS, steps: int = 64) ->
         hold(abs(off) < 5, f"on {name} {draws:,} rows in {steps} steps are {off:.1f} standard deviations off.")
 
 
-def fills_in_what_is_not_known(stepper: TokenStepper, draws: int = DRAWS // 5, steps: int = 24) -> None:
+def fills_in_what_is_not_known(stepper: TokenStepper, draws: int = DRAWS // 5, steps: int = 64) -> None:
     """What is known comes back as it is, and the rest has its law given that."""
     for name, kernel in kernels_for(stepper).items():
         model = law(kernel)

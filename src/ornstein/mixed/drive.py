@@ -24,7 +24,7 @@ from ornstein.core.process import Level
 from ornstein.core.walk import Asked, State, walk
 from ornstein.discrete import TokenDenoiser, TokenStepper
 from ornstein.discrete.drawing import AskTokens, Dice, begun
-from ornstein.errors import InputError
+from ornstein.errors import InputError, must_be_whole
 from ornstein.mixed.parts import Joint, Part, Said
 
 #: between the seeds of two parts of a row: odd, and far from what rows and turns are apart
@@ -155,8 +155,7 @@ def draw_parts(
     Raises:
         InputError: a part without a stepper, or with one of another kind; what does not fit.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps={steps!r} must be a whole number, at least 1.")
+    must_be_whole("steps", steps)
     known = dict(known or {})
     for name in (*known, *steppers):
         if name not in joint.parts:

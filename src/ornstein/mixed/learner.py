@@ -7,7 +7,7 @@ network is, of the others by parts of the condition. It says v of the numbers an
 one part is clean: so one network serves p(x, y), p(x given y) and p(y given x).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT
 from ornstein.core.drive import Stepper
-from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Learner, Measure
+from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Measure, OnItsOwnClock
 from ornstein.core.numerics import normal, strata, uniform
 from ornstein.core.prediction import READINGS, Prediction
 from ornstein.core.process import Level, Process
@@ -136,6 +136,13 @@ class JointNet(Joint):
         """The part of the condition that tells how noisy a part is."""
         return f"noise.{name}"
 
+    def __call__(self, x: Tensor, t: float, condition: Given = None) -> dict[str, Said]:
+        """What it says of rows, (B, width), each part as far along its clock as t is along the first one's."""
+        first, *_ = self.parts.values()
+        along = t / first.process.t_max
+        levels = {name: part.process.at(along * part.process.t_max) for name, part in self.parts.items()}
+        return self.predict(self.layout.unpacked(x), levels, Condition.of(condition))
+
     def predict(self, x: Mapping[str, Tensor], levels: Mapping[str, Level], condition: Condition) -> dict[str, Said]:
         first, *others = self.parts
         shown, noise = {}, {}
@@ -240,7 +247,7 @@ MIXED_OBJECTIVES: dict[str, Callable[..., Any]] = {"joint": JointRegression}
 
 
 @dataclass(frozen=True, eq=False)
-class Mixed(Learner):
+class Mixed(OnItsOwnClock):
     """Numbers and a category, drawn together: a product of two processes and one network."""
 
     readings: ClassVar[Mapping[str, str]] = {
@@ -249,7 +256,7 @@ class Mixed(Learner):
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MIXED_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"product": Product}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {"together": Together}
-    walks: ClassVar[bool] = False
+    gridless: ClassVar[str] = "here each part has its own"
     instead: ClassVar[str] = "part by part, for which there is sample"
     then: ClassVar[str] = "ornstein sample {run} -n 64"
     judges: ClassVar[Measure] = Measure(
@@ -292,17 +299,7 @@ class Mixed(Learner):
     def narrow(self) -> bool:
         return True
 
-    def trajectory(
-        self,
-        model: Any,
-        rows: int,
-        stepper: Any,
-        steps: int | None,
-        grid: "str | Sequence[float] | Tensor | None",
-        **options: Any,
-    ) -> Iterator[State[Tensor]]:
-        if grid is not None:
-            raise InputError(f"grid={grid!r} says where one kind of noise is walked; here each part has its own.")
+    def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
         walk = draw_parts(model, rows, stepper.each, steps=self.steps if steps is None else steps, **options)
         packed = model.layout.packed
         return (State(s.step, s.t, packed(s.x), packed(s.x0), s.calls) for s in walk)
