@@ -81,8 +81,11 @@ TABLES: dict[str, Table] = {
 #: names that learners give a meaning of their own, by the place where an experiment reads them
 KEPT: dict[str, tuple[str, ...]] = {
     "process": ("advised-ladder", "product"),
-    "stepper": ("any-order", "together"),
-    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
+    "stepper": ("any-order", "together", "renoise"),
+    "objective": (
+        *("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
+        *("progressive", "consistency", "rectified"),
+    ),
 }
 
 #: who put an entry into its table from outside: (noun, name) -> names of packages

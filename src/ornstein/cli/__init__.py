@@ -1,4 +1,4 @@
-"""The command line: sixteen verbs over `ornstein.experiment`.
+"""The command line: seventeen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -18,6 +18,7 @@ import typer
 
 from ornstein import ranks
 from ornstein.cli.bridges import translate
+from ornstein.cli.distilling import distill
 from ornstein.cli.drawing import inpaint, interpolate, restore, sample
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
 from ornstein.cli.series import forecast
@@ -51,6 +52,7 @@ VERBS = (
     doctor,
     loglik,
     tune,
+    distill,
     plan,
     info,
     studio,

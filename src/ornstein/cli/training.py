@@ -87,10 +87,10 @@ def train(  # long: half of it says what the options are
     with holding(place, "training") if not ranks.rank() else nullcontext() as lock:
         if resume is not None:  # another may have gone on with it meanwhile
             asked, place = _asked(experiment, list(overrides or []), folder, resume, start)
-        _train(asked, place, resume is not None, lock)
+        train_into(asked, place, resume is not None, lock)
 
 
-def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") -> None:
+def train_into(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") -> None:
     from ornstein.experiment.budget import in_time
     from ornstein.experiment.build import load_data
     from ornstein.experiment.folder import may_begin, newest_step, read_folder

@@ -132,6 +132,8 @@ class Learner(ABC):
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
+        teaches: whether students of few calls are made of it (`ornstein.distill.students`).
+        adds: parts of the condition that its network is told beyond those of the run that it begins with.
 
     Raises:
         InputError: a problem that it cannot be put to.
@@ -152,6 +154,8 @@ class Learner(ABC):
     judges: ClassVar[Measure] = Measure(
         "loss-by-noise", "mean squared error of x0", "best linear denoiser of white data", "linear"
     )
+    teaches: ClassVar[bool] = False
+    adds: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:

@@ -48,7 +48,7 @@ EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
 WRITTEN = (
     *(EXPERIMENT, ABOUT, TUNED, "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
-    *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png", "report.html"),
+    *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "distance-by-calls.png", "evaluation.json", "evaluation.png", "report.html"),
 )
 
 

@@ -6,10 +6,11 @@ noise (`ornstein.data.before`). All of that stands in the new run's own run.yaml
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ornstein.data import DATA
@@ -67,16 +68,25 @@ def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, An
     return found
 
 
-def start_from(net: nn.Module, run: "str | Path") -> None:
+def start_from(net: nn.Module, run: "str | Path", adds: Sequence[str] = ()) -> None:
     """Give a network the weights that a run draws with.
+
+    Args:
+        net: of the new run.
+        run: the folder of the other.
+        adds: parts of the condition that the other was not told; they say nothing at first.
 
     Raises:
         InputError: no run there, or one of another network.
     """
     run = Path(run)
     experiment, _ = read_folder(run)
+    weights = dict(weights_of(run, experiment, experiment.sampling.ema))
+    for name, value in net.state_dict().items():
+        if name not in weights and any(f"embedding.{part}." in name for part in adds):
+            weights[name] = torch.zeros_like(value)
     try:
-        net.load_state_dict(weights_of(run, experiment, experiment.sampling.ema))
+        net.load_state_dict(weights)
     except RuntimeError:
         raise InputError(
             f"start='{shown(run)}' has weights of another network; leave net, data and what is predicted as they are."

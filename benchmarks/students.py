@@ -1,0 +1,96 @@
+"""Students of few calls beside their teacher: kernel and Fréchet distance to held-out images, by network calls.
+
+    ornstein distill runs/digits --steps 1,2,4 --out runs/digits-progressive
+    for k in 1 2 4; do ornstein tune runs/digits --steps $k --criterion endpoint; done
+    python benchmarks/students.py runs/digits runs/digits-progressive --json students.json
+
+Everybody draws the same labels from seeds of his own. *Distances* are in the features of the classifier that `ornstein
+evaluate` fits to the training images. The kernel distance (KID) is unbiased, so it may be below zero; the floor is what
+as many training images score, as the root mean square over draws. A ratio is by the teacher's distance or the floor,
+whichever is larger: below the floor nothing can be told apart.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import common
+import torch
+from torch import Tensor
+
+from ornstein.experiment.run import Run
+from ornstein.metrics import Frechet, Kernel, fit_classifier
+
+#: draws of training images for the floor
+FLOORS = 10
+
+
+class Judge:
+    """Distances of a teacher's samples, and of others, to its held-out images."""
+
+    def __init__(self, teacher: Run, samples: int, seed: int) -> None:
+        data, dice = teacher.load_data(), torch.Generator().manual_seed(seed)
+        self.run, self.seed = teacher, seed
+        self.labels = teacher.examples(samples)
+        self.seen = fit_classifier(data.train.float(), data.train_labels, generator=dice)
+        self.real = self.seen.features(data.test.float())
+        known = self.seen.features(data.train.float())
+        # of half the training images at most, so that draws differ
+        few = min(samples, len(known) // 2)
+        found = [self.distances(known[torch.randperm(len(known), generator=dice)[:few]]) for _ in range(FLOORS)]
+        self.floor = {
+            "kernel": math.sqrt(sum(row["kernel"] ** 2 for row in found) / FLOORS),
+            "frechet": sum(row["frechet"] for row in found) / FLOORS,
+        }
+
+    def distances(self, features: Tensor) -> dict[str, float]:
+        """Kernel and Fréchet distance of features (N, d) to those of the held-out images."""
+        dice = torch.Generator().manual_seed(self.seed)
+        kernel, error = Kernel(subsets=20).estimate(features, self.real, dice)
+        return {"kernel": kernel, "error": error, "frechet": Frechet()(features, self.real, dice)}
+
+    def row(self, who: str, run: Run, **how: Any) -> dict[str, Any]:
+        """The distances of what a run draws."""
+        drawn = run.draw(len(self.labels.parts["label"]), seed=self.seed, condition=self.labels, **how)
+        pixels = run.transform.inverse(drawn, quantise=True).float()
+        return {"who": who, "calls": how.get("steps") or run.steps, **self.distances(self.seen.features(pixels))}
+
+
+def main() -> None:
+    parser = common.arguments(__doc__)
+    parser.add_argument("teacher", type=Path)
+    parser.add_argument("students", type=Path, nargs="*")
+    parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--calls", default="1,2,4", help="that the teacher itself, and its fitted solvers, draw in too")
+    parser.add_argument("--json", type=Path, help="where the rows go")
+    options = parser.parse_args()
+    teacher = Run.load(options.teacher)
+    judge = Judge(teacher, 200 if options.quick else options.samples, options.seed)
+    rows = [judge.row("teacher", teacher)]
+    few = [int(word) for word in options.calls.split(",") if word]
+    tuned = teacher.folder / "tuned.yaml"
+    for calls in few:
+        rows.append(judge.row("teacher, default solver", teacher, steps=calls))
+        if tuned.is_file():
+            rows.append(judge.row("teacher, fitted solver", teacher, steps=calls, grid="tuned"))
+    for folder in options.students:
+        student = Run.load(folder)
+        rows += [judge.row(folder.name, student, steps=calls) for calls in sorted(student.learner.calls)]
+    for row in rows:
+        for key in ("kernel", "frechet"):
+            row[f"{key}_ratio"] = row[key] / max(rows[0][key], judge.floor[key])
+    print(f"{'':<28} calls   kernel distance    x teacher   Fréchet  x teacher")
+    for row in rows:
+        print(
+            f"{row['who']:<28} {row['calls']:>5}   {row['kernel']:8.4f} ± {row['error']:6.4f}  {row['kernel_ratio']:8.2f}"
+            f"  {row['frechet']:8.2f}   {row['frechet_ratio']:8.2f}"
+        )
+    print(f"{'training images':<28}         {judge.floor['kernel']:8.4f}                    {judge.floor['frechet']:8.2f}")
+    if options.json:
+        options.json.write_text(json.dumps({"floor": judge.floor, "rows": rows}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The verb that makes a student of a run: `distill`."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ornstein import ranks
+from ornstein.cli.shared import RunFolder
+from ornstein.cli.training import train_into
+from ornstein.errors import InputError, shown
+
+
+def distill(
+    run: RunFolder,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the student's experiment, as training.steps=4000."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="progressive, consistency or reflow: see docs/fewer-calls.md."),
+    ] = "progressive",
+    steps: Annotated[str, typer.Option(metavar="K,...", help="Network calls to draw in, one number or several.")] = "1,2,4",
+    scale: Annotated[
+        float, typer.Option(help="Guidance of the teacher to its labels, which the student then has in itself.")
+    ] = 1.0,
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The run folder to make.", show_default="runs/NAME-METHOD")
+    ] = None,
+) -> None:
+    """Teach a student to draw in one, two or four network calls what a trained run draws in thirty.
+
+    The student is a run like any other: sample and evaluate it, and go on with `ornstein train --resume`.
+
+    Examples:
+
+        ornstein distill runs/digits --steps 1,2,4 --out runs/fast
+
+        ornstein distill runs/mnist --method consistency --steps 2 --scale 2
+
+        ornstein sample runs/fast --steps 2 -n 64
+    """
+    from ornstein.experiment.folder import holding
+    from ornstein.experiment.students import student_of
+
+    calls = [_whole(word, steps) for word in steps.split(",")]
+    asked = student_of(run, method, calls, scale, changes or [])
+    place = folder or Path("runs") / f"{run.name}-{method}"
+    with holding(place, "training") if not ranks.rank() else nullcontext() as lock:
+        train_into(asked, place, False, lock)
+
+
+def _whole(word: str, steps: str) -> int:
+    if not word.strip().isdigit() or not 1 <= int(word) <= 64:
+        raise InputError(f"steps={shown(steps)!r} must be whole numbers from 1 to 64 with commas between, as 1,2,4.")
+    return int(word)

@@ -1,0 +1,92 @@
+"""The levels that students are taught on, and the moves between them, each sample at a level of its own.
+
+In continuous time they lie evenly in u = q/(1 + q), q = sigma/(alpha sigma_data), so the levels of half as many calls
+are every second one; on a chain they are whole levels, evenly. A rung counts from 0, the noise, to `segments`, the
+clean point.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ornstein.core.condition import Condition
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.grids import ends, times
+from ornstein.core.process import Level, Process
+
+
+@lru_cache(maxsize=256)
+def grid(process: Process, calls: int, unit: float) -> Tensor:
+    """The times of so many calls, falling to 0, (calls + 1,) float64; a student's walk visits these."""
+    return times(process, calls, "flow" if process.chain is None else "trailing", unit)
+
+
+class Ladder:
+    """`segments` + 1 levels of a denoiser's clock."""
+
+    def __init__(self, denoiser: Denoiser, segments: int) -> None:
+        self.process, self.unit, self.segments = denoiser.process, denoiser.unit, segments
+        self._times = grid(self.process, segments, self.unit)
+        # the last level that anything is asked at
+        self._least = 1.0 if self.process.chain else min(ends(self.process, self.unit)[0], float(self._times[-2]))
+
+    def at(self, rung: Tensor, like: Tensor) -> Level[Tensor]:
+        """The level of each sample, by its rung (B,)."""
+        return self.process.at(self._times.to(rung.device)[rung], like=like)
+
+    def ddim(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
+        """A step of DDIM from rungs t to s, (B,) each; from x (B, ...)."""
+        here, there = self.at(t, x), self.at(s, x)
+        ratio = there.sigma / here.sigma
+        return ratio * x + (there.alpha - ratio * here.alpha) * denoiser.predict(x, here, condition).x0
+
+    def heun(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
+        """A step of Heun's rule from rungs t to s in the variables of flow matching (`samplers.flow.Heun`).
+
+        To the clean point it goes by the least level that is asked at; from there a denoiser's answer is the place that
+        it sees, and follows x as x itself moves, to second order of the noise that is left.
+        """
+        clean = s == self.segments
+        here = self.at(t, x)
+        below = torch.where(clean, self._least, self._times.to(s.device)[s])
+        there = self.process.at(below, like=x)
+        told = denoiser.predict(x, here, condition)
+        ratio = there.sigma / here.sigma
+        euler = ratio * x + (there.alpha - ratio * here.alpha) * told.x0
+        again = denoiser.predict(euler, there, condition)
+        unit = self.unit
+        total = unit * there.alpha + there.sigma
+        half = 0.5 * (there.sigma - total * here.sigma / (unit * here.alpha + here.sigma))
+        shift = half * ((again.eps - again.x0 / unit) - (told.eps - told.x0 / unit))
+        return torch.where(clean.reshape(half.shape), again.x0 + shift / there.alpha, euler + shift)
+
+
+class Remembered(nn.Module):
+    """A network with other weights than its own, in evaluation mode and without gradients; it owns neither.
+
+    Args:
+        net: whose shape it has.
+        weights: every parameter and buffer that the network's `state_dict` names.
+    """
+
+    def __init__(self, net: nn.Module, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        # in a list, so as not to be registered; and as it was before it was compiled, whose names the weights have
+        self._of, self._weights = [getattr(net, "_orig_mod", net)], weights
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        return self._of[0].parameters(recurse)
+
+    @torch.no_grad()
+    def forward(self, *given: object) -> Tensor:
+        net = self._of[0]
+        training = net.training
+        net.eval()
+        try:
+            found: Tensor = functional_call(net, self._weights, given)
+        finally:
+            net.train(training)
+        return found

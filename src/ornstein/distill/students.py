@@ -1,0 +1,337 @@
+"""Students of few calls: what a network is taught so that it lands, in a few calls, where its teacher's walk would.
+
+A teacher answers E[x_0 given x_t] and is walked down many levels. A student is the same network, begun with the same
+weights, that answers another question: *what x0 takes a step of mine to where the teacher's walk goes?* All that is
+below is a regression of that answer,
+
+    loss = w |student(x_t) - x0*|^2 / d,        w = 1/out^2 of the reading "edm",
+
+on data noised by the forward process, along the levels u = q/(1 + q), q = sigma/(alpha sigma_data), evenly. The
+teacher goes from level to level by Heun's rule. What x0* is, makes the method:
+
+**Progressive** (Salimans & Ho 2022, 2202.00512). A step of DDIM from level t to s lands at r x_t + (alpha_s - r
+alpha_t) x0, r = sigma_s/sigma_t; so whatever place x_s is to be reached there is one answer that reaches it,
+
+    x0* = (x_s - r x_t)/(alpha_s - r alpha_t).
+
+The student of most calls is taught x_s by the teacher. The student of half as many is taught by the student of twice
+as many: x_s is where two steps of that one arrive. Here all of them are one network, which is told how many calls it
+has (as in Frans et al. 2024, 2410.12557), so all rounds go on at the same time and none is forgotten.
+
+**Consistency** (Song et al. 2023, 2303.01469). All points of a trajectory end in one place. So the answer at t is the
+answer at the next level below, at the point where the teacher's step arrives; at the last level it is that end
+itself. The student answers the end from anywhere: in one call, or in several with fresh noise between, `Renoise`.
+
+**Rectified** (reflow; Liu et al. 2022, 2209.03003). Join each noise z with the end x that the teacher takes it to, and
+learn from x_t = alpha x + sigma z at all levels, with the same z. The answer is x, and the trajectories of the ODE that
+belongs to it are straighter than the teacher's, so that a few steps of DDIM follow them.
+
+On a Gaussian all of these are known: with the teacher exact, each has one student that its lessons do not change, and
+that student's walk is the exact flow map.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ornstein.core.condition import Condition, Given
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import Ask, Noise, Stepper
+from ornstein.core.gaps import mean_square
+from ornstein.core.grids import ends
+from ornstein.core.numerics import strata
+from ornstein.core.prediction import READINGS
+from ornstein.core.process import Level
+from ornstein.distill.ladder import Ladder
+from ornstein.errors import InputError
+from ornstein.guidance import ClassifierFree
+from ornstein.samplers import DDIM
+
+#: the part of a condition that tells a student how many calls it has: their place among those that it is taught
+CALLS = "calls"
+
+
+def with_calls(condition: Condition, which: Tensor) -> Condition:
+    """The condition of a student that has the `which`-th (B,) of the numbers of calls that it is taught."""
+    return Condition({**condition.parts, CALLS: which})
+
+
+class Lesson(NamedTuple):
+    """What a student is asked, and what it should answer.
+
+    Attributes:
+        x: (B, ...) noisy data.
+        level: of each.
+        condition: what each is given.
+        answer: (B, ...), the x0 that is right.
+    """
+
+    x: Tensor
+    level: Level[Tensor]
+    condition: Condition
+    answer: Tensor
+
+
+@dataclass(frozen=True)
+class Distillation(ABC):
+    """What teaches a student: `(student, x0, condition, generator, teacher, calls) -> loss (B,)`. Write `lesson`.
+
+    Attributes:
+        scale: of classifier-free guidance of the teacher, which the student then has in itself; 1 for none.
+        drop_label: the probability of a lesson without its label.
+    """
+
+    scale: float
+    drop_label: float
+    #: whether the network is told how many calls it has, and so knows those alone
+    tells: ClassVar[bool] = False
+    #: how its student is drawn from
+    stepper: ClassVar[str] = "ddim"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_label <= 1:
+            raise InputError(f"drop_label={self.drop_label!r} must be a probability in [0, 1].")
+        if not self.scale >= 0:
+            raise InputError(f"scale={self.scale!r} must be at least 0: 1 is the teacher as it is.")
+
+    def taught(self, calls: Sequence[int]) -> tuple[int, ...]:
+        """The numbers of calls that are taught so that these are, the most first."""
+        return tuple(sorted(set(calls), reverse=True))
+
+    @abstractmethod
+    def lesson(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Condition,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Lesson:
+        """B lessons about data x0 (B, ...), given `condition` in which parts are left out already."""
+
+    def __call__(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Given,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Tensor:
+        """The loss of each lesson, (B,).
+
+        Args:
+            student: asked with gradients about the lesson, without where it teaches itself.
+            x0: (B, ...) data in model space.
+            condition: of B rows.
+            generator: of all randomness.
+            teacher: on the student's clock.
+            calls: how many the student is to draw in, each of them.
+        """
+        given = Condition.of(condition).dropped(self.drop_label, generator)
+        if self.scale != 1:
+            teacher = ClassifierFree(teacher, self.scale)
+        with torch.no_grad():
+            lesson = self.lesson(student, x0, given, generator, teacher, calls)
+        found = student.predict(lesson.x, lesson.level, lesson.condition).x0
+        out = READINGS["edm"](lesson.level, student.unit)[1]
+        return mean_square(found - lesson.answer, lesson.answer, out**-2)
+
+
+@dataclass(frozen=True)
+class Progressive(Distillation):
+    """Each step lands where two steps of the student of twice the calls do (Salimans & Ho 2022, 2202.00512).
+
+    Args:
+        scale, drop_label: see `Distillation`.
+        substeps: of the teacher, by Heun's rule, in a step of the student of most calls; 0 for 12 in the whole walk, at least.
+    """
+
+    scale: float = 1.0
+    drop_label: float = 0.1
+    substeps: int = 0
+    tells: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.substeps < 0:
+            raise InputError(f"substeps={self.substeps!r} must be a positive whole number, or 0 for 12 in all.")
+
+    def taught(self, calls: Sequence[int]) -> tuple[int, ...]:
+        """From the most calls by halves down to the fewest.
+
+        Raises:
+            InputError: calls that are no powers of two.
+        """
+        for count in calls:
+            if count & (count - 1):
+                raise InputError(
+                    f"steps={count} is no power of two: progressive distillation halves the steps; take 1, 2, 4, 8, "
+                    "..., or another method."
+                )
+        most, fewest = max(calls), min(calls)
+        return tuple(most >> k for k in range((most // fewest).bit_length()))
+
+    def lesson(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Condition,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Lesson:
+        taught = self.taught(calls)
+        each = self.substeps or -(-12 // taught[0])
+        ladder = Ladder(student, taught[0] * each)
+        # one number of calls in as many rows as another, and one of its steps as another
+        u = strata(len(x0), generator).to(x0.device) * len(taught)
+        which = u.floor().clamp(max=len(taught) - 1).long()
+        counts = torch.tensor(taught, device=x0.device)[which]
+        stride = ladder.segments // counts
+        start = ((u - which) * counts).floor().long() * stride
+        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        t, s = ladder.at(start, x0), ladder.at(start + stride, x0)
+        x, landed = t.noised(x0, eps), torch.empty_like(x0)
+        first = which == 0
+        place, at, given = x[first], start[first], condition[first]
+        for _ in range(each):
+            place, at = ladder.heun(teacher, place, at, at + 1, given), at + 1
+        landed[first] = place
+        rest = ~first
+        if bool(rest.any()):
+            place, at, half = x[rest], start[rest], stride[rest] // 2
+            given = with_calls(condition[rest], which[rest] - 1)
+            for _ in range(2):
+                place, at = ladder.ddim(student, place, at, at + half, given), at + half
+            landed[rest] = place
+        ratio = s.sigma / t.sigma
+        answer = (landed - ratio * x) / (s.alpha - ratio * t.alpha)
+        return Lesson(x, t, with_calls(condition, which), answer)
+
+
+@dataclass(frozen=True)
+class Consistency(Distillation):
+    """The answer anywhere is the answer a step of the teacher further down (Song et al. 2023, 2303.01469).
+
+    Args:
+        scale, drop_label: see `Distillation`.
+        segments: levels that are taught, of which each teaches the next noisier one, at least; made a multiple of every
+            number of calls.
+    """
+
+    scale: float = 1.0
+    drop_label: float = 0.1
+    segments: int = 12
+    stepper: ClassVar[str] = "renoise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.segments < 1:
+            raise InputError(f"segments={self.segments!r} must be a positive whole number.")
+
+    def lesson(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Condition,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Lesson:
+        ladder = Ladder(student, -(-self.segments // math.lcm(*calls)) * math.lcm(*calls))
+        u = strata(len(x0), generator).to(x0.device)
+        start = (u * ladder.segments).floor().long().clamp(max=ladder.segments - 1)
+        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        level = ladder.at(start, x0)
+        x = level.noised(x0, eps)
+        below = ladder.heun(teacher, x, start, start + 1, condition)
+        end = (start + 1 == ladder.segments).reshape(-1, *[1] * (x.ndim - 1))
+        # at the clean point nothing is asked: the level above stands in, and its answer is not used
+        further = ladder.at(torch.where(end.flatten(), start, start + 1), x0)
+        answer = torch.where(end, below, student.predict(below, further, condition).x0)
+        return Lesson(x, level, condition, answer)
+
+
+@dataclass(frozen=True)
+class Rectified(Distillation):
+    """Straight lines between each noise and the end that the teacher takes it to: reflow (Liu et al. 2022, 2209.03003).
+
+    Args:
+        scale, drop_label: see `Distillation`.
+        segments: of the teacher's walk from noise to its end, by Heun's rule.
+        lines: lessons about each line, at levels of their own.
+    """
+
+    scale: float = 1.0
+    drop_label: float = 0.1
+    segments: int = 12
+    lines: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("segments", "lines"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r} must be a positive whole number.")
+
+    def lesson(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Condition,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Lesson:
+        ladder = Ladder(student, self.segments)
+        n = len(x0)
+        # the next line every so many rows, so that each is met at levels that are spread out
+        line = torch.arange(n, device=x0.device) % -(-n // self.lines)
+        few = int(line.max()) + 1
+        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)[:few]
+        at = torch.zeros(few, dtype=torch.long, device=x0.device)
+        top = ladder.at(at, eps)
+        x = ((top.alpha * student.sigma_data) ** 2 + top.sigma**2) ** 0.5 * eps
+        for _ in range(self.segments):
+            x, at = ladder.heun(teacher, x, at, at + 1, condition[:few]), at + 1
+        u = strata(n, generator).to(x0.device).clamp(1e-6, 1 - 1e-6)
+        process = student.process
+        low, high = ends(process, student.unit)
+        t = process.time(-2 * (student.unit * u / (1 - u)).log()).clamp(low, high)
+        level = process.at(t if process.chain is None else t.round().clamp(min=1), like=x0)
+        return Lesson(level.noised(x[line], eps[line]), level, condition[:few][line], x[line])
+
+
+@dataclass(frozen=True)
+class Renoise(Stepper):
+    """The end that is seen from here, with fresh noise of the next level: multistep consistency (Song et al. 2023).
+
+    No order: the answers are ends of trajectories, and more steps correct their errors. One call a step. Stochastic.
+    """
+
+    order: ClassVar[int | None] = None
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
+        return s.noised(denoiser(x, t).x0, noise()), None
+
+
+#: what teaches students, by name
+DISTILLATIONS: dict[str, type[Distillation]] = {
+    "progressive": Progressive,
+    "consistency": Consistency,
+    "rectified": Rectified,
+}
+#: how students are drawn from, by name
+STUDENT_STEPPERS: dict[str, type[Stepper]] = {"ddim": DDIM, "renoise": Renoise}

@@ -1,0 +1,79 @@
+"""A run that is taught by another: `ornstein distill RUN --method progressive --steps 1,2,4`.
+
+The student is a run like any other, on the teacher's data, clock and network. It begins with the average of the weights
+that the teacher draws with, and remembers them, so the teacher may go once it has begun; its experiment.yaml says under
+`start` whose they are.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ornstein.data import DATA
+from ornstein.errors import InputError, lookup, shown
+from ornstein.experiment import plain
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import read_folder
+from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.packaged import place
+from ornstein.nets import NETS
+
+#: what a person calls the ways to teach a student -> the objective
+METHODS = {"progressive": "progressive", "consistency": "consistency", "reflow": "rectified"}
+#: steps of training where nothing is said, at most
+STEPS = 2000
+
+
+def student_of(
+    run: "str | Path", method: str, calls: Sequence[int], scale: float = 1.0, changes: Iterable[str] = ()
+) -> Experiment:
+    """The experiment of a student.
+
+    Args:
+        run: the teacher's folder, or the name of a model that is carried.
+        method: a key of `METHODS`.
+        calls: the numbers of network calls that it is to draw in.
+        scale: of the teacher's guidance to its labels, which the student then has in itself; 1 for none.
+        changes: to the student's experiment, each `path=value`.
+
+    Raises:
+        InputError: no run there, or one that is no denoiser of complete data; an unknown method, or numbers of calls that
+            it cannot teach; guidance without anything to guide to; changes that are not known.
+    """
+    lookup(METHODS, method, "method")
+    folder = place(Path(run).expanduser()).absolute()
+    before, about = read_folder(folder)
+    assert before.learner is not None
+    if not LEARNERS[before.learner["name"]].teaches:
+        able = ", ".join(name for name, entry in LEARNERS.items() if entry.teaches)
+        raise InputError(
+            f"run='{shown(folder)}' cannot be distilled: it is a {before.learner['name']}; students are made of runs "
+            f"that learned a {able}."
+        )
+    if about["data"].get("missing"):
+        raise InputError(f"run='{shown(folder)}' cannot be distilled: its data have cells missing.")
+    if scale != 1 and not about["data"]["classes"]:
+        raise InputError(f"scale={scale:g} guides a teacher to its labels, and run='{shown(folder)}' has none.")
+    tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(folder))
+    lessons = {"name": METHODS[method], "scale": float(scale)}
+    stepper = LEARNERS["student"].objectives[METHODS[method]].stepper  # type: ignore[attr-defined]
+    silenced = {"dropout": 0.0} if "dropout" in {field.name for field in dataclasses.fields(NETS[tree["net"]["name"]])} else {}
+    training = tree["training"]
+    tree |= {
+        "net": {**tree["net"], **silenced},
+        "objective": lessons,
+        "learner": {"name": "student", "calls": sorted(set(calls))},
+        "training": {
+            **training,
+            "steps": min(STEPS, training["steps"]),
+            "minutes": None,
+            "decay": "cosine",
+            "warmup": min(100, training["warmup"]),
+            "validate_every": max(1, min(STEPS, training["steps"]) // 4),
+        },
+        "sampling": {**tree["sampling"], "stepper": {"name": stepper}, "steps": max(calls), "grid": None},
+        "reasons": {"start": f"{shown(folder)}, whose student this is and whose weights it begins with"},
+        "start": str(folder),
+    }
+    return Experiment.read(tree, changes)
