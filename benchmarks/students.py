@@ -87,7 +87,9 @@ def main() -> None:
             f"{row['who']:<28} {row['calls']:>5}   {row['kernel']:8.4f} ± {row['error']:6.4f}  {row['kernel_ratio']:8.2f}"
             f"  {row['frechet']:8.2f}   {row['frechet_ratio']:8.2f}"
         )
-    print(f"{'training images':<28}         {judge.floor['kernel']:8.4f}                    {judge.floor['frechet']:8.2f}")
+    print(
+        f"{'training images':<28}         {judge.floor['kernel']:8.4f}                    {judge.floor['frechet']:8.2f}"
+    )
     if options.json:
         options.json.write_text(json.dumps({"floor": judge.floor, "rows": rows}, indent=1) + "\n", "utf-8")
 

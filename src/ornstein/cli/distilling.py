@@ -22,7 +22,9 @@ def distill(
         str,
         typer.Option(help="progressive, consistency or reflow: see docs/fewer-calls.md."),
     ] = "progressive",
-    steps: Annotated[str, typer.Option(metavar="K,...", help="Network calls to draw in, one number or several.")] = "1,2,4",
+    steps: Annotated[
+        str, typer.Option(metavar="K,...", help="Network calls to draw in, one number or several.")
+    ] = "1,2,4",
     scale: Annotated[
         float, typer.Option(help="Guidance of the teacher to its labels, which the student then has in itself.")
     ] = 1.0,

@@ -76,6 +76,8 @@ def train(  # long: half of it says what the options are
 
         ornstein train --from runs/customers new.csv
 
+        ornstein train --from runs/digits preset=experts --out runs/experts
+
         ornstein train --resume runs/digits training.steps=6000
     """
     asked, place = _asked(experiment, list(overrides or []), folder, resume, start)
@@ -176,6 +178,8 @@ def _asked(
         read_folder(resume)
         return read_experiment(resume, changes), resume
     assert experiment is not None
+    if start is not None and "=" in experiment:  # the first change, to a run on the same data
+        return going_on(start, None, [experiment, *changes]), folder or Path("runs") / f"{start.name}-on"
     if start is not None:
         return going_on(start, experiment, changes), folder or Path("runs") / stem(experiment)
     return Experiment.read(experiment, changes), folder or Path("runs") / stem(experiment)

@@ -133,7 +133,6 @@ class Learner(ABC):
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
         teaches: whether students of few calls are made of it (`ornstein.distill.students`).
-        adds: parts of the condition that its network is told beyond those of the run that it begins with.
 
     Raises:
         InputError: a problem that it cannot be put to.
@@ -155,7 +154,6 @@ class Learner(ABC):
         "loss-by-noise", "mean squared error of x0", "best linear denoiser of white data", "linear"
     )
     teaches: ClassVar[bool] = False
-    adds: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
@@ -181,6 +179,18 @@ class Learner(ABC):
     def told(self) -> Mapping[str, Any]:
         """The parts of the condition that the network is told."""
         return self.problem.conditions
+
+    def network(self, make: Callable[[], nn.Module]) -> nn.Module:
+        """What is trained, of networks of which `make` gives one more at each call."""
+        return make()
+
+    def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Give a network the weights of the run that it begins with.
+
+        Raises:
+            RuntimeError: they are of another network.
+        """
+        net.load_state_dict(weights)
 
     @abstractmethod
     def model(self, net: nn.Module) -> Any:

@@ -1,8 +1,8 @@
 """The levels that students are taught on, and the moves between them, each sample at a level of its own.
 
-In continuous time they lie evenly in u = q/(1 + q), q = sigma/(alpha sigma_data), so the levels of half as many calls
-are every second one; on a chain they are whole levels, evenly. A rung counts from 0, the noise, to `segments`, the
-clean point.
+They lie evenly in u = q/(1 + q), q = sigma/(alpha sigma_data), so that the levels of half as many calls are every
+second one; on a chain they are the whole levels nearest to that, or, where it has too few for it, even ones. A rung
+counts from 0, the noise, to `segments`, the clean point.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,17 @@ from ornstein.core.process import Level, Process
 
 
 @lru_cache(maxsize=256)
-def grid(process: Process, calls: int, unit: float) -> Tensor:
-    """The times of so many calls, falling to 0, (calls + 1,) float64; a student's walk visits these."""
-    return times(process, calls, "flow" if process.chain is None else "trailing", unit)
+def grid(process: Process, segments: int, unit: float) -> Tensor:
+    """The times of a ladder, falling to 0, (segments + 1,) float64.
+
+    Raises:
+        InputError: more segments than a chain has levels.
+    """
+    even = times(process, segments, "flow", unit)
+    if process.chain is None:
+        return even
+    whole = torch.cat([even[:-1].round().clamp(min=1), even[-1:]])
+    return whole if bool((whole.diff() < 0).all()) else times(process, segments, "trailing", unit)
 
 
 class Ladder:

@@ -54,6 +54,8 @@ from ornstein.samplers import DDIM
 
 #: the part of a condition that tells a student how many calls it has: their place among those that it is taught
 CALLS = "calls"
+#: segments of the teacher's walk, by Heun's rule, and the most that several numbers of calls may have in common
+SEGMENTS, MOST_RUNGS = 12, 64
 
 
 def with_calls(condition: Condition, which: Tensor) -> Condition:
@@ -102,6 +104,14 @@ class Distillation(ABC):
     def taught(self, calls: Sequence[int]) -> tuple[int, ...]:
         """The numbers of calls that are taught so that these are, the most first."""
         return tuple(sorted(set(calls), reverse=True))
+
+    @abstractmethod
+    def rungs(self, calls: Sequence[int]) -> int:
+        """Segments of the ladder that is taught on.
+
+        Raises:
+            InputError: calls that have no such ladder in common.
+        """
 
     @abstractmethod
     def lesson(
@@ -178,6 +188,9 @@ class Progressive(Distillation):
         most, fewest = max(calls), min(calls)
         return tuple(most >> k for k in range((most // fewest).bit_length()))
 
+    def rungs(self, calls: Sequence[int]) -> int:
+        return max(calls) * (self.substeps or -(-SEGMENTS // max(calls)))
+
     def lesson(
         self,
         student: Denoiser,
@@ -188,8 +201,8 @@ class Progressive(Distillation):
         calls: Sequence[int],
     ) -> Lesson:
         taught = self.taught(calls)
-        each = self.substeps or -(-12 // taught[0])
-        ladder = Ladder(student, taught[0] * each)
+        ladder = Ladder(student, self.rungs(calls))
+        each = ladder.segments // taught[0]
         # one number of calls in as many rows as another, and one of its steps as another
         u = strata(len(x0), generator).to(x0.device) * len(taught)
         which = u.floor().clamp(max=len(taught) - 1).long()
@@ -228,13 +241,22 @@ class Consistency(Distillation):
 
     scale: float = 1.0
     drop_label: float = 0.1
-    segments: int = 12
+    segments: int = SEGMENTS
     stepper: ClassVar[str] = "renoise"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.segments < 1:
             raise InputError(f"segments={self.segments!r} must be a positive whole number.")
+
+    def rungs(self, calls: Sequence[int]) -> int:
+        common = math.lcm(*calls)
+        if common > MOST_RUNGS:
+            raise InputError(
+                f"steps={', '.join(map(str, sorted(calls)))} have {common} levels in common, of at most {MOST_RUNGS}: "
+                "take numbers of which each divides the next."
+            )
+        return -(-self.segments // common) * common
 
     def lesson(
         self,
@@ -245,7 +267,7 @@ class Consistency(Distillation):
         teacher: Denoiser,
         calls: Sequence[int],
     ) -> Lesson:
-        ladder = Ladder(student, -(-self.segments // math.lcm(*calls)) * math.lcm(*calls))
+        ladder = Ladder(student, self.rungs(calls))
         u = strata(len(x0), generator).to(x0.device)
         start = (u * ladder.segments).floor().long().clamp(max=ladder.segments - 1)
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
@@ -271,7 +293,7 @@ class Rectified(Distillation):
 
     scale: float = 1.0
     drop_label: float = 0.1
-    segments: int = 12
+    segments: int = SEGMENTS
     lines: int = 4
 
     def __post_init__(self) -> None:
@@ -279,6 +301,9 @@ class Rectified(Distillation):
         for name in ("segments", "lines"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)!r} must be a positive whole number.")
+
+    def rungs(self, calls: Sequence[int]) -> int:
+        return self.segments
 
     def lesson(
         self,
@@ -289,7 +314,7 @@ class Rectified(Distillation):
         teacher: Denoiser,
         calls: Sequence[int],
     ) -> Lesson:
-        ladder = Ladder(student, self.segments)
+        ladder = Ladder(student, self.rungs(calls))
         n = len(x0)
         # the next line every so many rows, so that each is met at levels that are spread out
         line = torch.arange(n, device=x0.device) % -(-n // self.lines)

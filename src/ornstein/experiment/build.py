@@ -122,7 +122,10 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        return net.build(learner.shown, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
+        seed = experiment.training.seed
+        return learner.network(
+            lambda: net.build(learner.shown, learner.told, out_multiple=learner.out_multiple, seed=seed)
+        )
 
     net = construct(NETS, experiment.net)
     afford_network(net, made, times, ranks.device(experiment.training.cpu))

@@ -48,7 +48,15 @@ EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
 WRITTEN = (
     *(EXPERIMENT, ABOUT, TUNED, "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
-    *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "distance-by-calls.png", "evaluation.json", "evaluation.png", "report.html"),
+    *(
+        "loss.png",
+        "loss-by-noise.png",
+        "accuracy-by-noise.png",
+        "distance-by-calls.png",
+        "evaluation.json",
+        "evaluation.png",
+        "report.html",
+    ),
 )
 
 
@@ -97,7 +105,8 @@ def as_read(experiment: Experiment) -> dict[str, Any]:
 def read_experiment(folder: Path, changes: Iterable[str] = ()) -> Experiment:
     """The experiment of a run folder, with changes to it, each `path=value`. Data that lie in it move with it."""
     found = Experiment.read(folder / EXPERIMENT)
-    beside = [f"data.path={json.dumps(str(folder / KEPT))}"] if DATA[found.data["name"]].beside else []
+    kept = DATA[found.data["name"]].beside and (folder / KEPT).exists()  # else they lie with the run that it began with
+    beside = [f"data.path={json.dumps(str(folder / KEPT))}"] if kept else []
     return Experiment.read(folder / EXPERIMENT, [*beside, *changes]) if beside or changes else found
 
 

@@ -18,6 +18,7 @@ from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import SEEN, NetDenoiser
 from ornstein.core.drive import trajectory
+from ornstein.core.experts import Experts, check_cuts
 from ornstein.core.gaps import GIVEN, Filled, some_known, told
 from ornstein.core.learner import JUDGED_BY, Judgement, Learner, Measure, OnItsOwnClock, noised_alike, with_shares
 from ornstein.core.numerics import normal
@@ -164,8 +165,7 @@ class LearnedVariance(Denoising):
 class Student(OnItsOwnClock, Denoising):
     """Where a teacher's walk of many calls ends, in few: see `ornstein.distill.students`.
 
-    It begins as a copy of its teacher, whose weights the loss remembers, so that nothing but the run itself is needed to
-    go on with it.
+    It begins as a copy of its teacher, whose weights the loss remembers: to go on, nothing but the run itself is needed.
 
     Args:
         calls: the numbers of network calls that it is taught to draw in, each from 1 to 64.
@@ -178,7 +178,6 @@ class Student(OnItsOwnClock, Denoising):
     teaches: ClassVar[bool] = False
     instead: ClassVar[str] = "in the few calls that it was taught"
     gridless: ClassVar[str] = "a student has levels of its own for each number of calls"
-    adds: ClassVar[tuple[str, ...]] = (CALLS,)
     judges: ClassVar[Measure] = Measure(
         "distance-by-calls",
         "energy distance to held-out data",
@@ -212,6 +211,11 @@ class Student(OnItsOwnClock, Denoising):
     def steps(self) -> int:
         return max(self.calls)
 
+    def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        own = net.state_dict()
+        unknown = {name: torch.zeros_like(own[name]) for name in own if f"embedding.{CALLS}." in name}
+        super().begin(net, {**unknown, **weights})  # how many calls it has says nothing at first
+
     def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
         return {f"teacher.{name}": value.detach().clone() for name, value in model.net.state_dict().items()}
 
@@ -231,7 +235,9 @@ class Student(OnItsOwnClock, Denoising):
                 known = ", ".join(map(str, sorted(self.calls)))
                 raise InputError(f"steps={calls}: this student was taught to draw in {known} calls, and in no others.")
             condition = with_calls(condition, torch.full((rows,), self.calls.index(calls)))
-        levels = grid(self.problem.process, calls, self.problem.unit)
+        rungs, process, unit = self.lessons.rungs(self.calls), self.problem.process, self.problem.unit
+        # levels that were taught, where they are among them
+        levels = grid(process, calls, unit) if rungs % calls else grid(process, rungs, unit)[:: rungs // calls]
         shape = (rows, *self.problem.shape)
         return trajectory(model, shape, stepper, steps=calls, grid=levels, condition=condition, **options)
 
@@ -249,6 +255,53 @@ class Student(OnItsOwnClock, Denoising):
             found.append(max(measure(drawn, x0, dice), 1e-6 * known))  # unbiased, and so below zero now and then
         ratios = [float(calls) for calls in sorted(self.calls)]
         return Judgement(sum(found) / len(found) / known, ratios, found, [known] * len(found))
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseExperts(Denoising):
+    """The posterior mean by several networks, each at noise levels of its own (eDiff-I; Balaji et al. 2022).
+
+    They are alike and begin alike: as copies of the network of the run that this one begins with (`--from`), if any.
+
+    Args:
+        cuts: between their intervals, rising, in log(sigma/(alpha sigma_data)).
+    """
+
+    cuts: tuple[float, ...] = (-0.7, 0.7)
+
+    teaches: ClassVar[bool] = False
+
+    @classmethod
+    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
+        return False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_cuts(self.cuts)
+        if getattr(self.problem.objective, "learns_variance", False):
+            raise InputError(f"objective={self.problem.taught_by!r} learns a variance, which experts do not.")
+
+    def network(self, make: Callable[[], nn.Module]) -> nn.Module:
+        return nn.ModuleList(make() for _ in range(len(self.cuts) + 1))
+
+    def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        if weights.keys() == net.state_dict().keys():
+            super().begin(net, weights)
+            return
+        assert isinstance(net, nn.ModuleList)  # of `network`
+        for expert in net:
+            super().begin(expert, weights)
+
+    def model(self, net: nn.Module) -> Experts:  # type: ignore[override]
+        assert isinstance(net, nn.ModuleList)  # of `network`
+        return Experts(tuple(super(NoiseExperts, self).model(expert) for expert in net), self.cuts)
+
+    def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
+        if not isinstance(model, Experts):
+            return model
+        return dataclasses.replace(
+            model, each=tuple(super(NoiseExperts, self).in_precision(one, precision) for one in model.each)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +400,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "variance": LearnedVariance,
     "filling": Filling,
     "student": Student,
+    "experts": NoiseExperts,
     "denoiser": Denoising,
 }
 

@@ -1,4 +1,4 @@
-"""A run that goes on from another, on new data: `ornstein train --from RUN new.csv`.
+"""A run that goes on from another, on new data: `ornstein train --from RUN new.csv`; or on its own, otherwise.
 
 The new run has RUN's experiment and begins with its average, the weights that it draws with. The new data are taken for
 what RUN's were: the same types and levels of columns, the same classes, the same way to model space, the same unit of
@@ -6,50 +6,56 @@ noise (`ornstein.data.before`). All of that stands in the new run's own run.yaml
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from ornstein.core.learner import Learner
 from ornstein.data import DATA
 from ornstein.data.pictures import MODES
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, weights_of
+from ornstein.experiment.packaged import place
 
 
-def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] = ()) -> Experiment:
-    """The experiment of a run that begins with another, on other data.
+def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterable[str] = ()) -> Experiment:
+    """The experiment of a run that begins with another, on other data or on the same.
 
     Args:
-        run: the folder of the other.
-        source: a file or folder of data; of data in memory, what `ornstein.experiment.own` says of them.
+        run: the folder of the other, or the name of a model that is carried.
+        source: a file or folder of data; of data in memory, what `ornstein.experiment.own` says of them; None for
+            those of the other.
         changes: to the other's experiment, each `path=value`.
 
     Raises:
         InputError: no run there; no such data; changes that are not known.
     """
-    run, changes = Path(run).expanduser().absolute(), list(changes)
+    run, changes = place(Path(run).expanduser()).absolute(), list(changes)
     before, about = read_folder(run)
+    if source is None:
+        return Experiment.read(beginning(run, before), changes)
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
-    tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(run))
-    reasons: dict[str, str] = {}
+    tree, reasons = beginning(run, before), dict[str, str]()
     if not about["data"].get("series"):  # whose rows are no examples
         limit = own.ENDLESS if own.by_time(said) else before.training.steps
         sized = own.sized(found, before.training.batch_size, limit)
         for key in ("batch_size", "steps"):
             tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
         reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
-    tree |= {
-        "data": _data(found.data, before.data, about["data"]),
-        "reasons": {"start": f"{shown(run)}, whose weights, types and scales these are", **reasons},
-        "start": str(run),
-    }
+    tree |= {"data": _data(found.data, before.data, about["data"]), "reasons": {**tree["reasons"], **reasons}}
     return Experiment.read(tree, changes)
+
+
+def beginning(run: Path, experiment: Experiment) -> dict[str, Any]:
+    """The experiment of a run as that of another which begins with it, as plain data."""
+    tree: dict[str, Any] = plain.parsed(experiment.to_yaml(), shown(run))
+    why = {"start": f"{shown(run)}, whose weights, types and scales these are"}
+    return {**tree, "reasons": why, "start": str(run)}
 
 
 def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,25 +74,16 @@ def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, An
     return found
 
 
-def start_from(net: nn.Module, run: "str | Path", adds: Sequence[str] = ()) -> None:
-    """Give a network the weights that a run draws with.
-
-    Args:
-        net: of the new run.
-        run: the folder of the other.
-        adds: parts of the condition that the other was not told; they say nothing at first.
+def start_from(learner: Learner, net: nn.Module, run: "str | Path") -> None:
+    """Give the network of a learner the weights that a run draws with.
 
     Raises:
         InputError: no run there, or one of another network.
     """
     run = Path(run)
     experiment, _ = read_folder(run)
-    weights = dict(weights_of(run, experiment, experiment.sampling.ema))
-    for name, value in net.state_dict().items():
-        if name not in weights and any(f"embedding.{part}." in name for part in adds):
-            weights[name] = torch.zeros_like(value)
     try:
-        net.load_state_dict(weights)
+        learner.begin(net, weights_of(run, experiment, experiment.sampling.ema))
     except RuntimeError:
         raise InputError(
             f"start='{shown(run)}' has weights of another network; leave net, data and what is predicted as they are."

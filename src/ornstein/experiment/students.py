@@ -8,15 +8,15 @@ that the teacher draws with, and remembers them, so the teacher may go once it h
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from ornstein.data import DATA
+from ornstein.data import Known
+from ornstein.distill import DISTILLATIONS
 from ornstein.errors import InputError, lookup, shown
-from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.packaged import place
+from ornstein.experiment.start import beginning
 from ornstein.nets import NETS
 
 #: what a person calls the ways to teach a student -> the objective
@@ -38,8 +38,8 @@ def student_of(
         changes: to the student's experiment, each `path=value`.
 
     Raises:
-        InputError: no run there, or one that is no denoiser of complete data; an unknown method, or numbers of calls that
-            it cannot teach; guidance without anything to guide to; changes that are not known.
+        InputError: no run there, or one that is no denoiser of complete data; an unknown method, or numbers of calls
+            that it cannot teach; guidance without anything to guide to; changes that are not known.
     """
     lookup(METHODS, method, "method")
     folder = place(Path(run).expanduser()).absolute()
@@ -53,15 +53,17 @@ def student_of(
         )
     if about["data"].get("missing"):
         raise InputError(f"run='{shown(folder)}' cannot be distilled: its data have cells missing.")
-    if scale != 1 and not about["data"]["classes"]:
-        raise InputError(f"scale={scale:g} guides a teacher to its labels, and run='{shown(folder)}' has none.")
-    tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(folder))
+    if scale != 1 and not Known.of_facts(about["data"]):
+        raise InputError(
+            f"scale={scale:g} guides a teacher to what it is given, and run='{shown(folder)}' is given nothing."
+        )
+    tree = beginning(folder, before)
     lessons = {"name": METHODS[method], "scale": float(scale)}
-    stepper = LEARNERS["student"].objectives[METHODS[method]].stepper  # type: ignore[attr-defined]
-    silenced = {"dropout": 0.0} if "dropout" in {field.name for field in dataclasses.fields(NETS[tree["net"]["name"]])} else {}
+    stepper = DISTILLATIONS[METHODS[method]].stepper
+    fields = {field.name for field in dataclasses.fields(NETS[tree["net"]["name"]])}
     training = tree["training"]
     tree |= {
-        "net": {**tree["net"], **silenced},
+        "net": {**tree["net"], **({"dropout": 0.0} if "dropout" in fields else {})},  # there are lessons without end
         "objective": lessons,
         "learner": {"name": "student", "calls": sorted(set(calls))},
         "training": {
@@ -74,6 +76,5 @@ def student_of(
         },
         "sampling": {**tree["sampling"], "stepper": {"name": stepper}, "steps": max(calls), "grid": None},
         "reasons": {"start": f"{shown(folder)}, whose student this is and whose weights it begins with"},
-        "start": str(folder),
     }
     return Experiment.read(tree, changes)

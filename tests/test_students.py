@@ -1,0 +1,268 @@
+"""Students of few calls: what each method teaches is the exact flow map where the teacher is exact; and as runs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sure import Cli, once
+from torch import Tensor
+
+from ornstein.core.chains import Tabulated
+from ornstein.core.clocks import VE, VP, Flow
+from ornstein.core.condition import Condition
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.exact import GaussianMixture
+from ornstein.core.learner import Problem
+from ornstein.core.prediction import Prediction
+from ornstein.core.process import Level, Process
+from ornstein.core.walk import end
+from ornstein.distill.ladder import Ladder, grid
+from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified, Renoise
+from ornstein.errors import InputError
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import read_experiment, read_weights
+from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.report import describe
+from ornstein.experiment.run import Run
+from ornstein.experiment.students import student_of
+from ornstein.experiment.train import train
+from ornstein.samplers import DDIM
+
+F64 = torch.float64
+MEAN, STD = torch.tensor([0.3, -0.8], dtype=F64), torch.tensor([0.5, 1.2], dtype=F64)
+CLOCKS: dict[str, Process] = {"vp": VP(), "flow": Flow(), "ve": VE(), "betas": Tabulated.from_betas("linear", 960)}
+
+
+def gaussian(process: Process) -> Any:
+    return GaussianMixture(torch.ones(1), MEAN[None], STD[None] ** 2).denoiser(process)
+
+
+def ends_of(x: Tensor, level: Level) -> Tensor:
+    """Where the probability-flow trajectory from x ends, in closed form."""
+    return MEAN + STD * (x - level.alpha * MEAN) / ((level.alpha * STD) ** 2 + level.sigma**2) ** 0.5
+
+
+class Affine(Denoiser):
+    """A student that can be anything linear at each level and number of calls; before it is taught, its teacher."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.teacher, self.process, self.sigma_data = teacher, teacher.process, teacher.sigma_data
+        self.known: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        answer = self.teacher.predict(x, level, Condition()).x0.clone()
+        for key, rows in groups(x, level, condition):
+            if key in self.known:
+                slope, offset = self.known[key]
+                answer[rows] = x[rows] * slope + offset
+        return Prediction(answer, x, level)
+
+    def learn(self, lesson: Any) -> None:
+        """The least squares of a lesson, exactly."""
+        for key, rows in groups(lesson.x, lesson.level, lesson.condition):
+            x, y = lesson.x[rows], lesson.answer[rows]
+            slope = ((x - x.mean(0)) * (y - y.mean(0))).sum(0) / (x - x.mean(0)).square().sum(0)
+            self.known[key] = slope, y.mean(0) - slope * x.mean(0)
+
+
+def groups(x: Tensor, level: Level, condition: Condition) -> Any:
+    t = torch.as_tensor(level.t, dtype=F64).flatten().expand(len(x))
+    calls = condition.parts.get(CALLS, torch.full((len(x),), -1))
+    keys = [(round(float(a), 9), int(b)) for a, b in zip(t, calls, strict=True)]
+    return [(key, torch.tensor([k == key for k in keys])) for key in dict.fromkeys(keys)]
+
+
+def taught(objective: Any, process: Process, rounds: int) -> tuple[Affine, Any]:
+    teacher = gaussian(process)
+    student, dice = Affine(teacher), torch.Generator().manual_seed(0)
+    learner: Any = LEARNERS["student"](Problem(process, "v", objective, (2,), teacher.sigma_data))  # type: ignore[arg-type]
+    x0 = MEAN + STD * torch.randn(240, 2, generator=dice, dtype=F64)
+    for _ in range(rounds):
+        student.learn(objective.lesson(student, x0, Condition(), dice, teacher, learner.calls))
+    return student, learner
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_progressive_distillation_of_an_exact_gaussian_is_its_exact_flow_map(clock: str) -> None:
+    student, learner = taught(Progressive(substeps=24), CLOCKS[clock], rounds=3)
+    assert learner.calls == (4, 2, 1)
+    for calls in learner.calls:
+        states = list(learner.walk(student, 64, DDIM(), calls, seeds=torch.arange(64), dtype=F64))
+        assert states[-1].calls == calls
+        exact = ends_of(states[0].x, student.process.at(states[0].t))
+        assert (states[-1].x - exact).abs().max() < 1e-3
+    # and a teacher's own step of DDIM is far from it: what is taught is not what was there
+    untaught = end(learner.walk(Affine(student.teacher), 64, DDIM(), 1, seeds=torch.arange(64), dtype=F64)).x
+    assert (untaught - exact).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("clock", ["vp", "betas"])
+def test_consistency_with_an_exact_gaussian_is_its_exact_flow_map_from_everywhere(clock: str) -> None:
+    segments = 60
+    student, learner = taught(Consistency(segments=segments), CLOCKS[clock], rounds=segments)
+    ladder = Ladder(student, segments)
+    assert learner.lessons.rungs(learner.calls) == segments
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
+    for rung in range(segments):
+        level = ladder.at(torch.full((40,), rung), x)
+        noisy = level.alpha * MEAN + (level.alpha**2 * STD**2 + level.sigma**2) ** 0.5 * x
+        found = student.predict(noisy, level, Condition()).x0
+        assert (found - ends_of(noisy, level)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_reflow_of_an_exact_gaussian_joins_noise_with_the_end_that_the_flow_takes_it_to(clock: str) -> None:
+    process = CLOCKS[clock]
+    teacher, dice = gaussian(process), torch.Generator().manual_seed(0)
+    x0 = torch.zeros(64, 2, dtype=F64)
+    lesson = Rectified(segments=96).lesson(teacher, x0, Condition(), dice, teacher, (1, 2))
+    # the noise that x_t is made of, with the end that it should be made of, is the noise whose end that is
+    level, top = lesson.level, process.at(float(grid(process, 96, teacher.unit)[0]))
+    z = (lesson.x - level.alpha * lesson.answer) / level.sigma
+    assert len(lesson.answer.unique(dim=0)) == 16  # lines
+    assert len(torch.as_tensor(level.t).unique()) > 50  # levels
+    start = ((top.alpha * teacher.sigma_data) ** 2 + top.sigma**2) ** 0.5 * z
+    assert (lesson.answer - ends_of(start, top)).abs().max() < 1e-3
+
+
+def test_noise_anew_is_that_of_the_next_level_around_the_answer() -> None:
+    level, x = VP().at(0.4), torch.full((5, 2), 2.0)
+    ask: Any = lambda x, t: Prediction(0.5 * x, x, t)  # noqa: E731
+    found, memory = Renoise().step(ask, x, VP().at(0.9), level, None, lambda: torch.ones(5, 2))  # type: ignore[arg-type]
+    assert memory is None
+    assert torch.allclose(found, torch.full((5, 2), level.alpha + level.sigma))
+
+
+# --- as runs ----------------------------------------------------------------------------------------------------------
+
+FEW = ["training.batch_size=16", "training.checkpoint_every=2", "sampling.preview=4", "training.validate_every=4"]
+
+
+def trained(asked: Any, folder: Path, resume: bool = False) -> Run:
+    for _ in train(asked, folder, resume=resume):
+        pass
+    return Run.load(folder)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
+    """A student of four steps, whose teacher is gone."""
+
+    def make(folder: Path) -> None:
+        teacher = folder.with_name("teacher-of-few")
+        shutil.copytree(run, teacher, dirs_exist_ok=True)
+        trained(student_of(teacher, "progressive", [1, 2, 4], changes=[*FEW, "training.steps=4"]), folder)
+        shutil.rmtree(teacher)
+
+    return once(tmp_path_factory, "student", make)
+
+
+def test_a_student_is_a_run_that_draws_in_its_few_calls_and_in_no_others(
+    student: Path, cli: Cli, tmp_path: Path
+) -> None:
+    opened = Run.load(student)
+    for calls in (1, 2, 4):
+        states = list(opened.trajectory(3, steps=calls, seed=0, label=torch.tensor([0, 1, 2])))
+        assert states[-1].calls == calls
+    assert opened.steps == 4
+    assert opened.draw(3, seed=0).shape == (3, 1, 8, 8)
+    told = cli("sample", student, "--steps", 3, "--out", tmp_path / "x.png")
+    assert told.code == 2
+    assert "steps=3: this student was taught to draw in 1, 2, 4 calls" in told.err
+    told = cli("sample", student, "--steps", 2, "-n", 4, "--out", tmp_path / "x.png")
+    assert told.code == 0, told.err
+    assert (student / "distance-by-calls.png").is_file()
+    lines = describe(student)
+    assert "student" in lines["why start"]
+    assert lines["objective"].startswith("progressive")
+    assert "grid" in cli("sample", student, "--grid", "karras", "--out", tmp_path / "y.png").err
+    assert "taught" in cli("tune", student, "--steps", 2).err
+
+
+def test_a_student_begins_as_its_teachers_average_and_remembers_it(run: Path, tmp_path: Path) -> None:
+    asked = student_of(run, "progressive", [1, 2], changes=[*FEW, "training.steps=1", "training.lr=1e-30"])
+    begun = trained(asked, tmp_path / "student")
+    teacher = read_weights(run / "ema-0.100.safetensors", run)
+    own = read_weights(tmp_path / "student" / "model.safetensors", tmp_path / "student")
+    added = {name for name in own if name not in teacher}
+    assert added == {"embedding.calls.weight"}
+    assert all(torch.equal(own[name], value) for name, value in teacher.items())
+    assert own["embedding.calls.weight"].abs().max() < 1e-20  # but for that step
+    x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(begun.model(x, 0.5).x0, Run.load(run).model(x, 0.5).x0)
+    # and goes on being taught by that: weights that have moved since do not move the lessons
+    learner, x0 = begun.learner, torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    memory = learner.memory(begun.model, x0)
+    begun.model.net.requires_grad_(False)
+
+    def lesson() -> Tensor:
+        dice = torch.Generator().manual_seed(2)
+        return learner.loss(begun.model, x0, None, dice, memory)
+
+    before = {name: value.clone() for name, value in memory.items()}
+    first = lesson()
+    for parameter in begun.model.net.parameters():
+        parameter.mul_(1.5)
+    moved = lesson()
+    assert not torch.equal(first, moved)
+    for name, value in begun.model.net.state_dict().items():
+        value.copy_(before[f"teacher.{name}"])
+    assert torch.equal(first, lesson())
+    assert all(torch.equal(memory[name], value) for name, value in before.items())
+
+
+def test_a_student_goes_on_bit_for_bit_when_its_teacher_is_gone(student: Path, run: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher-of-few"
+    shutil.copytree(run, teacher)
+    changes = [*FEW, "training.steps=2"]
+    trained(student_of(teacher, "progressive", [1, 2, 4], changes=changes), tmp_path / "half")
+    shutil.rmtree(teacher)
+    again = trained(read_experiment(tmp_path / "half", ["training.steps=4"]), tmp_path / "half", resume=True)
+    for name in ("model.safetensors", "ema-0.100.safetensors"):
+        one, two = read_weights(again.folder / name, again.folder), read_weights(student / name, student)
+        assert all(torch.equal(one[key], two[key]) for key in two)
+
+
+@pytest.mark.parametrize("method", ["consistency", "reflow"])
+def test_the_other_methods_train_and_draw_in_any_number_of_calls(method: str, run: Path, tmp_path: Path) -> None:
+    asked = student_of(run, method, [1, 3], scale=2.0, changes=[*FEW, "training.steps=2"])
+    made = trained(asked, tmp_path / method)
+    assert made.draw(2, seed=0, steps=3).isfinite().all()
+    assert made.draw(2, seed=0, steps=5).isfinite().all()
+    assert asked.objective["scale"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["digits", "--steps", "1,3"], "steps=3 is no power of two"),
+        (["digits", "--steps", "0"], "must be whole numbers from 1 to 64"),
+        (["digits", "--method", "magic"], "method='magic'"),
+        (["digits", "--method", "consistency", "--steps", "7,11,13"], "1001 levels in common"),
+        (["adult"], "cannot be distilled"),
+        (["digits", "training.stepps=3"], "training.stepps"),
+        (["nowhere"], "is not a folder"),
+    ],
+)
+def test_what_cannot_be_distilled_is_one_sentence(words: Any, said: str, cli: Cli, tmp_path: Path) -> None:
+    told = cli("distill", *words, "--out", tmp_path / "out")
+    assert told.code == 2
+    assert said in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_guidance_wants_something_to_guide_to(tmp_path: Path) -> None:
+    tiny = ["net={name: mlp, width: 8, depth: 1}", "training.steps=1", "data.count=100", "sampling.preview=1"]
+    for _ in train(Experiment.read("swiss-roll", tiny), tmp_path / "roll"):
+        pass
+    with pytest.raises(InputError, match="scale=2 guides a teacher to what it is given"):
+        student_of(tmp_path / "roll", "progressive", [1], scale=2.0)
+
+
+def test_a_run_that_is_there_is_not_written_over(run: Path, cli: Cli) -> None:
+    told = cli("distill", "digits", "--out", run)
+    assert told.code == 2
+    assert "holds a run already" in told.err
