@@ -4,10 +4,11 @@
     for k in 1 2 4; do ornstein tune runs/digits --steps $k --criterion endpoint; done
     python benchmarks/students.py runs/digits runs/digits-progressive --json students.json
 
-Everybody draws the same labels from seeds of his own. *Distances* are in the features of the classifier that `ornstein
+Everybody draws the same labels from the same seeds. *Distances* are in the features of the classifier that `ornstein
 evaluate` fits to the training images. The kernel distance (KID) is unbiased, so it may be below zero; the floor is what
 as many training images score, as the root mean square over draws. A ratio is by the teacher's distance or the floor,
-whichever is larger: below the floor nothing can be told apart.
+whichever is larger: below the floor nothing can be told apart. What the data are too few to tell, the teacher's own
+samples do: the last column is the Fréchet distance to as many of those, drawn anew, the teacher's first.
 """
 
 import json
@@ -19,6 +20,7 @@ import common
 import torch
 from torch import Tensor
 
+from ornstein.experiment.folder import read_tuned
 from ornstein.experiment.run import Run
 from ornstein.metrics import Frechet, Kernel, fit_classifier
 
@@ -36,6 +38,7 @@ class Judge:
         self.seen = fit_classifier(data.train.float(), data.train_labels, generator=dice)
         self.real = self.seen.features(data.test.float())
         known = self.seen.features(data.train.float())
+        self.twin = self.drawn(teacher, seed + 1)
         # of half the training images at most, so that draws differ
         few = min(samples, len(known) // 2)
         found = [self.distances(known[torch.randperm(len(known), generator=dice)[:few]]) for _ in range(FLOORS)]
@@ -50,11 +53,16 @@ class Judge:
         kernel, error = Kernel(subsets=20).estimate(features, self.real, dice)
         return {"kernel": kernel, "error": error, "frechet": Frechet()(features, self.real, dice)}
 
+    def drawn(self, run: Run, seed: int, **how: Any) -> Tensor:
+        """The features of what a run draws."""
+        drawn = run.draw(self.labels.rows or 0, seed=seed, condition=self.labels, **how)
+        return self.seen.features(run.transform.inverse(drawn, quantise=True).float())
+
     def row(self, who: str, run: Run, **how: Any) -> dict[str, Any]:
         """The distances of what a run draws."""
-        drawn = run.draw(len(self.labels.parts["label"]), seed=self.seed, condition=self.labels, **how)
-        pixels = run.transform.inverse(drawn, quantise=True).float()
-        return {"who": who, "calls": how.get("steps") or run.steps, **self.distances(self.seen.features(pixels))}
+        features = self.drawn(run, self.seed, **how)
+        own = Frechet()(features, self.twin, torch.Generator().manual_seed(0))
+        return {"who": who, "calls": how.get("steps") or run.steps, **self.distances(features), "to teacher": own}
 
 
 def main() -> None:
@@ -70,10 +78,10 @@ def main() -> None:
     judge = Judge(teacher, 200 if options.quick else options.samples, options.seed)
     rows = [judge.row("teacher", teacher)]
     few = [int(word) for word in options.calls.split(",") if word]
-    tuned = teacher.folder / "tuned.yaml"
+    tuned = read_tuned(teacher.folder)
     for calls in few:
         rows.append(judge.row("teacher, default solver", teacher, steps=calls))
-        if tuned.is_file():
+        if calls in tuned:
             rows.append(judge.row("teacher, fitted solver", teacher, steps=calls, grid="tuned"))
     for folder in options.students:
         student = Run.load(folder)
@@ -81,15 +89,14 @@ def main() -> None:
     for row in rows:
         for key in ("kernel", "frechet"):
             row[f"{key}_ratio"] = row[key] / max(rows[0][key], judge.floor[key])
-    print(f"{'':<28} calls   kernel distance    x teacher   Fréchet  x teacher")
+    print(common.heading("", "calls", "kernel distance", "x teacher", "Fréchet", "x teacher", "Fréchet to teacher"))
     for row in rows:
-        print(
-            f"{row['who']:<28} {row['calls']:>5}   {row['kernel']:8.4f} ± {row['error']:6.4f}  {row['kernel_ratio']:8.2f}"
-            f"  {row['frechet']:8.2f}   {row['frechet_ratio']:8.2f}"
-        )
-    print(
-        f"{'training images':<28}         {judge.floor['kernel']:8.4f}                    {judge.floor['frechet']:8.2f}"
-    )
+        kernel, frechet = (f"{row[key]:.2f}" for key in ("kernel_ratio", "frechet_ratio"))
+        told = f"{row['kernel']:.4f} ± {row['error']:.4f}"
+        print(common.row(row["who"], row["calls"], told, kernel, f"{row['frechet']:.2f}", frechet,
+                         f"{row['to teacher']:.2f}"))  # fmt: skip
+    floor = judge.floor
+    print(common.row("training images", "", f"{floor['kernel']:.4f}", "", f"{floor['frechet']:.2f}", "", ""))
     if options.json:
         options.json.write_text(json.dumps({"floor": judge.floor, "rows": rows}, indent=1) + "\n", "utf-8")
 

@@ -1,4 +1,4 @@
-"""Experts: several networks by noise interval are one denoiser, exact at the seams; and as a run begun from a parent."""
+"""Experts: several networks by noise interval are one denoiser, exact at the seams, and as a run begin with another."""
 
 import math
 from pathlib import Path

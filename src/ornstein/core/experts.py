@@ -1,4 +1,4 @@
-"""Experts: one denoiser made of several, each of which knows an interval of noise levels (Balaji et al. 2022, 2211.01324).
+"""Experts: one denoiser made of several, each of an interval of noise levels (Balaji et al. 2022, 2211.01324).
 
 At much noise a network decides what there will be, at little noise how its edges lie, and it has one set of weights for
 both. Several networks, asked each at its own levels, have more weights for the same time of a call:

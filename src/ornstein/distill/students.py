@@ -160,7 +160,8 @@ class Progressive(Distillation):
 
     Args:
         scale, drop_label: see `Distillation`.
-        substeps: of the teacher, by Heun's rule, in a step of the student of most calls; 0 for 12 in the whole walk, at least.
+        substeps: of the teacher, by Heun's rule, in a step of the student of most calls; 0 for 12 in the whole walk,
+            or a few more.
     """
 
     scale: float = 1.0

@@ -165,7 +165,7 @@ class LearnedVariance(Denoising):
 class Student(OnItsOwnClock, Denoising):
     """Where a teacher's walk of many calls ends, in few: see `ornstein.distill.students`.
 
-    It begins as a copy of its teacher, whose weights the loss remembers: to go on, nothing but the run itself is needed.
+    It begins as a copy of its teacher, whose weights the loss remembers: to go on, the run itself is all that is needed.
 
     Args:
         calls: the numbers of network calls that it is taught to draw in, each from 1 to 64.
