@@ -213,13 +213,13 @@ class Progressive(Distillation):
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         t, s = ladder.at(start, x0), ladder.at(start + stride, x0)
         x, landed = t.noised(x0, eps), torch.empty_like(x0)
-        first = which == 0
-        place, at, given = x[first], start[first], condition[first]
-        for _ in range(each):
-            place, at = ladder.heun(teacher, place, at, at + 1, given), at + 1
-        landed[first] = place
-        rest = ~first
-        if bool(rest.any()):
+        first, rest = (which == 0).nonzero().flatten(), which.nonzero().flatten()
+        if len(first):
+            place, at, given = x[first], start[first], condition[first]
+            for _ in range(each):
+                place, at = ladder.heun(teacher, place, at, at + 1, given), at + 1
+            landed[first] = place
+        if len(rest):
             place, at, half = x[rest], start[rest], stride[rest] // 2
             given = with_calls(condition[rest], which[rest] - 1)
             for _ in range(2):

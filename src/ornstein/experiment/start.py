@@ -6,6 +6,7 @@ noise (`ornstein.data.before`). All of that stands in the new run's own run.yaml
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
     Raises:
         InputError: no run there; no such data; changes that are not known.
     """
-    run, changes = place(Path(run).expanduser()).absolute(), list(changes)
+    run, changes = Path(os.path.abspath(place(Path(run).expanduser()))), list(changes)
     before, about = read_folder(run)
     if source is None:
         return Experiment.read(beginning(run, before), changes)

@@ -6,6 +6,7 @@ that the teacher draws with, and remembers them, so the teacher may go once it h
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def student_of(
             that it cannot teach; guidance without anything to guide to; changes that are not known.
     """
     lookup(METHODS, method, "method")
-    folder = place(Path(run).expanduser()).absolute()
+    folder = Path(os.path.abspath(place(Path(run).expanduser())))
     before, about = read_folder(folder)
     assert before.learner is not None
     if not LEARNERS[before.learner["name"]].teaches:
