@@ -17,6 +17,7 @@ from ornstein.core.clocks import VP
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser, NetDenoiser
 from ornstein.core.gaps import GIVEN, Filled, OnSeen, apart, mean_square, some_known, together, told
+from ornstein.core.learner import Problem
 from ornstein.core.nearest import LEAST, correlation, nearest
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
@@ -28,6 +29,7 @@ from ornstein.experiment.checks_of_samples import memorised
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import REPORT, evaluate
 from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.train import train
 from ornstein.likelihood import log_likelihood
 from ornstein.likelihood.measure import _without_holes
@@ -378,3 +380,21 @@ def test_what_is_apart_comes_together_again(series: bool) -> None:
             assert float(rest[some].std()) == pytest.approx(1, abs=0.05)
     else:
         assert torch.equal(rest[~known], x[~known])
+
+
+def test_what_is_taught_of_a_series_is_what_is_left() -> None:
+    """Of a series that stays at 5 next to nothing is left, where any of it is known."""
+    rho = torch.full((1, 16), 0.9999)
+    problem = Problem(VP(), "v", OBJECTIVES["v"](), (1, 16), correlation=rho)
+    teach = LEARNERS["filling"](problem)
+
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor, noise_level: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            return torch.zeros_like(x)
+
+    x0, dice = torch.full((400, 1, 16), 5.0), torch.Generator().manual_seed(0)
+    loss = teach.loss(teach.model(Nothing()), x0, None, dice, {})
+    untold = ~some_known(400, (1, 16), torch.Generator().manual_seed(0)).flatten(1).any(1)
+    assert 80 < int(untold.sum()) < 200
+    assert float(loss[~untold].mean()) < 1.2  # the noise alone
+    assert float(loss[untold].mean()) > 8

@@ -61,9 +61,9 @@ def nearest(values: Tensor, known: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]
     def at(distance: Tensor) -> Tensor:
         return far[feature, distance.clamp(max=rho.shape[1])]
 
-    there = [before >= 0, after < length]
-    p, q = (torch.where(is_there, at(d), 0.0) for is_there, d in zip(there, (place - before, after - place), strict=True))
-    both = torch.where(there[0] & there[1], at(after - before), 0.0)
+    left, right = before >= 0, after < length
+    p, q = torch.where(left, at(place - before), 0.0), torch.where(right, at(after - place), 0.0)
+    both = torch.where(left & right, at(after - before), 0.0)
     a, b = ((one - both * other) / (1 - both * both) for one, other in ((p, q), (q, p)))
     clean = torch.where(known, values, 0.0)
     mean = a * clean.gather(-1, before.clamp(min=0)) + b * clean.gather(-1, after.clamp(max=length - 1))
