@@ -126,6 +126,7 @@ class Learner(ABC):
         processes: how data may dissolve, or what leads to them, by name; {} for Gaussian noise, by any clock.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         guidance: how the model may be guided, by name; {} for the ways of Gaussian noise, if it walks that.
+        nets: the networks that it can be made of, by name; {} for those that are told a noise level.
         draws: whether it can be drawn from.
         walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
         instead: of what does not walk: how it draws and what there is for it, in words.
@@ -144,6 +145,7 @@ class Learner(ABC):
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     guidance: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    nets: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
     walks: ClassVar[bool] = True
     instead: ClassVar[str] = ""
@@ -177,6 +179,10 @@ class Learner(ABC):
     def told(self) -> Mapping[str, Any]:
         """The parts of the condition that the network is told."""
         return self.problem.conditions
+
+    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
+        """The network, freshly initialised; `build(shape, told, out_multiple)` makes one of the experiment's kind."""
+        return build(self.shown, self.told, self.out_multiple)
 
     @abstractmethod
     def model(self, net: nn.Module) -> Any:

@@ -24,6 +24,7 @@ from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.latents import CodecEvaluation, evaluate_codec, is_codec
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
 from ornstein.experiment.page import Page
@@ -75,7 +76,7 @@ def evaluate(
     stage: Callable[[str], None] | None = None,
     page: bool = True,
     likelihood: int | None = None,
-) -> Evaluation | None:
+) -> Evaluation | CodecEvaluation | None:
     """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
@@ -84,14 +85,17 @@ def evaluate(
     log-likelihood of `likelihood` held-out examples; None: of 200, where that takes seconds (vectors of up to 8
     numbers). Of several processes (`torchrun`) each draws its share; the first measures, and the others get None.
     `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is done next:
-    "drawing", then each measure by name, "the picture", the doctor's checks, the page.
+    "drawing", then each measure by name, "the picture", the doctor's checks, the page. A codec is measured by what it
+    reads back: see `ornstein.experiment.latents`.
 
     Raises:
         InputError: a run that draws nothing, or text; its data are no longer there, or differ from those that it
             was trained on.
     """
-    run.must_draw()
     must_be_ones_own(run.folder, "the evaluation")
+    if is_codec(run):
+        return evaluate_codec(run, n, seed, stage or (lambda name: None))
+    run.must_draw()
     if run.transform.letters:
         raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):

@@ -100,7 +100,7 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
     """
     run.must_walk("interpolating")
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]
-    data = load_data(run.experiment, run.about) if any(numbers) else None
+    data = load_data(run.experiment, run.about, run.folder) if any(numbers) else None
     found = []
     for name, number in zip((first, last), numbers, strict=True):
         if number:

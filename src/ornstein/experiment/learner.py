@@ -24,8 +24,9 @@ from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
+from ornstein.latent import Autoencoding
 from ornstein.mixed import Mixed
-from ornstein.nets import Picture
+from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
 
@@ -240,6 +241,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "tokens": Sequences,
     "bridge": Bridging,
     "mixed": Mixed,
+    "codec": Autoencoding,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,
@@ -250,3 +252,28 @@ LEARNERS: dict[str, type[Learner]] = {
 def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
     """What may draw from a kind of model, by name."""
     return entry.steppers or STEPPERS
+
+
+def nets_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
+    """What a kind of model can be made of, by name."""
+    return entry.nets or NETS
+
+
+def objectives() -> dict[str, Callable[..., Any]]:
+    """Every objective by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def steppers() -> dict[str, Callable[..., Any]]:
+    """Every stepper by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in steppers_of(learner).items()}
+
+
+def nets() -> dict[str, Callable[..., Any]]:
+    """Every network by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in nets_of(learner).items()}
+
+
+def readings() -> dict[str, str]:
+    """What `predicts` may say, and what it means: the readings of each learner."""
+    return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}
