@@ -275,7 +275,7 @@ def inpaint(
         known = known & home.read_mask(opened, mask)
     with bar("drawing") as progress:
         found = home.inpaint(
-            opened, opened.transform.forward(values).float(), known, draws=n, method=method, noise=noise, label=label,
+            opened, opened.transform.plain.forward(values).float(), known, draws=n, method=method, noise=noise, label=label,
             condition=known_parts(parts),
             seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
@@ -323,7 +323,7 @@ def restore(
     values = home.read_input(opened, given, None if clean else home.measured_shape(opened, damage))
     with bar("drawing") as progress:
         found = home.restore(
-            opened, damage, opened.transform.forward(values).float(), clean=clean, draws=n,
+            opened, damage, opened.transform.plain.forward(values).float(), clean=clean, draws=n,
             name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
             seed=seed, steps=steps,
             stepper=stepper, progress=progress,

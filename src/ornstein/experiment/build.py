@@ -141,9 +141,13 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
 def _latents(source: Latents, about: Mapping[str, Any] | None, folder: Path | None) -> Dataset:
     """Data in the latents of the codec that they name, or of its copy in the folder of the run that was taught them."""
     place = Path(source.codec) if folder is None else folder / CODEC
+    if not place.is_dir():
+        raise InputError(
+            f"data.codec={shown(place)!r} is not a folder; give the run of a codec, trained with preset=autoencoder."
+        )
     codec, sha256, base = open_codec(place)
     data = source.load()
-    if data.transform.to_dict() != base.to_dict():
+    if data.shape == codec.shape and data.transform.to_dict() != base.to_dict():
         raise InputError(
             f"data.codec={shown(source.codec)!r} was trained on data in other units ({base}) than data={data.name!r} "
             f"({data.transform})."

@@ -188,13 +188,13 @@ def _measured(
 
 def _is_seen(run: Run) -> bool:
     """Whether the run draws pictures that a network of photographs can see, and one is installed."""
-    return run.kind == "image" and is_picture(run.shape, run.transform) and lite.weights_file() is not None
+    return run.kind == "image" and is_picture(run.shape, run.transform.plain) and lite.weights_file() is not None
 
 
 def _photographed(run: Run, x: Tensor) -> Tensor:
     """What that network sees in pictures (N, C, H, W) in the data's own units."""
     there = ranks.device(run.experiment.training.cpu)
-    return lite.features()(run.transform.forward(x).to(there)).to(x.device)
+    return lite.features()(run.transform.plain.forward(x).to(there)).to(x.device)
 
 
 def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Path, generator: torch.Generator) -> None:

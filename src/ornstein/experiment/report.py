@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ornstein.experiment.folder import read_folder, read_metrics
+from ornstein.experiment.folder import CODEC, read_folder, read_measured, read_metrics
+from ornstein.experiment.latents import in_words
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.packaged import place
 
@@ -47,6 +48,10 @@ def describe(folder: "str | Path") -> dict[str, str]:
         lines["held-out"] = (
             f"{checked[-1]['held_out']:.4f} (1 = {known}); best {best['held_out']:.4f} at step {best['step']:,}"
         )
+    if (measured := read_measured(folder)) is not None:
+        lines["codec"] = in_words(measured)
+    if (folder / CODEC).is_dir():
+        lines["codec"] = _codec(folder / CODEC)
     if records and records[-1].get("skipped"):
         lines["skipped"] = f"{records[-1]['skipped']:,} steps were not finite"
     if (result := folder / "evaluation.json").is_file():
@@ -58,3 +63,11 @@ def describe(folder: "str | Path") -> dict[str, str]:
         lines["unchecked"] = "no manifest.json: files of this older run are opened as they are until training goes on"
     lines["files"] = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
     return lines
+
+
+def _codec(folder: Path) -> str:
+    """The codec of a model of latents, which lies in its folder."""
+    experiment, about = read_folder(folder)
+    measured = read_measured(folder)
+    said = "not measured" if measured is None else in_words(measured)
+    return f"{experiment.net['name']} of {about['parameters']:,} parameters, in {CODEC}/: {said}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
+from ornstein.data import Coded
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
 from ornstein.data.pictures import SUFFIXES, read_pictures, sides
@@ -25,13 +26,17 @@ from ornstein.experiment.folder import as_read
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
-from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
+from ornstein.guidance import (
+    GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, ReadBack, RePaint, Replacement,
+)  # fmt: skip
 from ornstein.samplers import stepper_named
 
 #: what restoring is, where a run cannot
 _JOB = "filling in or restoring what was measured"
 #: the ways to solve an inverse problem; the last is a stepper around a stepper
 METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
+#: those that follow what is no linear measurement, as one through a decoder
+THROUGH = ("dps", "pigdm", "moment-matching")
 #: what a picture may have suffered, by name
 DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
 
@@ -81,7 +86,7 @@ def solve(
     """Draw from the posterior of each row of measurements y = A x + noise.
 
     Args:
-        run: the model of x.
+        run: the model of x, or of its latents, which are then measured as they are decoded.
         operator: A; a mask may have a row for each row of y.
         y: (rows, *measured), model space.
         draws: how many for each row.
@@ -98,6 +103,8 @@ def solve(
     """
     run.must_walk(_JOB)
     lookup(dict.fromkeys(METHODS), method, "method")
+    if isinstance(run.transform, Coded) and method not in (ways := [name for name in METHODS if name in THROUGH]):
+        raise InputError(f"method={method!r} is of linear measurements, and decoding is none; take {', '.join(ways)}.")
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
     run.must_hold(draws, each=len(y))
@@ -108,6 +115,8 @@ def solve(
     for start in range(0, len(row), BATCH):
         part = row[start : start + BATCH]
         here = Mask(operator.known[part]) if isinstance(operator, Mask) else operator
+        if isinstance(run.transform, Coded):
+            here = ReadBack(here, run.transform.own)
         measurement = Measurement(here, y[part].to(run.denoiser.device), noise)
         way: Callable[..., Guidance] = Replacement if method == "repaint" else GUIDANCE[method]
         chosen = RePaint(inner, measurement) if method == "repaint" else inner
@@ -122,7 +131,10 @@ def solve(
         found.append(drawn)
         if progress is not None:
             progress(start + len(part), len(row))
-    samples = torch.cat(found).unflatten(0, (len(y), draws))
+    samples = torch.cat(found)
+    if isinstance(run.transform, Coded):
+        samples = run.transform.own.decode(samples)
+    samples = samples.unflatten(0, (len(y), draws))
     if not bool(torch.isfinite(samples).all()):
         raise InputError(
             "the draws are not finite: the input lies far outside the run's data, or it takes more steps, another "
@@ -228,7 +240,7 @@ def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Te
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, shape, run.layout, missing=True)
         try:
-            run.transform.forward(values)
+            run.transform.plain.forward(values)
         except InputError:  # features or channels that have each their own units
             raise InputError(
                 f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
@@ -285,7 +297,7 @@ def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> 
             where it was measured with noise, and so is not known for sure.
     """
     rows, draws = found.samples.shape[:2]
-    own = run.transform.inverse(found.samples.flatten(0, 1), quantise=True).unflatten(0, (rows, draws))
+    own = run.transform.plain.inverse(found.samples.flatten(0, 1), quantise=True).unflatten(0, (rows, draws))
     arrays: dict[str, Tensor] = {}
     if found.known is not None:
         arrays["known"] = found.known.expand(rows, *run.shape)
@@ -346,7 +358,7 @@ def _curves(run: Run, found: Restored, most: int = 6) -> Any:
 
     Fields and volumes, which are no lines, are cut as they are elsewhere: the first row alone.
     """
-    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, found.samples.shape[:2])
+    own = run.transform.plain.inverse(found.samples.flatten(0, 1)).unflatten(0, found.samples.shape[:2])
     if len(run.shape) > 2:
         measured = own[:1, 0] if found.known is None else torch.where(found.known[:1], own[:1, 0], own[0].min())
         shown = torch.cat([measured] * (found.known is not None) + [own[0, :3], own[:1].mean(1)])

@@ -110,8 +110,8 @@ class AutoencoderModule(nn.Module):
         pairs = list(zip(widths, widths[1:], strict=False))
         self.stem = conv(shape[0] * cells, widths[0], 3, padding=1)
         self.down, self.up = blocks(), blocks()
-        self.halve = nn.ModuleList(conv(fine, wide, 3, stride=2, padding=1) for fine, wide in pairs)
-        self.double = nn.ModuleList(conv(wide, fine, 3, padding=1) for fine, wide in pairs)
+        self.coarser = nn.ModuleList(conv(fine, wide, 3, stride=2, padding=1) for fine, wide in pairs)
+        self.finer = nn.ModuleList(conv(wide, fine, 3, padding=1) for fine, wide in pairs)
         self.told = conv(coarse, config.latent * (1 if config.codebook else 2), 1)
         self.read = conv(config.latent, coarse, 3, padding=1)
         self.norms = nn.ModuleList(nn.GroupNorm(groups_of(w), w) for w in (coarse, widths[0]))
@@ -126,7 +126,7 @@ class AutoencoderModule(nn.Module):
             raise InputError(f"x has shape {tuple(x.shape)} but this autoencoder was built for (B, *{self.shape}).")
         h = self.stem(_into_channels(x, 2))
         for level, blocks in enumerate(self.down):
-            h = blocks(self.halve[level - 1](h) if level else h)
+            h = blocks(self.coarser[level - 1](h) if level else h)
         h = self.told(_normed(h, self.norms[0]))
         if self.book is not None:
             return h, None
@@ -139,7 +139,7 @@ class AutoencoderModule(nn.Module):
         for level in reversed(range(len(self.up))):
             h = self.up[level](h)
             if level:
-                h = self.double[level - 1](F.interpolate(h, size=self.sides[level - 1], mode="nearest"))
+                h = self.finer[level - 1](F.interpolate(h, size=self.sides[level - 1], mode="nearest"))
         return _out_of_channels(self.out(_normed(h, self.norms[1])), 2, torch.Size(self.shape[1:]))
 
     def nearest(self, z: Tensor) -> Tensor:
