@@ -191,14 +191,14 @@ class Experiment:
         """
         changes = [_parted(override) for override in overrides]
         tree = _dated(_tree(source, changes))
+        nouns = {keys[0] for keys, _ in changes}
+        if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
+            tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
         if own.by_time(_said(changes)) and not (isinstance(source, Mapping) or _is_own(source)):
             _set(tree, ["training", "steps"], own.ENDLESS)
-        nouns = {keys[0] for keys, _ in changes}
-        if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
-            tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys == ["data"] and isinstance(value, str) and _is_own(source):
                 value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way

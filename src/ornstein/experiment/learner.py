@@ -24,7 +24,7 @@ from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
-from ornstein.latent import Autoencoding
+from ornstein.latent import Autoencoding, Cascading
 from ornstein.mixed import Mixed
 from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
@@ -137,6 +137,29 @@ class Filling(Denoising):
 
 
 @dataclass(frozen=True, eq=False)
+class Staged(Cascading):
+    """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
+
+    Args:
+        stages: how many, each of twice the sides of the one before; 1 for a plain denoiser.
+        augmentation: the greatest noise ratio sigma/alpha of the coarse picture in training.
+        level: that of drawing, at most `augmentation`.
+    """
+
+    readings: ClassVar[Mapping[str, str]] = _READINGS
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not getattr(self.problem.objective, "gaps", False):
+            raise InputError(
+                f"objective={self.problem.taught_by!r} does not teach the stages of a cascade; take v, edm, flow or "
+                "another regression."
+            )
+        Denoising(self.problem)  # which refuses what x0 cannot be had from
+
+
+@dataclass(frozen=True, eq=False)
 class LearnedVariance(Denoising):
     """The posterior mean and the variance of the reverse step, in as many channels again (Nichol & Dhariwal 2021)."""
 
@@ -245,6 +268,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,
+    "cascade": Staged,
     "denoiser": Denoising,
 }
 

@@ -1,11 +1,13 @@
-"""Models in a space of latents: codecs that tell data in fewer numbers, and what teaches them.
+"""Models of what is smaller than the data: latents of a codec, and coarse pictures before fine ones.
 
-`ornstein.core.codec` is the contract. `codec.py` has a trained autoencoder and an invertible linear map as such,
-`objective.py` what teaches one, `learner.py` the line in `LEARNERS`.
+`ornstein.core.codec` is the contract of codecs. `codec.py` has a trained autoencoder and an invertible linear map as
+such, `objective.py` what teaches one, `learner.py` the line in `LEARNERS`. `cascade.py` draws what is coarse first, and
+what is fine given it.
 """
 
+from ornstein.latent.cascade import Cascade, Cascading
 from ornstein.latent.codec import LinearCodec, NetCodec
 from ornstein.latent.learner import Autoencoding
 from ornstein.latent.objective import Reconstruction
 
-__all__ = ["Autoencoding", "LinearCodec", "NetCodec", "Reconstruction"]
+__all__ = ["Autoencoding", "Cascade", "Cascading", "LinearCodec", "NetCodec", "Reconstruction"]
