@@ -103,6 +103,10 @@ def sample(  # long: half of it says what the options are
         str | None,
         typer.Option(help="Of the network: auto, float32, bfloat16 or float16.", show_default="the run's own"),
     ] = None,
+    augmentation: Annotated[
+        float | None,
+        typer.Option(help="Noise on the coarse picture that a cascade goes on from.", show_default="the run's own"),
+    ] = None,
     length: Annotated[
         int | None,
         typer.Option(help="Steps of each, of series: longer or shorter than trained.", show_default="the run's own"),
@@ -143,6 +147,10 @@ def sample(  # long: half of it says what the options are
             f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), .csv (rows of a table) or .txt (texts)."
         )
     opened = Run.load(run, ema=ema).drawing(precision)
+    if augmentation is not None:
+        from ornstein.experiment.guide import augmented
+
+        opened = augmented(opened, augmentation)
     table = draws_rows(opened)
     text = bool(opened.transform.letters)
     ours = is_packaged(opened.folder)

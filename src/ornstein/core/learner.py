@@ -165,6 +165,11 @@ class Learner(ABC):
         """The objective's settings with those that are left to the data: the shares of its classes, `data` its name."""
         return objective
 
+    @classmethod
+    def explained(cls, settings: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+        """How it draws data of this shape in model space, in words, where that takes any; "" else."""
+        return ""
+
     @property
     def out_multiple(self) -> int:
         """Channels of the network's output for each of its input."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ornstein.data import Transform
 from ornstein.experiment.folder import CODEC, read_folder, read_measured, read_metrics
 from ornstein.experiment.latents import in_words
 from ornstein.experiment.learner import LEARNERS
@@ -41,9 +42,12 @@ def describe(folder: "str | Path") -> dict[str, str]:
         if records
         else f"not yet, of {training.steps:,} steps",
     }
+    entry, own = LEARNERS[experiment.learner["name"]], tuple(facts["shape"])  # type: ignore[index]
+    if how := entry.explained(experiment.learner, Transform.from_dict(about["transform"]).shape(own)):  # type: ignore[arg-type]
+        lines["stages"] = how
     lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
     if checked:
-        known = LEARNERS[experiment.learner["name"]].judges.unit  # type: ignore[index]
+        known = entry.judges.unit
         best = min(checked, key=lambda r: r["held_out"])
         lines["held-out"] = (
             f"{checked[-1]['held_out']:.4f} (1 = {known}); best {best['held_out']:.4f} at step {best['step']:,}"

@@ -174,6 +174,15 @@ class Cascading(Learner):
     def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
         return False
 
+    @classmethod
+    def explained(cls, settings: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+        count = settings["stages"]
+        sizes = ("x".join(str(size // 2 ** (count - 1 - stage)) for size in shape[1:]) for stage in range(count))
+        return (
+            f"{', then '.join(sizes)}, each by a network of its own; what is coarse was noised up to "
+            f"{settings['augmentation']:g} in training, and is by {settings['level']:g} in drawing"
+        )
+
     def shape_of(self, stage: int) -> tuple[int, ...]:
         """Of a sample of a stage, the coarsest being 0."""
         channels, *space = self.problem.shape
