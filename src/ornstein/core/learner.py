@@ -171,6 +171,11 @@ class Learner(ABC):
         return ""
 
     @property
+    def asks(self) -> int:
+        """How many networks are asked where all that the model says is asked for once; a walk may ask one at a time."""
+        return 1
+
+    @property
     def out_multiple(self) -> int:
         """Channels of the network's output for each of its input."""
         return 1

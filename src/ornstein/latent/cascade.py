@@ -98,6 +98,16 @@ class Cascade:
         """What noise is measured in."""
         return self.stages[-1].unit
 
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        """What the stages say of a picture at one level, each once; the last one's answer."""
+        count = len(self.stages)
+        found = self.stages[0].predict(halved(x, count - 1), level, condition)
+        for stage in range(1, count):
+            coarser = halved(x, count - stage)
+            given = self.given(stage, coarser, torch.zeros(len(x), device=x.device))
+            found = given.predict(halved(x, count - 1 - stage), level, condition)
+        return found
+
     def given(self, stage: int, coarse: Tensor, level: Tensor) -> Denoiser:
         """A stage after the first, given a coarse picture that has noise of a level, (B,), already."""
         share = level / self.augmentation if self.augmentation else torch.zeros_like(level)
@@ -211,6 +221,10 @@ class Cascading(Learner):
             for stage in range(self.stages)
         )
         return Cascade(tuple(stages), self.augmentation)
+
+    @property
+    def asks(self) -> int:
+        return self.stages
 
     @property
     def narrow(self) -> bool:
