@@ -332,7 +332,18 @@ def test_holes_are_filled_in_through_the_decoder(cli: Cli, latent_run: Path, tmp
     given = opened.load_data().test[:1].float().numpy()
     given[:, :, 4:] = np.nan
     np.save(tmp_path / "hole.npy", given)
-    words = ("inpaint", latent_run, "--input", tmp_path / "hole.npy", "-n", 2, "--steps", 4, "--out", tmp_path / "f.png")
+    words = (
+        "inpaint",
+        latent_run,
+        "--input",
+        tmp_path / "hole.npy",
+        "-n",
+        2,
+        "--steps",
+        4,
+        "--out",
+        tmp_path / "f.png",
+    )
     answer = cli(*words, "--method", "dps")
     assert answer.code == 0, answer
     found = np.load(tmp_path / "f.npz")["samples"]

@@ -82,7 +82,10 @@ TABLES: dict[str, Table] = {
 KEPT: dict[str, tuple[str, ...]] = {
     "process": ("advised-ladder", "product", "none"),
     "stepper": ("any-order", "together"),
-    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier", "reconstruction"),
+    "objective": (
+        *("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
+        "reconstruction",
+    ),
 }
 
 #: who put an entry into its table from outside: (noun, name) -> names of packages

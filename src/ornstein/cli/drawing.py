@@ -283,8 +283,8 @@ def inpaint(
         known = known & home.read_mask(opened, mask)
     with bar("drawing") as progress:
         found = home.inpaint(
-            opened, opened.transform.plain.forward(values).float(), known, draws=n, method=method, noise=noise, label=label,
-            condition=known_parts(parts),
+            opened, opened.transform.plain.forward(values).float(), known, draws=n, method=method, noise=noise,
+            label=label, condition=known_parts(parts),
             seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
     exact = values if noise == 0 else None

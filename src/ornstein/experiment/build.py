@@ -60,9 +60,7 @@ class Built:
         return loss
 
 
-def load_data(
-    experiment: Experiment, about: Mapping[str, Any] | None = None, folder: Path | None = None
-) -> Dataset:
+def load_data(experiment: Experiment, about: Mapping[str, Any] | None = None, folder: Path | None = None) -> Dataset:
     """The experiment's data, read or made.
 
     Args:

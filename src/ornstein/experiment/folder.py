@@ -52,7 +52,20 @@ MEASURED, CODEC = "latents.yaml", "codec"
 EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
 WRITTEN = (
-    *(EXPERIMENT, ABOUT, TUNED, MEASURED, CODEC, "error-by-example.png", "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
+    *(
+        EXPERIMENT,
+        ABOUT,
+        TUNED,
+        MEASURED,
+        CODEC,
+        "error-by-example.png",
+        "manifest.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "samples",
+        "checkpoints",
+        "snapshots",
+    ),
     *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png", "report.html"),
 )
 

@@ -70,7 +70,9 @@ def interpolate(
     run.must_hold(n)
     for given in (first, last):
         if tuple(given.shape) != (1, *run.learner.problem.shape):
-            raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.learner.problem.shape}.")
+            raise InputError(
+                f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.learner.problem.shape}."
+            )
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
     process, unit = run.denoiser.process, run.denoiser.unit
     # as times: what is encoded lies at the first of them, whatever its size

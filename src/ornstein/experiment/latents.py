@@ -1,8 +1,8 @@
 """Codecs in experiments: what is measured of one when its training ends, and what a run of its latents takes along.
 
-`ornstein train DATA preset=autoencoder` ends with a codec, and this file measures it: the mean and the deviation of each
-channel of its latents over the training data, by which whoever learns latents gets them with mean 0 and variance 1; how
-far what is read back is from what was shown; and how good that looks. All of it lies in the codec's folder as
+`ornstein train DATA preset=autoencoder` ends with a codec, and this file measures it: the mean and the deviation of
+each channel of its latents over the training data, by which whoever learns latents gets them with mean 0 and variance
+1; how far what is read back is from what was shown; and how good that looks. All of it lies in the codec's folder as
 latents.yaml, and in a copy beside each model of its latents.
 """
 
@@ -139,8 +139,8 @@ def in_words(measured: dict[str, Any]) -> str:
     """A codec's size and what it loses, in a sentence."""
     latent = "x".join(map(str, measured["latent"]))
     return (
-        f"latents {latent}, {measured['fewer']:.3g} times fewer numbers; read back with PSNR {measured['psnr']:.1f} dB, "
-        f"SSIM {measured['ssim']:.3f} (held-out data)"
+        f"latents {latent}, {measured['fewer']:.3g} times fewer numbers; read back with PSNR {measured['psnr']:.1f} "
+        f"dB, SSIM {measured['ssim']:.3f} (held-out data)"
     )
 
 

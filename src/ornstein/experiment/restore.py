@@ -27,7 +27,16 @@ from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
 from ornstein.guidance import (
-    GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, ReadBack, RePaint, Replacement,
+    GUIDANCE,
+    Blur,
+    Downsample,
+    Guidance,
+    Mask,
+    Measurement,
+    Operator,
+    ReadBack,
+    RePaint,
+    Replacement,
 )  # fmt: skip
 from ornstein.samplers import stepper_named
 

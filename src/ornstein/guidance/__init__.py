@@ -30,5 +30,6 @@ GUIDANCE: dict[str, Callable[..., Guidance]] = {
 __all__ = [
     "DPS", "GUIDANCE", "OPERATORS", "Autoguidance", "Blur", "ClassifierFree", "ClassifierGuidance", "Downsample",
     "Function", "Guidance", "LikelihoodGuidance", "Mask", "Matrix", "Measurement", "MomentMatching",
-    "NoisyClassifier", "NoisyCrossEntropy", "Operator", "PiGDM", "RePaint", "ReadBack", "Replacement", "exact_posterior",
+    "NoisyClassifier", "NoisyCrossEntropy", "Operator", "PiGDM", "RePaint", "ReadBack", "Replacement",
+    "exact_posterior",
 ]  # fmt: skip

@@ -321,7 +321,7 @@ class Cascading(Learner):
         for stage in range(self.stages):
             fine = halved(x0, self.stages - 1 - stage)
             if stage:
-                few = fine[: JUDGED_BY]
+                few = fine[:JUDGED_BY]
                 given: Denoiser = model.given(stage, halved(few), torch.zeros(len(few), device=few.device))
             else:
                 given = model.stages[0]

@@ -33,7 +33,9 @@ class Clean(Process):
 class Autoencoding(Learner):
     """A codec (`ornstein.core.codec`): no model of the data, but what tells them to one in fewer numbers."""
 
-    readings: ClassVar[Mapping[str, str]] = {"itself": "The data, read back from their latents (Kingma & Welling 2014)."}
+    readings: ClassVar[Mapping[str, str]] = {
+        "itself": "The data, read back from their latents (Kingma & Welling 2014)."
+    }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = CODEC_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"none": Clean}
     nets: ClassVar[Mapping[str, type[NetConfig]]] = AUTOENCODERS
@@ -61,7 +63,7 @@ class Autoencoding(Learner):
 
     @torch.no_grad()
     def judge(self, model: NetCodec, x0: Tensor, condition: Given) -> Judgement:
-        """The error of held-out data, in units of that of their mean; found is it from the best example to the worst."""
+        """Held-out data's error in units of that of their mean; `found` is it from the best example to the worst."""
         x0 = x0[:JUDGED_BY].to(model.device)
         each = (model.decode(model.encode(x0).mean) - x0).abs().flatten(1).mean(1)
         known = (x0.mean(0) - x0).abs().flatten(1).mean(1)

@@ -1,6 +1,6 @@
 """An autoencoder of convolutions: a grid as a coarser one of a few channels, and back.
 
-    x -> stem - blocks - halve - blocks - out -> mean, log variance        z -> stem - blocks - double - blocks - out -> x
+    x -> stem - blocks - halve - blocks - out -> mean, log variance     z -> stem - blocks - double - blocks - out -> x
 
 (Kingma & Welling 2014, arXiv:1312.6114; for latents that a diffusion model is taught on Rombach et al. 2022,
 arXiv:2112.10752.) A block is h + conv(silu(norm(conv(silu(norm(h)))))), whose last convolution starts at zero. The
@@ -15,6 +15,7 @@ encoder says a vector, the decoder is given the nearest of the book.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +108,7 @@ class AutoencoderModule(nn.Module):
         def blocks() -> nn.ModuleList:
             return nn.ModuleList(nn.Sequential(*(_Block(dims, w) for _ in range(config.blocks))) for w in widths)
 
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.stem = conv(shape[0] * cells, widths[0], 3, padding=1)
         self.down, self.up = blocks(), blocks()
         self.coarser = nn.ModuleList(conv(fine, wide, 3, stride=2, padding=1) for fine, wide in pairs)
