@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def exact(augmentation: float) -> Cascade:
         a, b = float(level.alpha), float(level.sigma)
         spread = a * a * left + b * b * torch.eye(4, dtype=F64)
         moved = left @ torch.linalg.solve(spread, (x[:, 0].double() - a * centre)[:, :, None])
-        return (centre + a * moved[..., 0])[:, None].to(x)
+        found: Tensor = (centre + a * moved[..., 0])[:, None].to(x)
+        return found
 
     base = Gaussian((PAIRS @ mean).reshape(1, 2), within).denoiser(CLOCK)
     return Cascade((base, FunctionDenoiser(finer, CLOCK, UNIT)), augmentation)
@@ -103,7 +105,7 @@ def test_one_stage_is_the_plain_model_bit_for_bit() -> None:
     shape, config = (1, 8, 8), UNet(8, (1, 2), 1, (), embedding=8)
     problem = Problem(CLOCK, "v", OBJECTIVES["v"](), shape, UNIT, 3, {"label": Label(3)}, taught_by="v")
     one, plain = Staged(problem, stages=1), LEARNERS["denoiser"](problem)
-    nets = [known.network(lambda *of: config.build(*of, seed=2)) for known in (one, plain)]
+    nets = [known.network(partial(config.build, seed=2)) for known in (one, plain)]
     for net in nets:
         for number, p in enumerate(net.parameters()):
             torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(number))
@@ -127,8 +129,9 @@ def test_every_stage_learns_and_a_sample_is_the_same_in_any_batch() -> None:
         torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(number))
     x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     known.loss(known.model(net), x, None, torch.Generator().manual_seed(1), {}).mean().backward()
-    for stage in net.stages:  # type: ignore[union-attr]
-        assert float(stage.stem.weight.grad.abs().max()) > 0  # type: ignore[union-attr,operator]
+    stages: Any = net.stages
+    for stage in stages:
+        assert float(stage.stem.weight.grad.abs().max()) > 0
     model = known.model(net.eval())
     *_, whole = known.trajectory(model, 4, STEPPERS["ddpm"](), 7, None, seeds=[5, 6, 7, 8])
     *_, part = known.trajectory(model, 2, STEPPERS["ddpm"](), 7, None, seeds=[7, 8])
@@ -145,11 +148,12 @@ def test_what_no_cascade_can_do_is_said() -> None:
         with pytest.raises(InputError, match=said):
             learner(**settings)
     known = learner()
-    for steps, grid, more, said in (
+    cases: list[Any] = [
         (1, None, {}, "steps=1 must be 2 or more"),
         (4, [1.0, 0.5, 0.0], {}, "name a grid"),
         (4, None, {"x": torch.zeros(1, 1, 4)}, "takes no x"),
-    ):
+    ]
+    for steps, grid, more, said in cases:
         with pytest.raises(InputError, match=said):
             known.trajectory(exact(1.0), 1, STEPPERS["ddim"](), steps, grid, **more)
 

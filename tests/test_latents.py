@@ -66,7 +66,8 @@ def mixture(codec: LinearCodec | None = None) -> GaussianMixture:
 def test_in_the_latents_of_a_linear_codec_all_is_as_in_pixels(stepper: str, way: str) -> None:
     """Every state of the same noise, told by the codec; guided by labels, and by a measurement through the decoder."""
     codec, clock = turned(0.37), VP()
-    pixels, latents = mixture().denoiser(clock), mixture(codec).denoiser(Louder(clock, 0.37))
+    pixels: Any = mixture().denoiser(clock)
+    latents: Any = mixture(codec).denoiser(Louder(clock, 0.37))
     label = Condition.of(torch.tensor([0, 1, 1, -1]))
     mask = Mask(torch.tensor([True, False, True, True]).reshape(SHAPE))
     y = torch.tensor([0.5, 0.0, -1.0, 0.2], dtype=F64).reshape(1, *SHAPE)
@@ -186,8 +187,8 @@ def test_an_autoencoder_takes_any_grid(shape: tuple[int, ...], factor: int) -> N
 
 
 def test_a_codebook_reads_back_its_nearest_vector_and_all_vectors_learn() -> None:
-    net = Autoencoder(factor=2, latent=2, channels=4, codebook=5).build((1, 4, 4))
-    codec = NetCodec(net)  # type: ignore[arg-type]
+    net: Any = Autoencoder(factor=2, latent=2, channels=4, codebook=5).build((1, 4, 4))
+    codec = NetCodec(net)
     z = torch.randn(3, 2, 2, 2, generator=dice())
     apart = (z.movedim(1, -1)[..., None, :] - net.book).square().sum(-1)
     nearest = net.book[apart.argmin(-1)].movedim(-1, 1)
@@ -313,6 +314,7 @@ def test_a_model_of_latents_is_whole_by_itself(cli: Cli, codec_run: Path, latent
     assert own.dtype == torch.uint8
     z = opened.draw(3, seed=4)
     assert z.shape == (3, 2, 4, 4)
+    assert isinstance(opened.transform, Coded)
     expected = opened.transform.plain.inverse(opened.transform.own.decode(z), quantise=True)
     assert torch.equal(own, expected)
     answer = cli("train", "--resume", run, "training.steps=14")

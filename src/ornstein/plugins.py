@@ -80,7 +80,7 @@ TABLES: dict[str, Table] = {
 
 #: names that learners give a meaning of their own, by the place where an experiment reads them
 KEPT: dict[str, tuple[str, ...]] = {
-    "process": ("advised-ladder", "product", "none"),
+    "process": ("advised-ladder", "product", "clean"),
     "stepper": ("any-order", "together"),
     "objective": (
         *("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),

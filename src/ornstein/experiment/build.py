@@ -129,7 +129,8 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        return learner.network(partial(net.build, seed=experiment.training.seed))
+        found: nn.Module = learner.network(partial(net.build, seed=experiment.training.seed))
+        return found
 
     net = construct(nets(), experiment.net)
     afford_network(net, made, times, ranks.device(experiment.training.cpu))

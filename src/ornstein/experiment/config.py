@@ -59,7 +59,7 @@ MOST_PREVIEW = 4096
 GAUSSIAN: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
 #: and every process
 PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap(
-    {"advised-ladder": AdvisedLadder, "product": Product, "none": Clean}, CLOCKS, KERNELS, NAMED_PATHS
+    {"advised-ladder": AdvisedLadder, "product": Product, "clean": Clean}, CLOCKS, KERNELS, NAMED_PATHS
 )
 #: presets that are another preset with another data set
 _ALIKE = {

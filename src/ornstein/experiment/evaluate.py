@@ -24,7 +24,7 @@ from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
-from ornstein.experiment.latents import CodecEvaluation, evaluate_codec, is_codec
+from ornstein.experiment.latents import evaluate_codec, in_words, is_codec
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
 from ornstein.experiment.page import Page
@@ -76,7 +76,7 @@ def evaluate(
     stage: Callable[[str], None] | None = None,
     page: bool = True,
     likelihood: int | None = None,
-) -> Evaluation | CodecEvaluation | None:
+) -> Evaluation | None:
     """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
@@ -94,7 +94,8 @@ def evaluate(
     """
     must_be_ones_own(run.folder, "the evaluation")
     if is_codec(run):
-        return evaluate_codec(run, n, seed, stage or (lambda name: None))
+        measured, read_back = evaluate_codec(run, n, seed, stage or (lambda name: None))
+        return Evaluation(read_back, {"training data, read back, in the place of samples": in_words(measured)})
     run.must_draw()
     if run.transform.letters:
         raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")

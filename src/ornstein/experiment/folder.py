@@ -52,20 +52,8 @@ MEASURED, CODEC = "latents.yaml", "codec"
 EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
 WRITTEN = (
-    *(
-        EXPERIMENT,
-        ABOUT,
-        TUNED,
-        MEASURED,
-        CODEC,
-        "error-by-example.png",
-        "manifest.json",
-        "metrics.jsonl",
-        "tensorboard",
-        "samples",
-        "checkpoints",
-        "snapshots",
-    ),
+    *(EXPERIMENT, ABOUT, TUNED, "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
+    *(MEASURED, CODEC, "error-by-example.png"),
     *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png", "report.html"),
 )
 

@@ -9,7 +9,6 @@ latents.yaml, and in a copy beside each model of its latents.
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,20 @@ import torch
 from torch import Tensor
 
 from ornstein import ranks
-from ornstein.data import Dataset
+from ornstein.data import Coded, Dataset
 from ornstein.data.pictures import is_picture
 from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
 from ornstein.experiment.folder import holding, write_measured
 from ornstein.experiment.run import Run
 from ornstein.files import write_text
+from ornstein.guidance import Operator, ReadBack
 from ornstein.latent import NetCodec
 from ornstein.metrics import METRICS, Report, lite, report
 from ornstein.metrics.reconstruction import psnr, ssim
 
+#: measures of copying, which is what a codec is for; and those that say something of a handful of points
+_OF_COPIES, _FEW_WILL_DO = ("memorisation",), ("sliced-wasserstein", "energy-distance", "mmd")
 #: training examples that latents are measured on, and held-out ones that are read back
 _MEASURED, _READ = 10_000, 2000
 
@@ -84,24 +86,12 @@ def draw(run: Run, data: Dataset, path: Path) -> None:
     x = run.transform.forward(_some(data.test, 30))
     back = run.model.decode(run.model.encode(x).mean)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.draw(pictures.paired(*(run.transform.pictures(part) for part in (x, back))), "image", path, columns=10)
+    above, below = (run.transform.pictures(part) for part in (x, back))
+    pictures.draw(pictures.paired(above, below), "image", path, columns=10)
 
 
-@dataclass(frozen=True, eq=False)
-class CodecEvaluation:
-    """What `evaluate` found of a codec: what was measured, and the report on training data that were read back."""
-
-    measured: dict[str, Any]
-    report: Report
-
-    def text(self) -> str:
-        """For people."""
-        return "\n".join([in_words(self.measured), "", "training data, read back, in the place of samples:",
-                          self.report.table()])  # fmt: skip
-
-
-def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) -> CodecEvaluation:
-    """Measure a codec: what it loses of held-out data, and whether training data that are read back pass for real.
+def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) -> tuple[dict[str, Any], Report]:
+    """What `measure` says of a codec, and a report on training data that were read back, in the place of samples.
 
     Writes latents.yaml, evaluation.json and evaluation.png, held-out pictures above what is read back of them.
     """
@@ -115,6 +105,7 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
     back = codec.decode(codec.encode(run.transform.forward(data.train[rows])).mean)
     labels, sees = data.train_labels, run.kind == "image" and is_picture(run.shape, run.transform)
     few = min(len(rows), len(data.test)) < 50
+    measures = [name for name in METRICS if name not in _OF_COPIES and (not few or name in _FEW_WILL_DO)]
     result = report(
         run.transform.inverse(back, quantise=True).float(),
         data.train.float(),
@@ -123,8 +114,7 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
         labels=None if labels is None else labels[rows],
         train_labels=labels,
         heldout_labels=data.test_labels,
-        # that they are copies is what they are for
-        metrics=[m for m in METRICS if m != "memorisation" and (not few or m in ("sliced-wasserstein", "mmd"))],
+        metrics=measures,
         other_features={lite.NAME: partial(_seen, run)} if sees and lite.weights_file() is not None else None,
         progress=stage,
     )
@@ -132,7 +122,7 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
     write_text(run.folder / "evaluation.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
     stage("the picture")
     draw(run, data, run.folder / "evaluation.png")
-    return CodecEvaluation(found, result)
+    return found, result
 
 
 def in_words(measured: dict[str, Any]) -> str:
@@ -142,6 +132,24 @@ def in_words(measured: dict[str, Any]) -> str:
         f"latents {latent}, {measured['fewer']:.3g} times fewer numbers; read back with PSNR {measured['psnr']:.1f} "
         f"dB, SSIM {measured['ssim']:.3f} (held-out data)"
     )
+
+
+def through_decoder(run: Run, operator: Operator) -> Operator:
+    """An operator of a run's samples as one of what it draws: of latents, as they are decoded."""
+    return ReadBack(operator, run.transform.own) if isinstance(run.transform, Coded) else operator
+
+
+def must_be_linear(run: Run, method: str) -> None:
+    """Refuse a method of linear measurements for a model of latents."""
+    if isinstance(run.transform, Coded):
+        raise InputError(
+            f"method={method!r} is of linear measurements, and decoding is none; take pigdm, moment-matching or dps."
+        )
+
+
+def decoded(run: Run, drawn: Tensor) -> Tensor:
+    """What a run draws in the space of its samples: latents decoded, all else as it is."""
+    return run.transform.own.decode(drawn) if isinstance(run.transform, Coded) else drawn
 
 
 def _seen(run: Run, x: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ornstein.core.drive import sample_seeds
 from ornstein.core.numerics import normal
-from ornstein.data import Coded
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
 from ornstein.data.pictures import SUFFIXES, read_pictures, sides
@@ -24,28 +23,18 @@ from ornstein.experiment import charts, pictures
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.folder import as_read
 from ornstein.experiment.guide import with_denoiser
+from ornstein.experiment.latents import decoded, must_be_linear, through_decoder
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
-from ornstein.guidance import (
-    GUIDANCE,
-    Blur,
-    Downsample,
-    Guidance,
-    Mask,
-    Measurement,
-    Operator,
-    ReadBack,
-    RePaint,
-    Replacement,
-)  # fmt: skip
+from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
 from ornstein.samplers import stepper_named
 
 #: what restoring is, where a run cannot
 _JOB = "filling in or restoring what was measured"
 #: the ways to solve an inverse problem; the last is a stepper around a stepper
 METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
-#: those that follow what is no linear measurement, as one through a decoder
-THROUGH = ("dps", "pigdm", "moment-matching")
+#: those that need a linear measurement
+LINEAR = METHODS[-2:]
 #: what a picture may have suffered, by name
 DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
 
@@ -112,8 +101,8 @@ def solve(
     """
     run.must_walk(_JOB)
     lookup(dict.fromkeys(METHODS), method, "method")
-    if isinstance(run.transform, Coded) and method not in (ways := [name for name in METHODS if name in THROUGH]):
-        raise InputError(f"method={method!r} is of linear measurements, and decoding is none; take {', '.join(ways)}.")
+    if method in LINEAR:
+        must_be_linear(run, method)
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
     run.must_hold(draws, each=len(y))
@@ -123,9 +112,7 @@ def solve(
     found = []
     for start in range(0, len(row), BATCH):
         part = row[start : start + BATCH]
-        here = Mask(operator.known[part]) if isinstance(operator, Mask) else operator
-        if isinstance(run.transform, Coded):
-            here = ReadBack(here, run.transform.own)
+        here = through_decoder(run, Mask(operator.known[part]) if isinstance(operator, Mask) else operator)
         measurement = Measurement(here, y[part].to(run.denoiser.device), noise)
         way: Callable[..., Guidance] = Replacement if method == "repaint" else GUIDANCE[method]
         chosen = RePaint(inner, measurement) if method == "repaint" else inner
@@ -140,10 +127,7 @@ def solve(
         found.append(drawn)
         if progress is not None:
             progress(start + len(part), len(row))
-    samples = torch.cat(found)
-    if isinstance(run.transform, Coded):
-        samples = run.transform.own.decode(samples)
-    samples = samples.unflatten(0, (len(y), draws))
+    samples = decoded(run, torch.cat(found)).unflatten(0, (len(y), draws))
     if not bool(torch.isfinite(samples).all()):
         raise InputError(
             "the draws are not finite: the input lies far outside the run's data, or it takes more steps, another "

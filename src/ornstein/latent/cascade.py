@@ -307,8 +307,8 @@ class Cascading(Learner):
             for state in states:
                 if stage and not state.step:
                     continue  # noise again, where the picture before was
-                shown = (repeated(x, space) for x in (state.x, state.x0))
-                yield State(done + state.step, state.t, *shown, calls + state.calls)
+                x, x0 = (repeated(each, space) for each in (state.x, state.x0))
+                yield State(done + state.step, state.t, x, x0, calls + state.calls)
             done, calls = done + share, calls + state.calls
             if stage + 1 < len(shares):
                 states = begun(stage + 1, state.x)

@@ -27,7 +27,7 @@ class NetCodec(Codec):
     net: AutoencoderModule
     shift: Sequence[float] = (0.0,)
     scale: Sequence[float] = (1.0,)
-    spread: float | None = None  # type: ignore[override]
+    spread: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("shift", "scale"):
@@ -83,10 +83,10 @@ class LinearCodec(Codec):
     """
 
     matrix: Tensor
-    shape: tuple[int, ...]  # type: ignore[misc]
+    shape: tuple[int, ...]
     latent: tuple[int, ...] = ()
     centre: Tensor | None = None
-    spread: float = field(default=0.0, init=False)  # type: ignore[misc]
+    spread: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         if not self.latent:
@@ -102,16 +102,18 @@ class LinearCodec(Codec):
 
     @cached_property
     def _inverse(self) -> Tensor:
-        return torch.linalg.inv(self.matrix.double())
+        found: Tensor = torch.linalg.inv(self.matrix.double())
+        return found
 
     def tell(self, x: Tensor) -> Code:
         flat = x.flatten(1) if self.centre is None else x.flatten(1) - beside(self.centre, x)
-        z = (flat @ beside(self.matrix, x).T).unflatten(1, self.latent)
+        z: Tensor = (flat @ beside(self.matrix, x).T).unflatten(1, self.latent)
         return Code(z, torch.zeros_like(z))
 
     def read(self, z: Tensor) -> Tensor:
         flat = z.flatten(1) @ beside(self._inverse, z).T
-        return (flat if self.centre is None else flat + beside(self.centre, z)).unflatten(1, self.shape)
+        found: Tensor = (flat if self.centre is None else flat + beside(self.centre, z)).unflatten(1, self.shape)
+        return found
 
     def log_abs_det(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), float(torch.linalg.slogdet(self.matrix.double()).logabsdet))

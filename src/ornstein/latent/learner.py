@@ -37,7 +37,7 @@ class Autoencoding(Learner):
         "itself": "The data, read back from their latents (Kingma & Welling 2014)."
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = CODEC_OBJECTIVES
-    processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"none": Clean}
+    processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"clean": Clean}
     nets: ClassVar[Mapping[str, type[NetConfig]]] = AUTOENCODERS
     draws: ClassVar[bool] = False
     then: ClassVar[str] = "ornstein evaluate {run}     ornstein train DATA preset=latent data.codec={run}"

@@ -84,6 +84,8 @@ def log_likelihood(
     """
     known = Condition.of(condition)
     _check(x, known, draws, prior)
+    if dequantise != "auto" and loses(transform):
+        raise InputError(f"dequantise={dequantise!r} is of densities of x; in latents of a codec leave it 'auto'.")
     dims = x[0].numel()
     if x.is_floating_point() and bool((seen := ~x.isnan()).logical_not().any()):
         x, known, beyond = _without_holes(denoiser, x, seen, known, transform)
@@ -93,26 +95,18 @@ def log_likelihood(
             tolerance=tolerance, prior=prior, ratios=ratios, seed=seed, seeds=seeds, progress=progress,
         )  # fmt: skip
         return replace(found, log_prob=found.log_prob - beyond, dims=seen.flatten(1).sum(1).cpu())
-    # of latents the flow is shorter than x, and what is open about x is told by the codec, not by noise within bins
     wide = math.prod(transform.shape(tuple(x.shape[1:]))) if transform is not None else dims
     if tolerance is None:
         tolerance = 0.01 * max(1.0, wide / 64)
     if not tolerance > 0:
         raise InputError(f"tolerance={tolerance!r} must be positive, in nats.")
     how = Trace.named(trace, probes, wide)
-    if through := loses(transform):
-        if dequantise != "auto":
-            raise InputError(f"dequantise={dequantise!r} is of densities of x; in latents of a codec leave it 'auto'.")
-        noise = None
-    else:
-        noise = noise_within(dequantise, None if transform is None else transform.plain, draws)
+    noise = None if loses(transform) else noise_within(dequantise, transform and transform.plain, draws)
     keys = sample_seeds(len(x), 0 if seed is None and seeds is None else seed, seeds, None)
     device = denoiser.device
     flow = ProbabilityFlow(denoiser, *reach(denoiser, ratios), how, tolerance, prior == "centred")
     # an exact trace works on d times the numbers: fewer samples are as fast, and say sooner how far the work is
-    numbers = max(wide, wide**2 // 2) if how.name == "exact" else wide
-    if through:
-        numbers = max(numbers, dims)
+    numbers = max(dims, wide**2 // 2 if how.name == "exact" else wide)
     size = max(1, min(_ROWS, _AT_ONCE // numbers))
     parts = []
     with torch.no_grad():

@@ -84,8 +84,8 @@ def filled_in(job: Job, run: Run, given: Tensor, mask: str, draws: int, method: 
 
 def between(job: Job, run: Run, first: Tensor, last: Tensor) -> dict[str, Any]:
     """Pictures on the way from one to the other."""
-    ends = (run.transform.forward(run.transform.plain.inverse(one)) for one in (first, last))
-    way = run.transform.pictures(interpolate(heard(run, job.tick), *ends, WAY, steps=STEPS))
+    start, end = (run.transform.forward(run.transform.plain.inverse(one)) for one in (first, last))
+    way = run.transform.pictures(interpolate(heard(run, job.tick), start, end, WAY, steps=STEPS))
     return {
         "titles": ["from", "on the way", "to"],
         "left": {"payload": pixels(first, 1), "said": ""},
