@@ -24,8 +24,9 @@ from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
+from ornstein.latent import Autoencoding, Cascading
 from ornstein.mixed import Mixed
-from ornstein.nets import Picture
+from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
 
@@ -138,6 +139,29 @@ class Filling(Denoising):
 
 
 @dataclass(frozen=True, eq=False)
+class Staged(Cascading):
+    """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
+
+    Args:
+        stages: how many, each of twice the sides of the one before; 1 for a plain denoiser.
+        augmentation: the greatest noise ratio sigma/alpha of the coarse picture in training.
+        level: that of drawing, at most `augmentation`.
+    """
+
+    readings: ClassVar[Mapping[str, str]] = _READINGS
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not getattr(self.problem.objective, "gaps", False):
+            raise InputError(
+                f"objective={self.problem.taught_by!r} does not teach the stages of a cascade; take v, edm, flow or "
+                "another regression."
+            )
+        Denoising(self.problem)  # which refuses what x0 cannot be had from
+
+
+@dataclass(frozen=True, eq=False)
 class LearnedVariance(Denoising):
     """The posterior mean and the variance of the reverse step, in as many channels again (Nichol & Dhariwal 2021)."""
 
@@ -242,9 +266,11 @@ LEARNERS: dict[str, type[Learner]] = {
     "tokens": Sequences,
     "bridge": Bridging,
     "mixed": Mixed,
+    "codec": Autoencoding,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,
+    "cascade": Staged,
     "denoiser": Denoising,
 }
 
@@ -252,3 +278,28 @@ LEARNERS: dict[str, type[Learner]] = {
 def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
     """What may draw from a kind of model, by name."""
     return entry.steppers or STEPPERS
+
+
+def nets_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
+    """What a kind of model can be made of, by name."""
+    return entry.nets or NETS
+
+
+def objectives() -> dict[str, Callable[..., Any]]:
+    """Every objective by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def steppers() -> dict[str, Callable[..., Any]]:
+    """Every stepper by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in steppers_of(learner).items()}
+
+
+def nets() -> dict[str, Callable[..., Any]]:
+    """Every network by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in nets_of(learner).items()}
+
+
+def readings() -> dict[str, str]:
+    """What `predicts` may say, and what it means: the readings of each learner."""
+    return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}
