@@ -35,7 +35,7 @@ class Judge:
         data, dice = teacher.load_data(), torch.Generator().manual_seed(seed)
         self.run, self.seed = teacher, seed
         self.labels = teacher.examples(samples)
-        self.seen = fit_classifier(data.train.float(), data.train_labels, generator=dice)
+        self.seen = fit_classifier(data.train.float(), data.train_labels, generator=dice)  # type: ignore[arg-type]
         self.real = self.seen.features(data.test.float())
         known = self.seen.features(data.train.float())
         self.twin = self.drawn(teacher, seed + 1)
@@ -85,7 +85,7 @@ def main() -> None:
             rows.append(judge.row("teacher, fitted solver", teacher, steps=calls, grid="tuned"))
     for folder in options.students:
         student = Run.load(folder)
-        rows += [judge.row(folder.name, student, steps=calls) for calls in sorted(student.learner.calls)]
+        rows += [judge.row(folder.name, student, steps=calls) for calls in sorted(student.experiment.learner["calls"])]  # type: ignore[index]
     for row in rows:
         for key in ("kernel", "frechet"):
             row[f"{key}_ratio"] = row[key] / max(rows[0][key], judge.floor[key])

@@ -79,7 +79,7 @@ def groups(x: Tensor, level: Level, condition: Condition) -> Any:
 def taught(objective: Any, process: Process, rounds: int) -> tuple[Affine, Any]:
     teacher = gaussian(process)
     student, dice = Affine(teacher), torch.Generator().manual_seed(0)
-    learner: Any = LEARNERS["student"](Problem(process, "v", objective, (2,), teacher.sigma_data))  # type: ignore[arg-type]
+    learner: Any = LEARNERS["student"](Problem(process, "v", objective, (2,), teacher.sigma_data))
     x0 = MEAN + STD * torch.randn(240, 2, generator=dice, dtype=F64)
     for _ in range(rounds):
         student.learn(objective.lesson(student, x0, Condition(), dice, teacher, learner.calls))

@@ -80,11 +80,11 @@ TABLES: dict[str, Table] = {
 
 #: names that learners give a meaning of their own, by the place where an experiment reads them
 KEPT: dict[str, tuple[str, ...]] = {
-    "process": ("advised-ladder", "product"),
+    "process": ("advised-ladder", "product", "clean"),
     "stepper": ("any-order", "together", "renoise"),
     "objective": (
         *("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
-        *("progressive", "consistency", "rectified"),
+        *("reconstruction", "progressive", "consistency", "rectified"),
     ),
 }
 

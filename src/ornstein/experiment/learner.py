@@ -7,7 +7,7 @@ learns an energy, `objective=hybrid` a variance too, `objective=classifier` a cl
 import dataclasses
 import math
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,85 +16,23 @@ from torch import Tensor, nn
 
 from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
-from ornstein.core.denoiser import SEEN, NetDenoiser
-from ornstein.core.drive import trajectory
-from ornstein.core.experts import Experts, check_cuts
-from ornstein.core.gaps import GIVEN, Filled, some_known, told
-from ornstein.core.learner import JUDGED_BY, Judgement, Learner, Measure, OnItsOwnClock, noised_alike, with_shares
-from ornstein.core.numerics import normal
-from ornstein.core.prediction import OF_THE_NOISE
-from ornstein.core.walk import State, end
+from ornstein.core.gaps import GIVEN, Filled, apart, some_known, told
+from ornstein.core.learner import Judgement, Learner, Measure, noised_alike, with_shares
 from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
-from ornstein.distill import CALLS, DISTILLATIONS, STUDENT_STEPPERS, Distillation, Remembered, grid, with_calls
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
+from ornstein.experiment.denoising import READINGS, LearnedVariance, NoiseExperts, on_the_datas_levels
+from ornstein.experiment.denoising import Denoising as Denoising
+from ornstein.experiment.taught import Student
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
-from ornstein.metrics import EnergyDistance
+from ornstein.latent import Autoencoding, Cascading
 from ornstein.mixed import Mixed
-from ornstein.nets import Label, Picture
+from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
 
-#: sigma/alpha up to which x0 can be had from the noise; DDPM's linear betas end at 157
-_NOISIEST = 1000.0
 #: held-out examples that a classifier is judged by
 _JUDGED_BY = 1000
-#: the most calls that are few
-MOST_CALLS = 64
-
-_READINGS = {
-    "x0": "The clean data.",
-    "eps": "The noise (Ho et al. 2020).",
-    "score": "The score, grad log q(x_t) (Song & Ermon 2019).",
-    "v": "The turning vector alpha eps - sigma x0 (Salimans & Ho 2022).",
-    "velocity": "The drift of the probability-flow ODE, which is the field of flow matching (Lipman et al. 2023).",
-    "edm": "EDM's preconditioned output, of unit variance at every level (Karras et al. 2022).",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Denoising(Learner):
-    """The posterior mean E[x_0 given x_t], by a network that outputs one of its readings."""
-
-    readings: ClassVar[Mapping[str, str]] = _READINGS
-    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
-    teaches: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        problem = self.problem
-        ends_at = float(problem.process.at(problem.process.t_max).noise_ratio)
-        if problem.predicts in OF_THE_NOISE and ends_at > _NOISIEST:
-            raise InputError(
-                f"predicts={problem.predicts!r} does not go with {problem.process}, which ends at sigma/alpha = "
-                f"{ends_at:.3g}: x0 would have the network's errors times that; predict v, x0, velocity or edm."
-            )
-        object.__setattr__(self, "problem", _on_the_datas_levels(problem))
-
-    def model(self, net: nn.Module) -> NetDenoiser:
-        problem = self.problem
-        return NetDenoiser(
-            net,
-            problem.process,
-            problem.predicts,
-            problem.sigma_data,
-            self.out_multiple == 2,
-            noise_unit=problem.noise_unit,
-            gaps=problem.gaps,
-        )
-
-    @property
-    def gaps(self) -> bool:
-        return bool(getattr(self.problem.objective, "gaps", False))
-
-    @property
-    def told(self) -> Mapping[str, Any]:
-        if not self.problem.gaps:
-            return self.problem.conditions
-        return {**self.problem.conditions, SEEN: Picture(self.problem.shape[0], self.problem.shape[1:])}
-
-    @property
-    def narrow(self) -> bool:
-        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +41,8 @@ class Filling(Denoising):
 
     In training each row is told cells of its own, at random (`ornstein.core.gaps.some_known`), and the loss counts the
     others; so one network serves p(x) and p(x given any of its cells) without guidance (Tashiro et al. 2021,
-    2107.03502).
+    2107.03502). Of series it learns how far those lie from what the nearest known values let expect, in units of how
+    unsure that is (`ornstein.core.nearest`).
     """
 
     teaches: ClassVar[bool] = False
@@ -133,8 +72,9 @@ class Filling(Denoising):
         self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
         known = some_known(len(x0), tuple(x0.shape[1:]), generator).to(x0.device) & ~x0.isnan()
-        also = Condition({**Condition.of(condition).parts, GIVEN: told(x0, known)})
-        return super().loss(model, torch.where(known, torch.nan, x0), also, generator, memory)
+        given = told(x0, known, self.problem.correlation)
+        also = Condition({**Condition.of(condition).parts, GIVEN: given})
+        return super().loss(model, apart(x0, given), also, generator, memory)
 
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         some_known(n, self.problem.shape, generator)  # drawn first
@@ -147,161 +87,26 @@ class Filling(Denoising):
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedVariance(Denoising):
-    """The posterior mean and the variance of the reverse step, in as many channels again (Nichol & Dhariwal 2021)."""
-
-    teaches: ClassVar[bool] = False
-
-    @classmethod
-    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
-        return super().implied(predicts, objective) and getattr(objective, "learns_variance", False)
-
-    @property
-    def out_multiple(self) -> int:
-        return 2
-
-
-@dataclass(frozen=True, eq=False)
-class Student(OnItsOwnClock, Denoising):
-    """Where a teacher's walk of many calls ends, in few: see `ornstein.distill.students`.
-
-    It begins as a copy of its teacher, whose weights the loss remembers: to go on, the run itself is all that is needed.
+class Staged(Cascading):
+    """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
 
     Args:
-        calls: the numbers of network calls that it is taught to draw in, each from 1 to 64.
+        stages: how many, each of twice the sides of the one before; 1 for a plain denoiser.
+        augmentation: the greatest noise ratio sigma/alpha of the coarse picture in training.
+        level: that of drawing, at most `augmentation`.
     """
 
-    calls: tuple[int, ...] = (1, 2, 4)
-
-    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = DISTILLATIONS
-    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STUDENT_STEPPERS
-    teaches: ClassVar[bool] = False
-    instead: ClassVar[str] = "in the few calls that it was taught"
-    gridless: ClassVar[str] = "a student has levels of its own for each number of calls"
-    judges: ClassVar[Measure] = Measure(
-        "distance-by-calls",
-        "energy distance to held-out data",
-        "white noise of the data's variance",
-        "white noise",
-        across="network calls",
-    )
-
-    @classmethod
-    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
-        return isinstance(objective, Distillation)
+    readings: ClassVar[Mapping[str, str]] = READINGS
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.calls or not all(1 <= count <= MOST_CALLS for count in self.calls):
-            raise InputError(f"learner.calls={list(self.calls)} must be whole numbers from 1 to {MOST_CALLS}.")
-        object.__setattr__(self, "calls", self.lessons.taught(self.calls))
-
-    @property
-    def lessons(self) -> Distillation:
-        """What teaches it."""
-        taught_by = self.problem.objective
-        assert isinstance(taught_by, Distillation)  # no other is named in `objectives`
-        return taught_by
-
-    @property
-    def told(self) -> Mapping[str, Any]:
-        return {**super().told, CALLS: Label(len(self.calls))} if self.lessons.tells else super().told
-
-    @property
-    def steps(self) -> int:
-        return max(self.calls)
-
-    def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        own = net.state_dict()
-        unknown = {name: torch.zeros_like(own[name]) for name in own if f"embedding.{CALLS}." in name}
-        super().begin(net, {**unknown, **weights})  # how many calls it has says nothing at first
-
-    def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
-        return {f"teacher.{name}": value.detach().clone() for name, value in model.net.state_dict().items()}
-
-    def loss(
-        self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
-    ) -> Tensor:
-        weights = {name.removeprefix("teacher."): value for name, value in memory.items()}
-        teacher = dataclasses.replace(model, net=Remembered(model.net, weights))
-        return self.lessons(model, x0, condition, generator, teacher, self.calls)
-
-    def walk(
-        self, model: Any, rows: int, stepper: Any, steps: int | None, condition: Given = None, **options: Any
-    ) -> Iterator[State[Tensor]]:
-        calls, condition = steps or self.steps, Condition.of(condition)
-        if self.lessons.tells:
-            if calls not in self.calls:
-                known = ", ".join(map(str, sorted(self.calls)))
-                raise InputError(f"steps={calls}: this student was taught to draw in {known} calls, and in no others.")
-            condition = with_calls(condition, torch.full((rows,), self.calls.index(calls)))
-        rungs, process, unit = self.lessons.rungs(self.calls), self.problem.process, self.problem.unit
-        # levels that were taught, where they are among them
-        levels = grid(process, calls, unit) if rungs % calls else grid(process, rungs, unit)[:: rungs // calls]
-        shape = (rows, *self.problem.shape)
-        return trajectory(model, shape, stepper, steps=calls, grid=levels, condition=condition, **options)
-
-    @torch.no_grad()
-    def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:
-        """How far its samples are from held-out data, by energy distance, for each number of calls; noise beside it."""
-        x0 = x0[:JUDGED_BY]
-        given, seeds = Condition.of(condition)[:JUDGED_BY], torch.arange(len(x0))
-        stepper, measure, dice = self.steppers[self.lessons.stepper](), EnergyDistance(), torch.Generator()
-        noise = self.problem.sigma_data * normal(seeds, tuple(x0.shape[1:]), 0)
-        known = max(measure(noise, x0, dice), 1e-12)
-        found = []
-        for calls in sorted(self.calls):
-            drawn = end(self.walk(model, len(x0), stepper, calls, given, seeds=seeds)).x.cpu()
-            found.append(max(measure(drawn, x0, dice), 1e-6 * known))  # unbiased, and so below zero now and then
-        ratios = [float(calls) for calls in sorted(self.calls)]
-        return Judgement(sum(found) / len(found) / known, ratios, found, [known] * len(found))
-
-
-@dataclass(frozen=True, eq=False)
-class NoiseExperts(Denoising):
-    """The posterior mean by several networks, each at noise levels of its own (eDiff-I; Balaji et al. 2022).
-
-    They are alike and begin alike: as copies of the network of the run that this one begins with (`--from`), if any.
-
-    Args:
-        cuts: between their intervals, rising, in log(sigma/(alpha sigma_data)).
-    """
-
-    cuts: tuple[float, ...] = (-0.7, 0.7)
-
-    teaches: ClassVar[bool] = False
-
-    @classmethod
-    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
-        return False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_cuts(self.cuts)
-        if getattr(self.problem.objective, "learns_variance", False):
-            raise InputError(f"objective={self.problem.taught_by!r} learns a variance, which experts do not.")
-
-    def network(self, make: Callable[[], nn.Module]) -> nn.Module:
-        return nn.ModuleList(make() for _ in range(len(self.cuts) + 1))
-
-    def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        if weights.keys() == net.state_dict().keys():
-            super().begin(net, weights)
-            return
-        assert isinstance(net, nn.ModuleList)  # of `network`
-        for expert in net:
-            super().begin(expert, weights)
-
-    def model(self, net: nn.Module) -> Experts:  # type: ignore[override]
-        assert isinstance(net, nn.ModuleList)  # of `network`
-        return Experts(tuple(super(NoiseExperts, self).model(expert) for expert in net), self.cuts)
-
-    def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
-        if not isinstance(model, Experts):
-            return model
-        return dataclasses.replace(
-            model, each=tuple(super(NoiseExperts, self).in_precision(one, precision) for one in model.each)
-        )
+        if not getattr(self.problem.objective, "gaps", False):
+            raise InputError(
+                f"objective={self.problem.taught_by!r} does not teach the stages of a cascade; take v, edm, flow or "
+                "another regression."
+            )
+        Denoising(self.problem)  # which refuses what x0 cannot be had from
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,7 +121,7 @@ class Energy(Learner):
     def __post_init__(self) -> None:
         if getattr(self.problem.objective, "learns_variance", False):
             raise InputError(f"objective={self.problem.taught_by!r} learns a variance, which predicts=energy has not.")
-        object.__setattr__(self, "problem", _on_the_datas_levels(self.problem))
+        object.__setattr__(self, "problem", on_the_datas_levels(self.problem))
 
     def model(self, net: nn.Module) -> EnergyDenoiser:
         return EnergyDenoiser(net, self.problem.process, self.problem.sigma_data, self.problem.noise_unit)
@@ -330,7 +135,7 @@ class Energy(Learner):
 class Classifier(Learner):
     """The class of noisy data, at every level: no model of the data, but one to guide another by."""
 
-    readings: ClassVar[Mapping[str, str]] = _READINGS  # of which it makes nothing
+    readings: ClassVar[Mapping[str, str]] = READINGS  # of which it makes nothing
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier": NoisyCrossEntropy}
     draws: ClassVar[bool] = False
     then: ClassVar[str] = "ornstein sample RUN --guidance classifier --guide {run}"
@@ -381,13 +186,6 @@ class Classifier(Learner):
         return Judgement(sum(losses) / len(losses) / known, ratios, accuracies, [max(self._shares)] * len(ratios))
 
 
-def _on_the_datas_levels(problem: Any) -> Any:
-    """The problem with an objective that leaves its number of levels to the data, by a 0, given those."""
-    if problem.levels is None or getattr(problem.objective, "levels", None) != 0:
-        return problem
-    return dataclasses.replace(problem, objective=dataclasses.replace(problem.objective, levels=problem.levels))
-
-
 #: every kind of model; the first that is implied is meant where none is named, so the most general comes last
 LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
@@ -396,11 +194,13 @@ LEARNERS: dict[str, type[Learner]] = {
     "tokens": Sequences,
     "bridge": Bridging,
     "mixed": Mixed,
+    "codec": Autoencoding,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,
     "student": Student,
     "experts": NoiseExperts,
+    "cascade": Staged,
     "denoiser": Denoising,
 }
 
@@ -408,3 +208,28 @@ LEARNERS: dict[str, type[Learner]] = {
 def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
     """What may draw from a kind of model, by name."""
     return entry.steppers or STEPPERS
+
+
+def nets_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
+    """What a kind of model can be made of, by name."""
+    return entry.nets or NETS
+
+
+def objectives() -> dict[str, Callable[..., Any]]:
+    """Every objective by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def steppers() -> dict[str, Callable[..., Any]]:
+    """Every stepper by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in steppers_of(learner).items()}
+
+
+def nets() -> dict[str, Callable[..., Any]]:
+    """Every network by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in nets_of(learner).items()}
+
+
+def readings() -> dict[str, str]:
+    """What `predicts` may say, and what it means: the readings of each learner."""
+    return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}

@@ -39,6 +39,11 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
     before, about = read_folder(run)
     if source is None:
         return Experiment.read(beginning(run, before), changes)
+    if about["transform"].get("kind") == "coded":
+        raise InputError(
+            f"--from {shown(run)} is a model of latents, which does not go on with other data; train one with "
+            "preset=latent data.codec=RUN."
+        )
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree, reasons = beginning(run, before), dict[str, str]()

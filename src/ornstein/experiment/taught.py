@@ -1,0 +1,119 @@
+"""Students as what runs learn: a denoiser's network, taught on by the denoiser that it was."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.condition import Condition, Given
+from ornstein.core.drive import trajectory
+from ornstein.core.learner import JUDGED_BY, Judgement, Measure, OnItsOwnClock
+from ornstein.core.numerics import normal
+from ornstein.core.walk import State, end
+from ornstein.distill import CALLS, DISTILLATIONS, STUDENT_STEPPERS, Distillation, Remembered, grid, with_calls
+from ornstein.errors import InputError
+from ornstein.experiment.denoising import Denoising
+from ornstein.metrics import EnergyDistance
+from ornstein.nets import Label
+
+#: the most calls that are few
+MOST = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Student(OnItsOwnClock, Denoising):
+    """Where a teacher's walk of many calls ends, in few: see `ornstein.distill.students`.
+
+    It begins as a copy of its teacher, whose weights the loss remembers: to go on, the run is all that is needed.
+
+    Args:
+        calls: the numbers of network calls that it is taught to draw in, each from 1 to 64.
+    """
+
+    calls: tuple[int, ...] = (1, 2, 4)
+
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = DISTILLATIONS
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = STUDENT_STEPPERS
+    teaches: ClassVar[bool] = False
+    instead: ClassVar[str] = "in the few calls that it was taught"
+    gridless: ClassVar[str] = "a student has levels of its own for each number of calls"
+    judges: ClassVar[Measure] = Measure(
+        "distance-by-calls",
+        "energy distance to held-out data",
+        "white noise of the data's variance",
+        "white noise",
+        across="network calls",
+    )
+
+    @classmethod
+    def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
+        return isinstance(objective, Distillation)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.calls or not all(1 <= count <= MOST for count in self.calls):
+            raise InputError(f"learner.calls={list(self.calls)} must be whole numbers from 1 to {MOST}.")
+        object.__setattr__(self, "calls", self.lessons.taught(self.calls))
+
+    @property
+    def lessons(self) -> Distillation:
+        """What teaches it."""
+        taught_by = self.problem.objective
+        assert isinstance(taught_by, Distillation)  # no other is named in `objectives`
+        return taught_by
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        return {**super().told, CALLS: Label(len(self.calls))} if self.lessons.tells else super().told
+
+    @property
+    def steps(self) -> int:
+        return max(self.calls)
+
+    def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        own = net.state_dict()
+        unknown = {name: torch.zeros_like(own[name]) for name in own if f"embedding.{CALLS}." in name}
+        super().begin(net, {**unknown, **weights})  # how many calls it has says nothing at first
+
+    def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
+        return {f"teacher.{name}": value.detach().clone() for name, value in model.net.state_dict().items()}
+
+    def loss(
+        self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
+    ) -> Tensor:
+        weights = {name.removeprefix("teacher."): value for name, value in memory.items()}
+        teacher = dataclasses.replace(model, net=Remembered(model.net, weights))
+        return self.lessons(model, x0, condition, generator, teacher, self.calls)
+
+    def walk(
+        self, model: Any, rows: int, stepper: Any, steps: int | None, condition: Given = None, **options: Any
+    ) -> Iterator[State[Tensor]]:
+        calls, condition = steps or self.steps, Condition.of(condition)
+        if self.lessons.tells:
+            if calls not in self.calls:
+                known = ", ".join(map(str, sorted(self.calls)))
+                raise InputError(f"steps={calls}: this student was taught to draw in {known} calls, and in no others.")
+            condition = with_calls(condition, torch.full((rows,), self.calls.index(calls)))
+        rungs, process, unit = self.lessons.rungs(self.calls), self.problem.process, self.problem.unit
+        # levels that were taught, where they are among them
+        levels = grid(process, calls, unit) if rungs % calls else grid(process, rungs, unit)[:: rungs // calls]
+        shape = (rows, *self.problem.shape)
+        return trajectory(model, shape, stepper, steps=calls, grid=levels, condition=condition, **options)
+
+    @torch.no_grad()
+    def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:
+        """How far its samples are from held-out data, by energy distance, for each number of calls; noise beside it."""
+        x0 = x0[:JUDGED_BY]
+        given, seeds = Condition.of(condition)[:JUDGED_BY], torch.arange(len(x0))
+        stepper, measure, dice = self.steppers[self.lessons.stepper](), EnergyDistance(), torch.Generator()
+        noise = self.problem.sigma_data * normal(seeds, tuple(x0.shape[1:]), 0)
+        known = max(measure(noise, x0, dice), 1e-12)
+        found = []
+        for calls in sorted(self.calls):
+            drawn = end(self.walk(model, len(x0), stepper, calls, given, seeds=seeds)).x.cpu()
+            found.append(max(measure(drawn, x0, dice), 1e-6 * known))  # unbiased, and so below zero now and then
+        ratios = [float(calls) for calls in sorted(self.calls)]
+        return Judgement(sum(found) / len(found) / known, ratios, found, [known] * len(found))
