@@ -200,6 +200,7 @@ def test_a_student_is_a_run_that_draws_in_its_few_calls_and_in_no_others(
     lines = describe(student)
     assert "student" in lines["why start"]
     assert lines["objective"].startswith("progressive")
+    assert lines["learner"] == "student (calls (1, 2, 4))"
     assert "grid" in cli("sample", student, "--grid", "karras", "--out", tmp_path / "y.png").err
     assert "taught" in cli("tune", student, "--steps", 2).err
 
@@ -260,10 +261,10 @@ def test_the_other_methods_train_and_draw_in_any_number_of_calls(method: str, ru
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["digits", "--steps", "1,3"], "steps=3 is no power of two"),
+        (["digits", "--method", "progressive", "--steps", "1,3"], "steps=3 is no power of two"),
         (["digits", "--steps", "0"], "must be whole numbers from 1 to 64"),
         (["digits", "--method", "magic"], "method='magic'"),
-        (["digits", "--method", "consistency", "--steps", "7,11,13"], "1001 levels in common"),
+        (["digits", "--steps", "7,11,13"], "1001 levels in common"),
         (["adult"], "cannot be distilled"),
         (["digits", "training.stepps=3"], "training.stepps"),
         (["nowhere"], "is not a folder"),

@@ -1,4 +1,4 @@
-"""One network for all noise levels, or three that divide them: what each gets wrong, level by level, at equal time."""
+"""One network for all noise levels, or three that divide them: what each gets wrong, level by level."""
 
 import copy
 import math
@@ -6,7 +6,7 @@ import time
 
 import torch
 from matplotlib import pyplot as plt
-from style import BLUE, GREY, INK, ORANGE, PALE, save
+from style import BLUE, GREEN, GREY, INK, ORANGE, PALE, save
 
 import ornstein
 from ornstein.core.denoiser import Denoiser, NetDenoiser
@@ -55,16 +55,18 @@ def taught(denoiser: Denoiser, nets: torch.nn.ModuleList, steps: int, lr: float)
 
 parent = torch.nn.ModuleList([MLP(width=48, depth=2, embedding=32).build((2,))])
 _, first = taught(one(parent[0]), parent, PARENT, 4e-3)
-alone, three = copy.deepcopy(parent), torch.nn.ModuleList(copy.deepcopy(parent[0]) for _ in range(3))
-goes_on, long = taught(one(alone[0]), alone, 3 * MORE // 2, 2e-3)  # steps of experts take half as long again
-experts, split = taught(Experts(tuple(map(one, three)), CUTS), three, MORE, 2e-3)
-print(f"seconds of a processor: parent {first:.0f}, one network goes on {long:.0f}, three experts {split:.0f}")
+alike, longer, three = (torch.nn.ModuleList(copy.deepcopy(parent[0]) for _ in range(n)) for n in (1, 1, 3))
+shown: dict[str, Denoiser] = {"parent": one(parent[0])}
+shown["one, as many steps"], same = taught(one(alike[0]), alike, MORE, 2e-3)
+# for networks as small as these, steps of three take half as long again
+shown["one, as much time"], long = taught(one(longer[0]), longer, 3 * MORE // 2, 2e-3)
+shown["three experts"], split = taught(Experts(tuple(map(one, three)), CUTS), three, MORE, 2e-3)
+print(f"seconds of a processor: parent {first:.0f}; then one {same:.0f} or {long:.0f}, three {split:.0f}")
 
 # the squared error beside the exact denoiser's answer, in units of what is left to know at that level
 places = torch.linspace(-4.5, 2.5, 57)
 x0 = data.sample(4000, torch.Generator().manual_seed(5))
 eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(6))
-shown: dict[str, Denoiser] = {"parent": one(parent[0]), "one network goes on": goes_on, "three experts": experts}
 curves: dict[str, list[float]] = {name: [] for name in shown}
 with torch.no_grad():
     for place in places.tolist():
@@ -75,8 +77,8 @@ with torch.no_grad():
         for name, denoiser in shown.items():
             curves[name].append(float((denoiser(x, level).x0 - truth).square().mean()) / unit)
 
-figure, axes = plt.subplot_mosaic([["error", "error", "error"], [*shown]], figsize=(9.6, 6.6), height_ratios=(1.15, 1))
-looks = {"parent": (GREY, ":"), "one network goes on": (BLUE, "--"), "three experts": (ORANGE, "-")}
+figure, axes = plt.subplot_mosaic([["error"] * 4, [*shown]], figsize=(9.6, 6.2), height_ratios=(1.5, 1))
+looks = dict(zip(shown, ((GREY, ":"), (BLUE, "--"), (GREEN, "-."), (ORANGE, "-")), strict=True))
 for name, curve in curves.items():
     axes["error"].semilogy(places, curve, color=looks[name][0], ls=looks[name][1], label=name)
     print(f"{name}: mean excess error {sum(curve) / len(curve):.5f}; by interval", end=" ")

@@ -20,8 +20,8 @@ def distill(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="progressive, consistency or reflow: see docs/fewer-calls.md."),
-    ] = "progressive",
+        typer.Option(help="consistency, progressive or reflow: see docs/fewer-calls.md."),
+    ] = "consistency",
     steps: Annotated[
         str, typer.Option(metavar="K,...", help="Network calls to draw in, one number or several.")
     ] = "1,2,4",
@@ -40,7 +40,7 @@ def distill(
 
         ornstein distill runs/digits --steps 1,2,4 --out runs/fast
 
-        ornstein distill runs/mnist --method consistency --steps 2 --scale 2
+        ornstein distill runs/mnist --method progressive --steps 2 --scale 2
 
         ornstein sample runs/fast --steps 2 -n 64
     """

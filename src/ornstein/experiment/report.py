@@ -45,6 +45,8 @@ def describe(folder: "str | Path") -> dict[str, str]:
     entry, own = LEARNERS[experiment.learner["name"]], tuple(facts["shape"])  # type: ignore[index]
     if how := entry.explained(experiment.learner, Transform.from_dict(about["transform"]).shape(own)):  # type: ignore[arg-type]
         lines["stages"] = how
+    if len(experiment.learner) > 1:  # type: ignore[arg-type]
+        lines["learner"] = said(experiment.learner)  # type: ignore[arg-type]
     lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
     if checked:
         known = entry.judges.unit
