@@ -17,7 +17,7 @@ CALLS, DIGITS = (4, 2, 1), torch.arange(10).repeat(100)
 
 teacher = Run.load("digits")
 data = teacher.load_data()
-rows = {"30 calls": teacher.draw(1000, seed=0, label=DIGITS)}
+rows = {"teacher, 30": teacher.draw(1000, seed=0, label=DIGITS)}
 with tempfile.TemporaryDirectory() as place:
     short = ["training.steps=250", "training.warmup=30", "training.validate_every=250", "training.snapshot_every=0"]
     for moment in train(student_of("digits", "consistency", CALLS, changes=short), Path(place) / "run", draws=False):
@@ -29,10 +29,10 @@ with tempfile.TemporaryDirectory() as place:
 
 real, dice = teacher.transform.forward(data.test), torch.Generator()
 print(f"training images: {EnergyDistance()(teacher.transform.forward(data.train[:1000]), real, dice):.4f}")
-figure, axes = plt.subplots(len(rows), 1, figsize=(9.6, 7.0))
+figure, axes = plt.subplots(len(rows), 1, figsize=(9.6, 5.9))
 for axis, (name, drawn) in zip(axes, rows.items(), strict=True):
     print(f"{name}: energy distance to held-out images {EnergyDistance()(drawn, real, dice):.4f}")
-    framed = torch.nn.functional.pad(teacher.transform.pictures(drawn[:20])[:, 0], (0, 1), value=1.0)
+    framed = torch.nn.functional.pad(teacher.transform.pictures(drawn[:10])[:, 0], (0, 1), value=1.0)
     axis.imshow(framed.permute(1, 0, 2).flatten(1), cmap="gray", vmin=-1, vmax=1)
     axis.set_axis_off()
     axis.text(-3, 3.5, name, ha="right", va="center", color=INK, size=11)
