@@ -1,7 +1,7 @@
 // Two drawings and their difference; a value is {left, right, apart}, each {payload, said}, or null while not there.
 const figures = element.querySelectorAll("figure"), names = ["left", "right", "apart"];
 function turn() {
-  const value = props.value;
+  const value = given();
   if (!value) return;
   names.forEach((name, i) => {
     if (value.titles) figures[i].querySelector("figcaption").textContent = value.titles[i];

@@ -157,7 +157,7 @@ class Compare:
             pair = self.pair(run, label, count, seed, sides)
             job = self.studio.desk.submit(str(request.session_hash), lambda job: perform(job, run, pair, exact), ROOM)
             async for news in self.studio.desk.follow(job):
-                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else news.shown]
+                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else look.told(news.shown)]
             yield [look.note("Done."), gr.skip()]
         except Exception as error:
             yield [look.note(sentence(error), "bad"), gr.skip()]

@@ -1,5 +1,6 @@
 // How samples are drawn: pictures, points, curves and rows, in the colours of the page. `put` is for all
-// rooms. Words come from people: textContent only.
+// rooms, and `given` is the value that a room shows, told as text. Words come from people: textContent only.
+const given = () => (props.value ? JSON.parse(props.value) : null);
 const { put } = (() => {
   const colour = (place, name) => getComputedStyle(place).getPropertyValue(name).trim();
 

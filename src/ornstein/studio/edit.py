@@ -239,12 +239,12 @@ class Edit:
     ) -> AsyncIterator[list[Any]]:
         """Fill in what is painted over."""
 
-        def work(job: Job) -> dict[str, Any]:
+        def work(job: Job) -> str:
             limits, run = self.studio.limits, self.studio.shelf.open(name)
             given = example(run, limits.whole(number, "example", 10**9, 0), file, limits)
             marks = str((mask or {}).get("mask", ""))
             n, start = limits.whole(draws, "answers", ANSWERS), limits.whole(seed, "seed", 2**31 - 1, 0)
-            return filled_in(job, run, given, marks, n, method, start)
+            return look.told(filled_in(job, run, given, marks, n, method, start))
 
         async for said in self._followed(request, work):
             yield said
@@ -254,10 +254,11 @@ class Edit:
     ) -> AsyncIterator[list[Any]]:
         """Go from one picture to another."""
 
-        def work(job: Job) -> dict[str, Any]:
+        def work(job: Job) -> str:
             limits, run = self.studio.limits, self.studio.shelf.open(name)
             first = example(run, limits.whole(number, "example", 10**9, 0), file, limits)
-            return between(job, run, first, example(run, limits.whole(other, "example", 10**9, 0), None, limits))
+            last = example(run, limits.whole(other, "example", 10**9, 0), None, limits)
+            return look.told(between(job, run, first, last))
 
         async for said in self._followed(request, work):
             yield said

@@ -19,7 +19,7 @@ function show(frame) {
 function stop() { clearInterval(timer); timer = null; play.textContent = "Play"; }
 
 function turn() {
-  const value = props.value;
+  const value = given();
   if (!value) return;
   if (value.frames) {
     frames = value.frames; stop();

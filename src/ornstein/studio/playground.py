@@ -193,10 +193,12 @@ class Playground:
             words.append(snippet(asked.run, drawing, run))
             owner = str(request.session_hash)
             job = self.studio.desk.submit(owner, lambda job: perform(job, self.studio, run, drawing), ROOM)
-            yield [keep, keep, off, off, off, off, gr.update(visible=False), *words]
+            # repeated as it goes on: of an update too the browser is sent what is new, see `look.told`
+            early = [off, off, off, off, gr.update(visible=False), *words]
+            yield [keep, keep, *early]
             async for news in self.studio.desk.follow(job):
                 line = look.place_in_line(news.place)
-                yield [line, keep if news.shown is None else news.shown, *[keep] * 7]
+                yield [line, keep if news.shown is None else look.told(news.shown), *early]
             drawn: Drawn = job.result
             line = look.note(f"{drawing.count} samples in {drawn.seconds:.1f} s; {drawn.calls} network calls each.")
             ready = [gr.update(value=str(file), interactive=True) for file in drawn.files]

@@ -134,7 +134,7 @@ class Report:
         names = [one.name for one in found]
         unread = f"; {len(refused)} cannot be read: {'; '.join(refused.values())}" if refused else ""
         value = {"columns": COLUMNS, "rows": [row(one) for one in found], "caption": f"{len(found)} runs{unread}"}
-        return [value, gr.update(choices=names), gr.update(choices=[("nothing", NOBODY), *names])]
+        return [look.told(value), gr.update(choices=names), gr.update(choices=[("nothing", NOBODY), *names])]
 
     def chosen(self, event: gr.EventData) -> Any:
         """The run of a click in the table."""

@@ -159,14 +159,14 @@ class Theory:
             with self._lock:
                 kept = self._kept.get(key)
             if kept is not None:
-                yield [look.note("From the density to noise, and back."), kept]
+                yield [look.note("From the density to noise, and back."), look.told(kept)]
                 return
             plane, mine = await asyncio.to_thread(plane_of, self.studio, density, width, points, learned)
             job = self.studio.desk.submit(
                 str(request.session_hash), lambda job: perform(job, plane, mine, seed, key), ROOM
             )
             async for news in self.studio.desk.follow(job):
-                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else news.shown]
+                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else look.told(news.shown)]
             with self._lock:
                 self._kept[key] = job.result
                 while len(self._kept) > KEPT:

@@ -231,7 +231,7 @@ class Training:
         data.change(self.of_data, [data], [data, file, looks], **private)
         method.change(self.of_method, [method], [method], **private)
         go.click(self.begin, [data, file, name, method, steps, looks, seed], [note, terminal], **private)
-        tab.select(lambda: seen(self.studio, None, None, None, None), None, [view], **private)
+        tab.select(lambda: look.told(seen(self.studio, None, None, None, None)), None, [view], **private)
         view.tick(self.look, None, [view], trigger_mode="multiple", **private)
         for event, do in ((view.pause, self.on_pause), (view.play, self.on_play), (view.stop, self.on_stop)):
             event(do, None, [note], trigger_mode="multiple", **private)
@@ -258,10 +258,10 @@ class Training:
         except Exception as error:
             return [look.note(sentence(error), "bad"), gr.skip()]
 
-    def look(self, event: gr.EventData) -> Any:
+    def look(self, event: gr.EventData) -> str:
         """How things stand, for what the page shows."""
-        told = event._data if isinstance(event._data, dict) else {}
-        return seen(self.studio, *(told.get(key) for key in ("shown", "chosen", "step", "have")))
+        asked = event._data if isinstance(event._data, dict) else {}
+        return look.told(seen(self.studio, *(asked.get(key) for key in ("shown", "chosen", "step", "have"))))
 
     def on_pause(self, event: gr.EventData) -> str:
         """Pause a training."""
