@@ -21,7 +21,7 @@ from ornstein.experiment.rows import fill, read_rows
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import heard
 from ornstein.studio import look
-from ornstein.studio.desk import Job
+from ornstein.studio.desk import Job, Replaced
 from ornstein.studio.frames import pixels
 from ornstein.studio.limits import Limits
 from ornstein.studio.state import Studio
@@ -157,7 +157,6 @@ class Edit:
             "empty cells, with how sure it is.",
             "guidance",
         )
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=290):
                 run = gr.Dropdown([], label="Run on pictures", elem_id="edit-run")
@@ -178,15 +177,14 @@ class Edit:
                 grid = look.drawn_by("cells", elem_id="cells")
                 complete = gr.Button("Fill the empty cells", elem_id="complete")
                 holes = gr.HTML("", elem_id="holes", padding=False, apply_default_css=False)
-        tab.select(self.menus, None, [run, table], queue=False, **private)
+        tab.select(self.menus, None, [run, table], queue=False, **look.PRIVATE)
         for event in (run.change, number.change, file.change):
-            event(self.picture, [run, number, file], [note, mask], queue=False, **private)
-        table.change(self.rows, [table], [note, grid], queue=False, **private)
-        say = {"concurrency_limit": None, **private}
-        go.click(self.fill, [run, number, file, mask, draws, method, seed], [note, view], **say)
-        way.click(self.way, [run, number, file, other], [note, view], **say)
-        complete.click(self.complete, [table, grid, seed], [note, holes], **say)
-        halt.click(self.studio.halt, None, None, queue=False, **private)
+            event(self.picture, [run, number, file], [note, mask], queue=False, **look.PRIVATE)
+        table.change(self.rows, [table], [note, grid], queue=False, **look.PRIVATE)
+        go.click(self.fill, [run, number, file, mask, draws, method, seed], [note, view], **look.ASKS)
+        way.click(self.way, [run, number, file, other], [note, view], **look.ASKS)
+        complete.click(self.complete, [table, grid, seed], [note, holes], **look.ASKS)
+        halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
 
     def menus(self) -> list[Any]:
         """The runs on pictures, and those on tables."""
@@ -281,5 +279,7 @@ class Edit:
             async for news in self.studio.desk.follow(job):
                 yield [look.place_in_line(news.place), gr.skip()]
             yield [look.note("Done."), job.result]
+        except Replaced:
+            return
         except Exception as error:
             yield [look.note(sentence(error), "bad"), gr.skip()]

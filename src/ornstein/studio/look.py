@@ -9,6 +9,11 @@ import gradio as gr
 from ornstein.studio.pages import PREFIX, text_of
 from ornstein.studio.pages import title as title_of
 
+#: how a page's events are answered: none is an endpoint, and none covers what is there while it is awaited
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+#: those that wait in line: a click while the one before is being answered counts too, and what is newer takes its place
+ASKS: dict[str, Any] = {**PRIVATE, "concurrency_limit": None, "trigger_mode": "multiple"}
+
 
 def drawn_by(name: str, value: Any = None, **how: Any) -> Any:
     """A component that shows its value by NAME.html and NAME.js; `put` and `given` of draw.js are at hand there."""

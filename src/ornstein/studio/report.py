@@ -13,7 +13,7 @@ from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.gallery import Entry, entries, entry, measures
 from ornstein.experiment.report import describe
 from ornstein.studio import look
-from ornstein.studio.desk import Job
+from ornstein.studio.desk import Job, Replaced
 from ornstein.studio.frames import thumbnail
 from ornstein.studio.state import Studio
 from ornstein.studio.words import sentence
@@ -119,14 +119,13 @@ class Report:
                 gr.HTML("", elem_id=f"report-{side}", padding=False, apply_default_css=False)
                 for side in ("left", "right")
             )
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        tab.select(self.every, None, [gallery, one, other], queue=False, **private)
-        gallery.select(self.chosen, None, [one], queue=False, **private)
+        tab.select(self.every, None, [gallery, one, other], queue=False, **look.PRIVATE)
+        gallery.select(self.chosen, None, [one], queue=False, **look.PRIVATE)
         for menu in (one, other):
-            menu.change(self.show, [one, other], [note, left, right, told], queue=False, **private)
-        judge.click(self.judge, [one], [note, left], concurrency_limit=None, **private)
-        ask.click(self.examine, [one], [note, told], concurrency_limit=None, **private)
-        halt.click(self.studio.halt, None, None, queue=False, **private)
+            menu.change(self.show, [one, other], [note, left, right, told], queue=False, **look.PRIVATE)
+        judge.click(self.judge, [one], [note, left], **look.ASKS)
+        ask.click(self.examine, [one], [note, told], **look.ASKS)
+        halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
 
     def every(self) -> list[Any]:
         """All runs."""
@@ -180,5 +179,7 @@ class Report:
                 doing = look.place_in_line(news.place) if news.shown is None else look.note(f"{news.shown} ...", "busy")
                 yield [doing, gr.skip()]
             yield [look.note("Done."), job.result]
+        except Replaced:
+            return
         except Exception as error:
             yield [look.note(sentence(error), "bad"), gr.skip()]

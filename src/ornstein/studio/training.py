@@ -227,7 +227,7 @@ class Training:
             with gr.Column(scale=5, min_width=320):
                 note = gr.HTML(look.note("Ready."), elem_id="train-note", padding=False)
                 view = look.drawn_by("training", elem_id="trainings")
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        private: dict[str, Any] = {**look.PRIVATE, "queue": False}
         data.change(self.of_data, [data], [data, file, looks], **private)
         method.change(self.of_method, [method], [method], **private)
         go.click(self.begin, [data, file, name, method, steps, looks, seed], [note, terminal], **private)

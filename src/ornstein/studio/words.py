@@ -9,7 +9,7 @@ from ornstein.errors import InputError, shown
 from ornstein.experiment.cells import draws_rows
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import Drawing
-from ornstein.studio.desk import Stopped
+from ornstein.studio.desk import Replaced, Stopped
 
 
 def command(name: str, asked: Drawing, out: str) -> str:
@@ -57,6 +57,8 @@ def sentence(error: BaseException) -> str:
     """What went wrong, for the page: what a person can mend as it is; of our own faults the terminal has more."""
     if isinstance(error, InputError):
         return shown(error)
+    if isinstance(error, Replaced):
+        return "Stopped, since there is something newer from the same page or program."
     if isinstance(error, Stopped):
         return "Stopped."
     if isinstance(error, OSError) and error.strerror is not None:
