@@ -13,5 +13,10 @@ function turn() {
   element.querySelector(".versus").dataset.done = value.done ? "1" : "";
 }
 new MutationObserver(turn).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-watch("value", turn);
+let over = true;  // what was asked for before has been answered
+watch("value", () => {
+  turn();
+  if (over) bring(element);
+  over = Boolean((given() || {}).done);
+});
 turn();

@@ -161,7 +161,7 @@ class Edit:
             with gr.Column(scale=2, min_width=290):
                 run = gr.Dropdown([], label="Run on pictures", elem_id="edit-run")
                 number = gr.Number(0, precision=0, label="Held-out example", elem_id="edit-example")
-                file = gr.File(label="Or a picture of one's own", file_types=[".png", ".jpg", ".npy"], height=110)
+                file = gr.File(label="Or a picture of one's own", file_types=[".png", ".jpg", ".npy"], height=150)
                 mask = look.drawn_by("mask", elem_id="mask")
                 draws = gr.Slider(1, ANSWERS, 9, step=1, label="Answers")
                 method = gr.Dropdown(list(METHODS), value=METHODS[0], label="Method", info="See docs/guidance.md.")

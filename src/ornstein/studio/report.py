@@ -50,7 +50,7 @@ def rendered(name: str, folder: Path) -> str:
         for title, path in one.pictures.items() if (picture := thumbnail(path, 900))
     )  # fmt: skip
     return (
-        f'<article class="report"><h3>{html.escape(name)}</h3><dl>{facts}</dl>{evaluation(folder)}'
+        f'<article class="report"><h3>{html.escape(name)}</h3><div><dl>{facts}</dl>{evaluation(folder)}</div>'
         f'<div class="report-pictures">{pictures}</div></article>'
     )
 

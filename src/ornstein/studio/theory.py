@@ -125,7 +125,7 @@ class Theory:
                 seed = gr.Number(0, precision=0, label="Seed", elem_id="theory-seed")
                 go = gr.Button("Show", variant="primary", elem_id="show")
                 halt = gr.Button("Stop", elem_id="theory-stop")
-            with gr.Column(scale=4, min_width=320):
+            with gr.Column(scale=4, min_width=320, elem_id="plane-column"):
                 note = gr.HTML(look.note("Ready."), elem_id="theory-note", padding=False)
                 view = look.drawn_by("theory", elem_id="plane")
         controls = [density, width, points, learned, seed]

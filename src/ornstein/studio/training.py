@@ -204,7 +204,7 @@ class Training:
                 data = gr.Dropdown([*known, OWN], value=first, label="Data", info=known[first], elem_id="train-data")
                 file = gr.File(
                     label="A table, an array, or a zip of pictures", file_types=[".csv", ".gz", *SUFFIXES[2:]],
-                    height=110, visible=False, elem_id="train-file",
+                    height=150, visible=False, elem_id="train-file",
                 )  # fmt: skip
                 name = gr.Textbox(
                     "", label="Name", info="Of the run; empty for that of the data.", elem_id="train-name"
