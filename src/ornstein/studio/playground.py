@@ -183,7 +183,8 @@ class Playground:
     async def draw(self, request: gr.Request, *said: Any) -> AsyncIterator[list[Any]]:
         """Draw what the controls say: frames while it goes on, then the film and the files."""
         keep = gr.skip()
-        off = gr.update(interactive=False)
+        # what is repeated while it goes on: of an update too the browser is sent what is new, see `look.told`
+        early: list[Any] = [keep] * 7
         try:
             asked = Controls(*said)
             run = await self.studio.open(asked.run)
@@ -192,8 +193,7 @@ class Playground:
             words.append(snippet(asked.run, drawing, run))
             owner = str(request.session_hash)
             job = self.studio.desk.submit(owner, lambda job: perform(job, self.studio, run, drawing), ROOM)
-            # repeated as it goes on: of an update too the browser is sent what is new, see `look.told`
-            early = [off, off, off, off, gr.update(visible=False), *words]
+            early = [gr.update(interactive=False)] * 4 + [gr.update(visible=False), *words]
             yield [keep, keep, *early]
             async for news in self.studio.desk.follow(job):
                 line = look.place_in_line(news.place)
@@ -201,11 +201,11 @@ class Playground:
             drawn: Drawn = job.result
             line = look.note(f"{drawing.count} samples in {drawn.seconds:.1f} s; {drawn.calls} network calls each.")
             ready = [gr.update(value=str(file), interactive=True) for file in drawn.files]
-            yield [line, keep, *ready, gr.update(interactive=True), *[keep] * 3]
+            yield [line, keep, *ready, gr.update(interactive=True), *early[4:]]
         except Replaced:
             return
         except Exception as error:
-            yield [look.note(sentence(error), "bad"), *[keep] * 8]
+            yield [look.note(sentence(error), "bad"), keep, *early]
 
     async def make_gif(self, request: gr.Request, *said: Any) -> AsyncIterator[list[Any]]:
         """The film as a file."""
