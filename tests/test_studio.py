@@ -315,6 +315,16 @@ def test_nothing_that_a_room_sends_is_lost_by_what_it_sends_next(tmp_path: Path)
                     assert one.keys() <= other.keys(), (one, other)
 
 
+def test_a_page_is_told_of_a_carried_model_by_its_name() -> None:
+    from ornstein.studio.words import sentence
+
+    with pytest.raises(InputError, match=re.escape(str(packaged.HOME))) as refused:
+        Run.load("adult").must_walk("comparing")
+    said = sentence(refused.value)
+    assert "run='adult'" in said
+    assert "/" not in said
+
+
 # The server -----------------------------------------------------------------------------------------------------------
 
 
