@@ -338,14 +338,17 @@ def test_report_and_links_to_the_theory(page: Any) -> None:
     page.locator("#gallery tr[data-run='digits'] .gallery-pick").click()
     page.get_by_text("class-agreement").wait_for()
     assert page.locator(".report-pictures img").count() >= 2
+    widths = set()
     for room in ROOMS:
         go_to(page, room)
         with page.expect_popup() as popup:
             page.locator(".intro-more a:visible").click()
+        widths.add(page.locator("main").bounding_box()["width"])
         popup.value.locator("h1").wait_for()
         assert popup.value.title().endswith("- ornstein")
         assert len(popup.value.locator("main").inner_text()) > 1000
         popup.value.close()
+    assert len(widths) == 1  # no room makes the page jump
 
 
 def test_every_room_fits_a_phone_and_its_controls_have_names(opened: Any, browser: Any) -> None:
@@ -356,6 +359,12 @@ def test_every_room_fits_a_phone_and_its_controls_have_names(opened: Any, browse
     assert one.evaluate("document.body.classList.contains('dark')")
     one.locator(".light").click()
     assert not one.evaluate("document.body.classList.contains('dark')")
+    before = one.locator(".film").first.get_attribute("data-done")
+    one.locator("#draw").click()  # far below the picture, which is brought to who asked
+    one.wait_for_function(f"k => (({FILM}).dataset.done ?? k) !== k", arg=before)
+    place = one.locator("#film").bounding_box()
+    assert place["y"] < 844
+    assert place["y"] + place["height"] > 0
     nameless = """() => [...document.querySelectorAll("input, textarea, button, canvas[role]")].filter((c) =>
       c.offsetParent && !(c.getAttribute("aria-label") || c.getAttribute("aria-labelledby") || c.title ||
       c.textContent.trim() || (c.labels || []).length || c.closest("label"))).map((c) => c.outerHTML.slice(0, 200))"""
