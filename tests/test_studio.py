@@ -111,7 +111,8 @@ def test_what_is_newer_in_a_room_takes_the_place_of_the_older() -> None:
     new = desk.submit("a", busy(0.05, log, "new"), "room")
 
     async def both() -> list[Any]:
-        return await asyncio.gather(*(followed(desk, job) for job in (old, elsewhere, new)), return_exceptions=True)
+        jobs = (followed(desk, job) for job in (old, elsewhere, new))
+        return list(await asyncio.gather(*jobs, return_exceptions=True))
 
     ended = asyncio.run(both())
     assert isinstance(ended[0], Replaced)  # of which its page says nothing
@@ -294,7 +295,8 @@ def test_nothing_that_a_room_sends_is_lost_by_what_it_sends_next(tmp_path: Path)
     from ornstein.studio.state import Studio
     from ornstein.studio.theory import Theory
 
-    studio, page = Studio(Shelf(tmp_path)), SimpleNamespace(session_hash="a")
+    studio = Studio(Shelf(tmp_path))
+    page: Any = SimpleNamespace(session_hash="a")
 
     async def sent(answer: Any) -> list[Any]:
         return [said async for said in answer]
