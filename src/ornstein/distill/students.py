@@ -159,7 +159,8 @@ class Progressive(Distillation):
     """Each step lands where two steps of the student of twice the calls do (Salimans & Ho 2022, 2202.00512).
 
     Args:
-        scale, drop_label: see `Distillation`.
+        scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
+        drop_label: the probability of a lesson without its label.
         substeps: of the teacher, by Heun's rule, in a step of the student of most calls; 0 for 12 in the whole walk,
             or a few more.
     """
@@ -235,7 +236,8 @@ class Consistency(Distillation):
     """The answer anywhere is the answer a step of the teacher further down (Song et al. 2023, 2303.01469).
 
     Args:
-        scale, drop_label: see `Distillation`.
+        scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
+        drop_label: the probability of a lesson without its label.
         segments: levels that are taught, of which each teaches the next noisier one, at least; made a multiple of every
             number of calls.
     """
@@ -287,7 +289,8 @@ class Rectified(Distillation):
     """Straight lines between each noise and the end that the teacher takes it to: reflow (Liu et al. 2022, 2209.03003).
 
     Args:
-        scale, drop_label: see `Distillation`.
+        scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
+        drop_label: the probability of a lesson without its label.
         segments: of the teacher's walk from noise to its end, by Heun's rule.
         lines: lessons about each line, at levels of their own.
     """
