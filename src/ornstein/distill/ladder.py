@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ornstein.core.condition import Condition
+from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import ends, times
 from ornstein.core.process import Level, Process
@@ -43,7 +44,7 @@ class Ladder:
 
     def at(self, rung: Tensor, like: Tensor) -> Level[Tensor]:
         """The level of each sample, by its rung (B,)."""
-        return self.process.at(self._times.to(rung.device)[rung], like=like)
+        return self.process.at(beside(self._times, rung, self._times.dtype)[rung], like=like)
 
     def ddim(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
         """A step of DDIM from rungs t to s, (B,) each; from x (B, ...)."""
@@ -59,7 +60,7 @@ class Ladder:
         """
         clean = s == self.segments
         here = self.at(t, x)
-        below = torch.where(clean, self._least, self._times.to(s.device)[s])
+        below = torch.where(clean, self._least, beside(self._times, s, self._times.dtype)[s])
         there = self.process.at(below, like=x)
         told = denoiser.predict(x, here, condition)
         ratio = there.sigma / here.sigma

@@ -205,29 +205,30 @@ class Progressive(Distillation):
         taught = self.taught(calls)
         ladder = Ladder(student, self.rungs(calls))
         each = ladder.segments // taught[0]
-        # one number of calls in as many rows as another, and one of its steps as another
-        u = strata(len(x0), generator).to(x0.device) * len(taught)
-        which = u.floor().clamp(max=len(taught) - 1).long()
-        counts = torch.tensor(taught, device=x0.device)[which]
+        # one number of calls in as many rows as another, and one of its steps as another; the first rows are those of
+        # the most calls, so that nobody has to ask a device which they are
+        n, rounds = len(x0), len(taught)
+        split = -(-n // rounds)
+        which = torch.arange(n, device=x0.device) * rounds // n
+        counts = taught[0] // 2**which
         stride = ladder.segments // counts
-        start = ((u - which) * counts).floor().long() * stride
+        u = strata(n, generator).to(x0.device) * rounds % 1
+        start = (u * counts).floor().long() * stride
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
         t, s = ladder.at(start, x0), ladder.at(start + stride, x0)
-        x, landed = t.noised(x0, eps), torch.empty_like(x0)
-        first, rest = (which == 0).nonzero().flatten(), which.nonzero().flatten()
-        if len(first):
-            place, at, given = x[first], start[first], condition[first]
-            for _ in range(each):
-                place, at = ladder.heun(teacher, place, at, at + 1, given), at + 1
-            landed[first] = place
-        if len(rest):
-            place, at, half = x[rest], start[rest], stride[rest] // 2
-            given = with_calls(condition[rest], which[rest] - 1)
+        x = t.noised(x0, eps)
+        first, at, given = x[:split], start[:split], condition[:split]
+        for _ in range(each):
+            first, at = ladder.heun(teacher, first, at, at + 1, given), at + 1
+        landed = [first]
+        if split < n:
+            rest, at, half = x[split:], start[split:], stride[split:] // 2
+            given = with_calls(condition[split:], which[split:] - 1)
             for _ in range(2):
-                place, at = ladder.ddim(student, place, at, at + half, given), at + half
-            landed[rest] = place
+                rest, at = ladder.ddim(student, rest, at, at + half, given), at + half
+            landed.append(rest)
         ratio = s.sigma / t.sigma
-        answer = (landed - ratio * x) / (s.alpha - ratio * t.alpha)
+        answer = (torch.cat(landed) - ratio * x) / (s.alpha - ratio * t.alpha)
         return Lesson(x, t, with_calls(condition, which), answer)
 
 
@@ -321,8 +322,8 @@ class Rectified(Distillation):
         ladder = Ladder(student, self.rungs(calls))
         n = len(x0)
         # the next line every so many rows, so that each is met at levels that are spread out
-        line = torch.arange(n, device=x0.device) % -(-n // self.lines)
-        few = int(line.max()) + 1
+        few = -(-n // self.lines)
+        line = torch.arange(n, device=x0.device) % few
         eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)[:few]
         at = torch.zeros(few, dtype=torch.long, device=x0.device)
         top = ladder.at(at, eps)
