@@ -36,5 +36,5 @@ for axis, (name, drawn) in zip(axes, rows.items(), strict=True):
     axis.imshow(framed.permute(1, 0, 2).flatten(1), cmap="gray", vmin=-1, vmax=1)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-    axis.set_ylabel(name, rotation=0, ha="right", va="center", color=INK, size=11)
+    axis.set_ylabel(name, rotation=0, ha="right", va="center", color=INK, size=9)
 save(figure)
