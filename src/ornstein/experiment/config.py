@@ -356,7 +356,7 @@ def _lay_over(tree: dict[str, Any], method: Any) -> None:
     for layer in (changes, kinds.get(str(net), {})):
         for key, value in layer.items():
             if key == "data":  # data that are made of those of the preset
-                tree[key] = {**value, "of": tree[key]}
+                tree[key] = {**value, **({"of": tree[key]} if key in tree else {})}
             elif key not in ("training", "sampling"):
                 tree[key] = value
             elif isinstance(before := tree.get(key, {}), Mapping):  # anything else is refused later

@@ -226,6 +226,7 @@ def read_measured(folder: Path) -> dict[str, Any] | None:
     manifest.check(folder, MEASURED)
     found = plain.read(folder / MEASURED)
     try:
+        str(found["weights"])
         numbers = {name: [float(value) for value in found[name]] for name in ("shift", "scale")}
         return {**found, **numbers, **{name: float(found[name]) for name in ("spread", "psnr", "ssim")}}
     except (KeyError, TypeError, ValueError):
