@@ -57,6 +57,7 @@ class Problem(Scaled):
         gaps: whether the data have cells that were not seen, NaN.
         far: standard deviation, in model space, of the data that a bridge starts from; None without such.
         paired: whether those belong to these row by row.
+        correlation: (C, K), of series in time: of each feature with itself so many steps later; None without.
     """
 
     process: Process
@@ -73,6 +74,7 @@ class Problem(Scaled):
     gaps: bool = False
     far: float | None = None
     paired: bool = False
+    correlation: Tensor | None = None
 
 
 @dataclass(frozen=True)

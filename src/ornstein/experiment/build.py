@@ -108,6 +108,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         gaps=bool(facts.get("missing")),
         far=facts["far"]["sigma_data"] if "far" in facts else None,
         paired="far" in facts and facts["far"]["paired"],
+        correlation=torch.tensor(series) if (series := facts.get("series", {}).get("correlation")) else None,
     )
     assert experiment.learner is not None
     learner = construct(LEARNERS, experiment.learner, problem)

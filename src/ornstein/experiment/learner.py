@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import SEEN, NetDenoiser
-from ornstein.core.gaps import GIVEN, Filled, some_known, told
+from ornstein.core.gaps import GIVEN, Filled, apart, some_known, told
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike, with_shares
 from ornstein.core.prediction import OF_THE_NOISE
 from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
@@ -95,7 +95,8 @@ class Filling(Denoising):
 
     In training each row is told cells of its own, at random (`ornstein.core.gaps.some_known`), and the loss counts the
     others; so one network serves p(x) and p(x given any of its cells) without guidance (Tashiro et al. 2021,
-    2107.03502).
+    2107.03502). Of series it learns how far those lie from what the nearest known values let expect, in units of how
+    unsure that is (`ornstein.core.nearest`).
     """
 
     @classmethod
@@ -123,8 +124,9 @@ class Filling(Denoising):
         self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
         known = some_known(len(x0), tuple(x0.shape[1:]), generator).to(x0.device) & ~x0.isnan()
-        also = Condition({**Condition.of(condition).parts, GIVEN: told(x0, known)})
-        return super().loss(model, torch.where(known, torch.nan, x0), also, generator, memory)
+        given = told(x0, known, self.problem.correlation)
+        also = Condition({**Condition.of(condition).parts, GIVEN: given})
+        return super().loss(model, apart(x0, given), also, generator, memory)
 
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         some_known(n, self.problem.shape, generator)  # drawn first
