@@ -102,7 +102,7 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
     if run.ema == run.experiment.sampling.ema:  # of another average it is of no use to who opens the codec
         with holding(run.folder, "evaluating"):
             write_measured(run.folder, found)
-    rows = torch.randperm(len(data.train), generator=dice)[:n]
+    rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:n]
     codec: NetCodec = run.model
     back = codec.decode(codec.encode(run.transform.forward(data.train[rows])).mean)
     labels, sees = data.train_labels, run.kind == "image" and is_picture(run.shape, run.transform)
