@@ -380,4 +380,5 @@ def _img(png: bytes, chart: bool = False, tall: bool = False) -> str:
 def as_shown(run: Any, x: Tensor) -> Tensor:
     """Pictures in the data's own units as they are shown, not as a codec would read them back."""
     plain = run.transform.plain
-    return plain.pictures(plain.forward(x))
+    found: Tensor = plain.pictures(plain.forward(x))
+    return found
