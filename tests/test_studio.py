@@ -296,6 +296,7 @@ def test_nothing_that_a_room_sends_is_lost_by_what_it_sends_next(tmp_path: Path)
     from ornstein.studio.theory import Theory
 
     studio = Studio(Shelf(tmp_path))
+    assert set(Compare(studio).names()) == {"digits", "moons"}  # and not the table, whose draws are no walk from noise
     page: Any = SimpleNamespace(session_hash="a")
 
     async def sent(answer: Any) -> list[Any]:

@@ -24,8 +24,8 @@ from ornstein.errors import InputError
 from ornstein.experiment.denoising import READINGS, LearnedVariance, NoiseExperts, on_the_datas_levels
 from ornstein.experiment.denoising import Denoising as Denoising
 from ornstein.experiment.taught import Student
-from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
-from ornstein.latent import Autoencoding, Cascading
+from ornstein.guidance import ClassifierFree, NoisyClassifier, NoisyCrossEntropy
+from ornstein.latent import Autoencoding, Cascade, Cascading
 from ornstein.mixed import Mixed
 from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
@@ -86,6 +86,14 @@ class Filling(Denoising):
         return dataclasses.replace(model, base=super().in_precision(model.base, precision))
 
 
+def each_stage_guided(
+    base: Cascade, scale: float = 2.0, interval: tuple[float, float] | None = None, rescale: float = 0.0
+) -> Cascade:
+    """Classifier-free guidance of each stage of a cascade, which keeps what it is given of the coarse picture."""
+    ClassifierFree(base.stages[0], scale, interval, rescale)  # which refuses numbers out of range
+    return dataclasses.replace(base, guide=lambda stage: ClassifierFree(stage, scale, interval, rescale))
+
+
 @dataclass(frozen=True, eq=False)
 class Staged(Cascading):
     """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
@@ -98,6 +106,7 @@ class Staged(Cascading):
 
     readings: ClassVar[Mapping[str, str]] = READINGS
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+    guidance: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier-free": each_stage_guided}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
+from ornstein.errors import InputError
 from ornstein.experiment import compare
 from ornstein.experiment.catalogue import tables
 from ornstein.experiment.run import Run
@@ -83,7 +84,7 @@ class Compare:
 
     def build(self, page: gr.Blocks, tab: Any) -> None:
         """Lay out the room."""
-        names = self.studio.shelf.names()
+        names = self.names()
         look.introduction(
             "Compare",
             "The same noise, taken back in two ways. A method that needs fewer network calls is quicker; the question "
@@ -117,7 +118,19 @@ class Compare:
         go.click(self.show, [run, label, count, seed, exact, *both], [note, view], **look.ASKS)
         halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
         run.change(lambda name: gr.update(**self._classes(name)), [run], [label], queue=False, **look.PRIVATE)
-        tab.select(lambda: gr.update(choices=self.studio.shelf.names()), None, [run], queue=False, **look.PRIVATE)
+        tab.select(lambda: gr.update(choices=self.names()), None, [run], queue=False, **look.PRIVATE)
+
+    def names(self) -> list[str]:
+        """The runs that two ways can be compared of: those drawn by a walk of Gaussian noise."""
+        found = []
+        for name in self.studio.shelf.names():
+            try:
+                run = self.studio.shelf.open(name)
+            except InputError:
+                continue
+            if run.learner.draws and run.learner.walks:
+                found.append(name)
+        return found
 
     def _classes(self, name: str | None) -> dict[str, Any]:
         try:
