@@ -17,7 +17,7 @@ CALLS, DIGITS = (4, 2, 1), torch.arange(10).repeat(100)
 
 teacher = Run.load("digits")
 data = teacher.load_data()
-rows = {"teacher, 30": teacher.draw(1000, seed=0, label=DIGITS)}
+rows = {"30 calls": teacher.draw(1000, seed=0, label=DIGITS)}
 with tempfile.TemporaryDirectory() as place:
     short = ["training.steps=250", "training.warmup=30", "training.validate_every=250", "training.snapshot_every=0"]
     for moment in train(student_of("digits", "consistency", CALLS, changes=short), Path(place) / "run", draws=False):
