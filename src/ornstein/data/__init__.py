@@ -14,6 +14,7 @@ from ornstein.data.between import Between, Blurred
 from ornstein.data.classes import Classes, Quantised, Text
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.emoji import Emoji
 from ornstein.data.folder import ImageFolder
 from ornstein.data.joint import Labelled
 from ornstein.data.kept import Kept
@@ -46,6 +47,7 @@ __all__ = [
     "Dataset",
     "Digits",
     "EightGaussians",
+    "Emoji",
     "FashionMNIST",
     "ImageFolder",
     "Kept",

@@ -323,17 +323,27 @@ class Source(ABC):
         return self.load()
 
 
-def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def split(
+    count: int, fraction: float, seed: int, labels: Tensor | None = None, together: Sequence[Any] | None = None
+) -> tuple[Tensor, Tensor]:
     """Indices of the training and of the held-out examples, both ascending; a function of its arguments.
 
     ceil(fraction * count) examples are held out, but at least one and at most all but two. They are taken at even
     distances from a shuffled list; with `labels` (count,) that list is sorted by class, so that each class is
     held out in proportion (stratified) while the total stays exact. A class that would be held out whole gives one
-    example back to the training part.
+    example back to the training part. With `together` (count,), which wins over labels, examples of equal entries are
+    held out together, so many of the different entries as `fraction` says.
 
     Raises:
-        InputError: fraction outside (0, 1), or fewer than three examples.
+        InputError: fraction outside (0, 1), or fewer than three examples, or different entries.
     """
+    if together is not None:
+        different = {entry: number for number, entry in enumerate(sorted(set(together)))}
+        _, out = split(len(different), fraction, seed)
+        chosen = torch.zeros(len(different), dtype=torch.bool)
+        chosen[out] = True
+        chosen = chosen[torch.tensor([different[entry] for entry in together])]
+        return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
     if not 0 < fraction < 1:
         raise InputError(f"data.test_fraction={fraction!r} must lie between 0 and 1, such as 0.1.")
     if count < 3:

@@ -22,7 +22,7 @@ from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.config import PROCESSES, Experiment, objectives, steppers
 from ornstein.experiment.folder import read_folder
 from ornstein.experiment.learner import LEARNERS, steppers_of
-from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Vector
+from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Tokens, Vector
 from ornstein.objectives import OBJECTIVES
 
 #: samples and what they are given
@@ -133,6 +133,8 @@ def _part(about: Known) -> Part:
     """A part of the condition as networks are told of it."""
     if about.kind == "label":
         return Label(len(about.classes))
+    if about.is_text:
+        return Tokens(len(about.classes), about.shape[0])
     if about.kind == "number":
         return Number()
     return Vector(about.shape[0]) if about.kind == "vector" else Picture(about.shape[0], about.shape[1:])

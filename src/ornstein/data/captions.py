@@ -1,0 +1,101 @@
+"""Captions: texts that are known of examples, in tokens of their own that need no download.
+
+A text is taken apart into words or characters, and each is a number: its place in the vocabulary, which is what the
+training part holds, the commonest first. Held-out texts may have words that stand nowhere in training. A model knows
+nothing of these, so they are left out, and counted; a person who asks for one is told (`Known.model`).
+
+Examples that share a caption are held out together. Else each held-out example would have been seen under its very
+words, and nobody would know what a model makes of words that it has not met together.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ornstein.data.condition import Column, Known, TextKind, pieces
+from ornstein.data.delimited import read_delimited
+from ornstein.data.labels import MOST_FLOAT_CLASSES
+from ornstein.data.pictures import SUFFIXES
+from ornstein.errors import InputError, shown
+
+#: the part that `--text` means
+TEXT = "text"
+#: tokens of a text, and different ones, at most
+LONGEST, MOST_DIFFERENT = 256, 2**14
+#: what the columns of a file of captions may be called
+FILES, TEXTS = ("file", "file_name", "filename", "image", "path"), ("caption", "text", "description", "title")
+
+
+def captioned(train: Sequence[str], test: Sequence[str], kind: TextKind, name: str) -> tuple[Column, str]:
+    """Texts of the training and of the held-out examples as a part of the condition, and a remark.
+
+    Args:
+        train, test: one for each example; "" where there is none.
+        kind: "words" or "characters": what they are taken apart into.
+        name: to call them by in errors.
+
+    Raises:
+        InputError: the training part has no words at all.
+    """
+    found = Counter(word for text in train for word in pieces(text, kind))
+    if not found:
+        raise InputError(f"{name} has no {kind} in any training example; there is nothing to learn from it.")
+    vocabulary = tuple(word for word, _ in found.most_common(MOST_DIFFERENT))
+    length = min(LONGEST, max(len(pieces(text, kind)) for text in (*train, *test)))
+    about = Known(kind, (length,), classes=vocabulary)
+    (trained, cut), (held_out, unsaid) = about.tokens(train), about.tokens(test)
+    every = sum(len(pieces(text, kind)) for text in test)
+    remarks = [
+        f"{len(cut):,} {kind} of training texts left out: of each {LONGEST}, and {MOST_DIFFERENT:,} different ones, are "
+        "read"
+    ] * bool(cut)
+    remarks += [f"{len(unsaid):,} of {every:,} held-out {kind} are new, and left out"] * bool(unsaid)
+    return Column(about, trained, held_out), "; ".join(remarks)
+
+
+def differ(texts: Sequence[str]) -> bool:
+    """Whether texts are so many different ones that they are captions, and no classes."""
+    return len(set(texts)) > max(MOST_FLOAT_CLASSES, len(texts) // 10)
+
+
+def read_captions(path: str, places: Sequence[tuple[str, ...]]) -> tuple[list[str], str]:
+    """The captions of pictures from a file of two columns, "" where it has none, and a remark.
+
+    Args:
+        path: the .csv, with names over its columns: one of `FILES` and one of `TEXTS`, or two whatever they are called.
+        places: where each picture lies in its folder, as the parts of its name.
+
+    Raises:
+        InputError: no such file, or no such columns; a picture that has two captions, or none of them any.
+    """
+    columns, _, _ = read_delimited(path, "data.captions")
+    if next(iter(columns)).lower().endswith(SUFFIXES):  # no name of a column, but the first picture's
+        columns, _, _ = read_delimited(path, "data.captions", header=False)
+    names = [next((name for name in columns if name.strip().lower() in known), None) for known in (FILES, TEXTS)]
+    if None in names and len(columns) == 2:
+        names = list(columns)
+    file, text = names
+    if file is None or text is None:
+        raise InputError(
+            f"data.captions={shown(path)!r} has the columns {', '.join(map(shown, columns))}; it must have one of "
+            f"{', '.join(FILES)} and one of {', '.join(TEXTS)}."
+        )
+    said: dict[str, str] = {}
+    for place, caption in zip(columns[file].texts(), columns[text].texts(), strict=True):
+        place = place.strip().replace("\\", "/").removeprefix("./")
+        if said.setdefault(place, caption) != caption:
+            raise InputError(f"data.captions={shown(path)!r} has two captions of {shown(place)!r}; one is taken.")
+    once = Counter(place[-1] for place in places)
+    # by its whole name, or by the last part where only one picture is called so
+    names = ["/".join(place) for place in places]
+    found = [
+        said.get(name, said.get(place[-1], "") if once[place[-1]] == 1 else "")
+        for name, place in zip(names, places, strict=True)
+    ]
+    told = sum(bool(text.strip()) for text in found)
+    if not told:
+        raise InputError(
+            f"data.captions={shown(path)!r} names none of the pictures, such as {shown(names[0])!r}; it names "
+            f"{shown(next(iter(said)))!r}."
+        )
+    without = len(found) - told
+    return found, f"{without:,} of {len(found):,} pictures have no caption" if without else ""
