@@ -45,8 +45,7 @@ def captioned(train: Sequence[str], test: Sequence[str], kind: TextKind, name: s
     (trained, cut), (held_out, unsaid) = about.tokens(train), about.tokens(test)
     every = sum(len(pieces(text, kind)) for text in test)
     remarks = [
-        f"{len(cut):,} {kind} of training texts left out: of each {LONGEST}, and {MOST_DIFFERENT:,} different ones, are "
-        "read"
+        f"{len(cut):,} {kind} of training texts left out: {LONGEST} of each are read, {MOST_DIFFERENT:,} different ones"
     ] * bool(cut)
     remarks += [f"{len(unsaid):,} of {every:,} held-out {kind} are new, and left out"] * bool(unsaid)
     return Column(about, trained, held_out), "; ".join(remarks)
@@ -86,15 +85,15 @@ def read_captions(path: str, places: Sequence[tuple[str, ...]]) -> tuple[list[st
             raise InputError(f"data.captions={shown(path)!r} has two captions of {shown(place)!r}; one is taken.")
     once = Counter(place[-1] for place in places)
     # by its whole name, or by the last part where only one picture is called so
-    names = ["/".join(place) for place in places]
+    whole = ["/".join(place) for place in places]
     found = [
         said.get(name, said.get(place[-1], "") if once[place[-1]] == 1 else "")
-        for name, place in zip(names, places, strict=True)
+        for name, place in zip(whole, places, strict=True)
     ]
     told = sum(bool(text.strip()) for text in found)
     if not told:
         raise InputError(
-            f"data.captions={shown(path)!r} names none of the pictures, such as {shown(names[0])!r}; it names "
+            f"data.captions={shown(path)!r} names none of the pictures, such as {shown(whole[0])!r}; it names "
             f"{shown(next(iter(said)))!r}."
         )
     without = len(found) - told

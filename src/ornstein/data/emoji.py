@@ -79,11 +79,15 @@ class Emoji(Source):
             raise InputError(f"data.vendors has {strange[0]!r}; {shown(file)} has pictures of {', '.join(known)}.")
         images = decode_blob(arrays["blob"], arrays["offsets"], shown(file.name))
         if not len(images) == len(vendor) == len(skin) == len(caption):
-            raise InputError(f"{shown(file)} has {len(images):,} pictures but {len(caption):,} captions; it is damaged.")
+            raise InputError(
+                f"{shown(file)} has {len(images):,} pictures but {len(caption):,} captions; it is damaged."
+            )
         kept = torch.from_numpy(np.flatnonzero(np.isin(vendor, self.vendors) & ((skin == "") | self.skin)))
         images, texts = images[kept], caption[kept.numpy()].tolist()
         train, test = split(len(texts), self.test_fraction, self.seed, together=texts)
-        column, remark = captioned([texts[i] for i in train.tolist()], [texts[i] for i in test.tolist()], self.text, _FILE)
+        column, remark = captioned(
+            [texts[i] for i in train.tolist()], [texts[i] for i in test.tolist()], self.text, _FILE
+        )
         return Dataset(
             name="emoji",
             train=images[train],

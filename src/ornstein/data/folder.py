@@ -126,9 +126,9 @@ class ImageFolder(Source):
             places = [place[1:] for place in places]
         labels, classes = self._labels(places)
         if in_test is None:
-            apart = said is not None and differ(said[0])
-            train, test = split(len(values), self.test_fraction, self.seed, labels, said[0] if apart else None)
-            notes += ["held out by caption"] if apart else []
+            together = said[0] if said is not None and differ(said[0]) else None
+            train, test = split(len(values), self.test_fraction, self.seed, labels, together)
+            notes += ["held out by caption"] if together else []
         else:
             train, test = (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
             notes.append("split by folder")
@@ -138,8 +138,8 @@ class ImageFolder(Source):
         conditions = {} if labels is None else labelled(labels[train], labels[test], classes)
         if said is not None:
             texts, remark = said
-            parts = ([texts[i] for i in part.tolist()] for part in (train, test))
-            conditions[TEXT], lacking = captioned(*parts, self.text, "data.captions")
+            trained, held_out = ([texts[i] for i in part.tolist()] for part in (train, test))
+            conditions[TEXT], lacking = captioned(trained, held_out, self.text, "data.captions")
             notes += filter(None, [remark, lacking])
         top = 255 if values.dtype == torch.uint8 else value_range(values)[1]
         transform = whole_levels(0, int(top))

@@ -20,13 +20,14 @@ What a person needs to sample is the two YAML files and one safetensors file: no
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from torch import Tensor
 
+from ornstein.core.drive import Stepper
 from ornstein.data import DATA
 from ornstein.data.kept import PLACE as KEPT
 from ornstein.data.pictures import WHITE
@@ -230,6 +231,30 @@ def read_tuned(folder: Path) -> dict[int, Any]:
         return found
     except (AttributeError, InputError, KeyError, TypeError, ValueError):
         raise InputError(f"{shown(path)} is damaged: delete it and tune again.") from None
+
+
+def tuned_for(
+    folder: Path, steps: int, stepper: "str | Stepper | None"
+) -> "tuple[int, Sequence[float], str | Stepper | None]":
+    """What was tuned for so many steps: their number, the grid, and who walks it.
+
+    A stepper tuned to the endpoint brings its grid; a stepper that is named takes the grid tuned to the bound, if there
+    is one.
+
+    Raises:
+        InputError: nothing was.
+    """
+    kept = read_tuned(folder)
+    if steps not in kept:
+        known = ", ".join(map(str, sorted(kept))) or "none"
+        raise InputError(
+            f"grid='tuned' has no {steps} steps (tuned: {known}); run `ornstein tune {folder} --steps {steps}`."
+        )
+    entry = kept[steps]
+    if "endpoint" in entry and (stepper is None or "grid" not in entry):
+        tuned: Tuned = entry["endpoint"]
+        return steps, tuned.grid, tuned if stepper is None else stepper
+    return steps, entry["grid"], stepper
 
 
 def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:

@@ -124,11 +124,11 @@ class _Block(nn.Module):
         if self.dropout and self.training:
             h = torch.feature_dropout(h, self.dropout, True)
         mixed: Tensor = self.attention(self.skip(x) + self.second(h))
-        return mixed if self.text is None or keys is None else self.text(mixed, keys)
+        return mixed if self.text is None or keys is None else mixed + self.text(mixed, keys)
 
 
 class _Reading(nn.Module):
-    """x + cross-attention of norm(x) (B, C, *space) to a text; at first it is x."""
+    """Cross-attention of norm(x) (B, C, *space) to a text; at first it is 0."""
 
     def __init__(self, channels: int, config: UNet) -> None:
         super().__init__()
@@ -137,7 +137,8 @@ class _Reading(nn.Module):
 
     def forward(self, x: Tensor, keys: Keys) -> Tensor:
         positions = group_norm(x, self.norm.weight, self.norm.bias).flatten(2).transpose(1, 2)
-        return x + self.attention(positions, keys).transpose(1, 2).reshape(x.shape)
+        found: Tensor = self.attention(positions, keys)
+        return found.transpose(1, 2).reshape(x.shape)
 
 
 class _UNetModule(nn.Module):
