@@ -24,7 +24,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from ornstein.core.drive import Stepper
@@ -110,7 +109,7 @@ def write_facts(folder: Path, experiment: Experiment, about: Mapping[str, Any]) 
     """
     with manifest.publishing(folder, EXPERIMENT, ABOUT) as (first, second):
         first.write_text(experiment.to_yaml(), "utf-8")
-        second.write_text(yaml.safe_dump(dict(about), sort_keys=False), "utf-8")
+        second.write_text(plain.written(dict(about)), "utf-8")
 
 
 def write_experiment(folder: Path, experiment: Experiment) -> None:
@@ -266,7 +265,7 @@ def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
         for k, entry in kept.items()
     }
     with manifest.publishing(folder, TUNED) as (part_of,):
-        part_of.write_text(yaml.safe_dump(written, sort_keys=True), "utf-8")
+        part_of.write_text(plain.written(written, sort_keys=True), "utf-8")
 
 
 def _as_mapping(tuned: Tuned) -> dict[str, Any]:
