@@ -82,7 +82,7 @@ def _labels(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ..
 def _captions(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ...], name: str) -> tuple[Column, str]:
     texts = raw.tolist()
     column, remark = captioned([texts[i] for i in train.tolist()], [texts[i] for i in test.tolist()], "words", name)
-    return column, remark or f"{name!r} read as texts"
+    return column, "; ".join(filter(None, [f"{name!r} read as texts", remark]))
 
 
 def _numbers(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ...], name: str) -> tuple[Column, str]:

@@ -191,7 +191,7 @@ class Known:
         if several and len(value) != n:
             raise InputError(f"{name} has shape ({len(value)},); it must be one text, or {n} of them.")
         given = list(value) if several else [value]
-        texts, known = ["" if text is None or text != text else str(text) for text in given], set(self.classes)
+        texts, seen = ["" if text is None or text != text else str(text) for text in given], set(self.classes)
         for text in dict.fromkeys(texts):
             words = pieces(text, self.kind)
             if text.strip() and not words:
@@ -201,10 +201,10 @@ class Known:
                     f"{name}={shown(text)!r} has {len(words)} {self.kind}; the model was trained on at most "
                     f"{self.shape[0]}."
                 )
-            if strange := [word for word in words if word not in known]:
+            if strange := [word for word in words if word not in seen]:
                 near = get_close_matches(strange[0], self.classes, n=3)
-                hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-                raise InputError(f"{name}={shown(text)!r}: {strange[0]!r} was not seen in training{hint}")
+                known = f"near it {', '.join(map(repr, near))}" if near else f"{len(self.classes):,} others"
+                raise InputError(f"{name}={shown(text)!r}: {strange[0]!r} was not seen in training; {known} were.")
         tokens, _ = self.tokens(texts)
         return tokens if several else tokens.repeat(n, 1)
 
