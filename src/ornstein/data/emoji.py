@@ -11,7 +11,7 @@ be of people.
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -44,6 +44,8 @@ class Emoji(Source):
     Raises:
         InputError: no such file, or a damaged one; a vendor that is not in it.
     """
+
+    fetched: ClassVar[bool] = True
 
     root: str | None = None
     vendors: tuple[str, ...] = ("noto", "twemoji")

@@ -100,6 +100,7 @@ class Public(Source, ABC):
     download: bool = True
     flip: bool = False
 
+    fetched: ClassVar[bool] = True
     name: ClassVar[str]
     classes: ClassVar[tuple[str, ...]]
     folder: ClassVar[str]
