@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from laws import refused
 from PIL import Image
 from sure import Cli, once
 
 import ornstein
-from ornstein.data import Emoji, ImageFolder, Known, open_data, split
+from ornstein.data import Emoji, ImageFolder, Known, open_data, sentences, split
 from ornstein.data.before import as_before
 from ornstein.data.captions import captioned
 from ornstein.data.condition import pieces
+from ornstein.data.sentences import Encoder
 from ornstein.experiment.plain import parsed, written
 from ornstein.laws.nets import nudged
 from ornstein.nets import Label, Tokens, Transformer, UNet, attend
@@ -164,7 +166,7 @@ def test_captions_that_cannot_be_are_refused(tmp_path: Path, content: str, said:
     folder = pictures(tmp_path / "photos")
     (folder / "captions.csv").write_text(content)
     refused(lambda: ImageFolder(str(folder), captions="captions.csv").load(), "data.captions", *said)
-    refused(lambda: ImageFolder(str(folder), text="sentences"), "data.text", "words, characters")  # type: ignore[arg-type]
+    refused(lambda: ImageFolder(str(folder), text="phrases"), "data.text", "words, characters, sentences")  # type: ignore[arg-type]
 
 
 def test_a_column_of_many_texts_is_captions(tmp_path: Path) -> None:
@@ -222,6 +224,89 @@ def test_who_goes_on_with_other_captions_keeps_the_vocabulary(tmp_path: Path) ->
     texts = set(about.texts(new.conditions["text"].train))
     assert "green on the left" in texts
     assert "on the left" in texts  # of the purple ones, which it has no word for
+
+
+# --- sentences -----------------------------------------------------------------------------------------------------
+
+
+def small_encoder() -> Encoder:
+    """Of a few pieces and random weights, in 24 numbers and two layers."""
+    dice, sizes = torch.Generator().manual_seed(0), {"intermediate.dense": (48, 24), "output.dense": (24, 48)}
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "heart", "##s", "he", "##a", "cafe", ",", "\u65e5"]
+    shapes = {"word": (len(pieces), 24), "position": (16, 24), "token_type": (2, 24)}
+    weights = {
+        f"embeddings.{name}_embeddings.weight": torch.randn(*size, generator=dice) for name, size in shapes.items()
+    }
+    layers = [f"encoder.layer.{i}." for i in range(2)]
+    for layer in layers:
+        inner = {f"attention.self.{part}": (24, 24) for part in ("query", "key", "value")}
+        for name, size in {**inner, "attention.output.dense": (24, 24), **sizes}.items():
+            weights[f"{layer}{name}.weight"] = 0.3 * torch.randn(*size, generator=dice)
+            weights[f"{layer}{name}.bias"] = torch.randn(size[0], generator=dice)
+    for norm in ("embeddings", *(f"{layer}{part}" for layer in layers for part in ("attention.output", "output"))):
+        weights[f"{norm}.LayerNorm.weight"] = 1 + 0.2 * torch.randn(24, generator=dice)
+        weights[f"{norm}.LayerNorm.bias"] = torch.randn(24, generator=dice)
+    return Encoder(pieces, weights)
+
+
+def test_a_text_is_cut_into_the_longest_pieces() -> None:
+    numbers = small_encoder().pieces
+    assert numbers("Red HEARTS") == [2, 4, 5, 6, 3]
+    assert numbers("caf\u00e9,hea \u65e5\u65e5") == [2, 9, 10, 7, 8, 11, 11, 3]
+    assert numbers("heap zzz") == [2, 1, 1, 3]  # a word that is not covered to its end is unknown
+    assert len(numbers("red " * 400)) == 256
+
+
+def test_the_encoder_is_a_transformer_of_torch() -> None:
+    """Which is told the same weights; a text is the same beside a longer one."""
+    encoder = small_encoder()
+    w, stack = encoder.weights, torch.nn.ModuleList()
+    for i in range(2):
+        layer = torch.nn.TransformerEncoderLayer(24, 12, 48, 0.0, "gelu", 1e-12, batch_first=True)
+        at = f"encoder.layer.{i}."
+        inner = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
+        own = {
+            "linear1": "intermediate.dense",
+            "linear2": "output.dense",
+            "self_attn.out_proj": "attention.output.dense",
+            "norm1": "attention.output.LayerNorm",
+            "norm2": "output.LayerNorm",
+        }
+        told = {f"{a}.{part}": w[f"{at}{b}.{part}"] for a, b in own.items() for part in ("weight", "bias")}
+        told |= {
+            f"self_attn.in_proj_{part}": torch.cat([w[f"{name}.{part}"] for name in inner])
+            for part in ("weight", "bias")
+        }
+        layer.load_state_dict(told)
+        stack.append(layer.eval())
+    texts = ["red", "hearts, he red cafe"]
+    found = encoder(texts)
+    for row, text in enumerate(texts):
+        tokens = encoder.pieces(text)
+        h = w["embeddings.word_embeddings.weight"][tokens] + w["embeddings.position_embeddings.weight"][: len(tokens)]
+        h = h + w["embeddings.token_type_embeddings.weight"][0]
+        h = F.layer_norm(h, (24,), w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], 1e-12)[None]
+        for layer in stack:
+            h = layer(h)
+        torch.testing.assert_close(found[row], F.normalize(h[0].mean(0), dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_captions_as_sentences(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "photos")
+    source = ImageFolder(str(folder), captions="captions.csv", text="sentences")
+    if sentences.place() is None:
+        refused(source.load, "pip install 'ornstein[sentences]'")
+        return
+    data = source.load()
+    about = data.conditions["text"].about
+    assert Known.from_dict(parsed(written(about.to_dict()), "")) == about
+    told = about.model(["Red, on the left!", "", "crimson, on the left", "the flag of Japan"], 4)
+    assert told[1].isnan().all()
+    one, same, other = about.units(told[[0, 2, 3]])
+    assert one @ same > 0.5 > 0.3 > one @ other
+    # what the authors' own program makes of it
+    theirs = torch.tensor([-0.033748, -0.008057, -0.038663, 0.073061])
+    torch.testing.assert_close(sentences.encoder()(["red heart"])[0, :4], theirs, rtol=0, atol=2e-6)
 
 
 # --- networks ------------------------------------------------------------------------------------------------------

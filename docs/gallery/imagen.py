@@ -16,14 +16,8 @@ from ornstein.experiment.train import train
 
 torch.set_num_threads(1)
 SIDE, EACH = 16, 24
-COLOURS = {
-    "red": (214, 39, 40),
-    "blue": (31, 95, 208),
-    "green": (44, 160, 44),
-    "yellow": (236, 196, 25),
-    "purple": (142, 68, 173),
-    "black": (34, 34, 34),
-}
+COLOURS = {"red": (214, 39, 40), "blue": (31, 95, 208), "green": (44, 160, 44), "yellow": (236, 196, 25),
+           "purple": (142, 68, 173), "black": (34, 34, 34)}  # fmt: skip
 SHAPES = ("disc", "ring", "square", "cross", "bar", "triangle")
 UNSEEN = [f"{colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True)]
 PAIRS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
@@ -54,10 +48,10 @@ def picture(pair: str, dice: torch.Generator) -> Tensor:
 
 
 def read(pictures: Tensor) -> list[str]:
-    """The colour and the shape that each picture is nearest to: the shape of its darkness wherever and however large."""
+    """The colour and the shape that each picture is nearest to, wherever the shape lies and however large it is."""
     found = []
-    places = [(name, mask(name, x, y, size)) for name in SHAPES for size in (0.31, 0.37, 0.43)
-              for x in torch.linspace(0.42, 0.58, 5).tolist() for y in torch.linspace(0.42, 0.58, 5).tolist()]  # fmt: skip
+    at = torch.linspace(0.42, 0.58, 5).tolist()
+    places = [(n, mask(n, x, y, r)) for n in SHAPES for r in (0.31, 0.37, 0.43) for x in at for y in at]
     masks = torch.stack([cover for _, cover in places])
     for x in pictures.float():
         painted = (255 - x).amax(0) / (255 - x).amax()
@@ -76,17 +70,18 @@ with tempfile.TemporaryDirectory() as folder:
             lines.append(f"{pair.replace(' ', '-')}-{i}.png,a {pair}")
             Image.fromarray(x.permute(1, 2, 0).numpy()).save(Path(folder, lines[-1].split(",")[0]))
     Path(folder, "captions.csv").write_text("\n".join(lines))
-    changes = [f"data.path={folder}", "data.captions=captions.csv", "net.channels=32", "net.multipliers=[1,2]",
-               "training.steps=1200", "training.lr=2e-3", "training.threads=1", "training.validate_every=100000"]  # fmt: skip
+    net = "net={name: unet, channels: 48, multipliers: [1, 2], blocks: 1, attention: [8], patch: 2}"
+    changes = ["preset=flow", f"data.path={folder}", "data.captions=captions.csv", net, "training.steps=1600",
+               "training.lr=3e-3", "training.threads=1", "training.validate_every=100000"]  # fmt: skip
     for _ in train(Experiment.read("images", changes), f"{folder}/run", draws=False):
         pass
     run = Run.load(f"{folder}/run")
 
 for name, some in (("real", real), ("drawn, scale 1", 1.0), ("drawn, scale 3", 3.0)):
     for kind, pairs in (("met in training", [p for p in PAIRS if p not in UNSEEN]), ("never met", UNSEEN)):
-        texts = [pair for pair in pairs for _ in range(8)]
+        texts = [pair for pair in pairs for _ in range(5)]
         if isinstance(some, dict):
-            shown = torch.cat([some[pair][:8] for pair in pairs])
+            shown = torch.cat([some[pair][:5] for pair in pairs])
         else:
             shown = run.transform.inverse(guided(run, scale=some).draw(len(texts), text=texts, seed=1), quantise=True)
         right = sum(told == pair for told, pair in zip(read(shown), texts, strict=True)) / len(texts)

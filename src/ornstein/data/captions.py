@@ -11,10 +11,14 @@ words, and nobody would know what a model makes of words that it has not met tog
 from collections import Counter
 from collections.abc import Sequence
 
-from ornstein.data.condition import Column, Known, TextKind, pieces
+import torch
+
+from ornstein.data.condition import Column, Known, TextKind, encoded, pieces
 from ornstein.data.delimited import read_delimited
 from ornstein.data.labels import MOST_FLOAT_CLASSES
 from ornstein.data.pictures import SUFFIXES
+from ornstein.data.sentences import WIDTH
+from ornstein.data.statistics import moments
 from ornstein.errors import InputError, shown
 
 #: the part that `--text` means
@@ -30,12 +34,21 @@ def captioned(train: Sequence[str], test: Sequence[str], kind: TextKind, name: s
 
     Args:
         train, test: one for each example; "" where there is none.
-        kind: "words" or "characters": what they are taken apart into.
+        kind: "words" or "characters": what they are taken apart into; "sentences": vectors of a frozen encoder.
         name: to call them by in errors.
 
     Raises:
-        InputError: the training part has no words at all.
+        InputError: the training part has no words at all; the encoder is not installed.
     """
+    if kind == "sentences":
+        trained, held_out = encoded(train), encoded(test)
+        known = trained[~trained.isnan().any(1)]
+        if len(known) == 0:
+            raise InputError(f"{name} has no text of any training example; there is nothing to learn from it.")
+        mean, sigma = moments(known)
+        scale = torch.where(sigma > 0, sigma, 1.0)
+        about = Known(kind, (WIDTH,), shift=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+        return Column(about, about.standardised(trained), about.standardised(held_out)), ""
     found = Counter(word for text in train for word in pieces(text, kind))
     if not found:
         raise InputError(f"{name} has no {kind} in any training example; there is nothing to learn from it.")

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ornstein.data.sentences import WIDTH, encoder
 from ornstein.errors import InputError, shown
 
-TextKind = Literal["words", "characters"]
+TextKind = Literal["words", "characters", "sentences"]
 PartKind = Literal["label", "number", "vector", "picture", TextKind]
 #: the part that guidance by class, classifiers and `--label` mean
 LABEL = "label"
@@ -32,7 +33,8 @@ class Known:
     """What a part of the condition is in its owner's words, and the way from there to model space.
 
     Args:
-        kind: "label", "number", "vector" or "picture"; "words" or "characters", of which texts are made.
+        kind: "label", "number", "vector" or "picture"; "words" or "characters", of which texts are made; "sentences",
+            texts as vectors (`ornstein.data.sentences`).
         shape: of one value: () for labels and numbers, (F,) for vectors, (C, *space) for pictures, (L,) for texts of at
             most L tokens.
         classes: the names that labels number; the words or the characters that tokens number.
@@ -54,7 +56,7 @@ class Known:
         if self.counts:
             if not self.classes:
                 raise InputError(f"a condition of the kind {self.kind!r} needs the names of what it counts.")
-            if len(self.shape) != self.is_text or any(size < 1 for size in self.shape):
+            if len(self.shape) != self.is_tokens or any(size < 1 for size in self.shape):
                 raise InputError(f"shape={self.shape} of a condition of the kind {self.kind!r} is not its own.")
             return
         count = self.shape[0] if self.shape else 1
@@ -64,13 +66,18 @@ class Known:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text, of words or of characters."""
+        """Whether a person gives it as a text."""
         return self.kind in get_args(TextKind)
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether it is a text of words or of characters."""
+        return self.kind in ("words", "characters")
 
     @property
     def counts(self) -> bool:
         """Whether its values number `classes`, and measure nothing."""
-        return self.kind == "label" or self.is_text
+        return self.kind == "label" or self.is_tokens
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, without what is empty."""
@@ -113,7 +120,10 @@ class Known:
             InputError: a class or a word that is not known, another shape, what is no number.
         """
         if self.counts:
-            return (self._texts if self.is_text else self._labels)(value, n, name)
+            return (self._texts if self.is_tokens else self._labels)(value, n, name)
+        if self.is_text and not isinstance(value, Tensor):
+            several, texts = _said(value, n, name)
+            value = encoded(texts) if several else encoded(texts)[0]
         if value is None:
             value = math.nan
         try:
@@ -153,10 +163,11 @@ class Known:
         """What one is, such as "a number around 5.2e+03 with spread 1.1e+03", "one of 10 classes"."""
         if self.kind == "label":
             return f"one of {len(self.classes)} class{'es' * (len(self.classes) > 1)}"
-        if self.is_text:
+        if self.is_tokens:
             return f"a text of up to {self.shape[0]} {self.kind}, {len(self.classes):,} different ones"
         size = "x".join(map(str, self.shape))
-        what = {"number": "a number", "vector": f"{size} numbers", "picture": f"a picture {size}"}[self.kind]
+        what = {"number": "a number", "vector": f"{size} numbers", "picture": f"a picture {size}",
+                "sentences": "a text, by a frozen encoder"}[self.kind]  # fmt: skip
         around = f" around {self.shift[0]:.3g} with spread {self.scale[0]:.3g}" if self.kind == "number" else ""
         return what + around
 
@@ -187,11 +198,7 @@ class Known:
                     "the end."
                 )
             return value.long()
-        several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
-        if several and len(value) != n:
-            raise InputError(f"{name} has shape ({len(value)},); it must be one text, or {n} of them.")
-        given = list(value) if several else [value]
-        texts, seen = ["" if text is None or text != text else str(text) for text in given], set(self.classes)
+        (several, texts), seen = _said(value, n, name), set(self.classes)
         for text in dict.fromkeys(texts):
             words = pieces(text, self.kind)
             if text.strip() and not words:
@@ -237,6 +244,26 @@ class Known:
             return int(text)
         also = f", or 0 to {len(self.classes) - 1}" if counted else ""
         raise InputError(f"{name}={value!r} is not a class of these data; they have {', '.join(self.classes)}{also}.")
+
+
+def _said(value: Any, n: int, name: str) -> tuple[bool, list[str]]:
+    """Whether a person gave several texts, and these; "" where there is none."""
+    several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+    if several and len(value) != n:
+        raise InputError(f"{name} has shape ({len(value)},); it must be one text, or {n} of them.")
+    return several, ["" if text is None or text != text else str(text) for text in (value if several else [value])]
+
+
+def encoded(texts: Sequence[str]) -> Tensor:
+    """Texts as vectors (n, 384), each different one encoded once; NaN where there is none.
+
+    Raises:
+        InputError: the encoder is not installed.
+    """
+    different = sorted({text.strip() for text in texts} - {""})
+    places = {text: row for row, text in enumerate(different)}
+    known = torch.cat([encoder()(different) if different else torch.empty(0, WIDTH), torch.full((1, WIDTH), math.nan)])
+    return known[[places.get(text.strip(), -1) for text in texts]]
 
 
 def pieces(text: str, kind: str) -> list[str]:

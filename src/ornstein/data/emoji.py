@@ -11,7 +11,7 @@ be of people.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, final, get_args
 
 import torch
 
@@ -38,7 +38,8 @@ class Emoji(Source):
         root: folder with emoji32.npz; None: ORNSTEIN_DATA, then the cache.
         vendors: whose pictures are taken: noto, twemoji, openmoji.
         skin: whether variants of skin are taken, which share a caption.
-        text: "words" or "characters": what a caption is taken apart into.
+        text: "words" or "characters": what a caption is taken apart into; "sentences": it is a vector of an encoder,
+            by the extra `ornstein[sentences]`.
         test_fraction, seed: how many captions are held out, each with all of its pictures, and which.
 
     Raises:
@@ -58,8 +59,8 @@ class Emoji(Source):
         if self.root is not None:
             object.__setattr__(self, "root", absolute(self.root, "data.root"))
         object.__setattr__(self, "vendors", tuple(self.vendors))
-        if self.text not in ("words", "characters"):
-            raise InputError(f"data.text={self.text!r} is not known; use one of words, characters.")
+        if self.text not in get_args(TextKind):
+            raise InputError(f"data.text={self.text!r} is not known; use one of {', '.join(get_args(TextKind))}.")
 
     def load(self) -> Dataset:
         import numpy as np

@@ -63,7 +63,8 @@ class ImageFolder(Source):
             there are at least two.
         captions: a .csv of two columns, file and caption: what is known of each picture, as the part "text". It lies in
             the folder, or where the path says; files are named as they lie in the folder, or by their names alone.
-        text: "words" or "characters": what a caption is taken apart into.
+        text: "words" or "characters": what a caption is taken apart into; "sentences": it is a vector of an encoder,
+            by the extra `ornstein[sentences]`.
         flip: mirror training images left to right at random.
         test_fraction, seed: how many are held out, and which; in proportion to the classes. Pictures that share a
             caption are held out together, unless captions are few.

@@ -133,11 +133,11 @@ def _part(about: Known) -> Part:
     """A part of the condition as networks are told of it."""
     if about.kind == "label":
         return Label(len(about.classes))
-    if about.is_text:
+    if about.is_tokens:
         return Tokens(len(about.classes), about.shape[0])
     if about.kind == "number":
         return Number()
-    return Vector(about.shape[0]) if about.kind == "vector" else Picture(about.shape[0], about.shape[1:])
+    return Vector(about.shape[0]) if len(about.shape) == 1 else Picture(about.shape[0], about.shape[1:])
 
 
 def build_stepper(chosen: Mapping[str, Any]) -> Stepper:

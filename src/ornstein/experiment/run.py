@@ -368,7 +368,7 @@ class Run:
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
         for name, part in condition.parts.items():
-            if (about := self.conditions[name]).is_text:
+            if (about := self.conditions[name]).is_tokens:
                 arrays[name] = np.array(about.texts(part))
                 continue
             own = about.units(part)
