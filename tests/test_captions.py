@@ -303,7 +303,7 @@ def test_captions_as_sentences(tmp_path: Path) -> None:
     told = about.model(["Red, on the left!", "", "crimson, on the left", "the flag of Japan"], 4)
     assert told[1].isnan().all()
     one, same, other = about.units(told[[0, 2, 3]])
-    assert one @ same > 0.5 > 0.3 > one @ other
+    assert one @ same > 0.5 > 0.4 > one @ other
     # what the authors' own program makes of it
     theirs = torch.tensor([-0.033748, -0.008057, -0.038663, 0.073061])
     torch.testing.assert_close(sentences.encoder()(["red heart"])[0, :4], theirs, rtol=0, atol=2e-6)
