@@ -34,7 +34,7 @@ def pictures(folder: Path) -> Path:
     for i in range(48):
         colour, side = list(COLOURS)[i % 4], SIDES[i // 4 % 4]
         image = np.full((8, 8, 3), 255, np.uint8)
-        half = {"left": np.s_[:, :4], "right": np.s_[:, 4:], "top": np.s_[:4], "low": np.s_[4:]}[side]
+        half: Any = {"left": np.s_[:, :4], "right": np.s_[:, 4:], "top": np.s_[:4], "low": np.s_[4:]}[side]
         image[half] = COLOURS[colour]
         image[0, 0] = i
         Image.fromarray(image).save(folder / f"{i:02}.png")
@@ -286,8 +286,8 @@ def test_the_encoder_is_a_transformer_of_torch() -> None:
         h = w["embeddings.word_embeddings.weight"][tokens] + w["embeddings.position_embeddings.weight"][: len(tokens)]
         h = h + w["embeddings.token_type_embeddings.weight"][0]
         h = F.layer_norm(h, (24,), w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], 1e-12)[None]
-        for layer in stack:
-            h = layer(h)
+        for each in stack:
+            h = each(h)
         torch.testing.assert_close(found[row], F.normalize(h[0].mean(0), dim=0), rtol=1e-4, atol=1e-5)
 
 
@@ -343,7 +343,7 @@ def test_a_net_that_attends_reads_each_token(name: str) -> None:
     net: Any = nudged(built, size=0.3)
     x, level = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(4)
     found = net(x, level, {"caption": TEXTS})
-    near = {"rtol": 1e-4, "atol": 1e-5}
+    near: Any = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(net(x, level, {"caption": TEXTS[:, :4]})[:3], found[:3], **near)  # what is beyond a text
     order = torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(net(x[order], level, {"caption": TEXTS[order]}), found[order], **near)
