@@ -2,7 +2,7 @@
 
     export ORNSTEIN_DATA=...                    # with emoji32.npz
     ornstein train emoji --out runs/emoji
-    python benchmarks/emoji.py runs/emoji --out docs/pictures/emoji-prompts.png
+    python benchmarks/emoji.py runs/emoji --scales 1 3
 
 A matcher of pictures and captions is trained on the run's training part alone: two small networks whose answers to a
 pair are to be alike, and to other pairs of a batch unlike (contrastively, as Radford et al. 2021, 2103.00020). Of each
@@ -28,10 +28,11 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 
 AMONG = 100
-#: words of training; the second line is of combinations that no caption has
+#: captions of training; the second line is of combinations that no caption is
 PROMPTS = (
-    "red heart", "smiling face with sunglasses", "cat face", "clock face three oclock", "green apple", "full moon",
-    "blue apple", "green heart with arrow", "purple car", "red cat face", "crying moon", "smiling black circle",
+    "blue heart", "smiling face with sunglasses", "cat face", "clock face three oclock", "green apple",
+    "large red circle",
+    "red heart", "blue apple", "green cat face", "purple moon", "blue face with sunglasses", "large yellow heart",
 )  # fmt: skip
 
 
@@ -92,9 +93,9 @@ def retrieval(model: Matcher, x: Tensor, tokens: Tensor, every: Tensor) -> tuple
 def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("run", type=Path, nargs="?", default=Path("runs/emoji"))
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 2.0, 4.0])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--each", type=int, default=2, help="samples of a caption")
-    parser.add_argument("--steps", type=int, default=2000, help="of the matcher")
+    parser.add_argument("--steps", type=int, default=500, help="of the matcher")
     parser.add_argument("--out", type=Path, default=Path("prompts.png"))
     asked = parser.parse_args()
     if asked.quick:
