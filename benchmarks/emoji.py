@@ -104,7 +104,7 @@ def main() -> None:
         for _ in train(Experiment.read("emoji", tiny), asked.run):
             pass
     out = common.place(asked.out, asked.quick)
-    run = Run.load(asked.run)
+    run = Run.load(asked.run).drawing()
     data, known = run.load_data(), run.conditions["text"]
     real = [data.transform.forward(part) for part in (data.train, data.test)]
     tokens = [data.conditions["text"].train, data.conditions["text"].test]
