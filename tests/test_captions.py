@@ -13,9 +13,9 @@ from PIL import Image
 from sure import Cli, once
 
 import ornstein
-from ornstein.data import Emoji, ImageFolder, Known, open_data, sentences, split
+from ornstein.data import Emoji, ImageFolder, Known, open_data, sentences
 from ornstein.data.before import as_before
-from ornstein.data.captions import captioned
+from ornstein.data.captions import captioned, split_texts
 from ornstein.data.condition import pieces
 from ornstein.data.sentences import Encoder
 from ornstein.experiment.plain import parsed, written
@@ -110,7 +110,7 @@ def test_the_vocabulary_is_that_of_the_training_part() -> None:
 
 def test_what_shares_an_entry_is_held_out_together() -> None:
     texts = [f"caption {i % 40}" for i in range(120)]
-    train, test = split(120, 0.1, 0, together=texts)
+    train, test = split_texts(texts, 0.1, 0)
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(120))
     assert len(test) == 12
     assert not {texts[i] for i in train} & {texts[i] for i in test}

@@ -163,7 +163,11 @@ def test_train_then_sample_then_evaluate_then_info(cli: Cli, tmp_path: Path) -> 
     assert "60 of 60" in answer.out
 
 
-@pytest.mark.parametrize("method", methods())
+#: methods of pictures: tests/test_latents.py, tests/test_cascades.py
+OF_PICTURES = ("autoencoder", "cascade", "latent")
+
+
+@pytest.mark.parametrize("method", [name for name in methods() if name not in OF_PICTURES])
 def test_every_method_goes_from_training_to_samples(cli: Cli, tmp_path: Path, method: Any) -> None:
     run = tmp_path / "run"
     short = ["training.steps=3", "training.warmup=1", "training.batch_size=32", "net.width=16", "data.count=500"]

@@ -16,7 +16,9 @@ import ornstein
 from ornstein.core.clocks import VP
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser, NetDenoiser
-from ornstein.core.gaps import GIVEN, Filled, OnSeen, mean_square, some_known, told
+from ornstein.core.gaps import GIVEN, Filled, OnSeen, apart, mean_square, some_known, together, told
+from ornstein.core.learner import Problem
+from ornstein.core.nearest import LEAST, correlation, nearest
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.data import Affine, open_data
@@ -27,6 +29,7 @@ from ornstein.experiment.checks_of_samples import memorised
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import REPORT, evaluate
 from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.train import train
 from ornstein.likelihood import log_likelihood
 from ornstein.likelihood.measure import _without_holes
@@ -312,3 +315,86 @@ def test_copies_are_found_in_data_with_holes_and_nothing_in_honest_draws(tmp_pat
         found[name] = there(memorised(evidence))
     assert not found["copies"].healthy
     assert found["honest"].figure == 0
+
+
+def ou(n: int, length: int, times: tuple[float, ...], seed: int) -> Tensor:
+    """Draws of Ornstein-Uhlenbeck processes of these relaxation times, (n, len(times), length) float64."""
+    dice = torch.Generator().manual_seed(seed)
+    keeps = torch.tensor([math.exp(-1 / tau) for tau in times], dtype=torch.float64)
+    x = torch.randn(n, len(times), length, generator=dice, dtype=torch.float64)
+    for k in range(1, length):
+        x[..., k] = keeps * x[..., k - 1] + (1 - keeps**2).sqrt() * x[..., k]
+    return x
+
+
+def test_the_nearest_known_values_say_all_of_an_ornstein_uhlenbeck_process() -> None:
+    """Its conditional law given every known value, by the whole covariance matrix."""
+    times, length = (2.0, 11.0), 24
+    x = ou(40, length, times, 0)
+    known = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.25
+    known[0] = False
+    lags = torch.arange(length, dtype=torch.float64)
+    rho = torch.stack([(-lags / tau).exp() for tau in times])
+    mean, spread = nearest(x.masked_fill(~known, math.nan), known, rho)
+    for row in range(len(x)):
+        for k in range(len(times)):
+            covariance = rho[k][(lags[:, None] - lags).abs().long()]
+            at = known[row, k]
+            solved = torch.linalg.solve(covariance[at][:, at], covariance[at])
+            left = (1 - (covariance[at] * solved).sum(0)).clamp(min=0).sqrt()
+            assert torch.allclose(mean[row, k], solved.T @ x[row, k, at], atol=1e-9)
+            assert torch.allclose(spread[row, k][~at], left[~at].clamp(min=LEAST), atol=1e-9)
+            assert torch.equal(spread[row, k] == 0, at)
+    assert torch.equal(mean[known], x[known])
+    # beyond the distances that it knows nothing is said
+    some = torch.zeros(1, 2, length, dtype=torch.bool)
+    some[..., 0] = True
+    mean, spread = nearest(x[:1], some, rho[:, :5])
+    assert bool((mean[..., 5:] == 0).all())
+    assert bool((spread[..., 5:] == 1).all())
+    assert float(spread[0, 0, 4]) < 1
+
+
+def test_correlations_are_those_of_what_was_seen() -> None:
+    x = ou(20_000, 16, (2.0, 11.0), 2)
+    x[:, 1] *= 3  # whose scale says nothing
+    x = x.masked_fill(torch.rand(x.shape, generator=torch.Generator().manual_seed(3)) < 0.4, math.nan)
+    expected = torch.stack([(-torch.arange(16, dtype=torch.float64) / tau).exp() for tau in (2.0, 11.0)])
+    assert torch.allclose(correlation(x), expected, atol=0.04)  # three standard errors
+    assert bool((correlation(torch.full((5, 1, 4), math.nan)) == 0).all())
+
+
+@pytest.mark.parametrize("series", [False, True])
+def test_what_is_apart_comes_together_again(series: bool) -> None:
+    x = ou(400, 20, (3.0, 8.0), 4).float()
+    known = torch.rand(x.shape, generator=torch.Generator().manual_seed(5)) < 0.4
+    rho = correlation(ou(2000, 20, (3.0, 8.0), 6)).float() if series else None
+    given = told(x, known, rho)
+    rest = apart(x, given)
+    assert torch.equal(rest.isnan(), known)
+    assert torch.equal(together(rest, given)[known], x[known])
+    assert torch.allclose(together(rest, given), x, atol=1e-5)
+    if series:  # of unit variance wherever a cell lies
+        near, far = (given[:, 2:] > 0.5) & ~known, given[:, 2:] < 0.2
+        for some in (near, far):
+            assert float(rest[some].std()) == pytest.approx(1, abs=0.05)
+    else:
+        assert torch.equal(rest[~known], x[~known])
+
+
+def test_what_is_taught_of_a_series_is_what_is_left() -> None:
+    """Of a series that stays at 5 next to nothing is left, where any of it is known."""
+    rho = torch.full((1, 16), 0.9999)
+    problem = Problem(VP(), "v", OBJECTIVES["v"](), (1, 16), correlation=rho)
+    teach = LEARNERS["filling"](problem)
+
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor, noise_level: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            return torch.zeros_like(x)
+
+    x0, dice = torch.full((400, 1, 16), 5.0), torch.Generator().manual_seed(0)
+    loss = teach.loss(teach.model(Nothing()), x0, None, dice, {})
+    untold = ~some_known(400, (1, 16), torch.Generator().manual_seed(0)).flatten(1).any(1)
+    assert 80 < int(untold.sum()) < 200
+    assert float(loss[~untold].mean()) < 1.2  # the noise alone
+    assert float(loss[untold].mean()) > 8

@@ -162,11 +162,11 @@ def stations(tmp_path_factory: pytest.TempPathFactory) -> Run:
     changes = [
         f"data.path={file}",
         "data.window=48",
-        "net={name: unet, channels: 16, multipliers: [1, 2], blocks: 1, attention: [], embedding: 32}",
-        "training.steps=500",
+        "net={name: unet, channels: 16, multipliers: [1, 2], blocks: 1, attention: [], dropout: 0, embedding: 32}",
+        "training.steps=700",
         "training.batch_size=16",
         "training.lr=3e-3",
-        "training.validate_every=500",
+        "training.validate_every=700",
         "sampling.preview=4",
         "sampling.steps=12",
     ]
@@ -286,7 +286,7 @@ def test_a_series_is_drawn_longer_than_it_was_trained(stations: Run) -> None:
     line = Timeline.from_dict(stations.about["data"]["series"])
     for k in range(8):
         first = k * int(365 * 86_400 / line.step) // 8
-        assert np.corrcoef(drawn[k, :, 0], wave(first, 240))[0, 1] > 0.9
+        assert np.corrcoef(drawn[k, :, 0], wave(first, 240))[0, 1] > 0.7  # without the calendar about 0
     for length in (241, 0, True):
         with pytest.raises(InputError, match="length="):
             of_length(stations, length)
@@ -331,6 +331,8 @@ class RecordedWhenHigh(Denoiser):
 
 def test_a_gap_is_not_filled_as_if_it_were_known_that_all_was_recorded(stations: Run) -> None:
     law = with_denoiser(stations, Filled(RecordedWhenHigh(stations.denoiser.process)))
+    bare = dataclasses.replace(law.learner.problem, correlation=None)  # that law is of the values themselves
+    law = dataclasses.replace(law, learner=dataclasses.replace(law.learner, problem=bare))
     values = torch.stack([wave(100, 60), torch.full((60,), torch.nan).double()], 1)  # no rain is known
     values[20:28] = torch.nan
     high, low = (law.transform.inverse(torch.full((1, 2, 1), end)).double()[0, 0, 0] for end in (1.0, -1.0))
@@ -359,7 +361,7 @@ def test_a_run_on_series_goes_on_with_others(cli: Cli, stations: Run, tmp_path: 
     """One of its stations alone, on later days: window, steps, calendar, scales and names are those of the old run."""
     new = written(tmp_path / "new.csv", hours=300, names=("B",), lost=(40, 60))
     answer = cli(
-        "train", "--from", stations.folder, new, "training.steps=1", "training.lr=1e-30", "--out", tmp_path / "on"
+        "train", "--from", stations.folder, new, "training.steps=700", "training.lr=1e-30", "--out", tmp_path / "on"
     )
     assert answer.code == 0, answer
     on, line = ornstein.load(tmp_path / "on"), Timeline.from_dict(stations.about["data"]["series"])
@@ -376,3 +378,26 @@ def test_a_run_on_series_goes_on_with_others(cli: Cli, stations: Run, tmp_path: 
     assert refused.code == 2
     assert "station" in refused.err
     assert not (tmp_path / "no").exists()
+
+
+def test_before_it_has_learned_a_run_fills_gaps_by_what_is_nearest(tmp_path: Path) -> None:
+    """A network that says 0 draws white noise, so what is filled in is simple kriging's mean and spread."""
+    dice, keep = np.random.default_rng(0), math.exp(-1 / 6)
+    x = np.zeros((1500, 1))
+    for k in range(1, len(x)):
+        x[k] = keep * x[k - 1] + math.sqrt(1 - keep**2) * dice.normal()
+    np.save(tmp_path / "x.npy", 10 + 3 * x)
+    net = "net={name: unet, channels: 8, multipliers: [1, 2], blocks: 1, attention: [], embedding: 16}"
+    little = ["training.steps=1", "training.lr=1e-12", "training.batch_size=2", "sampling.preview=1"]
+    for _ in train(Experiment.read("series", [f"data.path={tmp_path / 'x.npy'}", net, *little]), tmp_path / "run"):
+        pass
+    values = torch.from_numpy(10 + 3 * x[:40]).clone()
+    values[18:23] = math.nan
+    draws = impute_series(ornstein.load(tmp_path / "run"), values, draws=2000, steps=20).draws[:, 18:23, 0]
+    away = torch.arange(1, 6).double()
+    p, q, both = (-away / 6).exp(), (-(6 - away) / 6).exp(), math.exp(-1)
+    a, b = (p - both * q) / (1 - both**2), (q - both * p) / (1 - both**2)
+    left, right = (float(values[k, 0]) - 10 for k in (17, 23))
+    # its correlations and moments are those of 1,350 steps of one series, of which each is known to some hundredths
+    assert torch.allclose(draws.mean(0) - 10, a * left + b * right, atol=0.35)
+    assert torch.allclose(draws.std(0), 3 * (1 - a * p - b * q).sqrt(), rtol=0.1)

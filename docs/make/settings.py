@@ -13,8 +13,7 @@ from typing import Any, get_type_hints
 from ornstein.core.grids import GRIDS
 from ornstein.data import DATA
 from ornstein.experiment.catalogue import summary
-from ornstein.experiment.config import PROCESSES, Sampling, objectives, readings, steppers
-from ornstein.nets import NETS
+from ornstein.experiment.config import PROCESSES, Sampling, nets, objectives, readings, steppers
 from ornstein.training import Training
 
 PAGE = Path(__file__).parents[1] / "settings.md"
@@ -133,7 +132,7 @@ def page() -> str:
         "## sampling.grid\n\n" + named({name: summary(entry) for name, entry in GRIDS.items()}),
         "## predicts: what the network outputs\n\n" + named(readings()),
         "## data\n\n" + choices("data", "data", DATA),
-        "## net\n\n" + choices("net", "net", NETS),
+        "## net\n\n" + choices("net", "net", nets()),
         "## process\n\n" + choices("process", "process", PROCESSES),
         "## objective\n\n" + choices("objective", "objective", objectives()),
         "## sampling.stepper\n\n" + choices("sampling.stepper", "sampling.stepper", steppers()),

@@ -80,9 +80,12 @@ TABLES: dict[str, Table] = {
 
 #: names that learners give a meaning of their own, by the place where an experiment reads them
 KEPT: dict[str, tuple[str, ...]] = {
-    "process": ("advised-ladder", "product"),
+    "process": ("advised-ladder", "product", "clean"),
     "stepper": ("any-order", "together"),
-    "objective": ("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
+    "objective": (
+        *("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
+        "reconstruction",
+    ),
 }
 
 #: who put an entry into its table from outside: (noun, name) -> names of packages

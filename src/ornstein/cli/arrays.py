@@ -35,7 +35,9 @@ def fill_arrays(run: "Run", data: Path, n: int, seed: int, path: Path, force: bo
     home.check_shape(run, values, data)
     known = values.isfinite()
     with bar("drawing") as progress:
-        found = home.inpaint(run, run.transform.forward(values).float(), known, draws=n, seed=seed, progress=progress)
+        found = home.inpaint(
+            run, run.transform.plain.forward(values).float(), known, draws=n, seed=seed, progress=progress
+        )
     home.save(run, found, picture, values)
     holes, rows = int((~known).sum()), int((~known.flatten(1).all(1)).sum())
     out.print(

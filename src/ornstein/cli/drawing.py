@@ -107,6 +107,10 @@ def sample(  # long: half of it says what the options are
         str | None,
         typer.Option(help="Of the network: auto, float32, bfloat16 or float16.", show_default="the run's own"),
     ] = None,
+    augmentation: Annotated[
+        float | None,
+        typer.Option(help="Noise on the coarse picture that a cascade goes on from.", show_default="the run's own"),
+    ] = None,
     length: Annotated[
         int | None,
         typer.Option(help="Steps of each, of series: longer or shorter than trained.", show_default="the run's own"),
@@ -149,6 +153,10 @@ def sample(  # long: half of it says what the options are
             f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), .csv (rows of a table) or .txt (texts)."
         )
     opened = Run.load(run, ema=ema).drawing(precision)
+    if augmentation is not None:
+        from ornstein.experiment.guide import augmented
+
+        opened = augmented(opened, augmentation)
     table = draws_rows(opened)
     writes = bool(opened.transform.letters)
     ours = is_packaged(opened.folder)
@@ -283,8 +291,8 @@ def inpaint(
         known = known & home.read_mask(opened, mask)
     with bar("drawing") as progress:
         found = home.inpaint(
-            opened, opened.transform.forward(values).float(), known, draws=n, method=method, noise=noise, label=label,
-            condition=known_parts(parts),
+            opened, opened.transform.plain.forward(values).float(), known, draws=n, method=method, noise=noise,
+            label=label, condition=known_parts(parts),
             seed=seed, steps=steps, stepper=stepper, progress=progress,
         )  # fmt: skip
     exact = values if noise == 0 else None
@@ -331,7 +339,7 @@ def restore(
     values = home.read_input(opened, given, None if clean else home.measured_shape(opened, damage))
     with bar("drawing") as progress:
         found = home.restore(
-            opened, damage, opened.transform.forward(values).float(), clean=clean, draws=n,
+            opened, damage, opened.transform.plain.forward(values).float(), clean=clean, draws=n,
             name=f"input='{shown(given)}'", method=method, noise=noise, label=label, condition=known_parts(parts),
             seed=seed, steps=steps,
             stepper=stepper, progress=progress,

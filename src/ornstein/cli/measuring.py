@@ -47,7 +47,7 @@ def evaluate(
     written = [
         "evaluation.json",
         "evaluation.png",
-        *(["report.html"] if page and not opened.about["data"].get("missing") else []),
+        *(["report.html"] if page and opened.learner.draws and not opened.about["data"].get("missing") else []),
     ]
     out.print("\n" + ", ".join(f"[bold]{named(run / name)}[/]" for name in written))
 

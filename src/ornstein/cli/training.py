@@ -100,7 +100,7 @@ def _train(asked: "Experiment", place: Path, resume: bool, lock: "Lock | None") 
         may_begin(place)
     ranks.join(asked.training.cpu)
     with err.status("reading the data"), ranks.in_turn():
-        data = load_data(asked, read_folder(place)[1] if resume else None)
+        data = load_data(asked, *(read_folder(place)[1], place) if resume else ())
     out.print("[bold]data[/]     ", end="")
     out.print(data.describe(), markup=False, soft_wrap=True)
     if not resume:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import SEEN, Around
+from ornstein.core.nearest import nearest
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Number, Process
 
@@ -49,12 +50,33 @@ def mean_square(error: Tensor, x0: Tensor, weight: Number = 1.0, gaps: bool = Fa
     return (weight * kept**2).flatten(1).sum(1) / seen.flatten(1).sum(1).clamp(min=1)
 
 
-def told(values: Tensor, known: Tensor) -> Tensor:
+def told(values: Tensor, known: Tensor, rho: Tensor | None = None) -> Tensor:
     """Clean values of some cells as a picture to lay beside x: (B, C, *space) -> (B, 2C, *space).
 
-    The values, 0 where `known` (of the same shape, bool) is false; then 1 where it is true.
+    What is expected of each cell; then how sure that is: 1 where it is known, 0 where nothing is known of it.
+
+    Args:
+        values: (B, C, *space), anything where not known.
+        known: of the same shape, bool.
+        rho: (C, K), of series: correlations by which known values say something of others (`ornstein.core.nearest`).
+            None: a cell that is not known is expected to be 0, and that not at all surely.
     """
-    return torch.cat([torch.where(known, values, 0.0), known.to(values.dtype)], 1)
+    if rho is None:
+        return torch.cat([torch.where(known, values, 0.0), known.to(values.dtype)], 1)
+    mean, spread = nearest(values, known, rho)
+    return torch.cat([mean, 1 - spread], 1)
+
+
+def apart(values: Tensor, given: Tensor) -> Tensor:
+    """How far values (B, C, *space) lie from what `told` expects of them, in units of its spread; NaN where known."""
+    mean, sure = given.chunk(2, 1)
+    return torch.where(sure < 1, (values - mean) / (1 - sure), torch.nan)
+
+
+def together(rest: Tensor, given: Tensor) -> Tensor:
+    """Undoes `apart`: the values again, known ones exactly."""
+    mean, sure = given.chunk(2, 1)
+    return torch.where(sure < 1, mean + (1 - sure) * rest, mean)
 
 
 def some_known(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -131,12 +153,13 @@ class Filled(_OfCells):
     """What is drawn given clean values of some cells, by a network that was taught to be told them.
 
     They are a part of the condition, `GIVEN` (see `told`); without it, or in rows where it is absent, nothing is given.
+    x is what `apart` makes of values, which differs from them only where series are expected to be something.
     """
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         if GIVEN not in condition.parts:
             return self.base.predict(x, level, condition)
-        values, known = condition.parts[GIVEN].chunk(2, 1)
-        here = known > 0  # not where the part is absent, NaN
+        values, sure = condition.parts[GIVEN].chunk(2, 1)
+        here = sure == 1  # not where the part is absent, NaN
         found = self.base.predict(torch.where(here, torch.nan, x), level, condition)
         return Prediction(torch.where(here, values.to(found.x0.dtype), found.x0), x, level, found.log_var)

@@ -57,6 +57,7 @@ class Problem(Scaled):
         gaps: whether the data have cells that were not seen, NaN.
         far: standard deviation, in model space, of the data that a bridge starts from; None without such.
         paired: whether those belong to these row by row.
+        correlation: (C, K), of series in time: of each feature with itself so many steps later; None without.
     """
 
     process: Process
@@ -73,6 +74,7 @@ class Problem(Scaled):
     gaps: bool = False
     far: float | None = None
     paired: bool = False
+    correlation: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Learner(ABC):
         processes: how data may dissolve, or what leads to them, by name; {} for Gaussian noise, by any clock.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         guidance: how the model may be guided, by name; {} for the ways of Gaussian noise, if it walks that.
+        nets: the networks that it can be made of, by name; {} for those that are told a noise level.
         draws: whether it can be drawn from.
         walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
         instead: of what does not walk: how it draws and what there is for it, in words.
@@ -144,6 +147,7 @@ class Learner(ABC):
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     guidance: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    nets: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     draws: ClassVar[bool] = True
     walks: ClassVar[bool] = True
     instead: ClassVar[str] = ""
@@ -163,6 +167,16 @@ class Learner(ABC):
         """The objective's settings with those that are left to the data: the shares of its classes, `data` its name."""
         return objective
 
+    @classmethod
+    def explained(cls, settings: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+        """How it draws data of this shape in model space, in words, where that takes any; "" else."""
+        return ""
+
+    @property
+    def asks(self) -> int:
+        """How many networks are asked where all that the model says is asked for once; a walk may ask one at a time."""
+        return 1
+
     @property
     def out_multiple(self) -> int:
         """Channels of the network's output for each of its input."""
@@ -177,6 +191,10 @@ class Learner(ABC):
     def told(self) -> Mapping[str, Any]:
         """The parts of the condition that the network is told."""
         return self.problem.conditions
+
+    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
+        """The network, freshly initialised; `build(shape, told, out_multiple)` makes one of the experiment's kind."""
+        return build(self.shown, self.told, self.out_multiple)
 
     @abstractmethod
     def model(self, net: nn.Module) -> Any:

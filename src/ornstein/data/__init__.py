@@ -12,6 +12,7 @@ give it a line in `DATA`.
 from ornstein.data.array import Array
 from ornstein.data.between import Between, Blurred
 from ornstein.data.classes import Classes, Quantised, Text
+from ornstein.data.coded import Coded, Encoded, Latents
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.emoji import Emoji
@@ -28,7 +29,7 @@ from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Sp
 from ornstein.data.transform import TRANSFORMS, Affine, Chain, Transform, WholeNumbers
 
 #: what is made of other data
-DATA.update({"between": Between, "blurred": Blurred, "labelled": Labelled})
+DATA.update({"between": Between, "blurred": Blurred, "labelled": Labelled, "latents": Latents})
 
 __all__ = [
     "CIFAR10",
@@ -42,17 +43,20 @@ __all__ = [
     "Chain",
     "Checkerboard",
     "Classes",
+    "Coded",
     "Column",
     "ColumnType",
     "Dataset",
     "Digits",
     "EightGaussians",
     "Emoji",
+    "Encoded",
     "FashionMNIST",
     "ImageFolder",
     "Kept",
     "Known",
     "Labelled",
+    "Latents",
     "Layout",
     "Moons",
     "Pinwheel",

@@ -119,7 +119,7 @@ def named_end(given: Named, noun: str) -> dict[str, Any]:
     else:
         name, rest = str(given), {}
     if name in DATA and name not in _SINGLE():
-        raise InputError(f"{noun}={name!r} is made of two data sets already; take one of {', '.join(_SINGLE())}.")
+        raise InputError(f"{noun}={name!r} is made of other data already; take one of {', '.join(_SINGLE())}.")
     try:
         made = open_data(name, **rest)
     except TypeError as error:
@@ -154,7 +154,7 @@ def joined(near: Dataset, far: Dataset, paired: bool, scale: Scale) -> Dataset:
 
 
 def _SINGLE() -> list[str]:
-    return [name for name, entry in DATA.items() if entry not in (Between, Blurred)]
+    return [name for name, entry in DATA.items() if not any(f.type == Named for f in dataclasses.fields(entry))]  # type: ignore[arg-type]
 
 
 def _common(each: Affine) -> Affine:

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ornstein.data.condition import Column, Known, TextKind, encoded, pieces
+from ornstein.data.dataset import split
 from ornstein.data.delimited import read_delimited
 from ornstein.data.labels import MOST_FLOAT_CLASSES
 from ornstein.data.pictures import SUFFIXES
@@ -62,6 +64,19 @@ def captioned(train: Sequence[str], test: Sequence[str], kind: TextKind, name: s
     ] * bool(cut)
     remarks += [f"{len(unsaid):,} of {every:,} held-out {kind} are new, and left out"] * bool(unsaid)
     return Column(about, trained, held_out), "; ".join(remarks)
+
+
+def split_texts(texts: Sequence[str], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the held-out examples, those of equal texts together.
+
+    Raises:
+        InputError: fraction outside (0, 1), or fewer than three different texts.
+    """
+    places = {text: place for place, text in enumerate(sorted(set(texts)))}
+    chosen = torch.zeros(len(places), dtype=torch.bool)
+    chosen[split(len(places), fraction, seed)[1]] = True
+    held_out = chosen[torch.tensor([places[text] for text in texts])]
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
 
 
 def differ(texts: Sequence[str]) -> bool:

@@ -176,20 +176,30 @@ class Dataset:
             runs.append(_permutation(count, seed, epoch)[start : start + wanted])
             position, wanted = position + len(runs[-1]), wanted - len(runs[-1])
         index = torch.cat(runs) if len(runs) > 1 else runs[0]
-        x, given = self.train[index], self.train_condition[index]
+        given, mine = self.train_condition[index], None
         if self.flip:
-            mirrored = torch.rand(size * world, generator=_stream(seed, "flip", step)) < 0.5
+            mirrored = torch.rand(size * world, generator=stream(seed, "flip", step)) < 0.5
             mine = mirrored[rank * size : (rank + 1) * size]
-
-            def turned(part: Tensor) -> Tensor:  # a picture of the condition lies over x, and turns with it
-                return torch.where(mine[:, None, None, None], part.flip(-1), part) if part.ndim == 4 else part
-
-            x, given = turned(x), given.map(turned)
+            # a picture of the condition lies over x, and turns with it
+            given = given.map(lambda part: _turned(part, mine))
         if self.far is not None:
             # the same seed draws the same rows of as many, mirrored alike
             theirs, _ = self.far.batch(step, size, seed if self.paired else _other(seed), rank, world)
             given = Condition({**given.parts, SOURCE: theirs})
-        return self.transform.forward(x), given
+        return self._told(index, mine, (seed, step, size, rank, world)), given
+
+    def _told(self, index: Tensor, mirrored: Tensor | None, place: tuple[int, ...]) -> Tensor:
+        """The examples of a batch in model space; `place` is its seed, step, size, rank and world."""
+        return self.transform.forward(_turned(self.train[index], mirrored))
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the training part in model space, of each feature, in float64."""
+        return moments(self.train, self.transform)
+
+    @property
+    def _beside(self) -> dict[str, Any]:
+        """What more identifies data that are told by something else, by name; hashed with them."""
+        return {}
 
     def fingerprint(self) -> dict[str, Any]:
         """What identifies these data, as plain values for JSON or YAML.
@@ -222,7 +232,9 @@ class Dataset:
             digest.update(f"{theirs['sha256']} {self.paired}".encode())
             about = {key: theirs[key] for key in ("name", "count", "held_out", "range", "sigma_data", "conditions")}
             far = {"far": {**about, "paired": self.paired}}
-        mean, sigma = moments(self.train, self.transform)
+        if self._beside:
+            digest.update(repr(self._beside).encode())
+        mean, sigma = self._moments()
         parts = (self.train, self.test)
         low, high = value_range(*([torch.cat([part[~part.isnan()] for part in parts])] if table else parts))
         return {
@@ -242,6 +254,7 @@ class Dataset:
             "sigma_data": self.spread or (sigma.square().mean() + mean.var(correction=0)).sqrt().item(),
             "sha256": digest.hexdigest(),
             **far,
+            **self._beside,
             **({"missing": self.missing} if self.missing else {}),
             **({"series": self.timeline.to_dict()} if self.timeline is not None else {}),
             **({"columns": [column.name for column in self.columns], "table": table} if table else {}),
@@ -325,33 +338,23 @@ class Source(ABC):
         return self.load()
 
 
-def split(
-    count: int, fraction: float, seed: int, labels: Tensor | None = None, together: Sequence[Any] | None = None
-) -> tuple[Tensor, Tensor]:
+def split(count: int, fraction: float, seed: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Indices of the training and of the held-out examples, both ascending; a function of its arguments.
 
     ceil(fraction * count) examples are held out, but at least one and at most all but two. They are taken at even
     distances from a shuffled list; with `labels` (count,) that list is sorted by class, so that each class is
     held out in proportion (stratified) while the total stays exact. A class that would be held out whole gives one
-    example back to the training part. With `together` (count,), which wins over labels, examples of equal entries are
-    held out together, so many of the different entries as `fraction` says.
+    example back to the training part.
 
     Raises:
-        InputError: fraction outside (0, 1), or fewer than three examples, or different entries.
+        InputError: fraction outside (0, 1), or fewer than three examples.
     """
-    if together is not None:
-        different = {entry: number for number, entry in enumerate(sorted(set(together)))}
-        _, out = split(len(different), fraction, seed)
-        chosen = torch.zeros(len(different), dtype=torch.bool)
-        chosen[out] = True
-        chosen = chosen[torch.tensor([different[entry] for entry in together])]
-        return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
     if not 0 < fraction < 1:
         raise InputError(f"data.test_fraction={fraction!r} must lie between 0 and 1, such as 0.1.")
     if count < 3:
         raise InputError(f"the data have {count} example{'s' * (count != 1)}; at least 3 are needed (one is held out).")
     held_out = min(max(math.ceil(fraction * count - 1e-9), 1), count - 2)
-    order = torch.randperm(count, generator=_stream(seed, "split"))
+    order = torch.randperm(count, generator=stream(seed, "split"))
     if labels is not None:
         order = order[labels[order].argsort(stable=True)]
     chosen = torch.zeros(count, dtype=torch.bool)
@@ -377,15 +380,20 @@ def _keep_every_class(chosen: Tensor, labels: Tensor, order: Tensor) -> None:
 
 @lru_cache(maxsize=2)  # this epoch's and the next one's: of many examples an order is large
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=_stream(seed, "epoch", epoch))
+    return torch.randperm(count, generator=stream(seed, "epoch", epoch))
+
+
+def _turned(x: Tensor, which: Tensor | None) -> Tensor:
+    """Pictures (B, C, H, W) mirrored left to right where `which` says; all else as it is."""
+    return x if which is None or x.ndim != 4 else torch.where(which[:, None, None, None], x.flip(-1), x)
 
 
 def _other(seed: int) -> int:
     """A seed for the second of two data sets, whose order has nothing to do with that of the first."""
-    return _stream(seed, "far").initial_seed()
+    return stream(seed, "far").initial_seed()
 
 
-def _stream(*place: int | str) -> torch.Generator:
+def stream(*place: int | str) -> torch.Generator:
     """An independent random stream for each place; hashing keeps neighbouring seeds and epochs apart."""
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

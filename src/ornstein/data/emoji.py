@@ -15,9 +15,9 @@ from typing import ClassVar, final, get_args
 
 import torch
 
-from ornstein.data.captions import TEXT, captioned
+from ornstein.data.captions import TEXT, captioned, split_texts
 from ornstein.data.condition import TextKind
-from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute, read_arrays
 from ornstein.data.standard import decode_blob, shelves
@@ -87,7 +87,7 @@ class Emoji(Source):
             )
         kept = torch.from_numpy(np.flatnonzero(np.isin(vendor, self.vendors) & ((skin == "") | self.skin)))
         images, texts = images[kept], caption[kept.numpy()].tolist()
-        train, test = split(len(texts), self.test_fraction, self.seed, together=texts)
+        train, test = split_texts(texts, self.test_fraction, self.seed)
         column, remark = captioned(
             [texts[i] for i in train.tolist()], [texts[i] for i in test.tolist()], self.text, _FILE
         )

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, final, get_args
 import torch
 from torch import Tensor
 
-from ornstein.data.captions import TEXT, captioned, differ, read_captions
+from ornstein.data.captions import TEXT, captioned, differ, read_captions, split_texts
 from ornstein.data.condition import TextKind, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.labels import lost
@@ -127,9 +127,11 @@ class ImageFolder(Source):
             places = [place[1:] for place in places]
         labels, classes = self._labels(places)
         if in_test is None:
-            together = said[0] if said is not None and differ(said[0]) else None
-            train, test = split(len(values), self.test_fraction, self.seed, labels, together)
-            notes += ["held out by caption"] if together else []
+            if said is not None and differ(said[0]):
+                train, test = split_texts(said[0], self.test_fraction, self.seed)
+                notes.append("held out by caption")
+            else:
+                train, test = split(len(values), self.test_fraction, self.seed, labels)
         else:
             train, test = (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
             notes.append("split by folder")

@@ -23,6 +23,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ornstein.core.nearest import correlation
 from ornstein.data.condition import LABEL, Column, Known
 from ornstein.data.dataset import Dataset, Source
 from ornstein.data.layout import Layout
@@ -122,7 +123,9 @@ class Series(Source):
                 raise InputError(f"{shown(self.path)} has values that float32 cannot hold; rescale them.")
         transform, remark = standardise(train)
         if not line.least:  # not those of other series
-            line = dataclasses.replace(line, **_ends(train), lacking=_lacking(train))
+            line = dataclasses.replace(
+                line, **_ends(train), lacking=_lacking(train), correlation=_correlation(transform.forward(train))
+            )
         kept = (f"{len(tracks)} series of up to {longest:,} steps", f"windows of {window} every {stride}")
         told = f"told the phase of {' and '.join(line.cycles)}" if line.cycles else ""
         notes = [*kept, *filter(None, (told, remark)), *notes, *remarks(train, transform, "array")]
@@ -202,6 +205,11 @@ def _lacking(train: Tensor) -> tuple[float, ...]:
     there = ~train.isnan()
     moments = there.any(1).sum().clamp_min(1)
     return tuple((1 - there.sum((0, 2)) / moments).tolist())
+
+
+def _correlation(z: Tensor) -> tuple[tuple[float, ...], ...]:
+    """Of windows in model space, to four digits."""
+    return tuple(tuple(round(rho, 4) for rho in one) for one in correlation(z).tolist())
 
 
 def _ends(train: Tensor) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Timeline:
         window: steps of one example.
         least, most: of each feature, the end that it never passed, or None for none.
         lacking: of each feature, the share of the moments that have others but not it; () where that is not known.
+        correlation: of each feature with itself 0, 1, 2, ... steps later (`ornstein.core.nearest`); () where not known.
     """
 
     features: tuple[ColumnType, ...]
@@ -52,6 +53,7 @@ class Timeline:
     least: tuple[float | None, ...] = field(default=(), compare=False)
     most: tuple[float | None, ...] = field(default=(), compare=False)
     lacking: tuple[float, ...] = field(default=(), compare=False)
+    correlation: tuple[tuple[float, ...], ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -61,6 +63,7 @@ class Timeline:
             "by": None if self.by is None else self.by.to_dict(),
             **{name: getattr(self, name) for name in ("step", "months", "origin", "window")},
             **{name: list(getattr(self, name)) for name in ("cycles", "least", "most", "lacking")},
+            "correlation": [list(one) for one in self.correlation],
         }
 
     @staticmethod
@@ -70,7 +73,8 @@ class Timeline:
             said: dict[str, Any] = {name: found[name] for name in ("step", "months", "origin", "window")}
             said |= {name: found[name] and ColumnType.from_dict(found[name]) for name in ("time", "by")}
             said |= {name: tuple(found[name]) for name in ("cycles", "least", "most")}
-            said["lacking"] = tuple(found.get("lacking", ()))  # runs of earlier versions do not know it
+            said["lacking"] = tuple(found.get("lacking", ()))  # runs of earlier versions know neither
+            said["correlation"] = tuple(map(tuple, found.get("correlation", ())))
             return Timeline(tuple(map(ColumnType.from_dict, found["features"])), **said)
         except (KeyError, TypeError, AttributeError):
             raise InputError("run.yaml describes no series; it was changed.") from None

@@ -63,6 +63,11 @@ class Transform(ABC):
         return None
 
     @property
+    def plain(self) -> "Transform":
+        """The part of it that maps each number by itself: all of it, but for what a codec tells in fewer numbers."""
+        return self
+
+    @property
     def letters(self) -> str:
         """The characters that classes are, of a text; "" of all else."""
         return ""

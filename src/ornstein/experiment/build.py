@@ -1,7 +1,8 @@
 """From names to objects: the only room that does it, and the only file of the room."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from ornstein.core.denoiser import SEEN
 from ornstein.core.drive import Stepper
 from ornstein.core.gaps import GIVEN
 from ornstein.core.learner import Learner, Problem
-from ornstein.data import DATA, Dataset, Known, Source, Transform
+from ornstein.data import DATA, Coded, Dataset, Known, Latents, Source, Transform
 from ornstein.data.before import load_as_before
-from ornstein.errors import InputError
+from ornstein.data.coded import told
+from ornstein.errors import InputError, shown
 from ornstein.experiment.afford import afford_network
 from ornstein.experiment.arguments import choice, construct
-from ornstein.experiment.config import PROCESSES, Experiment, objectives, steppers
-from ornstein.experiment.folder import read_folder
+from ornstein.experiment.config import PROCESSES, Experiment, nets, objectives, steppers
+from ornstein.experiment.folder import CODEC, read_folder, read_measured, weights_name, weights_of
 from ornstein.experiment.learner import LEARNERS, steppers_of
-from ornstein.nets import NETS, Label, NetConfig, Number, Part, Picture, Tokens, Vector
+from ornstein.files import digest
+from ornstein.latent import NetCodec
+from ornstein.nets import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 from ornstein.objectives import OBJECTIVES
 
 #: samples and what they are given
@@ -56,17 +60,20 @@ class Built:
         return loss
 
 
-def load_data(experiment: Experiment, about: Mapping[str, Any] | None = None) -> Dataset:
+def load_data(experiment: Experiment, about: Mapping[str, Any] | None = None, folder: Path | None = None) -> Dataset:
     """The experiment's data, read or made.
 
     Args:
         about: run.yaml of the run, if there is one: what began with another keeps its types and scales, also when that
             other is gone. None: they are the other's.
+        folder: of the run, if there is one, which holds the codec of its latents. None: it lies where the data say.
 
     Raises:
         InputError: data that are absent or unfit.
     """
     source: Source = construct(DATA, experiment.data)
+    if isinstance(source, Latents):
+        return _latents(source, about, folder)
     if experiment.start is None:
         return source.load()
     about = read_folder(Path(experiment.start))[1] if about is None else about
@@ -101,6 +108,7 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
         gaps=bool(facts.get("missing")),
         far=facts["far"]["sigma_data"] if "far" in facts else None,
         paired="far" in facts and facts["far"]["paired"],
+        correlation=torch.tensor(series) if (series := facts.get("series", {}).get("correlation")) else None,
     )
     assert experiment.learner is not None
     learner = construct(LEARNERS, experiment.learner, problem)
@@ -122,11 +130,73 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        return net.build(learner.shown, learner.told, out_multiple=learner.out_multiple, seed=experiment.training.seed)
+        found: nn.Module = learner.network(partial(net.build, seed=experiment.training.seed))
+        return found
 
-    net = construct(NETS, experiment.net)
+    net = construct(nets(), experiment.net)
     afford_network(net, made, times, ranks.device(experiment.training.cpu))
     return Built(learner, made(net))
+
+
+def _latents(source: Latents, about: Mapping[str, Any] | None, folder: Path | None) -> Dataset:
+    """Data in the latents of the codec that they name, or of its copy in the folder of the run that was taught them."""
+    place = Path(source.codec) if folder is None else folder / CODEC
+    if not place.is_dir():
+        raise InputError(
+            f"data.codec={shown(place)!r} is not a folder; give the run of a codec, trained with preset=autoencoder."
+        )
+    codec, sha256, base = open_codec(place)
+    data = source.load()
+    if data.shape == codec.shape and data.transform.to_dict() != base.to_dict():
+        raise InputError(
+            f"data.codec={shown(source.codec)!r} was trained on data in other units ({base}) than data={data.name!r} "
+            f"({data.transform})."
+        )
+    facts = None if about is None else about["data"]
+    return told(data, codec, sha256, None if facts is None else (facts["mean"], facts["sigma_data"]))
+
+
+def open_codec(folder: Path) -> tuple[NetCodec, str, Transform]:
+    """The codec that a run has learned, the hash of its weights, and the transform to what it is shown.
+
+    Raises:
+        InputError: no run there; one of something else; one whose latents have not been measured.
+    """
+    experiment, about = read_folder(folder)
+    transform = Transform.from_dict(about["transform"])
+    built = build(experiment, about["data"], transform)
+    if not isinstance(built.model, NetCodec):
+        raise InputError(
+            f"data.codec={shown(folder)!r} is no codec but a {experiment.learner['name']}; train one with "  # type: ignore[index]
+            "preset=autoencoder."
+        )
+    measured, ema = read_measured(folder), experiment.sampling.ema
+    if measured is None:
+        raise InputError(
+            f"data.codec={shown(folder)!r} is not trained to its end, where its latents are measured; go on with "
+            f"ornstein train --resume {shown(folder)}."
+        )
+    built.net.load_state_dict(weights_of(folder, experiment, ema))
+    built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
+    scaled = {name: measured[name] for name in ("shift", "scale", "spread")}
+    return NetCodec(built.net, **scaled), digest(folder / weights_name(ema), "sha256"), transform  # type: ignore[arg-type]
+
+
+def transform_of(about: Mapping[str, Any], folder: Path) -> Transform:
+    """The transform of a run by its run.yaml; of latents with the codec that lies in its folder.
+
+    Raises:
+        InputError: it is damaged; or a codec that is missing, or is not the one that the run was trained with.
+    """
+    transform = Transform.from_dict(about["transform"])
+    if not isinstance(transform, Coded):
+        return transform
+    if not (folder / CODEC).is_dir():
+        raise InputError(f"run={shown(folder)!r} is of latents, and its codec is missing: put back {CODEC}/.")
+    codec, sha256, _ = open_codec(folder / CODEC)
+    if sha256 != transform.sha256:
+        raise InputError(f"run={shown(folder)!r} was trained in the latents of another codec than {CODEC}/ holds.")
+    return replace(transform, codec=codec)
 
 
 def _part(about: Known) -> Part:

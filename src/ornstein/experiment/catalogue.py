@@ -6,11 +6,10 @@ from typing import Any
 
 from ornstein.core.grids import GRIDS
 from ornstein.data import DATA
-from ornstein.experiment.config import PROCESSES, methods, objectives, presets, readings, steppers
+from ornstein.experiment.config import PROCESSES, methods, nets, objectives, presets, readings, steppers
 from ornstein.experiment.learner import LEARNERS
 from ornstein.guidance import GUIDANCE
 from ornstein.metrics import METRICS
-from ornstein.nets import NETS
 
 
 def tables() -> dict[str, dict[str, str]]:
@@ -22,7 +21,7 @@ def tables() -> dict[str, dict[str, str]]:
         "objectives": objectives(),
         "learners": dict(LEARNERS),
         "guidance": dict(GUIDANCE),
-        "nets": dict(NETS),
+        "nets": nets(),
         "data": dict(DATA),
         "metrics": dict(METRICS),
     }

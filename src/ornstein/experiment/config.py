@@ -33,10 +33,14 @@ from ornstein.discrete import KERNELS
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import ends, own, plain
 from ornstein.experiment.arguments import brief, choice, construct, validated
-from ornstein.experiment.learner import LEARNERS, steppers_of
+from ornstein.experiment.learner import LEARNERS, nets_of, steppers_of
+from ornstein.experiment.learner import nets as nets
+from ornstein.experiment.learner import objectives as objectives
+from ornstein.experiment.learner import readings as readings
+from ornstein.experiment.learner import steppers as steppers
 from ornstein.files import regular
+from ornstein.latent.learner import Clean
 from ornstein.mixed import Product
-from ornstein.nets import NETS
 from ornstein.samplers import DEFAULT_STEPPER
 from ornstein.samplers.noise_ladder import AdvisedLadder
 from ornstein.training import AUTO, PRECISIONS, Training
@@ -53,7 +57,7 @@ MOST_PREVIEW = 4096
 GAUSSIAN: Mapping[str, Callable[..., Any]] = ChainMap({"advised-ladder": AdvisedLadder}, CLOCKS)
 #: and every process
 PROCESSES: Mapping[str, Callable[..., Any]] = ChainMap(
-    {"advised-ladder": AdvisedLadder, "product": Product}, CLOCKS, KERNELS, NAMED_PATHS
+    {"advised-ladder": AdvisedLadder, "product": Product, "clean": Clean}, CLOCKS, KERNELS, NAMED_PATHS
 )
 #: presets that are another preset with another data set
 _ALIKE = {
@@ -157,6 +161,10 @@ class Experiment:
             raise InputError(
                 f"predicts={self.predicts!r} does not go with learner={name!r}; take {', '.join(entry.readings)}."
             )
+        if self.net["name"] not in nets_of(entry):
+            raise InputError(
+                f"net={self.net['name']!r} does not go with learner={name!r}; take {', '.join(nets_of(entry))}."
+            )
         if self.process["name"] not in (known := entry.processes or GAUSSIAN):
             raise InputError(
                 f"process={self.process['name']!r} does not go with learner={name!r}; take {', '.join(known)}."
@@ -181,14 +189,14 @@ class Experiment:
         """
         changes = [_parted(override) for override in overrides]
         tree = _dated(_tree(source, changes))
+        nouns = {keys[0] for keys, _ in changes}
+        if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
+            tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys == ["preset"]:
                 _lay_over(tree, value)
         if own.by_time(_said(changes)) and not (isinstance(source, Mapping) or _is_own(source)):
             _set(tree, ["training", "steps"], own.ENDLESS)
-        nouns = {keys[0] for keys, _ in changes}
-        if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
-            tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys == ["data"] and isinstance(value, str) and _is_own(source):
                 value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way
@@ -215,23 +223,8 @@ class Experiment:
         return plain.written(tree)
 
 
-def objectives() -> dict[str, Callable[..., Any]]:
-    """Every objective by name: those of each learner."""
-    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
-
-
-def steppers() -> dict[str, Callable[..., Any]]:
-    """Every stepper by name: those of each learner."""
-    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in steppers_of(learner).items()}
-
-
-def readings() -> dict[str, str]:
-    """What `predicts` may say, and what it means: the readings of each learner."""
-    return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}
-
-
 def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
-    return {"data": DATA, "process": PROCESSES, "net": NETS, "objective": objectives(), "learner": LEARNERS}
+    return {"data": DATA, "process": PROCESSES, "net": nets(), "objective": objectives(), "learner": LEARNERS}
 
 
 def presets() -> dict[str, str]:
@@ -360,7 +353,9 @@ def _lay_over(tree: dict[str, Any], method: Any) -> None:
     net = net.get("name") if isinstance(net, Mapping) else net
     for layer in (changes, kinds.get(str(net), {})):
         for key, value in layer.items():
-            if key not in ("training", "sampling"):
+            if key == "data":  # data that are made of those of the preset
+                tree[key] = {**value, "of": tree[key]}
+            elif key not in ("training", "sampling"):
                 tree[key] = value
             elif isinstance(before := tree.get(key, {}), Mapping):  # anything else is refused later
                 tree[key] = {**before, **value}

@@ -24,6 +24,7 @@ from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.latents import evaluate_codec, in_words, is_codec
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
 from ornstein.experiment.page import Page
@@ -84,14 +85,18 @@ def evaluate(
     log-likelihood of `likelihood` held-out examples; None: of 200, where that takes seconds (vectors of up to 8
     numbers). Of several processes (`torchrun`) each draws its share; the first measures, and the others get None.
     `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is done next:
-    "drawing", then each measure by name, "the picture", the doctor's checks, the page.
+    "drawing", then each measure by name, "the picture", the doctor's checks, the page. A codec is measured by what it
+    reads back: see `ornstein.experiment.latents`.
 
     Raises:
         InputError: a run that draws nothing, or text; its data are no longer there, or differ from those that it
             was trained on.
     """
-    run.must_draw()
     must_be_ones_own(run.folder, "the evaluation")
+    if is_codec(run):
+        measured, read_back = evaluate_codec(run, n, seed, stage or (lambda name: None))
+        return Evaluation(read_back, {"training data, read back, in the place of samples": in_words(measured)})
+    run.must_draw()
     if run.transform.letters:
         raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):
@@ -184,13 +189,13 @@ def _measured(
 
 def _is_seen(run: Run) -> bool:
     """Whether the run draws pictures that a network of photographs can see, and one is installed."""
-    return run.kind == "image" and is_picture(run.shape, run.transform) and lite.weights_file() is not None
+    return run.kind == "image" and is_picture(run.shape, run.transform.plain) and lite.weights_file() is not None
 
 
 def _photographed(run: Run, x: Tensor) -> Tensor:
     """What that network sees in pictures (N, C, H, W) in the data's own units."""
     there = ranks.device(run.experiment.training.cpu)
-    return lite.features()(run.transform.forward(x).to(there)).to(x.device)
+    return lite.features()(run.transform.plain.forward(x).to(there)).to(x.device)
 
 
 def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Path, generator: torch.Generator) -> None:

@@ -11,6 +11,8 @@
         loss.png               the loss curve
         loss-by-noise.png      the held-out error at each noise level
         manifest.json          the hashes of the YAML and safetensors files, checked whenever the run is opened
+        latents.yaml           of a codec: the scale of its latents and how well it reads back
+        codec/                 of a model of latents: the run of its codec, as far as drawing needs it
         data/                  examples that `ornstein.fit` was given in memory
         training.log           what a training that the studio began has said
         uploaded/              a file that was given to it
@@ -20,6 +22,7 @@ What a person needs to sample is the two YAML files and one safetensors file: no
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,11 +46,14 @@ from ornstein.training import newest_step as newest_step
 
 #: the grids that `ornstein tune` fitted to a run, by their number of steps
 TUNED = "tuned.yaml"
+#: what was measured of a codec, in its folder; and the codec of a model of latents, in that one's
+MEASURED, CODEC = "latents.yaml", "codec"
 #: what was asked for, and the facts of the run
 EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
 WRITTEN = (
     *(EXPERIMENT, ABOUT, TUNED, "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
+    *(MEASURED, CODEC, "error-by-example.png"),
     *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png", "report.html"),
 )
 
@@ -195,17 +201,52 @@ def read_weights(path: Path, folder: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def weights_name(ema: float) -> str:
+    """The file of the weights, or of their average of length `ema`."""
+    return average_file(ema) if ema else "model.safetensors"
+
+
 def weights_of(folder: Path, experiment: Experiment, ema: float) -> dict[str, Tensor]:
     """The weights in a run folder, or their average of length `ema`.
 
     Raises:
         InputError: they are not there, or damaged.
     """
-    weights = folder / (average_file(ema) if ema else "model.safetensors")
+    weights = folder / weights_name(ema)
     # an average that was tracked is read or missed, never made again in silence
     if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
         return read_weights(weights, folder)
     return reconstruct(folder, ema)
+
+
+def read_measured(folder: Path) -> dict[str, Any] | None:
+    """What was measured of a codec when its training ended: see `ornstein.experiment.latents`; None before that."""
+    if not (folder / MEASURED).is_file():
+        return None
+    manifest.check(folder, MEASURED)
+    found = plain.read(folder / MEASURED)
+    try:
+        numbers = {name: [float(value) for value in found[name]] for name in ("shift", "scale")}
+        return {**found, **numbers, **{name: float(found[name]) for name in ("spread", "psnr", "ssim")}}
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{shown(folder / MEASURED)} is damaged: measure again with ornstein evaluate.") from None
+
+
+def write_measured(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write what was measured of a codec. For who holds the folder."""
+    with manifest.publishing(folder, MEASURED) as (part,):
+        part.write_text(plain.written(dict(found)), "utf-8")
+
+
+def carry(source: Path, folder: Path) -> None:
+    """Lay the codec of a run beside a model of its latents, so that this is whole by itself."""
+    experiment = read_experiment(source)
+    names = (EXPERIMENT, ABOUT, MEASURED, weights_name(experiment.sampling.ema))
+    there = folder / CODEC
+    there.mkdir(parents=True, exist_ok=True)
+    with manifest.publishing(there, *names) as parts:
+        for name, part in zip(names, parts, strict=True):
+            shutil.copyfile(source / name, part)
 
 
 def read_tuned(folder: Path) -> dict[int, Any]:

@@ -10,6 +10,7 @@ from ornstein.discrete import TokenClassifier
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
+from ornstein.latent import Cascading
 
 
 def classifier_of(guide: Run, run: Run) -> Any:
@@ -89,6 +90,17 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
             )
         options |= {key: _OF_A_GUIDE[key](guide, run) for key in wanted}
     return with_denoiser(run, way(run.denoiser, **options))
+
+
+def augmented(run: Run, level: float) -> Run:
+    """A run of a cascade with that noise on the coarse picture that its finer stages are given.
+
+    Raises:
+        InputError: a run of something else, or a level that was not trained.
+    """
+    if not isinstance(run.learner, Cascading):
+        raise InputError(f"augmentation={level:g} is of cascades, and {run.folder} is no cascade.")
+    return dataclasses.replace(run, learner=dataclasses.replace(run.learner, level=level))
 
 
 def with_denoiser(run: Run, denoiser: Denoiser) -> Run:

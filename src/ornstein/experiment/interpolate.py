@@ -69,8 +69,10 @@ def interpolate(
         raise InputError(f"n={n} must be from 2, the two ends, to {_MOST:,}.")
     run.must_hold(n)
     for given in (first, last):
-        if tuple(given.shape) != (1, *run.shape):
-            raise InputError(f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.shape}.")
+        if tuple(given.shape) != (1, *run.learner.problem.shape):
+            raise InputError(
+                f"an input has shape {tuple(given.shape[1:])}; this run's data have {run.learner.problem.shape}."
+            )
     # even in log-SNR, the clock of the integrators: a way up and down again is twice as true as on the default grid
     process, unit = run.denoiser.process, run.denoiser.unit
     # as times: what is encoded lies at the first of them, whatever its size
@@ -100,7 +102,7 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
     """
     run.must_walk("interpolating")
     numbers = [name.isascii() and name.isdigit() for name in (first, last)]
-    data = load_data(run.experiment, run.about) if any(numbers) else None
+    data = load_data(run.experiment, run.about, run.folder) if any(numbers) else None
     found = []
     for name, number in zip((first, last), numbers, strict=True):
         if number:

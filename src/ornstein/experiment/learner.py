@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import SEEN, NetDenoiser
-from ornstein.core.gaps import GIVEN, Filled, some_known, told
+from ornstein.core.gaps import GIVEN, Filled, apart, some_known, told
 from ornstein.core.learner import Judgement, Learner, Measure, noised_alike, with_shares
 from ornstein.core.prediction import OF_THE_NOISE
 from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
+from ornstein.latent import Autoencoding, Cascading
 from ornstein.mixed import Mixed
-from ornstein.nets import Picture
+from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
 
@@ -94,7 +95,8 @@ class Filling(Denoising):
 
     In training each row is told cells of its own, at random (`ornstein.core.gaps.some_known`), and the loss counts the
     others; so one network serves p(x) and p(x given any of its cells) without guidance (Tashiro et al. 2021,
-    2107.03502).
+    2107.03502). Of series it learns how far those lie from what the nearest known values let expect, in units of how
+    unsure that is (`ornstein.core.nearest`).
     """
 
     @classmethod
@@ -122,8 +124,9 @@ class Filling(Denoising):
         self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
         known = some_known(len(x0), tuple(x0.shape[1:]), generator).to(x0.device) & ~x0.isnan()
-        also = Condition({**Condition.of(condition).parts, GIVEN: told(x0, known)})
-        return super().loss(model, torch.where(known, torch.nan, x0), also, generator, memory)
+        given = told(x0, known, self.problem.correlation)
+        also = Condition({**Condition.of(condition).parts, GIVEN: given})
+        return super().loss(model, apart(x0, given), also, generator, memory)
 
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         some_known(n, self.problem.shape, generator)  # drawn first
@@ -133,6 +136,29 @@ class Filling(Denoising):
         if not isinstance(model, Filled):
             return model
         return dataclasses.replace(model, base=super().in_precision(model.base, precision))
+
+
+@dataclass(frozen=True, eq=False)
+class Staged(Cascading):
+    """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
+
+    Args:
+        stages: how many, each of twice the sides of the one before; 1 for a plain denoiser.
+        augmentation: the greatest noise ratio sigma/alpha of the coarse picture in training.
+        level: that of drawing, at most `augmentation`.
+    """
+
+    readings: ClassVar[Mapping[str, str]] = _READINGS
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not getattr(self.problem.objective, "gaps", False):
+            raise InputError(
+                f"objective={self.problem.taught_by!r} does not teach the stages of a cascade; take v, edm, flow or "
+                "another regression."
+            )
+        Denoising(self.problem)  # which refuses what x0 cannot be had from
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,9 +266,11 @@ LEARNERS: dict[str, type[Learner]] = {
     "tokens": Sequences,
     "bridge": Bridging,
     "mixed": Mixed,
+    "codec": Autoencoding,
     "energy": Energy,
     "variance": LearnedVariance,
     "filling": Filling,
+    "cascade": Staged,
     "denoiser": Denoising,
 }
 
@@ -250,3 +278,28 @@ LEARNERS: dict[str, type[Learner]] = {
 def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
     """What may draw from a kind of model, by name."""
     return entry.steppers or STEPPERS
+
+
+def nets_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
+    """What a kind of model can be made of, by name."""
+    return entry.nets or NETS
+
+
+def objectives() -> dict[str, Callable[..., Any]]:
+    """Every objective by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in learner.objectives.items()}
+
+
+def steppers() -> dict[str, Callable[..., Any]]:
+    """Every stepper by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in steppers_of(learner).items()}
+
+
+def nets() -> dict[str, Callable[..., Any]]:
+    """Every network by name: those of each learner."""
+    return {name: entry for learner in reversed(LEARNERS.values()) for name, entry in nets_of(learner).items()}
+
+
+def readings() -> dict[str, str]:
+    """What `predicts` may say, and what it means: the readings of each learner."""
+    return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}

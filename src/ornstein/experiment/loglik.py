@@ -12,7 +12,7 @@ ends of the ranking.
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.series import dated, timeline
 from ornstein.files import replacing_all
 from ornstein.likelihood import LogLikelihood, log_likelihood
+from ornstein.likelihood.through import loses
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +219,9 @@ def loglik(
             "knows no law of some cells alone; score complete samples, or train on data with gaps."
         )
     beside = own(run, "test").first(reference) if reference else None
+    if loses(run.transform):
+        bound = "lower bounds, through the encoder of its codec"
+        given = replace(given, note="; ".join(filter(None, [given.note, bound])))
     total = len(given.x) + (0 if beside is None else len(beside.x))
     done = 0
 

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ornstein.experiment.folder import read_folder, read_metrics
+from ornstein.data import Transform
+from ornstein.experiment.folder import CODEC, read_folder, read_measured, read_metrics
+from ornstein.experiment.latents import in_words
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.packaged import place
 
@@ -40,13 +42,20 @@ def describe(folder: "str | Path") -> dict[str, str]:
         if records
         else f"not yet, of {training.steps:,} steps",
     }
+    entry, own = LEARNERS[experiment.learner["name"]], tuple(facts["shape"])  # type: ignore[index]
+    if how := entry.explained(experiment.learner, Transform.from_dict(about["transform"]).shape(own)):  # type: ignore[arg-type]
+        lines["stages"] = how
     lines |= {f"why {name}": why for name, why in about.get("reasons", {}).items()}
     if checked:
-        known = LEARNERS[experiment.learner["name"]].judges.unit  # type: ignore[index]
+        known = entry.judges.unit
         best = min(checked, key=lambda r: r["held_out"])
         lines["held-out"] = (
             f"{checked[-1]['held_out']:.4f} (1 = {known}); best {best['held_out']:.4f} at step {best['step']:,}"
         )
+    if (measured := read_measured(folder)) is not None:
+        lines["codec"] = in_words(measured)
+    if (folder / CODEC).is_dir():
+        lines["codec"] = _codec(folder / CODEC)
     if records and records[-1].get("skipped"):
         lines["skipped"] = f"{records[-1]['skipped']:,} steps were not finite"
     if (result := folder / "evaluation.json").is_file():
@@ -58,3 +67,11 @@ def describe(folder: "str | Path") -> dict[str, str]:
         lines["unchecked"] = "no manifest.json: files of this older run are opened as they are until training goes on"
     lines["files"] = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
     return lines
+
+
+def _codec(folder: Path) -> str:
+    """The codec of a model of latents, which lies in its folder."""
+    experiment, about = read_folder(folder)
+    measured = read_measured(folder)
+    said = "not measured" if measured is None else in_words(measured)
+    return f"{experiment.net['name']} of {about['parameters']:,} parameters, in {CODEC}/: {said}"

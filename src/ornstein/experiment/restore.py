@@ -23,6 +23,7 @@ from ornstein.experiment import charts, pictures
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.folder import as_read
 from ornstein.experiment.guide import with_denoiser
+from ornstein.experiment.latents import decoded, must_be_linear, through_decoder
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
 from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
@@ -32,6 +33,8 @@ from ornstein.samplers import stepper_named
 _JOB = "filling in or restoring what was measured"
 #: the ways to solve an inverse problem; the last is a stepper around a stepper
 METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
+#: those that need a linear measurement
+LINEAR = METHODS[-2:]
 #: what a picture may have suffered, by name
 DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
 
@@ -81,7 +84,7 @@ def solve(
     """Draw from the posterior of each row of measurements y = A x + noise.
 
     Args:
-        run: the model of x.
+        run: the model of x, or of its latents, which are then measured as they are decoded.
         operator: A; a mask may have a row for each row of y.
         y: (rows, *measured), model space.
         draws: how many for each row.
@@ -98,6 +101,8 @@ def solve(
     """
     run.must_walk(_JOB)
     lookup(dict.fromkeys(METHODS), method, "method")
+    if method in LINEAR:
+        must_be_linear(run, method)
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
     run.must_hold(draws, each=len(y))
@@ -107,7 +112,7 @@ def solve(
     found = []
     for start in range(0, len(row), BATCH):
         part = row[start : start + BATCH]
-        here = Mask(operator.known[part]) if isinstance(operator, Mask) else operator
+        here = through_decoder(run, Mask(operator.known[part]) if isinstance(operator, Mask) else operator)
         measurement = Measurement(here, y[part].to(run.denoiser.device), noise)
         way: Callable[..., Guidance] = Replacement if method == "repaint" else GUIDANCE[method]
         chosen = RePaint(inner, measurement) if method == "repaint" else inner
@@ -122,7 +127,7 @@ def solve(
         found.append(drawn)
         if progress is not None:
             progress(start + len(part), len(row))
-    samples = torch.cat(found).unflatten(0, (len(y), draws))
+    samples = decoded(run, torch.cat(found)).unflatten(0, (len(y), draws))
     if not bool(torch.isfinite(samples).all()):
         raise InputError(
             "the draws are not finite: the input lies far outside the run's data, or it takes more steps, another "
@@ -228,7 +233,7 @@ def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Te
     if path.suffix.lower() in (".npy", ".npz"):
         values, _ = read_rows(path, shape, run.layout, missing=True)
         try:
-            run.transform.forward(values)
+            run.transform.plain.forward(values)
         except InputError:  # features or channels that have each their own units
             raise InputError(
                 f"input='{shown(path)}' has shape {tuple(values.shape)}; one sample of this run has shape {run.shape}."
@@ -285,7 +290,7 @@ def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> 
             where it was measured with noise, and so is not known for sure.
     """
     rows, draws = found.samples.shape[:2]
-    own = run.transform.inverse(found.samples.flatten(0, 1), quantise=True).unflatten(0, (rows, draws))
+    own = run.transform.plain.inverse(found.samples.flatten(0, 1), quantise=True).unflatten(0, (rows, draws))
     arrays: dict[str, Tensor] = {}
     if found.known is not None:
         arrays["known"] = found.known.expand(rows, *run.shape)
@@ -346,7 +351,7 @@ def _curves(run: Run, found: Restored, most: int = 6) -> Any:
 
     Fields and volumes, which are no lines, are cut as they are elsewhere: the first row alone.
     """
-    own = run.transform.inverse(found.samples.flatten(0, 1)).unflatten(0, found.samples.shape[:2])
+    own = run.transform.plain.inverse(found.samples.flatten(0, 1)).unflatten(0, found.samples.shape[:2])
     if len(run.shape) > 2:
         measured = own[:1, 0] if found.known is None else torch.where(found.known[:1], own[:1, 0], own[0].min())
         shown = torch.cat([measured] * (found.known is not None) + [own[0, :3], own[:1].mean(1)])

@@ -22,7 +22,7 @@ from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import packaged, pictures
-from ornstein.experiment.build import build, load_data
+from ornstein.experiment.build import build, load_data, transform_of
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_folder, read_metrics, tuned_for, weights_of
 from ornstein.experiment.settle import Way, drawing_precision, way
@@ -72,7 +72,7 @@ class Run:
         folder = opened_folder(packaged.place(folder))
         experiment, about = read_folder(folder)
         ema = experiment.sampling.ema if ema is None else ema
-        transform = Transform.from_dict(about["transform"])
+        transform = transform_of(about, folder)
         if not (ema == 0 or 0 < ema < 1):
             raise InputError(f"ema={ema!r} must be the length of an average of the weights, or 0 for the weights.")
         built = build(experiment, about["data"], transform)
@@ -113,7 +113,7 @@ class Run:
         Raises:
             InputError: they are no longer there, or differ from those.
         """
-        data = load_data(self.experiment, self.about)
+        data = load_data(self.experiment, self.about, self.folder)
         if data.fingerprint()["sha256"] != self.about["data"]["sha256"]:
             raise InputError(f"the data are not those that {self.folder} was trained on: their content differs.")
         return data
@@ -343,7 +343,7 @@ class Run:
         self.must_hold(n)
         if set(self.conditions) <= {LABEL}:
             return Condition.of(self.every_class(n))
-        held_out = held_out or load_data(self.experiment, self.about).test_condition
+        held_out = held_out or load_data(self.experiment, self.about, self.folder).test_condition
         return held_out[torch.arange(n) % (held_out.rows or 1)]
 
     def class_columns(self, labels: Tensor | None) -> int | None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import SEEN
 from ornstein.core.drive import another_seed, sample_seeds
-from ornstein.core.gaps import GIVEN, Filled, OnSeen, told
+from ornstein.core.gaps import GIVEN, Filled, OnSeen, together, told
 from ornstein.data.condition import LABEL
 from ornstein.data.series import CALENDAR
 from ornstein.data.timeline import Timeline
@@ -346,10 +346,10 @@ def _drawn(
     if isinstance(run.denoiser, Filled):
         z = given
         for turn, seen in enumerate(_turns(line, known)):
-            parts |= {GIVEN: told(z, known), SEEN: seen.float()}
+            parts |= {GIVEN: told(z, known, run.learner.problem.correlation), SEEN: seen.float()}
             seeds = sample_seeds(len(given), another_seed(seed, turn) if turn else seed, None, None)
             asked = with_denoiser(run, OnSeen(run.denoiser))
-            z = asked.draw(len(given), condition=Condition(parts), seeds=seeds, steps=steps)
+            z = together(asked.draw(len(given), condition=Condition(parts), seeds=seeds, steps=steps), parts[GIVEN])
             known = seen
     else:
         z = inpaint(run, given, known, draws=1, seed=seed, steps=steps or 50).samples[:, 0]

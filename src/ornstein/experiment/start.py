@@ -33,6 +33,11 @@ def going_on(run: "str | Path", source: "str | own.Own", changes: Iterable[str] 
     """
     run, changes = Path(run).expanduser().absolute(), list(changes)
     before, about = read_folder(run)
+    if about["transform"].get("kind") == "coded":
+        raise InputError(
+            f"--from {shown(run)} is a model of latents, which does not go on with other data; train one with "
+            "preset=latent data.codec=RUN."
+        )
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree: dict[str, Any] = plain.parsed(before.to_yaml(), shown(run))

@@ -14,7 +14,7 @@ from torch import nn
 
 from ornstein import ranks
 from ornstein._version import __version__
-from ornstein.data import Dataset
+from ornstein.data import Coded, Dataset
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.budget import in_time
@@ -22,6 +22,7 @@ from ornstein.experiment.build import Batch, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.course import by_level
 from ornstein.experiment.folder import (
+    carry,
     holding,
     may_begin,
     newest_step,
@@ -30,6 +31,7 @@ from ornstein.experiment.folder import (
     write_experiment,
     write_facts,
 )
+from ornstein.experiment.latents import finish, is_codec
 from ornstein.experiment.run import Run
 from ornstein.experiment.settle import Settled, settle
 from ornstein.experiment.start import start_from
@@ -78,7 +80,7 @@ def _train(
         minutes = experiment.training.minutes
         raise InputError(f"training.minutes={minutes:g} is of a run that begins; go on with more training.steps.")
     must_have(experiment.training.trackers)
-    data = data or load_data(experiment, read_folder(folder)[1] if resume else None)
+    data = data or load_data(experiment, *(read_folder(folder)[1], folder) if resume else ())
     _check_folder(folder, data, resume)
     experiment = in_time(experiment, data)
     ranks.join(experiment.training.cpu)
@@ -96,6 +98,8 @@ def _train(
     trackers = begun(config.trackers, folder.name, asdict(experiment)) if first else ()
     if not resume and first:
         write_facts(folder, experiment, about)
+        if isinstance(data.transform, Coded):
+            carry(Path(experiment.data["codec"]), folder)
     log: Log | None = None
     try:
         for progress in fit(
@@ -117,6 +121,8 @@ def _train(
             yield moment
         if log is not None:
             log.close()
+            if is_codec(watched):
+                finish(folder, data)
     finally:
         for tracker in trackers:
             tracker.finish()

@@ -87,7 +87,7 @@ def tune(
     levels = levels if process.chain is None else min(levels, process.chain)
     if not (isinstance(steps, int) and 1 <= steps <= levels):
         raise InputError(f"steps={steps!r} must be a whole number from 1 to {levels}, the levels to choose from.")
-    data = load_data(run.experiment, run.about)
+    data = load_data(run.experiment, run.about, run.folder)
     if data.missing:
         raise InputError("the bound that a grid is tuned by needs complete data; take criterion=endpoint.")
     found = run.transform.levels

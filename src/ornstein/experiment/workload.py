@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.experiment.build import Built
 from ornstein.experiment.config import Experiment
@@ -75,14 +74,13 @@ def count_call(experiment: Experiment, built: Built, data: Dataset, precision: s
 def network_calls(experiment: Experiment, built: Built, data: Dataset) -> int:
     """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
     learner = built.learner
-    tiny = MLP(width=4, depth=1).build(learner.shown, out_multiple=learner.out_multiple, seed=0).eval()
+    tiny = learner.network(MLP(width=4, depth=1).build).eval()
     how = way(experiment.sampling, learner)
     _, condition = data.batch(0, 1, 0)
-    given = Condition({name: part for name, part in condition.parts.items() if name not in learner.told})
-    walk = learner.trajectory(learner.model(tiny), 1, how.stepper, how.steps, how.grid, seed=0, condition=given)
+    walk = learner.trajectory(learner.model(tiny), 1, how.stepper, how.steps, how.grid, seed=0, condition=condition)
     for state in walk:
         calls = state.calls
-    return calls
+    return calls // learner.asks
 
 
 def network_call(experiment: Experiment, built: Built, data: Dataset, precision: str) -> Callable[[int], None]:

@@ -12,7 +12,7 @@ from ornstein.guidance.contract import Guidance
 from ornstein.guidance.gradient import LikelihoodGuidance
 from ornstein.guidance.inverse import DPS, Measurement, MomentMatching, PiGDM, Replacement
 from ornstein.guidance.mixing import Autoguidance, ClassifierFree
-from ornstein.guidance.operators import OPERATORS, Blur, Downsample, Function, Mask, Matrix, Operator
+from ornstein.guidance.operators import OPERATORS, Blur, Downsample, Function, Mask, Matrix, Operator, ReadBack
 from ornstein.guidance.posterior import exact_posterior
 from ornstein.guidance.repaint import RePaint
 
@@ -30,5 +30,6 @@ GUIDANCE: dict[str, Callable[..., Guidance]] = {
 __all__ = [
     "DPS", "GUIDANCE", "OPERATORS", "Autoguidance", "Blur", "ClassifierFree", "ClassifierGuidance", "Downsample",
     "Function", "Guidance", "LikelihoodGuidance", "Mask", "Matrix", "Measurement", "MomentMatching",
-    "NoisyClassifier", "NoisyCrossEntropy", "Operator", "PiGDM", "RePaint", "Replacement", "exact_posterior",
+    "NoisyClassifier", "NoisyCrossEntropy", "Operator", "PiGDM", "RePaint", "ReadBack", "Replacement",
+    "exact_posterior",
 ]  # fmt: skip

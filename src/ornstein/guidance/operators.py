@@ -25,6 +25,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ornstein.core.codec import Codec
 from ornstein.core.copies import beside
 from ornstein.core.numerics import blurring
 from ornstein.errors import InputError
@@ -253,6 +254,29 @@ class Function(Operator):
 
     def tangent(self, x: Tensor) -> Operator:
         return self if self.linear else _Tangent(self.function, x)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadBack(Operator):
+    """What is measured of a sample, of its latent: the sample is read back first.
+
+    Args:
+        operator: of samples.
+        codec: whose latents they are.
+    """
+
+    operator: Operator
+    codec: Codec
+    linear = False
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.operator.apply(self.codec.read(x))
+
+    def tangent(self, x: Tensor) -> Operator:
+        return _Tangent(self.apply, x)
+
+    def count(self, y: Tensor) -> "int | Tensor":
+        return self.operator.count(y)
 
 
 @dataclass(frozen=True, eq=False)

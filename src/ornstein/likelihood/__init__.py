@@ -3,7 +3,8 @@
 flow.py      the density of a point in model space, along the probability-flow ODE
 end.py       the law of noisy data where the flow ends
 digital.py   data with levels: noise that fills their bins, uniform or fitted
-measure.py   both, in the data's own units
+through.py   data by their latents: a bound through the codec
+measure.py   all of them, in the data's own units
 """
 
 from ornstein.likelihood.digital import BinNoise, Dequantiser, fit_dequantiser, uniform_noise

@@ -1,10 +1,12 @@
 """The log-likelihood of data in their own units, many samples at a time: what a person calls.
 
 Data are dequantised (`digital`), carried to model space with the log-determinant of the way there, and their density
-there is found along the flow (`flow`). A sample's numbers are all drawn by its own seed and counter, so neither the
-batch that it came in nor the size of the parts that are worked on at a time changes its result.
+there is found along the flow (`flow`). Of latents it is a bound, through their codec (`through`). A sample's numbers
+are all drawn by its own seed and counter, so neither the batch that it came in nor the size of the parts that are
+worked on at a time changes its result.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -17,10 +19,11 @@ from ornstein.core.denoiser import SEEN, Denoiser
 from ornstein.core.drive import sample_seeds
 from ornstein.core.gaps import OnSeen
 from ornstein.core.numerics import normal
-from ornstein.data import Transform
+from ornstein.data import Coded, Transform
 from ornstein.errors import InputError, lookup
 from ornstein.likelihood.digital import BinNoise, averaged, noise_within
 from ornstein.likelihood.flow import LogLikelihood, ProbabilityFlow, Trace, reach
+from ornstein.likelihood.through import drawn_latents, loses
 
 #: numbers of a batch that are worked on at a time, and samples at most
 _AT_ONCE, _ROWS = 2**16, 4096
@@ -55,7 +58,8 @@ def log_likelihood(
             alone, their marginal law, exact for the model as all else here. Without a transform in model space, and
             log_prob is a density there; with one in the data's own units, and so is log_prob.
         condition: what to condition on, log p(x given condition), with B rows; see `Condition.of`.
-        transform: from the data's units to model space (`ornstein.data`), with its log-determinant.
+        transform: from the data's units to model space (`ornstein.data`), with its log-determinant. To the latents of a
+            codec that loses something: log_prob is a lower bound then (`likelihood.through`).
         dequantise: for data with levels, so that log_prob is a bound on a log-probability: "uniform", or a
             `Dequantiser`. "auto": uniform if the transform has levels; "none": a density at x as it stands.
         draws: of dequantisation noise, their densities averaged under the logarithm: a bound that rises with their
@@ -80,6 +84,8 @@ def log_likelihood(
     """
     known = Condition.of(condition)
     _check(x, known, draws, prior)
+    if dequantise != "auto" and loses(transform):
+        raise InputError(f"dequantise={dequantise!r} is of densities of x; in latents of a codec leave it 'auto'.")
     dims = x[0].numel()
     if x.is_floating_point() and bool((seen := ~x.isnan()).logical_not().any()):
         x, known, beyond = _without_holes(denoiser, x, seen, known, transform)
@@ -89,17 +95,18 @@ def log_likelihood(
             tolerance=tolerance, prior=prior, ratios=ratios, seed=seed, seeds=seeds, progress=progress,
         )  # fmt: skip
         return replace(found, log_prob=found.log_prob - beyond, dims=seen.flatten(1).sum(1).cpu())
+    wide = math.prod(transform.shape(tuple(x.shape[1:]))) if transform is not None else dims
     if tolerance is None:
-        tolerance = 0.01 * max(1.0, dims / 64)
+        tolerance = 0.01 * max(1.0, wide / 64)
     if not tolerance > 0:
         raise InputError(f"tolerance={tolerance!r} must be positive, in nats.")
-    how = Trace.named(trace, probes, dims)
-    noise = noise_within(dequantise, transform, draws)
+    how = Trace.named(trace, probes, wide)
+    noise = None if loses(transform) else noise_within(dequantise, transform and transform.plain, draws)
     keys = sample_seeds(len(x), 0 if seed is None and seeds is None else seed, seeds, None)
     device = denoiser.device
     flow = ProbabilityFlow(denoiser, *reach(denoiser, ratios), how, tolerance, prior == "centred")
     # an exact trace works on d times the numbers: fewer samples are as fast, and say sooner how far the work is
-    numbers = max(dims, dims**2 // 2) if how.name == "exact" else dims
+    numbers = max(dims, wide**2 // 2 if how.name == "exact" else wide)
     size = max(1, min(_ROWS, _AT_ONCE // numbers))
     parts = []
     with torch.no_grad():
@@ -171,7 +178,10 @@ def _one_draw(
         u = torch.special.ndtr(normal(keys, tuple(x.shape[1:]), _NOISE + draw, x.dtype))
         u, log_q = noise(x, u.clamp(1e-9, 1 - 1e-9), condition)
         x, extra = x + u - 0.5, -log_q
-    if transform is not None:
+    if isinstance(transform, Coded) and loses(transform):
+        eps = normal(keys, transform.latent, _NOISE + draw, x.dtype)
+        x, extra = drawn_latents(transform, x, eps)
+    elif transform is not None:
         extra = extra + transform.log_abs_det(x)
         x = transform.forward(x)
     found = flow.log_prob(x, condition, keys, draw * _DRAWS)

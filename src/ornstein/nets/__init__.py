@@ -6,17 +6,22 @@ says what goes in and out. To add a net, subclass `NetConfig` in one file and na
 """
 
 from .attention import attend
+from .autoencoder import Autoencoder
 from .contract import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 from .mlp import MLP
 from .transformer import Transformer
 from .unet import UNET_SIZES, UNet
 
 NETS: dict[str, type[NetConfig]] = {"mlp": MLP, "unet": UNet, "transformer": Transformer}
+#: those that tell a sample in fewer numbers, and read it back: `ornstein.nets.autoencoder`
+AUTOENCODERS: dict[str, type[NetConfig]] = {"autoencoder": Autoencoder}
 
 __all__ = [
+    "AUTOENCODERS",
     "MLP",
     "NETS",
     "UNET_SIZES",
+    "Autoencoder",
     "Label",
     "NetConfig",
     "Number",

@@ -25,7 +25,8 @@ MOST, FEW, MANY = 64, 5, 30
 def difference(window: Window, one: Tensor, other: Tensor) -> dict[str, Any]:
     """What differs: of images its root, black to white for the most; of points the way from one to the other."""
     if window.run.kind == "image":
-        off = (one - other).abs()
+        shown = window.run.transform.pictures
+        off = (shown(one) - shown(other)).abs()
         # a few pixels differ much and most little: by the root these are seen too
         return pixels((off / max(float(off.max()), 1e-6)).sqrt() * 2 - 1, window.columns)
     first, last = window.payload(one), window.payload(other)

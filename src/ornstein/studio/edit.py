@@ -47,11 +47,11 @@ def example(run: Run, number: int, file: str | None, limits: Limits) -> Tensor:
         given = read_input(run, Path(file))[:1]
         if tuple(given.shape[1:]) != run.shape:
             raise InputError(f"the picture is {tuple(given.shape[1:])}; this run's pictures are {run.shape}.")
-        return run.transform.forward(given).float()
+        return run.transform.plain.forward(given).float()
     data = run.load_data()
     if not 0 <= number < len(data.test):
         raise InputError(f"example={number} must be from 0 to {len(data.test) - 1}, the held-out examples.")
-    return data.transform.forward(data.test[number][None])
+    return data.transform.plain.forward(data.test[number][None])
 
 
 def known_of(run: Run, mask: str) -> Tensor:
@@ -84,7 +84,8 @@ def filled_in(job: Job, run: Run, given: Tensor, mask: str, draws: int, method: 
 
 def between(job: Job, run: Run, first: Tensor, last: Tensor) -> dict[str, Any]:
     """Pictures on the way from one to the other."""
-    way = interpolate(heard(run, job.tick), first, last, WAY, steps=STEPS)
+    start, end = (run.transform.forward(run.transform.plain.inverse(one)) for one in (first, last))
+    way = run.transform.pictures(interpolate(heard(run, job.tick), start, end, WAY, steps=STEPS))
     return {
         "titles": ["from", "on the way", "to"],
         "left": {"payload": pixels(first, 1), "said": ""},

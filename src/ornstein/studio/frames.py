@@ -84,7 +84,7 @@ class Window:
             return self._rows(x[:ROWS])
         x = x / spread
         if run.kind == "image":
-            return pixels(x[:PICTURES], self.columns)
+            return pixels(run.transform.pictures(x[:PICTURES]), self.columns)
         own = run.transform.inverse(x)
         if own[0].numel() == 2:
             return {"points": self._whole(own[:POINTS].flatten(1)), "window": [self.low, self.high]}

@@ -1,0 +1,98 @@
+"""Codecs: data told in fewer numbers, and told back.
+
+A codec is what an autoencoder is once it is trained. It tells a sample x by a latent z, and reads x back from z:
+
+    q(z given x) = N(mean(x), std(x)^2),        x ~ decode(z).
+
+A diffusion model that learns the law of z is a model of x (Rombach et al. 2022, 2112.10752), on a grid that is smaller
+by the square of the codec's factor. Both sides of a codec are model spaces: x as networks are shown it, and z with a
+variance of about one, since that is what noise levels are measured against.
+
+How likely x is then has a lower bound, by Jensen's inequality,
+
+    log p(x) >= E_q[ log p(x given z) + log p(z) - log q(z given x) ],
+
+with p(x given z) the law of what decoding gets wrong. A codec that loses nothing has no such law and no need of it:
+log p(x) = log p(z) + log |det dz/dx|.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ornstein.errors import InputError
+
+#: samples that are told, or read back, at a time
+AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """What a codec says of samples: a Gaussian law of the latent of each.
+
+    Attributes:
+        mean, std: (B, *latent); a std of zero where nothing is left open.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def drawn(self, eps: Tensor) -> Tensor:
+        """Latents, by standard normal numbers of their shape."""
+        return self.mean + self.std * eps
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """E[-log q(z given x)] of each sample, in nats, (B,)."""
+        return (0.5 * (1 + math.log(2 * math.pi)) + self.std.log()).flatten(1).sum(1)
+
+
+class Codec(ABC):
+    """To add one, write `tell` and `read`; `log_abs_det` if it loses nothing.
+
+    Attributes:
+        shape: of a sample.
+        latent: of its latent.
+        spread: mean absolute error of a number that is read back, in x's model space: the scale of a Laplace law; 0 for
+            a codec that loses nothing, None where it was not measured.
+    """
+
+    shape: tuple[int, ...]
+    latent: tuple[int, ...]
+    spread: float | None = None
+
+    @abstractmethod
+    def tell(self, x: Tensor) -> Code:
+        """The law of the latents of x (B, *shape)."""
+
+    @abstractmethod
+    def read(self, z: Tensor) -> Tensor:
+        """z (B, *latent) -> (B, *shape), differentiable."""
+
+    def log_abs_det(self, x: Tensor) -> Tensor:
+        """log |det dz/dx|, (B,).
+
+        Raises:
+            InputError: the codec has none, as it loses something.
+        """
+        raise InputError("this codec is not invertible: likelihoods in its latents are bounds.")
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return torch.device("cpu")
+
+    def encode(self, x: Tensor) -> Code:
+        """`tell` for any number of rows, in bounded memory and without gradients; on x's device."""
+        with torch.no_grad():
+            codes = [self.tell(part.to(self.device)) for part in x.split(AT_ONCE)]
+        return Code(*(torch.cat([getattr(c, name) for c in codes]).to(x.device) for name in ("mean", "std")))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """`read` for any number of rows, likewise."""
+        with torch.no_grad():
+            return torch.cat([self.read(part.to(self.device)) for part in z.split(AT_ONCE)]).to(z.device)

@@ -1,0 +1,198 @@
+"""Data told in fewer numbers: the latents of a trained codec as the space that a model lives in.
+
+A codec (`ornstein.core.codec`) is a map to model space like any other, only learned; so what knows data by their
+transform takes latents unchanged: samples come back through its decoder, and pictures are drawn by it.
+
+*Told once.* Encoding costs a network's call an example, so a data set holds what the codec says of each, and a batch
+draws from that: a latent is drawn anew each time it is met, z = mean + std eps, with eps a function of seed and step.
+The law of these draws is what a model of latents learns, and what bounds the likelihood of the data.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ornstein.core.codec import Code, Codec
+from ornstein.data.between import Named, named_end, opened
+from ornstein.data.dataset import Dataset, Source, stream
+from ornstein.data.reading import absolute
+from ornstein.data.transform import TRANSFORMS, Transform
+from ornstein.errors import InputError
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Coded(Transform):
+    """z = the mean latent of what `base` makes of x; back by the decoder.
+
+    Args:
+        base: the data's own transform, into the space that the codec knows.
+        codec: what tells and reads; None where its weights are not at hand, and nothing but the shape is asked for.
+        latent: shape of a latent.
+        sha256: of the codec's weights.
+    """
+
+    base: Transform
+    codec: Codec | None
+    latent: tuple[int, ...]
+    sha256: str = ""
+
+    @property
+    def own(self) -> Codec:
+        """The codec.
+
+        Raises:
+            InputError: its weights are not at hand.
+        """
+        if self.codec is None:
+            raise InputError("the codec of these latents is not open: its weights lie in the run's folder codec/.")
+        return self.codec
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.own.encode(self.base.forward(x)).mean
+
+    def inverse(self, z: Tensor, quantise: bool = False) -> Tensor:
+        return self.base.inverse(self.own.decode(z), quantise)
+
+    def log_abs_det(self, x: Tensor) -> Tensor:
+        """Of a codec that loses nothing. Raises `InputError` for others."""
+        return self.base.log_abs_det(x) + self.own.log_abs_det(self.base.forward(x))
+
+    @property
+    def plain(self) -> Transform:
+        return self.base
+
+    def pictures(self, z: Tensor) -> Tensor:
+        return self.base.pictures(self.own.decode(z))
+
+    def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
+        return self.latent
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "coded", "base": self.base.to_dict(), "latent": list(self.latent), "sha256": self.sha256}
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any]) -> "Coded":
+        base, latent = Transform.from_dict(description["base"]), tuple(map(int, description["latent"]))
+        return Coded(base, None, latent, str(description["sha256"]))
+
+    def __str__(self) -> str:
+        return f"latents {'x'.join(map(str, self.latent))}"
+
+
+TRANSFORMS["coded"] = Coded
+
+
+@final
+@dataclass(frozen=True)
+class Latents(Source):
+    """The latents of a data set, by a codec that was trained on it or its like.
+
+    Args:
+        of: a name of data, a file or a folder; or a mapping of a name and arguments.
+        codec: the folder of a run of preset=autoencoder.
+
+    Raises:
+        InputError: data that are absent or unfit; cells that are missing; rows of a table.
+    """
+
+    of: Named
+    codec: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "of", named_end(self.of, "data.of"))
+        object.__setattr__(self, "codec", absolute(self.codec, "data.codec"))
+
+    def load(self) -> Dataset:
+        """The data as they are, without the codec: see `told`."""
+        data = opened(self.of).load()
+        if len(data.shape) < 2 or data.missing or data.timeline is not None or data.transform.categories is not None:
+            raise InputError(
+                f"data.of={data.name!r} are no complete signals, pictures or volumes, and a codec takes nothing else."
+            )
+        for name, column in data.conditions.items():
+            if column.about.kind == "picture":
+                raise InputError(
+                    f"data.of={data.name!r} has pictures as its condition {name!r}, which do not lie over latents."
+                )
+        return data
+
+
+def told(data: Dataset, codec: Codec, sha256: str, known: "tuple[float, float] | None" = None) -> "Encoded":
+    """A data set in the latents of a codec.
+
+    Args:
+        codec: of data of this shape.
+        sha256: of its weights.
+        known: mean and sigma_data of the latents, where they were measured before.
+
+    Raises:
+        InputError: the codec is of data of another shape.
+    """
+    shape = data.transform.shape(data.shape)
+    if shape != codec.shape:
+        raise InputError(
+            f"data={data.name!r} has {data.kind}s {_by(shape)}, and the codec was trained on {_by(codec.shape)}."
+        )
+    fields = {field.name: getattr(data, field.name) for field in dataclasses.fields(Dataset)}
+    fields["transform"] = Coded(data.transform, codec, codec.latent, sha256)
+    return Encoded(**fields, known=known)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded(Dataset):
+    """A data set of which a codec has said its latents; made by `told`.
+
+    Args:
+        known: mean and sigma_data of the latents of the training part, where they were measured before.
+    """
+
+    known: tuple[float, float] | None = None
+
+    @cached_property
+    def codes(self) -> list[Code]:
+        """What the codec says of the training examples; and of the same mirrored, where these are drawn too."""
+        assert isinstance(self.transform, Coded)
+        codec, base = self.transform.own, self.transform.base
+        found = []
+        for turn in (False, True)[: 1 + self.flip]:
+            parts = [
+                codec.encode(base.forward(part.flip(-1) if turn else part))
+                for part in self.train.split(1024)  # in float32 the whole may not fit
+            ]
+            found.append(Code(torch.cat([p.mean for p in parts]), torch.cat([p.std for p in parts])))
+        return found
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        if self.known is not None:
+            return tuple(torch.tensor([value], dtype=torch.float64) for value in self.known)  # type: ignore[return-value]
+        code = self.codes[0]
+        others = [axis for axis in range(code.mean.ndim) if axis != 1]
+        mean = code.mean.double().mean(others)
+        centre = mean.reshape(-1, *[1] * (code.mean.ndim - 2))
+        # of what is drawn: the variance of the means, and that which the codec leaves open
+        square = (code.mean.double() - centre).square().mean(others) + code.std.double().square().mean(others)
+        return mean, square.sqrt()
+
+    @property
+    def _beside(self) -> dict[str, Any]:
+        assert isinstance(self.transform, Coded)
+        return {"codec": {"sha256": self.transform.sha256, "latent": list(self.transform.latent)}}
+
+    def _told(self, index: Tensor, mirrored: Tensor | None, place: tuple[int, ...]) -> Tensor:
+        seed, step, size, rank, world = place
+        shape = self.codes[0].mean.shape[1:]
+        eps = torch.randn(size * world, *shape, generator=stream(seed, "code", step))[rank * size : (rank + 1) * size]
+        plain, *turned = (Code(code.mean[index], code.std[index]).drawn(eps) for code in self.codes)
+        if mirrored is None or not turned:
+            return plain
+        return torch.where(mirrored.reshape(-1, *[1] * len(shape)), turned[0], plain)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

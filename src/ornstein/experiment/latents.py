@@ -1,0 +1,163 @@
+"""Codecs in experiments: what is measured of one when its training ends, and what a run of its latents takes along.
+
+`ornstein train DATA preset=autoencoder` ends with a codec, and this file measures it: the mean and the deviation of
+each channel of its latents over the training data, by which whoever learns latents gets them with mean 0 and variance
+1; how far what is read back is from what was shown; and how good that looks. All of it lies in the codec's folder as
+latents.yaml, and in a copy beside each model of its latents.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein import ranks
+from ornstein.data import Coded, Dataset
+from ornstein.data.pictures import is_picture
+from ornstein.errors import InputError, shown
+from ornstein.experiment import pictures
+from ornstein.experiment.folder import holding, write_measured
+from ornstein.experiment.run import Run
+from ornstein.files import write_text
+from ornstein.guidance import Operator, ReadBack
+from ornstein.latent import NetCodec
+from ornstein.metrics import METRICS, Report, lite, report
+from ornstein.metrics.reconstruction import psnr, ssim
+
+#: measures of copying, which is what a codec is for; and those that say something of a handful of points
+_OF_COPIES, _FEW_WILL_DO = ("memorisation",), ("sliced-wasserstein", "energy-distance", "mmd")
+#: training examples that latents are measured on, and held-out ones that are read back
+_MEASURED, _READ = 10_000, 2000
+
+
+def is_codec(run: Run) -> bool:
+    """Whether what a run has learned is a codec."""
+    return isinstance(run.model, NetCodec)
+
+
+def measure(run: Run, data: Dataset) -> dict[str, Any]:
+    """What latents.yaml says of a codec.
+
+    shift and scale of each channel of the latent over training data, as drawn; spread, the mean absolute error of what
+    is read back from a drawn latent, in model space; psnr (decibels) and ssim, the means over held-out data read back
+    from mean latents.
+    """
+    codec: NetCodec = run.model
+    x = run.transform.forward(_some(data.train, _MEASURED))
+    code = codec.encode(x)
+    others = [axis for axis in range(code.mean.ndim) if axis != 1]
+    shift = code.mean.double().mean(others)
+    centred = code.mean.double() - shift.reshape(-1, *[1] * (code.mean.ndim - 2))
+    scale = (centred.square().mean(others) + code.std.double().square().mean(others)).sqrt()
+    if not bool((scale > 0).all()):
+        raise InputError(f"run={shown(run.folder)!r} has a latent channel that never varies; take fewer channels.")
+    eps = torch.randn(code.mean.shape, generator=torch.Generator().manual_seed(0))
+    spread = (codec.decode(code.drawn(eps)) - x).abs().mean()
+    test = run.transform.forward(_some(data.test, _READ))
+    back, span = codec.decode(codec.encode(test).mean), 2.0 if run.transform.levels else float(test.max() - test.min())
+    decibels = psnr(back, test, span)
+    return {
+        "shift": shift.tolist(),
+        "scale": scale.tolist(),
+        "spread": float(spread),
+        "psnr": float(decibels[decibels.isfinite()].mean()) if bool(decibels.isfinite().any()) else math.inf,
+        "ssim": float(ssim(back, test, span).mean()),
+        "latent": list(codec.latent),
+        "fewer": math.prod(codec.shape) / math.prod(codec.latent),
+    }
+
+
+def finish(folder: Path, data: Dataset) -> None:
+    """Measure a codec whose training has ended, and write what is found. For who holds the folder."""
+    run = Run.load(folder)
+    write_measured(folder, measure(run, data))
+    draw(run, data, folder / "samples" / "latest.png")
+
+
+def draw(run: Run, data: Dataset, path: Path) -> None:
+    """Held-out pictures above what is read back of them, of a codec of pictures."""
+    if run.kind != "image":
+        return
+    x = run.transform.forward(_some(data.test, 30))
+    back = run.model.decode(run.model.encode(x).mean)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    above, below = (run.transform.pictures(part) for part in (x, back))
+    pictures.draw(pictures.paired(above, below), "image", path, columns=10)
+
+
+def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) -> tuple[dict[str, Any], Report]:
+    """What `measure` says of a codec, and a report on training data that were read back, in the place of samples.
+
+    Writes latents.yaml, evaluation.json and evaluation.png, held-out pictures above what is read back of them.
+    """
+    data, dice = run.load_data(), torch.Generator().manual_seed(seed)
+    stage("reading back")
+    found = measure(run, data)
+    with holding(run.folder, "evaluating"):
+        write_measured(run.folder, found)
+    rows = torch.randperm(len(data.train), generator=dice)[:n]
+    codec: NetCodec = run.model
+    back = codec.decode(codec.encode(run.transform.forward(data.train[rows])).mean)
+    labels, sees = data.train_labels, run.kind == "image" and is_picture(run.shape, run.transform)
+    few = min(len(rows), len(data.test)) < 50
+    measures = [name for name in METRICS if name not in _OF_COPIES and (not few or name in _FEW_WILL_DO)]
+    result = report(
+        run.transform.inverse(back, quantise=True).float(),
+        data.train.float(),
+        data.test.float(),
+        dice,
+        labels=None if labels is None else labels[rows],
+        train_labels=labels,
+        heldout_labels=data.test_labels,
+        metrics=measures,
+        other_features={lite.NAME: partial(_seen, run)} if sees and lite.weights_file() is not None else None,
+        progress=stage,
+    )
+    told = {**found, **result.to_dict()}
+    write_text(run.folder / "evaluation.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
+    stage("the picture")
+    draw(run, data, run.folder / "evaluation.png")
+    return found, result
+
+
+def in_words(measured: dict[str, Any]) -> str:
+    """A codec's size and what it loses, in a sentence."""
+    latent = "x".join(map(str, measured["latent"]))
+    return (
+        f"latents {latent}, {measured['fewer']:.3g} times fewer numbers; read back with PSNR {measured['psnr']:.1f} "
+        f"dB, SSIM {measured['ssim']:.3f} (held-out data)"
+    )
+
+
+def through_decoder(run: Run, operator: Operator) -> Operator:
+    """An operator of a run's samples as one of what it draws: of latents, as they are decoded."""
+    return ReadBack(operator, run.transform.own) if isinstance(run.transform, Coded) else operator
+
+
+def must_be_linear(run: Run, method: str) -> None:
+    """Refuse a method of linear measurements for a model of latents."""
+    if isinstance(run.transform, Coded):
+        raise InputError(
+            f"method={method!r} is of linear measurements, and decoding is none; take pigdm, moment-matching or dps."
+        )
+
+
+def decoded(run: Run, drawn: Tensor) -> Tensor:
+    """What a run draws in the space of its samples: latents decoded, all else as it is."""
+    return run.transform.own.decode(drawn) if isinstance(run.transform, Coded) else drawn
+
+
+def _seen(run: Run, x: Tensor) -> Tensor:
+    """What a network of photographs sees in pictures (N, C, H, W) in the data's own units."""
+    there = ranks.device(run.experiment.training.cpu)
+    return lite.features()(run.transform.forward(x).to(there)).to(x.device)
+
+
+def _some(x: Tensor, most: int) -> Tensor:
+    """At most so many rows, at random, always the same: files are often sorted."""
+    return x if len(x) <= most else x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:most]]

@@ -1,0 +1,72 @@
+"""What the run of a codec learns: to tell a sample in fewer numbers, and to read it back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ornstein.core.condition import Given
+from ornstein.core.learner import JUDGED_BY, LEVELS, Judgement, Learner, Measure
+from ornstein.core.process import Process
+from ornstein.errors import InputError
+from ornstein.latent.codec import NetCodec
+from ornstein.latent.objective import CODEC_OBJECTIVES
+from ornstein.nets import AUTOENCODERS, NetConfig
+
+
+@dataclass(frozen=True)
+class Clean(Process):
+    """No noise at any time: what an autoencoder is shown."""
+
+    t_max: float = 1.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoding(Learner):
+    """A codec (`ornstein.core.codec`): no model of the data, but what tells them to one in fewer numbers."""
+
+    readings: ClassVar[Mapping[str, str]] = {
+        "itself": "The data, read back from their latents (Kingma & Welling 2014)."
+    }
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = CODEC_OBJECTIVES
+    processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"clean": Clean}
+    nets: ClassVar[Mapping[str, type[NetConfig]]] = AUTOENCODERS
+    draws: ClassVar[bool] = False
+    then: ClassVar[str] = "ornstein evaluate {run}     ornstein train DATA preset=latent data.codec={run}"
+    judges: ClassVar[Measure] = Measure(
+        "error-by-example", "mean absolute error of a number", "the mean of all examples", "the mean of all",
+        across="per cent of the examples that are read back better",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        problem = self.problem
+        if len(problem.shape) < 2 or problem.categories is not None or problem.gaps or problem.far is not None:
+            raise InputError(
+                "learner='codec' takes complete signals, pictures or volumes, whose neighbours tell of each other; "
+                "these data are others."
+            )
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        return {}
+
+    def model(self, net: nn.Module) -> NetCodec:
+        return NetCodec(net)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def judge(self, model: NetCodec, x0: Tensor, condition: Given) -> Judgement:
+        """Held-out data's error in units of that of their mean; `found` is it from the best example to the worst."""
+        x0 = x0[:JUDGED_BY].to(model.device)
+        each = (model.decode(model.encode(x0).mean) - x0).abs().flatten(1).mean(1)
+        known = (x0.mean(0) - x0).abs().flatten(1).mean(1)
+        places = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
+        found, blind = (values.double().cpu().quantile(places).tolist() for values in (each, known))
+        return Judgement(float(each.mean() / known.mean()), (100 * places).tolist(), found, blind)

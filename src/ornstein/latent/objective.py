@@ -1,0 +1,76 @@
+"""What teaches an autoencoder: to give back what it was shown, by a latent that a model can learn.
+
+    loss = |x - x'|_1 + kl * KL(q(z given x) || N(0, 1))          a Gaussian latent
+    loss = |x - x'|_1 + |sg(z) - e|^2 + commitment |z - sg(e)|^2   a codebook, e being its vector nearest to z
+
+each a mean over the numbers of a sample; sg stops gradients. The absolute error is the log-density of a Laplace law,
+which blurs less than the square. With kl = b, its scale, the first loss is the variational bound of Kingma & Welling
+(2014, 1312.6114); latents that a second model is to learn want far less, since that model says their law better than
+N(0, 1) does (Rombach et al. 2022, 2112.10752: "to avoid arbitrarily high-variance latent spaces"). The second is that
+of van den Oord et al. (2017, 1711.00937).
+
+*Vectors that nobody takes.* A vector of the book is taught by what is nearest to it alone, so one that begins far from
+all latents never moves. Each is also drawn, weakly, to the latent of the batch that is nearest to *it*.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ornstein.core.condition import Given
+from ornstein.errors import InputError
+from ornstein.latent.codec import NetCodec
+
+#: how weakly a vector of the book is drawn to the nearest latent
+_DRAWN = 0.1
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The mean absolute error of what is read back, and what keeps the latent in bounds: see the module.
+
+    Args:
+        kl: weight of the divergence from N(0, 1), in nats per number of a sample.
+        commitment: how closely the encoder keeps to the vectors of a codebook.
+
+    Raises:
+        InputError: a weight that is negative.
+    """
+
+    kl: float = 1e-3
+    commitment: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("kl", "commitment"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"objective.{name}={getattr(self, name)!r} must be a weight of at least 0.")
+
+    def __call__(self, model: NetCodec, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
+        """x0 (B, *shape) -> (B,) float32."""
+        eps = torch.randn(len(x0), *model.latent, generator=generator, device=generator.device).to(x0)
+        back, mean, other = model.net(x0, eps)
+        lost: Tensor = (back.float() - x0).abs().flatten(1).mean(1)
+        mean, other = mean.float(), other.float()
+        if model.net.book is not None:
+            apart = (mean.detach() - other).square().flatten(1).mean(1)
+            committed = (mean - other.detach()).square().flatten(1).mean(1)
+            lost = lost + apart + self.commitment * committed
+            return lost + _DRAWN * _reach(model.net.book, mean.detach())
+        nats = 0.5 * (mean.square() + other.exp() - 1 - other)
+        return lost + self.kl * nats.flatten(1).sum(1) / x0[0].numel()
+
+
+def _reach(book: Tensor, z: Tensor) -> Tensor:
+    """The mean squared distance of each vector of a book from the latent that is nearest to it, ()."""
+    flat = z.movedim(1, -1).flatten(0, -2)
+    with torch.no_grad():
+        apart = flat.square().sum(1) - 2 * book.float() @ flat.T
+    return (book.float() - flat[apart.argmin(1)]).square().mean()
+
+
+#: what teaches an autoencoder, by name
+CODEC_OBJECTIVES: dict[str, Callable[..., Any]] = {"reconstruction": Reconstruction}
