@@ -158,6 +158,32 @@ def test_what_no_cascade_can_do_is_said() -> None:
             known.trajectory(exact(1.0), 1, STEPPERS["ddim"](), steps, grid, **more)
 
 
+def test_a_guided_cascade_keeps_its_coarse_picture() -> None:
+    """Scale 1 is the plain one; else each stage is asked with the label and without, and given it both times."""
+    asked: list[dict[str, Tensor]] = []
+
+    def seen(x: Tensor, level: Level, condition: Condition) -> Tensor:
+        asked.append(dict(condition.parts))
+        label = condition.parts.get("label")
+        return torch.zeros_like(x) if label is None else (label >= 0).reshape(-1, 1, 1).to(x).expand_as(x)
+
+    whole = exact(1.0)
+    model = Cascade(tuple(FunctionDenoiser(seen, CLOCK, UNIT) for _ in whole.stages), 1.0)
+    label = torch.tensor([1, 0])
+    drawn = {}
+    for scale in (None, 1.0, 3.0):
+        one = model if scale is None else Staged.guidance["classifier-free"](model, scale)
+        asked.clear()
+        *_, last = learner(augmentation=1.0).trajectory(one, 2, STEPPERS["ddim"](), 4, None, seed=0, condition=label)
+        drawn[scale] = last.x
+    assert torch.equal(drawn[None], drawn[1.0])
+    assert torch.equal(drawn[3.0], 3 * drawn[1.0])
+    finer = [parts for parts in asked if COARSE in parts]
+    assert {int(one) for parts in finer for one in parts["label"]} == {0, 1, -1}
+    pairs = {tuple(two.flatten().tolist()) for parts in finer for two in parts[COARSE].split(2)}
+    assert len(pairs) == 1
+
+
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
@@ -172,6 +198,7 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_folder_one_sample_and_its_noise_a_setting(cli: Cli, cascade: Path, tmp_path: Path) -> None:
     first = cli("sample", cascade, "-n", 4, "--film", "--out", tmp_path / "a.npz")
     assert first.code == 0, first
+    assert cli("sample", cascade, "-n", 4, "--scale", 2, "--out", tmp_path / "e.npz").code == 0
     assert cli("sample", cascade, "-n", 4, "--augmentation", 0.4, "--out", tmp_path / "b.npz").code == 0
     assert cli("sample", cascade, "-n", 4, "--augmentation", 0.1, "--out", tmp_path / "c.npz").code == 0
     a, b, c = (ornstein_samples(tmp_path / f"{name}.npz") for name in "abc")

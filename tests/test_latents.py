@@ -144,7 +144,7 @@ def test_the_bound_through_an_encoder_lies_below_and_closes_as_draws_grow(levels
         assert float(exact.exp().sum()) == pytest.approx(1, abs=1e-9)
     denoiser = Gaussian(torch.zeros(1, 1), 1.0).denoiser(VP())
     transform = Coded(base, Bent(), (1, 1))
-    one, many = (log_likelihood(denoiser, x, transform=transform, draws=k, tolerance=1e-3) for k in (1, 60))
+    one, many = (log_likelihood(denoiser, x, transform=transform, draws=k, tolerance=1e-3) for k in (1, 25))
     assert float((one.log_prob - exact).mean()) < -0.05  # one draw is a bound on average
     off = many.log_prob - exact
     assert abs(float(off.mean())) < 0.15

@@ -5,6 +5,8 @@ What wants Gradio is skipped where it is absent.
 
 import asyncio
 import dataclasses
+import itertools
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,7 @@ from ornstein.experiment.course import LOG
 from ornstein.experiment.folder import holding
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import Drawing, Seen, rows_of, stream
-from ornstein.studio.desk import EACH, MOST, Desk, Job, Stopped
+from ornstein.studio.desk import EACH, MOST, Desk, Job, Replaced, Stopped
 
 #: of the studio here
 AUTH = ("ada", "lovelace")
@@ -99,6 +102,21 @@ def test_a_job_stops_within_a_second_and_one_that_nobody_follows_is_let_go() -> 
     assert isinstance(left.error, Stopped)
     assert log == []
     assert desk.count() == 0
+
+
+def test_what_is_newer_in_a_room_takes_the_place_of_the_older() -> None:
+    desk = Desk()
+    log: list[str] = []
+    old, elsewhere = desk.submit("a", busy(30, log, "old"), "room"), desk.submit("a", busy(0.05, log, "b"), "other")
+    new = desk.submit("a", busy(0.05, log, "new"), "room")
+
+    async def both() -> list[Any]:
+        jobs = (followed(desk, job) for job in (old, elsewhere, new))
+        return list(await asyncio.gather(*jobs, return_exceptions=True))
+
+    ended = asyncio.run(both())
+    assert isinstance(ended[0], Replaced)  # of which its page says nothing
+    assert log == ["b", "new"]
 
 
 def test_who_stops_listening_ends_the_job() -> None:
@@ -262,6 +280,52 @@ def test_what_a_run_has_learned_is_near_what_is_exact() -> None:
     assert theory.disagreement(plane, mine, plane.moments()[14]) < 0.25
     with pytest.raises(InputError, match="the plane is of runs on points of two numbers"):
         theory.learned(Run.load("digits"))
+
+
+# What is sent to a page ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_that_a_room_sends_is_lost_by_what_it_sends_next(tmp_path: Path) -> None:
+    """Gradio writes what is new of an object into the one before, which the page may not have come to yet."""
+    pytest.importorskip("gradio", reason="the studio's extra is not installed")
+    from ornstein.studio.compare import Compare
+    from ornstein.studio.edit import Edit
+    from ornstein.studio.playground import Playground
+    from ornstein.studio.shelf import Shelf
+    from ornstein.studio.state import Studio
+    from ornstein.studio.theory import Theory
+
+    studio = Studio(Shelf(tmp_path))
+    assert set(Compare(studio).names()) == {"digits", "moons"}  # and not the table, whose draws are no walk from noise
+    page: Any = SimpleNamespace(session_hash="a")
+
+    async def sent(answer: Any) -> list[Any]:
+        return [said async for said in answer]
+
+    mask, sides = "0" * 32 + "1" * 32, ("", 2, 1, "", 3, 1)
+    for answer, place, key in (
+        (Playground(studio).draw(page, "digits", "3", "", 4, 1, "", 3, "", "", "", 0), 1, "frames"),
+        (Theory(studio).show(page, "my own points", 0.1, "0 1; 1 0; -1 -1", "", 0), 1, "flows"),
+        (Compare(studio).show(page, "digits", "", 2, 0, False, *sides), 1, "apart"),
+        (Edit(studio).fill(page, "digits", 0, None, {"mask": mask}, 1, "pigdm", 0), 1, "right"),
+    ):
+        steps = asyncio.run(sent(answer))
+        shown = [step[place] for step in steps if isinstance(step[place], str)]
+        assert key in json.loads(shown[-1]), answer
+        for before, after in itertools.pairwise(steps):
+            for one, other in zip(before, after, strict=True):
+                if isinstance(one, dict) and isinstance(other, dict):
+                    assert one.keys() <= other.keys(), (one, other)
+
+
+def test_a_page_is_told_of_a_carried_model_by_its_name() -> None:
+    from ornstein.studio.words import sentence
+
+    with pytest.raises(InputError, match=re.escape(str(packaged.HOME))) as refused:
+        Run.load("adult").must_walk("comparing")
+    said = sentence(refused.value)
+    assert "run='adult'" in said
+    assert "/" not in said
 
 
 # The server -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ornstein.metrics import SlicedWasserstein
 
 torch.set_num_threads(1)
 with tempfile.TemporaryDirectory() as place:
-    words = ["preset=cascade", "training.steps=1500", "training.validate_every=9999"]
+    words = ["preset=cascade", "training.steps=900", "net.channels=32", "training.validate_every=9999"]
     for _ in train(Experiment.read("digits", words), Path(place) / "run", draws=False):
         pass
     run = Run.load(Path(place) / "run")

@@ -15,7 +15,7 @@ from ornstein.metrics import SlicedWasserstein
 
 torch.set_num_threads(1)
 CODEC = ["preset=autoencoder", "net.factor=2", "net.latent=2", "training.steps=1500"]
-MODEL = ["preset=latent", "training.steps=1200"]
+MODEL = ["preset=latent", "training.steps=1200", "net.channels=32"]
 with tempfile.TemporaryDirectory() as place:
     runs = Path(place)
     for name, words in (("codec", CODEC), ("latent", [*MODEL, f"data.codec={runs / 'codec'}"])):

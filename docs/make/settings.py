@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ornstein.core.grids import GRIDS
+from ornstein.core.learner import Problem
 from ornstein.data import DATA
 from ornstein.experiment.catalogue import summary
 from ornstein.experiment.config import PROCESSES, Sampling, nets, objectives, readings, steppers
+from ornstein.experiment.learner import LEARNERS
 from ornstein.training import Training
 
 PAGE = Path(__file__).parents[1] / "settings.md"
@@ -64,6 +66,8 @@ def settings(entry: Callable[..., Any]) -> Iterator[tuple[str, str, str, str]]:
     known = meanings(entry)
     factories = {item.name: item.default_factory for item in fields(entry)} if is_dataclass(entry) else {}
     for name, parameter in inspect.signature(entry).parameters.items():
+        if parameter.annotation in (Problem, "Problem"):
+            continue  # which no experiment names
         kind = spoken(inspect.formatannotation(parameter.annotation))
         if parameter.default is inspect.Parameter.empty:
             default = "must be given"
@@ -133,6 +137,8 @@ def page() -> str:
         "## predicts: what the network outputs\n\n" + named(readings()),
         "## data\n\n" + choices("data", "data", DATA),
         "## net\n\n" + choices("net", "net", nets()),
+        "## learner: what the network becomes, where predicts and objective do not imply it\n\n"
+        + choices("learner", "learner", LEARNERS),
         "## process\n\n" + choices("process", "process", PROCESSES),
         "## objective\n\n" + choices("objective", "objective", objectives()),
         "## sampling.stepper\n\n" + choices("sampling.stepper", "sampling.stepper", steppers()),

@@ -59,7 +59,7 @@ def training(page: Any) -> None:
 def report(page: Any) -> None:
     page.wait_for_selector("#gallery tbody tr")
     page.locator("#gallery tr[data-run='digits'] .gallery-pick").click()
-    page.wait_for_selector(".measures")
+    page.wait_for_selector("#report-left .measures")
 
 
 Rooms = dict[str, Callable[[Any], None]]
@@ -73,8 +73,12 @@ def trained(steps: int) -> None:
     for name, changes in (("v", []), ("flow", ["preset=flow"])):
         folder = Path("runs") / f"digits-{name}"
         background.begin("digits", [f"training.steps={steps}", "training.validate_every=100", *changes], folder)
-        while course(folder.name, folder).state in (PREPARING, TRAINING):
-            time.sleep(1)
+        try:
+            while course(folder.name, folder).state in (PREPARING, TRAINING):
+                time.sleep(1)
+        except BaseException:
+            background.stop(folder)
+            raise
 
 
 def pictured(browser: Any, address: str, rooms: Rooms, out: Path) -> None:

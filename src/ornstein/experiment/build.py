@@ -171,15 +171,19 @@ def open_codec(folder: Path) -> tuple[NetCodec, str, Transform]:
             "preset=autoencoder."
         )
     measured, ema = read_measured(folder), experiment.sampling.ema
-    if measured is None:
+    weights, sha256 = weights_of(folder, experiment, ema), digest(folder / weights_name(ema), "sha256")
+    if measured is None or measured["weights"] != sha256:
         raise InputError(
             f"data.codec={shown(folder)!r} is not trained to its end, where its latents are measured; go on with "
             f"ornstein train --resume {shown(folder)}."
         )
-    built.net.load_state_dict(weights_of(folder, experiment, ema))
+    try:
+        built.net.load_state_dict(weights)
+    except RuntimeError:
+        raise InputError(f"data.codec={shown(folder)!r} has weights of another network than it names.") from None
     built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
     scaled = {name: measured[name] for name in ("shift", "scale", "spread")}
-    return NetCodec(built.net, **scaled), digest(folder / weights_name(ema), "sha256"), transform  # type: ignore[arg-type]
+    return NetCodec(built.net, **scaled), sha256, transform  # type: ignore[arg-type]
 
 
 def transform_of(about: Mapping[str, Any], folder: Path) -> Transform:

@@ -201,7 +201,7 @@ class Experiment:
             if keys == ["data"] and isinstance(value, str) and _is_own(source):
                 value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way
             if keys != ["preset"] and not _taken_in(source, tree, keys):
-                _set(tree, keys, value)
+                _set(tree, _within(tree, keys), value)
             if isinstance(tree.get("reasons"), Mapping):  # what is said needs none
                 tree["reasons"] = {k: v for k, v in tree["reasons"].items() if k != ".".join(keys)}
         for noun in _tables():  # `process: vp` says the same as `process: {name: vp}`
@@ -354,7 +354,7 @@ def _lay_over(tree: dict[str, Any], method: Any) -> None:
     for layer in (changes, kinds.get(str(net), {})):
         for key, value in layer.items():
             if key == "data":  # data that are made of those of the preset
-                tree[key] = {**value, "of": tree[key]}
+                tree[key] = {**value, **({"of": tree[key]} if key in tree else {})}
             elif key not in ("training", "sampling"):
                 tree[key] = value
             elif isinstance(before := tree.get(key, {}), Mapping):  # anything else is refused later
@@ -373,6 +373,17 @@ def _parted(override: str) -> tuple[list[str], Any]:
         return keys, text  # no YAML, but perhaps the name of a file
     # nor is "photos #2" the word photos with a remark
     return keys, text if isinstance(value, str) and text[:1] not in ("'", '"') else value
+
+
+def _within(tree: Mapping[str, Any], keys: list[str]) -> list[str]:
+    """Where a setting of the data stands: of those that a method wraps, which are `of`, with these."""
+    data = tree.get("data")
+    if keys[0] != "data" or len(keys) == 1 or not isinstance(data, Mapping) or data.get("name") not in DATA:
+        return keys
+    known = DATA[data["name"]].__dataclass_fields__  # type: ignore[attr-defined]
+    if "of" not in known or keys[1] in (*known, "name") or not isinstance(data.get("of"), str | Mapping):
+        return keys
+    return ["data", "of", *keys[1:]]
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:

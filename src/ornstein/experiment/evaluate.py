@@ -27,7 +27,7 @@ from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.latents import evaluate_codec, in_words, is_codec
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
-from ornstein.experiment.page import Page
+from ornstein.experiment.page import Page, as_shown
 from ornstein.experiment.run import Run
 from ornstein.experiment.translate import scored
 from ornstein.files import write_text
@@ -202,9 +202,9 @@ def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Pat
     if run.kind == "image":
         most, train = 20, filled(data.train, data.train).float()
         _, index = nearest(run.transform.inverse(z[:most], quantise=True).float(), train)
-        neighbours = run.transform.forward(train[index])
-        pairs = torch.cat([z[:10], neighbours[:10], z[10:most], neighbours[10:most]])
-        pictures.draw(run.transform.pictures(pairs), "image", path, columns=10)
+        drawn, neighbours = run.transform.pictures(z[:most]), as_shown(run, train[index])
+        pairs = torch.cat([drawn[:10], neighbours[:10], drawn[10:], neighbours[10:]])
+        pictures.draw(pairs, "image", path, columns=10)
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]

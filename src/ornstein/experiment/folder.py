@@ -157,7 +157,7 @@ def accept(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise InputError(f"run='{shown(folder)}' is not a folder; give one that `ornstein train` wrote.")
-    names = [name for name in (EXPERIMENT, ABOUT, TUNED) if (folder / name).is_file()]
+    names = [name for name in (EXPERIMENT, ABOUT, TUNED, MEASURED) if (folder / name).is_file()]
     weights = [*folder.glob("*.safetensors"), *(folder / "snapshots").glob("*.safetensors")]
     names += sorted(str(path.relative_to(folder)) for path in weights if not path.name.startswith("."))
     if EXPERIMENT in names:
@@ -226,6 +226,7 @@ def read_measured(folder: Path) -> dict[str, Any] | None:
     manifest.check(folder, MEASURED)
     found = plain.read(folder / MEASURED)
     try:
+        str(found["weights"])
         numbers = {name: [float(value) for value in found[name]] for name in ("shift", "scale")}
         return {**found, **numbers, **{name: float(found[name]) for name in ("spread", "psnr", "ssim")}}
     except (KeyError, TypeError, ValueError):

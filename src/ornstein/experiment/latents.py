@@ -21,9 +21,9 @@ from ornstein.data import Coded, Dataset
 from ornstein.data.pictures import is_picture
 from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
-from ornstein.experiment.folder import holding, write_measured
+from ornstein.experiment.folder import holding, weights_name, write_measured
 from ornstein.experiment.run import Run
-from ornstein.files import write_text
+from ornstein.files import digest, write_text
 from ornstein.guidance import Operator, ReadBack
 from ornstein.latent import NetCodec
 from ornstein.metrics import METRICS, Report, lite, report
@@ -45,7 +45,7 @@ def measure(run: Run, data: Dataset) -> dict[str, Any]:
 
     shift and scale of each channel of the latent over training data, as drawn; spread, the mean absolute error of what
     is read back from a drawn latent, in model space; psnr (decibels) and ssim, the means over held-out data read back
-    from mean latents.
+    from mean latents; weights, the hash of the file that it is all about.
     """
     codec: NetCodec = run.model
     x = run.transform.forward(_some(data.train, _MEASURED))
@@ -69,6 +69,7 @@ def measure(run: Run, data: Dataset) -> dict[str, Any]:
         "ssim": float(ssim(back, test, span).mean()),
         "latent": list(codec.latent),
         "fewer": math.prod(codec.shape) / math.prod(codec.latent),
+        "weights": digest(run.folder / weights_name(run.experiment.sampling.ema), "sha256"),
     }
 
 
@@ -98,9 +99,10 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
     data, dice = run.load_data(), torch.Generator().manual_seed(seed)
     stage("reading back")
     found = measure(run, data)
-    with holding(run.folder, "evaluating"):
-        write_measured(run.folder, found)
-    rows = torch.randperm(len(data.train), generator=dice)[:n]
+    if run.ema == run.experiment.sampling.ema:  # of another average it is of no use to who opens the codec
+        with holding(run.folder, "evaluating"):
+            write_measured(run.folder, found)
+    rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:n]
     codec: NetCodec = run.model
     back = codec.decode(codec.encode(run.transform.forward(data.train[rows])).mean)
     labels, sees = data.train_labels, run.kind == "image" and is_picture(run.shape, run.transform)

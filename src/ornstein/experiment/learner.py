@@ -23,8 +23,8 @@ from ornstein.core.prediction import OF_THE_NOISE
 from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
-from ornstein.guidance import NoisyClassifier, NoisyCrossEntropy
-from ornstein.latent import Autoencoding, Cascading
+from ornstein.guidance import ClassifierFree, NoisyClassifier, NoisyCrossEntropy
+from ornstein.latent import Autoencoding, Cascade, Cascading
 from ornstein.mixed import Mixed
 from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
@@ -138,6 +138,14 @@ class Filling(Denoising):
         return dataclasses.replace(model, base=super().in_precision(model.base, precision))
 
 
+def each_stage_guided(
+    base: Cascade, scale: float = 2.0, interval: tuple[float, float] | None = None, rescale: float = 0.0
+) -> Cascade:
+    """Classifier-free guidance of each stage of a cascade, which keeps what it is given of the coarse picture."""
+    ClassifierFree(base.stages[0], scale, interval, rescale)  # which refuses numbers out of range
+    return dataclasses.replace(base, guide=lambda stage: ClassifierFree(stage, scale, interval, rescale))
+
+
 @dataclass(frozen=True, eq=False)
 class Staged(Cascading):
     """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
@@ -150,6 +158,7 @@ class Staged(Cascading):
 
     readings: ClassVar[Mapping[str, str]] = _READINGS
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+    guidance: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier-free": each_stage_guided}
 
     def __post_init__(self) -> None:
         super().__post_init__()

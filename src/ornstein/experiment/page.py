@@ -196,13 +196,10 @@ class Page:
         order = torch.randperm(len(data.test), generator=self.evidence.dice())
         if run.kind == IMAGE:
             few = min(_SHOWN, len(self.samples), len(data.test))
-            real = data.transform.forward(filled(data.test[self._alike(order, few)], data.train))
-            grids = (("Samples", self.samples[:few]), ("Real, held out", real))
+            real = as_shown(run, filled(data.test[self._alike(order, few)], data.train))
+            grids = (("Samples", run.transform.pictures(self.samples[:few])), ("Real, held out", real))
             across = min(10, math.ceil(math.sqrt(few)))
-            return [
-                Figure(name, "", picture(image_grid(run.transform.pictures(x), across, 720)), wide=False)
-                for name, x in grids
-            ]
+            return [Figure(name, "", picture(image_grid(x, across, 720)), wide=False) for name, x in grids]
         some = data.test[order[: max(200, len(self.samples))]]
         real = filled(some, data.train) if data.missing else some  # a table's holes are values of their own
         mine = run.transform.inverse(self.samples)
@@ -239,9 +236,9 @@ class Page:
         few = run.transform.inverse(self.samples[:_PAIRS], quantise=True).float()
         train = filled(data.train, data.train)
         _, index = nearest(few, train.float())
-        pairs = torch.cat([self.samples[:_PAIRS], run.transform.forward(train[index])])
+        pairs = torch.cat([run.transform.pictures(self.samples[:_PAIRS]), as_shown(run, train[index])])
         sentence = "Above, samples; below each, the training example that it is most like. Twins would be copies."
-        return Figure("Closest relatives", sentence, picture(image_grid(run.transform.pictures(pairs), len(few), 720)))
+        return Figure("Closest relatives", sentence, picture(image_grid(pairs, len(few), 720)))
 
     # --- charts
 
@@ -378,3 +375,10 @@ def _img(png: bytes, chart: bool = False, tall: bool = False) -> str:
     kinds = " ".join(name for name, holds in (("chart", chart), ("tall", tall)) if holds)
     how = f' class="{kinds}"' if kinds else ""
     return f'<img alt=""{how} src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def as_shown(run: Any, x: Tensor) -> Tensor:
+    """Pictures in the data's own units as they are shown, not as a codec would read them back."""
+    plain = run.transform.plain
+    found: Tensor = plain.pictures(plain.forward(x))
+    return found

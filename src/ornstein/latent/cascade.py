@@ -55,7 +55,7 @@ class Told(Around):
 
     Args:
         base: the denoiser.
-        parts: name -> tensor, a row for each sample that it will be asked of.
+        parts: name -> tensor, a row for each sample that it will be asked of; repeated where all are asked of again.
     """
 
     parts: Mapping[str, Tensor]
@@ -65,7 +65,10 @@ class Told(Around):
         return self.base.process
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
-        return self.base.predict(x, level, Condition({**condition.parts, **self.parts}))
+        always = Condition(self.parts)
+        # guidance asks of all rows with the condition, and of all without it, in one call
+        always = always.repeat(len(x) // (always.rows or 1))
+        return self.base.predict(x, level, Condition({**condition.parts, **always.parts}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +78,12 @@ class Cascade:
     Args:
         stages: of twice the sides each.
         augmentation: the greatest level that the stages were taught.
+        guide: makes of each stage, as it is asked, a guided one; None for none.
     """
 
     stages: tuple[Denoiser, ...]
     augmentation: float = 0.0
+    guide: Callable[[Denoiser], Denoiser] | None = None
 
     @property
     def process(self) -> Any:
@@ -113,7 +118,15 @@ class Cascade:
         share = level / self.augmentation if self.augmentation else torch.zeros_like(level)
         # of unit variance where levels are even
         told = (math.sqrt(3) * (2 * share - 1)).to(coarse)
-        return Told(self.stages[stage], {COARSE: coarse, NOISE: told})
+        return self._guided(Told(self.stages[stage], {COARSE: coarse, NOISE: told}))
+
+    @property
+    def base(self) -> Denoiser:
+        """The first stage."""
+        return self._guided(self.stages[0])
+
+    def _guided(self, stage: Denoiser) -> Denoiser:
+        return stage if self.guide is None else self.guide(stage)
 
 
 class StagesNet(nn.Module):
@@ -159,7 +172,7 @@ class Cascading(Learner):
     level: float = 0.1
 
     walks: ClassVar[bool] = False
-    instead: ClassVar[str] = "stage by stage, for which there is sample"
+    instead: ClassVar[str] = "by several walks, stage by stage, for which there is sample"
 
     def __post_init__(self) -> None:
         must_be_whole("learner.stages", self.stages, 1, 6)
@@ -285,7 +298,7 @@ class Cascading(Learner):
         shares = [steps // self.stages + (stage < steps % self.stages) for stage in range(self.stages)]
 
         def begun(stage: int, coarse: Tensor | None) -> Iterator[State[Tensor]]:
-            denoiser, own = model.stages[stage], keys
+            denoiser, own = model.base, keys
             if coarse is not None:
                 level = torch.full((rows,), self.level, device=coarse.device, dtype=coarse.dtype)
                 noisy = self._noised(coarse, level, keys.to(coarse.device), stage)

@@ -38,26 +38,32 @@ class NetCodec(Codec):
             raise InputError("each scale of the latent must be positive.")
 
     @property
+    def bare(self) -> AutoencoderModule:
+        """The network itself, where training has wrapped it to spread it over processes."""
+        found: AutoencoderModule = getattr(self.net, "module", self.net)
+        return found
+
+    @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.net.shape
+        return self.bare.shape
 
     @property
     def latent(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.net.latent
+        return self.bare.latent
 
     @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
     def tell(self, x: Tensor) -> Code:
-        mean, log_var = self.net.encode(x.float())
+        mean, log_var = self.bare.encode(x.float())
         scale = self._along("scale", mean)
         told = (mean - self._along("shift", mean)) / scale
         return Code(told, torch.zeros_like(told) if log_var is None else (0.5 * log_var).exp() / scale)
 
     def read(self, z: Tensor) -> Tensor:
         z0 = z.float() * self._along("scale", z) + self._along("shift", z)
-        return self.net.decode(self.net.nearest(z0))
+        return self.bare.decode(self.bare.nearest(z0))
 
     def _along(self, name: str, like: Tensor) -> Tensor:
         # in float32 whatever z is: so are the network's weights

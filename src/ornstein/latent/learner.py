@@ -20,7 +20,9 @@ from ornstein.nets import AUTOENCODERS, NetConfig
 class Clean(Process):
     """No noise at any time: what an autoencoder is shown."""
 
-    t_max: float = 1.0
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return 1.0
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)

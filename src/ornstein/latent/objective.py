@@ -53,15 +53,17 @@ class Reconstruction:
         """x0 (B, *shape) -> (B,) float32."""
         eps = torch.randn(len(x0), *model.latent, generator=generator, device=generator.device).to(x0)
         back, mean, other = model.net(x0, eps)
-        lost: Tensor = (back.float() - x0).abs().flatten(1).mean(1)
+        lost = (back.float() - x0).abs().flatten(1).mean(1)
         mean, other = mean.float(), other.float()
-        if model.net.book is not None:
+        if model.bare.book is not None:
             apart = (mean.detach() - other).square().flatten(1).mean(1)
             committed = (mean - other.detach()).square().flatten(1).mean(1)
-            lost = lost + apart + self.commitment * committed
-            return lost + _DRAWN * _reach(model.net.book, mean.detach())
-        nats = 0.5 * (mean.square() + other.exp() - 1 - other)
-        return lost + self.kl * nats.flatten(1).sum(1) / x0[0].numel()
+            lost = lost + apart + self.commitment * committed + _DRAWN * _reach(model.bare.book, mean.detach())
+        else:
+            nats = 0.5 * (mean.square() + other.exp() - 1 - other)
+            lost = lost + self.kl * nats.flatten(1).sum(1) / x0[0].numel()
+        each: Tensor = lost
+        return each
 
 
 def _reach(book: Tensor, z: Tensor) -> Tensor:

@@ -6,12 +6,13 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
+from ornstein.errors import InputError
 from ornstein.experiment import compare
 from ornstein.experiment.catalogue import tables
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import Drawing, Seen
 from ornstein.studio import look
-from ornstein.studio.desk import Job
+from ornstein.studio.desk import Job, Replaced
 from ornstein.studio.frames import Window, pixels
 from ornstein.studio.playground import EVERY
 from ornstein.studio.state import Studio
@@ -83,7 +84,7 @@ class Compare:
 
     def build(self, page: gr.Blocks, tab: Any) -> None:
         """Lay out the room."""
-        names = self.studio.shelf.names()
+        names = self.names()
         look.introduction(
             "Compare",
             "The same noise, taken back in two ways. A method that needs fewer network calls is quicker; the question "
@@ -114,11 +115,22 @@ class Compare:
             with gr.Column(scale=5, min_width=320):
                 note = gr.HTML(look.note("Ready."), elem_id="compare-note", padding=False)
                 view = look.drawn_by("compare", elem_id="versus")
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        go.click(self.show, [run, label, count, seed, exact, *both], [note, view], concurrency_limit=None, **private)
-        halt.click(self.studio.halt, None, None, queue=False, **private)
-        run.change(lambda name: gr.update(**self._classes(name)), [run], [label], queue=False, **private)
-        tab.select(lambda: gr.update(choices=self.studio.shelf.names()), None, [run], queue=False, **private)
+        go.click(self.show, [run, label, count, seed, exact, *both], [note, view], **look.ASKS)
+        halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
+        run.change(lambda name: gr.update(**self._classes(name)), [run], [label], queue=False, **look.PRIVATE)
+        tab.select(lambda: gr.update(choices=self.names()), None, [run], queue=False, **look.PRIVATE)
+
+    def names(self) -> list[str]:
+        """The runs that two ways can be compared of: those drawn by a walk of Gaussian noise."""
+        found = []
+        for name in self.studio.shelf.names():
+            try:
+                run = self.studio.shelf.open(name)
+            except InputError:
+                continue
+            if run.learner.draws and run.learner.walks:
+                found.append(name)
+        return found
 
     def _classes(self, name: str | None) -> dict[str, Any]:
         try:
@@ -158,7 +170,9 @@ class Compare:
             pair = self.pair(run, label, count, seed, sides)
             job = self.studio.desk.submit(str(request.session_hash), lambda job: perform(job, run, pair, exact), ROOM)
             async for news in self.studio.desk.follow(job):
-                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else news.shown]
+                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else look.told(news.shown)]
             yield [look.note("Done."), gr.skip()]
+        except Replaced:
+            return
         except Exception as error:
             yield [look.note(sentence(error), "bad"), gr.skip()]

@@ -32,6 +32,10 @@ class Stopped(Exception):
     """Raised in a job that is to end."""
 
 
+class Replaced(Stopped):
+    """Raised in a job whose owner has asked for another in the same room: nobody waits for its end."""
+
+
 @dataclass(frozen=True, eq=False)
 class News:
     """What is new of a job: its place in line (0: it is being done), or what it shows."""
@@ -49,7 +53,8 @@ class Job:
         self.version = 0
         self.result: Any = None
         self.error: BaseException | None = None
-        self.done = self.stopped = False
+        self.done = False
+        self.stopped: Stopped | None = None
         self.asked = self.began = time.monotonic()
         self._desk, self._work = desk, work
         self._thread: threading.Thread | None = None
@@ -67,9 +72,9 @@ class Job:
         """
         self._desk.tick(self)
 
-    def stop(self) -> None:
+    def stop(self, why: Stopped | None = None) -> None:
         """End it: at its next tick, or at once if it waits."""
-        self._desk.stop(self)
+        self._desk.stop(self, why or Stopped())
 
     def _run(self) -> None:
         try:
@@ -101,9 +106,7 @@ class Desk:
             InputError: too many wait.
         """
         with self._change:
-            for job in self._jobs():
-                if job.owner == owner and job.room == room:
-                    self.stop(job)
+            self.leave(owner, room)
             if len(self._jobs()) >= MOST:
                 raise InputError(f"The studio is full: {MOST} jobs wait already; try again in a minute.")
             if sum(job.owner == owner for job in self._jobs()) >= EACH:
@@ -128,12 +131,12 @@ class Desk:
             )  # fmt: skip
             return 1 + mine + ahead
 
-    def leave(self, owner: str) -> None:
-        """End all jobs of an owner."""
+    def leave(self, owner: str, room: str | None = None) -> None:
+        """End all jobs of an owner, or those of one room in place of which there is something newer."""
         with self._change:
             for job in self._jobs():
-                if job.owner == owner:
-                    self.stop(job)
+                if job.owner == owner and room in (None, job.room):
+                    self.stop(job, Stopped() if room is None else Replaced())
 
     def count(self) -> int:
         """Jobs in line, with the one that is being done."""
@@ -144,7 +147,7 @@ class Desk:
         """What is new of a job until it ends; who stops listening ends it.
 
         Raises:
-            Stopped: it was stopped.
+            Stopped: it was stopped; Replaced: it has made way for another.
             InputError: what the job raised, or any other error of its.
         """
         place, version, told = -1, 0, 0.0
@@ -183,13 +186,13 @@ class Desk:
                 if self._now is not job:
                     self._may_go_on(job)
 
-    def stop(self, job: Job) -> None:
+    def stop(self, job: Job, why: Stopped) -> None:
         """See `Job.stop`."""
         with self._change:
-            job.stopped = True
+            job.stopped = job.stopped or why
             if job._thread is None and not job.done:
                 self._drop(job)
-                job.error, job.done = Stopped(), True
+                job.error, job.done = job.stopped, True
             self._change.notify_all()
 
     def finish(self, job: Job) -> None:
@@ -202,7 +205,9 @@ class Desk:
             self._next()
 
     def _may_go_on(self, job: Job) -> None:
-        if job.stopped or time.monotonic() - job.asked > self._patience:
+        if job.stopped is not None:
+            raise job.stopped
+        if time.monotonic() - job.asked > self._patience:
             raise Stopped
 
     def _jobs(self) -> list[Job]:

@@ -1,5 +1,11 @@
 // How samples are drawn: pictures, points, curves and rows, in the colours of the page. `put` is for all
-// rooms. Words come from people: textContent only.
+// rooms, and `given` is the value that a room shows, told as text. Words come from people: textContent only.
+const given = () => (props.value ? JSON.parse(props.value) : null);
+// What was asked for is brought to who asked: on a phone the button may be far below the picture.
+function bring(place) {
+  const box = place.getBoundingClientRect();
+  if (place.offsetParent && (box.bottom < 80 || box.top > window.innerHeight - 80)) place.scrollIntoView({ block: "start" });
+}
 const { put } = (() => {
   const colour = (place, name) => getComputedStyle(place).getPropertyValue(name).trim();
 

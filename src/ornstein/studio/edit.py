@@ -21,7 +21,7 @@ from ornstein.experiment.rows import fill, read_rows
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import heard
 from ornstein.studio import look
-from ornstein.studio.desk import Job
+from ornstein.studio.desk import Job, Replaced
 from ornstein.studio.frames import pixels
 from ornstein.studio.limits import Limits
 from ornstein.studio.state import Studio
@@ -158,12 +158,11 @@ class Edit:
             "empty cells, with how sure it is.",
             "guidance",
         )
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=290):
                 run = gr.Dropdown([], label="Run on pictures", elem_id="edit-run")
                 number = gr.Number(0, precision=0, label="Held-out example", elem_id="edit-example")
-                file = gr.File(label="Or a picture of one's own", file_types=[".png", ".jpg", ".npy"], height=110)
+                file = gr.File(label="Or a picture of one's own", file_types=[".png", ".jpg", ".npy"], height=150)
                 mask = look.drawn_by("mask", elem_id="mask")
                 draws = gr.Slider(1, ANSWERS, 9, step=1, label="Answers")
                 method = gr.Dropdown(list(METHODS), value=METHODS[0], label="Method", info="See docs/guidance.md.")
@@ -179,15 +178,14 @@ class Edit:
                 grid = look.drawn_by("cells", elem_id="cells")
                 complete = gr.Button("Fill the empty cells", elem_id="complete")
                 holes = gr.HTML("", elem_id="holes", padding=False, apply_default_css=False)
-        tab.select(self.menus, None, [run, table], queue=False, **private)
+        tab.select(self.menus, None, [run, table], queue=False, **look.PRIVATE)
         for event in (run.change, number.change, file.change):
-            event(self.picture, [run, number, file], [note, mask], queue=False, **private)
-        table.change(self.rows, [table], [note, grid], queue=False, **private)
-        say = {"concurrency_limit": None, **private}
-        go.click(self.fill, [run, number, file, mask, draws, method, seed], [note, view], **say)
-        way.click(self.way, [run, number, file, other], [note, view], **say)
-        complete.click(self.complete, [table, grid, seed], [note, holes], **say)
-        halt.click(self.studio.halt, None, None, queue=False, **private)
+            event(self.picture, [run, number, file], [note, mask], queue=False, **look.PRIVATE)
+        table.change(self.rows, [table], [note, grid], queue=False, **look.PRIVATE)
+        go.click(self.fill, [run, number, file, mask, draws, method, seed], [note, view], **look.ASKS)
+        way.click(self.way, [run, number, file, other], [note, view], **look.ASKS)
+        complete.click(self.complete, [table, grid, seed], [note, holes], **look.ASKS)
+        halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
 
     def menus(self) -> list[Any]:
         """The runs on pictures, and those on tables."""
@@ -240,12 +238,12 @@ class Edit:
     ) -> AsyncIterator[list[Any]]:
         """Fill in what is painted over."""
 
-        def work(job: Job) -> dict[str, Any]:
+        def work(job: Job) -> str:
             limits, run = self.studio.limits, self.studio.shelf.open(name)
             given = example(run, limits.whole(number, "example", 10**9, 0), file, limits)
             marks = str((mask or {}).get("mask", ""))
             n, start = limits.whole(draws, "answers", ANSWERS), limits.whole(seed, "seed", 2**31 - 1, 0)
-            return filled_in(job, run, given, marks, n, method, start)
+            return look.told(filled_in(job, run, given, marks, n, method, start))
 
         async for said in self._followed(request, work):
             yield said
@@ -255,10 +253,11 @@ class Edit:
     ) -> AsyncIterator[list[Any]]:
         """Go from one picture to another."""
 
-        def work(job: Job) -> dict[str, Any]:
+        def work(job: Job) -> str:
             limits, run = self.studio.limits, self.studio.shelf.open(name)
             first = example(run, limits.whole(number, "example", 10**9, 0), file, limits)
-            return between(job, run, first, example(run, limits.whole(other, "example", 10**9, 0), None, limits))
+            last = example(run, limits.whole(other, "example", 10**9, 0), None, limits)
+            return look.told(between(job, run, first, last))
 
         async for said in self._followed(request, work):
             yield said
@@ -281,5 +280,7 @@ class Edit:
             async for news in self.studio.desk.follow(job):
                 yield [look.place_in_line(news.place), gr.skip()]
             yield [look.note("Done."), job.result]
+        except Replaced:
+            return
         except Exception as error:
             yield [look.note(sentence(error), "bad"), gr.skip()]

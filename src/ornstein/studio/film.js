@@ -19,7 +19,7 @@ function show(frame) {
 function stop() { clearInterval(timer); timer = null; play.textContent = "Play"; }
 
 function turn() {
-  const value = props.value;
+  const value = given();
   if (!value) return;
   if (value.frames) {
     frames = value.frames; stop();
@@ -27,6 +27,7 @@ function turn() {
     element.querySelector(".film").dataset.done = value.key || "1";
     show(frames[frames.length - 1]);
   } else if (value.frame) {
+    if (frames.length) bring(element);
     stop(); frames = []; way.hidden = true;
     delete element.querySelector(".film").dataset.done;
     show(value.frame);

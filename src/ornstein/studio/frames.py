@@ -23,7 +23,7 @@ from ornstein.experiment.stream import Seen
 #: a coordinate is a whole number from 0 to this
 FULL = 1000
 #: rows, curves, points and pictures that are shown of a batch: the files have all
-ROWS, CURVES, POINTS, PICTURES = 24, 12, 1000, 100
+ROWS, CURVES, POINTS, PICTURES = 25, 12, 1000, 100
 #: frames that a film keeps, evenly of its way
 FRAMES = 61
 #: bytes of a picture's file that is shown

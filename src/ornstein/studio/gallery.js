@@ -2,7 +2,7 @@
 const table = element.querySelector("table");
 let by = null, down = true;
 function draw() {
-  const value = props.value;
+  const value = given();
   if (!value) return;
   element.querySelector(".gallery-caption").textContent = value.caption;
   const head = document.createElement("tr");

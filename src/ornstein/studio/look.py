@@ -1,6 +1,7 @@
 """How the studio looks: system fonts, colours that people who see fewer of them can tell apart, light and dark."""
 
 import html
+import json
 from typing import Any
 
 import gradio as gr
@@ -8,13 +9,28 @@ import gradio as gr
 from ornstein.studio.pages import PREFIX, text_of
 from ornstein.studio.pages import title as title_of
 
+#: how a page's events are answered: none is an endpoint, and none covers what is there while it is awaited
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+#: those that wait in line: a click while the one before is being answered counts too, and what is newer takes its place
+ASKS: dict[str, Any] = {**PRIVATE, "concurrency_limit": None, "trigger_mode": "multiple"}
+
 
 def drawn_by(name: str, value: Any = None, **how: Any) -> Any:
-    """A component that shows its value by NAME.html and NAME.js; `put` of draw.js is at hand there."""
+    """A component that shows its value by NAME.html and NAME.js; `put` and `given` of draw.js are at hand there."""
     return gr.HTML(
         value=value, html_template=text_of(f"{name}.html"), js_on_load=text_of("draw.js") + text_of(f"{name}.js"),
         padding=False, apply_default_css=False, **how,
     )  # fmt: skip
+
+
+def told(value: Any) -> str:
+    """A value for such a component to show, as text that `given` reads.
+
+    Not as an object: of those Gradio sends the browser what is new, and writes it into the one that was sent before, so
+    that what was sent shortly before is lost where the page has not come to it yet; and each number of one costs the
+    page far more than a text of them all.
+    """
+    return json.dumps(value, separators=(",", ":"))
 
 
 def theme() -> Any:

@@ -17,7 +17,7 @@ from ornstein.experiment.plain import parsed
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import Drawing, Seen, stream
 from ornstein.studio import look
-from ornstein.studio.desk import Job
+from ornstein.studio.desk import Job, Replaced
 from ornstein.studio.frames import FRAMES, Window
 from ornstein.studio.saving import save
 from ornstein.studio.state import Studio
@@ -167,24 +167,24 @@ class Playground:
                 terminal = gr.Textbox(label="The same in the terminal", lines=1, buttons=["copy"], elem_id="terminal")
                 python = gr.Textbox(label="The same in Python", lines=4, buttons=["copy"], elem_id="python")
         self.controls = [run, label, where, count, scale, stepper, steps, grid, options, given, seed]
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         shown = [note, view, png, npz, csv, gif, got, terminal, python]
         for event in (go.click, seed.submit, where.submit, page.load):
-            event(self.draw, self.controls, shown, concurrency_limit=None, **private)
-        halt.click(self.studio.halt, None, None, queue=False, **private)
+            event(self.draw, self.controls, shown, **look.ASKS)
+        halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
         kinds = [about, label, count, where, scale, stepper, steps, grid]
-        run.change(self.of_run, [run], kinds, queue=False, **private)
-        page.load(self.menu, None, [run], queue=False, **private)
-        stepper.change(self.line_of("steppers"), [stepper], [stepper], queue=False, **private)
-        grid.change(self.line_of("grids"), [grid], [grid], queue=False, **private)
-        gif.click(self.make_gif, self.controls, [note, gif, got], concurrency_limit=None, **private)
+        run.change(self.of_run, [run], kinds, queue=False, **look.PRIVATE)
+        page.load(self.menu, None, [run], queue=False, **look.PRIVATE)
+        stepper.change(self.line_of("steppers"), [stepper], [stepper], queue=False, **look.PRIVATE)
+        grid.change(self.line_of("grids"), [grid], [grid], queue=False, **look.PRIVATE)
+        gif.click(self.make_gif, self.controls, [note, gif, got], **look.ASKS)
 
     # What controls do -----------------------------------------------------------------------------------------------
 
     async def draw(self, request: gr.Request, *said: Any) -> AsyncIterator[list[Any]]:
         """Draw what the controls say: frames while it goes on, then the film and the files."""
         keep = gr.skip()
-        off = gr.update(interactive=False)
+        # what is repeated while it goes on: of an update too the browser is sent what is new, see `look.told`
+        early: list[Any] = [keep] * 7
         try:
             asked = Controls(*said)
             run = await self.studio.open(asked.run)
@@ -193,16 +193,19 @@ class Playground:
             words.append(snippet(asked.run, drawing, run))
             owner = str(request.session_hash)
             job = self.studio.desk.submit(owner, lambda job: perform(job, self.studio, run, drawing), ROOM)
-            yield [keep, keep, off, off, off, off, gr.update(visible=False), *words]
+            early = [gr.update(interactive=False)] * 4 + [gr.update(visible=False), *words]
+            yield [keep, keep, *early]
             async for news in self.studio.desk.follow(job):
                 line = look.place_in_line(news.place)
-                yield [line, keep if news.shown is None else news.shown, *[keep] * 7]
+                yield [line, keep if news.shown is None else look.told(news.shown), *early]
             drawn: Drawn = job.result
             line = look.note(f"{drawing.count} samples in {drawn.seconds:.1f} s; {drawn.calls} network calls each.")
             ready = [gr.update(value=str(file), interactive=True) for file in drawn.files]
-            yield [line, keep, *ready, gr.update(interactive=True), *[keep] * 3]
+            yield [line, keep, *ready, gr.update(interactive=True), *early[4:]]
+        except Replaced:
+            return
         except Exception as error:
-            yield [look.note(sentence(error), "bad"), *[keep] * 8]
+            yield [look.note(sentence(error), "bad"), keep, *early]
 
     async def make_gif(self, request: gr.Request, *said: Any) -> AsyncIterator[list[Any]]:
         """The film as a file."""
@@ -216,6 +219,8 @@ class Playground:
             async for news in self.studio.desk.follow(job):
                 yield [look.place_in_line(news.place), keep, keep]
             yield [look.note("The film is ready."), keep, gr.update(value=str(job.result), visible=True)]
+        except Replaced:
+            return
         except Exception as error:
             yield [look.note(sentence(error), "bad"), keep, keep]
 

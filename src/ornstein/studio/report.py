@@ -13,7 +13,7 @@ from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.gallery import Entry, entries, entry, measures
 from ornstein.experiment.report import describe
 from ornstein.studio import look
-from ornstein.studio.desk import Job
+from ornstein.studio.desk import Job, Replaced
 from ornstein.studio.frames import thumbnail
 from ornstein.studio.state import Studio
 from ornstein.studio.words import sentence
@@ -50,7 +50,7 @@ def rendered(name: str, folder: Path) -> str:
         for title, path in one.pictures.items() if (picture := thumbnail(path, 900))
     )  # fmt: skip
     return (
-        f'<article class="report"><h3>{html.escape(name)}</h3><dl>{facts}</dl>{evaluation(folder)}'
+        f'<article class="report"><h3>{html.escape(name)}</h3><div><dl>{facts}</dl>{evaluation(folder)}</div>'
         f'<div class="report-pictures">{pictures}</div></article>'
     )
 
@@ -119,14 +119,13 @@ class Report:
                 gr.HTML("", elem_id=f"report-{side}", padding=False, apply_default_css=False)
                 for side in ("left", "right")
             )
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        tab.select(self.every, None, [gallery, one, other], queue=False, **private)
-        gallery.select(self.chosen, None, [one], queue=False, **private)
+        tab.select(self.every, None, [gallery, one, other], queue=False, **look.PRIVATE)
+        gallery.select(self.chosen, None, [one], queue=False, **look.PRIVATE)
         for menu in (one, other):
-            menu.change(self.show, [one, other], [note, left, right, told], queue=False, **private)
-        judge.click(self.judge, [one], [note, left], concurrency_limit=None, **private)
-        ask.click(self.examine, [one], [note, told], concurrency_limit=None, **private)
-        halt.click(self.studio.halt, None, None, queue=False, **private)
+            menu.change(self.show, [one, other], [note, left, right, told], queue=False, **look.PRIVATE)
+        judge.click(self.judge, [one], [note, left], **look.ASKS)
+        ask.click(self.examine, [one], [note, told], **look.ASKS)
+        halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
 
     def every(self) -> list[Any]:
         """All runs."""
@@ -134,7 +133,7 @@ class Report:
         names = [one.name for one in found]
         unread = f"; {len(refused)} cannot be read: {'; '.join(refused.values())}" if refused else ""
         value = {"columns": COLUMNS, "rows": [row(one) for one in found], "caption": f"{len(found)} runs{unread}"}
-        return [value, gr.update(choices=names), gr.update(choices=[("nothing", NOBODY), *names])]
+        return [look.told(value), gr.update(choices=names), gr.update(choices=[("nothing", NOBODY), *names])]
 
     def chosen(self, event: gr.EventData) -> Any:
         """The run of a click in the table."""
@@ -180,5 +179,7 @@ class Report:
                 doing = look.place_in_line(news.place) if news.shown is None else look.note(f"{news.shown} ...", "busy")
                 yield [doing, gr.skip()]
             yield [look.note("Done."), job.result]
+        except Replaced:
+            return
         except Exception as error:
             yield [look.note(sentence(error), "bad"), gr.skip()]

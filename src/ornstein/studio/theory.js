@@ -81,7 +81,7 @@ function draw() {
 function stop() { clearInterval(timer); timer = null; play.textContent = "Play"; }
 
 function turn() {
-  const v = props.value;
+  const v = given();
   if (!v) return;
   const fresh = !data || data.key !== v.key;
   data = { ...v, heat: bytes(v.heat), exact: shorts(v.exact), forward: shorts(v.forward),

@@ -16,7 +16,7 @@ from ornstein.errors import InputError
 from ornstein.experiment import theory
 from ornstein.experiment.folder import read_folder
 from ornstein.studio import look
-from ornstein.studio.desk import Job
+from ornstein.studio.desk import Job, Replaced
 from ornstein.studio.limits import Limits
 from ornstein.studio.state import Studio
 from ornstein.studio.words import sentence
@@ -125,19 +125,18 @@ class Theory:
                 seed = gr.Number(0, precision=0, label="Seed", elem_id="theory-seed")
                 go = gr.Button("Show", variant="primary", elem_id="show")
                 halt = gr.Button("Stop", elem_id="theory-stop")
-            with gr.Column(scale=4, min_width=320):
+            with gr.Column(scale=4, min_width=320, elem_id="plane-column"):
                 note = gr.HTML(look.note("Ready."), elem_id="theory-note", padding=False)
                 view = look.drawn_by("theory", elem_id="plane")
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         controls = [density, width, points, learned, seed]
         for event in (go.click, tab.select, density.input, width.release, learned.input, points.submit):
-            event(self.show, controls, [note, view], concurrency_limit=None, **private)
-        halt.click(self.studio.halt, None, None, queue=False, **private)
-        density.change(lambda name: gr.update(visible=name == OWN), [density], [own], queue=False, **private)
-        pad.input(lambda text: text, [pad], [points], queue=False, **private).then(
-            self.show, controls, [note, view], concurrency_limit=None, **private
+            event(self.show, controls, [note, view], **look.ASKS)
+        halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
+        density.change(lambda name: gr.update(visible=name == OWN), [density], [own], queue=False, **look.PRIVATE)
+        pad.input(lambda text: text, [pad], [points], queue=False, **look.PRIVATE).then(
+            self.show, controls, [note, view], **look.ASKS
         )
-        tab.select(self.menu, None, [learned], queue=False, **private)
+        tab.select(self.menu, None, [learned], queue=False, **look.PRIVATE)
 
     def menu(self) -> Any:
         """The runs on points in the plane."""
@@ -159,18 +158,21 @@ class Theory:
             with self._lock:
                 kept = self._kept.get(key)
             if kept is not None:
-                yield [look.note("From the density to noise, and back."), kept]
+                self.studio.desk.leave(str(request.session_hash), ROOM)
+                yield [look.note("From the density to noise, and back."), look.told(kept)]
                 return
             plane, mine = await asyncio.to_thread(plane_of, self.studio, density, width, points, learned)
             job = self.studio.desk.submit(
                 str(request.session_hash), lambda job: perform(job, plane, mine, seed, key), ROOM
             )
             async for news in self.studio.desk.follow(job):
-                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else news.shown]
+                yield [look.place_in_line(news.place), gr.skip() if news.shown is None else look.told(news.shown)]
             with self._lock:
                 self._kept[key] = job.result
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
             yield [look.note("From the density to noise, and back."), gr.skip()]
+        except Replaced:
+            return
         except Exception as error:
             yield [look.note(sentence(error), "bad"), gr.skip()]

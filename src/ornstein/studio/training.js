@@ -144,7 +144,7 @@ play.addEventListener("click", () => {
 });
 
 function turn() {
-  value = props.value; if (!value) return;
+  value = given(); if (!value) return;
   const fresh = known && value.runs.filter((run) => !known.has(run.name));
   known = new Set(value.runs.map((run) => run.name));
   if (fresh && fresh.length) { asked.shown = [...value.shown, fresh[0].name]; return choose(fresh[0].name); }  // it has begun

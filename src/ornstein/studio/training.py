@@ -204,7 +204,7 @@ class Training:
                 data = gr.Dropdown([*known, OWN], value=first, label="Data", info=known[first], elem_id="train-data")
                 file = gr.File(
                     label="A table, an array, or a zip of pictures", file_types=[".csv", ".gz", *SUFFIXES[2:]],
-                    height=110, visible=False, elem_id="train-file",
+                    height=150, visible=False, elem_id="train-file",
                 )  # fmt: skip
                 name = gr.Textbox(
                     "", label="Name", info="Of the run; empty for that of the data.", elem_id="train-name"
@@ -227,11 +227,11 @@ class Training:
             with gr.Column(scale=5, min_width=320):
                 note = gr.HTML(look.note("Ready."), elem_id="train-note", padding=False)
                 view = look.drawn_by("training", elem_id="trainings")
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        private: dict[str, Any] = {**look.PRIVATE, "queue": False}
         data.change(self.of_data, [data], [data, file, looks], **private)
         method.change(self.of_method, [method], [method], **private)
         go.click(self.begin, [data, file, name, method, steps, looks, seed], [note, terminal], **private)
-        tab.select(lambda: seen(self.studio, None, None, None, None), None, [view], **private)
+        tab.select(lambda: look.told(seen(self.studio, None, None, None, None)), None, [view], **private)
         view.tick(self.look, None, [view], trigger_mode="multiple", **private)
         for event, do in ((view.pause, self.on_pause), (view.play, self.on_play), (view.stop, self.on_stop)):
             event(do, None, [note], trigger_mode="multiple", **private)
@@ -258,10 +258,10 @@ class Training:
         except Exception as error:
             return [look.note(sentence(error), "bad"), gr.skip()]
 
-    def look(self, event: gr.EventData) -> Any:
+    def look(self, event: gr.EventData) -> str:
         """How things stand, for what the page shows."""
-        told = event._data if isinstance(event._data, dict) else {}
-        return seen(self.studio, *(told.get(key) for key in ("shown", "chosen", "step", "have")))
+        asked = event._data if isinstance(event._data, dict) else {}
+        return look.told(seen(self.studio, *(asked.get(key) for key in ("shown", "chosen", "step", "have"))))
 
     def on_pause(self, event: gr.EventData) -> str:
         """Pause a training."""

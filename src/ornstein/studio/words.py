@@ -1,15 +1,17 @@
 """What a page says: the same thing in the terminal and in Python, and errors in a sentence."""
 
+import os
 import shlex
 import sys
 import traceback
 from typing import Any
 
 from ornstein.errors import InputError, shown
+from ornstein.experiment import packaged
 from ornstein.experiment.cells import draws_rows
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import Drawing
-from ornstein.studio.desk import Stopped
+from ornstein.studio.desk import Replaced, Stopped
 
 
 def command(name: str, asked: Drawing, out: str) -> str:
@@ -56,7 +58,9 @@ def snippet(name: str, asked: Drawing, run: Run) -> str:
 def sentence(error: BaseException) -> str:
     """What went wrong, for the page: what a person can mend as it is; of our own faults the terminal has more."""
     if isinstance(error, InputError):
-        return shown(error)
+        return shown(error).replace(f"{packaged.HOME}{os.sep}", "")  # a carried model by its name, not where it lies
+    if isinstance(error, Replaced):
+        return "Stopped, since there is something newer from the same page or program."
     if isinstance(error, Stopped):
         return "Stopped."
     if isinstance(error, OSError) and error.strerror is not None:
