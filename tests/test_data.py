@@ -79,7 +79,7 @@ def test_a_transform_survives_yaml(transform: Transform, shape: tuple[int, ...])
 
 
 def test_every_kind_of_transform_has_an_example() -> None:
-    # those of cells, classes, both, and latents: tests/test_tokens.py, test_tokens_runs.py, test_mixed.py, test_latents.py
+    # of cells, classes, both, and latents: tests/test_tokens.py, test_tokens_runs.py, test_mixed.py, test_latents.py
     elsewhere = {"tokens", "classes", "with-class", "coded"}
     assert {transform.to_dict()["kind"] for transform, _ in EXAMPLES} | elsewhere == set(TRANSFORMS)
 
