@@ -113,7 +113,7 @@ def test_what_is_given_goes_into_the_folder_by_a_plain_name(tmp_path: Path) -> N
             background.must_be_name(name)
     known = background.at_hand()
     assert {"digits", "moons", "deblur", "quantised-digits"} <= set(known)
-    assert not {"mnist", "cifar10", "binarised-mnist", "bridge-mnist", "text", "table"} & set(known)
+    assert not {"mnist", "cifar10", "emoji", "binarised-mnist", "bridge-mnist", "text", "table"} & set(known)
     np.save(tmp_path / "wide.npy", np.zeros((40, 1, 4, 5000), np.uint8))
     assert background.longest_side(Experiment.read(str(tmp_path / "wide.npy"))) == 5000
     assert background.longest_side(Experiment.read("digits")) == 0

@@ -17,6 +17,7 @@ SCRIPTS = {
     "beginners": (["rows"], "s of processor time"),
     "busy": ([], "| one thread |"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
+    "emoji": ([], "| real, held out |"),
     "frontier": ([], "ornstein, default"),
     "guidance": (["RUN"], "| 2 |"),
     "likelihood": ([], "ornstein exact, 0.01 nats"),
@@ -51,10 +52,10 @@ def test_every_script_is_tried() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_quick_run(script: Any, tmp_path: Path, request: Any) -> None:
+def test_a_quick_run(script: Any, tmp_path: Path, request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     words, said = SCRIPTS[script]
-    if script in ("beginners", "time_to_quality", "tables", "impute", "odd"):
-        request.getfixturevalue("real_data")
+    if script in ("beginners", "emoji", "time_to_quality", "tables", "impute", "odd"):
+        monkeypatch.setenv("ORNSTEIN_DATA", str(request.getfixturevalue("real_data")))
     words = [str(request.getfixturevalue("run")) if word == "RUN" else word for word in words]
     kept = {path: path.read_bytes() for path in [*HERE.glob("*.json"), *HERE.parent.glob("docs/pictures/*")]}
     done = subprocess.run(

@@ -79,9 +79,9 @@ def test_a_transform_survives_yaml(transform: Transform, shape: tuple[int, ...])
 
 
 def test_every_kind_of_transform_has_an_example() -> None:
-    # those of cells, of classes and of both: tests/test_tokens.py, test_tokens_runs.py, test_mixed.py
-    of_words = {"tokens", "classes", "with-class"}
-    assert {transform.to_dict()["kind"] for transform, _ in EXAMPLES} | of_words == set(TRANSFORMS)
+    # of cells, classes, both, and latents: tests/test_tokens.py, test_tokens_runs.py, test_mixed.py, test_latents.py
+    elsewhere = {"tokens", "classes", "with-class", "coded"}
+    assert {transform.to_dict()["kind"] for transform, _ in EXAMPLES} | elsewhere == set(TRANSFORMS)
 
 
 @pytest.mark.parametrize(("count", "low"), [(2, 0), (17, 0), (256, 0), (4096, 0), (65_536, 0), (65_536, -32_768)])

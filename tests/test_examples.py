@@ -17,6 +17,7 @@ EXAMPLES = ROOT / "examples"
 SAYS = {
     "bridge": r"4 steps\n.*ends \d",
     "guided_digits": r"scale 1: read as asked (100|9\d)%",
+    "text_to_emoji": r"4 steps, 13 words\nasked for: red circle",
     "own_photos": r"4 steps, classes: cats, dogs\n.*held out \d",
     "own_process": r"shares of the three Gaussians: \[0\.[45]\d*, 0\.[23]\d*, 0\.[12]\d*\]",
     "own_table": r"178 rows, 4 steps\n[\S\s]*0 +A +1[34]\.",

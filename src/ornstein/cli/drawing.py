@@ -43,6 +43,10 @@ def sample(  # long: half of it says what the options are
     label: Annotated[
         str | None, typer.Option(help="Draw this class: its number or its name.", show_default="all in turn")
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help='Draw this, as "red heart", from a run with captions; several: in turn.'),
+    ] = None,
     given: Given = None,
     where: Annotated[
         str | None,
@@ -124,6 +128,8 @@ def sample(  # long: half of it says what the options are
 
         ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
 
+        ornstein sample runs/emoji -n 8 --text "red heart" --text "blue apple" --scale 3
+
         ornstein sample runs/weather -n 16 --length 672 --out month.npz
 
         ornstein sample runs/adult -n 10000 --where "income=>50K, age=30..40" --out rows.csv
@@ -152,17 +158,17 @@ def sample(  # long: half of it says what the options are
 
         opened = augmented(opened, augmentation)
     table = draws_rows(opened)
-    text = bool(opened.transform.letters)
+    writes = bool(opened.transform.letters)
     ours = is_packaged(opened.folder)
     usual = f"{opened.folder.name}-drawn" if ours else str(run / "samples" / "drawn")
-    path = path or Path(f"{usual}.{'csv' if table else 'txt' if text else 'png'}")
-    if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * text)):
+    path = path or Path(f"{usual}.{'csv' if table else 'txt' if writes else 'png'}")
+    if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * writes)):
         raise InputError(
             f"out='{shown(path)}' must end in "
             + (
                 f"{', '.join(TABLES)}: {shown(run)} draws rows."
                 if table
-                else f"{'.txt (texts), ' * text}.png (a picture) or .npz (arrays)."
+                else f"{'.txt (texts), ' * writes}.png (a picture) or .npz (arrays)."
             )
         )
     if fill is not None and not draws_tokens(opened):
@@ -180,13 +186,14 @@ def sample(  # long: half of it says what the options are
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
     parts = known_parts(given)
-    asked = parts or label is not None
+    words = [text[i % len(text)] for i in range(n)] if text and len(text) > 1 else text[0] if text else None
+    asked = parts or label is not None or words is not None
     if length is not None:
         from ornstein.experiment.series import long
 
-        opened, condition = long(opened, n, length, opened.condition(n, label, parts) if asked else None)
+        opened, condition = long(opened, n, length, opened.condition(n, label, parts, words) if asked else None)
     else:
-        condition = opened.condition(n, label, parts) if asked else opened.examples(n)
+        condition = opened.condition(n, label, parts, words) if asked else opened.examples(n)
     if table:
         walks = {"--film": film, "--grid": grid, "--with": option, "--stepper": stepper, "--guidance": guidance,
                  "--scale": scale, "--interval": interval, "--rescale": rescale, "--guide": guide}  # fmt: skip
@@ -226,7 +233,8 @@ def sample(  # long: half of it says what the options are
         say_texts(opened.transform.texts(drawn), path)
     else:
         labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
-        opened.picture(drawn, path, opened.class_columns(labels), start=condition.parts.get("source"))
+        columns = len(text) if text and 1 < len(text) <= min(n, 16) else opened.class_columns(labels)
+        opened.picture(drawn, path, columns, start=condition.parts.get("source"))
     out.print(f"{n} samples in {seconds:.1f} s: [bold]{named(path)}[/]")
     if film:
         opened.film(frames, path.with_suffix(".gif"))

@@ -15,6 +15,7 @@ from ornstein.data.classes import Classes, Quantised, Text
 from ornstein.data.coded import Coded, Encoded, Latents
 from ornstein.data.condition import Column, Known, labelled
 from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.emoji import Emoji
 from ornstein.data.folder import ImageFolder
 from ornstein.data.joint import Labelled
 from ornstein.data.kept import Kept
@@ -48,6 +49,7 @@ __all__ = [
     "Dataset",
     "Digits",
     "EightGaussians",
+    "Emoji",
     "Encoded",
     "FashionMNIST",
     "ImageFolder",

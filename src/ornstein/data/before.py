@@ -138,7 +138,9 @@ def _by(shape: Any) -> str:
 
 
 def _column(column: Column, about: Known, name: str) -> Column:
-    """A part of the condition in the old classes, or in the old units."""
+    """A part of the condition in the old classes, or in the old units; texts without words that are new."""
+    if column.about.is_tokens and about.kind == column.about.kind:
+        return Column(about, *(about.tokens(column.about.texts(part))[0] for part in (column.train, column.test)))
     if column.about.kind != about.kind or column.about.shape != about.shape:
         raise InputError(f"{name} is {column.about.describe()}; the run that is to go on is given {about.describe()}.")
     if about.kind != "label":

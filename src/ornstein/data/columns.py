@@ -4,6 +4,7 @@
 |---|---|
 | (N,) text or whole numbers | labels |
 | (N,) whole numbers with more values than 50 and than a tenth of the examples | numbers: they measure something |
+| (N,) text of more values than 50 and than a tenth of the examples | captions, in words |
 | (N,) floats | numbers; NaN says that it is not known |
 | (N, F) | vectors |
 | (N, ...) with the data's number of places | pictures, at most as large as the data's |
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ornstein.data.captions import captioned, differ
 from ornstein.data.condition import Column, Known, PartKind
 from ornstein.data.labels import MOST_FLOAT_CLASSES, as_names, lost, numbered
 from ornstein.data.layout import guessed
@@ -49,9 +51,15 @@ def read_columns(
             )
         if raw.ndim == 2 and raw.shape[1] == 1:
             raw = raw[:, 0]
-        columns[name], remark = (_labels if _names(raw) else _numbers)(raw, train, test, shape, name)
+        read = _captions if _tells(raw) else _labels if _names(raw) else _numbers
+        columns[name], remark = read(raw, train, test, shape, name)
         remarks += [remark] if remark else []
     return columns, remarks
+
+
+def _tells(raw: "np.ndarray") -> bool:
+    """Whether a column is of texts, which say more than a class."""
+    return raw.ndim == 1 and raw.dtype.kind == "U" and differ(raw.tolist())
 
 
 def _names(raw: "np.ndarray") -> bool:
@@ -69,6 +77,12 @@ def _labels(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ..
         raise InputError(f"data.condition={name!r} is -1 throughout: no example has a label.")
     said = filter(None, [remark, lost(index[train], index[test], classes)])
     return Column(Known("label", classes=classes), index[train], index[test]), "; ".join(said)
+
+
+def _captions(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ...], name: str) -> tuple[Column, str]:
+    texts = raw.tolist()
+    column, remark = captioned([texts[i] for i in train.tolist()], [texts[i] for i in test.tolist()], "words", name)
+    return column, "; ".join(filter(None, [f"{name!r} read as texts", remark]))
 
 
 def _numbers(raw: "np.ndarray", train: Tensor, test: Tensor, shape: tuple[int, ...], name: str) -> tuple[Column, str]:

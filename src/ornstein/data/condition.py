@@ -1,23 +1,29 @@
-"""What is known of each example beside its values: labels, numbers, vectors, pictures that a model is conditioned on.
+"""What is known of each example beside its values: labels, numbers, vectors, pictures, texts to condition a model on.
 
 A network learns best from numbers of about unit variance. So numbers and vectors, and the channels of pictures, are
 standardised by the mean and the standard deviation of the training part, which are stored with the run: asked in
 dollars, a model that was trained on dollars sees what one trained on standardised prices sees. Labels are numbers of
-names. In model space a part is absent where `ornstein.core.condition` says so: label -1, NaN for all else.
+names, tokens those of words or of characters. In model space a part is absent where `ornstein.core.condition` says so:
+label -1, tokens -1 throughout, NaN for all else.
 """
 
 import math
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ornstein.errors import InputError
+from ornstein.data.sentences import WIDTH, encoder
+from ornstein.errors import InputError, shown
 
-PartKind = Literal["label", "number", "vector", "picture"]
+TextKind = Literal["words", "characters", "sentences"]
+PartKind = Literal["label", "number", "vector", "picture", TextKind]
 #: the part that guidance by class, classifiers and `--label` mean
 LABEL = "label"
 
@@ -27,9 +33,11 @@ class Known:
     """What a part of the condition is in its owner's words, and the way from there to model space.
 
     Args:
-        kind: "label", "number", "vector" or "picture".
-        shape: of one value: () for labels and numbers, (F,) for vectors, (C, *space) for pictures.
-        classes: the names that labels number.
+        kind: "label", "number", "vector" or "picture"; "words" or "characters", of which texts are made; "sentences",
+            texts as vectors (`ornstein.data.sentences`).
+        shape: of one value: () for labels and numbers, (F,) for vectors, (C, *space) for pictures, (L,) for texts of at
+            most L tokens.
+        classes: the names that labels number; the words or the characters that tokens number.
         shift, scale: of numbers, of each feature or each channel: model space is (value - shift)/scale.
 
     Raises:
@@ -45,14 +53,31 @@ class Known:
     def __post_init__(self) -> None:
         if self.kind not in get_args(PartKind):
             raise InputError(f"kind={self.kind!r} of a condition must be one of {', '.join(get_args(PartKind))}.")
-        if self.kind == "label":
+        if self.counts:
             if not self.classes:
-                raise InputError("a condition of the kind 'label' needs the names of its classes.")
+                raise InputError(f"a condition of the kind {self.kind!r} needs the names of what it counts.")
+            if len(self.shape) != self.is_tokens or any(size < 1 for size in self.shape):
+                raise InputError(f"shape={self.shape} of a condition of the kind {self.kind!r} is not its own.")
             return
         count = self.shape[0] if self.shape else 1
         fits = len(self.shift) == len(self.scale) == count
         if not fits or not all(map(math.isfinite, self.shift)) or not all(0 < s < math.inf for s in self.scale):
             raise InputError(f"shift={self.shift} and scale={self.scale} of a condition must be {count} numbers each.")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a person gives it as a text."""
+        return self.kind in get_args(TextKind)
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether it is a text of words or of characters."""
+        return self.kind in ("words", "characters")
+
+    @property
+    def counts(self) -> bool:
+        """Whether its values number `classes`, and measure nothing."""
+        return self.kind == "label" or self.is_tokens
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, without what is empty."""
@@ -84,18 +109,21 @@ class Known:
             value: None: absent. Of labels the name of a class, its number where no class has a number for its name, a
                 sequence of n of these, or whole numbers that count classes as a tensor or an array (n,). Of all else,
                 in the units of the data, one value for all, or n of them: a number, or numbers as a sequence, an array
-                or a tensor. NaN, and the label -1, are absent.
+                or a tensor. NaN, and the label -1, are absent. Of texts one for all, or a sequence of n; "" is absent.
             n: how many rows.
             name: of the part, for errors.
 
         Returns:
-            int64 (n,) for labels; float32 (n, *shape).
+            int64 (n,) for labels, (n, L) for texts; float32 (n, *shape).
 
         Raises:
-            InputError: a class that is not known, another shape, what is no number.
+            InputError: a class or a word that is not known, another shape, what is no number.
         """
-        if self.kind == "label":
-            return self._labels(value, n, name)
+        if self.counts:
+            return (self._texts if self.is_tokens else self._labels)(value, n, name)
+        if self.is_text and not isinstance(value, Tensor):
+            several, texts = _said(value, n, name)
+            value = encoded(texts) if several else encoded(texts)[0]
         if value is None:
             value = math.nan
         try:
@@ -123,8 +151,8 @@ class Known:
         return ((values.double() - shift) / scale).float()
 
     def units(self, part: Tensor) -> Tensor:
-        """Model space -> the units of the data; labels stay numbers of classes."""
-        if self.kind == "label":
+        """Model space -> the units of the data; labels and tokens stay numbers."""
+        if self.counts:
             return part
         shift, scale = (torch.tensor(v, dtype=torch.float64) for v in (self.shift, self.scale))
         if self.shape:
@@ -135,10 +163,57 @@ class Known:
         """What one is, such as "a number around 5.2e+03 with spread 1.1e+03", "one of 10 classes"."""
         if self.kind == "label":
             return f"one of {len(self.classes)} class{'es' * (len(self.classes) > 1)}"
+        if self.is_tokens:
+            return f"a text of up to {self.shape[0]} {self.kind}, {len(self.classes):,} different ones"
         size = "x".join(map(str, self.shape))
-        what = {"number": "a number", "vector": f"{size} numbers", "picture": f"a picture {size}"}[self.kind]
+        what = {"number": "a number", "vector": f"{size} numbers", "picture": f"a picture {size}",
+                "sentences": "a text, by a frozen encoder"}[self.kind]  # fmt: skip
         around = f" around {self.shift[0]:.3g} with spread {self.scale[0]:.3g}" if self.kind == "number" else ""
         return what + around
+
+    def texts(self, tokens: Tensor) -> list[str]:
+        """Tokens (n, L) as texts; "" where there is none."""
+        between = " " if self.kind == "words" else ""
+        return [between.join(self.classes[token] for token in row if token >= 0) for row in tokens.tolist()]
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, list[str]]:
+        """Texts as tokens (n, L), and what they have that tokens do not say: other words, or those beyond L."""
+        numbers = {word: number for number, word in enumerate(self.classes)}
+        found, unsaid = torch.full((len(texts), self.shape[0]), -1), []
+        for row, text in enumerate(texts):
+            words = pieces(text, self.kind)
+            known = [numbers[word] for word in words if word in numbers]
+            unsaid += [word for word in words if word not in numbers]
+            unsaid += [self.classes[number] for number in known[self.shape[0] :]]
+            known = known[: self.shape[0]]
+            found[row, : len(known)] = torch.tensor(known, dtype=torch.int64)
+        return found, unsaid
+
+    def _texts(self, value: Any, n: int, name: str) -> Tensor:
+        if isinstance(value, Tensor):
+            fits = value.ndim == 2 and value.shape == (n, *self.shape) and not value.is_floating_point()
+            if not fits or not bool(((value >= -1) & (value < len(self.classes))).all()):
+                raise InputError(
+                    f"{name} must be texts, or tokens {(n, *self.shape)} from 0 to {len(self.classes) - 1}, -1 after "
+                    "the end."
+                )
+            return value.long()
+        (several, texts), seen = _said(value, n, name), set(self.classes)
+        for text in dict.fromkeys(texts):
+            words = pieces(text, self.kind)
+            if text.strip() and not words:
+                raise InputError(f"{name}={shown(text)!r} has no {self.kind}.")
+            if len(words) > self.shape[0]:
+                raise InputError(
+                    f"{name}={shown(text)!r} has {len(words)} {self.kind}; the model was trained on at most "
+                    f"{self.shape[0]}."
+                )
+            if strange := [word for word in words if word not in seen]:
+                near = get_close_matches(strange[0], self.classes, n=3)
+                known = f"near it {', '.join(map(repr, near))}" if near else f"{len(self.classes):,} others"
+                raise InputError(f"{name}={shown(text)!r}: {strange[0]!r} was not seen in training; {known} were.")
+        tokens, _ = self.tokens(texts)
+        return tokens if several else tokens.repeat(n, 1)
 
     def _labels(self, value: Any, n: int, name: str) -> Tensor:
         if isinstance(value, np.ndarray):  # whole numbers count classes, as a tensor's do; all else names them
@@ -171,13 +246,42 @@ class Known:
         raise InputError(f"{name}={value!r} is not a class of these data; they have {', '.join(self.classes)}{also}.")
 
 
+def _said(value: Any, n: int, name: str) -> tuple[bool, list[str]]:
+    """Whether a person gave several texts, and these; "" where there is none."""
+    several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str)
+    if several and len(value) != n:
+        raise InputError(f"{name} has shape ({len(value)},); it must be one text, or {n} of them.")
+    return several, ["" if text is None or text != text else str(text) for text in (value if several else [value])]
+
+
+def encoded(texts: Sequence[str]) -> Tensor:
+    """Texts as vectors (n, 384), each different one encoded once; NaN where there is none.
+
+    Raises:
+        InputError: the encoder is not installed.
+    """
+    different = sorted({text.strip() for text in texts} - {""})
+    places = {text: row for row, text in enumerate(different)}
+    known = torch.cat([encoder()(different) if different else torch.empty(0, WIDTH), torch.full((1, WIDTH), math.nan)])
+    return known[[places.get(text.strip(), -1) for text in texts]]
+
+
+def pieces(text: str, kind: str) -> list[str]:
+    """The words of a text, or its characters: in small letters, words without what stands between them.
+
+    Words are runs of letters and digits, as "o'clock"; characters are all of them, each run of blanks being one.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text) if kind == "words" else list(" ".join(text.split()))
+
+
 @dataclass(frozen=True, eq=False)
 class Column:
     """A part of the condition of every example, in model space.
 
     Args:
         about: what it is.
-        train, test: (N, ...) and (M, ...): int64 for labels, float32 for all else.
+        train, test: (N, ...) and (M, ...): int64 for labels and texts, float32 for all else.
     """
 
     about: Known

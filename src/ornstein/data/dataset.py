@@ -323,9 +323,11 @@ class Source(ABC):
 
     Attributes:
         beside: whether they lie in the folder of the run that was trained on them, and move with it.
+        fetched: whether they lie where ORNSTEIN_DATA says, or have to be downloaded first.
     """
 
     beside: ClassVar[bool] = False
+    fetched: ClassVar[bool] = False
 
     @abstractmethod
     def load(self) -> Dataset:

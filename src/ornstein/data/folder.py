@@ -10,7 +10,8 @@ from typing import Literal, TypeVar, final, get_args
 import torch
 from torch import Tensor
 
-from ornstein.data.condition import labelled
+from ornstein.data.captions import TEXT, captioned, differ, read_captions, split_texts
+from ornstein.data.condition import TextKind, labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.labels import lost
 from ornstein.data.layout import Layout
@@ -60,8 +61,13 @@ class ImageFolder(Source):
         background: the colour that transparency is laid on where it is not kept: a name, or #rrggbb.
         label: "folder" makes the first level of sub-folders the classes, "none" ignores them, "auto" uses them if
             there are at least two.
+        captions: a .csv of two columns, file and caption: what is known of each picture, as the part "text". It lies in
+            the folder, or where the path says; files are named as they lie in the folder, or by their names alone.
+        text: "words" or "characters": what a caption is taken apart into; "sentences": it is a vector of an encoder,
+            by the extra `ornstein[sentences]`.
         flip: mirror training images left to right at random.
-        test_fraction, seed: how many are held out, and which; in proportion to the classes.
+        test_fraction, seed: how many are held out, and which; in proportion to the classes. Pictures that share a
+            caption are held out together, unless captions are few.
         broken: "skip" passes over files that cannot be read, up to a tenth of all, and names them in the description;
             "stop" ends at the first.
 
@@ -75,6 +81,8 @@ class ImageFolder(Source):
     mode: Mode = "auto"
     background: str = WHITE
     label: Label = "auto"
+    captions: str | None = None
+    text: TextKind = "words"
     flip: bool = False
     test_fraction: float = 0.1
     seed: int = 0
@@ -83,11 +91,16 @@ class ImageFolder(Source):
     def __post_init__(self) -> None:
         if self.size is not None:
             object.__setattr__(self, "size", _sides(self.size))
-        for field, known in (("mode", get_args(Mode)), ("label", get_args(Label)), ("broken", get_args(Broken))):
+        choices = {"mode": Mode, "label": Label, "broken": Broken, "text": TextKind}
+        for field, known in ((name, get_args(kind)) for name, kind in choices.items()):
             if getattr(self, field) not in known:
                 raise InputError(f"data.{field}={getattr(self, field)!r} is not known; use one of {', '.join(known)}.")
         colour(self.background)
         object.__setattr__(self, "path", absolute(self.path))
+        if self.captions is not None:
+            inside = Path(self.path, self.captions)
+            place = str(inside) if inside.is_file() else absolute(self.captions, "data.captions")
+            object.__setattr__(self, "captions", place)
 
     def load(self) -> Dataset:
         lying = lie(self.path)
@@ -108,18 +121,29 @@ class ImageFolder(Source):
         )
         notes = lying.left_out(broken)
         places = [place for i, place in enumerate(places) if i not in broken]
+        said = None if self.captions is None else read_captions(self.captions, places)
         in_test = _given_split(places)
         if in_test is not None:
             places = [place[1:] for place in places]
         labels, classes = self._labels(places)
         if in_test is None:
-            train, test = split(len(values), self.test_fraction, self.seed, labels)
+            if said is not None and differ(said[0]):
+                train, test = split_texts(said[0], self.test_fraction, self.seed)
+                notes.append("held out by caption")
+            else:
+                train, test = split(len(values), self.test_fraction, self.seed, labels)
         else:
             train, test = (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
             notes.append("split by folder")
         notes += remarks_on(done, len(values), values, self.background)
         if labels is not None:
             notes += filter(None, [lost(labels[train], labels[test], classes)])
+        conditions = {} if labels is None else labelled(labels[train], labels[test], classes)
+        if said is not None:
+            texts, remark = said
+            trained, held_out = ([texts[i] for i in part.tolist()] for part in (train, test))
+            conditions[TEXT], lacking = captioned(trained, held_out, self.text, "data.captions")
+            notes += filter(None, [remark, lacking])
         top = 255 if values.dtype == torch.uint8 else value_range(values)[1]
         transform = whole_levels(0, int(top))
         kept = values[train]
@@ -127,7 +151,7 @@ class ImageFolder(Source):
             name=shown(Path(self.path).resolve().name),
             train=kept,
             test=values[test],
-            conditions={} if labels is None else labelled(labels[train], labels[test], classes),
+            conditions=conditions,
             kind="image",
             transform=transform,
             flip=self.flip,

@@ -8,6 +8,7 @@ from typing import Any
 from ornstein.data.array import Array
 from ornstein.data.classes import Quantised, Text
 from ornstein.data.dataset import Source
+from ornstein.data.emoji import Emoji
 from ornstein.data.folder import ImageFolder
 from ornstein.data.kept import Kept
 from ornstein.data.series import Series
@@ -30,6 +31,7 @@ DATA: dict[str, type[Source]] = {
     "mnist": MNIST,
     "fashion-mnist": FashionMNIST,
     "cifar10": CIFAR10,
+    "emoji": Emoji,
     "images": ImageFolder,
     "array": Array,
     "table": Table,

@@ -47,6 +47,15 @@ DIGIT_NAMES = tuple("0123456789")
 MOST_BYTES = 2**26
 
 
+def shelves(accepted: str) -> list[Path]:
+    """Where data sets are looked for, such as `accepted`: the folder that ORNSTEIN_DATA names, and the cache."""
+    if not (chosen := os.environ.get("ORNSTEIN_DATA")):
+        return [cache()]
+    if not (folder := named(chosen, "ORNSTEIN_DATA")).is_dir():
+        raise InputError(f"ORNSTEIN_DATA={chosen!r} is not a folder; name one that holds {accepted}.")
+    return [folder, cache()]
+
+
 @final
 @dataclass(frozen=True)
 class Digits(Source):
@@ -91,6 +100,7 @@ class Public(Source, ABC):
     download: bool = True
     flip: bool = False
 
+    fetched: ClassVar[bool] = True
     name: ClassVar[str]
     classes: ClassVar[tuple[str, ...]]
     folder: ClassVar[str]
@@ -131,12 +141,7 @@ class Public(Source, ABC):
     def _search(self) -> tuple[Parts, str] | None:
         if self.root is not None:
             return self.read(named(self.root, "data.root"), chosen=True)
-        folders = [cache()]
-        if chosen := os.environ.get("ORNSTEIN_DATA"):
-            folders.insert(0, named(chosen, "ORNSTEIN_DATA"))
-            if not folders[0].is_dir():
-                raise InputError(f"ORNSTEIN_DATA={chosen!r} is not a folder; name one that holds {self.accepted}.")
-        return next((found for folder in folders if (found := self.read(folder, chosen=False))), None)
+        return next((found for folder in shelves(self.accepted) if (found := self.read(folder, chosen=False))), None)
 
     def _download(self) -> tuple[Parts, str]:
         target = named(self.root, "data.root") if self.root is not None else cache() / self.folder

@@ -25,7 +25,6 @@ from typing import Any
 
 from ornstein.data import DATA, Source
 from ornstein.data.array import Array, glance
-from ornstein.data.standard import Public
 from ornstein.errors import InputError, shown
 from ornstein.experiment.config import Experiment, presets
 from ornstein.experiment.course import LOG
@@ -65,7 +64,7 @@ def at_hand() -> dict[str, str]:
     for name, line in presets().items():
         with suppress(InputError):  # of data of one's own, which must be named
             data = Experiment.read(name).data
-            if data.get("path") != "" and not any(issubclass(DATA.get(word, Source), Public) for word in _words(data)):
+            if data.get("path") != "" and not any(DATA.get(word, Source).fetched for word in _words(data)):
                 found[name] = line
     return found
 

@@ -26,7 +26,7 @@ from ornstein.experiment.folder import CODEC, read_folder, read_measured, weight
 from ornstein.experiment.learner import LEARNERS, steppers_of
 from ornstein.files import digest
 from ornstein.latent import NetCodec
-from ornstein.nets import Label, NetConfig, Number, Part, Picture, Vector
+from ornstein.nets import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 from ornstein.objectives import OBJECTIVES
 
 #: samples and what they are given
@@ -207,9 +207,11 @@ def _part(about: Known) -> Part:
     """A part of the condition as networks are told of it."""
     if about.kind == "label":
         return Label(len(about.classes))
+    if about.is_tokens:
+        return Tokens(len(about.classes), about.shape[0])
     if about.kind == "number":
         return Number()
-    return Vector(about.shape[0]) if about.kind == "vector" else Picture(about.shape[0], about.shape[1:])
+    return Vector(about.shape[0]) if len(about.shape) == 1 else Picture(about.shape[0], about.shape[1:])
 
 
 def build_stepper(chosen: Mapping[str, Any]) -> Stepper:

@@ -25,8 +25,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ornstein.bridge.learner import NAMED_PATHS
 from ornstein.core import PROCESSES as CLOCKS
 from ornstein.core.grids import GRIDS, MOST_STEPS
@@ -222,7 +220,7 @@ class Experiment:
         for name in ("reasons", "start"):
             if not tree[name]:
                 del tree[name]
-        return yaml.safe_dump(tree, sort_keys=False)
+        return plain.written(tree)
 
 
 def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:

@@ -23,13 +23,13 @@ What a person needs to sample is the two YAML files and one safetensors file: no
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
+from ornstein.core.drive import Stepper
 from ornstein.data import DATA
 from ornstein.data.kept import PLACE as KEPT
 from ornstein.data.pictures import WHITE
@@ -116,7 +116,7 @@ def write_facts(folder: Path, experiment: Experiment, about: Mapping[str, Any]) 
     """
     with manifest.publishing(folder, EXPERIMENT, ABOUT) as (first, second):
         first.write_text(experiment.to_yaml(), "utf-8")
-        second.write_text(yaml.safe_dump(dict(about), sort_keys=False), "utf-8")
+        second.write_text(plain.written(dict(about)), "utf-8")
 
 
 def write_experiment(folder: Path, experiment: Experiment) -> None:
@@ -237,7 +237,7 @@ def read_measured(folder: Path) -> dict[str, Any] | None:
 def write_measured(folder: Path, found: Mapping[str, Any]) -> None:
     """Write what was measured of a codec. For who holds the folder."""
     with manifest.publishing(folder, MEASURED) as (part,):
-        part.write_text(yaml.safe_dump(dict(found), sort_keys=False), "utf-8")
+        part.write_text(plain.written(dict(found)), "utf-8")
 
 
 def carry(source: Path, folder: Path) -> None:
@@ -275,6 +275,30 @@ def read_tuned(folder: Path) -> dict[int, Any]:
         raise InputError(f"{shown(path)} is damaged: delete it and tune again.") from None
 
 
+def tuned_for(
+    folder: Path, steps: int, stepper: "str | Stepper | None"
+) -> "tuple[int, Sequence[float], str | Stepper | None]":
+    """What was tuned for so many steps: their number, the grid, and who walks it.
+
+    A stepper tuned to the endpoint brings its grid; a stepper that is named takes the grid tuned to the bound, if there
+    is one.
+
+    Raises:
+        InputError: nothing was.
+    """
+    kept = read_tuned(folder)
+    if steps not in kept:
+        known = ", ".join(map(str, sorted(kept))) or "none"
+        raise InputError(
+            f"grid='tuned' has no {steps} steps (tuned: {known}); run `ornstein tune {folder} --steps {steps}`."
+        )
+    entry = kept[steps]
+    if "endpoint" in entry and (stepper is None or "grid" not in entry):
+        tuned: Tuned = entry["endpoint"]
+        return steps, tuned.grid, tuned if stepper is None else stepper
+    return steps, entry["grid"], stepper
+
+
 def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
     """Add to what tuning left for so many steps. For who holds the folder."""
     kept = read_tuned(folder)
@@ -284,7 +308,7 @@ def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
         for k, entry in kept.items()
     }
     with manifest.publishing(folder, TUNED) as (part_of,):
-        part_of.write_text(yaml.safe_dump(written, sort_keys=True), "utf-8")
+        part_of.write_text(plain.written(written, sort_keys=True), "utf-8")
 
 
 def _as_mapping(tuned: Tuned) -> dict[str, Any]:

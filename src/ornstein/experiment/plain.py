@@ -70,6 +70,20 @@ for _kind, _pattern in _NUMBERS.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_pattern})\\Z"), list("-+0123456789."))
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that puts quotes around words that we would take for numbers, as 1e3."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(f"(?:{_NUMBERS['float']})\\Z"), list("-+0123456789.")
+)
+
+
+def written(tree: Any, sort_keys: bool = False) -> str:
+    """Plain data as text, from which `parsed` makes the same."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=sort_keys)
+
+
 def parsed(text: str, name: str) -> Any:
     """The plain data that a text of YAML says.
 

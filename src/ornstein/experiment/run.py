@@ -17,18 +17,18 @@ from ornstein.core.drive import Stepper, sample_seeds
 from ornstein.core.learner import Learner
 from ornstein.core.walk import State
 from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
+from ornstein.data.captions import TEXT
 from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import packaged, pictures
 from ornstein.experiment.build import build, load_data, transform_of
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_folder, read_metrics, read_tuned, weights_of
+from ornstein.experiment.folder import read_folder, read_metrics, tuned_for, weights_of
 from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import opened_folder, replacing
 from ornstein.memory import free_bytes
 from ornstein.samplers import stepper_named as stepper_named
-from ornstein.samplers.tuned import Tuned
 from ornstein.training import PRECISIONS, average_file
 
 #: samples drawn at a time, so that memory does not grow with their number
@@ -171,12 +171,12 @@ class Run:
         return Known.of_facts(self.about["data"])
 
     def condition(
-        self, n: int, label: Any = None, condition: "Mapping[str, Any] | Condition | None" = None
+        self, n: int, label: Any = None, condition: "Mapping[str, Any] | Condition | None" = None, text: Any = None
     ) -> Condition:
         """What to draw n samples given, in model space.
 
         Args:
-            label: short for the part "label"; None leaves it out.
+            label, text: short for the part "label", and for the one that is a text; None leaves it out.
             condition: name -> value, in the data's own units: one for all samples, or one for each; see `Known.model`.
                 Parts that are not named are absent. A Condition is in model space already.
 
@@ -184,18 +184,19 @@ class Run:
             InputError: a part that the model does not know, or a value that it cannot have.
         """
         self.must_hold(n)
-        if isinstance(condition, Condition):
-            if label is None:
-                return condition.matches(n, f"n={n}")
-            condition = dict(condition.without(LABEL).parts)
-        given = dict(condition or {})
-        if label is not None:
-            given[LABEL] = label
         known = self.conditions
+        texts = [name for name, about in known.items() if about.is_text]
+        short = {LABEL: label, texts[0] if len(texts) == 1 else TEXT: text}
+        short = {name: value for name, value in short.items() if value is not None}
+        if isinstance(condition, Condition):
+            if not short:
+                return condition.matches(n, f"n={n}")
+            condition = condition.parts
+        given = {**(condition or {}), **short}
         for name, value in given.items():
             if name not in known:
                 by = f"given {', '.join(known)}" if known else "without labels or other conditions"
-                raise InputError(f"{name}={value!r} cannot be drawn: {self.folder} was trained {by}.")
+                raise InputError(f"{name}={value!r:.80} cannot be drawn: {self.folder} was trained {by}.")
         return Condition({name: known[name].model(value, n, name) for name, value in given.items()})
 
     def sample(self, n: int, *, raw: bool = False, **options: Any) -> Tensor:
@@ -203,7 +204,7 @@ class Run:
 
         Args:
             raw: in float32, neither rounded nor clipped to the values that the data have (0..255, as uint8, of images).
-            **options: label, condition, seed, seeds, stepper, steps, grid: see `draw`.
+            **options: label, text, condition, seed, seeds, stepper, steps, grid: see `draw`.
         """
         return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=not raw))
 
@@ -212,6 +213,7 @@ class Run:
         n: int,
         *,
         label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        text: "str | Sequence[str] | None" = None,
         condition: "Mapping[str, Any] | Condition | None" = None,
         seed: int | None = None,
         seeds: "Sequence[int] | Tensor | None" = None,
@@ -225,6 +227,7 @@ class Run:
 
         Args:
             label: a class's name or number, or one per sample; None draws from all classes.
+            text: what to draw, or one per sample, of a model that was trained with captions.
             condition: more that the samples are given, by name; see `condition`.
             seed, seeds: one number for all, or one per sample: a sample is the same in whatever batch it is drawn.
             stepper, steps, grid: instead of the run's own.
@@ -236,7 +239,7 @@ class Run:
             InputError: anything that does not fit.
         """
         self.must_hold(n)
-        given, how = self.condition(n, label, condition), self.way(stepper, steps, grid)
+        given, how = self.condition(n, label, condition, text), self.way(stepper, steps, grid)
         keys = sample_seeds(n, seed, seeds, None)
         if together:
             ranks.join(self.experiment.training.cpu)
@@ -258,6 +261,7 @@ class Run:
         n: int,
         *,
         label: "int | str | Sequence[int | str] | Tensor | None" = None,
+        text: "str | Sequence[str] | None" = None,
         condition: "Mapping[str, Any] | Condition | None" = None,
         stepper: "str | Stepper | None" = None,
         steps: int | None = None,
@@ -265,7 +269,7 @@ class Run:
         **options: Any,
     ) -> Iterator[State[Tensor]]:
         """Every state on the way, in model space; arguments as for `draw`, and seed, seeds or generator."""
-        given = self.condition(n, label, condition)
+        given = self.condition(n, label, condition, text)
         return self._walk(n, self.way(stepper, steps, grid), condition=given, **options)
 
     def _walk(self, n: int, how: Way, **options: Any) -> Iterator[State[Tensor]]:
@@ -279,7 +283,7 @@ class Run:
     ) -> Way:
         """How it draws, where it is told otherwise as it is told."""
         if isinstance(grid, str) and grid == "tuned":
-            steps, grid, stepper = self._tuned(steps, stepper)
+            steps, grid, stepper = tuned_for(self.folder, self.steps if steps is None else steps, stepper)
         return way(self.experiment.sampling, self.learner, stepper, steps, grid)
 
     def must_draw(self) -> None:
@@ -323,28 +327,6 @@ class Run:
         took, free = each * (2 * 4 * math.prod(self.shape) + 16), free_bytes()  # and of each its seed and its label
         must_fit(f"{name}={n} takes", float(n) * took, free, f"up to {free / took:,.0f} would fit")
 
-    def _tuned(
-        self, steps: int | None, stepper: "str | Stepper | None"
-    ) -> "tuple[int, Sequence[float], str | Stepper | None]":
-        """What was tuned for so many steps, of the run's own number where that is not said: the grid and who walks it.
-
-        A stepper tuned to the endpoint brings its grid; a stepper that is named takes the grid tuned to the bound, if
-        there is one.
-        """
-        kept = read_tuned(self.folder)
-        steps = self.steps if steps is None else steps
-        if steps not in kept:
-            known = ", ".join(map(str, sorted(kept))) or "none"
-            raise InputError(
-                f"grid='tuned' has no {steps} steps (tuned: {known}); "
-                f"run `ornstein tune {self.folder} --steps {steps}`."
-            )
-        entry = kept[steps]
-        if "endpoint" in entry and (stepper is None or "grid" not in entry):
-            tuned: Tuned = entry["endpoint"]
-            return steps, tuned.grid, tuned if stepper is None else stepper
-        return steps, entry["grid"], stepper
-
     def every_class(self, n: int) -> Tensor | None:
         """Labels (n,) in the training data's shares, evenly mixed; None for a model without."""
         self.must_hold(n)
@@ -381,14 +363,17 @@ class Run:
     def save_arrays(self, drawn: Tensor, condition: Condition, seed: int, path: Path) -> None:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
         `labels` with the `classes` that they count, and by its name what else they were given, in its own units."""
-        arrays = {
+        arrays: dict[str, Any] = {
             "samples": self.layout.give_back(self.transform.inverse(drawn, quantise=True)),
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
         for name, part in condition.parts.items():
-            own = self.conditions[name].units(part)
+            if (about := self.conditions[name]).is_tokens:
+                arrays[name] = np.array(about.texts(part))
+                continue
+            own = about.units(part)
             arrays["labels" if name == LABEL else name] = self.layout.give_back(own) if name == SOURCE else own
-        kept = {name: array.numpy() for name, array in arrays.items()}
+        kept = {name: np.asarray(array) for name, array in arrays.items()}
         if LABEL in condition.parts:
             kept["classes"] = np.array(self.classes)
         with replacing(path) as beside, beside.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Self-attention over the positions of a grid, and the one place where its arithmetic is chosen.
+"""Attention over the positions of a grid, and from them to a text; the one place where its arithmetic is chosen.
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(w)) V,        Q, K, V of (batch, heads, tokens, width w)
 
@@ -6,6 +6,9 @@
 number of positions: attention belongs on the coarse levels of a network. Few wide heads serve a U-Net better than many
 narrow ones (Dhariwal & Nichol 2021, arXiv:2105.05233, table 2: 64 channels a head), and narrow heads are what makes
 attention slow on every processor.
+
+Cross-attention is the same with keys and values from elsewhere: each position asks the tokens of a text which of them
+concern it (Rombach et al. 2022, arXiv:2112.10752). Texts differ in length, so a mask says which keys there are.
 """
 
 import torch
@@ -15,8 +18,12 @@ from torch import Tensor, nn
 from .norm import group_norm, groups_of
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(width)) V for tensors of shape (batch, heads, tokens, width); the result has that shape.
+def attend(query: Tensor, key: Tensor, value: Tensor, there: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(width)) V for tensors of shape (batch, heads, tokens, width); the result has Q's shape.
+
+    Args:
+        query, key, value: keys and values may be of another number of tokens than queries.
+        there: (batch, 1, 1, tokens) bool, which keys there are, at least one in each row; None for all.
 
     Fused attention is right on an accelerator. On a CPU, plain matrix products are faster as long as the table of
     tokens x tokens stays small. Measured forward and backward, torch 2.13 on two AVX-512 cores with bfloat16, 2 heads
@@ -25,9 +32,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     most = 256 if query.dtype == torch.float32 else 1024
     if query.device.type == "cpu" and query.shape[-2] <= most:
-        weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2), dim=-1)
-        return weights @ value
-    return F.scaled_dot_product_attention(query, key, value)
+        likeness = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        if there is not None:
+            likeness = likeness.masked_fill(~there, -torch.inf)
+        return torch.softmax(likeness, dim=-1) @ value
+    return F.scaled_dot_product_attention(query, key, value, there)
+
+
+def heads_of(channels: int, width: int) -> int:
+    """The largest divisor of `channels` that leaves each head at least `width` of them."""
+    return max(h for h in range(1, max(1, channels // width) + 1) if channels % h == 0)
+
+
+#: a text as keys: its tokens (B, L, width), and which of them there are (B, 1, 1, L)
+Keys = tuple[Tensor, Tensor]
 
 
 class SelfAttention(nn.Module):
@@ -40,8 +58,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, heads_width: int) -> None:
         super().__init__()
-        most = max(1, channels // heads_width)
-        self.heads = max(h for h in range(1, most + 1) if channels % h == 0)
+        self.heads = heads_of(channels, heads_width)
         self.norm = nn.GroupNorm(groups_of(channels), channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
@@ -55,3 +72,28 @@ class SelfAttention(nn.Module):
         mixed = attend(*qkv.unbind(0)).transpose(1, 2).reshape(batch, -1, channels)
         back: Tensor = self.proj(mixed)
         return x + back.transpose(1, 2).reshape(x.shape)
+
+
+class CrossAttention(nn.Module):
+    """proj(attend(Q of h, K and V of a text)) on h (B, tokens, channels), normed by the caller; at first it is 0.
+
+    Args:
+        channels: of h.
+        heads: into how many these are divided.
+        width: of a token of the text.
+    """
+
+    def __init__(self, channels: int, heads: int, width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key_value = nn.Linear(channels, channels), nn.Linear(width, 2 * channels)
+        self.proj = nn.Linear(channels, channels)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, h: Tensor, keys: Keys) -> Tensor:
+        tokens, there = keys
+        query = self.query(h).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(tokens).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        found: Tensor = self.proj(attend(query, key, value, there).transpose(1, 2).flatten(2))
+        return found

@@ -19,7 +19,7 @@ A part of the condition is described by one of
 | `Label(classes)` | int64 (B,) in [-1, classes) | -1 | a row of a table |
 | `Number()` | float (B,), of about unit variance | NaN | cosines and sines of it, and itself |
 | `Vector(size)` | float (B, size) | a row with a NaN | a linear map |
-| `Tokens(vocabulary, length)` | int64 (B, L), L <= length, -1 after the end | -1 throughout | a mean over places |
+| `Tokens(vocabulary, length)` | int64 (B, L), L <= length, -1 after the end | -1 throughout | a mean; by attention |
 | `Picture(channels, shape)` | float (B, channels, *shape) | a row with a NaN | beside x, at x's size |
 
 and a row in which it is absent gets a vector that is learned like the rest.

@@ -8,7 +8,8 @@ gained by drawing f at random: the quantiles Phi^-1(1/2 + (k + 1/2) / 2n) cover 
 Each part of the condition adds a vector of its own, or, in rows where it is absent, one that is learned for that. So
 one network serves with any of its parts and without, as classifier-free guidance needs (Ho & Salimans 2022,
 arXiv:2207.12598). A number is read like the level, whose scale it has, and also as it stands, for what lies far out. In
-a text the place of a token matters, so the two are joined by a nonlinearity before the mean is taken. Pictures are not
+a text the place of a token matters, so the two are joined by a nonlinearity before the mean is taken; networks that
+attend also look at each of them, `Embedding.keys` (Saharia et al. 2022, arXiv:2205.11487, do both). Pictures are not
 here: they enter beside x.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from ornstein.errors import InputError
 
+from .attention import Keys
 from .contract import Label, Number, Part, Picture, Tokens, Vector
 
 WAVES = 32  # frequencies, each as cosine and sine
@@ -33,6 +35,9 @@ class Embedding(nn.Module):
     Args:
         width: of the result.
         conditions: the parts to expect, each of which becomes a child of its own name.
+
+    Attributes:
+        texts: the names of those that are tokens.
     """
 
     def __init__(self, width: int, conditions: Mapping[str, Part]) -> None:
@@ -40,6 +45,7 @@ class Embedding(nn.Module):
         self.waves = Waves()
         self.noise = nn.Linear(2 * WAVES, width)
         self.known = tuple(conditions)
+        self.texts = tuple(name for name, part in conditions.items() if isinstance(part, Tokens))
         self.child_of: dict[str, str] = {}
         made = {Label: LabelEmbedding, Number: NumberEmbedding, Vector: VectorEmbedding, Tokens: TokensEmbedding}
         for name, part in conditions.items():
@@ -62,6 +68,11 @@ class Embedding(nn.Module):
             part = getattr(self, child)
             h = h + (part(condition[name], name, noise_level.shape[0]) if name in condition else part.none())
         return F.silu(self.mix(F.silu(h)))
+
+    def keys(self, batch: int, condition: Mapping[str, Tensor]) -> Keys | None:
+        """The tokens of all texts, to attend to, after what stands for no text; None of a network without texts."""
+        found = [getattr(self, self.child_of[name]).keys(condition.get(name), batch) for name in self.texts]
+        return (torch.cat([k[0] for k in found], 1), torch.cat([k[1] for k in found], 3)) if found else None
 
 
 class Waves(nn.Module):
@@ -153,11 +164,25 @@ class TokensEmbedding(nn.Module):
         longest = self.places.shape[0]
         fits = part.dtype == torch.int64 and part.dim() == 2 and part.shape[0] == batch and part.shape[1] <= longest
         check_part(part, name, fits, f"int64 tokens of shape ({batch}, L) with L up to {longest}")
-        there = (part >= 0).unsqueeze(2)
-        each = F.silu(self.table(part + 1) + self.places[: part.shape[1]])
+        there, each = (part >= 0).unsqueeze(2), self._each(part)
         count = there.sum(1)
         mean = torch.where(there, each, 0.0).sum(1) / count.clamp(min=1)
         return torch.where(count > 0, self.joined(mean), self.none())
+
+    def _each(self, part: Tensor) -> Tensor:
+        """What each token is at its place, (B, L, width)."""
+        return F.silu(self.table(part + 1) + self.places[: part.shape[1]])
+
+    def keys(self, part: Tensor | None, batch: int) -> Keys:
+        """What stands for no text, always there, and the tokens that there are; None is no text in any row.
+
+        With one key that is never masked a row without a text has something to attend to, and a text nothing to lose.
+        """
+        none = F.silu(self.none()).expand(batch, 1, -1)
+        always = torch.ones(batch, 1, 1, 1, dtype=torch.bool, device=none.device)
+        if part is None:
+            return none, always
+        return torch.cat([none, self._each(part)], 1), torch.cat([always, (part >= 0)[:, None, None]], 3)
 
 
 def check_part(part: Tensor, name: str, fits: bool, wanted: str) -> None:

@@ -2,7 +2,8 @@
 
     h <- h + gate . attention(norm(h)),   h <- h + gate . W2 gelu(W1 norm(h)),   norm(h) = scale . layernorm(h) + shift
 
-with gate, scale and shift from the noise level and the condition (Peebles & Xie 2022, arXiv:2212.09748). A token is a
+with gate, scale and shift from the noise level and the condition (Peebles & Xie 2022, arXiv:2212.09748). If the
+condition has texts, h attends to their tokens between the two (Chen et al. 2023, arXiv:2310.00426). A token is a
 place of the input, or a patch of places. Queries and keys are turned by angles proportional to the token's position, so
 that their product knows the difference of two positions alone (Su et al. 2021, arXiv:2104.09864); along several axes
 each has its share of the head's width. Beside that each place may have a vector of its own, without which an input that
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from ornstein.errors import InputError, must_be_whole
 
-from .attention import attend
+from .attention import CrossAttention, Keys, attend
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
 from .embedding import Beside, Embedding
 from .unet import _into_channels, _out_of_channels
@@ -82,7 +83,8 @@ class _TransformerModule(nn.Module):
         self.inp = nn.Linear((channels + self.beside.channels) * folded, width)
         alone = config.places or self.vector
         self.places = nn.Parameter(0.02 * torch.randn(math.prod(self.grid), width)) if alone else None
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
+        reads = bool(self.embedding.texts)
+        self.blocks = nn.ModuleList(_Block(config, reads) for _ in range(config.depth))
         self.out = nn.Linear(width, channels * out_multiple * folded)
         self.heads_width = config.heads_width
         self.register_buffer("turns", _turns(self.grid, config.heads_width), persistent=False)
@@ -108,28 +110,31 @@ class _TransformerModule(nn.Module):
         h = self.inp(folded.flatten(2).transpose(1, 2))
         if self.places is not None:
             h = h + self.places
-        parts = tuned.unbind(1)
+        parts, keys = tuned.unbind(1), self.embedding.keys(x.shape[0], condition)
         for i, block in enumerate(self.blocks):
-            h = block(h, parts[6 * i : 6 * i + 6], turns)
+            h = block(h, parts[6 * i : 6 * i + 6], turns, keys)
         out = self.out(_normed(h, *parts[-2:])).transpose(1, 2).unflatten(2, grid)
         found: Tensor = _out_of_channels(out, self.patch, space)
         return found.flatten(1) if self.vector else found
 
 
 class _Block(nn.Module):
-    def __init__(self, config: Transformer) -> None:
+    def __init__(self, config: Transformer, reads: bool) -> None:
         super().__init__()
         width = config.width
         self.heads, self.dropout = width // config.heads_width, config.dropout
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.first, self.second = nn.Linear(width, config.widening * width), nn.Linear(config.widening * width, width)
+        self.text = CrossAttention(width, self.heads, config.embedding) if reads else None
 
-    def forward(self, h: Tensor, tuned: tuple[Tensor, ...], turns: Tensor) -> Tensor:
+    def forward(self, h: Tensor, tuned: tuple[Tensor, ...], turns: Tensor, keys: Keys | None) -> Tensor:
         scale, shift, scale_again, shift_again, gate, gate_again = tuned
         qkv = self.qkv(_normed(h, scale, shift)).unflatten(-1, (3, self.heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, heads, tokens, width)
         mixed = attend(_turned(query, turns), _turned(key, turns), value).transpose(1, 2).flatten(2)
         h = h + gate * self._thinned(self.proj(mixed))
+        if self.text is not None and keys is not None:
+            h = h + self._thinned(self.text(F.layer_norm(h, h.shape[-1:]), keys))
         hidden = F.gelu(self.first(_normed(h, scale_again, shift_again)))
         found: Tensor = h + gate_again * self.second(self._thinned(hidden))
         return found

@@ -10,7 +10,8 @@
 
     h <- x + conv(dropout(silu(scale * norm(conv(silu(norm(x)))) + shift)))
 
-with scale and shift from the noise level and the condition (Dhariwal & Nichol 2021, arXiv:2105.05233). The last
+with scale and shift from the noise level and the condition (Dhariwal & Nichol 2021, arXiv:2105.05233). On the levels
+that attend, each block then lets positions look at each other, and at the tokens of texts if there are any. The last
 convolution of every branch and of the network starts at zero (Karras et al. 2022, arXiv:2206.00364), so at first the
 branches are silent. Dropout silences whole channels (Tompson et al. 2015, arXiv:1411.4280): neighbouring positions tell
 each other what dropping single values would hide, and one random number for each channel costs next to nothing.
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 
 from ornstein.errors import InputError, must_be_whole
 
-from .attention import SelfAttention
+from .attention import CrossAttention, Keys, SelfAttention, heads_of
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
 from .embedding import Beside, Embedding
 from .norm import group_norm, groups_of
@@ -99,7 +100,7 @@ UNET_SIZES: dict[str, UNet] = {
 
 
 class _Block(nn.Module):
-    def __init__(self, dims: int, inp: int, out: int, config: UNet, attends: bool) -> None:
+    def __init__(self, dims: int, inp: int, out: int, config: UNet, attends: bool, reads: bool) -> None:
         super().__init__()
         conv = CONV[dims]
         self.norm = nn.GroupNorm(groups_of(inp), inp)
@@ -108,6 +109,7 @@ class _Block(nn.Module):
         self.second = conv(out, out, 3, padding=1)
         self.skip = nn.Identity() if inp == out else conv(inp, out, 1)
         self.attention = SelfAttention(out, config.heads_width) if attends else nn.Identity()
+        self.text = _Reading(out, config) if attends and reads else None
         self.dropout = config.dropout
         with torch.no_grad():
             self.modulation.bias[:out] = 1.0
@@ -115,14 +117,28 @@ class _Block(nn.Module):
             self.second.weight.zero_()
             self.second.bias.zero_()  # type: ignore[union-attr]
 
-    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedded: Tensor, keys: Keys | None) -> Tensor:
         scale, shift = self.modulation(embedded).chunk(2, dim=1)
         h = self.first(group_norm(x, self.norm.weight, self.norm.bias, silu=True))
         h = group_norm(h, scale, shift, silu=True)
         if self.dropout and self.training:
             h = torch.feature_dropout(h, self.dropout, True)
         mixed: Tensor = self.attention(self.skip(x) + self.second(h))
-        return mixed
+        return mixed if self.text is None or keys is None else mixed + self.text(mixed, keys)
+
+
+class _Reading(nn.Module):
+    """Cross-attention of norm(x) (B, C, *space) to a text; at first it is 0."""
+
+    def __init__(self, channels: int, config: UNet) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups_of(channels), channels)
+        self.attention = CrossAttention(channels, heads_of(channels, config.heads_width), config.embedding)
+
+    def forward(self, x: Tensor, keys: Keys) -> Tensor:
+        positions = group_norm(x, self.norm.weight, self.norm.bias).flatten(2).transpose(1, 2)
+        found: Tensor = self.attention(positions, keys)
+        return found.transpose(1, 2).reshape(x.shape)
 
 
 class _UNetModule(nn.Module):
@@ -142,7 +158,8 @@ class _UNetModule(nn.Module):
 
         def blocks(level: int, inp: int) -> nn.ModuleList:
             inputs = [inp] + [widths[level]] * (config.blocks - 1)
-            return nn.ModuleList(_Block(dims, i, widths[level], config, attends[level]) for i in inputs)
+            reads = bool(embedding.texts)
+            return nn.ModuleList(_Block(dims, i, widths[level], config, attends[level], reads) for i in inputs)
 
         fine = range(len(widths) - 1)
         self.embedding, self.beside = embedding, beside
@@ -160,7 +177,7 @@ class _UNetModule(nn.Module):
         # The convolutions do not mind the size, so a trained net may be given a larger grid than it was built for.
         fits = x.dim() == len(self.shape) + 1 and x.shape[1] == self.shape[0]
         check_input(x, noise_level, self.expected, fits)
-        embedded = self.embedding(noise_level, condition)
+        embedded, keys = self.embedding(noise_level, condition), self.embedding.keys(x.shape[0], condition)
         # Neighbours in nearly clean data differ by less than eight bits can tell: the differences are taken in full.
         kind = x.device.type
         with torch.autocast(kind, enabled=False):
@@ -174,10 +191,10 @@ class _UNetModule(nn.Module):
                 window = tuple(min(2, size) for size in h.shape[2:])  # a side of 1 cannot be halved
                 h = MEAN[x.dim() - 2](h, window, ceil_mode=True, count_include_pad=False)
             for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, embedded)
+                h = block(h, embedded, keys)
         for level, blocks in reversed(list(enumerate(self.up))):
             for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, embedded)
+                h = block(h, embedded, keys)
             if level:
                 # The 1x1 convolution commutes with repeating values, and costs 2^d times less before it.
                 skip = kept.pop()
