@@ -33,6 +33,7 @@ SCRIPTS = {
     "scaling": (["--only", "samples", "--threads", "1"], "threads, torch"),
     "series": ([], "iterative imputer, draws"),
     "startup": ([], "import ornstein, every name"),
+    "students": (["RUN", "RUN"], "teacher"),
     "steppers": ([], "sliced Wasserstein distance to exact draws"),
     "throughput": (["--only", "ornstein", "--sizes", "grey", "--threads", "1"], "training step, ms"),
     "impute": ([], "| random forests, draws of leaves |"),

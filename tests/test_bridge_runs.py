@@ -163,7 +163,7 @@ def test_two_data_sets_that_nothing_leads_between_are_refused(cli: Cli, tmp_path
         (a, c, [], ["'colour'", "columns of numbers"]),
         ("digits", small, [], ["0..16", "0..255"]),
         ("moons", tmp_path / "nothing.npy", [], ["nothing.npy", "does not exist"]),
-        ("moons", "between", [], ["data.target='between'", "two data sets"]),
+        ("moons", "between", [], ["data.target='between'", "made of other data"]),
         ("moons", "moonz", [], ["moonz"]),
         ("moons", "moons", ["data.source.count=none"], ["data.source"]),
         ("moons", "moons", ["objective.coupling=paired"], ["data.paired=true"]),
