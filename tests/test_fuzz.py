@@ -136,7 +136,12 @@ def test_no_option_takes_what_is_no_finite_number(
     names = {"ROWS": "digit.npy" if verb == "restore" else "rows.npy"}
     first = {"plan": "moons", "restore": run}.get(verb, points)
     needed = {"--scale": ["--label", "0"], "--rescale": ["--label", "0", "--scale", "2"]}
-    words = [verb, first, *[names.get(word, word) for word in GIVEN.get(verb, [])], *(needed.get(option, []) if verb != "distill" else [])]
+    words = [
+        verb,
+        first,
+        *[names.get(word, word) for word in GIVEN.get(verb, [])],
+        *(needed.get(option, []) if verb != "distill" else []),
+    ]
     words += ["--gpus", "L4"] * (verb == "plan")
     for value in ("inf", "nan", "-inf", "1e400", "-nan", "Infinity", "x", "", *["1.5"] * whole):
         answer = cli(*words, f"{option}={value}")
