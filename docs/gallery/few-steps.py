@@ -29,7 +29,7 @@ with tempfile.TemporaryDirectory() as place:
 
 real, dice = teacher.transform.forward(data.test), torch.Generator()
 print(f"training images: {EnergyDistance()(teacher.transform.forward(data.train[:1000]), real, dice):.4f}")
-figure, axes = plt.subplots(len(rows), 1, figsize=(9.6, 5.9))
+figure, axes = plt.subplots(len(rows), 1, figsize=(10.6, 5.9))
 for axis, (name, drawn) in zip(axes, rows.items(), strict=True):
     print(f"{name}: energy distance to held-out images {EnergyDistance()(drawn, real, dice):.4f}")
     framed = torch.nn.functional.pad(teacher.transform.pictures(drawn[:10])[:, 0], (0, 1), value=1.0)

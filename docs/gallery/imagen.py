@@ -71,7 +71,7 @@ with tempfile.TemporaryDirectory() as folder:
             Image.fromarray(x.permute(1, 2, 0).numpy()).save(Path(folder, lines[-1].split(",")[0]))
     Path(folder, "captions.csv").write_text("\n".join(lines))
     changes = [f"data.path={folder}", "data.captions=captions.csv", "net.channels=32", "net.multipliers=[1,2]",
-               "net.attention=[6]", "training.steps=1500", "training.lr=2e-3", "training.threads=1",
+               "net.attention=[6]", "training.steps=4500", "training.lr=2e-3", "training.threads=1",
                "training.precision=float32", "training.validate_every=100000"]  # fmt: skip
     for _ in train(Experiment.read("images", changes), f"{folder}/run", draws=False):
         pass
