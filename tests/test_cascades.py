@@ -21,6 +21,7 @@ from ornstein.core.process import Level
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.learner import LEARNERS, Staged
+from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.train import train
 from ornstein.latent import Cascade
 from ornstein.latent.cascade import COARSE, NOISE, halved, repeated
@@ -196,6 +197,8 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_folder_one_sample_and_its_noise_a_setting(cli: Cli, cascade: Path, tmp_path: Path) -> None:
+    opened = ornstein.load(cascade)
+    assert isinstance(drawing_precision(opened.learner, opened.model, "auto"), str)
     first = cli("sample", cascade, "-n", 4, "--film", "--out", tmp_path / "a.npz")
     assert first.code == 0, first
     assert cli("sample", cascade, "-n", 4, "--scale", 2, "--out", tmp_path / "e.npz").code == 0

@@ -23,6 +23,7 @@ from ornstein.data.coded import Encoded
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_measured
+from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.train import train
 from ornstein.guidance import ClassifierFree, Mask, Measurement, PiGDM, ReadBack
 from ornstein.latent import LinearCodec, NetCodec, Reconstruction
@@ -297,6 +298,8 @@ def test_a_codec_is_measured_by_what_it_reads_back_and_draws_nothing(cli: Cli, c
 
 
 def test_a_model_of_latents_is_whole_by_itself(cli: Cli, codec_run: Path, latent_run: Path, tmp_path: Path) -> None:
+    opened = ornstein.load(latent_run)
+    assert isinstance(drawing_precision(opened.learner, opened.model, "auto"), str)
     """Moved, and its codec gone from where it was: drawn, filmed, guided, filled in, measured, gone on with."""
     run = tmp_path / "moved"
     shutil.copytree(latent_run, run)

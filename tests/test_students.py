@@ -10,6 +10,7 @@ import torch
 from sure import Cli, once
 from torch import Tensor
 
+import ornstein
 from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import VE, VP, Flow
 from ornstein.core.condition import Condition
@@ -27,6 +28,7 @@ from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.report import describe
 from ornstein.experiment.run import Run
+from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.students import student_of
 from ornstein.experiment.train import train
 from ornstein.samplers import DDIM
@@ -185,6 +187,8 @@ def student(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
 def test_a_student_is_a_run_that_draws_in_its_few_calls_and_in_no_others(
     student: Path, cli: Cli, tmp_path: Path
 ) -> None:
+    opened = ornstein.load(student)
+    assert isinstance(drawing_precision(opened.learner, opened.model, "auto"), str)
     opened = Run.load(student)
     for calls in (1, 2, 4):
         states = list(opened.trajectory(3, steps=calls, seed=0, label=torch.tensor([0, 1, 2])))

@@ -103,6 +103,10 @@ class Cascade:
         """What noise is measured in."""
         return self.stages[-1].unit
 
+    def __call__(self, x: Tensor, t: "float | Tensor", condition: Given = None) -> Prediction:
+        """What the last stage says of x (B, C, *space) at time t, as of a denoiser."""
+        return self.predict(x, self.process.at(t, like=x), Condition.of(condition).matches(len(x), "x"))
+
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         """What the stages say of a picture at one level, each once; the last one's answer."""
         count = len(self.stages)
