@@ -32,7 +32,7 @@ from ornstein.bridge.drive import translate
 from ornstein.bridge.model import Bridge, Guess
 from ornstein.bridge.path import READINGS
 from ornstein.core.condition import Condition, Given
-from ornstein.core.numerics import strata
+from ornstein.core.numerics import noise_like, strata
 from ornstein.errors import InputError, lookup
 
 
@@ -76,7 +76,7 @@ class BridgeMatching:
         """
         x1 = x1[self.coupling(x0, x1, generator)]
         t = bridge.path.t_max * (self.cut + (1 - 2 * self.cut) * strata(len(x0), generator)).to(x0.device)
-        z = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        z = noise_like(x0, generator)
         return self.loss_at(bridge, x0, x1, t, z, condition)
 
     def loss_at(self, bridge: Bridge, x0: Tensor, x1: Tensor, t: Tensor, z: Tensor, condition: Given) -> Tensor:

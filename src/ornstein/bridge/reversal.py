@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ornstein.core.numerics import noise_like
 from ornstein.errors import InputError
 
 #: a chain's step: (x, k) -> the mean of the next x, k being the index of the x that is given
@@ -54,8 +55,7 @@ class Half:
         """Draw a chain from `start` (B, ...)."""
         chain, n = [start], len(gammas)
         for i in range(n) if up else reversed(range(n)):
-            z = torch.randn(start.shape, generator=generator, device=generator.device, dtype=start.dtype)
-            chain.append(step(chain[-1], i if up else i + 1) + gammas[i] ** 0.5 * z.to(start.device))
+            chain.append(step(chain[-1], i if up else i + 1) + gammas[i] ** 0.5 * noise_like(start, generator))
         return Half(step, torch.stack(chain if up else chain[::-1]), up)
 
     def reversal(self, fit: Fit) -> Step:

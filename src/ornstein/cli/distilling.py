@@ -9,7 +9,6 @@ import typer
 from ornstein import ranks
 from ornstein.cli.shared import RunFolder
 from ornstein.cli.training import train_into
-from ornstein.errors import InputError, shown
 
 
 def distill(
@@ -45,16 +44,10 @@ def distill(
         ornstein sample runs/fast --steps 2 -n 64
     """
     from ornstein.experiment.folder import holding
-    from ornstein.experiment.students import student_of
+    from ornstein.experiment.students import numbers_of_calls, student_of
 
-    calls = [_whole(word, steps) for word in steps.split(",")]
+    calls = numbers_of_calls(steps)
     asked = student_of(run, method, calls, scale, changes or [])
     place = folder or Path("runs") / f"{run.name}-{method}"
     with holding(place, "training") if not ranks.rank() else nullcontext() as lock:
         train_into(asked, place, False, lock)
-
-
-def _whole(word: str, steps: str) -> int:
-    if not word.strip().isdigit() or not 1 <= int(word) <= 64:
-        raise InputError(f"steps={shown(steps)!r} must be whole numbers from 1 to 64 with commas between, as 1,2,4.")
-    return int(word)

@@ -45,6 +45,14 @@ class Code:
         """Latents, by standard normal numbers of their shape."""
         return self.mean + self.std * eps
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of what is drawn, (C,) float64."""
+        mean, others = self.mean.double(), [axis for axis in range(self.mean.ndim) if axis != 1]
+        found = mean.mean(others)
+        centred = mean - found.reshape(-1, *[1] * (mean.ndim - 2))
+        # the variance of the means, and that which the codec leaves open
+        return found, (centred.square().mean(others) + self.std.double().square().mean(others)).sqrt()
+
     @cached_property
     def entropy(self) -> Tensor:
         """E[-log q(z given x)] of each sample, in nats, (B,)."""

@@ -151,6 +151,11 @@ def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int)
     return torch.stack(words).to(wide).add_(0.5).div_(2**32)
 
 
+def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of x's shape and type, drawn where the generator lives and brought to x's device."""
+    return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+
+
 def strata(n: int, generator: torch.Generator, stratified: bool = True, dtype: torch.dtype = torch.float64) -> Tensor:
     """n uniform numbers in (0, 1), (n,): one in each n-th, in order, or independent where not stratified.
 

@@ -171,13 +171,7 @@ class Encoded(Dataset):
     def _moments(self) -> tuple[Tensor, Tensor]:
         if self.known is not None:
             return tuple(torch.tensor([value], dtype=torch.float64) for value in self.known)  # type: ignore[return-value]
-        code = self.codes[0]
-        others = [axis for axis in range(code.mean.ndim) if axis != 1]
-        mean = code.mean.double().mean(others)
-        centre = mean.reshape(-1, *[1] * (code.mean.ndim - 2))
-        # of what is drawn: the variance of the means, and that which the codec leaves open
-        square = (code.mean.double() - centre).square().mean(others) + code.std.double().square().mean(others)
-        return mean, square.sqrt()
+        return self.codes[0].moments()
 
     @property
     def _beside(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.gaps import mean_square
 from ornstein.core.grids import ends
-from ornstein.core.numerics import strata
+from ornstein.core.numerics import noise_like, strata
 from ornstein.core.prediction import READINGS
 from ornstein.core.process import Level
 from ornstein.distill.ladder import Ladder
@@ -214,7 +214,7 @@ class Progressive(Distillation):
         stride = ladder.segments // counts
         u = strata(n, generator).to(x0.device) * rounds % 1
         start = (u * counts).floor().long() * stride
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        eps = noise_like(x0, generator)
         t, s = ladder.at(start, x0), ladder.at(start + stride, x0)
         x = t.noised(x0, eps)
         first, at, given = x[:split], start[:split], condition[:split]
@@ -274,7 +274,7 @@ class Consistency(Distillation):
         ladder = Ladder(student, self.rungs(calls))
         u = strata(len(x0), generator).to(x0.device)
         start = (u * ladder.segments).floor().long().clamp(max=ladder.segments - 1)
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        eps = noise_like(x0, generator)
         level = ladder.at(start, x0)
         x = level.noised(x0, eps)
         below = ladder.heun(teacher, x, start, start + 1, condition)
@@ -324,7 +324,7 @@ class Rectified(Distillation):
         # the next line every so many rows, so that each is met at levels that are spread out
         few = -(-n // self.lines)
         line = torch.arange(n, device=x0.device) % few
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)[:few]
+        eps = noise_like(x0, generator)[:few]
         at = torch.zeros(few, dtype=torch.long, device=x0.device)
         top = ladder.at(at, eps)
         x = ((top.alpha * student.sigma_data) ** 2 + top.sigma**2) ** 0.5 * eps

@@ -41,9 +41,10 @@ from ornstein.core.condition import Given
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import GaussianMixture
+from ornstein.core.numerics import noise_like
 from ornstein.core.process import Process
 from ornstein.energies.denoiser import as_energy
-from ornstein.energies.moves import Energy, Moves, noise_like, per_sample
+from ornstein.energies.moves import Energy, Moves, per_sample
 from ornstein.errors import InputError, lookup
 
 #: an energy that differs by more than this many nats between data and negatives has exploded

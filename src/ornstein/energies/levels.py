@@ -30,11 +30,11 @@ from torch import Generator, Tensor
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import ends
-from ornstein.core.numerics import strata
+from ornstein.core.numerics import noise_like, strata
 from ornstein.core.process import Process
 from ornstein.energies.denoiser import as_energy
 from ornstein.energies.learning import RecoveryLikelihood, _contrast
-from ornstein.energies.moves import Moves, noise_like, per_sample
+from ornstein.energies.moves import Moves, per_sample
 from ornstein.errors import InputError, lookup
 
 #: where the chains of negatives start

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from ornstein.core.numerics import noise_like
 from ornstein.errors import InputError
 
 #: (B, *shape) -> (B,) in nats, each sample for itself
@@ -30,11 +31,6 @@ Energy = Callable[[Tensor], Tensor]
 
 #: a number this many times larger than the start and the noise explain belongs to a chain that has left
 FAR = 1e3
-
-
-def noise_like(x: Tensor, generator: Generator) -> Tensor:
-    """Standard normal noise from where the generator lives."""
-    return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
 
 
 def value_and_slope(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:

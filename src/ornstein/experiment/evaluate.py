@@ -19,11 +19,10 @@ from ornstein.core.condition import SOURCE, Condition
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
-from ornstein.data.pictures import is_picture
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
 from ornstein.experiment.doctor import examine
-from ornstein.experiment.evidence import Evidence
+from ornstein.experiment.evidence import Evidence, is_seen, photographed
 from ornstein.experiment.latents import evaluate_codec, in_words, is_codec
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
@@ -182,20 +181,9 @@ def _measured(
         train_labels=None if some_have_none else data.train_labels,
         heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(len(z), len(data.test)) >= 50],
-        other_features={lite.NAME: partial(_photographed, run)} if _is_seen(run) else None,
+        other_features={lite.NAME: partial(photographed, run)} if is_seen(run) else None,
         progress=stage,
     )
-
-
-def _is_seen(run: Run) -> bool:
-    """Whether the run draws pictures that a network of photographs can see, and one is installed."""
-    return run.kind == "image" and is_picture(run.shape, run.transform.plain) and lite.weights_file() is not None
-
-
-def _photographed(run: Run, x: Tensor) -> Tensor:
-    """What that network sees in pictures (N, C, H, W) in the data's own units."""
-    there = ranks.device(run.experiment.training.cpu)
-    return lite.features()(run.transform.plain.forward(x).to(there)).to(x.device)
 
 
 def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Path, generator: torch.Generator) -> None:

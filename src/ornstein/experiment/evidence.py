@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ornstein import ranks
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture
@@ -34,9 +35,10 @@ from ornstein.core.learner import noised_alike
 from ornstein.core.process import Level
 from ornstein.data import Dataset
 from ornstein.data.holes import alike, filled
+from ornstein.data.pictures import is_picture
 from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.run import Run
-from ornstein.metrics import Ruler
+from ornstein.metrics import Ruler, lite
 from ornstein.training import average_file, threads
 
 #: examples of each part that errors are measured on, and at a time
@@ -281,3 +283,14 @@ def _errors(
         errors.append(off.double().square().flatten(1).nanmean(1).cpu())  # NaN where a cell was not seen
         levels.append(level)
     return levels, torch.stack(errors)
+
+
+def is_seen(run: Run) -> bool:
+    """Whether the run is of pictures that a network of photographs can see, and one is installed."""
+    return run.kind == "image" and is_picture(run.shape, run.transform.plain) and lite.weights_file() is not None
+
+
+def photographed(run: Run, x: Tensor) -> Tensor:
+    """What that network sees in pictures (N, C, H, W) in the data's own units."""
+    there = ranks.device(run.experiment.training.cpu)
+    return lite.features()(run.transform.plain.forward(x).to(there)).to(x.device)

@@ -36,6 +36,7 @@ from ornstein.data.pictures import WHITE
 from ornstein.errors import InputError, shown
 from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.learner import LEARNERS
 from ornstein.files import utf8
 from ornstein.samplers.tuned import Tuned
 from ornstein.training import Lock as Lock
@@ -53,8 +54,8 @@ EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
 WRITTEN = (
     *(EXPERIMENT, ABOUT, TUNED, "manifest.json", "metrics.jsonl", "tensorboard", "samples", "checkpoints", "snapshots"),
-    *(MEASURED, CODEC, "error-by-example.png", "distance-by-calls.png"),
-    *("loss.png", "loss-by-noise.png", "accuracy-by-noise.png", "evaluation.json", "evaluation.png", "report.html"),
+    *(MEASURED, CODEC, "loss.png", "evaluation.json", "evaluation.png", "report.html"),
+    *{f"{entry.judges.name}.png" for entry in LEARNERS.values()},
 )
 
 

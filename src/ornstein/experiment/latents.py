@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ornstein import ranks
 from ornstein.data import Coded, Dataset
-from ornstein.data.pictures import is_picture
 from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
+from ornstein.experiment.evidence import is_seen, photographed
 from ornstein.experiment.folder import holding, weights_name, write_measured
 from ornstein.experiment.run import Run
 from ornstein.files import digest, write_text
@@ -50,10 +49,7 @@ def measure(run: Run, data: Dataset) -> dict[str, Any]:
     codec: NetCodec = run.model
     x = run.transform.forward(_some(data.train, _MEASURED))
     code = codec.encode(x)
-    others = [axis for axis in range(code.mean.ndim) if axis != 1]
-    shift = code.mean.double().mean(others)
-    centred = code.mean.double() - shift.reshape(-1, *[1] * (code.mean.ndim - 2))
-    scale = (centred.square().mean(others) + code.std.double().square().mean(others)).sqrt()
+    shift, scale = code.moments()
     if not bool((scale > 0).all()):
         raise InputError(f"run={shown(run.folder)!r} has a latent channel that never varies; take fewer channels.")
     eps = torch.randn(code.mean.shape, generator=torch.Generator().manual_seed(0))
@@ -105,7 +101,7 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
     rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:n]
     codec: NetCodec = run.model
     back = codec.decode(codec.encode(run.transform.forward(data.train[rows])).mean)
-    labels, sees = data.train_labels, run.kind == "image" and is_picture(run.shape, run.transform)
+    labels = data.train_labels
     few = min(len(rows), len(data.test)) < 50
     measures = [name for name in METRICS if name not in _OF_COPIES and (not few or name in _FEW_WILL_DO)]
     result = report(
@@ -117,7 +113,7 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
         train_labels=labels,
         heldout_labels=data.test_labels,
         metrics=measures,
-        other_features={lite.NAME: partial(_seen, run)} if sees and lite.weights_file() is not None else None,
+        other_features={lite.NAME: partial(photographed, run)} if is_seen(run) else None,
         progress=stage,
     )
     told = {**found, **result.to_dict()}
@@ -152,12 +148,6 @@ def must_be_linear(run: Run, method: str) -> None:
 def decoded(run: Run, drawn: Tensor) -> Tensor:
     """What a run draws in the space of its samples: latents decoded, all else as it is."""
     return run.transform.own.decode(drawn) if isinstance(run.transform, Coded) else drawn
-
-
-def _seen(run: Run, x: Tensor) -> Tensor:
-    """What a network of photographs sees in pictures (N, C, H, W) in the data's own units."""
-    there = ranks.device(run.experiment.training.cpu)
-    return lite.features()(run.transform.forward(x).to(there)).to(x.device)
 
 
 def _some(x: Tensor, most: int) -> Tensor:

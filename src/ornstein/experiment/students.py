@@ -18,12 +18,25 @@ from ornstein.experiment.folder import read_folder
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.packaged import place
 from ornstein.experiment.start import beginning
+from ornstein.experiment.taught import MOST
 from ornstein.nets import NETS
 
 #: what a person calls the ways to teach a student -> the objective
 METHODS = {"progressive": "progressive", "consistency": "consistency", "reflow": "rectified"}
 #: steps of training where nothing is said, at most
 STEPS = 2000
+
+
+def numbers_of_calls(said: str) -> list[int]:
+    """Whole numbers that are said with commas between, as 1,2,4.
+
+    Raises:
+        InputError: they are others, or out of range.
+    """
+    words = [word.strip() for word in said.split(",")]
+    if not all(word.isdecimal() and 1 <= int(word) <= MOST for word in words):
+        raise InputError(f"steps={shown(said)!r} must be whole numbers from 1 to {MOST} with commas between, as 1,2,4.")
+    return [int(word) for word in words]
 
 
 def student_of(

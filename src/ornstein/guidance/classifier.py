@@ -27,7 +27,7 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser, NetDenoiser, Scaled
 from ornstein.core.grids import ends
-from ornstein.core.numerics import strata
+from ornstein.core.numerics import noise_like, strata
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
@@ -138,7 +138,7 @@ class NoisyCrossEntropy:
             )
         classifier = NoisyClassifier(denoiser.net, denoiser.process, self.shares, denoiser.sigma_data)
         t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        eps = noise_like(x0, generator)
         level = denoiser.process.at(t, like=x0)
         found = classifier.log_probs(level.noised(x0, eps), level)
         return F.cross_entropy(found, labels, reduction="none", label_smoothing=self.smoothing, ignore_index=-1)

@@ -23,7 +23,7 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import sample_seeds
 from ornstein.core.grids import ends
-from ornstein.core.numerics import normal, strata
+from ornstein.core.numerics import noise_like, normal, strata
 from ornstein.core.process import Process
 from ornstein.errors import InputError
 from ornstein.objectives.bound import Bins, check_whole, prior_nats, widest
@@ -51,7 +51,7 @@ class LikelihoodWeighted:
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        eps = noise_like(x0, generator)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
         return self.nats_at(denoiser, x0, t, eps, condition) / (x0[0].numel() * math.log(2))
 

@@ -37,7 +37,7 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.gaps import mean_square
 from ornstein.core.grids import ends
-from ornstein.core.numerics import strata
+from ornstein.core.numerics import noise_like, strata
 from ornstein.core.prediction import READINGS
 from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError, lookup
@@ -115,7 +115,7 @@ class Regression:
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        eps = noise_like(x0, generator)
         return self.loss_at(denoiser, x0, t, eps, Condition.of(condition).dropped(self.drop_label, generator))
 
     def draw_times(self, process: Process, n: int, generator: torch.Generator, sigma_data: float = 1.0) -> Tensor:

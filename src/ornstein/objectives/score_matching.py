@@ -45,7 +45,7 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.divergence import PROBES, divergence, draw_probes
 from ornstein.core.gaps import mean_square
-from ornstein.core.numerics import Estimate
+from ornstein.core.numerics import Estimate, noise_like
 from ornstein.core.process import Level, Number, Process
 from ornstein.errors import InputError, lookup
 from ornstein.objectives.regression import Regression
@@ -112,7 +112,7 @@ def denoising_loss(score: Score, x0: Tensor, sigma: float, generator: Generator)
     """1/2 |s(x_0 + sigma z) + z/sigma|^2 at each sample, (B,), for the score of data with noise sigma. Vincent 2011."""
     if not sigma > 0:
         raise InputError(f"sigma={sigma!r} must be positive: the noise that makes the target.")
-    z = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+    z = noise_like(x0, generator)
     return _half_square(score(x0 + sigma * z) + z / sigma)
 
 
@@ -227,7 +227,7 @@ class ScoreMatching:
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
         """The loss of each sample, (B,): x0 (B, ...) in model space, and a condition of B rows."""
         t = self.draw_times(denoiser.process, len(x0), generator, denoiser.unit).to(x0.device)
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        eps = noise_like(x0, generator)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
         probes = draw_probes(x0, self.probes, self.law, generator) if self.probes else None
         return self.loss_at(denoiser, x0, t, eps, condition, probes)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ornstein.core.condition import Condition, Given
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.numerics import strata
+from ornstein.core.numerics import noise_like, strata
 from ornstein.core.process import Process
 from ornstein.errors import InputError, lookup
 from ornstein.objectives.bound import Bins, Steps, chain_times, check_whole, prior_nats, steps_of, widest
@@ -163,7 +163,7 @@ class Variational:
         u = strata(len(x0), generator, self.stratified)
         how_often = self._probabilities(denoiser.process, memory, u, denoiser.unit)
         i = _step_at(how_often, u).to(x0.device)
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device, dtype=x0.dtype).to(x0.device)
+        eps = noise_like(x0, generator)
         condition = Condition.of(condition).dropped(self.drop_label, generator)
         terms, error = self._terms(denoiser, x0, i, eps, condition)
         if memory:
