@@ -287,7 +287,8 @@ def test_a_series_is_drawn_longer_than_it_was_trained(stations: Run) -> None:
     for k in range(8):
         first = k * int(365 * 86_400 / line.step) // 8
         assert np.corrcoef(drawn[k, :, 0], wave(first, 240))[0, 1] > 0.75  # without the calendar about 0
-        mean_day = np.asarray(drawn[k, :, 0]).reshape(10, 24).mean(0)  # an hour and a half early or late would make it 0.92
+        # an hour and a half early or late would make it 0.92
+        mean_day = np.asarray(drawn[k, :, 0]).reshape(10, 24).mean(0)
         assert np.corrcoef(mean_day, wave(first, 24))[0, 1] > 0.95
     for length in (241, 0, True):
         with pytest.raises(InputError, match="length="):
