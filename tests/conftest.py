@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from sure import Answer, Cli, once
+from sure import TRAINED, Answer, Cli, once
 
 # Small tensors: a second thread costs more than it gives, and on busy cores far more.
 torch.set_num_threads(1)
@@ -82,6 +82,8 @@ def own_tables() -> Any:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A digits run of a few steps, with a checkpoint, snapshots and pictures."""
+    if TRAINED in os.environ:
+        return Path(os.environ[TRAINED])
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.train import train
 

@@ -40,13 +40,14 @@ from ornstein.core.walk import end
 from ornstein.data.transform import WholeNumbers
 from ornstein.discrete import Absorbing, AnyOrder, MaskedCrossEntropy, MaskedNet, bound, unmask
 from ornstein.distill import fit_endpoint
-from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition
+from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition, modes
 from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import accept
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.settle import settle
 from ornstein.experiment.train import train
+from ornstein.experiment.tune import tune, tune_endpoint
 from ornstein.guidance import GUIDANCE, OPERATORS, Measurement, RePaint
 from ornstein.likelihood import TRACES, fit_dequantiser
 from ornstein.metrics import METRICS, report
@@ -431,7 +432,9 @@ def test_chains_wait_for_nothing(adjusted: Any, device: Any) -> None:
     close(results[1][-1], results[0][-1])
 
 
-def test_energies(device: Any) -> None:
+def test_energies(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modes, "_DOWN", 6)
+    monkeypatch.setattr(modes, "_MOVES", 4)
     here = EnergyDenoiser(frozen(), VP())
     there = moved(here, device)
     x = torch.randn(16, 2, generator=generator())
@@ -602,7 +605,13 @@ def verbs(run: Path, table: Any, place: Any) -> Any:
 
 
 @pytest.mark.parametrize("verb", verbs(Path(), Path(), Path()))
-def test_every_verb(verb: Any, cli: Cli, run: Path, table: Any, tmp_path: Path, device: Any) -> None:
+def test_every_verb(
+    verb: Any, cli: Cli, run: Path, table: Any, tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a device is asked the same at 20 levels as at 200, and on a walk of 40 steps as on one of 1,000
+    for work, few in ((tune, {"levels": 20, "count": 64}), (tune_endpoint, {"reference": 40, "fresh": 8})):
+        inner = work.__wrapped__  # type: ignore[attr-defined]
+        monkeypatch.setattr(inner, "__kwdefaults__", inner.__kwdefaults__ | few)
     places = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table))
     whole = torch.rand(1, 1, 8, 8, generator=generator()).mul(16).round()
     np.save(tmp_path / "whole.npy", whole.numpy())

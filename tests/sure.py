@@ -31,6 +31,10 @@ def there(found: T | None) -> T:
     return found
 
 
+#: names the run of `conftest.run` to a pytest that a test starts
+TRAINED = "ORNSTEIN_TESTS_RUN"
+
+
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that `make` fills, once for all processes that share the tests of a session; they only read it."""
     base = factory.getbasetemp()

@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from sure import TRAINED
 
 
 @pytest.mark.timeout(900)
-def test_the_laws_of_devices_hold() -> None:
+def test_the_laws_of_devices_hold(run: Path) -> None:
     words = ["-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=short", "--timeout=300"]
     done = subprocess.run(
         [sys.executable, *words, str(Path(__file__).with_name("laws_device.py"))],
         capture_output=True,
         text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")},
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")} | {TRAINED: run},
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout or "[100%]" in done.stdout
