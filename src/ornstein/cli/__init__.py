@@ -1,6 +1,6 @@
-"""The command line: seventeen verbs over `ornstein.experiment`.
+"""The command line: seventeen commands over `ornstein.experiment`.
 
-Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
+This room only turns arguments into calls and results into lines. torch is loaded when a command
 runs, not before, so that `--help` answers at once.
 """
 

@@ -1,4 +1,4 @@
-"""What the verbs share that fill in or restore pictures and arrays: a picture of the answers, arrays beside it."""
+"""What the commands that fill in or restore pictures and arrays share: a picture of the answers, arrays beside it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def claim_picture(run: Path, path: Path, force: bool, inputs: list[Path]) -> None:
-    """See that the picture and the arrays beside it may be written."""
+    """Check that the picture and the arrays beside it may be written."""
     if path.suffix != ".png":
         raise InputError(f"out='{shown(path)}' must end in .png; the arrays go beside it.")
     claim(run, [path, path.with_suffix(".npz")], force, inputs)

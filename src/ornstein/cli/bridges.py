@@ -1,4 +1,4 @@
-"""The verb for bridges: `translate`, rows of one data set carried to the other."""
+"""The command for bridges: `translate`, which carries rows of one data set to the other."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,14 +20,14 @@ def translate(
         typer.Option("--out", "-o", help="A .png picture, .npy or .npz arrays, or, without a suffix, a new folder."),
     ] = Path("translated.png"),
     back: Annotated[bool, typer.Option("--back", help="From the target's side to the source's.")] = False,
-    film: Annotated[bool, typer.Option("--film", help="Also write the way as an animation, .gif.")] = False,
+    film: Annotated[bool, typer.Option("--film", help="Also write the steps as an animation, .gif.")] = False,
     seed: Seed = 0,
     steps: OwnSteps = None,
     stepper: OwnStepper = None,
     ema: Average = None,
     force: Force = False,
 ) -> None:
-    """Carry data of a bridge's source over to its target, or back.
+    """Carry data from a bridge's source to its target, or back.
 
     Examples:
 

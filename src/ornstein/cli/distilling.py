@@ -1,4 +1,4 @@
-"""The verb that makes a student of a run: `distill`."""
+"""The command that makes a student of a run: `distill`."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,10 +22,10 @@ def distill(
         typer.Option(help="consistency, progressive or reflow: see docs/fewer-calls.md."),
     ] = "consistency",
     steps: Annotated[
-        str, typer.Option(metavar="K,...", help="Network calls to draw in, one number or several.")
+        str, typer.Option(metavar="K,...", help="Numbers of network calls to draw in, one or several.")
     ] = "1,2,4",
     scale: Annotated[
-        float, typer.Option(help="Guidance of the teacher to its labels, which the student then has in itself.")
+        float, typer.Option(help="Guidance scale of the teacher, which the student then has built in.")
     ] = 1.0,
     folder: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run folder to make.", show_default="runs/NAME-METHOD")
@@ -33,7 +33,7 @@ def distill(
 ) -> None:
     """Teach a student to draw in one, two or four network calls what a trained run draws in thirty.
 
-    The student is a run like any other: sample and evaluate it, and go on with `ornstein train --resume`.
+    The student is a run like any other: sample and evaluate it, and continue it with `ornstein train --resume`.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Verbs that draw from a run: `sample`, and under conditions `inpaint`, `restore` and `interpolate`."""
+"""Commands that draw from a run: `sample`, and given something, `inpaint`, `restore` and `interpolate`."""
 
 import time
 from pathlib import Path
@@ -45,20 +45,18 @@ def sample(  # long: half of it says what the options are
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(metavar="WORDS", help='Draw this, as "red heart", from a run with captions; several: in turn.'),
+        typer.Option(metavar="WORDS", help='Draw this, as "red heart", from a run with captions; if several, in turn.'),
     ] = None,
     given: Given = None,
     where: Annotated[
         str | None,
-        typer.Option(
-            metavar="COLUMN=VALUE,...", help='Rows of a table such that: "income=>50K, age=30..40, sex=A|B, debt>=7".'
-        ),
+        typer.Option(metavar="COLUMN=VALUE,...", help='Only rows with: "income=>50K, age=30..40, sex=A|B, debt>=7".'),
     ] = None,
     fill: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
-            help='A text to fill in, a "_" for each character: "The ____ of the". Of pictures of few levels an .npy '
+            help='A text to fill in, a "_" for each character: "The ____ of the". For pictures of few levels an .npy '
             "file of one, NaN where to draw.",
         ),
     ] = None,
@@ -70,7 +68,7 @@ def sample(  # long: half of it says what the options are
     grid: Annotated[
         str | None, typer.Option(help="Where to step (`ornstein list grids`).", show_default="the run's own")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Sample i of a seed is the same whatever else is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; sample i of a seed is the same whatever else is drawn.")] = 0,
     ema: Average = None,
     path: Annotated[
         Path | None,
@@ -78,7 +76,7 @@ def sample(  # long: half of it says what the options are
             "--out",
             "-o",
             help="A .png picture, .npz arrays, or a table's .csv.",
-            show_default="RUN/samples/drawn.png or .csv; of a carried model, RUN-drawn",
+            show_default="RUN/samples/drawn.png or .csv; for a packaged model, RUN-drawn",
         ),
     ] = None,
     force: Force = False,
@@ -98,7 +96,7 @@ def sample(  # long: half of it says what the options are
     ] = None,
     rescale: Annotated[
         float | None,
-        typer.Option(help="In [0, 1]: how far guided answers get their spread back; against harsh contrast."),
+        typer.Option(help="In [0, 1]: how far to restore the spread of guided answers, against harsh contrast."),
     ] = None,
     guide: Annotated[
         Path | None, typer.Option(metavar="RUN", help="The weaker run of autoguidance, or the classifier.")
@@ -109,11 +107,11 @@ def sample(  # long: half of it says what the options are
     ] = None,
     augmentation: Annotated[
         float | None,
-        typer.Option(help="Noise on the coarse picture that a cascade goes on from.", show_default="the run's own"),
+        typer.Option(help="Noise on the coarse picture that a cascade refines.", show_default="the run's own"),
     ] = None,
     length: Annotated[
         int | None,
-        typer.Option(help="Steps of each, of series: longer or shorter than trained.", show_default="the run's own"),
+        typer.Option(help="Steps of each series: may be longer or shorter than trained.", show_default="the run's own"),
     ] = None,
 ) -> None:
     """Draw samples from a run.
@@ -269,7 +267,7 @@ def inpaint(
     path: Picture = Path("filled.png"),
     force: Force = False,
 ) -> None:
-    """Fill in what is missing: of a picture under a mask, or of the rows of an array where they are NaN.
+    """Fill in what is missing: the part of a picture under a mask, or the NaN in the rows of an array.
 
     Several answers are drawn, with their mean and standard deviation. What is known comes back exactly.
 
@@ -301,14 +299,14 @@ def inpaint(
 
 def restore(
     run: RunFolder,
-    operator: Annotated[str, typer.Option(help="What it has suffered: blur or downsample.")],
+    operator: Annotated[str, typer.Option(help="What to undo: blur or downsample.")],
     given: InputFile,
     option: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="KEY=VALUE", help="width=1.5 pixels, of the blur; by=2, of downsampling."),
+        typer.Option("--with", metavar="KEY=VALUE", help="width=1.5, in pixels, for blur; by=2 for downsample."),
     ] = None,
     clean: Annotated[
-        bool, typer.Option("--clean", help="The input is whole: damage it first, and show it beside.")
+        bool, typer.Option("--clean", help="The input is undamaged: damage it first, and show it beside the answers.")
     ] = False,
     n: Draws = 8,
     method: Method = "pigdm",
@@ -350,7 +348,7 @@ def restore(
 def interpolate(
     run: RunFolder,
     first: Annotated[
-        str, typer.Option("--from", help="A held-out example's number, a picture, or .npy of one sample.")
+        str, typer.Option("--from", help="The number of a held-out example, a picture, or an .npy file of one sample.")
     ],
     last: Annotated[str, typer.Option("--to", help="The same, for the other end.")],
     n: Annotated[int, typer.Option("-n", "--count", help="How many, with both ends.")] = 9,
@@ -362,10 +360,10 @@ def interpolate(
     path: Picture = Path("between.png"),
     force: Force = False,
 ) -> None:
-    """Turn one datum into another through the noise that both come from.
+    """Turn one example into another through the noise that each comes from.
 
-    Both are encoded by the probability-flow ODE; what lies between on the sphere is decoded. The picture has the inputs
-    at its ends.
+    Both are encoded by the probability-flow ODE, and points between them on the sphere are decoded. The picture has the
+    inputs at its ends.
 
     Examples:
 

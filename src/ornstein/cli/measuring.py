@@ -1,4 +1,4 @@
-"""Verbs that measure a run, or fit how it is drawn from: `evaluate`, `doctor`, `loglik` and `tune`."""
+"""Commands that measure a run, or fit how it is drawn from: `evaluate`, `doctor`, `loglik` and `tune`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,25 +14,25 @@ from ornstein.errors import InputError, lookup, shown
 def evaluate(
     run: RunFolder,
     n: Annotated[int, typer.Option("-n", "--count", help="How many samples to judge by.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the samples and of the measures.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples and of the measures.")] = 0,
     steps: OwnSteps = None,
     stepper: OwnStepper = None,
     ema: Average = None,
     page: Annotated[
-        bool, typer.Option("--page/--no-page", help="Write report.html too, with the doctor's findings.")
+        bool, typer.Option("--page/--no-page", help="Also write report.html, with the doctor's findings.")
     ] = True,
     likelihood: Annotated[
         int | None,
         typer.Option(
-            help="How many held-out examples the page gives the likelihood of; 0 for none.",
+            help="For how many held-out examples the page gives the likelihood; 0 for none.",
             show_default="200 of up to 8 numbers, else 0",
         ),
     ] = None,
 ) -> None:
     """Measure a run against held-out data, each figure beside what real data score.
 
-    Writes RUN/evaluation.json, a picture of samples beside their nearest training examples, and RUN/report.html: all
-    of it on one page, which needs no network, in words for readers who do not know the field.
+    Writes RUN/evaluation.json, a picture of samples beside their nearest training examples, and RUN/report.html, which
+    has everything on one page, works without a network and explains it to readers who do not know the field.
     """
     from ornstein.experiment.evaluate import evaluate
     from ornstein.experiment.run import Run
@@ -55,14 +55,14 @@ def evaluate(
 def doctor(
     run: RunFolder,
     n: Annotated[int, typer.Option("-n", "--count", help="How many samples to judge by.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that was measured, as JSON.")] = False,
 ) -> None:
-    """Say what is wrong with a run, and what to change. Nothing of the run is changed.
+    """Say what is wrong with a run, and what to change. The run itself is not changed.
 
     Exit code 0 if nothing is wrong, 1 if there are findings, 2 if there is no such run.
 
-    Each figure stands beside what a healthy run has; docs/doctor.md says what each means.
+    Each figure stands beside that of a healthy run; docs/doctor.md explains each.
     """
     import json
 
@@ -88,7 +88,7 @@ def loglik(  # long: half of it says what the options are
     ],
     path: Annotated[Path, typer.Option("--out", "-o", help="The .csv to write; a histogram goes beside it, .png.")],
     count: Annotated[
-        int | None, typer.Option("-n", "--count", help="Only the first so many.", show_default="all")
+        int | None, typer.Option("-n", "--count", help="Score only the first so many.", show_default="all")
     ] = None,
     reference: Annotated[
         int | None,
@@ -97,23 +97,23 @@ def loglik(  # long: half of it says what the options are
         ),
     ] = None,
     conditional: Annotated[
-        bool, typer.Option("--conditional", help="log p(x given its own label and the like), not log p(x).")
+        bool, typer.Option("--conditional", help="Score log p(x given its own label or other condition), not log p(x).")
     ] = False,
     draws: Annotated[int, typer.Option(help="Dequantisation draws of digital data; more tighten the bound.")] = 1,
     trace: Annotated[
         str, typer.Option(help="exact, hutchinson or hutch++; auto: exact up to 128 dimensions, then hutchinson.")
     ] = "auto",
-    probes: Annotated[int, typer.Option(help="Backward passes a step, where the trace is estimated.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of probes, dequantisation and a table's orders.")] = 0,
+    probes: Annotated[int, typer.Option(help="Backward passes a step, if the trace is estimated.")] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed of probes, dequantisation and a table's orders.")] = 0,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Of rows of a table: name the columns that make each unusual.")
+        bool, typer.Option("--explain", help="For rows of a table, name the columns that make each unusual.")
     ] = False,
     ema: Average = None,
     force: Force = False,
 ) -> None:
     """Score data by their exact log-likelihood under a run, and rank them: rank 1 is the least likely.
 
-    The CSV has a line for each sample: log-likelihood in nats, bits per dimension, standard error, rank.
+    The CSV has a line for each example: log-likelihood in nats, bits per dimension, standard error, rank.
 
     Examples:
 
@@ -163,18 +163,18 @@ def tune(
     steps: Annotated[int, typer.Option(help="Steps of the grid, or network calls of the solver, to fit.")],
     criterion: Annotated[
         str,
-        typer.Option(help="bound: the grid that is best by the variational bound. endpoint: a solver that lands near."),
+        typer.Option(help="bound: the grid with the best variational bound. endpoint: the nearest solver."),
     ] = "bound",
     count: Annotated[
         int | None,
         typer.Option(help="Trajectories to fit a solver to.", show_default="64 to 8192, by the run's dimensions"),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Rounds of fitting a solver: more come nearer.", show_default="240")
+        int | None, typer.Option(help="Rounds of fitting a solver; more reduce its error.", show_default="240")
     ] = None,
     ema: Average = None,
 ) -> None:
-    """Fit a time grid, or a solver, to a run; it is kept there.
+    """Fit a time grid, or a solver, to a run, and keep it in the run's folder.
 
     By the bound: the best few of many levels (Watson et al. 2021), for
     `ornstein sample RUN --stepper ddpm --grid tuned --steps K`.

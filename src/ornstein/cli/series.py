@@ -1,4 +1,4 @@
-"""The verb for series in time: `forecast`, what comes next and what came before."""
+"""The command for series in time: `forecast`, what comes next and what came before."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +19,8 @@ def forecast(
     ],
     after: Annotated[int, typer.Option("--steps", help="How many steps to draw after the last one.")] = 0,
     before: Annotated[int, typer.Option("--before", help="How many to draw before the first one, instead.")] = 0,
-    n: Annotated[int, typer.Option("-n", "--count", help="How many futures to draw; of 19 the range holds 90 %.")] = 19,
-    seed: Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")] = 0,
+    n: Annotated[int, typer.Option("-n", "--count", help="How many futures to draw; the range of 19 holds 90 %.")] = 19,
+    seed: Annotated[int, typer.Option(help="Random seed; draw i of a seed is the same whatever else is drawn.")] = 0,
     ema: Average = None,
     path: Annotated[Path, typer.Option("--out", "-o", help="A .csv; all draws go beside it, .npz.")] = Path(
         "forecast.csv"
@@ -29,7 +29,7 @@ def forecast(
 ) -> None:
     """Draw what comes after a series, or what came before it, several times over.
 
-    The table has the median of the draws and their range, NAME_low to NAME_high, of each feature at each step.
+    The table has the median of the draws and their range, NAME_low to NAME_high, for each feature at each step.
 
     Examples:
 

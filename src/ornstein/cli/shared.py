@@ -1,4 +1,4 @@
-"""What the verbs share: where they print, the options that several have, a progress bar."""
+"""What the commands share: where they print, the options that several have, a progress bar."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ RunFolder = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="A folder that `ornstein train` wrote, as runs/digits; or a model that is carried: digits, moons, adult.",
+        help="A folder that `ornstein train` wrote, as runs/digits; or a packaged model: digits, moons, adult.",
     ),
 ]
 OwnSteps = Annotated[int | None, typer.Option(help="How many steps.", show_default="the run's own")]
@@ -27,12 +27,12 @@ OwnStepper = Annotated[
 ]
 Average = Annotated[
     float | None,
-    typer.Option(help="Average of the weights, by length; 0 for the weights.", show_default="the run's own"),
+    typer.Option(help="Average of the weights, by length; 0 for the raw weights.", show_default="the run's own"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Write over files that are there already.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 Given = Annotated[
     list[str] | None,
-    typer.Option("--given", metavar="NAME=VALUE", help="What else to draw given, in its own units, as price=12000."),
+    typer.Option("--given", metavar="NAME=VALUE", help="A part of the condition, in its own units, as price=12000."),
 ]
 
 # of the verbs that draw under conditions
@@ -41,28 +41,28 @@ InputFile = Annotated[
 ]
 Draws = Annotated[int, typer.Option("-n", "--count", help="How many answers to draw for each input.")]
 Method = Annotated[str, typer.Option(help="pigdm, moment-matching, dps, replacement or repaint: see docs/guidance.md.")]
-Known = Annotated[str | None, typer.Option("--label", help="The class it is known to be of: number or name.")]
+Known = Annotated[str | None, typer.Option("--label", help="The class of the input, if known: its number or its name.")]
 Noise = Annotated[
-    float, typer.Option(help="Standard deviation of its noise: pictures span -1 to 1, tables have deviation 1.")
+    float, typer.Option(help="Standard deviation of the input's noise: pictures span -1 to 1, tables have deviation 1.")
 ]
-Seed = Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")]
+Seed = Annotated[int, typer.Option(help="Random seed; draw i of a seed is the same whatever else is drawn.")]
 Steps = Annotated[int, typer.Option(help="How many steps.")]
 GuidedStepper = Annotated[str, typer.Option(help="How to step (`ornstein list steppers`).")]
 Picture = Annotated[Path, typer.Option("--out", "-o", help="A .png picture; arrays go beside it.")]
 
 
 def named(name: object) -> str:
-    """A file's name, or whatever else a person made up, among words in Rich's markup."""
+    """A file's name, or any other words of the user's, escaped for Rich's markup."""
     from rich.markup import escape
 
     return escape(shown(name))
 
 
 def claim(run: Path, places: Sequence[Path], force: bool, inputs: Sequence[Path] = ()) -> None:
-    """See that what is to be written may be, before any work is done: nothing of a person's goes unasked.
+    """Check that files may be written, before any work is done: no file of the user's is overwritten unasked.
 
-    A file that is there is asked about on a terminal, and wants --force elsewhere. What lies in RUN/samples was made
-    from the run and can be made again: it is replaced. The input of the work is never written over.
+    If a file exists, the user is asked on a terminal, and --force is needed elsewhere. Files in RUN/samples were made
+    from the run and can be made again: they are replaced. The input of the work is never overwritten.
 
     Raises:
         InputError: a file, or a folder, is in the way.
@@ -125,10 +125,9 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def stages() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
-    """Says what is being done, `stage(what)`, with a bar where its length is known, `progress(done, in all)`.
+    """Says what is being done, `stage(what)`, with a bar if its length is known, `progress(done, in all)`.
 
-    On a terminal one line, which each stage takes over from the last; elsewhere a line a stage, so that a log tells
-    what a long wait is for.
+    On a terminal all stages share one line; elsewhere each has its own, so that a log explains a long wait.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

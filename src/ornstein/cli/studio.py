@@ -1,4 +1,4 @@
-"""The verb that opens the other room of this floor: `studio`."""
+"""The command that opens the studio: `studio`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,18 +10,18 @@ from ornstein.errors import shown
 
 
 def studio(
-    runs: Annotated[Path, typer.Argument(metavar="[RUNS-FOLDER]", help="The folder that your runs lie in.")] = Path(
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS-FOLDER]", help="The folder that contains your runs.")] = Path(
         "runs"
     ),
-    port: Annotated[int, typer.Option(help="Of this machine; 0 for any that is free.")] = 7860,
-    host: Annotated[str, typer.Option(help="The address to listen at; this machine alone by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 for any free one.")] = 7860,
+    host: Annotated[str, typer.Option(help="The address to listen on; by default only this machine.")] = "127.0.0.1",
     auth: Annotated[
-        str | None, typer.Option(metavar="NAME:FILE", help="Ask for this name, and the password that the file holds.")
+        str | None, typer.Option(metavar="NAME:FILE", help="Ask for this name, and the password in the file.")
     ] = None,
 ) -> None:
-    """Open the studio, a local web page: draw and watch, compare, see the theory move.
+    """Open the studio, a local web page: draw and watch, compare, see the theory in motion.
 
-    It works without a network and asks nothing of any other host. Ctrl-C ends it.
+    It works without a network and loads nothing from other hosts. Ctrl-C ends it.
 
     Examples:
 

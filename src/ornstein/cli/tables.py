@@ -1,4 +1,4 @@
-"""Verbs of tables: rows drawn into a file, rows scored; and holes filled, of whatever data."""
+"""Commands for tables: draw rows into a file, score rows; and fill holes in any data."""
 
 import time
 from collections.abc import Sequence
@@ -44,21 +44,21 @@ def _note_formulas(types: Sequence[Any], *paths: Path) -> None:
 def impute(
     run: RunFolder,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="With holes: a .csv, .csv.gz, .tsv or .parquet; or an .npy array.")
+        Path, typer.Argument(metavar="DATA", help="The data: a .csv, .csv.gz, .tsv or .parquet with holes; or an .npy.")
     ],
     path: Annotated[
         Path, typer.Option("--out", "-o", help="The table with its holes filled, or .npz of the draws for an array.")
     ],
     n: Annotated[int, typer.Option("-n", "--count", help="How many draws of each hole.")] = 19,
-    seed: Annotated[int, typer.Option(help="Draw i of a seed is the same whatever else is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; draw i of a seed is the same whatever else is drawn.")] = 0,
     ema: Average = None,
     force: Force = False,
 ) -> None:
-    """Fill holes from the model's law, given what is known: of a table's rows, of series, of pictures and other arrays.
+    """Fill holes by drawing from the model given what is known: in a table's rows, series, pictures and other arrays.
 
-    Every cell of a table that is there comes back to the letter. A hole gets the middle of its draws (the most frequent
-    word), and NAME.holes.csv has all of them: the range of 19 draws holds the truth nine times of ten. Of series every
-    draw is in NAME.npz. Of an array NaN is filled, as `inpaint` does, which also takes pictures with a mask.
+    Every known cell of a table comes back unchanged. A hole gets the median of its draws (of words the most frequent),
+    and NAME.holes.csv has all of them: the range of 19 draws contains the true value nine times in ten. For series
+    every draw is in NAME.npz. In an array NaN is filled, as by `inpaint`, which also takes pictures with a mask.
 
     Examples:
 
@@ -96,7 +96,7 @@ def impute(
 
 
 def score_rows(run: "Run", data: str, count: int | None, seed: int, explain: bool, path: Path) -> None:
-    """Score rows by the bound on their log-probability, rank them, and write that down."""
+    """Score rows by the bound on their log-probability, rank them, and write the scores."""
     from ornstein.experiment.rows import scored
 
     with bar("scoring") as progress:

@@ -1,4 +1,4 @@
-"""Verbs of text: samples printed, blanks filled in, bits counted."""
+"""Commands for text: print samples, fill in blanks, count bits."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ def say_texts(texts: list[str], path: Path) -> None:
 def fill_blanks(
     run: "Run", given: str, n: int, condition: Any, seed: int, stepper: Any, steps: int | None, path: Path
 ) -> None:
-    """Draw what is blank in a text, print it and write it down; or in a picture of few levels, and write it down."""
+    """Fill the blanks of a text and print and write it; or those of a picture of few levels, and write it."""
     from ornstein.experiment.texts import blanks, fill
 
     text = bool(run.transform.letters)
@@ -44,7 +44,7 @@ def fill_blanks(
 
 
 def say_bits(run: "Run", data: str, count: int | None, seed: int, draws: int, path: Path) -> None:
-    """Print the bound on the bits that data take, and write down that of each example."""
+    """Print the bound on the bits that data take, and write that of each example."""
     from ornstein.experiment.texts import bits, examples, save_bits
 
     codes = examples(run, data, count)

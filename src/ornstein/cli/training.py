@@ -1,4 +1,4 @@
-"""Verbs about training: `train` a run, `plan` what it will take, `info` on it, and `list` of what there is."""
+"""Commands about training: `train` a run, `plan` what it will take, `info` on it, and `list` what there is."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -44,19 +44,19 @@ def train(  # long: half of it says what the options are
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="RUN", help="Go on with this run, from its last checkpoint, bit for bit."),
+        typer.Option("--resume", metavar="RUN", help="Continue this run from its last checkpoint, bit for bit."),
     ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="RUN", help="Begin with the weights of a finished run, and keep its types and scales."
+            "--from", metavar="RUN", help="Start from the weights of a finished run, and keep its types and scales."
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the complete experiment and do not train.")] = False,
 ) -> None:
-    """Train a model, or go on training one.
+    """Train a model, or continue training one.
 
-    Ctrl-C saves and says how to go on. Pictures of samples appear in RUN/samples while it trains.
+    Ctrl-C saves and says how to continue. Pictures of samples appear in RUN/samples while it trains.
 
     Examples:
 
@@ -233,17 +233,15 @@ def plan(
     gpus: Annotated[
         str | None, typer.Option(metavar="NxGPU", help="8xH100, L4, ...", show_default="this machine, measured")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu: measure this machine's CPU even where a GPU is at hand.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu: measure this machine's CPU even if it has a GPU.")] = None,
     utilisation: Annotated[
         float | None, typer.Option(help="Share of the GPUs' peak rate that is reached.", show_default="0.4, assumed")
     ] = None,
-    price: Annotated[float | None, typer.Option(help="Of one GPU, or this machine, for an hour.")] = None,
+    price: Annotated[float | None, typer.Option(help="Price of one GPU, or of this machine, for an hour.")] = None,
 ) -> None:
     """Say what a training run will take before it is run: arithmetic, time, memory by part, disk, money.
 
-    Without --gpus, a few real steps of this network are timed here. For GPUs, published peak rates are taken.
+    Without --gpus, a few real steps of this network are timed here. For GPUs, published peak rates are used.
 
     Examples:
 
@@ -273,12 +271,12 @@ def info(
         bool,
         typer.Option(
             "--accept",
-            help="Take its files as they lie there for what is meant, after you changed one on purpose: what differs "
-            "from what training wrote is refused until then.",
+            help="Accept the files as they are now, after you changed one on purpose; a run whose files differ from "
+            "what training wrote is refused until then.",
         ),
     ] = False,
 ) -> None:
-    """Say what a run is: its data, parts, size, how far it is trained, and what lies in its folder."""
+    """Say what a run is: its data, parts and size, how far it is trained, and what its folder contains."""
     if accept:
         from ornstein.experiment.folder import accept as taken
 
@@ -300,7 +298,7 @@ def list_(
         ),
     ] = None,
 ) -> None:
-    """List what there is of a thing, with one line on each."""
+    """List what there is of a kind, with one line on each."""
     from ornstein.experiment.catalogue import tables
 
     known = tables()

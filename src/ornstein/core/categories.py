@@ -1,16 +1,17 @@
-"""Categories as vectors: what is one of K things, in a space where means make sense.
+"""Categories as vectors: one of K things, in a space where means make sense.
 
-A category has no mean, but its *one-hot vector* has: for x_0 = e_k with probability p_k,
+A category has no mean, but its *one-hot vector* does: for x_0 = e_k with probability p_k,
 
     E[x_0] = (p_1, ..., p_K),
 
-the table of its probabilities. So a row of T *tokens*, of K_1, ..., K_T classes, lives here as the T one-hot vectors
-laid end to end, and a token that is not known as K_i zeros. The posterior mean of such a row, which is what every
-denoiser of this house answers, is then the probabilities of every token's classes; a network that reads and writes
-vectors serves without knowing of categories.
+the vector of its probabilities. So a row of T *tokens*, of K_1, ..., K_T classes, is represented here by the T one-hot
+vectors laid end to end, with K_i zeros for a token that is not known. The posterior mean of such a row, which every
+denoiser here returns, is then the probabilities of every token's classes. A network that reads and writes vectors needs
+to know nothing of categories.
 
-Some tokens *refine* another: the bin of a number, and the place within the bin. The second says little without the
-first, so it is never known before it. A token and what refines it are a *cell*; those that refine none, the *outline*.
+Some tokens *refine* another, as the place of a number within a bin refines the bin. The second says little without the
+first, so it is never known before it. A token and what refines it are a *cell*; tokens that refine none are the
+*outline*.
 """
 
 import math
@@ -30,15 +31,16 @@ class Categories:
     """How many classes each token of a row has, and which token it refines.
 
     Args:
-        sizes: of T tokens, at least 1 each.
-        after: for each token the earlier one that it refines, or -1; () for none. None is refined by two.
-        along: for each token, where its classes lie along their column, from -1 to 1; () of one that has no order, or
-            for all. Of a token that refines another the classes of each of the other's, one after the other, as what
-            is to be added; what is missing lies nowhere.
-        space: of what grid the tokens are the places, row by row: (length,), (height, width); () for none.
+        sizes: the number of classes of each of T tokens, at least 1.
+        after: for each token the earlier one that it refines, or -1; () if none refines another. No token is refined
+            by two.
+        along: for each token, where its classes lie along their column, from -1 to 1; () for a token without order, or
+            for all. For a token that refines another: for each class of the other in turn, what its own classes add
+            to that place. What is missing has no place.
+        space: the grid whose places the tokens are, row by row: (length,), (height, width); () for none.
 
     Raises:
-        InputError: no tokens, sizes below 1, an order that is none, or a grid of other places.
+        InputError: no tokens, sizes below 1, an impossible order, or a grid with another number of places.
     """
 
     sizes: tuple[int, ...]
@@ -83,11 +85,11 @@ class Categories:
 
     @cached_property
     def owner(self) -> Tensor:
-        """(width,) int64: whose class each place of the vector is."""
+        """(width,) int64: the token that each place of the vector belongs to."""
         return torch.arange(self.tokens).repeat_interleave(torch.tensor(self.sizes))
 
     def block(self, token: int) -> slice:
-        """The places of a token's classes in the vector."""
+        """The places in the vector of a token's classes."""
         start = sum(self.sizes[:token])
         return slice(start, start + self.sizes[token])
 
@@ -111,20 +113,20 @@ class Categories:
 
     @cached_property
     def cell(self) -> Tensor:
-        """(T,) int64: of each token the one of the outline that it refines in the end; tokens of one cell share it."""
+        """(T,) int64: the token of the outline that each token ultimately refines; tokens of one cell share it."""
         found: list[int] = []
         for i, other in enumerate(self.after):
             found.append(i if other < 0 else found[other])
         return torch.tensor(found)
 
     def begun(self, known: Tensor) -> Tensor:
-        """The tokens that are not known but what they refine is, (B, T) bool."""
+        """The tokens that are unknown while those that they refine are known, (B, T) bool."""
         order = beside(self.order, known, torch.int64)
         return ~known & (order >= 0) & known.index_select(1, order.clamp_min(0))
 
     @cached_property
     def ordered(self) -> tuple[int, ...]:
-        """The tokens whose classes lie along a column, those that refine one left out."""
+        """The tokens whose classes lie along a column, except those that refine one."""
         return tuple(i for i, places in enumerate(self.along) if places and self.after[i] < 0)
 
     @cached_property
@@ -156,7 +158,7 @@ class Categories:
         return found
 
     def one_hot(self, codes: Tensor) -> Tensor:
-        """Classes (B, T), -1 for what is not known, as vectors (B, width), float32."""
+        """Classes (B, T), -1 for an unknown one, as vectors (B, width), float32."""
         known = codes >= 0
         place = beside(self.starts, codes) + codes.clamp_min(0)
         x = torch.zeros(len(codes), self.width, device=codes.device)
@@ -180,7 +182,7 @@ class Categories:
         )
 
     def spread(self, token: Tensor) -> Tensor:
-        """What is said of each token, (B, T), said of each of its classes, (B, width)."""
+        """The value of each token, (B, T), repeated for each of its classes, (B, width)."""
         return token.index_select(1, beside(self.owner, token, torch.int64))
 
     def log_softmax(self, logits: Tensor) -> Tensor:

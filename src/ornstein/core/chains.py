@@ -151,7 +151,7 @@ class Tabulated(Process):
         Args:
             sigmas: the levels themselves, rising; without them `steps` levels, each the same multiple of the one below.
             steps: how many.
-            sigma_min, sigma_max: the first and the last.
+            sigma_min, sigma_max: the smallest and the largest.
         """
         if sigmas is None:
             check_ordered("sigma_min", "sigma_max", sigma_min=sigma_min, sigma_max=sigma_max)
@@ -183,9 +183,9 @@ class Tabulated(Process):
             gammas: the forward step sizes gamma_0 .. gamma_{n-1} in (0, 1), gamma_0 next to the data; without them
                 the schedule above, from the three numbers and the order.
             steps: n.
-            gamma_min, gamma_max: its ends, in (0, 1).
-            order: "rising" from the data on; "falling" is the same sizes backwards, the longest step next to the data:
-                what this chain was before order had a name, kept so that runs trained on it stay what they were.
+            gamma_min, gamma_max: the ends of that schedule, in (0, 1).
+            order: "rising" from the data on; "falling" is the same sizes backwards, the longest step next to the data,
+                as older runs have it.
 
         Raises:
             InputError: a step size outside (0, 1), steps below 1, an unknown order.

@@ -1,18 +1,18 @@
-"""Codecs: data told in fewer numbers, and told back.
+"""Codecs: data encoded in fewer numbers, and decoded.
 
-A codec is what an autoencoder is once it is trained. It tells a sample x by a latent z, and reads x back from z:
+A codec is a trained autoencoder. It encodes a sample x as a latent z, and reads x back from z:
 
     q(z given x) = N(mean(x), std(x)^2),        x ~ decode(z).
 
-A diffusion model that learns the law of z is a model of x (Rombach et al. 2022, 2112.10752), on a grid that is smaller
-by the square of the codec's factor. Both sides of a codec are model spaces: x as networks are shown it, and z with a
-variance of about one, since that is what noise levels are measured against.
+A diffusion model that learns the distribution of z is a model of x (Rombach et al. 2022, 2112.10752), on a grid that is
+smaller by the square of the codec's factor. Both sides of a codec are model spaces: x as networks see it, and z with a
+variance of about one, since noise levels are measured against that.
 
-How likely x is then has a lower bound, by Jensen's inequality,
+The likelihood of x then has a lower bound, by Jensen's inequality,
 
     log p(x) >= E_q[ log p(x given z) + log p(z) - log q(z given x) ],
 
-with p(x given z) the law of what decoding gets wrong. A codec that loses nothing has no such law and no need of it:
+with p(x given z) the distribution of x about what is decoded. A lossless codec needs no such distribution:
 log p(x) = log p(z) + log |det dz/dx|.
 """
 
@@ -32,17 +32,17 @@ AT_ONCE = 256
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """What a codec says of samples: a Gaussian law of the latent of each.
+    """What a codec says of samples: a Gaussian distribution of the latent of each.
 
     Attributes:
-        mean, std: (B, *latent); a std of zero where nothing is left open.
+        mean, std: (B, *latent); a std of zero where the latent is certain.
     """
 
     mean: Tensor
     std: Tensor
 
     def drawn(self, eps: Tensor) -> Tensor:
-        """Latents, by standard normal numbers of their shape."""
+        """Latents, from standard normal numbers of their shape."""
         return self.mean + self.std * eps
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -60,13 +60,13 @@ class Code:
 
 
 class Codec(ABC):
-    """To add one, write `tell` and `read`; `log_abs_det` if it loses nothing.
+    """A map to latents and back. To add one, write `tell` and `read`; and `log_abs_det` if it is lossless.
 
     Attributes:
         shape: of a sample.
         latent: of its latent.
-        spread: mean absolute error of a number that is read back, in x's model space: the scale of a Laplace law; 0 for
-            a codec that loses nothing, None where it was not measured.
+        spread: mean absolute error of a decoded number, in x's model space: the scale of a Laplace distribution; 0 for
+            a lossless codec, None if it was not measured.
     """
 
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ class Codec(ABC):
 
     @abstractmethod
     def tell(self, x: Tensor) -> Code:
-        """The law of the latents of x (B, *shape)."""
+        """The distribution of the latents of x (B, *shape)."""
 
     @abstractmethod
     def read(self, z: Tensor) -> Tensor:
@@ -85,13 +85,13 @@ class Codec(ABC):
         """log |det dz/dx|, (B,).
 
         Raises:
-            InputError: the codec has none, as it loses something.
+            InputError: the codec has none, because it is not lossless.
         """
         raise InputError("this codec is not invertible: likelihoods in its latents are bounds.")
 
     @property
     def device(self) -> torch.device:
-        """Where it works."""
+        """The device it works on."""
         return torch.device("cpu")
 
     def encode(self, x: Tensor) -> Code:

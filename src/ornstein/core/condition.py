@@ -13,9 +13,9 @@ sketch, a caption), each with one row for each sample. What kind a part is can b
 
 *Absence is a value*, row by row, and not a missing argument. One network then serves p(x given c) and p(x): leave the
 condition out of a random share of the examples, and it learns both, whose difference is classifier-free guidance
-(Ho & Salimans 2022, 2207.12598). Each part is left out by a throw of its own. So with two parts all four subsets are
-met in training, with n parts all 2^n, and a model can be asked with whatever is known: p(x given price), p(x given
-kind), p(x given both), p(x).
+(Ho & Salimans 2022, 2207.12598). Each part is left out independently. So with two parts all four subsets occur in
+training, with n parts all 2^n, and a model can be asked with whatever is known: p(x given price), p(x given kind),
+p(x given both), p(x).
 """
 
 import math
@@ -34,7 +34,7 @@ SOURCE = "source"
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Named parts, each with one row for each sample; without parts it says nothing.
+    """Named parts, each with one row for each sample; without parts nothing is given.
 
     Args:
         parts: name -> tensor, of a kind that the module lists.
@@ -54,7 +54,7 @@ class Condition:
 
     @staticmethod
     def of(given: "Given") -> "Condition":
-        """The one door: a condition from whatever was given.
+        """A condition from whatever was given.
 
         Args:
             given: a Condition; a mapping of names to tensors; a bare tensor, which gets the name of its kind: int64
@@ -105,10 +105,10 @@ class Condition:
 
     @staticmethod
     def cat(conditions: "Sequence[Condition]") -> "Condition":
-        """Rows of one condition after those of another; a part that one of them has not is absent in its rows.
+        """Rows of one condition after those of another; a part that one of them lacks is absent in its rows.
 
         Raises:
-            InputError: some have parts and others none, and so no number of rows.
+            InputError: some have parts and others none, so that their number of rows is not known.
         """
         names = list(dict.fromkeys(name for condition in conditions for name in condition.parts))
         if names and not all(conditions):
@@ -136,7 +136,7 @@ class Condition:
         return absent(self.parts[name])
 
     def dropped(self, share: float, generator: torch.Generator) -> "Condition":
-        """The same with each part absent in a random share of the rows, each part by throws of its own.
+        """The same with each part absent in a random share of the rows, independently of the others.
 
         Args:
             share: in [0, 1]; with 0 nothing is drawn.
@@ -163,7 +163,7 @@ class Condition:
         return self.parts.get(name)
 
     def matches(self, rows: int, field: str) -> "Condition":
-        """Itself, if it has one row for each of `rows` samples.
+        """The condition itself, if it has one row for each of `rows` samples.
 
         Raises:
             InputError: another number of rows than `field` has.
@@ -199,7 +199,7 @@ def kind_of(part: Any, field: str) -> str:
 
 
 def absent(part: Tensor) -> Tensor:
-    """Where a part (B, ...) says nothing, (B,) bool."""
+    """Where a part (B, ...) is absent, (B,) bool."""
     if part.is_floating_point():
         return part.isnan().reshape(len(part), -1).any(1)
     return (part < 0).reshape(len(part), -1).all(1)

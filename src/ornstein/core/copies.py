@@ -1,8 +1,8 @@
 """Constants beside the data that they are used with.
 
-A table of a chain, the measurement of an inverse problem, the shares of classes: they are made on the CPU, where their
-owner has them, and used at every step with data on a GPU. A copy from ordinary memory waits until the GPU has done all
-that was asked of it, so a step that copies a constant stalls it. Here a constant is copied once to each place.
+A table of a chain, the measurement of an inverse problem and the shares of classes are made on the CPU and used at
+every step with data on a GPU. A copy from ordinary memory waits until the GPU has done all
+that was asked of it, so a step that copies a constant stalls it. Here a constant is copied once to each device.
 """
 
 from collections.abc import MutableMapping
@@ -17,10 +17,10 @@ _COPIES: MutableMapping[Tensor, dict[Any, Tensor]] = WeakIdKeyDictionary()
 
 
 def beside(constant: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor that is used again and again, on the device of another; copied there once, and anew if it has changed.
+    """A tensor that is used again and again, on the device of another; copied there once, and again if it has changed.
 
     Args:
-        constant: of any shape; as it is where it lies right, or where a gradient is to flow through it.
+        constant: of any shape; returned as it is if it is there already, or if a gradient is to flow through it.
         like: whose device and type to take.
         dtype: another type to take.
     """

@@ -1,15 +1,13 @@
-"""Denoisers: the one thing that a model of this house is.
+"""Denoisers: the one contract that every model here keeps.
 
-A denoiser answers, for noisy data x at time t of its process, with the posterior mean E[x_0 given x_t = x].
-Everything
+A denoiser answers, for noisy data x at time t of its process, with the posterior mean E[x_0 given x_t = x]. Everything
 is built on that answer: samplers walk along it, guidance is a denoiser made from a denoiser, an exact distribution
 gives one in closed form, a network learns one.
 
 One network serves every clock. Dividing x_t by alpha shows that E[x_0 given x_t] depends on x/alpha and sigma/alpha
 alone: two processes with the same signal-to-noise ratio pose the same question at two scales. So
-`denoiser.on(process)` is
-exact and free: find the home time with that ratio, rescale x, ask. (Karras et al. 2022, 2206.00364, appendix C;
-Kingma et al. 2021, 2107.00630, section 5.1.)
+`denoiser.on(process)` is exact and free: find the denoiser's own time with that ratio, rescale x, ask. (Karras et al.
+2022, 2206.00364, appendix C; Kingma et al. 2021, 2107.00630, section 5.1.)
 """
 
 import dataclasses
@@ -34,11 +32,11 @@ SEEN = "seen"
 
 
 class Scaled:
-    """Whatever is about data of some scale, beside which noise is large or small.
+    """Base of whatever concerns data of some scale, beside which noise is large or small.
 
     Attributes:
         sigma_data: the standard deviation of the data in model space, about zero.
-        noise_unit: what noise is measured in, if not in sigma_data: 1 for what was trained before that was so.
+        noise_unit: what noise is measured in, if not in sigma_data: 1 in older runs.
     """
 
     sigma_data: float = 1.0
@@ -48,7 +46,7 @@ class Scaled:
     def unit(self) -> float:
         """What noise is measured in: grids, densities of training times and steppers read sigma/(alpha unit).
 
-        Data that are nothing but zeros have no scale, and 1 will do.
+        Data that are all zero have no scale; for them it is 1.
         """
         return self.noise_unit or self.sigma_data or 1.0
 
@@ -59,8 +57,8 @@ class Denoiser(Scaled, ABC):
     Attributes:
         process: the clock that t is read on.
         sigma_data, noise_unit: the scale of the data, see `Scaled`.
-        gaps: whether x may be NaN in some cells, which were not seen: the others are then answered by what they say
-            themselves (`ornstein.core.gaps`).
+        gaps: whether x may be NaN in some cells, which were not seen: the answer for the others is then given those
+            seen (`ornstein.core.gaps`).
     """
 
     process: Process
@@ -84,7 +82,7 @@ class Denoiser(Scaled, ABC):
         return self.predict(x, self.process.at(t, like=x), Condition.of(condition).matches(len(x), "x"))
 
     def on(self, process: Process) -> "Denoiser":
-        """The same knowledge read on another process's clock; exact.
+        """The same denoiser on another process's clock; exact.
 
         The clock of the result stops where this denoiser's own does: at the noise ratio of `self.process.t_max`.
         """
@@ -180,11 +178,11 @@ class NetDenoiser(Denoiser):
         learns_variance: the net gives twice as many channels (dimension 1): F, then the variance of the reverse
             transition, -1 for the posterior's own to 1 for the step's b^2 (see `Prediction.log_var`), not bounded.
         noise_unit: what noise is measured in, if not in sigma_data.
-        gaps: x may be NaN in some cells; the net sees 0 there, and is told which it sees by the part `SEEN`.
+        gaps: x may be NaN in some cells; the net sees 0 there, and the part `SEEN` says which cells it sees.
 
     Raises:
-        InputError: an unknown reading, or eps or score where the process ends without any signal: x0 is then not to
-            be had from the noise.
+        InputError: an unknown reading, or eps or score where the process ends without any signal, so that x0 does not
+            follow from the noise.
     """
 
     net: nn.Module

@@ -1,12 +1,12 @@
-"""Experts: one denoiser made of several, each of an interval of noise levels (Balaji et al. 2022, 2211.01324).
+"""Experts: one denoiser made of several, each for an interval of noise levels (Balaji et al. 2022, 2211.01324).
 
-At much noise a network decides what there will be, at little noise how its edges lie, and it has one set of weights for
-both. Several networks, asked each at its own levels, have more weights for the same time of a call:
+At high noise a network decides what there will be, at low noise how its edges lie, and it has one set of weights for
+both. Several networks, each called at its own levels, have more weights at the same time per call:
 
     E[x_0 given x_t] = D_k(x, t)  where  c_k <= log q < c_{k+1},        q = sigma/(alpha unit).
 
 The answer at a level is one network's, so nothing is mixed at the seams; what is lost there is that neighbouring
-networks were not taught by each other's levels. They are begun as copies of one that was trained on all levels.
+networks do not learn from each other's levels. They start as copies of one that was trained on all levels.
 """
 
 import math
@@ -32,7 +32,7 @@ class Experts(Denoiser):
         cuts: rising, in log(sigma/(alpha unit)): an expert's interval begins at its cut and ends before the next.
 
     Raises:
-        InputError: cuts that do not rise, or do not go with the number of experts.
+        InputError: cuts that do not rise, or do not match the number of experts.
     """
 
     each: tuple[Denoiser, ...]
@@ -88,6 +88,6 @@ class Experts(Denoiser):
 
 
 def check_cuts(cuts: tuple[float, ...]) -> None:
-    """Refuse cuts that are not finite numbers that rise."""
+    """Refuse cuts that are not finite and rising."""
     if not cuts or not all(map(math.isfinite, cuts)) or any(b <= a for a, b in pairwise(cuts)):
         raise InputError(f"cuts={list(cuts)} must be one or more numbers that rise, in log(sigma/(alpha sigma_data)).")

@@ -1,19 +1,19 @@
 """Cells that were never seen: NaN in the data, and in what is made of them.
 
-A row with holes is a draw of the seen cells alone. Noised, it is a draw of *their* noisy law, and the best answer for
-them is E[x_0 given the seen cells of x_t]: a posterior mean too, of a smaller problem. So a network learns from every
-row, if it is told which cells it sees and if its loss counts no others; NaN in x_t tells it (`NetDenoiser.gaps`), and
-`mean_square` counts. Where cells are missing completely at random the full rows' law is the one that agrees with all of
-these, and samples, which have no holes, are complete. (Ouyang et al. 2023, 2307.00467, count seen cells without
-telling the network which: it then learns the answer averaged over patterns of holes, as a network that takes a hole
-for the value 0 does.)
+A row with holes is a draw of its seen cells alone. Noised, it is a draw of *their* noisy distribution, and the best
+answer for them is E[x_0 given the seen cells of x_t]: a posterior mean too, of a smaller problem. So a network can
+learn from every row, if it is told which cells it sees (NaN in x_t tells it, see `NetDenoiser.gaps`) and its loss
+counts no others (`mean_square`). If cells are missing completely at random, the distribution of full rows is the one
+that agrees with all of these; samples have no holes. (Ouyang et al. 2023, 2307.00467, count seen cells without
+telling the network which: it then learns the answer averaged over patterns of holes, as does a network that takes a
+hole for the value 0.)
 
-Two denoisers are made of such a network, neither of which needs another:
+Two denoisers are made of one such network:
 
-- `OnSeen`: the marginal law of some cells. Beside them stands white noise of known density, so that everything that
-  works on whole rows (the likelihood's flow) works on it.
-- `Filled`: the conditional law of the others, of a network that was also told clean values (`Filling` in
-  `ornstein.experiment.learner`). What is given is answered exactly.
+- `OnSeen`: the marginal distribution of some cells. White noise of known density stands in for the others, so that
+  whatever works on whole rows (the likelihood's flow) works on it.
+- `Filled`: the conditional distribution of the other cells, by a network that was also given clean values (`Filling` in
+  `ornstein.experiment.learner`). Given cells are returned exactly.
 """
 
 import math
@@ -53,13 +53,13 @@ def mean_square(error: Tensor, x0: Tensor, weight: Number = 1.0, gaps: bool = Fa
 def told(values: Tensor, known: Tensor, rho: Tensor | None = None) -> Tensor:
     """Clean values of some cells as a picture to lay beside x: (B, C, *space) -> (B, 2C, *space).
 
-    What is expected of each cell; then how sure that is: 1 where it is known, 0 where nothing is known of it.
+    The expected value of each cell; then how sure it is: 1 where the cell is known, 0 where nothing is known about it.
 
     Args:
         values: (B, C, *space), anything where not known.
         known: of the same shape, bool.
-        rho: (C, K), of series: correlations by which known values say something of others (`ornstein.core.nearest`).
-            None: a cell that is not known is expected to be 0, and that not at all surely.
+        rho: (C, K), for series: correlations by which known values say something about others
+            (`ornstein.core.nearest`). None: an unknown cell is expected to be 0, with sureness 0.
     """
     if rho is None:
         return torch.cat([torch.where(known, values, 0.0), known.to(values.dtype)], 1)
@@ -80,11 +80,11 @@ def together(rest: Tensor, given: Tensor) -> Tensor:
 
 
 def some_known(n: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Which cells to tell in training, (n, *shape) bool, of a kind for every use.
+    """Which cells to give in training, (n, *shape) bool, in patterns for every use.
 
-    A quarter of the rows are told nothing. Of the others a block is hidden, somewhere, over all channels or over half
-    of them (a gap, a forecast, what came before); and in every second row up to half of the other cells beside it. Of
-    vectors each row hides a share of its own of the cells.
+    A quarter of the rows are given no cells. In the others a block is hidden, somewhere, over all channels or over half
+    of them (a gap, a forecast, what came before); and in every second row up to half of the other cells too. For
+    vectors each row hides its own share of the cells.
 
     Args:
         n: rows.
@@ -126,9 +126,9 @@ class _OfCells(Around, ABC):
 
 @dataclass(frozen=True, eq=False)
 class OnSeen(_OfCells):
-    """The seen cells by themselves, in the company of white noise: p(x) = p(x_seen) prod N(x_i; 0, sigma_data^2).
+    """The seen cells by themselves, completed by white noise: p(x) = p(x_seen) prod N(x_i; 0, sigma_data^2).
 
-    Which cells those are is a part of the condition, `SEEN`: (B, *shape), 1 where seen and 0 elsewhere.
+    The part `SEEN` of the condition says which cells are seen: (B, *shape), 1 where seen and 0 elsewhere.
     """
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
@@ -139,7 +139,7 @@ class OnSeen(_OfCells):
         return Prediction(torch.where(seen, found.to(white), white), x, level)
 
     def surplus(self, seen: Tensor) -> Tensor:
-        """log-density of the company at 0, (B,): what log p(x) has beyond log p(x_seen) where unseen cells are 0.
+        """Log-density of the white noise at 0, (B,): what log p(x) has beyond log p(x_seen) where unseen cells are 0.
 
         Args:
             seen: (B, *shape), bool.
@@ -150,10 +150,10 @@ class OnSeen(_OfCells):
 
 @dataclass(frozen=True, eq=False)
 class Filled(_OfCells):
-    """What is drawn given clean values of some cells, by a network that was taught to be told them.
+    """The denoiser given clean values of some cells, by a network that was trained with such values.
 
-    They are a part of the condition, `GIVEN` (see `told`); without it, or in rows where it is absent, nothing is given.
-    x is what `apart` makes of values, which differs from them only where series are expected to be something.
+    They are the part `GIVEN` of the condition (see `told`); where it is absent, nothing is given.
+    x is what `apart` makes of the values, which differs from them only for series, which are predicted from neighbours.
     """
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:

@@ -3,12 +3,12 @@
 A grid of n steps is n + 1 falling times. The first is where sampling starts from noise; the last is 0, the clean
 point, where nothing is left to remove; the n before it are levels at which the network is asked.
 
-Where the steps go matters more than most solvers do. Small noise wants many steps, since that is where detail is
+Where the steps go often matters more than the solver. Low noise needs many steps, since that is where detail is
 decided: even steps in log-SNR (Lu et al. 2022, 2206.00927) or in (sigma/alpha)^(1/rho) (Karras et al. 2022,
 2206.00364) give them. Even steps in q/(1 + q), q = sigma/(alpha sigma_data), are the time of flow matching on any
-clock, and what a stepper gets that has no grid of its own. A chain in discrete time is walked through whole levels:
-"trailing" starts at the last one and is the default there (Lin et al. 2023, 2305.08891, on why); "leading" is the
-older habit of rounding from the other end, which never visits level N.
+clock, and the default of a stepper that has no grid of its own. A chain in discrete time is walked through whole
+levels: "trailing" starts at the last one and is the default there (Lin et al. 2023, 2305.08891, say why); "leading",
+the older convention, rounds from the other end and never visits level N.
 
 Noise is large or small beside the data, so a grid reads q and never a bare sigma/alpha: data in other units, twice as
 large with noise twice as large, are the same problem, and are walked through the same levels.
@@ -40,7 +40,7 @@ NOISE_RATIOS = (0.002, 160.0)
 def ends(process: Process, sigma_data: float = 1.0) -> tuple[float, float]:
     """The times within which a network is asked: sigma/(alpha sigma_data) within `NOISE_RATIOS`, at most t_max.
 
-    Data that are nothing but one point have no scale: sigma_data = 0 counts as 1.
+    Data at a single point have no scale: sigma_data = 0 counts as 1.
     """
     low, high = (process.time(-2 * math.log(ratio * (sigma_data or 1.0))) for ratio in NOISE_RATIOS)
     return low, high
@@ -111,7 +111,7 @@ def shifted(process: Process, steps: int, sigma_data: float = 1.0, shift: float 
 
 
 def logit_normal(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
-    """Even quantiles of a normal law of log q, as training draws it (Esser et al. 2024, 2403.03206)."""
+    """Even quantiles of a normal distribution of log q, as training draws it (Esser et al. 2024, 2403.03206)."""
 
     def ratios(high: float, low: float, u: Tensor) -> Tensor:
         first, last = torch.special.ndtr(torch.tensor([high, low], dtype=torch.float64).log())
@@ -127,7 +127,7 @@ def logsnr(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
 
 
 def exponential(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
-    """One factor on q each step: k-diffusion's name for the grid "logsnr"."""
+    """The same factor on q at each step: k-diffusion's name for the grid "logsnr"."""
     return logsnr(process, steps, sigma_data)
 
 
@@ -180,7 +180,7 @@ def trailing(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
 
 
 def leading(process: Process, steps: int, sigma_data: float = 1.0) -> Tensor:
-    """Whole levels of a chain, evenly, from the first: the older habit; level N is not visited unless steps = N."""
+    """Whole levels of a chain, evenly, from the first: an older convention; visits level N only if steps = N."""
     n = _levels(process, steps, "leading")
     return torch.tensor([i * (n // steps) + 1 for i in reversed(range(steps))] + [0], dtype=torch.float64)
 
@@ -227,8 +227,8 @@ def times(
         steps: the number of steps, at least 1.
         grid: a key of `GRIDS`, or the times themselves (falling; the clean point 0 is appended if it is not there,
             and `steps` is not consulted). None: "trailing" for a chain, "flow" in continuous time.
-        sigma_data: the standard deviation of the data in model space, in units of which a named grid reads noise (0
-            counts as 1); it moves neither whole levels of a chain nor times that are given.
+        sigma_data: the standard deviation of the data in model space, the unit in which a named grid measures noise (0
+            counts as 1). It affects neither whole levels of a chain nor given times.
 
     Raises:
         InputError: an unknown grid, steps that are not a positive whole number, times outside the clock or not

@@ -1,11 +1,11 @@
-"""What a run learns: the one door through which every kind of model enters.
+"""What a run learns: the contract of every kind of model.
 
-A denoiser, one that knows its own uncertainty, an energy, a classifier of noisy data: each wants a network of a certain
+A denoiser, one that knows its own uncertainty, an energy, a classifier of noisy data: each needs a network of a certain
 output, makes a model of it, has a loss, may remember something from step to step, is judged in its own way, and can be
-drawn from or not. A `Learner` says all of that in one place. Whatever trains, plans, opens, draws from or reports on a
+drawn from or not. A `Learner` says all of this in one place. Whatever trains, plans, opens, draws from or reports on a
 run asks its learner and never looks at a name.
 
-*Judged how.* Objectives weigh noise levels differently, so their losses cannot be compared. A denoiser is judged by the
+*Judging.* Objectives weigh noise levels differently, so their losses cannot be compared. A denoiser is judged by the
 error of x0 on held-out data, at fixed levels with fixed noise, divided by the error of the best linear denoiser of
 white data of the same variance,
 
@@ -40,7 +40,7 @@ STEPS = 30
 
 @dataclass(frozen=True, eq=False)
 class Problem(Scaled):
-    """What there is to learn from: facts of the data, and what the experiment names.
+    """What a learner starts from: facts of the data, and what the experiment names.
 
     Attributes:
         process: the clock; of a bridge its path, which has times too.
@@ -49,15 +49,15 @@ class Problem(Scaled):
         shape: of one sample in model space.
         sigma_data: standard deviation of the data in model space.
         classes: the number of labels, 0 for none.
-        conditions: the parts of a condition by name, each as networks are told of it.
+        conditions: the parts of a condition by name, as described to networks.
         levels: the number of values that digital data have, None for continuous ones.
-        categories: the tokens of a row, of data that are made of such; None for numbers.
+        categories: the tokens of a row, for data made of tokens; None for numbers.
         taught_by: the objective's name, for messages.
         noise_unit: what noise is measured in, if not in sigma_data.
         gaps: whether the data have cells that were not seen, NaN.
-        far: standard deviation, in model space, of the data that a bridge starts from; None without such.
-        paired: whether those belong to these row by row.
-        correlation: (C, K), of series in time: of each feature with itself so many steps later; None without.
+        far: standard deviation, in model space, of the data that a bridge starts from; None without a bridge.
+        paired: whether those data belong to these row by row.
+        correlation: (C, K), for series in time: of each feature with itself at each distance in steps; None for others.
     """
 
     process: Process
@@ -79,13 +79,13 @@ class Problem(Scaled):
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good a model is on data that it was not taught on.
+    """How good a model is on data that it was not trained on.
 
     Attributes:
-        value: one number, in units of knowing next to nothing: lower is better, 1 is no better than that.
+        value: one number, relative to a baseline that knows next to nothing: lower is better, 1 is no better than that.
         ratios: the noise ratios sigma/alpha that it was judged at.
         found: what was measured at each.
-        known: the same of knowing next to nothing.
+        known: the baseline's figure at each.
     """
 
     value: float
@@ -96,7 +96,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a `Judgement` measures, in the words of a picture of it.
+    """What a `Judgement` measures, in the words that a picture of it uses.
 
     Attributes:
         name: of the picture's file.
@@ -117,28 +117,28 @@ class Measure:
 
 @dataclass(frozen=True, eq=False)
 class Learner(ABC):
-    """A kind of model; a frozen dataclass of its settings, beginning with the problem it is put to.
+    """A kind of model; a frozen dataclass of its settings, of which the problem is the first.
 
     To add one, write `model`, name what it takes in `readings` and `objectives`, override what differs from a denoiser,
     and give it a line in `LEARNERS`.
 
     Attributes:
-        readings: what `predicts` may say, and in a sentence what it means.
+        readings: the values of `predicts`, each with a sentence on what it means.
         objectives: what may teach it, by name.
         processes: how data may dissolve, or what leads to them, by name; {} for Gaussian noise, by any clock.
         steppers: what may draw from the model, by name; {} for those that walk Gaussian noise.
         guidance: how the model may be guided, by name; {} for the ways of Gaussian noise, if it walks that.
-        nets: the networks that it can be made of, by name; {} for those that are told a noise level.
+        nets: the networks that it can be made of, by name; {} for those that take a noise level.
         draws: whether it can be drawn from.
-        walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
-        instead: of what does not walk: how it draws and what there is for it, in words.
+        walks: whether drawing is a walk of Gaussian noise, which can be guided, tuned and reversed.
+        instead: if it does not walk: how it draws and what can be done with it, in words.
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
-        teaches: whether students of few calls are made of it (`ornstein.distill.students`).
+        teaches: whether students of few calls can be made of it (`ornstein.distill.students`).
 
     Raises:
-        InputError: a problem that it cannot be put to.
+        InputError: a problem that it cannot solve.
     """
 
     problem: Problem
@@ -166,17 +166,17 @@ class Learner(ABC):
 
     @classmethod
     def completed(cls, objective: Mapping[str, Any], shares: tuple[float, ...], data: str) -> Mapping[str, Any]:
-        """The objective's settings with those that are left to the data: the shares of its classes, `data` its name."""
+        """The objective's settings with those left to the data, as the shares of its classes; `data` is its name."""
         return objective
 
     @classmethod
     def explained(cls, settings: Mapping[str, Any], shape: tuple[int, ...]) -> str:
-        """How it draws data of this shape in model space, in words, where that takes any; "" else."""
+        """How it draws data of this shape in model space, in words, if that needs explaining; "" if not."""
         return ""
 
     @property
     def asks(self) -> int:
-        """How many networks are asked where all that the model says is asked for once; a walk may ask one at a time."""
+        """How many networks one full answer of the model takes; a walk may call one at a time."""
         return 1
 
     @property
@@ -186,12 +186,12 @@ class Learner(ABC):
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """The shape of what the network is shown of a sample."""
+        """The shape of the part of a sample that the network sees."""
         return self.problem.shape
 
     @property
     def told(self) -> Mapping[str, Any]:
-        """The parts of the condition that the network is told."""
+        """The parts of the condition that the network is given."""
         return self.problem.conditions
 
     def network(self, build: Callable[..., nn.Module]) -> nn.Module:
@@ -199,26 +199,26 @@ class Learner(ABC):
         return build(self.shown, self.told, self.out_multiple)
 
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        """Give a network the weights of the run that it begins with.
+        """Give a network the weights of the run that it starts from.
 
         Raises:
-            RuntimeError: they are of another network.
+            RuntimeError: the weights belong to another network.
         """
         net.load_state_dict(weights)
 
     @abstractmethod
     def model(self, net: nn.Module) -> Any:
-        """What a network is the heart of: a `Denoiser`, where the learner draws."""
+        """The model made from a network: a `Denoiser`, if the learner draws."""
 
     def loss(
         self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
-        """The loss of each sample, (B,); changes what it remembers in place."""
+        """The loss of each sample, (B,); updates what it remembers in place."""
         remembering = {"memory": memory} if memory else {}
         return self.problem.objective(model, x0, condition, generator, **remembering)
 
     def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
-        """What the loss keeps from one step to the next, as it begins: chains of samples; {} of most losses."""
+        """What the loss keeps between steps, in its first state, such as chains of samples; {} for most losses."""
         keeps = getattr(self.problem.objective, "memory", None)
         return {} if keeps is None else keeps(model, x0)
 
@@ -239,16 +239,16 @@ class Learner(ABC):
 
     @property
     def narrow(self) -> bool:
-        """Whether the model may be asked in a type narrower than float32: not where what it answers is a derivative."""
+        """Whether the model may run in a type narrower than float32: not if its answer is a derivative."""
         return False
 
     def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
-        """The model with its network's products and convolutions in that type; what is no network alone stays."""
+        """The model with its network's products and convolutions in that type; everything else keeps its type."""
         return replace(model, precision=precision) if hasattr(model, "precision") else model
 
     @property
     def steps(self) -> int:
-        """In how many steps it is drawn from where nothing is said: those of a chain, and 30 in continuous time."""
+        """The default number of steps to draw in: those of a chain, and 30 in continuous time."""
         return self.problem.process.chain or STEPS
 
     def trajectory(
@@ -262,7 +262,7 @@ class Learner(ABC):
     ) -> Iterator[State[Tensor]]:
         """The walk from noise to `rows` samples in model space: see `ornstein.core.drive.trajectory` for the options.
 
-        What does not fit is refused when it is called, before the first state.
+        Arguments that do not fit are refused at the call, before the first state.
         """
         steps = self.steps if steps is None else steps
         return trajectory(model, (rows, *self.problem.shape), stepper, steps=steps, grid=grid, **options)
@@ -271,7 +271,7 @@ class Learner(ABC):
     def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:
         """How good the model is on held-out data, (N, ...) in model space: see the module.
 
-        Of more than `JUDGED_BY` examples the first are taken.
+        Only the first `JUDGED_BY` examples are used.
         """
         x0 = x0[:JUDGED_BY].to(model.device)
         condition = Condition.of(condition)[:JUDGED_BY].to(model.device)
@@ -288,7 +288,7 @@ class Learner(ABC):
 
 @dataclass(frozen=True, eq=False)
 class OnItsOwnClock(Learner):
-    """What is drawn along a clock of its own, which no grid of noise levels fits. To add one, write `walk` as well.
+    """A learner drawn from along a clock of its own, which no grid of noise levels fits. To add one, also write `walk`.
 
     Attributes:
         gridless: why it takes no grid, in words.
@@ -299,7 +299,7 @@ class OnItsOwnClock(Learner):
 
     @abstractmethod
     def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
-        """From nothing that is known to `rows` examples."""
+        """From nothing known to `rows` examples."""
 
     def trajectory(
         self,

@@ -1,18 +1,18 @@
 """What the nearest known values say of a missing one, feature by feature: simple kriging along time.
 
-Of a stationary series with mean 0 and variance 1 all that two of its values say of each other is their correlation
-rho(d), where d is their distance in time. If it is Gaussian, then given the nearest known value p steps before and the
+In a stationary series with mean 0 and variance 1, what two values say of each other depends on their correlation
+rho(d) at their distance d in time. If the series is Gaussian, then given the nearest known value p steps before and the
 nearest q steps after, a missing one has
 
     mean    a x_before + b x_after,     (a, b) = R^-1 r,     R = [1 rho(p + q); rho(p + q) 1],  r = (rho(p), rho(q))
     spread  sqrt(1 - r R^-1 r)
 
-and whatever law it has, no other straight combination of the two comes closer (Wiener 1949; Matheron 1963). With known
-values on one side only these are rho(p) x_before and sqrt(1 - rho(p)^2); without any, 0 and 1. For rho(d) = e^(-d/tau),
-which is the Ornstein-Uhlenbeck process, the two nearest say all that there is to know: it is Markov, and this is its
-bridge.
+and whatever its distribution, no other linear combination of the two comes closer (Wiener 1949; Matheron 1963). With
+known values on one side only these are rho(p) x_before and sqrt(1 - rho(p)^2); without any, 0 and 1. For
+rho(d) = e^(-d/tau), which is the Ornstein-Uhlenbeck process, the two nearest say all that there is to know: it is
+Markov, and this is its bridge.
 
-A network that fills gaps is told both, and learns what is left: how far each cell lies from that mean, in units of
+A network that fills gaps is given both, and learns what is left: how far each cell lies from that mean, in units of
 that spread. So what it learns has the same scale next to a known value as far from any, and a feature that moves
 little from hour to hour counts as much as one that jumps.
 """
@@ -27,7 +27,7 @@ LEAST = 0.03
 
 
 def correlation(x: Tensor) -> Tensor:
-    """rho (C, L): how each feature of windows goes with itself d steps later, of the cells that were both seen.
+    """rho (C, L): the correlation of each feature of windows with itself d steps later, over cells that were both seen.
 
     Args:
         x: (N, C, L), of mean 0; NaN where not seen.

@@ -1,9 +1,8 @@
-"""Six pieces of numerical analysis that the rest of the house stands on.
+"""Six pieces of numerical analysis that everything else relies on.
 
-*A monotone cubic.* A chain tabulates its coefficients at k = 0, 1, ..., N. Between the knots we draw the cubic
-Hermite curve whose slopes follow Fritsch & Carlson (1980): it passes through every knot, has a continuous
-derivative, and rises or falls only where the table does, so that a tabulated process is as good a clock as a
-formula.
+*A monotone cubic.* A chain tabulates its coefficients at k = 0, 1, ..., N. Between the knots runs the cubic Hermite
+curve whose slopes follow Fritsch & Carlson (1980): it passes through every knot, has a continuous derivative, and rises
+or falls only where the table does, so that a tabulated process is as good a clock as a formula.
 
 *Bisection.* The signal-to-noise ratio falls strictly with time, so its inverse exists; cutting an interval into
 parts and keeping the one with a change of sign needs no derivative and cannot leave the interval.
@@ -51,8 +50,8 @@ def monotone_slopes(y: Tensor) -> Tensor:
 def cubics(y: Tensor, slopes: Tensor) -> Tensor:
     """The cubic Hermite curve with values `y` and `slopes` at 0, 1, ..., N, ready to be read by `hermite`. (5, 2N).
 
-    Each half of an interval is a column: its own knot, and the polynomial about it, constant first. Written from the
-    knot that is near, the curve and its slope are exact there.
+    Each half of an interval is a column: its own knot, and the polynomial about it, constant first. Since it is written
+    from the nearer knot, the curve and its slope are exact there.
     """
     y0, y1, m0, m1 = y[:-1], y[1:], slopes[:-1], slopes[1:]
     rise = y1 - y0
@@ -152,16 +151,16 @@ def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int)
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers of x's shape and type, drawn where the generator lives and brought to x's device."""
+    """Standard normal numbers of x's shape and type, drawn on the generator's device and brought to x's device."""
     return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
 
 
 def strata(n: int, generator: torch.Generator, stratified: bool = True, dtype: torch.dtype = torch.float64) -> Tensor:
-    """n uniform numbers in (0, 1), (n,): one in each n-th, in order, or independent where not stratified.
+    """n uniform numbers in (0, 1), (n,): one in each n-th, in order, or independent if not stratified.
 
-    A generator may say by `piece = (i, k, total)` that it is that of the i-th of k pieces of a batch of `total` (see
-    `ornstein.training.pieces.Piece`). The strata are then those of the whole batch, of which this piece has every k-th
-    from the i-th on: so each piece is spread over (0, 1), and together they are as if drawn in one.
+    A generator may carry `piece = (i, k, total)`: it then belongs to the i-th of k pieces of a batch of `total` (see
+    `ornstein.training.pieces.Piece`). The strata are those of the whole batch, of which this piece takes every k-th
+    from the i-th on. So each piece is spread over (0, 1), and all together are as if drawn in one.
     """
     if generator.device.type == "mps":
         dtype = torch.float32
@@ -217,7 +216,7 @@ _STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3060, 2.2281, 2.1
 
 
 def widening(degrees: Tensor) -> Tensor:
-    """By how much to multiply a standard error of so many degrees of freedom, that 1.96 of it cover 95 %.
+    """The factor for a standard error with so many degrees of freedom, after which 1.96 of it cover 95 %.
 
     The ratio of Student's quantile to the normal one, to within half a per cent from three degrees on (6 % between one
     and two); fewer than one count as one.

@@ -1,7 +1,7 @@
 """One prediction, six readings.
 
 A network in a diffusion model sees x_t = alpha x_0 + sigma eps and outputs F. What F *means* is a matter of
-convention, and every convention in use is one straight line,
+convention, and every convention in use is linear,
 
     x0 = skip * x_t + out * F,
 
@@ -19,8 +19,8 @@ So parameterisation and preconditioning are one idea. The best x0 in mean square
 x_t], from which all else follows; Tweedie's formula E[x0 given x_t] = (x_t + sigma^2 grad log q(x_t))/alpha is the
 third row.
 
-An error of F is an error of x0 divided by |out|: |F - F*|^2 = |x0_hat - x0|^2 / out^2. Every loss in use is therefore
-one regression of x0 under a weight.
+The error of F is the error of x0 divided by |out|: |F - F*|^2 = |x0_hat - x0|^2 / out^2. Every loss in use is therefore
+one regression of x0 under some weight.
 """
 
 from collections.abc import Callable

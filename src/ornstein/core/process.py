@@ -186,16 +186,16 @@ class Process(ABC):
     @overload
     def at(self, t: float | Tensor | Level, like: Tensor | None = None) -> Level: ...
     def at(self, t: float | Tensor | Level, like: Tensor | None = None) -> Level:
-        """The level at time t, shaped and typed to multiply `like`: the house's one place that broadcasts.
+        """The level at time t, shaped and typed to multiply `like`: the only place in the library that broadcasts.
 
         Args:
-            t: a number (or 0-d tensor) for the whole batch; or (B,), one time per sample; a Level passes.
+            t: a number (or 0-d tensor) for the whole batch; or (B,), one time per sample; a Level is returned as it is.
             like: data of shape (B, ...): gives the shape, device and type (float32 at least) of per-sample
                 coefficients.
 
         Raises:
-            InputError: t outside [0, t_max] (times on another device than the CPU are not looked at: that would wait
-                for it), or a batch of times that does not fit `like`.
+            InputError: t outside [0, t_max] (times on another device than the CPU are not checked, since that would
+                wait for it), or a batch of times that does not fit `like`.
         """
         if isinstance(t, Level):
             return t
@@ -222,7 +222,7 @@ class Process(ABC):
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time(self, log_snr: T) -> T:
-        """The inverse of `log_snr`; values beyond the clock give its ends. A float for a float."""
+        """The inverse of `log_snr`; values beyond the clock give its ends. A float gives a float."""
         wide = torch.float32 if isinstance(log_snr, Tensor) and log_snr.device.type == "mps" else torch.float64
         target = torch.as_tensor(log_snr, dtype=wide)
         t = bisect(self.log_snr, target, 0.0, self.t_max)
@@ -262,7 +262,7 @@ def per_sample(t: Tensor, like: Tensor | None, clock: Clock) -> tuple[Tensor, to
 
     Raises:
         InputError: no `like`, a batch that does not fit it, times outside the clock (those on another device than the
-            CPU are not looked at: that would wait for it).
+            CPU are not checked, since that would wait for it).
     """
     if like is None:
         raise InputError(f"a batch of times (shape {tuple(t.shape)}) needs like=x to broadcast against.")

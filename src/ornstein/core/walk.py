@@ -5,14 +5,14 @@ from noise to data, or from data to noise, is a recursion
 
     (x, memory)  <-  step(ask, x, t, s, memory)
 
-over neighbouring levels t, s of a list, which `ask` puts the question E[x_0 given x_t] to a model in. The walk counts
-the questions, passes the memory on and tells of each moment. It never looks at x, nor at a level beyond its time: where
-to start, what to draw noise from and which levels to visit are for those who know the kind of state
+over neighbouring levels t, s of a list, in which `ask` puts the question E[x_0 given x_t] to a model. The walk counts
+the questions, passes the memory on and yields each state. It never looks at x, nor at anything of a level but its time:
+where to start, what to draw noise from and which levels to visit are decided by those who know the kind of state
 (`ornstein.core.drive` for states with Gaussian noise).
 
-*Down and up.* The list says which way: levels that fall to the clean point draw a sample, levels that rise encode one.
-The clean point is no level like others, since there nothing is left to ask about; a walk that ends there is given
-`finish`, which takes the last level to it.
+*Down and up.* The list gives the direction: levels that fall to the clean point draw a sample, levels that rise encode
+one. At the clean point nothing is left to ask about, so a walk that ends there is given `finish`, which takes the last
+level to it.
 
 *Gradients.* While a solver is fitted, its numbers and its levels are unknowns, and the loss asks how the end of the
 walk moves with them: the same walk, recorded.
@@ -34,14 +34,14 @@ Q = TypeVar("Q", bound="Asked[Any, Any, Any]")
 
 
 class Timed(Protocol):
-    """A level, as far as the walk knows it: a moment of a clock."""
+    """A level, as far as the walk knows it: a time on a clock."""
 
     @property
     def t(self) -> Any: ...
 
 
 class Answer(Protocol):
-    """What a model says of a noisy state, as far as the walk knows it: where it sees that state going."""
+    """What a model says of a noisy state, as far as the walk knows it: its estimate of the clean one."""
 
     @property
     def x0(self) -> Any: ...
@@ -71,14 +71,14 @@ class Asked(Generic[X, L, A]):
 
 @dataclass(frozen=True, eq=False)
 class State(Generic[X]):
-    """A moment of a walk.
+    """A state of a walk.
 
     Attributes:
         step: 0 (the start) to `steps` (the end).
         t: the time: from the grid's first to 0 where samples are drawn.
         x: where the walk is: (B, ...), if it is of tensors.
-        x0: where the model sees it going: E[x_0 given x]. At the clean point it is x itself; at the end of a walk that
-            does not end there, what the last step was told.
+        x0: the model's estimate of the clean state, E[x_0 given x]. At the clean point it is x itself; at the end of a
+            walk that does not end there, the answer that the last step got.
         calls: questions so far.
     """
 
@@ -132,7 +132,7 @@ def walk(
 
 
 def end(states: Iterator[State[X]]) -> State[X]:
-    """The last moment of a walk; those before it are let go as they pass."""
+    """The last state of a walk; earlier ones are not kept."""
     for state in states:
         last = state
     return last

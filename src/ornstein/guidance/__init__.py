@@ -1,7 +1,7 @@
-"""Guidance: a denoiser made from a denoiser, so that it draws what is wanted. `GUIDANCE` names the ways.
+"""Guidance: a denoiser made from a denoiser, so that it draws what is wanted. `GUIDANCE` names the methods.
 
-Every entry takes the denoiser to guide first, and composes with every stepper and with other guidance. What else it
-takes is called the same everywhere: `measurement` (y = A x_0 + noise), `classifier`, `weaker` (a denoiser),
+Every entry takes the denoiser to guide first, and composes with every stepper and with other guidance. Its other
+arguments have the same names everywhere: `measurement` (y = A x_0 + noise), `classifier`, `weaker` (a denoiser),
 `log_likelihood` (a function), `scale`. `RePaint` is a stepper around a stepper.
 """
 

@@ -8,11 +8,10 @@ The classifier is trained by cross-entropy on noised data at random levels,
 
     log p(c given x_t) = log p(c) + h_c alpha s/sqrt(alpha^2 s^2 + sigma^2) + const,        s = sigma_data.
 
-The factor on the network's answer h is what makes it fit to guide by. At high noise no one can tell the class: the true
-logits fall with alpha/sigma, while what they do to x0 is their gradient times sigma^2/alpha. A bare network's small
-errors would be multiplied by sigma/alpha, 160 at the start; with the factor they stay as small as they are. The network
-is any network of the house: a map x -> (B, C', ...) with at least as many channels as there are classes, averaged over
-positions.
+The factor on the network's answer h makes it fit for guidance. At high noise the class cannot be told: the true
+logits fall with alpha/sigma, while they move x0 by their gradient times sigma^2/alpha. A bare network's small errors
+would be multiplied by sigma/alpha, 160 at the start; with the factor they stay small. Any network of `ornstein.nets`
+will do: a map x -> (B, C', ...) with at least as many channels as there are classes, averaged over positions.
 """
 
 import math
@@ -43,7 +42,7 @@ class NoisyClassifier(Scaled):
         net: `net(x, noise_level, {}) -> (B, C', ...)`, the mean over positions being h, C' >= classes; called as
             `NetDenoiser` calls its own, without a condition.
         process: the clock of the data that it is asked about.
-        shares: p(c), the share of each class in the data, two or more; scaled to sum to 1 here.
+        shares: p(c), the share of each class in the data, two or more; they are scaled to sum to 1.
         sigma_data: standard deviation of the data in model space.
         noise_unit: what noise is measured in, if not in sigma_data.
 
@@ -90,7 +89,7 @@ class NoisyClassifier(Scaled):
         return logits.log_softmax(1)
 
     def log_likelihood(self, x: Tensor, level: Level, labels: Tensor) -> Tensor:
-        """log p(labels given x_t = x), (B,); 0 for the label -1, which says nothing."""
+        """log p(labels given x_t = x), (B,); 0 for the label -1, which means none."""
         picked = self.log_probs(x, level).gather(1, labels.clamp(min=0)[:, None])[:, 0]
         return torch.where(labels >= 0, picked, 0.0)
 
@@ -99,9 +98,9 @@ class NoisyClassifier(Scaled):
 class NoisyCrossEntropy:
     """Teach a network to tell the class of noisy data: cross-entropy over noise levels (Dhariwal & Nichol 2021).
 
-    An objective like any other, (denoiser, x0, condition, generator) -> loss (B,), in nats: of the denoiser it uses the
-    network, the clock and sigma_data. The noise is even in log(sigma/alpha) between `low` and `high`, one share of a
-    batch in each part of it.
+    An objective like any other, (denoiser, x0, condition, generator) -> loss (B,), in nats, which uses the denoiser's
+    network, clock and sigma_data. The noise is even in log(sigma/alpha) between `low` and `high`, stratified over the
+    batch.
 
     Args:
         shares: the share of each class in the data, see `NoisyClassifier`; labels must be below their number. An

@@ -1,13 +1,13 @@
-"""What all guidance shares: a denoiser that asks another one, on its clock, and answers in its place.
+"""What all guidance shares: a denoiser that calls another one, on its clock, and answers in its place.
 
 Bayes' rule for the noisy data, log p(x_t given y) = log p(x_t) + log p(y given x_t) + const, turned by Tweedie's
-formula x0 = (x_t + sigma^2 score)/alpha into a rule for denoisers, is all of guidance:
+formula x0 = (x_t + sigma^2 score)/alpha into a rule for denoisers, gives all guidance:
 
     E[x_0 given x_t, y] = E[x_0 given x_t] + (sigma^2/alpha) grad log p(y given x_t).
 
-Since what comes out is a denoiser, every stepper walks along it, and guidance can be guided again. Methods differ in
-what they put for log p(y given x_t): the difference of two models, a classifier, or, for a measurement of x_0, what
-the denoiser itself says of x_0.
+Since the result is a denoiser, every stepper works with it, and it can be guided again. Methods differ in what they use
+for log p(y given x_t): the difference of two models, a classifier, or, for a measurement of x_0, what the denoiser
+itself says of x_0.
 """
 
 from abc import ABC

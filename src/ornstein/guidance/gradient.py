@@ -1,10 +1,10 @@
 """Guidance by any differentiable log-likelihood: x0 + scale (sigma^2/alpha) grad log p(y given x_t).
 
-Where log p(y given x_t) is known as a function of the noisy data (a classifier trained on them), its gradient is all
-that is needed. Where only log p(y given x_0) is known (a classifier, a physical law, a loss on clean data), it is often
-read at the denoiser's x0 in place of x_0, and the gradient goes through the denoiser (Chung et al. 2022, 2209.14687;
-Song et al. 2023, "Loss-guided diffusion models"). That is an approximation: it forgets that x_0 given x_t has a
-spread, and is too sure of itself at high noise. Where y = A x_0 + noise, `ornstein.guidance.inverse` does better.
+If log p(y given x_t) is known as a function of the noisy data (a classifier trained on them), its gradient is all
+that is needed. If only log p(y given x_0) is known (a classifier, a physical law, a loss on clean data), it is often
+evaluated at the denoiser's x0 in place of x_0, and the gradient goes through the denoiser (Chung et al. 2022,
+2209.14687; Song et al. 2023, "Loss-guided diffusion models"). This is an approximation: it ignores the spread of x_0
+given x_t, and is overconfident at high noise. For y = A x_0 + noise, `ornstein.guidance.inverse` does better.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class LikelihoodGuidance(Guidance):
 
     Args:
         base: the denoiser to guide.
-        log_likelihood: (x, level) -> (B,), differentiable in x; x is what `of` says.
+        log_likelihood: (x, level) -> (B,), differentiable in x; `of` says what x is.
         scale: a factor on the gradient; 1 is Bayes' rule.
         of: "xt": of the noisy data; "x0": of the denoiser's x0, with the gradient taken through the denoiser.
         interval: noise ratios sigma/alpha between which to guide; outside them it is the base.
@@ -63,7 +63,7 @@ class LikelihoodGuidance(Guidance):
 
 
 class Graph:
-    """A place where gradients by the noisy data can be taken, wherever it is entered: no_grad, inference mode.
+    """A context in which gradients by the noisy data can be taken, even inside no_grad or inference mode.
 
     Inside another gradient the graph is kept, so that guidance can be guided: gradients of gradients.
     """
@@ -87,7 +87,7 @@ class Graph:
         self._modes.close()
 
     def gradient(self, of: Tensor, along: Tensor | None = None) -> Tensor:
-        """The gradient by x of sum(of * along), like x; may be asked for again."""
+        """The gradient by x of sum(of * along), like x; may be called again."""
         if not of.requires_grad:  # a constant
             return torch.zeros_like(self.x)
         return torch.autograd.grad(

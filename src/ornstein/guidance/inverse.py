@@ -1,4 +1,4 @@
-"""Inverse problems: samples of x_0 given a measurement y = A x_0 + noise, by a denoiser that has never heard of A.
+"""Inverse problems: samples of x_0 given a measurement y = A x_0 + noise, by a denoiser that was trained without A.
 
 What is needed is the gradient of log p(y given x_t), and p(y given x_t) is an integral over all x_0 that may lie under
 x_t. Take x_0 given x_t as Gaussian, with the denoiser's answer x0 as its mean and some covariance C. Then y given x_t
@@ -6,10 +6,10 @@ is N(A x0, s^2 I + A C A^T) for noise of standard deviation s, and by Tweedie's 
 
     E[x_0 given x_t, y] = x0 + V A^T (s^2 I + A C A^T)^{-1} (y - A x0),       V = (sigma^2/alpha) (d x0/d x_t)^T.
 
-V is no new guess: the derivative of the posterior mean *is* the posterior covariance, V = Cov[x_0 given x_t], and V A^T
-u costs one backward pass. With C = V the formula is Kalman's update, exact where x_0 given x_t is Gaussian: for a
-Gaussian prior at every noise level, for any smooth one at low noise. The methods of the literature are this one line
-with one thing or two put in place of V. With rho^2 = s_d^2 sigma^2/(alpha^2 s_d^2 + sigma^2), the variance that
+V is not a further guess: the derivative of the posterior mean *is* the posterior covariance, V = Cov[x_0 given x_t],
+and V A^T u costs one backward pass. With C = V the formula is Kalman's update, exact if x_0 given x_t is Gaussian: for
+a Gaussian prior at every noise level, for any smooth prior at low noise. The methods of the literature are this formula
+with other quantities in place of one V or both. With rho^2 = s_d^2 sigma^2/(alpha^2 s_d^2 + sigma^2), the variance that
 uncorrelated data of standard deviation s_d would have left given x_t:
 
     method            outer V   inner C                   from
@@ -18,8 +18,8 @@ uncorrelated data of standard deviation s_d would have left given x_t:
     pigdm             V         rho^2                     Song et al. 2023, "Pseudoinverse-guided diffusion models"
     moment-matching   V         V                         Boys et al. 2023 (2310.06721), Rozet et al. 2024 (2405.13712)
 
-An A that is not linear is replaced by its tangent at x0. Where there is no noise (s = 0) and A is linear, the answer is
-last of all projected, x0 + A^+(y - A x0), which the true one satisfies: what was measured comes back exactly.
+An A that is not linear is replaced by its tangent at x0. Without noise (s = 0), if A is linear, the answer is finally
+projected, x0 + A^+(y - A x0), which leaves the true answer unchanged: what was measured comes back exactly.
 
 How far each is from the exact posterior of Gaussian mixtures is measured in docs/guidance.md.
 """
@@ -100,10 +100,10 @@ def left_uncertain(level: Level, sigma_data: float) -> Number:
 
 @dataclass(frozen=True, eq=False)
 class Replacement(Guidance):
-    """What was measured replaces what is predicted there; the rest is not told (DDNM: Wang et al. 2022, 2212.00490).
+    """What was measured replaces what is predicted there; the rest stays (DDNM: Wang et al. 2022, 2212.00490).
 
     Without noise x0 is projected on A x = y; with noise it moves as far as uncorrelated data would. One call, no
-    gradient. What was not measured learns of it only through x_t, from the next call on.
+    gradient. The rest is affected only through x_t, from the next call on.
 
     Args:
         base: the denoiser to guide.
@@ -171,7 +171,7 @@ class DPS(Kalman):
     """Diffusion posterior sampling: the gradient of |y - A x0|^2 through the denoiser (Chung et al. 2022, 2209.14687).
 
     The paper divides its step by the residual's norm, with a factor that is tuned for the number of steps. Here the
-    same rule is written in units that no stepper changes: the inner covariance is s^2 + rho |y - A x0|/(scale sqrt(m))
+    same rule is written independently of the stepper: the inner covariance is s^2 + rho |y - A x0|/(scale sqrt(m))
     for m measurements, so that a step stays within `scale` of what is left uncertain, whatever the residual.
 
     Args:
@@ -208,13 +208,13 @@ class PiGDM(Kalman):
 class MomentMatching(Kalman):
     """The covariance of x_0 given x_t from the denoiser's own derivative (Boys et al. 2023; Rozet et al. 2024).
 
-    s^2 I + A V A^T is inverted by GMRES, one backward pass an iteration: a learned derivative is not quite symmetric.
-    Where PiGDM's inverse is at hand it preconditions, so that the iterations have only to mend what PiGDM takes wrongly
-    for white. Exact for Gaussian data, with as many iterations as there are distinct eigenvalues (at most the number of
-    measurements).
+    s^2 I + A V A^T is inverted by GMRES, one backward pass an iteration, since a learned derivative is not quite
+    symmetric. If PiGDM's inverse is available it serves as a preconditioner, so that the iterations only have to
+    correct what PiGDM wrongly takes for white. Exact for Gaussian data, with as many iterations as there are distinct
+    eigenvalues (at most the number of measurements).
 
     Args:
-        iterations: at least 1. A few do for images: the first ones find the directions that matter.
+        iterations: at least 1. A few are enough for images: the first ones find the directions that matter.
     """
 
     iterations: int = 8

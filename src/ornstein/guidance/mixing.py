@@ -1,13 +1,13 @@
 """Guidance by the difference of two denoisers: away from a worse one.
 
-*Classifier-free.* One network that has learned p(x given c) and, with the label left out now and then, p(x), holds the
+*Classifier-free.* A network that has learned p(x given c) and, with the label sometimes left out, p(x), contains the
 gradient of a classifier, by Bayes: grad log p(c given x_t) is the difference of its two scores. So
 
     x0 = x0(none) + w (x0(c) - x0(none)).
 
-**w = 1 is the conditional model**, exactly, and w = 0 the unconditional one; w > 1 draws from p(x) p(c given x)^w as
-far as a single noise level can tell (not the same density as one goes on: the noised power is not the power of the
-noised), which trades diversity for samples that no one can mistake. (Half of the literature calls w - 1 the scale.)
+**w = 1 is the conditional model**, exactly, and w = 0 the unconditional one. With w > 1 each noise level draws from
+p(x) p(c given x)^w (though not from noised versions of one density, since noising does not commute with the power),
+which trades diversity for samples of unmistakable class. (Half of the literature calls w - 1 the scale.)
 
 At high noise a large w narrows the choice of modes, at low noise it only adds contrast: within an *interval* of noise
 levels it has the benefit without the cost (Kynkaanniemi et al. 2024, 2404.07724).
@@ -40,11 +40,11 @@ class ClassifierFree(Guidance):
     which every part is absent gets the unconditional answer at any scale.
 
     Args:
-        base: a denoiser that knows both: one trained with labels dropped now and then.
+        base: a denoiser that knows both: one trained with labels sometimes dropped.
         scale: 1 is the conditional model exactly, 0 the unconditional.
         interval: noise ratios sigma/alpha between which to guide; outside them it is the conditional model.
-        rescale: in [0, 1], how far to give each sample's x0 back the standard deviation that the conditional x0 has:
-            large scales over-expose (Lin et al. 2023).
+        rescale: in [0, 1], how far to bring each sample's x0 back to the standard deviation of the conditional x0,
+            since large scales over-expose (Lin et al. 2023).
 
     Raises:
         InputError: numbers out of range; no condition at all where the scale is not 1.

@@ -1,18 +1,18 @@
-"""What was seen: operators A of inverse problems y = A x + noise, and how to invert what can be inverted.
+"""Operators A of inverse problems y = A x + noise, and how to invert what can be inverted.
 
-An operator maps a batch of clean data (B, *shape) to a batch of measurements, each sample for itself. Methods for
-inverse problems ask four things of it:
+An operator maps a batch of clean data (B, *shape) to a batch of measurements, each sample by itself. Methods for
+inverse problems need four things from it:
 
     apply       A x
     adjoint     A^T y
     solve       (a I + b A A^T)^+ y, the regularised inverse of its Gram matrix
     project     x + A^+ (y - A x), the nearest x' with A x' = y
 
-A mask, and any operator whose singular value decomposition is at hand, answers all four in closed form. Blurring with
+A mask, and any operator whose singular value decomposition is known, has all four in closed form. Blurring with
 mirrored edges and averaging blocks act on each axis alone: A is a Kronecker product of small matrices, and the
 decomposition of the whole is that of its factors. Anything else is a function: its transpose comes from automatic
 differentiation, (d/dx of <f(x), y>), and its Gram matrix is inverted by Krylov iterations, which need products only.
-A function that is not linear stands for its tangent at a point, df/dx.
+A function that is not linear is replaced by its tangent at a point, df/dx.
 
 Singular values below 1e-6 of the largest count as zero: what they carry is lost.
 """
@@ -38,7 +38,7 @@ class Operator(ABC):
     """A map of clean data to measurements. To add a linear one, write `apply`; `adjoint` and `solve` if they are cheap.
 
     Attributes:
-        linear: whether A is; what is not has no adjoint of its own, see `tangent`.
+        linear: whether A is linear; if it is not it has no adjoint of its own, see `tangent`.
     """
 
     linear: bool = True
@@ -77,7 +77,7 @@ class Operator(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Mask(Operator):
-    """Some entries are seen, the others are not: inpainting, imputation, extrapolation.
+    """Some entries are seen and others not: inpainting, imputation, extrapolation.
 
     Measurements keep the shape of the data, with zeros where nothing was seen.
 
@@ -243,7 +243,7 @@ class Function(Operator):
 
     Args:
         function: (B, *shape) -> (B, *measured), in torch operations that torch.func can transform.
-        linear: whether it is linear; methods that need A^+ take nothing else.
+        linear: whether it is linear; methods that need A^+ require this.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -258,11 +258,11 @@ class Function(Operator):
 
 @dataclass(frozen=True, eq=False)
 class ReadBack(Operator):
-    """What is measured of a sample, of its latent: the sample is read back first.
+    """An operator on samples as one on their latents: the sample is decoded first.
 
     Args:
-        operator: of samples.
-        codec: whose latents they are.
+        operator: on samples.
+        codec: the codec of the latents.
     """
 
     operator: Operator
@@ -321,7 +321,7 @@ def _fit(scale: "float | Tensor", y: Tensor) -> "float | Tensor":
 
 
 def gmres(product: Callable[[Tensor], Tensor], y: Tensor, iterations: int) -> Tensor:
-    """Solve M z = y for every sample by at most so many products with M, which need not be symmetric.
+    """Solve M z = y for every sample with a limited number of products with M, which need not be symmetric.
 
     The generalised minimal residual method (Saad & Schultz 1986): of all z in the span of y, M y, ..., M^(k-1) y that
     with the smallest residual, for each sample by itself. Exact after as many products as M has distinct eigenvalues.

@@ -15,7 +15,7 @@ from ornstein.guidance.inverse import Measurement
 
 
 def exact_posterior(mixture: GaussianMixture, measurement: Measurement) -> GaussianMixture:
-    """The law of x_0 given one measurement, a Gaussian mixture again.
+    """The distribution of x_0 given one measurement, a Gaussian mixture again.
 
     Args:
         mixture: of d numbers; what is made here is (K, d, d).

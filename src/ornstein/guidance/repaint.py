@@ -1,12 +1,12 @@
 """Replacing the noisy data themselves: the replacement method, and RePaint.
 
 The oldest way to inpaint: at every level overwrite the known part of x_s with the truth, noised to that level (Song et
-al. 2021, 2011.13456, appendix I). The known and the unknown part are then drawn as if they were strangers, and meet
-only in the next step: what is filled in does not fit. RePaint (Lugmayr et al. 2022, 2201.09865) gives them time to get
-acquainted: it noises x_s back up to level t and takes the step again, a number of times. One such pair of steps is a
-Gibbs move between the two levels; with many of them the joint law comes near to the right one.
+al. 2021, 2011.13456, appendix I). The known and the unknown part are then drawn independently, and meet only in the
+next step, so what is filled in does not fit. RePaint (Lugmayr et al. 2022, 2201.09865) gives them time to agree: it
+noises x_s back up to level t and takes the step again, a number of times. One such pair of steps is a Gibbs move
+between the two levels; with many of them the joint distribution approaches the right one.
 
-This replaces x_t, not x0, so it is a *stepper around a stepper*, and not a denoiser. The last step is the loop's and
+This replaces x_t, not x0, so it is a *stepper around a stepper*, not a denoiser. The last step is the loop's and
 returns x0: give the sampler a denoiser with `Replacement` on the same measurement, which makes that exact as well.
 """
 
@@ -24,17 +24,17 @@ from ornstein.guidance.inverse import Measurement
 
 @dataclass(frozen=True, eq=False)
 class RePaint(Stepper):
-    """Any stepper, with what is known noised and put in after each step, several times (Lugmayr et al. 2022).
+    """Any stepper, with the known part noised and put in after each step, several times (Lugmayr et al. 2022).
 
     For a linear operator A without noise: x_s + A^+ (alpha_s y + sigma_s A z - A x_s). Jumps are one step long.
 
     Args:
-        stepper: which steps from t to s; one with fresh noise at each call, such as DDPM. One with memory gets the same
-            at each repeat.
+        stepper: takes the step from t to s; one with fresh noise at each call, such as DDPM. One with memory gets the
+            same memory at each repeat.
         measurement: what is known, without noise, by a linear operator.
         repeats: how often each step is taken; 1 is the replacement method.
 
-    No order. As many calls a step as calls, the stepper's times `repeats`. Stochastic.
+    No order. Calls a step: the stepper's times `repeats`. Stochastic.
 
     Raises:
         InputError: a measurement with noise, or an operator that is not linear; repeats below 1.

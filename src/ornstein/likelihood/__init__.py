@@ -1,10 +1,10 @@
 """How likely data are under a model: `log_likelihood`, of any denoiser on any clock.
 
 flow.py      the density of a point in model space, along the probability-flow ODE
-end.py       the law of noisy data where the flow ends
+end.py       the distribution of noisy data where the flow ends
 digital.py   data with levels: noise that fills their bins, uniform or fitted
 through.py   data by their latents: a bound through the codec
-measure.py   all of them, in the data's own units
+measure.py   all of these, in the data's own units
 """
 
 from ornstein.likelihood.digital import BinNoise, Dequantiser, fit_dequantiser, uniform_noise

@@ -21,7 +21,7 @@ from ornstein.likelihood.flow import LogLikelihood, reach
 
 
 class BinNoise(Protocol):
-    """A law of dequantisation noise within a bin."""
+    """A distribution of dequantisation noise within a bin."""
 
     def __call__(self, x: Tensor, uniform: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Noise from uniform numbers.
@@ -42,7 +42,7 @@ def uniform_noise(x: Tensor, uniform: Tensor, condition: Condition) -> tuple[Ten
 
 
 def noise_within(dequantise: BinNoise | str, transform: Transform | None, draws: int) -> BinNoise | None:
-    """The law that an argument `dequantise` means, which refuses data off their levels; None: none."""
+    """The noise that an argument `dequantise` means, which refuses data off their levels; None for no noise."""
     levels = None if transform is None else transform.levels
     if dequantise == "auto":
         dequantise = "none" if levels is None else "uniform"
@@ -73,7 +73,7 @@ def _on_levels(x: Tensor, levels: WholeNumbers) -> None:
 
 
 def averaged(found: list[LogLikelihood]) -> LogLikelihood:
-    """The mean of several densities; its logarithm's error by the jackknife, which holds that of the probes too."""
+    """The log of the mean of several densities, and its error by the jackknife, which includes that of the probes."""
     logs, k = torch.stack([each.log_prob for each in found]), len(found)
     # without each in turn, as a sum of the others: a difference would lose their digits
     others = ~torch.eye(k, dtype=torch.bool, device=logs.device)
@@ -89,13 +89,13 @@ def averaged(found: list[LogLikelihood]) -> LogLikelihood:
 
 
 class Dequantiser(nn.Module):
-    """Logistic noise within each bin, its place and width by the level and by the slope of the log-density there.
+    """Logistic noise within each bin, with place and width given by the level and the slope of the log-density there.
 
         u = sigmoid(a + exp(b) l),  l standard logistic;     a, b = MLP(level, slope)       for each element
 
-    With a = b = 0, as before fitting, u is uniform: the family holds uniform dequantisation, and fitting only improves
-    on it. The slope is the model's own, its score at the centre of the bin times the bin's width; the density within a
-    bin is nearly exponential with that rate. One call of the denoiser.
+    With a = b = 0, as before fitting, u is uniform: the family contains uniform dequantisation, and fitting only
+    improves on it. The slope is the model's own, its score at the centre of the bin times the bin's width; the density
+    within a bin is nearly exponential with that rate. One call of the denoiser.
 
     Made by `fit_dequantiser`; give it to `log_likelihood` as `dequantise`.
     """
@@ -154,7 +154,7 @@ def fit_dequantiser(
     rate: float = 0.01,
     seed: int = 0,
 ) -> Dequantiser:
-    """Fit dequantisation noise to a model, so that the bound E[log p(x + u) - log q(u given x)] is as high as can be.
+    """Fit dequantisation noise to a model, so that the bound E[log p(x + u) - log q(u given x)] is as high as possible.
 
     The gradient of log p(x + u) by u is the model's score, at its lowest noise level: nothing is differentiated through
     the flow, and a step costs two calls of the denoiser.
@@ -164,7 +164,7 @@ def fit_dequantiser(
         x: (N, *shape) training data in their own units: whole numbers.
         transform: from there to model space, with levels.
         condition: what each is given, with N rows; see `Condition.of`.
-        steps, batch, rate, seed: of Adam, its rate falling to zero linearly.
+        steps, batch, rate, seed: of Adam, whose rate falls linearly to zero.
 
     Raises:
         InputError: a transform without levels, data off them.

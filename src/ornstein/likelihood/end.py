@@ -1,21 +1,22 @@
-"""The law of noisy data where the flow ends, measured through the denoiser's own score.
+"""The distribution of noisy data where the flow ends, measured through the denoiser's own score.
 
-With much noise q_T is a Gaussian in effect, and a density by the flow needs nothing more. A clock may end with signal
-left, though: a ladder at the data's own scale, a chain whose last alpha is 0.07. There q_T is the data's law under a
-blur, which no formula gives. Its score is known, since that is what a denoiser is: grad log q(z) in the flow's own
+At high noise q_T is effectively Gaussian, and a density by the flow needs nothing more. But a clock may end with signal
+left: a ladder at the data's own scale, a chain whose last alpha is 0.07. There q_T is the blurred distribution of the
+data, for which there is no formula. Its score is known, since the denoiser gives it: grad log q(z) in the flow's own
 coordinates. Against a Gaussian g of mean m,
 
     log q(z) = log g(z) + L(z) - log E_g[exp(L)],
     L(z) = integral of (grad log q - grad log g)(m + t (z - m)) . (z - m) over t in [0, 1]:
 
-along a straight line the scores' difference adds up to that of the logarithms, and the constant makes q a density. The
-line is taken by Gauss & Legendre's rule, whose points are doubled until the draws of g agree; the expectation by
-quasi-random draws of g in `_REPLICAS` independent scramblings, doubled until their spread is small (Owen 1997, Annals
-of Statistics 25:1541). Where q is nearly g, as after much noise, two points and sixteen draws are more than enough.
+along a straight line the difference of the scores integrates to that of the logarithms, and the constant makes q a
+density. The line integral is taken by Gauss & Legendre's rule, whose points are doubled until the draws of g agree; the
+expectation by quasi-random draws of g in `_REPLICAS` independent scramblings, doubled until their spread is small (Owen
+1997, Annals of Statistics 25:1541). If q is nearly g, as at high noise, two points and sixteen draws are more than
+enough.
 
-g is centred where the score is zero, found by x0 itself (m <- E[x_0 given x_t = alpha m]). Its variance is the data's
-own per dimension; where that does not do, and the dimension allows, it has the shape that the denoiser's Jacobian J
-tells, cov(x_0) = u^2 J (1 - J)^-1, which is exact for Gaussian data.
+g is centred where the score is zero, found by iterating x0 (m <- E[x_0 given x_t = alpha m]). Its variance is the
+data's own per dimension; if that is not enough, and the dimension allows, it has the shape that the denoiser's Jacobian
+J gives, cov(x_0) = u^2 J (1 - J)^-1, which is exact for Gaussian data.
 """
 
 import math
@@ -98,9 +99,9 @@ class EndLaw:
     """log q_T, measured once for each condition and kept; see the module.
 
     Args:
-        denoiser: whose law of noisy data it is.
+        denoiser: of the data.
         level: where the flow ends.
-        tolerance: nats, that the error is to keep below where draws can do it.
+        tolerance: nats; the error is kept below it if draws can do that.
     """
 
     denoiser: Denoiser
@@ -109,10 +110,10 @@ class EndLaw:
     _known: dict[bytes, _Measured] = field(default_factory=dict, repr=False)
 
     def log_prob(self, z: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
-        """Of z (B, *shape) in the flow's coordinates: log q, the error stated, both (B,) nats; and calls, (B,) int64.
+        """log q of z (B, *shape) in the flow's coordinates and its estimated error, (B,) nats; and calls, (B,) int64.
 
         Raises:
-            InputError: a law so far from any Gaussian that its constant cannot be measured.
+            InputError: a distribution so far from any Gaussian that its constant cannot be measured.
         """
         value, error, calls = z.new_empty(len(z)), z.new_empty(len(z)), torch.empty(len(z), dtype=torch.int64)
         for rows, one in _alike(condition, len(z)):

@@ -1,13 +1,13 @@
 """The exact log-density of a diffusion model, by its probability-flow ODE.
 
-Noising spreads the data out; the probability-flow ODE does it without randomness, so that the density of a datum is
-the density of where it ends, N(0, I) in effect, times what the flow stretched on the way (Chen et al. 2018,
-1806.07366; Song et al. 2021, 2011.13456, section 4.3). On every clock the flow is one: in y = x/alpha and u =
-sigma/alpha it reads dy/du = (y - x0)/u. In addition divide out the spread of y, with s the data's standard deviation,
+Noising spreads the data out; the probability-flow ODE does so without randomness. The density of a point is therefore
+the density at the end of its path, where it is effectively N(0, I), times how much the flow stretched on the way (Chen
+et al. 2018, 1806.07366; Song et al. 2021, 2011.13456, section 4.3). The flow is the same on every clock: in y = x/alpha
+and u = sigma/alpha it reads dy/du = (y - x0)/u. Also divide out the spread of y, with s the data's standard deviation,
 
     z = y/sqrt(s^2 + u^2),     tau = log u,     dz/dtau = v(z) = (s^2 z/r - x0(r z))/r,     r = sqrt(s^2 + u^2),
 
-and nothing moves that need not: for Gaussian data of that deviation v is zero. The log-density follows,
+and there is no needless motion: for Gaussian data of that deviation v is zero. The log-density follows,
 
     log p(x) = log p_T(z_T) + integral of div v dtau - d log s        (z = x/s where u = 0).
 
@@ -17,36 +17,36 @@ coarsest. For such a function on the whole line the plain trapezoid rule converg
 
     tau = log s - 1 + 1.5 sinh(q/1.5),
 
-even steps are short where data have structure, within some tenfold of s/e, and long where there is none. The flow goes
+even steps are short where data have structure, within about tenfold of s/e, and long where there is none. The flow goes
 along the same steps by Adams' methods of order 5, Bashforth's prediction and Moulton's correction: two calls a step,
-and their past is known from the first, v falling as u^2 below. So the divergence, which is the costly part, is taken
-once a step, where an adaptive solver of both equations together takes it at each of its stages. About fifty evaluations
-give three decimals of a nat.
+whose past is known from the first step on, since v falls as u^2 below. So the divergence, which is the costly part, is
+computed once a step, while an adaptive solver of both equations together needs it at each of its stages. About fifty
+evaluations give three decimals of a nat.
 
-**Its error** is estimated for each sample: from the rules of two and four times the step, whose values are there
-already (with e = |T_h - T_2h|, e' = |T_2h - T_4h| and p = e/e', halving the step for ever would bring e (p + p^2 + ..),
-of which twice is stated); and from what Boole's rule says of the same steps of the flow, times the score, which is what
-a displaced z costs in nats. Samples whose estimate exceeds the tolerance are done again with half the step, and only
-those. The step therefore depends on nothing but the sample, and its likelihood does not depend on the batch. Where the
+**Its error** is estimated for each sample: from the rules of two and four times the step, whose values are known
+already (with e = |T_h - T_2h|, e' = |T_2h - T_4h| and p = e/e', halving the step for ever would change the result by
+e (p + p^2 + ..), of which twice is stated); and from what Boole's rule gives for the same steps of the flow, times the
+score, which is what a displaced z costs in nats. Only samples whose estimate exceeds the tolerance are repeated with
+half the step. The step therefore depends on the sample alone, and its likelihood does not depend on the batch. If the
 integrand is cut before it has vanished, the rule has Euler & Maclaurin's correction for it.
 
 **The lower end.** No network is asked below the smallest noise ratio that sampling asks at, 0.002 (the first level of
-a chain): the integrals from zero up to there are those of functions proportional to u^2, half the value at the end,
-and a little of u^4, which the first two levels tell. Twice what that little brings is part of the error stated: more
-may be left where the first level is near the size of the finest structure.
+a chain). From zero up to there the integrals are those of functions proportional to u^2, half the value at the end,
+with a small part in u^4, found from the first two levels. Twice the contribution of that part is included in the
+stated error: more may be left if the first level is near the size of the finest structure.
 
-**The upper end** has the law of noisy data there, measured through the denoiser's own score ("centred",
-`ornstein.likelihood.end`): a Gaussian in effect where the clock ends with much noise, and whatever it is where signal
-is left. What is not known of it is part of the error stated. Samplers start from N(0, alpha^2 s^2 + sigma^2)
-("sampling"): the density of what they draw by the ODE, and the data's own as far as that Gaussian is q_T. It is off by
-about |m|/u in log-density where u is not yet large against the data's mean (0.02 nats in 64 dimensions at u = 160).
+**The upper end** uses the distribution of noisy data there, measured through the denoiser's own score ("centred",
+`ornstein.likelihood.end`): effectively a Gaussian if the clock ends with much noise, some other if signal is left.
+Its uncertainty is included in the stated error. Samplers start from N(0, alpha^2 s^2 + sigma^2) ("sampling"): this
+gives the density of what they draw by the ODE, and that of the data as far as the Gaussian is q_T. It is off by
+about |m|/u in log-density if u is not yet large against the data's mean (0.02 nats in 64 dimensions at u = 160).
 
 **The trace** of the Jacobian is exact up to `EXACT_UP_TO` dimensions: d backward passes through one forward pass,
 many at a time. Beyond, random probes estimate it (`core.divergence`): "hutchinson", whose signs see no error in the
 diagonal, where the Jacobian of a denoiser of images is largest; or "hutch++", which first takes out exactly a
 subspace that follows the flow, each step's products making the next one's basis, for data that vary in few
-directions. Probes are fresh at each of the steps, so that their errors average along the flow; usual practice, one
-probe for the whole of it, has them add up (Grathwohl et al. 2019, 1810.01367). Two or more at each step also give the
+directions. Probes are fresh at each step, so that their errors average out along the flow; with one probe for the
+whole flow, the usual practice, they add up (Grathwohl et al. 2019, 1810.01367). Two or more at each step also give the
 standard error: the variances of the steps, weighted as the quadrature weighs them, add.
 """
 
@@ -94,7 +94,7 @@ class LogLikelihood:
             more) of dequantisation, from its expectation: widened by Student's t, so that 1.96 of it cover 95 % however
             few probes or draws. Zero for an exact trace of continuous data.
         integration_error: (B,) float64, nats: an estimate, on the high side, of the error of the integrals and of the
-            law at the upper end, as far as it shows above that of the probes.
+            distribution at the upper end, as far as it shows above that of the probes.
         calls: (B,) int64, evaluations of the denoiser.
         products: (B,) int64, backward passes.
         dims: elements of one sample; (B,) where samples have holes, those that were seen.
@@ -141,7 +141,7 @@ class Trace:
     def forms(
         self, pull: Pull, z: Tensor, keys: Tensor, draw: int, memory: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """What is known of the trace exactly, (B,); independent estimates of the rest, (m, B); and what to remember."""
+        """The part of the trace known exactly, (B,); independent estimates of the rest, (m, B); what to remember."""
         if self.name == "exact":
             return exact_trace(pull, z), None, None
         shape = tuple(z.shape[1:])

@@ -1,9 +1,9 @@
-"""The log-likelihood of data in their own units, many samples at a time: what a person calls.
+"""The log-likelihood of data in their own units, many samples at a time: the public function.
 
-Data are dequantised (`digital`), carried to model space with the log-determinant of the way there, and their density
-there is found along the flow (`flow`). Of latents it is a bound, through their codec (`through`). A sample's numbers
-are all drawn by its own seed and counter, so neither the batch that it came in nor the size of the parts that are
-worked on at a time changes its result.
+Data are dequantised (`digital`) and carried to model space with the log-determinant of that map, and their density
+there is found along the flow (`flow`). For a model of latents it is a bound, through the codec (`through`). A sample's
+random numbers come from its own seed and counter, so its result depends neither on its batch nor on how many samples
+are worked on at a time.
 """
 
 import math
@@ -54,27 +54,27 @@ def log_likelihood(
 
     Args:
         denoiser: any: trained, exact, of an energy, guided, on any clock.
-        x: (B, *shape); NaN where not seen, for a denoiser with `gaps`: then log_prob is that of the seen cells
-            alone, their marginal law, exact for the model as all else here. Without a transform in model space, and
-            log_prob is a density there; with one in the data's own units, and so is log_prob.
+        x: (B, *shape), in the data's own units with a transform, else in model space; log_prob is a density in the same
+            units. NaN where not seen, for a denoiser with `gaps`: then log_prob is the marginal of the seen cells
+            alone, exact for the model like everything else here.
         condition: what to condition on, log p(x given condition), with B rows; see `Condition.of`.
-        transform: from the data's units to model space (`ornstein.data`), with its log-determinant. To the latents of a
-            codec that loses something: log_prob is a lower bound then (`likelihood.through`).
+        transform: from the data's units to model space (`ornstein.data`), with its log-determinant. If it goes to the
+            latents of a lossy codec, log_prob is a lower bound (`likelihood.through`).
         dequantise: for data with levels, so that log_prob is a bound on a log-probability: "uniform", or a
             `Dequantiser`. "auto": uniform if the transform has levels; "none": a density at x as it stands.
-        draws: of dequantisation noise, their densities averaged under the logarithm: a bound that rises with their
-            number, 1 to 100. From two on standard_error holds their spread (by the jackknife).
+        draws: how many draws of dequantisation noise, 1 to 100, whose densities are averaged under the logarithm: a
+            bound that rises with their number. From two on standard_error includes their spread (by the jackknife).
         trace: a key of `TRACES`, or "auto": "exact" up to `EXACT_UP_TO` dimensions, else
             "hutchinson".
         probes: products at each step of the two estimates, at least 2 ("hutchinson") or 3 ("hutch++", of which half,
             rounded down, are spent on the subspace).
-        tolerance: on the error of the steps, nats; None: 0.01, and in proportion to the dimensions beyond 64. A sample
-            that does not reach it in 48 * 2^4 steps says so by its integration_error, which states twice as much, and
-            the error at the two ends.
-        prior: the law at the upper end, see `likelihood.flow`: "centred" or "sampling".
+        tolerance: on the error of the steps, nats; None: 0.01, and in proportion to the dimensions beyond 64. For a
+            sample that does not reach it in 48 * 2^4 steps, integration_error shows it; that also includes the error
+            at the two ends.
+        prior: the distribution at the upper end, see `likelihood.flow`: "centred" or "sampling".
         ratios: lowest and highest noise ratio sigma/alpha to integrate between, cut to the clock's; None: those
             between which sampling asks, and for an exact denoiser from 1e-4 on.
-        seed, seeds: of all randomness: a number, or one per sample; neither: 0, so that a likelihood repeats. A
+        seed, seeds: of all randomness: a number, or one per sample; by default 0, so that a likelihood repeats. A
             sample's result is the same in any batch.
         progress: called with (samples done, samples in all).
 

@@ -1,14 +1,14 @@
-"""How likely data are under a model of their latents: a lower bound, through the codec's encoder.
+"""The likelihood of data under a model of their latents: a lower bound, through the codec's encoder.
 
     log p(x) >= E_q[ log p(x given z) + log p(z) - log q(z given x) ]
 
-(Kingma & Welling 2014, 1312.6114), with log p(z) the exact density of the model of latents. Of several draws of z the
+(Kingma & Welling 2014, 1312.6114), with log p(z) the exact density of the model of latents. With several draws of z the
 ratios p(x, z)/q(z given x) are averaged under the logarithm, which is a bound too and rises with their number (Burda,
 Grosse & Salakhutdinov 2016, 1509.00519).
 
-p(x given z) is a Laplace law around what is read back from z, of the scale that was measured on training data. Of data
+p(x given z) is a Laplace distribution around what is decoded from z, with the scale measured on training data. For data
 with levels it is the probability of each number's bin, the outermost bins reaching to infinity; so these probabilities
-add up to one, and the bound is one on the probability of x.
+add up to one, and the bound is on the probability of x.
 """
 
 import math
@@ -22,15 +22,15 @@ from ornstein.errors import InputError
 
 
 def loses(transform: Transform | None) -> bool:
-    """Whether a transform goes to the latents of a codec that does not give back all that it is told."""
+    """Whether a transform goes to the latents of a lossy codec."""
     return isinstance(transform, Coded) and transform.own.spread != 0
 
 
 def drawn_latents(transform: Coded, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents of x (B, *shape) in the data's own units, by standard normal `eps`; and log p(x given z)/q(z given x).
+    """Latents of x (B, *shape) in the data's own units, from standard normal `eps`; and log p(x given z)/q(z given x).
 
     Raises:
-        InputError: the codec says latents without any spread, or its spread was not measured.
+        InputError: the codec gives latents without any spread, or its spread was not measured.
     """
     codec, told = transform.own, transform.base.forward(x)
     if codec.spread is None:

@@ -2,16 +2,16 @@
 
 **Two samples.** Label the rows of x with 1 and those of y with 0, train boosted trees on some, and let them rank the
 others: the area under the ROC curve (AUC) is the chance that a row of x is ranked above one of y. 0.5 means that the
-judge found nothing, 1 that it is never wrong. Trees take columns as they are, words, numbers, holes and all, and find
-what no distance of a column or a pair shows: a room count that does not fit its price. `ornstein.metrics.
-classifier_test` has the theory; below 0.5 beyond the noise points to copies.
+judge found nothing, 1 that it is never wrong. Trees take columns as they are, with words, numbers and holes, and find
+what no distance of a column or a pair shows: a room count that does not fit its price. The theory is in
+`ornstein.metrics.classifier_test`; below 0.5 beyond the noise points to copies.
 
-The codes of words are made from *both* sets together. From one of them, a word of the other set alone would become a
-hole or an error, and the judge would be told the answer, or be kept from it.
+The codes of words are made from *both* sets together. If they came from one set, a word of the other alone would become
+a hole or an error, which would give the answer away, or hide it.
 
-**Train on draws, test on real rows.** A model of one column given all others is trained on draws, another one on as
-many real rows, and both are tried on the held-out rows: what the draws are worth to somebody who wants to predict.
-Of words the score is the AUC, each word against all others, averaged over the held-out rows' words; of numbers R2.
+**Train on draws, test on real rows.** A model of one column given all others is trained on draws, another on as many
+real rows, and both are tested on the held-out rows: this is what the draws are worth for prediction. The score for
+words is the AUC, each word against all others, averaged over the held-out rows' words; for numbers it is R2.
 
 References: Lopez-Paz, Oquab (2017, arXiv:1610.06545); Esteban, Hyland, Rätsch (2017, arXiv:1706.02633).
 """
@@ -82,7 +82,7 @@ class NetworkTest(Metric):
         categories: which columns are words.
         known: training rows (N, d), by which values become marks; see `Ruler.marks`.
 
-    It is shown words one by one (the commonest), what is missing, and of numbers the value, the rank and the atoms.
+    It sees a mark for each common word, what is missing, and the value, rank and atoms of numbers.
     """
 
     categories: tuple[bool, ...]
@@ -96,7 +96,7 @@ class NetworkTest(Metric):
         return auc(positive.double(), negative.double())
 
     def marks(self, rows: Tensor) -> Tensor:
-        """What the network is shown of rows (N, d): (N, K) float32."""
+        """What the network sees of rows (N, d): (N, K) float32."""
         shown = []
         for column, known, word in zip(rows.T, self.known.double().cpu().T, self.categories, strict=True):
             missing = column.isnan()
@@ -130,12 +130,12 @@ def predicts(
         target: which column.
         words: which columns are words.
         seed: of the trees.
-        common: the target's words that are told apart, as many as `TARGET_WORDS`; None for the commonest of `heldout`.
+        common: the target's words that are distinguished, up to `TARGET_WORDS`; None for the commonest of `heldout`.
         rounds: of boosting.
 
     Returns:
-        AUC of words, in [0, 1], 0.5 being no better than a guess; R2 of numbers, at most 1, 0 being no better than
-        their mean. Rows whose target is missing are left out.
+        AUC for words, in [0, 1], where 0.5 is no better than a guess; R2 for numbers, at most 1, where 0 is no better
+        than their mean. Rows whose target is missing are left out.
     """
     rows, heldout = tables(words, rows, heldout)
     rows, heldout = (part[~part[:, target].isnan()] for part in (rows, heldout))

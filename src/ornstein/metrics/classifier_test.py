@@ -65,7 +65,7 @@ class C2ST(Metric):
         return float(((of_x > 0).double().mean() + (of_y <= 0).double().mean()) / 2)
 
     def scores(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """How sure the classifier is that a point is of x, by logits: of the points of x, (N,), and of y, (M,).
+        """How sure the classifier is that a point is from x, as logits: for the points of x, (N,), and of y, (M,).
 
         In a random order. Each by the fold that has not seen it.
         """

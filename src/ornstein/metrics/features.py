@@ -1,20 +1,21 @@
-"""A classifier trained on the real data: what a sample shows, and features to compare by.
+"""A classifier trained on the real data: the classes of samples, and features to compare by.
 
-Pixels are a poor ruler for images: a digit moved by one pixel is far from itself. A network that has learned to name
-the classes has had to put alike things together, and the activations before its last layer are a space in which
+Pixels are a poor measure for images: a digit moved by one pixel is far from itself. A network that has learned to name
+the classes has had to put similar things together, and the activations before its last layer are a space in which
 Fréchet and kernel distances and nearest neighbours mean something. For photographs the field uses a network trained on
-ImageNet; for any other data the honest choice is one trained on *those* data.
+ImageNet; for any other data the natural choice is one trained on *those* data.
 
-The same network answers the first question about a class-conditional model: asked for a 3, does it draw a 3? The
-share of samples that the classifier gives their label (`class_agreement`) is to be read beside the classifier's own
-accuracy on held-out real data. (A model that draws only the most typical examples can score above it.)
+The same network answers the first question about a class-conditional model: asked for a 3, does it draw a 3? Read the
+share of samples to which the classifier gives their label (`class_agreement`) beside the classifier's own accuracy on
+held-out real data. (A model that draws only the most typical examples can score above it.)
 
-The features have met the training data, which also set the floor of feature distances. The shifts and the noise in
-training keep that harmless: on MNIST, with 1,500 or 5,000 training images, seen and unseen data score alike.
+The features were learned from the training data, which also set the floor of feature distances. The shifts and the
+noise in training keep that harmless: on MNIST, with 1,500 or 5,000 training images, seen and unseen data score the
+same.
 
 Images, (C, H, W), get a small convolutional network trained with small shifts and noise; anything else is flattened
 into a small multilayer perceptron, trained with noise. Both standardise their input with the statistics of the
-training data, so any units will do, and both are the same, bit for bit, for the same generator state on one machine.
+training data, so any units work, and both are the same, bit for bit, for the same generator state on one machine.
 """
 
 from typing import final
@@ -78,10 +79,10 @@ def fit_classifier(
 
     x: (N, C, H, W) images, or (N, *shape) of anything else, floats in any units; labels: (N,), integers from 0.
     `width` is the number of features. `noise`, in standard deviations of the data, and for images shifts of up to one
-    pixel in 14 (at least one pixel), are drawn anew in each step, so that small sets are not learned by heart. The
+    pixel in 14 (at least one pixel), are drawn afresh in each step, so that small sets are not learned by heart. The
     network lives on the device of x.
 
-    Raises `InputError` for labels that are not integers from 0, one a point, of at least two classes.
+    Raises `InputError` for labels that are not integers from 0, one for each point, of at least two classes.
     """
     labels = class_labels(x, labels).to(x.device)
     classes = int(labels.max()) + 1

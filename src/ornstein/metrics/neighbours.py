@@ -9,19 +9,19 @@ example,
     ratio = median r(samples) / median r(held-out).
 
 About 1: the samples are as new as held-out data. Below 1: they lie nearer to the training set than fresh data do. Above
-1: they stray from the data, which the other metrics tell. A median does not see a few; hence also the share of samples
+1: they stray from the data, which the other metrics show. A median does not see a few; hence also the share of samples
 that lie closer than all but 1 % of the held-out data, which is about 1 % for an honest model.
 
 Near is not yet copied: blurred images, and samples that keep to the middle of the data, lie nearer to *all* training
-examples than data do. A copy is near to one. So a sample counts as a *copy* if its nearest training example is less
-than a third as far as the next one at another place (Yoon et al. 2023; Gu et al. 2023). Honest draws do this too, and
-in few dimensions often: where training data lie evenly, a share of 3^-d of them, whatever their density; blurring does
-not raise it. Held-out data say how many of them do, and copying is what exceeds that by three standard errors.
+examples than data do. A copy is near to a single one. So a sample counts as a *copy* if its nearest training example is
+less than a third as far as the next one at another place (Yoon et al. 2023; Gu et al. 2023). Honest draws do this too,
+often in few dimensions: if training data lie evenly, a share of 3^-d of them, whatever their density; blurring does
+not raise it. Held-out data say how many honest draws do, and what exceeds that by three standard errors is copying.
 
 **Precision and recall** (Kynkäänniemi et al. 2019). Around each real point draw a ball reaching to its k-th nearest
 real neighbour; the union of the balls stands for where real data live. Precision is the share of samples inside it
-(are the samples plausible?), recall the same with the two sets exchanged (is every kind of datum made?). Many-typed
-failures look alike to one distance; these two tell noise from dropped modes.
+(are the samples plausible?), recall the same with the two sets exchanged (is every kind of data made?). To a single
+distance different failures look alike; these two tell noise from dropped modes.
 
 References: Meehan, Chaudhuri, Dasgupta, "A non-parametric test to detect data-copying in generative models" (2020,
 arXiv:2004.05675); Yoon, Choi, Kwon, Ryu, "Diffusion probabilistic models generalize when they fail to memorize" (2023,
@@ -45,7 +45,7 @@ EXACT_UP_TO = 32  # dimensions; above, |x|^2 + |y|^2 - 2 x·y is far quicker and
 
 
 def row_blocks(x: Tensor, columns: int) -> Iterator[tuple[int, Tensor]]:
-    """(first row, rows) of x (N, d), so many rows at a time that rows x columns stays within 2^24 entries."""
+    """(first row, rows) of x (N, d), in blocks for which rows x columns stays within 2^24 entries."""
     step = max(1, ENTRIES // columns)
     for start in range(0, len(x), step):
         yield start, x[start : start + step]
@@ -68,9 +68,9 @@ def nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lone(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-    """The distance (N,) from each of x (N, *shape) to the nearest of y (M, *shape) that lies not where y[index] does.
+    """The distance (N,) from each of x (N, *shape) to the nearest of y (M, *shape) at another place than y[index].
 
-    Infinite where that cannot be found among the eight nearest: then all of these are one example, many times.
+    Infinite if there is none among the eight nearest: all of these are then one example, many times.
     """
     x, y = vectors(x, y)
     k = min(_NEXT, len(y))
@@ -94,9 +94,9 @@ class Memorisation(Metric):
     """Median distance from a sample to its nearest training example, beside that of held-out data.
 
     Here y is the *training* set and the floor is what held-out data get in place of the samples, so the ratio is
-    the one above: about 1 = as new as held-out data, below = too near to the training data. Whether they are copied,
-    `memorisation` says. In the units of the data. Needs no equal sizes, for a median of x does not depend on how many
-    there are.
+    the one above: about 1 = as new as held-out data, below = too near to the training data. `memorisation` says whether
+    they are copied. In the units of the data. The sets need not be of equal size, since a median of x does not depend
+    on how many there are.
 
     Meehan, Chaudhuri, Dasgupta (2020), arXiv:2004.05675.
     """

@@ -1,12 +1,12 @@
-"""How alike two batches are, row by row: what an autoencoder reads back beside what it was shown.
+"""How alike two batches are, row by row: an autoencoder's output beside its input.
 
-With L the range of the values, the peak signal-to-noise ratio in decibels is 10 log10(L^2/MSE). It knows nothing of
-places. Structural similarity compares means, variances and covariances in windows around each place,
+With L the range of the values, the peak signal-to-noise ratio in decibels is 10 log10(L^2/MSE), which ignores where
+errors lie. Structural similarity compares means, variances and covariances in windows around each place,
 
     SSIM = (2 m n + c1)(2 c + c2) / ((m^2 + n^2 + c1)(v + w + c2)),     c1 = (0.01 L)^2, c2 = (0.03 L)^2,
 
-averaged over places and channels: 1 for equal ones (Wang, Bovik, Sheikh & Simoncelli 2004). Windows are Gaussian, of
-deviation 1.5 and 11 wide, or the largest odd number that the sides allow.
+averaged over places and channels: 1 for equal pictures (Wang, Bovik, Sheikh & Simoncelli 2004). Windows are Gaussian,
+with standard deviation 1.5 and 11 wide, or the largest odd number that the sides allow.
 """
 
 import torch

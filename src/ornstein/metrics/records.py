@@ -1,20 +1,20 @@
 """Records of a table: whether draws repeat the rows that a model was trained on.
 
-The distance of two rows counts a column each: of words 0 or 1, equal or not; of numbers the difference of their ranks
-among the training rows, in [0, 1], which no unit and no tail decides; 1 where one of the two is missing.
+The distance of two rows is a sum over columns: for words 0 or 1, equal or not; for numbers the difference of their
+ranks among the training rows, in [0, 1], which depends on no unit and no tail; 1 if one of the two is missing.
 
-**The closest record.** An honest model knows nothing of the training rows that it could not say of held-out ones. So if
-as many of either are laid out, the row nearest to a draw is of either kind with probability 1/2 (ties count a half).
-Above a half, draws lie where the *training rows* happen to lie. Sizes must be equal: of more rows some lie nearer by
-chance. What the share scatters by follows from the two kinds being exchangeable: with w_j the share of the draws that
-lie nearest to row j of all, its variance is sum w_j^2 / 4.
+**The closest record.** An honest model knows nothing about the training rows that does not also hold for held-out rows.
+So among equally many rows of both kinds, the row nearest to a draw is of either kind with probability 1/2 (ties count
+a half). Above a half, draws lie where the *training rows* happen to lie. The numbers must be equal, since with more
+rows some lie nearer by chance. The spread of the share follows from the two kinds being exchangeable: with w_j the
+share of the draws that lie nearest to row j of all, its variance is sum w_j^2 / 4.
 
 **Copies.** The share of draws that are a training row to the last digit, beside the share that are one of as many
-held-out rows. (The share of held-out rows that are training rows says the same, but not where copies in the data were
-put on one side when they were split.)
+held-out rows. (The share of held-out rows that are training rows would say the same, but not if the split put copies
+in the data on one side.)
 
-**Membership.** The same, asked the other way round: does somebody who holds a person's record, and sees the draws,
-learn whether the record was trained on? He guesses by the distance to the nearest draw; 0.5 is no better than a coin.
+**Membership.** The same question the other way round: can someone who holds a person's record, and sees the draws,
+tell whether the record was trained on? They guess by the distance to the nearest draw; 0.5 is no better than a coin.
 
 References: Meehan, Chaudhuri, Dasgupta (2020, arXiv:2004.05675); Chen et al., "GAN-Leaks" (2020, arXiv:1909.03935);
 Platzer, Reutterer, "Holdout-based empirical assessment of mixed-type synthetic data" (2021, arXiv:2104.00635).
@@ -76,7 +76,7 @@ def closest_records(
         samples, train, heldout: (N, d) with NaN for what is missing.
         words: which columns are words.
         generator: chooses rows.
-        most: rows of either kind, and draws, that are looked at.
+        most: how many rows of either kind, and draws, to use.
     """
     samples, train, heldout = tables(words, samples, train, heldout)
     count = min(len(train), len(heldout), most)

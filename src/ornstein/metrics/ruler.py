@@ -1,27 +1,27 @@
-"""The unit that distances are told in: each column its own, taken from the training part alone.
+"""The unit of distances: each column in its own, taken from the training part alone.
 
 A table has a price in thousands, an age in years and a share below one. A distance between raw rows is then the
-distance between prices: what becomes of the other columns moves no digit of it. So every column is measured from its
-mean in its standard deviation, and so is every channel of a series or a volume:
+distance between prices: the other columns hardly change it. So every column is measured from its mean in its standard
+deviation, and so is every channel of a series or a volume:
 
     z = (x - mean_train) / std_train.
 
-Mean and standard deviation are those of the *training* part. From the samples they must never come, or a model that
-spreads a column out would stretch the ruler that it is measured with; taken from one real set they are the same for
-the samples and for the real data that stand in their place, and value and floor stay comparable. All that follows is
-unchanged when a column or channel is shifted or multiplied by a positive number.
+Mean and standard deviation are those of the *training* part. They must never come from the samples, or a model that
+spreads a column out would stretch the ruler that it is measured with. Taken from one real set they are the same for
+the samples and for the real data in their place, so that value and floor stay comparable. All results are unchanged
+when a column or channel is shifted or multiplied by a positive number.
 
 **Images** are different: a pixel's brightness is the unit of all of its channels. An image (C, H, W) whose channels
 have one common range, the widest at most twice as wide as the narrowest, stays as it is; one whose channels do not
 (an elevation beside a temperature) is measured channel by channel like a series. A column or channel that never moves
 in the training part has no unit: it is centred and keeps scale 1.
 
-**Atoms.** A sum of money is exactly 0 in nine rows of ten, an age is a whole number. A model of densities makes of
-the 0 a little cloud of either sign, which no distance sees (the cloud is small) and every reader does. A value that
-makes up at least one in a hundred of a column's training values (and five of them) is called an atom. What a
-two-sample test is shown, `marks`, is for every column the value in its unit; where the column has atoms, whether the
-value is one of them; and for tables also its *normal score*, the standard normal quantile of its rank among the
-training values, which spreads out what a heavy tail presses together (van der Waerden 1952).
+**Atoms.** A sum of money is exactly 0 in nine rows of ten, an age is a whole number. A model of densities turns
+the 0 into a small cloud of either sign, which no distance sees but every reader does. A value that makes up at least
+one in a hundred of a column's training values (and five of them) is called an atom. The input of a two-sample test,
+`marks`, is for every column the value in its unit; if the column has atoms, whether the value is one of them; and for
+tables also its *normal score*, the standard normal quantile of its rank among the training values, which spreads out
+what a heavy tail presses together (van der Waerden 1952).
 
 Reference: van der Waerden, "Order tests for the two-sample problem and their power" (1952).
 """
@@ -48,7 +48,7 @@ class Ruler:
     Attributes:
         shift, unit: (F,), float64, in the data's units: what becomes 0 and what becomes 1.
         atoms: for each column the values that come often, ascending (may be empty), float64.
-        ranks: for each column its training values, ascending, float64; () for what is no table.
+        ranks: for each column its training values, ascending, float64; () if the data are not a table.
         plain: the points are images of one range, and stay as they are.
     """
 
@@ -86,7 +86,7 @@ class Ruler:
         return z.to(torch.promote_types(x.dtype, torch.float32))
 
     def marks(self, x: Tensor) -> Tensor:
-        """What a two-sample test is shown of x (N, F, ...): (N, K), values, normal scores and marks of atoms."""
+        """The input of a two-sample test for x (N, F, ...): (N, K), values, normal scores and marks of atoms."""
         values = self.measured(x)
         shown = [values.flatten(1) if x.ndim > 1 else values[:, None]]
         for i, column in enumerate(_columns(x).double()):
@@ -100,7 +100,7 @@ class Ruler:
 
     @property
     def text(self) -> str:
-        """One sentence for people: what the distances are measured in; "" where they are in the data's own units."""
+        """One sentence for people: what the distances are measured in; "" if they are in the data's own units."""
         if self.plain:
             return ""
         what = "column" if self.ranks else "channel"

@@ -1,29 +1,29 @@
-"""How good draws of a table are: every question that somebody would ask of them, each beside what real rows score.
+"""How good draws of a table are: every question that a user would ask, each beside what real rows score.
 
 | row | asks | ideal |
 |---|---|---|
 | trees, network | can a judge that learns tell draws from held-out rows? (AUC; `boosted`) | 0.5 |
-| columns | are the shares of words and the laws of numbers right, column by column? (distance; `margins`) | the floor |
+| columns | are words as frequent, and numbers spread, as in real rows? (distance; `margins`) | the floor |
 | pairs | are the relations of two columns right? (distance of their association; `margins`) | the floor |
 | predict COLUMN | do draws teach what real rows do, tried on held-out rows? (AUC or R2; `boosted`) | the floor |
 | closest record | do draws lie nearer to training than to held-out rows? (share; `records`) | 0.5 |
 | membership | do draws betray who was trained on? (AUC; `records`) | 0.5 |
 | copies | are draws training rows to the last digit? (share; `records`) | the floor |
 
-Floors are what real rows score in place of the draws, in sets of the same size (`floor`); of the closest record and
-membership they are 0.5 by symmetry, with the spread that an honest model has; of copies the share of draws that are a
-row of as many *held-out* ones. The first four say how good the draws are and the last three how they came to be so: a
-model that hands out its training rows is perfect by the former.
+Floors are what real rows score in place of the draws, in sets of the same size (`floor`). For the closest record and
+membership they are 0.5 by symmetry, with the spread of an honest model; for copies, the share of draws that are a
+row of as many *held-out* ones. The first four rows say how good the draws are, the last three whether they merely
+repeat your rows: a model that hands out its training rows scores perfectly on the first four.
 
-A table with columns of many kinds has no mean score worth having. Read the rows, then the columns and pairs that
-differ: of these, and of what is predicted, there are many, so they differ by more than three spreads.
+A mean score over columns of many kinds would mean little. Read the rows, then the columns and pairs that differ. Since
+there are many of these, and of predicted columns, they count as different only beyond three spreads.
 
-**What it costs.** Nearly all of it is the judges that learn, some sixty fits, each of a few thousand rows: work for one
-thread. More of them meet ten thousand times, and on a busy machine those that wait keep their processor from whoever
-they wait for: of adult's 1,000 draws the report was not finished by two threads after 150 processor seconds, which one
-thread makes in a quarter of a minute. So one thread makes it. The trees are half as many as `boosted` has by itself: of
-1,000 and 5,000 draws of a sequential CART they had AUCs of .532 and .523 where twice as many had .534 and .526, and as
-many spreads above the floor.
+**What it costs.** Nearly all of the time goes to the judges that learn, some sixty fits, each of a few thousand rows:
+work for one thread. Several threads would meet ten thousand times, and on a busy machine those that wait keep the
+processor from those they wait for: on adult, with 1,000 draws, two threads had not finished the report after 150
+processor seconds, and one makes it in a quarter of a minute. So one thread makes it. It uses half as many trees as
+`boosted` does by default: for 1,000 and 5,000 draws of a sequential CART they gave AUCs of .532 and .523, against .534
+and .526 with all of them, and equally many spreads above the floor.
 """
 
 import math
@@ -62,9 +62,9 @@ class TableReport:
 
     Attributes:
         rows: the scores that the module names.
-        columns: of each column by its name, the distance.
-        pairs: of each pair of columns by their names, the distance of their association.
-        association: of each pair Cramér's V among the draws, and among the training rows.
+        columns: for each column, by its name, the distance.
+        pairs: for each pair of columns, by their names, the distance of their association.
+        association: for each pair Cramér's V among the draws, and among the training rows.
         records: what the closest records say.
         samples, train, heldout: sizes of the sets.
     """
@@ -80,12 +80,12 @@ class TableReport:
 
     @property
     def near_copies(self) -> None:
-        """Nothing: of tables the closest records say it."""
+        """Nothing: for tables the closest records say it."""
         return None
 
     @property
     def units(self) -> str:
-        """In what distances are told, in a sentence."""
+        """The unit of distances, in a sentence."""
         return "Distances of columns and pairs are shares, of 0 to 1."
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class TableReport:
         }
 
     def sentences(self) -> list[str]:
-        """What the scores mean, for a stranger."""
+        """What the scores mean, in sentences for any reader."""
         rows, records = self.rows, self.records
         said = []
         if "trees" in rows:
@@ -127,7 +127,7 @@ class TableReport:
         return said
 
     def table(self) -> str:
-        """The report as plain text, a row a score, with the notes that one needs to read it."""
+        """The report as plain text, one row per score, with the notes needed to read it."""
         return "\n".join(
             [
                 *lines(self.rows),
@@ -173,10 +173,10 @@ def table_report(
         samples, train, heldout: (N, d), NaN for what is missing, numbers for words.
         words: which columns are words.
         generator: of all that is random.
-        names: of the columns; numbers where not said.
+        names: of the columns; by default numbers.
         targets: columns that are predicted; None for the last one and those that are most related to another.
         repeats: subsets of real rows for the floors of columns and pairs.
-        most: rows of a set; of the closest records `MOST_RECORDS`.
+        most: rows of a set; for the closest records `MOST_RECORDS`.
         progress: called with the name of what is computed next.
 
     Raises:

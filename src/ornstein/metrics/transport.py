@@ -4,7 +4,7 @@ In one dimension optimal transport is solved by sorting: the best coupling joins
 
     W_p(P, Q)^p = ∫_0^1 |F_P^{-1}(u) - F_Q^{-1}(u)|^p du.
 
-In d dimensions there is no such order, so one looks along many directions theta, uniform on the sphere, and averages:
+In d dimensions there is no such order, so we look along many directions theta, uniform on the sphere, and average:
 
     SW_p(P, Q)^p = E_theta W_p(theta·P, theta·Q)^p.
 
@@ -36,11 +36,11 @@ ENTRIES = 2**24  # of the largest temporary tensor: 64 MiB in float32
 @final
 @dataclass(frozen=True)
 class SlicedWasserstein(Metric):
-    """Optimal-transport distance averaged over random directions, in the units of the data (0 = same law).
+    """Optimal-transport distance averaged over random directions, in the units of the data (0 = same distribution).
 
-    `projections`: number of random directions. `p`: order of the distance, at least 1. Finite sets of one law lie about
-    N^{-1/2} apart, so read it beside its floor. Time O(projections (N + M) (d + log N)); memory bounded by
-    max(2^24, N + M) numbers a temporary.
+    `projections`: number of random directions. `p`: order of the distance, at least 1. Finite sets of one distribution
+    lie about N^{-1/2} apart, so read it beside its floor. Time O(projections (N + M) (d + log N)); each temporary
+    has at most max(2^24, N + M) numbers.
 
     Rabin, Peyré, Delon, Bernot (2011); Bonneel, Rabin, Peyré, Pfister (2015).
     """
@@ -72,9 +72,9 @@ class SlicedWasserstein(Metric):
 class Wasserstein(Metric):
     """Optimal-transport distance between two sets of points, exactly: the root of the least mean squared distance.
 
-    In the units of the data (0 = same law). The larger set is cut, at random, to the size of the smaller. Finite sets
-    of one law in d dimensions lie about N^{-1/d} apart, so read it beside its floor. Time grows as N^3: a second for
-    2,000.
+    In the units of the data (0 = same distribution). The larger set is cut, at random, to the size of the smaller.
+    Finite sets of one distribution in d dimensions lie about N^{-1/d} apart, so read it beside its floor. Time grows
+    as N^3: a second for 2,000.
 
     Villani, "Optimal transport: old and new" (2009).
     """

@@ -1,4 +1,4 @@
-"""The variational bound: how many bits a diffusion model needs for a datum.
+"""The variational bound: how many bits a diffusion model needs for an example.
 
 Read as a latent-variable model, a chain t_0 > t_1 > ... > t_n = 0 has a prior p(x_{t_0}) and Gaussian steps
 p(x_s given x_t). The forward process, which is fixed, gives the posterior of the latents, and Jensen's inequality
@@ -22,14 +22,14 @@ a point and data N(0, I)), or "learned" between the two on a log scale (Nichol &
 2021, 2107.00630), and Ho's weight beta^2/(2 sigma^2 alpha (1 - alpha_bar)) on the noise is the same number.
 
 **The decoder** is the last step, N(x0_hat, V): for continuous data its density; for data on a grid of levels, the
-probability of the bin around the datum, the outermost bins open to infinity (`Bins`). There the posterior's own
-variance is zero, and no model. "small" and "large" both take the step's b^2 = sigma^2; "learned" ranges, as in
+probability of the bin around the value, the outermost bins open to infinity (`Bins`). The posterior's own variance
+cannot serve there, as it is zero. "small" and "large" both take the step's b^2 = sigma^2; "learned" ranges, as in
 Nichol's code, from the posterior variance of the step above to b^2.
 
 A chain and the same chain respaced are different models with different bounds: the bound belongs to its grid.
 
-What is shared of it is here: the levels of data, the prior, the decoder and the steps. `measured` sums the terms of a
-model, `variational` trains by them, and `continuous` takes the limit of ever finer steps.
+This file has what all uses of the bound share: the levels of data, the prior, the decoder and the steps. `measured`
+sums the terms of a model, `variational` trains by them, and `continuous` takes the limit of ever finer steps.
 """
 
 import math
@@ -51,7 +51,7 @@ STEPS = 1000
 
 @dataclass(frozen=True)
 class Bins:
-    """The grid on which quantised data lie in model space: `count` levels even over [low, high].
+    """The grid on which quantised data lie in model space: `count` evenly spaced levels over [low, high].
 
     A byte is Bins(256), scikit-learn's digits Bins(17).
     """
@@ -85,7 +85,8 @@ class Bins:
     def nats(self, x0: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
         """-log of the probability that N(mean, exp(log_var)) gives the bin of each x0: same shape.
 
-        Logarithms of tails all the way, so that a bin a thousand deviations off has its price and its gradient.
+        It is computed from logarithms of tails, so that a bin a thousand deviations away still has a finite cost and a
+        gradient.
         """
         half, inverse = self.width / 2, (-0.5 * log_var).exp()
         lower, upper = (x0 - half - mean) * inverse, (x0 + half - mean) * inverse
@@ -101,7 +102,7 @@ class Bins:
     def posterior_nats(self, x0: Tensor, place: Tensor, ratio: float) -> Tensor:
         """-log of the probability of each x0's level where x0 + ratio * noise was seen at `place`: same shape.
 
-        All levels are held equally likely beforehand; those further than twelve deviations are left out.
+        All levels are equally likely beforehand; those further than twelve deviations are left out.
         """
         centre = ((place - self.low) / self.width).round().clamp(0, self.count - 1)
         total = torch.full_like(place, -math.inf)
@@ -115,7 +116,7 @@ class Bins:
 
 
 def decoder_nats(x0: Tensor, mean: Tensor, log_var: Tensor, bins: Bins | None) -> Tensor:
-    """L_0 of each element: of the datum's bin, or of its density."""
+    """L_0 of each element: of its bin, or of its density."""
     if bins is not None:
         return bins.nats(x0, mean, log_var)
     return 0.5 * ((x0 - mean) ** 2 * (-log_var).exp() + log_var + math.log(2 * math.pi))
@@ -192,7 +193,7 @@ def steps_of(process: Process, falling: Tensor, variance: "str | Tensor") -> Ste
 def chain_times(
     process: Process, steps: int | None, grid: "str | Sequence[float] | Tensor | None", sigma_data: float = 1.0
 ) -> Tensor:
-    """The times of a chain, falling to 0: all that the process has, or `STEPS`, where nothing is said."""
+    """The times of a chain, falling to 0; by default all that the process has, or `STEPS` of them."""
     return times(process, (process.chain or STEPS) if steps is None else steps, grid, sigma_data)
 
 

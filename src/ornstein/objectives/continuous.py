@@ -6,10 +6,10 @@ al. 2021, 2101.09258; Huang et al. 2021, 2106.02808):
 
     1/2 * integral of g^2 |s(x_t, t) - grad log q(x_t given x_0)|^2 dt = 1/2 * integral of |eps_hat - eps|^2 dlambda,
 
-with lambda = log SNR. No clock is left in it, and the error of the noise varies little with lambda; so Song's
-importance sampling of times, density proportional to g^2/sigma^2, is nothing but times even in log-SNR. At the lower
-end quantised data are read off x_t itself, p(x_0 given x_t) proportional to q(x_t given x_0) over the levels (Kingma
-et al. 2021, 2107.00630), which is exact where noise is well below their distance.
+with lambda = log SNR. The clock drops out, and the error of the noise varies little with lambda; so Song's importance
+sampling of times, with density proportional to g^2/sigma^2, simply means times even in log-SNR. At the lower end
+quantised data are read off x_t itself, p(x_0 given x_t) proportional to q(x_t given x_0) over the levels (Kingma et al.
+2021, 2107.00630), which is exact if the noise is well below their distance.
 """
 
 import math
@@ -68,7 +68,7 @@ class LikelihoodWeighted:
         return process.time(at_low + (at_high - at_low) * u)
 
     def nats_at(self, denoiser: Denoiser, x0: Tensor, t: Tensor, eps: Tensor, condition: Given) -> Tensor:
-        """What a random time t, (B,), says of the integral, in nats, (B,)."""
+        """The estimate of the integral from a random time t, (B,), in nats, (B,)."""
         process = denoiser.process
         level = process.at(t, like=x0)
         low, high = (process.at(end) for end in _span(process, denoiser.unit))

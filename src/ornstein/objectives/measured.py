@@ -1,11 +1,11 @@
-"""The variational bound of a model, measured: the terms of a chain, and the prices of all steps between levels.
+"""The variational bound of a model, measured: the terms of a chain, and the cost of every step between levels.
 
 The terms are those of `ornstein.objectives.bound`. The prior's is exact; each step's is one prediction from freshly
 noised data, unbiased, and so is their sum.
 
-**Every sub-grid at once.** The expected cost of a step depends on the denoiser through E|x0_hat - x_0|^2 at its upper
-end alone. N evaluations therefore price all N(N+1)/2 steps between N levels: `x0_errors` measures, `step_costs`
-prices, and `ornstein.distill.grid` finds the cheapest grid.
+**Every sub-grid at once.** The expected cost of a step depends on the denoiser only through E|x0_hat - x_0|^2 at its
+upper end. N evaluations therefore give the costs of all N(N+1)/2 steps between N levels: `x0_errors` measures the
+errors, `step_costs` computes the costs, and `ornstein.distill.grid` finds the cheapest grid.
 """
 
 import math
@@ -63,7 +63,7 @@ class Bound:
 
     @property
     def standard_error(self) -> float:
-        """Of `mean`, in nats: from the choice of samples and of noise alike. NaN for a single sample."""
+        """The standard error of `mean`, in nats, from the choice of samples and of noise; NaN for a single sample."""
         return float(self.total.std() / math.sqrt(len(self.terms)))
 
     def bits_per_dim(self, log_abs_det: "Tensor | float | None" = None) -> Tensor:
@@ -107,11 +107,11 @@ def variational_bound(
         denoiser: the model; its process is the clock.
         x0: (B, ...) data in model space.
         condition: what each sample is given, with B rows; see `Condition.of`.
-        steps, grid: the chain, as for sampling (`grids.times`). Nothing said: every level of a chain, or 1,000 steps
-            in continuous time.
+        steps, grid: the chain, as for sampling (`grids.times`). By default every level of a chain, or 1,000 steps in
+            continuous time.
         variance: of the steps: "small", "large", "learned"; or (n,) numbers, the last the decoder's.
         bins: the levels of quantised data; None for continuous data.
-        draws: of noise for each term, averaged.
+        draws: draws of noise for each term, which are averaged.
         batch: samples per network call.
         seed, seeds, generator: one source of randomness.
 
@@ -133,7 +133,7 @@ def variational_bound(
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """What the bound of every sub-grid is made from: averages over data, from one network call per level.
+    """What gives the bound of every sub-grid: averages over data, from one network call per level.
 
     Attributes:
         times: (N + 1,) float64, falling to 0.
@@ -164,7 +164,7 @@ def x0_errors(
     seeds: "Sequence[int] | Tensor | None" = None,
     generator: torch.Generator | None = None,
 ) -> Errors:
-    """Measure the error of x0 at every level of a grid, and what the chain would pay at both ends there.
+    """Measure the error of x0 at every level of a grid, and the cost of the prior and of the decoder there.
 
     Arguments as for `variational_bound`; the decoder's variance is that of "small" and "large", sigma^2.
     """
@@ -185,7 +185,7 @@ def x0_errors(
 
 
 def step_costs(process: Process, errors: Errors, variance: str = "small") -> Tensor:
-    """The bound's price of every step between the levels of a grid, (N + 1, N + 1) float64 nats.
+    """The cost in the bound of every step between the levels of a grid, (N + 1, N + 1) float64 nats.
 
     costs[i, j], for i < j, is the step from times[i] to times[j], the decoder where times[j] = 0; costs[i, i] is the
     prior of a chain that starts at times[i]; all else is infinite. The bound of a sub-grid is the sum along it.
@@ -193,7 +193,7 @@ def step_costs(process: Process, errors: Errors, variance: str = "small") -> Ten
     Args:
         process: the clock of the errors.
         errors: from `x0_errors`.
-        variance: "small" or "large". (A learned variance is not priced by the error alone.)
+        variance: "small" or "large". (With a learned variance the cost does not follow from the error alone.)
 
     Raises:
         InputError: another variance.

@@ -7,8 +7,8 @@ squared error,
 
 averaged over the d elements of a sample, of those that were seen (`ornstein.core.gaps`). Its minimiser is
 E[x_0 given x_t] whatever the weight and the density of times; they decide only where a network of finite size spends
-its effort. Since an error of the output F is an error of x0 divided by |out| (see `ornstein.core.prediction`), the
-papers differ in two lines of a table:
+its effort. Since the error of the output F is the error of x0 divided by |out| (see `ornstein.core.prediction`), the
+papers differ in two columns of a table:
 
     name      regression of   weight w on x0                times            from
     ddpm      eps             SNR                           uniform          Ho et al. 2020 (2006.11239)
@@ -19,7 +19,7 @@ papers differ in two lines of a table:
     min-snr   eps, capped     min(SNR, gamma)               uniform          Hang et al. 2023 (2303.09556)
 
 with SNR = alpha^2/sigma^2. (For v, on a variance-preserving clock, the weight is SNR + 1.) What the network outputs,
-`predicts` of `NetDenoiser`, is a separate choice: the gradient of a loss with respect to x0_hat does not know it.
+`predicts` of `NetDenoiser`, is a separate choice: the gradient of a loss with respect to x0_hat does not depend on it.
 
 Training with a share of conditions dropped teaches the conditional and the unconditional model at once, which is what
 classifier-free guidance mixes (`ornstein.core.condition`).
@@ -85,7 +85,7 @@ class Regression:
         stratified: draw the times of a batch evenly spread, one per n-th of the density, which lowers the variance of
             the loss (Kingma et al. 2021, 2107.00630, appendix I.1).
         gamma: the cap of "min-snr".
-        p_mean, p_std: of log(sigma/alpha) under "log-normal".
+        p_mean, p_std: mean and standard deviation of log(sigma/alpha) under "log-normal".
         drop_label: the probability of training a sample without its label.
 
     Raises:

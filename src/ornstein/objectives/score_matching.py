@@ -1,11 +1,12 @@
 """Score matching: learning grad log p from samples of p alone.
 
 A density known up to its constant has a score, s = grad log p, free of that constant. To fit a vector field s to the
-score r of data one would minimise the **explicit** loss, half the Fisher divergence (Hyvärinen 2005, JMLR 6:695),
+score r of data we would like to minimise the **explicit** loss, half the Fisher divergence (Hyvärinen 2005, JMLR
+6:695),
 
     J(s) = 1/2 E_p |s(x) - r(x)|^2,
 
-but r is what nobody knows. Three ways around it have the same minimiser, because each differs from J by a constant:
+but r is unknown. Three losses without r have the same minimiser, because each differs from J by a constant:
 
     implicit     E_p[ 1/2 |s|^2 + div s ]                               = J - 1/2 E_p|r|^2      Hyvärinen 2005
     sliced       E_p E_v[ 1/2 (v.s)^2 + v^T (grad s) v ]                = the same              Song et al. 2019
@@ -29,10 +30,11 @@ and without the half,
     lambda |s + eps/sigma|^2 / d        and        lambda (|s|^2 + 2 div s) / d,
 
 which differ by lambda/sigma^2 in mean, and not in the mean of their gradients. With lambda = sigma^2 the first is the
-loss named "score", and the second is one less: at best -1 at high noise, where s = -x/sigma^2, and 0 at none.
+loss named "score", and the second is smaller by 1: at best -1 at high noise, where s = -x/sigma^2, and 0 at none.
 
-What they cost: denoising one network call; sliced with K probes one and K backward passes, to be differentiated in
-turn; implicit d of them. And their noise: in the implicit losses it does not fade as the fit becomes perfect.
+*Cost.* Denoising takes one network call; sliced with K probes takes one call and K backward passes, which are
+differentiated in turn; implicit takes d of them. *Variance.* That of the implicit losses does not vanish as the fit
+becomes perfect.
 """
 
 from collections.abc import Callable
@@ -59,7 +61,7 @@ def _half_square(x: Tensor) -> Tensor:
 
 
 def explicit_loss(score: Score, x: Tensor, reference: Score) -> Tensor:
-    """1/2 |s - r|^2 at each sample, (B,): to a known score, for teaching and tests."""
+    """1/2 |s - r|^2 at each sample, (B,), for a known score r: for teaching and tests."""
     return _half_square(score(x) - reference(x))
 
 
@@ -100,7 +102,7 @@ def sliced_loss(
     """1/2 (v.s)^2 + v^T (grad s) v, averaged over probes v, at each sample, (B,). Song et al. 2019 (1905.07088).
 
     Args:
-        reduced: 1/2 |s|^2 for the first term, whose mean over v it is: less variance.
+        reduced: use 1/2 |s|^2 for the first term, which is its mean over v: less variance.
         score, x, probes, law, generator, keep: as for `implicit_loss`, with at least one probe.
     """
     v = draw_probes(x, probes, law, generator)
@@ -169,20 +171,20 @@ class ScoreMatching:
 
     Args:
         method: "implicit", "sliced" or "denoising".
-        probes: for the divergence; 0 takes the exact trace ("implicit" only).
-        law: of the probes, "rademacher" or "gaussian".
-        reduced: the variance-reduced form of "sliced".
+        probes: how many random vectors estimate the divergence; 0 takes the exact trace ("implicit" only).
+        law: distribution of the probes, "rademacher" or "gaussian".
+        reduced: use the variance-reduced form of "sliced".
         weight: lambda of a level: "sigma2" (equal error of the noise at all levels), "one" (the plain Fisher
             divergence, dominated by small noise), "g2" (likelihood weighting, with uniform times).
-        sigma: train at the one level with this sigma/alpha; None: at all.
+        sigma: train at the one level with this sigma/alpha; None: at all levels.
         times: the density of training times as for `Regression`; "auto" is uniform over the ladder's levels, or
             over continuous time.
         stratified: draw the times of a batch evenly spread.
         drop_label: the probability of training a sample without its label.
-        keep: backward passes whose graph is kept; beyond, memory stays bounded for about twice the time.
+        keep: backward passes whose graph is kept; more of them take bounded memory and about twice the time.
 
-    All methods but "denoising" take two derivatives of the network: `training.compile`, whose networks have one, does
-    not go with them.
+    All methods but "denoising" take two derivatives of the network; they cannot be combined with `training.compile`,
+    which allows only one.
 
     Raises:
         InputError: an unknown method, law, weight or density; numbers out of range; at the first call, a sigma

@@ -1,12 +1,12 @@
 """The variational bound of a chain as an objective: a random term of it for each sample.
 
-The bound (`ornstein.objectives.bound`) is a sum over hundreds of steps. One of them, drawn with probability p_i and
-divided by it, has the whole sum for its mean, whatever p is; its variance is least where p_i is proportional to
+The bound (`ornstein.objectives.bound`) is a sum over hundreds of steps. One term, drawn with probability p_i and
+divided by it, has the whole sum as its mean, whatever p is; its variance is least if p_i is proportional to
 sqrt(E[L_i^2]) (Nichol & Dhariwal 2021, 2102.09672, equation 18). So p may be uniform; a table measured once
-(`importance`); or what the last terms of each step say as training goes (`loss_aware`, `note_terms`), which is all
+(`importance`); or follow the last terms of each step during training (`loss_aware`, `note_terms`), which are all
 that this objective remembers.
 
-`hybrid` leaves the mean to the regression of the noise, and the variance, of which the regression says nothing, to a
+`hybrid` trains the mean by the regression of the noise, and the variance, which the regression does not reach, by a
 thousandth of the bound.
 """
 
@@ -60,7 +60,7 @@ def importance(bound: Bound, parts: int = 50) -> tuple[float, ...]:
 
     Drawing steps in this proportion gives the estimate of the bound its least variance (Nichol & Dhariwal 2021,
     2102.09672, equation 18). This table is measured once, on a model trained for a while, and stated in the experiment
-    (`bound(importance=...)`); `bound(adaptive=True)` follows the losses as the training goes.
+    (`bound(importance=...)`); `bound(adaptive=True)` follows the losses during training.
     """
     squares = bound.terms[:, 1:].square().mean(0)
     n = len(squares)
@@ -103,10 +103,10 @@ class Variational:
         simple: train the mean by the noise regression of `ddpm`, added with weight 1, and let the bound's gradient
             reach the variance only.
         levels: the number of the data's own levels, even over [-1, 1] (256 for bytes); 0 for continuous data.
-        steps, grid: the chain: every level of a chain, or 1,000 steps in continuous time, unless said.
+        steps, grid: the chain; by default every level of a chain, or 1,000 steps in continuous time.
         importance: how often to train the parts of the chain, relative numbers for equal runs of steps from the
-            noise to the data (see `importance`); () for all alike.
-        adaptive: let the losses met so far say how often instead: loss-aware sampling, which has a memory.
+            noise to the data (see `importance`); () for all equally.
+        adaptive: let the losses so far decide how often instead: loss-aware sampling, which has a memory.
         stratified: draw the steps of a batch evenly spread.
         drop_label: the probability of training a sample without its label.
 

@@ -1,15 +1,14 @@
 """Walking back along the chain's own posterior: DDPM, and DDIM, which contains it.
 
-The forward chain's posterior q(x_s given x_t, x_0) is Gaussian and known. Put the denoiser's x0 where x_0 stands and
-draw
-from it: that is ancestral sampling (Ho et al. 2020). DDIM (Song et al. 2020) notices that many processes have the
-same marginals q(x_t given x_0), so training does not tell them apart; each gives a sampler,
+The forward chain's posterior q(x_s given x_t, x_0) is Gaussian and known. Put the denoiser's x0 in place of x_0 and
+draw from it: that is ancestral sampling (Ho et al. 2020). DDIM (Song et al. 2020) uses the fact that many processes
+have the same marginals q(x_t given x_0), so that training cannot tell them apart; each gives a sampler,
 
     x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z,     c = eta sqrt(sigma_s^2 b^2 / sigma_t^2),
 
-with b^2 the variance of the step s to t. At eta = 1 it is ancestral sampling in other words; at eta = 0 no noise
-is drawn, the map from noise to data is one to one, and the sampler is Euler's method on the probability-flow ODE in
-the variables x/alpha and sigma/alpha.
+with b^2 the variance of the step from s to t. At eta = 1 this is ancestral sampling again. At eta = 0 no noise is
+drawn, the map from noise to data is one to one, and the sampler is Euler's method on the probability-flow ODE in the
+variables x/alpha and sigma/alpha.
 """
 
 import math

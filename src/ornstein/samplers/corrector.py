@@ -4,23 +4,24 @@ A solver of the reverse-time equation carries its errors along. Langevin dynamic
 
     x <- x + gamma score + sqrt(2 gamma) z,
 
-has q_s as its stationary law and forgets errors. Song et al. 2021 (2011.13456, algorithms 2 to 5) alternate the two: a
-step of the predictor from t to s, then L corrections at s. The predictor may be any stepper, the fast multistep ones
-too: it is told nothing.
+has q_s as its stationary distribution and forgets errors. Song et al. 2021 (2011.13456, algorithms 2 to 5) alternate
+the two: a step of the predictor from t to s, then L corrections at s. The predictor may be any stepper, also a fast
+multistep one: it does not know of the corrections.
 
-How long a correction is follows either from a *signal-to-noise ratio* r of what a step adds, the score's part to the
-noise's, or is given, gamma = delta sigma_s^2. Both scale with the data. The paper's rule for the former is
+The size of a correction either follows from a *signal-to-noise ratio* r, of the score's part of a step to the noise's,
+or is given, gamma = delta sigma_s^2. Both scale with the data. The paper's rule for the ratio is
 
     gamma = (r |z|/|score|)^2,
 
-lengths being means over a batch, which couples its samples. Lengths of one sample will not do: a step that depends on
-the state has another stationary law. (Its drift lacks grad gamma, 2/d of the score; in two dimensions we measured
-errors of two standard deviations.) Here |z|^2 is its mean, the number of dimensions d, and |score|^2 is measured on
-the sample and drawn towards its mean where x is noise, d/sigma^2, as by 100 more dimensions,
+with lengths averaged over a batch, which couples its samples. Lengths of a single sample do not work either: a step
+that depends on the state has another stationary distribution. (Its drift lacks grad gamma, 2/d of the score; in two
+dimensions we measured errors of two standard deviations.) Here |z|^2 is its mean, the number of dimensions d, and
+|score|^2 is measured on the sample and shrunk, as by 100 more dimensions, towards its mean where x is noise, d/sigma^2,
 
     gamma = r^2 sigma^2 (d + 100)/(sigma^2 |score|^2 + 100),         at most sigma^2:
 
-the paper's rule for pictures, r^2 sigma^2 in few dimensions. Beyond 2 sigma^2 the dynamics explodes where x is noise.
+which is the paper's rule for pictures, and r^2 sigma^2 in few dimensions. Beyond 2 sigma^2 the dynamics explode where x
+is noise.
 """
 
 import math
@@ -48,7 +49,7 @@ class PredictorCorrector(Stepper):
     Args:
         predictor: a stepper, its name, or a mapping of its name and options.
         corrections: L, Langevin steps at each level.
-        snr: r of the rule above; 0.16 in the paper, for pictures of 32 by 32.
+        snr: the signal-to-noise ratio of a correction, which sets its size; 0.16 in the paper, for 32 by 32 pictures.
         delta: gamma/sigma^2 in (0, 1], instead of `snr`: one for all levels, or one for each step from noise to data.
 
     Raises:

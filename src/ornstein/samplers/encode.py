@@ -1,15 +1,14 @@
 """From data to noise and back: the probability-flow ODE walked upwards.
 
-The ODE has no noise of its own, so its map from noise to data has an inverse: walk it from the data up. What comes out
-is the noise that a deterministic sampler turns into this datum, an *encoding* (Song et al. 2021, 2011.13456, section
-4.3; Song et al. 2020, 2010.02502, section 5.4, for DDIM). Encodings are almost Gaussian; between two of them one can
-interpolate, and under another condition one can decode.
+The ODE adds no noise, so its map from noise to data has an inverse: walk it up from the data. The result is the noise
+that a deterministic sampler turns into this example, its *encoding* (Song et al. 2021, 2011.13456, section 4.3; Song et
+al. 2020, 2010.02502, section 5.4, for DDIM). Encodings are almost Gaussian; you can interpolate between two of them, or
+decode one under another condition.
 
-A step upwards is a step downwards with the two levels exchanged: nothing in an exponential integrator minds. Two things
-do differ. At the clean point the ODE cannot be asked, for there is no noise to see: the data are taken for data at the
-cleanest level of the grids, sigma/alpha = 0.002 sigma_data, an error of half that squared times the score. And steps
-must be short where noise is small: there the noise is what is left of x when x0 is taken away, with the digits that it
-has.
+A step upwards is a step downwards with the two levels exchanged; an exponential integrator works either way. Two things
+differ. At the clean point the ODE is not defined by the network, which sees no noise there: the data are taken to be at
+the cleanest level of the grids, sigma/alpha = 0.002 sigma_data, an error of half that squared times the score. And
+steps must be short at low noise, where the noise is found by subtracting x0 from x, with few digits left.
 """
 
 from collections.abc import Sequence
@@ -41,15 +40,15 @@ def encode(
 ) -> Tensor:
     """The noise that the probability-flow ODE turns into x: `sample(denoiser, x.shape, x=encoding, ...)` gives x again.
 
-    With any accurate stepper; best with the same, on the same steps and grid. How nearly: on a mixture of Gaussians of
+    Any accurate stepper decodes it; best is the same, on the same steps and grid. On a mixture of Gaussians of
     unit scale, 50 steps of the default come back to within 5e-5 on average and 100 to within 3e-6, in float32 as in
     float64; 50 on the grid "flow" to within 1e-3, 50 of "heun" on "power" to within 1e-4. The encoding itself is off by
-    about as much. Multistep methods of order 5 and more are not stable upwards.
+    about as much. Multistep methods of order 5 and above are not stable upwards.
 
     Args:
         denoiser: whose ODE to follow.
         x: (B, ...) clean data in model space.
-        stepper: a deterministic stepper, or its name; UniPC of order 4.
+        stepper: a deterministic stepper, or its name; by default UniPC of order 4.
         steps, grid: the levels to walk up, those that `sample` walks down; see `ornstein.core.grids.times`.
         condition: what x is given, with B rows; see `Condition.of`.
         dtype: of the arithmetic and the result, float32 or float64.

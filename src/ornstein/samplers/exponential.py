@@ -4,7 +4,7 @@ With mu = alpha/sigma, or u = sigma/alpha = 1/mu, as time, the probability-flow 
 
     d(x/sigma) = x0(x, mu) d mu,            d(x/alpha) = eps(x, u) du:
 
-all that is not the network's answer has been absorbed by a scale. From level t down to level s, exactly,
+everything but the network's answer has been absorbed by a scale. From level t down to level s, exactly,
 
     x_s = (sigma_s/sigma_t) x_t + sigma_s * integral of x0 d mu                               (data prediction)
     x_s = (alpha_s/alpha_t) x_t + alpha_s * integral of eps du                                (noise prediction)
@@ -18,20 +18,20 @@ order k for one call a step: the idea of Adams and Bashforth (1883) in these var
     "flow"      sigma/(alpha + sigma)              the time of flow matching
     "signal"    alpha/sqrt(alpha^2 + sigma^2)      the signal scale of a variance preserving process
 
-with sigma/alpha in units of sigma_data, as everywhere here, so that data in other units are solved alike; and how
-nearly an answer is a polynomial of the clock decides what a method of given order is worth. Along a trajectory
-x0 is a smooth function of u^2 near the data, where the marginals obey a heat equation of that time, and of 1/u near
-pure noise, where it leaves the mean of the data in proportion to it. "signal" alone is smooth in both.
+with sigma/alpha in units of sigma_data, as everywhere here, so that the units of the data make no difference. How close
+the answers are to a polynomial in the clock decides what a method of given order is worth. Along a trajectory
+x0 is a smooth function of u^2 near the data, where the marginals obey a heat equation in that time, and of 1/u near
+pure noise, where it leaves the mean of the data in proportion to it. Only "signal" is smooth in both.
 
 The weights, one for each answer, are integrals of Lagrange's polynomials over mu or u, computed on the actual grid in
 float64 (Gauss & Legendre's rule, to rounding), once, and kept.
 
-A step may be done over once the answer at its end is known (`ornstein.samplers.unipc`). Methods of order 3 and more
-need that to get going: their first step has one answer to go by, and its error, left alone, would be all that is seen
-on a fine grid.
+A step may be repeated once the answer at its end is known (`ornstein.samplers.unipc`). Methods of order 3 and above
+need this at the start: their first step has only one answer to use, and its error, left alone, would dominate on a fine
+grid.
 
-The polynomial has a value at the clean point too, where u = 0, in every clock but log-SNR. A method that remembers
-answers can end there instead of at its last answer, E[x_0 given x_t]; `last` says through how many.
+In every clock but log-SNR the polynomial also has a value at the clean point, where u = 0. A method that remembers
+answers can end there instead of at its last answer, E[x_0 given x_t]; `last` says through how many answers.
 """
 
 import math
@@ -271,7 +271,7 @@ def _shares(
 
 @dataclass(frozen=True)
 class DataMultistep(_Multistep):
-    """Those that predict the data, and so can end beyond their last answer."""
+    """Multistep methods that predict the data, and so can end beyond their last answer."""
 
     last: int = 1
 
@@ -302,7 +302,8 @@ class Multistep(DataMultistep):
 
     Args:
         order: of the method, in [1, 8].
-        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
+        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal"; see
+            `ornstein.samplers.exponential`.
         last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
 
     Raises:
@@ -326,7 +327,8 @@ class DEIS(_Multistep):
 
     Args:
         order: of the method, in [1, 8].
-        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
+        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal"; see
+            `ornstein.samplers.exponential`.
 
     Raises:
         InputError: numbers out of range.

@@ -100,7 +100,7 @@ class Heun(_Flow):
     exactly no signal (sigma/alpha infinite) is DDIM's.
 
     Args:
-        variables: "flow" or "edm", as the module says.
+        variables: those of the ODE, "flow" or "edm"; see `ornstein.samplers.flow`.
         churn: share in [0, 0.41] by which the noise ratio is raised before each step (the paper's S_churn/steps).
         churn_min, churn_max: the noise ratios sigma/(alpha sigma_data) between which to churn: S_tmin and S_tmax over
             sigma_data, 0.5 in the paper.

@@ -1,7 +1,7 @@
 """Langevin dynamics: sampling by nothing but a score.
 
-The diffusion dX = grad log p(X) dt + sqrt(2) dB has p as its stationary law. Its Euler-Maruyama chain is written in two
-ways, which are one with gamma = eps/2:
+The diffusion dX = grad log p(X) dt + sqrt(2) dB has p as its stationary distribution. Its Euler-Maruyama chain is
+written in two ways, which are the same with gamma = eps/2:
 
     x <- x + gamma s(x) + sqrt(2 gamma) z          statistics, physics; Song & Ermon 2020
     x <- x + (eps/2) s(x) + sqrt(eps) z            Welling & Teh 2011; Song & Ermon 2019
@@ -15,9 +15,9 @@ each step as a proposal and accepts it with the probability that restores detail
 so that p itself is stationary; that needs log p, up to a constant. An acceptance near 0.57 is best in high
 dimension (Roberts & Rosenthal 1998).
 
-**Modes.** Between two far modes lies a desert that a chain crosses after exponentially long time, and there no score is
-learned from data; the weights of modes come out wrong. *Annealed* Langevin (Song & Ermon 2019, 1907.05600) samples
-data with noise sigma_n first, which has one mode, and lowers the noise level by level, a few corrections at each.
+**Modes.** A chain takes exponentially long to cross the empty space between two distant modes, and no score is learned
+there from data; the weights of modes come out wrong. *Annealed* Langevin (Song & Ermon 2019, 1907.05600) first samples
+data with noise sigma_n, which has one mode, and lowers the noise level by level, with a few corrections at each.
 The step follows the level, gamma_i = step * sigma_i^2. In that unit, since the curvature of -log q_sigma never exceeds
 1/sigma^2, every step below 2 is stable, whatever the data.
 
@@ -57,7 +57,7 @@ FAR = 1e6
 
 @dataclass(frozen=True, eq=False)
 class ChainState:
-    """A moment of a chain.
+    """A state of a chain.
 
     Attributes:
         step: 0 (the start) to `steps`.
@@ -145,7 +145,7 @@ def mala(
     """Metropolis-adjusted Langevin chains: the density given is exactly stationary. Yields as `langevin` does.
 
     Args:
-        log_prob: (B, *shape) -> (B,), log density up to a constant, differentiable: minus an energy will do.
+        log_prob: (B, *shape) -> (B,), log density up to a constant, differentiable, such as minus an energy.
         x, steps, gamma, eps, seed, seeds, generator: as for `langevin`.
 
     Raises:
@@ -211,10 +211,10 @@ def _stay(x: Tensor, home: "Tensor | float", when: str, step: str) -> None:
 def best_step(excess: float, corrections: int, temperature: float = 1.0) -> tuple[float, float]:
     """The step, in units of sigma^2, that brings pure noise closest to its level: technique 4 of 2006.09011.
 
-    It settles noise, not modes. In many dimensions nearly every direction is one in which the data have no spread, and
-    noise is what a step is to be chosen by. In few dimensions, where levels are far apart and corrections few, the
-    noise may be right while chains have not moved between modes, or along them, as the next level asks: a larger step,
-    or more corrections, may then serve better than the one given here.
+    The rule concerns noise, not modes. In many dimensions the data have no spread in nearly every direction, so the
+    noise should decide the step. In few dimensions, where levels are far apart and corrections few, the noise may be
+    right while chains have not moved between modes, or along them, as far as the next level needs: a larger step, or
+    more corrections, may then serve better.
 
     Args:
         excess: the variance of the noise at first, in units of sigma^2: (sigma_{i+1}/sigma_i)^2 coming from a level
@@ -247,9 +247,10 @@ class AnnealedLangevin(Stepper):
     Args:
         corrections: K, Langevin steps a level: 100 in NCSN, 5 in NCSNv2.
         step_size: gamma/u^2, in (0, 2): half of Song's eps/sigma_L^2 in NCSN (0.1), and eps/sigma_L^2 in NCSNv2
-            (0.062); or one for each level, from high noise to low, the last one too: any gamma_t of one's own. None:
-            `best_step` at each level, from the variance that the levels before have left.
-        temperature: T; 1/2 with one correction and step_size 1 - (u_s/u_t)^2 is the reverse diffusion, see the module.
+            (0.062); or one for each level, from high noise to low, the last one included. None: `best_step` at each
+            level, from the variance that the levels above have left.
+        temperature: T, which scales the variance of the noise; 1/2, with one correction and step_size
+            1 - (u_s/u_t)^2, is the reverse diffusion.
 
     Raises:
         InputError: numbers out of range; too few steps in the list for the grid; a chain that leaves.

@@ -1,4 +1,4 @@
-"""The steppers that there are, and drawing with them: what the table holds, and the two verbs that take a key of it."""
+"""Steppers by name: the table, and the two functions that draw with an entry of it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,7 @@
-"""Which noise levels a data set wants, and which Langevin steps on them: the advice of NCSNv2, followed by the library.
+"""Noise levels and Langevin steps that suit a data set: the rules of NCSNv2.
 
 Song & Ermon 2020 (2006.09011) replaced the hand-tuned ladder of NCSN by five rules; the first four are functions of
-the data and of the number of corrections that one can afford.
+the data and of the number of corrections that you can afford.
 
 1. *The largest sigma* is the largest distance between two training examples: the noise that lets a chain go from any
    mode to any other.
@@ -22,8 +22,8 @@ the data and of the number of corrections that one can afford.
    `ornstein.samplers.langevin.best_step`.
 5. *Averaged weights*, with which samples are drawn: `training.ema`.
 
-The smallest sigma is a matter of what the eye, or the metric, forgives. NCSN's 0.01 on images in [0, 1] is a
-twenty-fifth of the standard deviation of CIFAR-10, and that is how it is carried over to data of another scale.
+The smallest sigma depends on how much noise the eye, or the metric, tolerates. NCSN's 0.01 on images in [0, 1] is a
+twenty-fifth of the standard deviation of CIFAR-10; the same share of the standard deviation is used for other data.
 """
 
 import math
@@ -141,7 +141,7 @@ class LadderAdvice:
 
     @property
     def ratio(self) -> float:
-        """Of neighbouring levels."""
+        """The ratio of neighbouring levels."""
         return math.pow(self.sigmas[-1] / self.sigmas[0], 1 / (len(self.sigmas) - 1))
 
     @property
@@ -163,8 +163,8 @@ class AdvisedLadder:
     """A ladder of noise levels chosen from the data, as NCSNv2 does (Song & Ermon 2020, 2006.09011).
 
     Args:
-        overlap: of the shells of neighbouring levels, in (0, 1).
-        sigma_min, sigma_max: its ends in model space, to set yourself.
+        overlap: share by which the shells of neighbouring levels overlap, in (0, 1).
+        sigma_min, sigma_max: the smallest and the largest level in model space; None: chosen from the data.
     """
 
     overlap: float = 0.5
@@ -190,12 +190,12 @@ def advise_ladder(
 
     Args:
         data: (N, *shape), N >= 2, in model space: the scale that the model is trained in.
-        corrections: Langevin steps a level, as many as one can afford; 3 to 5 in the paper.
-        overlap: of the shells of neighbouring levels.
-        sigma_min, sigma_max: to set yourself.
+        corrections: Langevin steps a level, as many as you can afford; 3 to 5 in the paper.
+        overlap: share by which the shells of neighbouring levels overlap.
+        sigma_min, sigma_max: to set the ends yourself.
 
     Raises:
-        InputError: data that are all alike or not finite, numbers out of range.
+        InputError: data that are all equal or not finite, numbers out of range.
     """
     AnnealedLangevin(corrections)  # refuses what is no number of corrections
     d = data[0].numel() if len(data) else 0

@@ -10,7 +10,7 @@ Bashforth derived for equal steps,
     e = eps_0,      (3 eps_0 - eps_1)/2,      (23 eps_0 - 16 eps_1 + 5 eps_2)/12,
         (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3)/24.
 
-It is the scheduler that latent diffusion came with. Four noises are there from the fourth step on. Until then PLMS has
+It is the scheduler that latent diffusion came with. Four noises are known from the fourth step on. Until then PLMS uses
 the methods of fewer noises; PNDM proper spends four calls a step on Kutta's weights, from noises halfway in time and at
 the end, each found by the transfer from x_t with the noise before it:
 
@@ -18,7 +18,7 @@ the end, each found by the transfer from x_t with the noise before it:
 
 The steps of DDIM are steps in u = sigma/alpha, and where they are not equal, or where halfway in time is not halfway in
 u, the weights are those of another grid: the order is then 2, however many noises are mixed. `deis` computes the
-weights of the grid that there is.
+weights for the actual grid.
 """
 
 from dataclasses import dataclass
@@ -45,11 +45,11 @@ class PLMS(Stepper):
     200 those of the Runge-Kutta start are too, and it begins thereafter.
 
     Args:
-        start: how the first three steps are made, "lower-order": PLMS, with the methods of fewer noises; or
+        start: how the first three steps are taken. "lower-order": PLMS, with the methods of fewer noises;
             "runge-kutta": PNDM, by pseudo Runge-Kutta steps of four calls each.
 
     Raises:
-        InputError: another start.
+        InputError: an unknown start.
 
     Order 2. One call a step; as PNDM four in each of the first three. Deterministic.
     """

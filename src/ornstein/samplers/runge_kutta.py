@@ -1,6 +1,6 @@
 """Runge & Kutta's methods on the probability-flow ODE: classical, and with the step chosen by an error estimate.
 
-Both integrate in the variables of flow matching, in which everything is finite and point data make straight lines,
+Both integrate in the variables of flow matching, in which everything is finite and data at a point give straight lines,
 
     z = x/(s alpha + sigma),     r = sigma/(s alpha + sigma) in [0, 1],     dz/dr = eps - x0/s,
 
@@ -15,12 +15,12 @@ next is longer by
     0.9 err^(-0.7/5) err_before^(0.4/5)            within [0.2, 5],
 
 a proportional-integral controller (Gustafsson 1991; Hairer & Wanner II.4), whose second term damps a see-saw of
-refusals. Each sample of a batch has its own time and step: a batch shares network calls, not decisions, and a sample is
-what it would have been alone. Those that have arrived wait, with a step of zero.
+rejections. Each sample of a batch has its own time and step: a batch shares network calls, not decisions, and a sample
+is what it would have been alone. Samples that have arrived wait, with a step of zero.
 
-*When the host looks.* Whether all have arrived only the device knows, and asking holds up the queue of its work. But a
+*When the host looks.* Only the device knows whether all samples have arrived, and asking it stalls its queue. But a
 step is at most five times the one before: from a step h the next n cover at most h (5^n - 1)/4, and until that reaches
-the end nobody need ask.
+the end there is no need to ask.
 """
 
 import math
@@ -137,14 +137,14 @@ def _field(denoiser: Ask, x: Tensor, start: float, end: float) -> Callable[[Tens
 
 @dataclass(frozen=True)
 class Adaptive(Stepper):
-    """Dormand & Prince's pair 5(4) with as many sub-steps as a tolerance asks, each sample by itself.
+    """Dormand & Prince's pair 5(4) with as many sub-steps as a tolerance needs, for each sample by itself.
 
-    The grid is of no importance to it: within a step, and from the last level to the cleanest that may be asked, it
-    goes as it must. `steps=1` is enough.
+    The grid does not matter: within a step, and from the last level to the cleanest that may be asked, it takes
+    sub-steps as needed. `steps=1` is enough.
 
     Args:
-        tolerance: of the error of one sub-step, root mean square over the numbers of a sample, in units of sigma_data:
-            an absolute one for numbers below that, relative for larger.
+        tolerance: bound on the error of one sub-step, root mean square over the numbers of a sample, in units of
+            sigma_data; absolute for numbers below that, relative for larger ones.
 
     Raises:
         InputError: a tolerance outside [1e-10, 1), below the rounding of the samples' type, or that cannot be met.

@@ -5,15 +5,15 @@ drift. It is one of a family: for every eta >= 0,
 
     dX = (f X - (1 + eta^2)/2 g^2 score) dt + eta g dB        (dt negative)
 
-has the same marginals q_t, from the probability-flow ODE at eta = 0, through Anderson's equation at eta = 1, to as much
-noise as one likes: the noise, and the score that makes up for it, are Langevin dynamics at level t. Song et al.
-2021 (2011.13456) put a learned score there. Any discretisation is a sampler:
+has the same marginals q_t, from the probability-flow ODE at eta = 0, through Anderson's equation at eta = 1, to any
+amount of noise: the noise, and the score that makes up for it, are Langevin dynamics at level t. Song et al. 2021
+(2011.13456) put a learned score there. Any discretisation is a sampler:
 
 *Euler & Maruyama*, on the process's own clock.
 
-*Reverse diffusion* (their appendix E). Where the chain forward is x_t = a x_s + b z, that is a step f = (a - 1) x with
-noise b; the same step back is x_s = x_t + (1 - a) x_t + (1 + eta^2)/2 b^2 score + eta b z. The other, which steps
-back by the posterior, is ancestral sampling: `ornstein.samplers.ancestral`.
+*Reverse diffusion* (their appendix E). The forward chain x_t = a x_s + b z is a step f = (a - 1) x with noise b; the
+same step back is x_s = x_t + (1 - a) x_t + (1 + eta^2)/2 b^2 score + eta b z. Stepping back by the posterior instead
+is ancestral sampling: `ornstein.samplers.ancestral`.
 
 *Exponential.* In lambda = log(alpha/sigma) the linear part is solved exactly, noise included (Lu et al. 2022,
 2211.01095; Gonzalez et al. 2023, 2305.14267): with h = lambda_s - lambda_t,
@@ -21,9 +21,9 @@ back by the posterior, is ancestral sampling: `ornstein.samplers.ancestral`.
     x_s = (sigma_s/sigma_t) exp(-eta^2 h) x_t + alpha_s (1 - exp(-(1 + eta^2) h)) x0
           + sigma_s sqrt(1 - exp(-2 eta^2 h)) z.
 
-*Noise of one path.* With `path=True` z is no fresh noise but the increment of one Brownian motion per seed, read in the
-clock (alpha/sigma)^(2 eta^2), in which the noise term above is exactly such an increment. As the grid is refined the
-sample then converges, and not only its law.
+*Noise of one path.* With `path=True` z is not fresh noise but the increment of one Brownian motion per seed, read in
+the clock (alpha/sigma)^(2 eta^2), in which the noise term above is exactly such an increment. As the grid is refined
+the sample itself then converges, not only its distribution.
 """
 
 import math
@@ -63,8 +63,8 @@ class _Reverse(Stepper):
 class EulerMaruyama(_Reverse):
     """Euler-Maruyama on the reverse-time SDE, on the process's own clock. Song et al. 2021 (2011.13456), section 4.
 
-    Wants many steps; `dpm++2m-sde` is the better use of few. From exactly no signal, where the drift is infinite, the
-    step is the exponential one of the module: there it is exact for the answer that it has.
+    It needs many steps; `dpm++2m-sde` makes better use of few. From exactly no signal, where the drift is infinite, the
+    step is the exponential one of the module, which is exact there for the answer that it has.
 
     Args:
         eta: noise level, 0 for the ODE, 1 for Anderson's equation, or more.

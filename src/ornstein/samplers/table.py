@@ -1,6 +1,6 @@
-"""Steppers by their names: the table, empty here, and how to look something up in it.
+"""Steppers by name: the table, empty here, and how to look something up in it.
 
-`named` fills it, which imports every stepper; this file imports none, so that a stepper around a stepper can ask it.
+`named` fills it and imports every stepper; this file imports none, so that a stepper around a stepper can use it.
 """
 
 from dataclasses import fields

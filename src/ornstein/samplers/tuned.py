@@ -1,6 +1,6 @@
 """Solvers as triangles of numbers.
 
-A deterministic method that asks the network once a step, and is linear in what it has seen, can do nothing but this:
+A deterministic method that calls the network once a step, and is linear in what it has seen, must have this form:
 start from x_0, and go from level t_i to the next by
 
     x_{i+1} = r (1 + a_i) x_i + (alpha' - r alpha) * sum over j <= i of w_ij x0_j,        r = sigma'/sigma,
@@ -10,23 +10,23 @@ w_ij = 1 for j = i alone; DPM-Solver++, DEIS, PLMS and UniPC, corrector included
 to the clean point is the last row. So all of them are points of one space of K levels and some K^2/2 numbers, and the
 best solver for one model at K calls is a point of that space too: `ornstein.distill.solver` looks for it.
 
-**A little more than linear.** A trajectory that ends on a narrow mode and one that ends on a wide one want different
-weights, and tell soon which they are. Two numbers of each sample's own path say it, from the second answer on: with
+**A little more than linear.** A trajectory that ends on a narrow mode and one that ends on a wide mode need different
+weights, and soon show which they are. From the second answer on, two numbers of each sample's own path say so: with
 eps = (x - alpha x0)/sigma the noise that the last answer sees in x,
 
     kept  = log(10^-4 + |eps|^2/|eps_0|^2)/4,        of the first noise: r^2/(s^2 + r^2) on a Gaussian of width s,
     moved = |x0_i - x0_{i-1}| / sqrt(|x0_i - x0_{i-1}|^2 + |r eps|^2) - 1/2,                        r = sigma/alpha,
 
-and the weights may *lean* on them, w + kept u + moved v, the drift likewise: three triangles in place of one. Nothing
-else of the state is looked at, so that a solver for images has no more numbers than one for points, and a sample
-depends on no other.
+and the weights may *lean* on them, w + kept u + moved v, and the drift likewise: three triangles in place of one.
+Nothing else of the state enters, so that a solver for images has no more numbers than one for points, and a sample
+does not depend on others.
 
-`Triangles` makes the steps, also while the numbers are being fitted; `Tuned` is a stepper of them; `as_tuned` reads off
-the triangle of any method that has one. The data come out exactly where the network always gives the same answer, since
-the last row sums to one, leans by sums of zero, and is applied to differences.
+`Triangles` makes the steps, also while the numbers are being fitted; `Tuned` is a stepper of them; `as_tuned` finds
+the triangle of any method that has one. If the network always gives the same answer, the result is exactly that answer,
+since the last row sums to one, leans by sums of zero, and is applied to differences.
 
-The weights are fixed numbers, worth something at the levels they were fitted for and nowhere else: a `Tuned` knows its
-grid and refuses another.
+The weights are fixed numbers, valid only at the levels they were fitted for: a `Tuned` knows its grid and refuses
+another.
 """
 
 import math
@@ -110,11 +110,11 @@ def _like(x: Tensor, *numbers: Number) -> list[Number]:
 
 @dataclass(frozen=True)
 class Tuned(Stepper):
-    """Linear multistep with numbers of its own, on a grid of its own: sample(..., stepper=tuned, grid=tuned.grid).
+    """Linear multistep with fitted numbers on a fitted grid: sample(..., stepper=tuned, grid=tuned.grid).
 
     Args:
         grid: the K + 1 times, falling to 0, that the numbers belong to.
-        drift: a_0 .. a_{K-2}: by how much more than sigma'/sigma each step keeps of x.
+        drift: a_0 .. a_{K-2}: the share by which each step keeps more of x than sigma'/sigma.
         weights: K rows w_i, of i + 1 numbers each: the share of each answer so far; the last row sums to 1.
         leanings: how steps 1 .. K-1 lean, each on (kept, moved): two rows, of the drift's and the i + 1 weights'
             leaning, in the last step of its i first weights', of which the last weight's is minus the sum. Empty: not.
@@ -210,17 +210,17 @@ def squared(x: Tensor) -> Tensor:
 def as_tuned(stepper: Stepper, process: Process, grid: "Sequence[float] | Tensor", sigma_data: float = 1.0) -> Tuned:
     """The triangle of a deterministic one-call method on a grid, read off by letting it solve symbols.
 
-    The starting noise and each answer of the "network" are unit vectors of their own; what a state has of each is the
-    method's coefficient, exactly.
+    The starting noise and each answer of the "network" are separate unit vectors; the components of a state are then
+    exactly the method's coefficients.
 
     Args:
-        stepper: to be read.
-        process: the clock that the grid is of.
+        stepper: the method.
+        process: the clock of the grid.
         grid: its times, as `ornstein.core.grids.times` gives them.
-        sigma_data: of the denoiser that the triangle is for: methods measure noise by it.
+        sigma_data: of the denoiser that the triangle is for, since methods measure noise by it.
 
     Raises:
-        InputError: a method that draws noise, asks more than once a step, or has no such triangle.
+        InputError: a method that draws noise, calls the network more than once a step, or has no such triangle.
     """
     times = [float(t) for t in grid]
     steps = len(times) - 1

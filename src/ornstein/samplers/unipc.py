@@ -1,11 +1,12 @@
 """Exponential multistep methods that correct each step: predictor and corrector for one call.
 
-A *corrector* (UniPC; Zhao et al. 2023, 2302.04867) uses each answer of the network twice: the step to its level is done
-over with the answer among the points of the polynomial (`ornstein.samplers.exponential`), then the next step starts
-from there. One order more, no call more.
+A *corrector* (UniPC; Zhao et al. 2023, 2302.04867) uses each answer of the network twice: the step to its level is
+repeated with that answer among the points of the polynomial (`ornstein.samplers.exponential`), then the next step
+starts from there. The order rises by one, at no further call.
 
-How high an order pays depends on how far apart the levels are: a polynomial through distant answers swings. With few
-steps a low one is nearer, with many a high one, and so the methods here choose by the number of steps where they may.
+Which order is best depends on how far apart the levels are, since a polynomial through distant answers oscillates. With
+few steps a low order has the smaller error, with many a high one; so the methods here choose the order by the number of
+steps, unless told which.
 """
 
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from ornstein.samplers.exponential import MOST, DataMultistep
 class UniPC(DataMultistep):
     """UniPC: exponential multistep, each step corrected by the answer at its end. Zhao et al. 2023 (2302.04867).
 
-    The predictor goes by `order - 1` answers, the corrector by one more. The paper's UniPC-p is
-    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. Nothing said, it is what the default sampler was
-    before `UniPCAuto`.
+    The predictor uses `order - 1` answers, the corrector one more. The paper's UniPC-p is
+    `UniPC(order=p + 1, clock="log-snr", last=1, rule="b2")`. With its own defaults it is what older run folders draw
+    with.
 
     Args:
-        order: of the method, in [2, 8]; None: by the number of steps, 3 below 8, 4 below 25, 6 from there on.
-        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal", as the module says.
+        order: of the method, in [2, 8]; None: 3 with fewer than 8 steps, 4 with fewer than 25, else 6.
+        clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal"; see
+            `ornstein.samplers.exponential`.
         last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
         rule: how a straight line is integrated in log-SNR: "exact", or by the paper's B(h) = h, "b1", or
             1 - exp(-h), "b2". Higher orders do not depend on it.
@@ -64,9 +66,9 @@ class UniPC(DataMultistep):
 
 @dataclass(frozen=True)
 class UniPCAuto(DataMultistep):
-    """The default sampler: a corrected multistep in the clock "signal", of order 3 below 7 steps and 6 from there on.
+    """The default: UniPC in the clock "signal", of order 3 below 7 steps and of order 6 from 7 on.
 
-    It has nothing to set. Order, clock and its usual grid, "balanced", were chosen by their error on ten problems and
+    It has no settings. Order, clock and its usual grid, "balanced", were chosen by their error on ten problems and
     judged on six others (docs/frontier.md).
 
     No order, since that rises with the number of steps. One call a step. Deterministic.
