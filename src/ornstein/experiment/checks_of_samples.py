@@ -1,7 +1,7 @@
-"""The doctor's checks of samples: are they data, would more steps make others, are they copies, is a kind missing?
+"""The doctor's checks of samples: are they valid, would more steps change them, are they copies, is a kind missing?
 
-**Copies.** A sample lies nearer to one of m training than to one of m held-out examples half of the time, if it knows
-nothing of the former ("distance to the closest record"). What the shares scatter by follows from the two sets being
+**Copies.** A sample that owes nothing to m training examples lies nearer to one of them than to one of m held-out
+examples half of the time ("distance to the closest record"). The scatter of this share follows from the two sets being
 exchangeable: with w_j the share of the samples that lie nearest to example j of the 2m, its variance is about
 sum w_j^2/4.
 """
@@ -32,7 +32,7 @@ _LONG = 100
 
 
 def broken_draws(evidence: Evidence) -> Examined | None:
-    """Samples with values that are no numbers, or far beyond any of the data."""
+    """Samples with values that are not finite, or far beyond any in the data."""
     if not evidence.run.learner.draws:
         return None
     far = 3 * float(evidence.known.abs().max())
@@ -48,7 +48,7 @@ def broken_draws(evidence: Evidence) -> Examined | None:
 
 
 def sampler(evidence: Evidence) -> Examined | None:
-    """How far samples move when the same noise is drawn in more steps; in law, of a sampler that draws noise."""
+    """How far samples move when the same noise is drawn in more steps; in law, for a sampler that draws noise."""
     if not (evidence.denoises and evidence.finite):
         return None
     run, process = evidence.run, evidence.run.model.process
@@ -101,7 +101,7 @@ def _unconverged(measured: str, figure: float, most: float) -> Examined:
 
 
 def memorised(evidence: Evidence) -> Examined | None:
-    """The share of samples that lie nearer to training than to held-out examples, of as many; see the module."""
+    """The share of samples nearer to training examples than to as many held-out ones; see the module."""
     if not evidence.run.learner.draws or not evidence.finite or len(evidence.data.test) < FEWEST:
         return None
     if evidence.run.types:

@@ -1,8 +1,8 @@
-"""The report of a run as one page: `report.html`, which a browser opens anywhere and which asks nothing of anyone.
+"""The report of a run as one page: `report.html`, which opens in any browser and loads nothing from elsewhere.
 
-All that it shows is in it: style, pictures as data URIs, charts as SVG. What comes from a person (names of files, of
-classes, of columns) goes through the template's escaping. The words of the page are `report.html.jinja`; what it is
-told is put together here.
+Everything is embedded: style, pictures as data URIs, charts as SVG. Text from the user (names of files, of
+classes, of columns) goes through the template's escaping. The wording of the page is in `report.html.jinja`; its
+contents are put together here.
 
 A kind of data that has measures of its own adds a `Table`, and a picture a `Figure`; the page shows what it is given.
 """
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def strip(self) -> dict[str, float]:
-        """Where value and floor lie on a line of 0 to 100: `low` and `high` are two spreads about the floor."""
+        """The places of value and floor on a line of 0 to 100: `low` and `high` are two spreads about the floor."""
         score = self.score
         low, high = score.floor - 2 * score.spread, score.floor + 2 * score.spread
         first, last = min(low, score.value), max(high, score.value)
@@ -319,7 +319,7 @@ def tones() -> dict[str, str]:
 
 
 def plainly(name: str) -> str:
-    """What a measure says, to one who has never met it."""
+    """What a measure says, for a reader who does not know it."""
     known = PLAINLY.get(name) or PLAINLY.get(name.partition(" ")[0])
     return known or (summary(METRICS[name]) if name in METRICS else "")
 
@@ -347,7 +347,7 @@ def _of_table(report: Report | TableReport) -> list[Table]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number as people read it: so many digits that matter, thousands apart, a true minus."""
+    """A number as people read it: with significant digits, thousands separators and a true minus."""
     if not math.isfinite(value):
         return "–"
     if abs(value) >= 1000:
