@@ -108,9 +108,9 @@ def broken_steps(evidence: Evidence) -> Examined | None:
         return None
     last = evidence.records[-1]
     return Examined(
-        "share of training steps that were skipped, their loss or gradient being no number",
+        "share of training steps skipped because their loss or gradient was not finite",
         last.get("skipped", 0) / max(last["step"], 1),
-        "the loss stopped being a number in some steps of training.",
+        "the loss was not finite in some steps of training.",
         "lower training.lr, or clip gradients harder (training.clip); train in float32 if it was a narrower type.",
         most=0.001,
         share=True,
@@ -127,9 +127,10 @@ def signal_left(evidence: Evidence) -> Examined | None:
     start = Gaussian(torch.zeros(x0.shape[1:]), torch.full((x0[0].numel(),), spread, dtype=torch.float64))
     known = max(float(law.log_prob(noisy, level).mean()) for law in evidence.laws.values())
     return Examined(
-        f"nats, at least, between the noised data and what sampling starts from, sigma/alpha = {level.noise_ratio:.3g}",
+        f"lower bound in nats on how far the noised data are from the start of sampling, sigma/alpha = "
+        f"{level.noise_ratio:.3g}",
         known - float(start.log_prob(noisy).mean()),
-        "sampling starts from pure noise, but the network was taught there with something of the data left.",
+        "sampling starts from pure noise, but in training some signal was left at that level.",
         "let the clock run further: a larger process.beta_max, sigma_max or t_max; or a process that ends without "
         "signal (process=flow or cosine).",
         most=SIGNAL_LEFT,
@@ -144,15 +145,15 @@ def smallest_noise(evidence: Evidence) -> Examined | None:
     grid = evidence.run.transform.levels
     # what is finer than this is rounded away, or cannot be seen
     unit = sigma_data if grid is None else grid.bin_width
-    what = "standard deviations of the data" if grid is None else "the distance of two neighbouring values of the data"
+    what = "standard deviations of the data" if grid is None else "gaps between neighbouring values of the data"
     least, most = (None, COARSEST) if grid is None else (FINEST_DIGITAL, max(1.0, COARSEST * sigma_data / unit))
     large = ratio / unit > most
     return Examined(
-        f"smallest noise that sampling asks at, in {what}",
+        f"lowest noise level that the sampler visits, in {what}",
         ratio / unit,
-        "the last step takes away so much noise at once that fine detail is averaged away."
+        "the last step removes so much noise at once that fine detail is averaged away."
         if large
-        else "the noise ends far below the distance of two values, where there is nothing to learn or to remove.",
+        else "the noise ends far below the gap between two values, where there is nothing to learn or to remove.",
         "let the noise end lower: a smaller process.sigma_min, or more sampling.steps."
         if large
         else "let the noise end higher: a larger process.sigma_min.",
@@ -177,9 +178,9 @@ def error_by_noise(evidence: Evidence) -> Examined | None:
         f"error of x0 over that of {names[int(which[worst])]}, at the worst level, sigma/alpha = "
         f"{found.ratios[worst]:.3g}",
         float(ratio[worst]),
-        "at some noise the network does worse than a formula that needs no training.",
-        "if it is so at most levels, train longer or with a larger training.lr; if at some, see that the objective "
-        "visits them (objective.times) and that the network is told the noise level.",
+        "at some noise level the network does worse than a formula that needs no training.",
+        "if at most levels, train longer or with a larger training.lr; if at a few, check that the objective visits "
+        "them (objective.times) and that the network is given the noise level.",
         most=BEHIND,
     )
 
@@ -202,7 +203,7 @@ def under_fitting(evidence: Evidence) -> Examined | None:
     if late is None:
         return None
     return Examined(
-        "share of all that training has won, beyond knowing the variance alone, that came in its last quarter",
+        "share of training's whole gain, over knowing the variance alone, that came in its last quarter",
         late,
         "training stopped while the model was still getting better.",
         "train longer (--resume with more training.steps), or with a larger training.lr or batch.",

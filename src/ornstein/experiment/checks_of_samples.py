@@ -38,9 +38,9 @@ def broken_draws(evidence: Evidence) -> Examined | None:
     far = 3 * float(evidence.known.abs().max())
     wrong = ~(evidence.drawn.flatten(1).abs() <= far).all(1)
     return Examined(
-        "share of samples with a value that is no number, or three times beyond the largest of the data",
+        "share of samples with a value that is not finite, or beyond three times the largest in the data",
         float(wrong.double().mean()),
-        "some samples are no data at all: the model has diverged, or the sampler takes too long steps.",
+        "some samples are invalid: the model has diverged, or the sampler's steps are too long.",
         "draw in more steps (sampling.steps), or train again with a lower training.lr.",
         most=0.02,
         share=True,
@@ -124,8 +124,8 @@ def memorised(evidence: Evidence) -> Examined | None:
     told = max(0.0, share - 0.5 - SURE * scatter)
     near = max(0.0, 1 - copies.ratio)
     return _copied(
-        f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond the honest half and "
-        f"chance (found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
+        f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond half and chance "
+        f"(found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
         "held-out ones)",
         max(told, near - NEAR_COPIES),
     )
@@ -139,8 +139,8 @@ def _repeated(evidence: Evidence) -> Examined:
     found = closest_records(rows, data.train, data.test, words, evidence.dice(), most=4000)
     told = max(0.0, found.nearer - 0.5 - SURE * found.nearer_spread)
     return _copied(
-        f"share of rows nearer to {found.rows:,} training than to {found.rows:,} held-out rows, beyond the honest half "
-        f"and chance (found {found.nearer:.1%})",
+        f"share of rows nearer to {found.rows:,} training than to {found.rows:,} held-out rows, beyond half and chance "
+        f"(found {found.nearer:.1%})",
         told,
     )
 
@@ -182,8 +182,8 @@ def modes_missed(evidence: Evidence) -> Examined | None:
     return Examined(
         f"share of held-out data in the largest kind that samples hardly reach{f' ({what})' if what else ''}",
         missed,
-        "some kind of data is there among the held-out examples and hardly among the samples.",
-        "see that the training data have it; train longer; draw without guidance, or with less.",
+        "some kind of data occurs among the held-out examples but hardly among the samples.",
+        "check that the training data have it; train longer; draw without guidance, or with less.",
         most=MISSED,
         share=True,
     )
