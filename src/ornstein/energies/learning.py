@@ -1,4 +1,4 @@
-"""Learning an energy otherwise than by its score.
+"""Learning an energy by other means than its score.
 
 **Maximum likelihood.** The gradient of -log p = E + log Z needs no Z, only samples of the model itself:
 
@@ -12,10 +12,10 @@ a few are started afresh each time (Du & Mordatch 2019, 1903.08689). A buffer is
 
 **Noise contrast** (Gutmann & Hyvärinen 2010, AISTATS 9:297). Learn to tell data from nu times as many samples of a
 known density p_n. The logit of the best classifier is log p - log p_n - log nu; so with logit -E - c - log p_n - log nu
-the classifier's own loss, without any chain, finds E and the constant c = log Z alike. It learns where p_n has mass.
+the classifier's own loss, without any chain, finds both E and the constant c = log Z. It learns where p_n has mass.
 
 **Recovery likelihood** (Gao et al. 2020, 2012.08125). A chain on E mixes badly because E has many modes. Given a
-noisier version of the same datum, x_t = a x_s + b z, there is about one left:
+noisier version of the same example, x_t = a x_s + b z, there is about one left:
 
     p(x_s given x_t) = exp( -E(x_s, s) - |x_t - a x_s|^2/(2 b^2) )/constant.
 
@@ -157,7 +157,7 @@ class NoiseContrastive:
 
     Args:
         noise: p_n, from which samples are drawn: close to the data and wider, `Gaussian` of their moments for example.
-        ratio: nu, samples of noise for each datum.
+        ratio: nu, samples of noise for each example.
 
     Raises:
         InputError: a ratio below 1; when called, an energy that is not finite.
