@@ -24,7 +24,7 @@ ENTRY = re.compile(r"^    (?! )([\w, *]+): +(.*(?:\n     +.*)*)", re.M)
 
 HEAD = """# Every setting
 
-<!-- made by `python docs/make/settings.py`; a test says when it must be made again -->
+<!-- made by `python docs/make/settings.py`; a test fails if it must be made again -->
 
 Give a setting after the preset, on the command line or from Python, or write it into an experiment's YAML file:
 
@@ -32,8 +32,8 @@ Give a setting after the preset, on the command line or from Python, or write it
     ornstein train digits --show                     # the whole experiment as YAML, every default written out
 
 A name chooses an entry (`net=unet`); its own settings follow after a dot (`net.channels=48`). The defaults below are the
-entries' own; a preset or your data may change them, and `--show` prints what a run would use. When you draw, give a stepper's
-settings after `--with`: `ornstein sample RUN --stepper heun --with variables=edm`. `null` means: not set.
+entries' own; a preset or your data may change them, and `--show` prints what a run would use. When you draw, give a
+stepper's settings after `--with`: `ornstein sample RUN --stepper heun --with variables=edm`. `null` means: not set.
 """
 
 
