@@ -56,8 +56,8 @@ class Training:
 
     Arguments:
         steps: optimiser steps in all, counted from the run's first start.
-        minutes: at most as many steps as fit in this time here, pictures included; None for no such limit. Time is
-            measured before the first step and the result put into `steps`, so that the run can be continued: `fit`
+        minutes: train as many steps as fit into this many minutes here, pictures included; None for no such limit. Time
+            is measured before the first step and the result put into `steps`, so that the run can be continued: `fit`
             itself keeps no clock.
         batch_size: samples per optimiser step, over all pieces and all processes. `fit` takes batches as they come;
             this field is for the code that builds them.
