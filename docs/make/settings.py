@@ -31,7 +31,7 @@ Give a setting after the preset, on the command line or from Python, or write it
     ornstein train digits net=unet net.channels=48 training.lr=1e-3 sampling.stepper=heun
     ornstein train digits --show                     # the whole experiment as YAML, every default written out
 
-A name chooses an entry (`net=unet`); its own settings follow after a dot (`net.channels=48`). The defaults below are the
+A name chooses an entry (`net=unet`); its own settings follow a dot (`net.channels=48`). The defaults below are the
 entries' own; a preset or your data may change them, and `--show` prints what a run would use. When you draw, give a
 stepper's settings after `--with`: `ornstein sample RUN --stepper heun --with variables=edm`. `null` means: not set.
 """

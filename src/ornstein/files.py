@@ -5,8 +5,8 @@ that place in one rename: a reader never sees a partial file, and the old file s
 Files that belong together appear together or not at all. The name of the new file contains the number of the process
 that writes it, so that leftovers of a killed process can be told from files about to be renamed (`sweep_parts`).
 
-*Reading.* Only *regular files* of a bounded size are read whole: a pipe would block until it is written to, a device may
-never end.
+*Reading.* Only *regular files* of a bounded size are read whole: a pipe would block until it is written to, a device
+may never end.
 """
 
 import hashlib
