@@ -118,7 +118,7 @@ class MaximumLikelihood:
         return self.spread * noise_like(like.new_empty(size, *like.shape[1:]), generator)
 
     def __call__(self, energy: Energy, x: Tensor, generator: Generator, buffer: Tensor | None = None) -> Contrast:
-        """The loss of each datum x (B, *shape), and the buffer to come with the next call.
+        """The loss of each example x (B, *shape), and the buffer for the next call.
 
         Args:
             energy: (B, *shape) -> (B,), with parameters to be learned.
@@ -171,7 +171,7 @@ class NoiseContrastive:
             raise InputError(f"ratio={self.ratio!r} must be a whole number, at least 1.")
 
     def __call__(self, energy: Energy, x: Tensor, generator: Generator, log_z: "Tensor | float" = 0.0) -> Tensor:
-        """The loss of each datum x (B, *shape), (B,): of the datum, and of its `ratio` samples of noise, in nats.
+        """The loss of each example x (B, *shape), (B,), and of its `ratio` samples of noise, in nats.
 
         Args:
             energy: (B, *shape) -> (B,), with parameters to be learned.

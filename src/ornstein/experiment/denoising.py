@@ -23,7 +23,7 @@ READINGS = {
     "x0": "The clean data.",
     "eps": "The noise (Ho et al. 2020).",
     "score": "The score, grad log q(x_t) (Song & Ermon 2019).",
-    "v": "The turning vector alpha eps - sigma x0 (Salimans & Ho 2022).",
+    "v": "The velocity on the circle of signal and noise, v = alpha eps - sigma x0 (Salimans & Ho 2022).",
     "velocity": "The drift of the probability-flow ODE, which is the field of flow matching (Lipman et al. 2023).",
     "edm": "EDM's preconditioned output, of unit variance at every level (Karras et al. 2022).",
 }
