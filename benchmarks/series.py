@@ -1,7 +1,7 @@
 """Gaps in weather series, filled: our model beside interpolation, seasonal means and scikit-learn's iterative imputer.
 
     export ORNSTEIN_DATA=...                      # with nyc_weather_hourly.csv.gz
-    python benchmarks/series.py                   # trains about eight CPU-minutes on one core, then fills
+    python benchmarks/series.py                   # trains about five CPU-minutes on one core, then fills
     python benchmarks/series.py --run runs/series # a run that is there already
 
 Hourly weather of three airports in 2013, nine features. The last tenth of the year is held out. There, gaps of 8 hours
