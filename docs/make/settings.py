@@ -24,17 +24,16 @@ ENTRY = re.compile(r"^    (?! )([\w, *]+): +(.*(?:\n     +.*)*)", re.M)
 
 HEAD = """# Every setting
 
-<!-- made by `python docs/make/settings.py`; a test says when it must be made again -->
+<!-- made by `python docs/make/settings.py`; a test fails if it must be made again -->
 
-A setting is given after the preset, on the command line or from Python, or stands in an experiment's YAML file:
+Give a setting after the preset, on the command line or from Python, or write it into an experiment's YAML file:
 
     ornstein train digits net=unet net.channels=48 training.lr=1e-3 sampling.stepper=heun
     ornstein train digits --show                     # the whole experiment as YAML, every default written out
 
 A name chooses an entry (`net=unet`); its own settings follow a dot (`net.channels=48`). The defaults below are the
-entries' own. A preset or your data may change them: `--show` prints what a run would use. When you draw, a stepper's
-settings come after `--with`: `ornstein sample RUN --stepper heun --with variables=edm`.
-`null` says nothing.
+entries' own; a preset or your data may change them, and `--show` prints what a run would use. When you draw, give a
+stepper's settings after `--with`: `ornstein sample RUN --stepper heun --with variables=edm`. `null` means: not set.
 """
 
 

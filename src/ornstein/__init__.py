@@ -152,8 +152,8 @@ def fit(
     Args:
         X: a data frame, an array or a tensor, a list of pictures, or a path.
         y: the class of each example, of arrays and pictures.
-        folder: where the run is kept; None: nowhere, it goes with the model.
-        start: a run to begin with, whose types and scales are kept.
+        folder: where the run is kept; None: in a temporary folder that is deleted with the model.
+        start: a run to start from, whose types and scales are kept.
         progress: called with each `Moment` of training.
         **changes: by the keys of an experiment: `steps=500`, `**{"net.width": 128}`.
 
@@ -174,8 +174,8 @@ def doctor(run: "str | Path | Run", *, n: int = 500, seed: int = 0) -> "Diagnosi
 
     Args:
         run: what `ornstein train` wrote, or a run opened by `load`. Nothing of it is changed.
-        n: how many samples to draw, for what is told by samples.
-        seed: of all that is random.
+        n: how many samples to draw, for the checks of samples.
+        seed: random seed.
 
     Raises:
         InputError: no run; its data are no longer there, or differ from those that it was trained on.

@@ -1,8 +1,8 @@
 """Bad input, said in one sentence.
 
-Whatever a person can get wrong (a name, a type, a file) raises `InputError` with a sentence that names the
+Whatever a user can get wrong (a name, a type, a file) raises `InputError` with a sentence that names the
 field, the value and what would be accepted. The command line prints that sentence and exits with code 2;
-every other exception is a bug of ours and keeps its traceback.
+every other exception is a bug in ornstein and keeps its traceback.
 """
 
 import math
@@ -36,16 +36,16 @@ def lookup(table: Mapping[str, T], name: str, noun: str) -> T:
 
 
 def shown(name: object) -> str:
-    """A name fit for one line of UTF-8: line breaks, and bytes that are no UTF-8, are written as \\n and \\xNN."""
+    """A name fit for one line of UTF-8: line breaks, and bytes that are not UTF-8, are written as \\n and \\xNN."""
     text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def must_be_whole(name: str, value: object, least: int = 1, most: int | None = None) -> None:
-    """Refuse what is no whole number (or a bool), or lies outside of [least, most].
+    """Refuse a value that is not a whole number (or is a bool), or lies outside [least, most].
 
     Raises:
-        InputError: it is that.
+        InputError: the value is refused.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         accepted = f", at least {least}" if most is None else f" from {least} to {most:,}"

@@ -1,12 +1,12 @@
-"""Files that are whole or not there, and files that are safe to read.
+"""Files that are complete or absent, and files that are safe to read.
 
-*Writing.* What is written goes to a new file beside its place, whose name nobody can guess and which follows no link,
-and takes that place in one rename: a reader never sees half of one, and what was there before stays until the new one
-is whole. Files that belong together appear together or not at all. The name of such a new file tells the process that
-writes it, so that what a killed one left behind can be told from what another is about to rename (`sweep_parts`).
+*Writing.* Output goes to a new file beside its place, whose name cannot be guessed and which follows no link, and takes
+that place in one rename: a reader never sees a partial file, and the old file stays until the new one is complete.
+Files that belong together appear together or not at all. The name of the new file contains the number of the process
+that writes it, so that leftovers of a killed process can be told from files about to be renamed (`sweep_parts`).
 
-*Reading.* Only *regular files* of a bounded size are read whole: a pipe would block until somebody writes, a device may
-never end.
+*Reading.* Only *regular files* of a bounded size are read whole: a pipe would block until it is written to, a device
+may never end.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ MOST_TEXT = 2**24
 
 
 class Unreadable(InputError):
-    """A file is there, and a right or a disk refuses it: which says nothing of what is in it."""
+    """A file exists but cannot be read, for lack of permission or a disk error, which says nothing of its content."""
 
 
 # Reading --------------------------------------------------------------------------------------------------------------

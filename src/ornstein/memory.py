@@ -50,7 +50,7 @@ def keep_freed_memory() -> bool:
 
 
 def machine_bytes() -> float:
-    """Main memory of this machine, or the part of it that this process is given; no end where nobody says."""
+    """Main memory of this machine, or the part that this process may use; infinite if unknown."""
     try:
         whole = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
@@ -59,7 +59,7 @@ def machine_bytes() -> float:
 
 
 def free_bytes() -> float:
-    """Of `machine_bytes`, what nobody holds; what files are kept in memory for speed counts as free."""
+    """The free part of `machine_bytes`; files cached in memory count as free."""
     try:
         said = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
         whole = 1024.0 * int(said)

@@ -1,12 +1,12 @@
-"""Data: where they come from, what shape and range they have, and the invertible way to model space.
+"""Data: where they come from, what shape and range they have, and the invertible map to model space.
 
     source = open_data("digits")          # or a folder of images, or an .npz / .npy file
     data = source.load()
     print(data.describe())                # 1,437 images 1x8x8, values 0..16 (uint8) -> [-1, 1], ...
     x0, condition = data.batch(step=0, size=128, seed=0)
 
-The room knows no model. To add a data set, write a frozen dataclass with a `load()` that returns a `Dataset`, and
-give it a line in `DATA`.
+Nothing here depends on a model. To add a data set, write a frozen dataclass with a `load()` that returns a `Dataset`,
+and give it a line in `DATA`.
 """
 
 from ornstein.data.array import Array

@@ -1,7 +1,7 @@
-"""Your own arrays, from .npy or .npz: what their numbers mean is read off their shape, type and range.
+"""Your own arrays, from .npy or .npz: what their numbers mean is inferred from their shape, type and range.
 
-**Layout.** The first axis counts examples. What the others are is decided by these rules alone, and said in the
-description that is printed when training starts; `data.layout` overrules them (see `Layout` for its letters).
+**Layout.** The first axis counts examples. These rules alone decide what the others are, and the description printed
+when training starts says so; `data.layout` overrides them (see `Layout` for its letters).
 
 | axes | read as | when |
 |---|---|---|
@@ -20,13 +20,13 @@ kept: see `whole_levels`. Other images and arrays that fill [0, 1] or [-1, 1] (w
 of it) are taken to mean that range and mapped to [-1, 1]. Everything else, and all vectors, is standardised per
 channel or feature by the mean and standard deviation of the training part. Samples come back in the units found.
 
-**Holes.** NaN says that a value was not seen: statistics leave it out, and so does the loss (`ornstein.core.gaps`).
+**Holes.** NaN means that a value was not seen: statistics leave it out, and so does the loss (`ornstein.core.gaps`).
 
-**Labels.** Whole numbers or strings; -1 is "no label". Numbers count the names in `classes`, if the file has such.
+**Labels.** Whole numbers or strings; -1 is "no label". Numbers index the names in `classes`, if the file has them.
 
-**Size.** What would fill more than half of the machine's memory stays on disk: an .npy is read where it lies, its two
-parts are written to temporary files (in TMPDIR, or else /var/tmp) that vanish with the process, and every step reads
-its own examples from there. That is for float32 and 8-bit numbers as they lie; what must be converted is, in memory.
+**Size.** Data that would fill more than half of the machine's memory stay on disk: an .npy is mapped, its two parts are
+written to temporary files (in TMPDIR, or else /var/tmp) that vanish with the process, and every step reads its own
+examples from there. This holds for float32 and 8-bit numbers; other types must be converted, in memory.
 """
 
 import math
@@ -81,10 +81,10 @@ class Array(Source):
         labels_key: which array of an .npz holds the labels: whole numbers or strings (N,). None takes labels, label
             or y if there; "none" ignores them.
         condition: names of arrays of an .npz with a row for each example, to condition on: see
-            `ornstein.data.columns` for what they are read as. With x_train and x_test NAME_train and NAME_test.
-        layout: what the axes are, if the rules above are not to decide.
+            `ornstein.data.columns` for what they are read as. With x_train and x_test: NAME_train and NAME_test.
+        layout: what the axes are, in the letters of `ornstein.data.layout`; "auto" decides by their lengths.
         flip: mirror training images left to right at random.
-        test_fraction, seed: how many are held out, and which; in proportion to the classes.
+        test_fraction, seed: what share is held out, and which examples; in proportion to the classes.
 
     Raises:
         InputError: no such file or key; Python objects inside; text or complex numbers; infinite values;
@@ -252,7 +252,7 @@ def read_rows(
     key: str | None = None,
     missing: bool = False,
 ) -> tuple[Tensor, list[str] | None]:
-    """Examples from an .npy or .npz, for a model of examples of this shape: what the verbs read.
+    """Examples from an .npy or .npz, for a model of examples of this shape: what the commands read.
 
     Args:
         file: the file. Of an .npz the array is found as `Array` finds it; what `ornstein sample` wrote is read.

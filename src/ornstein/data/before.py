@@ -1,8 +1,8 @@
 """New data for a model that was trained on others: its units, scales, classes and columns are kept.
 
-A network knows its data in model space. Whoever goes on training it on new data must bring them there by the *old* map,
-number their classes as the old ones were, and keep the spread that noise is measured against; else the first step would
-be taken by a model that has been shown something else under the same names.
+A network knows its data in model space. To train it further on new data, these must be brought there by the *old* map,
+their classes numbered as the old ones were, and the spread that noise is measured against kept; otherwise the network
+would see something else under the same names.
 """
 
 import dataclasses
@@ -88,9 +88,9 @@ def read_for_model(
 ) -> tuple[Tensor, dict[int, InputError]]:
     """Pictures as examples for a model of images: (N, C, H, W), in the units of the data that it was trained on.
 
-    With them come those that were passed over since they cannot be read, by number, and what is wrong with each.
+    Those skipped because they cannot be read are returned too, by number, with what is wrong with each.
 
-    Bits are kept: a picture of more than 8 bits gives its values as they are. One of 8 bits does too for data of 256
+    Bits are kept: a picture of more than 8 bits gives its values as they are. So does one of 8 bits for data of 256
     levels; for others (12-bit scans, digits of 0..16, floats in [0, 1]) black and white are the ends of their range.
 
     Args:
@@ -101,7 +101,7 @@ def read_for_model(
             otherwise they keep their size, which the caller checks.
         name: what to call the i-th; None for its path.
         background: that the model's data were read with.
-        most_broken: up to so many that cannot be read are passed over.
+        most_broken: at most so many that cannot be read are skipped.
 
     Raises:
         InputError: more files that cannot be read; a model of neither 1, 3 nor 4 channels; values beyond the model's

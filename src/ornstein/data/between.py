@@ -1,9 +1,9 @@
-"""Two data sets, for a bridge from one to the other: any two of one shape, or one and what a blur leaves of it.
+"""Two data sets, for a bridge from one to the other: any two of one shape, or one and a blurred copy of it.
 
-Both are told in one space, since a bridge counts distances between a row of one and a row of the other: whole numbers
-keep their grid, all else is centred and divided by *one* scale (`scale="common"`), under which the pairing with the
-least sum of squared distances is that of the data's own units. Columns of unlike units, euros beside years, want a
-scale for each (`scale="each"`). Labels are left aside: who belongs to whom is for the bridge to say.
+Both are brought into one space, since a bridge measures distances between a row of one and a row of the other: whole
+numbers keep their grid, all else is centred and divided by *one* scale (`scale="common"`), under which the pairing with
+the least sum of squared distances is that of the data's own units. Columns in unlike units, such as euros and years,
+need a scale each (`scale="each"`). Labels are ignored: the bridge decides which rows belong together.
 """
 
 import dataclasses
@@ -34,10 +34,11 @@ class Between(Source):
     Args:
         source: a name of data, a file or a folder; or a mapping of a name and arguments, as
             {name: images, path: horses, size: 32}.
-        target: likewise.
+        target: the same, for the other end.
         paired: row i of one belongs to row i of the other (files of a folder in the order of their names), as a blurred
-            picture to the sharp one. Both must then be split alike: as many rows, the same test_fraction and seed.
-        scale: of numbers without a grid: "common" divides all features by one number, "each" each by its own.
+            picture to the sharp one. Both must then be split the same way: as many rows, the same test_fraction and
+            seed.
+        scale: for numbers without a grid: "common" divides all features by one number, "each" each by its own.
 
     Raises:
         InputError: data that are absent or unfit; two of different kind, shape, columns or grid of values; pairs of
@@ -69,7 +70,7 @@ class Between(Source):
 @final
 @dataclass(frozen=True)
 class Blurred(Source):
-    """Pictures, series or volumes, paired with what a Gaussian blur leaves of them: a bridge leads back to the sharp.
+    """Pictures, series or volumes, each paired with its Gaussian blur: a bridge leads back to the sharp one.
 
     Args:
         of: a name of data, a file or a folder; or a mapping of a name and arguments.

@@ -1,11 +1,11 @@
-"""Captions: texts that are known of examples, in tokens of their own that need no download.
+"""Captions: texts that describe examples, in tokens of their own that need no download.
 
-A text is taken apart into words or characters, and each is a number: its place in the vocabulary, which is what the
-training part holds, the commonest first. Held-out texts may have words that stand nowhere in training. A model knows
-nothing of these, so they are left out, and counted; a person who asks for one is told (`Known.model`).
+A text is split into words or characters, and each is a number: its place in the vocabulary of the training part, the
+commonest first. Held-out texts may have words that do not occur in training. A model knows nothing of these, so they
+are left out, and counted; a user who asks for one is told (`Known.model`).
 
-Examples that share a caption are held out together. Else each held-out example would have been seen under its very
-words, and nobody would know what a model makes of words that it has not met together.
+Examples that share a caption are held out together. Otherwise every held-out caption would have been seen in training,
+and evaluation would not show how a model handles new combinations of words.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ def captioned(train: Sequence[str], test: Sequence[str], kind: TextKind, name: s
 
     Args:
         train, test: one for each example; "" where there is none.
-        kind: "words" or "characters": what they are taken apart into; "sentences": vectors of a frozen encoder.
+        kind: "words" or "characters": what they are split into; "sentences": vectors of a frozen encoder.
         name: to call them by in errors.
 
     Raises:
@@ -80,7 +80,7 @@ def split_texts(texts: Sequence[str], fraction: float, seed: int) -> tuple[Tenso
 
 
 def differ(texts: Sequence[str]) -> bool:
-    """Whether texts are so many different ones that they are captions, and no classes."""
+    """Whether so many texts differ that they are captions rather than classes."""
     return len(set(texts)) > max(MOST_FLOAT_CLASSES, len(texts) // 10)
 
 

@@ -1,4 +1,4 @@
-"""Data that are classes through and through: characters of a text, pictures of few levels.
+"""Data made of classes only: characters of a text, pictures of few levels.
 
 Every place of an example is one of K classes, a token; model space has their one-hot vectors, one after the other
 (`ornstein.core.categories`). Samples come back as numbers of classes, and those of a text as characters.
@@ -69,12 +69,12 @@ class Classes(Transform):
         return torch.zeros(len(x))  # a name for each value
 
     def pictures(self, z: Tensor) -> Tensor:
-        """Model space as pictures in [-1, 1], (B, 1, H, W), what is not known yet in the middle."""
+        """Model space as pictures in [-1, 1], (B, 1, H, W), with 0 for what is not known yet."""
         codes = self.inverse(z)
         return torch.where(codes < 0, 0.0, codes.float() * (2 / (self.count - 1)) - 1)
 
     def texts(self, z: Tensor) -> list[str]:
-        """Model space as texts, what is not known yet as blanks."""
+        """Model space as texts, with blanks for what is not known yet."""
         return self.spelled(self.inverse(z))
 
     def spelled(self, codes: Tensor) -> list[str]:
@@ -119,7 +119,7 @@ TRANSFORMS["classes"] = Classes
 @final
 @dataclass(frozen=True)
 class Text(Source):
-    """A text file of one's own, character by character, cut into pieces of one length.
+    """Your own text file, character by character, cut into pieces of one length.
 
     The end of the text is held out, in one piece. Pieces for training overlap by three quarters.
 
@@ -186,7 +186,7 @@ class Quantised(Source):
     Args:
         of: digits, mnist or fashion-mnist.
         classes: how many levels are left.
-        root: the folder that the files of the last two lie in; None for the usual ones.
+        root: the folder with the files of mnist or fashion-mnist; None for the usual ones.
 
     Raises:
         InputError: other pictures, or more classes than they have levels.

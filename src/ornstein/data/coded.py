@@ -1,11 +1,11 @@
-"""Data told in fewer numbers: the latents of a trained codec as the space that a model lives in.
+"""Data encoded in fewer numbers: the latents of a trained codec as the space that a model lives in.
 
-A codec (`ornstein.core.codec`) is a map to model space like any other, only learned; so what knows data by their
-transform takes latents unchanged: samples come back through its decoder, and pictures are drawn by it.
+A codec (`ornstein.core.codec`) is a map to model space like any other, only learned; so whatever knows data by their
+transform works with latents unchanged: samples come back through its decoder, and pictures are drawn by it.
 
-*Told once.* Encoding costs a network's call an example, so a data set holds what the codec says of each, and a batch
-draws from that: a latent is drawn anew each time it is met, z = mean + std eps, with eps a function of seed and step.
-The law of these draws is what a model of latents learns, and what bounds the likelihood of the data.
+*Encoded once.* Encoding costs a network call per example, so a data set stores the codec's answer for each, and a batch
+draws from that: a latent is drawn afresh at each use, z = mean + std eps, with eps a function of seed and step. The
+distribution of these draws is what a model of latents learns, and what bounds the likelihood of the data.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Coded(Transform):
 
     Args:
         base: the data's own transform, into the space that the codec knows.
-        codec: what tells and reads; None where its weights are not at hand, and nothing but the shape is asked for.
+        codec: the codec; None if its weights are absent and only the shape is needed.
         latent: shape of a latent.
         sha256: of the codec's weights.
     """
@@ -47,7 +47,7 @@ class Coded(Transform):
         """The codec.
 
         Raises:
-            InputError: its weights are not at hand.
+            InputError: its weights are absent.
         """
         if self.codec is None:
             raise InputError("the codec of these latents is not open: its weights lie in the run's folder codec/.")
@@ -60,7 +60,7 @@ class Coded(Transform):
         return self.base.inverse(self.own.decode(z), quantise)
 
     def log_abs_det(self, x: Tensor) -> Tensor:
-        """Of a codec that loses nothing. Raises `InputError` for others."""
+        """log |det| of a lossless codec. Raises `InputError` for others."""
         return self.base.log_abs_det(x) + self.own.log_abs_det(self.base.forward(x))
 
     @property
@@ -91,7 +91,7 @@ TRANSFORMS["coded"] = Coded
 @final
 @dataclass(frozen=True)
 class Latents(Source):
-    """The latents of a data set, by a codec that was trained on it or its like.
+    """The latents of a data set, by a codec that was trained on it or on similar data.
 
     Args:
         of: a name of data, a file or a folder; or a mapping of a name and arguments.
@@ -129,7 +129,7 @@ def told(data: Dataset, codec: Codec, sha256: str, known: "tuple[float, float] |
     Args:
         codec: of data of this shape.
         sha256: of its weights.
-        known: mean and sigma_data of the latents, where they were measured before.
+        known: mean and sigma_data of the latents, if they were measured before.
 
     Raises:
         InputError: the codec is of data of another shape.
@@ -146,17 +146,17 @@ def told(data: Dataset, codec: Codec, sha256: str, known: "tuple[float, float] |
 
 @dataclass(frozen=True, eq=False)
 class Encoded(Dataset):
-    """A data set of which a codec has said its latents; made by `told`.
+    """A data set with its latents by a codec; made by `told`.
 
     Args:
-        known: mean and sigma_data of the latents of the training part, where they were measured before.
+        known: mean and sigma_data of the latents of the training part, if they were measured before.
     """
 
     known: tuple[float, float] | None = None
 
     @cached_property
     def codes(self) -> list[Code]:
-        """What the codec says of the training examples; and of the same mirrored, where these are drawn too."""
+        """The codes of the training examples; and of their mirror images, if these are drawn too."""
         assert isinstance(self.transform, Coded)
         codec, base = self.transform.own, self.transform.base
         found = []

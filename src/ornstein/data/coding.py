@@ -1,9 +1,9 @@
-"""How one column of a table is told: in the cells of its values, each a class of one token or of two.
+"""How one column of a table is encoded: in cells of its values, each a class of one token or of two.
 
-Columns of words, and of numbers of few values, have a cell for each. Of other numbers the cells are intervals that
-hold about equally many rows, gathered in bins; but a value that very many rows have is a bin of its own, and none goes
-across it. In a column with a last decimal an interval is the values from its first to its last; in a continuous one it
-reaches half-way to its neighbours.
+Columns of words, and of numbers with few values, have a cell for each value. For other numbers the cells are intervals
+that hold about equally many rows, grouped into bins; but a value that very many rows share is a bin of its own, which
+no other bin crosses. In a column with a fixed number of decimals an interval is the values from its first to its last;
+in a continuous one it reaches half-way to its neighbours.
 """
 
 import math
@@ -32,16 +32,16 @@ _EXACT = 2.0**50
 @final
 @dataclass(frozen=True)
 class Coded:
-    """How one number of a row is told: by a cell, in one class or two.
+    """How one number of a row is encoded: by a cell, in one class or two.
 
     Args:
         column: of the table.
-        part: "value", or of a date its "day" or "time".
-        low, high: the ends of each cell, rising; a single value where they are equal.
+        part: "value", or for a date its "day" or "time".
+        low, high: the ends of each cell, rising; equal for a single value.
         bins: how many cells each class of the first token has.
-        decimals: of the values, 0 for whole numbers; None where they are continuous.
-        missing: whether the first token has a class for that.
-        ordered: whether its values are more and less, and not words.
+        decimals: of the values, 0 for whole numbers; None if they are continuous.
+        missing: whether the first token has a class for missing cells.
+        ordered: whether its values have an order, unlike words.
     """
 
     column: int
@@ -59,7 +59,7 @@ class Coded:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Classes of its tokens: of the bins, and of the cells where a bin has several."""
+        """Numbers of classes of its tokens: of the bins, and of the cells if a bin has several."""
         finest = max(self.bins)
         return (len(self.bins) + self.missing, *([finest] if finest > 1 else []))
 
@@ -119,7 +119,7 @@ class Coded:
         return torch.stack(codes, 1)
 
     def cell_of(self, codes: Tensor) -> Tensor:
-        """The cell that classes (B, 1 or 2) tell; -1 where they tell none."""
+        """The cell that classes (B, 1 or 2) stand for; -1 if they stand for none."""
         first = codes[:, 0]
         told = (first >= 0) & (first < len(self.bins))
         known = first.clamp(0, len(self.bins) - 1)
@@ -166,9 +166,9 @@ class Coded:
         return self._common(at * scale, to * scale, low * scale, high * scale)[1] / self.points
 
     def shares(self, of_cell: Tensor, missing: float = 0.0) -> list[Tensor]:
-        """What is said of each cell, said of the classes of each token: (K,), and (K of the first, K).
+        """A weight of each cell, carried over to the classes of each token: (K,), and (K of the first, K).
 
-        Of a bin 1 where it is anything but 0 for any of its cells; of a missing value `missing`.
+        A bin gets 1 if any of its cells has a weight other than 0; a missing value gets `missing`.
         """
         finest = max(self.bins)
         within = torch.zeros(len(self.bins), finest, dtype=torch.float64)
@@ -187,7 +187,7 @@ def part_of(values: Tensor, part: str) -> Tensor:
 
 
 def coded(column: int, about: ColumnType, values: Tensor) -> list[Coded]:
-    """How a column is told."""
+    """The encoding of a column."""
     missing = bool(values.isnan().any())
     if about.kind in ("category", "boolean"):
         each = tuple(float(i) for i in range(len(about.levels)))

@@ -1,11 +1,11 @@
-"""Columns of a file as the condition of its examples: what a column is, is read off its type and shape.
+"""Columns of a file as the condition of its examples: what a column is follows from its type and shape.
 
 | a column | is read as |
 |---|---|
 | (N,) text or whole numbers | labels |
 | (N,) whole numbers with more values than 50 and than a tenth of the examples | numbers: they measure something |
 | (N,) text of more values than 50 and than a tenth of the examples | captions, in words |
-| (N,) floats | numbers; NaN says that it is not known |
+| (N,) floats | numbers; NaN means unknown |
 | (N, F) | vectors |
 | (N, ...) with the data's number of places | pictures, at most as large as the data's |
 """
@@ -40,7 +40,7 @@ def read_columns(
         shape: of one example, (C, ...) or (d,).
 
     Raises:
-        InputError: a column of another length or of no kind, values that say nothing.
+        InputError: a column of another length or of no known kind, or without any value.
     """
     columns, remarks = {}, []
     for name, raw in found.items():

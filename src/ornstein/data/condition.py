@@ -1,10 +1,10 @@
 """What is known of each example beside its values: labels, numbers, vectors, pictures, texts to condition a model on.
 
 A network learns best from numbers of about unit variance. So numbers and vectors, and the channels of pictures, are
-standardised by the mean and the standard deviation of the training part, which are stored with the run: asked in
-dollars, a model that was trained on dollars sees what one trained on standardised prices sees. Labels are numbers of
-names, tokens those of words or of characters. In model space a part is absent where `ornstein.core.condition` says so:
-label -1, tokens -1 throughout, NaN for all else.
+standardised by the mean and the standard deviation of the training part, which are stored with the run: you give a
+price in dollars, and the network sees the standardised price. Labels number names; tokens number words or characters.
+In model space the values of `ornstein.core.condition` mark an absent part: label -1, tokens -1 throughout, NaN for all
+else.
 """
 
 import math
@@ -30,7 +30,7 @@ LABEL = "label"
 
 @dataclass(frozen=True)
 class Known:
-    """What a part of the condition is in its owner's words, and the way from there to model space.
+    """What a part of the condition is in the user's terms, and the map from there to model space.
 
     Args:
         kind: "label", "number", "vector" or "picture"; "words" or "characters", of which texts are made; "sentences",
@@ -66,7 +66,7 @@ class Known:
 
     @property
     def is_text(self) -> bool:
-        """Whether a person gives it as a text."""
+        """Whether it is given as a text."""
         return self.kind in get_args(TextKind)
 
     @property
@@ -76,7 +76,7 @@ class Known:
 
     @property
     def counts(self) -> bool:
-        """Whether its values number `classes`, and measure nothing."""
+        """Whether its values number `classes` rather than measure something."""
         return self.kind == "label" or self.is_tokens
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,13 +103,13 @@ class Known:
         return {LABEL: Known("label", classes=tuple(facts["classes"]))} if facts.get("classes") else {}
 
     def model(self, value: Any, n: int, name: str = "condition") -> Tensor:
-        """n rows in model space from what a person gives.
+        """n rows in model space from what the user gives.
 
         Args:
-            value: None: absent. Of labels the name of a class, its number where no class has a number for its name, a
-                sequence of n of these, or whole numbers that count classes as a tensor or an array (n,). Of all else,
-                in the units of the data, one value for all, or n of them: a number, or numbers as a sequence, an array
-                or a tensor. NaN, and the label -1, are absent. Of texts one for all, or a sequence of n; "" is absent.
+            value: None: absent. For labels, the name of a class, its number (unless a class has a number as its name),
+                a sequence of n of these, or class numbers as a tensor or an array (n,). For texts, one for all, or a
+                sequence of n; "" is absent. For all else, in the units of the data, one value for all, or n of them: a
+                number, or numbers as a sequence, an array or a tensor. NaN, and the label -1, mean absent.
             n: how many rows.
             name: of the part, for errors.
 
@@ -117,7 +117,7 @@ class Known:
             int64 (n,) for labels, (n, L) for texts; float32 (n, *shape).
 
         Raises:
-            InputError: a class or a word that is not known, another shape, what is no number.
+            InputError: an unknown class or word, another shape, something that is not a number.
         """
         if self.counts:
             return (self._texts if self.is_tokens else self._labels)(value, n, name)
@@ -177,7 +177,7 @@ class Known:
         return [between.join(self.classes[token] for token in row if token >= 0) for row in tokens.tolist()]
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, list[str]]:
-        """Texts as tokens (n, L), and what they have that tokens do not say: other words, or those beyond L."""
+        """Texts as tokens (n, L), and what they leave out: unknown words, or words beyond L."""
         numbers = {word: number for number, word in enumerate(self.classes)}
         found, unsaid = torch.full((len(texts), self.shape[0]), -1), []
         for row, text in enumerate(texts):
@@ -267,9 +267,9 @@ def encoded(texts: Sequence[str]) -> Tensor:
 
 
 def pieces(text: str, kind: str) -> list[str]:
-    """The words of a text, or its characters: in small letters, words without what stands between them.
+    """The words of a text, or its characters, in lower case.
 
-    Words are runs of letters and digits, as "o'clock"; characters are all of them, each run of blanks being one.
+    Words are runs of letters and digits, as "o'clock"; characters are all of them, with each run of blanks as one.
     """
     text = unicodedata.normalize("NFKC", text).casefold()
     return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text) if kind == "words" else list(" ".join(text.split()))

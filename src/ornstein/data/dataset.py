@@ -2,14 +2,14 @@
 
 A training run that is killed and resumed must see the very same examples in the same order. The usual recipe, a
 loader that keeps its place in a shuffled list, makes that place one more thing to save and restore. Here there is
-no place: `Dataset.batch(step, size, seed)` is a *pure function*. Training visits the positions 0, 1, 2, ... of an
+none: `Dataset.batch(step, size, seed)` is a *pure function*. Training visits the positions 0, 1, 2, ... of an
 endless list, the concatenation of one permutation per epoch, and the permutation of epoch e is itself a function
 of (seed, e). Step k of `world` processes with `size` examples each owns the positions
 
     k * size * world + rank * size + {0, ..., size - 1},
 
 so to resume is to ask for the next step; every epoch shows each example exactly once; a batch that crosses the end
-of an epoch goes on in the next; and the processes' batches laid side by side are the batch that one process would
+of an epoch continues in the next; and the processes' batches laid side by side are the batch that one process would
 have drawn, however many processes there are.
 """
 
@@ -38,7 +38,7 @@ from ornstein.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples in their own units, a held-out part, what is known of each, and the way to model space.
+    """Examples in their own units, a held-out part, what is known of each, and the map to model space.
 
     Args:
         name: what it is called in messages and in the run folder.
@@ -50,13 +50,13 @@ class Dataset:
         transform: data units -> model space.
         flip: draw each training image mirrored left to right with probability 1/2 (images only).
         note: where the data come from and how they were read, for `describe`.
-        layout: the axes that examples have in the hands of their owner; those of `train` are the model's.
+        layout: the axes of examples in the user's own order; those of `train` are the model's.
         columns: what the columns of a table are; () for other data.
-        dialect: how a table lay in its file; None where it did not.
+        dialect: the format of a table's file; None if it came from none.
         timeline: what windows of a series are cut from; None for other data.
-        spread: sigma_data of the data that a model was first trained on, which these go on from; None for their own.
-        far: the data that a bridge to these starts from, of the same shape and transform; None for data alone. A batch
-            then has rows of both, those of `far` as the part `SOURCE` of its condition.
+        spread: sigma_data of the data that a continued model was first trained on; None for these data's own.
+        far: the data that a bridge to these starts from, of the same shape and transform; None without a bridge. With
+            them, a batch has rows of both, those of `far` as the part `SOURCE` of its condition.
         paired: whether row i of `far` belongs to row i of these; else each set is shuffled by itself.
 
     Raises:
@@ -116,12 +116,12 @@ class Dataset:
 
     @cached_property
     def train_condition(self) -> Condition:
-        """What is known of the training examples, N rows, short of what belongs to none: the rows of `far`."""
+        """What is known of the training examples, N rows, without the rows of `far`, which belong to no example."""
         return Condition({name: column.train for name, column in self.conditions.items()})
 
     @cached_property
     def test_condition(self) -> Condition:
-        """What is known of the held-out examples, M rows; with those of `far`, which start again where they end."""
+        """What is known of the held-out examples, M rows; with rows of `far`, repeated if there are too few."""
         known = {name: column.test for name, column in self.conditions.items()}
         if self.far is not None:
             turns = torch.arange(len(self.test)) % len(self.far.test)
@@ -322,8 +322,8 @@ class Source(ABC):
     """Where data come from: a frozen dataclass of arguments with one method.
 
     Attributes:
-        beside: whether they lie in the folder of the run that was trained on them, and move with it.
-        fetched: whether they lie where ORNSTEIN_DATA says, or have to be downloaded first.
+        beside: whether the data lie in the folder of the run that was trained on them, and move with it.
+        fetched: whether the data are found by ORNSTEIN_DATA, or have to be downloaded first.
     """
 
     beside: ClassVar[bool] = False
@@ -334,7 +334,7 @@ class Source(ABC):
         """Read or make the data. Raises `InputError` if they are absent or unfit, in one sentence."""
 
     def load_as(self, columns: Sequence[ColumnType], transform: Transform) -> Dataset:
-        """As `load`, with the columns of a table taken for these, and the rows told by this transform."""
+        """As `load`, with these types for the columns of a table, and this transform for its rows."""
         return self.load()
 
 

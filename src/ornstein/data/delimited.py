@@ -1,15 +1,15 @@
-"""Tables as text: .csv, .tsv and the like, read as they lie and written in the same manner.
+"""Tables as text: .csv, .tsv and the like, read in their own format and written back in it.
 
-How a file is read is found from its first 64 KiB, and is kept as its `Dialect`:
+The format is detected from the first 64 KiB of a file, and kept as its `Dialect`:
 
 - The delimiter is the one of tab ; | , by which all rows have equally many cells. (Tab first: a comma may be a decimal
-  mark, a tab never.) "sep=;" in the first line, as Excel has it, decides.
-- A first row of numbers alone is no header: the columns are then column1, column2, ...
-- The text is UTF-8, with or without a mark, or UTF-16 with one; what is neither is read as Windows' Latin alphabet.
+  mark, a tab never.) "sep=;" in the first line, as Excel writes it, decides.
+- A first row of numbers alone is not a header: the columns are then column1, column2, ...
+- The text is UTF-8, with or without a byte-order mark, or UTF-16 with one; anything else is read as Windows-1252.
 - Quoted cells may hold line breaks. A quote that never ends, and rows of differing length, are refused.
 
-Every different word of a column is kept once, so that a file takes a few bytes a cell. What a file grows to when it is
-unpacked is bounded, and so is what it takes of memory.
+Every different word of a column is stored once, so that a file takes a few bytes a cell. The size of an unpacked file
+is bounded, and so is the memory that it takes.
 """
 
 import csv
@@ -53,7 +53,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 @final
 @dataclass(frozen=True)
 class Dialect:
-    """How a table lies in its file.
+    """The format of a table's file.
 
     Args:
         delimiter: between cells.
@@ -143,7 +143,7 @@ def read_delimited(
     header: bool | None = None,
     rows: int | None = None,
 ) -> tuple[dict[str, Words], Dialect, list[str]]:
-    """The columns of a file of text, and how they lie in it.
+    """The columns of a file of text, and its format.
 
     Args:
         path: the file, plain or gzip.
@@ -313,10 +313,10 @@ def write_csv(
     dialect: Dialect | None = None,
     known: Mapping[str, Words] | None = None,
 ) -> int:
-    """Write a carrier as a table, whole or not at all; as gzip where the name ends in .gz.
+    """Write a carrier as a table, whole or not at all; as gzip if the name ends in .gz.
 
-    Cells are what the types make of them, letter for letter: none is changed for the sake of spreadsheets, which take
-    some for formulas. `formulas` says which; whoever writes for a person passes that on.
+    Cells are exactly what the types make of them: none is changed for the sake of spreadsheets, which take some for
+    formulas. `formulas` says which, for a message to the user.
 
     Args:
         path: the file.

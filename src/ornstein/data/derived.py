@@ -1,7 +1,7 @@
-"""Columns that another determines: a code its word, the day of the week its date.
+"""Columns that another determines, as a code determines its word or a date the day of the week.
 
-They are not told but looked up, and so cannot contradict. A relation counts if it holds in every training row, and if
-its keys have rows enough for that to be no accident.
+They are looked up rather than learnt, and so cannot contradict the other. A relation counts if it holds in every
+training row, and if its keys have enough rows to rule out chance.
 """
 
 import math
@@ -27,11 +27,11 @@ class Derived:
     """A column that another determines.
 
     Args:
-        column: which.
+        column: which column it is.
         source: the column that it is looked up by.
-        by: "value", or of a date a part of the calendar, as `ornstein.data.calendar` names them.
+        by: "value", or for a date a part of the calendar, as `ornstein.data.calendar` names them.
         shift: hours that the calendar is ahead of the date.
-        keys, values: what is found where, the keys rising; NaN is the last key, where there is one.
+        keys, values: the lookup table, with rising keys; NaN, if it is a key, comes last.
     """
 
     column: int

@@ -1,13 +1,13 @@
 """Emoji with captions: small pictures in colour, and a few words of what each shows.
 
-The file, `emoji32.npz`, holds encoded pictures of 32x32 end to end (`blob`, `offsets`), and of each its `caption`, its
+The file, `emoji32.npz`, holds encoded pictures of 32x32 end to end (`blob`, `offsets`), and for each its `caption`, its
 `vendor` (who drew it) and its `skin` (which modifiers its code has; "" for none). It is looked for where ORNSTEIN_DATA
-says, and in the cache; nobody publishes it in this form.
+says, and in the cache; it is not published in this form.
 
-Two choices. Pictures of OpenMoji are left out: they are CC BY-SA, and what is made of them would have to be shared
-alike. Those of Noto (Apache 2.0) and Twemoji (CC BY) stay. Variants that differ in skin alone are left out, too: their
-captions are those of the yellow ones, up to 25 for a text that says nothing of skin, and three in five pictures would
-be of people.
+Two kinds are left out by default. Pictures of OpenMoji are CC BY-SA, and what is made of them would have to be shared
+under the same licence; those of Noto (Apache 2.0) and Twemoji (CC BY) stay. Variants that differ only in skin have the
+captions of the yellow ones, up to 25 for a text that does not mention skin, and would make three in five pictures
+people.
 """
 
 from dataclasses import dataclass
@@ -36,11 +36,11 @@ class Emoji(Source):
 
     Args:
         root: folder with emoji32.npz; None: ORNSTEIN_DATA, then the cache.
-        vendors: whose pictures are taken: noto, twemoji, openmoji.
-        skin: whether variants of skin are taken, which share a caption.
-        text: "words" or "characters": what a caption is taken apart into; "sentences": it is a vector of an encoder,
-            by the extra `ornstein[sentences]`.
-        test_fraction, seed: how many captions are held out, each with all of its pictures, and which.
+        vendors: whose pictures to use: noto, twemoji, openmoji.
+        skin: whether to include variants of skin, which share a caption.
+        text: "words" or "characters": what a caption is split into; "sentences": it becomes a vector of an encoder,
+            which needs the extra `ornstein[sentences]`.
+        test_fraction, seed: what share of the captions is held out, each with all of its pictures, and which.
 
     Raises:
         InputError: no such file, or a damaged one; a vendor that is not in it.

@@ -46,29 +46,29 @@ ONE_IN = 10
 class ImageFolder(Source):
     """A folder of image files (png, jpg, webp, bmp, gif, tiff, ppm), read recursively; sub-folders become classes.
 
-    A zip of such a folder is read as it is, without being unpacked (`ornstein.data.zipped`). What was done to how many
-    of the pictures, to make them alike, is said in the description.
+    A zip of such a folder is read as it is, without being unpacked (`ornstein.data.zipped`). The description says what
+    was done to how many of the pictures to make them fit together.
 
-    A folder that holds just `train` and `test` (or `val`) keeps that split; otherwise a part is held out.
+    A folder that contains only `train` and `test` (or `val`) keeps that split; otherwise a part is held out.
 
     Args:
         path: the folder, or the .zip. Hidden files and files of other types are ignored; pictures of formats that are
-            not read, such as HEIC, are named in the description. Links to folders are followed, those in a zip not.
+            not read, such as HEIC, are named in the description. Links to folders are followed, but not those in a zip.
         size: (height, width), or one number for a square, or as text "64,48" or "64x48": crop at the centre to that
-            aspect and resize. None takes the files as they are, which must then agree in size.
+            aspect and resize. None takes the files as they are; they must then agree in size.
         mode: "L" (greyscale), "RGB", "RGBA" (transparency is a fourth channel), or "auto": greyscale if every file is,
             else RGB.
-        background: the colour that transparency is laid on where it is not kept: a name, or #rrggbb.
+        background: the colour that transparency is laid on if it is not kept: a name, or #rrggbb.
         label: "folder" makes the first level of sub-folders the classes, "none" ignores them, "auto" uses them if
             there are at least two.
-        captions: a .csv of two columns, file and caption: what is known of each picture, as the part "text". It lies in
-            the folder, or where the path says; files are named as they lie in the folder, or by their names alone.
-        text: "words" or "characters": what a caption is taken apart into; "sentences": it is a vector of an encoder,
-            by the extra `ornstein[sentences]`.
+        captions: a .csv of two columns, file and caption: the part "text" of the condition of each picture. A relative
+            path is looked up in the folder first; files are named by their paths in the folder, or by name alone.
+        text: "words" or "characters": what a caption is split into; "sentences": it becomes a vector of an encoder,
+            which needs the extra `ornstein[sentences]`.
         flip: mirror training images left to right at random.
-        test_fraction, seed: how many are held out, and which; in proportion to the classes. Pictures that share a
-            caption are held out together, unless captions are few.
-        broken: "skip" passes over files that cannot be read, up to a tenth of all, and names them in the description;
+        test_fraction, seed: what share is held out, and which pictures; in proportion to the classes. Pictures that
+            share a caption are held out together, unless captions are few.
+        broken: "skip" skips files that cannot be read, up to a tenth of all, and names them in the description;
             "stop" ends at the first.
 
     Raises:

@@ -1,10 +1,10 @@
 """Tables of other programs: data frames of pandas, polars and pyarrow, and .parquet files.
 
-All of them go through *narwhals*, one way to ask any of them. A frame becomes columns of words, as a file of text would
-have them, and so columns are found, held out and written by the same rules; that a type calls a column a category is
-said to those rules. `to_frame` makes a frame of the caller's own kind again, with its types.
+All of them go through *narwhals*, one interface to all. A frame becomes columns of words, like those of a text file, so
+that the same rules find, hold out and write columns; if a type says that a column is a category, the rules are told.
+`to_frame` makes a frame of the caller's own kind again, with its types.
 
-The packages are an extra: `pip install "ornstein[tables]"`. Whoever hands over a frame has what it takes.
+The packages are an extra: `pip install "ornstein[tables]"`. A caller who has a frame has what it needs.
 """
 
 import math

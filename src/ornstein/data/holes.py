@@ -1,9 +1,9 @@
-"""Rows with holes beside rows without: how samples, which are complete, are compared with data that are not.
+"""Rows with holes beside rows without: how complete samples are compared with data that have holes.
 
-To keep complete rows alone would throw data away, and there may be none. Instead every sample gets the holes of a real
-row, taken in turn, and all holes are filled with the mean of the training part. Of cells that are missing whatever
-their values (completely at random) both sides then have one law exactly where the model has the data's; and what real
-data score in a sample's place, the floor of every measure, has the same holes.
+Keeping only complete rows would throw data away, and there may be none. Instead every sample gets the holes of a real
+row, in turn, and all holes are filled with the mean of the training part. If cells are missing completely at random,
+both sides then have the same distribution exactly if the model has that of the data; and the real data that set the
+floor of every measure have the same holes.
 """
 
 import torch
@@ -21,7 +21,7 @@ def filled(x: Tensor, train: Tensor) -> Tensor:
 
 
 def alike(samples: Tensor, train: Tensor, heldout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three, ready to be compared: see the module. As they are where nothing is missing.
+    """All three, ready to be compared: see the module. Unchanged if nothing is missing.
 
     Args:
         samples: (n, F, ...), complete, data units.

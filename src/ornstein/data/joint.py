@@ -1,7 +1,7 @@
-"""Data with their class beside them, as one: to be drawn together, where other models are given the class.
+"""Data together with their class: both are drawn, while other models are given the class.
 
-The class is a column more, the last, in the data's own units its number; in model space it is a one-hot vector behind
-the numbers.
+In the data's own units the class is one more column, the last, with its number; in model space it is a one-hot vector
+after the numbers.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from ornstein.errors import InputError
 @final
 @dataclass(frozen=True)
 class WithClass(Transform):
-    """Numbers by a transform of their own, and behind them a class as a one-hot vector.
+    """Numbers by their own transform, and after them a class as a one-hot vector.
 
     Args:
         numbers: of the numbers, (B, *shape).
@@ -78,7 +78,7 @@ TRANSFORMS["with-class"] = WithClass
 @final
 @dataclass(frozen=True)
 class Labelled(Source):
-    """Data that have labels, each row with its class behind it: numbers and a category, to be drawn together.
+    """Labelled data, each row followed by its class: numbers and a category that are drawn together.
 
     Args:
         of: a name of data, a file or a folder; or a mapping of a name and arguments.

@@ -1,7 +1,7 @@
-"""Examples that came from no file: kept beside the run that was trained on them, so that it can go on and be judged.
+"""Examples given in memory: kept in the folder of their run, so that it can be resumed and evaluated.
 
-What `ornstein.fit` is given in memory is written into the run's folder as a safetensors file, values to the bit, with
-what is known of them (types of columns, classes, the way to model space) as text in its head. Nothing in it can be run.
+What `ornstein.fit` is given in memory is written into the run's folder as a safetensors file, bit for bit, with
+what is known of them (types of columns, classes, the map to model space) as text in its header. It contains no code.
 """
 
 import json
@@ -28,7 +28,7 @@ _HEAD = "ornstein"
 @final
 @dataclass(frozen=True)
 class Kept(Source):
-    """Examples that `ornstein.fit` was given in memory, from the file in the run's folder that keeps them.
+    """Examples that `ornstein.fit` was given in memory, from the file that keeps them in the run's folder.
 
     Args:
         path: the file.

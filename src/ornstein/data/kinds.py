@@ -1,16 +1,16 @@
-"""What the columns of a table are, read off their words.
+"""What the columns of a table are, recognised by their words.
 
 | kind | when |
 |---|---|
 | constant | one word throughout |
-| boolean | two words that are opposites: true and false, yes and no, 0 and 1, ... |
+| boolean | two opposite words: true and false, yes and no, 0 and 1, ... |
 | date | every word fits one pattern of `ornstein.data.notation` |
-| identifier | whole numbers that count the rows; words of which (nearly) every row has its own; long texts |
+| identifier | row numbers; a different word in (nearly) every row; long texts |
 | integer | whole numbers (41 or 41.0), none beyond 2^53 and none with a leading zero, which only codes have |
 | number | other finite numbers |
 | category | all else, such as postal codes and words |
 
-A person overrules this by name: `types: {age: category}`, and for dates a pattern too: `date:%d/%m/%Y`.
+The user can override this by name: `types: {age: category}`, and for dates with a pattern: `date:%d/%m/%Y`.
 """
 
 import math

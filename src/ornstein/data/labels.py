@@ -1,4 +1,4 @@
-"""Labels in a file, as class numbers and names; what is doubtful about them is asked or said, never guessed."""
+"""Labels in a file, as class numbers and names; anything doubtful is refused or reported, never guessed."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,12 +1,12 @@
-"""Which axis is what: between the arrays of a person and the model's own order, channels first.
+"""Which axis is what: between the user's arrays and the model's own order, channels first.
 
 Images are kept as (N, H, W, C) by most programs and as (N, C, H, W) by torch; series as (N, time, features) by
 statisticians and as (N, C, L) by networks. A `Layout` is that choice in letters, one an axis:
 
     N examples    C channels or features    L places of a series    H W rows and columns    D planes of a volume
 
-The model sees N, C and then the places. What comes in by `take_in` goes out by `give_back`, exactly: both only turn
-axes. The letters are part of a data set's fingerprint, so that a run knows them: `Layout(facts.get("layout", ""))`.
+The model sees N, C and then the places. `give_back` undoes `take_in` exactly: both only permute axes. The letters are
+part of a data set's fingerprint, so that a run knows them: `Layout(facts.get("layout", ""))`.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _KNOWN = "ND, NL, NCL, NLC, NHW, NCHW, NHWC, NDHW, NCDHW, NDHWC"
 @final
 @dataclass(frozen=True)
 class Layout:
-    """The order of somebody's axes.
+    """The order of an array's axes.
 
     Args:
         axes: N, then C (or D alone) for the features and the places L, HW or DHW, in any order; without C there is
@@ -121,7 +121,7 @@ AS_FOUND = Layout()
 
 
 def guessed(values: Tensor) -> Layout:
-    """The layout of an array of which nothing is said: the rules of the table in `ornstein.data.array`."""
+    """The layout of an array if none is given: the rules of the table in `ornstein.data.array`."""
     shape = values.shape
     last = len(shape) > 3 and 1 <= shape[-1] <= 4 and not 1 <= shape[1] <= 4
     match len(shape):

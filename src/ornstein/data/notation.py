@@ -1,15 +1,15 @@
 """How people write numbers and dates, read without loss and written back as they were.
 
-*Numbers.* 8.30, 8.3, 41.0, 1,234.5 and 1.234,5 are ways to write, not values. A column keeps its way in three words:
+*Numbers.* 8.30, 8.3, 41.0, 1,234.5 and 1.234,5 are notations, not values. Three words describe that of a column:
 the decimal mark, the mark between thousands, and a format: "short" (41, 8.3: no more than is needed), "repr" (41.0,
-8.3: as Python and pandas write floats) or a fixed number of places such as ".2f" (41.00, 8.30). What can be read as
-more than one (1,234) is settled by the whole column: a way must read every cell.
+8.3: as Python and pandas write floats) or a fixed number of places such as ".2f" (41.00, 8.30). The whole column
+settles what can be read in more than one way (1,234): a notation must read every cell.
 
 *Dates* are seconds since 1970, exact to the second and beyond in float64 for all years that a calendar has. A pattern
 is that of strptime, with "%-d" for a day without a leading zero and "%3f" for milliseconds. Words are matched strictly:
-only what the pattern would write back letter for letter. Day and month are told apart by a day above 12; where none is,
-a column of 01/02/2003 is *ambiguous* and is not guessed at. A zone that all cells share, such as Z, is part of the
-pattern; where zones differ the time is kept, and is written in UTC.
+only what the pattern would write back exactly. Day and month are told apart by a day above 12; without one, a column of
+dates like 01/02/2003 is *ambiguous* and not guessed. A zone that all cells share, such as Z, is part of the pattern; if
+zones differ the time is kept, and written in UTC.
 """
 
 import math

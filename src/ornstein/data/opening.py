@@ -1,4 +1,4 @@
-"""Where data are found by name: the table of sources, and the way from a word to the one that is meant."""
+"""Finding data by name: the table of sources, and how a word is resolved to one of them."""
 
 import os
 from dataclasses import MISSING, fields

@@ -1,19 +1,19 @@
 """Image files: one picture, or many of them (paths or bytes), as whole numbers (N, C, H, W).
 
-How a file becomes an array, with nothing left to guess:
+How a file becomes an array, exactly:
 - Orientation written by a camera (EXIF) is applied.
-- Transparency is composited on a background, white where nothing is said; mode "RGBA" keeps it as a fourth channel.
+- Transparency is composited on a background, white by default; mode "RGBA" keeps it as a fourth channel.
 - Greyscale stays one channel, everything else becomes RGB; in "auto" mode many are greyscale only if every file is.
 - 8-bit files give uint8. 16-bit greyscale (PNG, TIFF; usual in medicine and microscopy) keeps its 16 bits, as
   int32; 16-bit colour is read at 8 bits, which is all that Pillow offers. Floating-point TIFF is refused: use .npy.
 - Of an animation the first frame is taken.
 - With `size`, the largest centred rectangle of the wanted aspect is cut out and resized with an antialiased Lanczos
   window; a picture that has the size already is not touched. Without it nothing is ever resized.
-- What of this was done, and to how many, comes back with the pixels (`remarks_on`), for a person to be told.
+- What was done, and to how many pictures, is returned with the pixels (`remarks_on`), to be reported to the user.
 
-What a file *is* is decided by its content, and only the formats of `FORMATS` are tried: Pillow would hand others to
-programs of their own (an EPS called x.png to Ghostscript). A picture of more than `MOST_PIXELS` is refused before it is
-decoded, for a few bytes can declare any size.
+What a file *is* is decided by its content, and only the formats of `FORMATS` are tried: Pillow would pass others to
+external programs (an EPS called x.png to Ghostscript). A picture of more than `MOST_PIXELS` is refused before it is
+decoded, since a few bytes can declare any size.
 """
 
 import io

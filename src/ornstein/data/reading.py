@@ -1,8 +1,8 @@
-"""Files that a person names, opened so that none of them can harm: no code in them runs, none blocks, none explodes.
+"""Safe opening of files that the user names: no code in them runs, and none blocks or exhausts memory.
 
-- Only *regular files* are opened. A pipe would block until somebody writes, a device may never end.
-- What a header declares is held against what is there *before* memory is taken: an array whose numbers are not all in
-  the file is damaged, and one that a small file would blow up to more than `MOST_EXPANDED` bytes is refused.
+- Only *regular files* are opened. A pipe would block until it is written to, a device may never end.
+- What a header declares is checked against the file *before* memory is allocated: an array whose numbers are not all in
+  the file is damaged, and a small file that would expand to more than `MOST_EXPANDED` bytes is refused.
 - Of an archive, only the members that are asked for are read; nothing is ever unpickled.
 """
 
@@ -54,7 +54,7 @@ def absolute(path: "str | Path", noun: str = "data.path") -> str:
 
 
 def half_of_memory() -> float:
-    """Bytes; no end where the system does not say."""
+    """Half of this machine's memory in bytes; infinite if the system does not say."""
     return machine_bytes() / 2
 
 

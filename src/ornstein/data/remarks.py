@@ -1,8 +1,8 @@
-"""What one scale cannot serve: doubtful data, said at the start, with what to do.
+"""Remarks on data that a single scale does not suit, made before training, with what to do.
 
-A transform gives each feature one shift and one scale. That cannot help a feature whose values lie orders of magnitude
-apart, a channel that uses a hundredth of its range, or an axis of unlike things that is taken for places. The network
-then spends its capacity on the wrong scale and no number in the loss says so; a sentence before training does.
+A transform gives each feature one shift and one scale. That does not help a feature whose values lie orders of
+magnitude apart, a channel that uses a hundredth of its range, or an axis of unlike things that is taken for places. The
+network then spends its capacity on the wrong scale, which no number in the loss shows; a sentence before training does.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What a column of a table is, and the way between its words and the numbers that stand for them.
+"""What a column of a table is, and the conversion between its words and the numbers that stand for them.
 
 The *carrier* of a table is a float64 tensor (N, d), one column for each of the table's:
 
@@ -11,9 +11,9 @@ The *carrier* of a table is a float64 tensor (N, d), one column for each of the 
 | identifier | NaN: it names a row and says nothing of it; on output rows are numbered |
 
 NaN is a missing value, in every column. Float64 holds all of these exactly: whole numbers up to 2^53 (a column with
-larger ones is one of words), dates to the microsecond. `parse` and `render` are each other's inverse on the words that
-the type was found on, with two exceptions: where a column writes missing values in several ways (NA here, nothing
-there), they come back in the most frequent; and numbers written in a way that is not their column's come back in it.
+larger ones counts as words), dates to the microsecond. `parse` and `render` are each other's inverse on the words that
+the type was found on, with two exceptions: if a column writes missing values in several ways (NA here, nothing there),
+all come back in the most frequent one; and numbers written unlike the rest of their column come back like the rest.
 """
 
 import math
@@ -52,13 +52,13 @@ class ColumnType:
         kind: see the module.
         levels: the words of categories and booleans, and the one of a constant; their places are the carrier's numbers.
         decimals: most decimals that values have, to which draws are rounded; None for as many as floats have.
-        format: of numbers and dates: see `ornstein.data.notation`. Of identifiers what stands around the number, as in
+        format: for numbers and dates: see `ornstein.data.notation`. For identifiers the text around the number, as in
             "ID-{:06d}".
         mark: decimal mark.
-        thousands: what stands between thousands.
-        step: of dates: all are multiples of so many seconds, to which draws are rounded; 0 for none.
+        thousands: the mark between thousands.
+        step: for dates: all are multiples of so many seconds, to which draws are rounded; 0 for none.
         missing: the words of missing values, the most frequent first.
-        reason: why it was taken for this, in words.
+        reason: why it was taken for this kind, in words.
 
     Raises:
         InputError: fields that do not go together.
@@ -113,12 +113,12 @@ class ColumnType:
 
     @property
     def numeric(self) -> bool:
-        """Whether its values are numbers and not words or moments."""
+        """Whether its values are numbers, not words or dates."""
         return self.kind in ("number", "integer")
 
     @property
     def worded(self) -> bool:
-        """Whether its values are words, of which there are several."""
+        """Whether its values are words, with more than one of them."""
         return self.kind in ("category", "boolean")
 
     @cached_property
@@ -133,18 +133,18 @@ class ColumnType:
         return word in self.missing or word.strip() in usual
 
     def parse(self, texts: Sequence[str], rows: Sequence[int] | None = None, noun: str = "") -> "np.ndarray":
-        """Words as what stands for them in the carrier.
+        """Words as the numbers that stand for them in the carrier.
 
         Args:
             texts: the words.
-            rows: the row in which each stands, from 1, for errors; None for their order.
-            noun: what to call them in errors instead, if they do not stand in rows.
+            rows: the row of each, from 1, for errors; None for their order.
+            noun: what to call them in errors instead, if they are not in rows.
 
         Returns:
             (len(texts),) float64.
 
         Raises:
-            InputError: a word that is no number, no date, or no level of this column.
+            InputError: a word that is not a number, a date or a level of this column.
         """
         import numpy as np
 
@@ -186,7 +186,7 @@ class ColumnType:
         )
 
     def render(self, values: "np.ndarray | Sequence[float]", first: int = 0) -> list[str]:
-        """What stands in the carrier as words.
+        """Numbers of the carrier as words.
 
         Numbers are rounded to `decimals`, dates to `step`.
 

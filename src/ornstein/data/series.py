@@ -1,16 +1,16 @@
 """Series in time, cut into windows: one long series or many, dated or not, with gaps.
 
-**Windows.** An example is `window` steps of one series, (features, window). Where nothing is said a window covers four
-days if the step is below twelve hours and 32 steps if not, at most 256 and at most a twentieth of the longest series,
-in multiples of eight, so that a U-Net halves it evenly. Windows begin every `stride` steps, a sixteenth of a window
-where nothing is said. Gaps stay NaN (`ornstein.core.gaps`), and windows of gaps alone are left out.
+**Windows.** An example is `window` steps of one series, (features, window). By default a window covers four days if the
+step is below twelve hours, and 32 steps otherwise, at most 256 and at most a twentieth of the longest series, in
+multiples of eight, so that a U-Net halves it evenly. Windows begin every `stride` steps, by default a sixteenth of a
+window. Gaps stay NaN (`ornstein.core.gaps`), and windows that are all gap are left out.
 
-**Held out** is the last part *in time*: windows that begin after a moment, the same for all series, and training
+**Held out** is the last part *in time*: windows that begin after one moment, the same for all series, while training
 windows end before it. So no value is in both, and a held-out figure says how the model does on days that it has not
-met, as in a forecast.
+seen, as in a forecast.
 
-**Given.** The phases of the calendar's cycles at every step ("calendar"), of those that the step resolves and that the
-training part holds at least two of; and the series' name, where a column gives one ("label").
+**Given.** The phases of the calendar's cycles at every step ("calendar"), for cycles that the step resolves and of
+which the training part holds at least two; and the series' name, if a column gives one ("label").
 """
 
 import dataclasses
@@ -50,10 +50,13 @@ class Series(Source):
         path: .csv, .csv.gz, .tsv, .parquet, .npy or .npz.
         time: the column with dates; None for the only one of dates; "none": rows are in their order.
         by: the column that names the series; None for the only category, "none" for one series.
-        columns: the features; () for every column of numbers that is no part of the date.
-        types: as of a table.
-        window, stride: steps of an example, and between two; None: see the module.
-        calendar: which cycles are told: "auto", "none", or some of day, week, year, as in "day,year".
+        columns: the features; () for every column of numbers that is not part of the date.
+        types: types of columns, as for a table.
+        window: steps of an example; None: four days, or 32 steps if a step is twelve hours or longer, at most 256 steps
+            and a twentieth of the longest series.
+        stride: steps from one window to the next; None: a sixteenth of a window.
+        calendar: the cycles whose phase the model is given: "auto", "none", or some of day, week, year, as in
+            "day,year".
         test_fraction: share of the time that is held out, at its end.
 
     Raises:
@@ -92,7 +95,7 @@ class Series(Source):
         return self._of(line, tracks, cut, len(tracks) > 1, notes)
 
     def load_on(self, line: Timeline) -> Dataset:
-        """The windows for a model of other series: with its features, its steps, its window and what it is told.
+        """The windows for a model of other series: with its features, its steps, its window and its conditions.
 
         Raises:
             InputError: columns that are not there, moments between its steps, series whose names it does not know;
@@ -168,8 +171,8 @@ def windows(
 
     Args:
         stride: steps from one to the next.
-        inside: whether one that begins at this place of the grid is wanted.
-        late: they are laid from the end of each series, not from its beginning.
+        inside: whether a window that begins at this place of the grid is wanted.
+        late: windows are laid from the end of each series, not from its beginning.
     """
     values, at = [], []
     for k, track in enumerate(tracks):

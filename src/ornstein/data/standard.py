@@ -1,4 +1,4 @@
-"""The data sets that everybody knows: scikit-learn's digits, MNIST, Fashion-MNIST and CIFAR-10.
+"""Well-known data sets: scikit-learn's digits, MNIST, Fashion-MNIST and CIFAR-10.
 
 Digits come with scikit-learn. The others are looked for, in this order,
 1. in `root`, if given; else in the folder that the environment variable ORNSTEIN_DATA names, then in the cache
@@ -48,7 +48,7 @@ MOST_BYTES = 2**26
 
 
 def shelves(accepted: str) -> list[Path]:
-    """Where data sets are looked for, such as `accepted`: the folder that ORNSTEIN_DATA names, and the cache."""
+    """Folders in which data sets are looked for: the one that ORNSTEIN_DATA names, and the cache."""
     if not (chosen := os.environ.get("ORNSTEIN_DATA")):
         return [cache()]
     if not (folder := named(chosen, "ORNSTEIN_DATA")).is_dir():
@@ -62,7 +62,7 @@ class Digits(Source):
     """Scikit-learn's 1,797 handwritten digits, 1x8x8 with values 0..16: real data that need no download.
 
     Args:
-        test_fraction, seed: how many are held out, and which; in proportion to the classes.
+        test_fraction, seed: what share is held out, and which examples; in proportion to the classes.
     """
 
     test_fraction: float = 0.2

@@ -1,7 +1,7 @@
-"""What is known of numbers as a whole: their means and spreads, their ends; and of the cells that were seen alone.
+"""Statistics of numbers: means, spreads and extremes, over the cells that were seen.
 
-A data set may be larger than a float copy of it would fit into memory, and lie far from zero; so all is taken in
-chunks, spreads in two passes. NaN is a cell that was not seen, and counts for nothing.
+A float copy of a data set may not fit into memory, and its values may lie far from zero; so everything is computed in
+chunks, and spreads in two passes. NaN is a cell that was not seen, and is ignored.
 """
 
 import math

@@ -1,9 +1,10 @@
 """Tables of your own: rows of unlike columns, each in its own units, with holes where values are missing.
 
-**What columns are** is read off their words (`ornstein.data.kinds`), printed before training, and overruled by name:
-`data.types.age=category`. **Missing values** stay missing: they are learnt and drawn as such. **Which rows are held
-out** is decided by what stands in them: copies of a row lie on one side, so that none is judged by what it was taught,
-and the order of the file does not matter. A column that tells train from test serves by `data.split=COLUMN`.
+**What columns are** is recognised by their words (`ornstein.data.kinds`), printed before training, and can be
+overridden by name: `data.types.age=category`. **Missing values** stay missing: they are learnt and drawn as such.
+**Held-out rows** are chosen by their contents: copies of a row are held out together, so that the model is not judged
+on rows that it was trained on, and the order of the file does not matter. If a column tells train from test, name it
+with `data.split=COLUMN`.
 """
 
 from collections import Counter
@@ -41,15 +42,15 @@ class Table(Source):
 
     Args:
         path: the file.
-        types: column -> number, integer, category, boolean, date, constant or identifier, where what is found is not
-            what is meant; of dates also a pattern, as in "date:%d/%m/%Y".
-        drop: columns that are left out.
-        condition: columns that rows are drawn given, and that are not drawn themselves. Any other column can be drawn
-            given as well (`--where`), so that this is for what should never be modelled.
-        missing: more words that say that a value is missing, besides the usual ones.
-        header: whether the first row has names; None to see.
+        types: column -> number, integer, category, boolean, date, constant or identifier, to override what was
+            recognised; for dates also a pattern, as in "date:%d/%m/%Y".
+        drop: columns to leave out.
+        condition: columns that are always given and never drawn. Rows can be drawn given any other columns too
+            (`--where`), so this is for what should never be modelled.
+        missing: more words that mean a missing value, besides the usual ones.
+        header: whether the first row has names; None: detected.
         split: a column of two words, such as train and test, that says which rows are held out; it is left out.
-        test_fraction, seed: how many rows are held out, and which, where no column says so.
+        test_fraction, seed: what share of the rows is held out, and which, if no column says so.
 
     Raises:
         InputError: no such file, or no table in it; columns that are not there; a type that does not fit; fewer than
@@ -105,8 +106,8 @@ class Table(Source):
             dialect: how they lay in their file.
             notes: remarks on how they were read.
             typed: column -> what it is by its type in a frame (`words_of`).
-            told: what the columns are and how rows are told, where that is settled already; columns beside these are
-                left out.
+            told: what the columns are and how rows are encoded, if that is settled already; other columns are left
+                out.
         """
         notes, kept = list(notes), dict(columns)
         for dropped in (*self.drop, *self.condition, *([self.split] if self.split is not None else [])):
@@ -166,7 +167,7 @@ class Table(Source):
 
 
 def read_table(path: "str | Path", noun: str = "input") -> tuple[dict[str, Words], Dialect | None]:
-    """The columns of a table in a file of any kind that is read, and how they lie in it where it is text.
+    """The columns of a table in a file of any supported kind, and its format if it is text.
 
     Args:
         path: the file.
@@ -220,7 +221,7 @@ def carrier(columns: Mapping[str, Words], types: Sequence[ColumnType], exact: bo
     Args:
         columns: name -> words.
         types: what they are.
-        exact: whether all of the types must be there; else a column that is not is missing throughout.
+        exact: whether all of the columns must be there; if not, an absent column is missing throughout.
 
     Raises:
         InputError: a column that is not there; a cell that is none of its column's.

@@ -1,7 +1,7 @@
 """What series in time are made of: which features, at which steps, and where in the calendar.
 
-The calendar comes as cosines and sines of the phase of each *cycle* (day, week, year) at every step, and not as the
-date of a window's start: a convolution that slides along can read it anywhere, and so windows of any length can be
+The calendar is given as cosines and sines of the phase of each *cycle* (day, week, year) at every step, not as the
+date of a window's start: a convolution that slides along can read it anywhere, so that windows of any length can be
 drawn. Phases are those of the times as written.
 """
 
@@ -35,11 +35,11 @@ class Timeline:
         step: seconds between two moments; 0 without dates, and where months are counted.
         months: months between two moments, 0 where seconds are counted.
         origin: seconds since 1970 of place 0 of the grid.
-        cycles: names of `CYCLES` that a model is told the phase of.
+        cycles: names of `CYCLES` whose phase a model is given.
         window: steps of one example.
-        least, most: of each feature, the end that it never passed, or None for none.
-        lacking: of each feature, the share of the moments that have others but not it; () where that is not known.
-        correlation: of each feature with itself 0, 1, 2, ... steps later (`ornstein.core.nearest`); () where not known.
+        least, most: for each feature, the bound that it never passed, or None for none.
+        lacking: for each feature, the share of the moments that have others but not it; () if unknown.
+        correlation: of each feature with itself 0, 1, 2, ... steps later (`ornstein.core.nearest`); () if unknown.
     """
 
     features: tuple[ColumnType, ...]
@@ -119,7 +119,7 @@ class Timeline:
         return torch.stack([wave(a) for a in angles for wave in (torch.cos, torch.sin)]).float()
 
     def kept(self, values: Tensor) -> Tensor:
-        """Draws (..., F) as values of these features: within the ends that were never passed, with their decimals."""
+        """Draws (..., F) as values of these features: within the bounds never passed, with their decimals."""
         out = values.double().clone()
         for k, feature in enumerate(self.features):
             least, most = (ends[k] if ends else None for ends in (self.least, self.most))

@@ -1,21 +1,20 @@
 """Rows of a table as tokens: the space in which a model of mixed columns lives.
 
-A column may hold words, counts, prices with a heavy tail, nothing at all in a tenth of its rows. What all of them have
-in common is that a value can be told in one or two *classes*:
+A column may hold words, counts, prices with a heavy tail, nothing at all in a tenth of its rows. In all of them a value
+can be encoded in one or two *classes*:
 
-- words, and numbers of few values: a class each;
+- words, and numbers with few values: a class each;
 - other numbers: first one of some 48 bins that hold equally many rows, then one of some 32 cells within the bin, each
-  a single value or a short interval in which nothing is known to differ. A value that very many rows have (the zeros of
-  a column that is mostly zero) is a bin of its own. No tail is too heavy for that, no bound is crossed, and a spike
-  stays a spike;
+  a single value or a short interval. A value that very many rows share (the zeros of a column that is mostly zero) is a
+  bin of its own. So no tail is too heavy, no bound is crossed, and a spike stays a spike;
 - a date: its day and its time of day, each as a number;
-- a missing cell: a class of its own, where the training rows have any.
+- a missing cell: a class of its own, if the training rows have any.
 
-A *cell* is the finest that is told, so that a number comes back from its interval by a place within it. That place is
-a function of the row's tokens, not of a generator: as good as random from row to row, and always the same for one row.
+A *cell* is the finest unit encoded, so a number comes back as some place within its interval. That place is a function
+of the row's tokens, not of a generator: as good as random from row to row, and always the same for one row.
 
-A column that another determines, as a name its code, or a date the day of the week, is not told at all: it is looked
-up when rows come back, and so cannot contradict.
+A column that another determines, as a code determines its name, or a date the day of the week, is not encoded: it is
+looked up when rows come back, and so cannot contradict the other.
 
 Probabilities of tokens become those of values by the widths of the cells: a density for continuous columns, and the
 probability of a value for columns with a last decimal.
@@ -47,10 +46,10 @@ class Tokens(Transform):
     """Rows of a table (B, d), float64 with NaN for missing cells, as one-hot vectors (B, width) and back.
 
     Args:
-        coded: what is told, in order.
-        derived: what is looked up.
+        coded: the columns that are encoded, in order.
+        derived: those that are looked up.
         columns: d.
-        constant: columns of one value, with it.
+        constant: columns of one value, with that value.
     """
 
     coded: tuple[Coded, ...]
@@ -112,7 +111,7 @@ class Tokens(Transform):
         return tuple(slice(a, b) for a, b in pairwise(ends))
 
     def tokens_of(self, column: int) -> list[int]:
-        """The tokens that tell a column, or that it is looked up by; [] for one that is not told."""
+        """The tokens that encode a column, or that it is looked up by; [] if there are none."""
         source = next((d.source for d in self.derived if d.column == column), column)
         return [t for one, place in zip(self.coded, self.places, strict=True) if one.column == source
                 for t in range(place.start, place.stop)]  # fmt: skip
@@ -132,7 +131,7 @@ class Tokens(Transform):
         """Classes (B, T) as rows (B, d), float64; NaN where a cell is missing or not known.
 
         Args:
-            spans: of `coded`, by place: between which values those of a cell are to lie, where any of it does.
+            spans: for entries of `coded`, by place: bounds on their values, applied in cells that they reach.
         """
         codes = codes.cpu()
         rows = torch.full((len(codes), self.columns), math.nan, dtype=torch.float64)

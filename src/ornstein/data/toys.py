@@ -35,8 +35,8 @@ class Toy(Source, ABC):
     Args:
         count: points in all, at least 3; each class gets its share at random.
         noise: standard deviation of the Gaussian blur, in the plane's units; 0 or more.
-        seed: of the points and of the split.
-        test_fraction: part that is held out.
+        seed: random seed of the points and of the split.
+        test_fraction: share that is held out.
     """
 
     count: int = 20_000

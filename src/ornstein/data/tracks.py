@@ -1,8 +1,8 @@
 """Series in time, read from a file and laid on a regular grid.
 
-A file has a row for each moment, or an array an axis of time. What is not there (a row that was left out, an empty
-cell) is NaN on the grid. Several rows of one series at one moment become their mean. A grid that is not even, such as
-of working days, is not invented: days without a row are gaps.
+A file has a row for each moment; an array has an axis of time. What is absent (a row that was left out, an empty
+cell) is NaN on the grid. Several rows of one series at one moment become their mean. The grid is always even: in data
+of working days, the other days are gaps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,10 +34,10 @@ class Track:
     """One series on its grid.
 
     Args:
-        name: of the series, "" where there is but one.
+        name: of the series, "" if there is only one.
         first: the place of its first step on the grid.
         values: (T, F) float64, NaN where not seen.
-        rows: (T,) the row of the file that each step is, -1 where it has none or several; None of what has no rows.
+        rows: (T,) the file's row of each step, -1 if it has none or several; None if the file has no rows.
         words: the file's columns as it spells them, for `spelled`.
     """
 
@@ -48,7 +48,7 @@ class Track:
     words: Mapping[str, Words] = field(default_factory=dict)
 
     def spelled(self, column: str) -> list[str | None]:
-        """What stands in the file at each step, to the letter; None where no one row says it."""
+        """The file's own words at each step; None for a step without exactly one row."""
         if self.rows is None or column not in self.words:
             return [None] * len(self.values)
         said = self.words[column]
@@ -86,7 +86,7 @@ def found(
         path: a table, or an .npy or .npz.
         time: the column with dates; None for the one that has any; "none" for the order of the rows.
         by: the column that names the series; None for the only category; "none" for one series.
-        wanted: the features; () for every column of numbers that is no part of the date.
+        wanted: the features; () for every column of numbers that is not part of the date.
         types: see `ornstein.data.table.Table`.
 
     Raises:

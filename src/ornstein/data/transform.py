@@ -1,9 +1,9 @@
 """Maps between the data's own units and the space in which the model lives.
 
-A diffusion model wants inputs of about unit size and centred; people have pixels from 0 to 255, house prices
-and voltages. Between the two stands an invertible map z = T(x), fixed before training and stored with the run,
-so that samples come back in the user's units and densities can be compared across models. The change of
-variables says how the densities correspond,
+A diffusion model needs inputs of about unit size and centred; users have pixels from 0 to 255, house prices
+and voltages. An invertible map z = T(x), fixed before training and stored with the run, connects the two,
+so that samples come back in the user's units and densities can be compared across models. By the change of
+variables the densities are related by
 
     log p(x) = log p_model(T(x)) + log |det dT/dx|,
 
@@ -64,12 +64,12 @@ class Transform(ABC):
 
     @property
     def plain(self) -> "Transform":
-        """The part of it that maps each number by itself: all of it, but for what a codec tells in fewer numbers."""
+        """The part that maps each number by itself: all of it, except for a codec."""
         return self
 
     @property
     def letters(self) -> str:
-        """The characters that classes are, of a text; "" of all else."""
+        """The characters that the classes of a text stand for; "" for other data."""
         return ""
 
     def pictures(self, z: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Transform(ABC):
         return z
 
     def texts(self, z: Tensor) -> list[str]:
-        """Texts in model space as such."""
+        """Texts in model space as strings."""
         raise InputError(f"{self} is of no text.")
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
@@ -116,7 +116,7 @@ class Affine(Transform):
 
     Args:
         shift: a number, or one per feature (axis 1 of the batch).
-        scale: likewise; not zero.
+        scale: the same; not zero.
     """
 
     shift: float | tuple[float, ...] = 0.0
@@ -258,7 +258,7 @@ TRANSFORMS: dict[str, type[Transform]] = {"affine": Affine, "levels": WholeNumbe
 
 
 def per_feature(transform: Transform, features: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(shift, scale) of each feature, of a transform that is nothing else: z = (x - shift)/scale.
+    """(shift, scale) of each feature, for a transform z = (x - shift)/scale.
 
     Raises:
         InputError: another kind of transform.

@@ -1,9 +1,9 @@
-"""Pictures in a zip, read where they lie: nothing is ever unpacked to disk.
+"""Pictures in a zip, read in place: nothing is ever unpacked to disk.
 
-So names that point elsewhere (`../../etc/passwd`, `/root/x.png`) and links lead nowhere: a name is a label, and a link,
-whose content is the name of another file, is no picture and is passed over. What a member declares is held against what
-it takes in the file *before* memory is taken, all members together too: a bomb is refused by what it says of itself,
-and one that lies about that is cut off where it said it would end.
+So names that point elsewhere (`../../etc/passwd`, `/root/x.png`) and links have no effect: a name is only a label, and
+a link, whose content is the name of another file, is not a picture and is skipped. The size that a member declares is
+checked against its size in the file *before* memory is allocated, and for all members together too: a zip bomb is
+refused by its declared size, and a member that understates its size is cut off there.
 """
 
 import stat

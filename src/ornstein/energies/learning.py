@@ -1,4 +1,4 @@
-"""Learning an energy otherwise than by its score.
+"""Learning an energy by other means than its score.
 
 **Maximum likelihood.** The gradient of -log p = E + log Z needs no Z, only samples of the model itself:
 
@@ -12,10 +12,10 @@ a few are started afresh each time (Du & Mordatch 2019, 1903.08689). A buffer is
 
 **Noise contrast** (Gutmann & Hyvärinen 2010, AISTATS 9:297). Learn to tell data from nu times as many samples of a
 known density p_n. The logit of the best classifier is log p - log p_n - log nu; so with logit -E - c - log p_n - log nu
-the classifier's own loss, without any chain, finds E and the constant c = log Z alike. It learns where p_n has mass.
+the classifier's own loss, without any chain, finds both E and the constant c = log Z. It learns where p_n has mass.
 
 **Recovery likelihood** (Gao et al. 2020, 2012.08125). A chain on E mixes badly because E has many modes. Given a
-noisier version of the same datum, x_t = a x_s + b z, there is about one left:
+noisier version of the same example, x_t = a x_s + b z, there is about one left:
 
     p(x_s given x_t) = exp( -E(x_s, s) - |x_t - a x_s|^2/(2 b^2) )/constant.
 
@@ -118,7 +118,7 @@ class MaximumLikelihood:
         return self.spread * noise_like(like.new_empty(size, *like.shape[1:]), generator)
 
     def __call__(self, energy: Energy, x: Tensor, generator: Generator, buffer: Tensor | None = None) -> Contrast:
-        """The loss of each datum x (B, *shape), and the buffer to come with the next call.
+        """The loss of each example x (B, *shape), and the buffer for the next call.
 
         Args:
             energy: (B, *shape) -> (B,), with parameters to be learned.
@@ -157,7 +157,7 @@ class NoiseContrastive:
 
     Args:
         noise: p_n, from which samples are drawn: close to the data and wider, `Gaussian` of their moments for example.
-        ratio: nu, samples of noise for each datum.
+        ratio: nu, samples of noise for each example.
 
     Raises:
         InputError: a ratio below 1; when called, an energy that is not finite.
@@ -171,7 +171,7 @@ class NoiseContrastive:
             raise InputError(f"ratio={self.ratio!r} must be a whole number, at least 1.")
 
     def __call__(self, energy: Energy, x: Tensor, generator: Generator, log_z: "Tensor | float" = 0.0) -> Tensor:
-        """The loss of each datum x (B, *shape), (B,): of the datum, and of its `ratio` samples of noise, in nats.
+        """The loss of each example x (B, *shape), (B,), and of its `ratio` samples of noise, in nats.
 
         Args:
             energy: (B, *shape) -> (B,), with parameters to be learned.

@@ -15,7 +15,7 @@ density p_n, and is asked which one. With w = exp(-E)/p_n it answers w(x)/(sum o
 
     -log w(x_data) + log(sum over the 1 + nu points of w).
 
-A constant in E cancels, at each level for itself, so there is none to learn: the ranking form of noise-contrastive
+A constant in E cancels, at each level separately, so there is none to learn: the ranking form of noise-contrastive
 estimation (Jozefowicz et al. 2016, 1602.02410; consistent for conditional densities, which levels are: Ma & Collins
 2018, 1809.01812). Here p_n is the Gaussian of the data's own standard deviation at level t, which is what an untrained
 `EnergyDenoiser` says. It learns up to log(1 + nu) nats, and where p_n has mass: for data of few dimensions.
@@ -186,12 +186,12 @@ def maximum_likelihood(
 
     Args:
         corrections: Langevin steps that make a negative.
-        step_size: of each, in (0, 2), in units of the noise's variance sigma^2.
-        start: where negatives begin: "chains" (where those of the last step ended) or "data" (at noised data).
+        step_size: size of each step, in (0, 2), in units of the noise's variance sigma^2.
+        start: where negatives start: "chains" (where those of the last step ended) or "data" (at noised data).
         chains: how many persistent chains there are; at least the batch.
-        restart: the share of them that start at noised data again each time.
+        restart: the share of chains that start at noised data again at each step.
         penalty: the weight of E(x)^2 + E(x')^2, which keeps energies from growing.
-        adjusted: whether each step is accepted or refused by Metropolis' rule.
+        adjusted: whether each step is accepted or rejected by Metropolis' rule.
     """
     return MaximumLikelihoodOfLevels(Moves(corrections, step_size, adjusted=adjusted), start, chains, restart, penalty)
 
@@ -213,9 +213,9 @@ def recovery(
 
     Args:
         corrections: Langevin steps that make a negative.
-        step_size: of each, in (0, 2), in units of the variance of x_s given x_t and x_0.
+        step_size: size of each step, in (0, 2), in units of the variance of x_s given x_t and x_0.
         steps: noise levels of the ladder; a chain has its own.
-        low, high: sigma/alpha at its ends.
-        adjusted: whether each step is accepted or refused by Metropolis' rule.
+        low, high: sigma/alpha at the ends of the ladder.
+        adjusted: whether each step is accepted or rejected by Metropolis' rule.
     """
     return RecoveryLikelihood(steps, low, high, Moves(corrections, step_size, adjusted=adjusted))

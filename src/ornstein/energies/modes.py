@@ -1,8 +1,8 @@
-"""Modes of an energy that annealed chains passed by, found from the places where they have been.
+"""Modes of an energy that annealed chains missed, found from the places that they passed.
 
 The share of a narrow mode among f_k = p_0^(1 - beta) exp(-beta E) is small until beta is near 1, and by then no chain
-crosses over to it: a few end in it and carry the weight of all, or none does and nothing tells. But chains pass through
-its basin at smaller beta, where crossing is easy, and such places give themselves away: their energy is the lowest.
+crosses over to it: a few end in it and carry the weight of all, or none does and nothing shows it. But chains pass
+through its basin at smaller beta, where crossing is easy, and such places stand out: their energy is the lowest.
 From there `find` walks downhill to the bottom, and lets short chains spread from it to see how wide the mode is. To
 leading order (Laplace) it holds log Z = -E + half the sum of log(2 pi v) over the dimensions, enough to tell whether a
 run has missed something that matters.

@@ -1,4 +1,4 @@
-"""Moves that leave exp(-E) where it is: Langevin, its adjusted form, and Hamiltonian Monte Carlo, in one formula.
+"""Moves that leave exp(-E) unchanged: Langevin, its adjusted form, and Hamiltonian Monte Carlo, in one formula.
 
 Give each x a random velocity p ~ N(0, I), follow Hamilton's equations for E(x) + |p|^2/2 through L leapfrog steps of
 length h, and forget p:

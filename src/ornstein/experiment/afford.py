@@ -1,9 +1,9 @@
-"""Whether memory suffices, asked before any is taken: what does not fit is refused in a sentence, not by the system.
+"""Whether memory suffices, checked before any is allocated: what does not fit is refused in a sentence.
 
-Linux hands out more memory than it has and ends whoever then uses it, without a word. So the network is first built
-without its numbers (torch's "meta" device: shapes alone), a batch is the sum of its rows, and what the loss keeps of a
-sample until the backward pass is the slope between losses of two samples and of four. All of it is the least that
-training takes: what passes here may still be too much, by what `ornstein plan` counts beyond it.
+Linux hands out more memory than it has and kills the process that then uses it, without a word. So the network is first
+built without its numbers (torch's "meta" device: shapes alone), a batch is the sum of its rows, and what the loss keeps
+per sample until the backward pass is the slope between losses of two samples and of four. The total is a lower bound on
+what training takes: what passes here may still be too large, since `ornstein plan` counts more.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from ornstein.training import PRECISIONS, Training
 
 
 def room(device: torch.device) -> float:
-    """Bytes that are free on a device; no end where it does not say."""
+    """Bytes that are free on a device; infinite if it does not say."""
     if device.type == "cpu":
         return free_bytes()
     told = getattr(torch.get_device_module(device), "mem_get_info", None)
@@ -123,10 +123,10 @@ def _weights(net: NetConfig, made: Callable[[NetConfig], nn.Module]) -> float:
 
 
 def afford_batch(data: Dataset, config: Training) -> None:
-    """Refuse a batch that main memory does not hold, which is put together there.
+    """Refuse a batch that does not fit into main memory, where batches are put together.
 
     Raises:
-        InputError: so it is.
+        InputError: it does not fit.
     """
     values, floats, order = data.train[:1].nbytes, 4 * data.train[:1].numel(), 8
     each = values + floats + order + sum(part[:1].nbytes for part in data.train_condition.parts.values())

@@ -1,6 +1,6 @@
-"""What an entry of a table takes, read off its signature, and whether it was given that.
+"""The arguments of a table's entry, read from its signature, and the check of what was given.
 
-Types are taken strictly, since a slip should not pass for a choice: true is no number, 1 is not true, "12" is a word.
+Types are strict, so that a slip does not pass for a choice: true is not a number, 1 is not true, "12" is a word.
 """
 
 import inspect
@@ -84,7 +84,7 @@ def validated(entry: Callable[..., Any], given: Mapping[str, Any], prefix: str) 
 
 
 def brief(value: Any) -> str:
-    """A value as it stands in a sentence, however long it is."""
+    """A value as written in a sentence, shortened if it is long."""
     try:
         text = repr(value)
     except ValueError:  # a whole number of thousands of digits

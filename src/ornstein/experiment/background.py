@@ -1,12 +1,12 @@
-"""Trainings that go on by themselves: each a process of its own, begun as the command line would be.
+"""Training in the background: each run in a process of its own, started like the command line.
 
-`begin` starts `ornstein train ... --out FOLDER` in a session of its own, so that it outlives whoever began it; what it
-says goes to training.log in its folder. Nobody keeps a list: who trains is told by the folder's lock, whose holder has
-signed with the number of his process, and how it goes by the folder (`course.py`). So a training that was begun in a
-terminal can be paused from a page, and one that was begun from a page be found again after everything was restarted.
+`begin` starts `ornstein train ... --out FOLDER` in its own session, so that it outlives the process that started it;
+its output goes to training.log in its folder. There is no list of runs: the folder's lock, which holds the number of
+the process, says who trains, and the folder says how far it is (`course.py`). So a run started in a terminal can be
+paused from a page, and one started from a page is found again after a restart.
 
-Pausing is SIGTERM, which means what Ctrl-C means: the step ends, everything is saved. Stopping does not wait for that.
-Either way it can be gone on with, bit for bit from what was saved last.
+Pausing is SIGTERM, which means the same as Ctrl-C: the step ends, everything is saved. Stopping does not wait for that.
+Either way training can be resumed, bit for bit, from the last checkpoint.
 """
 
 import os
@@ -54,7 +54,7 @@ def must_be_name(name: str) -> str:
 
 
 def plainly(name: str) -> str:
-    """The nearest that a name has to one that `must_be_name` takes."""
+    """The nearest name that `must_be_name` accepts."""
     return _UNSAFE.sub("-", name).strip(".-_")[:60] or "data"
 
 
@@ -78,7 +78,7 @@ def _words(tree: Any) -> Iterator[str]:
 
 
 def give(folder: Path, file: Path) -> Path:
-    """Lay a file into a run folder that is to be, which its training then finds for as long as the folder lives.
+    """Put a file into the folder of a future run, where its training then finds it.
 
     Raises:
         InputError: it is no file, or the disk refuses.
@@ -116,8 +116,8 @@ def begin(experiment: str, changes: Sequence[str], folder: Path) -> list[str]:
         The words after `ornstein`.
 
     Raises:
-        InputError: what the command line would refuse at once: an experiment that is none, a folder that holds a run or
-            is in use.
+        InputError: what the command line would refuse at once: an invalid experiment, a folder that holds a run or is
+            in use.
     """
     Experiment.read(experiment, changes)
     if folder.exists():
@@ -129,7 +129,7 @@ def begin(experiment: str, changes: Sequence[str], folder: Path) -> list[str]:
 
 
 def resume(folder: Path, changes: Sequence[str] = ()) -> list[str]:
-    """Go on with a run, in a process of its own: see `begin`.
+    """Resume a run, in a process of its own: see `begin`.
 
     Raises:
         InputError: no run, one that is in use, or changes that are none.
@@ -143,7 +143,7 @@ def resume(folder: Path, changes: Sequence[str] = ()) -> list[str]:
 
 
 def pause(folder: Path) -> None:
-    """Ask who trains in a folder to end its step, save and end, as by Ctrl-C; it is not waited for.
+    """Ask the process that trains in a folder to end its step, save and end, as by Ctrl-C; does not wait for it.
 
     Raises:
         InputError: nobody does, or not one process of this machine.
@@ -152,7 +152,7 @@ def pause(folder: Path) -> None:
 
 
 def stop(folder: Path) -> None:
-    """End who trains in a folder within a second: what it can save meanwhile is saved, and nothing is half written.
+    """End the process that trains in a folder within a second: it saves what it can, and leaves nothing half written.
 
     Raises:
         InputError: nobody does, or not one process of this machine.

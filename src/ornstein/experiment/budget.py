@@ -1,8 +1,8 @@
-"""`training.minutes`: as many steps as a time allows, settled before the first.
+"""`training.minutes`: as many steps as a time allows, decided before the first.
 
-A learning rate that falls to nothing at the last step, and a run that can be gone on with bit for bit, want a number of
-steps and not a clock. So a few real steps and network calls are timed, as `ornstein plan` does it, what that took is
-taken off, and the number of steps that comes of it is what the experiment says from then on.
+A learning rate that falls to zero at the last step, and a run that resumes bit for bit, need a number of steps, not a
+clock. So a few real steps and network calls are timed, as `ornstein plan` does, the time this took is subtracted, and
+the resulting number of steps is written into the experiment.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from ornstein.experiment.plan import plan
 
 
 def in_time(experiment: Experiment, data: Dataset) -> Experiment:
-    """The experiment with its minutes turned into steps, measured here and now; as it is where it has none.
+    """The experiment with its minutes turned into steps, measured here and now; unchanged if it has none.
 
     Raises:
         InputError: of several processes, which would each measure another number.

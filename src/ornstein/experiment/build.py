@@ -35,7 +35,7 @@ Batch = tuple[Tensor, Condition]
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """The objects that an experiment names, short of its data: a learner, and the network that it teaches."""
+    """The objects that an experiment names, except its data: a learner, and the network that it trains."""
 
     learner: Learner
     net: nn.Module
@@ -81,7 +81,7 @@ def load_data(experiment: Experiment, about: Mapping[str, Any] | None = None, fo
 
 
 def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform, times: float = 1.0) -> Built:
-    """The objects for data of which this is known.
+    """The objects for data described by these facts.
 
     Args:
         facts: `Dataset.fingerprint()`, which a run folder keeps.
@@ -236,7 +236,7 @@ def stepper_of(learner: Learner, stepper: "str | Stepper") -> Any:
 
 
 def stepper_with(name: str, options: dict[str, Any]) -> Stepper:
-    """The stepper of that name with options as a person typed them.
+    """The stepper of that name with options as the user typed them.
 
     Raises:
         InputError: an unknown name, or an option that it does not take or that is of the wrong type.

@@ -1,7 +1,7 @@
 """How long training and drawing take on this machine: real steps of the very network, timed at two batches.
 
-The larger batch is the whole one if a few seconds allow; the line through both gives any other. The other way round,
-how many steps a time allows follows from it (`within`).
+The larger batch is the whole one if a few seconds allow; the line through both gives any other. Conversely it gives
+the number of steps that fit into a given time (`within`).
 """
 
 import dataclasses

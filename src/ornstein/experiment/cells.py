@@ -1,10 +1,10 @@
-"""What a model of masked columns is good for besides drawing rows: any cells of a row, given any others.
+"""Uses of a model of masked columns besides drawing rows: any cells of a row, given any others.
 
-Three questions, one answer each:
+Three questions, and what answers each:
 
-- *Rows such that ...*: `where` puts columns to one value, a few, or a range. The model's law given that is drawn from
-  exactly (`ornstein.discrete.constrained`).
-- *What would stand in the holes?* `impute` draws all missing cells of a row together, given the cells that it has.
+- *Rows that meet conditions*: `where` restricts columns to one value, a few, or a range. Rows are drawn exactly from
+  the model's distribution given that (`ornstein.discrete.constrained`).
+- *What could fill the holes?* `impute` draws all missing cells of a row together, given the cells that it has.
 - *How odd is this row?* `score` bounds its log-probability; `explain` says how surprising each cell is given the rest.
 """
 
@@ -58,10 +58,10 @@ def draw_rows(
     """Draw n rows in pieces, each (B, d) float64 of the table's carrier: a million take no more memory than a few.
 
     Args:
-        where: what columns are to be.
+        where: conditions on columns.
         seed: row i of a seed is the same however many are drawn; None: a fresh one.
-        steps: fewer than there are tokens draw several at once, quicker and less well.
-        condition: of a run with columns that are given (`data.condition`), n rows; None: they are not known.
+        steps: with fewer steps than tokens, several are drawn at once, which is faster but less accurate.
+        condition: for a run with given columns (`data.condition`), n rows; None: they are not known.
         progress: called with (rows done, n).
 
     Raises:
@@ -90,14 +90,14 @@ def impute(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Fill the holes of rows from the model's law given the cells that they have; those come back as they are.
+    """Fill the holes of rows by drawing from the model given the cells that they have; those come back unchanged.
 
-    A hole is filled with a value: that a cell could well be missing, as in training rows, is no answer. Draw k of row i
-    of a seed is the same whatever other rows there are, and however many draws. Rows without holes cost nothing.
+    A hole is always filled with a value, even if training rows have missing values there. Draw k of row i of a seed is
+    the same whatever other rows there are, and however many draws. Rows without holes cost nothing.
 
     Args:
         rows: (N, d) float64 of the table's carrier, NaN for holes.
-        draws: how many of each row, all different. The range of 19 draws holds the truth nine times of ten.
+        draws: how many for each row, all different. The range of 19 draws contains the true value nine times in ten.
 
     Returns:
         (draws, N, d) float64.
@@ -135,7 +135,7 @@ def _completed(
 
 
 def known_of(tokens: Tokens, rows: Tensor) -> Tensor:
-    """Classes (N, T) of the cells that rows have; -1 of those of holes, which are not taken for missing values."""
+    """Classes (N, T) of the cells that rows have; -1 for holes, which do not count as missing values."""
     codes = tokens.codes(rows)
     for one, place in zip(tokens.coded, tokens.places, strict=True):
         codes[:, place] = torch.where(rows[:, one.column, None].isnan(), -1, codes[:, place])
@@ -172,8 +172,9 @@ def score(
 ) -> tuple[Tensor, Tensor]:
     """A bound on the log-probability of each row's known cells, in nats, and its standard error: (N,) float64 each.
 
-    The mean over `orders` random orders of the log-probability in that order. Of columns with a last decimal (whole
-    numbers, prices in cents) it is a probability, of continuous ones a density. Holes are integrated out.
+    The mean over `orders` random orders of the log-probability in that order. For columns with a fixed number of
+    decimals (whole numbers, prices in cents) it is a probability, for continuous ones a density. Holes are integrated
+    out.
     """
     tokens, _ = must_be_table(run)
     codes, done = known_of(tokens, rows), []
@@ -194,8 +195,8 @@ def score(
 def explain(run: Run, rows: Tensor) -> Tensor:
     """How much more surprising each cell is, given the row's others, than the model expects: (N, d) float64, in nats.
 
-    -log p(cell given the rest), less the mean of that over what might stand there instead. A cell is not odd for being
-    one of many values, but for being an unlikely one. NaN for holes, and for columns of which nothing is told.
+    -log p(cell given the rest), less its mean over what could be there instead. A cell is not odd because it is one of
+    many possible values, but because it is an unlikely one. NaN for holes, and for columns that are not encoded.
     """
     tokens, _ = must_be_table(run)
     model: MaskedDenoiser = run.denoiser

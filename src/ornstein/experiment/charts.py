@@ -1,6 +1,6 @@
-"""Charts of what is no image: tables, series and volumes, samples beside real data where there are some.
+"""Charts of data other than images: tables, series and volumes, with samples beside real data if there are any.
 
-A table of many columns does not fit into one picture. What is drawn of it is what a reader asks first: each column by
+A table of many columns does not fit into one picture. The chart shows what a reader asks first: each column by
 itself (does its spread agree, are its zeros there?), and the columns that are most related to each other, by rank
 correlation in the real data (are the relations there?).
 """
@@ -49,11 +49,11 @@ def chart(
     Args:
         samples: vectors (N, d), series (N, C, L), or fields (N, C, H, W) and volumes (N, C, D, H, W).
         real: as many real ones as are to be seen, of the same shape.
-        names: of the columns or channels; numbers from 0 where not said.
-        ordered: the samples are a way from the first of them to the last.
-        last: samples whose limits and columns serve instead of these: the last frame of a film.
-        start: where a bridge carried the samples from, of vectors in the plane: drawn, and joined to some of them.
-        called: what the rows of fields and volumes are, where they are not samples.
+        names: of the columns or channels; by default numbers from 0.
+        ordered: the samples are a path from the first of them to the last.
+        last: samples whose limits and columns to use instead of these: the last frame of a film.
+        start: for vectors in the plane, where a bridge carried the samples from: drawn, and joined to some of them.
+        called: what the rows of fields and volumes are, if not samples.
     """
     x = samples.float().cpu().numpy()
     true = None if real is None else real.float().cpu().numpy()

@@ -1,7 +1,7 @@
-"""Charts of tables of unlike columns: each column as what it is, and the pairs that are most related.
+"""Charts of tables of unlike columns: each column by its kind, and the pairs that are most related.
 
-Words are bars with their words; numbers a histogram, on an axis that a heavy tail does not press flat; dates lie on a
-calendar; what is missing is a bar of its own. Everything is a share of all rows, so that bars can be compared. The
+Words are labelled bars; numbers a histogram, on an axis that a heavy tail does not press flat; dates lie on a
+calendar; missing cells are a bar of their own. Everything is a share of all rows, so that bars can be compared. The
 samples are red, real rows grey.
 """
 
@@ -35,9 +35,9 @@ def table_chart(
     real: Tensor | None = None,
     called: tuple[str, str] = ("real", "samples"),
 ) -> Any:
-    """A figure of rows (N, d) of a table, NaN for what is missing, before other ones (M, d) where they are given.
+    """A figure of rows (N, d) of a table, NaN for what is missing, in front of other rows (M, d) if given.
 
-    `called`: what the other ones are, and these.
+    `called`: the names of the other rows, and of these.
     """
     told = [i for i, kind in enumerate(types) if kind.kind not in ("identifier", "constant")]
     rest = [shown(kind.name) for kind in types if kind.kind in ("identifier", "constant")]

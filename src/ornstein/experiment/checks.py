@@ -1,21 +1,22 @@
-"""The doctor's checks of a model and of its training: one figure each, beside what a healthy run has.
+"""The doctor's checks of a model and of its training: one figure each, beside that of a healthy run.
 
 The table is in `doctor.py`, those of samples in `checks_of_samples.py`.
 
 **The start.** Sampling begins at p = N(0, v), with v = alpha^2 sigma_data^2 + sigma^2 of its first level, where it
-should begin at the noised data's law q. For any density r that is known, and x drawn from q (noised held-out examples),
+should begin at the distribution q of the noised data. For any known density r, and x drawn from q (noised held-out
+examples),
 
     E log r(x) - E log p(x)  <=  E log q(x) - E log p(x)  =  KL(q, p),
 
 by Gibbs' inequality. With the better of two closed forms as r, a Gaussian of the data and the training examples
-themselves, that is a bound from below, and close where there is much noise. By Pinsker's inequality a start that is KL
-nats off spoils at most a share sqrt(KL/2) of the samples.
+themselves, this is a lower bound, close at high noise. By Pinsker's inequality a start that is KL nats off spoils at
+most a share sqrt(KL/2) of the samples.
 
 **Curl.** A score is a gradient, so its Jacobian is symmetric: S = (alpha J - 1)/sigma^2, with J that of x0. For
 independent normal u and v, E (u'Sv)^2 = |S|^2 and E (u'Sv - v'Su)^2 = |S - S'|^2. The figure is |S - S'|/2 in units
-of |S| or of |S + 1/sigma^2|, whichever is larger: 0 for a gradient, 1 for nothing but rotation. (Either alone may be
-next to nothing, where all is noise or all data. Salimans & Ho, "Should EBMs model the energy or the score?", 2021, on
-why a network that is not quite a gradient may do as well.)
+of |S| or of |S + 1/sigma^2|, whichever is larger: 0 for a gradient, 1 for pure rotation. (Either alone may nearly
+vanish, if all is noise or all data. Salimans & Ho, "Should EBMs model the energy or the score?", 2021, explain why a
+network that is not quite a gradient may do as well.)
 """
 
 import math
@@ -59,7 +60,7 @@ class Examined:
     Attributes:
         measured: what the figure is, in a few words, with its unit.
         figure: the number.
-        least, most: between which it should lie; None for no such bound.
+        least, most: the bounds it should lie between; None for no such bound.
         said: what it means, in a sentence.
         do: what to change if it does not.
         share: whether it is written in per cent.
@@ -75,7 +76,7 @@ class Examined:
 
     @property
     def healthy(self) -> bool:
-        """Whether the figure lies within its bounds; one that is no number does not."""
+        """Whether the figure lies within its bounds; NaN does not."""
         low = -math.inf if self.least is None else self.least
         return low <= self.figure <= (math.inf if self.most is None else self.most)
 
@@ -107,9 +108,9 @@ def broken_steps(evidence: Evidence) -> Examined | None:
         return None
     last = evidence.records[-1]
     return Examined(
-        "share of training steps that were skipped, their loss or gradient being no number",
+        "share of training steps skipped because their loss or gradient was not finite",
         last.get("skipped", 0) / max(last["step"], 1),
-        "the loss stopped being a number in some steps of training.",
+        "the loss was not finite in some steps of training.",
         "lower training.lr, or clip gradients harder (training.clip); train in float32 if it was a narrower type.",
         most=0.001,
         share=True,
@@ -117,7 +118,7 @@ def broken_steps(evidence: Evidence) -> Examined | None:
 
 
 def signal_left(evidence: Evidence) -> Examined | None:
-    """What is left of the data where sampling starts from noise alone; see the module."""
+    """The signal left at the level where sampling starts from pure noise; see the module."""
     if not evidence.closed_forms:
         return None
     level, x0 = evidence.levels[0], evidence.held_out.x0
@@ -126,9 +127,10 @@ def signal_left(evidence: Evidence) -> Examined | None:
     start = Gaussian(torch.zeros(x0.shape[1:]), torch.full((x0[0].numel(),), spread, dtype=torch.float64))
     known = max(float(law.log_prob(noisy, level).mean()) for law in evidence.laws.values())
     return Examined(
-        f"nats, at least, between the noised data and what sampling starts from, sigma/alpha = {level.noise_ratio:.3g}",
+        f"lower bound in nats on how far the noised data are from the start of sampling, sigma/alpha = "
+        f"{level.noise_ratio:.3g}",
         known - float(start.log_prob(noisy).mean()),
-        "sampling starts from pure noise, but the network was taught there with something of the data left.",
+        "sampling starts from pure noise, but in training some signal was left at that level.",
         "let the clock run further: a larger process.beta_max, sigma_max or t_max; or a process that ends without "
         "signal (process=flow or cosine).",
         most=SIGNAL_LEFT,
@@ -136,22 +138,22 @@ def signal_left(evidence: Evidence) -> Examined | None:
 
 
 def smallest_noise(evidence: Evidence) -> Examined | None:
-    """The noise at the last level that a sampler asks at, beside what can be seen of it."""
+    """The noise at the last level that a sampler visits, beside the finest detail that can be seen."""
     if not evidence.denoises:
         return None
     ratio, sigma_data = evidence.levels[-1].noise_ratio, evidence.run.model.sigma_data or 1.0
     grid = evidence.run.transform.levels
     # what is finer than this is rounded away, or cannot be seen
     unit = sigma_data if grid is None else grid.bin_width
-    what = "standard deviations of the data" if grid is None else "the distance of two neighbouring values of the data"
+    what = "standard deviations of the data" if grid is None else "gaps between neighbouring values of the data"
     least, most = (None, COARSEST) if grid is None else (FINEST_DIGITAL, max(1.0, COARSEST * sigma_data / unit))
     large = ratio / unit > most
     return Examined(
-        f"smallest noise that sampling asks at, in {what}",
+        f"lowest noise level that the sampler visits, in {what}",
         ratio / unit,
-        "the last step takes away so much noise at once that fine detail is averaged away."
+        "the last step removes so much noise at once that fine detail is averaged away."
         if large
-        else "the noise ends far below the distance of two values, where there is nothing to learn or to remove.",
+        else "the noise ends far below the gap between two values, where there is nothing to learn or to remove.",
         "let the noise end lower: a smaller process.sigma_min, or more sampling.steps."
         if large
         else "let the noise end higher: a larger process.sigma_min.",
@@ -176,15 +178,15 @@ def error_by_noise(evidence: Evidence) -> Examined | None:
         f"error of x0 over that of {names[int(which[worst])]}, at the worst level, sigma/alpha = "
         f"{found.ratios[worst]:.3g}",
         float(ratio[worst]),
-        "at some noise the network does worse than a formula that needs no training.",
-        "if it is so at most levels, train longer or with a larger training.lr; if at some, see that the objective "
-        "visits them (objective.times) and that the network is told the noise level.",
+        "at some noise level the network does worse than a formula that needs no training.",
+        "if at most levels, train longer or with a larger training.lr; if at a few, check that the objective visits "
+        "them (objective.times) and that the network is given the noise level.",
         most=BEHIND,
     )
 
 
 def falling(evidence: Evidence) -> float | None:
-    """By what share of its end value the held-out error fell in the last quarter of training; None if not recorded."""
+    """The fall of the held-out error in the last quarter of training, as a share of its end; None if not recorded."""
     if len(evidence.checked) < 3:
         return None
     end, last = evidence.checked[-1]
@@ -196,12 +198,12 @@ def falling(evidence: Evidence) -> float | None:
 
 
 def under_fitting(evidence: Evidence) -> Examined | None:
-    """Whether training stopped while it was still winning: see `won_late`."""
+    """Whether training stopped while the model was still improving: see `won_late`."""
     late = won_late(evidence)
     if late is None:
         return None
     return Examined(
-        "share of all that training has won, beyond knowing the variance alone, that came in its last quarter",
+        "share of training's whole gain, over knowing the variance alone, that came in its last quarter",
         late,
         "training stopped while the model was still getting better.",
         "train longer (--resume with more training.steps), or with a larger training.lr or batch.",
@@ -211,9 +213,9 @@ def under_fitting(evidence: Evidence) -> Examined | None:
 
 
 def won_late(evidence: Evidence) -> float | None:
-    """The share of the fall of the held-out error, from knowing next to nothing, that came in the last quarter.
+    """The share of the whole fall of the held-out error that came in the last quarter of training.
 
-    0 where the last quarter moved the error by less than a hundredth, which is chance; None if it was not recorded.
+    0 if the last quarter moved the error by less than a hundredth, which is chance; None if it was not recorded.
     """
     drop = falling(evidence)
     if drop is None:

@@ -1,7 +1,7 @@
-"""The doctor's checks of samples: are they data, would more steps make others, are they copies, is a kind missing?
+"""The doctor's checks of samples: are they valid, would more steps change them, are they copies, is a kind missing?
 
-**Copies.** A sample lies nearer to one of m training than to one of m held-out examples half of the time, if it knows
-nothing of the former ("distance to the closest record"). What the shares scatter by follows from the two sets being
+**Copies.** A sample that owes nothing to m training examples lies nearer to one of them than to one of m held-out
+examples half of the time ("distance to the closest record"). The scatter of this share follows from the two sets being
 exchangeable: with w_j the share of the samples that lie nearest to example j of the 2m, its variance is about
 sum w_j^2/4.
 """
@@ -32,15 +32,15 @@ _LONG = 100
 
 
 def broken_draws(evidence: Evidence) -> Examined | None:
-    """Samples with values that are no numbers, or far beyond any of the data."""
+    """Samples with values that are not finite, or far beyond any in the data."""
     if not evidence.run.learner.draws:
         return None
     far = 3 * float(evidence.known.abs().max())
     wrong = ~(evidence.drawn.flatten(1).abs() <= far).all(1)
     return Examined(
-        "share of samples with a value that is no number, or three times beyond the largest of the data",
+        "share of samples with a value that is not finite, or beyond three times the largest in the data",
         float(wrong.double().mean()),
-        "some samples are no data at all: the model has diverged, or the sampler takes too long steps.",
+        "some samples are invalid: the model has diverged, or the sampler's steps are too long.",
         "draw in more steps (sampling.steps), or train again with a lower training.lr.",
         most=0.02,
         share=True,
@@ -48,7 +48,7 @@ def broken_draws(evidence: Evidence) -> Examined | None:
 
 
 def sampler(evidence: Evidence) -> Examined | None:
-    """How far samples move when the same noise is drawn in more steps; in law, of a sampler that draws noise."""
+    """How far samples move when the same noise is drawn in more steps; in law, for a sampler that draws noise."""
     if not (evidence.denoises and evidence.finite):
         return None
     run, process = evidence.run, evidence.run.model.process
@@ -101,7 +101,7 @@ def _unconverged(measured: str, figure: float, most: float) -> Examined:
 
 
 def memorised(evidence: Evidence) -> Examined | None:
-    """The share of samples that lie nearer to training than to held-out examples, of as many; see the module."""
+    """The share of samples nearer to training examples than to as many held-out ones; see the module."""
     if not evidence.run.learner.draws or not evidence.finite or len(evidence.data.test) < FEWEST:
         return None
     if evidence.run.types:
@@ -124,8 +124,8 @@ def memorised(evidence: Evidence) -> Examined | None:
     told = max(0.0, share - 0.5 - SURE * scatter)
     near = max(0.0, 1 - copies.ratio)
     return _copied(
-        f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond the honest half and "
-        f"chance (found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
+        f"share of samples nearer to {size:,} training than to {size:,} held-out examples, beyond half and chance "
+        f"(found {share:.1%}; distance to the closest of all training examples {copies.ratio:.2f} of that of "
         "held-out ones)",
         max(told, near - NEAR_COPIES),
     )
@@ -139,8 +139,8 @@ def _repeated(evidence: Evidence) -> Examined:
     found = closest_records(rows, data.train, data.test, words, evidence.dice(), most=4000)
     told = max(0.0, found.nearer - 0.5 - SURE * found.nearer_spread)
     return _copied(
-        f"share of rows nearer to {found.rows:,} training than to {found.rows:,} held-out rows, beyond the honest half "
-        f"and chance (found {found.nearer:.1%})",
+        f"share of rows nearer to {found.rows:,} training than to {found.rows:,} held-out rows, beyond half and chance "
+        f"(found {found.nearer:.1%})",
         told,
     )
 
@@ -182,8 +182,8 @@ def modes_missed(evidence: Evidence) -> Examined | None:
     return Examined(
         f"share of held-out data in the largest kind that samples hardly reach{f' ({what})' if what else ''}",
         missed,
-        "some kind of data is there among the held-out examples and hardly among the samples.",
-        "see that the training data have it; train longer; draw without guidance, or with less.",
+        "some kind of data occurs among the held-out examples but hardly among the samples.",
+        "check that the training data have it; train longer; draw without guidance, or with less.",
         most=MISSED,
         share=True,
     )

@@ -1,8 +1,8 @@
-"""Two ways to draw, side by side from the same noise; and how far each is from the end of a way of a thousand steps.
+"""Two ways to draw, side by side from the same noise; and how far each is from the result of a thousand steps.
 
-The samples of a seed start from the same noise whatever the stepper, so two deterministic ways differ by their errors
-alone, and both by how far they are from where the probability-flow ODE leads. A stepper with noise of its own goes to
-another sample of the same law: its distance says nothing of its quality, and is not given.
+The samples of a seed start from the same noise whatever the stepper, so two deterministic ways differ only by their
+errors, and the error of each is its distance from where the probability-flow ODE leads. A stepper that draws noise
+gives another sample of the same distribution: its distance says nothing about its quality, and is not given.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Side:
 
 
 def draw(run: Run, asked: Drawing, tick: Callable[[], None], watch: Callable[[Seen], None]) -> Side:
-    """Draw one side; `watch` sees each moment.
+    """Draw one side; `watch` sees each state.
 
     Raises:
         InputError: anything that does not fit; a run that is not drawn from by a walk of Gaussian noise.

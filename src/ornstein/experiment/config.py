@@ -11,9 +11,9 @@ An experiment is a small tree of names and numbers,
     sampling: {stepper: "dpm++2m", steps: 30}
 
 read from a preset or a YAML file and changed by dotted overrides (`process=cosine training.lr=1e-3`). One override
-names a *method*, a preset without data that is laid over the other: `preset=ncsnv2`. Each name is an entry of a room's
-table, and what may stand beside it is read off that entry's signature: so an addition to a table can be configured, is
-checked and is written down in full, with nothing to add here.
+names a *method*, a preset without data that is laid over the other: `preset=ncsnv2`. Each name is an entry of a table,
+and its settings are read from the entry's signature: so an addition to a table can be configured, is
+checked and is written out in full, with no change here.
 """
 
 import json
@@ -68,16 +68,17 @@ _ALIKE = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a run draws when it is not told otherwise.
+    """How a run draws by default.
 
     Args:
         stepper: a name of the learner's `steppers` with its options.
         steps: how many steps; None for every level of a chain, a step for each token, and 30 in continuous time.
-        grid: a name of `GRIDS`, or None: "trailing" on a chain, the stepper's usual one in continuous time.
-        ema: which average of the weights draws, one of `training.ema`; 0 for the raw weights.
-        preview: how many samples each picture taken during training shows.
-        precision: of the network when it draws: "float32", "bfloat16", "float16", or "auto" for the fastest by
-            measurement. Likelihoods are always in float32.
+        grid: a name of `GRIDS`, or None: "trailing" on a chain, the stepper's usual one in continuous time
+            ("balanced" for the default stepper).
+        ema: which average of the weights to draw with, one of `training.ema`; 0 for the raw weights.
+        preview: how many samples each picture made during training shows.
+        precision: type of the network's arithmetic in drawing: "float32", "bfloat16", "float16", or "auto" for the
+            fastest by measurement. Likelihoods are always in float32.
     """
 
     stepper: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_STEPPER})
@@ -103,9 +104,9 @@ class Experiment:
     """One of each noun, with data and training; made by `Experiment.read`, complete in every default.
 
     `data`, `process`, `net`, `objective` and `learner` are dicts of a "name" and the arguments of that entry of the
-    room's table. Where no learner is named, `predicts` and the objective imply one. Noise is measured in units of
-    sigma_data; `noise_unit` is another unit, of what was trained before that was so. `reasons` has a
-    sentence for each choice that was made for somebody's own file or folder (`ornstein.experiment.own`).
+    room's table. If no learner is named, `predicts` and the objective imply one. Noise is measured in units of
+    sigma_data; `noise_unit` is another unit, for older runs. `reasons` has a sentence for each choice that was made
+    for the user's own file or folder (`ornstein.experiment.own`).
     `start` is the folder of the run whose weights, types and scales this one began with (`ornstein.experiment.start`).
     """
 
@@ -177,11 +178,11 @@ class Experiment:
 
     @staticmethod
     def read(source: "str | Path | Mapping[str, Any] | own.Own", overrides: Iterable[str] = ()) -> "Experiment":
-        """The experiment of a preset's name, a YAML file, data of one's own or a dict, with overrides applied.
+        """The experiment of a preset's name, a YAML file, the user's own data or a dict, with overrides applied.
 
         Args:
-            source: see above. Of a file or folder of data what it is decides: see `ornstein.experiment.own`; of data
-                that are in memory an `Own` says what.
+            source: see above. For a file or folder of data the choices follow from what it is: see
+                `ornstein.experiment.own`; for data in memory an `Own` has them.
             overrides: each `path=value`.
 
         Raises:

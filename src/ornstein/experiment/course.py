@@ -1,8 +1,8 @@
-"""How far the training of a run is, read from its folder alone: by anybody, at any time, beside who trains.
+"""How far the training of a run is, read from its folder alone, at any time and by any process.
 
-Whether somebody trains there is what the operating system says of the folder's lock (`ornstein.training.lock`); how it
-goes is in metrics.jsonl, a line for each report; what the model drew on the way is in samples/. A training that was
-begun in the background (`background.py`) also leaves what it said in training.log, which tells why one never began.
+The operating system's lock on the folder says whether a process trains there (`ornstein.training.lock`); metrics.jsonl
+has a line for each report; samples/ has what the model drew during training. A run started in the background
+(`background.py`) also writes its output to training.log, which tells why one never started.
 """
 
 import math
@@ -41,13 +41,13 @@ class Course:
     Attributes:
         name: by which it is asked for.
         folder: where it lies.
-        state: "preparing", "training", "stopped" (to be gone on with), "done", or "failed" (it never saved anything).
+        state: "preparing", "training", "stopped" (it can be resumed), "done", or "failed" (it never saved anything).
         said: the same in a sentence.
-        step, steps: of training; of how many, 0 before that is known.
+        step, steps: steps done, and in all; 0 before that is known.
         rate: steps a second, by the newest report.
         loss: of training, the objective's own.
-        held_out: the held-out error, 1 being no better than knowing next to nothing.
-        by_noise: step -> how good it is at each noise ratio, in the units of `measure`; the newest last.
+        held_out: the held-out error, relative to a baseline at 1.
+        by_noise: step -> the error at each noise ratio, in the units of `measure`; the newest last.
         measure: what is judged; None before that is known.
         pictures: the steps at which samples were drawn.
     """
@@ -67,11 +67,11 @@ class Course:
 
     @property
     def left(self) -> float | None:
-        """Seconds until it is done, looks at held-out data not counted; None of what does not train."""
+        """Seconds until it is done, without validations; None if it does not train."""
         return (self.steps - self.step) / self.rate if self.state == TRAINING and self.rate > 0 else None
 
     def picture(self, step: int) -> Path | None:
-        """What the model drew at a step; None where it drew nothing then."""
+        """What the model drew at a step; None if nothing."""
         place = self.folder / "samples" / f"step-{step:08d}.png"
         return place if step in self.pictures and place.is_file() and not place.is_symlink() else None
 
@@ -127,7 +127,7 @@ def curve(records: list[dict[str, float]], key: str) -> Curve:
 
 
 def thinned(points: Curve, most: int = POINTS) -> Curve:
-    """At most so many points, each the mean of those that it stands for; the last stays as it is."""
+    """At most so many points, each the mean of those that it replaces; the last is kept."""
     if len(points) <= most:
         return points
     size = math.ceil((len(points) - 1) / (most - 1))

@@ -1,7 +1,7 @@
-"""Line charts as SVG markup, which a page holds in itself: sharp at any size, dark or light.
+"""Line charts as SVG markup embedded in a page: sharp at any size, dark or light.
 
-Colours are the page's CSS variables, by the class of a line: `line-0` the run's own, `line-1`, ... what it is beside.
-Numbers stand at whole decades of a logarithmic axis, and at round values of a plain one.
+Colours are the page's CSS variables, by the class of a line: `line-0` for the run, `line-1`, ... for what it is
+compared with. A logarithmic axis has marks at whole decades, a linear one at round values.
 """
 
 import math

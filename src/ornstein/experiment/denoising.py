@@ -23,7 +23,7 @@ READINGS = {
     "x0": "The clean data.",
     "eps": "The noise (Ho et al. 2020).",
     "score": "The score, grad log q(x_t) (Song & Ermon 2019).",
-    "v": "The turning vector alpha eps - sigma x0 (Salimans & Ho 2022).",
+    "v": "The velocity on the circle of signal and noise, v = alpha eps - sigma x0 (Salimans & Ho 2022).",
     "velocity": "The drift of the probability-flow ODE, which is the field of flow matching (Lipman et al. 2023).",
     "edm": "EDM's preconditioned output, of unit variance at every level (Karras et al. 2022).",
 }
@@ -91,12 +91,13 @@ class LearnedVariance(Denoising):
 
 @dataclass(frozen=True, eq=False)
 class NoiseExperts(Denoising):
-    """The posterior mean by several networks, each at noise levels of its own (eDiff-I; Balaji et al. 2022).
+    """The posterior mean by several networks, each for its own range of noise levels (eDiff-I; Balaji et al. 2022).
 
-    They are alike and begin alike: as copies of the network of the run that this one begins with (`--from`), if any.
+    They have the same shape, and start as copies of the network of the run that this one starts from (`--from`), if
+    any.
 
     Args:
-        cuts: between their intervals, rising, in log(sigma/(alpha sigma_data)).
+        cuts: the bounds between their ranges, rising, in log(sigma/(alpha sigma_data)).
     """
 
     cuts: tuple[float, ...] = (-0.7, 0.7)

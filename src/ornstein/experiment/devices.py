@@ -1,6 +1,6 @@
 """What devices can do: GPUs by their datasheets, and the machine that this runs on.
 
-For a GPU that is not at hand, time comes from published peak rates,
+For a GPU that this machine does not have, time comes from published peak rates,
 
     step = max(F / (u R) + M / W,  K h,  G / L),
 

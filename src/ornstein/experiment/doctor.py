@@ -1,11 +1,11 @@
 """What is wrong with a run, and what to change: `ornstein doctor RUN`.
 
-Each check of `CHECKS` measures one thing that a person who trains such models looks at, and says beside the figure what
-a healthy run has. A figure beyond that is a finding. The bounds were set by measurement on healthy runs and judged on
-others (docs/doctor.md has the figures). Nothing in the run folder is written: a check that wants other weights opens
+Each check of `CHECKS` measures one thing that an experienced practitioner looks at, and gives beside the figure that of
+a healthy run. A figure beyond the bound is a finding. The bounds were set by measurement on healthy runs and checked on
+others (docs/doctor.md has the figures). Nothing in the run folder is written: a check that needs other weights opens
 them beside the run's own.
 
-A new check is a function of the `Evidence` and a line in the table; it gives None where it has nothing to say of a run.
+A new check is a function of the `Evidence` and a line in the table; it returns None if it does not apply to a run.
 """
 
 import math
@@ -48,9 +48,9 @@ class Diagnosis:
     """What the doctor found.
 
     Attributes:
-        examined: every check that had something to say, by name.
-        advice: which would help more, data or minutes; "" where that cannot be told.
-        left_out: what was not looked at, and why, in a sentence; "" where nothing was.
+        examined: every check that applied, by name.
+        advice: which would help more, data or minutes; "" if that cannot be told.
+        left_out: what was not checked, and why, in a sentence; "" if everything was.
         measured: how: samples drawn, examples judged by, seed.
     """
 
@@ -71,7 +71,7 @@ class Diagnosis:
                 "advice": self.advice, "left_out": self.left_out, "measured": self.measured}  # fmt: skip
 
     def text(self) -> str:
-        """For people: the findings first, then what was looked at and is as it should be."""
+        """For people: the findings first, then what is as it should be."""
         lines = []
         for name, found in self.findings.items():
             lines += [f"{name}: {found.said}", f"  {found.measured}: {found.of_bounds}.", f"  Do: {found.do}", ""]
@@ -87,12 +87,12 @@ class Diagnosis:
 def doctor(
     run: "Run | str | Path", *, n: int = 500, seed: int = 0, stage: Callable[[str], None] | None = None
 ) -> Diagnosis:
-    """Look at a run as a person would who has trained many; nothing of it is changed.
+    """Check a run for what an experienced practitioner would check; nothing of it is changed.
 
     Args:
         run: a run folder, or a run that was opened from one.
-        n: how many samples to draw, for what is told by samples.
-        seed: of all that is random.
+        n: how many samples to draw, for the checks of samples.
+        seed: random seed.
         stage: called with the name of each check as it begins.
 
     Raises:
@@ -125,10 +125,10 @@ def examine(evidence: Evidence, stage: Callable[[str], None] | None = None) -> D
 
 
 def data_or_minutes(evidence: Evidence) -> str:
-    """Which would help more, in a sentence; "" where training left no record of its held-out error.
+    """Which would help more, in a sentence; "" if training left no record of its held-out error.
 
-    What more data can win is at most the gap between the errors on held-out and on training examples: with endless data
-    both meet, somewhere between. What more training can win is told by what the last quarter of it won.
+    More data can win at most the gap between the errors on held-out and on training examples: with endless data both
+    meet, somewhere between. The gain in the last quarter of training shows what more training can win.
     """
     drop = checks.falling(evidence)
     if drop is None:

@@ -1,7 +1,7 @@
 """`ornstein train bridge data.source=... data.target=...`: what suits two data sets, with a reason for each choice.
 
-What the target is decides the network: a residual network for vectors, a U-Net for all that has places, by the rules
-for data of one's own (`ornstein.experiment.own`). Pictures of folders are read in one size and mode, the target's.
+The target decides the network: a residual network for vectors, a U-Net for data on a grid, by the rules
+for the user's own data (`ornstein.experiment.own`). Pictures of folders are read in one size and mode, the target's.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def fields_of(data: Any) -> tuple[str, ...]:
 
 
 def chosen(preset: str, tree: Mapping[str, Any], said: Mapping[str, Any]) -> own.Own:
-    """The choices for the ends that a person names beside a preset of two data sets.
+    """The choices for the two data sets that the user names beside a preset.
 
     Args:
         preset: its name.

@@ -6,7 +6,7 @@
     model = make_pipeline(StandardScaler(), ornstein.DiffusionModel(steps=2000, random_state=0))
     model.fit(X).score(X_test)
 
-It is a density estimator as `KernelDensity` and `GaussianMixture` are: `score_samples` gives log-densities, `score`
+It is a density estimator like `KernelDensity` and `GaussianMixture`: `score_samples` gives log-densities, `score`
 their mean, by which a grid search chooses, and `sample` draws. An array is learnt as vectors of numbers, a data frame
 as a table of mixed columns (`ornstein.fit` does both).
 """
@@ -31,9 +31,9 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
         width, depth: of the network; None for those of the preset.
         batch_size, lr: of training; None for those of the preset.
         settings: more changes to the experiment by their dotted keys, such as {"training.cpu": True}.
-        conditional: whether y has classes to learn, which `sample(n, y=...)` draws from; of arrays only. Otherwise y is
-            passed over, as density estimators do.
-        random_state: a whole number, a RandomState, or None for other numbers each time.
+        conditional: whether y has classes to learn, which `sample(n, y=...)` draws from; for arrays only. Otherwise y
+            is ignored, as by other density estimators.
+        random_state: a whole number, a RandomState, or None for different numbers each time.
 
     Attributes:
         model_: the `ornstein.experiment.fitting.Model` that was trained.
@@ -86,11 +86,11 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return self
 
     def sample(self, n_samples: int = 1, *, y: Any = None, random_state: Any = None) -> Any:
-        """Draw rows like those of X, as X was: an array (n_samples, d), or a frame.
+        """Draw rows like those of X, in the same type: an array (n_samples, d), or a frame.
 
         Args:
-            y: the class of all, or one for each; for what was fitted with conditional=True.
-            random_state: as for the estimator, whose own is taken where this is None.
+            y: the class of all, or one for each; for an estimator fitted with conditional=True.
+            random_state: as for the estimator; None: the estimator's own.
         """
         check_is_fitted(self)
         dice = check_random_state(self.random_state if random_state is None else random_state)
@@ -107,7 +107,7 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
         return float(self.score_samples(X).mean())
 
     def impute(self, X: Any, draws: int = 19) -> Any:
-        """X with its holes (NaN, None) filled by the median of so many draws given what each row has."""
+        """X with its holes (NaN, None) filled by the median of draws given what each row has."""
         check_is_fitted(self)
         return self.model_.impute(self._checked(X, holes=True), draws)
 

@@ -1,4 +1,4 @@
-"""Measuring a run: every metric beside what real data score in its place, and a picture to check it by eye."""
+"""Measuring a run: every metric beside what real data score in place of the samples, and a picture to look at."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ _CHEAP, _CHEAP_COUNT = 8, 200
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found: the report, how the samples were drawn, and what a bridge spends on its way."""
+    """What `evaluate` found: the report, how the samples were drawn, and the path energy of a bridge."""
 
     report: Report | TableReport
     drawn: dict[str, Any]
@@ -76,16 +76,16 @@ def evaluate(
     page: bool = True,
     likelihood: int | None = None,
 ) -> Evaluation | None:
-    """Draw n samples, of each class in the training data's share, and measure them against the run's held-out data.
+    """Draw n samples, with classes in the training data's proportions, and measure them against the held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
-    training data drawn at random. Where data have holes, samples get the same (`ornstein.data.holes`). With `page` also
-    report.html, which says all of it to a reader who knows nothing of the field, with what the doctor finds and the
-    log-likelihood of `likelihood` held-out examples; None: of 200, where that takes seconds (vectors of up to 8
-    numbers). Of several processes (`torchrun`) each draws its share; the first measures, and the others get None.
-    `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is done next:
-    "drawing", then each measure by name, "the picture", the doctor's checks, the page. A codec is measured by what it
-    reads back: see `ornstein.experiment.latents`.
+    training data drawn at random. If the data have holes, samples get the same holes (`ornstein.data.holes`). With
+    `page` it also writes report.html, which explains everything to a reader who does not know the field, with what the
+    doctor finds and the log-likelihood of `likelihood` held-out examples; None: of 200, if that takes only seconds
+    (vectors of up to 8 numbers). With several processes (`torchrun`) each draws its share; the first measures, and the
+    others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
+    done next: "drawing", then each measure by name, "the picture", the doctor's checks, the page. A codec is measured
+    by what it decodes: see `ornstein.experiment.latents`.
 
     Raises:
         InputError: a run that draws nothing, or text; its data are no longer there, or differ from those that it

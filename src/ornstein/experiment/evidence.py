@@ -1,7 +1,7 @@
-"""What a judgement of a run rests on, each thing measured once: its errors, on data held out and trained on, its draws.
+"""The evidence about a run, each thing measured once: its errors on held-out and on training data, and its samples.
 
 A model is asked for x0 at fixed levels with fixed noise (`ornstein.core.learner`), so two models, or one model on two
-sets, are compared on the same question and their *difference* has little noise. An error is told for each example, in
+sets, are compared on the same question and their *difference* has little noise. The error of each example is given in
 units of the error of the best linear denoiser of white data, averaged over levels: 1 is knowing the variance alone.
 
 Two rivals are known in closed form (`ornstein.core.exact`) and need no training:
@@ -9,11 +9,11 @@ Two rivals are known in closed form (`ornstein.core.exact`) and need no training
 - a Gaussian with the training data's mean and covariance, whose denoiser is linear (the Wiener filter);
 - the training examples themselves, whose denoiser is a softmax of distances.
 
-Neither knows more than was to be learned. At every level a trained network should do at least as well as the better of
-the two: what it loses to them it has failed to learn. They are no bound from below, which is not known of real data.
+Neither knows more than the training data. At every level a trained network should do at least as well as the better of
+the two: if it does worse, it has failed to learn something. They are not a lower bound, which is unknown for real data.
 
-Where data have holes, errors count the cells that were seen, each example judged by its own; samples are compared with
-the data as `ornstein.data.holes` makes the two alike; and there are no closed forms.
+If data have holes, errors count only the cells that were seen; samples are compared with the data after
+`ornstein.data.holes` has given both the same holes; and there are no closed forms.
 """
 
 import math
@@ -100,7 +100,8 @@ class Evidence:
         data: its own.
         count: how many samples are drawn.
         seed: of the samples, of which examples stand for all, and of probes.
-        drawn: (count, *shape) model space: the samples, where they have been drawn the run's own way from this seed.
+        drawn: (count, *shape) model space: the samples, if they have been drawn already, by the run's defaults from
+            this seed.
     """
 
     def __init__(self, run: Run, data: Dataset, count: int, seed: int, drawn: Tensor | None = None) -> None:
@@ -109,7 +110,7 @@ class Evidence:
             self.drawn = drawn
 
     def dice(self) -> torch.Generator:
-        """A fresh generator in the state of the seed: what one check draws does not move another."""
+        """A fresh generator from the seed, so that one check does not affect another."""
         return torch.Generator().manual_seed(self.seed)
 
     @cached_property
@@ -147,7 +148,7 @@ class Evidence:
 
     @cached_property
     def known(self) -> Tensor:
-        """(n, *shape) model space: training examples that stand for all where a sum over all would be too long."""
+        """(n, *shape) model space: training examples that stand for all if a sum over all would take too long."""
         found = self._part(self.data.train, Condition(), self.at_most(_KNOWN, len(self.data.train))).x0
         return filled(found, found)
 
@@ -217,7 +218,7 @@ class Evidence:
 
     @cached_property
     def levels(self) -> list[Level[float]]:
-        """The levels that the run's own way of drawing asks at, noise falling; the clean point is left out."""
+        """The levels that the run visits when it draws by default, noise falling, without the clean point."""
         process = self.run.model.process
         how = self.run.way()
         grid = how.stepper.usual_grid if how.grid is None and process.chain is None else how.grid
@@ -225,17 +226,17 @@ class Evidence:
 
     @cached_property
     def given(self) -> Condition:
-        """What the samples are drawn given: conditions like those of the data."""
+        """The conditions of the samples, like those of the data."""
         return self.run.examples(self.count, self.data.test_condition)
 
     @cached_property
     def drawn(self) -> Tensor:
-        """(count, *shape) model space: samples drawn the run's own way."""
+        """(count, *shape) model space: samples drawn by the run's defaults."""
         return self.run.draw(self.count, seed=self.seed, condition=self.given)
 
     @cached_property
     def finite(self) -> bool:
-        """Whether every number of the samples and of the data is one, so that distances can be taken."""
+        """Whether every number of the samples and of the data is finite, so that distances can be measured."""
         return all(bool(torch.isfinite(part).all()) for part in self.compared)
 
     @cached_property
@@ -245,18 +246,18 @@ class Evidence:
 
     @cached_property
     def compared(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Samples, training and held-out examples in the data's own units, holes in all of them alike, and filled."""
+        """Samples, training and held-out examples in the data's own units, all with the same holes, filled."""
         if not self.data.missing:
             return self.drawn_own, self.data.train, self.data.test
         return alike(self.drawn_own, self.data.train.float(), self.data.test.float())
 
     @cached_property
     def ruler(self) -> Ruler:
-        """The unit that distances are told in."""
+        """The unit of distances."""
         return Ruler.of(self.compared[1].float())
 
     def others(self) -> dict[float, Run]:
-        """The run with each other tracked average of its weights that lies in the folder, by length; 0 the weights."""
+        """The run with each other average of its weights that its folder has, by length; 0 for the raw weights."""
         files = {length: average_file(length) for length in self.run.experiment.training.ema} | {
             0.0: "model.safetensors"
         }

@@ -1,11 +1,11 @@
-"""`ornstein.fit(X)`: data in memory, or a path, as the whole instruction; a model that gives back what it was given.
+"""`ornstein.fit(X)`: a model of data in memory, or of a path, whose samples come back in the type of the data.
 
     model = ornstein.fit(frame)                     # a data frame, an array, a tensor, pictures, a file or a folder
     more = model.sample(1000, seed=0)               # the same type again, in the same units
 
-What is decided, and how it is trained, is what `ornstein train PATH` decides and does: a run folder is made, for good
-where one is named and else for as long as the model lives. Data in memory are kept in it (`ornstein.data.kept`), so
-that a run can be gone on with, evaluated and scored as any other.
+Choices and training are those of `ornstein train PATH`. A run folder is made: a lasting one if it is named, otherwise
+one that is deleted with the model. Data in memory are kept in it (`ornstein.data.kept`), so that the run can be
+resumed, evaluated and scored like any other.
 """
 
 import json
@@ -59,13 +59,13 @@ def fit(
             `ornstein.data.array` says; a list of pictures (PIL, or arrays of bytes (H, W), (H, W, 3) or (H, W, 4)),
             read as those of a folder are, by `data.mode`, `data.size` and `data.background`; or the path of whatever
             `ornstein train` takes.
-        y: the class of each example, whole numbers or words (N,), to draw from by `label=`. Not of a frame, where it is
-            a column, nor of a path.
-        folder: where the run is kept; None: nowhere, it goes with the model.
-        start: a run to begin with, whose types and scales are kept: see `ornstein.experiment.start`.
+        y: the class of each example, whole numbers or words (N,), to draw from by `label=`. Not for a frame, where it
+            is a column, nor for a path.
+        folder: where the run is kept; None: in a temporary folder that is deleted with the model.
+        start: a run to start from, whose types and scales are kept: see `ornstein.experiment.start`.
         progress: called with each `Moment` of training.
-        **changes: to what is decided, by the keys of an experiment: `steps=500`, `minutes=10` for as many steps as that
-            allows here, `**{"training.lr": 1e-3}`.
+        **changes: changes to the choices, by the keys of an experiment: `steps=500`, `minutes=10` for as many steps as
+            that allows here, `**{"training.lr": 1e-3}`.
 
     Raises:
         InputError: data that are none of these, or that hold nothing to learn; a key or a value that is not known; a
@@ -158,12 +158,12 @@ def _through(
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model that takes and gives data as it was given them.
+    """A trained model that takes and returns data in the type that it was fitted to.
 
     Attributes:
-        run: the run, with all that one can do with it.
-        like: what data come back as: a frame, an array or a tensor, `Pictures`; None of data from a path, which come
-            back as an array, and a table as a dict of columns of words.
+        run: the run, with everything that it can do.
+        like: the type that data come back in: a frame, an array or a tensor, `Pictures`; None for data from a path,
+            which come back as an array, and a table as a dict of columns of words.
     """
 
     run: Run
@@ -173,8 +173,8 @@ class Model:
         """Draw n new examples.
 
         Args:
-            seed: example i of a seed is the same however many are drawn; None for others each time.
-            **options: of `Run.sample`: label, steps, ...; of a table steps and where, as in where="age>=30".
+            seed: example i of a seed is the same however many are drawn; None for different ones each time.
+            **options: of `Run.sample`: label, steps, ...; for a table steps and where, as in where="age>=30".
 
         Raises:
             InputError: anything that does not fit.
@@ -191,11 +191,11 @@ class Model:
         """Data with their holes (NaN, None) filled by the median of draws given what each example has.
 
         Args:
-            X: as the model was given; what is there comes back as it was.
+            X: data like those that the model was fitted to; known values come back unchanged.
             draws: how many.
 
         Raises:
-            InputError: data that the model was not trained on the like of.
+            InputError: data unlike those that the model was trained on.
         """
         if draws < 1:
             raise InputError(f"draws={draws} must be at least 1.")

@@ -1,24 +1,24 @@
-"""The folder that training leaves behind, and who reads it.
+"""The folder that training writes, and its readers.
 
     runs/digits/
         experiment.yaml        the experiment, every default written out
-        run.yaml               the data's fingerprint and transform, versions, size of the network, when it began
+        run.yaml               the data's fingerprint and transform, versions, size of the network, when it started
         tuned.yaml             grids and solvers that `ornstein tune` fitted to it
         model.safetensors      the weights; ema-0.050.safetensors, ... their averages
         metrics.jsonl          one line per report: step, loss, gradient, rate; held-out error, and that by noise level
         tensorboard/           the same, for TensorBoard
-        samples/step-*.png     the same noise drawn by the averages of each moment; latest.png is the newest
+        samples/step-*.png     the same noise, drawn with the averages of each step; latest.png is the newest
         loss.png               the loss curve
         loss-by-noise.png      the held-out error at each noise level
         manifest.json          the hashes of the YAML and safetensors files, checked whenever the run is opened
-        latents.yaml           of a codec: the scale of its latents and how well it reads back
-        codec/                 of a model of latents: the run of its codec, as far as drawing needs it
+        latents.yaml           for a codec: the scale of its latents and how well it reconstructs
+        codec/                 for a model of latents: the parts of its codec's run that drawing needs
         data/                  examples that `ornstein.fit` was given in memory
-        training.log           what a training that the studio began has said
-        uploaded/              a file that was given to it
+        training.log           the output of training that the studio started
+        uploaded/              a file that was uploaded for it
         checkpoints/           what `--resume` continues from, bit for bit
 
-What a person needs to sample is the two YAML files and one safetensors file: none of them can execute anything.
+Sampling needs only the two YAML files and one safetensors file: none of them can execute anything.
 """
 
 import json
@@ -92,9 +92,9 @@ def read_folder(folder: Path) -> tuple[Experiment, dict[str, Any]]:
 
 
 def as_read(experiment: Experiment) -> dict[str, Any]:
-    """How pictures are read as those of an experiment were, for `read_for_model`; of a bridge, as what it leads to.
+    """How to read pictures like those of an experiment, for `read_for_model`; for a bridge, like its target.
 
-    That is the one rule of sizes: cropped and resized where those were, and never where they were not.
+    They are cropped and resized if those were, and only then.
     """
     ends = [value for value in experiment.data.values() if isinstance(value, Mapping) and "name" in value]
     settings = ends[-1] if ends else experiment.data
@@ -127,9 +127,9 @@ def write_experiment(folder: Path, experiment: Experiment) -> None:
 
 
 def may_begin(folder: Path) -> None:
-    """Refuse to begin a training in a folder that holds a run, or whatever else training would write over.
+    """Refuse to start training in a folder that holds a run, or anything else that training would overwrite.
 
-    A start of ours that failed before it saved anything is in nobody's way: what it left is replaced.
+    The remains of a start that failed before it saved anything are replaced.
 
     Raises:
         InputError: see above; the sentence names what is in the way.
@@ -152,7 +152,7 @@ def may_begin(folder: Path) -> None:
 
 
 def accept(folder: Path) -> list[str]:
-    """Take what lies in a run folder for what is meant, after an edit by hand; the names of the files that differed.
+    """Accept the files of a run folder as they are, after an edit by hand; returns the names of those that differed.
 
     Raises:
         InputError: no run folder, one that is in use, or one whose files do not describe a run.
@@ -171,7 +171,7 @@ def accept(folder: Path) -> list[str]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl; one that was cut short is passed over."""
+    """The lines of metrics.jsonl; one that was cut short is skipped."""
     path = folder / "metrics.jsonl"
     return [row for _, row in read_lines(path)] if path.is_file() else []
 
@@ -236,13 +236,13 @@ def read_measured(folder: Path) -> dict[str, Any] | None:
 
 
 def write_measured(folder: Path, found: Mapping[str, Any]) -> None:
-    """Write what was measured of a codec. For who holds the folder."""
+    """Write what was measured of a codec. For the holder of the lock."""
     with manifest.publishing(folder, MEASURED) as (part,):
         part.write_text(plain.written(dict(found)), "utf-8")
 
 
 def carry(source: Path, folder: Path) -> None:
-    """Lay the codec of a run beside a model of its latents, so that this is whole by itself."""
+    """Copy the codec into the folder of a model of its latents, so that this needs nothing else."""
     experiment = read_experiment(source)
     names = (EXPERIMENT, ABOUT, MEASURED, weights_name(experiment.sampling.ema))
     there = folder / CODEC
@@ -279,10 +279,9 @@ def read_tuned(folder: Path) -> dict[int, Any]:
 def tuned_for(
     folder: Path, steps: int, stepper: "str | Stepper | None"
 ) -> "tuple[int, Sequence[float], str | Stepper | None]":
-    """What was tuned for so many steps: their number, the grid, and who walks it.
+    """What was tuned for this number of steps: the number, the grid, and its stepper.
 
-    A stepper tuned to the endpoint brings its grid; a stepper that is named takes the grid tuned to the bound, if there
-    is one.
+    A stepper tuned to the endpoint brings its grid; a named stepper uses the grid tuned to the bound, if there is one.
 
     Raises:
         InputError: nothing was.
@@ -301,7 +300,7 @@ def tuned_for(
 
 
 def write_tuned(folder: Path, steps: int, part: Mapping[str, Any]) -> None:
-    """Add to what tuning left for so many steps. For who holds the folder."""
+    """Add what tuning found for this number of steps. For the holder of the lock."""
     kept = read_tuned(folder)
     kept[steps] = {**kept.get(steps, {}), **part}
     written = {

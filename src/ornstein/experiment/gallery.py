@@ -1,4 +1,4 @@
-"""Runs at a glance: what each is, how long it trained and how good it is, read without opening a network."""
+"""Runs at a glance: what each is, how long it was trained and how good it is, read without opening a network."""
 
 import json
 from collections.abc import Mapping
@@ -46,8 +46,8 @@ class Entry:
         weights: of the network.
         steps: trained.
         minutes: of training, as its records tell.
-        held_out: the newest held-out error, 1 being no better than knowing next to nothing; None before the first.
-        matching: the share of measures by which samples are as good as real data; None of a run not evaluated.
+        held_out: the newest held-out error, relative to a baseline at 1; None before the first.
+        matching: the share of measures by which samples are as good as real data; None for a run not evaluated.
     """
 
     name: str

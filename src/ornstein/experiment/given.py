@@ -1,4 +1,4 @@
-"""Data in memory: taken in as a data set, and given back as what they were.
+"""Data in memory: read as a data set, and given back in their own type.
 
 A data frame, an array or a tensor, a list of pictures: each is read by the rules that hold for the file that it could
 be saved as (`ornstein.data.table`, `.array`, `.folder`).

@@ -1,4 +1,4 @@
-"""A run, guided: the same run with a guided denoiser in place of its own, so that all that draws from it is."""
+"""A guided run: the same run with a guided denoiser in place of its own, so that all drawing is guided."""
 
 import dataclasses
 import inspect
@@ -55,11 +55,11 @@ def guided(run: Run, name: str = "classifier-free", guide: Run | None = None, **
         name: "classifier-free"; "autoguidance", away from the run `guide`; or "classifier", by the run `guide`, which
             was trained with objective=classifier.
         guide: see `name`.
-        **options: scale, interval and the like: see the entry of `GUIDANCE`. None stands for its own default.
+        **options: scale, interval and others: see the entry of `GUIDANCE`. None stands for its default.
 
     Raises:
-        InputError: an unknown name or option, a guide that is missing, not wanted, or does not fit; a run without
-            labels where there is nothing else to guide to.
+        InputError: an unknown name or option; a guide that is missing, not needed, or does not fit; a run without
+            labels if there is nothing else to guide to.
     """
     if not run.learner.guidance:
         run.must_walk("guidance")

@@ -1,4 +1,4 @@
-"""From one datum to another through the noise: encode both, turn one latent into the other, decode what lies between.
+"""From one example to another through the noise: encode both, rotate one latent into the other, decode points between.
 
 The probability-flow ODE makes a one-to-one map of data to noise (Song et al. 2021, 2011.13456, section 4.3); walked
 upwards it encodes, downwards it decodes. Latents are Gaussian, and a straight line between two Gaussian vectors passes
@@ -50,16 +50,16 @@ def interpolate(
     steps: int = 50,
     stepper: str | None = None,
 ) -> Tensor:
-    """n data on the way from `first` to `last`, both included as decoded, (n, *shape) in model space, on the CPU.
+    """n points on the path from `first` to `last`, both included as decoded, (n, *shape) in model space, on the CPU.
 
     Args:
         run: the model.
         first, last: (1, *shape), model space.
         n: at least 2.
         label: the class to encode and decode with; None for none.
-        condition: what else to, by name, in the data's own units; see `Run.condition`.
+        condition: the other parts of the condition, by name, in the data's own units; see `Run.condition`.
         steps: up and down.
-        stepper: to decode with, a deterministic one; the run's own where not said.
+        stepper: to decode with, a deterministic one; by default the run's own.
 
     Raises:
         InputError: fewer than two, or inputs of another shape.

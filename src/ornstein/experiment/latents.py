@@ -1,9 +1,9 @@
-"""Codecs in experiments: what is measured of one when its training ends, and what a run of its latents takes along.
+"""Codecs in experiments: what is measured when one has been trained, and what a run on its latents copies.
 
 `ornstein train DATA preset=autoencoder` ends with a codec, and this file measures it: the mean and the deviation of
-each channel of its latents over the training data, by which whoever learns latents gets them with mean 0 and variance
-1; how far what is read back is from what was shown; and how good that looks. All of it lies in the codec's folder as
-latents.yaml, and in a copy beside each model of its latents.
+each channel of its latents over the training data, which give a model latents with mean 0 and variance 1; how far
+decoded data are from the originals; and how good they look. The results lie in the codec's folder as latents.yaml, and
+in a copy with each model of its latents.
 """
 
 import json
@@ -43,8 +43,8 @@ def measure(run: Run, data: Dataset) -> dict[str, Any]:
     """What latents.yaml says of a codec.
 
     shift and scale of each channel of the latent over training data, as drawn; spread, the mean absolute error of what
-    is read back from a drawn latent, in model space; psnr (decibels) and ssim, the means over held-out data read back
-    from mean latents; weights, the hash of the file that it is all about.
+    is decoded from a drawn latent, in model space; psnr (decibels) and ssim, the means over held-out data decoded
+    from mean latents; weights, the hash of the file of weights.
     """
     codec: NetCodec = run.model
     x = run.transform.forward(_some(data.train, _MEASURED))
@@ -70,14 +70,14 @@ def measure(run: Run, data: Dataset) -> dict[str, Any]:
 
 
 def finish(folder: Path, data: Dataset) -> None:
-    """Measure a codec whose training has ended, and write what is found. For who holds the folder."""
+    """Measure a codec whose training has ended, and write the results. For the holder of the lock."""
     run = Run.load(folder)
     write_measured(folder, measure(run, data))
     draw(run, data, folder / "samples" / "latest.png")
 
 
 def draw(run: Run, data: Dataset, path: Path) -> None:
-    """Held-out pictures above what is read back of them, of a codec of pictures."""
+    """Held-out pictures above their reconstructions, for a codec of pictures."""
     if run.kind != "image":
         return
     x = run.transform.forward(_some(data.test, 30))
@@ -88,9 +88,9 @@ def draw(run: Run, data: Dataset, path: Path) -> None:
 
 
 def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) -> tuple[dict[str, Any], Report]:
-    """What `measure` says of a codec, and a report on training data that were read back, in the place of samples.
+    """What `measure` says of a codec, and a report on reconstructed training data in place of samples.
 
-    Writes latents.yaml, evaluation.json and evaluation.png, held-out pictures above what is read back of them.
+    Writes latents.yaml, evaluation.json and evaluation.png, held-out pictures above their reconstructions.
     """
     data, dice = run.load_data(), torch.Generator().manual_seed(seed)
     stage("reading back")
@@ -133,7 +133,7 @@ def in_words(measured: dict[str, Any]) -> str:
 
 
 def through_decoder(run: Run, operator: Operator) -> Operator:
-    """An operator of a run's samples as one of what it draws: of latents, as they are decoded."""
+    """An operator on a run's samples as one on what it draws: on latents, through the decoder."""
     return ReadBack(operator, run.transform.own) if isinstance(run.transform, Coded) else operator
 
 
@@ -146,7 +146,7 @@ def must_be_linear(run: Run, method: str) -> None:
 
 
 def decoded(run: Run, drawn: Tensor) -> Tensor:
-    """What a run draws in the space of its samples: latents decoded, all else as it is."""
+    """What a run draws in the space of its samples: latents decoded, everything else unchanged."""
     return run.transform.own.decode(drawn) if isinstance(run.transform, Coded) else drawn
 
 

@@ -1,7 +1,7 @@
 """The kinds of model that a run can learn, each a line of `LEARNERS`; the contract is in `ornstein.core.learner`.
 
-An experiment that names none means the first of them that its `predicts` and its objective imply. So `predicts=energy`
-learns an energy, `objective=hybrid` a variance too, `objective=classifier` a classifier of noisy data to guide by.
+An experiment that names none means the first that its `predicts` and its objective imply. So `predicts=energy`
+learns an energy, `objective=hybrid` a variance too, `objective=classifier` a classifier of noisy data for guidance.
 """
 
 import dataclasses
@@ -37,12 +37,12 @@ _JUDGED_BY = 1000
 
 @dataclass(frozen=True, eq=False)
 class Filling(Denoising):
-    """The posterior mean given clean values of some cells: a model that draws rows, and fills those that have holes.
+    """The posterior mean given clean values of some cells: a model that draws rows, and fills rows that have holes.
 
-    In training each row is told cells of its own, at random (`ornstein.core.gaps.some_known`), and the loss counts the
-    others; so one network serves p(x) and p(x given any of its cells) without guidance (Tashiro et al. 2021,
-    2107.03502). Of series it learns how far those lie from what the nearest known values let expect, in units of how
-    unsure that is (`ornstein.core.nearest`).
+    In training each row is given some of its own cells, at random (`ornstein.core.gaps.some_known`), and the loss
+    counts the others; so one network serves p(x) and p(x given any of its cells) without guidance (Tashiro et al. 2021,
+    2107.03502). For series it learns how far the others lie from the value predicted by the nearest known ones, in
+    units of its uncertainty (`ornstein.core.nearest`).
     """
 
     teaches: ClassVar[bool] = False
@@ -99,9 +99,9 @@ class Staged(Cascading):
     """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
 
     Args:
-        stages: how many, each of twice the sides of the one before; 1 for a plain denoiser.
+        stages: how many stages, each with twice the sides of the one before; 1 for a plain denoiser.
         augmentation: the greatest noise ratio sigma/alpha of the coarse picture in training.
-        level: that of drawing, at most `augmentation`.
+        level: the noise ratio of the coarse picture in drawing, at most `augmentation`.
     """
 
     readings: ClassVar[Mapping[str, str]] = READINGS
@@ -142,7 +142,7 @@ class Energy(Learner):
 
 @dataclass(frozen=True, eq=False)
 class Classifier(Learner):
-    """The class of noisy data, at every level: no model of the data, but one to guide another by."""
+    """The class of noisy data, at every level: not a model of the data, but one that can guide another."""
 
     readings: ClassVar[Mapping[str, str]] = READINGS  # of which it makes nothing
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier": NoisyCrossEntropy}
@@ -180,7 +180,7 @@ class Classifier(Learner):
 
     @torch.no_grad()
     def judge(self, model: NoisyClassifier, x0: Tensor, condition: Given) -> Judgement:
-        """Its cross-entropy in units of that of knowing the shares alone; found is the share that it tells right."""
+        """Its cross-entropy relative to that of knowing the shares alone; `found` is the share classified correctly."""
         device = next(model.net.parameters()).device
         labels = Condition.of(condition).parts["label"]
         told = (labels >= 0).nonzero().flatten()[:_JUDGED_BY]  # of the rest nobody knows what is right
@@ -215,12 +215,12 @@ LEARNERS: dict[str, type[Learner]] = {
 
 
 def steppers_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
-    """What may draw from a kind of model, by name."""
+    """The steppers of a kind of model, by name."""
     return entry.steppers or STEPPERS
 
 
 def nets_of(entry: Learner | type[Learner]) -> Mapping[str, Callable[..., Any]]:
-    """What a kind of model can be made of, by name."""
+    """The networks that a kind of model can be made of, by name."""
     return entry.nets or NETS
 
 
@@ -240,5 +240,5 @@ def nets() -> dict[str, Callable[..., Any]]:
 
 
 def readings() -> dict[str, str]:
-    """What `predicts` may say, and what it means: the readings of each learner."""
+    """The values of `predicts`, and what they mean: the readings of each learner."""
     return {name: line for learner in reversed(LEARNERS.values()) for name, line in learner.readings.items()}

@@ -1,13 +1,12 @@
 """Scoring data by a run: `ornstein loglik RUN DATA --out scores.csv`.
 
-Each sample gets its log-likelihood in nats, of the data's own units (`ornstein.likelihood`): a density for continuous
-data, a bound on the log-probability for digital ones. Samples are ranked from the least likely, which is the simplest
-detector of anomalies, and put beside the run's own held-out data, without which a number says little: on another scale
-every likelihood looks small.
+Each example gets its log-likelihood in nats, in the data's own units (`ornstein.likelihood`): a density for continuous
+data, a bound on the log-probability for digital ones. Examples are ranked from the least likely, which is the simplest
+detector of anomalies, and compared with the run's own held-out data, without which a likelihood says little.
 
-A caution that belongs to the method: likelihood favours smooth and simple images. A model of one collection of pictures
-can give those of a plainer one a higher likelihood than its own (Nalisnick et al. 2019, 1810.09136), so look at both
-ends of the ranking.
+A known limit of the method: likelihood favours smooth and simple images. A model of one collection of pictures can give
+those of a plainer one a higher likelihood than its own (Nalisnick et al. 2019, 1810.09136), so look at both ends of the
+ranking.
 """
 
 import csv
@@ -191,15 +190,14 @@ def loglik(
 
     Args:
         data: "test" or "train", the run's own; a path as for `read`; or samples in the data's own units.
-        count: score the first so many; None: all.
+        count: score only the first so many; None: all.
         reference: how many of the run's held-out samples to score beside them; 0 for none.
         conditional: log p(x given what is known of the sample, such as its label) instead of log p(x).
         progress: called with (samples done, samples in all).
         **options: of `ornstein.log_likelihood`: dequantise, draws, trace, probes, tolerance, seed, ...
 
     Raises:
-        InputError: data that cannot be had or do not fit the run, labels missing or unknown to it, options out of
-            range.
+        InputError: data that are absent or do not fit the run, labels missing or unknown to it, options out of range.
     """
     run.must_walk("a likelihood by the probability-flow ODE")
     for name, value, least in (("count", count, 1), ("reference", reference, 0)):
@@ -246,9 +244,9 @@ def loglik(
 def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
     """Samples of a run's kind: "train" or "test", an .npy or .npz file, an image file, or a folder or zip of images.
 
-    Of a run on series a table too, with the columns of its own, in windows that lie side by side. Arrays are taken as
-    the data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
-    Pictures of a folder that cannot be read are passed over as they are in training, and named in the note.
+    For a run on series also a table with the same columns, cut into adjacent windows. Arrays are read as
+    data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
+    Pictures of a folder that cannot be read are skipped, as in training, and named in the note.
 
     Args:
         noun: what they are, for errors.

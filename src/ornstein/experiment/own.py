@@ -1,20 +1,20 @@
-"""`ornstein train PATH`: from a file or a folder of one's own to an experiment, with a reason for each choice.
+"""`ornstein train PATH`: from your own file or folder to an experiment, with a reason for each choice.
 
-What is there (its suffix, its shape, how many, how large) and the machine decide the preset, the size of pictures, the
-network, the batch and the steps. Each choice has a sentence; both stand in the experiment, so that a run's
-experiment.yaml says what was done and why. Whatever a person says beside the path is taken as said.
+The data (their suffix, shape, number and size) and the machine decide the preset, the size of pictures, the
+network, the batch and the steps. Each choice comes with a sentence; both are written into the experiment, so that a
+run's experiment.yaml says what was chosen and why. Settings that the user gives beside the path are kept.
 
-The rules are plain, and few:
+The rules are few:
 
 - *Pictures*: as they are, if all agree and are small; else cropped and resized to the median of their sides, of which
   the longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of
   24 on.
-- *Tables*: few rows are learnt by heart before they are learnt from. So below 20,000 rows more of the network is left
-  out at random in training, and below 5,000 it is small as well.
+- *Tables*: a network learns few rows by heart before it learns from them. So below 20,000 rows dropout is raised, and
+  below 5,000 the network is also small.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
-- *Steps*: the preset's, but at most those in which every example is seen 400 times (2,000 at least), or each row of a
-  table 250 times (500 at least): further ones teach a network of this size the examples by heart. Where a time is said
-  (`training.minutes`), the steps that it allows in the preset's place, with the same end.
+- *Steps*: the preset's, but at most as many as show every example 400 times (2,000 at least), or each row of a
+  table 250 times (500 at least): with more, a network of this size learns the examples by heart. If a time is given
+  (`training.minutes`), the steps that it allows replace the preset's, up to the same limit.
 """
 
 import os
@@ -52,7 +52,7 @@ class Own:
     """What is chosen for a path.
 
     Args:
-        preset: the experiment that it begins with.
+        preset: the experiment that it is based on.
         data: the source and its arguments.
         examples: how many there are, about.
         changes: dotted key -> value.
@@ -81,7 +81,7 @@ def is_own(source: str) -> bool:
 
 
 def stem(source: "str | Path") -> str:
-    """What a run on this path is called: photos of photos/, adult of adult.csv.gz."""
+    """The name of a run on this path: photos for photos/, adult for adult.csv.gz."""
     place = Path(os.path.abspath(named(source, "experiment")))
     if place.is_dir():
         return place.name or "data"
@@ -101,7 +101,7 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
 
     Args:
         source: the path.
-        said: dotted key -> value that a person gives beside it, which are taken into account.
+        said: dotted key -> value, the settings that the user gives beside it.
 
     Raises:
         InputError: nothing there; a file of no known kind, or that cannot be read; a run folder; a folder or a zip
@@ -134,7 +134,7 @@ def on_gpu(said: Mapping[str, Any]) -> bool:
 
 
 def sized(own: Own, batch: int, steps: int) -> Own:
-    """With the batch and the steps that suit so many examples, where the preset's do not.
+    """The choices with a batch and a number of steps that suit so many examples, if the preset's do not.
 
     Args:
         own: the choices so far.
@@ -265,7 +265,7 @@ def _pictures(place: Path, said: Mapping[str, Any], quick: bool) -> Own:
 def read_as(
     found: Sequence[tuple[int, int, bool]], count: int, said: Mapping[str, Any], quick: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """In what size and mode pictures are read, and why.
+    """The size and mode to read pictures in, and why.
 
     Args:
         found: height, width and whether of more than 8 bits, of those that were looked at.

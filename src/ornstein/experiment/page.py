@@ -1,8 +1,8 @@
-"""The report of a run as one page: `report.html`, which a browser opens anywhere and which asks nothing of anyone.
+"""The report of a run as one page: `report.html`, which opens in any browser and loads nothing from elsewhere.
 
-All that it shows is in it: style, pictures as data URIs, charts as SVG. What comes from a person (names of files, of
-classes, of columns) goes through the template's escaping. The words of the page are `report.html.jinja`; what it is
-told is put together here.
+Everything is embedded: style, pictures as data URIs, charts as SVG. Text from the user (names of files, of
+classes, of columns) goes through the template's escaping. The wording of the page is in `report.html.jinja`; its
+contents are put together here.
 
 A kind of data that has measures of its own adds a `Table`, and a picture a `Figure`; the page shows what it is given.
 """
@@ -39,29 +39,29 @@ from ornstein.metrics import METRICS, Report, Score, TableReport, nearest
 PLAINLY: dict[str, str] = {
     "class-agreement": "A classifier trained on the real data looks at samples: how often does it see the class that "
     "was asked for?",
-    "sliced-wasserstein": "How far one would have to move the samples to turn them into real data, seen from many "
-    "directions.",
+    "sliced-wasserstein": "How far would the samples have to be moved to turn them into real data, averaged over many "
+    "directions?",
     "energy-distance": "Do samples lie as far from real data as real data lie from each other? 0 if so.",
     "mmd": "Are there regions with more samples, or fewer, than real data? 0 if there are none.",
-    "frechet": "How far average and spread of the samples' features are from those of real data.",
-    "kernel": "As the line above, but sensitive to the shape of the cloud of features too. 0 if alike.",
+    "frechet": "How far are the mean and spread of the samples' features from those of real data?",
+    "kernel": "Like the row above, but also sensitive to the shape of the cloud of features. 0 if they are alike.",
     "c2st": "A classifier is trained to tell samples from real data: how often is it right? One half is guessing.",
-    "precision": "Which share of the samples looks like something real? Low means implausible ones.",
-    "recall": "Which share of the real data could be among the samples? Low means kinds that are never made.",
-    "memorisation": "How far a sample is from the training example that it is most like. Far below real data: copies.",
-    "trees": "Boosted trees are trained to tell samples from real rows: how often do they rank the two rightly? One "
+    "precision": "What share of the samples looks like real data? Low means implausible samples.",
+    "recall": "What share of the real data could be among the samples? Low means kinds that are never made.",
+    "memorisation": "How far is a sample from the training example most like it? Far below real data means copies.",
+    "trees": "Boosted trees are trained to tell samples from real rows: how often do they rank the two correctly? One "
     "half is guessing.",
-    "network": "The same, by a small neural network.",
-    "columns": "How far the share of each word, and the law of each number, are from those of real rows, on average.",
-    "pairs": "How far what relates two columns is from what relates them in real rows, on average.",
-    "predict": "A model is trained on samples to predict this column from all others, and tried on real rows. Beside "
-    "it: one that was trained on as many real rows.",
-    "closest record": "Of as many training as held-out rows, how often is the nearest to a sample one of the former? "
-    "One half is honest.",
-    "membership": "Do the samples betray whether a given row was trained on? One half is a coin.",
+    "network": "The same, with a small neural network.",
+    "columns": "How far are words' shares and numbers' distributions from those of real rows, on average?",
+    "pairs": "How far is the relation of two columns from that in real rows, on average?",
+    "predict": "A model is trained on samples to predict this column from all others, and tested on real rows; beside "
+    "it, one trained on as many real rows.",
+    "closest record": "Among as many training as held-out rows, how often is the nearest to a sample a training row? "
+    "One half is expected by chance.",
+    "membership": "Do the samples betray whether a given row was trained on? One half is a coin toss.",
     "wasserstein": "How far must the carried points be moved, one by one, to lie where real points of the target lie?",
-    "copies": "Which share of the samples is a training row to the last digit, beside the share that is one of as many "
-    "held-out rows?",
+    "copies": "What share of the samples equals a training row to the last digit, beside the share that equals one of "
+    "as many held-out rows?",
 }
 #: samples of a picture; training examples that are looked up beside them
 _SHOWN, _PAIRS = 60, 10
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def strip(self) -> dict[str, float]:
-        """Where value and floor lie on a line of 0 to 100: `low` and `high` are two spreads about the floor."""
+        """The places of value and floor on a line of 0 to 100: `low` and `high` are two spreads about the floor."""
         score = self.score
         low, high = score.floor - 2 * score.spread, score.floor + 2 * score.spread
         first, last = min(low, score.value), max(high, score.value)
@@ -237,7 +237,7 @@ class Page:
         train = filled(data.train, data.train)
         _, index = nearest(few, train.float())
         pairs = torch.cat([run.transform.pictures(self.samples[:_PAIRS]), as_shown(run, train[index])])
-        sentence = "Above, samples; below each, the training example that it is most like. Twins would be copies."
+        sentence = "Above, samples; below each, the training example most like it. Identical pairs would be copies."
         return Figure("Closest relatives", sentence, picture(image_grid(pairs, len(few), 720)))
 
     # --- charts
@@ -258,12 +258,12 @@ class Page:
             for number, (name, errors) in enumerate(found)
         ]
         sentence = (
-            "Noise is added to data, and the model says what was beneath. To the left there is little noise, and "
-            "little to guess; the lower the line the better. "
-            + "Two formulas that need no training stand beside it: a model should stay below both. "
+            "Noise is added to data, and the model estimates what was there before. To the left there is little noise, "
+            "and little to guess; the lower the line the better. "
+            + "Two formulas that need no training are drawn beside it: a model should stay below both. "
             * evidence.closed_forms
-            + "Where its line on training data runs far below that on held-out data, it has begun to learn them by "
-            "heart."
+            + "If the line for training data runs far below that for held-out data, the model has begun to learn the "
+            "training data by heart."
         )
         across = "noise in proportion to the data (sigma/alpha)"
         markup = chart(lines, across, "mean squared error", log_x=True, log_y=True)
@@ -273,16 +273,16 @@ class Page:
         figures, evidence = [], self.evidence
         if len(evidence.checked) > 1:
             sentence = (
-                "Measured while training went on; 1 is knowing nothing but how far data spread. A line that rises at "
-                "the end has begun to learn by heart; one that still falls was stopped early."
+                "Measured during training; 1 is a baseline that knows only how far the data spread. If the line rises "
+                "at the end, the model has begun to learn by heart; if it still falls, training was stopped early."
             )
             lines = [Line("held-out error", evidence.checked, dots=True)]
             figures.append(Figure("Error on held-out data", sentence, chart(lines, "training step", "held-out error")))
         loss = [(r["step"], r["loss"]) for r in evidence.records if r.get("loss") is not None]
         if len(loss) > 1:
             sentence = (
-                "What training made smaller, in a unit of its own. It flickers, as each point is of other examples and "
-                "other noise, and it need not come near zero."
+                "The quantity that training minimises, in its own unit. It fluctuates, since each point is from other "
+                "examples and other noise, and it need not come near zero."
             )
             lines = [Line("loss", loss)]
             figures.append(Figure("Training loss", sentence, chart(lines, "training step", "loss", log_y=True)))
@@ -319,7 +319,7 @@ def tones() -> dict[str, str]:
 
 
 def plainly(name: str) -> str:
-    """What a measure says, to one who has never met it."""
+    """What a measure says, for a reader who does not know it."""
     known = PLAINLY.get(name) or PLAINLY.get(name.partition(" ")[0])
     return known or (summary(METRICS[name]) if name in METRICS else "")
 
@@ -328,7 +328,7 @@ def _of_table(report: Report | TableReport) -> list[Table]:
     """The columns of a table, and the pairs that are furthest from real."""
     if not isinstance(report, TableReport):
         return []
-    sentence = "How far each column is from real rows: 0 if it has the same law, 1 if the two have no value in common."
+    sentence = "How far each column is from real rows: 0 if distributed alike, 1 without a value in common."
     columns = Table("Column by column", sentence, [Row(name, "", score) for name, score in report.columns.items()])
     far = sorted(report.pairs, key=lambda of: -report.pairs[of].ratio)[:_PAIRS]
     rows = [
@@ -340,14 +340,14 @@ def _of_table(report: Report | TableReport) -> list[Table]:
         for a, b in far
     ]
     sentence = (
-        "How far what relates two columns is from what relates them in real rows: 0 if it is the same. Of all pairs "
-        "those that are furthest from their real figure. Cramér's V: 0, one tells nothing of the other; 1, all."
+        "How far the relation of two columns is from that in real rows: 0 if it is the same. Shown are the pairs "
+        "furthest from their real figure. Cramér's V is 0 if one column says nothing about the other, 1 if it says all."
     )
     return [columns, *([Table("Pairs of columns", sentence, rows)] if rows else [])]
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number as people read it: so many digits that matter, thousands apart, a true minus."""
+    """A number as people read it: with significant digits, thousands separators and a true minus."""
     if not math.isfinite(value):
         return "–"
     if abs(value) >= 1000:

@@ -1,7 +1,7 @@
-"""Pictures of data, samples and training: what a run leaves for people to look at.
+"""Pictures of data, samples and training.
 
-Images are drawn as a grid of their own pixels, enlarged without smoothing; all else as charts (`charts.py`). A reader
-never sees half of one (`ornstein.files`).
+Images are drawn as a grid of their own pixels, enlarged without smoothing; everything else as charts (`charts.py`). A
+reader never sees a partial file (`ornstein.files`).
 """
 
 import math
@@ -26,8 +26,8 @@ from ornstein.files import replacing
 def image_grid(images: Tensor, columns: int | None = None, side: int = 720, clear: bool = False) -> Image.Image:
     """A grid of images (N, C, H, W) in [-1, 1], enlarged by a whole factor to about `side` pixels across.
 
-    A fourth channel is opacity; what is transparent shows white. Between images it is white, or with `clear` there is
-    nothing.
+    A fourth channel is opacity; what is transparent shows white. The gaps between images are white, or with `clear`
+    transparent.
     """
     if images.shape[1] not in (1, 3, 4):  # no colours: the channels side by side
         images = images.transpose(1, 2).flatten(2)[:, None]
@@ -72,7 +72,7 @@ def channel_names(facts: Mapping[str, Any]) -> list[str] | None:
 
 
 def shown(z: Tensor, transform: Transform, kind: str) -> Any:
-    """Samples in model space as pictures are made of them: images in [-1, 1], texts, or in the data's own units."""
+    """Samples in model space in the form that is drawn: images in [-1, 1], texts, or in the data's own units."""
     if transform.letters:
         return transform.texts(z)
     return transform.pictures(z) if kind == "image" else transform.inverse(z)
@@ -96,9 +96,9 @@ def draw(
         samples: (N, *shape): in [-1, 1] for images of shape (C, H, W), texts, in the data's own units otherwise.
         kind: "image", "vector", "array", "table" or "writing".
         columns: of the grid of images.
-        real: drawn behind or beside what is no image, in the same units.
+        real: real data, drawn behind or beside samples that are not images, in the same units.
         names: of a table's columns, or of channels.
-        ordered: the samples are a way from the first to the last, and are shown as one.
+        ordered: the samples are a path from the first to the last, and are shown as one.
         types: what the columns of a table are.
         start: where a bridge began, (N, *shape) as the samples: above each image, or joined to the points by lines.
     """
@@ -187,7 +187,7 @@ def loss_curve(records: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def by_noise(found: Judgement, measure: Measure, path: Path) -> None:
-    """How good a model is against the noise ratio sigma/alpha, beside knowing next to nothing."""
+    """The error of a model against the noise ratio sigma/alpha, beside that of the baseline."""
     figure, axes = charts.figure()
     if measure.share:
         axes.axhline(found.known[0], color=INK, lw=1.2, ls="--", label=measure.known)

@@ -1,8 +1,8 @@
-"""YAML as plain data: the one place where it is read, so that none of it can harm or surprise.
+"""YAML as plain data: the only place where it is read, so that it is always read safely.
 
-Names, numbers, lists and mappings, and nothing else. Refused, in one sentence: aliases (with them a few hundred bytes
-make gigabytes), a key given twice (the second would win in silence), values nested without end, more text than a person
-writes, and tags. A date stays the word that it is, and 1e-3 is a number, as in YAML 1.2.
+Only names, numbers, lists and mappings are accepted. Refused, in one sentence: aliases (with them a few hundred bytes
+make gigabytes), a key given twice (the second would silently win), values nested too deep, more text than a person
+writes, and tags. A date stays a word, and 1e-3 is a number, as in YAML 1.2.
 """
 
 import re
@@ -115,6 +115,6 @@ def read(path: Path, most: int = MOST) -> Any:
     """The plain data in a YAML file.
 
     Raises:
-        InputError: no regular file, too large, no text (an archive, a picture), not UTF-8, or as for `parsed`.
+        InputError: not a regular file, too large, not text (an archive, a picture), not UTF-8, or as for `parsed`.
     """
     return parsed(read_text(path, most), shown(path))

@@ -1,11 +1,11 @@
 """What a training run will cost before it is run: arithmetic, memory, disk, time and money.
 
-*Arithmetic and memory are counted* on two small batches, on the CPU (see `ornstein.training.count`): whatever the
-loss asks of the network, several calls, a gradient within a gradient, chains that move, is in the count.
+*Arithmetic and memory are counted* on two small batches, on the CPU (see `ornstein.training.count`). The count includes
+whatever the loss does with the network: several calls, a gradient within a gradient, chains that move.
 
 *Time* comes from one of two places. On this machine, real training steps of this very network are timed at two batches
-(`ornstein.experiment.calibrate`); the line through them gives the step. For a GPU that is not at hand it comes from
-published peak rates (`ornstein.experiment.devices`).
+(`ornstein.experiment.calibrate`); the line through them gives the step. For a GPU that this machine does not have it
+comes from published peak rates (`ornstein.experiment.devices`).
 """
 
 import dataclasses
@@ -51,12 +51,12 @@ class Plan:
     """The cost of an experiment on one kind of device; made by `plan`. Times in seconds, sizes in bytes.
 
     Attributes:
-        experiment: what is to be trained, what it leaves open decided. where: the devices in words. devices: their
+        experiment: what is to be trained, with everything decided. where: the devices in words. devices: their
             number.
         parameters: of the network.
         step_flops: floating-point operations of a training step, over all devices.
         call_flops: of a network call for one sample, in drawing. calls: network calls that a sample takes.
-        memory: by part, on each device. room: that it has. advice: one sentence where that is too little, or "".
+        memory: by part, on each device. room: that it has. advice: one sentence if that is too little, or "".
         data: in the memory of each process. stored: on disk, 0 where data are made or fetched.
         disk: what the run will have written, by part.
         step, previews, draw: a training step; all pictures and held-out errors; drawing 1,000 samples.
@@ -87,7 +87,7 @@ class Plan:
 
     @property
     def needed(self) -> float:
-        """Bytes on each device, the most at a time."""
+        """Peak bytes on each device."""
         return sum(self.memory.values())
 
     @property

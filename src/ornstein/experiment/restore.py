@@ -1,7 +1,7 @@
 """Inverse problems with a run: what is missing, blurred or coarse in a picture, a row or a series, several times over.
 
-One answer hides that there are many. So what comes out is several draws of the posterior, their mean and their standard
-deviation: where the draws agree the measurement decides, where they differ it is the model that fills in.
+A single answer hides that there are many. So the result is several draws of the posterior, with their mean and standard
+deviation: where the draws agree the measurement decides, where they differ the model fills in.
 """
 
 from collections.abc import Callable, Mapping
@@ -93,7 +93,7 @@ def solve(
         label: the class that x is known to be of.
         condition: what else is known of it, by name, in the data's own units; see `Run.condition`.
         seed, steps: as for drawing.
-        stepper: "ddpm" where not said: fresh noise mends what guidance got wrong at higher noise (docs/guidance.md).
+        stepper: by default "ddpm", whose fresh noise corrects errors of guidance at higher noise (docs/guidance.md).
         progress: called with (done, in all).
 
     Raises:
@@ -137,7 +137,7 @@ def solve(
 
 
 def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
-    """Fill in what is not known; rows of which all is known come back as they are, in every draw.
+    """Fill in what is not known; complete rows come back unchanged, in every draw.
 
     Args:
         run: the model.
@@ -176,7 +176,7 @@ def restore(
         run: the model.
         operator: what happened to the input.
         given: (rows, *measured), model space: the damaged input; or (rows, *shape) with `clean`.
-        clean: the input is whole: damage it first, noise included, as an experiment.
+        clean: the input is undamaged: damage it first, noise included, as an experiment.
         noise: standard deviation of the noise, model space; rounding to 256 grey levels alone is 0.0023.
         name: what to call what is given in an error.
         **options: see `solve`.
@@ -247,7 +247,7 @@ def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Te
 
 
 def longest_side(path: Path) -> int:
-    """The longer side of a picture file, from its header alone; 0 of what is no picture, which reading it tells."""
+    """The longer side of a picture file, from its header alone; 0 for a file that is not a picture."""
     return max((max(height, width) for height, width, _ in sides([path])), default=0)
 
 
@@ -282,7 +282,7 @@ def check_shape(run: Run, given: Tensor, path: Path) -> None:
 def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> Path:
     """Write the picture to `path` and the arrays, in the data's own units, beside it; returns the arrays' path.
 
-    The arrays, in the order of axes of the data's owner: samples (rows, draws, *own), in the data's own values, their
+    The arrays, in the axes of the user's data: samples (rows, draws, *own), in the data's own values, their
     mean and std, and known for a mask.
 
     Args:

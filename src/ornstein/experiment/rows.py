@@ -1,6 +1,6 @@
-"""Tables in and out of a run on one: rows read as its columns, drawn rows, filled holes and scores written as files.
+"""Tables read and written by a run on a table: rows as its columns, drawn rows, filled holes and scores as files.
 
-Words that were there come back to the letter. What a file has beside the columns that the run knows is carried along.
+Known words come back unchanged. Columns of a file that the run does not know are copied.
 """
 
 import csv
@@ -36,10 +36,10 @@ class Rows:
     Attributes:
         name: where they come from.
         words: column -> words, in the file's order, those that the run does not know among them.
-        values: (N, d) float64 of the run's carrier; NaN for holes, and for columns that the file has not.
+        values: (N, d) float64 of the run's carrier; NaN for holes, and for columns that the file lacks.
         types: of the run's columns.
-        dialect: how the file is laid out; None of what is no file of text.
-        like: the frame, of what is one.
+        dialect: the format of the file; None if it is not a file of text.
+        like: the frame, if the rows came from one.
     """
 
     name: str
@@ -179,9 +179,9 @@ class RowScores:
     Attributes:
         found: (N,) float64, a bound on each row's log-probability, in nats.
         error: (N,), its standard error.
-        unusual: the columns that make each row unusual, in a line; None if nobody asked.
-        oddness: (N,), the largest excess surprise of a row's cells, by which a row with one odd cell stands out more
-            than by its probability; None if nobody asked.
+        unusual: the columns that make each row unusual, in a line; None if not asked for.
+        oddness: (N,), the largest excess surprise of a row's cells, which shows a row with one odd cell more clearly
+            than its probability does; None if not asked for.
     """
 
     found: Tensor
@@ -228,7 +228,7 @@ def scored(
 
     Args:
         data: "train" or "test", the run's own; a table's file, or a data frame.
-        count: the first so many; None for all.
+        count: only the first so many; None for all.
         explain: whether to say what is unusual.
     """
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):

@@ -62,7 +62,7 @@ class Run:
         """Open a run folder.
 
         Args:
-            folder: what training wrote; or the name of a model that is carried (`experiment.packaged`).
+            folder: what training wrote; or the name of a packaged model (`experiment.packaged`).
             ema: length of the average of the weights: a tracked one, or any other that the snapshots allow; 0 for the
                 raw weights; None for the run's own choice.
 
@@ -111,7 +111,7 @@ class Run:
         """The data that it was trained on.
 
         Raises:
-            InputError: they are no longer there, or differ from those.
+            InputError: they are no longer there, or have changed.
         """
         data = load_data(self.experiment, self.about, self.folder)
         if data.fingerprint()["sha256"] != self.about["data"]["sha256"]:
@@ -119,7 +119,7 @@ class Run:
         return data
 
     def drawing(self, precision: str | None = None) -> "Run":
-        """The same run with its network in the precision for drawing; opened, it is in float32.
+        """The same run with its network in the precision for drawing; a run is opened in float32.
 
         Args:
             precision: a name in `PRECISIONS`; "auto" for the one that is measured to be fastest here; None for the
@@ -136,7 +136,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """How many steps it draws in when it is not told."""
+        """How many steps it draws in by default."""
         return way(self.experiment.sampling, self.learner).steps
 
     @property
@@ -146,7 +146,7 @@ class Run:
 
     @property
     def layout(self) -> Layout:
-        """The axes of the data in their owner's hands; those of `shape` are the model's."""
+        """The axes of the user's data; those of `shape` are the model's."""
         return Layout(self.about["data"].get("layout", ""))
 
     @property
@@ -173,10 +173,10 @@ class Run:
     def condition(
         self, n: int, label: Any = None, condition: "Mapping[str, Any] | Condition | None" = None, text: Any = None
     ) -> Condition:
-        """What to draw n samples given, in model space.
+        """The condition to draw n samples given, in model space.
 
         Args:
-            label, text: short for the part "label", and for the one that is a text; None leaves it out.
+            label, text: short for the part "label", and for the part that is a text; None leaves it out.
             condition: name -> value, in the data's own units: one for all samples, or one for each; see `Known.model`.
                 Parts that are not named are absent. A Condition is in model space already.
 
@@ -203,7 +203,7 @@ class Run:
         """Draw n samples, (n, *own), in the data's own values and order of axes: `run.layout.own(run.shape)`.
 
         Args:
-            raw: in float32, neither rounded nor clipped to the values that the data have (0..255, as uint8, of images).
+            raw: in float32, neither rounded nor clipped to the data's values (for images 0..255, as uint8).
             **options: label, text, condition, seed, seeds, stepper, steps, grid: see `draw`.
         """
         return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=not raw))
@@ -227,13 +227,13 @@ class Run:
 
         Args:
             label: a class's name or number, or one per sample; None draws from all classes.
-            text: what to draw, or one per sample, of a model that was trained with captions.
-            condition: more that the samples are given, by name; see `condition`.
-            seed, seeds: one number for all, or one per sample: a sample is the same in whatever batch it is drawn.
+            text: what to draw, or one per sample, for a model that was trained with captions.
+            condition: other parts of the condition, by name; see `condition`.
+            seed, seeds: one number for all, or one per sample: a sample does not depend on its batch.
             stepper, steps, grid: instead of the run's own.
-            progress: called with (calls made, calls in all) as the drawing goes on.
-            together: of several processes (`torchrun`), which all call this alike, each draws its share, and all get
-                the whole.
+            progress: called with (calls made, calls in all) during drawing.
+            together: with several processes (`torchrun`), which must all call this, each draws a share, and all get
+                every sample.
 
         Raises:
             InputError: anything that does not fit.
@@ -281,13 +281,13 @@ class Run:
         steps: int | None = None,
         grid: "str | Sequence[float] | Tensor | None" = None,
     ) -> Way:
-        """How it draws, where it is told otherwise as it is told."""
+        """How it draws: as given, otherwise by its defaults."""
         if isinstance(grid, str) and grid == "tuned":
             steps, grid, stepper = tuned_for(self.folder, self.steps if steps is None else steps, stepper)
         return way(self.experiment.sampling, self.learner, stepper, steps, grid)
 
     def must_draw(self) -> None:
-        """Refuse a run that is no model of its data.
+        """Refuse a run that is not a model of its data.
 
         Raises:
             InputError: it has learned something else.
@@ -314,13 +314,13 @@ class Run:
             )
 
     def must_hold(self, n: int, name: str = "n", each: float = 1.0) -> None:
-        """Refuse to draw more samples than fit into memory, which all come there, and their pieces before.
+        """Refuse to draw more samples than fit into memory.
 
         Args:
-            n: as it was asked for. name: by which. each: how many samples each of them is.
+            n: the number asked for. name: its name in errors. each: how many samples each of them takes.
 
         Raises:
-            InputError: they do not fit, or n is no number of samples.
+            InputError: they do not fit, or n is not a number of samples.
         """
         if isinstance(n, bool) or not (isinstance(n, int) and 0 < n < 2**63):
             raise InputError(f"{name}={n!r} must be a positive whole number of samples.")

@@ -1,10 +1,10 @@
-"""Series and a run: what is missing, what comes next, what came before, several times over; and longer than trained.
+"""Series and a run: what is missing, what comes next, what came before, in several draws; and longer than trained.
 
-All of it is one thing: steps that are not known are drawn given those that are. A forecast has them at the end, a
-back-cast at the beginning. Where a hole is longer than a window can hold beside what is known, it is drawn piece by
+All of these are one task: unknown steps are drawn given known ones. A forecast has the unknown steps at the end, a
+back-cast at the beginning. If a hole is longer than a window can hold beside what is known, it is drawn piece by
 piece, each given the one before.
 
-A model that was taught to fill (`learner: filling`) draws from p(hidden given known) itself, in one network call a
+A model that was trained to fill (`learner: filling`) draws from p(hidden given known) directly, in one network call a
 step. Any other is guided, which is slower and less exact (`ornstein.experiment.restore`).
 """
 
@@ -60,7 +60,7 @@ class Completed:
 
     @property
     def interval(self) -> tuple[Tensor, Tensor]:
-        """(T, F) each: the range of the draws; of 19, honest ones, it holds the truth nine times in ten."""
+        """(T, F) each: the range of the draws; if the model is right, that of 19 holds the truth nine times in ten."""
         return self.draws.amin(0), self.draws.amax(0)
 
 
@@ -107,7 +107,7 @@ def of_length(run: Run, length: int) -> Run:
 
 
 def dated(run: Run, n: int, length: int, first: "Sequence[int] | None" = None) -> Condition:
-    """The calendar of n windows of this length, as a condition; no parts where the run is told none.
+    """The calendar of n windows of this length, as a condition; without parts if the run takes no calendar.
 
     Args:
         first: where each begins on the grid; None: spread evenly over a year, or over the steps that it has.
@@ -194,7 +194,7 @@ def impute_series(
 def forecast(run: Run, track: Track, after: int = 0, before: int = 0, **options: Any) -> Completed:
     """Draw the steps that come after a series, or those that came before it.
 
-    What is known enters as far as a window reaches; holes in it are drawn along.
+    The known steps are used as far as a window reaches; holes in them are drawn too.
 
     Args:
         after, before: how many steps; one of the two.
@@ -249,7 +249,7 @@ def complete(run: Run, path: "str | Path", after: int = 0, before: int = 0, **op
 def save(run: Run, found: Sequence[Completed], path: Path) -> None:
     """Write series as a table: date, name, and of each feature the centre with NAME_low and NAME_high beside it.
 
-    What was known stands there as the file spells it, between equal ends. Every draw goes beside it as an .npz: draws
+    Known values are written as the file spells them, with equal bounds. Every draw goes into an .npz beside it: draws
     (draws, rows, features), in the order of the table's rows.
 
     Raises:

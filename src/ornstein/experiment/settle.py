@@ -1,6 +1,6 @@
 """Everything that an experiment leaves open, decided: by the data, by this machine, by the number of processes.
 
-Who trains, plans or draws reads what is decided here and decides nothing himself.
+Training, planning and drawing read what is decided here and decide nothing themselves.
 """
 
 import copy
@@ -36,11 +36,11 @@ class Settled:
     """An experiment with nothing left open.
 
     Attributes:
-        experiment: complete, and as it is written down.
+        experiment: complete, as it is written to the run folder.
         reasons: a sentence for each choice, by its name.
         built: the objects that it names.
-        memory: what the loss remembers, as it begins.
-        pace: the number of threads to begin with, and what says when another is better.
+        memory: what the loss remembers, in its first state.
+        pace: the number of threads to start with, and what decides when another is better.
     """
 
     experiment: Experiment
@@ -56,9 +56,9 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
     Args:
         experiment: what to train.
         data: its data.
-        narrow: for a device that is not at hand: the type narrower than float32 that it is quick in, or "float32";
-            None to measure this machine.
-        trains: whether it is to be trained here and now, and not planned.
+        narrow: for a device that this machine does not have: the type narrower than float32 that it is fast in, or
+            "float32"; None to measure this machine.
+        trains: whether it is to be trained here and now, rather than planned.
 
     Raises:
         InputError: data that allow no choice, parts that do not fit each other, or into memory.
@@ -216,7 +216,7 @@ def way(
     steps: int | None = None,
     grid: "str | Sequence[float] | Tensor | None" = None,
 ) -> Way:
-    """How a run draws, where it is told otherwise as it is told.
+    """How a run draws: as given, otherwise by its defaults.
 
     Raises:
         InputError: a stepper that is not known.

@@ -1,8 +1,9 @@
-"""A run that goes on from another, on new data: `ornstein train --from RUN new.csv`; or on its own, otherwise.
+"""A run that starts from another, on new data: `ornstein train --from RUN new.csv`; or on the same, with changes.
 
-The new run has RUN's experiment and begins with its average, the weights that it draws with. The new data are taken for
-what RUN's were: the same types and levels of columns, the same classes, the same way to model space, the same unit of
-noise (`ornstein.data.before`). All of that stands in the new run's own run.yaml, so RUN may go once it has begun.
+The new run has RUN's experiment and starts from its average, the weights that it draws with. The new data are read like
+RUN's: the same types and levels of columns, the same classes, the same map to model space, the same unit of noise
+(`ornstein.data.before`). All of this is written into the new run's own run.yaml, so RUN may be deleted once it has
+started.
 """
 
 import dataclasses
@@ -27,8 +28,8 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
     """The experiment of a run that begins with another, on other data or on the same.
 
     Args:
-        run: the folder of the other, or the name of a model that is carried.
-        source: a file or folder of data; of data in memory, what `ornstein.experiment.own` says of them; None for
+        run: the folder of the other, or the name of a packaged model.
+        source: a file or folder of data; for data in memory, the choices of `ornstein.experiment.own`; None for
             those of the other.
         changes: to the other's experiment, each `path=value`.
 

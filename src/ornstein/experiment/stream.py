@@ -1,7 +1,7 @@
-"""Drawing that is watched: samples at every step of their way, noisy, beside what the model takes them for by then.
+"""Drawing that can be watched: noisy samples at every step, beside the model's current estimate of the result.
 
-A sample does not depend on the batch that it is drawn in, so a large batch goes down as several small ones abreast:
-whoever watches hears of each step when all have taken it, and can stop within one step of a small one.
+A sample does not depend on the batch that it is drawn in, so a large batch is drawn as several small ones in parallel:
+the watcher is told of each step when all have taken it, and can stop within one step of a small one.
 """
 
 import math
@@ -32,13 +32,13 @@ ABREAST, FEWEST = 2**14, 16
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is to be drawn, in the words of `ornstein sample`.
+    """What is to be drawn, with the options of `ornstein sample`.
 
     Attributes:
         count: how many samples.
         label: the class's name; None for all in turn.
-        given: what else they are given, by name, in its own units.
-        where: of a table's rows, what they are to be.
+        given: other parts of the condition, by name, in their own units.
+        where: conditions on a table's rows.
         scale: of classifier-free guidance; None for none.
         stepper: its name; None for the run's own.
         options: of the stepper, by name.
@@ -67,16 +67,16 @@ class Drawing:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A moment of the way.
+    """A state of the walk.
 
     Attributes:
         step: 0 to `steps`.
-        steps: of the way.
+        steps: in all.
         calls: of the network so far, for each sample.
-        ratio: sigma/alpha at this moment, None where there is no Gaussian noise.
-        spread: root mean square of noisy data at this moment, beside that of data: to show both at one brightness.
-        noisy: (N, *shape) where they are, in model space, on the CPU.
-        clean: (N, *shape) where the model sees them going.
+        ratio: sigma/alpha at this step, None if there is no Gaussian noise.
+        spread: root mean square of noisy data at this step, relative to that of data: to show both at one brightness.
+        noisy: (N, *shape) the samples now, in model space, on the CPU.
+        clean: (N, *shape) the model's estimate of the result.
     """
 
     step: int
@@ -105,9 +105,9 @@ def heard(run: Run, tick: Callable[[], None]) -> Run:
 
 
 def stream(run: Run, asked: Drawing, tick: Callable[[], None] = lambda: None) -> Iterator[Seen]:
-    """Draw, yielding each moment of the way: the noise first, the samples last.
+    """Draw, yielding each state: the noise first, the samples last.
 
-    The samples are those of `ornstein sample` with the same words, up to how a sum of float32 is rounded in batches of
+    The samples are those of `ornstein sample` with the same options, up to how float32 sums are rounded in batches of
     another size.
 
     Args:

@@ -1,8 +1,8 @@
 """A run that is taught by another: `ornstein distill RUN --method progressive --steps 1,2,4`.
 
-The student is a run like any other, on the teacher's data, clock and network. It begins with the average of the weights
-that the teacher draws with, and remembers them, so the teacher may go once it has begun; its experiment.yaml says under
-`start` whose they are.
+The student is a run like any other, on the teacher's data, clock and network. It starts from the average of the weights
+that the teacher draws with, and stores them, so the teacher may be deleted once it has started; `start` in its
+experiment.yaml names the teacher.
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ STEPS = 2000
 
 
 def numbers_of_calls(said: str) -> list[int]:
-    """Whole numbers that are said with commas between, as 1,2,4.
+    """Whole numbers separated by commas, as 1,2,4.
 
     Raises:
-        InputError: they are others, or out of range.
+        InputError: something else, or numbers out of range.
     """
     words = [word.strip() for word in said.split(",")]
     if not all(word.isdecimal() and 1 <= int(word) <= MOST for word in words):
@@ -45,10 +45,10 @@ def student_of(
     """The experiment of a student.
 
     Args:
-        run: the teacher's folder, or the name of a model that is carried.
+        run: the teacher's folder, or the name of a packaged model.
         method: a key of `METHODS`.
         calls: the numbers of network calls that it is to draw in.
-        scale: of the teacher's guidance to its labels, which the student then has in itself; 1 for none.
+        scale: of the teacher's guidance, which the student then has built in; 1 for none.
         changes: to the student's experiment, each `path=value`.
 
     Raises:

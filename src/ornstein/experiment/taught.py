@@ -1,4 +1,4 @@
-"""Students as what runs learn: a denoiser's network, taught on by the denoiser that it was."""
+"""Students as what runs learn: a denoiser's network, taught further by the denoiser that it was."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -25,12 +25,12 @@ MOST = 64
 
 @dataclass(frozen=True, eq=False)
 class Student(OnItsOwnClock, Denoising):
-    """Where a teacher's walk of many calls ends, in few: see `ornstein.distill.students`.
+    """The end of a teacher's walk of many calls, reached in few: see `ornstein.distill.students`.
 
-    It begins as a copy of its teacher, whose weights the loss remembers: to go on, the run is all that is needed.
+    It starts as a copy of its teacher, whose weights the loss stores: to resume, nothing but the run is needed.
 
     Args:
-        calls: the numbers of network calls that it is taught to draw in, each from 1 to 64.
+        calls: the numbers of network calls that it learns to draw in, each from 1 to 64.
     """
 
     calls: tuple[int, ...] = (1, 2, 4)

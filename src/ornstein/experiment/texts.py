@@ -1,4 +1,4 @@
-"""What a model of text is good for besides drawing: filling in blanks, and saying how many bits a text takes."""
+"""Uses of a model of text besides drawing: filling in blanks, and computing how many bits a text takes."""
 
 import math
 from collections.abc import Sequence
@@ -42,8 +42,8 @@ def blanks(run: Run, given: str) -> Tensor:
     """What is to be filled in, as numbers of classes with -1 for each blank, (1, tokens).
 
     Args:
-        given: a text with a blank, `ornstein.data.classes.BLANK`, for each character to draw; of pictures an .npy array
-            of one picture's levels, with NaN or -1 for each pixel to draw.
+        given: a text with a blank, `ornstein.data.classes.BLANK`, for each character to draw; for pictures an .npy
+            array of one picture's levels, with NaN or -1 for each pixel to draw.
 
     Raises:
         InputError: a run on no tokens; a text that is too long, or has a character that was not seen in training; a

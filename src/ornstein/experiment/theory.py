@@ -1,17 +1,18 @@
 """Diffusion in the plane, where everything can be seen and everything is known.
 
-About each of N points lies a Gaussian of width w, so the density is a mixture, and so is that of
+Around each of N points lies a Gaussian of width w, so the density is a mixture, and so is that of
 x_t = alpha x_0 + sigma eps at every time: its log-density, its score and E[x_0 given x_t] are closed forms
 (`core.exact`). Then
 
 - data dissolve along the forward process, here the Ornstein-Uhlenbeck SDE in the clock of `VP`;
 - the *reverse SDE*, dx = (f x - g^2 score) dt + g dB, and the *probability-flow ODE*, dx = (f x - g^2 score/2) dt, both
   take the noise back to the density, the one with fresh noise and the other without (Song et al. 2021, 2011.13456);
-- *Langevin dynamics* on the density itself, x <- x + gamma score + sqrt(2 gamma) z, has it as its stationary law as
-  gamma falls, but seldom crosses the desert between two modes, so that their weights come out wrong;
-- *annealed Langevin* (Song & Ermon 2019, 1907.05600) goes through noisier densities first, in which there is no desert.
+- *Langevin dynamics* on the density itself, x <- x + gamma score + sqrt(2 gamma) z, has it as its stationary
+  distribution as gamma falls, but seldom crosses the empty space between two modes, so that their weights come out
+  wrong;
+- *annealed Langevin* (Song & Ermon 2019, 1907.05600) goes through noisier densities first, in which the modes meet.
 
-What a network has learned stands beside what is exact: the same field, from a run on points in the plane.
+What a network has learned can be shown beside the exact score: the same field, from a run on points in the plane.
 """
 
 import math
@@ -65,7 +66,7 @@ def points_of(name: str, seed: int = 0) -> Tensor:
 
 
 def scaled(points: Tensor) -> Tensor:
-    """Points (N, 2) moved and stretched alike in both axes, to mean 0 and mean square 1 a coordinate.
+    """Points (N, 2) shifted, and scaled equally in both axes, to mean 0 and mean square 1 a coordinate.
 
     Raises:
         InputError: fewer than two different points.
@@ -164,11 +165,11 @@ def flows(plane: Plane, count: int, seed: int = 0, tick: Tick = lambda: None) ->
     """Particles that come back, by each of four dynamics from the same noise.
 
     Moment 0 is the noise. The SDE, the ODE and annealed Langevin are at the times of `moments`, from the last to the
-    first, where they end at 0. Langevin dynamics on the density itself knows no time: it takes as many steps between
-    two moments everywhere.
+    first, where they end at 0. Langevin dynamics on the density itself has no time: it takes equally many steps between
+    any two moments.
 
     Args:
-        tick: called now and then; what it raises ends it.
+        tick: called now and then; an exception in it ends the computation.
     """
     times = [*plane.moments()[:0:-1], 0.0]
     said = [f"t = {t:.2f}" for t in times]
@@ -202,7 +203,7 @@ def _langevin(plane: Plane, start: Tensor, seed: int, tick: Tick) -> Tensor:
 
 
 def summaries() -> dict[str, str]:
-    """What each of the dynamics is, in a line from the table where it has one."""
+    """What each of the dynamics is, in a line from the table if it has one."""
     from ornstein.experiment.catalogue import summary
 
     named = {name: summary(STEPPERS[name]) for name in ("euler-maruyama", "heun", "annealed-langevin")}
@@ -223,7 +224,7 @@ def learned(run: Run) -> tuple[Tensor, Denoiser]:
 
 
 def disagreement(plane: Plane, mine: Denoiser, t: float, count: int = 512) -> float:
-    """How far a learned score is from the exact one, where the density is: root mean square over that of the exact."""
+    """The error of a learned score, averaged over the density: root mean square, relative to that of the exact one."""
     level = plane.process.at(t)
     dice = torch.Generator().manual_seed(0)
     x0 = plane.mixture.sample(count, dice)

@@ -1,4 +1,4 @@
-"""Training an experiment into a folder (`ornstein.experiment.folder`), as a stream of moments."""
+"""Training an experiment into a folder (`ornstein.experiment.folder`), as a stream of reports."""
 
 import copy
 import platform
@@ -52,15 +52,15 @@ def train(
 ) -> Iterator[Moment]:
     """Train an experiment into a folder, yielding a `Moment` at each report.
 
-    Of several processes (`torchrun`) each calls this alike and reads to the end; the first measures and writes.
+    With several processes (`torchrun`) each must call this and exhaust it; the first measures and writes.
 
     Args:
         experiment: what to train.
         folder: the run folder; made if absent.
         data: the experiment's data, if already loaded.
-        resume: go on with the run in the folder.
+        resume: continue the run in the folder.
         lock: the folder's, if the caller holds it (`ornstein.experiment.folder.holding`).
-        draws: whether pictures are drawn on the way, which is most of the work of a small run.
+        draws: whether to draw pictures during training, which is most of the work of a small run.
 
     Raises:
         InputError: another process writes in the folder; it holds a run and `resume` is not set; data that differ from

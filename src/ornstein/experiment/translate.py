@@ -1,10 +1,10 @@
-"""A bridge put to use: rows of one data set carried to the other, in either direction, and how well that is done.
+"""Using a bridge: rows of one data set carried to the other, in either direction, and how well that is done.
 
-Each row is carried by noise of its own, so that it comes out the same whatever else is carried beside it. *Back* is the
-same bridge told from its other end (`Bridge.reversed`): nothing else is trained.
+Each row is carried with its own noise, so that the result does not depend on other rows. *Back* is the
+same bridge read from its other end (`Bridge.reversed`): nothing else is trained.
 
-*How well.* What is carried should be the target's, which the 2-Wasserstein distance says, here solved exactly between
-equal numbers of points; and it should get there by moving little. The energy of a walk,
+*How well.* Carried rows should have the target's distribution, which the 2-Wasserstein distance measures, here solved
+exactly between equal numbers of points; and they should move little. The energy of a walk,
 
     E = the mean over rows of the integral of |velocity|^2 dt over the way down,
 
@@ -48,8 +48,8 @@ class Carried:
     Attributes:
         start, samples: (N, *shape) model space, on the CPU.
         seeds: (N,), of each row's noise.
-        frames: the way of the first rows, moment by moment; [] where it was not kept.
-        names: of the files that the rows came from; None of an array.
+        frames: the path of the first rows, step by step; [] if it was not kept.
+        names: of the files that the rows came from; None for an array.
     """
 
     start: Tensor
@@ -109,7 +109,7 @@ def carry(
         back: from the target to the source.
         seed: row i of a seed has the same noise whatever else is carried.
         steps, stepper: instead of the run's own.
-        film: keep the way of the first `_FILMED` rows.
+        film: keep the path of the first `_FILMED` rows.
         names: of the rows' files.
         progress: called with (steps made, in all).
 
@@ -143,11 +143,11 @@ def carry(
 def save(run: Run, found: Carried, path: Path) -> None:
     """Write what was carried: a picture, arrays in the data's own units and order of axes, or a folder of pictures.
 
-    .npz has samples, source and seeds; .npy the samples alone. A picture of one image is that image; of more, and of
-    what is no image, it shows where each came from.
+    .npz has samples, source and seeds; .npy the samples alone. A picture of one image is that image; a picture of
+    several, or of other data, shows where each came from.
 
     Raises:
-        InputError: a folder of pictures of what is none.
+        InputError: a folder of pictures for data that are not pictures.
     """
     own = {"samples": found.samples, SOURCE: found.start}
     arrays = {name: run.layout.give_back(run.transform.inverse(x, quantise=True)).numpy() for name, x in own.items()}
@@ -172,7 +172,7 @@ def save(run: Run, found: Carried, path: Path) -> None:
 
 
 def must_be_pictures(run: Run, path: Path) -> None:
-    """Refuse a folder of pictures of what is none.
+    """Refuse a folder of pictures for data that are not pictures.
 
     Raises:
         InputError: see above.

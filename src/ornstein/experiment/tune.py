@@ -1,13 +1,13 @@
 """Fitting a grid, or a whole solver, to a trained model: `ornstein tune RUN --steps K`, then `sample --grid tuned`.
 
-*By the variational bound.* The bound of a chain is a sum over its steps, and the price of a step depends on the network
-through its error at one level alone. One pass over N levels therefore prices every sub-chain, and a dynamic programme
-finds the cheapest of K steps (Watson et al. 2021, 2106.03802; `ornstein.distill.grid`). The grid is chosen on
-training data and reported on held-out data.
+*By the variational bound.* The bound of a chain is a sum over its steps, and the cost of a step depends on the network
+only through its error at one level. One pass over N levels therefore gives the cost of every sub-chain, and a dynamic
+programme finds the cheapest of K steps (Watson et al. 2021, 2106.03802; `ornstein.distill.grid`). The grid is chosen
+on training data and reported on held-out data.
 
 *By the endpoint.* The levels and weights of a multistep solver are fitted to where the model's own trajectories end
-(`ornstein.distill.solver`), and judged on fresh noise against the end of a 1,000-step solve: by how far K calls
-arrive from it, beside the run's default and the other steppers. What does not beat the default is not kept.
+(`ornstein.distill.solver`), and judged on fresh noise by their distance, after K calls, from the end of a 1,000-step
+solve, beside the run's default and the other steppers. A solver that does not beat the default is not kept.
 """
 
 import math
@@ -74,10 +74,10 @@ def tune(
 
     Args:
         steps: of the grid, from 1 to the number of levels.
-        levels: to choose from, evenly in flow time; on a chain its own levels, evenly.
+        levels: how many to choose from, evenly in flow time; on a chain its own levels, evenly.
         count: training examples to measure the network's errors on, and held-out ones to report on.
-        variance: of the reverse steps that are priced, "small" or "large".
-        stage: told what is being done.
+        variance: of the reverse steps, "small" or "large".
+        stage: called with what is being done.
 
     Raises:
         InputError: steps out of range, or data that are no longer there.
@@ -122,7 +122,7 @@ def tune(
 
 @dataclass(frozen=True)
 class Arrival:
-    """How far a fitted solver lands from the exact endpoints, on fresh noise, beside others with as many calls.
+    """The distance of a fitted solver from the exact endpoints, on fresh noise, beside others with as many calls.
 
     Attributes:
         tuned, default: mean distances in model space, of the fitted solver and of the run's own.
@@ -152,11 +152,11 @@ def tune_endpoint(
 
     Args:
         steps: network calls, in [1, 64].
-        count: trajectories to fit to; None for as many as their dimension asks for.
+        count: trajectories to fit to; None: chosen by their dimension.
         fresh: trajectories to judge by, from other noise, against the end of a fine solve.
         rounds: of fitting.
-        reference: steps of that solve; those fitted to are followed with a fifth as many.
-        seed: of the trajectories that are fitted; those that judge have another.
+        reference: steps of that solve; the trajectories fitted to are solved with a fifth as many.
+        seed: of the trajectories fitted to; those that judge have another.
         progress: called with (rounds made, rounds).
 
     Raises:

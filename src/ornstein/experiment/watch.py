@@ -22,8 +22,8 @@ class Moment:
 
     Attributes:
         progress: the loop's.
-        judged: the model judged by held-out data.
-        picture: of samples, or of the judgement where the model draws none.
+        judged: the model judged on held-out data.
+        picture: of samples, or of the judgement if the model draws none.
     """
 
     progress: Progress
@@ -32,14 +32,14 @@ class Moment:
 
     @property
     def held_out(self) -> float | None:
-        """The held-out error, 1 being no better than knowing next to nothing."""
+        """The held-out error, relative to a baseline at 1."""
         return None if self.judged is None else self.judged.value
 
 
 def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Moment:
-    """The model judged by held-out data, as a picture of how that goes with the level; and the same noise drawn again.
+    """The model judged on held-out data, with a picture over noise levels; and the same noise drawn again.
 
-    The moment's picture is that of the samples, of a model that draws. Without `draws` there are no pictures.
+    For a model that draws, the moment's picture is of its samples. Without `draws` there are no pictures.
     """
     if not draws:
         return Moment(progress, None if ranks.rank() else judgement(run, data))

@@ -1,4 +1,4 @@
-"""Rows such that: what columns are asked to be, in words, as sets of tokens."""
+"""Conditions on rows: what columns must be, in words, as sets of tokens."""
 
 import math
 import re
@@ -21,11 +21,11 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class Where:
-    """What columns are asked to be.
+    """What columns must be.
 
     Args:
         sets: of tokens, as `ornstein.discrete.constrained` takes them.
-        spans: of `Tokens.coded`, by place: between which values.
+        spans: for entries of `Tokens.coded`, by place: bounds on their values.
     """
 
     sets: Mapping[int, Tensor]
@@ -35,9 +35,9 @@ class Where:
     def of(text: str, tokens: Tokens, types: Sequence[ColumnType]) -> "Where":
         """From words: "income=>50K, age=30..40, sex=Female|Male, score>=7".
 
-        A column is put to a value, to one of several (|), to a range with both its ends (..), to at least or at most
-        (>=, <=) or, with nothing after the sign, to a missing value. Parts are divided by commas; a value that has a
-        comma, a bar or two points of its own is put in double quotes.
+        A column must have a value, one of several (|), a value in a range with both its ends (..), at least or at most
+        a value (>=, <=) or, with nothing after the sign, a missing value. Conditions are separated by commas; put a
+        value that contains a comma, a bar or two dots in double quotes.
 
         Raises:
             InputError: a column, or a value of it, that is not known; a part that is none of these.

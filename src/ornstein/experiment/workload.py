@@ -21,8 +21,8 @@ class Workload:
 
     Attributes:
         training: the loss, forward and backward.
-        trial: the same in float32, where that is tried before it is left; None where not.
-        drawing: a network call in the precision of pictures and held-out errors; None of what draws nothing.
+        trial: the same in float32, if that is timed before another type is chosen; otherwise None.
+        drawing: a network call in the precision of pictures and held-out errors; None if it does not draw.
         calls: network calls that a sample takes.
         shows: that precision, which is training's.
     """
@@ -72,7 +72,7 @@ def count_call(experiment: Experiment, built: Built, data: Dataset, precision: s
 
 
 def network_calls(experiment: Experiment, built: Built, data: Dataset) -> int:
-    """Network calls that one sample takes: counted by drawing one with a tiny network in the other's place."""
+    """Network calls that one sample takes: counted by drawing one with a tiny network in place of the real one."""
     learner = built.learner
     tiny = learner.network(MLP(width=4, depth=1).build).eval()
     how = way(experiment.sampling, learner)

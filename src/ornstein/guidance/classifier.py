@@ -105,7 +105,7 @@ class NoisyCrossEntropy:
     Args:
         shares: the share of each class in the data, see `NoisyClassifier`; labels must be below their number. An
             experiment takes them from its data.
-        low, high: noise ratios sigma/alpha to train between, cut to what the clock has. Guide between the same.
+        low, high: noise ratios sigma/alpha to train between, within the clock's. Guide between the same.
         smoothing: in [0, 1), the share of each target spread over all classes: smoother gradients.
 
     Raises:

@@ -98,11 +98,11 @@ class Variational:
     In bits per dimension (in model space, where `levels` is 0). One network call.
 
     Args:
-        variance: of the steps: "small", "large" or "learned" (the denoiser must have learned one).
-        weight: of the bound in the loss.
+        variance: that of the reverse steps: "small", "large" or "learned" (the denoiser must have learned one).
+        weight: weight of the bound in the loss.
         simple: train the mean by the noise regression of `ddpm`, added with weight 1, and let the bound's gradient
             reach the variance only.
-        levels: the number of the data's own levels, even over [-1, 1] (256 for bytes); 0 for continuous data.
+        levels: the number of the data's own levels, evenly spaced over [-1, 1] (256 for bytes); 0 for continuous data.
         steps, grid: the chain; by default every level of a chain, or 1,000 steps in continuous time.
         importance: how often to train the parts of the chain, relative numbers for equal runs of steps from the
             noise to the data (see `importance`); () for all equally.

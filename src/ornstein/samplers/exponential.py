@@ -301,7 +301,7 @@ class Multistep(DataMultistep):
     are; where that costs order, the step is corrected.
 
     Args:
-        order: of the method, in [1, 8].
+        order: order of the method, in [1, 8].
         clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal"; see
             `ornstein.samplers.exponential`.
         last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.
@@ -326,7 +326,7 @@ class DEIS(_Multistep):
     remembered.
 
     Args:
-        order: of the method, in [1, 8].
+        order: order of the method, in [1, 8].
         clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal"; see
             `ornstein.samplers.exponential`.
 

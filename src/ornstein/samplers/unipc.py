@@ -25,7 +25,7 @@ class UniPC(DataMultistep):
     with.
 
     Args:
-        order: of the method, in [2, 8]; None: 3 with fewer than 8 steps, 4 with fewer than 25, else 6.
+        order: order of the method, in [2, 8]; None: 3 with fewer than 8 steps, 4 with fewer than 25, else 6.
         clock: the variable of the polynomial: "log-snr", "ratio", "flow" or "signal"; see
             `ornstein.samplers.exponential`.
         last: through how many answers to extrapolate to the clean point; 1 ends at the last of them.

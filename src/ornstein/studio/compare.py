@@ -61,17 +61,17 @@ def perform(job: Job, run: Run, pair: list[Drawing], exact: bool) -> dict[str, A
     off = compare.apart(run, sides[0].samples, sides[1].samples)
     shown["apart"] = {
         "payload": difference(window, sides[0].samples, sides[1].samples),
-        "said": f"{off:.3g} of the data's deviation apart (root mean square)",
+        "said": f"{off:.3g} of the data's standard deviation apart (root mean square)",
     }
     job.show(dict(shown))
     if exact:
         for name, asked, side in zip(("left", "right"), pair, sides, strict=True):
             if side.stochastic:
-                shown[name]["said"] += "; its stepper draws noise of its own, so no path to be far from"
+                shown[name]["said"] += "; its stepper draws noise, so there is no exact path to compare with"
                 continue
             end = compare.reference(run, asked, job.tick, watch(name, "the reference"))
             error = compare.apart(run, side.samples, end)
-            shown[name]["said"] += f"; {error:.3g} of the deviation from the end of {compare.REFERENCE:,} steps"
+            shown[name]["said"] += f"; {error:.3g} standard deviations from the result of {compare.REFERENCE:,} steps"
     job.show({**shown, "done": True})
     return {"apart": off, "said": [shown[name]["said"] for name in ("left", "right")]}
 
@@ -87,9 +87,9 @@ class Compare:
         names = self.names()
         look.introduction(
             "Compare",
-            "The same noise, taken back in two ways. A method that needs fewer network calls is quicker; the question "
-            "is what it costs. Deterministic steppers all follow the same path as their steps become small, so the end "
-            "of a thousand steps is the truth that both are measured against.",
+            "The same noise, turned into samples in two ways. A method that needs fewer network calls is faster; the "
+            "question is what that costs. With small steps all deterministic steppers follow the same path, so both "
+            "are measured against the result of a thousand steps.",
             "choosing-a-sampler",
         )
         grids = tables()["steppers"]

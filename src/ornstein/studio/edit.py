@@ -74,7 +74,7 @@ def filled_in(job: Job, run: Run, given: Tensor, mask: str, draws: int, method: 
     shown = given.masked_fill(~known, 1.0)
     spread = found.std / max(float(found.std.max()), 1e-6) * 2 - 1
     return {
-        "titles": ["given, what is hidden in white", "answers", "their mean, and where they differ (white: most)"],
+        "titles": ["given, with the hidden part white", "answers", "their mean, and where they differ (white: most)"],
         "left": {"payload": pixels(shown, 1), "said": ""},
         "right": {"payload": pixels(found.samples[0]), "said": f"{draws} draws by {method}"},
         "apart": {"payload": pixels(torch.cat([found.mean, spread])), "said": f"deviation up to {found.std.max():.2g}"},
@@ -87,7 +87,7 @@ def between(job: Job, run: Run, first: Tensor, last: Tensor) -> dict[str, Any]:
     start, end = (run.transform.forward(run.transform.plain.inverse(one)) for one in (first, last))
     way = run.transform.pictures(interpolate(heard(run, job.tick), start, end, WAY, steps=STEPS))
     return {
-        "titles": ["from", "on the way", "to"],
+        "titles": ["from", "in between", "to"],
         "left": {"payload": pixels(first, 1), "said": ""},
         "right": {"payload": pixels(way), "said": f"{WAY} pictures, encoded and decoded in {STEPS} steps"},
         "apart": {"payload": pixels(last, 1), "said": ""},
@@ -152,23 +152,23 @@ class Edit:
         """Lay out the room."""
         look.introduction(
             "Edit",
-            "A model of pictures also knows what fits beside what is already there. Hide a part of a picture and it "
-            "draws answers for that part; where they agree, what is left decides, and where they differ the model "
-            "guesses. Two pictures are joined by a way through the noise that both come from. A model of a table fills "
-            "empty cells, with how sure it is.",
+            "A model of pictures also knows what fits the rest of a picture. Hide a part, and it draws several answers "
+            "for it: where they agree, the rest of the picture decides; where they differ, the model guesses. It can "
+            "also turn one picture into another through the noise that each comes from. A model of a table fills empty "
+            "cells, and says how sure it is.",
             "guidance",
         )
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=290):
                 run = gr.Dropdown([], label="Run on pictures", elem_id="edit-run")
                 number = gr.Number(0, precision=0, label="Held-out example", elem_id="edit-example")
-                file = gr.File(label="Or a picture of one's own", file_types=[".png", ".jpg", ".npy"], height=150)
+                file = gr.File(label="Or your own picture", file_types=[".png", ".jpg", ".npy"], height=150)
                 mask = look.drawn_by("mask", elem_id="mask")
                 draws = gr.Slider(1, ANSWERS, 9, step=1, label="Answers")
                 method = gr.Dropdown(list(METHODS), value=METHODS[0], label="Method", info="See docs/guidance.md.")
                 seed = gr.Number(0, precision=0, label="Seed")
                 go = gr.Button("Fill in", variant="primary", elem_id="fill")
-                other = gr.Number(5, precision=0, label="Another held-out example", info="To go to.")
+                other = gr.Number(5, precision=0, label="Another held-out example", info="The picture to end at.")
                 way = gr.Button("Go from one to the other", elem_id="way")
                 halt = gr.Button("Stop")
             with gr.Column(scale=5, min_width=320):

@@ -11,7 +11,7 @@ function show(frame) {
   figures[1].hidden = !frame.clean;
   element.querySelector(".film").classList.toggle("film-wide", !frame.clean);
   put(figures[0].querySelector(".film-place"), frame.noisy, "Samples on their way: " + frame.said);
-  put(figures[1].querySelector(".film-place"), frame.clean, "What the model takes them for: " + frame.said);
+  put(figures[1].querySelector(".film-place"), frame.clean, "The model's estimate of the result: " + frame.said);
   said.textContent = frame.said;
   element.querySelector(".film").dataset.step = frame.step;
 }

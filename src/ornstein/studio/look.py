@@ -69,6 +69,6 @@ def note(words: str, kind: str = "") -> str:
 def place_in_line(place: int) -> str:
     """Where a job stands."""
     if place == 0:
-        return note("Your turn: drawing.", "busy")
+        return note("Your turn: working.", "busy")
     before = "One job is" if place == 1 else f"{place} jobs are"
     return note(f"In line, place {place}: {before} before yours. Turns are short.", "busy")

@@ -67,12 +67,12 @@ class Controls:
 
 
 def _pairs(text: str, name: str) -> dict[str, Any]:
-    """The words NAME=VALUE, divided by commas, as a mapping."""
+    """The words NAME=VALUE, separated by commas, as a mapping."""
     found: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in (text or "").split(","))):
         key, equals, value = part.partition("=")
         if not equals:
-            raise InputError(f"{name}={part!r} must look like NAME=VALUE, several divided by commas.")
+            raise InputError(f"{name}={part!r} must look like NAME=VALUE, separated by commas.")
         found[key.strip()] = parsed(value, f"{name} {part!r}")
     return found
 
@@ -127,9 +127,9 @@ class Playground:
         facts = self._facts(first)
         look.introduction(
             "Playground",
-            "A diffusion model has learned to take noise away. It starts from pure noise and removes a little at each "
-            "step; on the left you see where the samples are, on the right what the model takes them for by then. Pick "
-            "a run, ask for a class, take fewer steps or another method, and see what changes.",
+            "A diffusion model has learned to remove noise. It starts from pure noise and removes a little at each "
+            "step. On the left you see the samples as they are now, on the right the model's current estimate of the "
+            "result. Pick a run, ask for a class, take fewer steps or another method, and see what changes.",
             "choosing-a-sampler",
         )
         with gr.Row(equal_height=False):
@@ -139,11 +139,11 @@ class Playground:
                 label = gr.Dropdown(**facts["label"], label="Class", info="What to draw.", elem_id="label")
                 count = gr.Slider(1, **facts["count"], step=1, label="Count", info="How many samples.", elem_id="count")
                 where = gr.Textbox(
-                    **facts["where"], label="Rows such that", info="As income=>50K, age=30..40", elem_id="where"
+                    **facts["where"], label="Only rows with", info="As income=>50K, age=30..40", elem_id="where"
                 )
                 scale = gr.Slider(
                     0, 8, step=0.1, **facts["scale"], label="Guidance scale", elem_id="scale",
-                    info="1 is the plain model; more insists on the class.",
+                    info="1 is the plain model; more makes classes clearer, at the price of variety.",
                 )  # fmt: skip
                 stepper = gr.Dropdown(**facts["stepper"], label="Stepper", elem_id="stepper")
                 steps = gr.Slider(**facts["steps"], label="Steps", elem_id="steps")
@@ -151,7 +151,9 @@ class Playground:
                     grid = gr.Dropdown(**facts["grid"], label="Grid", elem_id="grid")
                     options = gr.Textbox("", label="Options of the stepper", info="As eta=0.5", elem_id="options")
                     given = gr.Textbox("", label="Given", info="Other conditions, as price=12000", elem_id="given")
-                seed = gr.Number(0, precision=0, label="Seed", info="The same seed, the same samples.", elem_id="seed")
+                seed = gr.Number(
+                    0, precision=0, label="Seed", info="The same seed gives the same samples.", elem_id="seed"
+                )
                 with gr.Row():
                     go = gr.Button("Draw", variant="primary", elem_id="draw")
                     halt = gr.Button("Stop", elem_id="stop")

@@ -99,15 +99,14 @@ class Report:
         look.introduction(
             "Report",
             "Every run in the folder, newest first; a click on a column's name sorts, a click on a run opens it. Each "
-            "measure compares samples with held-out real data and stands beside what real data themselves score. The "
-            "doctor looks for what people get wrong: too little training, memorised examples, a sampler that is too "
-            "coarse.",
+            "measure compares samples with held-out real data; beside it stands what real data themselves score. The "
+            "doctor looks for common faults: too little training, memorised examples, a sampler that is too coarse.",
             "doctor",
         )
         gallery = look.drawn_by("gallery", elem_id="gallery")
         with gr.Row():
             one = gr.Dropdown([], label="Run", elem_id="report-run")
-            other = gr.Dropdown([("nothing", NOBODY)], value=NOBODY, label="Beside it", elem_id="report-other")
+            other = gr.Dropdown([("nothing", NOBODY)], value=NOBODY, label="Compared with", elem_id="report-other")
         with gr.Row():
             judge = gr.Button(f"Evaluate by {JUDGED} samples", size="sm", elem_id="evaluate")
             ask = gr.Button("Ask the doctor", size="sm", elem_id="doctor")

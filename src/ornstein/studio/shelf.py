@@ -33,7 +33,7 @@ class Shelf:
 
     def __init__(self, root: Path) -> None:
         if root.exists() and not root.is_dir():
-            raise InputError(f"runs='{shown(root)}' is not a folder; give the one that your runs lie in.")
+            raise InputError(f"runs='{shown(root)}' is not a folder; give the one that contains your runs.")
         self.root = root
         self._open: OrderedDict[str, tuple[Any, Run]] = OrderedDict()
         self._lock = threading.Lock()

@@ -35,11 +35,11 @@ def read_points(text: str, limits: Limits) -> Tensor:
     """
     pairs = [pair.replace(",", " ").split() for pair in (text or "").split(";") if pair.strip()]
     if not 2 <= len(pairs) <= limits.points:
-        raise InputError(f"{len(pairs)} points are set; set from 2 to {limits.points} on the pad, or write them.")
+        raise InputError(f"{len(pairs)} points are set; set 2 to {limits.points} on the pad, or write them.")
     try:
         found = torch.tensor([[float(x), float(y)] for x, y in pairs], dtype=torch.float64)
     except ValueError:
-        raise InputError("points must be pairs of numbers divided by semicolons, as 0.5 1; -1 2.") from None
+        raise InputError("points must be pairs of numbers separated by semicolons, as 0.5 1; -1 2.") from None
     return theory.scaled(found)
 
 
@@ -101,10 +101,10 @@ class Theory:
         look.introduction(
             "Theory",
             "Blue is where data are likely. Add noise and the density melts into one round cloud (time runs to the "
-            "left); the arrows are its score, which points to where the density grows. Whoever knows the score can go "
-            "back from noise to data, and the four small windows do so from the same noise: with fresh noise on the "
-            "way (SDE), without (ODE), by the score of the data alone (Langevin, which stays in the mode that it "
-            "meets first), and through all levels of noise (annealed Langevin). Nothing here is trained.",
+            "left). The arrows are its score, which points to where the density grows. The score leads back from noise "
+            "to data, and the four small windows follow it from the same noise: with fresh noise at each step (SDE), "
+            "without (ODE), by the score of the data alone (Langevin, which stays in the first mode that it meets), "
+            "and through all levels of noise (annealed Langevin). Nothing here is trained.",
             "table",
         )
         with gr.Row(equal_height=False):
@@ -113,14 +113,14 @@ class Theory:
                 density = gr.Dropdown([*known, OWN], value=known[0], label="Density", elem_id="density")
                 width = gr.Slider(
                     0.05, 0.5, 0.12, step=0.01, label="Width", elem_id="width",
-                    info="Of the Gaussian about each point; the data's deviation is 1.",
+                    info="Width of the Gaussian around each point; the data's standard deviation is 1.",
                 )  # fmt: skip
                 with gr.Group(visible=False) as own:
                     pad = look.drawn_by("pad", "", elem_id="pad")
                     points = gr.Textbox("", label="Points", info="Set with the mouse, or written: x y; x y", lines=2)
                 learned = gr.Dropdown(
-                    [("nobody", NOBODY)], value=NOBODY, label="Learned by", elem_id="learned",
-                    info="Beside the exact score that of a run on points in the plane.",
+                    [("no run", NOBODY)], value=NOBODY, label="Learned score of", elem_id="learned",
+                    info="Overlays the score that a run on points in the plane has learned.",
                 )  # fmt: skip
                 seed = gr.Number(0, precision=0, label="Seed", elem_id="theory-seed")
                 go = gr.Button("Show", variant="primary", elem_id="show")
@@ -147,7 +147,7 @@ class Theory:
                     found.append(name)
             except InputError:
                 continue
-        return gr.update(choices=[("nobody", NOBODY), *found])
+        return gr.update(choices=[("no run", NOBODY), *found])
 
     async def show(self, request: gr.Request, *said: Any) -> AsyncIterator[list[Any]]:
         """Show the density that the controls say."""

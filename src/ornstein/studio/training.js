@@ -20,8 +20,8 @@ function make(name) {
   const said = document.createElement("span"); said.className = "training-state";
   row.append(box, line, pick, bar, said);
   const acts = {};
-  for (const [event, word, title] of [["pause", "Pause", "Save and end; it can be gone on with"], ["play", "Resume", "Go on from what was saved last"],
-    ["stop", "Stop", "End at once; it can be gone on with from what was saved last"]]) {
+  for (const [event, word, title] of [["pause", "Pause", "Save and end; it can be resumed"], ["play", "Resume", "Go on from what was saved last"],
+    ["stop", "Stop", "End at once; it can be resumed from the last checkpoint"]]) {
     const b = document.createElement("button"); b.type = "button"; b.className = "film-play training-" + event;
     b.textContent = word; b.title = title; b.setAttribute("aria-label", `${word} ${name}`);
     b.addEventListener("click", () => { b.disabled = true; b.dataset.at = row.dataset.state; trigger(event, { run: name }); setTimeout(ask, 200); });
@@ -113,8 +113,8 @@ function draw() {
     if (now !== undefined) levels.push({ points: c.by_noise[now], hue: hues[c.name], dots: true });
   }
   chart(part("noise"), levels, { logX: true, across: chosen ? chosen.across : "", one: Boolean(chosen && !chosen.share),
-    words: "How good the chosen training is at each noise level, earlier moments faint" });
-  part("unit").textContent = !chosen ? "" : chosen.share ? chosen.found : "earlier moments faint";
+    words: "How good the chosen training is at each noise level, earlier steps faint" });
+  part("unit").textContent = !chosen ? "" : chosen.share ? chosen.found : "earlier steps faint";
 }
 
 // Samples through time ----------------------------------------------------------------------------------------------------

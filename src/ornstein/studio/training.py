@@ -63,7 +63,7 @@ def begin(
     if method:
         changes.append(f"preset={lookup(dict.fromkeys(tables()['methods'], method), method, 'method')}")
     for key, value in (("steps", limits.whole(steps, "steps", limits.training, 0)),
-                       ("validate_every", limits.whole(looks, "look every", limits.training, 0)),
+                       ("validate_every", limits.whole(looks, "pictures every", limits.training, 0)),
                        ("seed", limits.whole(seed, "seed", 2**31 - 1, 0))):  # fmt: skip
         changes += [f"training.{key}={value}"] if value else []
     with studio.starting:
@@ -191,10 +191,10 @@ class Training:
         """Lay out the room."""
         look.introduction(
             "Training",
-            "A network learns by a simple exercise: noise is added to an example, and it is to say what the example "
-            "was. Much noise is one exercise, little noise another, so watch both: the loss, how good it is at each "
-            "level of noise, and the samples that it draws from the same noise as it learns. A training goes on when "
-            "this page is closed; what was saved can be gone on with.",
+            "A network learns by a simple exercise: noise is added to an example, and it must say what the example "
+            "was. High noise and low noise are different exercises. So watch the loss, the error at each level of "
+            "noise, and the samples that it draws from the same noise as it learns. Training goes on when this page is "
+            "closed, and can be resumed from the last checkpoint.",
             "methods",
         )
         known = background.at_hand()
@@ -207,7 +207,7 @@ class Training:
                     height=150, visible=False, elem_id="train-file",
                 )  # fmt: skip
                 name = gr.Textbox(
-                    "", label="Name", info="Of the run; empty for that of the data.", elem_id="train-name"
+                    "", label="Name", info="Name of the run; by default that of the data.", elem_id="train-name"
                 )
                 steps = gr.Number(0, precision=0, label="Steps", info="0 for the preset's.", elem_id="train-steps")
                 with gr.Accordion("More", open=False):
@@ -216,7 +216,7 @@ class Training:
                         info="What is learned, and how.", elem_id="train-method",
                     )  # fmt: skip
                     looks = gr.Number(
-                        LOOKS.get(first, 0), precision=0, label="Look every", elem_id="train-looks",
+                        LOOKS.get(first, 0), precision=0, label="Pictures every", elem_id="train-looks",
                         info="Steps between two pictures, each of which takes a while; 0 for the preset's.",
                     )  # fmt: skip
                     seed = gr.Number(0, precision=0, label="Seed", elem_id="train-seed")
@@ -238,7 +238,7 @@ class Training:
 
     def of_data(self, name: str) -> list[Any]:
         """The controls as they fit the data."""
-        line = background.at_hand().get(name, "As `ornstein train FILE` takes it: what it is decides the preset.")
+        line = background.at_hand().get(name, "Any file that `ornstein train FILE` takes; its kind decides the preset.")
         return [gr.update(info=line), gr.update(visible=name == OWN), LOOKS.get(name, 0)]
 
     def of_method(self, name: str) -> Any:

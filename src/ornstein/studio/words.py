@@ -60,10 +60,10 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, InputError):
         return shown(error).replace(f"{packaged.HOME}{os.sep}", "")  # a carried model by its name, not where it lies
     if isinstance(error, Replaced):
-        return "Stopped, since there is something newer from the same page or program."
+        return "Stopped, because the same page or program asked for something newer."
     if isinstance(error, Stopped):
         return "Stopped."
     if isinstance(error, OSError) and error.strerror is not None:
         return f"The disk or a folder refuses: {error.strerror}."
     traceback.print_exception(error, file=sys.stderr)
-    return "Something went wrong that is a fault of ornstein's own; the terminal that the studio runs in says more."
+    return "Something went wrong in ornstein itself; the terminal that the studio runs in says more."

@@ -1,23 +1,23 @@
 """Training of any network on any loss: one loop, checkpoints that survive a kill, and averages of the weights.
 
     config.py      how long, how fast; the learning rate
-    precision.py   in which type of number, by measurement
+    precision.py   the type of number, chosen by measurement
     loop.py        the loop itself, as a generator of `Progress`
-    threads.py     by how many threads, by measurement
+    threads.py     the number of threads, chosen by measurement
     pieces.py      batches in pieces, each with its rows and its noise
     parallel.py    the network spread over processes
-    tally.py       what a run counts and tells
+    tally.py       what a run counts and reports
     interrupt.py   Ctrl-C, after the step
     saving.py      the state of a run, into a checkpoint and back
-    checkpoint.py  whole or not at all
+    checkpoint.py  checkpoints, whole or not at all
     lock.py        one writer in a run folder
-    manifest.py    what lies there, by its hashes
+    manifest.py    the files of a run folder, checked by their hashes
     ema.py         power-function averages of the weights, and other lengths of them afterwards
     log.py         metrics.jsonl and TensorBoard
     trackers.py    Weights & Biases, MLflow and trackio
     count.py       what a piece of work computes, moves and keeps alive
 
-This room knows no diffusion: a loss is `(net, batch, generator) -> (B,)`.
+Nothing here depends on diffusion: a loss is `(net, batch, generator) -> (B,)`.
 """
 
 from ornstein.training.checkpoint import Checkpoint, latest, newest_step

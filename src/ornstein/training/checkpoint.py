@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there, whenever the machine dies.
+"""Checkpoints that are either complete or absent, whenever the machine dies.
 
 A run folder holds
 
@@ -9,11 +9,11 @@ A run folder holds
 A checkpoint is written into a hidden sibling, `checkpoints/.step-00001000`, each file is flushed to the disk (fsync),
 and so is the directory; one rename then gives it its name. Renaming is atomic, so a process killed at any moment, or a
 machine that loses power, leaves the older checkpoints as they were and at most a hidden directory to sweep up. Older
-ones are deleted only after the new one stands.
+ones are deleted only once the new one is complete.
 
 `state.json` records the size and SHA-256 of every file and seals itself, so that damage is found before it is loaded.
-A damaged newest checkpoint is an error, not a reason to fall back to an older one in silence: the sentence says which
-file it is and what to delete in order to go on from the one before. Nothing is pickled.
+A damaged newest checkpoint is an error, not a reason to fall back silently to an older one: the message says which
+file it is and what to delete in order to continue from the one before. Nothing is pickled.
 """
 
 import json
@@ -78,7 +78,7 @@ def save(
         step: optimiser steps taken.
         tensors: file name -> name -> tensor, on any device.
         state: whatever else continuing needs; JSON.
-        keep: number of checkpoints left standing.
+        keep: number of checkpoints to keep.
 
     Raises:
         InputError: the disk is full or refuses; what was there before is untouched.
@@ -119,9 +119,9 @@ def _prune(folder: Path, keep: int) -> None:
 
 
 def publish(folder: Path, checkpoint: Checkpoint) -> None:
-    """Lay the checkpoint's weights open in the run folder, each file that differs replaced in one stroke.
+    """Copy the checkpoint's weights into the run folder, replacing each file that differs atomically.
 
-    They are copies, not links, so that whatever a person does to them cannot reach the checkpoint.
+    They are copies, not links, so that changing them cannot damage the checkpoint.
     """
     known = manifest.read(folder) or {}
     names = [
@@ -141,9 +141,9 @@ def publish(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run folder, checked; None where there is none. Reads only.
+    """The newest checkpoint of a run folder, checked; None if there is none. Reads only.
 
-    What a killed write left behind has a hidden name and does not count.
+    Leftovers of a killed write have hidden names and do not count.
 
     Raises:
         InputError: the newest checkpoint is damaged, or was written by a newer version.
@@ -166,10 +166,10 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def sweep(folder: Path, keep: int | None = None) -> None:
-    """Delete what killed writes left behind, and all but the newest `keep` checkpoints. For who holds the folder.
+    """Delete what killed writes left behind, and all but the newest `keep` checkpoints. For the holder of the lock.
 
     Raises:
-        InputError: a place that is written to is a link to somewhere else.
+        InputError: a path that is written to is a link to somewhere else.
     """
     for place in (folder, *(folder / name for name in PLACES)):
         if place != folder and place.is_symlink():
@@ -187,9 +187,9 @@ def sweep(folder: Path, keep: int | None = None) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write a safetensors file and see it onto the disk. Tensors that share memory are written out one by one.
+    """Write a safetensors file and flush it to the disk. Tensors that share memory are each written in full.
 
-    `about` goes into the header as one line of JSON; as several entries their order would be random, and so the file.
+    `about` goes into the header as one line of JSON; several entries would be in random order and change the file.
     """
     content: dict[str, Tensor] = {}
     storages: set[int] = set()
@@ -204,7 +204,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What `write_tensors` was told about the file."""
+    """The `about` that `write_tensors` put into the file."""
     try:
         with opened(path), safe_open(path, "pt") as file:
             told: dict[str, Any] = json.loads(file.metadata()["ornstein"])
@@ -217,7 +217,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def on_disk(path: Path) -> Iterator[None]:
-    """Say in one sentence that `path` could not be written, and why."""
+    """Turn a failure to write `path` into one sentence that says why."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -259,6 +259,6 @@ def _steps(folder: Path) -> list[Path]:
 
 
 def newest_step(folder: Path) -> int | None:
-    """The step of the newest checkpoint, unchecked; None where there is none."""
+    """The step of the newest checkpoint, unchecked; None if there is none."""
     found = _steps(folder)
     return int(found[-1].name[5:]) if found else None

@@ -1,14 +1,14 @@
 """How long, how fast and how precisely to train: one frozen description, and the learning rate that follows from it.
 
-The learning rate is a pure function of the step. It rises in a straight line over `warmup` steps, from lr / warmup at
+The learning rate is a pure function of the step. It rises linearly over `warmup` steps, from lr / warmup at
 the first step (never from zero, which would waste that step) to lr, and then follows one of the `DECAYS`. Adam's
 second moment is an average over about 1 / (1 - beta2) steps, so its first steps are taken on a poor estimate of the
 gradient's scale; the warm-up keeps them small (Ma & Yarats 2019, arXiv 1910.04209). Because nothing but the step
 enters, a resumed run continues the schedule exactly, and a run may be made longer by resuming it with more steps
 (cosine then follows the longer curve from there on).
 
-Weight decay is AdamW's, decoupled from the gradient (Loshchilov & Hutter 2017, arXiv 1711.05101), and falls on matrices
-and convolution kernels alone: biases and the gains of normalisation layers, all one-dimensional, are left out, since
+Weight decay is AdamW's, decoupled from the gradient (Loshchilov & Hutter 2017, arXiv 1711.05101), and applies only to
+matrices and convolution kernels: biases and the gains of normalisation layers, all one-dimensional, are left out, since
 pulling a gain to zero switches its layer off rather than making it simpler.
 """
 
@@ -34,7 +34,7 @@ def cosine(step: int, warmup: int, steps: int) -> float:
 
 
 def inverse_sqrt(step: int, warmup: int, steps: int) -> float:
-    """One over the square root of the step, so that no end need be planned (Vaswani et al. 2017, arXiv 1706.03762)."""
+    """One over the square root of the step, which needs no planned end (Vaswani et al. 2017, arXiv 1706.03762)."""
     return math.sqrt(max(warmup, 1) / (step + 1))
 
 
@@ -56,49 +56,50 @@ class Training:
 
     Arguments:
         steps: optimiser steps in all, counted from the run's first start.
-        minutes: at most as many steps as are taken in so many minutes here, pictures on the way included; None for no
-            such bound. Time is measured before the first step, and `steps` says what came of it, so that the run can be
-            gone on with: `fit` itself keeps no clock.
-        batch_size: samples per optimiser step, over all pieces and all processes. `fit` takes the batches as they
-            come; the field is for whoever builds them.
+        minutes: train as many steps as fit into this many minutes here, pictures included; None for no such limit. Time
+            is measured before the first step and the result put into `steps`, so that the run can be continued: `fit`
+            itself keeps no clock.
+        batch_size: samples per optimiser step, over all pieces and all processes. `fit` takes batches as they come;
+            this field is for the code that builds them.
         accumulate: pieces into which a batch is cut, over all processes together, to fit it into memory; rounded up to
-            a multiple of their number. The gradient is that of the whole batch. Noise and dropout belong to a piece,
-            so runs of as many pieces are the same run, on however many processes.
+            a multiple of the number of processes. The gradient is that of the whole batch. Noise and dropout belong to
+            a piece, so runs with as many pieces are the same run, on however many processes.
         lr: learning rate after the warm-up.
         betas: decay rates of Adam's two moments, each in [0, 1).
-        weight_decay: AdamW's, on matrices and convolution kernels alone.
+        weight_decay: AdamW's, on matrices and convolution kernels only.
         warmup: steps over which the rate rises to `lr`. 0 starts at `lr`.
-        decay: what the rate does then: "constant", "cosine" (down to almost zero at the end) or "inverse-sqrt".
+        decay: what the rate does afterwards: "constant", "cosine" (down to almost zero at the end) or "inverse-sqrt".
         clip: largest Euclidean norm of the whole gradient; a longer one is scaled down to it. None leaves it as it is.
         precision: type of matrix products and convolutions inside the loss: "float32", "bfloat16", "float16" (with loss
             scaling), or "auto" for the one that is measured to be fastest when training starts. Weights, moments and
-            averages are float32 always.
-        compile: hand the network to the loss through `torch.compile`: a minute or so of preparation, then faster steps.
+            averages are always float32.
+        compile: pass the network through `torch.compile`: about a minute of preparation, then faster steps on most
+            GPUs.
         channels_last: lay images and kernels out with the channels innermost in memory, which convolutions prefer.
             Kernels that are sharded stay as they are.
-        cpu: train on the CPU even where a GPU is at hand.
-        threads: of the processor that take a step on the CPU, from 1 to 1,024; "auto" for the number that is measured
-            to be fastest as training goes, of those that torch has (see `threads`). With a number the same run has the
-            same bits.
-        shard: what several processes spread among them beside the batch: "none" (each holds the whole network, DDP) or
-            "fsdp" (each holds a part of weights, gradients, moments and averages). Nothing where one is alone.
+        cpu: train on the CPU even if there is a GPU.
+        threads: how many threads take a step on the CPU, from 1 to 1,024; "auto" for the number that is measured to be
+            fastest during training, up to torch's own (see `ornstein.training.threads`). With a fixed number a run
+            repeats bit for bit.
+        shard: what several processes share besides the batch: "none" (each holds the whole network, DDP) or "fsdp"
+            (each holds a part of weights, gradients, moments and averages). Without effect in one process.
         ema: lengths of the running averages of the weights, as the relative width sigma_rel of Karras et al. 2023,
-            each in (0, 0.288]; 0.10 averages over about the last tenth of the run. Or what an average of constant rate
-            keeps at each update, 1 - m in [0.5, 1): 0.9999 is the papers' "EMA 0.9999". May be empty.
-        log_every: steps between two `Progress`.
-        validate_every: steps between two held-out evaluations. `fit` only sees to it that a `Progress` comes at these
-            steps; whoever reads it evaluates.
+            each in (0, 0.288]; 0.10 averages over about the last tenth of the run. Or the share that an average of
+            constant rate keeps at each update, 1 - m in [0.5, 1): 0.9999 is the papers' "EMA 0.9999". May be empty.
+        log_every: steps between two reports.
+        validate_every: steps between two measurements of the held-out error, with pictures. (`fit` itself only yields a
+            `Progress` at these steps; its reader measures.)
         checkpoint_every: steps between two checkpoints.
         keep: number of checkpoints kept; older ones are deleted.
         snapshot_every: steps between two half-precision snapshots of the averages, from which `reconstruct` makes an
             average of another length afterwards; ten or more make it accurate. 0 for none.
-        trackers: of experiments, to whom what is logged is told too: any of "wandb", "mlflow" and "trackio", one name
+        trackers: experiment trackers that the log is sent to as well: any of "wandb", "mlflow" and "trackio", one name
             or a list. TensorBoard's files are always written. See `ornstein.training.trackers`.
-        seed: of every random number in training.
-        patience: steps in a row with a loss or gradient that is not finite after which training stops.
+        seed: seed of every random number in training.
+        patience: training stops after so many steps in a row whose loss or gradient is not finite.
 
     Raises:
-        InputError: a field outside what is said above.
+        InputError: a field out of its range.
     """
 
     steps: int = 10_000

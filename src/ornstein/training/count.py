@@ -1,17 +1,17 @@
-"""What a piece of work in torch computes, moves and keeps alive, read off its operations.
+"""What a piece of work in torch computes, moves and keeps alive, counted operation by operation.
 
 Floating-point operations follow from shapes: 2 for a multiplication with its addition, in matrix products and
 convolutions, by torch's own formulas. The other operations (norms, activations, sums) are counted by the bytes that
-they read and write, which is what bounds them.
+they read and write, which is what limits them.
 
-*Memory from two small batches.* What is alive after operation i is a straight line in the batch, a_i + b_i n, since the
-sequence of operations does not depend on the batch. So the most memory at a time is
+*Memory from two small batches.* What is alive after operation i is linear in the batch, a_i + b_i n, since the
+sequence of operations does not depend on the batch. So the peak memory is
 
     max over i of (a_i + b_i n),
 
-which two small batches determine although the peak moves: at a small n it lies where gradients of weights pile up, at a
-large n where the forward pass has kept all that the backward pass will need. Gradients on their way are in it, which a
-count of the tensors saved for the backward pass would miss; the scratch memory inside an operation is not.
+which two small batches determine although the peak moves: at a small n it lies where gradients of weights accumulate,
+at a large n where the forward pass has kept all that the backward pass will need. It includes gradients on their way,
+which a count of the tensors saved for the backward pass would miss, but not the scratch memory inside an operation.
 """
 
 import weakref
@@ -63,12 +63,12 @@ class Counted:
         return float(self.sums.at(n)[1])
 
     def peak(self, n: int) -> float:
-        """Bytes alive, the most at a time."""
+        """Bytes alive, at the peak."""
         return float(np.max(self.alive.at(n)))
 
 
 class Meter(TorchDispatchMode):
-    """Reads off every operation what it computes, moves and leaves alive, apart from what was there before.
+    """Counts what every operation computes, moves and leaves alive, apart from what was there before.
 
     Attributes:
         flops: floating-point operations. moved: bytes that operations without a formula for those read and write.
@@ -128,7 +128,7 @@ _FLOPS: dict[Any, Callable[..., int]] = {
 
 
 def metered(work: Callable[[int], None], batch: int, net: nn.Module) -> Meter:
-    """`work(batch)` read operation by operation; what belongs to `net` was there before."""
+    """`work(batch)` counted operation by operation; what belongs to `net` was there before."""
     work(batch)  # what is kept between calls is made
     meter = Meter([*net.parameters(), *net.buffers()])
     with meter:

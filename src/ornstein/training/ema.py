@@ -14,9 +14,9 @@ set, no warm-up, no bias at the start. The update that realises it is
 so beta_1 = 0 and the first average is the first weights. Unrolled, theta_i has the weight (i^(gamma + 1) - (i -
 1)^(gamma + 1)) / t^(gamma + 1), which is exactly the integral of p over [i - 1, i].
 
-An update reads and writes every weight, which is a per cent of a training step on a CPU, for each length. Weights some
-steps apart are nearly the same once the profile is hundreds of steps wide: from there only every fourth are taken in,
-for all four, with beta_t = (1 - 4/t)^(gamma + 1).
+An update reads and writes every weight, which is about one per cent of a training step on a CPU, for each length. Once
+the profile is hundreds of steps wide, weights a few steps apart are nearly the same: from there only every fourth step
+is taken in, for all four, with beta_t = (1 - 4/t)^(gamma + 1).
 
 A length is given as the profile's standard deviation relative to t. As p is a Beta(gamma + 1, 1) density on [0, 1],
 
@@ -26,8 +26,8 @@ a cubic in gamma that `power` solves. sigma_rel = 0.05 is gamma = 16.97, 0.10 is
 is gamma = 0, the plain mean.
 
 **At a constant rate.** Most papers average by theta' <- (1 - m) theta' + m theta_n with one m for all of training, and
-name it by what is kept: "EMA 0.9999" is m = 0.0001. Begun at the initial weights, the average holds (1 - m)^t of them,
-37 % still after 1/m updates. Divided by what the later weights have together it forgets them (a warm start),
+name it by what is kept: "EMA 0.9999" is m = 0.0001. Started from the initial weights, the average contains (1 - m)^t of
+them, still 37 % after 1/m updates. Normalised over the later weights alone it forgets them (a warm start),
 
     average(t) = sum over i of m (1 - m)^(t - i) theta_i / (1 - (1 - m)^t),
 
@@ -74,7 +74,7 @@ def _written(length: float) -> str:
 
 
 def accepted(lengths: Sequence[float]) -> bool:
-    """Whether these name averages, and different ones: relative lengths, or the 1 - m of constant rates."""
+    """Whether these name distinct averages: relative lengths, or the 1 - m of constant rates."""
     fit = all(0 < length <= 0.288 or KEEPS <= length < 1 for length in lengths)
     return fit and len({_written(length) for length in lengths}) == len(lengths)
 
@@ -136,8 +136,8 @@ class PowerEMA:
     def state(self, length: float) -> dict[str, Tensor]:
         """The network's `state_dict` with the averages of `length` in place of the parameters.
 
-        What is not trained (buffers, frozen parameters) is the live network's. The tensors are not copies. Of a
-        network that is spread over processes they are put together, so every process must call this.
+        What is not trained (buffers, frozen parameters) is the live network's. The tensors are not copies. For a
+        sharded network they are gathered, so every process must call this.
         """
         if length not in self._averages:
             raise InputError(f"ema length={length!r} is not tracked; the run tracks {list(self.lengths)}.")
@@ -204,9 +204,9 @@ class Snapshot:
 
 
 def snapshot(folder: Path, ema: PowerEMA, step: int, t: int, write: bool = True) -> None:
-    """Keep every average of this moment in `folder`/snapshots, at half precision. Files appear whole or not at all.
+    """Keep every current average in `folder`/snapshots, at half precision. Files appear whole or not at all.
 
-    Of several processes all call this, and one of them writes.
+    If there are several processes, all must call this, and one of them writes.
     """
     trained = [name for name, p in ema.net.named_parameters(remove_duplicate=False) if p.requires_grad]
     for length in ema.lengths:
@@ -236,7 +236,7 @@ def snapshots(folder: Path) -> list[Snapshot]:
 
 
 def drop_snapshots(folder: Path, after: int) -> None:
-    """Delete the snapshots of steps after `after`, by their names alone: a damaged one is in nobody's way."""
+    """Delete the snapshots of steps after `after`, by their names alone, damaged ones too."""
     later = [path for path in _snapshot_files(folder) if int(path.name.split("-")[1]) > after]
     manifest.forget(folder, [f"snapshots/{path.name}" for path in later])
     for path in later:

@@ -1,7 +1,6 @@
-"""Ctrl-C in training: asked for once it waits for the step to end, asked for twice it does not.
+"""Ctrl-C in training: the first waits for the step to end, a second does not.
 
-The same goes for SIGTERM where a program has made it mean what Ctrl-C means, by giving it Python's own handler of
-Ctrl-C, as the command line does.
+The same goes for SIGTERM if a program has given it Python's own handler of Ctrl-C, as the command line does.
 """
 
 import signal
@@ -18,7 +17,7 @@ class Interrupt:
     """Whether Ctrl-C asked this process to stop.
 
     Attributes:
-        asked: it did.
+        asked: whether it did.
     """
 
     def __init__(self) -> None:

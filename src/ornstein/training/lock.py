@@ -1,10 +1,11 @@
-"""One writer: who trains, tunes or resumes in a run folder holds its lock, and nobody else writes there meanwhile.
+"""One writer: a process that trains, tunes or resumes in a run folder holds its lock, and no other writes there.
 
-The lock is the operating system's (flock) on the file `.lock` in the folder, so it ends with the process that holds it,
-however that ends; the file says who that is, for the sentence that another one gets. The file goes with its holder.
-One left by a killed process holds nothing, and is taken over. Readers need no lock: what they read is replaced whole.
+The lock is the operating system's (flock) on the file `.lock` in the folder, so it is released when the process that
+holds it ends, however it ends. The file says which process that is, for the message that another one gets, and is
+deleted by its holder. One left by a killed process locks nothing, and is taken over. Readers need no lock: files are
+replaced whole.
 
-Where a file system has no locks (some network ones), or the operating system no flock, work goes on without.
+On a file system without locks (some network ones), or a system without flock, work goes on without a lock.
 """
 
 import json
@@ -44,10 +45,10 @@ class Lock:
         _held.add(self)
 
     def check(self) -> None:
-        """See that the folder is still the one that is held.
+        """Check that the folder is still the one that is held.
 
         Raises:
-            InputError: it was deleted, moved or replaced meanwhile: whatever is written now is written elsewhere.
+            InputError: it was deleted, moved or replaced meanwhile, so that writing would go elsewhere.
         """
         if not _same(self._handle, self.folder / NAME):
             raise InputError(
@@ -64,7 +65,7 @@ class Lock:
         self.leave()
 
     def leave(self) -> None:
-        """Close the file; of a process that was forked off, whose parent holds on."""
+        """Close the file in a forked process, while its parent keeps the lock."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -85,14 +86,14 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def holding(folder: "str | Path", doing: str) -> Iterator[Lock]:
-    """Hold a run folder, which is made if it is not there, while the block runs.
+    """Hold a run folder, which is made if absent, while the block runs.
 
     Args:
         folder: the run folder.
-        doing: in a word, for others to read: "training".
+        doing: one word for others to read, such as "training".
 
     Raises:
-        InputError: another holds it; the sentence names who. Or the folder cannot be made.
+        InputError: another process holds it, which the message names; or the folder cannot be made.
     """
     folder = Path(folder)
     utf8(folder, "folder")
@@ -114,9 +115,9 @@ def holding(folder: "str | Path", doing: str) -> Iterator[Lock]:
 
 
 def held_by(folder: "str | Path") -> dict[str, Any] | None:
-    """Who holds a run folder: "doing", "process", "host", "processes", "since", "command"; None where nobody does.
+    """The holder of a run folder: "doing", "process", "host", "processes", "since", "command"; None if it is free.
 
-    {} of a holder who has not signed, or whose signature cannot be read.
+    {} for a holder that has not signed, or whose signature cannot be read.
     """
     try:
         handle = os.open(Path(folder) / NAME, os.O_RDONLY | _FLAGS)

@@ -1,4 +1,4 @@
-"""What a run leaves for plotting: `metrics.jsonl`, one JSON object per line, TensorBoard's event files, and trackers'.
+"""The figures of a run for plotting: `metrics.jsonl`, one JSON object per line, TensorBoard's event files, trackers.
 
 A line is appended and flushed at each write, so a run that dies loses nothing. On resuming from step k the lines of
 step k and later are dropped before any is added: those steps are about to be logged again (`fit` gives the `Progress`
@@ -26,7 +26,7 @@ class Log:
         folder: the run folder; made if it is not there.
         step: the step that the run starts or resumes from; what was logged at it or later is dropped.
         tensorboard: also write event files, into `folder`/tensorboard.
-        trackers: who is told, too; those that have begun.
+        trackers: trackers that have begun, which are sent the same figures.
     """
 
     def __init__(self, folder: str | Path, step: int = 0, tensorboard: bool = True, trackers: Sequence[Tracker] = ()):
@@ -43,7 +43,7 @@ class Log:
             self._board = _Board(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log `values` at `step`. A value that is not finite becomes null in the file, JSON having no NaN.
+        """Log `values` at `step`. A value that is not finite becomes null in the file, since JSON has no NaN.
 
         Raises:
             InputError: the disk is full.
@@ -116,10 +116,10 @@ def _before(path: Path, step: int) -> list[str]:
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The lines of a metrics.jsonl and what they say; one that a dying process left half written is passed over.
+    """The lines of a metrics.jsonl and what they say; a line left half written by a dying process is skipped.
 
     Raises:
-        InputError: no regular file.
+        InputError: not a regular file.
     """
     with opened(path) as stream:
         content = stream.read().decode("utf-8", "replace")

@@ -1,21 +1,21 @@
-"""The training loop, as a generator: it trains, and whoever reads it draws pictures in between.
+"""The training loop, as a generator: it trains, and its reader draws pictures in between.
 
     for progress in fit(net, loss, batches, Training(steps=3000), "runs/digits"):
         print(progress.step, progress.loss)
 
 *Every random stream is a pure function of the seed and the step*, and a batch is cut into numbered pieces that one
 process or several take: see `pieces`. Weights, averages, moments and the step number are the whole state (`saving`),
-which is why a run that was killed continues bit for bit on the CPU, by as many threads, and why any number of processes
-continue it.
+which is why a killed run continues bit for bit on the CPU, with the same number of threads, and why any number of
+processes can continue it.
 
-*A GPU is never waited for within a step.* The host queues forward and backward of step k + 1 and only then looks at the
+*A step never waits for a GPU.* The host queues forward and backward of step k + 1 and only then looks at the
 four numbers that came out of step k (loss, gradient norm, whether all was finite, whether to stop), which were on their
-way to it all along. The work on step k that needs them, its running averages and its report, is done there, before the
+way to it meanwhile. The work on step k that needs them, its running averages and its report, is done then, before the
 optimiser moves the weights again. So the host is never more than one step ahead, and the device never without work.
 
-*A loss may remember*, such as Markov chains that go on from step to step: tensors in a mapping of names, `memory`, that
-it reads and changes in place. They are part of the state: saved, restored and, after a step that was not finite, put
-back like a network's buffers. They belong to one process, so several processes refuse them.
+*A loss may remember* something, such as Markov chains that continue from step to step: tensors in a mapping of names,
+`memory`, that it reads and changes in place. They are part of the state: saved, restored and, after a step that was not
+finite, put back like a network's buffers. They belong to one process, so several processes refuse them.
 
 *A loss or gradient that is not finite changes nothing.* Whether a step is good is decided on the device from the loss
 and the norm of the gradient (one number is enough: any NaN or infinity makes it NaN or infinite) and handed to the
@@ -73,17 +73,17 @@ def fit(
     """Train `net` in place, keeping checkpoints in `folder`.
 
     A `Progress` comes after the first step, after every `log_every`-th and `validate_every`-th and after the last. A
-    resumed run starts by giving once more the one of the step that it resumes from, if that step has one, since the
-    reader may have died over it; resuming a finished run gives that one only.
+    resumed run starts by repeating that of the step it resumes from, if that step has one, since the reader may have
+    died while handling it; resuming a finished run gives only that one.
 
     Between two of them the state is the reader's: torch's global generator, its number of threads and Ctrl-C are as
     they were before, and a network left in evaluation mode is put back into training. Closing the generator there
     (`close()`, or leaving a loop that alone holds it) saves a checkpoint. Ctrl-C while training finishes the step,
     saves and raises KeyboardInterrupt; a second one does not wait.
 
-    Of several processes (`torchrun`) each calls this with the same arguments, and each gets every `Progress`; they
-    agree on the step after which to stop, so that Ctrl-C between two `Progress` waits for the next step too. Only the
-    first writes. Closing the generator saves unless the network is sharded, since then no process could on its own.
+    With several processes (`torchrun`) each must call this with the same arguments, and each gets every `Progress`;
+    they agree on the step after which to stop, so that Ctrl-C between two `Progress` waits for the next step too. Only
+    the first writes. Closing the generator saves unless the network is sharded, since no process can then save alone.
 
     Arguments:
         net: moved to the device of the run and trained there.
@@ -93,10 +93,10 @@ def fit(
             dimension is the sample. A pure function: the same index gives the same batch.
         config: how to train.
         folder: the run folder; made if it is not there.
-        describe: `(batch, generator) -> str`, in words what a non-finite step was about, such as the range of its noise
-            levels. It is given the piece of the batch, and a generator in the state that the loss found.
-        resume: continue the run in `folder`. Without a checkpoint in it, which is how a run looks that died early,
-            training starts from the beginning and says so in the first `warnings`.
+        describe: `(batch, generator) -> str`, a description of a step that was not finite, such as the range of its
+            noise levels. It is given the piece of the batch, and a generator in the state that the loss found.
+        resume: continue the run in `folder`. If it has no checkpoint, because the run died early, training starts from
+            the beginning and says so in the first `warnings`.
         memory: tensors that the loss reads here and changes in place, see the module; moved to the device of the run.
         meta: facts that must be the same to continue, such as the data's fingerprint; JSON. Kept in state.json.
         lock: the folder's, if the caller holds it (`holding`); otherwise the first process takes it here.
@@ -104,8 +104,8 @@ def fit(
 
     Raises:
         InputError: another process writes in `folder`, or it is deleted meanwhile; there is a run in it and `resume` is
-            not set; the checkpoint is damaged, newer or of another
-            network; the loss has the wrong shape; the disk is full.
+            not set; the checkpoint is damaged, newer or of another network; the loss has the wrong shape; the disk is
+            full.
         Diverged: `config.patience` steps in a row were not finite. Nothing is saved over the last checkpoint.
     """
     first = ranks.rank() == 0

@@ -1,14 +1,14 @@
-"""What lies in a run folder, by its hashes: `manifest.json`, written by all that writes there and checked at opening.
+"""The files of a run folder and their hashes: `manifest.json`, updated by every writer and checked at opening.
 
     {"format": 1, "files": {"experiment.yaml": ["9f2c..."], "model.safetensors": ["31d0..."], ...}, "seal": "..."}
 
-So a flipped bit, a file cut short, a deleted average or an edit by hand is found before anything is drawn from it, for
-the price of one SHA-256. The manifest is sealed by its own.
+So a flipped bit, a file cut short, a deleted average or an edit by hand is found before anything is drawn from it, at
+the cost of one SHA-256. The manifest has a seal of its own.
 
-*Files change while others read, and writers die.* Before new files take their places the manifest names the new hashes
-beside the old ones, and after it the new ones alone. So at every moment, and whenever the machine dies, each file is
-one that the manifest knows. A reader that meets a file which it does not know looks at the manifest once more, since
-that may have moved on.
+*Files change while others read, and writers die.* Before new files take their places the manifest lists the new hashes
+beside the old ones, and afterwards the new ones alone. So at every moment, and whenever the machine dies, each file is
+one that the manifest knows. A reader that meets an unknown file reads the manifest once more, since it may have
+changed.
 
 Folders of older versions have no manifest, and open unchecked. So does a file that the manifest does not name.
 """
@@ -29,7 +29,7 @@ def read(folder: Path) -> dict[str, list[str]] | None:
     """File name -> the hashes it may have; None for a folder that has no manifest.
 
     Raises:
-        InputError: it is damaged, or of a newer version.
+        InputError: the manifest is damaged, or of a newer version.
     """
     path = folder / NAME
     if not path.exists():
@@ -59,7 +59,7 @@ def knows(folder: Path, name: str) -> bool:
 
 
 def check(folder: Path, name: str) -> None:
-    """See that a file of a run folder is one that the manifest knows; one that it does not name is not checked.
+    """Check that a file of a run folder is one that the manifest knows; a file that it does not name is not checked.
 
     Raises:
         InputError: the content differs, or the file cannot be read.
@@ -78,7 +78,7 @@ def check(folder: Path, name: str) -> None:
 
 @contextmanager
 def publishing(folder: Path, *names: str) -> Iterator[list[Path]]:
-    """Places to write files of a run folder to, which become them in one stroke, on the disk and in the manifest.
+    """Places to write files of a run folder to, which replace them atomically, on the disk and in the manifest.
 
     Raises:
         InputError: the disk is full or refuses; what was there before stays.
@@ -97,7 +97,7 @@ def publishing(folder: Path, *names: str) -> Iterator[list[Path]]:
 
 
 def accept(folder: Path, names: Iterable[str]) -> list[str]:
-    """Take files as they lie there for what is meant; returns the names of those that the manifest did not know so."""
+    """Accept files as they are now; returns the names of those that differed from the manifest."""
     try:
         known = read(folder) or {}
     except InputError:
@@ -109,7 +109,7 @@ def accept(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def forget(folder: Path, names: Iterable[str]) -> None:
-    """Strike files from the manifest, which are about to be deleted."""
+    """Remove files that are about to be deleted from the manifest."""
     known, gone = read(folder), set(names)
     if known is not None and gone & known.keys():
         _write(folder, {name: hashes for name, hashes in known.items() if name not in gone})

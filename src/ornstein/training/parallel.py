@@ -2,7 +2,7 @@
 
 Several processes average their gradients while the backward pass still runs (DistributedDataParallel; Li et al. 2020,
 arXiv 2006.15704) or keep only a part each of weights, gradients, moments and averages (fully_shard; Rajbhandari et al.
-2019, arXiv 1910.02054; Zhao et al. 2023, arXiv 2304.11277). Which of how many processes this is, `ranks` knows.
+2019, arXiv 1910.02054; Zhao et al. 2023, arXiv 2304.11277). `ranks` knows which of how many processes this is.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +35,7 @@ class PerSample(nn.Module):
 
 
 def replicated(model: nn.Module, device: torch.device) -> nn.Module:
-    """A module whose gradients all processes average; as it is where one is alone."""
+    """A module whose gradients all processes average; unchanged in a single process."""
     if ranks.count() == 1:
         return model
     return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])

@@ -2,14 +2,14 @@
 
 *Every random stream is a pure function of the seed and the step.* Step k draws from generators seeded with a hash of
 (seed, k, piece), where the pieces of a batch are numbered across processes, and trains on `batches(k)`; dropout, which
-only knows torch's global generator, finds it seeded in the same way for as long as the piece lasts, and as it was
-before afterwards. Nothing random is ever stored. (On the CPU torch seeds its Mersenne twister with 32 bits, so among a
-million steps a hundred pairs are expected to share their noise, on different data.)
+only knows torch's global generator, finds it seeded in the same way while the piece lasts; afterwards it is put back.
+No random state is ever stored. (On the CPU torch seeds its Mersenne twister with 32 bits, so among a million steps a
+hundred pairs are expected to share their noise, on different data.)
 
 *Processes are pieces.* A batch is cut into pieces; one process takes them one after another, two take half of them
-each, and nothing else differs: a piece has its rows, its number, and the noise that belongs to the number. So one run
+each, and nothing else differs: a piece has its rows, its number, and the noise that belongs to the number. So a run
 on one process and on several is the same run up to the order in which sums are rounded. A loss that draws evenly
-spread numbers, one in each n-th of (0, 1), wants them spread over the whole batch: a `Piece` tells it which of the n
+spread numbers, one in each n-th of (0, 1), needs them spread over the whole batch: a `Piece` tells it which of the n
 parts are its own.
 """
 
@@ -38,8 +38,8 @@ class Piece(torch.Generator):
     """The generator of one piece of a batch, which knows which piece it is.
 
     Attributes:
-        piece: (number of this piece, number of pieces, samples in all of them). Pieces are as even as can be, the
-            larger ones first, so that piece i of k has as many samples as there are numbers i, i + k, i + 2k, ...
+        piece: (number of this piece, number of pieces, samples in all of them). Pieces are as even as possible, larger
+            ones first, so that piece i of k has as many samples as there are numbers i, i + k, i + 2k, ...
     """
 
     piece: tuple[int, int, int]
@@ -76,13 +76,13 @@ class Pieces:
         return [mapped(batch, take(first + i)) for i in range(count // ranks.count())], total
 
     def largest(self, step: int) -> Batch:
-        """As many samples of the batch of `step` as the largest piece has in one process, on the device."""
+        """Samples of the batch of `step`, as many as the largest piece has in one process, on the device."""
         return mapped(
             self.batches(step), lambda tensor: self.place(tensor[: -(-len(tensor) // self.config.accumulate)])
         )
 
     def share(self) -> tuple[int, int]:
-        """Into how many pieces all processes together cut a batch, and the first of them that is ours."""
+        """The number of pieces into which all processes together cut a batch, and the first that is ours."""
         each = -(-self.config.accumulate // ranks.count())
         return each * ranks.count(), each * ranks.rank()
 
@@ -131,7 +131,7 @@ def unfinite(
     loss: float,
     describe: Callable[[Batch, torch.Generator], str] | None,
 ) -> str:
-    """One sentence on a step that was not finite. Its batch and noise are simply made again.
+    """One sentence on a step that was not finite. Its batch and noise are made again for it.
 
     Arguments:
         cut: of the run.

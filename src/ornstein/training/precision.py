@@ -2,9 +2,9 @@
 
 Weights, moments and averages are float32 always. Matrix products and convolutions may be done in half the bits
 (Micikevicius et al. 2017, arXiv 1710.03740): bfloat16 keeps float32's range and rounds to eight bits, so nothing
-overflows; float16 rounds to eleven, but needs its loss scaled. Whether that is faster is a matter of the processor and
-of the network: one without instructions for it emulates it and is many times slower, and a small perceptron loses more
-in conversions than its products gain. So "auto" times the work itself, and takes the narrow type only where it pays.
+overflows; float16 rounds to eleven, but needs its loss scaled. Whether that is faster depends on the processor and the
+network: a processor without instructions for it emulates it and is many times slower, and a small perceptron loses more
+in conversions than its products gain. So "auto" times the work itself, and uses the narrow type only if it pays.
 """
 
 import copy
@@ -39,9 +39,9 @@ def half(device: torch.device, precision: str) -> AbstractContextManager[Any]:
 
 
 def queued(device: torch.device) -> bool:
-    """Whether work on a device is queued while the host goes on, with random numbers of the device's own.
+    """Whether work on a device is queued while the host goes on, with the device's own random numbers.
 
-    So it is on any accelerator but Apple's, whose state torch does not tell by device.
+    True on any accelerator but Apple's, for which torch has no state per device.
     """
     return device.type not in ("cpu", "mps")
 
@@ -60,7 +60,7 @@ def forked(device: torch.device) -> Iterator[None]:
 def quickest(work: Callable[[str], object], device: torch.device) -> tuple[str, str]:
     """The precision in which `work(precision)` runs fastest on a device, and why: one sentence.
 
-    Float32 unless another is 1.2 times as fast. Of several processes (`torchrun`) all get the answer of the first.
+    Float32 unless another is 1.2 times as fast. With several processes (`torchrun`) all get the answer of the first.
     """
     narrow = "bfloat16"
     tells = getattr(torch.get_device_module(device), "is_bf16_supported", None)  # CUDA's does, and XPU's

@@ -1,9 +1,9 @@
-"""What of a run lives in its checkpoints: into a file, and back bit for bit.
+"""The state of a run in its checkpoints: into a file, and back bit for bit.
 
-Weights, averages, moments and the counts of a `Tally` are the whole state, with what a loss remembers where it
-remembers anything: no random number is stored, since each is a function of the seed and the step. So a run that was
-killed continues bit for bit on the CPU. A checkpoint says nothing of processes: what is spread over them is put
-together before it is written, and spread again over as many as there are when it is read.
+Weights, averages, moments and the counts of a `Tally` are the whole state, with what a loss remembers, if anything. No
+random number is stored, since each is a function of the seed and the step. So a killed run continues bit for bit on the
+CPU. A checkpoint does not depend on the number of processes: sharded tensors are gathered before they are written, and
+sharded again over as many processes as there are when they are read.
 """
 
 from collections.abc import Mapping
@@ -50,9 +50,9 @@ class Saving:
     sharded: bool
 
     def write(self, tally: Tally, threads: Mapping[str, Any] | None = None) -> None:
-        """Write a checkpoint: the first process does, and of a sharded network all bring their parts.
+        """Write a checkpoint: the first process writes, and of a sharded network all bring their parts.
 
-        `threads` is what was found of how many to train with, which takes no part in the state.
+        `threads` records what was measured about the number of threads, which is not part of the state.
         """
         if not (ranks.rank() == 0 or self.sharded):
             return
@@ -91,7 +91,7 @@ class Saving:
         """Take over the state of a checkpoint, bit for bit.
 
         Raises:
-            InputError: it is of another network, of other averages or other facts, or its loss remembered other things.
+            InputError: it has another network, other averages or other facts, or its loss remembered other things.
         """
         state = found.state
         self._check_facts(state)

@@ -1,4 +1,4 @@
-"""What a run counts, and what of that its reader is told between two steps."""
+"""What a run counts, and what it reports between two steps."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from ornstein.training.ema import PowerEMA
 
 @dataclass
 class Window:
-    """Sums over the good steps since the last `Progress`; kept in checkpoints, so that logs do not depend on deaths."""
+    """Sums over the good steps since the last `Progress`; kept in checkpoints, so that a kill does not change logs."""
 
     steps: int = 0
     loss: float = 0.0
@@ -45,11 +45,11 @@ class Progress:
         loss: mean loss per sample over the good steps since the previous `Progress`; NaN if there was none.
         grad_norm: mean Euclidean norm of the gradient before clipping, over the same steps.
         lr: learning rate of the last step.
-        rate: steps per second since the previous `Progress`, without the reader's own time; 0 where no step was taken.
+        rate: steps per second since the previous `Progress`, without the reader's own time; 0 if no step was taken.
         skipped: steps whose update was skipped since the run's first start, because something was not finite.
-        threads: of the processor that take the next step.
+        threads: how many threads take the next step.
         warnings: one sentence on each thing that went wrong since the previous `Progress`.
-        ema: the running averages, for `ema.copy_to(a_deep_copy_of_net, length)`. Live: read them before going on.
+        ema: the running averages, for `ema.copy_to(a_deep_copy_of_net, length)`. Live: read them before the next step.
     """
 
     step: int

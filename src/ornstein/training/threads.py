@@ -1,18 +1,17 @@
-"""How many threads take a step: measured on the steps themselves, since what is best depends on who else is there.
+"""How many threads take a step: measured on the steps themselves, since the best number depends on the machine's load.
 
-All threads wait for the last one many times a step. On an idle machine more of them are faster, if the work is worth
-sharing; on a busy one each wait is for a thread whose processor is doing something else, and one thread that waits for
-nobody may be several times as fast. Neither is known beforehand, and both change while a run lasts.
+All threads wait for the last one many times a step. On an idle machine more threads are faster, if the work is worth
+sharing; on a busy one they wait for a thread whose processor is doing something else, and a single thread, which waits
+for no other, may be several times as fast. Neither is known beforehand, and both change while a run lasts.
 
-*In turns.* At first every number of threads takes a few steps in turn, and the most threads that come within a tenth of
-the fastest go on. When a step takes twice as long as it did then, the turns are taken again. So they are, with fewer
-than all threads, when steps come faster by a fifth, since whoever kept the others busy may have gone; and now and then
-in any case, since one thread on a processor of its own notices nothing of that.
+*In turns.* At first every number of threads takes a few steps in turn; training goes on with the largest number within
+a tenth of the fastest. When a step takes twice as long as it did then, the turns are repeated. With fewer than all
+threads they are also repeated when steps become faster by a fifth, since the other load may have gone, and now and then
+in any case, since one thread on a processor of its own would not notice that.
 
-*Sums of another number of threads are rounded differently*, in the last bits. So a run with a number that is given is
-the same run every time; where it is measured, two are the same as long as they come to the same choice, which each
-`Progress` tells, and measure nothing anew. The first turns depend on the number of the step alone, and a checkpoint
-keeps what was chosen.
+*Another number of threads rounds sums differently*, in the last bits. So a run with a fixed number is the same every
+time; with a measured one, two runs are the same as long as they make the same choice, which each `Progress` tells, and
+measure nothing again. The first turns depend only on the number of the step, and a checkpoint keeps the choice.
 """
 
 import os
@@ -45,10 +44,10 @@ _SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Pace:
-    """Which number of threads takes the next step, by the seconds that those before it took. It knows no clock.
+    """The number of threads for the next step, from the seconds that earlier steps took. It reads no clock itself.
 
     Arguments:
-        numbers: to choose from, the largest first; of one alone nothing is measured.
+        numbers: to choose from, the largest first; with only one nothing is measured.
     """
 
     def __init__(self, numbers: Sequence[int]):
@@ -61,24 +60,24 @@ class Pace:
         self._turns = [(self.chosen, False)] * _WARM + self._each()
 
     def go_on(self, known: Mapping[str, Any] | None) -> None:
-        """Go on with what `facts` gave, where there are as many threads here."""
+        """Continue with what `facts` gave, if there are as many threads here."""
         if known and known["chosen"] in self.numbers:
             self.chosen, self.usual, self._turns = known["chosen"], known["usual"], []
             self._cost = known.get("cost", 0.0)
 
     @property
     def number(self) -> int:
-        """Of threads, for the next step."""
+        """The number of threads for the next step."""
         return self._turns[0][0] if self._turns else self.chosen
 
     def facts(self) -> dict[str, Any] | None:
-        """What was chosen, the seconds of a step with it and those of all turns; None where nothing has been."""
+        """The choice, the seconds of a step with it and those of all turns; None if there is none yet."""
         if self._turns or len(self.numbers) == 1:
             return None
         return {"chosen": self.chosen, "usual": self.usual, "cost": self._cost}
 
     def took(self, seconds: float) -> str:
-        """Note what the step took; a sentence where that has changed the choice or might have, otherwise ""."""
+        """Note the seconds that a step took; returns a sentence if that changed the choice or might have, else ""."""
         if len(self.numbers) == 1:
             return ""
         if self._turns:
@@ -127,10 +126,10 @@ class Pace:
 
 
 def pace_of(config: Training, device: torch.device) -> Pace:
-    """How a run with this configuration goes about it.
+    """The `Pace` of a run with this configuration.
 
-    Nothing is measured where a number is given, in the configuration or in the environment, on a GPU, nor in several
-    processes, whose number is how such a machine is shared.
+    Nothing is measured if the configuration or the environment gives a number, on a GPU, or in several processes, whose
+    number already divides the machine.
     """
     if config.threads != AUTO:
         return Pace([int(config.threads)])
@@ -142,7 +141,7 @@ def pace_of(config: Training, device: torch.device) -> Pace:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Compute with so many threads; afterwards with as many as before."""
+    """Compute with this number of threads; afterwards with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -153,7 +152,7 @@ def threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def paced(by: Pace, said: list[str]) -> Iterator[None]:
-    """A step, by the number of threads whose turn it is; what there is to say of that is added to `said`."""
+    """A step with the number of threads whose turn it is; remarks on the choice are added to `said`."""
     with threads(by.number):
         start = time.perf_counter()
         yield

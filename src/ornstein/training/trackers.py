@@ -1,9 +1,9 @@
-"""What a run logs, told to other people's trackers, through Hugging Face's accelerate, which speaks to each of them.
+"""Experiment trackers that a run's figures are sent to, through Hugging Face's accelerate.
 
 `training.trackers=wandb` sends every line of metrics.jsonl there too, under the run folder's name, with the settings as
-its configuration. Accounts, hosts and projects are the tracker's own business and are told by its own environment:
+its configuration. A tracker takes accounts, hosts and projects from its own environment variables:
 WANDB_MODE=offline, WANDB_PROJECT, MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, TRACKIO_DIR and the like. A tracker that
-fails while the run goes on is left, with a warning: no run dies of it.
+fails during the run is dropped with a warning, and the run goes on.
 """
 
 import os
@@ -26,7 +26,7 @@ def must_have(names: Sequence[str]) -> None:
     """Refuse trackers whose libraries are not installed.
 
     Raises:
-        InputError: so it is.
+        InputError: one of them is not.
     """
     for name in names:
         lacking = [library for library in ("accelerate", name) if find_spec(library) is None]
@@ -38,15 +38,15 @@ def must_have(names: Sequence[str]) -> None:
 
 
 def begun(names: Sequence[str], run: str, settings: Mapping[str, Any]) -> "tuple[Tracker, ...]":
-    """The trackers, told of a run and its settings.
+    """The trackers, started for a run and given its settings.
 
     Args:
         names: keys of `TRACKERS`.
-        run: what the run is called there.
-        settings: a tree of settings; its leaves are told by their dotted names.
+        run: the run's name there.
+        settings: a tree of settings; its leaves are sent under their dotted names.
 
     Raises:
-        InputError: a library that is not installed, or a tracker that will not begin.
+        InputError: a library that is not installed, or a tracker that does not start.
     """
     must_have(names)
     if not names:
@@ -69,17 +69,17 @@ def begun(names: Sequence[str], run: str, settings: Mapping[str, Any]) -> "tuple
 
 
 class Tracker:
-    """One of accelerate's trackers that has begun; once it fails it is told nothing more."""
+    """One of accelerate's trackers, started; once it fails nothing more is sent to it."""
 
     def __init__(self, name: str, tracker: Any):
         self._name, self._tracker = name, tracker
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell it numbers at a step."""
+        """Send it numbers at a step."""
         self._told("log", dict(values), step=step)
 
     def finish(self) -> None:
-        """Tell it that the run has ended, well or not."""
+        """End its record of the run, finished or failed."""
         self._told("finish")
         self._tracker = None
 
