@@ -598,7 +598,7 @@ OURS = "ornstein"
 
 
 def missing(name: str) -> str | None:
-    """Why the library of an entry is not to be had here, or None."""
+    """Why the library of an entry cannot be used here, or None."""
     if name.startswith(OURS):
         return None
     library = name.removesuffix(BFLOAT16).partition(" @ ")[0]

@@ -1,4 +1,4 @@
-"""Runs of tokens: a text of one's own and pictures of few levels, from the terminal."""
+"""Runs of tokens: a text file and pictures of few levels, from the terminal."""
 
 import csv
 import math

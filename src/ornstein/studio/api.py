@@ -125,7 +125,7 @@ class Api:
         return {"about": describe(folder), "measures": [vars(line) for line in measures(folder)]}, []
 
     async def evaluate(self, request: gr.Request, run: str = "") -> Answer:
-        """Evaluate a run of one's own; evaluation.json is written into its folder."""
+        """Evaluate a run of your own; evaluation.json is written into its folder."""
         folder = self.studio.shelf.place(run)
 
         def work(job: Job) -> None:
