@@ -1,8 +1,8 @@
-"""Diffusion over categories: tokens that are masked, and models that tell what they were.
+"""Diffusion over categories: tokens that are masked or otherwise dissolved, and models that restore them.
 
-`KERNELS` names how categories dissolve. Of a table's columns, which are masked: `UNMASKERS` names how they are drawn,
-`MASKED_OBJECTIVES` what teaches a model of them. Of tokens of one size, by any kernel: `TOKEN_STEPPERS`,
-`TOKEN_OBJECTIVES`, and `TOKEN_READINGS`, what a network may say of them.
+`KERNELS` names how categories dissolve. For a table's columns, which are masked, `UNMASKERS` names how they are drawn
+and `MASKED_OBJECTIVES` what trains a model of them. For tokens with equal numbers of classes, under any kernel, these
+are `TOKEN_STEPPERS` and `TOKEN_OBJECTIVES`; `TOKEN_READINGS` names what the output of a network may mean.
 """
 
 from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Measured, TokenObjective, measured

@@ -1,24 +1,24 @@
-"""What teaches a model of tokens, and how good it is: bounds on -log p(x_0), in nats.
+"""Objectives and measures of models of tokens: bounds on -log p(x_0), in nats.
 
 *The variational bound* of a walk in n steps from t_max = t_n to t_0 = 0 (Austin et al. 2021, 2107.03006):
 
     -log p(x_0)  <=  sum over k = 2..n of KL( q(x_{k-1} given x_k, x_0) || p(x_{k-1} given x_k) ) - log p(x_0 given x_1)
 
-the prior's term being 0, since clocks end where nothing is left. With n growing it falls to its continuous limit, which
-has a closed form for every kernel, *score entropy* (Lou et al. 2024, 2310.16834; Campbell et al. 2022, 2205.14987):
+the prior's term being 0, since clocks end where nothing is left. As n grows it falls to its continuous limit, which has
+a closed form for every kernel, *score entropy* (Lou et al. 2024, 2310.16834; Campbell et al. 2022, 2205.14987):
 
     E integral of  sum over y of G(y, x_t) ( s(y) - s*(y) log s(y) + s*(y) (log s*(y) - 1) )  (-d log alpha),
 
-with s the model's ratios (`readings`) and s* those of x_0 itself. Of masked tokens that is a cross-entropy, exactly,
+with s the model's ratios (`readings`) and s* those of x_0 itself. For masked tokens this is exactly a cross-entropy,
 
     E integral of  (1/(1 - alpha))  sum over masked tokens of -log p(x_0 given x_t)  (-d alpha),
 
-the bound that masked diffusion is taught by (Sahoo et al. 2024, 2406.07524; Shi et al. 2024, 2406.04329). Both are
-integrals over what is left, so no clock enters. *Discrete flow matching* (Gat et al. 2024, 2407.15595; Campbell et al.
-2024, 2402.04997) is the cross-entropy of every token that is not as it was, without a weight; the *hybrid* adds a
-little of it to the bound.
+the bound on which masked diffusion is trained (Sahoo et al. 2024, 2406.07524; Shi et al. 2024, 2406.04329). Both are
+integrals over alpha, the share of tokens left, so they do not depend on the clock. *Discrete flow matching* (Gat et al.
+2024, 2407.15595; Campbell et al. 2024, 2402.04997) is the unweighted cross-entropy of x_0 given x_t, over all tokens;
+the *hybrid* adds a little of it to the bound.
 
-What is known of a row, where filling in is learned, is shown as it is and counts for nothing.
+In rows that train filling in, known tokens are shown as they are and do not count in the loss.
 """
 
 import math
@@ -40,20 +40,20 @@ from ornstein.discrete.readings import ratios
 from ornstein.discrete.tokens import TokenDenoiser
 from ornstein.errors import InputError, must_be_whole
 
-#: shares that are never drawn: within this of the ends, 1e-5 of the integral at the most
+#: shares this close to the ends are never drawn: at most 1e-5 of the integral
 _END = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of tokens, and the random numbers by which a bound looks at them.
+    """Rows of tokens, and the random numbers with which a bound is estimated on them.
 
     Attributes:
         codes: x_0, (B, T).
         condition: what the rows are given.
-        place: (B,) in (0, 1), where along the way.
-        u: (B, T) in (0, 1), to draw noise by.
-        known: tokens that are shown and count for nothing, (B, T) bool; None for none.
+        place: (B,) in (0, 1), the place along the way from data to noise.
+        u: (B, T) in (0, 1), uniform numbers from which x_t is drawn.
+        known: tokens that are shown and do not count, (B, T) bool; None for none.
     """
 
     codes: Tensor
@@ -63,16 +63,16 @@ class Rows:
     known: Tensor | None = None
 
     def noised(self, kernel: Kernel, classes: int, level: Level) -> Tensor:
-        """x_t, (B, T); what is known is left as it is."""
+        """x_t, (B, T); known tokens stay as they are."""
         xt = drawn(kernel.log_rows(self.codes, classes, share(level)), self.u)
         return xt if self.known is None else torch.where(self.known, self.codes, xt)
 
     def nats(self, log_p: Tensor) -> Tensor:
-        """-log p(x_0) of each token, (B, T), of log_p (B, T, K)."""
+        """-log p(x_0) of each token, (B, T), from log_p (B, T, K)."""
         return -log_p.gather(-1, self.codes[..., None])[..., 0]
 
     def counted(self, each: Tensor) -> Tensor:
-        """The sum over tokens of (B, T), less those that are known: (B,)."""
+        """The sum of (B, T) over the tokens that are not known: (B,)."""
         return each.sum(1) if self.known is None else torch.where(self.known, 0.0, each).sum(1)
 
 
@@ -82,8 +82,8 @@ class TokenObjective(ABC):
 
     Args:
         drop: share of the rows in which a part of the condition is left out.
-        shown: share of the rows in which some tokens are shown as they are, so that filling in is learned; the mask
-            shows them anyway.
+        shown: share of the rows in which some tokens are shown as they are, so that filling in is learned; not used
+            by the absorbing kernel, whose unmasked tokens are shown anyway.
     """
 
     drop: float = field(default=0.1, kw_only=True)
@@ -109,10 +109,10 @@ class TokenObjective(ABC):
         return self.terms(model, rows).float()
 
     def must_suit(self, kernel: Kernel) -> None:  # noqa: B027 - most suit all
-        """Refuse a kernel that it does not bound.
+        """Refuse a kernel for which this objective is no bound.
 
         Raises:
-            InputError: it is one.
+            InputError: the kernel is such a one.
         """
 
     @abstractmethod
@@ -126,7 +126,7 @@ class VariationalBound(TokenObjective):
 
     Args:
         steps: n.
-        beside: of the cross-entropy of x_0 that is added; 0.001 is Austin et al.'s hybrid.
+        beside: weight of the cross-entropy of x_0 that is added; 0.001 is Austin et al.'s hybrid.
     """
 
     steps: int = 1000
@@ -146,7 +146,7 @@ class VariationalBound(TokenObjective):
         log_p = model.log_probs(xt, t, rows.condition, rows.known)
         plain = rows.nats(log_p)
         first = k == 0
-        # the first step is the cross-entropy itself; what stands in its place below is not looked at
+        # the first step is the cross-entropy itself; the value computed for it below is not used
         s = Level(kernel, s.t, torch.where(first[:, None], 0.5 * (1 + t.alpha), s.alpha), s.sigma)
         exact = torch.where(torch.nn.functional.one_hot(rows.codes, model.classes).bool(), 0.0, -torch.inf)
         q, p = (kernel.log_posterior(xt, told, t, s) for told in (exact.to(log_p), log_p))
@@ -157,18 +157,19 @@ class VariationalBound(TokenObjective):
 
 @dataclass(frozen=True)
 class Hybrid(VariationalBound):
-    """The variational bound with a thousandth of the cross-entropy beside it (Austin et al. 2021)."""
+    """The variational bound plus a thousandth of the cross-entropy (Austin et al. 2021)."""
 
     beside: float = 0.001
 
 
 @dataclass(frozen=True)
 class ScoreEntropy(TokenObjective):
-    """The bound in continuous time, of any kernel (Lou et al. 2024; Campbell et al. 2022)."""
+    """The bound in continuous time, for any kernel (Lou et al. 2024; Campbell et al. 2022)."""
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         kernel = model.process
-        # with a weight: where little is gone, few tokens have moved, and those count by one over it
+        # squared, so drawn more often where little is gone (the weight below makes up for it): there few tokens have
+        # moved, and each counts by one over the share that is gone
         gone = rows.place.square().clamp(_END, 1 - _END)
         level = at_share(kernel, 1 - gone)
         xt = rows.noised(kernel, model.classes, level)
@@ -183,12 +184,12 @@ class ScoreEntropy(TokenObjective):
 
 @dataclass(frozen=True)
 class MaskedBound(TokenObjective):
-    """The bound in continuous time, of masked tokens: a weighted cross-entropy (Sahoo et al. 2024; Shi et al. 2024)."""
+    """The bound in continuous time for masked tokens: a weighted cross-entropy (Sahoo et al. 2024; Shi et al. 2024)."""
 
     def must_suit(self, kernel: Kernel) -> None:
         if not kernel.masks:
             raise InputError(
-                "objective='masked-bound' is of process=absorbing; take score-entropy, d3pm or discrete-flow."
+                "objective='masked-bound' needs process=absorbing; take score-entropy, d3pm or discrete-flow."
             )
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
@@ -203,7 +204,7 @@ class MaskedBound(TokenObjective):
 
 @dataclass(frozen=True)
 class CrossEntropy(TokenObjective):
-    """The cross-entropy of x_0, at every share alike: discrete flow matching (Gat et al. 2024)."""
+    """The cross-entropy of x_0, with all shares weighted equally: discrete flow matching (Gat et al. 2024)."""
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         level = at_share(model.process, 1 - rows.place.clamp(_END, 1 - _END))
@@ -211,7 +212,7 @@ class CrossEntropy(TokenObjective):
         return rows.counted(rows.nats(model.log_probs(xt, level, rows.condition, rows.known)))
 
 
-#: what teaches a model of tokens, by name
+#: the objectives of models of tokens, by name
 TOKEN_OBJECTIVES: dict[str, Callable[..., Any]] = {
     "masked-bound": MaskedBound,
     "score-entropy": ScoreEntropy,
@@ -226,8 +227,8 @@ class Measured:
     """A bound on -log p of rows, with its error.
 
     Attributes:
-        nats: of a row, mean and standard error over rows and random numbers.
-        tokens: of a row.
+        nats: per row, mean and standard error over rows and random numbers.
+        tokens: the number of tokens in a row.
         each: nats of each row, (N,) float64.
     """
 
@@ -237,7 +238,7 @@ class Measured:
 
     @property
     def bits(self) -> Estimate:
-        """Bits of a token, or per dimension."""
+        """Bits per token, which is per dimension."""
         each = self.tokens * math.log(2)
         return Estimate(self.nats.value / each, self.nats.standard_error / each)
 
@@ -255,10 +256,10 @@ def measured(
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """The bound in continuous time of rows x0 (N, T K) under a model, at stratified shares: a pure function of seed.
+    """The bound in continuous time for rows x0 (N, T K) under a model, at stratified shares: a pure function of seed.
 
     Args:
-        draws: how many shares for each row.
+        draws: the number of shares for each row.
         batch: rows at a time.
         progress: called with (rows done, rows in all).
     """
@@ -266,7 +267,7 @@ def measured(
     categories, found = model.categories, []
     condition = Condition.of(condition)
     seeds = sample_seeds(len(x0), seed, None, None)
-    # a lattice, shifted at random: each row's shares are even, and so are those of all rows at once
+    # a randomly shifted lattice: the shares of each row are evenly spread, and so are those of all rows together
     shift = uniform(torch.tensor([seed]), 1, draws).double()[0]
     first = (torch.arange(len(x0), dtype=torch.float64) * 0.6180339887498949 + shift) % 1.0
     for start in range(0, len(x0), batch):

@@ -1,4 +1,4 @@
-"""What a run of tokens learns: of every place of a sequence or a picture, the probabilities of its classes."""
+"""What a run on tokens learns: the probabilities of the classes at every place of a sequence or a picture."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ornstein.discrete.spectral import KERNELS
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet
 from ornstein.errors import InputError
 
-#: steps of a walk where nothing is said, if there are as many tokens
+#: the default number of steps of a walk; fewer if there are fewer tokens
 _STEPS = 128
 
 
@@ -46,8 +46,8 @@ class Sequences(OfTokens):
         categories = self.problem.categories
         if categories is None or not categories.space or not isinstance(self.problem.process, Kernel):
             raise InputError(
-                f"predicts={self.problem.predicts!r} is of data in tokens of one size, such as data=text or "
-                "data=quantised; these data are others."
+                f"predicts={self.problem.predicts!r} needs data in tokens of one size, such as data=text or "
+                "data=quantised; these data are not."
             )
         if isinstance(self.problem.objective, TokenObjective):
             self.problem.objective.must_suit(self.problem.process)
@@ -70,14 +70,14 @@ class Sequences(OfTokens):
 
     @torch.no_grad()
     def judge(self, model: TokenDenoiser, x0: Tensor, condition: Given) -> Judgement:
-        """The cross-entropy of held-out tokens that are gone, in units of what places take that know no others.
+        """The cross-entropy of held-out tokens that are gone, relative to that of independent places.
 
-        By the first `JUDGED_BY` rows, at `LEVELS` shares of what is gone. For masked tokens its mean is the bound.
+        It uses the first `JUDGED_BY` rows, at `LEVELS` shares that are gone. For masked tokens its mean is the bound.
         """
         x0 = x0[:JUDGED_BY].to(model.device)
         condition = Condition.of(condition)[:JUDGED_BY].to(model.device)
         codes, seeds = self.categories.codes(x0), torch.arange(len(x0), device=x0.device)
-        # one count of each class for each place of a picture, and one for all places of a sequence
+        # a picture's classes are counted at each place, a sequence's over all places together
         shares = x0.unflatten(1, (self.categories.tokens, -1)).mean(0)
         shares = shares.mean(0, keepdim=True).expand_as(shares) if len(self.categories.space) == 1 else shares
         alone = float(-torch.special.xlogy(shares, shares).sum(1).mean())
@@ -89,7 +89,7 @@ class Sequences(OfTokens):
             rows = Rows(codes, condition, 1 - level.alpha, u)
             xt = rows.noised(model.process, model.classes, level)
             told = rows.nats(model.log_probs(xt, level, condition))
-            # where the kernel keeps no note of what has moved, all count, and what is still there takes next to nothing
+            # if the kernel does not show what has moved, all tokens count; those that have not cost almost nothing
             moved = xt == model.classes if model.process.masks else torch.ones_like(xt, dtype=torch.bool)
             nats.append(float(told[moved].mean()))
             ratios.append(gone / (1 - gone))

@@ -1,8 +1,8 @@
-"""Networks: `net(x, noise_level, condition) -> tensor`, from torch alone, with no word about diffusion.
+"""Networks: `net(x, noise_level, condition) -> tensor`. They need only torch and know nothing of diffusion.
 
 `NETS` names the configurations. Each is a frozen dataclass, and
 `NETS["unet"](channels=32).build((1, 28, 28), {"label": Label(10)})` is an ordinary `torch.nn.Module`. `contract.py`
-says what goes in and out. To add a net, subclass `NetConfig` in one file and name it here.
+describes inputs and outputs. To add a net, subclass `NetConfig` in one file and name it here.
 """
 
 from .attention import attend
@@ -13,7 +13,7 @@ from .transformer import Transformer
 from .unet import UNET_SIZES, UNet
 
 NETS: dict[str, type[NetConfig]] = {"mlp": MLP, "unet": UNet, "transformer": Transformer}
-#: those that tell a sample in fewer numbers, and read it back: `ornstein.nets.autoencoder`
+#: networks that encode a sample in fewer numbers, and decode it: `ornstein.nets.autoencoder`
 AUTOENCODERS: dict[str, type[NetConfig]] = {"autoencoder": Autoencoder}
 
 __all__ = [
