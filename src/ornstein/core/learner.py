@@ -194,8 +194,13 @@ class Learner(ABC):
         """The parts of the condition that the network is told."""
         return self.problem.conditions
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
-        """The network, freshly initialised; `build(shape, told, out_multiple)` makes one of the experiment's kind."""
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        """The network, freshly initialised.
+
+        Args:
+            build: `build(shape, told, out_multiple)` makes one of the experiment's kind.
+            seed: of the weights of such as are of another kind.
+        """
         return build(self.shown, self.told, self.out_multiple)
 
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -329,6 +334,13 @@ def with_shares(objective: Mapping[str, Any], shares: tuple[float, ...], data: s
     if sum(shares) < 1 - 1e-6:
         raise InputError(f"objective={name!r} needs a label for every example; {data} has some without (-1).")
     return {**objective, "shares": list(shares)}
+
+
+def mean_of(found: Sequence[Judgement]) -> Judgement:
+    """The mean of several judgements, of networks that make one model together."""
+    value = sum(one.value for one in found) / len(found)
+    rows = (zip(*(getattr(one, name) for one in found), strict=True) for name in ("ratios", "found", "known"))
+    return Judgement(value, *([sum(row) / len(row) for row in each] for each in rows))
 
 
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:

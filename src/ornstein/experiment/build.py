@@ -130,7 +130,8 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        found: nn.Module = learner.network(partial(net.build, seed=experiment.training.seed))
+        seed = experiment.training.seed
+        found: nn.Module = learner.network(partial(net.build, seed=seed), seed)
         return found
 
     net = construct(nets(), experiment.net)

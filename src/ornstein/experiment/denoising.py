@@ -113,8 +113,8 @@ class NoiseExperts(Denoising):
         if getattr(self.problem.objective, "learns_variance", False):
             raise InputError(f"objective={self.problem.taught_by!r} learns a variance, which experts do not.")
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
-        return nn.ModuleList(super(NoiseExperts, self).network(build) for _ in range(len(self.cuts) + 1))
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        return nn.ModuleList(super(NoiseExperts, self).network(build, seed) for _ in range(len(self.cuts) + 1))
 
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if weights.keys() == net.state_dict().keys():

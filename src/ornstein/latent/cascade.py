@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Around, Denoiser, NetDenoiser
-from ornstein.core.drive import sample_seeds, trajectory
-from ornstein.core.learner import JUDGED_BY, Judgement, Learner
-from ornstein.core.numerics import normal, uniform
+from ornstein.core.drive import other_seeds, sample_seeds, trajectory
+from ornstein.core.learner import JUDGED_BY, Judgement, Learner, mean_of
+from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import State
@@ -134,27 +134,25 @@ class Cascade:
 
 
 class StagesNet(nn.Module):
-    """The networks of all stages, the coarsest first; called with the number of one."""
+    """Several networks in a row, as the stages of a cascade, the coarsest first; called with the number of one."""
 
-    def __init__(self, stages: list[nn.Module]) -> None:
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, stage: int, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        found: Tensor = self.stages[stage](x, noise_level, condition)
-        return found
+    def forward(self, stage: int, *given: Any) -> Any:
+        return self.stages[stage](*given)
 
 
-class _OneOf(nn.Module):
+class OneOf(nn.Module):
     """One of the networks, as a network of its own; through the whole, which may be wrapped."""
 
     def __init__(self, net: nn.Module, stage: int) -> None:
         super().__init__()
         self.net, self.stage = net, stage
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        found: Tensor = self.net(self.stage, x, noise_level, condition)
-        return found
+    def forward(self, *given: Any) -> Any:
+        return self.net(self.stage, *given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +213,7 @@ class Cascading(Learner):
         channels, *space = self.problem.shape
         return (channels, *(size // 2 ** (self.stages - 1 - stage) for size in space))
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
         return StagesNet([build(self.shape_of(stage), self._told(stage)) for stage in range(self.stages)])
 
     def _told(self, stage: int) -> Mapping[str, Any]:
@@ -229,7 +227,7 @@ class Cascading(Learner):
         problem = self.problem
         stages = (
             NetDenoiser(
-                _OneOf(net, stage),
+                OneOf(net, stage),
                 problem.process,
                 problem.predicts,
                 problem.sigma_data,
@@ -307,8 +305,7 @@ class Cascading(Learner):
                 level = torch.full((rows,), self.level, device=coarse.device, dtype=coarse.dtype)
                 noisy = self._noised(coarse, level, keys.to(coarse.device), stage)
                 denoiser = model.given(stage, noisy, level)
-                # else its noise would be that of the stage before, number for number
-                own = (uniform(keys, 1, _SEEDS + stage)[:, 0].double() * 2**53).long()
+                own = other_seeds(keys, _SEEDS + stage)
             shape = (rows, *self.shape_of(stage))
             how = {"steps": shares[stage], "grid": grid, "condition": condition, "seeds": own, **options}
             return trajectory(denoiser, shape, stepper, **how)
@@ -343,6 +340,4 @@ class Cascading(Learner):
             else:
                 given = model.stages[0]
             found.append(super().judge(given, fine, condition))
-        means = ([sum(row) / len(row) for row in zip(*(getattr(one, name) for one in found), strict=True)]
-                 for name in ("ratios", "found", "known"))  # fmt: skip
-        return Judgement(sum(one.value for one in found) / len(found), *means)
+        return mean_of(found)
