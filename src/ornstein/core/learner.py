@@ -132,6 +132,7 @@ class Learner(ABC):
         draws: whether it can be drawn from.
         walks: whether what it is drawn by is a walk of Gaussian noise, which can be bent, tuned, and turned round.
         instead: of what does not walk: how it draws and what there is for it, in words.
+        unlike: of what walks, why the walk's likelihood is not that of what is drawn, in words; "" where it is.
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
@@ -152,6 +153,7 @@ class Learner(ABC):
     draws: ClassVar[bool] = True
     walks: ClassVar[bool] = True
     instead: ClassVar[str] = ""
+    unlike: ClassVar[str] = ""
     at_once: ClassVar[int] = 256
     then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(

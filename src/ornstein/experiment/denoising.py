@@ -1,6 +1,7 @@
 """Denoisers as what runs learn: the posterior mean by one network or several, with a variance or without."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -106,6 +107,11 @@ class NoiseExperts(Denoising):
     @classmethod
     def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
         return False
+
+    @classmethod
+    def explained(cls, settings: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+        cuts = [f"{math.exp(cut):.3g}" for cut in settings["cuts"]]
+        return f"{len(cuts) + 1} networks, each of an interval of sigma/(alpha sigma_data), cut at {', '.join(cuts)}"
 
     def __post_init__(self) -> None:
         super().__post_init__()

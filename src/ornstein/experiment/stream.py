@@ -25,6 +25,7 @@ from ornstein.experiment.guide import guided, with_denoiser
 from ornstein.experiment.run import Run
 from ornstein.experiment.where import Where
 from ornstein.guidance import Guidance
+from ornstein.latent import Cascade
 
 #: numbers of the samples that go down together, but samples at least: their step is the longest that a watcher waits
 ABREAST, FEWEST = 2**14, 16
@@ -101,7 +102,10 @@ class _Heard(Guidance):
 
 def heard(run: Run, tick: Callable[[], None]) -> Run:
     """The run, calling `tick` before each answer of its denoiser: what that raises ends whatever is done with it."""
-    return with_denoiser(run, _Heard(run.denoiser, tick))
+    model = run.denoiser
+    if isinstance(model, Cascade):
+        return with_denoiser(run, model.each(lambda stage: _Heard(stage, tick)))
+    return with_denoiser(run, _Heard(model, tick))
 
 
 def stream(run: Run, asked: Drawing, tick: Callable[[], None] = lambda: None) -> Iterator[Seen]:

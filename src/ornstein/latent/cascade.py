@@ -78,12 +78,12 @@ class Cascade:
     Args:
         stages: of twice the sides each.
         augmentation: the greatest level that the stages were taught.
-        guide: makes of each stage, as it is asked, a guided one; None for none.
+        guide: makes of each stage, by its number, as it is asked, a guided one; None for none.
     """
 
     stages: tuple[Denoiser, ...]
     augmentation: float = 0.0
-    guide: Callable[[Denoiser], Denoiser] | None = None
+    guide: Callable[[Denoiser, int], Denoiser] | None = None
 
     @property
     def process(self) -> Any:
@@ -122,15 +122,19 @@ class Cascade:
         share = level / self.augmentation if self.augmentation else torch.zeros_like(level)
         # of unit variance where levels are even
         told = (math.sqrt(3) * (2 * share - 1)).to(coarse)
-        return self._guided(Told(self.stages[stage], {COARSE: coarse, NOISE: told}))
+        return self._guided(Told(self.stages[stage], {COARSE: coarse, NOISE: told}), stage)
 
     @property
     def base(self) -> Denoiser:
         """The first stage."""
-        return self._guided(self.stages[0])
+        return self._guided(self.stages[0], 0)
 
-    def _guided(self, stage: Denoiser) -> Denoiser:
-        return stage if self.guide is None else self.guide(stage)
+    def _guided(self, denoiser: Denoiser, stage: int) -> Denoiser:
+        return denoiser if self.guide is None else self.guide(denoiser, stage)
+
+    def each(self, wrapped: Callable[[Denoiser], Denoiser]) -> "Cascade":
+        """The same with each stage wrapped, before it is guided."""
+        return replace(self, stages=tuple(wrapped(stage) for stage in self.stages))
 
 
 class StagesNet(nn.Module):
@@ -246,8 +250,7 @@ class Cascading(Learner):
         return True
 
     def in_precision(self, model: Cascade, precision: torch.dtype | None) -> Cascade:
-        stages = tuple(super(Cascading, self).in_precision(stage, precision) for stage in model.stages)
-        return replace(model, stages=stages)
+        return model.each(lambda stage: super(Cascading, self).in_precision(stage, precision))
 
     def loss(
         self, model: Cascade, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]

@@ -16,14 +16,14 @@ decoder makes *variations* of it: what the embedding holds stays, and the rest i
 *Here.* The embedding is learned in the same run, of the same pairs, as nobody brings one along that was learned on
 millions. Prior and decoder learn of it as it is at each step, and teach it nothing. Its vectors have the length
 sqrt(d), so that their numbers have a mean square of 1. In training each part of the decoder's condition is absent in
-some rows, so it draws without an embedding too: what fills in pictures, encodes them and measures their likelihood asks
-it so, or with the embedding of `like`.
+some rows, so it answers without an embedding too: what fills in pictures and what encodes them asks it so, or with the
+embedding of `like`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +149,8 @@ class PriorDecoding(Learner):
     channels: int = 32
     silent: float = 0.5
     noise: float = 0.5
+
+    unlike: ClassVar[str] = "it draws an embedding first, and what its decoder draws without one is of another law"
 
     def __post_init__(self) -> None:
         for name, least in (("embedding", 2), ("prior_steps", 1), ("width", 1), ("depth", 1), ("channels", 2)):

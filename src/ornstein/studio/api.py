@@ -23,8 +23,8 @@ from ornstein.experiment.course import course
 from ornstein.experiment.doctor import doctor
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.gallery import entries, measures
+from ornstein.experiment.measured import METHODS
 from ornstein.experiment.report import describe
-from ornstein.experiment.restore import METHODS
 from ornstein.studio import compare, edit, playground, training
 from ornstein.studio.compare import Compare
 from ornstein.studio.desk import Job
