@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sure import Cli, once
 from test_captions import pictures
 
+import ornstein
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.train import train
 
@@ -121,3 +123,32 @@ def test_a_run_answers_a_verb_or_says_why_not(
         found = np.load(tmp_path / "b.npz")["samples"]
         assert found.shape[:2] == (1, 2)
         assert (found.reshape(2, *given.shape)[:, :, :, :4] == given[:, :, :4]).all()
+
+
+def test_latents_go_on_with_other_pictures_in_the_words_of_the_first(
+    cli: Cli, composed: Callable[[str], Path], photos: Path, tmp_path: Path
+) -> None:
+    """By the codec that lies in the run, the one that it was trained with being gone."""
+    run = Path(shutil.copytree(composed("latent"), tmp_path / "latent"))
+    text = (run / "experiment.yaml").read_text()
+    (run / "experiment.yaml").write_text(text.replace(str(composed("codec")), "/nowhere/codec"))
+    assert cli("info", run, "--accept").code == 0
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    lines = ["file,caption"]
+    for i in range(24):
+        shutil.copy(photos / f"{i:02}.png", fewer)
+        lines.append(f'{i:02}.png,"red, {"unheard" * (i < 4)} on the {"left" if i % 2 else "right"}"')
+    (fewer / "captions.csv").write_text("\n".join(lines))
+    answer = cli(
+        "train", "--from", run, fewer, "data.captions=captions.csv", "training.steps=2", "--out", tmp_path / "on"
+    )
+    assert answer.code == 0, answer
+    before, after = ornstein.load(run), ornstein.load(tmp_path / "on")
+    assert after.conditions == before.conditions  # its words, and no others
+    assert after.load_data().sigma_data == before.load_data().sigma_data
+    assert len(after.load_data().train) + len(after.load_data().test) == 24
+    given = before.load_data().train[:2]
+    assert torch.equal(before.transform.forward(given), after.transform.forward(given))
+    answer = cli("train", "--from", run, "training.steps=1", "--out", tmp_path / "same")
+    assert answer.code == 0, answer

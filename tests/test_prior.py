@@ -157,6 +157,24 @@ def test_every_network_learns_by_its_own_loss_alone() -> None:
         torch.testing.assert_close(p.grad, whole[name])
 
 
+def test_a_decoder_begins_as_the_model_that_it_is_made_of() -> None:
+    known, told = learner({"text": Tokens(5, 3)}, (1, 8, 8)), {"text": Tokens(5, 3)}
+    config = UNet(8, (1,), 1, (8,), embedding=8)
+    plain, net = nudged(config.build((1, 8, 8), told)), known.network(config.build)
+    known.begin(net, plain.state_dict())
+    decoder = net.eval().stages[0]  # type: ignore[index]
+    x, u, text = torch.randn(3, 1, 8, 8, generator=dice()), torch.zeros(3), {"text": torch.tensor([[1, 2, -1]] * 3)}
+    z = {EMBEDDING: torch.randn(3, 2, generator=dice(1))}
+    assert torch.equal(decoder(x, u, {**text, **z}), plain(x, u, text))
+    other = learner({"text": Tokens(5, 3)}, (1, 8, 8)).network(config.build)
+    known.begin(other, nudged(net).state_dict())
+    assert all(
+        torch.equal(one, two) for one, two in zip(other.state_dict().values(), net.state_dict().values(), strict=True)
+    )
+    with pytest.raises(RuntimeError):
+        known.begin(net, config.build((1, 8, 8), {"label": Label(3)}).state_dict())
+
+
 def test_a_sample_is_the_same_in_any_batch_and_one_embedding_serves_all() -> None:
     known = learner({"label": Label(3)}, (1, 8, 8), prior_steps=3)
     net = nudged(known.network(UNet(8, (1,), 1, (), embedding=8).build))

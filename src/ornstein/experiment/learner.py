@@ -125,6 +125,8 @@ def both_guided(
 class Prior(PriorDecoding):
     """An embedding first, then the picture given it: a prior and a decoder (DALL-E 2; Ramesh et al. 2022).
 
+    The decoder begins as the model of the run that this one begins with (`--from`), if any.
+
     Args:
         embedding: how many numbers an embedding has.
         prior_steps: of the prior, whose network is small; the decoder takes those of the drawing.

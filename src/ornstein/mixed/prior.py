@@ -129,6 +129,8 @@ class PriorAndDecoder(Denoiser):
 class PriorDecoding(Learner):
     """An embedding first, then the picture given it: a prior and a decoder (DALL-E 2; Ramesh et al. 2022).
 
+    The decoder begins as the model of the run that this one begins with (`--from`), if any.
+
     Args:
         problem: what the decoder is put to.
         embedding: how many numbers an embedding has.
@@ -188,6 +190,20 @@ class PriorDecoding(Learner):
         prior = MLP(self.width, self.depth, self.width).build(vector, conditions, seed=seed)
         matcher = Matcher(self.embedding, self.channels).build(self.problem.shape, conditions, seed=seed)
         return StagesNet([decoder, prior, matcher])
+
+    def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """A plain denoiser's weights become the decoder's, which tells nothing of the embedding apart as it begins."""
+        if weights.keys() == net.state_dict().keys():
+            super().begin(net, weights)
+            return
+        decoder = net.stages[_DECODER]  # type: ignore[index]
+        found = decoder.load_state_dict(weights, strict=False)
+        own = [name for name in found.missing_keys if f".{EMBEDDING}." in name]
+        if found.unexpected_keys or len(own) != len(found.missing_keys):
+            raise RuntimeError("the weights are of another network than the decoder.")
+        with torch.no_grad():
+            for name in own:
+                decoder.get_parameter(name).zero_()
 
     def model(self, net: nn.Module) -> PriorAndDecoder:
         problem, process = self.problem, self.problem.process
