@@ -138,6 +138,7 @@ def sample(  # long: half of it says what the options are
 
     import torch
 
+    from ornstein.data.captions import in_turn
     from ornstein.experiment.build import stepper_with
     from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.packaged import is_packaged
@@ -187,7 +188,7 @@ def sample(  # long: half of it says what the options are
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
     parts = known_parts(given)
-    words = [text[i % len(text)] for i in range(n)] if text and len(text) > 1 else text[0] if text else None
+    words = in_turn(text, n) if text else None
     asked = parts or label is not None or words is not None
     if length is not None:
         from ornstein.experiment.series import long

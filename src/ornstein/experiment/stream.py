@@ -17,6 +17,7 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import State
+from ornstein.data.captions import in_turn
 from ornstein.discrete import constrained
 from ornstein.errors import InputError
 from ornstein.experiment.build import stepper_with
@@ -38,6 +39,7 @@ class Drawing:
     Attributes:
         count: how many samples.
         label: the class's name; None for all in turn.
+        text: what to draw in words, of a run with captions; several in turn.
         given: what else they are given, by name, in its own units.
         where: of a table's rows, what they are to be.
         scale: of classifier-free guidance; None for none.
@@ -50,6 +52,7 @@ class Drawing:
 
     count: int = 16
     label: str | None = None
+    text: tuple[str, ...] = ()
     given: Mapping[str, Any] | None = None
     where: str | None = None
     scale: float | None = None
@@ -61,8 +64,9 @@ class Drawing:
 
     def condition(self, run: Run) -> Condition:
         """What the samples are given, in model space: what is named, else as in the data."""
-        if self.given or self.label is not None:
-            return run.condition(self.count, self.label, self.given)
+        if self.given or self.text or self.label is not None:
+            words = in_turn(self.text, self.count) if self.text else None
+            return run.condition(self.count, self.label, self.given, words)
         return run.examples(self.count)
 
 
