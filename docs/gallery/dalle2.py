@@ -53,11 +53,14 @@ for name, shown in found.items():
     right = sum(one == text for one, text in zip(told, texts, strict=True)) / len(texts)
     colour, shape = (sum(a.split()[i] == b.split()[i] for a, b in zip(told, texts, strict=True)) for i in (0, 1))
     print(
-        f"{name}: {right:.0%} read as they should, colours {colour / len(texts):.0%}, shapes {shape / len(texts):.0%}"
+        f"{name}: {right:.0%} read as asked, {colour / len(texts):.0%} the colour, {shape / len(texts):.0%} the shape"
     )
 given, varied = places(found["real"]), places(found["variations"])
-for name, there in (("variations", varied), ("other pictures of the pair", given.roll(1, 0))):
-    print(f"place of {name}: {float((there - given).square().mean().sqrt()):.2f} pixels from that of what was given")
+for name, there in (
+    ("variations", varied),
+    ("others of the pair", given.unflatten(0, (-1, VARIATIONS)).roll(1, 1).flatten(0, 1)),
+):
+    print(f"place of {name}: {float((there - given).square().mean().sqrt()):.2f} pixels from that of the given picture")
 
 first = torch.cat([fresh[pair][:1] for pair in SHOWN])
 z = run.model.embed(run.transform.forward(first).float())
