@@ -56,10 +56,8 @@ for name, shown in found.items():
         f"{name}: {right:.0%} read as asked, {colour / len(texts):.0%} the colour, {shape / len(texts):.0%} the shape"
     )
 given, varied = places(found["real"]), places(found["variations"])
-for name, there in (
-    ("variations", varied),
-    ("others of the pair", given.unflatten(0, (-1, VARIATIONS)).roll(1, 1).flatten(0, 1)),
-):
+others = given.unflatten(0, (-1, VARIATIONS)).roll(1, 1).flatten(0, 1)
+for name, there in (("variations", varied), ("others of the pair", others)):
     print(f"place of {name}: {float((there - given).square().mean().sqrt()):.2f} pixels from that of the given picture")
 
 first = torch.cat([fresh[pair][:1] for pair in SHOWN])
