@@ -19,8 +19,9 @@ import typer
 from ornstein import ranks
 from ornstein.cli.bridges import translate
 from ornstein.cli.distilling import distill
-from ornstein.cli.drawing import inpaint, interpolate, restore, sample
+from ornstein.cli.drawing import sample
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
+from ornstein.cli.restoring import inpaint, interpolate, restore
 from ornstein.cli.series import forecast
 from ornstein.cli.shared import err, out
 from ornstein.cli.studio import studio
