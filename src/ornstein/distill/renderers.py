@@ -1,0 +1,239 @@
+"""What makes pictures of parameters: pixels as they are, strokes on paper, a volume seen from some side.
+
+All that score distillation asks of a renderer is that it can be differentiated. Each of these is one formula.
+
+*Strokes.* A stroke is a quadratic Bezier curve, cut into straight pieces. With d(p) the distance of a pixel p to it, w
+half its width and o its opacity, it covers the share
+
+    a(p) = o sigmoid((w - d(p))/softness)
+
+of the pixel, and later strokes lie over earlier ones: x <- (1 - a) x + a colour, from white paper on. An edge of half a
+pixel of softness looks sharp, and still tells a stroke where it should go (Li et al. 2020, differentiable rasterising;
+for drawings by score distillation Jain et al. 2022, 2211.11319).
+
+*A volume.* Density rho >= 0 and colour c on a grid in [-1, 1]^3, between whose points both are linear. A ray that runs
+through it in steps of length h sees, front to back,
+
+    x = sum_i T_i (1 - exp(-rho_i h)) c_i + T_end white,      T_i = exp(-h sum_{j<i} rho_j),
+
+emission and absorption (Max 1995; Mildenhall et al. 2020, 2003.08934). All rays are parallel: what is seen from the
+azimuth a and the elevation e above the horizon is a sum over the grid turned by them.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ornstein.core.condition import Condition
+from ornstein.core.numerics import noise_like
+from ornstein.errors import InputError, must_be_whole
+
+#: paper, and what lies behind a volume, in model space
+WHITE = 1.0
+#: the part of a condition that says from where a volume is seen: cosine and sine of its azimuth
+VIEW = "view"
+#: straight pieces of a stroke, and its opacity at first before the sigmoid
+_PIECES, _OPAQUE = 4, 1.0
+
+
+@dataclass(frozen=True)
+class Renderer(ABC):
+    """`render(parameters, generator) -> x`, and where the parameters begin.
+
+    Attributes:
+        lr: a rate for Adam that suits the units of the parameters.
+        channels: of pictures that it can make; () for any data.
+    """
+
+    lr: ClassVar[float] = 0.02
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
+
+    @abstractmethod
+    def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
+        """Parameters of n pictures of a shape (C, H, W), to optimise; of one volume, for n views at a time."""
+
+    @abstractmethod
+    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> "Tensor | tuple[Tensor, Condition]":
+        """Pictures (n, C, H, W) in model space, [-1, 1]; and what each is a view of, where that is drawn here."""
+
+
+@final
+@dataclass(frozen=True)
+class Pixels(Renderer):
+    """Each pixel is a parameter, in model space."""
+
+    lr: ClassVar[float] = 0.03
+    channels: ClassVar[tuple[int, ...]] = ()
+
+    def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
+        return {"pixels": torch.zeros(n, *shape)}
+
+    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> Tensor:
+        return parameters["pixels"]
+
+
+@final
+@dataclass(frozen=True)
+class Strokes(Renderer):
+    """Soft strokes on white paper.
+
+    Args:
+        count: of strokes in each picture.
+        softness: of their edges, in pixels.
+
+    Raises:
+        InputError: no strokes, or no softness.
+    """
+
+    count: int = 64
+    softness: float = 0.5
+
+    def __post_init__(self) -> None:
+        must_be_whole("count", self.count, 1, 4096)
+        if not 0 < self.softness < math.inf:
+            raise InputError(f"softness={self.softness!r} must be a positive number of pixels.")
+
+    def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
+        empty = torch.zeros(n, self.count, 3, 2)
+        middle = 0.45 * noise_like(empty[:, :, :1], generator)
+        side = 2 / shape[-1]
+        return {
+            "points": middle + 0.15 * noise_like(empty, generator),  # x right and y down, [-1, 1] is the paper
+            "width": torch.full((n, self.count), math.log(1.5 * side)),  # log of half the width, in the same units
+            "opacity": torch.full((n, self.count), _OPAQUE),  # before the sigmoid
+            "colour": 0.3 * noise_like(torch.zeros(n, self.count, shape[0]), generator),
+            "paper": torch.full((n, *shape), WHITE).requires_grad_(False),
+        }
+
+    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> Tensor:
+        points, paper = parameters["points"], parameters["paper"]
+        height, width = paper.shape[-2:]
+        across, down = ((torch.arange(k, device=points.device) + 0.5) * 2 / k - 1 for k in (width, height))
+        pixel = torch.cartesian_prod(down, across).flip(1).to(points)  # (H W, 2), x and y
+        u = torch.linspace(0, 1, _PIECES + 1, device=points.device, dtype=points.dtype)
+        curve = torch.einsum("pu,nkpd->nkud", torch.stack([(1 - u) ** 2, 2 * u * (1 - u), u**2]), points)
+        start, along = curve[:, :, :-1], curve.diff(dim=2)
+        # the squared distance to each piece, (n, count, pieces, H W): |v|^2 - 2 share v.along + share^2 |along|^2, v from
+        # the start of the piece, at the share of it that is nearest
+        length = along.square().sum(-1, keepdim=True).clamp(min=1e-9)
+        ahead = along @ pixel.T - (along * start).sum(-1, keepdim=True)
+        off = pixel.square().sum(-1) - 2 * start @ pixel.T + start.square().sum(-1, keepdim=True)
+        share = (ahead / length).clamp(0, 1)
+        square = (off + share * (share * length - 2 * ahead)).amin(2)
+        distance = square.clamp(min=1e-9).sqrt().unflatten(-1, (height, width))
+        inside = (parameters["width"].exp()[..., None, None] - distance) * (width / 2) / self.softness
+        cover = parameters["opacity"].sigmoid()[..., None, None] * inside.sigmoid()
+        x = paper
+        for k in range(self.count):
+            a = cover[:, k, None]
+            x = x + a * (parameters["colour"][:, k, :, None, None].tanh() - x)
+        return x
+
+    def svg(self, parameters: Mapping[str, Tensor], which: int = 0) -> str:
+        """One of the drawings, as a scalable picture of its strokes, a hundred units wide."""
+        lines = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="-50 -50 100 100"><rect x="-50" y="-50" width="100" '
+                 'height="100" fill="white"/>']  # fmt: skip
+        rows = zip(*(parameters[name][which].detach().cpu() for name in ("points", "width", "opacity", "colour")),
+                   strict=True)  # fmt: skip
+        for points, width, opacity, colour in rows:
+            a, b, c = (f"{50 * x:.2f} {50 * y:.2f}" for x, y in points.tolist())
+            shade = ((colour.tanh() + 1) * 127.5).round().int().expand(3).tolist()
+            lines.append(
+                f'<path d="M{a}Q{b} {c}" fill="none" stroke="rgb{tuple(shade)}" stroke-width="{100 * width.exp():.2f}" '
+                f'stroke-opacity="{opacity.sigmoid():.3f}" stroke-linecap="round"/>'
+            )
+        return "\n".join([*lines, "</svg>"])
+
+
+@final
+@dataclass(frozen=True)
+class Volume(Renderer):
+    """A grid of density and colour, seen from all round by parallel rays, against white.
+
+    Args:
+        side: points of the grid along each axis.
+        sides: how many azimuths there are to be seen from, evenly round; 0 for any.
+        elevation: of all views above the horizon, in degrees.
+
+    Raises:
+        InputError: a grid or an elevation out of range.
+    """
+
+    side: int = 32
+    sides: int = 0
+    elevation: float = 25.0
+
+    lr: ClassVar[float] = 0.05
+    channels: ClassVar[tuple[int, ...]] = (3,)
+
+    def __post_init__(self) -> None:
+        must_be_whole("side", self.side, 2, 512)
+        must_be_whole("sides", self.sides, 0)
+        if not -90 <= self.elevation <= 90:
+            raise InputError(f"elevation={self.elevation!r} must be from -90 to 90 degrees.")
+
+    def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
+        at = torch.linspace(-1, 1, self.side)
+        away = torch.stack(torch.meshgrid(at, at, at, indexing="ij")).square().sum(0).sqrt()
+        return {
+            "density": 4 - 8 * away,  # before the softplus: a ball of mist
+            "colour": 0.1 * noise_like(torch.zeros(shape[0], *away.shape), generator),  # before the tanh
+            "canvas": torch.zeros(n, *shape),
+        }
+
+    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> tuple[Tensor, Condition]:
+        canvas = parameters["canvas"]
+        turn = torch.rand(len(canvas), generator=generator, device=generator.device).to(canvas)
+        if self.sides:
+            turn = (turn * self.sides).floor() / self.sides
+        azimuth = 2 * math.pi * turn
+        x = self.seen(*self.matter(parameters), azimuth, canvas.shape[-1])
+        return x, Condition({VIEW: view_of(azimuth)})
+
+    @staticmethod
+    def matter(parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Density (D, D, D) per unit of length and colour (C, D, D, D) in [-1, 1] of parameters."""
+        return 10 * F.softplus(parameters["density"]), parameters["colour"].tanh()
+
+    def seen(self, density: Tensor, colour: Tensor, azimuth: Tensor, side: int) -> Tensor:
+        """Views (V, C, side, side) of a density (D, D, D) and a colour (C, D, D, D) from azimuths (V,) in radians.
+
+        The axes of the grid are z (up), y, x. From azimuth 0 one looks along -x, with y to the right.
+        """
+        e = math.radians(self.elevation)
+        cos, sin, one = azimuth.cos(), azimuth.sin(), torch.ones_like(azimuth)
+        right = torch.stack([-sin, cos, 0 * one], -1)
+        up = torch.stack([-cos * math.sin(e), -sin * math.sin(e), one * math.cos(e)], -1)
+        away = -torch.stack([cos * math.cos(e), sin * math.cos(e), one * math.sin(e)], -1)
+        depth, across = self.side, (torch.arange(side, device=density.device) + 0.5).to(density) * 2 / side - 1
+        steps = (torch.arange(depth, device=density.device) + 0.5).to(density) * 2 / depth - 1
+        place = (
+            steps[None, :, None, None, None] * away[:, None, None, None]
+            - across[None, None, :, None, None] * up[:, None, None, None]
+            + across[None, None, None, :, None] * right[:, None, None, None]
+        )  # (V, depth, side, side, 3), as x, y, z
+        both = torch.cat([density[None], density * colour])[None]
+        found = F.grid_sample(both, place.flatten(0, 1)[None], align_corners=True)[0]
+        found = found.reshape(len(both[0]), len(azimuth), depth, side, side)
+        rho, tinted = found[0], found[1:]
+        thickness = rho * 2 / depth
+        before = torch.cat([torch.zeros_like(thickness[:, :1]), thickness.cumsum(1)], 1)
+        light = torch.exp(-before)
+        emitted = light[:, :-1] * -torch.expm1(-thickness)
+        shade = tinted / rho.clamp(min=1e-6)  # colour is that of what is there, and of no empty neighbour
+        return ((emitted * shade).sum(2) + WHITE * light[:, -1]).movedim(0, 1)
+
+
+def view_of(azimuth: Tensor) -> Tensor:
+    """What says an azimuth (V,) in radians without a seam: cosine and sine, (V, 2)."""
+    return torch.stack([azimuth.cos(), azimuth.sin()], -1)
+
+
+#: what can be optimised, by the names that people know
+RENDERERS: dict[str, Callable[..., Renderer]] = {"pixels": Pixels, "strokes": Strokes, "volume": Volume}
