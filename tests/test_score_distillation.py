@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import EDM, VP, Flow
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
+from ornstein.core.drive import trajectory
 from ornstein.core.exact import Empirical, Gaussian, GaussianMixture
 from ornstein.core.grids import times
 from ornstein.core.process import Level, Process
@@ -218,7 +220,7 @@ def test_guided_on_a_labelled_pair_it_arrives_where_the_mean_pull_vanishes() -> 
     pair = GaussianMixture(torch.ones(2), torch.tensor([[0.9, 0.0], [-0.9, 0.0]]), torch.full((2,), 0.05))
     labels, found = torch.zeros(1600).long(), []
     for scale in (1.0, 3.0):
-        guided = ClassifierFree(pair.denoiser(VP()), scale)
+        guided = ClassifierFree(pair.denoiser(Flow()), scale)
         by = SCORE_DISTILLATIONS["controlled"](noise=(0.999, 1.001))
         leaf, dice = {"pixels": torch.zeros(64, 2)}, torch.Generator().manual_seed(0)
         last(guided, pixels, leaf, labels[:64], by=by, generator=dice, steps=120, lr=0.1)
@@ -239,22 +241,22 @@ def test_levels_that_fall_and_noise_that_stays_are_ddim_to_the_last_digit() -> N
     process = VP()
     denoiser, by = MIX.denoiser(process), ScoreDistillation(weight="x0")
     dice = torch.Generator().manual_seed(0)
-    eps, state = torch.randn(2, 16, 2, generator=dice, dtype=F64)
-    grid = [process.at(torch.full((16,), float(t), dtype=F64), like=state) for t in times(process, 20, "flow", 1.0)[:-1]]
-    x = (state - grid[0].sigma * eps) / grid[0].alpha
-    for t, s in zip(grid, grid[1:], strict=False):
-        ratio = s.sigma / t.sigma
-        state = ratio * state + (s.alpha - ratio * t.alpha) * denoiser.predict(state, t, Condition()).x0
-        x = x - (1 - s.noise_ratio / t.noise_ratio) * by.pull(
-            denoiser, own_law("point", denoiser, x), x, t, eps, Condition()
-        )
-        assert (s.alpha * x + s.sigma * eps - state).abs().max() < 1e-12
-    assert DDIM().eta == 0.0  # whose step that is: tests/test_steppers_others.py
+    eps, start = torch.randn(2, 16, 2, generator=dice, dtype=F64)
+    grid = times(process, 20, "flow", 1.0)
+    walked = trajectory(denoiser, (16, 2), DDIM(), steps=20, grid=grid, x=start, seeds=torch.arange(16), dtype=F64)
+    states = [state.x for state in walked]
+    levels = [process.at(t.expand(16), like=start) for t in grid[:-1]]
+    x = (start - levels[0].sigma * eps) / levels[0].alpha
+    for (t, s), state in zip(pairwise(levels), states[1:-1], strict=True):
+        own = own_law("point", denoiser, x)
+        x = x - (1 - s.noise_ratio / t.noise_ratio) * by.pull(denoiser, own, x, t, eps, Condition())
+        assert (s.alpha * x + s.sigma * eps - state).abs().max() < 1e-6  # the exact denoiser answers in float32
+    assert (states[0] - states[-2]).abs().max() > 1
 
 
 def test_a_law_in_closed_form_lets_a_gaussian_generator_learn_the_spread_and_a_point_does_not() -> None:
     mean, covariance = torch.tensor([0.4, -0.6]), torch.tensor([[0.6, 0.25], [0.25, 0.3]])
-    denoiser, by = Gaussian(mean, covariance).denoiser(VP()), ScoreDistillation(weight="kl", noise=(0.3, 3.0))
+    denoiser, by = Gaussian(mean, covariance).denoiser(EDM()), ScoreDistillation(weight="kl", noise=(0.3, 3.0))
     found = {}
     for name in ("gaussian", "point"):
         dice = torch.Generator().manual_seed(0)
@@ -262,7 +264,7 @@ def test_a_law_in_closed_form_lets_a_gaussian_generator_learn_the_spread_and_a_p
         optimiser = torch.optim.Adam([a, b], 0.03)
         for _ in range(200):
             x = b + torch.randn(256, 2, generator=dice) @ a.T
-            own: Denoiser = Gaussian(b.detach(), (a @ a.T).detach()).denoiser(VP())
+            own: Denoiser = Gaussian(b.detach(), (a @ a.T).detach()).denoiser(EDM())
             own = own if name == "gaussian" else own_law("point", denoiser, x.detach())
             optimiser.zero_grad()
             by(denoiser, x, None, dice, own).mean().backward()
@@ -354,6 +356,7 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
     for make, said in (
         (lambda: Strokes(count=0), "count=0"),
         (lambda: Strokes(softness=0.0), "softness=0.0"),
+        (lambda: Strokes(paper=1.5), "paper=1.5"),
         (lambda: Volume(side=1), "side=1"),
         (lambda: Volume(elevation=91.0), "elevation=91.0"),
     ):
@@ -366,16 +369,15 @@ def test_a_renderer_is_differentiable_in_all_of_its_parameters(name: str) -> Non
     small = {"pixels": Pixels(), "strokes": Strokes(count=3), "volume": Volume(side=3)}
     dice = torch.Generator().manual_seed(0)
     begun = small[name].begin(2, (3, 4, 4), dice)
-    fixed = {"paper", "canvas"} & set(begun)
-    leaves = {key: value.double().requires_grad_(key not in fixed) for key, value in begun.items()}
-    names = [key for key in leaves if key not in fixed]
+    leaves = [value.double().requires_grad_(True) for value in begun.values()]
 
     def flat(*values: Tensor) -> Tensor:
-        found = small[name]({**leaves, **dict(zip(names, values, strict=True))}, torch.Generator().manual_seed(1))
+        parameters = dict(zip(begun, values, strict=True))
+        found = small[name](parameters, torch.Generator().manual_seed(1), 2, (3, 4, 4))
         return found[0] if isinstance(found, tuple) else found
 
-    assert flat(*(leaves[key] for key in names)).shape == (2, 3, 4, 4)
-    assert torch.autograd.gradcheck(flat, tuple(leaves[key] for key in names), atol=1e-6)
+    assert flat(*leaves).shape == (2, 3, 4, 4)
+    assert torch.autograd.gradcheck(flat, tuple(leaves), atol=1e-6)
 
 
 def test_a_stroke_covers_what_its_formula_says_and_later_ones_lie_on_top() -> None:
@@ -385,16 +387,15 @@ def test_a_stroke_covers_what_its_formula_says_and_later_ones_lie_on_top() -> No
         "width": torch.full((1, 2), math.log(0.2)),
         "opacity": torch.tensor([[20.0, 0.0]]),
         "colour": torch.tensor([[[-20.0], [20.0]]]),
-        "paper": torch.ones(1, 1, 10, 10),
     }
-    x = brush(parameters, torch.Generator())[0, 0]
+    x = brush(parameters, torch.Generator(), 1, (1, 10, 10))[0, 0]
     assert (x[4:6, :3] + 1).abs().max() < 1e-4  # black from left to right, two pixels wide
     assert (x[:4, :3] - 1).abs().max() < 1e-4  # the paper
     assert x[4:6, 4:6].abs().max() < 1e-4  # half of white over black
     drawn = brush.svg(parameters)
     assert drawn.count("<path") == 2
     assert 'd="M-100.00 0.00Q0.00 0.00 100.00 0.00"' in drawn
-    assert 'stroke="rgb(0, 0, 0)" stroke-width="20.00" stroke-opacity="1.000"' in drawn
+    assert 'stroke="rgb(0,0,0)" stroke-linecap="round" stroke-width="20.00" stroke-opacity="1.000"' in drawn
 
 
 def test_a_volume_dims_by_the_law_of_absorption_and_shows_each_side_from_its_own_side() -> None:
@@ -418,6 +419,7 @@ def test_a_volume_dims_by_the_law_of_absorption_and_shows_each_side_from_its_own
     # from above one sees the top
     above = Volume(side=33, elevation=90.0).seen(block, torch.stack([z, -z, -z]).sign(), torch.tensor([0.3]), 16)
     assert (above[0, :, 8, 8] - torch.tensor([1.0, -1.0, -1.0])).abs().max() < 1e-3
-    _, seen = Volume(sides=4)(eye.begin(64, (3, 8, 8), torch.Generator().manual_seed(0)), torch.Generator())
+    dice = torch.Generator().manual_seed(0)
+    _, seen = Volume(sides=4)(eye.begin(64, (3, 8, 8), dice), dice, 64, (3, 8, 8))
     assert set(map(tuple, seen.parts[VIEW].round().int().abs().tolist())) == {(1, 0), (0, 1)}
     assert (view_of(turned) - torch.tensor([[1, 0], [0, 1], [-1, 0]])).abs().max() < 1e-6

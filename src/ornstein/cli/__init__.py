@@ -1,4 +1,4 @@
-"""The command line: seventeen verbs over `ornstein.experiment`.
+"""The command line: eighteen verbs over `ornstein.experiment`.
 
 Nothing here knows how anything is done; it turns words into calls and results into lines. torch is loaded when a verb
 runs, not before, so that `--help` answers at once.
@@ -20,6 +20,7 @@ from ornstein import ranks
 from ornstein.cli.bridges import translate
 from ornstein.cli.distilling import distill
 from ornstein.cli.drawing import inpaint, interpolate, restore, sample
+from ornstein.cli.dreaming import dream
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
 from ornstein.cli.series import forecast
 from ornstein.cli.shared import err, out
@@ -53,6 +54,7 @@ VERBS = (
     loglik,
     tune,
     distill,
+    dream,
     plan,
     info,
     studio,

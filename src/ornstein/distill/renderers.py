@@ -44,7 +44,7 @@ _PIECES, _OPAQUE = 4, 1.0
 
 @dataclass(frozen=True)
 class Renderer(ABC):
-    """`render(parameters, generator) -> x`, and where the parameters begin.
+    """Where parameters begin, and what is rendered of them; with its last two arguments bound it is a `Render`.
 
     Attributes:
         lr: a rate for Adam that suits the units of the parameters.
@@ -59,8 +59,10 @@ class Renderer(ABC):
         """Parameters of n pictures of a shape (C, H, W), to optimise; of one volume, for n views at a time."""
 
     @abstractmethod
-    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> "Tensor | tuple[Tensor, Condition]":
-        """Pictures (n, C, H, W) in model space, [-1, 1]; and what each is a view of, where that is drawn here."""
+    def __call__(
+        self, parameters: Mapping[str, Tensor], generator: Generator, n: int, shape: tuple[int, ...]
+    ) -> "Tensor | tuple[Tensor, Condition]":
+        """n pictures (n, C, H, W) in model space, [-1, 1]; and what each is a view of, where that is drawn here."""
 
 
 @final
@@ -74,30 +76,36 @@ class Pixels(Renderer):
     def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
         return {"pixels": torch.zeros(n, *shape)}
 
-    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> Tensor:
+    def __call__(
+        self, parameters: Mapping[str, Tensor], generator: Generator, n: int, shape: tuple[int, ...]
+    ) -> Tensor:
         return parameters["pixels"]
 
 
 @final
 @dataclass(frozen=True)
 class Strokes(Renderer):
-    """Soft strokes on white paper.
+    """Soft strokes on paper.
 
     Args:
         count: of strokes in each picture.
         softness: of their edges, in pixels.
+        paper: how bright it is, from -1, black, to 1, white.
 
     Raises:
-        InputError: no strokes, or no softness.
+        InputError: no strokes, no softness, or paper out of range.
     """
 
     count: int = 64
     softness: float = 0.5
+    paper: float = WHITE
 
     def __post_init__(self) -> None:
         must_be_whole("count", self.count, 1, 4096)
         if not 0 < self.softness < math.inf:
             raise InputError(f"softness={self.softness!r} must be a positive number of pixels.")
+        if not -1 <= self.paper <= 1:
+            raise InputError(f"paper={self.paper!r} must be from -1, black, to 1, white.")
 
     def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
         empty = torch.zeros(n, self.count, 3, 2)
@@ -108,19 +116,19 @@ class Strokes(Renderer):
             "width": torch.full((n, self.count), math.log(1.5 * side)),  # log of half the width, in the same units
             "opacity": torch.full((n, self.count), _OPAQUE),  # before the sigmoid
             "colour": 0.3 * noise_like(torch.zeros(n, self.count, shape[0]), generator),
-            "paper": torch.full((n, *shape), WHITE).requires_grad_(False),
         }
 
-    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> Tensor:
-        points, paper = parameters["points"], parameters["paper"]
-        height, width = paper.shape[-2:]
+    def __call__(
+        self, parameters: Mapping[str, Tensor], generator: Generator, n: int, shape: tuple[int, ...]
+    ) -> Tensor:
+        points, (height, width) = parameters["points"], shape[1:]
         across, down = ((torch.arange(k, device=points.device) + 0.5) * 2 / k - 1 for k in (width, height))
         pixel = torch.cartesian_prod(down, across).flip(1).to(points)  # (H W, 2), x and y
         u = torch.linspace(0, 1, _PIECES + 1, device=points.device, dtype=points.dtype)
         curve = torch.einsum("pu,nkpd->nkud", torch.stack([(1 - u) ** 2, 2 * u * (1 - u), u**2]), points)
         start, along = curve[:, :, :-1], curve.diff(dim=2)
-        # the squared distance to each piece, (n, count, pieces, H W): |v|^2 - 2 share v.along + share^2 |along|^2, v from
-        # the start of the piece, at the share of it that is nearest
+        # the squared distance to each piece, (n, count, pieces, H W): |v|^2 - 2 share v.along + share^2 |along|^2, v
+        # from the start of the piece, at the share of it that is nearest
         length = along.square().sum(-1, keepdim=True).clamp(min=1e-9)
         ahead = along @ pixel.T - (along * start).sum(-1, keepdim=True)
         off = pixel.square().sum(-1) - 2 * start @ pixel.T + start.square().sum(-1, keepdim=True)
@@ -129,26 +137,35 @@ class Strokes(Renderer):
         distance = square.clamp(min=1e-9).sqrt().unflatten(-1, (height, width))
         inside = (parameters["width"].exp()[..., None, None] - distance) * (width / 2) / self.softness
         cover = parameters["opacity"].sigmoid()[..., None, None] * inside.sigmoid()
-        x = paper
+        x = points.new_full((n, *shape), self.paper)
         for k in range(self.count):
             a = cover[:, k, None]
             x = x + a * (parameters["colour"][:, k, :, None, None].tanh() - x)
         return x
 
-    def svg(self, parameters: Mapping[str, Tensor], which: int = 0) -> str:
-        """One of the drawings, as a scalable picture of its strokes, a hundred units wide."""
-        lines = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="-50 -50 100 100"><rect x="-50" y="-50" width="100" '
-                 'height="100" fill="white"/>']  # fmt: skip
-        rows = zip(*(parameters[name][which].detach().cpu() for name in ("points", "width", "opacity", "colour")),
-                   strict=True)  # fmt: skip
-        for points, width, opacity, colour in rows:
-            a, b, c = (f"{50 * x:.2f} {50 * y:.2f}" for x, y in points.tolist())
-            shade = ((colour.tanh() + 1) * 127.5).round().int().expand(3).tolist()
-            lines.append(
-                f'<path d="M{a}Q{b} {c}" fill="none" stroke="rgb{tuple(shade)}" stroke-width="{100 * width.exp():.2f}" '
-                f'stroke-opacity="{opacity.sigmoid():.3f}" stroke-linecap="round"/>'
-            )
+    def svg(self, parameters: Mapping[str, Tensor]) -> str:
+        """The drawings beside each other as one scalable picture, each a hundred units wide."""
+        n, paper = len(parameters["points"]), _rgb(torch.tensor([self.paper]))
+        lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-50 -50 {100 * n} 100">']
+        for i in range(n):
+            # a picture of its own, so that what hangs over its edge is cut off
+            lines.append(f'<svg x="{100 * i - 50}" y="-50" width="100" height="100" viewBox="-50 -50 100 100">')
+            lines.append(f'<rect x="-50" y="-50" width="100" height="100" fill="{paper}"/>')
+            kept = (parameters[name][i].detach().cpu() for name in ("points", "width", "opacity", "colour"))
+            for points, width, opacity, colour in zip(*kept, strict=True):
+                a, b, c = (f"{50 * x:.2f} {50 * y:.2f}" for x, y in points.tolist())
+                lines.append(
+                    f'<path d="M{a}Q{b} {c}" fill="none" stroke="{_rgb(colour.tanh())}" stroke-linecap="round" '
+                    f'stroke-width="{100 * width.exp():.2f}" stroke-opacity="{opacity.sigmoid():.3f}"/>'
+                )
+            lines.append("</svg>")
         return "\n".join([*lines, "</svg>"])
+
+
+def _rgb(colour: Tensor) -> str:
+    """A colour (1,) or (3,) in [-1, 1] as SVG names it."""
+    red, green, blue = ((colour + 1) * 127.5).round().int().expand(3).tolist()
+    return f"rgb({red},{green},{blue})"
 
 
 @final
@@ -184,17 +201,21 @@ class Volume(Renderer):
         return {
             "density": 4 - 8 * away,  # before the softplus: a ball of mist
             "colour": 0.1 * noise_like(torch.zeros(shape[0], *away.shape), generator),  # before the tanh
-            "canvas": torch.zeros(n, *shape),
         }
 
-    def __call__(self, parameters: Mapping[str, Tensor], generator: Generator) -> tuple[Tensor, Condition]:
-        canvas = parameters["canvas"]
-        turn = torch.rand(len(canvas), generator=generator, device=generator.device).to(canvas)
+    def __call__(
+        self, parameters: Mapping[str, Tensor], generator: Generator, n: int, shape: tuple[int, ...]
+    ) -> tuple[Tensor, Condition]:
+        turn = torch.rand(n, generator=generator, device=generator.device).to(parameters["density"])
         if self.sides:
             turn = (turn * self.sides).floor() / self.sides
         azimuth = 2 * math.pi * turn
-        x = self.seen(*self.matter(parameters), azimuth, canvas.shape[-1])
-        return x, Condition({VIEW: view_of(azimuth)})
+        return self.seen(*self.matter(parameters), azimuth, shape[-1]), Condition({VIEW: view_of(azimuth)})
+
+    def round(self, parameters: Mapping[str, Tensor], views: int, side: int) -> Tensor:
+        """Views (views, C, side, side) from azimuths evenly round, the first from 0."""
+        azimuth = torch.arange(views, device=parameters["density"].device) * 2 * math.pi / views
+        return self.seen(*self.matter(parameters), azimuth, side)
 
     @staticmethod
     def matter(parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -30,8 +30,8 @@ that knows how the renders spread, the KL has its minimum where they spread as t
 baseline; Wang et al. 2024, 2401.00604, on the others). k = alpha s^2/(alpha^2 s^2 + sigma^2), s the deviation of the
 data, is what E_model itself makes of a change of x_t where the data are N(m, s^2 I): there the noise is gone entirely.
 
-**Guidance** is a denoiser, and acts as one: at scale w the score of p_t is (1 - w) free + w given. If both are Gaussian,
-with variances v_free and v_given of the data and the means 0 and m, a point is driven to
+**Guidance** is a denoiser, and acts as one: at scale w the score of p_t is (1 - w) free + w given. If both are
+Gaussian, with variances v_free and v_given of the data and the means 0 and m, a point is driven to
 
     x = w m/V_given / (w/V_given - (w - 1)/V_free),      V = alpha^2 v + sigma^2.
 
