@@ -345,7 +345,7 @@ def test_bad_input_is_refused_in_a_sentence() -> None:
         ({"noise": (0.0, 1.0)}, "noise="),
     ):
         with pytest.raises(InputError, match=said):
-            ScoreDistillation(**options)  # type: ignore[arg-type]
+            ScoreDistillation(**options)
     denoiser, dice = MIX.denoiser(VP()), torch.Generator()
     for how, said in (({"steps": 0}, "steps=0"), ({"lr": math.nan}, "lr=nan")):
         with pytest.raises(InputError, match=said):

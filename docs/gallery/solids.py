@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ EYE, SIDE, CORNERS = Volume(), 32, [(a, b) for a in (-1, 1) for b in (-1, 1)]
 def box(p: Tensor, centre: tuple[float, ...], half: tuple[float, ...]) -> Tensor:
     """The signed distance of places p (..., 3), x, y, z, to a box."""
     q = (p - torch.tensor(centre)).abs() - torch.tensor(half)
-    return q.clamp(min=0).norm(dim=-1) + q.amax(-1).clamp(max=0)
+    distance: Tensor = q.clamp(min=0).norm(dim=-1) + q.amax(-1).clamp(max=0)
+    return distance
 
 
 def tube(p: Tensor, axis: int, centre: tuple[float, ...], radius: float, half: float) -> Tensor:
@@ -59,7 +61,7 @@ def matter(solid: str, colour: str, s: float = 1.0, t: float = 1.0) -> tuple[Ten
     """Density (32, 32, 32) and colour (3, 32, 32, 32) of a solid, lit from one side, for `Volume.seen`."""
     at = torch.linspace(-1, 1, EYE.side)
     z, y, x = torch.meshgrid(at, at, at, indexing="ij")
-    distances, tints = zip(*parts(solid, torch.stack([x, y, z], -1) / 1.2, s, t), strict=True)
+    distances, tints = zip(*parts(solid, torch.stack([x, y, z], -1) / 1.05, s, t), strict=True)
     nearest, which = torch.stack(distances).min(0)
     tint = torch.tensor([tint or COLOURS[colour] for tint in tints]).float()[which].movedim(-1, 0) / 127.5
     slope = torch.stack(torch.gradient(nearest, dim=(2, 1, 0)))
@@ -67,12 +69,14 @@ def matter(solid: str, colour: str, s: float = 1.0, t: float = 1.0) -> tuple[Ten
     return 60 * (0.5 - 14 * nearest).clamp(0, 1), tint * (0.75 + 0.25 * light) - 1
 
 
-def pictures(each: int, views: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Views of `each` solids of every kind in every colour, with what each shows and from where, as an .npz has it."""
+def pictures(
+    each: int, views: int, seed: int = 0, but: tuple[tuple[str, str], ...] = ()
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Views of `each` solids of every kind in every colour `but` some, with what each shows, as an .npz has them."""
     dice, seen, views_of, solids, colours = torch.Generator().manual_seed(seed), [], [], [], []
     for solid in SOLIDS:
         for colour in COLOURS:
-            for _ in range(each):
+            for _ in range(each * ((solid, colour) not in but)):
                 s, t = (0.85 + 0.3 * torch.rand(2, generator=dice)).tolist()
                 azimuth = 2 * math.pi * torch.rand(views, generator=dice)
                 x = EYE.seen(*matter(solid, colour, s, t), azimuth, SIDE)
@@ -85,4 +89,4 @@ def pictures(each: int, views: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(sys.argv[1], **pictures(8, 12))
+    np.savez_compressed(sys.argv[1], allow_pickle=False, **pictures(8, 12))

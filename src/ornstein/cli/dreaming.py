@@ -19,8 +19,9 @@ def dream(
     text: Annotated[str | None, typer.Option(metavar="WORDS", help='What it is to be, as "red heart".')] = None,
     given: Given = None,
     method: Annotated[
-        str, typer.Option(help="sds, controlled, particles, vsd or flow: see docs/score-distillation.md.")
-    ] = "flow",
+        str,
+        typer.Option(help="annealed, sds, controlled, particles, vsd or flow: see docs/score-distillation.md."),
+    ] = "annealed",
     scale: Annotated[float, typer.Option(help="How strongly to guide; 1 is the plain conditional model.")] = 1.0,
     noise: Annotated[
         str | None,

@@ -40,7 +40,8 @@ distance from the mean of all data. As the noise falls they come back, to m/(1 -
 
 **Levels that fall, noise that stays.** Hold eps and let t fall, and plain descent of x by 1 - q_s/q_t, q = sigma/alpha,
 with W = 1 *is* DDIM: x + q eps is its state over alpha. Score distillation then is the probability-flow ODE seen
-through g (flow score distillation, Yan et al. 2024, 2405.10988), and what it ends at is a sample and not a mode.
+through g (flow score distillation, Yan et al. 2024, 2405.10988), and what it ends at is a sample and not a mode. Where
+levels fall and noise is fresh it is a mode again, coarse before fine (DreamTime, Huang et al. 2023, 2306.12422).
 """
 
 import math
@@ -259,12 +260,15 @@ class ScoreDistillation:
         return (x - (seen - pull)).square().flatten(1).sum(1) / 2
 
 
+#: a rate beyond this is a slip of the pen: parameters are of unit size
+_FASTEST = 1000.0
 #: the methods by the names that people know
 SCORE_DISTILLATIONS: dict[str, Callable[..., ScoreDistillation]] = {
     "sds": ScoreDistillation,
     "controlled": partial(ScoreDistillation, law="gaussian"),
     "particles": partial(ScoreDistillation, law="particles"),
     "vsd": partial(ScoreDistillation, law="learned"),
+    "annealed": partial(ScoreDistillation, weight="x0", falls=True),
     "flow": partial(ScoreDistillation, weight="x0", falls=True, held=True),
 }
 
@@ -304,11 +308,11 @@ def dream(
         lr: Adam's rate at the start, in the parameters' own units.
 
     Raises:
-        InputError: no steps, or a rate that is not positive.
+        InputError: no steps, or a rate out of range.
     """
     must_be_whole("steps", steps)
-    if not 0 < lr < math.inf:
-        raise InputError(f"lr={lr!r} must be a positive number.")
+    if not 0 < lr <= _FASTEST:
+        raise InputError(f"lr={lr!r} must be a positive number, at most {_FASTEST:g}.")
     law, given = LAWS[by.law](denoiser), Condition.of(condition)
     leaves = [leaf.requires_grad_(True) for leaf in parameters.values()]
     optimiser = torch.optim.Adam(leaves, lr, betas=(0.9, 0.99))

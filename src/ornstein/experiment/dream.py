@@ -49,7 +49,7 @@ class Dreamt:
     frames: list[Tensor] = field(default_factory=list)
 
 
-def renderer_of(run: Run, name: str, **options: Any) -> Renderer:
+def renderer_of(run: Run, name: str, options: Mapping[str, Any]) -> Renderer:
     """The renderer of that name, if what it makes is like what the run was trained on.
 
     Raises:
@@ -57,6 +57,8 @@ def renderer_of(run: Run, name: str, **options: Any) -> Renderer:
             was not told from where its pictures are seen.
     """
     run.must_walk("optimising what is rendered")
+    if "name" in options:
+        raise InputError("as.name is no option: what to optimise is named already.")
     made: Renderer = construct(RENDERERS, choice(RENDERERS, {**options, "name": name}, "as"))
     if run.learner.problem.shape != run.shape:
         raise InputError(f"as={name!r} renders pictures, and {run.folder} works on latents of them.")
@@ -81,7 +83,7 @@ def dreamed(  # long: half of it says what the arguments are
     name: str,
     n: int = 4,
     *,
-    method: str = "flow",
+    method: str = "annealed",
     scale: float = 1.0,
     label: Any = None,
     text: Any = None,
@@ -115,11 +117,13 @@ def dreamed(  # long: half of it says what the arguments are
     Raises:
         InputError: what `renderer_of`, `guided` and `dream` refuse; what comes out is not finite.
     """
-    renderer = renderer_of(run, name, **(options or {}))
+    renderer = renderer_of(run, name, options or {})
     by = lookup(SCORE_DISTILLATIONS, method, "method")(**({} if noise is None else {"noise": noise}))
     given = run.condition(n, label, condition, text)
     if isinstance(renderer, Volume):
         given = given.without(VIEW)
+    if scale != 1 and not given:
+        raise InputError(f"scale={scale:g} guides to what is asked for: name it with --label, --text or --given.")
     denoiser = (guided(run, scale=scale) if scale != 1 else run).denoiser
     dice = torch.Generator().manual_seed(seed)
     parameters = {key: value.to(denoiser.device) for key, value in renderer.begin(n, run.shape, dice).items()}
