@@ -10,9 +10,9 @@ from PIL import Image
 from sure import Cli, once
 from torch import Tensor
 
-from ornstein.distill.renderers import VIEW, Volume, view_of
+from ornstein.distill.renderers import SHOWN, TURNED, VIEW, Volume, view_of
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.dream import SHOWN, TURNED, dreamed
+from ornstein.experiment.dream import dreamed
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.metrics import fit_classifier

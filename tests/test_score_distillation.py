@@ -280,7 +280,7 @@ def test_particles_spread_as_a_gaussian_does_where_points_meet_at_its_mean() -> 
     for method in ("particles", "sds"):
         dice = torch.Generator().manual_seed(0)
         leaf = {"pixels": torch.randn(64, 1, generator=dice)}
-        by = SCORE_DISTILLATIONS[method](noise=(0.1, 1.0), weight="x0")
+        by = ScoreDistillation("particles" if method == "particles" else "point", "x0", (0.1, 1.0))
         last(denoiser, pixels, leaf, by=by, generator=dice, steps=200, lr=0.05)
         x = leaf["pixels"].detach()
         deviations[method] = float(x.std(correction=0))

@@ -25,10 +25,11 @@ SIDES = 12
 with tempfile.TemporaryDirectory() as folder:
     known = pictures(8, 12, but=UNSEEN)
     np.savez(Path(folder, "solids.npz"), allow_pickle=False, **known)
-    changes = [f"data.path={folder}/solids.npz", "data.condition=[solid,colour,view]", "process=flow", "predicts=velocity",
+    changes = [f"data.path={folder}/solids.npz", "data.condition=[solid,colour,view]", "process=flow",
                "net={name: unet, channels: 48, multipliers: [1, 2], blocks: 1, attention: [8], patch: 2}",
-               "objective=flow", "training.steps=1200", "training.batch_size=32", "training.lr=2e-3",
-               "training.threads=1", "training.precision=float32", "training.validate_every=100000"]  # fmt: skip
+               "predicts=velocity", "objective=flow", "training.steps=1200", "training.batch_size=32",
+               "training.lr=2e-3", "training.threads=1", "training.precision=float32",
+               "training.validate_every=100000"]  # fmt: skip
     for _ in train(Experiment.read("array", changes), f"{folder}/run", draws=False):
         pass
     run = Run.load(f"{folder}/run")

@@ -20,7 +20,7 @@ def dream(
     given: Given = None,
     method: Annotated[
         str,
-        typer.Option(help="annealed, sds, controlled, particles, vsd or flow: see docs/score-distillation.md."),
+        typer.Option(help="annealed, sds, controlled, flow, particles or vsd: see docs/score-distillation.md."),
     ] = "annealed",
     scale: Annotated[float, typer.Option(help="How strongly to guide; 1 is the plain conditional model.")] = 1.0,
     noise: Annotated[

@@ -22,7 +22,7 @@ azimuth a and the elevation e above the horizon is a sum over the grid turned by
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -38,6 +38,8 @@ from ornstein.errors import InputError, must_be_whole
 WHITE = 1.0
 #: the part of a condition that says from where a volume is seen: cosine and sine of its azimuth
 VIEW = "view"
+#: views of a volume in its picture, evenly round, and in its film
+SHOWN, TURNED = 8, 48
 #: straight pieces of a stroke, and its opacity at first before the sigmoid
 _PIECES, _OPAQUE = 4, 1.0
 
@@ -49,10 +51,14 @@ class Renderer(ABC):
     Attributes:
         lr: a rate for Adam that suits the units of the parameters.
         channels: of pictures that it can make; () for any data.
+        told: whether it says from where a picture is seen, by the part `VIEW`, which a model must then know.
+        vector: whether `svg` writes what it makes.
     """
 
     lr: ClassVar[float] = 0.02
     channels: ClassVar[tuple[int, ...]] = (1, 3)
+    told: ClassVar[bool] = False
+    vector: ClassVar[bool] = False
 
     @abstractmethod
     def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
@@ -62,7 +68,20 @@ class Renderer(ABC):
     def __call__(
         self, parameters: Mapping[str, Tensor], generator: Generator, n: int, shape: tuple[int, ...]
     ) -> "Tensor | tuple[Tensor, Condition]":
-        """n pictures (n, C, H, W) in model space, [-1, 1]; and what each is a view of, where that is drawn here."""
+        """n pictures (n, C, H, W) in model space, [-1, 1]; and, if `told`, from where each is seen."""
+
+    def shown(self, parameters: Mapping[str, Tensor], n: int, shape: tuple[int, ...]) -> Tensor:
+        """What a picture of the work shows, (m, C, H, W); nothing of it is random."""
+        found = self(parameters, torch.Generator(), n, shape)
+        return found if isinstance(found, Tensor) else found[0]
+
+    def turned(self, parameters: Mapping[str, Tensor], shape: tuple[int, ...]) -> list[Tensor]:
+        """What a film of the finished work shows, (1, C, H, W) a frame; [] where there is nothing to turn round."""
+        return []
+
+    def svg(self, parameters: Mapping[str, Tensor]) -> str:
+        """The work as a scalable picture; "" where it is none."""
+        return ""
 
 
 @final
@@ -99,6 +118,8 @@ class Strokes(Renderer):
     count: int = 64
     softness: float = 0.5
     paper: float = WHITE
+
+    vector: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         must_be_whole("count", self.count, 1, 4096)
@@ -188,6 +209,7 @@ class Volume(Renderer):
 
     lr: ClassVar[float] = 0.05
     channels: ClassVar[tuple[int, ...]] = (3,)
+    told: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         must_be_whole("side", self.side, 2, 512)
@@ -211,6 +233,12 @@ class Volume(Renderer):
             turn = (turn * self.sides).floor() / self.sides
         azimuth = 2 * math.pi * turn
         return self.seen(*self.matter(parameters), azimuth, shape[-1]), Condition({VIEW: view_of(azimuth)})
+
+    def shown(self, parameters: Mapping[str, Tensor], n: int, shape: tuple[int, ...]) -> Tensor:
+        return self.round(parameters, SHOWN, shape[-1])
+
+    def turned(self, parameters: Mapping[str, Tensor], shape: tuple[int, ...]) -> list[Tensor]:
+        return list(self.round(parameters, TURNED, shape[-1])[:, None])
 
     def round(self, parameters: Mapping[str, Tensor], views: int, side: int) -> Tensor:
         """Views (views, C, side, side) from azimuths evenly round, the first from 0."""
@@ -257,4 +285,4 @@ def view_of(azimuth: Tensor) -> Tensor:
 
 
 #: what can be optimised, by the names that people know
-RENDERERS: dict[str, Callable[..., Renderer]] = {"pixels": Pixels, "strokes": Strokes, "volume": Volume}
+RENDERERS: dict[str, type[Renderer]] = {"pixels": Pixels, "strokes": Strokes, "volume": Volume}

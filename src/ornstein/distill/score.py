@@ -49,7 +49,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, final
 
 import torch
@@ -65,6 +64,8 @@ from ornstein.errors import InputError, lookup, must_be_whole
 from ornstein.objectives import Objective
 from ornstein.objectives.regression import edm
 
+#: what is asked about where nothing is said: q = sigma/(alpha sigma_data), the least and the most
+NOISE = (0.05, 20.0)
 #: W(t) as a function of q = sigma/(alpha sigma_data)
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "sds": lambda q: q / (1 + q * q),  # sigma^2 on eps_hat - eps, as in DreamFusion, on a clock of variance one
@@ -200,7 +201,7 @@ class ScoreDistillation:
 
     law: str = "point"
     weight: str = "sds"
-    noise: tuple[float, float] = (0.05, 20.0)
+    noise: tuple[float, float] = NOISE
     falls: bool = False
     held: bool = False
 
@@ -260,17 +261,47 @@ class ScoreDistillation:
         return (x - (seen - pull)).square().flatten(1).sum(1) / 2
 
 
-#: a rate beyond this is a slip of the pen: parameters are of unit size
-_FASTEST = 1000.0
+def sds(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
+    """Each render is a point, at levels drawn anew each step: score distillation sampling (Poole et al. 2022)."""
+    return ScoreDistillation("point", "sds", noise)
+
+
+def annealed(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
+    """SDS at levels that fall, coarse before fine: modes that are easy to recognise (Huang et al. 2023)."""
+    return ScoreDistillation("point", "x0", noise, falls=True)
+
+
+def controlled(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
+    """SDS with a control variate: the same gradient on average, with less noise (after Wang et al. 2024)."""
+    return ScoreDistillation("gaussian", "sds", noise)
+
+
+def flow(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
+    """Levels that fall and noise that stays: the probability-flow ODE, which ends at a sample (Yan et al. 2024)."""
+    return ScoreDistillation("point", "x0", noise, falls=True, held=True)
+
+
+def particles(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
+    """Variational, with the renders of a batch as all that there are: they spread as the data do."""
+    return ScoreDistillation("particles", "sds", noise)
+
+
+def vsd(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
+    """Variational, with a copy of the network that learns the renders as they change (Wang et al. 2023)."""
+    return ScoreDistillation("learned", "sds", noise)
+
+
 #: the methods by the names that people know
 SCORE_DISTILLATIONS: dict[str, Callable[..., ScoreDistillation]] = {
-    "sds": ScoreDistillation,
-    "controlled": partial(ScoreDistillation, law="gaussian"),
-    "particles": partial(ScoreDistillation, law="particles"),
-    "vsd": partial(ScoreDistillation, law="learned"),
-    "annealed": partial(ScoreDistillation, weight="x0", falls=True),
-    "flow": partial(ScoreDistillation, weight="x0", falls=True, held=True),
+    "annealed": annealed,
+    "sds": sds,
+    "controlled": controlled,
+    "flow": flow,
+    "particles": particles,
+    "vsd": vsd,
 }
+#: a rate beyond this is a slip of the pen: parameters are of unit size
+_FASTEST = 1000.0
 
 #: what makes pictures of parameters: their renders in model space, (B, ...), or these and what each is a view of
 Render = Callable[[Mapping[str, Tensor], Generator], "Tensor | tuple[Tensor, Condition]"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition
-from ornstein.distill.renderers import RENDERERS, VIEW, Renderer, Strokes, Volume
+from ornstein.distill.renderers import RENDERERS, VIEW, Renderer
 from ornstein.distill.score import SCORE_DISTILLATIONS, dream
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.arguments import choice, construct
@@ -24,8 +24,6 @@ from ornstein.experiment.guide import guided
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
 
-#: renders of a volume in its picture, evenly round, and in its film
-SHOWN, TURNED = 8, 48
 #: moments of the work in a film
 _FILMED = 40
 
@@ -68,7 +66,7 @@ def renderer_of(run: Run, name: str, options: Mapping[str, Any]) -> Renderer:
         raise InputError(
             f"as={name!r} renders pictures of {wanted} channels; {run.folder} was trained on {run.kind}s {shape}."
         )
-    if isinstance(made, Volume):
+    if made.told:
         known = run.conditions.get(VIEW)
         if known is None or known.kind != "vector" or known.shape != (2,):
             raise InputError(
@@ -120,7 +118,7 @@ def dreamed(  # long: half of it says what the arguments are
     renderer = renderer_of(run, name, options or {})
     by = lookup(SCORE_DISTILLATIONS, method, "method")(**({} if noise is None else {"noise": noise}))
     given = run.condition(n, label, condition, text)
-    if isinstance(renderer, Volume):
+    if renderer.told:
         given = given.without(VIEW)
     if scale != 1 and not given:
         raise InputError(f"scale={scale:g} guides to what is asked for: name it with --label, --text or --given.")
@@ -144,30 +142,27 @@ def dreamed(  # long: half of it says what the arguments are
         denoiser, render, parameters, given.to(denoiser.device), by=by, generator=dice, steps=steps, lr=lr
     ):
         losses.append(moment.loss.mean())
-        if film and not isinstance(renderer, Volume) and (moment.step - 1) % every == 0:
+        if film and (moment.step - 1) % every == 0:
             frames.append(moment.x.cpu())
         if progress is not None:
             progress(moment.step, steps)
     kept = {key: value.detach().cpu() for key, value in parameters.items()}
     with torch.no_grad():
-        if isinstance(renderer, Volume):
-            side = run.shape[-1]
-            x = renderer.round(kept, SHOWN, side)
-            frames = list(renderer.round(kept, TURNED, side)[:, None]) if film else []
-        else:
-            found = renderer(kept, dice, n, run.shape)
-            x = found if isinstance(found, Tensor) else found[0]
-            frames = [*frames, x] if film else []
+        x = renderer.shown(kept, n, run.shape)
+        frames = (renderer.turned(kept, run.shape) or [*frames, x]) if film else []
     if not bool(x.isfinite().all()):
         raise InputError(f"what was optimised is not finite: try a smaller lr than {lr:g}.")
     return Dreamt(renderer, kept, x, torch.stack(losses).cpu(), frames)
 
 
 def places(path: Path, name: str, film: bool) -> list[Path]:
-    """The files that `save` writes for a picture's path."""
-    beside = [path.with_suffix(".npz")]
-    beside += [path.with_suffix(".svg")] if name == "strokes" else []
-    return [path, *beside, *([path.with_suffix(".gif")] if film else [])]
+    """The files that `save` writes for a picture's path, the picture first.
+
+    Raises:
+        InputError: a name that is no key of `RENDERERS`.
+    """
+    kinds = [".npz"] + [".svg"] * lookup(RENDERERS, name, "as").vector + [".gif"] * film
+    return [path, *map(path.with_suffix, kinds)]
 
 
 def save(run: Run, found: Dreamt, path: Path) -> None:
@@ -176,7 +171,7 @@ def save(run: Run, found: Dreamt, path: Path) -> None:
         run.picture(found.x, picture, min(len(found.x), 8))
         with beside.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{k: v.numpy() for k, v in found.parameters.items()})
-    if isinstance(found.renderer, Strokes):
+    if found.renderer.vector:
         with replacing_all(path.with_suffix(".svg")) as (drawing,):
             drawing.write_text(found.renderer.svg(found.parameters), encoding="utf-8")
     if found.frames:
