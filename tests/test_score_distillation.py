@@ -83,6 +83,28 @@ def test_the_gradient_is_that_of_the_weighted_kl_by_finite_differences(law: str,
     assert (found - wanted).norm() < 1e-5 * wanted.norm() + 1e-6
 
 
+@pytest.mark.parametrize("unit", [1.0, 2.5])
+def test_the_weights_are_those_that_people_know_by_their_names(unit: float) -> None:
+    process, g = VP(), torch.Generator().manual_seed(0)
+    x, eps = torch.randn(2, 9, 2, generator=g, dtype=F64)
+    level = process.at(torch.linspace(0.05, 0.95, 9, dtype=F64), like=x)
+    denoiser = FunctionDenoiser(lambda xt, at, given: 0.3 * xt.sin(), process, unit)
+    told = denoiser.predict(level.noised(x, eps), level, Condition())
+    off, in_units = told.eps - eps, (level.alpha * unit) ** 2 + level.sigma**2
+    wanted = {
+        "sds": level.sigma**2 * off * unit / in_units,  # DreamFusion's, of data of deviation one
+        "eps": unit * off,
+        "x0": x - told.x0,
+        "kl": unit**2 * level.alpha / level.sigma * off,  # unit^2 times a KL in nats, whose gradient is -alpha score
+    }
+    assert wanted.keys() == WEIGHTS.keys()
+    for weight, value in wanted.items():
+        found = ScoreDistillation(weight=weight).pull(
+            denoiser, own_law("point", denoiser, x), x, level, eps, Condition()
+        )
+        assert (found - value).abs().max() < 1e-9 * value.abs().max(), weight
+
+
 @pytest.mark.parametrize("clock", ["vp", "flow"])
 def test_the_gradient_of_particles_is_that_of_the_kl_of_their_mixture(clock: str) -> None:
     process, t = CLOCKS[clock], 0.45
@@ -103,6 +125,14 @@ def test_the_gradient_of_particles_is_that_of_the_kl_of_their_mixture(clock: str
             step[i, k] = h
             wanted = (kl(x + step) - kl(x - step)) / (2 * h)
             assert abs(float(found[k]) - wanted) < 1e-5 * max(1.0, abs(wanted)), (i, k)
+    # those that are asked for otherwise are of another law
+    two = LAWS["particles"](denoiser)(x, Condition.of(torch.tensor([0, 1, 0])), torch.Generator())
+    pair = own_law("particles", denoiser, x[::2])
+    level3 = process.at(torch.full((3,), t, dtype=F64), like=x)
+    assert (two.predict(x, level3, Condition()).x0[1] - x[1]).abs().max() < 1e-6
+    level2 = process.at(torch.full((2,), t, dtype=F64), like=x[::2])
+    apart = two.predict(x, level3, Condition()).x0[::2] - pair.predict(x[::2], level2, Condition()).x0
+    assert apart.abs().max() < 1e-6
     alone = mean_pull(by, denoiser, own_law("point", denoiser, x[:1]), x[0], t)
     assert (alone / 3 - mean_pull(by, denoiser, own, x[0], t) / 3).norm() > 0.05  # they do repel each other
 

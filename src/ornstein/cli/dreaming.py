@@ -16,7 +16,10 @@ def dream(
     what: Annotated[str, typer.Option("--as", help="What to optimise: pixels, strokes, or a volume.")] = "pixels",
     n: Annotated[int, typer.Option("-n", "--count", help="How many; of a volume, views of it at each step.")] = 4,
     label: Annotated[str | None, typer.Option(help="What it is to be: a class, by number or name.")] = None,
-    text: Annotated[str | None, typer.Option(metavar="WORDS", help='What it is to be, as "red heart".')] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help='What it is to be, as "red heart"; several: in turn.'),
+    ] = None,
     given: Given = None,
     method: Annotated[
         str,
@@ -51,6 +54,8 @@ def dream(
 
         ornstein dream runs/emoji --text "red heart" --scale 3
 
+        ornstein dream runs/emoji --text "red heart" --text "full moon face" -n 8 --scale 3 --method flow
+
         ornstein dream runs/emoji --as strokes --text "cat face" --scale 3 --film --out cat.png
 
         ornstein dream runs/solids --as volume --given solid=chair --given colour=red -n 8 --film --out chair.png
@@ -64,10 +69,11 @@ def dream(
     written = home.places(path, what, film)
     claim(run, written, force)
     opened = Run.load(run, ema=ema).drawing()
+    words = [text[i % len(text)] for i in range(n)] if text else None
     began = time.perf_counter()
     with bar("dreaming") as progress:
         found = home.dreamed(
-            opened, what, n, method=method, scale=scale, label=label, text=text, condition=known_parts(given),
+            opened, what, n, method=method, scale=scale, label=label, text=words, condition=known_parts(given),
             noise=between, steps=steps, lr=lr, seed=seed, options=options_of(option, example="count=64"), film=film,
             progress=progress,
         )  # fmt: skip

@@ -114,18 +114,25 @@ class Spread(Law):
 
 @final
 class Particles(Law):
-    """The renders of a batch are all that there are, equally likely: variational, and exact for a set of particles.
+    """The renders of a batch that are asked for alike are all that there are, equally likely: exact for particles.
 
     Far apart, as pictures are, they do not know of each other but where the noise is large.
     """
 
     def __call__(self, x: Tensor, condition: Condition, generator: Generator) -> Denoiser:
-        law = Empirical(x)
+        asked = [part.double().nan_to_num(nan=math.pi).flatten(1) for part in _columns(condition)]
+        alike = torch.cat(asked, 1).unique(dim=0, return_inverse=True)[1] if asked else None
+        law = Empirical(x, alike)
 
         def mean(xt: Tensor, level: Level, given: Condition) -> Tensor:
-            return law.posterior_mean(xt, level).to(xt)
+            return law.posterior_mean(xt, level, alike).to(xt)
 
         return FunctionDenoiser(mean, self.denoiser.process, self.denoiser.sigma_data)
+
+
+def _columns(condition: Condition) -> list[Tensor]:
+    """The parts of a condition, each with a second axis."""
+    return [part[:, None] if part.ndim == 1 else part for part in condition.parts.values()]
 
 
 @final
