@@ -92,6 +92,7 @@ class AutoencoderModule(nn.Module):
     Attributes:
         shape, latent: the shapes of a sample and of its latent.
         book: (codebook, channels of the latent), or None.
+        judge: what says of patches whether they are real, while it is taught beside a judge; else None.
     """
 
     def __init__(self, config: Autoencoder, shape: Shape) -> None:
@@ -117,6 +118,7 @@ class AutoencoderModule(nn.Module):
         self.read = conv(config.latent, coarse, 3, padding=1)
         self.norms = nn.ModuleList(nn.GroupNorm(groups_of(w), w) for w in (coarse, widths[0]))
         self.out = conv(widths[0], shape[0] * cells, 3, padding=1)
+        self.judge: nn.Module | None = None
         self.book: nn.Parameter | None = None
         if config.codebook:
             self.book = nn.Parameter(torch.randn(config.codebook, config.latent))
