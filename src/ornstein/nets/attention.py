@@ -23,7 +23,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, there: Tensor | None = Non
 
     Args:
         query, key, value: keys and values may be of another number of tokens than queries.
-        there: (batch, 1, 1, tokens) bool, which keys there are, at least one in each row; None for all.
+        there: bool, which keys there are for which query, at least one for each: (batch, 1, 1, tokens), or whatever
+            broadcasts to (batch, heads, tokens, tokens); None for all.
 
     Fused attention is right on an accelerator. On a CPU, plain matrix products are faster as long as the table of
     tokens x tokens stays small. Measured forward and backward, torch 2.13 on two AVX-512 cores with bfloat16, 2 heads
