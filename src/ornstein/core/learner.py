@@ -136,6 +136,7 @@ class Learner(ABC):
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
+        drawn_too: parts of the condition that are drawn with the rest if they are not given, and kept if they are.
         teaches: whether students of few calls can be made of it (`ornstein.distill.students`).
 
     Raises:
@@ -159,6 +160,7 @@ class Learner(ABC):
     judges: ClassVar[Measure] = Measure(
         "loss-by-noise", "mean squared error of x0", "best linear denoiser of white data", "linear"
     )
+    drawn_too: ClassVar[frozenset[str]] = frozenset()
     teaches: ClassVar[bool] = False
 
     @classmethod
@@ -204,6 +206,13 @@ class Learner(ABC):
             seed: of the weights of such as are of another kind.
         """
         return build(self.shown, self.told, self.out_multiple)
+
+    def count(self, net: nn.Module, examples: Tensor) -> None:  # noqa: B027 - most know nothing beforehand
+        """Give a network what is known by counting, before it is trained.
+
+        Args:
+            examples: (N, *own) of the training part in its own units, of which no two share a number.
+        """
 
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Give a network the weights of the run that it starts from.

@@ -15,8 +15,9 @@ from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import Absorbing, Kernel
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
 from ornstein.discrete.objective import MaskedCrossEntropy
+from ornstein.discrete.reading import CountedNet, TokenReader
 from ornstein.discrete.readings import TOKEN_READINGS, TokenReading
-from ornstein.discrete.sequences import Sequences
+from ornstein.discrete.sequences import Read, Sequences
 from ornstein.discrete.spectral import KERNELS
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet, TokenTable
@@ -30,6 +31,7 @@ __all__ = [
     "UNMASKERS",
     "Absorbing",
     "AnyOrder",
+    "CountedNet",
     "JointTable",
     "Kernel",
     "MaskedColumns",
@@ -37,6 +39,7 @@ __all__ = [
     "MaskedDenoiser",
     "MaskedNet",
     "Measured",
+    "Read",
     "Sequences",
     "Tilted",
     "TiltedByClassifier",
@@ -45,6 +48,7 @@ __all__ = [
     "TokenDenoiser",
     "TokenNet",
     "TokenObjective",
+    "TokenReader",
     "TokenReading",
     "TokenStepper",
     "TokenTable",

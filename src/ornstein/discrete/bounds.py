@@ -54,6 +54,7 @@ class Rows:
         place: (B,) in (0, 1), the place along the way from data to noise.
         u: (B, T) in (0, 1), uniform numbers from which x_t is drawn.
         known: tokens that are shown and do not count, (B, T) bool; None for none.
+        taught: whether the model trains on these rows, and must answer as if it had not counted them.
     """
 
     codes: Tensor
@@ -61,6 +62,19 @@ class Rows:
     place: Tensor
     u: Tensor
     known: Tensor | None = None
+    taught: bool = False
+
+    def __getitem__(self, part: slice) -> "Rows":
+        known = None if self.known is None else self.known[part]
+        return Rows(self.codes[part], self.condition[part], self.place[part], self.u[part], known, self.taught)
+
+    def log_p(self, model: TokenDenoiser, xt: Tensor, level: Level) -> Tensor:
+        """log p(x_0 given x_t), (B, T, K)."""
+        return self.asked(model).log_probs(xt, level, self.condition, self.known)
+
+    def asked(self, model: TokenDenoiser) -> TokenDenoiser:
+        """The model, without what it has counted of these rows if it is taught by them."""
+        return model.apart_from(self.codes) if self.taught else model
 
     def noised(self, kernel: Kernel, classes: int, level: Level) -> Tensor:
         """x_t, (B, T); known tokens stay as they are."""
@@ -105,7 +119,7 @@ class TokenObjective(ABC):
         if self.shown and not model.process.masks:
             among, chosen = torch.rand(2, len(x0), 1, generator=generator, device=generator.device)
             known = ((shown < among) & (chosen < self.shown)).to(x0.device)
-        rows = Rows(codes, condition, place.to(x0.device), u.to(x0.device), known)
+        rows = Rows(codes, condition, place.to(x0.device), u.to(x0.device), known, taught=True)
         return self.terms(model, rows).float()
 
     def must_suit(self, kernel: Kernel) -> None:  # noqa: B027 - most suit all
@@ -143,7 +157,7 @@ class VariationalBound(TokenObjective):
         ends = ((k + i) * (kernel.t_max / self.steps) for i in (1, 0))
         t, s = (kernel.at(end.clamp_max(kernel.t_max), like=rows.codes.float()) for end in ends)
         xt = rows.noised(kernel, model.classes, t)
-        log_p = model.log_probs(xt, t, rows.condition, rows.known)
+        log_p = rows.log_p(model, xt, t)
         plain = rows.nats(log_p)
         first = k == 0
         # the first step is the cross-entropy itself; the value computed for it below is not used
@@ -173,7 +187,7 @@ class ScoreEntropy(TokenObjective):
         gone = rows.place.square().clamp(_END, 1 - _END)
         level = at_share(kernel, 1 - gone)
         xt = rows.noised(kernel, model.classes, level)
-        log_p = model.log_probs(xt, level, rows.condition, rows.known)
+        log_p = rows.log_p(model, xt, level)
         exact = torch.where(torch.nn.functional.one_hot(rows.codes, model.classes).bool(), 0.0, -torch.inf).to(log_p)
         log_s, log_true = (ratios(kernel, xt, told, level) for told in (log_p, exact))
         rate, true = kernel.rates_to(xt, model.classes), log_true.exp()
@@ -188,9 +202,8 @@ class MaskedBound(TokenObjective):
 
     def must_suit(self, kernel: Kernel) -> None:
         if not kernel.masks:
-            raise InputError(
-                "objective='masked-bound' needs process=absorbing; take score-entropy, d3pm or discrete-flow."
-            )
+            name = next(name for name, entry in TOKEN_OBJECTIVES.items() if entry is type(self))
+            raise InputError(f"objective={name!r} is of process=absorbing; take score-entropy, d3pm or discrete-flow.")
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         self.must_suit(model.process)
@@ -198,8 +211,38 @@ class MaskedBound(TokenObjective):
         level = at_share(model.process, 1 - gone)
         masked = rows.u < gone[:, None]
         xt = torch.where(masked, model.classes, rows.codes)
-        log_p = model.log_probs(xt, level, rows.condition, rows.known)
+        log_p = rows.log_p(model, xt, level)
         return (torch.where(masked, rows.nats(log_p), 0.0) / gone[:, None]).sum(1)
+
+
+@dataclass(frozen=True)
+class LeftToRight(MaskedBound):
+    """-log p(x_0) itself, token after token, each given those before it: masked diffusion in one order of all.
+
+    A model of masked tokens is a model for every order in which they may be unmasked, and `MaskedBound` is the mean
+    over all of them (Hoogeboom et al. 2021, 2110.02037). In the order of reading a text takes fewer bits, and a model
+    that `reads` says every token of a row in one call; the mean over orders learns from those that one draw has masked.
+
+    Args:
+        any_order: share of the rows that are taught by `MaskedBound`, so that blanks before the end can be filled in.
+    """
+
+    any_order: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.any_order <= 1:
+            raise InputError(f"objective.any_order={self.any_order!r} must be in [0, 1].")
+
+    def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
+        self.must_suit(model.process)
+        few, found = round(self.any_order * len(rows.codes)), []
+        if few:
+            found.append(super().terms(model, rows[:few]))
+        if few < len(rows.codes):
+            rest = rows[few:]
+            found.append(rest.nats(rest.asked(model).in_order(rest.codes, rest.condition)).sum(1))
+        return torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -209,12 +252,13 @@ class CrossEntropy(TokenObjective):
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         level = at_share(model.process, 1 - rows.place.clamp(_END, 1 - _END))
         xt = rows.noised(model.process, model.classes, level)
-        return rows.counted(rows.nats(model.log_probs(xt, level, rows.condition, rows.known)))
+        return rows.counted(rows.nats(rows.log_p(model, xt, level)))
 
 
 #: the objectives of models of tokens, by name
 TOKEN_OBJECTIVES: dict[str, Callable[..., Any]] = {
     "masked-bound": MaskedBound,
+    "left-to-right": LeftToRight,
     "score-entropy": ScoreEntropy,
     "d3pm": VariationalBound,
     "d3pm-hybrid": Hybrid,
@@ -255,15 +299,21 @@ def measured(
     draws: int = 4,
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
+    in_order: bool = True,
 ) -> Measured:
     """The bound in continuous time for rows x0 (N, T K) under a model, at stratified shares: a pure function of seed.
 
+    Of a model that `reads` it is -log p itself, in order.
+
     Args:
-        draws: the number of shares for each row.
+        draws: the number of shares for each row; 1 if there is nothing to draw.
         batch: rows at a time.
         progress: called with (rows done, rows in all).
+        in_order: False for the mean over all orders of such a model, too.
     """
     objective: TokenObjective = MaskedBound() if model.process.masks else ScoreEntropy()
+    if model.reads and in_order:
+        objective, draws = LeftToRight(any_order=0.0), 1
     categories, found = model.categories, []
     condition = Condition.of(condition)
     seeds = sample_seeds(len(x0), seed, None, None)

@@ -1,10 +1,11 @@
 """The steppers of tokens.
 
 For any kernel: by the exact posterior over a step (ancestral), or by the rates of the reversed chain (Euler,
-tau-leaping). For the mask only: in order of confidence, one token at a time at its own moment (first hitting), or with
+tau-leaping). For the mask only: in order of confidence or of reading, one token at a time at its own moment (first hitting), or with
 tokens masked again (remasking). A corrector dissolves tokens a little after a step and draws them again at that level.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,13 +131,35 @@ class Unmasking(TokenStepper):
         return True
 
 
+class Ranked(Unmasking):
+    """Unmasks as many tokens as the clock says, by a rank that does not depend on what is drawn there: write `first`.
+
+    So with as many steps as tokens the law is the model's own.
+    """
+
+    @abstractmethod
+    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
+        """Who goes first, (B, T): the higher, the earlier. Of log_p (B, T, K) and uniform numbers u (B, T)."""
+
+    def step(
+        self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
+    ) -> tuple[Tensor, Any]:
+        told = ask(x, t)
+        masked = told.codes == ask.classes
+        # how many there were at the start
+        total = masked.sum(1, keepdim=True) if memory is None else memory
+        wanted = (total * s.alpha + 1e-9).floor() - (total - masked.sum(1, keepdim=True))
+        rank = torch.where(masked, -self.first(told.log_p, dice()), torch.inf).argsort(dim=1, stable=True).argsort(1)
+        codes = torch.where(masked & (rank < wanted), drawn(told.log_p, dice()), told.codes)
+        return ask.kept(told.codes, codes), total
+
+
 @dataclass(frozen=True)
-class Confidence(Unmasking):
+class Confidence(Ranked):
     """Unmask where the model is surest first (MaskGIT: Chang et al. 2022, 2202.04200).
 
-    Each step unmasks as many tokens as the clock says, those whose likeliest class has the highest probability. The
-    choice does not depend on the classes that are drawn, so with as many steps as tokens samples have the model's own
-    distribution; ranking by the probability of the drawn class, as MaskGIT does, favours likely classes.
+    Each step unmasks as many tokens as the clock says, those whose likeliest class has the highest probability. Ranking
+    by the probability of the drawn class, as MaskGIT does, favours likely classes.
 
     Args:
         temperature: of Gumbel noise on the logarithm of that probability; 0 for none.
@@ -150,21 +173,20 @@ class Confidence(Unmasking):
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"stepper.temperature={self.temperature!r} must not be negative.")
 
-    def step(
-        self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
-    ) -> tuple[Tensor, Any]:
-        told = ask(x, t)
-        masked = told.codes == ask.classes
-        # how many masked tokens there were at the start
-        total = masked.sum(1, keepdim=True) if memory is None else memory
-        wanted = (total * s.alpha + 1e-9).floor() - (total - masked.sum(1, keepdim=True))
-        sure = told.log_p.amax(-1)
-        u = dice()
-        if self.temperature:
-            sure = sure - self.temperature * (-u.log()).log().to(sure)
-        rank = torch.where(masked, -sure, torch.inf).argsort(dim=1, stable=True).argsort(1)
-        codes = torch.where(masked & (rank < wanted), drawn(told.log_p, dice()), told.codes)
-        return ask.kept(told.codes, codes), total
+    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
+        sure = log_p.amax(-1)
+        return sure - self.temperature * (-u.log()).log().to(sure) if self.temperature else sure
+
+
+@dataclass(frozen=True)
+class InOrder(Ranked):
+    """Unmask in the order of reading, as many tokens in a step as the clock says.
+
+    Exact with as many steps as tokens. One call a step. Stochastic.
+    """
+
+    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
+        return -torch.arange(log_p.shape[1], device=log_p.device).to(log_p).expand(len(log_p), -1)
 
 
 @dataclass(frozen=True)
@@ -241,6 +263,7 @@ TOKEN_STEPPERS: dict[str, Any] = {
     "tau-leaping": TauLeaping,
     "token-corrector": PredictorCorrector,
     "confidence": Confidence,
+    "left-to-right": InOrder,
     "first-hitting": FirstHitting,
     "remasking": Remasking,
 }

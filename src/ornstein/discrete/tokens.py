@@ -46,6 +46,11 @@ class TokenDenoiser(Denoiser):
         """K."""
         return self.categories.sizes[0]
 
+    @property
+    def reads(self) -> bool:
+        """Whether `in_order` takes one call, so that -log p(x_0) itself is at hand, and not a bound on it."""
+        return False
+
     @abstractmethod
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
         """log p(x_0 given x_t = codes), for codes (B, T) in [0, S): (B, T, K).
@@ -53,6 +58,28 @@ class TokenDenoiser(Denoiser):
         Args:
             known: which tokens are those of x_0 for certain, (B, T) bool; None: only those that the kernel shows to be.
         """
+
+    def apart_from(self, codes: Tensor) -> "TokenDenoiser":
+        """The model without what it has counted of these very rows (B, T), for them to teach it; most count nothing."""
+        return self
+
+    def in_order(self, codes: Tensor, condition: Condition) -> Tensor:
+        """log p(x_0 of each token given those before it), of rows codes (B, T) of classes: (B, T, K).
+
+        Their sum over a row is log p(x_0) of a model that draws tokens in order. A call for each token.
+
+        Raises:
+            InputError: a kernel without a mask, of which a token that is not known yet has no state.
+        """
+        if not self.process.masks:
+            raise InputError(f"tokens are read in order with process=absorbing; {self.process} masks none.")
+        found, place = [], torch.arange(codes.shape[1], device=codes.device)
+        for token in range(codes.shape[1]):
+            left = token / codes.shape[1]
+            so_far = torch.where(place < token, codes, self.classes)
+            level = Level(self.process, 0.0, left, 1 - left)
+            found.append(self.log_probs(so_far, level, condition)[:, token])
+        return torch.stack(found, 1)
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         """x (B, T K): one-hot vectors, zeros for the mask."""

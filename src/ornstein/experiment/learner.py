@@ -18,7 +18,7 @@ from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.gaps import GIVEN, Filled, apart, some_known, told
 from ornstein.core.learner import Judgement, Learner, Measure, Problem, noised_alike, with_shares
-from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
+from ornstein.discrete import MaskedColumns, Read, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.experiment.denoising import READINGS, LearnedVariance, NoiseExperts, on_the_datas_levels
@@ -236,6 +236,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
     "masked": MaskedColumns,
     "token-classes": TokenClasses,
+    "read-tokens": Read,
     "tokens": Sequences,
     "bridge": Bridging,
     "mixed": Mixed,

@@ -10,16 +10,20 @@ from .autoencoder import Autoencoder
 from .contract import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 from .mlp import MLP
 from .transformer import Transformer
+from .two_way import TwoWay
 from .unet import UNET_SIZES, UNet
 
 NETS: dict[str, type[NetConfig]] = {"mlp": MLP, "unet": UNet, "transformer": Transformer}
 #: networks that encode a sample in fewer numbers, and decode it: `ornstein.nets.autoencoder`
 AUTOENCODERS: dict[str, type[NetConfig]] = {"autoencoder": Autoencoder}
+#: those that read a sequence from both ends: `ornstein.nets.two_way`
+READERS: dict[str, type[NetConfig]] = {"two-way": TwoWay}
 
 __all__ = [
     "AUTOENCODERS",
     "MLP",
     "NETS",
+    "READERS",
     "UNET_SIZES",
     "Autoencoder",
     "Label",
@@ -29,6 +33,7 @@ __all__ = [
     "Picture",
     "Tokens",
     "Transformer",
+    "TwoWay",
     "UNet",
     "Vector",
     "attend",

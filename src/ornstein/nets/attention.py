@@ -23,7 +23,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, there: Tensor | None = Non
 
     Args:
         query, key, value: the number of tokens in keys and values may differ from that in queries.
-        there: (batch, 1, 1, tokens) bool, which keys exist, at least one in each row; None for all.
+        there: bool, which keys exist for which query, at least one for each: (batch, 1, 1, tokens), or any shape that
+            broadcasts to (batch, heads, tokens, tokens); None for all.
 
     Fused attention is the right choice on an accelerator. On a CPU, plain matrix products are faster as long as the
     matrix of tokens x tokens stays small. Measured forward and backward, torch 2.13 on two AVX-512 cores with bfloat16,

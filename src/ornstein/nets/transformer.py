@@ -128,11 +128,14 @@ class _Block(nn.Module):
         self.first, self.second = nn.Linear(width, config.widening * width), nn.Linear(config.widening * width, width)
         self.text = CrossAttention(width, self.heads, config.embedding) if reads else None
 
-    def forward(self, h: Tensor, tuned: tuple[Tensor, ...], turns: Tensor, keys: Keys | None) -> Tensor:
+    def forward(
+        self, h: Tensor, tuned: tuple[Tensor, ...], turns: Tensor, keys: Keys | None, there: Tensor | None = None
+    ) -> Tensor:
+        """`there` says which tokens attend to which, (tokens, tokens) bool; None: all to all."""
         scale, shift, scale_again, shift_again, gate, gate_again = tuned
         qkv = self.qkv(_normed(h, scale, shift)).unflatten(-1, (3, self.heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, heads, tokens, width)
-        mixed = attend(_turned(query, turns), _turned(key, turns), value).transpose(1, 2).flatten(2)
+        mixed = attend(_turned(query, turns), _turned(key, turns), value, there).transpose(1, 2).flatten(2)
         h = h + gate * self._thinned(self.proj(mixed))
         if self.text is not None and keys is not None:
             h = h + self._thinned(self.text(F.layer_norm(h, h.shape[-1:]), keys))
