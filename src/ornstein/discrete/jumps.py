@@ -1,8 +1,9 @@
 """The steppers of tokens.
 
 For any kernel: by the exact posterior over a step (ancestral), or by the rates of the reversed chain (Euler,
-tau-leaping). For the mask only: in order of confidence or of reading, one token at a time at its own moment (first hitting), or with
-tokens masked again (remasking). A corrector dissolves tokens a little after a step and draws them again at that level.
+tau-leaping). For the mask only: in order of confidence or of reading, one token at a time at its own moment (first
+hitting), or with tokens masked again (remasking). A corrector dissolves tokens a little after a step and draws them
+again at that level.
 """
 
 from abc import abstractmethod
