@@ -17,7 +17,7 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import State
-from ornstein.data.captions import in_turn
+from ornstein.data.captions import in_turn as in_turn
 from ornstein.discrete import constrained
 from ornstein.errors import InputError
 from ornstein.experiment.build import stepper_with
