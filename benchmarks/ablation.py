@@ -1,10 +1,10 @@
-"""What each choice gives to the speed of a training step: one thing changed at a time, on one machine in one run.
+"""What each choice contributes to the speed of a training step: one change at a time, on one machine in one run.
 
-A step is forward, backward, clipping, fused AdamW and one average of the weights, of the network of a preset on noise.
-Variants take turns; given are medians, and the rate of useful arithmetic (counted forward and backward, float32).
+A step is forward, backward, clipping, fused AdamW and one average of the weights, with a preset's network, on noise.
+The variants take turns. Printed are medians, and the rate of useful arithmetic (counted forward and backward, float32).
 
     python benchmarks/ablation.py [cifar10|mnist] [batch] [--quick]
-    python benchmarks/ablation.py operations                   single operations, in both layouts of memory
+    python benchmarks/ablation.py operations                   single operations, in both memory layouts
 """
 
 import statistics

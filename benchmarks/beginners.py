@@ -1,12 +1,12 @@
-"""What the beginner's page says to expect of 200 photographs and of 5,000 rows, by its own commands.
+"""What the beginner's page tells readers to expect of 200 photographs and of 5,000 rows, by the page's own commands.
 
     export ORNSTEIN_DATA=...                    # with cifar10_jpeg_train.npz and adult.csv.gz
     python benchmarks/beginners.py photos       # 200 horses of CIFAR-10, 32x32
     python benchmarks/beginners.py rows         # 5,000 rows of the census
     python benchmarks/beginners.py rows --most 1000
 
-Writes the data to runs/beginners/, trains on them with nothing set, evaluates, asks the doctor, and prints the
-processor's seconds of each: on a shared machine the clock on the wall counts other people's work too.
+The script writes the data to runs/beginners/, trains on them with default settings, evaluates, asks the doctor, and
+prints the processor seconds of each: on a shared machine, wall-clock time includes other people's work.
 """
 
 import gzip

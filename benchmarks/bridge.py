@@ -3,20 +3,21 @@
     OMP_NUM_THREADS=1 python benchmarks/bridge.py gaussian
     OMP_NUM_THREADS=1 python benchmarks/bridge.py planes --seeds 5      # pip install torchcfm pot, for its rows
 
-*gaussian*: two Gaussians in d = 1, 2 and 16 dimensions, that do not commute and differ in size, and three levels of
-noise. 100,000 rows of each, unpaired, are all that `ornstein train schrodinger` is told; a run has a minute of
-processor time of one core. Beside the closed form (`ornstein.bridge.gaussian`), relative errors of the means and
-covariances of what is walked, at five times (the mean's in standard deviations); of the drift, root mean square over
-the exact marginals at nine times; and of the covariance of the pairs that a walk joins, cov(x_0, x_1).
+*gaussian*: two Gaussians in d = 1, 2 and 16 dimensions, whose covariances do not commute and differ in size, with three
+levels of noise. `ornstein train schrodinger` gets only 100,000 unpaired rows of each, and a minute of processor time on
+one core for each run. Compared with the closed form (`ornstein.bridge.gaussian`) are, as relative errors, the means and
+covariances of the walk at five times (the mean in standard deviations); the drift, root mean square over the exact
+marginals at nine times; and the covariance of the pairs that a walk joins, cov(x_0, x_1).
 
-*planes*: eight Gaussians to two moons, as torchcfm's examples and the figures of Tong et al. 2023 (2302.00482) have
-them. The 2-Wasserstein distance between 2,000 carried rows and as many new ones of the target; and the normalised path
-energy |E - W^2|/W^2, with E the mean of the integral of |velocity|^2 over the way and W the distance of source and
-target, both by 2,000 rows: 0 where mass moves as little as it can. Everybody gets the same 100,000 rows of each, 256 of
-them at each of 1,500 steps, and 100 steps to walk: ours by Heun's rule, torchcfm's by the classical Runge-Kutta rule.
-torchcfm has the network of its examples, 64 wide, and one of 128; ours is the preset `bridge` as it is.
+*planes*: eight Gaussians to two moons, as in torchcfm's examples and the figures of Tong et al. 2023 (2302.00482).
+Measured are the 2-Wasserstein distance between 2,000 carried rows and as many new rows of the target, and the
+normalised path energy |E - W^2|/W^2, where E is the mean of the integral of |velocity|^2 over the path and W the
+distance of source and target, both from 2,000 rows: 0 if mass moves as little as it can. Each library gets the same
+100,000 rows of each, 256 at each of 1,500 steps, and 100 steps to walk: ornstein by Heun's rule, torchcfm by the
+classical Runge-Kutta rule. torchcfm has the network of its examples, 64 wide, and one 128 wide; ornstein has the
+preset `bridge`.
 
-What has been measured is kept in bridge.json; only what is missing there is measured.
+Figures are kept in bridge.json, and only missing ones are measured.
 """
 
 import json

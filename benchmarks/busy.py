@@ -1,11 +1,11 @@
-"""Training steps a second beside other programs that want the processor, by how OpenMP's threads wait.
+"""Training steps a second beside other programs that use the processor, by how OpenMP's threads wait.
 
     python benchmarks/busy.py              # alone, and beside twice as many busy processes as there are cores
     python benchmarks/busy.py --busy 10    # beside ten
 
-Each row is a process of its own, since OpenMP reads its environment when torch is loaded: a small U-Net on digits (32
-channels, batches of 128) makes steps for --seconds, after a few that are not counted, while so many other processes do
-nothing but count. Rows are taken in turn, alone and then beside them.
+Each row is a separate process, since OpenMP reads its environment when torch is loaded. A small U-Net on digits (32
+channels, batches of 128) makes steps for --seconds, after a few that are not counted, while the other processes
+do nothing but count. Rows take turns, first alone and then beside the busy processes.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""What the benchmarks share: their arguments, clocks, tables, the machine they ran on, their files and pictures.
+"""What the benchmarks share: arguments, clocks, tables, a description of the machine, files and pictures.
 
-Every script takes `--quick`: a few seconds of it at sizes that show nothing, to see that it still runs. What a quick
-run writes goes to runs/quick/, so that it never takes the place of figures that are quoted.
+Every script takes `--quick`: a few seconds of it, at sizes that show nothing, to check that it still runs. A quick
+run writes to runs/quick/, so that it never replaces figures that are quoted.
 """
 
 import argparse

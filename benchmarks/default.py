@@ -3,12 +3,12 @@
     python benchmarks/default.py --json default.json      # an hour or less on a busy core
     python benchmarks/default.py --from-json default.json # the tables alone
 
-Error: the mean distance to the exact ends, root mean square over a sample's numbers, in units of sigma_data. Measured
-are the default; what was the default before; the published methods as they are here (DPM-Solver++, UniPC, DEIS, PLMS
-and Heun, each on four grids); and of diffusers, k-diffusion and azula, as far as they are installed, those settings
-that were among the four best on one of the four problems of `frontier.py` at that number of calls, about a dozen. *The
-best other* is picked afterwards, for each problem and number of calls, by the error that is reported; the default is
-one setting for all.
+The error is the mean distance to the exact ends, as a root mean square over a sample's numbers, in units of sigma_data.
+It is measured for the default; for the previous default; for the published methods as ornstein has them
+(DPM-Solver++, UniPC, DEIS, PLMS and Heun, each on four grids); and for about a dozen settings of diffusers, k-diffusion
+and azula, if they are installed: those that were among the four best on one of the four problems of `frontier.py` at
+that number of calls. *The best other* is picked afterwards, for each problem and number of calls, by the reported
+error; the default is one setting for all.
 """
 
 import argparse

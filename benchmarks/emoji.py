@@ -4,11 +4,11 @@
     ornstein train emoji --out runs/emoji
     python benchmarks/emoji.py runs/emoji --scales 1 3
 
-A matcher of pictures and captions is trained on the run's training part alone: two small networks whose answers to a
-pair are to be alike, and to other pairs of a batch unlike (contrastively, as Radford et al. 2021, 2103.00020). Of each
-picture it then ranks the right caption and 99 others, drawn at random from all captions. The row of real held-out
-pictures says how good the matcher is where it has not seen the caption; no sample can be expected to do better there.
-Held-out captions are those of which every word stands in training.
+A matcher of pictures and captions is trained on the run's training part alone: two small networks whose outputs are
+trained to be alike for a pair, and unlike for other pairs of a batch (Radford et al. 2021, 2103.00020). For each
+picture it ranks the right caption and 99 others, drawn at random from all captions. The row of real held-out
+pictures shows how good the matcher is at captions that it has not seen; samples cannot be expected to do better there.
+Held-out captions are those whose words all occur in training.
 """
 
 import tempfile

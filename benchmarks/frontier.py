@@ -2,25 +2,25 @@
 
     python benchmarks/frontier.py                     # more than an hour on one core
 
-The denoisers are exact (Gaussian mixtures), so what is measured is the solver and its grid alone. Error: the mean L2
-distance to the end of the probability-flow trajectory from the same noise, all in float64. The reference is
-Runge-Kutta's fourth-order rule in log(sigma/alpha), 2,000 steps from sigma/alpha = 152 to 1e-5; the distance to the
+The denoisers are exact (Gaussian mixtures), so all of the error comes from the solver and its grid. It is the mean L2
+distance to the end of the probability-flow trajectory from the same noise, in float64. The reference is the
+fourth-order Runge-Kutta rule in log(sigma/alpha), with 2,000 steps from sigma/alpha = 152 to 1e-5; the distance to the
 same with half the steps is printed beside it.
 
-*Calls* are calls of the network, those of second-order stages and of a last denoising step included.
+*Calls* are calls of the network, including those of second-order stages and of a last denoising step.
 
-*Fairness.* Every library gets the same exact answers at exactly the levels its solver believes in: no rounding of
-timesteps, whatever it does with networks. Each starts from the exact state of the same trajectories at its own first
-level, and is given every grid that its options reach, and powers of time and of flow time besides, where its interface
-takes levels. For each problem, budget and family the best configuration is picked *afterwards*, by the error that is
-reported. From 15 calls on the peers' 600 best at 10 are tried, from 30 on the 200 best at 20. ornstein's default is one
-setting for everything; "tuned" is `fit_endpoint` for that problem and number of calls, on other noise than is measured.
+*Fairness.* Every library gets exact answers at exactly the levels that its solver assumes, without rounding timesteps,
+whatever it does with networks. Each starts from the exact state of the same trajectories at its own first level. Each
+is tried on every grid that its options reach and, if its interface takes levels, on powers of time and of flow time.
+For each problem, budget and family the best configuration is picked *afterwards*, by the reported error. From 15 calls
+on, the peers' 600 best at 10 calls are tried, from 30 on the 200 best at 20. ornstein's default is one setting for
+everything; "tuned" is `fit_endpoint` for that problem and number of calls, on other noise than is measured.
 
-Where modes part, a few trajectories carry much of the mean. So the tuned solvers, the default, and of the peers the
-three best settings of each family at that budget are measured once more on as many other trajectories as --fresh says:
-whoever was best by chance is not so there, and the best is picked afterwards again.
+Where modes part, a few trajectories carry much of the mean. So the tuned solvers, the default, and the peers' three
+best settings of each family at that budget are measured once more, on as many other trajectories as --fresh says:
+what was best by chance is not so there. The best is then picked again.
 
-A library that is not installed is said to be absent and left out: pip install diffusers k-diffusion azula.
+Libraries that are not installed are left out, with a note: pip install diffusers k-diffusion azula.
 """
 
 import functools

@@ -1,26 +1,26 @@
-"""How well holes of tables are filled: ours beside what people use, by the law that each gives of every hole.
+"""How well holes in tables are filled: ornstein beside common methods, by the distribution each gives for a hole.
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/impute.py --only mean,marginal,neighbours,iterative,forest
     OMP_NUM_THREADS=1 python benchmarks/impute.py --only ornstein --minutes 8
     python benchmarks/impute.py --plot
 
-A fifth of the cells of `--rows` held-out rows are taken out at random, each by itself. Everybody is taught by the
+A fifth of the cells of `--rows` held-out rows are taken out independently at random. Each method learns from the
 training rows alone and gives 19 draws of every hole:
 
-- *mean*: the mean, or the commonest word, 19 times;
+- *mean*: the mean, or the most frequent word, 19 times;
 - *marginal*: values of training rows at random;
-- *neighbours*: the values of the 19 training rows that are nearest by the cells that are there (words equal or not,
-  numbers in standard deviations), with values in that column;
+- *neighbours*: the values of the 19 training rows that are nearest by the known cells (words equal or not,
+  numbers in standard deviations), among rows with a value in that column;
 - *iterative*: scikit-learn's `IterativeImputer` with Bayesian ridge regression and draws from its posterior, words as
   numbers, rounded to a word;
 - *forest*: missForest's loop (Stekhoven, Buehlmann 2012) over forests of 20 trees a column, but with draws: a leaf's
   real values at random; two rounds for each draw's rows.
 
-*CRPS* from draws X_k of a truth y is E|X - y| - E|X - X'|/2, unbiased for 19 draws: of numbers |.| is the distance in
-standard deviations of the training column, of words it is 0 or 1, which makes it half the Brier score. It is averaged
-over all holes, and told for numbers and words apart. A point is scored by its distance alone. *Coverage*: how often the
-truth of a number lies within the range of the 19 draws, which is 90 % for draws from the true law. (Quantiles of 20
+*CRPS* from draws X_k of a truth y is E|X - y| - E|X - X'|/2, unbiased for 19 draws. For numbers |.| is the distance in
+standard deviations of the training column; for words it is 0 or 1, which makes it half the Brier score. It is averaged
+over all holes, and given for numbers and words apart. A single value is scored by its distance. *Coverage* is how often
+the true number lies within the range of the 19 draws: 90 % for draws from the true distribution. (Quantiles of 20
 draws would cover 81 %.) Rows of figures go to impute.json.
 """
 

@@ -1,12 +1,12 @@
 """Log-densities of Gaussian mixtures against closed form: ornstein, and the usual way with torchdiffeq.
 
-The usual way, as the field's libraries do it (Song et al. 2021, 2011.13456, appendix D.2): the probability-flow ODE of
-the variance-preserving process in its own time, data and log-density together through an adaptive Dormand-Prince
-solver (torchdiffeq's dopri5) with one tolerance for the whole batch, the trace either exact, all backward passes in one
-batched call, or by Hutchinson's estimate with one probe that is kept for the whole of the flow. Its law at the end is
-N(0, alpha^2 s^2 + sigma^2); in the rows "true end" it is the mixture's own, which nobody has of a network, so that what
-is left is the error of the solver alone. It is written here from the formulas; where torchdiffeq is not installed its
-rows are left out. Seconds are of the processor, so that other work on the machine does not count; use one thread.
+The usual way is that of other libraries (Song et al. 2021, 2011.13456, appendix D.2): the probability-flow ODE of
+the variance-preserving process in its own time, with data and log-density together through an adaptive Dormand-Prince
+solver (torchdiffeq's dopri5) and one tolerance for the whole batch. The trace is either exact, with all backward passes
+in one batched call, or Hutchinson's estimate with one probe for the whole flow. The distribution at the end is
+N(0, alpha^2 s^2 + sigma^2); in the rows "true end" it is the mixture's own, which is unknown for a network, so that
+only the solver's error is left. The usual way is written here from the formulas; if torchdiffeq is not installed, its
+rows are left out. Seconds are processor time, so other work on the machine does not count; use one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/likelihood.py     # pip install torchdiffeq beforehand, for the comparison
 """

@@ -1,11 +1,11 @@
-"""What a training loop costs beside its steps: batches, averages, log, pictures and held-out errors, checkpoints.
+"""What a training loop costs besides its steps: batches, averages, log, pictures and held-out errors, checkpoints.
 
     export ORNSTEIN_DATA=...
     python benchmarks/loop.py mnist cifar10          # presets; a minute or two each on two cores
 
 A preset is trained for --steps steps exactly as `ornstein train` does it, with a clock around each part. What happens
 every so many steps (a validation, a checkpoint, a snapshot of the averages) happens here once or twice, at its full
-price, and is spread over as many steps as the preset says. A *step* is what is left: forward, backward, clipping and
+cost, and is spread over as many steps as the preset says. A *step* is what is left: forward, backward, clipping and
 optimiser. The first step, which waits for everything, is left out.
 """
 

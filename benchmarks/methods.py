@@ -3,9 +3,9 @@
     python benchmarks/methods.py moons
     python benchmarks/methods.py digits hybrid ncsnv2 energy-recovery
 
-Trains the preset named first with each method laid over it (all of `ornstein list methods`, or those named), draws
-1,000 samples as the method says, and prints one row of a table for each. Seconds are of processor time, previews
-included. Runs are kept in runs/methods/.
+The script trains the preset named first with each method (all of `ornstein list methods`, or those named), draws
+1,000 samples as the method says, and prints a table with a row for each. Seconds are processor time, including
+previews. Runs are kept in runs/methods/.
 """
 
 import shutil

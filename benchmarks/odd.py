@@ -1,19 +1,19 @@
-"""How well odd rows of tables are found: ours beside what people use.
+"""How well odd rows of tables are found: ornstein beside common methods.
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/odd.py --minutes 8
-    python benchmarks/odd.py --plot                 # the table again from the rows that are there
+    python benchmarks/odd.py --plot                 # the table again, from rows already measured
 
-Of 2,000 held-out rows every second one has one cell, of a column drawn at random, swapped for that of another row (a
-cell that differs): each value is common, and only its company is odd. Everybody is taught by the training rows alone
-and scores all of them; the figure is the AUROC, 0.5 by chance.
+In every second of 2,000 held-out rows one cell, of a column drawn at random, is replaced by that of another row (a
+cell that differs): each value is common, and only the combination is odd. Each method learns from the training rows
+alone and scores all of the held-out rows; the figure is the AUROC, 0.5 by chance.
 
-- *ornstein, bound*: minus the bound on a row's log-probability, which `ornstein loglik` ranks by;
+- *ornstein, bound*: minus the bound on a row's log-probability, by which `ornstein loglik` ranks;
 - *ornstein, cells*: the largest of a row's excess surprises, which `--explain` names;
 - *forest*: scikit-learn's isolation forest of 300 trees; *mahalanobis*: the distance under the training rows'
-  covariance. Both get words as one-hot vectors, numbers in standard deviations, and medians where values are missing.
+  covariance. Both get words as one-hot vectors, numbers in standard deviations, and medians for missing values.
 
-*Named*: how often the swapped column is the first that `--explain` names, of the rows that have one.
+*Named*: how often the replaced column is the first that `--explain` names, among the rows that have one.
 """
 
 import tempfile

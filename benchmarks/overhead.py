@@ -1,12 +1,12 @@
-"""What the sampling loop costs beside the network: time of `sample` over the time of the bare network calls.
+"""What the sampling loop costs beside the network: the time of `sample` over the time of the bare network calls.
 
-The bare calls hand the same network inputs of the same shape, noise level included, as often. The two are timed in
-turn, many times over, and the median of the ratios of neighbouring runs is printed: what else a machine does then falls
-on both. Everything of a run counts: the grid, the starting noise, the steps.
+The bare calls give the network inputs of the same shape, noise level included, equally often. The two are timed in
+turn, many times, and the median ratio of neighbouring runs is printed, so that other work on the machine affects
+both. All of a run counts: the grid, the starting noise, the steps.
 
-Other libraries' loops go beside ours in the same run, around the same network: diffusers' schedulers as its pipelines
-call them, and k-diffusion's samplers; what turns the network's output into the answer that they want is left out for
-them. One that is not installed is left out.
+Other libraries' loops are timed in the same run, around the same network: diffusers' schedulers as its pipelines
+call them, and k-diffusion's samplers. The conversion of the network's output into the form that they expect is left
+out. Libraries that are not installed are left out.
 
     python benchmarks/overhead.py [--small] [--quick] [STEPPER ...]
 

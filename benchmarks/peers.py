@@ -1,21 +1,21 @@
 """Other libraries of diffusion models, and this one, behind one interface: a training step, a network call, a sample.
 
 Every entry of `PEERS` is a library's own network, its own training step with its own optimiser, loss, noise schedule
-and average of weights, and its own samplers, put together as its documentation does; `Peer.source` says where that
-stands. Only widths and depths differ, so that networks of different libraries are of one size: "colour", 32x32x3 with
+and average of weights, and its own samplers, put together as in its documentation; `Peer.source` says where. Only
+widths and depths differ, so that the networks of different libraries have the same size: "colour", 32x32x3 with
 about 6 million parameters, and "grey", 28x28x1 with about 1.6 million. No network needs its input padded at these
-sizes. Two things are chosen alike for all: nobody is given labels, and digits are never mirrored (several recipes
-mirror every image, which would make other digits of them). Images are handed over as ready tensors in [-1, 1], which
-is less work than the libraries' own loaders have; this library alone reads its batches through its own data set.
+sizes. Two things are the same for all: no library gets labels, and digits are never mirrored (several recipes
+mirror every image, which would make other digits of them). Images are passed as ready tensors in [-1, 1], which
+is less work than the libraries' own loaders have; only ornstein reads its batches through its own data set.
 
     pip install torch==2.13.0 diffusers==0.42.1 denoising-diffusion-pytorch==2.3.4 azula==0.11.1 smalldiffusion==0.5.0
-    pip install accelerate ema-pytorch torch-ema scikit-learn matplotlib tensorboard        # what they, and we, lean on
+    pip install accelerate ema-pytorch torch-ema scikit-learn matplotlib tensorboard        # what they, and we, need
     pip install -e .
 
-A library that is not installed is left out by whoever asks. `NAME + bfloat16` is an entry whose network runs under
-`torch.autocast`, the one-line change that a user of it would try first, and `NAME @ 64` one that trains by 64 images a
-step whatever its recipe says: several recipes were written for a GPU and take so large a batch that minutes on a
-processor are a few steps.
+Libraries that are not installed are left out. `NAME + bfloat16` is an entry whose network runs under
+`torch.autocast`, the one-line change that a user would try first, and `NAME @ 64` one that trains on 64 images a
+step whatever its recipe says: several recipes were written for a GPU and take such large batches that minutes on a
+CPU are a few steps.
 
     python benchmarks/peers.py          every entry and its recipe
 """
@@ -598,7 +598,7 @@ OURS = "ornstein"
 
 
 def missing(name: str) -> str | None:
-    """Why the library of an entry is not to be had here, or None."""
+    """Why the library of an entry cannot be used here, or None."""
     if name.startswith(OURS):
         return None
     library = name.removesuffix(BFLOAT16).partition(" @ ")[0]

@@ -1,9 +1,9 @@
-"""What `ornstein plan` says of short runs, beside what they took: processor time and the most memory at a time.
+"""What `ornstein plan` predicts for short runs, beside what they took: processor time and peak memory.
 
-Each case is planned in one process and trained in another, pictures, held-out errors and checkpoints included. Time is
-processor time from the first report of training to the last (so on one thread: `OMP_NUM_THREADS=1`), since a machine
-that does other things too stretches the time on the wall and not this. Memory is the process's own high-water mark.
-Printed is a sentence and a table in Markdown.
+Each case is planned in one process and trained in another, with pictures, held-out errors and checkpoints. Time is
+processor time from the first report of training to the last (on one thread: `OMP_NUM_THREADS=1`), since other work on
+the machine lengthens wall-clock time but not this. Memory is the process's own high-water mark. The script prints a
+sentence and a table in Markdown.
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py [CASE ...] [--out plan.json] [--quick]
 """

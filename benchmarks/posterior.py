@@ -1,14 +1,14 @@
 """How far each method for inverse problems is from the exact posterior: the tables of docs/guidance.md.
 
-The prior is a Gaussian mixture, whose denoiser is exact and whose posterior under a linear measurement is a Gaussian
-mixture again, in closed form. So what is measured is the method alone. The figures, for 4,000 samples each:
+The prior is a Gaussian mixture, whose denoiser is exact and whose posterior under a linear measurement is another
+Gaussian mixture, in closed form. So all of the error comes from the method. The figures, for 4,000 samples each:
 
     mean        distance of the means, in units of the posterior's standard deviation
     covariance  Frobenius distance of the covariances, as a share of the posterior's
     weights     half the sum of the differences of the modes' shares (a sample belongs to its likeliest mode)
     sliced      sliced Wasserstein distance to exact draws
 
-Exact draws, judged in the same way, are the last line: what no method can beat.
+The last line scores exact draws in the same way: no method can do better.
 
     python benchmarks/posterior.py [--quick]
 """

@@ -1,15 +1,15 @@
 """Sixteen problems with known ends, on which a default is chosen and judged.
 
-    python benchmarks/problems.py                     # what they are, and how well their ends are known
+    python benchmarks/problems.py                     # the problems, and how well their ends are known
 
-A problem is a denoiser, some starting noise, and where the probability-flow trajectories from it end. Twelve have an
-exact denoiser (Gaussian mixtures, and the points of a data set), four a network that is trained here, in seconds; then
-the network's own trajectories are the truth. They differ in dimension (1 to 1,024), in how far apart and how narrow
-their modes are, in weights, in sigma_data (0.25 to 2.3) and in process. Ten are for choosing. Six are *kept out*: drawn
-from other families and seeds, and looked at only when a choice has been made.
+A problem is a denoiser, some starting noise, and the ends of the probability-flow trajectories from it. Twelve have an
+exact denoiser (Gaussian mixtures, and the points of a data set); four have a network that is trained here, in seconds,
+whose own trajectories are then the truth. They differ in dimension (1 to 1,024), in how far apart and how narrow
+their modes are, in weights, in sigma_data (0.25 to 2.3) and in process. Ten are for choosing. Six are *kept out*: they
+come from other families and seeds, and are looked at only after the choice.
 
-Ends: Runge & Kutta's fourth-order rule in log(sigma/alpha), from the first level of the grids down to 1e-5 sigma_data,
-where a last call denoises; a network is followed as far as it has been trained, 0.002 sigma_data.
+Ends: the fourth-order Runge-Kutta rule in log(sigma/alpha), from the first level of the grids down to 1e-5 sigma_data,
+where a last call denoises; a network is followed as far as it has been trained, to 0.002 sigma_data.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""The pictures of the README's quick starts for a folder of pictures and for a series, trained and drawn by its lines.
+"""The pictures of the README's quick starts for a folder of pictures and for a series, made by the README's commands.
 
     export ORNSTEIN_DATA=...                          # with emoji32.npz and nyc_weather_hourly.csv.gz
     python benchmarks/quickstarts.py photos           # docs/pictures/photos.png
     python benchmarks/quickstarts.py series           # docs/pictures/weather.png
-    python benchmarks/quickstarts.py series --run runs/series-benchmark     # a run that is there already
-    python benchmarks/quickstarts.py photos --steps 5000     # of so many steps, whatever else the machine does
+    python benchmarks/quickstarts.py series --run runs/series-benchmark     # with an existing run
+    python benchmarks/quickstarts.py photos --steps 5000     # with this number of steps on any machine
 
-Both do what the README says, by its two lines: `ornstein train photos.zip`, then `ornstein sample`; `ornstein train
-series data.path=...`, then `ornstein forecast`. *photos* are the emoji of Noto (Apache-2.0), 32x32, in a zip whose
-folders are their categories; drawn ones stand under real ones, the first that came. *series* is the hourly weather of
-three airports: the forecast begins in the held-out tenth of the year, and what came stands beside it. None is picked.
+The commands are `ornstein train photos.zip`, then `ornstein sample`; and `ornstein train series data.path=...`, then
+`ornstein forecast`. *photos* are Noto's emoji (Apache-2.0), 32x32, in a zip with a folder for each category; the first
+drawn ones are shown under real ones. *series* is the hourly weather of three airports: the forecast begins in the
+held-out tenth of the year, and the actual weather is shown beside it. Nothing is hand-picked.
 """
 
 import io

@@ -1,20 +1,20 @@
 """How time and memory grow: with batch, resolution, parameters, steps, samples drawn, and rows of data.
 
-    python benchmarks/scaling.py              all of it: table, scaling.json and the picture
+    python benchmarks/scaling.py              everything: table, scaling.json and the picture
     python benchmarks/scaling.py --quick      a few small points; nothing to quote
     python benchmarks/scaling.py --plot       table and picture again, from the JSON
 
 Every series changes one number and keeps the rest. *Time* is the median over rounds, in one process that goes through
 the points of a series in turn, each round in another order. *Memory* is how far the high-water mark of a process
-(VmHWM, Linux) rises above what it held before the network was built, the data too where they are what grows; each
-point has a process of its own, on one thread. Everything is float32, and goes through the library's own loops: `fit`
+(VmHWM, Linux) rises above what it held before the network was built, or before the data were loaded if they are what
+grows; each point has its own process, with one thread. Everything is float32, and uses the library's own loops: `fit`
 with its optimiser and averages of weights for a step, `train` with its log, checkpoints and picture for a run,
 `Run.draw` for samples, `open_data` for a file of rows.
 
 *Exponents* are slopes of straight lines fitted by least squares to the logarithms, over the upper half of a range (the
-points from its geometric middle on), since what is constant rules its lower end. Beside them stands the exponent of the
+points from its geometric middle on), since constant costs dominate its lower end. Beside them is the exponent of the
 network's own arithmetic over the same points, counted by torch's flop counter; for loading, that of a pass over the
-file in its place. A cost that grows no faster has an exponent at most as large, up to what a measurement scatters.
+file instead. A cost that grows no faster has an exponent at most as large, up to the scatter of the measurement.
 """
 
 import argparse

@@ -1,18 +1,18 @@
-"""Gaps in weather series, filled: our model beside interpolation, seasonal means and scikit-learn's iterative imputer.
+"""Gaps in weather series, filled: ornstein beside interpolation, seasonal means and scikit-learn's iterative imputer.
 
     export ORNSTEIN_DATA=...                      # with nyc_weather_hourly.csv.gz
-    python benchmarks/series.py                   # trains about five CPU-minutes on one core, then fills
-    python benchmarks/series.py --run runs/series # a run that is there already
+    python benchmarks/series.py                   # trains for about five CPU-minutes on one core, then fills
+    python benchmarks/series.py --run runs/series # with an existing run
 
-Hourly weather of three airports in 2013, nine features. The last tenth of the year is held out. There, gaps of 8 hours
-and of a day are made in one airport's series, all features together, with 44 hours before and after known. All see the
-same: the year before, and what is around the gap.
+The data are hourly weather of three airports in 2013, nine features. The last tenth of the year is held out. There,
+gaps of 8 hours and of a day are made in one airport's series, in all features together, with 44 hours known before and
+after. Each method sees the same: the year before, and what is around the gap.
 
 *Judged* by the continuous ranked probability score of each hidden value that was recorded, E|X - y| - E|X - X'|/2 over
-draws X (the unbiased form; of a single answer its absolute error), in units of the feature's mean absolute deviation in
-the training part, averaged over features; and by how often the range of 19 draws holds the truth, which is 90 % where
-they are honest. A peer that can answer in two ways, by one value or by draws, is listed both ways. The spread is over
-gaps: the standard error of the ratio to ours, gap by gap.
+draws X (in unbiased form; for a single answer its absolute error), in units of the feature's mean absolute deviation in
+the training part, averaged over features; and by how often the range of 19 draws contains the truth, 90 % if the
+distribution is right. A method that can answer in two ways, by one value or by draws, is listed both ways. The spread
+is over gaps: the standard error of the ratio to ornstein's score, gap by gap.
 """
 
 import json

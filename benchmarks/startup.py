@@ -1,10 +1,10 @@
-"""What it costs to begin: importing the library against importing torch, and `ornstein --help`.
+"""What it costs to start: importing the library against importing torch, and `ornstein --help`.
 
     python benchmarks/startup.py --runs 15
 
-Each run starts every command once, in turn, so that whatever else the machine does falls on all of them alike; the
-median of each is told, and of its ratio to `import torch` within a run. The first round, which fills the disk's cache,
-is left out. Processor time is given beside the wall clock, because the wall clock of a busy machine says little.
+Each round starts every command once, in turn, so that other work on the machine affects all of them alike. Printed are
+the median of each, and of its ratio to `import torch` within a round. The first round, which fills the disk's cache,
+is left out. Processor time is given beside wall-clock time, which says little on a busy machine.
 """
 
 import os

@@ -1,9 +1,9 @@
 """How far each stepper lands from the exact endpoint, by network calls: the table of docs/choosing-a-sampler.md.
 
-The denoiser is exact (a Gaussian mixture), so what is measured is the stepper and the grid alone. For a deterministic
+The denoiser is exact (a Gaussian mixture), so all of the error comes from the stepper and the grid. For a deterministic
 stepper the error is the mean distance to the end of the probability-flow trajectory from the same noise, found with
-2,000 Heun steps in float64; for a stochastic one, which has no such endpoint, the sliced Wasserstein distance to exact
-draws, beside that of exact draws to exact draws.
+2,000 Heun steps in float64. A stochastic stepper has no such endpoint; its error is the sliced Wasserstein distance to
+exact draws, beside that of exact draws to exact draws.
 
     python benchmarks/steppers.py [--quick]
 """

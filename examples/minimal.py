@@ -1,7 +1,7 @@
-"""A diffusion model in one file: two moons, from data to samples and a likelihood check, in about half a minute.
+"""A diffusion model in one file: points in the plane, from data to samples and a check, in about half a minute.
 
-Read it top to bottom. It uses the library's five nouns by hand; `ornstein train moons` does the same with checkpoints,
-averages of the weights, pictures and resuming.
+Read it from top to bottom. It uses the library's parts by hand; `ornstein train moons` does the same for two moons,
+with checkpoints, averages of the weights, pictures and resuming.
 
     python examples/minimal.py            # writes minimal.png
 """

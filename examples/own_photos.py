@@ -1,6 +1,6 @@
-"""A model of your own pictures: train it, draw new ones, and see that they are no copies.
+"""A model of your own pictures: train it, draw new ones, and see that they are not copies.
 
-    python examples/own_photos.py                                  # without pictures: handwritten digits, as PNG files
+    python examples/own_photos.py                       # without pictures of yours: handwritten digits, as PNG files
     PHOTOS=holiday python examples/own_photos.py        # a folder of yours
 
 It draws own_photos.png.
@@ -21,8 +21,8 @@ PHOTOS = os.environ.get("PHOTOS", "")
 CHANGES: dict[str, Any] = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {"minutes": 3}
 
 # %% [markdown]
-# A folder is all that is needed: sizes, colours, network, batch and steps are chosen by what lies in it. Two or more
-# sub-folders become classes. Without a folder of yours, this writes 1,797 digits into one, each kind into its own.
+# A folder is all that you need: its contents decide the size, colours, network, batch and steps. Two or more
+# sub-folders become classes. If you give no folder, this writes one of 1,797 digits, with a sub-folder for each digit.
 
 # %%
 if not PHOTOS:
@@ -34,14 +34,14 @@ if not PHOTOS:
         Image.fromarray((pixels * 15.9).astype("uint8")).save(file)
 
 # %% [markdown]
-# `minutes` decides how many steps are taken: a few are timed first. `model.save("runs/mine")` would keep the run.
+# `minutes` sets the number of steps: a few are timed first. `model.save("runs/mine")` would keep the run.
 
 # %%
 model = ornstein.fit(PHOTOS, **CHANGES)
 print(f"{model.run.experiment.training.steps:,} steps, classes: {', '.join(model.run.classes) or 'none'}")
 
 # %% [markdown]
-# Samples come as bytes, as pictures are: (N, channels, height, width).
+# Samples are bytes, like the pictures: (N, channels, height, width).
 
 # %%
 new = torch.as_tensor(model.sample(16, seed=0)).float()
@@ -60,7 +60,7 @@ axes[1, 0].set_title("the training picture nearest to each", loc="left", fontsiz
 figure.savefig("own_photos.png", dpi=150, bbox_inches="tight")
 
 # %% [markdown]
-# Copies would lie far closer to a training picture than held-out pictures do.
+# Copies would be far closer to a training picture than held-out pictures are.
 
 # %%
 apart = torch.cdist(data.test.float().flatten(1), real.flatten(1)).min(1).values.median()

@@ -1,7 +1,7 @@
-"""A noising process of your own, as a plug-in: two functions, one line that registers it, and it works everywhere.
+"""A noising process of your own, as a plug-in: two functions, one line to register it, and it works everywhere.
 
     python examples/own_process.py
-    python -m ornstein.laws own_process          # from within examples/: every law that a process must keep
+    python -m ornstein.laws own_process          # run in examples/: tests every law that a process must satisfy
 
 It draws own_process.png.
 """
@@ -20,9 +20,9 @@ from ornstein.core.exact import GaussianMixture
 STEPS = int(os.environ.get("STEPS", "3000"))
 
 # %% [markdown]
-# A process is written down as alpha(t), sigma(t) and where its clock ends. In this one log(alpha/sigma) falls in a
-# straight line once the start is left, so even steps in time are even steps in the level of noise. Drift, diffusion,
-# kernels and posteriors follow by themselves.
+# A process is alpha(t), sigma(t) and the end of its clock. In this one log(alpha/sigma) falls in a straight line,
+# except near t = 0, so even steps in time are even steps in the level of noise. The library derives drift, diffusion,
+# kernels and posteriors.
 
 
 # %%
@@ -47,7 +47,7 @@ class Straight(ornstein.Process):
 
 
 # %% [markdown]
-# Where the data's law is known, so is the best denoiser: samplers can be tried without any training.
+# If the distribution of the data is known, so is the best denoiser, and samplers can be tried without any training.
 
 # %%
 means, weights = torch.tensor([[1.5, 0.0], [-1.0, 1.0], [-1.0, -1.0]]), torch.tensor([0.5, 0.3, 0.2])
@@ -57,8 +57,8 @@ shares = torch.cdist(drawn, means).argmin(1).bincount(minlength=3) / len(drawn)
 print("shares of the three Gaussians:", [round(float(share), 2) for share in shares], "of", weights.tolist())
 
 # %% [markdown]
-# Registered, it has a name wherever processes have names: in `ornstein.fit`, on the command line
-# (`ornstein train moons process=straight process.rate=8`), in `ornstein list processes`.
+# Once registered, the process can be named like any other: in `ornstein.fit`, on the command line
+# (`ornstein train moons process=straight process.rate=8`) and in `ornstein list processes`.
 
 # %%
 points = mixture.sample(20_000, generator=torch.Generator().manual_seed(1)).numpy()

@@ -1,8 +1,8 @@
-"""A model of a table: new rows, rows that meet a condition, holes filled, rows that are odd.
+"""A model of a table: draw new rows and rows that meet a condition, fill holes, find the oddest row.
 
     pip install "ornstein[tables]" pandas
-    python examples/own_table.py                     # without a table: 178 Italian wines
-    TABLE=people.csv python examples/own_table.py    # yours; then change the names of the columns below
+    python examples/own_table.py                     # without a table of yours: 178 Italian wines
+    TABLE=people.csv python examples/own_table.py    # yours; change the names of the columns below
 
 It draws own_table.png.
 """
@@ -19,7 +19,7 @@ import ornstein
 CHANGES: dict[str, Any] = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {}
 
 # %% [markdown]
-# A data frame is all that is needed: words, numbers, dates and missing values are told apart by what the cells say.
+# A data frame is all that you need: the contents of the cells decide what are words, numbers, dates and missing values.
 
 # %%
 if "TABLE" in os.environ:
@@ -49,7 +49,7 @@ axes[1].legend(fontsize=8)
 figure.savefig("own_table.png", dpi=150, bbox_inches="tight")
 
 # %% [markdown]
-# Conditions may be on any columns, and are met exactly. Holes are filled given what the rest of the row says.
+# Conditions can be on any columns, and are met exactly. Holes are filled given the rest of the row.
 
 # %%
 if "grower" in real:

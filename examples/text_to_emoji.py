@@ -1,7 +1,7 @@
-"""Pictures from words: a model of captioned pictures, asked for what it has seen and for what it has not.
+"""Pictures from words: a model of captioned pictures, asked also for words that no caption has together.
 
-    python examples/text_to_emoji.py                       # without data: shapes in colours, drawn and captioned here
-    ORNSTEIN_DATA=data python examples/text_to_emoji.py    # emoji, where data/emoji32.npz is; half an hour
+    python examples/text_to_emoji.py                       # without data: coloured shapes, drawn and captioned here
+    ORNSTEIN_DATA=data python examples/text_to_emoji.py    # emoji, if data/emoji32.npz exists; half an hour
 
 It draws text_to_emoji.png.
 """
@@ -22,8 +22,9 @@ EMOJI = Path(os.environ.get("ORNSTEIN_DATA", "."), "emoji32.npz").is_file() and 
 CHANGES: dict[str, Any] = {"steps": int(os.environ["STEPS"])} if "STEPS" in os.environ else {"minutes": 4}
 
 # %% [markdown]
-# Pictures of your own are read the same way: a folder, and in it a file of two columns, `file` and `caption`. This
-# makes such a folder: six shapes in six colours, 20 of each. Six of these 36 pairs are left out, to be asked for later.
+# Your own pictures are read the same way, from a folder that contains a file of two columns, `file` and `caption`.
+# This makes such a folder: six shapes in six colours, 20 pictures of each pair. Six of the 36 pairs are left out, to be
+# asked for later.
 
 # %%
 COLOURS = {"red": "#d62728", "blue": "#1f5fd0", "green": "#2ca02c", "yellow": "#ecc419", "purple": "#8e44ad",
@@ -64,15 +65,15 @@ if not EMOJI:
     CHANGES["data.captions"] = "captions.csv"
 
 # %% [markdown]
-# Words are numbered by what stands in the captions, and the network learns what they mean along with all else. Nothing
-# is downloaded.
+# The captions give the vocabulary, and the network learns what the words mean along with everything else. Nothing is
+# downloaded.
 
 # %%
 run = ornstein.fit(SOURCE, folder=f"runs/{SOURCE}-from-words", **({} if EMOJI else CHANGES)).run
 print(f"{run.experiment.training.steps:,} steps, {len(run.conditions['text'].classes)} words")
 
 # %% [markdown]
-# `text=` is one text for all samples, or one for each. In the terminal: `ornstein sample RUN --text "red star"`.
+# `text=` takes one text for all samples, or one for each. In the terminal: `ornstein sample RUN --text "red star"`.
 
 # %%
 ASKED = ["red heart", "green apple", "cat face", "blue apple", "purple car", "crying moon"] if EMOJI else UNSEEN

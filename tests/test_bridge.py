@@ -144,7 +144,7 @@ def test_both_directions_have_one_diffusion_where_the_path_is_one(path: Path) ->
 
 def test_a_path_that_is_no_diffusion_has_no_stiffness() -> None:
     for path in (Lopsided(), Linear()):
-        with pytest.raises(InputError, match="no diffusion"):
+        with pytest.raises(InputError, match="not a diffusion"):
             _ = path.stiffness
 
 
@@ -389,7 +389,7 @@ def test_gaussian_couplings_refuse_what_is_none() -> None:
         GaussianCoupling(mean0, mean1, cov0, cov1, 10 * cov0)
     with pytest.raises(InputError, match="mean1"):
         GaussianCoupling(mean0, mean1[:1], cov0, cov1, cov0)
-    with pytest.raises(InputError, match="no diffusion"):
+    with pytest.raises(InputError, match="not a diffusion"):
         GaussianBridge.schrodinger(mean0, cov0, mean1, cov1, Linear())
 
 

@@ -1,7 +1,10 @@
 """Laws of texts as conditions: from files into tokens, from tokens into networks, and from words to pictures."""
 
+import dataclasses
 import io
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -370,6 +373,37 @@ def test_several_texts_are_dropped_each_on_its_own() -> None:
 
 
 # --- from words to pictures ----------------------------------------------------------------------------------------
+
+
+def test_the_studio_takes_texts_as_the_command_line_does(cli: Cli, captioned_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the studio's extra is not installed")
+    from ornstein.experiment.stream import stream
+    from ornstein.studio.limits import Limits
+    from ornstein.studio.playground import Controls, Playground
+    from ornstein.studio.words import command, snippet
+
+    run = ornstein.load(captioned_run)
+    page: Any = SimpleNamespace(limits=Limits(), shelf=SimpleNamespace(open=lambda name: run))
+    facts = Playground(page)._facts("run")
+    assert facts["text"]["visible"]
+    assert facts["scale"]["visible"]
+    said = Controls(str(captioned_run), "", "", 3, 2, "", 2, "", "", "", 5, "red on the left; Blue")
+    asked = said.drawing(page, run)
+    assert asked.text == ("red on the left", "Blue")
+    *_, last = stream(run, asked)
+    words = command(str(captioned_run), asked, str(tmp_path / "a.npz"))
+    assert "--text 'red on the left' --text Blue" in words
+    assert cli(*shlex.split(words)[1:]).code == 0
+    drawn = np.load(tmp_path / "a.npz")
+    assert drawn["text"].tolist() == ["red on the left", "blue", "red on the left"]
+    ours = run.layout.give_back(run.transform.inverse(last.noisy, quantise=True)).numpy().astype(int)
+    assert abs(ours - drawn["samples"]).max() <= 1  # a sum of float32, rounded in batches of another size
+    kept: dict[str, Any] = {}
+    exec(snippet(str(captioned_run), asked, run), kept)
+    assert torch.equal(kept["samples"], torch.from_numpy(drawn["samples"]))
+    other = stream(run, dataclasses.replace(asked, text=("yellow",)))
+    assert not torch.equal([*other][-1].noisy, last.noisy)
+    refused(lambda: next(stream(run, dataclasses.replace(asked, text=("purple",)))), "'purple'")
 
 
 def test_samples_are_drawn_from_texts(cli: Cli, captioned_run: Path, tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from ornstein.core.process import Level
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.learner import LEARNERS, Staged
+from ornstein.experiment.measured import coarsened
 from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.train import train
+from ornstein.guidance import Mask, Measurement, MomentMatching
 from ornstein.latent import Cascade
 from ornstein.latent.cascade import COARSE, NOISE, halved, repeated
 from ornstein.nets import Label, UNet
@@ -44,9 +46,9 @@ def law() -> tuple[Tensor, Tensor]:
     return torch.tensor([1.0, -0.5, 0.3, 2.0], dtype=F64), root @ root.T / 4 + 0.05 * torch.eye(4, dtype=F64)
 
 
-def exact(augmentation: float) -> Cascade:
+def exact(augmentation: float, of: tuple[Tensor, Tensor] | None = None) -> Cascade:
     """The two stages of a Gaussian, in closed form."""
-    mean, cov = law()
+    mean, cov = of or law()
     within = PAIRS @ cov @ PAIRS.T
 
     def finer(x: Tensor, level: Level, condition: Condition) -> Tensor:
@@ -212,7 +214,7 @@ def test_one_folder_one_sample_and_its_noise_a_setting(cli: Cli, cascade: Path, 
     answer = cli("sample", cascade, "--augmentation", 0.9, "--out", tmp_path / "d.npz")
     assert answer.code == 2
     assert "learner.level=0.9" in answer.err
-    answer = cli("inpaint", cascade, "--input", tmp_path / "a.npz")
+    answer = cli("interpolate", cascade, "--from", 0, "--to", 1)
     assert answer.code == 2
     assert "stage by stage" in answer.err
     opened = ornstein.load(cascade)
@@ -232,3 +234,39 @@ def ornstein_samples(path: Path) -> Any:
     import numpy as np
 
     return np.load(path)["samples"]
+
+
+def aligned() -> tuple[Tensor, Tensor]:
+    """A law whose coarse numbers know nothing of how each pair differs."""
+    mean, _ = law()
+    pairs = torch.tensor([[0.9, 0.5], [0.5, 0.7]], dtype=F64)
+    apart = torch.tensor([[1.0, -1, 0, 0], [0, 0, 1, -1]], dtype=F64) / 2
+    own = torch.tensor([[0.4, -0.2], [-0.2, 0.3]], dtype=F64)
+    return mean, 4 * PAIRS.T @ pairs @ PAIRS + 4 * apart.T @ own @ apart
+
+
+def test_a_cascade_fills_in_by_the_exact_law_where_a_hole_is_of_whole_pairs() -> None:
+    """Both stages are told what is fixed of their own picture; noise is less on means, by the root of two."""
+    mean, cov = aligned()
+    n, noise, seen = 12_000, 0.3, torch.tensor([[[True, True, False, False]]])
+    y = torch.tensor([[[0.4, -0.9, 0.0, 0.0]]], dtype=F64)
+    measurement = Measurement(Mask(seen), y, noise)
+    coarse = coarsened(measurement, 1)
+    assert coarse.operator.known.tolist() == [[[True, False]]]  # type: ignore[attr-defined]
+    assert coarse.y.tolist() == [[[-0.25, 0.0]]]
+    assert coarse.noise == pytest.approx(noise / math.sqrt(2))
+    model = replace(
+        exact(1.0, (mean, cov)),
+        guide=lambda stage, number: MomentMatching(stage, coarsened(measurement, 1 - number), iterations=4),
+    )
+    *_, last = learner(augmentation=1.0, level=0.0).trajectory(
+        model, n, STEPPERS["heun"](), 40, None, seed=1, dtype=F64
+    )
+    x, told = last.x[:, 0], torch.eye(4, dtype=F64)[:2]
+    gain = cov @ told.T @ torch.linalg.inv(told @ cov @ told.T + noise**2 * torch.eye(2, dtype=F64))
+    mean, cov = mean + gain @ (y[0, 0, :2] - told @ mean), cov - gain @ told @ cov
+    off = (x.mean(0) - mean) / (cov.diagonal() / n).sqrt()
+    assert float(off.abs().max()) < 4
+    variances = cov.diagonal()
+    error = ((variances[:, None] * variances + cov**2) / n).sqrt()
+    assert float(((torch.cov(x.T) - cov) / error).abs().max()) < 4.5

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
+#: what several scripts share
+SHARED = ("style", "shapes")
 PAGES = sorted(page.stem for page in GALLERY.glob("*.md") if page.stem != "README")
 
 
@@ -19,7 +21,7 @@ def test_the_index_has_every_page_once_with_its_picture() -> None:
     index = (GALLERY / "README.md").read_text("utf-8")
     assert sorted(re.findall(r"\]\(([\w-]+)\.md\)", index)) == PAGES
     assert sorted(re.findall(r'<img src="([\w-]+)\.png"', index)) == PAGES
-    assert sorted(path.stem for path in GALLERY.glob("*.py") if path.stem != "style") == PAGES
+    assert sorted(path.stem for path in GALLERY.glob("*.py") if path.stem not in SHARED) == PAGES
     assert sorted(path.stem for path in GALLERY.glob("*.png")) == PAGES
 
 

@@ -16,6 +16,7 @@ from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.guide import guided
 from ornstein.experiment.interpolate import interpolate, turn
+from ornstein.experiment.measured import METHODS
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.guidance import Blur, ClassifierFree
@@ -90,7 +91,7 @@ def test_inpainting_keeps_what_is_known_and_says_what_it_is_unsure_of(
     assert np.abs(np.load(tmp_path / "c.npz")["samples"] - samples).max() > 0.1
 
 
-@pytest.mark.parametrize("method", home.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_fills_in(cli: Cli, run: Path, digit: Any, tmp_path: Path, method: Any) -> None:
     out = tmp_path / "filled.png"
     words = ["--mask", digit / "hole.png", "-n", 2, "--steps", 3, "--method", method, "--out", out]

@@ -22,15 +22,17 @@ from ornstein.data import Affine, Coded, WholeNumbers
 from ornstein.data.coded import Encoded
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_measured
+from ornstein.experiment.folder import read_measured, read_weights
 from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.train import train
 from ornstein.guidance import ClassifierFree, Mask, Measurement, PiGDM, ReadBack
 from ornstein.latent import LinearCodec, NetCodec, Reconstruction
+from ornstein.latent.objective import judged
 from ornstein.laws.oracles import Louder
 from ornstein.likelihood import log_likelihood
 from ornstein.metrics.reconstruction import psnr, ssim
 from ornstein.nets import Autoencoder
+from ornstein.nets.patches import Patches
 from ornstein.samplers import STEPPERS
 
 F64 = torch.float64
@@ -216,6 +218,34 @@ def test_the_divergence_and_the_absolute_error_are_what_is_weighed() -> None:
     torch.testing.assert_close(weighed - plain, 2 * nats / 16, rtol=1e-4, atol=1e-5)
 
 
+def test_a_judge_learns_by_the_hinge_and_pulls_the_codec_alone() -> None:
+    class Brightness(torch.nn.Module):
+        """Two patches, whose scores are known: the mean of each half, times a number that is learned."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gain * x.unflatten(-1, (2, -1)).mean((1, 2, 4))
+
+    judge = Brightness()
+    real, made = torch.full((1, 1, 4, 4), 1.2), torch.full((1, 1, 4, 4), 0.4, requires_grad=True)
+    found = judged(judge, real, made, 0.1)
+    # max(0, 1 - 0.6) + max(0, 1 + 0.2) - 0.1 * 0.2
+    assert found.tolist() == [pytest.approx(1.58, abs=1e-6)]
+    found.sum().backward()
+    assert made.grad is not None
+    assert judge.gain.grad is not None
+    torch.testing.assert_close(made.grad, torch.full((1, 1, 4, 4), -0.1 * 0.5 / 16))  # up, where it is thought real
+    assert float(judge.gain.grad) == pytest.approx(-1.2 + 0.4)
+    # of what is told beyond doubt there is nothing to learn, and the codec is still drawn
+    far = torch.full((1, 1, 4, 4), -3.0, requires_grad=True)
+    gradients = torch.autograd.grad(judged(judge, 2 * real, far, 0.1).sum(), (judge.gain, far))
+    assert float(gradients[0]) == 0
+    assert bool((gradients[1] < 0).all())
+
+
 def test_similarity_and_decibels_by_hand() -> None:
     x = torch.rand(2, 3, 16, 13, generator=dice())
     torch.testing.assert_close(psnr(x, x + 0.1, 1.0), torch.full((2,), 20.0, dtype=F64), atol=1e-4, rtol=0)
@@ -246,6 +276,32 @@ def codec_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pass
 
     return once(tmp_path_factory, "latents-codec", make) / "codec"
+
+
+def test_without_weight_a_judge_changes_no_bit_and_with_it_the_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    words = ["preset=autoencoder", *TINY, "training.precision=float32", "training.batch_size=16"]
+    words += ["training.checkpoint_every=1", "training.steps=2"]
+
+    def trained(name: str, weight: float, *stops: int) -> dict[str, Tensor]:
+        asked = Experiment.read("digits", [*words, f"objective.adversarial={weight}"])
+        for stop in stops:
+            moments = train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False)
+            next(moment for moment in moments if moment.progress.step == stop)
+            moments.close()
+        return read_weights(tmp_path / name / "model.safetensors", tmp_path / name)
+
+    asked = Experiment.read("digits", words)
+    for _ in train(asked, tmp_path / "plain", draws=False):
+        pass
+    plain, zero = read_weights(tmp_path / "plain" / "model.safetensors", tmp_path / "plain"), trained("zero", 0.0, 2)
+    assert plain.keys() == zero.keys()
+    assert all(torch.equal(plain[key], zero[key]) for key in plain)
+    whole, halves = trained("whole", 0.1, 2), trained("halves", 0.1, 1, 2)
+    assert all(torch.equal(whole[key], halves[key]) for key in whole)
+    assert {key for key in whole if key not in plain} == {
+        f"judge.{key}" for key in Patches().build((1, 8, 8)).state_dict()
+    }
+    assert not torch.equal(whole["out.weight"], plain["out.weight"])
 
 
 @pytest.fixture(scope="module")

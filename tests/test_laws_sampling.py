@@ -452,7 +452,7 @@ def test_euler_maruyama_walks_from_exactly_no_signal(eta: Any) -> None:
 
 
 def test_a_start_beyond_the_grids_range_is_refused_or_honoured() -> None:
-    """sigma = 1000 on a clock that reaches it: named grids begin at 160 sigma_data, one's own times where x lies."""
+    """sigma = 1000 on a clock that reaches it: named grids begin at 160 sigma_data, given times where x lies."""
     data = Gaussian(torch.tensor([0.7, -0.3]), torch.tensor([0.5, 0.05]))
     denoiser = data.denoiser(EDM(t_max=2000.0))
     x = 1000.0 * normal(torch.arange(400), (2,), 0, F64)

@@ -162,6 +162,15 @@ def test_moons_are_drawn_with_their_class(tmp_path: Path, cli: Any) -> None:
     assert math.isclose(float((x[:, 2] == 1).float().mean()), 0.5, abs_tol=0.12)
     near = torch.cdist(x[:, :2], data.train[:, :2].float()).argmin(1)
     assert float((data.train[near, 2] == x[:, 2]).float().mean()) > 0.9
+    for label in ("0", "1"):
+        words = ["-n", "100", "--label", label, "--steps", "16", "--out", str(tmp_path / f"of-{label}.npz")]
+        result = cli("sample", str(tmp_path / "run"), *words)
+        assert result.code == 0, result.err
+        given = torch.tensor(np.load(tmp_path / f"of-{label}.npz")["samples"])
+        assert bool((given[:, 2] == int(label)).all())
+        near = torch.cdist(given[:, :2], data.train[:, :2].float()).argmin(1)
+        assert float((data.train[near, 2] == int(label)).float().mean()) > 0.9
+    refused(lambda: run.sample(2, label=[0, -1], seed=0), "for all rows or for none")
     drawn = {}
     for precision in ("float32", "bfloat16", "auto"):
         words = ["-n", "50", "--precision", precision, "--out", str(tmp_path / f"{precision}.npz")]

@@ -1,4 +1,4 @@
-"""`ornstein train PATH`: one's own file or folder is the whole instruction."""
+"""`ornstein train PATH`: a file or a folder is all that it needs."""
 
 import zipfile
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Students of few calls: what each method teaches is the exact flow map where the teacher is exact; and as runs."""
 
 import shutil
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ornstein.core.learner import Problem
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import end
+from ornstein.distill import RUNG, Assisted, Moments
 from ornstein.distill.ladder import Ladder, grid
 from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified, Renoise
 from ornstein.errors import InputError
@@ -152,6 +154,130 @@ def test_reflow_of_an_exact_gaussian_joins_noise_with_the_end_that_the_flow_take
     assert (lesson.answer - ends_of(start, top)).abs().max() < 1e-3
 
 
+class Told(Denoiser):
+    """What an auxiliary would learn of samples whose law is known for each level that they are from."""
+
+    def __init__(self, student: Any, of: Callable[[int], GaussianMixture]) -> None:
+        self.process, self.sigma_data, self.of = student.process, student.sigma_data, of
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        answer, t = torch.empty_like(x), torch.as_tensor(level.t).flatten()
+        for rung in condition.parts[RUNG].unique().tolist():
+            rows = condition.parts[RUNG] == rung
+            here = self.process.at(t[rows], like=x[rows])
+            answer[rows] = self.of(rung).posterior_mean(x[rows], here)
+        return Prediction(answer, x, level)
+
+
+class Linear(Denoiser):
+    """A student that is affine at each of four levels; it begins with samples that are too near each other."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.teacher, self.process, self.sigma_data, self.calls = (
+            teacher,
+            teacher.process,
+            teacher.sigma_data,
+            (1, 2, 4),
+        )
+        self.levels = [self.process.at(t) for t in grid(self.process, 4, teacher.unit)[:-1].tolist()]
+        self.means = torch.zeros(4, 2, dtype=F64, requires_grad=True)
+        self.stds = torch.full((4, 2), 0.3, dtype=F64, requires_grad=True)
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        t = torch.as_tensor(level.t, dtype=F64).flatten().expand(len(x))
+        rung = (t[:, None] - torch.tensor([level.t for level in self.levels], dtype=F64)).abs().argmin(1)
+        return Prediction(self.means[rung] + self.stds[rung] * standard(x, level), x, level)
+
+    def law(self, rung: int) -> GaussianMixture:
+        """Of what it makes of noisy data."""
+        return GaussianMixture(torch.ones(1), self.means[rung, None].detach(), self.stds[rung, None].detach() ** 2)
+
+
+def standard(x: Tensor, level: Level) -> Tensor:
+    """Noisy data of the Gaussian, in units of their own spread about their mean."""
+    return (x - level.alpha * MEAN) / ((level.alpha * STD) ** 2 + level.sigma**2) ** 0.5
+
+
+def descend(objective: Moments, student: Any, unknowns: list[Tensor], x0: Tensor, lr: float) -> None:
+    """Down the loss, beside an auxiliary that knows all; the gradient is nothing but zero at the end."""
+    dice, told = torch.Generator().manual_seed(0), Told(student, student.law)
+    descent = torch.optim.SGD(unknowns, lr=lr, momentum=0.5)
+    for _ in range(80):
+        descent.zero_grad()
+        loss = objective(Assisted(student, told), x0, Condition(), dice, student.teacher, student.calls)
+        loss.mean().backward()
+        descent.step()
+
+
+@pytest.mark.parametrize("clock", ["vp", "flow"])
+def test_moments_of_an_exact_gaussian_are_matched_by_its_exact_flow_map(clock: str) -> None:
+    student = Linear(gaussian(CLOCKS[clock]))
+    x0 = MEAN + STD * torch.randn(128, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
+    descend(Moments(), student, [student.means, student.stds], x0, lr=2.0)
+    for level in student.levels:
+        x = level.noised(x0, torch.randn(128, 2, generator=torch.Generator().manual_seed(2), dtype=F64))
+        assert (student.predict(x, level, Condition()).x0 - ends_of(x, level)).abs().max() < 1e-3
+
+
+class Halves(Denoiser):
+    """A student whose samples are of one Gaussian or of another, by the sign of the noise in the last coordinate."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.teacher, self.process, self.sigma_data, self.calls = teacher, teacher.process, teacher.sigma_data, (1,)
+        self.means = torch.tensor([[0.2, 0.0], [0.0, -0.1]], dtype=F64, requires_grad=True)
+        self.stds = torch.tensor([1.0, 1.0], dtype=F64, requires_grad=True)
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        noise = x / ((level.alpha * self.sigma_data) ** 2 + level.sigma**2) ** 0.5
+        which = (noise[:, 1] > 0).long()
+        along = torch.stack([self.stds[which] * noise[:, 0], torch.zeros_like(noise[:, 0])], 1)
+        return Prediction(self.means[which] + along, x, level)
+
+    def law(self, rung: int) -> GaussianMixture:
+        variance = torch.stack([self.stds.detach() ** 2, torch.zeros(2, dtype=F64)], 1)
+        return GaussianMixture(torch.ones(2), self.means.detach(), variance)
+
+
+def test_moments_of_a_mixture_are_matched_by_its_law_and_not_by_its_trajectories() -> None:
+    means, stds = torch.tensor([[-1.0, 0.4], [0.8, -0.5]], dtype=F64), torch.tensor([0.3, 0.5], dtype=F64)
+    variance = torch.stack([stds**2, torch.zeros(2, dtype=F64)], 1)
+    student = Halves(GaussianMixture(torch.ones(2), means, variance).denoiser(VP()))
+    descend(Moments(), student, [student.means, student.stds], torch.zeros(64, 2, dtype=F64), lr=0.5)
+    order = student.means.detach()[:, 0].argsort()  # which half of the noise makes which is free
+    assert (student.means.detach()[order] - means).abs().max() < 2e-2
+    assert (student.stds.detach()[order].abs() - stds).abs().max() < 2e-2
+
+
+def test_an_auxiliary_learns_what_the_student_makes_and_judges_without_being_judged() -> None:
+    student = Linear(gaussian(VP()))
+    bias = torch.zeros(2, dtype=F64, requires_grad=True)
+
+    class Biased(Told):
+        def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+            return Prediction(super().predict(x, level, condition).x0 + bias, x, level)
+
+    x0 = MEAN + STD * torch.randn(4096, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
+    told = Biased(student, student.law)
+
+    def gradients(*of: Tensor) -> tuple[Tensor, ...]:
+        dice = torch.Generator().manual_seed(0)
+        loss = Moments()(Assisted(student, told), x0, Condition(), dice, student.teacher, student.calls)
+        return torch.autograd.grad(loss.mean(), of)
+
+    at_rest, pulled = gradients(bias, student.means)
+    with torch.no_grad():
+        bias += 0.3
+    off, pushed = gradients(bias, student.means)
+    # its regression rests where it says what is so of these samples
+    assert at_rest.abs().max() < 0.1 * off.abs().min()
+    # one that says too much draws the student down, and is itself not drawn by the student's loss
+    assert (pushed > pulled).all()
+    told.of = lambda rung: GaussianMixture(torch.ones(1), MEAN[None], STD[None] ** 2)
+    with torch.no_grad():
+        bias.zero_()
+    assert gradients(student.means)[0].abs().max() < 1e-12 < pulled.abs().max()  # where the means agree, nothing pulls
+
+
 def test_noise_anew_is_that_of_the_next_level_around_the_answer() -> None:
     level, x = VP().at(0.4), torch.full((5, 2), 2.0)
     ask: Any = lambda x, t: Prediction(0.5 * x, x, t)  # noqa: E731
@@ -165,8 +291,8 @@ def test_noise_anew_is_that_of_the_next_level_around_the_answer() -> None:
 FEW = ["training.batch_size=16", "training.checkpoint_every=2", "sampling.preview=4", "training.validate_every=4"]
 
 
-def trained(asked: Any, folder: Path, resume: bool = False) -> Run:
-    for _ in train(asked, folder, resume=resume):
+def trained(asked: Any, folder: Path, resume: bool = False, draws: bool = True) -> Run:
+    for _ in train(asked, folder, resume=resume, draws=draws):
         pass
     return Run.load(folder)
 
@@ -253,7 +379,30 @@ def test_a_student_goes_on_bit_for_bit_when_its_teacher_is_gone(student: Path, r
         assert all(torch.equal(one[key], two[key]) for key in two)
 
 
-@pytest.mark.parametrize("method", ["consistency", "reflow"])
+def test_an_auxiliary_begins_as_the_teacher_and_goes_on_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    changes = [*FEW, "training.checkpoint_every=1"]
+    asked = student_of(run, "moments", [1, 2], changes=[*changes, "training.steps=1", "training.lr=1e-30"])
+    trained(asked, tmp_path / "begun", draws=False)
+    teacher = read_weights(run / "ema-0.100.safetensors", run)
+    own = read_weights(tmp_path / "begun" / "model.safetensors", tmp_path / "begun")
+    assert all(
+        torch.equal(own[f"{part}.{name}"], teacher[name]) for name in teacher for part in ("student", "auxiliary")
+    )
+    assert own.keys() - {f"{part}.{name}" for name in teacher for part in ("student", "auxiliary")} == {
+        "auxiliary.embedding.rung.weight"
+    }
+    for name, steps in (("whole", (3,)), ("halves", (1, 3))):
+        asked = student_of(run, "moments", [1, 2], changes=[*changes, "training.steps=3"])
+        for stop in steps:
+            moments = train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False)
+            next(moment for moment in moments if moment.progress.step == stop)
+            moments.close()
+    one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not torch.equal(one["auxiliary.embedding.rung.weight"], own["auxiliary.embedding.rung.weight"])
+
+
+@pytest.mark.parametrize("method", ["consistency", "reflow", "moments"])
 def test_the_other_methods_train_and_draw_in_any_number_of_calls(method: str, run: Path, tmp_path: Path) -> None:
     asked = student_of(run, method, [1, 3], scale=2.0, changes=[*FEW, "training.steps=2"])
     made = trained(asked, tmp_path / method)

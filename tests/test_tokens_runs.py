@@ -1,4 +1,4 @@
-"""Runs of tokens: a text of one's own and pictures of few levels, from the terminal."""
+"""Runs of tokens: a text file and pictures of few levels, from the terminal."""
 
 import csv
 import math
@@ -117,10 +117,15 @@ def test_levels_are_guided_by_their_label_and_by_a_classifier(tmp_path: Path, cl
     [
         ("quantised-digits", ["process=uniform", "objective=score-entropy", *TINY]),
         ("quantised-digits", ["objective=token-classifier", *TINY]),
+        ("text", ["data.path=book.txt", "data.length=16", *TINY]),
         ("labelled-moons", ["net.width=16"]),
     ],
 )
-def test_a_killed_run_goes_on_bit_for_bit(preset: str, changes: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(
+    preset: str, changes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text(BOOK)
     few = ["training.checkpoint_every=2", "training.log_every=1", "training.validate_every=100", "training.steps=5"]
     asked = Experiment.read(preset, [*changes, *few, "training.warmup=1", "training.batch_size=8"])
     for _ in train(asked, tmp_path / "whole", draws=False):

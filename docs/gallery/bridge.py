@@ -1,4 +1,4 @@
-"""One population carried into another: along straight lines, and as Schrodinger bridges with more and more noise."""
+"""One population carried into another: along straight lines, and by Schrodinger bridges with more and more noise."""
 
 import tempfile
 

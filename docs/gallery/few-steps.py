@@ -1,4 +1,4 @@
-"""A student of few calls is made of the carried model of digits, and both draw from the same noise."""
+"""A student of few calls is made of the digits model that comes with ornstein, and both draw from the same noise."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Langevin chains between two far modes: the weights they find, plain and annealed."""
+"""Langevin chains between two modes far apart: the weights that plain and annealed chains find."""
 
 import math
 

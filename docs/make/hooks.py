@@ -1,7 +1,7 @@
 """What the site needs beyond its pages: the reference, the examples, and formulas without a script.
 
 Formulas are written as GitHub reads them, `$...$` in a line and a fence named `math` around a display. Here they become
-MathML, which browsers draw themselves: nothing is asked of another host, and a page read from the disk has them too.
+MathML, which browsers draw themselves, so no script is loaded from another host and pages also work from disk.
 """
 
 import html

@@ -1,9 +1,9 @@
 """Makes the notebooks of examples/ from its scripts, with what they print and draw.
 
-    python docs/make/notebooks.py                  # all of them, some minutes; in a folder that it leaves clean
+    python docs/make/notebooks.py                  # all of them, some minutes; run in a folder that is then removed
     python docs/make/notebooks.py guided_digits
 
-A script's cells begin with `# %%`, its words with `# %% [markdown]`; editors know these marks, too.
+A script's cells begin with `# %%`, its text with `# %% [markdown]`; editors know these marks too.
 """
 
 import base64

@@ -1,9 +1,9 @@
-"""Many people at once: clients that draw from a studio. What was lost, how long did they wait, how much memory went?
+"""Many visitors at once: clients that draw from a studio. What was lost, how long did they wait, how much memory went?
 
     python docs/studio/load.py [--clients 32] [--seconds 60]
 
-The studio is a process of its own on this machine; the clients are threads of this one. Each asks for a few digits, one
-drawing after the other, and looks whether it got its own: as many as it asked for, of the class that it named.
+The studio is a separate process on this machine; the clients are threads of this one. Each asks for a few digits, one
+drawing after the other, and checks that it got its own: as many as it asked for, of the class that it named.
 """
 
 import argparse

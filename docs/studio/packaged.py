@@ -1,11 +1,11 @@
-"""Trains and packs the small models that ornstein carries, so that it has something to show before anything is trained.
+"""Trains and packs the small models that come with ornstein, so that it has something to show before any training.
 
     python docs/studio/packaged.py RUNS [--table adult.csv.gz]
 
-Trains what is not in the folder RUNS already (about ten minutes on two cores), evaluates it, the table aside, whose
-data are not at hand where the model is opened, and packs what is wanted to draw: two YAML files, the average of the
-weights that the run draws with, in float16, and what the gallery shows. The weights are opened as float32 like any
-others. Of a table nothing is packed but the names, ranges and shares of its columns.
+Trains what is not yet in the folder RUNS (about ten minutes on two cores) and evaluates it, except for the table, whose
+data are not available where the model is opened. Then it packs what drawing needs: two YAML files, the average of the
+weights that the run draws with, in float16, and what the report shows. The weights are opened as float32 like any
+others. Of the table only the names, ranges and shares of its columns are packed.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Bridges between two data sets: paths, couplings, models of what lies between, and how they are learned and walked.
 
-`PATHS` names what joins a pair of ends, `COUPLINGS` which ends are joined, `BRIDGE_STEPPERS` how a bridge is walked.
+`PATHS` names the paths that join a pair of ends, `COUPLINGS` the ways to choose the pairs, and `BRIDGE_STEPPERS` the
+ways to walk a bridge.
 """
 
 from collections.abc import Callable

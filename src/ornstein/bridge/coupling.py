@@ -1,10 +1,12 @@
-"""Couplings: which row of one data set a row of the other is joined to.
+"""Couplings: which row of one data set each row of the other is joined to.
 
-Two data sets without pairs leave open who belongs to whom; a coupling says it, for the rows of a batch. The mean of
-x_1 given x_0 may be anything, but the two laws are kept, so that a path between the pairs leads from one to the other.
+Two data sets without pairs leave open which rows belong together; a coupling decides it for the rows of a batch. A
+coupling may join rows in any way, but it keeps the two distributions, so a path between the pairs leads from one to the
+other.
 
 *Optimal transport* takes the pairing with the least mean squared distance: the lines of a path then cross little, and
-few steps walk them (Pooladian et al. 2023, 2304.14772; Tong et al. 2023, 2302.00482). In one dimension it sorts.
+few steps are enough to walk them (Pooladian et al. 2023, 2304.14772; Tong et al. 2023, 2302.00482). In one dimension it
+sorts.
 
 *Entropic transport* draws pairs from the plan P that is nearest, in relative entropy, to a diffusion that joins any two
 ends with weight exp(x_0 . x_1/c), c being the `stiffness` of its path (noise^2 for Brownian motion). On a batch of n
@@ -13,11 +15,12 @@ and m rows, with cost |x_0 - x_1|^2/2,
     P_ij = exp((f_i + g_j - |x_i - y_j|^2/2)/c)/(n m),      f_i = -c log mean_j exp((g_j - |x_i - y_j|^2/2)/c),
 
 and g likewise: Sinkhorn's iteration, here in log space and from soft plans to hard ones (Cuturi 2013, 1306.0895;
-Peyre & Cuturi 2019, 1803.00567). It is what a Schrodinger bridge joins (Leonard 2014, 1308.0215), so bridge matching on
-such pairs learns that bridge without simulating anything, but for the error of a batch that stands for the laws.
+Peyre & Cuturi 2019, 1803.00567). It is the coupling of a Schrodinger bridge (Leonard 2014, 1308.0215), so bridge
+matching on such pairs learns that bridge without any simulation, up to the error of using a batch for the whole
+distributions.
 
-A coupling is `(x0, x1, generator) -> (B,) int64`, which row of x1 each row of x0 is joined to: what is known of either
-row can follow it.
+A coupling is `(x0, x1, generator) -> (B,) int64`: the row of x1 that each row of x0 is joined to. With these indices
+whatever else is known about a row can follow it.
 """
 
 import math
@@ -30,7 +33,7 @@ from torch import Tensor
 from ornstein.core.process import check_positive
 from ornstein.errors import InputError
 
-#: rounds of Sinkhorn's iteration before it is given up
+#: rounds after which Sinkhorn's iteration gives up
 _ROUNDS = 10_000
 
 
@@ -43,24 +46,24 @@ def squared_distances(x0: Tensor, x1: Tensor) -> Tensor:
 
 
 def sinkhorn(cost: Tensor, stiffness: float, tolerance: float = 1e-9, rounds: int = _ROUNDS) -> Tensor:
-    """log P, (n, m) float64, of the entropic plan between even weights: sum P cost + stiffness KL(P) at its least.
+    """log P, (n, m) float64, of the entropic plan between uniform weights, the minimum of sum P cost + stiffness KL(P).
 
     Args:
-        cost: (n, m), as |x - y|^2/2; in its units also:
-        stiffness: c.
-        tolerance: by how much the columns' sums may still differ from 1/m, as a share of it; rows are exact.
-        rounds: how often to go on for that.
+        cost: (n, m), such as |x - y|^2/2.
+        stiffness: c, in the units of the cost.
+        tolerance: how far the columns' sums may be from 1/m, as a share of it; the rows' sums are exact.
+        rounds: the most rounds of the iteration.
 
     Raises:
-        InputError: a stiffness that is not positive, or one so small beside the cost that `rounds` do not do.
+        InputError: a stiffness that is not positive, or one so small beside the cost that `rounds` are not enough.
     """
     check_positive(stiffness=stiffness)
     cost = cost.double()
     n, m = cost.shape
-    # log weights of rows and columns: a logarithm of a mean is that of the sum and this
+    # log weights of rows and columns: the logarithm of a mean is that of the sum plus these
     rows, columns = -math.log(n), -math.log(m)
     largest = float(cost.max())
-    # a hard plan is found from softer ones, halving c: from nothing it would take about largest/c times as long
+    # a hard plan is reached through softer ones, halving c: directly it would take about largest/c times as long
     hardness = [stiffness * 2**k for k in range(max(0, math.ceil(math.log2(max(largest, 1e-300) / stiffness))), -1, -1)]
     potential = cost.amin(0)  # g, in the units of the cost: c passes from one plan to the next
     for c in hardness:
@@ -87,8 +90,8 @@ class Coupling(ABC):
     """`(x0, x1, generator) -> (B,)`: which row of x1 each row of x0 is joined to. A frozen dataclass of its settings.
 
     Args of a call:
-        x0: (B, ...) of one data set, x1 (M, ...) of the other, in one space.
-        generator: what it draws from, on its own device.
+        x0: (B, ...) of one data set, x1 (M, ...) of the other, with samples of the same shape.
+        generator: the source of randomness, which may be on another device.
     """
 
     @abstractmethod
@@ -97,7 +100,7 @@ class Coupling(ABC):
 
 @dataclass(frozen=True)
 class Paired(Coupling):
-    """Row by row, as the data come: pairs that are known, or drawn by a bridge."""
+    """Row i to row i: pairs that are known, or drawn by a bridge."""
 
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator) -> Tensor:
         if len(x0) != len(x1):
@@ -107,7 +110,7 @@ class Paired(Coupling):
 
 @dataclass(frozen=True)
 class Independent(Coupling):
-    """Each row to any: without replacement where there are enough."""
+    """Each row to a random one, without replacement if there are enough."""
 
     def __call__(self, x0: Tensor, x1: Tensor, generator: torch.Generator) -> Tensor:
         order = [
@@ -134,15 +137,15 @@ class Optimal(Coupling):
 
 @dataclass(frozen=True)
 class Entropic(Coupling):
-    """Each row's partner drawn from the entropic plan of the batch, by its own share of it.
+    """Each row's partner drawn from that row of the batch's entropic plan.
 
     Tong et al. 2023 (2302.00482, 2307.03672): simulation-free Schrodinger bridges.
 
     Args:
-        stiffness: c, in data units squared; of a path, `path.stiffness`.
+        stiffness: c, in data units squared; for a path, `path.stiffness`.
 
     Raises:
-        InputError: one that is not positive; when called, one too small for the batch.
+        InputError: a stiffness that is not positive; when called, one too small for the batch.
     """
 
     stiffness: float = 1.0

@@ -1,21 +1,21 @@
 """Walking a bridge: from a row of one data set to a row of the other.
 
-The walk goes down a path, from x_1 at t_max to x_0 at 0; what goes up is the walk of `bridge.reversed()`. The equation
-that needs the near end alone is linear but for that end, E[x_0 given x_t], so it is solved up to the next stage as if
-the answer held (`Stage.step_to`):
+The walk goes down a path, from x_1 at t_max to x_0 at 0; to go up, walk `bridge.reversed()`. The equation that needs
+the near end alone is linear except for that end, E[x_0 given x_t], so each step solves it exactly for a constant x0
+(`Stage.step_to`):
 
     x_s = (b_s/b_t) x_t + (a_s - a_t b_s/b_t) x0 + sqrt(v_s - (b_s/b_t)^2 v_t) z.
 
-With x0 asked at (x_t, t) that is the sampler of I2SB on Brownian bridges (Liu et al. 2023, 2302.05872), on paths
-without noise DDIM's, or Euler's where they are straight lines. It is of order 1: within a step the answer moves, with
-the noise of that step too. Asked at the step's end as well, and averaged (Heun's rule, which for noise that does not
-depend on x is of order 2 in law; Kloeden & Platen 1992, section 15.1), it is of order 2. Either is exact for ends that
-are always c, whatever the steps.
+With x0 taken at (x_t, t) this is the sampler of I2SB on Brownian bridges (Liu et al. 2023, 2302.05872), DDIM on paths
+without noise, and Euler's rule if these are straight lines. It is of order 1, since x0 changes within a step, also with
+the noise of that step. If x0 is also taken at the step's end, and the two are averaged (Heun's rule, which for noise
+that does not depend on x is of order 2 in law; Kloeden & Platen 1992, section 15.1), it is of order 2. Both are exact
+in any number of steps for a near end that is always the same point.
 
-*The last step* goes to x0 itself and so leaves out what is still open at the last stage, a variance of about g^2 t. So
-where there is noise the stages are spread as t_max (i/n)^p. The i-th from the end is p/i of its own time long; Heun's
-rule errs by the cube of that, of what is open there, i^p/n^p. p = 5/2 sums this, and the last step, to 1/n^2; p = 2 has
-a logarithm more.
+*The last step* goes to x0 itself and so leaves out the variance that x_0 still has at the last stage, about g^2 t. So
+on paths with noise the stages are spaced as t_max (i/n)^p. The i-th step from the end is p/i of its own time long;
+Heun's rule makes an error of the cube of that, times the variance left there, i^p/n^p. With p = 5/2 these errors and
+that of the last step sum to order 1/n^2; with p = 2 there is an additional logarithm.
 """
 
 from abc import ABC, abstractmethod
@@ -34,7 +34,7 @@ from ornstein.core.drive import Noise, sample_seeds
 from ornstein.core.walk import Asked, State, end, walk
 from ornstein.errors import InputError, lookup
 
-#: how much denser stages lie towards the near end, where the path has noise
+#: p, the power by which stages are denser towards the near end, on paths with noise
 _POWER = 2.5
 
 Ask = Asked[Tensor, Stage, Ends]
@@ -43,8 +43,8 @@ Ask = Asked[Tensor, Stage, Ends]
 class BridgeStepper(ABC):
     """Goes from stage t down to s < t. A frozen dataclass of its settings.
 
-    Facts, each held by a test: `order`, measured, in law where the path has noise; `calls` of the bridge a step. The
-    last step, to the near end, is one call, E[x_0 given x_t].
+    Facts, each checked by a test: `order`, as measured, in law if the path has noise; `calls` of the bridge in a step.
+    The last step, to the near end, is one call, E[x_0 given x_t].
     """
 
     order: ClassVar[int]
@@ -52,14 +52,14 @@ class BridgeStepper(ABC):
 
     @abstractmethod
     def step(self, ask: Ask, x: Tensor, t: Stage, s: Stage, noise: Callable[[], Tensor]) -> Tensor:
-        """x (B, ...) at stage s, from that at t; coefficients are floats, `noise()` is standard normal and like x."""
+        """x (B, ...) at stage s, from x at t; coefficients are floats, `noise()` is standard normal, of x's shape."""
 
 
 @dataclass(frozen=True)
 class Ancestral(BridgeStepper):
-    """The near end as it is seen from here, held for a step: I2SB's sampler, DDIM's without noise.
+    """The near end as predicted at the start of a step, held for the step: I2SB's sampler; without noise, DDIM.
 
-    Order 1. One call a step. As stochastic as the path.
+    Order 1. One call a step. Stochastic if the path is.
     """
 
     order: ClassVar[int] = 1
@@ -73,9 +73,9 @@ class Ancestral(BridgeStepper):
 
 @dataclass(frozen=True)
 class Heun(BridgeStepper):
-    """The near end as it is seen from both ends of a step, averaged, with one noise.
+    """The near end as predicted at both ends of a step, averaged, with the same noise.
 
-    Order 2. Two calls a step. As stochastic as the path.
+    Order 2. Two calls a step. Stochastic if the path is.
     """
 
     order: ClassVar[int] = 2
@@ -94,10 +94,10 @@ BRIDGE_STEPPERS: dict[str, Callable[..., BridgeStepper]] = {"bridge-ancestral": 
 
 
 def stages(path: Path, steps: int, grid: Sequence[float] | Tensor | None = None) -> list[Stage]:
-    """The stages that a walk visits, `steps` + 1: even in time without noise, else denser to the end; or given ones.
+    """The `steps` + 1 stages that a walk visits: even in time without noise, else denser towards the end; or `grid`.
 
     Raises:
-        InputError: no whole number of steps, or times that do not fall to 0 from t_max or below.
+        InputError: steps that are not a whole number, or times that do not fall to 0 from t_max or below.
     """
     if not (isinstance(steps, int) and steps > 0):
         raise InputError(f"steps={steps!r} must be a positive whole number.")
@@ -122,14 +122,14 @@ def crossing(
     generator: torch.Generator | None = None,
     condition: Given = None,
 ) -> Iterator[State[Tensor]]:
-    """Walk from rows of the far data set to rows of the near one, yielding each moment; x itself comes first.
+    """Walk from rows of the far data set to rows of the near one, yielding every state; x itself comes first.
 
     Args:
-        bridge: which knows x_0, `Ends.x0`. For the other direction, `bridge.reversed()`.
+        bridge: a bridge that knows x_0, `Ends.x0`. For the other direction, `bridge.reversed()`.
         x: (B, ...) in model space: rows of the far data set, or x_t at the first time of `grid`.
-        stepper: how to step, or its name in `BRIDGE_STEPPERS`.
-        steps, grid: how many steps, or at which falling times; see `stages`.
-        seed, seeds, generator: one source of randomness, as for `ornstein.trajectory`; each row has noise of its own.
+        stepper: a stepper, or its name in `BRIDGE_STEPPERS`.
+        steps, grid: the number of steps, or falling times; see `stages`.
+        seed, seeds, generator: one source of randomness, as for `ornstein.trajectory`; each row has its own noise.
         condition: with B rows.
 
     Raises:
@@ -144,7 +144,7 @@ def crossing(
     def asked(x: Tensor, stage: Stage) -> Ends:
         ends = bridge.predict(x, stage, given)
         if ends.x0 is None:
-            raise InputError("bridge does not know the end that it is walked to; walk it from the other one.")
+            raise InputError("bridge does not know the end that it is walked to; walk it from the other end.")
         return ends
 
     def step(ask: Ask, x: Tensor, t: Stage, s: Stage, memory: Any) -> tuple[Tensor, Any]:
@@ -154,7 +154,7 @@ def crossing(
 
 
 def translate(bridge: Bridge, x: Tensor, **settings: Any) -> Tensor:
-    """Rows of the near data set for rows of the far one, (B, ...): the end of `crossing`, whose settings it takes."""
+    """Rows of the near data set for rows of the far one, (B, ...): the last state of `crossing`, with its settings."""
     return end(crossing(bridge, x, **settings)).x
 
 
@@ -164,15 +164,15 @@ def path_energy(
 ) -> Tensor:
     """The integral of |velocity|^2 dt over the way down of each row, (B,), in squared units of x over units of time.
 
-    The velocity is that of the ODE with the path's marginals, whether the walk has noise or not. Its mean over rows is
-    never below the squared 2-Wasserstein distance of the ends, over t_max (Benamou & Brenier 2000).
+    The velocity is that of the ODE with the path's marginals, whether the walk has noise or not. The integral's mean
+    over rows is never below the squared 2-Wasserstein distance of the ends, divided by t_max (Benamou & Brenier 2000).
 
     Args:
-        bridge: which knows both ends.
+        bridge: a bridge that knows both ends.
         x: (B, ...) rows of the far data set.
-        steps: of the walk, at least 2; the integral is a sum over the moments between its ends.
+        steps: of the walk, at least 2; the integral is a sum over the states between its ends.
         seed: of the noise.
-        stepper: how to step.
+        stepper: a stepper, or its name.
     """
     levels, total = stages(bridge.path, steps), torch.zeros(len(x), dtype=torch.float64, device=x.device)
     walked = list(crossing(bridge, x, stepper, steps=steps, seed=seed))[1:-1]

@@ -1,27 +1,29 @@
-"""Bridges between two Gaussians in closed form: the oracle of this room.
+"""Bridges between two Gaussians in closed form, by which the other files of this room are tested.
 
-Let the ends be jointly Gaussian, of means m_0, m_1, covariances S_0, S_1 and cross covariance C = cov(x_0, x_1). Then
+Let the ends be jointly Gaussian, with means m_0, m_1, covariances S_0, S_1 and cross-covariance C = cov(x_0, x_1). Then
 x_t is Gaussian,
 
     mean  alpha m_0 + beta m_1,         S_t = alpha^2 S_0 + beta^2 S_1 + alpha beta (C + C^T) + variance I,
 
-and so is every end given it,
+and so is each end given x_t,
 
     E[x_0 given x_t] = m_0 + (alpha S_0 + beta C) S_t^-1 (x_t - m_t),
     E[x_1 given x_t] = m_1 + (alpha C^T + beta S_1) S_t^-1 (x_t - m_t),
 
 from which every drift follows (`ornstein.bridge.path`).
 
-*The Schrodinger bridge.* Of all processes from one law to the other it is the one nearest, in relative entropy, to the
-diffusion behind a path of variance c alpha beta. It is that diffusion held at pairs (x_0, x_1) from the one coupling
-with density u(x_0) v(x_1) exp(x_0 . x_1/c): a Gaussian whose precision matrix has -I/c off its diagonal. So
+*The Schrodinger bridge.* Of all processes from one distribution to the other it is the one nearest, in relative
+entropy, to the diffusion behind a path of variance c alpha beta. It is that diffusion held at pairs (x_0, x_1) from the
+only coupling with density u(x_0) v(x_1) exp(x_0 . x_1/c): a Gaussian whose precision matrix has -I/c as its
+off-diagonal block. So
 
     C = T S_1,      T = R U diag(h) U^T R,      h = 2/(sqrt(4 m + c^2) + c),
 
-where R = S_0^(1/2) and R S_1 R = U diag(m) U^T (Bunne et al. 2022, 2202.05722, written here without an inverse and
-without the difference of nearly equal numbers that a large c makes of theirs; Janati et al. 2020, 2006.02572). E[x_0
-given x_1] = m_0 + T (x_1 - m_1) with T symmetric: the gradient of a convex function. As c goes to zero h = 1/sqrt(m), T
-is the map of optimal transport and C its coupling; as it grows C goes to zero, and the ends are independent.
+where R = S_0^(1/2) and R S_1 R = U diag(m) U^T (Bunne et al. 2022, 2202.05722, written here without an inverse, and
+without their difference, which at large c is one of nearly equal numbers; Janati et al. 2020, 2006.02572). E[x_0
+given x_1] = m_0 + T (x_1 - m_1) with T symmetric: the gradient of a convex function. As c goes to zero, h tends to
+1/sqrt(m), T to the map of optimal transport and C to its coupling; as c grows, C tends to zero and the ends become
+independent.
 """
 
 from dataclasses import dataclass
@@ -61,7 +63,7 @@ class GaussianCoupling:
         cross: (d, d), cov(x_0, x_1).
 
     Raises:
-        InputError: shapes that do not fit, or a joint covariance that is none.
+        InputError: shapes that do not fit, or a joint covariance that is not positive semi-definite.
     """
 
     mean0: Tensor
@@ -86,14 +88,14 @@ class GaussianCoupling:
 
     @staticmethod
     def independent(mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor) -> "GaussianCoupling":
-        """Ends that know nothing of each other."""
+        """Independent ends."""
         return GaussianCoupling(mean0, mean1, cov0, cov1, torch.zeros_like(cov0))
 
     @staticmethod
     def entropic(
         mean0: Tensor, cov0: Tensor, mean1: Tensor, cov1: Tensor, stiffness: float = 0.0
     ) -> "GaussianCoupling":
-        """The coupling of the Schrodinger bridge, or, at stiffness zero, of optimal transport; see the module.
+        """The coupling of the Schrodinger bridge, or, with stiffness zero, of optimal transport; see the module.
 
         Args:
             mean0, mean1: (d,).
@@ -101,7 +103,7 @@ class GaussianCoupling:
             stiffness: c, in data units squared: `path.stiffness`.
 
         Raises:
-            InputError: a negative stiffness; what is no covariance.
+            InputError: a negative stiffness; a matrix that is not a covariance.
         """
         if not stiffness >= 0:
             raise InputError(f"stiffness={stiffness!r} must be zero or more.")
@@ -110,7 +112,7 @@ class GaussianCoupling:
         root = _root(cov0)
         m, basis = torch.linalg.eigh(root @ cov1 @ root)
         m = m.clamp(min=0)
-        # at c = 0 a direction that one of the laws does not have is joined to nothing
+        # at c = 0 a direction in which one of the distributions has no spread is joined to nothing
         h = torch.where(m + stiffness > 0, 2 / ((4 * m + stiffness**2).sqrt() + stiffness), 0.0)
         return GaussianCoupling(mean0, mean1, cov0, cov1, root @ ((basis * h) @ basis.mT) @ root @ cov1)
 
@@ -148,7 +150,7 @@ class GaussianBridge(Bridge):
         """The Schrodinger bridge from N(mean0, cov0) to N(mean1, cov1), for the diffusion behind `path`.
 
         Raises:
-            InputError: a path that is no diffusion held at its ends; what is no covariance.
+            InputError: a path that is not a diffusion held at its ends; a matrix that is not a covariance.
         """
         return GaussianBridge(GaussianCoupling.entropic(mean0, cov0, mean1, cov1, path.stiffness), path)
 
@@ -162,7 +164,7 @@ class GaussianBridge(Bridge):
         return self._between(self.path.at(t))[2]
 
     def affine(self, reading: str, t: float) -> tuple[Tensor, Tensor]:
-        """(A, b), (d, d) and (d,), of a reading as A x + b: a drift, a score, an end's mean."""
+        """(A, b), (d, d) and (d,), that give a reading as A x + b: a drift, a score, an end's mean."""
         origin = torch.zeros(1, len(self.coupling.mean0), dtype=torch.float64)
         b = self(origin, t).read(reading)[0]
         return (self(torch.eye(len(b), dtype=b.dtype), t).read(reading) - b).mT, b
@@ -184,7 +186,7 @@ class GaussianBridge(Bridge):
         return Ends(x0, x1, x, stage)
 
     def _between(self, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
-        """cov(x_0, x_t), cov(x_1, x_t), cov(x_t): (d, d), or (B, d, d) for a time per sample."""
+        """cov(x_0, x_t), cov(x_1, x_t), cov(x_t): (d, d), or (B, d, d) if each sample has its own time."""
         c = self.coupling
         alpha, beta, variance = (
             v.double().reshape(-1, 1, 1) if isinstance(v, Tensor) else v

@@ -1,4 +1,4 @@
-"""What a run of two data sets learns: a bridge from one to the other, walked in both directions."""
+"""What a run on two data sets learns: a bridge from one to the other, which can be walked in both directions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from ornstein.core.numerics import normal
 from ornstein.core.walk import State
 from ornstein.errors import InputError
 
-#: the paths that numbers alone describe: what may stand in the process's place
+#: the paths that numbers alone describe, which an experiment may name as its process
 NAMED_PATHS: dict[str, Callable[..., Path]] = {"linear": Linear, "brownian": Brownian, "quarter-circle": Trigonometric}
 
 
@@ -27,7 +27,7 @@ class Bridging(Learner):
     """A bridge between two data sets: where x_t comes from and where it goes (De Bortoli et al. 2021; Albergo 2023)."""
 
     readings: ClassVar[Mapping[str, str]] = {
-        "ends": "Both ends of a bridge, E[x_0 given x_t] and E[x_1 given x_t], beside a linear guess at them."
+        "ends": "Both ends of a bridge, E[x_0 given x_t] and E[x_1 given x_t], as corrections to a linear guess."
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = BRIDGE_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = NAMED_PATHS
@@ -43,8 +43,8 @@ class Bridging(Learner):
         problem = self.problem
         if problem.far is None:
             raise InputError(
-                "predicts='ends' is of two data sets, such as data=between with data.source and data.target; these "
-                "data are one."
+                "predicts='ends' needs two data sets, such as data=between with data.source and data.target; these "
+                "data are only one."
             )
         assert isinstance(problem.objective, Taught)  # no other is named in `objectives`
         object.__setattr__(
@@ -87,9 +87,9 @@ class Bridging(Learner):
         grid: "str | Sequence[float] | Tensor | None",
         **options: Any,
     ) -> Iterator[State[Tensor]]:
-        """The walk from `rows` of the source, the part `SOURCE` of the condition, to as many of the target."""
+        """The walk from `rows` rows of the source, the part `SOURCE` of the condition, to as many of the target."""
         if isinstance(grid, str):
-            raise InputError(f"grid={grid!r} says where Gaussian noise is walked; of a bridge give falling times.")
+            raise InputError(f"grid={grid!r} is a grid for Gaussian noise; for a bridge give falling times.")
         start, rest = parted(options.pop("condition", None))
         if len(start) != rows:
             raise InputError(f"condition {SOURCE!r} has {len(start)} rows, and {rows} are to be drawn.")
@@ -98,9 +98,10 @@ class Bridging(Learner):
 
     @torch.no_grad()
     def judge(self, model: NetBridge, x0: Tensor, condition: Given) -> Judgement:
-        """Squared errors of both ends on pairs of held-out rows, in units of what a linear guess leaves open.
+        """Squared errors of both ends on pairs of held-out rows, relative to those of a linear guess.
 
-        The pairs are those that the objective's coupling joins, drawn alike at every call; at `LEVELS` times.
+        The objective's coupling joins the pairs, with the same draw at every call; the errors are taken at `LEVELS`
+        times.
         """
         taught: Any = self.problem.objective
         device = model.device

@@ -1,24 +1,26 @@
-"""Learning a bridge: from pairs by regression, and from two data sets without pairs by turns.
+"""Learning a bridge: from pairs by regression, and from two data sets without pairs by alternating turns.
 
-*Bridge matching.* The posterior means of the ends are the minimum of a squared error, so a bridge is learned as a
-denoiser is: draw a pair, a time and noise, put x_t between them, and regress. With a reading of the table, whose error
-is a combination of the ends' (c_0, c_1 its coefficients),
+*Bridge matching.* The posterior means of the ends minimise a squared error, so a bridge is learned as a denoiser is:
+draw a pair, a time and noise, compute x_t from them, and regress. For a reading of the table, whose error combines
+those of the ends with its coefficients c_0 and c_1,
 
     loss = sum over readings of |c_0 (x0_hat - x_0) + c_1 (x1_hat - x_1)|^2/d.
 
     regress       is                                                         from
-    x0, x1        each end by itself                                         I2SB, DDBM (one end of them)
+    x0, x1        each end by itself                                         I2SB, DDBM (one of the two)
     velocity      flow matching; on coupled batches OT-CFM                   Lipman 2023, Tong 2023
     up, down      the drifts of the diffusion held at both ends              Peluchetti 2022, Shi 2023 (DSBM)
 
-What it learns is the *Markovian projection* of the pairs joined by the path: a process that knows only where it is,
-with the same law at each time; but the two ends of one walk of it are other pairs than it was taught on.
+The bridge learns the *Markovian projection* of the pairs joined by the path: a process whose next move depends only on
+where it is, with the same distribution at each time. But the ends of its walks form other pairs than those it was
+trained on.
 
-*Iterative Markovian fitting* (Shi et al. 2023, 2303.16852; Peluchetti 2023, 2304.00917). Walk it, and teach the next by
-the pairs that this gives, downward and upward by turns, since each walk keeps the law that it starts from exactly.
-The Schrodinger bridge is the one process that this leaves as it is: Markov, and joined by the diffusion behind the
-path; the pairs converge to its coupling. On lines without noise, always downward, it is *reflow* (Liu et al. 2023,
-2209.03003): each turn makes the lines straighter and the pairs nearer, until one step walks them.
+*Iterative Markovian fitting* (Shi et al. 2023, 2303.16852; Peluchetti 2023, 2304.00917). Walk the bridge, and train the
+next one on the pairs that the walks join; alternate between downward and upward walks, since each keeps exactly the
+distribution that it starts from. The Schrodinger bridge is the only process that this leaves unchanged: it is Markov,
+and its pairs are joined by the diffusion behind the path. The pairs converge to its coupling. On lines without noise,
+always downward, this is *reflow* (Liu et al. 2023, 2209.03003): each turn makes the lines straighter and the pairs
+nearer, until one step is enough.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,12 +46,12 @@ class BridgeMatching:
         coupling: which rows of a batch are joined.
         regress: the readings whose squared errors are averaged; "up" and "down" grow without bound towards the end that
             they look at.
-        cut: the share of the clock that is left out at either end, where the readings with noise are infinite.
-        even: measure the errors of ends in units of what a linear guess leaves open there (`Guess`, by the bridge's own
-            `near` and `far`), so that all times count alike.
+        cut: the share of the clock that is left out at each end, where the readings with noise are infinite.
+        even: divide the errors of the ends by those of a linear guess (`Guess`, with the bridge's own `near` and
+            `far`), so that all times count equally.
 
     Raises:
-        InputError: an unknown reading, none, or a share outside [0, 1/2); `even` of other readings than the ends.
+        InputError: an unknown reading, none, or a share outside [0, 1/2); `even` with readings other than the ends.
     """
 
     coupling: Coupling = field(default_factory=Independent)
@@ -63,14 +65,14 @@ class BridgeMatching:
         if not self.regress or not 0 <= self.cut < 0.5:
             raise InputError(f"regress={self.regress}, cut={self.cut!r}: at least one reading, and a share below 1/2.")
         if self.even and not set(self.regress) <= {"x0", "x1"}:
-            raise InputError(f"regress={self.regress} with even=True: errors of x0 and x1 alone are told in its units.")
+            raise InputError(f"regress={self.regress} with even=True: that is for errors of x0 and x1 alone.")
 
     def __call__(self, bridge: Bridge, x0: Tensor, x1: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
         """The loss of each row of x0, (B,).
 
         Args:
-            bridge: the model, on its own path.
-            x0, x1: (B, ...) and (M, ...), of the near and the far data set, in model space.
+            bridge: the model, which brings its path.
+            x0, x1: (B, ...) and (M, ...), from the near and the far data set, in model space.
             condition: with B rows, which belong to x0.
             generator: of all randomness.
         """
@@ -80,7 +82,7 @@ class BridgeMatching:
         return self.loss_at(bridge, x0, x1, t, z, condition)
 
     def loss_at(self, bridge: Bridge, x0: Tensor, x1: Tensor, t: Tensor, z: Tensor, condition: Given) -> Tensor:
-        """The loss of each pair at given times (B,) with given noise, (B,)."""
+        """The loss of each pair, (B,), at given times (B,) with given noise."""
         stage = bridge.path.at(t, like=x0)
         ends = bridge(stage.between(x0, x1, z), stage, Condition.of(condition))
         total = x0.new_zeros(len(x0))
@@ -103,9 +105,9 @@ class Turn:
     """One turn of iterative Markovian fitting.
 
     Attributes:
-        bridge: what was learned, from the pairs of the turn before.
-        x0, x1: (B, ...) pairs of rows, which its walk joined: one end is data.
-        up: whether that walk went up, from x0 to x1.
+        bridge: the bridge learned from the pairs of the turn before.
+        x0, x1: (B, ...) pairs of rows, which its walk joined; one end is data.
+        up: whether the walk went up, from x0 to x1.
     """
 
     bridge: Bridge
@@ -129,13 +131,13 @@ def markovian_fitting(
 
     Args:
         x0, x1: (B, ...) and (M, ...), the data sets; each turn starts from all rows of one of them.
-        fit: (x0, x1, up) -> a bridge that is taught on those pairs, as with `BridgeMatching` and `Paired`; it is
-            walked up or down next, so one that knows only the end that it goes to will do.
+        fit: (x0, x1, up) -> a bridge trained on those pairs, for example by `BridgeMatching` with `Paired`; it is
+            walked up or down next, and needs to know only the end that it goes to.
         turns: how many.
         generator: of all randomness here.
         coupling: of the first pairs; independent if none is given.
         steps: of each walk.
-        both: whether to go up and down by turns; else always down.
+        both: whether to alternate between down and up; else always down.
 
     Raises:
         InputError: fewer than one turn.

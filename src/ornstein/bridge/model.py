@@ -1,10 +1,10 @@
-"""Bridges: the one thing that a model between two data sets is.
+"""Bridges: the contract of every model between two data sets.
 
-A bridge answers, for x at time t of its path, with the posterior means of both ends, E[x_0 given x_t = x] and E[x_1
-given x_t = x], or of one of them: what a denoiser is for a far end that is noise. Everything is built on that answer:
-one walks along it in either direction, an exact law gives one in closed form, a network learns one.
+For x at time t of its path, a bridge returns the posterior means of both ends, E[x_0 given x_t = x] and E[x_1 given
+x_t = x], or of one of them, as a denoiser does where the far end is noise. Everything else builds on that answer: a
+bridge can be walked in both directions, derived in closed form from an exact distribution, or learned by a network.
 
-Told from the other end it is a bridge again. So what goes down a path goes up it, too, and is written once.
+Seen from the other end, a bridge is a bridge again. So whatever goes down a path can also go up, and is written once.
 """
 
 import math
@@ -24,10 +24,10 @@ from ornstein.errors import InputError
 
 
 class Bridge(ABC):
-    """`(x, t, condition) -> Ends`: whatever knows where x_t comes from and where it goes. To add one, write `predict`.
+    """`(x, t, condition) -> Ends`: a model of where x_t comes from and where it goes. To add one, write `predict`.
 
     Attributes:
-        path: what t is read on.
+        path: the path that t refers to.
         near, far: standard deviations of x_0 and x_1 in model space, 1 where they are not known.
     """
 
@@ -40,7 +40,7 @@ class Bridge(ABC):
         """The ends of x (B, ...) at `stage`, given `condition`, which has B rows or no parts."""
 
     def __call__(self, x: Tensor, t: "float | Tensor | Stage", condition: Given = None) -> Ends:
-        """Ask for E[x_0 given x_t = x] and E[x_1 given x_t = x].
+        """E[x_0 given x_t = x] and E[x_1 given x_t = x].
 
         Args:
             x: (B, ...) in model space.
@@ -48,12 +48,12 @@ class Bridge(ABC):
             condition: what to condition on, with B rows; see `Condition.of`.
 
         Raises:
-            InputError: a time out of range; a condition that is none, or of another number of rows.
+            InputError: a time out of range; an invalid condition, or one with another number of rows.
         """
         return self.predict(x, self.path.at(t, like=x), Condition.of(condition).matches(len(x), "x"))
 
     def reversed(self) -> "Bridge":
-        """The same knowledge told from the other end."""
+        """The same bridge seen from the other end."""
         return ReversedBridge(self)
 
     @property
@@ -64,7 +64,7 @@ class Bridge(ABC):
 
 @dataclass(frozen=True, eq=False)
 class ReversedBridge(Bridge):
-    """A bridge told from the other end."""
+    """A bridge seen from the other end."""
 
     bridge: Bridge
 
@@ -86,7 +86,7 @@ class ReversedBridge(Bridge):
 
     def predict(self, x: Tensor, stage: Stage, condition: Condition) -> Ends:
         path, t = self.bridge.path, self.path.t_max - stage.t
-        # the coefficients as they are: the far end's time, subtracted twice, would not be what it was
+        # coefficients are passed on, not computed again: a time subtracted from t_max twice is not exactly itself
         there = Stage(path, t, stage.beta, stage.alpha, stage.variance)
         ends = self.bridge.predict(x, there, condition)
         return Ends(ends.x1, ends.x0, x, stage)
@@ -97,16 +97,16 @@ class ReversedBridge(Bridge):
 
 @dataclass(frozen=True)
 class Guess:
-    """The best linear guess at both ends of x_t, for independent white ends of these scales, and what it leaves open.
+    """The best linear guess at both ends from x_t, for independent white ends of given scales, and its error.
 
-    It stands beside a network as EDM's preconditioning does (Karras et al. 2022): E[x_0] = skip0 x_t + out0 F with F of
-    unit variance at every time, and so for x_1. Without noise both have the same F, but for its sign.
+    It serves a network as EDM's preconditioning does (Karras et al. 2022): E[x_0] = skip0 x_t + out0 F with F of unit
+    variance at every time, and likewise for x_1. Without noise both have the same F, except for its sign.
 
         skip0 = alpha s0^2/S,    out0 = s0 ((beta^2 s1^2 + v)/S)^(1/2),    S = alpha^2 s0^2 + beta^2 s1^2 + v
 
     Attributes:
         spread: S^(1/2), the standard deviation of x_t.
-        skip0, out0, skip1, out1: see above; of the far end alpha, s0 and beta, s1 change places.
+        skip0, out0, skip1, out1: see above; for the far end exchange alpha with beta and s0 with s1.
     """
 
     spread: Number
@@ -117,7 +117,7 @@ class Guess:
 
     @staticmethod
     def at(stage: Stage, near: float, far: float) -> "Guess":
-        """At a stage, for ends of standard deviation `near` and `far`."""
+        """The guess at a stage, for ends of standard deviation `near` and `far`."""
         a, b = (stage.alpha * near) ** 2, (stage.beta * far) ** 2
         total = a + b + stage.variance
         return Guess(
@@ -131,17 +131,17 @@ class Guess:
 
 @dataclass(frozen=True, eq=False)
 class NetBridge(Bridge):
-    """A network as a bridge: both ends are a linear guess and what the network adds, see `Guess`.
+    """A network as a bridge: each end is a linear guess plus what the network adds, see `Guess`.
 
     Args:
-        net: `net(x, level, parts) -> F`, with twice the channels of x, F_0 and F_1; with as many where the path has no
-            noise. x comes with unit variance; the level is log(beta/alpha) within [-12, 12], (B,).
-        path: what t is read on.
+        net: `net(x, level, parts) -> F`, with twice the channels of x, for F_0 and F_1; with as many as x if the path
+            has no noise. x has unit variance; the level is log(beta/alpha) within [-12, 12], (B,).
+        path: the path that t refers to.
         near, far: standard deviations of x_0 and x_1 in model space.
         precision: type of the net's matrix products and convolutions; None for that of its parameters.
 
     Raises:
-        InputError: a standard deviation that is not positive; when called, a net of other channels.
+        InputError: a standard deviation that is not positive; when called, a net with a wrong number of channels.
     """
 
     net: nn.Module
@@ -167,7 +167,7 @@ class NetBridge(Bridge):
         single = self.path.noiseless
         if f.shape[1] != x.shape[1] * (1 if single else 2):
             raise InputError(
-                f"net gives {f.shape[1]} channels for {x.shape[1]}, and a bridge on {self.path} wants "
+                f"net returns {f.shape[1]} channels for {x.shape[1]}, and a bridge on {self.path} needs "
                 f"{x.shape[1] * (1 if single else 2)}."
             )
         f0, f1 = (-f, f) if single else f.chunk(2, dim=1)

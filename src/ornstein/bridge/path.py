@@ -1,4 +1,4 @@
-"""Paths between two data sets: what lies between a pair of ends, and what is known of it there.
+"""Paths between two data sets: what lies between a pair of ends, and what a point in between says about them.
 
 Given a pair (x_0, x_1), one end from each data set, a *path* is the Gaussian
 
@@ -6,12 +6,12 @@ Given a pair (x_0, x_1), one end from each data set, a *path* is the Gaussian
 
 with alpha(0) = 1, beta(0) = 0 at the data (t = 0), alpha(t_max) = 0, beta(t_max) = 1 at the other end, and gamma zero
 at both: a stochastic interpolant (Albergo & Vanden-Eijnden 2023, 2209.15571; Albergo, Boffi & Vanden-Eijnden 2023,
-2303.08797). A noising process is the case of a far end that is N(0, I), with beta = sigma and gamma = 0. So a path is
-written down as `alpha`, `beta`, `variance` = gamma^2 and `t_max`; all else follows here, once.
+2303.08797). A noising process is the case in which the far end is N(0, I), with beta = sigma and gamma = 0. So a path
+is defined by `alpha`, `beta`, `variance` = gamma^2 and `t_max`; everything else is derived here, once.
 
-*What can be asked.* Of x_t one can ask for both ends' posterior means, x0 = E[x_0 given x_t] and x1 = E[x_1 given
-x_t]; that of z follows, since x_t = alpha x0 + beta x1 + gamma E[z given x_t]. Every other answer in use is a straight
-line in x_t, x0 and x1, with v = variance:
+*Readings.* A point x_t determines the posterior means of both ends, x0 = E[x_0 given x_t] and x1 = E[x_1 given x_t];
+that of z follows, since x_t = alpha x0 + beta x1 + gamma E[z given x_t]. Every other quantity in use is linear in x_t,
+x0 and x1, with v = variance:
 
     reading   is                                     from x_t      from x0                 from x1
     x0                                               0             1
@@ -23,17 +23,17 @@ line in x_t, x0 and x1, with v = variance:
     down      drift downward by the near end alone   beta'/beta    alpha' - alpha beta'/beta
 
 with h = v'/(2v). For any g^2 the equations dX = (velocity + g^2/2 score) dt + g dB, upward, and dX = (velocity -
-g^2/2 score) dt + g dB, downward, have the path's marginals too. Of these one in each direction lets an end drop out,
+g^2/2 score) dt + g dB, downward, have the path's marginals too. In each direction one choice of g^2 eliminates an end,
 
     upward:   g^2 = v' - 2 v alpha'/alpha,        downward:   g^2 = 2 v beta'/beta - v',
 
-the last two rows of the table: the first is f and g^2 of a noising process with sigma = gamma, the second the same seen
-from the other end. With x_0 given, the downward equation is solved exactly,
+which gives the last two rows of the table. The first has f and g^2 of a noising process with sigma = gamma; the second
+is the same seen from the other end. With x_0 given, the downward equation has the exact solution
 
     x_s = (b_s/b_t) x_t + (a_s - a_t b_s/b_t) x_0 + noise of variance v_s - (b_s/b_t)^2 v_t        (a, b: alpha, beta)
 
-which with v = 0 is the step of DDIM. The two g^2 are one exactly where v = c alpha beta for a number c: then the path
-is a linear diffusion held at both ends (Doob's h-transform), and c = b^2/a of that diffusion's kernel N(a x_0, b^2)
+which with v = 0 is the step of DDIM. The two g^2 agree exactly if v = c alpha beta for a number c: then the path is a
+linear diffusion held at both ends (Doob's h-transform), and c = b^2/a for that diffusion's kernel N(a x_0, b^2)
 between them. Such paths have a Schrodinger bridge, see `ornstein.bridge.gaussian`.
 
 References: Liu et al. 2023 (I2SB, 2302.05872); Zhou et al. 2023 (DDBM, 2309.16948); Shi et al. 2023 (2303.16852).
@@ -58,7 +58,7 @@ def _sqrt(value: Number) -> Number:
 
 
 def over(a: Number, b: Number) -> Number:
-    """a/b, where 0/0 is 0 (nothing changes) and a number over 0 infinite: floats behave as tensors do."""
+    """a/b, with 0/0 = 0 (nothing changes) and another number over 0 infinite, for floats as for tensors."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         ratio = torch.as_tensor(a / b)
         return torch.where(torch.as_tensor(a == 0, device=ratio.device), torch.zeros_like(ratio), ratio)
@@ -68,7 +68,7 @@ def over(a: Number, b: Number) -> Number:
 
 
 class Row(NamedTuple):
-    """A reading as xt * x_t + x0 * E[x_0] + x1 * E[x_1]; None: it does not look at that end."""
+    """A reading as xt * x_t + x0 * E[x_0] + x1 * E[x_1]; None means that it does not look at that end."""
 
     xt: Number
     x0: Number | None
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 class Stage:
     """A point of a path, with every coefficient that a formula needs there. Made by `Path.at`.
 
-    Floats for one time shared by the batch, or tensors of shape (B, 1, ..., 1) for a time per sample.
+    Coefficients are floats if the batch shares one time, or tensors (B, 1, ..., 1) if each sample has its own.
     """
 
     path: "Path"
@@ -123,7 +123,7 @@ class Stage:
     def step_to(self, s: "Stage") -> tuple[Number, Number, Number]:
         """(from_xt, from_x0, variance) of x_s given x_t and x_0, for an earlier stage `s`, by the downward equation.
 
-        Nothing is below zero but by rounding, and that is cut.
+        The variance can be below zero only by rounding, and is cut there.
         """
         ratio = s.beta / self.beta
         variance = s.variance - ratio * ratio * self.variance
@@ -174,10 +174,10 @@ class Ends:
     """What a bridge says of x_t: where it comes from and where it goes, and every other reading of that.
 
     Attributes:
-        x0: E[x_0 given x_t], (B, ...); None of a bridge that knows the far end alone.
-        x1: E[x_1 given x_t], same shape; None of one that knows the near end alone.
-        xt: what it was made from, same shape.
-        stage: the point of the path that xt lies at.
+        x0: E[x_0 given x_t], (B, ...); None for a bridge that knows only the far end.
+        x1: E[x_1 given x_t], same shape; None for one that knows only the near end.
+        xt: x_t, same shape.
+        stage: the point of the path at which xt lies.
     """
 
     x0: Tensor | None
@@ -189,8 +189,8 @@ class Ends:
     def of(xt: Tensor, stage: Stage, readings: Mapping[str, Tensor]) -> "Ends":
         """The ends from any readings that determine them, exactly: the table, solved.
 
-        Two readings give two ends. One gives the end that it looks at alone ("x0", "x1", "up", "down"), and both where
-        a path has no noise, since then x_t = alpha x0 + beta x1 is the second.
+        Two readings give two ends. One that looks at a single end ("x0", "x1", "up", "down") gives that end. If the
+        path has no noise, any one reading gives both, since x_t = alpha x0 + beta x1 is the second equation.
 
         Raises:
             InputError: an unknown reading; one, or more than two, that do not determine an end.
@@ -240,14 +240,14 @@ class Ends:
         return self.read("score")
 
     def drift(self, g2: Number, up: bool) -> Tensor:
-        """Drift of the equation with squared diffusion `g2` and the path's marginals, by t, run upward or downward."""
+        """Drift, per unit of t, of the equation with squared diffusion `g2` and the path's marginals, up or down."""
         return self.velocity + (0.5 if up else -0.5) * g2 * self.score
 
 
 class Path(ABC):
-    """`alpha(t)`, `beta(t)`, `variance(t)` and `t_max`. Write those; the rest is derived and never overridden.
+    """`alpha(t)`, `beta(t)`, `variance(t)` and `t_max`. Write these; the rest is derived and never overridden.
 
-    Each takes a float64 tensor of times of any shape and returns one of that shape, in differentiable torch operations.
+    Each takes a float64 tensor of times and returns one of the same shape, by differentiable torch operations.
     """
 
     t_max: float = 1.0
@@ -265,10 +265,10 @@ class Path(ABC):
         """gamma^2, in data units squared: zero at both ends, smooth up to them."""
 
     def at(self, t: "float | Tensor | Stage", like: Tensor | None = None) -> Stage:
-        """The stage at time t, shaped and typed to multiply `like`, as `Process.at` does it.
+        """The stage at time t, of a shape and type to multiply `like`; compare `Process.at`.
 
         Args:
-            t: a number (or 0-d tensor) for the whole batch; or (B,), one time per sample; a Stage passes.
+            t: a number (or 0-d tensor) for the whole batch; (B,), one time per sample; or a Stage, returned as it is.
             like: data of shape (B, ...).
 
         Raises:
@@ -285,24 +285,24 @@ class Path(ABC):
 
     @cached_property
     def noiseless(self) -> bool:
-        """Whether the variance is zero throughout: x_t is determined by its ends."""
+        """Whether the variance is zero throughout, so that the ends determine x_t."""
         return not bool(self.variance(self._inner).any())
 
     @cached_property
     def stiffness(self) -> float:
-        """c of variance = c alpha beta, in data units squared: how freely the diffusion behind a path joins its ends.
+        """c in variance = c alpha beta, in data units squared: how freely the diffusion behind a path joins its ends.
 
         Raises:
-            InputError: a path that is no diffusion held at both ends, for it has no such number.
+            InputError: a path that is not a diffusion held at both ends, and so has no such number.
         """
         t = self._inner
         ratio = self.variance(t) / (self.alpha(t) * self.beta(t))
         if not bool((ratio > 0).all()) or float(ratio.max() / ratio.min()) > 1 + 1e-9:
-            raise InputError(f"path={self} is no diffusion held at both ends: its variance is not c alpha beta, c > 0.")
+            raise InputError(f"path={self} is not a diffusion held at both ends: variance must be c alpha beta, c > 0.")
         return float(ratio.mean())
 
     def reversed(self) -> "Path":
-        """The same path told from the other end: time t_max - t, the ends exchanged."""
+        """The same path seen from the other end: time is t_max - t, and the ends are exchanged."""
         return Reversed(self)
 
     @property
@@ -312,7 +312,7 @@ class Path(ABC):
 
 @dataclass(frozen=True)
 class Reversed(Path):
-    """A path told from the other end, so that whatever goes down goes up."""
+    """A path seen from the other end, so that whatever goes down can go up."""
 
     path: Path
 

@@ -1,7 +1,7 @@
-"""Paths that have a name, each written down as alpha, beta and variance = gamma^2; see `ornstein.bridge.path`.
+"""The named paths, each given by alpha, beta and variance = gamma^2; see `ornstein.bridge.path`.
 
-They differ in two things: whether a pair of ends is joined by a line or by noise, and whether what joins them is a
-diffusion. All with noise here are, so that `Path.stiffness` is a number: noise^2 for `Brownian` and `Trigonometric`,
+They differ in two things: whether a curve or noise joins a pair of ends, and whether what joins them is a diffusion.
+All paths with noise here are diffusions, so they have a `Path.stiffness`: noise^2 for `Brownian` and `Trigonometric`,
 sigma_T^2/alpha_T for a noising process that is held.
 """
 
@@ -20,7 +20,7 @@ from ornstein.errors import InputError
 class Linear(Path):
     """Straight lines without noise: alpha = 1 - t, beta = t, t in [0, 1]: rectified flow.
 
-    `Brownian` as its noise goes to zero. Liu et al. 2023 (2209.03003); Lipman et al. 2023 (2210.02747).
+    The limit of `Brownian` as its noise goes to zero. Liu et al. 2023 (2209.03003); Lipman et al. 2023 (2210.02747).
     """
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Linear(Path):
 
 @dataclass(frozen=True)
 class Brownian(Path):
-    """Brownian motion of variance noise^2 a unit of time, held at both ends: variance = noise^2 t (1 - t), t in [0, 1].
+    """Brownian motion held at both ends: alpha = 1 - t, beta = t, variance = noise^2 t (1 - t), t in [0, 1].
 
     Its g^2 is noise^2 in both directions. Liu et al. 2023 (I2SB, 2302.05872); Shi et al. 2023 (2303.16852).
 
@@ -65,8 +65,8 @@ class Brownian(Path):
 class Trigonometric(Path):
     """A quarter circle: alpha = cos(pi t/2), beta = sin(pi t/2), variance = noise^2 alpha beta, t in [0, 1].
 
-    Two independent ends of one variance keep it throughout without noise. With noise its g^2 is noise^2 pi/2 in both
-    directions. Albergo & Vanden-Eijnden 2023 (2209.15571).
+    Without noise, x_t between independent ends of equal variance has that variance throughout. With noise, g^2 is
+    noise^2 pi/2 in both directions. Albergo & Vanden-Eijnden 2023 (2209.15571).
 
     Args:
         noise: of the path, in the units of model space; 0 for none.
@@ -99,7 +99,7 @@ class Held(Path):
     sigma_t^2 (1 - r). Zhou et al. 2023 (DDBM, 2309.16948), equation 8.
 
     Raises:
-        InputError: a process with no signal left at its end, which nothing there says anything of.
+        InputError: a process with no signal left at its end, so that its end says nothing about x_0.
     """
 
     process: Process

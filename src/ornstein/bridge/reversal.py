@@ -1,23 +1,23 @@
-"""Chains that are reversed by regression: Schrodinger bridges by turns, and one diffusion held at both ends.
+"""Chains reversed by regression: Schrodinger bridges by alternating reversals, and a diffusion held at both ends.
 
 A diffusion in N steps is a chain X_{k+1} = F_k(X_k) + sqrt(gamma_k) Z, for dX = f dt + g dB with F_k(x) = x + h f and
 gamma_k = h g^2. Its reversal has the drift f - g^2 grad log p, so the mean of the chain that goes back is 2 x - F_k(x)
 + gamma_k grad log p_{k+1}(x), to the order of the steps. The score is the mean of -Z/sqrt(gamma_k) given X_{k+1}
-(denoising score matching, one step deep), which makes of it a regression without a division by little, *mean matching*:
+(denoising score matching over one step), which gives a regression with no division by a small number, *mean matching*:
 
     B_{k+1}(x) = E[ x + F_k(X_k) - F_k(x) given X_{k+1} = x ].
 
-*A diffusion held at both ends* (De Bortoli et al. 2021a, 2111.07243). Draw the chain from X_0 = a and reverse it. Where
-the reversal starts does not enter its steps; started at b it is the diffusion from a, given that it reaches b. No
-transition density is asked for, as Doob's h-transform does.
+*A diffusion held at both ends* (De Bortoli et al. 2021a, 2111.07243). Draw the chain from X_0 = a and reverse it. The
+steps of the reversal do not depend on where it starts; started at b it is the diffusion from a, given that it reaches
+b. Unlike Doob's h-transform this needs no transition density.
 
 *Iterative proportional fitting* (De Bortoli et al. 2021b, 2106.01357). The chain starts as Brownian motion from one
-data set; then by turns it is reversed, and started from the other set. Each turn is a projection in relative entropy
-onto the laws with one end right (Sinkhorn's iteration, of processes), and the turns tend to the Schrodinger bridge of
-the `Brownian` path with noise^2 = sum of gamma_k.
+data set; each turn reverses it and starts the reversal from the other set. Each turn is a projection in relative
+entropy onto the processes with one end right (Sinkhorn's iteration, for processes), and the turns tend to the
+Schrodinger bridge of the `Brownian` path with noise^2 = sum of gamma_k.
 
-As any chain both are biased by the size of their steps: k steps from an end that is held, by a share of about 1/(2k) of
-the variance there.
+Like any chain, both are biased by the size of their steps: k steps from an end that is held, by about 1/(2k) of the
+variance there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +29,10 @@ from torch import Tensor
 from ornstein.core.numerics import noise_like
 from ornstein.errors import InputError
 
-#: a chain's step: (x, k) -> the mean of the next x, k being the index of the x that is given
+#: a chain's step: (x, k) -> the mean of the next x, k being the index of the given x
 Step = Callable[[Tensor, int], Tensor]
-#: (x, target, up) -> a step: x and target (N, B, ...), the regression of target on x at each k. Entry i is about the
-#: step from k = i to i + 1 where `up`, else from i + 1 to i
+#: (x, target, up) -> a step: x and target (N, B, ...), the regression of target on x at each k. Entry i belongs to the
+#: step from k = i to i + 1 if `up`, else from i + 1 to i
 Fit = Callable[[Tensor, Tensor, bool], Step]
 
 
@@ -41,9 +41,9 @@ class Half:
     """A chain in one direction, with a draw of it.
 
     Attributes:
-        step: the mean of x at k - 1, from x at k = N..1, if down; of x at k + 1, from k = 0..N-1, if up.
-        chain: (N + 1, B, ...), drawn from where it starts; index k is its time.
-        up: which way it goes.
+        step: if down, the mean of x at k - 1 from x at k = N..1; if up, of x at k + 1 from x at k = 0..N-1.
+        chain: (N + 1, B, ...), the draw; index k is its time.
+        up: whether it goes up.
     """
 
     step: Step
@@ -80,7 +80,7 @@ def proportional_fitting(
 
     Args:
         x0, x1: (B, ...) and (M, ...), the data sets.
-        gammas: the noise's variance of each of the N steps, in data units squared.
+        gammas: the variance of the noise in each of the N steps, in data units squared.
         fit: how a step is learned.
         turns: how many projections.
         generator: of all randomness here.
@@ -100,26 +100,26 @@ def proportional_fitting(
 def held_diffusion(
     step: Step, a: Tensor, b: Tensor, gammas: Sequence[float], fit: Fit, *, count: int, generator: torch.Generator
 ) -> Half:
-    """A diffusion from a, given that it reaches b: learned from draws that start at a, drawn from b down.
+    """A diffusion from a, given that it reaches b: learned from draws that start at a, and drawn downward from b.
 
     Args:
-        step: the diffusion's own, upward: (x, k) -> x + h f(x, t_k).
-        a, b: one sample each, (...), the ends.
+        step: the diffusion's own step, upward: (x, k) -> x + h f(x, t_k).
+        a, b: the ends, one sample (...) each.
         gammas: h g^2 of each of the N steps, in data units squared.
         fit: how the reversal is learned.
-        count: how many draws to learn from, and to give.
+        count: how many draws to learn from, and to return.
         generator: of all randomness here.
 
     Returns:
-        The chain downward, index 0 of which is a, and N b. What was learned serves any b.
+        The chain downward, with a at index 0 and b at index N. Its step serves any other b.
 
     Raises:
-        InputError: gammas that are not positive, ends of two shapes, no draws.
+        InputError: gammas that are not positive, ends of different shapes, no draws.
     """
     _check(gammas)
     if a.shape != b.shape or count < 1:
         raise InputError(f"a has shape {tuple(a.shape)}, b {tuple(b.shape)}, count={count!r}: one shape, and draws.")
     up = Half.drawn(step, a.expand(count, *a.shape), gammas, True, generator)
     down = Half.drawn(up.reversal(fit), b.expand(count, *b.shape), gammas, False, generator)
-    down.chain[0] = a  # the last step down is certain: where the diffusion started
+    down.chain[0] = a  # the last step down has no choice: the diffusion started at a
     return down

@@ -1,17 +1,18 @@
-"""What teaches a network a bridge, one step of training at a time; the pairs of a batch, or pairs that it walks itself.
+"""Objectives of bridges: training on the pairs of a batch, or on pairs that the model walks itself.
 
 `Matching` joins the rows of each batch by a coupling and regresses (`ornstein.bridge.matching`).
 
-`Fitting` goes on from there without a second program: iterative Markovian fitting as one run. Its memory holds an
-average of the network's weights, the *walker*, and a pool of pairs that the walker has joined. Every few steps it walks
-the rows of the batch anew, downward from x_1 and upward from x_0, puts them into the pool in place of the oldest;
-and it teaches by pairs of the pool: what goes down by pairs whose x_0 are data, since they were walked up, and what
-goes up by pairs whose x_1 are. So each direction keeps the law that it is to end in, and the pairs tend to those of the
-Schrodinger bridge (Shi et al. 2023, 2303.16852; with a walker that moves at every step, De Bortoli et al. 2024,
-2409.09347).
+`Fitting` goes on from there: iterative Markovian fitting within one run. Its memory holds an average of the network's
+weights, the *walker*, and a pool of pairs that the walker has joined. Every few steps it walks the rows of the current
+batch, downward from x_1 and upward from x_0, and puts the resulting pairs into the pool in place of the oldest. It
+trains on pairs of the pool: the downward direction on pairs whose x_0 are data, since they were walked up, and the
+upward direction on pairs whose x_1 are data. So each direction ends in the distribution that it should, and the pairs
+tend to those of the Schrodinger bridge (Shi et al. 2023, 2303.16852; with a walker that moves at every step, De Bortoli
+et al. 2024, 2409.09347).
 
-*Reflow* is the same downward alone, on lines without noise, and with a walker that is replaced once in many steps: what
-it walks to would drift away from the data if it were taught by itself all the time (Liu et al. 2023, 2209.03003).
+*Reflow* is the same with downward walks alone, on lines without noise, and with a walker that is replaced only once in
+many steps: if it were always trained on its own walks, their ends would drift away from the data (Liu et al. 2023,
+2209.03003).
 """
 
 import math
@@ -31,28 +32,28 @@ from ornstein.bridge.path import Path
 from ornstein.core.condition import SOURCE, Condition, Given
 from ornstein.errors import InputError, lookup, must_be_whole
 
-#: how the rows of a batch are joined, by name, on a path
+#: how the rows of a batch are joined, by name, for a path
 JOINED: dict[str, Callable[[Path], Coupling]] = {
     "paired": lambda path: Paired(),
     "independent": lambda path: Independent(),
     "optimal": lambda path: Optimal(),
     "entropic": lambda path: Entropic(path.stiffness),
 }
-#: pairs that are walked at a time where all are
+#: how many pairs are walked at a time when the whole pool is
 _AT_ONCE = 1024
 
 
 def parted(condition: Given) -> tuple[Tensor, Condition]:
-    """The rows of the far data set that a condition brings, and what else it says.
+    """The rows of the far data set in a condition, and the rest of the condition.
 
     Raises:
-        InputError: it brings none, or some are absent.
+        InputError: there are none, or some are absent.
     """
     given = Condition.of(condition)
     if SOURCE not in given.parts or bool(given.absent(SOURCE).any()):
         raise InputError(
-            f"a bridge starts from rows of its {SOURCE}, one for each sample, and none are given: data=between, or "
-            "ornstein translate, have them."
+            f"a bridge starts from rows of its {SOURCE}, one for each sample, and none are given: data=between and "
+            "ornstein translate provide them."
         )
     return given.parts[SOURCE], given.without(SOURCE)
 
@@ -63,13 +64,13 @@ class Taught(ABC):
 
     @abstractmethod
     def joins(self, path: Path) -> Coupling:
-        """The coupling by whose pairs of held-out rows a bridge on this path is judged."""
+        """The coupling that pairs the held-out rows by which a bridge on this path is judged."""
 
     def settled(self, path: Path, paired: bool) -> "Taught":
-        """With what is left to the path and the data decided.
+        """The objective with the settings decided that depend on the path and the data.
 
         Raises:
-            InputError: settings that do not go with them.
+            InputError: settings that do not fit them.
         """
         return self
 
@@ -80,8 +81,8 @@ class Matching(Taught):
 
     Args:
         coupling: "paired", row by row; "independent"; "optimal", by optimal transport within the batch; "entropic", by
-            entropic transport, of the stiffness of the path; "auto": paired where the data are, else optimal.
-        cut: the share of the clock that is left out at either end.
+            entropic transport with the stiffness of the path; "auto", paired if the data are, else optimal.
+        cut: the share of the clock that is left out at each end.
 
     Raises:
         InputError: an unknown coupling, or a share outside [0, 1/2).
@@ -98,10 +99,10 @@ class Matching(Taught):
         found = replace(self, coupling="paired" if paired else "optimal") if self.coupling == "auto" else self
         if found.coupling == "paired" and not paired:
             raise InputError(
-                "objective.coupling='paired' joins row i to row i, and these data are not paired: say data.paired=true "
+                "objective.coupling='paired' joins row i to row i, and these data are not paired: set data.paired=true "
                 "if they are, or take optimal or entropic."
             )
-        found.joins(path)  # which may have no stiffness
+        found.joins(path)  # raises if the path has no stiffness
         return found
 
     def joins(self, path: Path) -> Coupling:
@@ -117,16 +118,16 @@ class Fitting(Taught):
     """Iterative Markovian fitting by a pool of walked pairs; see the module.
 
     Args:
-        coupling: of the pairs that the first steps teach by.
-        first: how many steps these are.
+        coupling: of the pairs that the first steps train on.
+        first: the number of these steps.
         every: after how many further steps the walker takes the average of the weights; 1: it is that average.
         horizon: over how many steps the weights are averaged.
         pool: pairs that are kept, in each direction.
         pause: steps from one walk of a batch to the next.
-        walk: how many steps a walk takes, by Heun's rule; with few the rows that it ends in vary too little, of
+        walk: how many steps a walk takes, by Heun's rule; with few steps the rows at its end vary too little, for
             Gaussians with noise 1 by 13 % of their variance in 6 steps, and by 5 % in 12.
-        both: whether pairs are walked up, too.
-        cut: the share of the clock that is left out at either end.
+        both: whether pairs are also walked up.
+        cut: the share of the clock that is left out at each end.
 
     Raises:
         InputError: numbers that are not positive; an unknown coupling.
@@ -150,7 +151,7 @@ class Fitting(Taught):
 
     def settled(self, path: Path, paired: bool) -> "Fitting":
         if paired:
-            raise InputError("objective: walked pairs take the place of data.paired=true; take objective=bridge.")
+            raise InputError("objective: walked pairs would replace those of data.paired=true; take objective=bridge.")
         if self.both and path.noiseless:
             raise InputError(
                 f"objective='markovian-fitting' needs noise between the ends, and {path} has none: take "
@@ -162,7 +163,7 @@ class Fitting(Taught):
         return Optimal() if path.noiseless else Entropic(path.stiffness)
 
     def memory(self, bridge: NetBridge, x0: Tensor) -> dict[str, Tensor]:
-        """What is kept from step to step: how many there were, the pool, the average and the walker."""
+        """What is kept from step to step: the number of steps so far, the pool, the average and the walker."""
         pairs = [f"{way}.{end}" for way in self._ways for end in ("x0", "x1")]
         kept = {name: x0.new_zeros(self.pool, *x0.shape[1:]) for name in pairs}
         for role in ("average", "walker")[: 1 if self.every == 1 else 2]:
@@ -172,10 +173,10 @@ class Fitting(Taught):
     def __call__(
         self, bridge: NetBridge, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
-        """The loss of each row, (B,): of a batch's pairs at first, then of as many from the pool."""
+        """The loss of each row, (B,): at first for the batch's own pairs, then for as many from the pool."""
         x1, _ = parted(condition)
         step = int(memory["steps"])
-        # of a batch in pieces the first counts
+        # if a batch comes in pieces, only the first counts as a step
         begins = getattr(generator, "piece", (0, 1, len(x0)))[0] == 0
         if begins:
             memory["steps"].add_(1)
@@ -191,7 +192,7 @@ class Fitting(Taught):
         for way, few in zip(self._ways, _shares(len(x0), len(self._ways)), strict=True):
             rows = torch.randint(filled, (few,), generator=generator, device=generator.device).to(x0.device)
             near, far = (memory[f"{way}.{end}"][rows] for end in ("x0", "x1"))
-            # what was walked up has data at x_0, and teaches the way down to them
+            # pairs that were walked up have data at x_0, and train the way down to them
             ends = ("x0",) if way == "up" or not self.both else ("x1",)
             losses.append(BridgeMatching(Paired(), ends, self.cut, True)(bridge, near, far, None, generator))
         return torch.cat(losses)
@@ -212,7 +213,7 @@ class Fitting(Taught):
             )
 
     def _keep(self, memory: dict[str, Tensor], way: str, x0: Tensor, x1: Tensor, first: int) -> None:
-        """Put pairs into the pool, from place `first` on, round and round."""
+        """Put pairs into the pool from place `first` on, wrapping around at its end."""
         places = (first + torch.arange(len(x0))) % self.pool
         for end, x in (("x0", x0), ("x1", x1)):
             memory[f"{way}.{end}"].index_copy_(0, places[-self.pool :].to(x.device), x[-self.pool :].detach())
@@ -221,7 +222,7 @@ class Fitting(Taught):
     def _walk(
         self, bridge: NetBridge, x0: Tensor, x1: Tensor, memory: dict[str, Tensor], since: int, dice: torch.Generator
     ) -> None:
-        """Walk the batch anew; all of the pool where the walker begins, or is another."""
+        """Walk the rows of the batch; when the walker starts or is replaced, those of the whole pool."""
         again = since == 0 if self.every == 1 else since // self.every > (since - self.pause) // self.every
         if again and self.every > 1:
             for name in _weights(bridge.net):
@@ -242,7 +243,7 @@ class Fitting(Taught):
 
 @contextmanager
 def _as(net: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
-    """The network with other weights than its own, and nothing left out at random, for as long as this lasts."""
+    """The network in evaluation mode with other weights than its own, inside this context."""
     own, training = _weights(net), net.training
     kept = {name: weight.data for name, weight in own.items()}
     net.eval()
@@ -267,7 +268,7 @@ def _weights(net: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _matching(coupling: Coupling, path: Path, cut: float) -> BridgeMatching:
-    """Every end that the network says by itself: both, but one where a path without noise makes them one."""
+    """Regression on each end that the network outputs: both, or one where a path without noise fixes the other."""
     return BridgeMatching(coupling, ("x0",) if path.noiseless else ("x0", "x1"), cut, True)
 
 
@@ -284,7 +285,7 @@ def markovian(
     walk: int = 12,
     cut: float = 1e-3,
 ) -> Fitting:
-    """Iterative Markovian fitting: the Schrodinger bridge, by pairs that the model walks itself (Shi et al. 2023).
+    """Iterative Markovian fitting: the Schrodinger bridge, from pairs that the model walks itself (Shi et al. 2023).
 
     Args: see `Fitting`.
     """
@@ -301,9 +302,9 @@ def reflow(
     walk: int = 16,
     cut: float = 1e-3,
 ) -> Fitting:
-    """Reflow: straighter lines, by pairs that the model of the first steps has joined (Liu et al. 2023).
+    """Reflow: straighter lines, from pairs that the model of the first steps has joined (Liu et al. 2023).
 
-    Args: see `Fitting`; every `every` steps the walker is replaced by what it has taught.
+    Args: see `Fitting`; after every `every` steps the walker is replaced by the average of the trained weights.
     """
     return Fitting(coupling, first, every, horizon, pool, pause, walk, False, cut)
 

@@ -1,4 +1,4 @@
-"""The command line: seventeen commands over `ornstein.experiment`.
+"""The command line: eighteen commands over `ornstein.experiment`.
 
 This room only turns arguments into calls and results into lines. torch is loaded when a command
 runs, not before, so that `--help` answers at once.
@@ -19,8 +19,10 @@ import typer
 from ornstein import ranks
 from ornstein.cli.bridges import translate
 from ornstein.cli.distilling import distill
-from ornstein.cli.drawing import inpaint, interpolate, restore, sample
+from ornstein.cli.drawing import sample
+from ornstein.cli.dreaming import dream
 from ornstein.cli.measuring import doctor, evaluate, loglik, tune
+from ornstein.cli.restoring import inpaint, interpolate, restore
 from ornstein.cli.series import forecast
 from ornstein.cli.shared import err, out
 from ornstein.cli.studio import studio
@@ -53,6 +55,7 @@ VERBS = (
     loglik,
     tune,
     distill,
+    dream,
     plan,
     info,
     studio,

@@ -26,7 +26,7 @@ from ornstein.core.brownian import BrownianPath
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import times
-from ornstein.core.numerics import normal
+from ornstein.core.numerics import normal, uniform
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import Asked, State, walk
@@ -172,6 +172,16 @@ def sample_seeds(count: int, seed: int | None, seeds: Any, generator: torch.Gene
     if not (isinstance(seed, int) and 0 <= seed < 2**31):
         raise InputError(f"seed={seed!r} must be a whole number in [0, 2^31).")
     return (seed << 32) + torch.arange(count)
+
+
+def other_seeds(seeds: Tensor, counter: int) -> Tensor:
+    """Seeds (B,) of another walk of the same samples: else its noise would be that of the first, number for number.
+
+    Args:
+        seeds: (B,).
+        counter: of which walk; beyond what the walks themselves draw by, as 2^34.
+    """
+    return (uniform(seeds, 1, counter)[:, 0].double() * 2**53).long()
 
 
 def another_seed(seed: int, turn: int) -> int:

@@ -132,9 +132,11 @@ class Learner(ABC):
         draws: whether it can be drawn from.
         walks: whether drawing is a walk of Gaussian noise, which can be guided, tuned and reversed.
         instead: if it does not walk: how it draws and what can be done with it, in words.
+        unlike: for a learner that walks, why the walk's likelihood is not that of its samples, in words; "" if it is.
         at_once: how many samples are drawn at a time, so that memory does not grow with their number.
         then: what to do with a trained run, as commands, the run's folder being {run}.
         judges: what `judge` measures.
+        drawn_too: parts of the condition that are drawn with the rest if they are not given, and kept if they are.
         teaches: whether students of few calls can be made of it (`ornstein.distill.students`).
 
     Raises:
@@ -152,11 +154,13 @@ class Learner(ABC):
     draws: ClassVar[bool] = True
     walks: ClassVar[bool] = True
     instead: ClassVar[str] = ""
+    unlike: ClassVar[str] = ""
     at_once: ClassVar[int] = 256
     then: ClassVar[str] = "ornstein sample {run} -n 64     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(
         "loss-by-noise", "mean squared error of x0", "best linear denoiser of white data", "linear"
     )
+    drawn_too: ClassVar[frozenset[str]] = frozenset()
     teaches: ClassVar[bool] = False
 
     @classmethod
@@ -194,9 +198,21 @@ class Learner(ABC):
         """The parts of the condition that the network is given."""
         return self.problem.conditions
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
-        """The network, freshly initialised; `build(shape, told, out_multiple)` makes one of the experiment's kind."""
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        """The network, freshly initialised.
+
+        Args:
+            build: `build(shape, told, out_multiple)` makes one of the experiment's kind.
+            seed: of the weights of such as are of another kind.
+        """
         return build(self.shown, self.told, self.out_multiple)
+
+    def count(self, net: nn.Module, examples: Tensor) -> None:  # noqa: B027 - most know nothing beforehand
+        """Give a network what is known by counting, before it is trained.
+
+        Args:
+            examples: (N, *own) of the training part in its own units, of which no two share a number.
+        """
 
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Give a network the weights of the run that it starts from.
@@ -329,6 +345,13 @@ def with_shares(objective: Mapping[str, Any], shares: tuple[float, ...], data: s
     if sum(shares) < 1 - 1e-6:
         raise InputError(f"objective={name!r} needs a label for every example; {data} has some without (-1).")
     return {**objective, "shares": list(shares)}
+
+
+def mean_of(found: Sequence[Judgement]) -> Judgement:
+    """The mean of several judgements, of networks that make one model together."""
+    value = sum(one.value for one in found) / len(found)
+    rows = (zip(*(getattr(one, name) for one in found), strict=True) for name in ("ratios", "found", "known"))
+    return Judgement(value, *([sum(row) / len(row) for row in each] for each in rows))
 
 
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:

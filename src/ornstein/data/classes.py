@@ -159,16 +159,18 @@ class Text(Source):
                 "can be learned."
             )
         numbers = {letter: number for number, letter in enumerate(letters)}
+        stride = max(1, self.length // 4)
         small = torch.uint8 if len(letters) <= 256 else torch.int32
         codes = torch.tensor([numbers[letter] for letter in text], dtype=small)
         return Dataset(
             name="text",
-            train=codes[:kept].unfold(0, self.length, max(1, self.length // 4)).contiguous(),
+            train=codes[:kept].unfold(0, self.length, stride).contiguous(),
             test=codes[kept:].unfold(0, self.length, self.length).contiguous(),
             conditions={},
             kind="writing",
             transform=Classes(len(letters), (self.length,), letters),
             note=f"{len(text):,} characters, {len(letters)} different ones",
+            overlap=-(-self.length // stride),
         )
 
 

@@ -110,7 +110,14 @@ class Latents(Source):
 
     def load(self) -> Dataset:
         """The data as they are, without the codec: see `told`."""
-        data = opened(self.of).load()
+        return self.checked(opened(self.of).load())
+
+    def checked(self, data: Dataset) -> Dataset:
+        """Data that a codec can tell.
+
+        Raises:
+            InputError: cells that are missing, rows of a table, points; pictures as a condition.
+        """
         if len(data.shape) < 2 or data.missing or data.timeline is not None or data.transform.categories is not None:
             raise InputError(
                 f"data.of={data.name!r} are no complete signals, pictures or volumes, and a codec takes nothing else."

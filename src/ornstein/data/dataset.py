@@ -55,9 +55,8 @@ class Dataset:
         dialect: the format of a table's file; None if it came from none.
         timeline: what windows of a series are cut from; None for other data.
         spread: sigma_data of the data that a continued model was first trained on; None for these data's own.
-        far: the data that a bridge to these starts from, of the same shape and transform; None without a bridge. With
-            them, a batch has rows of both, those of `far` as the part `SOURCE` of its condition.
-        paired: whether row i of `far` belongs to row i of these; else each set is shuffled by itself.
+        far: the data that a bridge to these starts from, the part `SOURCE` of a batch's condition; None without one.
+        overlap: how many training examples share a number, one after the other: pieces that overlap; 1 for none.
 
     Raises:
         InputError: fewer than two training examples or none held out; conditions that do not fit; flip on non-images;
@@ -79,6 +78,7 @@ class Dataset:
     spread: float | None = None
     far: "Dataset | None" = None
     paired: bool = False
+    overlap: int = 1
 
     def __post_init__(self) -> None:
         if len(self.train) < 2 or len(self.test) < 1:

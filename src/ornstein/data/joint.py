@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ornstein.core.categories import Categories
 from ornstein.data.between import Named, named_end, opened
+from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source
 from ornstein.data.transform import TRANSFORMS, Transform
 from ornstein.errors import InputError
@@ -108,7 +109,7 @@ class Labelled(Source):
             name=f"{base.name} with their class",
             train=train,
             test=test,
-            conditions={},
+            conditions=labelled(*labels, base.classes),
             kind="vector",
             transform=WithClass(base.transform, base.shape, len(base.classes)),
             note=f"the class is the last column, one of {', '.join(base.classes)}",

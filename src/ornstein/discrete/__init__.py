@@ -1,8 +1,8 @@
-"""Diffusion over categories: tokens that are masked, and models that tell what they were.
+"""Diffusion over categories: tokens that are masked or otherwise dissolved, and models that restore them.
 
-`KERNELS` names how categories dissolve. Of a table's columns, which are masked: `UNMASKERS` names how they are drawn,
-`MASKED_OBJECTIVES` what teaches a model of them. Of tokens of one size, by any kernel: `TOKEN_STEPPERS`,
-`TOKEN_OBJECTIVES`, and `TOKEN_READINGS`, what a network may say of them.
+`KERNELS` names how categories dissolve. For a table's columns, which are masked, `UNMASKERS` names how they are drawn
+and `MASKED_OBJECTIVES` what trains a model of them. For tokens with equal numbers of classes, under any kernel, these
+are `TOKEN_STEPPERS` and `TOKEN_OBJECTIVES`; `TOKEN_READINGS` names what the output of a network may mean.
 """
 
 from ornstein.discrete.bounds import TOKEN_OBJECTIVES, Measured, TokenObjective, measured
@@ -15,8 +15,9 @@ from ornstein.discrete.jumps import TOKEN_STEPPERS
 from ornstein.discrete.kernels import Absorbing, Kernel
 from ornstein.discrete.learner import MASKED_OBJECTIVES, UNMASKERS, MaskedColumns
 from ornstein.discrete.objective import MaskedCrossEntropy
+from ornstein.discrete.reading import CountedNet, TokenReader
 from ornstein.discrete.readings import TOKEN_READINGS, TokenReading
-from ornstein.discrete.sequences import Sequences
+from ornstein.discrete.sequences import Read, Sequences
 from ornstein.discrete.spectral import KERNELS
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.discrete.tokens import TokenDenoiser, TokenNet, TokenTable
@@ -30,6 +31,7 @@ __all__ = [
     "UNMASKERS",
     "Absorbing",
     "AnyOrder",
+    "CountedNet",
     "JointTable",
     "Kernel",
     "MaskedColumns",
@@ -37,6 +39,7 @@ __all__ = [
     "MaskedDenoiser",
     "MaskedNet",
     "Measured",
+    "Read",
     "Sequences",
     "Tilted",
     "TiltedByClassifier",
@@ -45,6 +48,7 @@ __all__ = [
     "TokenDenoiser",
     "TokenNet",
     "TokenObjective",
+    "TokenReader",
     "TokenReading",
     "TokenStepper",
     "TokenTable",

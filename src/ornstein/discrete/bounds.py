@@ -1,24 +1,24 @@
-"""What teaches a model of tokens, and how good it is: bounds on -log p(x_0), in nats.
+"""Objectives and measures of models of tokens: bounds on -log p(x_0), in nats.
 
 *The variational bound* of a walk in n steps from t_max = t_n to t_0 = 0 (Austin et al. 2021, 2107.03006):
 
     -log p(x_0)  <=  sum over k = 2..n of KL( q(x_{k-1} given x_k, x_0) || p(x_{k-1} given x_k) ) - log p(x_0 given x_1)
 
-the prior's term being 0, since clocks end where nothing is left. With n growing it falls to its continuous limit, which
-has a closed form for every kernel, *score entropy* (Lou et al. 2024, 2310.16834; Campbell et al. 2022, 2205.14987):
+the prior's term being 0, since clocks end where nothing is left. As n grows it falls to its continuous limit, which has
+a closed form for every kernel, *score entropy* (Lou et al. 2024, 2310.16834; Campbell et al. 2022, 2205.14987):
 
     E integral of  sum over y of G(y, x_t) ( s(y) - s*(y) log s(y) + s*(y) (log s*(y) - 1) )  (-d log alpha),
 
-with s the model's ratios (`readings`) and s* those of x_0 itself. Of masked tokens that is a cross-entropy, exactly,
+with s the model's ratios (`readings`) and s* those of x_0 itself. For masked tokens this is exactly a cross-entropy,
 
     E integral of  (1/(1 - alpha))  sum over masked tokens of -log p(x_0 given x_t)  (-d alpha),
 
-the bound that masked diffusion is taught by (Sahoo et al. 2024, 2406.07524; Shi et al. 2024, 2406.04329). Both are
-integrals over what is left, so no clock enters. *Discrete flow matching* (Gat et al. 2024, 2407.15595; Campbell et al.
-2024, 2402.04997) is the cross-entropy of every token that is not as it was, without a weight; the *hybrid* adds a
-little of it to the bound.
+the bound on which masked diffusion is trained (Sahoo et al. 2024, 2406.07524; Shi et al. 2024, 2406.04329). Both are
+integrals over alpha, the share of tokens left, so they do not depend on the clock. *Discrete flow matching* (Gat et al.
+2024, 2407.15595; Campbell et al. 2024, 2402.04997) is the unweighted cross-entropy of x_0 given x_t, over all tokens;
+the *hybrid* adds a little of it to the bound.
 
-What is known of a row, where filling in is learned, is shown as it is and counts for nothing.
+In rows that train filling in, known tokens are shown as they are and do not count in the loss.
 """
 
 import math
@@ -40,20 +40,21 @@ from ornstein.discrete.readings import ratios
 from ornstein.discrete.tokens import TokenDenoiser
 from ornstein.errors import InputError, must_be_whole
 
-#: shares that are never drawn: within this of the ends, 1e-5 of the integral at the most
+#: shares this close to the ends are never drawn: at most 1e-5 of the integral
 _END = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of tokens, and the random numbers by which a bound looks at them.
+    """Rows of tokens, and the random numbers with which a bound is estimated on them.
 
     Attributes:
         codes: x_0, (B, T).
         condition: what the rows are given.
-        place: (B,) in (0, 1), where along the way.
-        u: (B, T) in (0, 1), to draw noise by.
-        known: tokens that are shown and count for nothing, (B, T) bool; None for none.
+        place: (B,) in (0, 1), the place along the way from data to noise.
+        u: (B, T) in (0, 1), uniform numbers from which x_t is drawn.
+        known: tokens that are shown and do not count, (B, T) bool; None for none.
+        taught: whether the model trains on these rows, and must answer as if it had not counted them.
     """
 
     codes: Tensor
@@ -61,18 +62,31 @@ class Rows:
     place: Tensor
     u: Tensor
     known: Tensor | None = None
+    taught: bool = False
+
+    def __getitem__(self, part: slice) -> "Rows":
+        known = None if self.known is None else self.known[part]
+        return Rows(self.codes[part], self.condition[part], self.place[part], self.u[part], known, self.taught)
+
+    def log_p(self, model: TokenDenoiser, xt: Tensor, level: Level) -> Tensor:
+        """log p(x_0 given x_t), (B, T, K)."""
+        return self.asked(model).log_probs(xt, level, self.condition, self.known)
+
+    def asked(self, model: TokenDenoiser) -> TokenDenoiser:
+        """The model, without what it has counted of these rows if it is taught by them."""
+        return model.apart_from(self.codes) if self.taught else model
 
     def noised(self, kernel: Kernel, classes: int, level: Level) -> Tensor:
-        """x_t, (B, T); what is known is left as it is."""
+        """x_t, (B, T); known tokens stay as they are."""
         xt = drawn(kernel.log_rows(self.codes, classes, share(level)), self.u)
         return xt if self.known is None else torch.where(self.known, self.codes, xt)
 
     def nats(self, log_p: Tensor) -> Tensor:
-        """-log p(x_0) of each token, (B, T), of log_p (B, T, K)."""
+        """-log p(x_0) of each token, (B, T), from log_p (B, T, K)."""
         return -log_p.gather(-1, self.codes[..., None])[..., 0]
 
     def counted(self, each: Tensor) -> Tensor:
-        """The sum over tokens of (B, T), less those that are known: (B,)."""
+        """The sum of (B, T) over the tokens that are not known: (B,)."""
         return each.sum(1) if self.known is None else torch.where(self.known, 0.0, each).sum(1)
 
 
@@ -82,8 +96,8 @@ class TokenObjective(ABC):
 
     Args:
         drop: share of the rows in which a part of the condition is left out.
-        shown: share of the rows in which some tokens are shown as they are, so that filling in is learned; the mask
-            shows them anyway.
+        shown: share of the rows in which some tokens are shown as they are, so that filling in is learned; not used
+            by the absorbing kernel, whose unmasked tokens are shown anyway.
     """
 
     drop: float = field(default=0.1, kw_only=True)
@@ -105,14 +119,14 @@ class TokenObjective(ABC):
         if self.shown and not model.process.masks:
             among, chosen = torch.rand(2, len(x0), 1, generator=generator, device=generator.device)
             known = ((shown < among) & (chosen < self.shown)).to(x0.device)
-        rows = Rows(codes, condition, place.to(x0.device), u.to(x0.device), known)
+        rows = Rows(codes, condition, place.to(x0.device), u.to(x0.device), known, taught=True)
         return self.terms(model, rows).float()
 
     def must_suit(self, kernel: Kernel) -> None:  # noqa: B027 - most suit all
-        """Refuse a kernel that it does not bound.
+        """Refuse a kernel for which this objective is no bound.
 
         Raises:
-            InputError: it is one.
+            InputError: the kernel is such a one.
         """
 
     @abstractmethod
@@ -126,7 +140,7 @@ class VariationalBound(TokenObjective):
 
     Args:
         steps: n.
-        beside: of the cross-entropy of x_0 that is added; 0.001 is Austin et al.'s hybrid.
+        beside: weight of the cross-entropy of x_0 that is added; 0.001 is Austin et al.'s hybrid.
     """
 
     steps: int = 1000
@@ -143,10 +157,10 @@ class VariationalBound(TokenObjective):
         ends = ((k + i) * (kernel.t_max / self.steps) for i in (1, 0))
         t, s = (kernel.at(end.clamp_max(kernel.t_max), like=rows.codes.float()) for end in ends)
         xt = rows.noised(kernel, model.classes, t)
-        log_p = model.log_probs(xt, t, rows.condition, rows.known)
+        log_p = rows.log_p(model, xt, t)
         plain = rows.nats(log_p)
         first = k == 0
-        # the first step is the cross-entropy itself; what stands in its place below is not looked at
+        # the first step is the cross-entropy itself; the value computed for it below is not used
         s = Level(kernel, s.t, torch.where(first[:, None], 0.5 * (1 + t.alpha), s.alpha), s.sigma)
         exact = torch.where(torch.nn.functional.one_hot(rows.codes, model.classes).bool(), 0.0, -torch.inf)
         q, p = (kernel.log_posterior(xt, told, t, s) for told in (exact.to(log_p), log_p))
@@ -157,22 +171,23 @@ class VariationalBound(TokenObjective):
 
 @dataclass(frozen=True)
 class Hybrid(VariationalBound):
-    """The variational bound with a thousandth of the cross-entropy beside it (Austin et al. 2021)."""
+    """The variational bound plus a thousandth of the cross-entropy (Austin et al. 2021)."""
 
     beside: float = 0.001
 
 
 @dataclass(frozen=True)
 class ScoreEntropy(TokenObjective):
-    """The bound in continuous time, of any kernel (Lou et al. 2024; Campbell et al. 2022)."""
+    """The bound in continuous time, for any kernel (Lou et al. 2024; Campbell et al. 2022)."""
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         kernel = model.process
-        # with a weight: where little is gone, few tokens have moved, and those count by one over it
+        # squared, so drawn more often where little is gone (the weight below makes up for it): there few tokens have
+        # moved, and each counts by one over the share that is gone
         gone = rows.place.square().clamp(_END, 1 - _END)
         level = at_share(kernel, 1 - gone)
         xt = rows.noised(kernel, model.classes, level)
-        log_p = model.log_probs(xt, level, rows.condition, rows.known)
+        log_p = rows.log_p(model, xt, level)
         exact = torch.where(torch.nn.functional.one_hot(rows.codes, model.classes).bool(), 0.0, -torch.inf).to(log_p)
         log_s, log_true = (ratios(kernel, xt, told, level) for told in (log_p, exact))
         rate, true = kernel.rates_to(xt, model.classes), log_true.exp()
@@ -183,13 +198,12 @@ class ScoreEntropy(TokenObjective):
 
 @dataclass(frozen=True)
 class MaskedBound(TokenObjective):
-    """The bound in continuous time, of masked tokens: a weighted cross-entropy (Sahoo et al. 2024; Shi et al. 2024)."""
+    """The bound in continuous time for masked tokens: a weighted cross-entropy (Sahoo et al. 2024; Shi et al. 2024)."""
 
     def must_suit(self, kernel: Kernel) -> None:
         if not kernel.masks:
-            raise InputError(
-                "objective='masked-bound' is of process=absorbing; take score-entropy, d3pm or discrete-flow."
-            )
+            name = next(name for name, entry in TOKEN_OBJECTIVES.items() if entry is type(self))
+            raise InputError(f"objective={name!r} is of process=absorbing; take score-entropy, d3pm or discrete-flow.")
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         self.must_suit(model.process)
@@ -197,23 +211,54 @@ class MaskedBound(TokenObjective):
         level = at_share(model.process, 1 - gone)
         masked = rows.u < gone[:, None]
         xt = torch.where(masked, model.classes, rows.codes)
-        log_p = model.log_probs(xt, level, rows.condition, rows.known)
+        log_p = rows.log_p(model, xt, level)
         return (torch.where(masked, rows.nats(log_p), 0.0) / gone[:, None]).sum(1)
 
 
 @dataclass(frozen=True)
+class LeftToRight(MaskedBound):
+    """-log p(x_0) itself, token after token, each given those before it: masked diffusion in one order of all.
+
+    A model of masked tokens is a model for every order in which they may be unmasked, and `MaskedBound` is the mean
+    over all of them (Hoogeboom et al. 2021, 2110.02037). In the order of reading a text takes fewer bits, and a model
+    that `reads` says every token of a row in one call; the mean over orders learns from those that one draw has masked.
+
+    Args:
+        any_order: share of the rows that are taught by `MaskedBound`, so that blanks before the end can be filled in.
+    """
+
+    any_order: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.any_order <= 1:
+            raise InputError(f"objective.any_order={self.any_order!r} must be in [0, 1].")
+
+    def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
+        self.must_suit(model.process)
+        few, found = round(self.any_order * len(rows.codes)), []
+        if few:
+            found.append(super().terms(model, rows[:few]))
+        if few < len(rows.codes):
+            rest = rows[few:]
+            found.append(rest.nats(rest.asked(model).in_order(rest.codes, rest.condition)).sum(1))
+        return torch.cat(found)
+
+
+@dataclass(frozen=True)
 class CrossEntropy(TokenObjective):
-    """The cross-entropy of x_0, at every share alike: discrete flow matching (Gat et al. 2024)."""
+    """The cross-entropy of x_0, with all shares weighted equally: discrete flow matching (Gat et al. 2024)."""
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:
         level = at_share(model.process, 1 - rows.place.clamp(_END, 1 - _END))
         xt = rows.noised(model.process, model.classes, level)
-        return rows.counted(rows.nats(model.log_probs(xt, level, rows.condition, rows.known)))
+        return rows.counted(rows.nats(rows.log_p(model, xt, level)))
 
 
-#: what teaches a model of tokens, by name
+#: the objectives of models of tokens, by name
 TOKEN_OBJECTIVES: dict[str, Callable[..., Any]] = {
     "masked-bound": MaskedBound,
+    "left-to-right": LeftToRight,
     "score-entropy": ScoreEntropy,
     "d3pm": VariationalBound,
     "d3pm-hybrid": Hybrid,
@@ -226,8 +271,8 @@ class Measured:
     """A bound on -log p of rows, with its error.
 
     Attributes:
-        nats: of a row, mean and standard error over rows and random numbers.
-        tokens: of a row.
+        nats: per row, mean and standard error over rows and random numbers.
+        tokens: the number of tokens in a row.
         each: nats of each row, (N,) float64.
     """
 
@@ -237,7 +282,7 @@ class Measured:
 
     @property
     def bits(self) -> Estimate:
-        """Bits of a token, or per dimension."""
+        """Bits per token, which is per dimension."""
         each = self.tokens * math.log(2)
         return Estimate(self.nats.value / each, self.nats.standard_error / each)
 
@@ -254,19 +299,25 @@ def measured(
     draws: int = 4,
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
+    in_order: bool = True,
 ) -> Measured:
-    """The bound in continuous time of rows x0 (N, T K) under a model, at stratified shares: a pure function of seed.
+    """The bound in continuous time for rows x0 (N, T K) under a model, at stratified shares: a pure function of seed.
+
+    Of a model that `reads` it is -log p itself, in order.
 
     Args:
-        draws: how many shares for each row.
+        draws: the number of shares for each row; 1 if there is nothing to draw.
         batch: rows at a time.
         progress: called with (rows done, rows in all).
+        in_order: False for the mean over all orders of such a model, too.
     """
     objective: TokenObjective = MaskedBound() if model.process.masks else ScoreEntropy()
+    if model.reads and in_order:
+        objective, draws = LeftToRight(any_order=0.0), 1
     categories, found = model.categories, []
     condition = Condition.of(condition)
     seeds = sample_seeds(len(x0), seed, None, None)
-    # a lattice, shifted at random: each row's shares are even, and so are those of all rows at once
+    # a randomly shifted lattice: the shares of each row are evenly spread, and so are those of all rows together
     shift = uniform(torch.tensor([seed]), 1, draws).double()[0]
     first = (torch.arange(len(x0), dtype=torch.float64) * 0.6180339887498949 + shift) % 1.0
     for start in range(0, len(x0), batch):

@@ -1,7 +1,7 @@
-"""The class of noisy tokens, at every share of what is left: what guides a model of tokens that knows no classes.
+"""A classifier of noisy tokens at every level of noise, to guide a model of tokens that knows no classes.
 
-A network says h_y of each class y, a mean over the places, and p(y given x_t) ~ p(y) exp(m h_y) with m the share of
-the row that is left: where nothing is, the shares of the classes are all that can be known, and need no learning.
+A network outputs h_y for each class y, a mean over the places, and p(y given x_t) ~ p(y) exp(m h_y), with m the share
+of the row that is left. Where nothing is left, only the shares of the classes can be known, and need not be learned.
 """
 
 import math
@@ -32,10 +32,10 @@ from ornstein.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class TokenClassifierNet(TokenClassifier):
-    """A network as the class of noisy tokens.
+    """A network as a classifier of noisy tokens.
 
     Args:
-        net: as that of a `TokenNet`, with at least as many channels as there are classes.
+        net: like that of a `TokenNet`, with at least as many channels as there are classes.
         process: how tokens dissolve.
         categories: the tokens of a row.
         shares: p(y), the share of each class in the data.
@@ -63,7 +63,7 @@ class TokenClassifierNet(TokenClassifier):
         return found
 
     def noised(self, x0: Tensor, left: Tensor, u: Tensor) -> tuple[Tensor, Level]:
-        """Rows (B, T K) of which a share (B,) is left, as states (B, T), by numbers u (B, T); and their level."""
+        """Rows (B, T K), noised until a share (B,) is left, as states (B, T) drawn by u (B, T); and their level."""
         level = at_share(self.process, left)
         codes = self.categories.codes(x0)
         return drawn(self.process.log_rows(codes, self.categories.sizes[0], share(level)), u), level
@@ -71,13 +71,13 @@ class TokenClassifierNet(TokenClassifier):
 
 @lru_cache(maxsize=64)
 def _log(shares: tuple[float, ...]) -> Tensor:
-    """Their logarithms, on the CPU."""
+    """The logarithms of the shares, on the CPU."""
     return torch.tensor(shares).log()
 
 
 @dataclass(frozen=True)
 class TokenCrossEntropy:
-    """Teach a network to tell the class of noisy tokens: cross-entropy at every share of what is left.
+    """Train a network to tell the class of noisy tokens: cross-entropy, at every share of tokens left.
 
     Args:
         shares: the share of each class in the data; an experiment takes them from its data.
@@ -89,7 +89,7 @@ class TokenCrossEntropy:
         object.__setattr__(self, "shares", tuple(self.shares))
 
     def __call__(self, model: TokenClassifierNet, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
-        """The loss of each row, (B,), in nats; 0 for one without a label."""
+        """The loss of each row, (B,), in nats; 0 for a row without a label."""
         labels = Condition.of(condition).parts["label"]
         left = strata(len(x0), generator)[torch.randperm(len(x0), generator=generator, device=generator.device)]
         u = torch.rand(len(x0), model.categories.tokens, generator=generator, device=generator.device)
@@ -99,12 +99,12 @@ class TokenCrossEntropy:
 
 @dataclass(frozen=True, eq=False)
 class TokenClasses(Learner):
-    """The class of noisy tokens, at every share of what is left: no model of them, but one to guide another by."""
+    """A classifier of noisy tokens at every level of noise: not drawn from, but used to guide another model."""
 
-    readings: ClassVar[Mapping[str, str]] = Described(TOKEN_READINGS)  # of which it makes nothing
+    readings: ClassVar[Mapping[str, str]] = Described(TOKEN_READINGS)  # accepted, but not used
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = {"token-classifier": TokenCrossEntropy}
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = KERNELS
-    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS  # which an experiment names all the same
+    steppers: ClassVar[Mapping[str, Callable[..., Any]]] = TOKEN_STEPPERS  # an experiment names one in any case
     draws: ClassVar[bool] = False
     walks: ClassVar[bool] = False
     then: ClassVar[str] = "ornstein sample RUN --guidance classifier --guide {run}"
@@ -124,8 +124,8 @@ class TokenClasses(Learner):
         categories = self.problem.categories
         if categories is None or not categories.space or not isinstance(self.problem.process, Kernel):
             raise InputError(
-                f"objective={self.problem.taught_by!r} is of data in tokens of one size, such as data=quantised; these "
-                "data are others."
+                f"objective={self.problem.taught_by!r} needs data in tokens of one size, such as data=quantised; these "
+                "data are not."
             )
 
     @property
@@ -154,7 +154,7 @@ class TokenClasses(Learner):
 
     @torch.no_grad()
     def judge(self, model: TokenClassifierNet, x0: Tensor, condition: Given) -> Judgement:
-        """Its cross-entropy in units of that of knowing the shares alone; found is the share that it tells right."""
+        """Its cross-entropy relative to that of the classes' shares alone; `found` is the share that it tells right."""
         labels = Condition.of(condition).parts["label"]
         known = (labels >= 0).nonzero().flatten()[:JUDGED_BY]
         x0, labels = x0[known].to(model.device), labels[known].to(model.device)

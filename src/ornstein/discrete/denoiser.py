@@ -1,12 +1,12 @@
-"""A model of masked tokens: of each that is masked, the probabilities of its classes.
+"""A model of masked tokens: for each masked token, the probabilities of its classes.
 
-Of a token that is known the posterior mean is the token itself; of a masked one it is p(class given the known tokens),
-which depends on the time only through which tokens are known. So a network that is shown the known tokens has seen all
-there is, and its output, a softmax over each token's classes, is E[x_0 given x_t].
+The posterior mean of a known token is the token itself; that of a masked one is p(class given the known tokens), which
+depends on the time only through which tokens are known. So the known tokens are all that a network needs to see, and
+its output, a softmax over each token's classes, is E[x_0 given x_t].
 
-A network that sees a number's bin as one of many classes, each with weights of its own, must learn anew in every bin
-what holds in its neighbours. So beside the classes it is shown where along its column each known number lies, by
-itself and by sines and cosines.
+A network that sees a number's bin as one of many classes, each with its own weights, must learn in every bin again what
+holds in its neighbours. So it also sees where along its column each known number lies, as a number and by sines and
+cosines.
 """
 
 import math
@@ -25,7 +25,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
 
-#: half-waves over the length of a column that its place is read by
+#: half-waves over the length of a column, by which a place in it is encoded
 _WAVES = (1, 2, 4, 8, 16)
 
 
@@ -41,7 +41,7 @@ class MaskedDenoiser(Denoiser):
 
     @abstractmethod
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
-        """Log-probabilities of each token's classes given those that are known, (B, width) -> (B, width)."""
+        """Log-probabilities of each token's classes given the known tokens, (B, width) -> (B, width)."""
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         known = self.categories.spread(self.categories.known(x))
@@ -50,10 +50,10 @@ class MaskedDenoiser(Denoiser):
 
 @dataclass(frozen=True, eq=False)
 class MaskedNet(MaskedDenoiser):
-    """A network that gives logits, as the posterior mean of masked tokens.
+    """A network that outputs logits, as the posterior mean of masked tokens.
 
     Args:
-        net: `net(x, noise_level, condition) -> logits`, (B, inputs) -> (B, inputs), of which the first `width` count.
+        net: `net(x, noise_level, condition) -> logits`, (B, inputs) -> (B, inputs); the first `width` logits are used.
         process: the absorbing kernel.
         categories: the tokens of a row.
         precision: type of the net's matrix products; None for that of its parameters.
@@ -67,7 +67,7 @@ class MaskedNet(MaskedDenoiser):
 
     @staticmethod
     def inputs(categories: Categories) -> int:
-        """How many numbers the network is shown: each class, and of each column that has an order its place."""
+        """How many numbers the network sees: one for each class, and the place in each column that has an order."""
         return categories.width + len(categories.ordered) * (2 + 2 * len(_WAVES))
 
     @property
@@ -101,15 +101,15 @@ class MaskedNet(MaskedDenoiser):
 
 @dataclass(frozen=True, eq=False)
 class JointTable(MaskedDenoiser):
-    """A law of few tokens in closed form: the probability of every row, to check whatever is made of a denoiser by.
+    """A distribution of few tokens in closed form, by the probability of every row; for tests of denoisers' users.
 
     Args:
         table: (K_1, ..., K_T) probabilities, which sum to 1.
         process: the absorbing kernel.
-        after: which token each refines, as of `Categories`.
+        after: which token each refines, as in `Categories`.
 
     Raises:
-        InputError: numbers that are no law.
+        InputError: numbers that are not a distribution.
     """
 
     table: Tensor
@@ -126,11 +126,11 @@ class JointTable(MaskedDenoiser):
         return Categories(tuple(self.table.shape), self.after)
 
     def log_prob(self, codes: Tensor) -> Tensor:
-        """Log-probability of rows (B, T) of classes, those that are not known (-1) summed out: (B,) float64."""
+        """Log-probability of rows (B, T) of classes, with unknown tokens (-1) summed out: (B,) float64."""
         return self._joint(self.categories.one_hot(codes).double()).flatten(1).sum(1).log()
 
     def _joint(self, x: Tensor) -> Tensor:
-        """The table with what contradicts the known tokens struck out, (B, K_1, ..., K_T)."""
+        """The table with zeros where it contradicts the known tokens, (B, K_1, ..., K_T)."""
         blocks, ndim = x.split(list(self.table.shape), 1), self.table.ndim
         joint = beside(self.table, x)[None]
         for token, block in enumerate(blocks):

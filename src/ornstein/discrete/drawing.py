@@ -1,11 +1,11 @@
 """Drawing tokens that dissolve by any kernel: the walk of `ornstein.core.walk`, from the stationary law to the data.
 
-Every step draws each token from a law that the model's posterior gives, one apart from the other, so that what is lost
-in a step is how tokens depend on each other: with more steps it vanishes. Uniform numbers are functions of a row's
-seed, the token and the step, so that a row does not depend on the batch that it is drawn in.
+Every step draws each token independently, from a distribution given by the model's posterior. So within a step the
+tokens' dependence on each other is lost; this error vanishes as steps increase. Uniform numbers are functions of a
+row's seed, the token and the step, so that a row does not depend on the batch that it is drawn in.
 
-*Filling in.* What is known of a row stays as it is at all times, and the model is told which tokens those are. With the
-mask nothing needs telling; of other kernels it must have learned it (`TokenObjective.shown`).
+*Filling in.* Known tokens of a row stay as they are throughout, and the model is told which they are. With the mask it
+can see that by itself; with other kernels it must have been trained for it (`TokenObjective.shown`).
 """
 
 from abc import ABC, abstractmethod
@@ -29,11 +29,11 @@ from ornstein.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What a model says of a row of tokens.
+    """What a model says of rows of tokens.
 
     Attributes:
-        codes: of what, (B, T).
-        log_p: log p(x_0 given that), (B, T, K).
+        codes: the rows, (B, T).
+        log_p: log p(x_0 given these), (B, T, K).
     """
 
     codes: Tensor
@@ -46,7 +46,7 @@ class Told:
 
 
 class AskTokens(Asked[Tensor, Level, Told]):
-    """What a step puts its questions to: `ask(x, level)`, x (B, T K).
+    """What a step calls for the model's answer: `ask(x, level)`, x (B, T K).
 
     Attributes:
         denoiser: the model.
@@ -73,7 +73,7 @@ class AskTokens(Asked[Tensor, Level, Told]):
         return self.denoiser.classes
 
     def kept(self, before: Tensor, codes: Tensor) -> Tensor:
-        """States (B, T) as vectors, what was known as it was in `before` (B, T)."""
+        """States (B, T) as vectors, with known tokens as they were in `before` (B, T)."""
         return self.denoiser.vectors(codes if self.known is None else torch.where(self.known, before, codes))
 
 
@@ -97,18 +97,18 @@ class Dice:
 class TokenStepper(ABC):
     """Goes from a level to one at which tokens are less dissolved: a frozen dataclass with one method.
 
-    Facts, each held by a test: the law of what is drawn tends to the model's as steps grow, and a model that answers
-    the same always is drawn exactly in any number of steps.
+    Facts, each checked by a test: the distribution of what is drawn tends to the model's as steps increase, and a model
+    that always gives the same answer is drawn exactly in any number of steps.
     """
 
     @property
     def masks(self) -> bool:
-        """Whether it is of the absorbing kernel alone."""
+        """Whether it works with the absorbing kernel only."""
         return False
 
     @property
     def calls(self) -> int | None:
-        """Questions a step; None where that depends."""
+        """Calls of the model in a step; None if that varies."""
         return 1
 
     @property
@@ -123,16 +123,16 @@ class TokenStepper(ABC):
         """One step from level t to s; x is (B, T K)."""
 
     def finish(self, ask: AskTokens, x: Tensor, t: Level[float], memory: Any, dice: Dice) -> Tensor:
-        """The last step, to the data: what is not certain is drawn from p(x_0 given x_t)."""
+        """The last step, to the data: draws from p(x_0 given x_t)."""
         told = ask(x, t)
         return ask.kept(told.codes, drawn(told.log_p, dice()))
 
 
 def begun(denoiser: TokenDenoiser, stepper: TokenStepper, rows: int, dice: Dice) -> Tensor:
-    """Where a walk begins: states (rows, T) of the stationary law, by the next table of numbers.
+    """Where a walk begins: states (rows, T) drawn from the stationary law by the next uniform numbers.
 
     Raises:
-        InputError: a stepper of masked tokens, and a kernel that masks none.
+        InputError: a stepper of masked tokens with a kernel that masks none.
     """
     kernel = denoiser.process
     if stepper.masks and not kernel.masks:
@@ -156,16 +156,16 @@ def draw_tokens(
     """Draw rows of tokens, yielding each state, (rows, T K): `steps + 1` of them.
 
     Args:
-        denoiser: whose law to draw from.
+        denoiser: the model to draw from.
         rows: how many.
-        stepper: how to step.
+        stepper: the stepper.
         steps: how many steps, even along the clock.
         seed, seeds, generator: one source of randomness, as for `ornstein.core.drive.trajectory`.
-        condition: what to draw given, with a row for each.
-        x: (rows, T K), what is known, zeros elsewhere; it comes back as it is. None for nothing.
+        condition: what to draw given, with `rows` rows.
+        x: (rows, T K), the known tokens, zeros elsewhere; these are returned as they are. None for none.
 
     Raises:
-        InputError: what does not fit.
+        InputError: an argument that does not fit.
     """
     categories, kernel, device = denoiser.categories, denoiser.process, denoiser.device
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:

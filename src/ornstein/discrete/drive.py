@@ -1,13 +1,13 @@
 """Drawing masked tokens: the walk of `ornstein.core.walk`, from nothing known to everything known.
 
-Each token of a row is drawn once in its life, by one uniform number that belongs to the row's seed and to the token,
-at the place in the row's order that the seed says. So a row does not depend on the batch that it is drawn in, and a
-walk in more steps is the same walk, better resolved.
+Each token of a row is drawn only once, by one uniform number that is a function of the row's seed and the token; the
+seed also determines the order of the tokens. So a row does not depend on the batch that it is drawn in, and a walk in
+more steps is the same walk, better resolved.
 
-*Given anything.* A masked model answers p(token given any others), so that what is known of a row is simply where its
-walk begins. Where it is only known that tokens lie in sets (a price between two numbers), they are drawn first, one
-after the other, each from the model's law within its set. A row drawn so has been favoured by the inverse of the
-chances that the sets had; it is kept with just these chances, or drawn anew (rejection, exact).
+*Given anything.* A masked model answers p(token given any others), so a walk simply starts from what is known of a row.
+If it is only known that tokens lie in sets (a price between two numbers), they are drawn first, one after the other,
+each from the model's distribution within its set. A row drawn in this way is too likely by the inverse of the
+probabilities of the sets; so it is kept with just these probabilities, or else drawn again (rejection, exact).
 """
 
 import math
@@ -31,9 +31,9 @@ from ornstein.discrete.denoiser import MaskedDenoiser
 from ornstein.discrete.objective import outline_first, ranks, token_nats
 from ornstein.errors import InputError
 
-#: draws of a row's life: of its order, of its tokens, and of the first of those that are to lie in sets
+#: numbers of a row's random draws: its order, its tokens, and the first try of those that are to lie in sets
 _ORDER, _TOKENS, _TRIES = 0, 1, 2
-#: tries after which sets of tokens count as never met together
+#: tries after which sets of tokens count as impossible together
 MOST_TRIES = 1000
 
 
@@ -45,15 +45,15 @@ class AskClasses(Asked[Tensor, Level, Prediction]):
 
 
 class Order:
-    """The order in which a walk's rows reveal their tokens, and what they are drawn with.
+    """The order in which a walk's rows reveal their tokens, and the random numbers that they are drawn with.
 
     Args:
         categories: the tokens of a row.
         seeds: (B,) int64, one per row.
         known: (B, T) bool: the tokens that the walk begins with, which come first.
         allowed: (B, width) or (width,) in [0, 1]: factors of the classes' probabilities; None for none.
-        shuffled: whether each row has an order of its own, cell by cell; else that of the columns, the outline first,
-            in rows of which nothing is known.
+        shuffled: whether each row has a random order of its own, cell by cell; if not, rows of which nothing is known
+            follow the order of the columns, the outline first.
     """
 
     def __init__(
@@ -61,29 +61,29 @@ class Order:
     ) -> None:
         self.categories, self._allowed = categories, allowed
         ahead = known.sum(1, keepdim=True)
-        # rows of which something is known are drawn cell by cell, given all of it
+        # rows of which something is known are always drawn cell by cell
         self._outlined = (ahead == 0) & (not shuffled)
         keys = torch.where(known, -1.0, uniform(seeds, categories.tokens, _ORDER))
         order = torch.where(self._outlined, outline_first(categories, known), ranks(categories, keys))
-        # among the others those that are not known, in the order that they have
+        # ranks of the unknown tokens among themselves, in this order
         self._rank = torch.where(known, -1, torch.where(known, categories.tokens, order).argsort(1).argsort(1))
         self._left = categories.tokens - ahead
         self._most = int(self._left.max())  # once a walk
         self._u = uniform(seeds, categories.tokens, _TOKENS)
 
     def due(self, s: Level[float]) -> Tensor:
-        """Which tokens are known at level s, (B, T) bool: a share alpha of those that the walk has to draw."""
+        """Which tokens are to be known at level s, (B, T) bool: a share alpha of those that the walk has to draw."""
         return self._rank < (self._left * s.alpha + 1e-9).floor()
 
     def depth(self, t: Level[float], s: Level[float]) -> int:
-        """How many calls from level t to s it takes for each token to be drawn after the one that it refines."""
+        """How many calls the step from t to s takes, so that each token is drawn after the one that it refines."""
         return min(self.categories.deepest + 1, max(1, math.ceil(float(self._most) * (s.alpha - t.alpha) - 1e-9)))
 
     def reveal(self, x: Tensor, probabilities: Tensor, due: Tensor) -> Tensor:
-        """x with the tokens that are due drawn, if it is their turn."""
+        """x with those tokens drawn that are due and whose turn has come."""
         known = self.categories.known(x)
         drawn = draw(self.categories, probabilities, self._u, self._allowed)
-        # a step's tokens in turn: those of the outline, then what refines them
+        # the tokens of one step take turns: first those of the outline, then what refines them
         waits = self.categories.begun(known) | (beside(self.categories.order, known, torch.int64) < 0)
         new = due & ~known & waits
         return x + self.categories.one_hot(torch.where(new, drawn, -1)).to(x.dtype)
@@ -92,26 +92,26 @@ class Order:
 class Unmasker(ABC):
     """Goes from a level to one at which more tokens are known: the stepper of masked tokens, a frozen dataclass.
 
-    Facts as those of `ornstein.core.drive.Stepper`, each held by a test: with as many steps as tokens it is exact.
+    Facts, like those of `ornstein.core.drive.Stepper`, are checked by tests: with as many steps as tokens it is exact.
     """
 
     @property
     def shuffled(self) -> bool:
-        """Whether each row's tokens come in an order of its own, and not in that of the columns."""
+        """Whether each row's tokens come in a random order of its own, not in that of the columns."""
         return True
 
     @abstractmethod
     def step(
         self, ask: AskClasses, x: Tensor, t: Level[float], s: Level[float], memory: Any, order: Order
     ) -> tuple[Tensor, Any]:
-        """One step from level t to s; x is (B, width), what is not known zeros."""
+        """One step from level t to s; x is (B, width), with zeros for unknown tokens."""
 
 
 def draw(categories: Categories, probabilities: Tensor, u: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """The class of each token at its place u (B, T) in (0, 1) of the summed probabilities (B, width): (B, T) int64.
+    """The class of each token, (B, T) int64, at quantile u (B, T) in (0, 1) of its probabilities (B, width).
 
     Args:
-        allowed: factors of the probabilities, which need not sum to 1 then.
+        allowed: factors of the probabilities; the products need not sum to 1.
     """
     weights = probabilities.double() if allowed is None else probabilities.double() * allowed
     summed = weights.cumsum(1)
@@ -124,13 +124,13 @@ def draw(categories: Categories, probabilities: Tensor, u: Tensor, allowed: Tens
 
 
 def drawn(log_p: Tensor, u: Tensor) -> Tensor:
-    """States (B, T) int64 at places u (B, T) in (0, 1) of log-probabilities (B, T, S)."""
+    """States (B, T) int64 at quantiles u (B, T) in (0, 1) of log-probabilities (B, T, S)."""
     return draw(_alike(log_p.shape[1], log_p.shape[2]), log_p.exp().flatten(1), u)
 
 
 @lru_cache(maxsize=64)
 def _alike(tokens: int, states: int) -> Categories:
-    """Tokens of one size; kept, so that what is known of them is found once."""
+    """Tokens of one size; cached, so that their derived properties are computed once."""
     return Categories((states,) * tokens)
 
 
@@ -150,17 +150,17 @@ def unmask(
     """Draw rows token by token, yielding each state: `steps + 1` of them.
 
     Args:
-        denoiser: whose law to draw from.
+        denoiser: the model to draw from.
         rows: how many.
-        stepper: how to step.
-        steps: how many steps; None for one each token.
+        stepper: the stepper.
+        steps: how many steps; None for one per token.
         seed, seeds, generator: one source of randomness, as for `ornstein.core.drive.trajectory`.
-        condition: what to draw given, with a row for each.
-        x: (rows, width), what is known; None for nothing.
+        condition: what to draw given, with `rows` rows.
+        x: (rows, width), the known tokens; None for none.
         allowed: (width,) or (rows, width) in [0, 1]: factors of the probabilities wherever a token is drawn.
 
     Raises:
-        InputError: what does not fit.
+        InputError: an argument that does not fit.
     """
     categories, device = denoiser.categories, denoiser.device
     x = torch.zeros(rows, categories.width) if x is None else x
@@ -189,11 +189,11 @@ def unmask(
 def constrained(
     denoiser: MaskedDenoiser, x: Tensor, sets: Mapping[int, Tensor], seeds: Tensor, condition: Given = None
 ) -> Tensor:
-    """Draw the tokens that are to lie in sets, exactly: from the model's law given what is known and the sets.
+    """Draw the tokens that are to lie in sets, exactly: from the model's law given the known tokens and the sets.
 
     Args:
-        x: (B, width), what is known.
-        sets: token -> (K,) in [0, 1], the share of each of its classes that lies in the set; (K before, K) where that
+        x: (B, width), the known tokens.
+        sets: token -> (K,) in [0, 1], the share of each of its classes that lies in the set; (K before, K) if that
             depends on the class of the token that it refines.
         seeds: (B,) int64.
         condition: what else is given.
@@ -202,7 +202,7 @@ def constrained(
         (B, width): x with those tokens drawn.
 
     Raises:
-        InputError: sets that `MOST_TRIES` tries did not meet together.
+        InputError: in `MOST_TRIES` tries no row met all the sets.
     """
     categories, device = denoiser.categories, denoiser.device
     condition, found = Condition.of(condition).to(device), x.to(device)
@@ -223,7 +223,7 @@ def constrained(
             told = torch.where(known[:, None], tried[:, at], denoiser.log_probs(tried, condition[waiting])[:, at].exp())
             weights = told.double() * share
             met = weights.sum(1)
-            # the chance of the first is the same in every try: it need only be possible
+            # the first token's probability is the same in every try, so it need only be possible
             chance = chance * (met if number else (met > 0).double())
             drawn = draw(Categories((categories.sizes[token],)), weights, u[:, token, None])
             tried[:, at] = torch.nn.functional.one_hot(drawn[:, 0], categories.sizes[token]).to(tried.dtype)
@@ -233,8 +233,8 @@ def constrained(
         if not len(waiting):
             return found
     raise InputError(
-        f"what was asked for was not met in {MOST_TRIES:,} tries: by the model it is too rare, or impossible; ask for "
-        "less."
+        f"what was asked for was not met in {MOST_TRIES:,} tries: for this model it is too rare, or impossible; ask "
+        "for less."
     )
 
 
@@ -245,8 +245,8 @@ def bound(
     """The bound on each row's log-probability, in nats: its mean over random orders, and that mean's standard error.
 
     Args:
-        x0: (B, width) one-hot; tokens that are not known, zeros, are integrated out.
-        seeds: (B,) int64: a row's orders are its seed's.
+        x0: (B, width) one-hot; unknown tokens, which are zeros, are integrated out.
+        seeds: (B,) int64: they determine the rows' orders.
         orders: how many, at least 2; each costs as many calls as there are tokens.
 
     Returns:
@@ -254,7 +254,7 @@ def bound(
     """
     categories, device = denoiser.categories, denoiser.device
     if orders < 2:
-        raise InputError(f"orders={orders!r} must be at least 2, for an error to be known.")
+        raise InputError(f"orders={orders!r} must be at least 2, so that an error can be computed.")
     x0, condition = x0.to(device), Condition.of(condition).to(device)
     found = []
     for number in range(orders):

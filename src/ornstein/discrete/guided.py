@@ -1,14 +1,15 @@
 """Guidance of tokens: a model of tokens made from a model of tokens, in log-probabilities (Schiff et al. 2024).
 
-Where Gaussian data are guided by adding to a posterior mean, categories are by multiplying their probabilities. *By a
-classifier* of noisy tokens Bayes' rule is exact. The ratios of the marginals given y are those of the marginals, times
+Gaussian data are guided by adding to a posterior mean, categories by multiplying their probabilities. With a
+*classifier* of noisy tokens Bayes' rule is exact. The ratios of the marginals given y are those of the marginals, times
 what the classifier says of the change,
 
-    p_t(x' given y)/p_t(x given y) = p_t(x')/p_t(x) . p(y given x')/p(y given x),      x' of x by one token,
+    p_t(x' given y)/p_t(x given y) = p_t(x')/p_t(x) . p(y given x')/p(y given x),      x' differing in one token from x,
 
-and ratios are probabilities read otherwise (`readings`). So with scale 1, and enough steps, what is drawn has the law
-given y, whatever the kernel and however tokens depend on each other. Other scales raise the second factor to a power,
-which is the law p(x) p(y given x)^scale of a row of one masked token, and near it for longer rows.
+and ratios are another form of probabilities (`readings`). So with scale 1 and enough steps the samples have the
+distribution given y, whatever the kernel and however tokens depend on each other. Other scales raise the second factor
+to a power, which gives the distribution p(x) p(y given x)^scale for a row of one masked token, and one near it for
+longer rows.
 
 References: Schiff et al. 2024 (2412.10193); Nisonoff et al. 2024 (2406.01572); Ho & Salimans 2022 (2207.12598).
 """
@@ -29,13 +30,13 @@ from ornstein.discrete.readings import LEAST_LEFT, from_ratios, ratios
 from ornstein.discrete.tokens import TokenDenoiser, told
 from ornstein.errors import InputError
 
-#: rows that a classifier is asked about at a time: one for each class that a token may change to
+#: rows that a classifier sees at a time: one for each class that a token may change to
 _AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Tilting(TokenDenoiser, ABC):
-    """A model of tokens that asks another one and tilts what it says: write `log_probs`.
+    """A model of tokens that calls another one and tilts its answer. To add one, write `log_probs`.
 
     Args:
         base: the model to guide.
@@ -62,16 +63,16 @@ class Tilting(TokenDenoiser, ABC):
 class Tilted(Tilting):
     """Classifier-free guidance in log-probabilities: p(x_0 given x_t, y)^scale p(x_0 given x_t)^(1 - scale), normed.
 
-    1 is the model given the condition, 0 the one without, beyond 1 it is followed more than the data do (Ho &
-    Salimans 2022; Schiff et al. 2024). Each token's law is tilted by itself: of a row of one token the law that is
-    drawn from is the tilted one, of longer rows it is not.
+    Scale 1 is the model given the condition, 0 the model without it; beyond 1 samples follow the condition more closely
+    than the data do (Ho & Salimans 2022; Schiff et al. 2024). The distribution of each token is tilted by itself, so
+    that a row of one token is drawn from the tilted distribution, but longer rows are not exactly.
 
     Args:
-        base: a model that has learned with and without the condition.
+        base: a model trained with and without the condition.
         scale: how strongly.
 
     Raises:
-        InputError: a scale that is no finite number; no condition at all where it is not 1.
+        InputError: a scale that is not a finite number; no condition at all if the scale is not 1.
     """
 
     scale: float = 2.0
@@ -86,13 +87,13 @@ class Tilted(Tilting):
         if not condition:
             raise InputError("classifier-free guidance needs condition=, what to guide each sample to.")
         free = self.base.log_probs(codes, level, condition.none(), known)
-        # what neither can be stays so: -inf minus -inf is not asked
+        # impossible classes stay impossible, without computing -inf minus -inf
         mixed = self.scale * given.clamp_min(-1e4) + (1 - self.scale) * free.clamp_min(-1e4)
         return torch.where(given > -torch.inf, mixed, -torch.inf).log_softmax(-1)
 
 
 class TokenClassifier(ABC):
-    """log p(y given x_t) of noisy tokens. To add one, write `log_classes`.
+    """log p(y given x_t) for noisy tokens. To add one, write `log_classes`.
 
     Attributes:
         process: how tokens dissolve.
@@ -102,24 +103,25 @@ class TokenClassifier(ABC):
 
     @abstractmethod
     def log_classes(self, codes: Tensor, level: Level) -> Tensor:
-        """log p(y given x_t = codes) of each class y, (B, T) -> (B, C)."""
+        """log p(y given x_t = codes) for each class y, (B, T) -> (B, C)."""
 
 
 @dataclass(frozen=True, eq=False)
 class TiltedByClassifier(Tilting):
     """Classifier guidance in log-probabilities: ratios times (p(y given x')/p(y given x))^scale (Schiff et al. 2024).
 
-    The part "label" of the condition goes to the classifier; the base is asked without it. Scale 1 is Bayes' rule for
-    an unconditional base. The label -1 is not guided. The classifier is asked about each class of each token, T K rows
-    for a row; where next to nothing is left, what it says of a change is next to nothing, and its errors count most.
+    The part "label" of the condition goes to the classifier; the base is called without it. Scale 1 is Bayes' rule for
+    an unconditional base. Rows with the label -1 are not guided. The classifier is called for each class of each token,
+    T K rows for a row. Where almost nothing is left, a change of a token hardly matters to the classifier, and its
+    errors count most.
 
     Args:
         base: the model to guide.
         classifier: of the same tokens, dissolved by the same kernel.
-        scale: a power.
+        scale: the power.
 
     Raises:
-        InputError: a scale that is no finite number, another kernel, no labels given to the sampler.
+        InputError: a scale that is not a finite number, another kernel, no labels given to the sampler.
     """
 
     classifier: TokenClassifier
@@ -129,7 +131,7 @@ class TiltedByClassifier(Tilting):
         _check(self.scale)
         if self.classifier.process != self.process:
             raise InputError(
-                f"classifier is of tokens dissolved by {self.classifier.process}, the base of {self.process}."
+                f"classifier is for tokens dissolved by {self.classifier.process}, the base for {self.process}."
             )
 
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
@@ -138,7 +140,7 @@ class TiltedByClassifier(Tilting):
             raise InputError("classifier guidance needs condition=, the label to guide each sample to; -1 for none.")
         kernel = self.process
         left = torch.as_tensor(level.alpha, dtype=torch.float64)
-        if not kernel.masks and bool((left < LEAST_LEFT).any()):  # where nothing is left ratios say nothing
+        if not kernel.masks and bool((left < LEAST_LEFT).any()):  # where nothing is left, ratios say nothing
             left = left.clamp_min(LEAST_LEFT)
             level = Level(kernel, level.t, left if isinstance(level.alpha, Tensor) else float(left), 1 - left)
         plain = self.base.log_probs(codes, level, condition.without("label"), known)
@@ -152,7 +154,7 @@ class TiltedByClassifier(Tilting):
         return torch.where((labels >= 0)[:, None, None], found, plain)
 
     def _change(self, codes: Tensor, level: Level, labels: Tensor) -> Tensor:
-        """log p(y given x') - log p(y given x), x' having each class in each token's place: (B, T, K)."""
+        """log p(y given x') - log p(y given x), for each x' with one token changed to one class: (B, T, K)."""
         rows, tokens, classes = *codes.shape, self.classes
         here = self._of(codes, level, labels)
         each, found = max(1, _AT_ONCE // (tokens * classes)), []
@@ -171,7 +173,7 @@ class TiltedByClassifier(Tilting):
 
 
 def _repeated(level: Level, rows: Tensor, times: int) -> Level:
-    """The level of these rows, each so many times."""
+    """The level of these rows, each repeated `times` times."""
     if not isinstance(level.alpha, Tensor):
         return level
     values = [torch.as_tensor(value) for value in (level.t, level.alpha, level.sigma)]

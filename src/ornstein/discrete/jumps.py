@@ -1,10 +1,12 @@
-"""How tokens are drawn, step by step.
+"""The steppers of tokens.
 
-Of any kernel: by the exact posterior over a step (ancestral), or by the rates of the reversed chain over it (Euler,
-tau-leaping). Of the mask alone: in the order of confidence, one at a time at its own moment (first hitting), or with a
-way back (remasking). A corrector goes around any of them: it dissolves a little and draws anew at the same level.
+For any kernel: by the exact posterior over a step (ancestral), or by the rates of the reversed chain (Euler,
+tau-leaping). For the mask only: in order of confidence or of reading, one token at a time at its own moment (first
+hitting), or with tokens masked again (remasking). A corrector dissolves tokens a little after a step and draws them
+again at that level.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,7 @@ from ornstein.discrete.kernels import at_share
 from ornstein.discrete.readings import rates
 from ornstein.errors import InputError
 
-#: the least alpha that rates are asked at: where nothing at all is left they have no limit
+#: the least alpha at which rates are computed: where nothing at all is left they are undefined
 _LEAST_LEFT = 1e-6
 
 
@@ -39,14 +41,14 @@ class TokenAncestral(TokenStepper):
 
 
 def _leap(ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], dice: Dice, poisson: bool) -> Tensor:
-    """Every token stays or jumps once, by the rates at t times the length of the step."""
+    """Every token stays or jumps once, with the rates at t times the length of the step."""
     told, kernel = ask(x, t), ask.kernel
     left = max(t.alpha, _LEAST_LEFT)
     found = rates(kernel, told.codes, told.log_p, Level(kernel, t.t, left, 1 - left))
     expected = (-t.rates[0] / left * (t.t - s.t)) * found.double()
     total = expected.sum(-1)
     jumps = (-torch.expm1(-total) if poisson else total.clamp_max(1.0)) > dice()
-    # a token with nowhere to go has no law to draw from
+    # a token with nowhere to go has no distribution to draw from
     to = drawn(torch.where(total[..., None] > 0, expected, 1.0).log(), dice())
     return ask.kept(told.codes, torch.where(jumps & (total > 0), to, told.codes))
 
@@ -66,9 +68,9 @@ class TokenEuler(TokenStepper):
 
 @dataclass(frozen=True)
 class TauLeaping(TokenStepper):
-    """Hold the reversed chain's rates over the step: jumps are Poisson's (Campbell et al. 2022, 2205.14987).
+    """Hold the reversed chain's rates over the step: jumps are Poisson (Campbell et al. 2022, 2205.14987).
 
-    Of several jumps of a token in one step the first counts.
+    If a token jumps several times in one step, the first jump counts.
 
     Order 1 in law. One call a step. Stochastic.
     """
@@ -83,13 +85,13 @@ class TauLeaping(TokenStepper):
 class PredictorCorrector(TokenStepper):
     """Ancestral steps, each followed by corrections at its level (Campbell et al. 2022, 2205.14987, section 4.4).
 
-    A correction runs the chain and its reversal one after the other, which leaves the law of the level as it is: tokens
-    dissolve by a share of what the step has brought back, and a step is taken from there. So a token that was drawn
-    badly is drawn anew, given the others.
+    A correction runs the chain and then its reversal, which leaves the distribution at that level unchanged: it
+    dissolves a share of what the step has restored, and steps back from there. So a badly drawn token can be drawn
+    again, given the others.
 
     Args:
-        corrections: after each step.
-        size: of a correction: 1 dissolves what the step has brought back.
+        corrections: how many, after each step.
+        size: of a correction: 1 dissolves as much as the step has restored.
 
     Order 1 in law. 1 + corrections calls a step. Stochastic.
     """
@@ -123,20 +125,42 @@ class PredictorCorrector(TokenStepper):
 
 
 class Unmasking(TokenStepper):
-    """A stepper of masked tokens alone."""
+    """A stepper for masked tokens only."""
 
     @property
     def masks(self) -> bool:
         return True
 
 
+class Ranked(Unmasking):
+    """Unmasks as many tokens as the clock says, by a rank that does not depend on what is drawn there: write `first`.
+
+    So with as many steps as tokens the law is the model's own.
+    """
+
+    @abstractmethod
+    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
+        """Who goes first, (B, T): the higher, the earlier. Of log_p (B, T, K) and uniform numbers u (B, T)."""
+
+    def step(
+        self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
+    ) -> tuple[Tensor, Any]:
+        told = ask(x, t)
+        masked = told.codes == ask.classes
+        # how many there were at the start
+        total = masked.sum(1, keepdim=True) if memory is None else memory
+        wanted = (total * s.alpha + 1e-9).floor() - (total - masked.sum(1, keepdim=True))
+        rank = torch.where(masked, -self.first(told.log_p, dice()), torch.inf).argsort(dim=1, stable=True).argsort(1)
+        codes = torch.where(masked & (rank < wanted), drawn(told.log_p, dice()), told.codes)
+        return ask.kept(told.codes, codes), total
+
+
 @dataclass(frozen=True)
-class Confidence(Unmasking):
+class Confidence(Ranked):
     """Unmask where the model is surest first (MaskGIT: Chang et al. 2022, 2202.04200).
 
-    As many tokens as the clock says: those whose likeliest class is most likely. Which they are does not depend on what
-    is drawn there, so that with as many steps as tokens the law is the model's own; to rank by the class that was
-    drawn, as MaskGIT does, favours likely ones.
+    Each step unmasks as many tokens as the clock says, those whose likeliest class has the highest probability. Ranking
+    by the probability of the drawn class, as MaskGIT does, favours likely classes.
 
     Args:
         temperature: of Gumbel noise on the logarithm of that probability; 0 for none.
@@ -150,29 +174,28 @@ class Confidence(Unmasking):
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"stepper.temperature={self.temperature!r} must not be negative.")
 
-    def step(
-        self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
-    ) -> tuple[Tensor, Any]:
-        told = ask(x, t)
-        masked = told.codes == ask.classes
-        # how many there were at the start
-        total = masked.sum(1, keepdim=True) if memory is None else memory
-        wanted = (total * s.alpha + 1e-9).floor() - (total - masked.sum(1, keepdim=True))
-        sure = told.log_p.amax(-1)
-        u = dice()
-        if self.temperature:
-            sure = sure - self.temperature * (-u.log()).log().to(sure)
-        rank = torch.where(masked, -sure, torch.inf).argsort(dim=1, stable=True).argsort(1)
-        codes = torch.where(masked & (rank < wanted), drawn(told.log_p, dice()), told.codes)
-        return ask.kept(told.codes, codes), total
+    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
+        sure = log_p.amax(-1)
+        return sure - self.temperature * (-u.log()).log().to(sure) if self.temperature else sure
+
+
+@dataclass(frozen=True)
+class InOrder(Ranked):
+    """Unmask in the order of reading, as many tokens in a step as the clock says.
+
+    Exact with as many steps as tokens. One call a step. Stochastic.
+    """
+
+    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
+        return -torch.arange(log_p.shape[1], device=log_p.device).to(log_p).expand(len(log_p), -1)
 
 
 @dataclass(frozen=True)
 class FirstHitting(Unmasking):
     """Unmask one token after the other, each at its own moment (Zheng et al. 2024, 2409.02908).
 
-    A token leaves the mask when the share that is left passes a number of its own, uniform in (0, 1), so all moments
-    are known beforehand, and no two are at once: the law is the model's own whatever the number of steps.
+    A token is unmasked when alpha passes a number of its own, uniform in (0, 1). So all moments are known beforehand,
+    and no two coincide: samples have the model's own distribution whatever the number of steps.
 
     Exact. A call for each token. Stochastic.
     """
@@ -187,7 +210,7 @@ class FirstHitting(Unmasking):
         if memory is None:
             masked = ask.denoiser.codes(x) == ask.classes
             moments, u = torch.where(masked, dice(), 2.0), dice()
-            memory = moments, u, moments.cpu()  # by which a step knows how many calls it takes
+            memory = moments, u, moments.cpu()  # on the CPU, to know how many calls a step takes
         moments, u, there = memory
         calls = int(((there > t.alpha) & (there <= s.alpha)).sum(1).max())
         for _ in range(max(calls, 1)):
@@ -207,8 +230,8 @@ class FirstHitting(Unmasking):
 class Remasking(Unmasking):
     """Ancestral steps in which tokens may be masked again (ReMDM: Wang et al. 2025, 2503.00307).
 
-    A token that is known is masked again with probability eta times the most that the marginals allow,
-    min(1, (1 - alpha_s)/alpha_t), and so many more are unmasked: every level has its own law still.
+    A known token is masked again with eta times the largest probability that the marginals allow,
+    min(1, (1 - alpha_s)/alpha_t), and as many more are unmasked, so that every level keeps its distribution.
 
     Args:
         eta: in [0, 1]; 0 is the ancestral stepper.
@@ -234,13 +257,14 @@ class Remasking(Unmasking):
         return ask.kept(told.codes, torch.where(~masked & (u < again), ask.classes, codes)), None
 
 
-#: every stepper of tokens by name
+#: every stepper of tokens, by name
 TOKEN_STEPPERS: dict[str, Any] = {
     "token-ancestral": TokenAncestral,
     "token-euler": TokenEuler,
     "tau-leaping": TauLeaping,
     "token-corrector": PredictorCorrector,
     "confidence": Confidence,
+    "left-to-right": InOrder,
     "first-hitting": FirstHitting,
     "remasking": Remasking,
 }

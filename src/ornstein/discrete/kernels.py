@@ -1,12 +1,12 @@
 """How categories dissolve: chains on K classes, each with its cumulative product in closed form.
 
-A chain in discrete time has a K x K matrix for each step, and what is left after t of them is their product. All that
-follow here are one continuous-time chain with generator G, seen through a clock, so that the product of any steps is
+A chain in discrete time has a K x K matrix for each step; t steps together have the product of these matrices. Each
+chain here is a continuous-time chain with generator G, run on a clock, so that the product over any steps is
 
     Q(a) = exp(-log(a) G) = sum over k of a^(r_k) P_k,        a = alpha_t/alpha_s,        r_0 = 0 < 1 = r_1 <= r_2 ...
 
-with P_k the projections on G's eigenvectors: alpha(t), the slowest mode's size, says how much is left, and one number
-a takes the place of a product of matrices. P_0 is the *stationary law*, which is all that is left at alpha = 0.
+with P_k the projections on G's eigenvectors: alpha(t), the size of the slowest mode, says how much is left, and one
+number a takes the place of a product of matrices. P_0 gives the *stationary law*, all that remains at alpha = 0.
 
 | kernel | Q(a) | stationary | from |
 |---|---|---|---|
@@ -16,17 +16,17 @@ a takes the place of a product of matrices. P_0 is the *stationary law*, which i
 | discretised-gaussian | eigenvectors of Gaussian jumps that stop at the ends | uniform | Austin et al. 2021 |
 | neighbours | eigenvectors of a graph of nearest neighbours | uniform | Austin et al. 2021, appendix A |
 
-Bayes' rule gives the way back; with p a table of probabilities of x_0 given x_t,
+Bayes' rule gives the way back; with p the probabilities of x_0 given x_t,
 
     q(x_s given x_t) = sum over x_0 of q(x_s given x_t, x_0) p(x_0)
                      = q(x_t given x_s) sum over x_0 of q(x_s given x_0) p(x_0)/q(x_t given x_0).
 
-*The mask* is a state beside the K classes, number K in a table of states and zeros as a vector
+*The mask* is one more state beside the K classes: number K among the states, and zeros as a vector
 (`ornstein.core.categories`), so that E[x_t given x_0] = alpha x_0 as for Gaussian noise.
 
-*Clocks.* A share that is kept has a signal-to-noise ratio, alpha/sigma with sigma = 1 - alpha, so that every Gaussian
-process is a clock for categories: the one whose alpha/sigma is the same. Its end is cut to alpha = 0, where the
-stationary law is exact. A masked model's loss and law do not depend on the clock at all.
+*Clocks.* With sigma = 1 - alpha, the share alpha that is kept has a signal-to-noise ratio alpha/sigma. So every
+Gaussian process serves as a clock for categories, with the same alpha/sigma, rescaled to end at alpha = 0, where the
+stationary law is exact. The loss and the distribution of a masked model do not depend on the clock at all.
 
 References: Austin et al. 2021 (2107.03006); Hoogeboom et al. 2021 (2102.05379); Campbell et al. 2022 (2205.14987);
 Shi et al. 2024 (2406.04329); Sahoo et al. 2024 (2406.07524).
@@ -49,13 +49,13 @@ from ornstein.errors import lookup
 class Kernel(Process):
     """A chain on K classes. To add one, write `log_rows`, `log_columns`, `log_spread`, `inverse`, `rates_to`.
 
-    Wherever these take a share `a`, it is a number, or a tensor that broadcasts against (B, T, K).
+    The share `a` that these methods take is a number, or a tensor that broadcasts against (B, T, K).
 
     Args:
-        clock: the Gaussian process whose alpha/sigma is that of what is kept, by name.
+        clock: the name of the Gaussian process whose alpha/sigma is used.
 
     Raises:
-        InputError: a clock that is not known.
+        InputError: an unknown clock.
     """
 
     clock: str = "flow"
@@ -91,11 +91,11 @@ class Kernel(Process):
 
     @property
     def masks(self) -> bool:
-        """Whether there is a state beside the classes: the mask, number K."""
+        """Whether there is a state beside the classes, the mask, number K."""
         return False
 
     def states(self, classes: int) -> int:
-        """How many states a token of so many classes has, S."""
+        """The number of states of a token with this number of classes, S."""
         return classes + self.masks
 
     @abstractmethod
@@ -104,51 +104,51 @@ class Kernel(Process):
 
     @abstractmethod
     def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
-        """log q(x_t = each state given x_s = codes): (B, T) in [0, S) -> (B, T, S)."""
+        """log q(x_t = each state given x_s = codes), for codes (B, T) in [0, S): (B, T, S)."""
 
     @abstractmethod
     def log_columns(self, codes: Tensor, classes: int, a: Number) -> Tensor:
-        """log q(x_t = codes given x_s = each state): (B, T) -> (B, T, S)."""
+        """log q(x_t = codes given x_s = each state), for codes (B, T): (B, T, S)."""
 
     @abstractmethod
     def log_spread(self, log_p: Tensor, a: Number) -> Tensor:
-        """log of p Q(a): log-weights of the classes (B, T, K) -> of the states, (B, T, S)."""
+        """log of p Q(a): from log-weights of the classes, (B, T, K), to those of the states, (B, T, S)."""
 
     @abstractmethod
     def inverse(self, q: Tensor, a: Number) -> Tensor:
-        """The p with p Q(a) = q, of tables of classes (B, T, K); a above 0."""
+        """The p with p Q(a) = q, for weights of the classes (B, T, K); a above 0."""
 
     @abstractmethod
     def rates_to(self, codes: Tensor, classes: int) -> Tensor:
-        """The generator's G(each state, codes) = rate from it to codes, in units of -d log alpha: (B, T, S), >= 0.
+        """G(each state, codes), the rates from each state to codes, per -d log alpha: (B, T, S), >= 0.
 
-        The diagonal is left out: 0.
+        The diagonal is left out: it is 0 here.
         """
 
     def log_posterior(self, codes: Tensor, log_p: Tensor, t: Level, s: Level) -> Tensor:
-        """log q(x_s = each state given x_t = codes), x_0 being told by log_p (B, T, K): (B, T, S); see the module.
+        """log q(x_s = each state given x_t = codes), with log_p (B, T, K) for x_0: (B, T, S); see the module.
 
-        A one-hot p is Bayes' rule with x_0 known.
+        With a one-hot p this is Bayes' rule for a known x_0.
         """
         classes, (from_s, from_0, to_s) = log_p.shape[-1], (share(t, s), share(t), share(s))
         weights = self.cavity(codes, log_p, from_0)
         return (self.log_columns(codes, classes, from_s) + self.log_spread(weights, to_s)).log_softmax(-1)
 
     def cavity(self, codes: Tensor, log_p: Tensor, a: Number) -> Tensor:
-        """log of p(x_0)/q(x_t = codes given x_0), (B, T, K): what is told of each token by all but itself."""
+        """log of p(x_0)/q(x_t = codes given x_0), (B, T, K): what all other tokens say of each token."""
         classes = log_p.shape[-1]
         column = self.log_columns(codes, classes, a)[..., :classes]
         return torch.where(column > -torch.inf, log_p - column.clamp_min(-1e4), -torch.inf)
 
 
 def share(t: Level, s: Level | None = None) -> Number:
-    """alpha_t, or alpha_t/alpha_s, as the functions of a kernel take it."""
+    """alpha_t, or alpha_t/alpha_s, in the shape that a kernel's methods take."""
     left = t.alpha if s is None else t.alpha / s.alpha
     return left[..., None] if isinstance(left, Tensor) else left
 
 
 def at_share(kernel: Kernel, left: Tensor) -> Level[Tensor]:
-    """The level at which a share alpha (B,) is left, as far as kernels and readings look: its time is not told."""
+    """The level at which a share alpha (B,) is left; its time is not set, since kernels and readings do not use it."""
     left = left[:, None]
     return Level(kernel, torch.zeros_like(left), left, 1 - left)
 
@@ -163,7 +163,7 @@ def one_hot(codes: Tensor, states: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Absorbing(Kernel):
-    """Tokens that are masked: each is kept with probability alpha, and there is no way back from the mask."""
+    """Masking: each token is kept with probability alpha, else masked for good."""
 
     @property
     def masks(self) -> bool:
@@ -201,7 +201,7 @@ class Absorbing(Kernel):
 
 @dataclass(frozen=True)
 class Uniform(Kernel):
-    """Tokens that are thrown anew: kept with probability alpha, else any class, each as likely as another."""
+    """Uniform noise: each token is kept with probability alpha, else drawn anew, every class being equally likely."""
 
     def log_stationary(self, classes: int) -> Tensor:
         return torch.full((classes,), -math.log(classes), dtype=torch.float64)

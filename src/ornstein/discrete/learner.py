@@ -1,4 +1,4 @@
-"""What a run of masked columns learns: of any cells of a row, given any others, the probabilities of their values."""
+"""What a run on masked columns learns: the probabilities of the values of any cells of a row, given any others."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks,
 from ornstein.discrete.steppers import AnyOrder
 from ornstein.errors import InputError
 
-#: held-out rows that a model is judged by
+#: the number of held-out rows by which a model is judged
 _JUDGED_BY = 2000
 
-#: every unmasker by name
+#: every unmasker, by name
 UNMASKERS: dict[str, Callable[..., Unmasker]] = {"any-order": AnyOrder}
-#: what teaches a model of masked tokens, by name
+#: the objectives of models of masked tokens, by name
 MASKED_OBJECTIVES: dict[str, Callable[..., Any]] = {"masked": MaskedCrossEntropy}
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedColumns(OfTokens):
-    """The rows of a table as tokens, masked in any order: every column given any others (Austin et al. 2021)."""
+    """A table's rows as tokens, masked in any order: each column given any others (Austin et al. 2021)."""
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
@@ -47,7 +47,7 @@ class MaskedColumns(OfTokens):
     def __post_init__(self) -> None:
         if self.problem.categories is None:
             raise InputError(
-                "predicts='classes' is of data in tokens, such as a table (data=table); these data are numbers."
+                "predicts='classes' needs data in tokens, such as a table (data=table); these data are numbers."
             )
 
     @property
@@ -66,9 +66,9 @@ class MaskedColumns(OfTokens):
 
     @torch.no_grad()
     def judge(self, model: MaskedDenoiser, x0: Tensor, condition: Given) -> Judgement:
-        """The bound on the held-out rows' nats, in units of what columns take that know nothing of each other.
+        """The bound on the held-out rows' nats, relative to that of independent columns.
 
-        By the first `_JUDGED_BY` rows, in one order each, at `LEVELS` numbers of known tokens.
+        It uses the first `_JUDGED_BY` rows, in one order each, at `LEVELS` numbers of known tokens.
         """
         categories = self.categories
         x0 = x0[:_JUDGED_BY].to(model.device)
@@ -84,5 +84,5 @@ class MaskedColumns(OfTokens):
             asked = next_weights(categories, known) * token_nats(model, x0, condition, known)
             nats.append(asked.sum(1).mean().item())
             ratios.append((total - place) / (place + 0.5))
-        value = float(np.interp(range(total), places, nats).mean())  # a line over the places that were left out
+        value = float(np.interp(range(total), places, nats).mean())  # linear between the places that were measured
         return Judgement(value / max(alone, 1e-12), ratios, nats, [alone] * len(nats))

@@ -1,4 +1,4 @@
-"""What is learned of tokens, whatever they are tokens of: their probabilities, drawn along a clock of their own."""
+"""What learners of tokens of every kind share: they learn probabilities, and draw along a clock of their own."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ class OfTokens(OnItsOwnClock):
 
     @property
     def categories(self) -> Categories:
-        """The tokens of an example; a learner refuses data without any when it is made."""
+        """The tokens of an example; a learner is not made for data without any."""
         assert self.problem.categories is not None
         return self.problem.categories
 

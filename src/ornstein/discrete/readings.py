@@ -1,4 +1,4 @@
-"""What a network says of noisy tokens: three readings of one posterior, as the six of Gaussian noise are.
+"""What the output of a network of noisy tokens means: three readings of one posterior, like the six of Gaussian noise.
 
 With w = p(x_0 given x_t)/q(x_t given x_0), token by token, and Q(alpha) the kernel up to time t,
 
@@ -6,8 +6,8 @@ With w = p(x_0 given x_t)/q(x_t given x_0), token by token, and Q(alpha) the ker
     rates       from x_t to y on the way back: G(y, x_t) s(y)                       Campbell et al. 2022
     probabilities                              p(x_0) = q(x_t given x_0) (s Q^-1)(x_0)
 
-so that each is had from each other. Ratios of another function than a posterior's may give a p that is none: what is
-below 0 is then taken for 0. Rates are in units of -d log alpha, whatever the clock; of a masked token they are
+so that each follows from any other. Ratios that do not come from a posterior, such as a network's, may give a negative
+p, which is then set to 0. Rates are per -d log alpha, whatever the clock; for a masked token they are
 
     alpha/(1 - alpha) p(x_0 = y).
 
@@ -25,12 +25,12 @@ from torch import Tensor
 from ornstein.core.process import Level
 from ornstein.discrete.kernels import Kernel, share
 
-#: the least alpha that a network's ratios are turned into probabilities at
+#: the least alpha at which a network's ratios are converted to probabilities
 LEAST_LEFT = 1e-3
 
 
 def ratios(kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level) -> Tensor:
-    """log s of each state, (B, T, S), from log p(x_0 given x_t = codes) (B, T, K); 0 at the state itself."""
+    """log s for each state, (B, T, S), from log p(x_0 given x_t = codes) (B, T, K); 0 for the present state."""
     at = share(level)
     return kernel.log_spread(kernel.cavity(codes, log_p, at), at)
 
@@ -51,7 +51,7 @@ def rates(kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level) -> Tensor:
 
 
 def from_rates(kernel: Kernel, codes: Tensor, found: Tensor, level: Level, factor: Tensor) -> Tensor:
-    """log p(x_0 given x_t = codes) (B, T, K) from rates (B, T, S) of a kernel that has one from every class."""
+    """log p(x_0 given x_t = codes) (B, T, K) from rates (B, T, S), for a kernel with a rate from every class."""
     there = kernel.rates_to(codes, factor.shape[-1])
     # the ratio of a state to itself is 1
     s = torch.where(there > 0, found / there.clamp_min(1e-30), 1.0)
@@ -59,9 +59,9 @@ def from_rates(kernel: Kernel, codes: Tensor, found: Tensor, level: Level, facto
 
 
 class TokenReading(ABC):
-    """One reading of a network's output, whose K numbers a token are logarithms of it up to what Bayes' rule knows.
+    """One reading of a network's output: K numbers per token, its logarithms up to the factor that Bayes' rule gives.
 
-    To add one, write both ways between it and probabilities, and give it a line in `TOKEN_READINGS`.
+    To add one, write the conversions between it and probabilities, and give it a line in `TOKEN_READINGS`.
     """
 
     @abstractmethod
@@ -75,26 +75,26 @@ class TokenReading(ABC):
 
     @abstractmethod
     def said(self, kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level, factor: Tensor) -> Tensor:
-        """What a network must say for that to be log_p: its output, (B, T, K)."""
+        """The output (B, T, K) of a network whose answer is log_p."""
 
 
 class Probabilities(TokenReading):
-    """Of each token's classes given the other tokens, as logits."""
+    """Probabilities of each token's classes given the other tokens, as logits."""
 
     def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
         return (out + factor).log_softmax(-1)
 
     def said(self, kernel: Kernel, codes: Tensor, log_p: Tensor, level: Level, factor: Tensor) -> Tensor:
-        return torch.where(factor > -torch.inf, log_p - factor, 0.0)  # what cannot be needs no saying
+        return torch.where(factor > -torch.inf, log_p - factor, 0.0)  # any output will do for an impossible class
 
 
 class Ratios(TokenReading):
     """The concrete score: ratios of the marginals, as logarithms (Lou et al. 2024)."""
 
     def log_probs(self, kernel: Kernel, codes: Tensor, out: Tensor, level: Level, factor: Tensor) -> Tensor:
-        if kernel.masks:  # ratios of the classes are the probabilities, but for one number
+        if kernel.masks:  # ratios of the classes are proportional to the probabilities
             return (out + factor).log_softmax(-1)
-        # positive, and 1 at the state itself; where next to nothing is left the ratios say next to nothing
+        # positive, and 1 at the present state; where almost nothing is left the ratios say almost nothing
         s, left = (out - out.gather(-1, codes[..., None])).exp(), torch.as_tensor(share(level)).clamp_min(LEAST_LEFT)
         p = kernel.inverse(s, left.to(out)).clamp_min(torch.finfo(torch.float32).tiny)
         return (p.log() + factor).log_softmax(-1)
@@ -110,7 +110,7 @@ TOKEN_READINGS: dict[str, type[TokenReading]] = {"probabilities": Probabilities,
 
 @dataclass(frozen=True)
 class Described(Mapping[str, str]):
-    """A table of readings as their sentences, which grows with it."""
+    """A view of a table of readings that maps each name to the first sentence of its docstring."""
 
     table: Mapping[str, type[TokenReading]]
 

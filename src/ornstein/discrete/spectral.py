@@ -1,7 +1,7 @@
-"""Chains that are known by their eigenvectors: on classes that have an order, or lie somewhere.
+"""Chains given by their eigenvectors, for classes that have an order or a place in a space.
 
 A symmetric generator G = -V diag(r) V^T has Q(a) = V diag(a^r) V^T for every a (`ornstein.discrete.kernels`): the
-eigenvectors are found once for a number of classes, and a step of any length costs one matrix product.
+eigenvectors are computed once for each number of classes, and a step of any length costs one matrix product.
 """
 
 import math
@@ -18,20 +18,20 @@ from ornstein.core.process import Number
 from ornstein.discrete.kernels import Absorbing, Kernel, Uniform, one_hot
 from ornstein.errors import InputError, must_be_whole
 
-#: the least probability of a state that can be reached at all: below it float64 sums of cosines have no digits
+#: the least probability of any state: below it float64 sums of cosines have no correct digits
 _LEAST = 1e-30
 
 
 @dataclass(frozen=True)
 class Spectral(Kernel):
-    """A symmetric chain, by the eigenvectors of its generator, which are found once for a number of classes.
+    """A symmetric chain, by the eigenvectors of its generator, computed once for each number of classes.
 
     To add one, write `spectrum`.
     """
 
     @abstractmethod
     def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
-        """Eigenvectors in columns (K, K), the constant one first, and their rates (K,), float64, 0 first, in order."""
+        """Eigenvectors as columns (K, K), the constant one first, and their rates (K,), rising from 0; float64."""
 
     def log_stationary(self, classes: int) -> Tensor:
         return torch.full((classes,), -math.log(classes), dtype=torch.float64)
@@ -42,14 +42,14 @@ class Spectral(Kernel):
         return beside(vectors, like, wide), beside(rates, like, wide)
 
     def _left(self, amplitudes: Tensor, a: Number, vectors: Tensor, rates: Tensor) -> Tensor:
-        """Modes of these sizes (B, T, K), each times a^rate, as a table of classes."""
+        """Weights of the classes (B, T, K), from the sizes of the modes (B, T, K), each times a^rate."""
         a = torch.as_tensor(a, dtype=rates.dtype, device=rates.device)
         return (amplitudes * a.pow(rates)) @ vectors.T
 
     def log_rows(self, codes: Tensor, classes: int, a: Number) -> Tensor:
         vectors, rates = self._basis(codes, classes)
         found = self._left(vectors[codes], a, vectors, rates).clamp_min(_LEAST)
-        # at a = 1 it is known that nothing has moved, to more digits than sums of cosines have
+        # at a = 1 nothing has moved, exactly, which a sum of cosines would not give
         still = torch.as_tensor(a, device=codes.device) >= 1
         found = torch.where(still, one_hot(codes, classes).to(found.dtype), found)
         return (found / found.sum(-1, keepdim=True)).log().float()
@@ -89,11 +89,11 @@ def _spectrum(kernel: Spectral, classes: int) -> tuple[Tensor, Tensor]:
 class Ordered(Spectral):
     """Classes that have an order: jumps of a discretised Gaussian's length, reflected at both ends.
 
-    The rate of a jump by n classes falls as exp(-n^2/(2 width^2)). Reflected, cosines are its eigenvectors,
+    The rate of a jump by n classes falls as w(n) = exp(-n^2/(2 width^2)). With reflection its eigenvectors are cosines,
     cos(pi k (j + 1/2)/K), with rates sum over n of w(n) (1 - cos(pi k n/K)).
 
     Args:
-        width: of a jump, as a share of the number of classes; jumps reach the neighbour at least.
+        width: of a jump, as a share of the number of classes; jumps always reach the neighbour.
     """
 
     width: float = 0.1
@@ -117,10 +117,10 @@ class Ordered(Spectral):
 
 @dataclass(frozen=True)
 class DiscretisedGaussian(Spectral):
-    """Classes that have an order, by Austin et al.'s matrix: Gaussian jumps, none of which leads beyond either end.
+    """Classes that have an order, by Austin et al.'s matrix: Gaussian jumps that never lead beyond either end.
 
-    Their step has [Q]_ij ~ exp(-4 (i - j)^2/((K - 1)^2 beta)) for i not j, and what is missing to one for i = j. Steps
-    of unlike beta do not commute, so here one beta is that of every jump, and the clock says how many there have been.
+    A step there has [Q]_ij ~ exp(-4 (i - j)^2/((K - 1)^2 beta)) for i != j, and on the diagonal what is missing to one.
+    Steps of different beta do not commute, so here all jumps have the same beta, and the clock sets how many there are.
 
     Args:
         beta: of a jump, whose standard deviation is (K - 1) sqrt(beta/8) classes.
@@ -144,15 +144,15 @@ class DiscretisedGaussian(Spectral):
 
 @dataclass(frozen=True)
 class Neighbours(Spectral):
-    """Classes that lie somewhere: jumps to the nearest neighbours in an embedding, and a few to anywhere.
+    """Classes with places in a space: jumps to the nearest neighbours in an embedding, and a few to anywhere.
 
     Args:
-        nearest: to how many neighbours there are jumps; back, too.
+        nearest: the number of neighbours to which there are jumps, and from which there are jumps back.
         anywhere: share of jumps that go to any class, so that every class is reached.
         embedding: where each class lies, K rows of numbers; () for even places on a circle.
 
     Raises:
-        InputError: numbers out of range; rows of unlike lengths.
+        InputError: numbers out of range; rows of different lengths.
     """
 
     nearest: int = 2
@@ -166,7 +166,7 @@ class Neighbours(Spectral):
         if not 0 < self.anywhere <= 1:
             raise InputError(f"process.anywhere={self.anywhere!r} must be in (0, 1].")
         if len({len(row) for row in self.embedding}) > 1:
-            raise InputError("process.embedding must have as many numbers for one class as for another.")
+            raise InputError("process.embedding must have the same count of numbers for each class.")
 
     def spectrum(self, classes: int) -> tuple[Tensor, Tensor]:
         if not self.embedding:

@@ -13,19 +13,20 @@ from ornstein.errors import lookup
 class AnyOrder(Unmasker):
     """Unmask one token after the other, or several a step: cell by cell in a random order, or the outline first.
 
-    With as many steps as tokens, which is what is done where nothing is said, each token is drawn given all before it:
-    that is the model's own law, with no error of the sampler's (Hoogeboom et al. 2022, 2110.02037; Zheng et al. 2024,
-    2409.02908). With fewer, the tokens of one step are drawn independently of each other, but for those that refine
-    one of them.
+    With as many steps as tokens, which is the default, each token is drawn given all before it: samples have the
+    model's own distribution, with no error of the sampler (Hoogeboom et al. 2022, 2110.02037; Zheng et al. 2024,
+    2409.02908). With fewer steps, the tokens of one step are drawn independently of each other, except that a token
+    follows the one that it refines.
 
     Args:
-        order: "random", of cells, drawn for each row; or "columns": as the columns come, the outline of all before the
-            details of any. Rows of which something is known are drawn cell by cell all the same.
+        order: "random", cell by cell in a random order for each row; or "columns", in the order of the columns, with
+            the outline of all before the details of any. Rows of which something is known are always drawn cell by
+            cell.
 
     Raises:
         InputError: another order.
 
-    Exact with as many steps as tokens. One call a step; with fewer steps one more where tokens refine others.
+    Exact with as many steps as tokens. One call a step; with fewer steps, another one if tokens refine others.
     Stochastic.
     """
 

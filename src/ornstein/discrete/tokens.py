@@ -1,14 +1,15 @@
-"""Models of tokens that dissolve by any kernel: of each, the probabilities of its classes.
+"""Models of tokens that dissolve by any kernel: for each token, the probabilities of its classes.
 
-Of a row of T tokens of K classes each, noised one apart from the other, Bayes' rule gives for token i
+For a row of T tokens with K classes each, noised independently of each other, Bayes' rule gives for token i
 
-    p(x_0^i given x_t)  ~  q(x_t^i given x_0^i)  p(x_0^i given the other tokens of x_t),
+    p(x_0^i given x_t)  ~  q(x_t^i given x_0^i)  p(x_0^i given the other tokens of x_t).
 
-of which the first factor is known in closed form. A network is left with the second: at low noise it need say nothing,
-and a masked token, whose first factor is constant, gets the softmax of its logits. One formula serves every kernel.
+The first factor is known in closed form, so a network learns only the second. At low noise the first one decides, and
+for a masked token, whose first factor is constant, the answer is the softmax of the network's logits. The formula
+serves every kernel.
 
-*Known tokens.* A token that is known for certain at any time has a first factor of one class alone. So a model that is
-told which tokens are known answers for the others given them, which is all that filling in takes.
+*Known tokens.* For a token that is known for certain, the first factor allows one class only. So a model that is told
+which tokens are known answers for the others given them, which is all that filling in needs.
 """
 
 from abc import abstractmethod
@@ -30,7 +31,7 @@ from ornstein.errors import InputError, lookup
 
 
 class TokenDenoiser(Denoiser):
-    """The posterior mean of tokens of one size: a table of probabilities. To add one, write `log_probs`.
+    """The posterior mean of tokens of one size: probabilities of their classes. To add one, write `log_probs`.
 
     Attributes:
         process: how they dissolve.
@@ -45,13 +46,40 @@ class TokenDenoiser(Denoiser):
         """K."""
         return self.categories.sizes[0]
 
+    @property
+    def reads(self) -> bool:
+        """Whether `in_order` takes one call, so that -log p(x_0) itself is at hand, and not a bound on it."""
+        return False
+
     @abstractmethod
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
-        """log p(x_0 given x_t = codes), (B, T) in [0, S) -> (B, T, K).
+        """log p(x_0 given x_t = codes), for codes (B, T) in [0, S): (B, T, K).
 
         Args:
-            known: which tokens are those of x_0 for certain, (B, T) bool; None for none beyond what the kernel says.
+            known: which tokens are those of x_0 for certain, (B, T) bool; None: only those that the kernel shows to be.
         """
+
+    def apart_from(self, codes: Tensor) -> "TokenDenoiser":
+        """The model without what it has counted of these very rows (B, T), for them to teach it; most count nothing."""
+        return self
+
+    def in_order(self, codes: Tensor, condition: Condition) -> Tensor:
+        """log p(x_0 of each token given those before it), of rows codes (B, T) of classes: (B, T, K).
+
+        Their sum over a row is log p(x_0) of a model that draws tokens in order. A call for each token.
+
+        Raises:
+            InputError: a kernel without a mask, of which a token that is not known yet has no state.
+        """
+        if not self.process.masks:
+            raise InputError(f"tokens are read in order with process=absorbing; {self.process} masks none.")
+        found, place = [], torch.arange(codes.shape[1], device=codes.device)
+        for token in range(codes.shape[1]):
+            left = token / codes.shape[1]
+            so_far = torch.where(place < token, codes, self.classes)
+            level = Level(self.process, 0.0, left, 1 - left)
+            found.append(self.log_probs(so_far, level, condition)[:, token])
+        return torch.stack(found, 1)
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         """x (B, T K): one-hot vectors, zeros for the mask."""
@@ -81,8 +109,8 @@ class TokenNet(TokenDenoiser):
     """A network as the posterior mean of tokens.
 
     Args:
-        net: `net(x, noise_level, condition)`, (B, K + 2, *space) -> (B, K + 2, *space), of which the first K channels
-            count. It is shown the states as one-hot vectors, the mask among them, and which tokens are known.
+        net: `net(x, noise_level, condition)`, (B, K + 2, *space) -> (B, K + 2, *space); the first K output channels are
+            used. Its input has the states as one-hot vectors, the mask among them, and which tokens are known.
         process: how tokens dissolve.
         categories: the tokens of a row.
         space: the places of the tokens: (length,), (height, width), ...
@@ -103,7 +131,7 @@ class TokenNet(TokenDenoiser):
 
     @staticmethod
     def shown(classes: int, space: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of what the network is shown: a channel for each class, for the mask, and for being known."""
+        """The shape of the network's input: a channel for each class, for the mask, and for being known."""
         return (classes + 2, *space)
 
     @property
@@ -123,7 +151,7 @@ class TokenNet(TokenDenoiser):
 def as_shown(
     kernel: Kernel, codes: Tensor, classes: int, space: tuple[int, ...], level: Level, certain: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """What a network is shown of noisy tokens, see `TokenNet.shown`, and what it is told of their noise.
+    """The input of a network for noisy tokens, see `TokenNet.shown`, and their noise level.
 
     Args:
         certain: which tokens are known to be those of x_0, (B, T) bool; None for none.
@@ -133,7 +161,7 @@ def as_shown(
     if certain is not None:
         shown[..., -1] = certain.float()
     x = (classes + 2) ** 0.5 * shown.transpose(1, 2).unflatten(2, space)
-    if kernel.masks:  # whose level says no more than the number of masks does
+    if kernel.masks:  # the level says no more than the number of masks does
         kept = (codes < classes).float().mean(1)
         noise = torch.log1p(-kept) - kept.log()
     elif isinstance(level.alpha, Tensor):
@@ -145,14 +173,14 @@ def as_shown(
 
 @dataclass(frozen=True, eq=False)
 class TokenTable(TokenDenoiser):
-    """A law of few tokens in closed form: the probability of every row, to check whatever is made of a denoiser by.
+    """A distribution of few tokens in closed form, by the probability of every row; for tests of denoisers' users.
 
     Args:
         table: (K,) * T probabilities, which sum to 1.
         process: how tokens dissolve.
 
     Raises:
-        InputError: numbers that are no law, or axes of unlike lengths.
+        InputError: numbers that are not a distribution, or axes of different lengths.
     """
 
     table: Tensor
@@ -160,7 +188,7 @@ class TokenTable(TokenDenoiser):
 
     def __post_init__(self) -> None:
         if bool((self.table < 0).any()) or abs(float(self.table.sum()) - 1) > 1e-6 or len(set(self.table.shape)) != 1:
-            raise InputError("table must be probabilities that sum to 1, with as many classes for each token.")
+            raise InputError("table must be probabilities that sum to 1, with equally many classes for each token.")
 
     @property
     def categories(self) -> Categories:  # type: ignore[override]

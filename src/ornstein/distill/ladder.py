@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from ornstein.core.condition import Condition
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.grids import ends, times
+from ornstein.core.numerics import strata
 from ornstein.core.process import Level, Process
 
 
@@ -31,6 +32,15 @@ def grid(process: Process, segments: int, unit: float) -> Tensor:
         return even
     whole = torch.cat([even[:-1].round().clamp(min=1), even[-1:]])
     return whole if bool((whole.diff() < 0).all()) else times(process, segments, "trailing", unit)
+
+
+def scattered(denoiser: Denoiser, x: Tensor, generator: Generator) -> Level[Tensor]:
+    """A level for each row of x (B, ...), even in u between those that a denoiser is asked at; on a chain whole."""
+    u = strata(len(x), generator).to(x.device).clamp(1e-6, 1 - 1e-6)
+    process, unit = denoiser.process, denoiser.unit
+    low, high = ends(process, unit)
+    t = process.time(-2 * (unit * u / (1 - u)).log()).clamp(low, high)
+    return process.at(t if process.chain is None else t.round().clamp(min=1), like=x)
 
 
 class Ladder:

@@ -43,14 +43,12 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.gaps import mean_square
-from ornstein.core.grids import ends
 from ornstein.core.numerics import noise_like, strata
 from ornstein.core.prediction import READINGS
 from ornstein.core.process import Level
-from ornstein.distill.ladder import Ladder
+from ornstein.distill.ladder import Ladder, scattered
 from ornstein.errors import InputError
 from ornstein.guidance import ClassifierFree
-from ornstein.samplers import DDIM
 
 #: the part of a condition that tells a student how many calls it has: their place among those that it is taught
 CALLS = "calls"
@@ -79,20 +77,37 @@ class Lesson(NamedTuple):
     answer: Tensor
 
 
+def in_common(calls: Sequence[int]) -> int:
+    """The fewest segments of a ladder that walks of all these numbers of calls can share.
+
+    Raises:
+        InputError: more than are few.
+    """
+    common = math.lcm(*calls)
+    if common > MOST_RUNGS:
+        raise InputError(
+            f"steps={', '.join(map(str, sorted(calls)))} have {common} levels in common, of at most {MOST_RUNGS}: "
+            "take numbers of which each divides the next."
+        )
+    return common
+
+
 @dataclass(frozen=True)
 class Distillation(ABC):
-    """What teaches a student: `(student, x0, condition, generator, teacher, calls) -> loss (B,)`. Write `lesson`.
+    """What teaches a student: `(student, x0, condition, generator, teacher, calls) -> loss (B,)`. Write `loss`.
 
     Attributes:
         scale: of classifier-free guidance of the teacher, which the student then has in itself; 1 for none.
         drop_label: the probability of a lesson without its label.
+        tells: whether the network is told how many calls it has, and so knows those alone.
+        assisted: whether a second network learns beside the student, what its samples are like.
+        stepper: how its student is drawn from.
     """
 
     scale: float
     drop_label: float
-    #: whether the network is told how many calls it has, and so knows those alone
     tells: ClassVar[bool] = False
-    #: how its student is drawn from
+    assisted: ClassVar[bool] = False
     stepper: ClassVar[str] = "ddim"
 
     def __post_init__(self) -> None:
@@ -114,7 +129,7 @@ class Distillation(ABC):
         """
 
     @abstractmethod
-    def lesson(
+    def loss(
         self,
         student: Denoiser,
         x0: Tensor,
@@ -122,8 +137,8 @@ class Distillation(ABC):
         generator: Generator,
         teacher: Denoiser,
         calls: Sequence[int],
-    ) -> Lesson:
-        """B lessons about data x0 (B, ...), given `condition` in which parts are left out already."""
+    ) -> Tensor:
+        """The loss of each row (B,) of data x0 (B, ...), given `condition` in which parts are left out already."""
 
     def __call__(
         self,
@@ -147,15 +162,48 @@ class Distillation(ABC):
         given = Condition.of(condition).dropped(self.drop_label, generator)
         if self.scale != 1:
             teacher = ClassifierFree(teacher, self.scale)
-        with torch.no_grad():
-            lesson = self.lesson(student, x0, given, generator, teacher, calls)
-        found = student.predict(lesson.x, lesson.level, lesson.condition).x0
-        out = READINGS["edm"](lesson.level, student.unit)[1]
-        return mean_square(found - lesson.answer, lesson.answer, out**-2)
+        return self.loss(student, x0, given, generator, teacher, calls)
 
 
 @dataclass(frozen=True)
-class Progressive(Distillation):
+class Lessons(Distillation):
+    """A regression of answers that are known beforehand. Write `lesson`."""
+
+    @abstractmethod
+    def lesson(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Condition,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Lesson:
+        """B lessons about data x0 (B, ...), given `condition` in which parts are left out already."""
+
+    def loss(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Condition,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Tensor:
+        with torch.no_grad():
+            lesson = self.lesson(student, x0, condition, generator, teacher, calls)
+        found = student.predict(lesson.x, lesson.level, lesson.condition).x0
+        return mean_square(found - lesson.answer, lesson.answer, weight(lesson.level, student.unit))
+
+
+def weight(level: Level[Tensor], unit: float) -> Tensor:
+    """What the square of an error of x0 counts at a level, 1/out^2 of the reading "edm"."""
+    counts: Tensor = READINGS["edm"](level, unit)[1] ** -2
+    return counts
+
+
+@dataclass(frozen=True)
+class Progressive(Lessons):
     """Each step lands where two steps of the student of twice the calls do (Salimans & Ho 2022, 2202.00512).
 
     Args:
@@ -233,7 +281,7 @@ class Progressive(Distillation):
 
 
 @dataclass(frozen=True)
-class Consistency(Distillation):
+class Consistency(Lessons):
     """The answer anywhere is the answer a step of the teacher further down (Song et al. 2023, 2303.01469).
 
     Args:
@@ -254,12 +302,7 @@ class Consistency(Distillation):
             raise InputError(f"segments={self.segments!r} must be a positive whole number.")
 
     def rungs(self, calls: Sequence[int]) -> int:
-        common = math.lcm(*calls)
-        if common > MOST_RUNGS:
-            raise InputError(
-                f"steps={', '.join(map(str, sorted(calls)))} have {common} levels in common, of at most {MOST_RUNGS}: "
-                "take numbers of which each divides the next."
-            )
+        common = in_common(calls)
         return -(-self.segments // common) * common
 
     def lesson(
@@ -286,7 +329,7 @@ class Consistency(Distillation):
 
 
 @dataclass(frozen=True)
-class Rectified(Distillation):
+class Rectified(Lessons):
     """Straight lines between each noise and the end that the teacher takes it to: reflow (Liu et al. 2022, 2209.03003).
 
     Args:
@@ -330,11 +373,7 @@ class Rectified(Distillation):
         x = ((top.alpha * student.sigma_data) ** 2 + top.sigma**2) ** 0.5 * eps
         for _ in range(self.segments):
             x, at = ladder.heun(teacher, x, at, at + 1, condition[:few]), at + 1
-        u = strata(n, generator).to(x0.device).clamp(1e-6, 1 - 1e-6)
-        process = student.process
-        low, high = ends(process, student.unit)
-        t = process.time(-2 * (student.unit * u / (1 - u)).log()).clamp(low, high)
-        level = process.at(t if process.chain is None else t.round().clamp(min=1), like=x0)
+        level = scattered(student, x0, generator)
         return Lesson(level.noised(x[line], eps[line]), level, condition[:few][line], x[line])
 
 
@@ -355,13 +394,3 @@ class Renoise(Stepper):
         self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
     ) -> tuple[Tensor, Any]:
         return s.noised(denoiser(x, t).x0, noise()), None
-
-
-#: what teaches students, by name
-DISTILLATIONS: dict[str, type[Distillation]] = {
-    "progressive": Progressive,
-    "consistency": Consistency,
-    "rectified": Rectified,
-}
-#: how students are drawn from, by name
-STUDENT_STEPPERS: dict[str, type[Stepper]] = {"ddim": DDIM, "renoise": Renoise}

@@ -62,7 +62,7 @@ def at_hand() -> dict[str, str]:
     """The presets whose data need no file and no network, each with its description."""
     found = {}
     for name, line in presets().items():
-        with suppress(InputError):  # of data of one's own, which must be named
+        with suppress(InputError):  # of a person's own data, which must be named
             data = Experiment.read(name).data
             if data.get("path") != "" and not any(DATA.get(word, Source).fetched for word in _words(data)):
                 found[name] = line

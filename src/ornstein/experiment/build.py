@@ -17,6 +17,7 @@ from ornstein.core.gaps import GIVEN
 from ornstein.core.learner import Learner, Problem
 from ornstein.data import DATA, Coded, Dataset, Known, Latents, Source, Transform
 from ornstein.data.before import load_as_before
+from ornstein.data.between import opened
 from ornstein.data.coded import told
 from ornstein.errors import InputError, shown
 from ornstein.experiment.afford import afford_network
@@ -72,11 +73,12 @@ def load_data(experiment: Experiment, about: Mapping[str, Any] | None = None, fo
         InputError: data that are absent or unfit.
     """
     source: Source = construct(DATA, experiment.data)
+    if experiment.start is not None:
+        about = read_folder(Path(experiment.start))[1] if about is None else about
     if isinstance(source, Latents):
-        return _latents(source, about, folder)
-    if experiment.start is None:
+        return _latents(source, about, folder, experiment.start is not None)
+    if about is None or experiment.start is None:
         return source.load()
-    about = read_folder(Path(experiment.start))[1] if about is None else about
     return load_as_before(source, about["data"], Transform.from_dict(about["transform"]))
 
 
@@ -130,7 +132,8 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
             )
 
     def made(net: NetConfig) -> nn.Module:
-        found: nn.Module = learner.network(partial(net.build, seed=experiment.training.seed))
+        seed = experiment.training.seed
+        found: nn.Module = learner.network(partial(net.build, seed=seed), seed)
         return found
 
     net = construct(nets(), experiment.net)
@@ -138,21 +141,27 @@ def build(experiment: Experiment, facts: Mapping[str, Any], transform: Transform
     return Built(learner, made(net))
 
 
-def _latents(source: Latents, about: Mapping[str, Any] | None, folder: Path | None) -> Dataset:
-    """Data in the latents of the codec that they name, or of its copy in the folder of the run that was taught them."""
+def _latents(source: Latents, about: Mapping[str, Any] | None, folder: Path | None, goes_on: bool) -> Dataset:
+    """Data in the latents of the codec that they name, or of its copy in the folder of the run that was taught them.
+
+    Of a run that goes on from another, in the classes and words of that other's data, of which `about` tells.
+    """
     place = Path(source.codec) if folder is None else folder / CODEC
     if not place.is_dir():
         raise InputError(
             f"data.codec={shown(place)!r} is not a folder; give the run of a codec, trained with preset=autoencoder."
         )
     codec, sha256, base = open_codec(place)
-    data = source.load()
+    facts = None if about is None else about["data"]
+    if facts is not None and goes_on:
+        data = source.checked(load_as_before(opened(source.of), facts, base))
+    else:
+        data = source.load()
     if data.shape == codec.shape and data.transform.to_dict() != base.to_dict():
         raise InputError(
             f"data.codec={shown(source.codec)!r} was trained on data in other units ({base}) than data={data.name!r} "
             f"({data.transform})."
         )
-    facts = None if about is None else about["data"]
     return told(data, codec, sha256, None if facts is None else (facts["mean"], facts["sigma_data"]))
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from ornstein.core.grids import GRIDS
 from ornstein.data import DATA
+from ornstein.distill.renderers import RENDERERS
+from ornstein.distill.score import SCORE_DISTILLATIONS
 from ornstein.experiment.config import PROCESSES, methods, nets, objectives, presets, readings, steppers
 from ornstein.experiment.learner import LEARNERS
 from ornstein.guidance import GUIDANCE
@@ -21,6 +23,8 @@ def tables() -> dict[str, dict[str, str]]:
         "objectives": objectives(),
         "learners": dict(LEARNERS),
         "guidance": dict(GUIDANCE),
+        "score-distillations": dict(SCORE_DISTILLATIONS),
+        "renderers": dict(RENDERERS),
         "nets": nets(),
         "data": dict(DATA),
         "metrics": dict(METRICS),

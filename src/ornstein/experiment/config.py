@@ -289,7 +289,7 @@ def _tree(
 
 
 def _is_own(source: "str | Path | Mapping[str, Any] | own.Own") -> bool:
-    """Whether an experiment is asked for by data of one's own; a preset's name goes before a file of that name."""
+    """Whether an experiment is named by a path to data; a preset's name goes before a file of that name."""
     if isinstance(source, (Mapping, own.Own)):
         return isinstance(source, own.Own)
     return str(source) not in (*presets(), *methods()) and own.is_own(str(source))
@@ -307,7 +307,7 @@ def _said(changes: Iterable[tuple[Sequence[str], Any]]) -> dict[str, Any]:
 
 
 def _own_tree(found: own.Own, said: Mapping[str, Any]) -> dict[str, Any]:
-    """The preset that suits data of one's own, with what they decide, and the reasons."""
+    """The preset that suits a person's own data, with what they decide, and the reasons."""
     tree = _tree(found.preset)
     training = Training(**validated(Training, tree.get("training", {}), "training."))
     batch, steps = (

@@ -1,6 +1,7 @@
 """Denoisers as what runs learn: the posterior mean by one network or several, with a variance or without."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -108,14 +109,19 @@ class NoiseExperts(Denoising):
     def implied(cls, predicts: str, objective: Callable[..., Any]) -> bool:
         return False
 
+    @classmethod
+    def explained(cls, settings: Mapping[str, Any], shape: tuple[int, ...]) -> str:
+        cuts = [f"{math.exp(cut):.3g}" for cut in settings["cuts"]]
+        return f"{len(cuts) + 1} networks, each of an interval of sigma/(alpha sigma_data), cut at {', '.join(cuts)}"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_cuts(self.cuts)
         if getattr(self.problem.objective, "learns_variance", False):
             raise InputError(f"objective={self.problem.taught_by!r} learns a variance, which experts do not.")
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
-        return nn.ModuleList(super(NoiseExperts, self).network(build) for _ in range(len(self.cuts) + 1))
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        return nn.ModuleList(super(NoiseExperts, self).network(build, seed) for _ in range(len(self.cuts) + 1))
 
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if weights.keys() == net.state_dict().keys():

@@ -150,7 +150,8 @@ def _page(
     run = evidence.run
     diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
     few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
-    few = few if run.learner.walks else 0  # of rows of a table `loglik` has a bound, cell by cell
+    # of rows of a table `loglik` has a bound, cell by cell
+    few = few if run.learner.walks and not run.learner.unlike else 0
     if few:
         stage("likelihood")
     scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None

@@ -10,7 +10,7 @@ from ornstein.discrete import TokenClassifier
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
-from ornstein.latent import Cascading
+from ornstein.latent import Cascade, Cascading
 
 
 def classifier_of(guide: Run, run: Run) -> Any:
@@ -103,6 +103,6 @@ def augmented(run: Run, level: float) -> Run:
     return dataclasses.replace(run, learner=dataclasses.replace(run.learner, level=level))
 
 
-def with_denoiser(run: Run, denoiser: Denoiser) -> Run:
+def with_denoiser(run: Run, denoiser: "Denoiser | Cascade") -> Run:
     """The run with another denoiser for the same data."""
     return dataclasses.replace(run, model=denoiser)

@@ -93,18 +93,17 @@ def interpolate(
     return found
 
 
-def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
-    """The two inputs, (1, *shape) each in the data's own units: numbers of held-out examples, or files.
+def read_samples(run: Run, *names: str) -> list[Tensor]:
+    """Samples, (1, *shape) each in the data's own units: by numbers of held-out examples, or from files.
 
     Raises:
         InputError: a number that there is no example of; a file that cannot be read, or holds anything but one sample
             of the run's shape.
     """
-    run.must_walk("interpolating")
-    numbers = [name.isascii() and name.isdigit() for name in (first, last)]
+    numbers = [name.isascii() and name.isdigit() for name in names]
     data = load_data(run.experiment, run.about, run.folder) if any(numbers) else None
     found = []
-    for name, number in zip((first, last), numbers, strict=True):
+    for name, number in zip(names, numbers, strict=True):
         if number:
             assert data is not None
             if len(name) > 12 or int(name) >= len(data.test):
@@ -116,9 +115,9 @@ def read_ends(run: Run, first: str, last: str) -> tuple[Tensor, Tensor]:
             given = read_input(run, Path(name))
             check_shape(run, given, Path(name))
             if len(given) != 1:
-                raise InputError(f"input='{shown(name)}' holds {len(given):,} samples; give one for each end.")
+                raise InputError(f"input='{shown(name)}' holds {len(given):,} samples; give one.")
             found.append(given)
-    return found[0], found[1]
+    return found
 
 
 def save(run: Run, first: Tensor, last: Tensor, between: Tensor, path: Path) -> Path:

@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ornstein.data import Coded, Dataset
+from ornstein.data import Dataset
 from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
 from ornstein.experiment.evidence import is_seen, photographed
 from ornstein.experiment.folder import holding, weights_name, write_measured
 from ornstein.experiment.run import Run
 from ornstein.files import digest, write_text
-from ornstein.guidance import Operator, ReadBack
 from ornstein.latent import NetCodec
 from ornstein.metrics import METRICS, Report, lite, report
 from ornstein.metrics.reconstruction import psnr, ssim
@@ -130,24 +129,6 @@ def in_words(measured: dict[str, Any]) -> str:
         f"latents {latent}, {measured['fewer']:.3g} times fewer numbers; read back with PSNR {measured['psnr']:.1f} "
         f"dB, SSIM {measured['ssim']:.3f} (held-out data)"
     )
-
-
-def through_decoder(run: Run, operator: Operator) -> Operator:
-    """An operator on a run's samples as one on what it draws: on latents, through the decoder."""
-    return ReadBack(operator, run.transform.own) if isinstance(run.transform, Coded) else operator
-
-
-def must_be_linear(run: Run, method: str) -> None:
-    """Refuse a method of linear measurements for a model of latents."""
-    if isinstance(run.transform, Coded):
-        raise InputError(
-            f"method={method!r} is of linear measurements, and decoding is none; take pigdm, moment-matching or dps."
-        )
-
-
-def decoded(run: Run, drawn: Tensor) -> Tensor:
-    """What a run draws in the space of its samples: latents decoded, everything else unchanged."""
-    return run.transform.own.decode(drawn) if isinstance(run.transform, Coded) else drawn
 
 
 def _some(x: Tensor, most: int) -> Tensor:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ornstein.bridge import Bridging
 from ornstein.core.condition import Condition, Given
 from ornstein.core.gaps import GIVEN, Filled, apart, some_known, told
-from ornstein.core.learner import Judgement, Learner, Measure, noised_alike, with_shares
-from ornstein.discrete import MaskedColumns, Sequences, TokenClasses
+from ornstein.core.learner import Judgement, Learner, Measure, Problem, noised_alike, with_shares
+from ornstein.discrete import MaskedColumns, Read, Sequences, TokenClasses
 from ornstein.energies import ENERGY_OBJECTIVES, EnergyDenoiser
 from ornstein.errors import InputError
 from ornstein.experiment.denoising import READINGS, LearnedVariance, NoiseExperts, on_the_datas_levels
@@ -26,7 +26,7 @@ from ornstein.experiment.denoising import Denoising as Denoising
 from ornstein.experiment.taught import Student
 from ornstein.guidance import ClassifierFree, NoisyClassifier, NoisyCrossEntropy
 from ornstein.latent import Autoencoding, Cascade, Cascading
-from ornstein.mixed import Mixed
+from ornstein.mixed import Mixed, PriorAndDecoder, PriorDecoding
 from ornstein.nets import NETS, Picture
 from ornstein.objectives import OBJECTIVES
 from ornstein.samplers import STEPPERS
@@ -91,7 +91,7 @@ def each_stage_guided(
 ) -> Cascade:
     """Classifier-free guidance of each stage of a cascade, which keeps what it is given of the coarse picture."""
     ClassifierFree(base.stages[0], scale, interval, rescale)  # which refuses numbers out of range
-    return dataclasses.replace(base, guide=lambda stage: ClassifierFree(stage, scale, interval, rescale))
+    return dataclasses.replace(base, guide=lambda stage, _: ClassifierFree(stage, scale, interval, rescale))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +110,48 @@ class Staged(Cascading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not getattr(self.problem.objective, "gaps", False):
-            raise InputError(
-                f"objective={self.problem.taught_by!r} does not teach the stages of a cascade; take v, edm, flow or "
-                "another regression."
-            )
-        Denoising(self.problem)  # which refuses what x0 cannot be had from
+        must_be_a_regression(self.problem, "the stages of a cascade")
+
+
+def both_guided(
+    base: PriorAndDecoder, scale: float = 2.0, interval: tuple[float, float] | None = None, rescale: float = 0.0
+) -> PriorAndDecoder:
+    """Classifier-free guidance of a prior and of its decoder, each away from what it draws told nothing."""
+    ClassifierFree(base.decoder, scale, interval, rescale)  # which refuses numbers out of range
+    return dataclasses.replace(base, guide=lambda one: ClassifierFree(one, scale, interval, rescale))
+
+
+@dataclass(frozen=True, eq=False)
+class Prior(PriorDecoding):
+    """An embedding first, then the picture given it: a prior and a decoder (DALL-E 2; Ramesh et al. 2022).
+
+    The decoder begins as the model of the run that this one begins with (`--from`), if any.
+
+    Args:
+        embedding: how many numbers an embedding has.
+        prior_steps: of the prior, whose network is small; the decoder takes those of the drawing.
+        width, depth: of the prior's network, a residual perceptron.
+        channels: of the finest level of the network that embeds pictures.
+        silent: share of the rows whose decoder is not told the condition beside the embedding.
+        noise: the greatest noise ratio sigma/alpha of pictures that the embedding is learned of.
+    """
+
+    readings: ClassVar[Mapping[str, str]] = READINGS
+    objectives: ClassVar[Mapping[str, Callable[..., Any]]] = OBJECTIVES
+    guidance: ClassVar[Mapping[str, Callable[..., Any]]] = {"classifier-free": both_guided}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        must_be_a_regression(self.problem, "a prior and its decoder")
+
+
+def must_be_a_regression(problem: Problem, what: str) -> None:
+    """Refuse objectives and readings that do not teach several plain denoisers side by side."""
+    if not getattr(problem.objective, "gaps", False):
+        raise InputError(
+            f"objective={problem.taught_by!r} does not teach {what}; take v, edm, flow or another regression."
+        )
+    Denoising(problem)  # which refuses what x0 cannot be had from
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +236,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "classifier": Classifier,
     "masked": MaskedColumns,
     "token-classes": TokenClasses,
+    "read-tokens": Read,
     "tokens": Sequences,
     "bridge": Bridging,
     "mixed": Mixed,
@@ -210,6 +247,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "student": Student,
     "experts": NoiseExperts,
     "cascade": Staged,
+    "prior": Prior,
     "denoiser": Denoising,
 }
 

@@ -200,6 +200,8 @@ def loglik(
         InputError: data that are absent or do not fit the run, labels missing or unknown to it, options out of range.
     """
     run.must_walk("a likelihood by the probability-flow ODE")
+    if run.learner.unlike:
+        raise InputError(f"run={str(run.folder)!r} has no likelihood: {run.learner.unlike}.")
     for name, value, least in (("count", count, 1), ("reference", reference, 0)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise InputError(f"{name}={value!r} must be a whole number of samples, at least {least}.")
@@ -326,7 +328,7 @@ def _pictures(run: Run, place: Path, noun: str) -> Given:
     x, broken = passing_over(
         len(names) if several and run.experiment.data.get("broken") != "stop" else 0,
         lambda most: read_for_model(
-            lying.read(range(len(names))), run.shape, run.transform, **as_read(run.experiment),
+            lying.read(range(len(names))), run.shape, run.transform.plain, **as_read(run.experiment),
             name=names.__getitem__, most_broken=most,
         ),
     )  # fmt: skip

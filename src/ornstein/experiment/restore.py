@@ -18,23 +18,16 @@ from ornstein.core.numerics import normal
 from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
 from ornstein.data.pictures import SUFFIXES, read_pictures, sides
-from ornstein.errors import InputError, lookup, shown
+from ornstein.errors import InputError, shown
 from ornstein.experiment import charts, pictures
 from ornstein.experiment.arguments import choice, construct
 from ornstein.experiment.folder import as_read
-from ornstein.experiment.guide import with_denoiser
-from ornstein.experiment.latents import decoded, must_be_linear, through_decoder
+from ornstein.experiment.measured import check, decoded, must_restore, told
 from ornstein.experiment.run import BATCH, Run
 from ornstein.files import regular, replacing_all
-from ornstein.guidance import GUIDANCE, Blur, Downsample, Guidance, Mask, Measurement, Operator, RePaint, Replacement
+from ornstein.guidance import Blur, Downsample, Mask, Operator
 from ornstein.samplers import stepper_named
 
-#: what restoring is, where a run cannot
-_JOB = "filling in or restoring what was measured"
-#: the ways to solve an inverse problem; the last is a stepper around a stepper
-METHODS: tuple[str, ...] = ("pigdm", "moment-matching", "dps", "replacement", "repaint")
-#: those that need a linear measurement
-LINEAR = METHODS[-2:]
 #: what a picture may have suffered, by name
 DAMAGES: dict[str, Callable[..., Operator]] = {"blur": Blur, "downsample": Downsample}
 
@@ -89,7 +82,7 @@ def solve(
         y: (rows, *measured), model space.
         draws: how many for each row.
         noise: standard deviation of the noise, model space (pictures span -1..1, tables have deviation 1).
-        method: one of `METHODS`.
+        method: one of `measured.METHODS`.
         label: the class that x is known to be of.
         condition: what else is known of it, by name, in the data's own units; see `Run.condition`.
         seed, steps: as for drawing.
@@ -99,10 +92,7 @@ def solve(
     Raises:
         InputError: anything that does not fit.
     """
-    run.must_walk(_JOB)
-    lookup(dict.fromkeys(METHODS), method, "method")
-    if method in LINEAR:
-        must_be_linear(run, method)
+    check(run, method, operator)
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
     run.must_hold(draws, each=len(y))
@@ -112,11 +102,9 @@ def solve(
     found = []
     for start in range(0, len(row), BATCH):
         part = row[start : start + BATCH]
-        here = through_decoder(run, Mask(operator.known[part]) if isinstance(operator, Mask) else operator)
-        measurement = Measurement(here, y[part].to(run.denoiser.device), noise)
-        way: Callable[..., Guidance] = Replacement if method == "repaint" else GUIDANCE[method]
-        chosen = RePaint(inner, measurement) if method == "repaint" else inner
-        drawn = with_denoiser(run, way(run.denoiser, measurement)).draw(
+        here = Mask(operator.known[part]) if isinstance(operator, Mask) else operator
+        knowing, chosen = told(run, method, here, y[part], noise, inner)
+        drawn = knowing.draw(
             len(part),
             label=label,
             condition=condition,
@@ -148,16 +136,16 @@ def inpaint(run: Run, given: Tensor, known: Tensor, **options: Any) -> Restored:
     Raises:
         InputError: nothing is missing at all; what `solve` refuses.
     """
-    mask, told = Mask(known), given.nan_to_num()
+    mask, whole = Mask(known), given.nan_to_num()
     missing = ~known.flatten(1).all(1)
     if not bool(missing.any()):
         raise InputError("nothing is missing in the input: mark what to fill in with a mask, or NaN.")
     if bool(missing.all()):
-        return solve(run, mask, mask.apply(told), **options)
-    found = solve(run, Mask(known[missing]), told[missing] * known[missing], **options)
-    samples = told[:, None].repeat(1, found.samples.shape[1], *[1] * len(run.shape)).to(found.samples)
+        return solve(run, mask, mask.apply(whole), **options)
+    found = solve(run, Mask(known[missing]), whole[missing] * known[missing], **options)
+    samples = whole[:, None].repeat(1, found.samples.shape[1], *[1] * len(run.shape)).to(found.samples)
     samples[missing] = found.samples
-    return Restored(samples, mask.apply(told), known)
+    return Restored(samples, mask.apply(whole), known)
 
 
 def restore(
@@ -203,7 +191,7 @@ def measured_shape(run: Run, operator: Operator) -> tuple[int, ...]:
     Raises:
         InputError: a run that is not drawn from by a walk of Gaussian noise; an operator that does not fit its data.
     """
-    run.must_walk(_JOB)
+    must_restore(run)
     return tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
 
 
@@ -227,7 +215,7 @@ def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Te
     Raises:
         InputError: a file that is absent, of another kind, or of the wrong number of axes or channels.
     """
-    run.must_walk(_JOB)
+    must_restore(run)
     shape = run.shape if shape is None else shape
     path = regular(path, "input", "a picture or an .npy array" if run.kind == "image" else "an .npy array")
     if path.suffix.lower() in (".npy", ".npz"):
@@ -242,7 +230,7 @@ def read_input(run: Run, path: Path, shape: tuple[int, ...] | None = None) -> Te
     if run.kind != "image" or path.suffix.lower() not in SUFFIXES:
         kinds = "a picture or .npy" if run.kind == "image" else ".npy"
         raise InputError(f"input='{shown(path)}' must be {kinds}: this run draws {run.kind}s.")
-    values, _ = read_for_model([path], shape, run.transform, **as_read(run.experiment))
+    values, _ = read_for_model([path], shape, run.transform.plain, **as_read(run.experiment))
     return values
 
 

@@ -337,14 +337,18 @@ class Run:
     def examples(self, n: int, held_out: Condition | None = None) -> Condition:
         """Conditions like those of the data, n rows: labels in their shares; with more parts, held-out ones in turn.
 
+        What is drawn with the rest is left open.
+
         Args:
             held_out: of the run's data, if they are at hand; else they are loaded where they are wanted.
         """
         self.must_hold(n)
-        if set(self.conditions) <= {LABEL}:
-            return Condition.of(self.every_class(n))
+        given = set(self.conditions) - self.learner.drawn_too
+        if given <= {LABEL}:
+            return Condition.of(self.every_class(n) if given else None)
         held_out = held_out or load_data(self.experiment, self.about, self.folder).test_condition
-        return held_out[torch.arange(n) % (held_out.rows or 1)]
+        held_out = held_out[torch.arange(n) % (held_out.rows or 1)]
+        return Condition({name: part for name, part in held_out.parts.items() if name in given})
 
     def class_columns(self, labels: Tensor | None) -> int | None:
         """How wide a grid of images is whose columns are the classes: None unless labels (n,) go round 4 to 16."""

@@ -20,7 +20,7 @@ from ornstein.data.pictures import MODES
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_folder, weights_of
+from ornstein.experiment.folder import CODEC, read_folder, weights_of
 from ornstein.experiment.packaged import place
 
 
@@ -40,11 +40,6 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
     before, about = read_folder(run)
     if source is None:
         return Experiment.read(beginning(run, before), changes)
-    if about["transform"].get("kind") == "coded":
-        raise InputError(
-            f"--from {shown(run)} is a model of latents, which does not go on with other data; train one with "
-            "preset=latent data.codec=RUN."
-        )
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree, reasons = beginning(run, before), dict[str, str]()
@@ -54,13 +49,18 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
         for key in ("batch_size", "steps"):
             tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
         reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
-    tree |= {"data": _data(found.data, before.data, about["data"]), "reasons": {**tree["reasons"], **reasons}}
+    data = _data(found.data, before.data.get("of", before.data), about["data"])
+    if tree["data"].get("codec"):  # the latents of the new data, by the same
+        data = {**tree["data"], "of": data}
+    tree |= {"data": data, "reasons": {**tree["reasons"], **reasons}}
     return Experiment.read(tree, changes)
 
 
 def beginning(run: Path, experiment: Experiment) -> dict[str, Any]:
     """The experiment of a run as that of another which begins with it, as plain data."""
     tree: dict[str, Any] = plain.parsed(experiment.to_yaml(), shown(run))
+    if tree["data"].get("codec"):  # its own copy, which is there for as long as the run is
+        tree["data"]["codec"] = str(run / CODEC)
     why = {"start": f"{shown(run)}, whose weights, types and scales these are"}
     return {**tree, "reasons": why, "start": str(run)}
 

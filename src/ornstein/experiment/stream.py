@@ -17,6 +17,7 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import State
+from ornstein.data.captions import in_turn as in_turn
 from ornstein.discrete import constrained
 from ornstein.errors import InputError
 from ornstein.experiment.build import stepper_with
@@ -25,6 +26,7 @@ from ornstein.experiment.guide import guided, with_denoiser
 from ornstein.experiment.run import Run
 from ornstein.experiment.where import Where
 from ornstein.guidance import Guidance
+from ornstein.latent import Cascade
 
 #: numbers of the samples that go down together, but samples at least: their step is the longest that a watcher waits
 ABREAST, FEWEST = 2**14, 16
@@ -37,6 +39,7 @@ class Drawing:
     Attributes:
         count: how many samples.
         label: the class's name; None for all in turn.
+        text: what to draw in words, for a run with captions; several in turn.
         given: other parts of the condition, by name, in their own units.
         where: conditions on a table's rows.
         scale: of classifier-free guidance; None for none.
@@ -49,6 +52,7 @@ class Drawing:
 
     count: int = 16
     label: str | None = None
+    text: tuple[str, ...] = ()
     given: Mapping[str, Any] | None = None
     where: str | None = None
     scale: float | None = None
@@ -60,8 +64,9 @@ class Drawing:
 
     def condition(self, run: Run) -> Condition:
         """What the samples are given, in model space: what is named, else as in the data."""
-        if self.given or self.label is not None:
-            return run.condition(self.count, self.label, self.given)
+        if self.given or self.text or self.label is not None:
+            words = in_turn(self.text, self.count) if self.text else None
+            return run.condition(self.count, self.label, self.given, words)
         return run.examples(self.count)
 
 
@@ -101,7 +106,10 @@ class _Heard(Guidance):
 
 def heard(run: Run, tick: Callable[[], None]) -> Run:
     """The run, calling `tick` before each answer of its denoiser: what that raises ends whatever is done with it."""
-    return with_denoiser(run, _Heard(run.denoiser, tick))
+    model = run.denoiser
+    if isinstance(model, Cascade):
+        return with_denoiser(run, model.each(lambda stage: _Heard(stage, tick)))
+    return with_denoiser(run, _Heard(model, tick))
 
 
 def stream(run: Run, asked: Drawing, tick: Callable[[], None] = lambda: None) -> Iterator[Seen]:

@@ -22,7 +22,12 @@ from ornstein.experiment.taught import MOST
 from ornstein.nets import NETS
 
 #: what a person calls the ways to teach a student -> the objective
-METHODS = {"progressive": "progressive", "consistency": "consistency", "reflow": "rectified"}
+METHODS = {
+    "progressive": "progressive",
+    "consistency": "consistency",
+    "reflow": "rectified",
+    "moments": "moments",
+}
 #: steps of training where nothing is said, at most
 STEPS = 2000
 

@@ -13,7 +13,17 @@ from ornstein.core.drive import trajectory
 from ornstein.core.learner import JUDGED_BY, Judgement, Measure, OnItsOwnClock
 from ornstein.core.numerics import normal
 from ornstein.core.walk import State, end
-from ornstein.distill import CALLS, DISTILLATIONS, STUDENT_STEPPERS, Distillation, Remembered, grid, with_calls
+from ornstein.distill import (
+    CALLS,
+    DISTILLATIONS,
+    RUNG,
+    STUDENT_STEPPERS,
+    Assisted,
+    Distillation,
+    Remembered,
+    grid,
+    with_calls,
+)
 from ornstein.errors import InputError
 from ornstein.experiment.denoising import Denoising
 from ornstein.metrics import EnergyDistance
@@ -21,6 +31,25 @@ from ornstein.nets import Label
 
 #: the most calls that are few
 MOST = 64
+
+
+class Pair(nn.Module):
+    """A student's network, and one that learns beside it what the student's samples are like."""
+
+    def __init__(self, student: nn.Module, auxiliary: nn.Module) -> None:
+        super().__init__()
+        self.student, self.auxiliary = student, auxiliary
+
+
+def _parts(net: nn.Module) -> tuple[Any, ...]:
+    """The student's network, and the auxiliary's where there is one; `net` may be compiled."""
+    whole = getattr(net, "_orig_mod", net)
+    return (whole.student, whole.auxiliary) if isinstance(whole, Pair) else (net,)
+
+
+def _alone(model: Any) -> Any:
+    """The student in a model, without what assists it."""
+    return model.base if isinstance(model, Assisted) else model
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,19 +102,39 @@ class Student(OnItsOwnClock, Denoising):
     def steps(self) -> int:
         return max(self.calls)
 
+    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
+        net = super().network(build)
+        if not self.lessons.assisted:
+            return net
+        told = {**self.told, RUNG: Label(self.lessons.rungs(self.calls))}
+        return Pair(net, build(self.shown, told, self.out_multiple))
+
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        own = net.state_dict()
-        unknown = {name: torch.zeros_like(own[name]) for name in own if f"embedding.{CALLS}." in name}
-        super().begin(net, {**unknown, **weights})  # how many calls it has says nothing at first
+        added = tuple(f"embedding.{part}." for part in (CALLS, RUNG))
+        for part in _parts(net):
+            own = part.state_dict()
+            unknown = {name: torch.zeros_like(own[name]) for name in own if name.startswith(added)}
+            super().begin(part, {**unknown, **weights})  # what the teacher was not told says nothing at first
+
+    def model(self, net: nn.Module) -> Any:
+        student, *auxiliary = (super(Student, self).model(part) for part in _parts(net))
+        return Assisted(student, *auxiliary) if auxiliary else student
+
+    def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
+        if not isinstance(model, Assisted):
+            return super().in_precision(model, precision)
+        return Assisted(*(super(Student, self).in_precision(one, precision) for one in (model.base, model.auxiliary)))
 
     def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
-        return {f"teacher.{name}": value.detach().clone() for name, value in model.net.state_dict().items()}
+        own = _alone(model).net.state_dict()
+        return {f"teacher.{name}": value.detach().clone() for name, value in own.items()}
 
     def loss(
         self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
         weights = {name.removeprefix("teacher."): value for name, value in memory.items()}
-        teacher = dataclasses.replace(model, net=Remembered(model.net, weights))
+        own = _alone(model)
+        teacher = dataclasses.replace(own, net=Remembered(own.net, weights))
         return self.lessons(model, x0, condition, generator, teacher, self.calls)
 
     def walk(

@@ -125,14 +125,19 @@ def save_bits(found: Measured, path: Path) -> None:
     write_text(path, "\n".join(["example,nats,bits", *lines]) + "\n")
 
 
-def bits(run: Run, codes: Tensor, *, seed: int = 0, draws: int = 4, progress: object = None) -> Measured:
+def bits(
+    run: Run, codes: Tensor, *, seed: int = 0, draws: int = 4, progress: object = None, in_order: bool = True
+) -> Measured:
     """The bound on how many bits examples (N, ...) take, in classes: of a character, or per dimension.
 
     Args:
         draws: shares at which each example is looked at; more make the error smaller.
+        in_order: of a model that reads in order the bits that it takes so, of which there is no error by draws; False
+            for the mean over all orders.
 
     Raises:
         InputError: a run on no tokens.
     """
     classes = must_be_tokens(run)
-    return measured(run.denoiser, classes.forward(codes), seed, draws=draws, progress=progress)  # type: ignore[arg-type]
+    x0, how = classes.forward(codes), {"draws": draws, "progress": progress, "in_order": in_order}
+    return measured(run.denoiser, x0, seed, **how)  # type: ignore[arg-type]

@@ -87,6 +87,8 @@ def _train(
     settled = settle(experiment, data)
     experiment, built, config = settled.experiment, settled.built, settled.experiment.training
     about = _facts(settled, data)
+    if newest_step(folder) is None:
+        built.learner.count(built.net, data.train[:: data.overlap])
     if experiment.start is not None and newest_step(folder) is None:
         start_from(built.learner, built.net, experiment.start)
         settled.memory.update(built.learner.memory(built.model, data.batch(0, config.batch_size, config.seed)[0]))

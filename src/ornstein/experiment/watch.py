@@ -73,7 +73,7 @@ def _preview(run: Run, data: Dataset) -> Condition:
     count = run.experiment.sampling.preview
     if run.kind == "image" and 4 <= len(run.classes) <= min(16, count):
         count -= count % len(run.classes)
-    if set(run.conditions) != {LABEL}:
+    if set(run.conditions) - run.learner.drawn_too != {LABEL}:
         return run.examples(count, data.test_condition)
     labels = run.every_class(count)
     assert labels is not None

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Around, Denoiser, NetDenoiser
-from ornstein.core.drive import sample_seeds, trajectory
-from ornstein.core.learner import JUDGED_BY, Judgement, Learner
-from ornstein.core.numerics import normal, uniform
+from ornstein.core.drive import other_seeds, sample_seeds, trajectory
+from ornstein.core.learner import JUDGED_BY, Judgement, Learner, mean_of
+from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import State
@@ -78,12 +78,12 @@ class Cascade:
     Args:
         stages: of twice the sides each.
         augmentation: the greatest level that the stages were taught.
-        guide: makes of each stage, as it is asked, a guided one; None for none.
+        guide: makes of each stage, by its number, as it is asked, a guided one; None for none.
     """
 
     stages: tuple[Denoiser, ...]
     augmentation: float = 0.0
-    guide: Callable[[Denoiser], Denoiser] | None = None
+    guide: Callable[[Denoiser, int], Denoiser] | None = None
 
     @property
     def process(self) -> Any:
@@ -122,39 +122,41 @@ class Cascade:
         share = level / self.augmentation if self.augmentation else torch.zeros_like(level)
         # of unit variance where levels are even
         told = (math.sqrt(3) * (2 * share - 1)).to(coarse)
-        return self._guided(Told(self.stages[stage], {COARSE: coarse, NOISE: told}))
+        return self._guided(Told(self.stages[stage], {COARSE: coarse, NOISE: told}), stage)
 
     @property
     def base(self) -> Denoiser:
         """The first stage."""
-        return self._guided(self.stages[0])
+        return self._guided(self.stages[0], 0)
 
-    def _guided(self, stage: Denoiser) -> Denoiser:
-        return stage if self.guide is None else self.guide(stage)
+    def _guided(self, denoiser: Denoiser, stage: int) -> Denoiser:
+        return denoiser if self.guide is None else self.guide(denoiser, stage)
+
+    def each(self, wrapped: Callable[[Denoiser], Denoiser]) -> "Cascade":
+        """The same with each stage wrapped, before it is guided."""
+        return replace(self, stages=tuple(wrapped(stage) for stage in self.stages))
 
 
 class StagesNet(nn.Module):
-    """The networks of all stages, the coarsest first; called with the number of one."""
+    """Several networks in a row, as the stages of a cascade, the coarsest first; called with the number of one."""
 
-    def __init__(self, stages: list[nn.Module]) -> None:
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, stage: int, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        found: Tensor = self.stages[stage](x, noise_level, condition)
-        return found
+    def forward(self, stage: int, *given: Any) -> Any:
+        return self.stages[stage](*given)
 
 
-class _OneOf(nn.Module):
+class OneOf(nn.Module):
     """One of the networks, as a network of its own; through the whole, which may be wrapped."""
 
     def __init__(self, net: nn.Module, stage: int) -> None:
         super().__init__()
         self.net, self.stage = net, stage
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        found: Tensor = self.net(self.stage, x, noise_level, condition)
-        return found
+    def forward(self, *given: Any) -> Any:
+        return self.net(self.stage, *given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +217,7 @@ class Cascading(Learner):
         channels, *space = self.problem.shape
         return (channels, *(size // 2 ** (self.stages - 1 - stage) for size in space))
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
         return StagesNet([build(self.shape_of(stage), self._told(stage)) for stage in range(self.stages)])
 
     def _told(self, stage: int) -> Mapping[str, Any]:
@@ -229,7 +231,7 @@ class Cascading(Learner):
         problem = self.problem
         stages = (
             NetDenoiser(
-                _OneOf(net, stage),
+                OneOf(net, stage),
                 problem.process,
                 problem.predicts,
                 problem.sigma_data,
@@ -248,8 +250,7 @@ class Cascading(Learner):
         return True
 
     def in_precision(self, model: Cascade, precision: torch.dtype | None) -> Cascade:
-        stages = tuple(super(Cascading, self).in_precision(stage, precision) for stage in model.stages)
-        return replace(model, stages=stages)
+        return model.each(lambda stage: super(Cascading, self).in_precision(stage, precision))
 
     def loss(
         self, model: Cascade, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
@@ -307,8 +308,7 @@ class Cascading(Learner):
                 level = torch.full((rows,), self.level, device=coarse.device, dtype=coarse.dtype)
                 noisy = self._noised(coarse, level, keys.to(coarse.device), stage)
                 denoiser = model.given(stage, noisy, level)
-                # else its noise would be that of the stage before, number for number
-                own = (uniform(keys, 1, _SEEDS + stage)[:, 0].double() * 2**53).long()
+                own = other_seeds(keys, _SEEDS + stage)
             shape = (rows, *self.shape_of(stage))
             how = {"steps": shares[stage], "grid": grid, "condition": condition, "seeds": own, **options}
             return trajectory(denoiser, shape, stepper, **how)
@@ -343,6 +343,4 @@ class Cascading(Learner):
             else:
                 given = model.stages[0]
             found.append(super().judge(given, fine, condition))
-        means = ([sum(row) / len(row) for row in zip(*(getattr(one, name) for one in found), strict=True)]
-                 for name in ("ratios", "found", "known"))  # fmt: skip
-        return Judgement(sum(one.value for one in found) / len(found), *means)
+        return mean_of(found)

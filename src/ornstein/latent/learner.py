@@ -14,6 +14,8 @@ from ornstein.errors import InputError
 from ornstein.latent.codec import NetCodec
 from ornstein.latent.objective import CODEC_OBJECTIVES
 from ornstein.nets import AUTOENCODERS, NetConfig
+from ornstein.nets.autoencoder import AutoencoderModule
+from ornstein.nets.patches import Patches
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ class Autoencoding(Learner):
     @property
     def told(self) -> Mapping[str, Any]:
         return {}
+
+    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
+        net = super().network(build)
+        if getattr(self.problem.objective, "adversarial", 0):
+            assert isinstance(net, AutoencoderModule)  # of `nets`
+            net.judge = Patches().build(self.problem.shape)
+        return net
 
     def model(self, net: nn.Module) -> NetCodec:
         return NetCodec(net)  # type: ignore[arg-type]

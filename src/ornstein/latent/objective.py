@@ -9,6 +9,15 @@ which blurs less than the square. With kl = b, its scale, the first loss is the 
 N(0, 1) does (Rombach et al. 2022, 2112.10752: "to avoid arbitrarily high-variance latent spaces"). The second is that
 of van den Oord et al. (2017, 1711.00937).
 
+*What a mean error leaves out.* Of all pictures that a latent may stand for, the mean absolute error wants their median,
+which is smoother than any of them. A judge of patches (`ornstein.nets.patches`) that learns to tell what is read back
+from what was shown, and whom the decoder learns to please, asks for one of them (Larsen et al. 2016, 1512.09300; in a
+codec Esser et al. 2021, 2012.09841). With scores J it is the hinge loss,
+
+    + max(0, 1 - J(x)) + max(0, 1 + J(sg(x')))        of the judge,        - adversarial J(x')        of the codec,
+
+each a mean over the patches, in one step of one optimiser.
+
 *Vectors that nobody takes.* A vector of the book is taught by what is nearest to it alone, so one that begins far from
 all latents never moves. Each is also drawn, weakly, to the latent of the batch that is nearest to *it*.
 """
@@ -19,7 +28,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from ornstein.core.condition import Given
 from ornstein.errors import InputError
@@ -36,6 +47,7 @@ class Reconstruction:
     Args:
         kl: weight of the divergence from N(0, 1), in nats per number of a sample.
         commitment: how closely the encoder keeps to the vectors of a codebook.
+        adversarial: weight of what a judge of patches says of what is read back; 0 for none, 0.01 to 0.1 else.
 
     Raises:
         InputError: a weight that is negative.
@@ -43,9 +55,10 @@ class Reconstruction:
 
     kl: float = 1e-3
     commitment: float = 0.25
+    adversarial: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("kl", "commitment"):
+        for name in ("kl", "commitment", "adversarial"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"objective.{name}={getattr(self, name)!r} must be a weight of at least 0.")
 
@@ -62,8 +75,23 @@ class Reconstruction:
         else:
             nats = 0.5 * (mean.square() + other.exp() - 1 - other)
             lost = lost + self.kl * nats.flatten(1).sum(1) / x0[0].numel()
+        if self.adversarial:
+            lost = lost + judged(model.bare.judge, x0, back.float(), self.adversarial)
         each: Tensor = lost
         return each
+
+
+def judged(judge: nn.Module, real: Tensor, made: Tensor, weight: float) -> Tensor:
+    """The hinge loss of a judge of patches, and `weight` times what it takes against what is made; (B,).
+
+    Args:
+        judge: (B, *shape) -> (B, places); learns by the first, and stands still in the second.
+        real, made: (B, *shape); gradients reach `made` by the second alone.
+    """
+    told = F.relu(1 - judge(real)) + F.relu(1 + judge(made.detach()))
+    still = {name: value.detach() for name, value in judge.state_dict(keep_vars=True).items()}
+    found: Tensor = (told - weight * functional_call(judge, still, (made,))).float().mean(1)
+    return found
 
 
 def _reach(book: Tensor, z: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Products of processes: data of several named parts, numbers and categories, each dissolved by a clock of its own.
 
 `Joint` is the contract, `Independent` what it is of models that know nothing of each other, `draw_parts` the walk.
+`prior.py` walks its parts one after the other: an embedding of a picture first, then the picture given it.
 """
 
 from ornstein.mixed.drive import draw_parts
 from ornstein.mixed.exact import NumbersOfAClass
 from ornstein.mixed.learner import MIXED_OBJECTIVES, Mixed, Product
 from ornstein.mixed.parts import Independent, Joint, Part, Parts
+from ornstein.mixed.prior import EMBEDDING, PriorAndDecoder, PriorDecoding
 
 __all__ = [
+    "EMBEDDING",
     "MIXED_OBJECTIVES",
     "Independent",
     "Joint",
@@ -16,6 +19,8 @@ __all__ = [
     "NumbersOfAClass",
     "Part",
     "Parts",
+    "PriorAndDecoder",
+    "PriorDecoding",
     "Product",
     "draw_parts",
 ]

@@ -259,6 +259,7 @@ class Mixed(OnItsOwnClock):
     gridless: ClassVar[str] = "here each part has its own"
     instead: ClassVar[str] = "part by part, for which there is sample"
     then: ClassVar[str] = "ornstein sample {run} -n 64"
+    drawn_too: ClassVar[frozenset[str]] = frozenset({LABEL})
     judges: ClassVar[Measure] = Measure(
         "loss-by-noise", "error of v and nats of the category", "knowing nothing", "nothing", across="noise ratio"
     )
@@ -290,7 +291,9 @@ class Mixed(OnItsOwnClock):
 
     @property
     def told(self) -> Mapping[str, Any]:
-        return {**self.problem.conditions, JointNet.noise_of(LABEL): Number()}
+        # of the class it is told as of a part
+        given = {name: part for name, part in self.problem.conditions.items() if name != LABEL}
+        return {**given, JointNet.noise_of(LABEL): Number()}
 
     def model(self, net: nn.Module) -> JointNet:
         return JointNet(net, self.layout)
@@ -299,8 +302,27 @@ class Mixed(OnItsOwnClock):
     def narrow(self) -> bool:
         return True
 
-    def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
-        walk = draw_parts(model, rows, stepper.each, steps=self.steps if steps is None else steps, **options)
+    def loss(
+        self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
+    ) -> Tensor:
+        return super().loss(model, x0, Condition.of(condition).without(LABEL), generator, memory)
+
+    def walk(
+        self, model: Any, rows: int, stepper: Any, steps: int | None, condition: Given = None, **options: Any
+    ) -> Iterator[State[Tensor]]:
+        """All parts side by side; where the condition has labels they are known, and the numbers are drawn given them.
+
+        Raises:
+            InputError: some rows with a label and some without.
+        """
+        given, steppers, known = Condition.of(condition), stepper.each, {}
+        if LABEL in given.parts and bool((labels := given.parts[LABEL]).ge(0).any()):
+            if bool((labels < 0).any()):
+                raise InputError("labels of a product are given for all rows or for none: draw either by itself.")
+            known = {LABEL: model.parts[LABEL].categories.one_hot(labels[:, None])}
+            del steppers[LABEL]
+        how = {"steps": self.steps if steps is None else steps, "condition": given.without(LABEL), "known": known}
+        walk = draw_parts(model, rows, steppers, **how, **options)
         packed = model.layout.packed
         return (State(s.step, s.t, packed(s.x), packed(s.x0), s.calls) for s in walk)
 
@@ -308,7 +330,8 @@ class Mixed(OnItsOwnClock):
     def judge(self, model: JointNet, x0: Tensor, condition: Given) -> Judgement:
         """Both parts' errors at the moments of the walk, in units of those of knowing nothing."""
         x0 = x0[:JUDGED_BY].to(model.device)
-        given, seeds = Condition.of(condition)[:JUDGED_BY].to(model.device), torch.arange(len(x0), device=x0.device)
+        given = Condition.of(condition)[:JUDGED_BY].without(LABEL).to(model.device)
+        seeds = torch.arange(len(x0), device=x0.device)
         shares = model.layout.unpacked(x0)[LABEL].mean(0)
         sigma, nothing = model.parts[NUMBERS].sigma_data, -float(torch.special.xlogy(shares, shares).sum())
         ratios, found, known = [], [], []

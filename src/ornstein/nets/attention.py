@@ -1,14 +1,14 @@
-"""Attention over the positions of a grid, and from them to a text; the one place where its arithmetic is chosen.
+"""Attention among the positions of a grid, and from them to a text; its arithmetic is chosen here only.
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(w)) V,        Q, K, V of (batch, heads, tokens, width w)
 
 (Vaswani et al. 2017, arXiv:1706.03762.) A token is a position of the grid, so the cost grows with the square of the
 number of positions: attention belongs on the coarse levels of a network. Few wide heads serve a U-Net better than many
-narrow ones (Dhariwal & Nichol 2021, arXiv:2105.05233, table 2: 64 channels a head), and narrow heads are what makes
-attention slow on every processor.
+narrow ones (Dhariwal & Nichol 2021, arXiv:2105.05233, table 2: 64 channels a head), and narrow heads make attention
+slow on every processor.
 
-Cross-attention is the same with keys and values from elsewhere: each position asks the tokens of a text which of them
-concern it (Rombach et al. 2022, arXiv:2112.10752). Texts differ in length, so a mask says which keys there are.
+Cross-attention takes keys and values from elsewhere: each position looks for the tokens of a text that concern it
+(Rombach et al. 2022, arXiv:2112.10752). Texts differ in length, so a mask says which keys exist.
 """
 
 import torch
@@ -22,13 +22,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, there: Tensor | None = Non
     """softmax(Q K^T / sqrt(width)) V for tensors of shape (batch, heads, tokens, width); the result has Q's shape.
 
     Args:
-        query, key, value: keys and values may be of another number of tokens than queries.
-        there: (batch, 1, 1, tokens) bool, which keys there are, at least one in each row; None for all.
+        query, key, value: the number of tokens in keys and values may differ from that in queries.
+        there: bool, which keys exist for which query, at least one for each: (batch, 1, 1, tokens), or any shape that
+            broadcasts to (batch, heads, tokens, tokens); None for all.
 
-    Fused attention is right on an accelerator. On a CPU, plain matrix products are faster as long as the table of
-    tokens x tokens stays small. Measured forward and backward, torch 2.13 on two AVX-512 cores with bfloat16, 2 heads
-    of 64: batch 128 of 64 tokens took 3.3 ms against 18.6 ms fused in bfloat16, and 9.2 against 9.7 in float32; batch 8
-    of 1024 tokens took 57 against 62, and 145 against 83.
+    Fused attention is the right choice on an accelerator. On a CPU, plain matrix products are faster as long as the
+    matrix of tokens x tokens stays small. Measured forward and backward, torch 2.13 on two AVX-512 cores with bfloat16,
+    2 heads of 64: batch 128 of 64 tokens took 3.3 ms against 18.6 ms fused in bfloat16, and 9.2 against 9.7 in float32;
+    batch 8 of 1024 tokens took 57 against 62, and 145 against 83.
     """
     most = 256 if query.dtype == torch.float32 else 1024
     if query.device.type == "cpu" and query.shape[-2] <= most:
@@ -40,20 +41,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor, there: Tensor | None = Non
 
 
 def heads_of(channels: int, width: int) -> int:
-    """The largest divisor of `channels` that leaves each head at least `width` of them."""
+    """The number of heads: the largest divisor of `channels` that leaves each head at least `width` channels."""
     return max(h for h in range(1, max(1, channels // width) + 1) if channels % h == 0)
 
 
-#: a text as keys: its tokens (B, L, width), and which of them there are (B, 1, 1, L)
+#: a text as keys: its tokens (B, L, width), and which of them exist (B, 1, 1, L)
 Keys = tuple[Tensor, Tensor]
 
 
 class SelfAttention(nn.Module):
-    """x + proj(attend(norm(x))) on (B, C, *space) of any number of dimensions; zero-initialised, so at first it is x.
+    """x + proj(attend(norm(x))) on (B, C, *space) in any number of dimensions; zero-initialised, so at first it is x.
 
     Args:
         channels: C.
-        heads_width: least channels a head; the number of heads is the largest divisor of C that leaves that many.
+        heads_width: least number of channels in a head; see `heads_of`.
     """
 
     def __init__(self, channels: int, heads_width: int) -> None:
@@ -75,11 +76,11 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """proj(attend(Q of h, K and V of a text)) on h (B, tokens, channels), normed by the caller; at first it is 0.
+    """proj(attend(Q from h, K and V from a text)) on h (B, tokens, channels), normed by the caller; at first it is 0.
 
     Args:
         channels: of h.
-        heads: into how many these are divided.
+        heads: the number of heads into which the channels are divided.
         width: of a token of the text.
     """
 

@@ -1,15 +1,15 @@
-"""An autoencoder of convolutions: a grid as a coarser one of a few channels, and back.
+"""A convolutional autoencoder: from a grid to a coarser one with a few channels, and back.
 
     x -> stem - blocks - halve - blocks - out -> mean, log variance     z -> stem - blocks - double - blocks - out -> x
 
-(Kingma & Welling 2014, arXiv:1312.6114; for latents that a diffusion model is taught on Rombach et al. 2022,
+(Kingma & Welling 2014, arXiv:1312.6114; for latents that a diffusion model is trained on, Rombach et al. 2022,
 arXiv:2112.10752.) A block is h + conv(silu(norm(conv(silu(norm(h)))))), whose last convolution starts at zero. The
-finest level works on squares of 2^d positions, laid into the channels, as in `ornstein.nets.unet`: what is finer is
-nothing but their last convolution. Halving is a convolution of stride 2 (n becomes ceil(n / 2)), doubling repeats each
-value and cuts to the size that was left, so every size passes through.
+finest level works on squares of 2^d positions, whose values are stacked as channels, as in `ornstein.nets.unet`; finer
+detail is left to the first and the last convolution. Halving is a convolution of stride 2 (n becomes ceil(n / 2));
+doubling repeats each value and cuts to the size before halving, so every size passes through.
 
-With a `codebook` the latent is one of so many vectors at each place (van den Oord et al. 2017, arXiv:1711.00937): the
-encoder says a vector, the decoder is given the nearest of the book.
+With a `codebook` the latent at each place is one of a fixed number of vectors (van den Oord et al. 2017,
+arXiv:1711.00937): the encoder outputs a vector, and the decoder is given the nearest one in the book.
 """
 
 import math
@@ -27,20 +27,20 @@ from .contract import NetConfig, Part, Shape
 from .norm import group_norm, groups_of
 from .unet import CONV, _into_channels, _out_of_channels
 
-#: a log variance beyond these is no use to anybody, and its exponential overflows
+#: a log variance beyond these limits has no use, and its exponential can overflow
 _LEAST, _MOST = -20.0, 10.0
 
 
 @dataclass(frozen=True)
 class Autoencoder(NetConfig):
-    """Encoder and decoder of convolutions, for signals, images and volumes.
+    """Convolutional encoder and decoder, for signals, images and volumes.
 
     Args:
-        factor: how many times fewer positions a side of the latent has: a power of two.
+        factor: how many times shorter each side of the latent is: a power of two.
         latent: channels of the latent.
-        channels: of the finest level; a level of half the sides has twice as many, up to four times.
+        channels: of the finest level; each level of half the sides has twice as many, up to four times.
         blocks: residual blocks of each level, on the way down and again on the way up.
-        codebook: vectors that a place of the latent can be; 0 for any.
+        codebook: the number of vectors that a place of the latent can take; 0 for any vector.
     """
 
     factor: int = 4
@@ -57,15 +57,15 @@ class Autoencoder(NetConfig):
         if self.factor & (self.factor - 1):
             raise InputError(f"factor={self.factor!r} must be a power of two, such as 2, 4 or 8.")
         if self.codebook == 1:
-            raise InputError("codebook=1 has one vector, which says nothing; take 2 or more, or 0 for none.")
+            raise InputError("codebook=1 has one vector, which carries no information; take 2 or more, or 0 for none.")
 
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
         if len(shape) - 1 not in CONV:
             raise InputError(
-                f"shape={shape} has no places: an autoencoder takes signals (C, L), images (C, H, W) or volumes."
+                f"shape={shape} has no positions: an autoencoder takes signals (C, L), images (C, H, W) or volumes."
             )
         if conditions or out_multiple != 1:
-            raise InputError("an autoencoder is told nothing beside x, and gives back as many channels.")
+            raise InputError("an autoencoder takes nothing but x, and returns as many channels.")
         return AutoencoderModule(self, shape)
 
 
@@ -87,11 +87,12 @@ class _Block(nn.Module):
 
 
 class AutoencoderModule(nn.Module):
-    """`encode`, `decode`, and both in a row.
+    """`encode`, `decode`, and both in sequence.
 
     Attributes:
-        shape, latent: of a sample and of its latent.
+        shape, latent: the shapes of a sample and of its latent.
         book: (codebook, channels of the latent), or None.
+        judge: what says of patches whether they are real, while it is taught beside a judge; else None.
     """
 
     def __init__(self, config: Autoencoder, shape: Shape) -> None:
@@ -117,12 +118,13 @@ class AutoencoderModule(nn.Module):
         self.read = conv(config.latent, coarse, 3, padding=1)
         self.norms = nn.ModuleList(nn.GroupNorm(groups_of(w), w) for w in (coarse, widths[0]))
         self.out = conv(widths[0], shape[0] * cells, 3, padding=1)
+        self.judge: nn.Module | None = None
         self.book: nn.Parameter | None = None
         if config.codebook:
             self.book = nn.Parameter(torch.randn(config.codebook, config.latent))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x (B, *shape) -> the mean of its latent and the log of the variance, (B, *latent); None with a codebook."""
+        """x (B, *shape) -> mean and log variance of its latent, (B, *latent); with a book the second is None."""
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"x has shape {tuple(x.shape)} but this autoencoder was built for (B, *{self.shape}).")
         h = self.stem(_into_channels(x, 2))
@@ -135,7 +137,7 @@ class AutoencoderModule(nn.Module):
         return mean, log_var.clamp(_LEAST, _MOST)
 
     def decode(self, z: Tensor) -> Tensor:
-        """z (B, *latent), as it is -> (B, *shape)."""
+        """z (B, *latent), used as it is, without the book -> (B, *shape)."""
         h = self.read(z)
         for level in reversed(range(len(self.up))):
             h = self.up[level](h)
@@ -144,20 +146,20 @@ class AutoencoderModule(nn.Module):
         return _out_of_channels(self.out(_normed(h, self.norms[1])), 2, torch.Size(self.shape[1:]))
 
     def nearest(self, z: Tensor) -> Tensor:
-        """At each place the vector of the book that is nearest, (B, *latent); z itself without a book."""
+        """The vector of the book that is nearest at each place, (B, *latent); z itself without a book."""
         if self.book is None:
             return z
         flat = z.movedim(1, -1)
-        with torch.no_grad():  # |z - e|^2 short of |z|^2, which all have
+        with torch.no_grad():  # |z - e|^2 without |z|^2, which is the same for all e
             apart = self.book.square().sum(1) - 2 * flat.to(self.book.dtype) @ self.book.T
         return self.book[apart.argmin(-1)].movedim(-1, 1)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What training asks for: x again, by a latent drawn by the standard normal `eps` (B, *latent).
+        """What training needs: x reconstructed from a latent drawn with the standard normal `eps` (B, *latent).
 
         Returns:
-            x as it is read back; the mean of the latent; and the log of its variance, or with a codebook the vector of
-            the book that stood for it, through which the encoder learns as if it had said it itself.
+            x as decoded; the mean of the latent; and the log of its variance, or with a codebook the vector of the book
+            that replaced it, through which gradients reach the encoder as if it had output that vector itself.
         """
         mean, log_var = self.encode(x)
         if log_var is None:

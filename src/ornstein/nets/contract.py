@@ -1,7 +1,7 @@
-"""What a network is in this house, and what every configuration of one has in common.
+"""What a network is here, and what all configurations of networks have in common.
 
-A network is a map `net(x, noise_level, condition) -> tensor`. It knows a condition and one number besides its input,
-and not where they come from:
+A network is a map `net(x, noise_level, condition) -> tensor`. Besides its input it takes a condition and one number,
+and does not know where they come from:
 
 | argument | shape | meaning |
 |---|---|---|
@@ -9,8 +9,8 @@ and not where they come from:
 | `noise_level` | (B,) | natural logarithm of the noise-to-signal ratio, in [-12, 12] |
 | `condition` | name -> tensor, B rows each | the parts that it was built for; one left out is absent in every row |
 
-and it returns a tensor of x's shape, or with `out_multiple` times as many channels. Just built it returns exactly zero:
-what the caller makes of a zero is the starting point of training (Karras et al. 2022, arXiv:2206.00364).
+It returns a tensor of x's shape, or with `out_multiple` times as many channels. A new network returns exactly zero, so
+training starts from what the caller makes of a zero (Karras et al. 2022, arXiv:2206.00364).
 
 A part of the condition is described by one of
 
@@ -20,9 +20,9 @@ A part of the condition is described by one of
 | `Number()` | float (B,), of about unit variance | NaN | cosines and sines of it, and itself |
 | `Vector(size)` | float (B, size) | a row with a NaN | a linear map |
 | `Tokens(vocabulary, length)` | int64 (B, L), L <= length, -1 after the end | -1 throughout | a mean; by attention |
-| `Picture(channels, shape)` | float (B, channels, *shape) | a row with a NaN | beside x, at x's size |
+| `Picture(channels, shape)` | float (B, channels, *shape) | a row with a NaN | as channels beside x, at x's size |
 
-and a row in which it is absent gets a vector that is learned like the rest.
+A row in which the part is absent gets a learned vector instead (for a picture, zeros).
 
 A configuration is a frozen dataclass that can be written to a file; `build` makes the module.
 """
@@ -73,7 +73,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Picture:
-    """A grid (channels, *shape) that lies over x: of its size, or coarser."""
+    """A grid (channels, *shape) that covers the same area as x, at the same size or coarser."""
 
     channels: int
     shape: Shape
@@ -96,7 +96,7 @@ class Tokens:
         must_be_whole("length", self.length, 1)
 
 
-#: layers one after the other: a number beyond it is a slip of the pen, and would take minutes to build
+#: the most layers in sequence: a larger number is a typing error, and would take minutes to build
 MOST_LAYERS = 1000
 
 Part = Label | Number | Vector | Picture | Tokens
@@ -117,12 +117,12 @@ class NetConfig(ABC):
 
         Args:
             shape: of one sample: (d,) for vectors, (C, *space) for grids.
-            conditions: the named parts of a condition, each with what it is.
+            conditions: the parts of a condition by name, each with its description.
             out_multiple: output channels (length, for vectors) per input channel.
             seed: of the initial weights; the global random state is neither used nor changed.
 
         Raises:
-            InputError: for a shape that this network cannot take, or an argument out of range.
+            InputError: a shape that this network cannot take, or an argument out of range.
         """
         if not isinstance(shape, tuple | list) or not shape:
             raise InputError(f"shape={shape!r} must be a tuple of one or more positive whole numbers.")
@@ -145,11 +145,11 @@ class NetConfig(ABC):
 
     @abstractmethod
     def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
-        """The module itself; the arguments have been checked, and the random state is seeded."""
+        """The module itself; arguments are already checked, and the random state is seeded."""
 
 
 def check_input(x: torch.Tensor, noise_level: torch.Tensor, expected: str, fits: bool) -> None:
-    """Raise `InputError` unless `x` fits what the net was built for and `noise_level` has one entry for each sample."""
+    """Raise `InputError` unless `x` fits what the net was built for and `noise_level` has one entry per sample."""
     if not fits:
         raise InputError(f"x has shape {tuple(x.shape)} but this network was built for {expected}.")
     if noise_level.dim() != 1 or noise_level.shape[0] != x.shape[0]:

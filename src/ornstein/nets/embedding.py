@@ -1,16 +1,16 @@
 """The noise level and the condition, as one vector for each sample.
 
-The level u = ln(noise / signal), divided by 4 (Karras et al. 2022, arXiv:2206.00364, table 1), is read by cosines and
+The level u = ln(noise / signal), divided by 4 (Karras et al. 2022, arXiv:2206.00364, table 1), enters by cosines and
 sines. Fourier features sqrt(2) cos(2 pi f u / 4 + phase) with f from N(0, 1) span a Gaussian kernel in u (Rahimi &
 Recht 2007; Tancik et al. 2020, arXiv:2006.10739), here of width 4 / (2 pi) = 0.64 nat. In one dimension nothing is
 gained by drawing f at random: the quantiles Phi^-1(1/2 + (k + 1/2) / 2n) cover the half-normal evenly, in every run.
 
-Each part of the condition adds a vector of its own, or, in rows where it is absent, one that is learned for that. So
-one network serves with any of its parts and without, as classifier-free guidance needs (Ho & Salimans 2022,
-arXiv:2207.12598). A number is read like the level, whose scale it has, and also as it stands, for what lies far out. In
-a text the place of a token matters, so the two are joined by a nonlinearity before the mean is taken; networks that
-attend also look at each of them, `Embedding.keys` (Saharia et al. 2022, arXiv:2205.11487, do both). Pictures are not
-here: they enter beside x.
+Each part of the condition adds its own vector, or, in rows where it is absent, a vector learned for absence. So one
+network works with or without any of its parts, as classifier-free guidance requires (Ho & Salimans 2022,
+arXiv:2207.12598). A number is encoded like the level, whose scale it has, and also enters as it is, for values far out.
+In a text the place of a token matters, so token and place are joined by a nonlinearity before the mean is taken;
+networks with attention also look at each token, by `Embedding.keys` (Saharia et al. 2022, arXiv:2205.11487, do both).
+Pictures do not pass through here: they enter as channels beside x.
 """
 
 import math
@@ -34,7 +34,7 @@ class Embedding(nn.Module):
 
     Args:
         width: of the result.
-        conditions: the parts to expect, each of which becomes a child of its own name.
+        conditions: the parts to expect, each of which becomes a child module of the same name.
 
     Attributes:
         texts: the names of those that are tokens.
@@ -70,7 +70,7 @@ class Embedding(nn.Module):
         return F.silu(self.mix(F.silu(h)))
 
     def keys(self, batch: int, condition: Mapping[str, Tensor]) -> Keys | None:
-        """The tokens of all texts, to attend to, after what stands for no text; None of a network without texts."""
+        """Keys to attend to: for each text "no text", then its tokens; None for a network without texts."""
         found = [getattr(self, self.child_of[name]).keys(condition.get(name), batch) for name in self.texts]
         return (torch.cat([k[0] for k in found], 1), torch.cat([k[1] for k in found], 3)) if found else None
 
@@ -92,10 +92,10 @@ class Waves(nn.Module):
 
 
 class LabelEmbedding(nn.Embedding):
-    """Rows of a table, row 0 for no label.
+    """Rows of a table; row 0 means no label.
 
-    Labels are int64 in [-1, classes). One outside is refused by the table itself: an IndexError on a CPU, a device-side
-    assertion on CUDA, where looking first would stall the stream.
+    Labels are int64 in [-1, classes). The table itself refuses a label outside: with an IndexError on a CPU, with a
+    device-side assertion on CUDA, where a check beforehand would stall the stream.
     """
 
     def __init__(self, width: int, part: Label) -> None:
@@ -129,7 +129,7 @@ class VectorEmbedding(nn.Linear):
 
 
 class NumberEmbedding(nn.Linear):
-    """A linear map of a number and of its waves, or a learned vector where it is missing."""
+    """A linear map of a number and its waves, or a learned vector where the number is missing."""
 
     def __init__(self, width: int, part: Number) -> None:
         super().__init__(2 * WAVES + 1, width)
@@ -149,7 +149,7 @@ class NumberEmbedding(nn.Linear):
 
 
 class TokensEmbedding(nn.Module):
-    """The mean over the tokens of a text of what each is at its place; table's row 0 for no text."""
+    """The mean over a text of what each token means at its place; row 0 of the table means no text."""
 
     def __init__(self, width: int, part: Tokens) -> None:
         super().__init__()
@@ -170,13 +170,13 @@ class TokensEmbedding(nn.Module):
         return torch.where(count > 0, self.joined(mean), self.none())
 
     def _each(self, part: Tensor) -> Tensor:
-        """What each token is at its place, (B, L, width)."""
+        """What each token means at its place, (B, L, width)."""
         return F.silu(self.table(part + 1) + self.places[: part.shape[1]])
 
     def keys(self, part: Tensor | None, batch: int) -> Keys:
-        """What stands for no text, always there, and the tokens that there are; None is no text in any row.
+        """A key for "no text", never masked, and then the tokens of the text; None means no text in any row.
 
-        With one key that is never masked a row without a text has something to attend to, and a text nothing to lose.
+        The key that is never masked gives a row without a text something to attend to, and costs a text nothing.
         """
         none = F.silu(self.none()).expand(batch, 1, -1)
         always = torch.ones(batch, 1, 1, 1, dtype=torch.bool, device=none.device)
@@ -193,10 +193,10 @@ def check_part(part: Tensor, name: str, fits: bool, wanted: str) -> None:
 
 
 class Beside(nn.Module):
-    """Pictures of the condition as channels to lay beside x, with one for each that is 1 where it is there.
+    """Pictures of the condition as channels beside x, each with one more channel that is 1 in rows that have it.
 
     Attributes:
-        channels: how many in all.
+        channels: how many channels this adds in all.
     """
 
     def __init__(self, conditions: Mapping[str, Part]) -> None:

@@ -3,8 +3,8 @@
     h <- h + W2 silu(W1 (scale * norm(h) + shift)),        scale, shift from the noise level and the condition
 
 Residual blocks with adaptive layer normalisation (Perez et al. 2017, arXiv:1709.07871; Peebles & Xie 2022,
-arXiv:2212.09748). On small batches much of the time goes into the calls themselves, so the scales and shifts of all
-blocks are one matrix product, and adding a branch to its trunk is part of the branch's own product.
+arXiv:2212.09748). On small batches much of the time is the overhead of each call, so the scales and shifts of all
+blocks come from one matrix product, and adding a branch to the trunk is part of the branch's last product.
 """
 
 import math
@@ -29,7 +29,7 @@ class MLP(NetConfig):
         width: of the trunk.
         depth: residual blocks, each of two linear layers.
         embedding: width of the vector that carries noise level and condition.
-        dropout: share of each branch's units that is left out in training.
+        dropout: share of each branch's units that is dropped in training.
     """
 
     width: int = 128

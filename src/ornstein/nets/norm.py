@@ -1,4 +1,4 @@
-"""Group normalisation whose scale and shift come from a condition, and the activation after it, as one operation.
+"""Group normalisation with scale and shift from a condition, and the activation after it, as one operation.
 
     y = act(scale * (x - mean_g) / sqrt(var_g + 1e-5) + shift)
 
@@ -6,8 +6,9 @@ with mean and variance over one sample's positions and the channels of one group
 scale and shift per sample and channel (Perez et al. 2017, arXiv:1709.07871; Dhariwal & Nichol 2021, arXiv:2105.05233),
 and act the identity or SiLU.
 
-*Why it is our own on a CPU.* Convolutions are fastest with the channels innermost, and there torch's group norm takes
-ten times as long as elsewhere (benchmarks/ablation.py). But per sample and channel the map is affine,
+*Why a CPU gets an implementation of its own.* Convolutions are fastest with the channels innermost in memory, and in
+that layout torch's group norm takes ten times as long as in the other (benchmarks/ablation.py). But per sample and
+channel the map is affine,
 
     y = act(a * x + b),      a = scale * r,   b = shift - a * mean,   r = 1 / sqrt(var + 1e-5),
 
@@ -16,9 +17,9 @@ h = act'(u) * dL/dy the gradient of the group's input is affine in h and x,
 
     dL/dx = a * h - r * (m_1 + n * m_2),    n = (x - mean) * r,   m_1 = mean_g(scale * h),  m_2 = mean_g(scale * h * n),
 
-so it costs two more sums. Sums and activation are taken in float32 whatever x is. Of all that has x's size, only x is
-kept for the way back. Each pass over memory is written over what the pass before left, where nobody else needs it:
-what a processor has just written is still near.
+so it costs two more sums. Sums and activation are computed in float32 whatever the type of x. Of the tensors of x's
+size, only x is kept for the backward pass. Each pass over memory overwrites the result of the pass before, if nothing
+else needs it, since what a processor has just written is still in its cache.
 """
 
 import math
@@ -30,7 +31,7 @@ from torch import Tensor
 
 
 def groups_of(channels: int) -> int:
-    """A number of groups that divides `channels`: at most 32, with at least four channels in each if there are four."""
+    """A number of groups that divides `channels`: at most 32, of at least four channels each if there are four."""
     return math.gcd(channels, min(32, max(1, channels // 4)))
 
 
@@ -39,9 +40,9 @@ def group_norm(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> T
 
     Args:
         x: of any floating type; the result has its type and layout.
-        scale: of each sample and channel, or of each channel.
+        scale: for each sample and channel, or for each channel.
         shift: likewise.
-        silu: whether act is SiLU; the identity if not.
+        silu: whether act is SiLU; if not, it is the identity.
     """
     innermost = x.dim() == 4 and x.stride(1) == 1
     if innermost and x.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -61,7 +62,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _group_mean(means: Tensor) -> Tensor:
-    """Means of channels (B, C, 1, 1) -> of their group, at each of its channels."""
+    """Means of channels (B, C, 1, 1) -> the mean of the group, at each of its channels."""
     batch, channels = means.shape[:2]
     grouped = means.view(batch, groups_of(channels), -1).mean(2, keepdim=True)
     return grouped.expand(-1, -1, channels // grouped.shape[1]).reshape(means.shape)
@@ -79,7 +80,7 @@ def _statistics(wide: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _plain(*tensors: Tensor) -> bool:
-    """Whether what is made of them may be written over: not where it is differentiated further, or mapped."""
+    """Whether results of these may be overwritten: not if they are differentiated further, or under vmap."""
     known = torch._C._functorch
     wrapped = any(known.is_functorch_wrapped_tensor(t) or known.is_legacy_batchedtensor(t) for t in tensors)
     return not torch.is_grad_enabled() and not wrapped
@@ -93,12 +94,12 @@ def _through_silu(gradient: Tensor, u: Tensor, out: Tensor | None = None) -> Ten
     if not torch.is_grad_enabled():
         found: Tensor = torch.ops.aten.silu_backward(gradient, u)
         return found
-    gate = torch.sigmoid(u)  # torch's own has no derivative
+    gate = torch.sigmoid(u)  # torch's own silu_backward has no derivative
     return gradient * gate * (1 + u * (1 - gate))
 
 
 class _ChannelsLast(torch.autograd.Function):
-    """The module's formulas, with every derivative: backward and `jvp` are made of operations that have their own."""
+    """The module's formulas, differentiable to any order: backward and `jvp` consist of differentiable operations."""
 
     generate_vmap_rule = True
 
@@ -123,7 +124,7 @@ class _ChannelsLast(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, scale, shift, mean, r = ctx.saved_tensors
         wide = _at_least_float32(x)
-        if torch.is_grad_enabled():  # for the derivative of this derivative they must come from x
+        if torch.is_grad_enabled():  # a second derivative needs mean and r as functions of x
             mean, r = _statistics(wide)
         a = _spread(scale, x) * r
         h = gradient.to(wide.dtype)

@@ -4,12 +4,13 @@
 
 with gate, scale and shift from the noise level and the condition (Peebles & Xie 2022, arXiv:2212.09748). If the
 condition has texts, h attends to their tokens between the two (Chen et al. 2023, arXiv:2310.00426). A token is a
-place of the input, or a patch of places. Queries and keys are turned by angles proportional to the token's position, so
-that their product knows the difference of two positions alone (Su et al. 2021, arXiv:2104.09864); along several axes
-each has its share of the head's width. Beside that each place may have a vector of its own, without which an input that
-is the same everywhere has an output that is: text that is cut anywhere does without, pictures and tables do not.
+place of the input, or a patch of places. Queries and keys are rotated by angles proportional to the token's position,
+so that their product depends on the difference of two positions alone (Su et al. 2021, arXiv:2104.09864); with several
+axes, each gets its share of the head's width. In addition each place may have a vector of its own. Without it an input
+that is the same everywhere gives an output that is the same everywhere: text that is cut at arbitrary places can do
+without it, pictures and tables cannot.
 
-Queries, keys and values are of shape (batch, heads, tokens, width) all the way, which every exporter understands.
+Queries, keys and values have the shape (batch, heads, tokens, width) throughout, which every exporter understands.
 """
 
 import math
@@ -35,17 +36,17 @@ _SLOWEST = 1000.0
 class Transformer(NetConfig):
     """Transformer with rotary positions and adaptive norm, for sequences (C, L), grids (C, *space) and vectors (d,).
 
-    The numbers of a vector are a token each. Time and memory grow with the square of the number of tokens.
+    Each number of a vector is a token. Time and memory grow with the square of the number of tokens.
 
     Args:
         width: of the trunk.
-        depth: blocks, each of an attention and two linear layers.
-        heads_width: channels a head, even; it divides the width.
-        widening: of the hidden layer, in widths.
-        patch: side of the patches that are one token.
-        places: whether each place has a vector of its own; it takes inputs of the size that it was built for then.
+        depth: the number of blocks, each an attention and two linear layers.
+        heads_width: channels of a head, an even number that divides the width.
+        widening: width of the hidden layer, as a multiple of the trunk's.
+        patch: side of the patches that form a token.
+        places: whether each place has a vector of its own; if so, inputs must have the size that the net was built for.
         embedding: width of the vector that carries noise level and condition.
-        dropout: share of each branch's units that is left out in training.
+        dropout: share of each branch's units that is dropped in training.
     """
 
     width: int = 128
@@ -90,7 +91,7 @@ class _TransformerModule(nn.Module):
         self.register_buffer("turns", _turns(self.grid, config.heads_width), persistent=False)
         with torch.no_grad():
             tuned = self.modulation.bias.view(-1, width)
-            # scale and shift of either norm, and the gates, block by block; scale and shift of the last norm
+            # for each block: scale and shift of both norms, then the gates; at the end scale and shift of the last norm
             tuned.copy_(torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0] * config.depth + [1.0, 0.0])[:, None])
             self.modulation.weight.mul_(0.1)
             self.out.weight.zero_()
@@ -127,11 +128,14 @@ class _Block(nn.Module):
         self.first, self.second = nn.Linear(width, config.widening * width), nn.Linear(config.widening * width, width)
         self.text = CrossAttention(width, self.heads, config.embedding) if reads else None
 
-    def forward(self, h: Tensor, tuned: tuple[Tensor, ...], turns: Tensor, keys: Keys | None) -> Tensor:
+    def forward(
+        self, h: Tensor, tuned: tuple[Tensor, ...], turns: Tensor, keys: Keys | None, there: Tensor | None = None
+    ) -> Tensor:
+        """`there` says which tokens attend to which, (tokens, tokens) bool; None: all to all."""
         scale, shift, scale_again, shift_again, gate, gate_again = tuned
         qkv = self.qkv(_normed(h, scale, shift)).unflatten(-1, (3, self.heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, heads, tokens, width)
-        mixed = attend(_turned(query, turns), _turned(key, turns), value).transpose(1, 2).flatten(2)
+        mixed = attend(_turned(query, turns), _turned(key, turns), value, there).transpose(1, 2).flatten(2)
         h = h + gate * self._thinned(self.proj(mixed))
         if self.text is not None and keys is not None:
             h = h + self._thinned(self.text(F.layer_norm(h, h.shape[-1:]), keys))
@@ -148,18 +152,18 @@ def _normed(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _turns(grid: Shape, width: int) -> Tensor:
-    """Cosines and sines (2, tokens, width/2) of each token's position along each axis, even shares of the width."""
+    """Cosines and sines (2, tokens, width/2) of each token's position; the axes share the width evenly."""
     pairs = width // 2
     share = max(1, pairs // len(grid))
     speed = _SLOWEST ** (-torch.arange(share, dtype=torch.float32) / share)
     along = torch.meshgrid(*(torch.arange(size, dtype=torch.float32) for size in grid), indexing="ij")
     angles = torch.cat([axis.reshape(-1, 1) * speed for axis in along], 1)[:, :pairs]
-    angles = F.pad(angles, (0, pairs - angles.shape[1]))  # what is left is not turned
+    angles = F.pad(angles, (0, pairs - angles.shape[1]))  # left-over channels are not rotated
     return torch.stack([angles.cos(), angles.sin()])
 
 
 def _turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Each pair (x_i, x_{i + width/2}) turned by its angle; x (B, heads, tokens, width)."""
+    """x (B, heads, tokens, width) with each pair (x_i, x_{i + width/2}) rotated by its angle."""
     cos, sin = turns.to(x.dtype).unbind(0)
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)

@@ -10,19 +10,20 @@
 
     h <- x + conv(dropout(silu(scale * norm(conv(silu(norm(x)))) + shift)))
 
-with scale and shift from the noise level and the condition (Dhariwal & Nichol 2021, arXiv:2105.05233). On the levels
-that attend, each block then lets positions look at each other, and at the tokens of texts if there are any. The last
+with scale and shift from the noise level and the condition (Dhariwal & Nichol 2021, arXiv:2105.05233). On levels with
+attention, positions then attend to each other after each block, and to the tokens of texts if there are any. The last
 convolution of every branch and of the network starts at zero (Karras et al. 2022, arXiv:2206.00364), so at first the
-branches are silent. Dropout silences whole channels (Tompson et al. 2015, arXiv:1411.4280): neighbouring positions tell
-each other what dropping single values would hide, and one random number for each channel costs next to nothing.
+branches add nothing. Dropout drops whole channels (Tompson et al. 2015, arXiv:1411.4280): single dropped values could
+be inferred from neighbouring positions, and one random number for each channel costs next to nothing.
 
-Halving is the mean of 2^d neighbours, of those that exist where a side is odd (n becomes ceil(n / 2)); doubling repeats
-each value and cuts to the size that was left, so every size from 1 up passes through. On the way up the kept features
-are *added*, as in a stacked hourglass (Newell et al. 2016, arXiv:1603.06937), so a block costs the same on both sides.
+Halving takes the mean of 2^d neighbours, at the edge of an odd side the mean of those that exist (n becomes
+ceil(n / 2)); doubling repeats each value and cuts to the size before halving, so every size from 1 up passes through.
+On the way up the kept features are *added*, as in a stacked hourglass (Newell et al. 2016, arXiv:1603.06937), so a
+block costs the same on both sides.
 
-With `patch` p the finest level works on squares of p^d positions, laid into the channels by the stem and out of them
-again by the last convolution (pixel shuffle: Shi et al. 2016, arXiv:1609.05158; for diffusion Hoogeboom et al. 2023,
-arXiv:2301.11093). A level of half the sides costs a quarter for as many weights, and processors like wide layers.
+With `patch` p the finest level works on squares of p^d positions, which are moved into the channels before the stem and
+out of them after the last convolution (pixel shuffle: Shi et al. 2016, arXiv:1609.05158; for diffusion Hoogeboom et al.
+2023, arXiv:2301.11093). A level of half the sides costs a quarter for as many weights, and wide layers run efficiently.
 """
 
 from collections.abc import Mapping
@@ -49,12 +50,13 @@ class UNet(NetConfig):
 
     Args:
         channels: of the finest level.
-        multipliers: channels of each level as a multiple of that, finest first; a level has half the sides of the last.
+        multipliers: channels of each level as a multiple of `channels`, finest first; each level has half the sides of
+            the one before.
         blocks: residual blocks of a level on the way down, and again on the way up.
-        attention: side lengths; a level attends if its longest side, for the shape the net is built for, is at most the
-            largest of them. `()` means nowhere.
-        patch: side of the squares that the finest level works on; sides are filled up with zeros to a multiple of it.
-        dropout: probability that a channel is silenced inside a block in training, in [0, 1).
+        attention: side lengths; a level has attention if its longest side, for the shape that the net is built for, is
+            at most the largest of them. `()` means nowhere.
+        patch: side of the squares that the finest level works on; sides are padded with zeros to a multiple of it.
+        dropout: probability that a channel is dropped inside a block in training, in [0, 1).
         heads_width: least number of channels of an attention head.
         embedding: width of the vector that carries noise level and condition.
     """
@@ -96,7 +98,7 @@ UNET_SIZES: dict[str, UNet] = {
     "small": UNet(channels=32, multipliers=(1, 2, 4), blocks=1, attention=()),
     "base": UNet(channels=64, multipliers=(1, 2, 3), blocks=2, attention=(8,), dropout=0.1),
 }
-"""Measured sizes: "tiny" for 8x8 digits, "small" for 28x28 grey images, "base" for 32x32 colour."""
+"""Sizes chosen by measurement: "tiny" for 8x8 digits, "small" for 28x28 grey images, "base" for 32x32 colour images."""
 
 
 class _Block(nn.Module):
@@ -174,11 +176,11 @@ class _UNetModule(nn.Module):
             self.out.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
-        # The convolutions do not mind the size, so a trained net may be given a larger grid than it was built for.
+        # Convolutions work at any size, so a trained net may be given a larger grid than it was built for.
         fits = x.dim() == len(self.shape) + 1 and x.shape[1] == self.shape[0]
         check_input(x, noise_level, self.expected, fits)
         embedded, keys = self.embedding(noise_level, condition), self.embedding.keys(x.shape[0], condition)
-        # Neighbours in nearly clean data differ by less than eight bits can tell: the differences are taken in full.
+        # Neighbours in nearly clean data differ by less than eight bits can resolve, so the stem has full precision.
         kind = x.device.type
         with torch.autocast(kind, enabled=False):
             h = self.stem(_into_channels(self.beside(x, condition), self.patch).to(self.stem.weight.dtype))
@@ -196,7 +198,7 @@ class _UNetModule(nn.Module):
             for block in blocks:  # type: ignore[attr-defined]
                 h = block(h, embedded, keys)
             if level:
-                # The 1x1 convolution commutes with repeating values, and costs 2^d times less before it.
+                # The 1x1 convolution commutes with the repetition, and costs 2^d times less before it.
                 skip = kept.pop()
                 h = skip + F.interpolate(self.narrow[level - 1](h), size=skip.shape[2:], mode="nearest")
         h = self.out(group_norm(h, self.norm.weight, self.norm.bias, silu=True))
@@ -212,7 +214,7 @@ def _into_channels(x: Tensor, patch: int) -> Tensor:
         dims = range(len(space))
         x = split.permute(0, 1, *[3 + 2 * d for d in dims], *[2 + 2 * d for d in dims])
         x = x.reshape(x.shape[0], -1, *x.shape[2 + len(space) :])
-    # convolutions are fastest so; contiguous(memory_format=...) is unknown to vmap
+    # convolutions are fastest in this layout; vmap does not know contiguous(memory_format=...)
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if x.dim() == 4 else x
 
 

@@ -23,8 +23,8 @@ from ornstein.experiment.course import course
 from ornstein.experiment.doctor import doctor
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.gallery import entries, measures
+from ornstein.experiment.measured import METHODS
 from ornstein.experiment.report import describe
-from ornstein.experiment.restore import METHODS
 from ornstein.studio import compare, edit, playground, training
 from ornstein.studio.compare import Compare
 from ornstein.studio.desk import Job
@@ -76,11 +76,11 @@ class Api:
     async def sample(
         self, request: gr.Request, run: str = "digits", count: float = 16, label: str = "", where: str = "",
         scale: float = 1, stepper: str = "", steps: float = 0, grid: str = "", options: str = "", given: str = "",
-        seed: float = 0,
+        seed: float = 0, text: str = "",
     ) -> Answer:  # fmt: skip
         """Draw: a picture, arrays and a table; "" and 0 leave a setting to the run."""
         opened = await self.studio.open(run)
-        asked = Controls(run, label, where, count, scale, stepper, steps, grid, options, given, seed)
+        asked = Controls(run, label, where, count, scale, stepper, steps, grid, options, given, seed, text)
         drawing = asked.drawing(self.studio, opened)
         drawn = await self._done(
             request, lambda job: playground.perform(job, self.studio, opened, drawing), playground.ROOM
@@ -90,11 +90,11 @@ class Api:
 
     async def film(
         self, request: gr.Request, run: str = "digits", count: float = 16, label: str = "", scale: float = 1,
-        stepper: str = "", steps: float = 0, grid: str = "", options: str = "", seed: float = 0,
+        stepper: str = "", steps: float = 0, grid: str = "", options: str = "", seed: float = 0, text: str = "",
     ) -> Answer:  # fmt: skip
         """The way from noise to samples as an animation, .gif."""
         opened = await self.studio.open(run)
-        asked = Controls(run, label, "", count, scale, stepper, steps, grid, options, "", seed)
+        asked = Controls(run, label, "", count, scale, stepper, steps, grid, options, "", seed, text)
         drawing = asked.drawing(self.studio, opened)
         path: Path = await self._done(request, lambda job: playground.film(self.studio, job, opened, drawing), "film")
         return {"frames": "one for each step, 61 at most"}, [str(path)]
@@ -125,7 +125,7 @@ class Api:
         return {"about": describe(folder), "measures": [vars(line) for line in measures(folder)]}, []
 
     async def evaluate(self, request: gr.Request, run: str = "") -> Answer:
-        """Evaluate a run of one's own; evaluation.json is written into its folder."""
+        """Evaluate a run of your own; evaluation.json is written into its folder."""
         folder = self.studio.shelf.place(run)
 
         def work(job: Job) -> None:

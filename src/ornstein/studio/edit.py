@@ -16,7 +16,8 @@ from torch import Tensor
 from ornstein.errors import InputError
 from ornstein.experiment.cells import draws_rows, must_be_table
 from ornstein.experiment.interpolate import interpolate
-from ornstein.experiment.restore import METHODS, inpaint, longest_side, read_input
+from ornstein.experiment.measured import METHODS
+from ornstein.experiment.restore import inpaint, longest_side, read_input
 from ornstein.experiment.rows import fill, read_rows
 from ornstein.experiment.run import Run
 from ornstein.experiment.stream import heard

@@ -42,6 +42,7 @@ class Controls:
     options: str
     given: str
     seed: float
+    text: str = ""
 
     def drawing(self, studio: Studio, run: Run) -> Drawing:
         """What is asked for.
@@ -55,6 +56,7 @@ class Controls:
         return Drawing(
             count=n,
             label=self.label or None,
+            text=tuple(filter(None, (text.strip() for text in (self.text or "").split(";")))),
             given=_pairs(self.given, "given") or None,
             where=(self.where.strip() or None) if rows else None,
             scale=None if rows or not known or self.scale == 1 else float(self.scale),
@@ -137,13 +139,17 @@ class Playground:
                 run = gr.Dropdown(names, value=first, label="Run", info="A trained model.", elem_id="run")
                 about = gr.HTML(facts["about"], padding=False)
                 label = gr.Dropdown(**facts["label"], label="Class", info="What to draw.", elem_id="label")
+                text = gr.Textbox(
+                    **facts["text"], label="Text", info="What to draw, as red heart; several by semicolons.",
+                    elem_id="text",
+                )  # fmt: skip
                 count = gr.Slider(1, **facts["count"], step=1, label="Count", info="How many samples.", elem_id="count")
                 where = gr.Textbox(
                     **facts["where"], label="Only rows with", info="As income=>50K, age=30..40", elem_id="where"
                 )
                 scale = gr.Slider(
                     0, 8, step=0.1, **facts["scale"], label="Guidance scale", elem_id="scale",
-                    info="1 is the plain model; more makes classes clearer, at the price of variety.",
+                    info="1 is the plain model; more makes classes and texts clearer, at the price of variety.",
                 )  # fmt: skip
                 stepper = gr.Dropdown(**facts["stepper"], label="Stepper", elem_id="stepper")
                 steps = gr.Slider(**facts["steps"], label="Steps", elem_id="steps")
@@ -168,12 +174,12 @@ class Playground:
                     got = gr.DownloadButton("GIF", visible=False, size="sm", elem_id="gif")
                 terminal = gr.Textbox(label="The same in the terminal", lines=1, buttons=["copy"], elem_id="terminal")
                 python = gr.Textbox(label="The same in Python", lines=4, buttons=["copy"], elem_id="python")
-        self.controls = [run, label, where, count, scale, stepper, steps, grid, options, given, seed]
+        self.controls = [run, label, where, count, scale, stepper, steps, grid, options, given, seed, text]
         shown = [note, view, png, npz, csv, gif, got, terminal, python]
-        for event in (go.click, seed.submit, where.submit, page.load):
+        for event in (go.click, seed.submit, where.submit, text.submit, page.load):
             event(self.draw, self.controls, shown, **look.ASKS)
         halt.click(self.studio.halt, None, None, queue=False, **look.PRIVATE)
-        kinds = [about, label, count, where, scale, stepper, steps, grid]
+        kinds = [about, label, text, count, where, scale, stepper, steps, grid]
         run.change(self.of_run, [run], kinds, queue=False, **look.PRIVATE)
         page.load(self.menu, None, [run], queue=False, **look.PRIVATE)
         stepper.change(self.line_of("steppers"), [stepper], [stepper], queue=False, **look.PRIVATE)
@@ -268,6 +274,7 @@ class Playground:
         return {
             "about": look.note(about),
             "label": {"choices": classes, "value": EVERY, "visible": bool(run.classes)},
+            "text": {"value": "", "visible": any(about.is_text for about in run.conditions.values())},
             "count": {"maximum": few, "value": min(few, usual_count)},
             "where": {"value": "", "visible": rows},
             "scale": {"value": 1, "visible": walks and bool(run.conditions)},
@@ -278,4 +285,4 @@ class Playground:
 
 
 #: the controls that depend on the run
-CONTROLS = ("label", "count", "where", "scale", "stepper", "steps", "grid")
+CONTROLS = ("label", "text", "count", "where", "scale", "stepper", "steps", "grid")

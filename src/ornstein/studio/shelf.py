@@ -44,7 +44,7 @@ class Shelf:
         return runs | {name: packaged.HOME / name for name in packaged.names() if name not in runs}
 
     def trainings(self) -> dict[str, Path]:
-        """Every run of one's own by its name, newest first, with those that have been begun and have no facts yet."""
+        """Every run in the runs folder by its name, newest first, with those that have only begun and have no facts."""
         return self._lying(LOG, ABOUT)
 
     def _lying(self, *names: str) -> dict[str, Path]:

@@ -23,7 +23,7 @@ from ornstein.studio.frames import thumbnail
 from ornstein.studio.state import Studio
 from ornstein.studio.words import sentence
 
-#: in the place of a preset: a file of one's own; of a method: the preset's
+#: shown in place of a preset: your own file; in place of a method: the preset's
 OWN, PRESET = "a file of my own", ""
 #: trainings that are listed, and of those that are laid over each other; pixels of a picture's longer side
 LISTED, OVERLAID, SIDE = 40, 6, 720
@@ -44,7 +44,7 @@ def begin(
     Args:
         studio: whose runs folder it is put into.
         data: one of `background.at_hand()`; passed over where there is a file.
-        file: of one's own, as `ornstein train` takes it.
+        file: a person's own, as `ornstein train` takes it.
         name: of the run; "" for that of the data.
         method: laid over the preset, "" for none.
         steps, looks, seed: of training; steps between two looks; 0 for the preset's.

@@ -10,7 +10,7 @@ from ornstein.errors import InputError, shown
 from ornstein.experiment import packaged
 from ornstein.experiment.cells import draws_rows
 from ornstein.experiment.run import Run
-from ornstein.experiment.stream import Drawing
+from ornstein.experiment.stream import Drawing, in_turn
 from ornstein.studio.desk import Replaced, Stopped
 
 
@@ -19,6 +19,7 @@ def command(name: str, asked: Drawing, out: str) -> str:
     words = ["ornstein", "sample", name, "-n", str(asked.count)]
     pairs = {"--label": asked.label, "--where": asked.where, "--scale": asked.scale, "--stepper": asked.stepper}
     words += [word for key, value in pairs.items() if value is not None for word in (key, f"{value}")]
+    words += [word for text in asked.text for word in ("--text", text)]
     words += [word for key, value in (asked.options or {}).items() for word in ("--with", f"{key}={value}")]
     words += [word for key, value in (asked.given or {}).items() for word in ("--given", f"{key}={value}")]
     for key, value in {"--steps": asked.steps, "--grid": asked.grid}.items():
@@ -49,7 +50,10 @@ def snippet(name: str, asked: Drawing, run: Run) -> str:
         said.insert(0, f"condition={dict(asked.given)!r}")
     if asked.label is not None:
         said.insert(0, f"label={asked.label!r}")
-    elif run.conditions and not asked.given:
+    if asked.text:
+        texts = asked.text[0] if len(asked.text) == 1 else in_turn(asked.text, asked.count)
+        said.insert(0, f"text={texts!r}")
+    elif run.conditions and not asked.given and asked.label is None:
         said.insert(0, f"condition=run.examples({asked.count})")
     lines.append(f"samples = run.sample({', '.join([str(asked.count), *said, f'seed={asked.seed}'])})")
     return "\n".join(lines)

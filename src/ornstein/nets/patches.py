@@ -1,0 +1,52 @@
+"""A judge of patches: real or made, said of each neighbourhood of a grid.
+
+    x -> conv, stride 2 - leaky - conv, stride 2 - norm - leaky - conv -> a score for each place of a coarser grid
+
+Whoever judges a whole picture may look at what it shows; who judges a patch alone can only say whether its edges and
+textures are as real ones are, which is what a mean error leaves out (PatchGAN: Isola et al. 2017, arXiv:1611.07004).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ornstein.errors import must_be_whole
+
+from .contract import NetConfig, Part, Shape
+from .norm import groups_of
+from .unet import CONV
+
+
+@dataclass(frozen=True)
+class Patches(NetConfig):
+    """x (B, C, *space) -> scores (B, places), higher where a patch of 18 positions a side looks real.
+
+    Args:
+        width: channels of its first level; the second has twice as many.
+    """
+
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        must_be_whole("width", self.width, 1, 4096)
+
+    def _module(self, shape: Shape, conditions: Mapping[str, Part], out_multiple: int) -> nn.Module:
+        return _Judge(shape, self.width)
+
+
+class _Judge(nn.Module):
+    def __init__(self, shape: Shape, width: int) -> None:
+        super().__init__()
+        conv = CONV[len(shape) - 1]
+        self.first = conv(shape[0], width, 4, stride=2, padding=2)
+        self.second = conv(width, 2 * width, 4, stride=2, padding=2)
+        self.norm = nn.GroupNorm(groups_of(2 * width), 2 * width)
+        self.out = conv(2 * width, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.leaky_relu(self.first(x), 0.2)
+        h = F.leaky_relu(self.norm(self.second(h)), 0.2)
+        scores: Tensor = self.out(h).flatten(1)
+        return scores
