@@ -1,9 +1,9 @@
-"""Fewer steps: what a trained model can be brought to give for K network calls.
+"""Fewer steps: the best samples that a trained model can give for K network calls.
 
-A sampler of many steps is a teacher, and whoever comes near its ends in K calls is a student. A student need not be a
-network: where the teacher's own network is kept, K levels (`grid`: the cheapest walk through a table of prices) and the
-weights of a multistep method on them (`solver`) are all that is learned, some K^2/2 numbers. Where it is a network
-(`students`), it begins as a copy of the teacher and is taught to answer with where the walk goes.
+A sampler of many steps is a teacher, and whatever comes near its results in K calls is a student. A student need not be
+a network. If the teacher's own network is kept, only K levels (`grid`: the cheapest walk through a table of costs) and
+the weights of a multistep method on them (`solver`) are learned, about K^2/2 numbers. A student that is a network
+(`students`) starts as a copy of the teacher and is trained to predict where the walk goes.
 """
 
 from ornstein.distill.grid import best_grid as best_grid
