@@ -1,7 +1,7 @@
-"""What each choice gives to the speed of a training step: one thing changed at a time, on one machine in one run.
+"""How much each choice adds to the speed of a training step: one change at a time, on one machine in one run.
 
-A step is forward, backward, clipping, fused AdamW and one average of the weights, of the network of a preset on noise.
-Variants take turns; given are medians, and the rate of useful arithmetic (counted forward and backward, float32).
+A step is forward, backward, clipping, fused AdamW and one average of the weights, for a preset's network on noise.
+Variants take turns; the table has medians, and the rate of useful arithmetic (counted forward and backward, float32).
 
     python benchmarks/ablation.py [cifar10|mnist] [batch] [--quick]
     python benchmarks/ablation.py operations                   single operations, in both layouts of memory
@@ -81,7 +81,7 @@ class Step:
 
 
 def operations(times: int) -> None:
-    """Milliseconds of operations on 32 x 128 x 16 x 16 in bfloat16, forward and backward, the best of so many."""
+    """Milliseconds of operations on 32 x 128 x 16 x 16 in bfloat16, forward and backward, the best of many runs."""
     channels = 128
     scale, shift = torch.ones(channels), torch.zeros(channels)
     known: dict[str, Callable[[Tensor], Tensor]] = {

@@ -1,12 +1,12 @@
-"""What the beginner's page says to expect of 200 photographs and of 5,000 rows, by its own commands.
+"""The figures of the beginners' page for 200 photographs and for 5,000 rows, by its own commands.
 
     export ORNSTEIN_DATA=...                    # with cifar10_jpeg_train.npz and adult.csv.gz
     python benchmarks/beginners.py photos       # 200 horses of CIFAR-10, 32x32
     python benchmarks/beginners.py rows         # 5,000 rows of the census
     python benchmarks/beginners.py rows --most 1000
 
-Writes the data to runs/beginners/, trains on them with nothing set, evaluates, asks the doctor, and prints the
-processor's seconds of each: on a shared machine the clock on the wall counts other people's work too.
+It writes the data to runs/beginners/, trains on them with default settings, evaluates, runs `ornstein doctor`, and
+prints the processor time of each: on a shared machine wall-clock time includes other people's work.
 """
 
 import gzip
@@ -25,7 +25,7 @@ HORSE = 7
 
 
 def photos(shared: Path, place: Path, most: int) -> Path:
-    """A folder of pictures; made up where they are not at hand and few are asked for."""
+    """A folder of pictures; made up if the data are missing and only a few are needed."""
     place.mkdir(parents=True, exist_ok=True)
     with np.load(shared / "cifar10_jpeg_train.npz") as found:
         blob, offsets, labels = (found[key] for key in ("blob", "offsets", "label"))
@@ -44,7 +44,7 @@ def rows(shared: Path, place: Path, most: int) -> Path:
 
 
 def asked(*words: str) -> None:
-    """Run a command of ornstein, show what it says, and how long the processor was at it."""
+    """Run a command of ornstein, and show its output and its processor time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     print("$ ornstein", *words, flush=True)
     code = subprocess.run([sys.executable, "-m", "ornstein", *words], check=False).returncode

@@ -2,10 +2,10 @@
 
     python benchmarks/bits_per_dim.py runs/mnist -n 200
 
-The bounds are those of ancestral chains through the best `--steps` of 200 levels (Watson et al. 2021; on training
-images). The first is on the images themselves, with the discretised Gaussian decoder that Ho et al. 2020 end with. The
-second is on images with uniform noise within their levels, a density, which bounds the probability of a level; the
-ODE's is the density of the same kind, so that these two answer one question.
+The bounds are those of ancestral chains through the best `--steps` of 200 levels (Watson et al. 2021; chosen on
+training images). The first is for the images themselves, with the discretised Gaussian decoder of Ho et al. 2020. The
+second is for images with uniform noise within their levels: a density, which bounds the probability of a level. The
+ODE's figure is a density of the same kind, so that these two can be compared.
 """
 
 import math

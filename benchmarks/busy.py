@@ -1,11 +1,11 @@
-"""Training steps a second beside other programs that want the processor, by how OpenMP's threads wait.
+"""Training steps a second while other programs compete for the processor, by how OpenMP's threads wait.
 
     python benchmarks/busy.py              # alone, and beside twice as many busy processes as there are cores
     python benchmarks/busy.py --busy 10    # beside ten
 
 Each row is a process of its own, since OpenMP reads its environment when torch is loaded: a small U-Net on digits (32
-channels, batches of 128) makes steps for --seconds, after a few that are not counted, while so many other processes do
-nothing but count. Rows are taken in turn, alone and then beside them.
+channels, batches of 128) makes steps for --seconds, after a few that are not counted, while the other processes only
+count. Rows are measured in turn, first alone and then with the busy processes.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import common
 
-#: row -> what the environment of its process says
+#: row -> the environment variables of its process
 WAYS: dict[str, dict[str, str]] = {
     "torch's default": {},
     "`GOMP_SPINCOUNT=10000`": {"GOMP_SPINCOUNT": "10000"},
@@ -26,7 +26,7 @@ WAYS: dict[str, dict[str, str]] = {
     "`OMP_WAIT_POLICY=PASSIVE`": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
-#: by which a caller's environment says how threads wait, or how many there are: left out of every row's
+#: variables that set how threads wait, or how many there are: the caller's are left out of every row
 SAID = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -61,7 +61,7 @@ def _counting() -> None:
 
 @contextlib.contextmanager
 def beside(busy: int) -> Iterator[None]:
-    """So many other processes at work."""
+    """Keep this many other processes busy."""
     others = [multiprocessing.Process(target=_counting, daemon=True) for _ in range(busy)]
     for other in others:
         other.start()
@@ -92,7 +92,7 @@ def main() -> None:
     busy, seconds = (1, 0.2) if asked.quick else (asked.busy, asked.seconds)
     print(f"| | alone | beside {busy} busy processes |\n|---|---|---|", flush=True)
     rows = list(WAYS.items())
-    for name, way in rows[-2:] if asked.quick else rows:  # threads that spin can be slow indeed
+    for name, way in rows[-2:] if asked.quick else rows:  # threads that spin can be very slow
         alone = measured(way, seconds, asked.quick)
         with beside(busy):
             crowded = measured(way, seconds, asked.quick)

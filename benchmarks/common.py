@@ -1,7 +1,7 @@
-"""What the benchmarks share: their arguments, clocks, tables, the machine they ran on, their files and pictures.
+"""What the benchmarks share: arguments, clocks, tables, a description of the machine, files and pictures.
 
-Every script takes `--quick`: a few seconds of it at sizes that show nothing, to see that it still runs. What a quick
-run writes goes to runs/quick/, so that it never takes the place of figures that are quoted.
+Every script takes `--quick`: a run of a few seconds at sizes that show nothing, to check that it still works. A quick
+run writes to runs/quick/, so that it never replaces figures that are quoted.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PICTURES = HERE.parent / "docs" / "pictures"
-#: ours in every picture, and a grey for what is drawn beside
+#: the colour of ornstein in every picture, and a grey for what is drawn beside it
 OURS_COLOUR, GREY = "#c44e21", "#555555"
 
 
@@ -26,7 +26,7 @@ def arguments(doc: str | None, quick: str = "a few seconds at small sizes") -> a
 
 
 def place(path: Path, quick: bool) -> Path:
-    """Where a file goes that is by default written to `path`: a quick run has a place of its own."""
+    """Where to write a file that by default goes to `path`: a quick run has a folder of its own."""
     return Path("runs/quick") / path.name if quick else path
 
 
@@ -34,16 +34,16 @@ def place(path: Path, quick: bool) -> Path:
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """How long a call takes, on the wall or by another clock, such as `time.process_time`."""
+    """How long a call takes, by the wall clock or by another, such as `time.process_time`."""
     began = clock()
     work()
     return clock() - began
 
 
 def in_turn(works: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
-    """Seconds of every call in every round, the first `warm` rounds left out.
+    """Seconds of every call in every round, without the first `warm` rounds.
 
-    One after another in each round, so that whatever else a machine does falls on all of them alike.
+    Calls take turns in each round, so that the machine's other work affects all of them alike.
     """
     found: dict[str, list[float]] = {name: [] for name in works}
     for number in range(warm + rounds):
@@ -58,7 +58,7 @@ def in_turn(works: Mapping[str, Callable[[], object]], rounds: int, warm: int = 
 
 
 def heading(*columns: str, words: int = 1) -> str:
-    """The first two lines of a table in Markdown: the first columns are words, the others are numbers."""
+    """The first two lines of a table in Markdown: the first columns are text, the others are numbers."""
     return row(*columns) + "\n|" + "|".join("---" if i < words else "---:" for i in range(len(columns))) + "|"
 
 
@@ -90,7 +90,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def kept(path: Path, otherwise: Any = None) -> Any:
-    """What an earlier run wrote there, or `otherwise`."""
+    """What an earlier run wrote to the file, or `otherwise`."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else otherwise
 
 
@@ -103,7 +103,7 @@ def keep(path: Path, found: Any) -> None:
 
 
 def pyplot() -> Any:
-    """matplotlib's, drawing into files."""
+    """matplotlib.pyplot, set up to draw into files."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -113,13 +113,13 @@ def pyplot() -> Any:
 
 
 def plain(axes: Iterable[Any]) -> None:
-    """Axes without the two lines that say nothing."""
+    """Axes without the top and right lines, which carry no information."""
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
 
 
 def save_picture(figure: Any, path: Path, dpi: int = 130) -> None:
-    """Write a figure and let go of it."""
+    """Write a figure and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi)
     pyplot().close(figure)

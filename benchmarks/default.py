@@ -1,14 +1,14 @@
-"""The default solver on the sixteen problems of `problems.py`, beside other libraries' and the published methods.
+"""The default solver on the sixteen problems of `problems.py`, beside those of other libraries and published methods.
 
     python benchmarks/default.py --json default.json      # an hour or less on a busy core
     python benchmarks/default.py --from-json default.json # the tables alone
 
 Error: the mean distance to the exact ends, root mean square over a sample's numbers, in units of sigma_data. Measured
-are the default; what was the default before; the published methods as they are here (DPM-Solver++, UniPC, DEIS, PLMS
-and Heun, each on four grids); and of diffusers, k-diffusion and azula, as far as they are installed, those settings
-that were among the four best on one of the four problems of `frontier.py` at that number of calls, about a dozen. *The
-best other* is picked afterwards, for each problem and number of calls, by the error that is reported; the default is
-one setting for all.
+are the default; the former default; the published methods as implemented here (DPM-Solver++, UniPC, DEIS, PLMS and
+Heun, each on four grids); and, if installed, diffusers, k-diffusion and azula, with the settings that were among the
+four best on one of the four problems of `frontier.py` at that number of calls, about a dozen. *The best other* is
+picked afterwards, for each problem and number of calls, by the error that is reported; the default is one setting for
+all.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from ornstein.samplers.plms import PLMS
 from ornstein.samplers.unipc import UniPC
 
 CALLS = (5, 8, 10, 15, 20, 50)
-#: the methods as their papers have them
+#: the methods as in their papers
 PUBLISHED: dict[str, ornstein.Stepper] = {
     "DPM-Solver++(2M)": DPMpp2M(),
     "DPM-Solver++(3M)": Multistep(order=3),
@@ -49,7 +49,7 @@ GRIDS = ("logsnr", "karras", "quadratic", "flow")
 
 
 class Posed(frontier.Problem):
-    """A problem as other libraries are asked it: in its own units, from the exact state at their own first level."""
+    """A problem in the form that other libraries take: in its units, from the exact state at their own first level."""
 
     def __init__(self, known: Trajectories) -> None:
         self.known, self.ends, self.x = known, known.ends.flatten(1), known.x.flatten(1)
@@ -75,13 +75,13 @@ class Posed(frontier.Problem):
 
 @functools.cache
 def installed() -> list[frontier.Way]:
-    """Every setting of the other libraries that are there."""
+    """Every setting of the other libraries that are installed."""
     there = [(module, peer) for module, peer in frontier.PEERS.values() if importlib.util.find_spec(module)]
     return [way for _, peer in there for way in peer()]
 
 
 def others(calls: int, places: int = 4) -> list[frontier.Way]:
-    """What was best of the other libraries on some problem of `frontier.py`, of those that are installed."""
+    """The settings of installed libraries that were among the best on some problem of `frontier.py`."""
     known = json.loads(Path(frontier.__file__).with_name("frontier.json").read_text("utf-8"))["problems"]
     best: set[tuple[str, ...]] = set()
     for found in known.values():
@@ -120,7 +120,7 @@ def measure(problem: Problem) -> dict[str, Any]:
 
 
 def show(results: dict[str, Any]) -> None:
-    """The table of docs/frontier.md, and what the two defaults come to over all problems."""
+    """The table of docs/frontier.md, and the two defaults over all problems."""
     print("| problem | process, sigma_data | " + " | ".join(f"{calls}" for calls in CALLS) + " |")
     print("|---|---|" + "---|" * len(CALLS))
     for name, found in results.items():

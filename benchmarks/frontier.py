@@ -2,25 +2,25 @@
 
     python benchmarks/frontier.py                     # more than an hour on one core
 
-The denoisers are exact (Gaussian mixtures), so what is measured is the solver and its grid alone. Error: the mean L2
-distance to the end of the probability-flow trajectory from the same noise, all in float64. The reference is
-Runge-Kutta's fourth-order rule in log(sigma/alpha), 2,000 steps from sigma/alpha = 152 to 1e-5; the distance to the
-same with half the steps is printed beside it.
+The denoisers are exact (Gaussian mixtures), so only the solver and its grid are measured. Error: the mean L2 distance
+to the end of the probability-flow trajectory from the same noise, all in float64. The reference is the classical
+fourth-order Runge-Kutta rule in log(sigma/alpha), 2,000 steps from sigma/alpha = 152 to 1e-5; the distance to the same
+with half the steps is printed beside it.
 
-*Calls* are calls of the network, those of second-order stages and of a last denoising step included.
+*Calls* are calls of the network, including those of second-order stages and of a last denoising step.
 
-*Fairness.* Every library gets the same exact answers at exactly the levels its solver believes in: no rounding of
-timesteps, whatever it does with networks. Each starts from the exact state of the same trajectories at its own first
-level, and is given every grid that its options reach, and powers of time and of flow time besides, where its interface
-takes levels. For each problem, budget and family the best configuration is picked *afterwards*, by the error that is
-reported. From 15 calls on the peers' 600 best at 10 are tried, from 30 on the 200 best at 20. ornstein's default is one
-setting for everything; "tuned" is `fit_endpoint` for that problem and number of calls, on other noise than is measured.
+*Fairness.* Every library gets the same exact answers at exactly the levels that its solver assumes, with no rounding of
+timesteps, even if it rounds them for networks. Each starts from the exact state of the same trajectories at its own
+first level, on every grid that its options allow; if its interface takes levels, also on powers of time and of flow
+time. For each problem, budget and family the best configuration is picked *afterwards*, by the error that is reported.
+From 15 calls on, the peers' 600 best at 10 are tried; from 30 on, the 200 best at 20. ornstein's default is one setting
+for everything; "tuned" is `fit_endpoint` for that problem and number of calls, fitted on other noise than is measured.
 
-Where modes part, a few trajectories carry much of the mean. So the tuned solvers, the default, and of the peers the
-three best settings of each family at that budget are measured once more on as many other trajectories as --fresh says:
-whoever was best by chance is not so there, and the best is picked afterwards again.
+Where trajectories part between modes, a few of them carry much of the mean. So the tuned solvers, the default, and the
+peers' three best settings of each family at that budget are measured again on --fresh other trajectories: a setting
+that was best by chance is not so there. The best is again picked afterwards.
 
-A library that is not installed is said to be absent and left out: pip install diffusers k-diffusion azula.
+A library that is not installed is reported and left out: pip install diffusers k-diffusion azula.
 """
 
 import functools
@@ -55,7 +55,7 @@ from ornstein.samplers.unipc import UniPC
 
 BUDGETS = (5, 8, 10, 15, 20, 30, 50, 100)
 TUNED = (5, 8, 10)
-#: from so many calls on, only so many of the peers' configurations are still tried: those best at the budget before
+#: calls -> how many of the peers' configurations are tried from there on: those best at the budget before
 KEPT = {15: 600, 30: 200}
 F64 = torch.float64
 VP = ornstein.VP()
@@ -95,7 +95,7 @@ class Problem:
     def __init__(self, mix: GaussianMixture, count: int, steps: int = 2000, seed: int = 0) -> None:
         self.mix = mix
         self.denoiser = mix.denoiser(VP)
-        # as `ornstein.sample` draws it; the data's own spread is within rounding of nothing at this level
+        # as `ornstein.sample` draws it; at this level the data's own spread is below rounding
         self.x = starting_noise(self.denoiser, (count, mix.d), seed, F64)
         self.start = self.x / float(VP.at(1.0).alpha)
         self.ends = self._end(steps)
@@ -137,7 +137,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Way:
-    """One configuration: `run(problem, calls)` gives what it found and the calls it made, or None if it cannot."""
+    """One configuration: `run(problem, calls)` returns its ends and the calls it made, or None if it cannot run."""
 
     library: str
     family: str
@@ -156,7 +156,7 @@ def _drawn(stepper: str | ornstein.Stepper, grid: str | None, steps: int, proble
     return last.x, last.calls
 
 
-#: what `ornstein.sample` does where nothing is said
+#: what `ornstein.sample` does by default
 DEFAULT = Way("ornstein", "default", "", lambda problem, calls: _drawn(DEFAULT_STEPPER, None, calls, problem))
 
 
@@ -310,7 +310,7 @@ def diffusers() -> Iterator[Way]:
 
 @functools.cache
 def k_diffusion_sampling() -> types.ModuleType:
-    """Its module of samplers. They stand in one file; the rest of the package wants a dozen others that they do not."""
+    """Its module of samplers, a single file; the rest of the package needs a dozen others that this file does not."""
     spec = importlib.util.find_spec("k_diffusion")
     assert spec is not None
     assert spec.submodule_search_locations is not None
@@ -482,7 +482,7 @@ class Results:
 
 
 def measure(problem: Problem, ways: list[Way], budgets: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Every way at every budget; of the peers' at the larger ones those that were best before: see `KEPT`."""
+    """Every configuration at every budget; at larger ones only the peers' that were best before: see `KEPT`."""
     rows: list[dict[str, Any]] = []
     alive = list(ways)
     errors: dict[int, float] = {}
@@ -505,7 +505,7 @@ def measure(problem: Problem, ways: list[Way], budgets: tuple[int, ...]) -> list
             ):
                 if way is DEFAULT:
                     raise
-                continue  # a combination that the library does not take, or that falls over at so few steps
+                continue  # a combination that the library does not take, or that fails at so few steps
             if found is None or found[1] > calls:
                 continue
             error = problem.error(found[0])
@@ -524,7 +524,7 @@ def measure(problem: Problem, ways: list[Way], budgets: tuple[int, ...]) -> list
 
 
 def leaders(rows: list[dict[str, Any]], places: int = 3) -> list[dict[str, Any]]:
-    """The best few settings of each family at each budget: what is worth keeping of some ten thousand rows."""
+    """The best few settings of each family at each budget, out of some ten thousand rows."""
     kept: dict[tuple[Any, ...], int] = {}
     found = []
     for row in sorted(rows, key=lambda row: row["error"]):
@@ -536,7 +536,7 @@ def leaders(rows: list[dict[str, Any]], places: int = 3) -> list[dict[str, Any]]
 
 
 def tune(problems: list[Problem], calls: int, rounds: int, seconds: dict[str, float]) -> list[dict[str, Any]]:
-    """`fit_endpoint` on noise of its own, and its error on the noise of each problem."""
+    """`fit_endpoint` on separate noise, and its error on the noise of each problem."""
     began = time.process_time()
     denoiser, d = problems[0].denoiser, problems[0].mix.d
     tuned = fit_endpoint(

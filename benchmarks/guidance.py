@@ -1,9 +1,9 @@
-"""What classifier-free guidance gives and takes: class agreement, precision and recall by scale, and a picture.
+"""What classifier-free guidance gains and costs: class agreement, precision and recall by scale, and a picture.
 
     python benchmarks/guidance.py runs/mnist --scales 1 2 4 --out guided.png
 
-Draws the same samples (the same noise) at each scale and prints a row for each; in the picture each scale has two rows,
-one class a column.
+It draws samples from the same noise at each scale and prints a row for each; in the picture each scale has two rows,
+with a column for each class.
 """
 
 from pathlib import Path

@@ -1,27 +1,27 @@
-"""How well holes of tables are filled: ours beside what people use, by the law that each gives of every hole.
+"""How well holes in tables are filled: ours beside common methods, by the distribution that each gives for every hole.
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/impute.py --only mean,marginal,neighbours,iterative,forest
     OMP_NUM_THREADS=1 python benchmarks/impute.py --only ornstein --minutes 8
     python benchmarks/impute.py --plot
 
-A fifth of the cells of `--rows` held-out rows are taken out at random, each by itself. Everybody is taught by the
-training rows alone and gives 19 draws of every hole:
+A fifth of the cells of `--rows` held-out rows are removed at random, independently. Every method is fitted to the
+training rows alone and gives 19 draws for every hole:
 
 - *mean*: the mean, or the commonest word, 19 times;
 - *marginal*: values of training rows at random;
-- *neighbours*: the values of the 19 training rows that are nearest by the cells that are there (words equal or not,
-  numbers in standard deviations), with values in that column;
+- *neighbours*: the values of the 19 training rows that are nearest by the known cells (words equal or not, numbers in
+  standard deviations) and have a value in that column;
 - *iterative*: scikit-learn's `IterativeImputer` with Bayesian ridge regression and draws from its posterior, words as
   numbers, rounded to a word;
 - *forest*: missForest's loop (Stekhoven, Buehlmann 2012) over forests of 20 trees a column, but with draws: a leaf's
   real values at random; two rounds for each draw's rows.
 
-*CRPS* from draws X_k of a truth y is E|X - y| - E|X - X'|/2, unbiased for 19 draws: of numbers |.| is the distance in
-standard deviations of the training column, of words it is 0 or 1, which makes it half the Brier score. It is averaged
-over all holes, and told for numbers and words apart. A point is scored by its distance alone. *Coverage*: how often the
-truth of a number lies within the range of the 19 draws, which is 90 % for draws from the true law. (Quantiles of 20
-draws would cover 81 %.) Rows of figures go to impute.json.
+*CRPS* from draws X_k for a truth y is E|X - y| - E|X - X'|/2, unbiased for 19 draws: for numbers |.| is the distance in
+standard deviations of the training column, for words it is 0 or 1, which makes it half the Brier score. It is averaged
+over all holes, and reported for numbers and words separately. A single value is scored by its distance alone.
+*Coverage*: how often the true number lies within the range of the 19 draws, which is 90 % for draws from the true
+distribution. (Quantiles of 20 draws would cover 81 %.) Rows of figures go to impute.json.
 """
 
 import time
@@ -39,7 +39,7 @@ DRAWS, TAKEN = 19, 0.2
 
 
 def holed(rows: tabular.Rows, most: int, seed: int) -> tuple[Array, Array]:
-    """(held-out rows, the same with holes): what was missing before is no hole."""
+    """(held-out rows, the same with holes); cells that were missing before do not count as holes."""
     dice = np.random.default_rng(seed)
     whole = rows.test[dice.permutation(len(rows.test))[:most]]
     out = (dice.random(whole.shape) < TAKEN) & ~np.isnan(whole)
@@ -112,7 +112,7 @@ def _iterative(rows: tabular.Rows, given: Array, seed: int) -> Array:
     low, high = np.nanmin(rows.train, 0), np.nanmax(rows.train, 0)
     found = []
     made = IterativeImputer(sample_posterior=True, random_state=seed, max_iter=5).fit((rows.train - centre) / unit)
-    for _ in range(DRAWS):  # each goes on with the same generator
+    for _ in range(DRAWS):  # all use the same generator, one after the other
         drawn = (made.transform((given - centre) / unit) * unit + centre).clip(low, high)
         drawn[:, rows.words] = drawn[:, rows.words].round()
         found.append(np.where(np.isnan(given), rows.rounded(drawn), given))
@@ -158,7 +158,7 @@ WAYS: dict[str, Callable[[tabular.Rows, Array, int], Array]] = {
 
 
 def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dict[str, float]:
-    """The figures of a way on a table."""
+    """The figures of a method on a table."""
     whole, given = holed(rows, asked.rows, seed)
     if name == "ornstein":
         import torch
@@ -176,7 +176,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
 
 
 def said(found: dict[str, Any]) -> str:
-    """The figures as one table: means over seeds, and half of their range."""
+    """The figures as one table: means over seeds, and half their range."""
     lines = [common.heading("table", "way", "CRPS", "numbers", "words", "covered (90 %)", "CPU s", "seeds", words=2)]
     by_crps = sorted(found.items(), key=lambda item: np.mean([row["crps"] for row in item[1].values()]))
     for table in sorted(tabular.TARGETS):

@@ -1,12 +1,12 @@
-"""Log-densities of Gaussian mixtures against closed form: ornstein, and the usual way with torchdiffeq.
+"""Log-densities of Gaussian mixtures against closed form: ornstein, and the usual method with torchdiffeq.
 
-The usual way, as the field's libraries do it (Song et al. 2021, 2011.13456, appendix D.2): the probability-flow ODE of
-the variance-preserving process in its own time, data and log-density together through an adaptive Dormand-Prince
-solver (torchdiffeq's dopri5) with one tolerance for the whole batch, the trace either exact, all backward passes in one
-batched call, or by Hutchinson's estimate with one probe that is kept for the whole of the flow. Its law at the end is
-N(0, alpha^2 s^2 + sigma^2); in the rows "true end" it is the mixture's own, which nobody has of a network, so that what
-is left is the error of the solver alone. It is written here from the formulas; where torchdiffeq is not installed its
-rows are left out. Seconds are of the processor, so that other work on the machine does not count; use one thread.
+The usual method, as in common libraries (Song et al. 2021, 2011.13456, appendix D.2), solves the probability-flow ODE
+of the variance-preserving process in its own time, data and log-density together, by an adaptive Dormand-Prince solver
+(torchdiffeq's dopri5) with one tolerance for the whole batch. The trace is either exact, with all backward passes in
+one batched call, or Hutchinson's estimate with one probe for the whole flow. The distribution at the end is
+N(0, alpha^2 s^2 + sigma^2); in the rows "true end" it is the mixture's own, which is unknown for a network, so that
+only the error of the solver is left. The method is implemented here from the formulas; without torchdiffeq its rows are
+left out. Seconds are processor time, so that other work on the machine does not count; use one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/likelihood.py     # pip install torchdiffeq beforehand, for the comparison
 """
@@ -33,7 +33,7 @@ def mixture(d: int) -> GaussianMixture:
 def usual(
     denoiser: ExactDenoiser, x: torch.Tensor, exact: bool, tolerance: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """log p in nats (B,), the same with the true law at the end, and evaluations of the right-hand side."""
+    """log p in nats (B,), the same with the true end, and the number of evaluations of the right-hand side."""
     from torchdiffeq import odeint
 
     d, calls = x.shape[1], 0
@@ -88,7 +88,7 @@ def main() -> None:  # long: two tables, each with its own columns
                 flush=True,
             )
 
-        ornstein.log_likelihood(den, x[:2], tolerance=1.0)  # torch makes its first of everything more slowly
+        ornstein.log_likelihood(den, x[:2], tolerance=1.0)  # the first call of every operation of torch is slower
         for trace, probes, tolerance in (
             ("exact", 8, 0.01),
             ("exact", 8, 0.2),
@@ -106,7 +106,7 @@ def main() -> None:  # long: two tables, each with its own columns
             row(name, found.log_prob, seconds, float(calls), float(products), covered)
         if torchdiffeq is None:
             continue
-        longer = mix.denoiser(ornstein.VP(t_max=3.0))  # the same clock: the solver looks beyond the end of its interval
+        longer = mix.denoiser(ornstein.VP(t_max=3.0))  # longer: the solver looks beyond the end of its interval
         for exact, tolerance in ((True, 1e-3), (True, 1e-4), (True, 1e-5), (True, 1e-6), (False, 1e-5)):
             began = time.process_time()
             log_prob, true_end, asked = usual(longer, x, exact, tolerance, torch.Generator().manual_seed(2))

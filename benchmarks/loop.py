@@ -3,10 +3,10 @@
     export ORNSTEIN_DATA=...
     python benchmarks/loop.py mnist cifar10          # presets; a minute or two each on two cores
 
-A preset is trained for --steps steps exactly as `ornstein train` does it, with a clock around each part. What happens
-every so many steps (a validation, a checkpoint, a snapshot of the averages) happens here once or twice, at its full
-price, and is spread over as many steps as the preset says. A *step* is what is left: forward, backward, clipping and
-optimiser. The first step, which waits for everything, is left out.
+A preset is trained for --steps steps exactly as by `ornstein train`, with a clock around each part. Periodic work (a
+validation, a checkpoint, a snapshot of the averages) happens here once or twice, at its full cost, which is then spread
+over the preset's interval. A *step* is the rest: forward, backward, clipping and optimiser. The first step, which waits
+for everything, is left out.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from ornstein.training.pieces import Pieces
 
 
 class Clock:
-    """Seconds spent and times called, by part; what a part calls of another is the other's."""
+    """Seconds spent and times called, by part; time that a part spends in another counts for the other."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -54,7 +54,7 @@ class Clock:
             self.open.pop()
 
     def around(self, owner: Any, method: str, name: str) -> Callable[[], None]:
-        """Count a method's time as a part, until what is returned is called."""
+        """Count a method's time as a part, until the returned function is called."""
         plain = getattr(owner, method)
 
         def timed(*args: Any, **options: Any) -> Any:
@@ -68,7 +68,7 @@ class Clock:
 def measured(preset: str, overrides: list[str], steps: int) -> None:
     asked = Experiment.read(preset, overrides)
     kept = asked.training
-    # each rare thing once or twice, at the last steps
+    # each kind of periodic work once or twice, at the last steps
     rare = [f"training.{name}={steps // 2}" for name in ("validate_every", "checkpoint_every", "snapshot_every")]
     experiment = Experiment.read(preset, [*overrides, *rare, f"training.steps={steps}"])
     clock = Clock()
@@ -83,7 +83,7 @@ def measured(preset: str, overrides: list[str], steps: int) -> None:
         clock.calls.clear()
         clock.since, before = time.perf_counter(), 1
         while True:
-            # whatever is in none of the parts is done between steps: the log, or a validation with its pictures
+            # time outside all parts is work between steps: the log, or a validation with its pictures
             last = before + kept.log_every - before % kept.log_every
             name = "validation" if min(last, steps) % (steps // 2) == 0 else "log"
             with clock.part(name):

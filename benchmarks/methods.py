@@ -1,11 +1,11 @@
-"""Every method on the same data: how long it trains, and how good its samples are beside real data.
+"""Every method on the same data: how long it trains, and how good its samples are compared with real data.
 
     python benchmarks/methods.py moons
     python benchmarks/methods.py digits hybrid ncsnv2 energy-recovery
 
-Trains the preset named first with each method laid over it (all of `ornstein list methods`, or those named), draws
-1,000 samples as the method says, and prints one row of a table for each. Seconds are of processor time, previews
-included. Runs are kept in runs/methods/.
+It trains the preset named first with each method applied to it (all of `ornstein list methods`, or those named), draws
+1,000 samples as the method says, and prints one row of a table for each. Seconds are processor time, including
+previews. Runs are kept in runs/methods/.
 """
 
 import shutil

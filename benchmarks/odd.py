@@ -1,19 +1,19 @@
-"""How well odd rows of tables are found: ours beside what people use.
+"""How well odd rows of tables are found: ours beside common methods.
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/odd.py --minutes 8
-    python benchmarks/odd.py --plot                 # the table again from the rows that are there
+    python benchmarks/odd.py --plot                 # the table again from the rows measured so far
 
-Of 2,000 held-out rows every second one has one cell, of a column drawn at random, swapped for that of another row (a
-cell that differs): each value is common, and only its company is odd. Everybody is taught by the training rows alone
-and scores all of them; the figure is the AUROC, 0.5 by chance.
+Of 2,000 held-out rows every second one has a cell of a random column replaced by a different one from another row: each
+value is common by itself, and only the combination is odd. Every method is fitted to the training rows alone and scores
+all 2,000; the figure is the AUROC, 0.5 by chance.
 
-- *ornstein, bound*: minus the bound on a row's log-probability, which `ornstein loglik` ranks by;
-- *ornstein, cells*: the largest of a row's excess surprises, which `--explain` names;
+- *ornstein, bound*: minus the bound on a row's log-probability, by which `ornstein loglik` ranks rows;
+- *ornstein, cells*: the largest excess surprise of a row's cells, the one that `--explain` names;
 - *forest*: scikit-learn's isolation forest of 300 trees; *mahalanobis*: the distance under the training rows'
   covariance. Both get words as one-hot vectors, numbers in standard deviations, and medians where values are missing.
 
-*Named*: how often the swapped column is the first that `--explain` names, of the rows that have one.
+*Named*: in how many of the rows with a swapped column `--explain` names that column first.
 """
 
 import tempfile
@@ -63,7 +63,7 @@ def auroc(odd: Array, score: Array) -> float:
 
 
 def figures(name: str, asked: Any, seed: int, work: Path) -> dict[str, float]:
-    """Everybody's figures on a table."""
+    """The figures of all methods on a table."""
     import torch
     from sklearn.covariance import EmpiricalCovariance
     from sklearn.ensemble import IsolationForest
@@ -90,7 +90,7 @@ def figures(name: str, asked: Any, seed: int, work: Path) -> dict[str, float]:
 
 
 def said(found: dict[str, Any]) -> str:
-    """The figures as a table: means over seeds, and half of their range."""
+    """The figures as a table: means over seeds, and half their range."""
     columns = {
         "ornstein, cells": "oddest cell (`--explain`)",
         "ornstein, bound": "log-probability",

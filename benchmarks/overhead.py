@@ -1,12 +1,12 @@
-"""What the sampling loop costs beside the network: time of `sample` over the time of the bare network calls.
+"""What the sampling loop costs in addition to the network: time of `sample` over the time of the bare network calls.
 
-The bare calls hand the same network inputs of the same shape, noise level included, as often. The two are timed in
-turn, many times over, and the median of the ratios of neighbouring runs is printed: what else a machine does then falls
-on both. Everything of a run counts: the grid, the starting noise, the steps.
+The bare calls give the same network inputs of the same shape, including the noise level, the same number of times. The
+two are timed in turn, many times over, and the median ratio of neighbouring runs is printed, so that the machine's
+other work affects both. Everything in a run counts: the grid, the starting noise, the steps.
 
-Other libraries' loops go beside ours in the same run, around the same network: diffusers' schedulers as its pipelines
-call them, and k-diffusion's samplers; what turns the network's output into the answer that they want is left out for
-them. One that is not installed is left out.
+Other libraries' loops are timed in the same run, around the same network: diffusers' schedulers as its pipelines call
+them, and k-diffusion's samplers; the conversion of the network's output to the form that they need is left out for
+them. A library that is not installed is left out.
 
     python benchmarks/overhead.py [--small] [--quick] [STEPPER ...]
 
@@ -28,7 +28,7 @@ from ornstein.core.denoiser import NetDenoiser
 from ornstein.nets import NETS
 from ornstein.samplers import stepper_named
 
-#: network, shape of a batch, steps, runs, ratio at most
+#: network, shape of a batch, steps, runs, largest ratio allowed
 CASES = {
     "U-Net, 5 million, batch 16": (("unet", {"channels": 76}), (16, 1, 28, 28), 10, 5, 1.02),
     "MLP, 2-D, batch 4096": (("mlp", {}), (4096, 2), 50, 15, 1.04),

@@ -1,21 +1,21 @@
 """Other libraries of diffusion models, and this one, behind one interface: a training step, a network call, a sample.
 
-Every entry of `PEERS` is a library's own network, its own training step with its own optimiser, loss, noise schedule
-and average of weights, and its own samplers, put together as its documentation does; `Peer.source` says where that
-stands. Only widths and depths differ, so that networks of different libraries are of one size: "colour", 32x32x3 with
-about 6 million parameters, and "grey", 28x28x1 with about 1.6 million. No network needs its input padded at these
-sizes. Two things are chosen alike for all: nobody is given labels, and digits are never mirrored (several recipes
-mirror every image, which would make other digits of them). Images are handed over as ready tensors in [-1, 1], which
-is less work than the libraries' own loaders have; this library alone reads its batches through its own data set.
+Every entry of `PEERS` has a library's own network, its own training step with its own optimiser, loss, noise schedule
+and average of weights, and its own samplers, put together as in its documentation; `Peer.source` says where. Only
+widths and depths are changed, so that networks of different libraries have the same size: "colour", 32x32x3 with about
+6 million parameters, and "grey", 28x28x1 with about 1.6 million. No network needs its input padded at these sizes. Two
+choices are the same for all: none is given labels, and digits are never mirrored (several recipes mirror every image,
+which turns digits into other signs). Images are passed as ready tensors in [-1, 1], which is less work than in the
+libraries' own loaders; only this library reads its batches through its own data set.
 
     pip install torch==2.13.0 diffusers==0.42.1 denoising-diffusion-pytorch==2.3.4 azula==0.11.1 smalldiffusion==0.5.0
     pip install accelerate ema-pytorch torch-ema scikit-learn matplotlib tensorboard        # what they, and we, lean on
     pip install -e .
 
-A library that is not installed is left out by whoever asks. `NAME + bfloat16` is an entry whose network runs under
-`torch.autocast`, the one-line change that a user of it would try first, and `NAME @ 64` one that trains by 64 images a
-step whatever its recipe says: several recipes were written for a GPU and take so large a batch that minutes on a
-processor are a few steps.
+The scripts that use this file leave out libraries that are not installed. `NAME + bfloat16` is an entry whose network
+runs under `torch.autocast`, the one-line change that a user would try first, and `NAME @ 64` one that trains with 64
+images a step whatever its recipe says: several recipes were written for a GPU, with batches so large that minutes on a
+CPU are only a few steps.
 
     python benchmarks/peers.py          every entry and its recipe
 """
@@ -50,14 +50,14 @@ SHAPES: dict[str, Shape] = {"colour": (3, 32, 32), "grey": (1, 28, 28)}
 BFLOAT16 = " + bfloat16"
 #: after a sampler's name: draw with the weights as they are, not with their average
 RAW = ", raw weights"
-#: training steps are asked for in multiples of this, which is how often our own loop reports
+#: training steps come in multiples of this, the interval at which our own loop reports
 BURST = 4
 
 
 def without_torchvision() -> None:
-    """Let libraries be imported that name torchvision at their head, where it is absent or of another torch.
+    """Allow the import of libraries that import torchvision, if it is absent or built for another torch.
 
-    They use it to read picture files and to write grids of them, never on the tensors that are trained on or drawn.
+    They use it to read and write picture files, never on the tensors that are trained on or drawn.
     """
     try:
         import torchvision  # noqa: F401
@@ -84,16 +84,16 @@ def without_torchvision() -> None:
 
 
 class Peer(ABC):
-    """One library's model of one shape, trained and drawn from as its documentation does.
+    """One library's model for one shape, trained and drawn from as in its documentation.
 
     Attributes:
         package: its name on PyPI.
         source: where its documentation gives the recipe.
         recipe: the recipe, in words.
         net: the network alone.
-        batch: images of an optimiser step in its recipe.
-        flip: whether its recipe mirrors images left to right, where that is sensible.
-        samplers: its own samplers that are tried, the documented one first.
+        batch: images in an optimiser step of its recipe.
+        flip: whether its recipe mirrors images left to right, if that makes sense for the data.
+        samplers: which of its own samplers are tried, the documented one first.
         averages: whether its recipe draws with an average of the weights.
         parameters: how many the network has.
     """
@@ -120,14 +120,14 @@ class Peer(ABC):
         return sum(p.numel() for p in self.net.parameters() if p.requires_grad)
 
     def precision(self) -> Any:
-        """What every call of the network runs under."""
+        """The context for every call of the network."""
         return torch.autocast("cpu", torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
     def plan(self, steps: int) -> None:  # noqa: B027  few have one
-        """Say how many optimiser steps training is to have, before the first, for a learning rate with an end."""
+        """Set before the first step how many optimiser steps there will be, for a learning rate with an end."""
 
     def train(self, images: Tensor, steps: int) -> float:
-        """As many optimiser steps on the same images (B, *shape) in [-1, 1]; the last loss."""
+        """Several optimiser steps on the same images (B, *shape) in [-1, 1]; returns the last loss."""
         loss = math.nan
         for _ in range(steps):
             loss = self.train_step(images)
@@ -143,7 +143,7 @@ class Peer(ABC):
 
     @abstractmethod
     def call(self, x: Tensor) -> None:
-        """One call of the network as sampling makes it."""
+        """One call of the network, as in sampling."""
 
     @abstractmethod
     def sample(self, n: int, calls: int, seed: int, sampler: str | None = None) -> Tensor:
@@ -483,7 +483,7 @@ class SmallDiffusion(Peer):
 
 
 class Ornstein(Peer):
-    """This library: `ornstein train` by a preset without labels, and `ornstein sample` from the folder it leaves.
+    """This library: `ornstein train` with a preset without labels, and `ornstein sample` from the run folder.
 
     Args:
         words: a preset's name (or a YAML file) if it is not the usual one, and overrides, as on the command line:
@@ -528,7 +528,7 @@ class Ornstein(Peer):
         self.moments = iter(train(self.experiment, self.folder, data))
 
     def advance(self) -> int:
-        """Train until the loop reports; the number of steps taken since the beginning."""
+        """Train until the loop reports; returns the number of steps since the beginning."""
         assert self.moments is not None
         self.moment, self.run = next(self.moments), None
         return int(self.moment.progress.step)
@@ -593,12 +593,12 @@ PEERS: dict[str, Callable[[Shape, str], Peer]] = {
     "smalldiffusion": SmallDiffusion,
     "smalldiffusion DiT": lambda shape, size: SmallDiffusion(shape, size, transformer=True),
 }
-#: this library's entry; what stands after a colon is a preset or overrides
+#: this library's entry; a preset or overrides may follow after a colon
 OURS = "ornstein"
 
 
 def missing(name: str) -> str | None:
-    """Why the library of an entry is not to be had here, or None."""
+    """Why the library of an entry is not available here, or None."""
     if name.startswith(OURS):
         return None
     library = name.removesuffix(BFLOAT16).partition(" @ ")[0]
@@ -625,7 +625,7 @@ def make(name: str, size: str) -> Peer:
 
 
 def chosen(only: str | None, ours: Sequence[str], halves: bool) -> list[str]:
-    """The entries to run: those of `--only`, comma-separated, or all; without the libraries that are not installed.
+    """The entries to run: those of `--only`, comma-separated, or all, without libraries that are not installed.
 
     `ours` are the variants of this library's entry, "" for the preset as it is; `halves` adds the bfloat16 entries.
     """

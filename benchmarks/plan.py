@@ -1,9 +1,9 @@
-"""What `ornstein plan` says of short runs, beside what they took: processor time and the most memory at a time.
+"""The forecasts of `ornstein plan` for short runs, beside what they took: processor time and peak memory.
 
-Each case is planned in one process and trained in another, pictures, held-out errors and checkpoints included. Time is
-processor time from the first report of training to the last (so on one thread: `OMP_NUM_THREADS=1`), since a machine
-that does other things too stretches the time on the wall and not this. Memory is the process's own high-water mark.
-Printed is a sentence and a table in Markdown.
+Each case is planned in one process and trained in another, including pictures, held-out errors and checkpoints. Time is
+processor time from the first report of training to the last (so use one thread: `OMP_NUM_THREADS=1`), since other work
+on the machine lengthens wall-clock time but not this. Memory is the process's own high-water mark. The script prints a
+sentence and a table in Markdown.
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py [CASE ...] [--out plan.json] [--quick]
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 import common
 
-#: preset and changes; a few dozen steps each, and a validation or two
+#: presets and changes to them; a few dozen steps each, and a validation or two
 CASES = {
     "moons": ["moons", "training.steps=1000", "training.validate_every=500"],
     "digits": ["digits", "training.steps=150", "training.validate_every=75"],
@@ -76,7 +76,7 @@ def trained(words: list[str]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """How near it came: a sentence, and a line for each case."""
+    """How accurate the forecasts are: a sentence, and a line for each case."""
     off: dict[str, list[float]] = {
         key: [row["planned"][key] / row["taken"][key] - 1 for row in rows] for key in ("seconds", "bytes")
     }

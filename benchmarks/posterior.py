@@ -1,14 +1,14 @@
 """How far each method for inverse problems is from the exact posterior: the tables of docs/guidance.md.
 
-The prior is a Gaussian mixture, whose denoiser is exact and whose posterior under a linear measurement is a Gaussian
-mixture again, in closed form. So what is measured is the method alone. The figures, for 4,000 samples each:
+The prior is a Gaussian mixture, whose denoiser is exact and whose posterior under a linear measurement is again a
+Gaussian mixture, in closed form. So only the method is measured. The figures, for 4,000 samples each:
 
     mean        distance of the means, in units of the posterior's standard deviation
     covariance  Frobenius distance of the covariances, as a share of the posterior's
     weights     half the sum of the differences of the modes' shares (a sample belongs to its likeliest mode)
     sliced      sliced Wasserstein distance to exact draws
 
-Exact draws, judged in the same way, are the last line: what no method can beat.
+The last line has exact draws, judged in the same way: no method can beat them.
 
     python benchmarks/posterior.py [--quick]
 """
@@ -55,11 +55,11 @@ def problems() -> dict[str, tuple[GaussianMixture, Measurement]]:
 
 
 def shares(x: Tensor, posterior: GaussianMixture) -> Tensor:
-    """How many of x belong to each mode, as shares."""
+    """The share of x that belongs to each mode."""
     ones = torch.eye(len(posterior.weights), dtype=torch.float64)
     densities = []
     for k in range(len(ones)):
-        # a little wider than the mode, which a measurement without noise makes flat
+        # a little wider than the mode, since a measurement without noise makes that flat
         excess = posterior.spread[k] - posterior.rest[k]
         wide = torch.einsum("ir,r,jr->ij", posterior.basis[k], excess, posterior.basis[k])
         wide = wide + (posterior.rest[k] + 1e-3) * torch.eye(posterior.d)

@@ -2,14 +2,15 @@
 
     python benchmarks/problems.py                     # what they are, and how well their ends are known
 
-A problem is a denoiser, some starting noise, and where the probability-flow trajectories from it end. Twelve have an
-exact denoiser (Gaussian mixtures, and the points of a data set), four a network that is trained here, in seconds; then
-the network's own trajectories are the truth. They differ in dimension (1 to 1,024), in how far apart and how narrow
-their modes are, in weights, in sigma_data (0.25 to 2.3) and in process. Ten are for choosing. Six are *kept out*: drawn
-from other families and seeds, and looked at only when a choice has been made.
+A problem is a denoiser, some starting noise, and the ends of the probability-flow trajectories from it. Twelve have an
+exact denoiser (Gaussian mixtures, and the points of a data set); four have a network that is trained here, in seconds,
+whose own trajectories are then the truth. They differ in dimension (1 to 1,024), in how far apart and how narrow their
+modes are, in weights, in sigma_data (0.25 to 2.3) and in process. Ten are for choosing. Six are *kept out*: from other
+families and seeds, and looked at only after a choice has been made.
 
-Ends: Runge & Kutta's fourth-order rule in log(sigma/alpha), from the first level of the grids down to 1e-5 sigma_data,
-where a last call denoises; a network is followed as far as it has been trained, 0.002 sigma_data.
+The ends come from the classical fourth-order Runge-Kutta rule in log(sigma/alpha), from the first level of the grids
+down to 1e-5 sigma_data, where a last call denoises; with a network, down to the lowest level that it was trained on,
+0.002 sigma_data.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def heavy_and_light() -> GaussianMixture:
 def pictures(count: int, scale: float, blur: float) -> GaussianMixture:
     """Handwritten digits, 64 numbers each: a finite data set, each point blurred a little.
 
-    Not blurred, a trajectory ends exactly on a point, or on a wrong one: there would be errors of nought to divide by.
+    Without blur a trajectory ends exactly on a point, right or wrong, and errors of zero would be divided by.
     """
     data = Digits().load()
     points = data.transform.forward(data.train[:count]).flatten(1).double()
@@ -108,7 +109,7 @@ def trained(
 ) -> NetDenoiser:
     """A small network, trained on `data` for some seconds; in float64 afterwards, so that rounding plays no part."""
     state = torch.get_rng_state()
-    torch.manual_seed(seed)  # the net's weights: the one thing that has no generator of its own
+    torch.manual_seed(seed)  # for the net's weights, which alone have no generator of their own
     module = net.build(tuple(data.shape[1:]))
     torch.set_rng_state(state)
     denoiser = NetDenoiser(module, process, predicts, float(data.square().mean().sqrt()))
@@ -133,7 +134,7 @@ def _points(source: Source) -> Tensor:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is solved; `kept_out` of the choosing or not."""
+    """A denoiser and its name; `kept_out` says whether it plays no part in the choice."""
 
     name: str
     make: Callable[[], Denoiser]
@@ -203,11 +204,11 @@ class Trajectories:
         return self.error(self._end(self.steps // 2))
 
     def error(self, found: Tensor) -> float:
-        """The mean distance to the ends, a sample's being the root of its mean square, in units of sigma_data."""
+        """The mean distance to the ends, the root mean square over a sample's numbers, in units of sigma_data."""
         return ((found - self.ends) / self.unit).flatten(1).square().mean(1).sqrt().mean().item()
 
     def of(self, stepper: str | ornstein.Stepper, grid: "str | Tensor | None", calls: int) -> float:
-        """The error of a way to spend so many calls of the network."""
+        """The error of a method that makes this many calls of the network."""
         made = stepper_named(stepper)
         steps = 1 + (calls - 1) // (made.calls or 1)  # the last step is one call
         with torch.no_grad():
@@ -217,7 +218,7 @@ class Trajectories:
         return self.error(found)
 
     def answer(self, y: Tensor, ratio: float) -> Tensor:
-        """E[x_0 given x_t] at y = x/alpha; above the end of the clock, as at its end."""
+        """E[x_0 given x_t] at y = x/alpha; beyond the end of the clock the same as at its end."""
         return self._answer(y, self.process.at(self.process.time(-2 * math.log(ratio))))
 
     def _answer(self, y: Tensor, level: Level) -> Tensor:

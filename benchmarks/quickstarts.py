@@ -1,15 +1,15 @@
-"""The pictures of the README's quick starts for a folder of pictures and for a series, trained and drawn by its lines.
+"""The pictures of the README's quick starts, a folder of pictures and a series, made by the README's own lines.
 
     export ORNSTEIN_DATA=...                          # with emoji32.npz and nyc_weather_hourly.csv.gz
     python benchmarks/quickstarts.py photos           # docs/pictures/photos.png
     python benchmarks/quickstarts.py series           # docs/pictures/weather.png
-    python benchmarks/quickstarts.py series --run runs/series-benchmark     # a run that is there already
-    python benchmarks/quickstarts.py photos --steps 5000     # of so many steps, whatever else the machine does
+    python benchmarks/quickstarts.py series --run runs/series-benchmark     # an existing run
+    python benchmarks/quickstarts.py photos --steps 5000     # this many steps, whatever else the machine does
 
-Both do what the README says, by its two lines: `ornstein train photos.zip`, then `ornstein sample`; `ornstein train
-series data.path=...`, then `ornstein forecast`. *photos* are the emoji of Noto (Apache-2.0), 32x32, in a zip whose
-folders are their categories; drawn ones stand under real ones, the first that came. *series* is the hourly weather of
-three airports: the forecast begins in the held-out tenth of the year, and what came stands beside it. None is picked.
+Both follow the README's two lines: `ornstein train photos.zip`, then `ornstein sample`; `ornstein train series
+data.path=...`, then `ornstein forecast`. *photos* are the emoji of Noto (Apache-2.0), 32x32, in a zip whose folders are
+their categories; below the real ones are the first that were drawn. *series* is the hourly weather of three airports:
+the forecast begins in the held-out tenth of the year, and is shown with what really came. No picture was selected.
 """
 
 import io
@@ -30,7 +30,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.series import forecast, timeline
 from ornstein.experiment.train import train
 
-#: features that are shown of a forecast, as they are called there and here; hours before it and of it
+#: features of a forecast that are shown, by their names in the data and in the picture; hours before it and in it
 SHOWN = {"temp": "temperature, °F", "humid": "humidity, %", "wind_speed": "wind, mph"}
 BEFORE, AFTER = 72, 48
 #: pictures across, rows of real and of drawn ones
@@ -38,7 +38,7 @@ ACROSS, REAL, DRAWN = 16, 2, 4
 
 
 def trained(folder: Path, source: str, changes: list[str]) -> Run:
-    """The run in a folder; trained if it is not there."""
+    """The run in a folder, trained if it does not exist."""
     if not (folder / "run.yaml").exists():
         for moment in train(Experiment.read(source, changes), folder):
             if moment.held_out is not None:
@@ -59,7 +59,7 @@ def zipped(file: Path, place: Path, most: int) -> Path:
 
 
 def made_up(place: Path) -> Path:
-    """A few pictures without a meaning, for a quick run."""
+    """A few meaningless pictures, for a quick run."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(place, "w") as archive:
         for i in range(24):
@@ -87,7 +87,7 @@ def photos(run: Run, path: Path) -> None:
 
 
 def weather(run: Run, file: Path, path: Path) -> None:
-    """A forecast of one series, with what came before it and what came."""
+    """A forecast of one series, with the values before it and those that came."""
     line = timeline(run)
     whole = read(line, file)[-1]
     names = [feature.name for feature in line.features]

@@ -6,15 +6,15 @@
 
 Every series changes one number and keeps the rest. *Time* is the median over rounds, in one process that goes through
 the points of a series in turn, each round in another order. *Memory* is how far the high-water mark of a process
-(VmHWM, Linux) rises above what it held before the network was built, the data too where they are what grows; each
-point has a process of its own, on one thread. Everything is float32, and goes through the library's own loops: `fit`
-with its optimiser and averages of weights for a step, `train` with its log, checkpoints and picture for a run,
-`Run.draw` for samples, `open_data` for a file of rows.
+(VmHWM, Linux) rises above what it held before the network was built (and before the data were loaded, where these are
+what grows); each point has a process of its own, on one thread. Everything is float32, and goes through the library's
+own loops: `fit` with its optimiser and averages of weights for a step, `train` with its log, checkpoints and picture
+for a run, `Run.draw` for samples, `open_data` for a file of rows.
 
 *Exponents* are slopes of straight lines fitted by least squares to the logarithms, over the upper half of a range (the
-points from its geometric middle on), since what is constant rules its lower end. Beside them stands the exponent of the
-network's own arithmetic over the same points, counted by torch's flop counter; for loading, that of a pass over the
-file in its place. A cost that grows no faster has an exponent at most as large, up to what a measurement scatters.
+points from its geometric middle on), since constant costs dominate its lower end. The table also has the exponent of
+the network's own arithmetic over the same points, counted by torch's flop counter; for loading, that of a pass over the
+file instead. A cost that grows no faster has an exponent at most as large, up to the scatter of the measurement.
 """
 
 import argparse
@@ -43,7 +43,7 @@ HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parent / "docs" / "pictures" / "scaling.png"
 #: columns of the table whose rows grow in number
 COLUMNS = 8
-#: a measurement may scatter by so much in its exponent
+#: how much the exponent of a measurement may scatter
 SCATTER = 0.05
 #: network calls to a series of samples drawn
 CALLS = 4
@@ -54,14 +54,14 @@ CALLS = 4
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of one series, built: `run` does it once and gives its seconds; `flops` counts the network's work."""
+    """One setting of one series, built: `run` runs it once and returns seconds; `flops` counts the network's work."""
 
     run: Callable[[], float]
     flops: Callable[[], float]
 
 
 def experiment(*words: str) -> Any:
-    """A U-Net on pictures: two halvings, attention on its coarsest level alone."""
+    """A U-Net on pictures: two halvings, attention only on its coarsest level."""
     from ornstein.experiment.config import Experiment
 
     fixed = ["data=images", "data.path=.", "net.multipliers=[1,2,2]", "net.attention=[1]", "net.channels=32"]
@@ -76,7 +76,7 @@ def table_experiment(*words: str) -> Any:
 
 
 def pictures(side: int, count: int = 256) -> Any:
-    """Random bytes: what pictures show makes no difference to what they cost."""
+    """Random bytes: the content of pictures makes no difference to their cost."""
     from ornstein.data import Dataset, WholeNumbers
 
     dice = torch.Generator().manual_seed(0)
@@ -137,7 +137,7 @@ def training_step(asked: Any, data: Any, least: int = 3) -> Point:
 
 
 def training_run(asked: Any, data: Any) -> Point:
-    """Seconds of a whole run as `ornstein train` does it, from its first report to its last."""
+    """Seconds of a whole run as by `ornstein train`, from its first report to its last."""
     from ornstein.experiment.train import train
 
     def run() -> float:
@@ -170,7 +170,7 @@ def drawing(asked: Any, data: Any, samples: int, steps: int) -> Point:
 
 
 def loading(file: Path) -> Point:
-    """Seconds until the first batch is there: read, split, transform found, fingerprint, first epoch's order."""
+    """Seconds until the first batch is ready: reading, split, transform, fingerprint, order of the first epoch."""
     from ornstein.data import open_data
 
     def run() -> float:
@@ -283,7 +283,7 @@ def forget() -> None:
 
 
 def warm() -> None:
-    """Load all that training and drawing import, and make what torch keeps, so that no point pays for it."""
+    """Import all that training and drawing need, and fill torch's caches, so that no point pays for it."""
     torch.set_num_threads(1)
     training_run(
         experiment(
@@ -311,9 +311,9 @@ def timed(name: str, values: list[int], folder: Path, rounds: int) -> dict[str, 
 
 
 def apart(work: Callable[[], float]) -> float:
-    """What `work` gives in a process of its own: a copy of this one, which has loaded everything, at this moment.
+    """What `work` returns in a process of its own: a copy of this one, with everything loaded, made at this moment.
 
-    Both work on one thread alone: what torch needs for several is not copied, and waiting for it would never end.
+    Both use a single thread: torch's thread pool is not copied, and waiting for it would never end.
     """
     come, go = os.pipe()
     child = os.fork()
@@ -354,8 +354,8 @@ def remembered(name: str, folder: Path, value: int) -> float:
 
 
 def asked_of(words: list[str], threads: int) -> Any:
-    # blocks of 64 kB and more go back to the system when they are free, or memory would hold what the allocator keeps;
-    # time is measured with the allocator as it comes
+    # freed blocks of 64 kB and more return to the system, or memory would include what the allocator keeps; time is
+    # measured with the allocator's defaults
     kept = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"} if words[0] == "memory" else {}
     done = subprocess.run(
         [sys.executable, __file__, "--threads", str(threads), "--worker", *words],

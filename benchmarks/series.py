@@ -2,17 +2,17 @@
 
     export ORNSTEIN_DATA=...                      # with nyc_weather_hourly.csv.gz
     python benchmarks/series.py                   # trains about five CPU-minutes on one core, then fills
-    python benchmarks/series.py --run runs/series # a run that is there already
+    python benchmarks/series.py --run runs/series # an existing run
 
 Hourly weather of three airports in 2013, nine features. The last tenth of the year is held out. There, gaps of 8 hours
-and of a day are made in one airport's series, all features together, with 44 hours before and after known. All see the
-same: the year before, and what is around the gap.
+and of a day are made in one airport's series, in all features together, with 44 hours before and after known. All
+methods see the same: the year before, and the hours around the gap.
 
-*Judged* by the continuous ranked probability score of each hidden value that was recorded, E|X - y| - E|X - X'|/2 over
-draws X (the unbiased form; of a single answer its absolute error), in units of the feature's mean absolute deviation in
-the training part, averaged over features; and by how often the range of 19 draws holds the truth, which is 90 % where
-they are honest. A peer that can answer in two ways, by one value or by draws, is listed both ways. The spread is over
-gaps: the standard error of the ratio to ours, gap by gap.
+The *score* is the continuous ranked probability score of each hidden value that was recorded, E|X - y| - E|X - X'|/2
+over draws X (the unbiased form; for a single answer, its absolute error), in units of the feature's mean absolute
+deviation in the training part, averaged over features. *Coverage* is how often the range of 19 draws contains the
+truth, which is 90 % for draws from the true distribution. A peer that can answer by one value or by draws is listed
+both ways. The spread is over gaps: the standard error of the ratio to ours, gap by gap.
 """
 
 import json
@@ -120,7 +120,7 @@ def made(folder: Path) -> Path:
 
 
 def trained(folder: Path, data: Path, steps: int | None, quick: bool) -> tuple[Run, float]:
-    """The run in a folder, trained if it is not there; and the CPU-seconds that took."""
+    """The run in a folder, trained if it does not exist, and the CPU-seconds that this took."""
     began = time.process_time()
     if not (folder / "run.yaml").exists():
         small = (

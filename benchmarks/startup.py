@@ -1,10 +1,10 @@
-"""What it costs to begin: importing the library against importing torch, and `ornstein --help`.
+"""What it costs to start: importing the library against importing torch, and `ornstein --help`.
 
     python benchmarks/startup.py --runs 15
 
-Each run starts every command once, in turn, so that whatever else the machine does falls on all of them alike; the
-median of each is told, and of its ratio to `import torch` within a run. The first round, which fills the disk's cache,
-is left out. Processor time is given beside the wall clock, because the wall clock of a busy machine says little.
+Each run starts every command once, in turn, so that the machine's other work affects all of them alike. The table has
+the median time of each, and of its ratio to `import torch` within a run. The first round, which fills the disk's cache,
+is left out. Processor time stands beside wall-clock time, since on a busy machine the latter says little.
 """
 
 import os
@@ -27,12 +27,12 @@ COMMANDS = {
     "ornstein --version": ["-m", "ornstein", "--version"],
 }
 SAMPLE = "ornstein sample -n 1 --steps 1"
-#: what each may take
+#: the largest cost allowed for each
 TARGETS = {"import ornstein": "1.15 torch", "ornstein --help": "0.3 s", SAMPLE: "2 s"}
 
 
 def once(command: list[str]) -> tuple[float, float]:
-    """Seconds on the wall and on the processor."""
+    """Seconds by the wall clock, and of processor time."""
     before, began = os.times(), time.perf_counter()
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
     after = os.times()

