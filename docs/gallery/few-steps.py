@@ -1,4 +1,4 @@
-"""A student of few calls is made of the carried model of digits, and both draw from the same noise."""
+"""A student of few calls, made of the model of digits that comes with the package; both draw from the same noise."""
 
 import tempfile
 from pathlib import Path
@@ -34,7 +34,7 @@ for axis, (name, drawn) in zip(axes, rows.items(), strict=True):
     print(f"{name}: energy distance to held-out images {EnergyDistance()(drawn, real, dice):.4f}")
     framed = torch.nn.functional.pad(teacher.transform.pictures(drawn[:10])[:, 0], (0, 1), value=1.0)
     axis.imshow(framed.permute(1, 0, 2).flatten(1), cmap="gray", vmin=-1, vmax=1)
-    axis.set(xticks=[], yticks=[], anchor="E")  # what room there is beside them is for the names
+    axis.set(xticks=[], yticks=[], anchor="E")  # the space beside the pictures is for the names
     axis.spines[:].set_visible(False)
     axis.set_ylabel(name, rotation=0, ha="right", va="center", color=INK, size=9)
 save(figure)

@@ -1,4 +1,4 @@
-"""Words that were never met together: a model of captioned shapes is asked for pairs that no picture has shown."""
+"""Words that were never met together: a model of captioned shapes draws pairs that no picture has shown."""
 
 import tempfile
 from pathlib import Path
@@ -24,7 +24,7 @@ PAIRS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
 def mask(shape: str, x: float, y: float, size: float) -> Tensor:
-    """How much of each pixel a shape covers, (SIDE, SIDE) in [0, 1], from four by four points of it."""
+    """How much of each pixel a shape covers, (SIDE, SIDE) in [0, 1], from four by four points in the pixel."""
     at = (torch.arange(4 * SIDE) + 0.5) / (4 * SIDE)
     u, v = (at[None] - x) / size, (at[:, None] - y) / size
     away, most = (u**2 + v**2).sqrt(), torch.maximum(u.abs(), v.abs())
@@ -48,7 +48,7 @@ def picture(pair: str, dice: torch.Generator) -> Tensor:
 
 
 def read(pictures: Tensor) -> list[str]:
-    """The colour and the shape that each picture is nearest to, wherever the shape lies and however large it is."""
+    """The colour and the shape nearest to each picture, over all positions and sizes of the shape."""
     found = []
     at = torch.linspace(0.42, 0.58, 5).tolist()
     places = [(n, mask(n, x, y, r)) for n in SHAPES for r in (0.31, 0.37, 0.43) for x in at for y in at]

@@ -1,4 +1,4 @@
-"""Langevin chains between two far modes: the weights they find, plain and annealed."""
+"""Langevin chains between two distant modes: the weights that they find, plain and annealed."""
 
 import math
 
@@ -15,17 +15,17 @@ from ornstein.samplers.langevin import AnnealedLangevin, langevin
 torch.set_num_threads(1)
 truth = GaussianMixture(torch.tensor([0.2, 0.8]), torch.tensor([[-5.0, -5.0], [5.0, 5.0]]), torch.ones(2))
 process = ornstein.Tabulated.from_sigmas(torch.logspace(math.log10(0.1), math.log10(50), 100).tolist())
-exact = truth.denoiser(process)  # nothing here is learned: whatever goes wrong is the sampler's
+exact = truth.denoiser(process)  # nothing here is learned, so all errors are the sampler's
 CHAINS, CALLS = 5000, (100, 300, 1000, 3000)
 
 
 def share(x: torch.Tensor) -> Estimate:
-    """Of the chains, how many are on the small mode's side."""
+    """The share of the chains that are on the small mode's side."""
     return Estimate.of((x.sum(1) < 0).double())
 
 
 def plain(start: torch.Tensor) -> tuple[list[Estimate], torch.Tensor]:
-    """Langevin at the smallest noise, and where it ends."""
+    """Langevin at the lowest noise, and where it ends."""
     found = []
     for state in langevin(exact.score_at(1), start, steps=CALLS[-1], gamma=0.05, seed=0):
         if state.step in CALLS:
@@ -34,7 +34,7 @@ def plain(start: torch.Tensor) -> tuple[list[Estimate], torch.Tensor]:
 
 
 def annealed(corrections: int) -> dict[float, torch.Tensor]:
-    """Where the chains are, by the noise level that they have just been through; 0 is the end."""
+    """Where the chains are after each noise level; 0 is the end."""
     states = ornstein.trajectory(exact, (CHAINS, 2), stepper=AnnealedLangevin(corrections, 0.1), steps=100, seed=1)
     return {state.t: state.x for state in states}
 
@@ -58,7 +58,7 @@ figure, axes = plt.subplots(2, 3, figsize=(10, 6.6))
 
 
 def scatter(axis: Axes, x: torch.Tensor, end: torch.Tensor, title: str, half: float = 10) -> None:
-    """Some chains, in the colour of the mode in which they end."""
+    """Draw some chains, in the colour of the mode in which they end."""
     small = end.sum(1) < 0
     for side, colour in ((small, RED), (~small, BLUE)):
         axis.plot(*x[:1500][side[:1500]].T, ".", ms=3, color=colour, alpha=0.5, mew=0)

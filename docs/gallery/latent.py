@@ -1,4 +1,4 @@
-"""Digits told in half as many numbers, read back, and new ones drawn among those numbers."""
+"""Digits encoded in half as many numbers and decoded again, and new digits drawn in that space."""
 
 import tempfile
 from pathlib import Path
