@@ -1,7 +1,7 @@
-"""What narrow products cost in quality: one preset trained in float32 and in bfloat16, and drawn in both.
+"""What low precision costs in quality: one preset trained in float32 and in bfloat16, and drawn in both.
 
-Same seeds, same batches, same noise. Printed: the held-out error of both runs as they go, and how far images drawn in
-bfloat16 lie from those of the same noise drawn in float32, by the same weights.
+Seeds, batches and noise are the same. The script prints the held-out error of both runs during training, and how far
+images drawn in bfloat16 are from those drawn in float32, from the same noise with the same weights.
 
     python benchmarks/precision.py mnist 2000 [path=value ...] [--quick]
 """

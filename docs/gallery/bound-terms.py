@@ -1,4 +1,4 @@
-"""The terms of the variational bound by time, on digits: one network, read on two chains of a thousand steps."""
+"""The terms of the variational bound by time, on digits: one network, used on two chains of a thousand steps."""
 
 import math
 
@@ -20,7 +20,7 @@ STEPS = 1000  # of the chains
 data = open_data("digits").load()
 chains = {betas: Tabulated.from_betas(betas, steps=STEPS) for betas in ("linear", "cosine")}
 
-# a pixel is one of 17 levels. The network guesses which, and Bayes' rule adds what the noisy pixel itself says
+# a pixel has one of 17 levels: the network guesses which, and Bayes' rule adds what the noisy pixel itself says
 levels = torch.linspace(-1, 1, 17).reshape(1, 17, 1, 1)
 net = MLP(width=256, depth=2).build(data.shape, out_multiple=17)
 
@@ -50,7 +50,7 @@ held_out = data.transform.forward(data.test)
 for (name, chain), colour, line in zip(chains.items(), (BLUE, ORANGE), ("-", "--"), strict=True):
     bound = variational_bound(denoiser.on(chain), held_out, bins=Bins(17), seed=0)
     bits = bound.terms.mean(0) / (bound.dims * math.log(2))  # L_T, then the steps down to L_0
-    by_step = bits[1:].flip(0)  # k = 1 .. N: the decoder first
+    by_step = bits[1:].flip(0)  # k = 1 .. N, the decoder first
     log_snr = chain.log_snr(torch.arange(1, STEPS + 1, dtype=torch.float64))
     by_time.loglog(range(1, STEPS + 1), by_step, ls=line, color=colour, label=f"{name} betas")
     middle = (log_snr[1:] + log_snr[:-1]) / 2

@@ -1,4 +1,4 @@
-"""Digits drawn coarse first: 4x4 pixels, then 8x8 given them, several times over."""
+"""Digits drawn coarse first: 4x4 pixels, then 8x8 given these, several times."""
 
 import tempfile
 from pathlib import Path

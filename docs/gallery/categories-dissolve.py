@@ -24,7 +24,7 @@ figure = plt.figure(figsize=(8.6, 8.2))
 parts: Any = figure.subfigures(2, 1, height_ratios=[5, 3.6])
 upper, lower = parts
 
-# above: one digit of 17 levels, each place thrown by the same number at every share, so that rows can be compared
+# above: one digit with 17 levels; each place uses the same random number at every share, so that rows can be compared
 axes = upper.subplots(4, len(LEFT))
 for row, name in zip(axes, ("absorbing", "uniform", "ordered", "neighbours"), strict=True):
     first = name == "absorbing"
@@ -41,7 +41,7 @@ for row, name in zip(axes, ("absorbing", "uniform", "ordered", "neighbours"), st
             panel.set_title(f"{left:.0%} left", size=10)
     row[0].set_ylabel(name, size=10)
 
-# below: four sentences, learned by heart by a small network; one of them drawn from nothing
+# below: four sentences that a small network has learned by heart; one of them, drawn from pure masks
 SENTENCES = """Noise is easy to make, and hard to undo by any single step.
 A chain of many small steps forgets the place it began at.
 What is masked can be told by all that stands beside it.
@@ -76,7 +76,7 @@ for number, line in enumerate(lines):
         panel.text(0, place, text, family="monospace", size=14, color=colour, transform=panel.transAxes)
 panel.set_title("A sentence of 60 characters, unmasked in eight steps", size=10, pad=16)
 
-# how far each sampler is from the exact law of two tokens, beside the picture
+# how far each sampler is from the exact distribution of two tokens, printed beside the picture
 table = torch.tensor([[0.30, 0.02, 0.03], [0.05, 0.20, 0.02], [0.02, 0.08, 0.28]], dtype=torch.float64)
 for name in ("token-ancestral", "token-euler", "first-hitting"):
     law, found = TokenTable(table, Absorbing()), []

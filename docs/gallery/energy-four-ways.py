@@ -14,7 +14,7 @@ from ornstein.objectives import OBJECTIVES
 
 torch.set_num_threads(1)
 
-# two moons of unequal weight, made of Gaussians so that the truth is known; to learn: their density, a little blurred
+# two moons of unequal weight, made of Gaussians so that the truth is known; their density, a little blurred, is learned
 angle = torch.linspace(0, math.pi, 12)
 moons = [torch.stack([angle.cos(), angle.sin()], 1), torch.stack([1 - angle.cos(), 0.5 - angle.sin()], 1)]
 means = torch.cat(moons) - torch.tensor([0.5, 0.25])
@@ -23,7 +23,7 @@ process, blur = EDM(t_max=10.0), 0.08
 g = torch.Generator().manual_seed(0)
 train, held_out = truth.sample(5000, g), truth.sample(5000, g)
 held_out += blur * torch.randn(5000, 2, generator=g)
-wide = Gaussian(train.mean(0), 1.5 * train.var(0))  # what data are told from, and where importance sampling starts
+wide = Gaussian(train.mean(0), 1.5 * train.var(0))  # the noise of noise contrast, and the base of importance sampling
 
 regression = OBJECTIVES["edm"](p_mean=-1.0)
 likelihood = energies.MaximumLikelihood(energies.Moves(10, 0.006, adjusted=True), restart=0)
@@ -32,7 +32,7 @@ recovery = energies.RecoveryLikelihood(steps=6, low=blur, high=4.0, moves=energi
 
 
 def learn(way: str, steps: int) -> tuple[energies.EnergyDenoiser, torch.Tensor]:
-    """The learned energy, and the log Z that noise contrast learns beside it: one network and optimiser for all."""
+    """The learned energy, and the log Z that noise contrast learns with it: the same network and optimiser for all."""
     g = torch.Generator().manual_seed(1)
     net = MLP(64, 2, 32).build((2,))
     model = energies.EnergyDenoiser(net, process, float(train.std()))
@@ -67,7 +67,7 @@ true = truth.log_prob(held_out, level)
 
 
 def draw(axis: Axes, title: str, log_p: torch.Tensor, log_z: str) -> None:
-    """The landscape, the share of the upper moon in it, and the constant."""
+    """Draw the landscape, the share of the upper moon in it, and the constant."""
     share = float(log_p.exp()[upper].sum() / log_p.exp().sum())
     axis.imshow(log_p.reshape(97, 133), origin="lower", extent=extent, vmin=-10, vmax=0.5)
     axis.contour(log_p.reshape(97, 133), [-8, -6, -4, -2, 0], extent=extent, colors="w", linewidths=0.4, linestyles="-")

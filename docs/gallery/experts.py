@@ -1,4 +1,4 @@
-"""One network for all noise levels, or three that divide them: what each gets wrong, level by level."""
+"""One network for all noise levels, or three that divide them: their errors, level by level."""
 
 import copy
 import math
@@ -33,7 +33,7 @@ def one(net: torch.nn.Module) -> NetDenoiser:
 
 
 def taught(denoiser: Denoiser, nets: torch.nn.ModuleList, steps: int, lr: float) -> tuple[Denoiser, float]:
-    """The same, taught on for so many steps with weights averaged at the end, and the seconds of processor it took."""
+    """The same after further training, with weights averaged at the end, and the processor seconds that it took."""
     dice, objective = torch.Generator().manual_seed(steps), OBJECTIVES["edm"](p_std=1.8)
     mean = copy.deepcopy(nets)
     optimiser = torch.optim.Adam(nets.parameters(), lr=lr, fused=True)
@@ -58,12 +58,12 @@ _, first = taught(one(parent[0]), parent, PARENT, 4e-3)
 alike, longer, three = (torch.nn.ModuleList(copy.deepcopy(parent[0]) for _ in range(n)) for n in (1, 1, 3))
 shown: dict[str, Denoiser] = {"parent": one(parent[0])}
 shown["one, as many steps"], same = taught(one(alike[0]), alike, MORE, 2e-3)
-# for networks as small as these, steps of three take half as long again
+# with networks as small as these, a step of three takes half as long again
 shown["one, as much time"], long = taught(one(longer[0]), longer, 3 * MORE // 2, 2e-3)
 shown["three experts"], split = taught(Experts(tuple(map(one, three)), CUTS), three, MORE, 2e-3)
 print(f"seconds of a processor: parent {first:.0f}; then one {same:.0f} or {long:.0f}, three {split:.0f}")
 
-# the squared error beside the exact denoiser's answer, in units of what is left to know at that level
+# the squared distance to the exact denoiser's answer, as a share of the variance that is left at that level
 places = torch.linspace(-4.5, 2.5, 57)
 x0 = data.sample(4000, torch.Generator().manual_seed(5))
 eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(6))

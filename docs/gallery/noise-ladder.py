@@ -36,7 +36,7 @@ def learn(sigma: float | None, steps: int = 3000) -> ornstein.NetDenoiser:
 
 
 def noisy(level: int) -> torch.Tensor:
-    """Fresh data with the noise of a level."""
+    """New data with the noise of a level."""
     generator = torch.Generator().manual_seed(2)
     return process.at(level).noised(truth.sample(20_000, generator), torch.randn(20_000, 2, generator=generator))
 
@@ -48,7 +48,7 @@ def error(denoiser: ornstein.Denoiser, level: int, x: torch.Tensor) -> float:
 
 
 def draw(axis: Axes, denoiser: ornstein.Denoiser, level: int, title: str, home: int) -> QuadContourSet:
-    """The error as colour, the score as arrows, and the line that holds 99 % of the data with the noise of `home`."""
+    """Draw the error as colour, the score as arrows, and the line around 99 % of the data with the noise of `home`."""
     half = 6 + 3 * max(1.0, process.at(home).sigma)
     line = torch.linspace(-half, half, 121)
     x = torch.cartesian_prod(line, line)

@@ -31,7 +31,7 @@ figure, axes = plt.subplot_mosaic(
     height_ratios=[3, 1, 1, 1],
 )
 
-# forwards: lines are the chain's table of marginals, dots 50,000 particles that walk the recursion from x = 1
+# forwards: lines are the marginals in the chain's table, dots are 50,000 particles that follow the recursion from x = 1
 g = torch.Generator().manual_seed(0)
 for name, chain in chains(20).items():
     colour, line = STYLES[name]
@@ -52,9 +52,9 @@ axes["noise"].axhline(1, color=GREY, lw=1)
 axes["noise"].text(20, 0.98, "the diffusion's own limit", ha="right", va="top", size=9)
 axes["signal"].legend(title="step sizes")
 
-# backwards: ancestral sampling with the exact denoiser, so that all error is the chain's own
+# backwards: ancestral sampling with the exact denoiser, so that all errors are the chain's
 truth, again = (data.sample(10 * COUNT, torch.Generator().manual_seed(seed)) for seed in (1, 2))
-distance = METRICS["sliced-wasserstein"](projections=1, p=1)  # in one dimension, W_1 itself
+distance = METRICS["sliced-wasserstein"](projections=1, p=1)  # in one dimension this is W_1 itself
 at, counts = torch.linspace(-2.2, 2.4, 500)[:, None], (8, 16, 32, 64, 128, 256)
 for name in STYLES:
     colour, line = STYLES[name]

@@ -1,4 +1,4 @@
-"""The look of the gallery: one set of colours that a colour-blind reader can tell apart, one way to write a picture."""
+"""The style of the gallery: colours that a colour-blind reader can tell apart, and one way to write a picture."""
 
 import sys
 from io import BytesIO
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 INK, GREY, PALE = "#1b2a41", "#8d99ae", "#e9ecf2"
-#: Okabe & Ito's colours, in the order to use them; then a line style each, for who prints in grey
+#: Okabe & Ito's colours, in the order to use them; then a line style for each, for prints in grey
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 

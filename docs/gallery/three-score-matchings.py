@@ -1,4 +1,4 @@
-"""Explicit, implicit, sliced and denoising score matching along one family of scores: one curve, and constants."""
+"""Explicit, implicit, sliced and denoising score matching along one family of scores: one curve, up to constants."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,12 @@ means = torch.tensor([[1.5, 0.0], [-1.0, 1.0], [-0.5, -1.5]])
 
 
 def mixture(theta: float) -> GaussianMixture:
-    """The family: three Gaussians, their means spread by theta. The data are those of theta = 1."""
+    """The family: three Gaussians with their means spread by theta. The data have theta = 1."""
     return GaussianMixture(torch.tensor([0.5, 0.3, 0.2]), theta * means, torch.tensor([0.1, 0.3, 0.2]))
 
 
 def score(theta: float) -> Callable[[Tensor], Tensor]:
-    """The score of a member of the family, with noise: of the density that all ways are to match."""
+    """The score of a member of the family with noise: the density that all methods match."""
     return mixture(theta).denoiser(ornstein.EDM()).score_at(SIGMA)
 
 
@@ -37,7 +37,7 @@ def noisy(count: int, generator: torch.Generator) -> Tensor:
 truth = score(1.0)
 WAYS: dict[
     str, Callable[..., Tensor]
-] = {  # (score, generator) -> the loss of COUNT samples; only the first may look at the truth
+] = {  # (score, generator) -> the loss of COUNT samples; only the first method knows the true score
     "explicit": lambda s, g: explicit_loss(s, noisy(COUNT, g), truth),
     "implicit": lambda s, g: implicit_loss(s, noisy(COUNT, g)),
     "sliced": lambda s, g: sliced_loss(s, noisy(COUNT, g), g),
@@ -50,16 +50,16 @@ print(f"1/2 E|r|^2 = {half}, d/(2 sigma^2) = {1 / SIGMA**2:g}")
 figure, (raw, moved, least) = plt.subplots(1, 3, figsize=(10, 4.2), width_ratios=(3, 3, 2))
 looks = zip((INK, BLUE, ORANGE, GREEN), ("-", "-", "--", "-"), ("none", "o", "s", "^"), strict=True)
 for i, ((name, loss), (colour, line, mark)) in enumerate(zip(WAYS.items(), looks, strict=True)):
-    with torch.no_grad():  # each way has samples of its own, the same for every theta
+    with torch.no_grad():  # each method has its own samples, the same for every theta
         losses = [loss(score(theta), torch.Generator().manual_seed(i + 1)) for theta in thetas]
     values, errors = np.array([(e.value, e.standard_error) for e in map(Estimate.of, losses)]).T
     raw.plot(thetas, values, color=colour, ls=line, label=name)
-    some = slice(None) if i == 0 else slice(i - 1, None, 3)  # a third of the points each: no two on one spot
+    some = slice(None) if i == 0 else slice(i - 1, None, 3)  # a third of the points for each, so that no two coincide
     bars = None if i == 0 else 2 * errors[some]
     moved.errorbar(
         thetas[some], (values + constants[name])[some], bars, color=colour, ms=5, fmt="-" if i == 0 else mark
     )
-    # the minimiser found from each of several parts of the samples, by a polynomial through the part's curve
+    # the minimiser for each of several parts of the samples, by a polynomial through that part's curve
     curves = torch.stack(losses).reshape(len(thetas), PARTS, -1).mean(2).numpy()
     fine = np.linspace(thetas[0], thetas[-1], 2001)
     best = Estimate.of(torch.tensor([fine[np.polyval(np.polyfit(thetas, c, 6), fine).argmin()] for c in curves.T]))

@@ -1,4 +1,4 @@
-"""The trace in the implicit loss, exact or by one random probe: noise and cost by dimension."""
+"""The trace in the implicit loss, exact or from one random probe: noise and cost by dimension."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ DIMENSIONS, COUNT, SIGMA = (2, 4, 8, 16, 32, 64, 128, 256), 1000, 0.5
 clock = ornstein.EDM()
 WAYS: dict[
     str, tuple[Callable[..., torch.Tensor], str, str]
-] = {  # (score, x, generator) -> the loss of each sample; every pass keeps its graph
+] = {  # (score, x, generator) -> the loss of each sample, with a graph for the gradient
     "exact trace": (lambda s, x, g: implicit_loss(s, x, keep=x.shape[1]), INK, "-D"),
     "Rademacher probe": (lambda s, x, g: implicit_loss(s, x, probes=1, generator=g), BLUE, "-o"),
     "Gaussian probe": (lambda s, x, g: implicit_loss(s, x, probes=1, law="gaussian", generator=g), ORANGE, "--s"),
@@ -26,7 +26,7 @@ WAYS: dict[
 
 
 def neighbours(d: int) -> GaussianMixture:
-    """Numbers in a row, each correlated 0.8 with the next, as pixels are and the samples of a sound."""
+    """Numbers in a row, each with correlation 0.8 to the next, like pixels or samples of sound."""
     place = torch.arange(d)
     return Gaussian(torch.zeros(d), 0.8 ** (place[:, None] - place).abs().double())
 
@@ -65,7 +65,7 @@ noises, costs = {d: noise(d) for d in DIMENSIONS}, {d: cost(d) for d in DIMENSIO
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 4.2))
 for name, (_, colour, style) in WAYS.items():
     spread, price = [noises[d][name] for d in DIMENSIONS], [costs[d][name] for d in DIMENSIONS]
-    # what counts for a mean over fresh samples: the variance of one, data and probes together, times its price
+    # what counts for a mean over new samples: the variance for one, from data and probes together, times its cost
     own = [noises[d]["exact trace"] ** 2 for d in DIMENSIONS]
     total = own if name == "exact trace" else [v + s * s for v, s in zip(own, spread, strict=True)]
     worth = [v * costs[d]["exact trace"] / (t * c) for d, v, t, c in zip(DIMENSIONS, own, total, price, strict=True)]

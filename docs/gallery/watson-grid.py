@@ -1,4 +1,4 @@
-"""Watson's dynamic programme: the K noise levels that give the best variational bound, against even ones."""
+"""Watson's dynamic programme: the K noise levels with the best variational bound, against evenly spaced ones."""
 
 import torch
 from matplotlib import pyplot as plt
@@ -13,14 +13,14 @@ from ornstein.objectives.measured import step_costs, x0_errors
 torch.set_num_threads(1)
 COUNTS, SHOWN = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128), 12
 
-# data of three scales: four clusters of four clusters of points that are Gaussian
+# data of three scales: four clusters of four Gaussian clusters
 corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
 means = (corners[:, None] + 0.08 * corners).reshape(16, 2)
 data = GaussianMixture(torch.ones(16), means, torch.full((16,), 0.008**2))
 process, g = VP(), torch.Generator().manual_seed(0)
-denoiser = data.denoiser(process)  # exact: all that a grid loses is the grid's own
+denoiser = data.denoiser(process)  # exact, so that any loss is the grid's
 
-# one pass over 400 levels prices every step between any two of them; chosen on one sample, scored on another
+# one pass over 400 levels gives the cost of every step between two of them; chosen on one sample, scored on another
 known, unseen = data.sample(2000, g), data.sample(2000, g)
 chosen_by = step_costs(process, x0_errors(denoiser, known, steps=400, grid="logsnr", seed=0))
 errors = x0_errors(denoiser, unseen, steps=400, grid="logsnr", seed=1)
@@ -30,7 +30,7 @@ log_snr = process.log_snr(errors.times[:-1])
 
 
 def grid(name: str, steps: int) -> torch.Tensor:
-    """The levels of the table that a grid visits: Watson's, or those nearest to an even one's."""
+    """The levels of the table that a grid visits: Watson's, or those nearest to an even grid."""
     if name == "Watson":
         return best_grid(chosen_by, steps)[0]
     nearest: torch.Tensor = (errors.times - times(process, steps, name)[:, None]).abs().argmin(1).unique()
@@ -46,7 +46,7 @@ NAMES = ("Watson", "logsnr", "karras", "flow", "quadratic", "uniform")
 style = {name: {"color": c, "ls": line} for name, c, line in zip(NAMES, COLOURS, LINES, strict=True)}
 figure, axes = plt.subplot_mosaic([["logsnr", "loss"], ["Watson", "where"]], figsize=(9.6, 6.4))
 
-# what there is to learn at each noise level; a step pays for its whole length at the price of its noisy end
+# what there is to learn at each noise level; the cost of a step is that of its noisy end times its length
 price = 0.5 * errors.error * log_snr.exp()
 for name in ("logsnr", "Watson"):
     levels = grid(name, SHOWN)[:-1]

@@ -1,7 +1,7 @@
 """Files that are complete or absent, and files that are safe to read.
 
-*Writing.* Output goes to a new file beside its place, whose name cannot be guessed and which follows no link, and takes
-that place in one rename: a reader never sees a partial file, and the old file stays until the new one is complete.
+*Writing.* Output goes to a new file in the same folder, whose name cannot be guessed and which follows no link. One
+rename then puts it in place: a reader never sees a partial file, and the old file stays until the new one is complete.
 Files that belong together appear together or not at all. The name of the new file contains the number of the process
 that writes it, so that leftovers of a killed process can be told from files about to be renamed (`sweep_parts`).
 
@@ -24,7 +24,7 @@ from typing import Any
 
 from ornstein.errors import InputError, shown
 
-#: a file that is being written, by which process
+#: the name of a file that is being written, with the number of the writing process
 _PART = re.compile(r"\.ornstein-(\d+)-[0-9a-f]{16}")
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -33,24 +33,24 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-#: bytes of a text file that are read at most: settings and facts are a thousandth of it
+#: the most bytes of a text file that are read: settings and facts have a thousandth of it
 MOST_TEXT = 2**24
 
 
 class Unreadable(InputError):
-    """A file exists but cannot be read, for lack of permission or a disk error, which says nothing of its content."""
+    """A file exists but cannot be read, for lack of permission or a disk error, whatever its content."""
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
 def named(path: "str | Path", noun: str) -> Path:
-    """The path with ~ spelled out.
+    """The path with ~ expanded.
 
     Raises:
         InputError: the home of a user who does not exist; a character that no path can have; no name at all.
     """
-    if str(path) == "":  # which would be the folder that one is in
+    if str(path) == "":  # as a path it would be the current folder
         raise InputError(f"{noun}='' is empty; give a name.")
     if "\0" in str(path):
         raise InputError(f"{noun}='{shown(path)}' has a zero character, which no file's name can have.")
@@ -61,15 +61,15 @@ def named(path: "str | Path", noun: str) -> Path:
 
 
 def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
-    """The path with ~ spelled out, if it leads to a regular file: the guard before every file that a person names.
+    """The path with ~ expanded, if it leads to a regular file: the check of every file that a person names.
 
     Args:
-        path: see above.
+        path: as the person gave it.
         noun: what to call it in an error, such as "input".
         expected: what to give instead, such as "an .npy file".
 
     Raises:
-        InputError: nothing there, or a folder, a pipe, a device; a place that cannot be reached.
+        InputError: nothing at the path, or a folder, a pipe, a device; a place that cannot be reached.
     """
     if not str(path):
         raise InputError(f"{noun} is empty; give {expected}.")
@@ -78,7 +78,7 @@ def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
         mode = os.stat(place).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{said} is not a file; give {expected}.") from None
-    except OSError as error:  # a link to itself, a name too long, a folder that may not be entered
+    except OSError as error:  # such as a link to itself, a name too long, a folder without permission
         raise InputError(f"{said} cannot be reached ({error.strerror}); give {expected}.") from None
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
@@ -87,7 +87,7 @@ def regular(path: "str | Path", noun: str, expected: str = "a file") -> Path:
 
 
 def utf8(folder: Path, noun: str) -> None:
-    """Refuse a folder whose name is no UTF-8: safetensors files cannot lie in it.
+    """Raise unless a folder's name is UTF-8, as the paths of safetensors files must be.
 
     Raises:
         InputError: it is not.
@@ -102,13 +102,13 @@ def utf8(folder: Path, noun: str) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """A regular file, open for reading; what has become a pipe or a device meanwhile is not waited for.
+    """A regular file, open for reading, without waiting if it has meanwhile become a pipe or a device.
 
     Raises:
-        InputError: it is not one, or not there; `Unreadable`: it cannot be read.
+        InputError: the file is missing, or not a regular one; `Unreadable`: it cannot be read.
     """
     try:
-        # not to block on a pipe; a regular file does not mind
+        # so as not to block on a pipe; it makes no difference to a regular file
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as stream:
             if not stat.S_ISREG(mode := os.fstat(stream.fileno()).st_mode):
                 raise InputError(f"{shown(path)} is {_KINDS.get(stat.S_IFMT(mode), 'something else')} and not a file.")
@@ -119,14 +119,14 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """The text of a regular file of UTF-8.
+    """The text of a regular file in UTF-8.
 
     Raises:
-        InputError: it is not one, of more than `most` bytes, no text (an archive, a picture), or not UTF-8.
+        InputError: not a regular file, more than `most` bytes, not text (an archive, a picture), or not UTF-8.
     """
     with opened(path) as stream:
         content = stream.read(most + 1)
-    # what is told first is what helps: an archive is also too large and no UTF-8; UTF-16 has zeros, and is text
+    # the most helpful message first: an archive is also too large and not UTF-8; UTF-16 is text, but has zero bytes
     if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"{shown(path)} is not text: it has a zero byte, as archives, arrays and pictures do.")
     if len(content) > most:
@@ -141,17 +141,17 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
 
 
 def digest(path: Path, method: str) -> str:
-    """The hash of a file's content, in hexadecimal: "sha256", or "md5" where that is what was published.
+    """The hash of a file's content, in hexadecimal: "sha256", or "md5" if that is what was published.
 
     Raises:
-        InputError: it cannot be read, or is no regular file.
+        InputError: the file cannot be read, or is not a regular one.
     """
     with opened(path) as stream:
         return hashlib.file_digest(stream, lambda: hashlib.new(method, usedforsecurity=False)).hexdigest()
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with the SHA-256 of everything else in it under "seal"."""
+    """The content with the SHA-256 of all its other entries under "seal"."""
     rest = {key: value for key, value in content.items() if key != "seal"}
     return {**rest, "seal": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
@@ -159,35 +159,35 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-#: folders that were opened, each of which is there or was deleted since: none is made anew
+#: folders that were opened: if one was deleted since, it is not made again
 _OPENED: set[Path] = set()
 
 
 def opened_folder(folder: Path) -> Path:
-    """A folder that is worked from: should it be deleted meanwhile, nothing is written where it was."""
+    """A folder in use: if it is deleted meanwhile, nothing is written where it was."""
     if folder.is_dir():
         _OPENED.add(folder.absolute())
     return folder
 
 
 def _with_parents(path: Path) -> None:
-    """Make the folders that a file is to lie in."""
+    """Make the folders above a file."""
     for above in path.absolute().parents:
         if above in _OPENED and not above.is_dir():
             raise InputError(f"{shown(above)} was deleted or moved meanwhile: nothing is written there.")
         if above.exists() and not above.is_dir():
-            raise InputError(f"{shown(path)} cannot be written: {shown(above)} is a file, and no folder.")
+            raise InputError(f"{shown(path)} cannot be written: {shown(above)} is a file, not a folder.")
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def replacing_all(*paths: Path) -> Iterator[list[Path]]:
-    """Names to write to, as many as paths, which take the paths' places together when all went well.
+    """Names to write to, one for each path; if all goes well, these files replace the paths together.
 
-    A folder in the way of one of them, or a disk that refuses, leaves all of them as they were.
+    If one of them cannot be replaced, by a folder of its name or an error of the disk, all stay as they were.
 
     Raises:
-        InputError: a file cannot be written, or the folder that is worked from is gone.
+        InputError: a file cannot be written, or the folder in use is gone.
     """
     parts: list[Path] = []
     try:
@@ -198,7 +198,7 @@ def replacing_all(*paths: Path) -> Iterator[list[Path]]:
         _exchange(parts, paths)
     except OSError as error:
         if any(_PART.fullmatch(path.name) for path in paths):
-            raise  # within another's, who knows the name that a person gave it
+            raise  # inside another call, which knows the name that a person gave
         names = " and ".join(shown(path) for path in paths)
         raise InputError(f"{names} cannot be written: {error.strerror or error}.") from None
     finally:
@@ -209,7 +209,7 @@ def replacing_all(*paths: Path) -> Iterator[list[Path]]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to that takes the place of `path` when all went well.
+    """A name to write to; if all goes well, this file replaces `path`.
 
     Raises:
         InputError: the file cannot be written.
@@ -219,21 +219,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _part(place: Path) -> Path:
-    """A new empty file in a folder, which is nobody's but ours and no link; as readable as any that we make."""
+    """A new empty file in a folder, which nobody else has made and which is not a link, with default permissions."""
     part = place / f".ornstein-{os.getpid()}-{secrets.token_hex(8)}"
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666))
     return part
 
 
 def _exchange(parts: Sequence[Path], paths: Sequence[Path]) -> None:
-    """Rename all, or put back what was there."""
+    """Rename all, or restore what was there."""
     done: list[tuple[Path, Path | None]] = []
     try:
         for part, path in zip(parts, paths, strict=True):
             before = None
             if len(paths) > 1 and os.path.lexists(path):
                 before = part.with_name(f"{part.name[:-16]}{secrets.token_hex(8)}")
-                with suppress(OSError):  # a file system without links has no second name to give
+                with suppress(OSError):  # some file systems have no hard links
                     os.link(path, before, follow_symlinks=False)
             done.append((path, before))
             os.replace(part, path)
@@ -253,7 +253,7 @@ def _exchange(parts: Sequence[Path], paths: Sequence[Path]) -> None:
 
 
 def sweep_parts(place: Path) -> None:
-    """Delete what processes that are no more left half written in a folder."""
+    """Delete the partial files in a folder whose processes no longer exist."""
     for left in place.glob(".ornstein-*"):
         found = _PART.fullmatch(left.name)
         if found and not _alive(int(found[1])):
@@ -261,7 +261,7 @@ def sweep_parts(place: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Whether another process of this machine has that number; our own is no other, and may be one of a dead one."""
+    """Whether another process has this number; ours does not count, since a dead process may have had it before."""
     if process == os.getpid():
         return False
     try:
@@ -280,7 +280,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """See a file, or the names in a directory, onto the disk (fsync)."""
+    """Make sure that a file, or the names in a directory, are on the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -294,21 +294,21 @@ def cache() -> Path:
 
 
 class _Refused(Exception):
-    """A url does not answer, or what it gave is not what was published."""
+    """A URL does not answer, or its content is not what was published."""
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str, timeout: float = 30.0) -> None:
-    """Download the file to `target` from the first url that answers, and keep it only if its MD5 is the known one.
+    """Download the file to `target` from the first URL that answers, and keep it only if its MD5 is the known one.
 
     Raises:
-        InputError: no url answers, the content differs from what was published, or the target cannot be written.
+        InputError: no URL answers, the content differs from what was published, or the target cannot be written.
     """
     import urllib.request  # slow to load, and rarely needed
 
     if target.is_file() and digest(target, "md5") == md5:
         return
     reasons = []
-    opener = urllib.request.build_opener()  # knows the proxies of now, where urlopen keeps those of its first call
+    opener = urllib.request.build_opener()  # reads the proxies anew, while urlopen keeps those of its first call
     for url in urls:
         try:
             with replacing(target) as partial:

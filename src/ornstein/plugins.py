@@ -1,17 +1,17 @@
-"""Additions from outside: a table grows without a file of this package being edited.
+"""Additions from outside: a table can grow without an edit of this package.
 
 Each room names what it has in one plain dict, and whatever lists, configures, builds or checks reads that dict. So an
-addition is a line in it, from wherever it comes:
+addition is one more entry, wherever it comes from:
 
     ornstein.register("process", "quarter-circle", Trigonometric)
 
-or, in a package that others install, an entry point that says the same in its pyproject.toml:
+or, in a package that others install, an entry point in its pyproject.toml that says the same:
 
     [project.entry-points."ornstein.processes"]
     trigonometric = "my_package:Trigonometric"
 
-Entry points are read when the command line or an experiment first needs a table, never by `import ornstein` alone. What
-is loaded is what was installed: a run folder names entries of tables, and never code to import.
+Entry points are read when the command line or an experiment first needs a table, never by `import ornstein` alone. Only
+installed packages are loaded: a run folder names entries of tables, and never code to import.
 """
 
 import inspect
@@ -29,16 +29,16 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Table:
-    """Where a table is, and what belongs into it.
+    """Where a table is, and what belongs in it.
 
     Attributes:
-        plural: of the noun; the group of entry points is `ornstein.` and this.
+        plural: of the noun; the group of entry points is `ornstein.` followed by this.
         home: the module that holds the table, below `ornstein`.
         name: of the dict in it.
-        kind: "module:Class" that an entry must make, or be where nothing is made of it; "" for anything callable.
-        configured: whether an experiment writes down the arguments of an entry, read off its signature.
-        place: where an experiment reads its names, "" for a place of its own: a name must be free in every table of
-            that place, and among `KEPT` there.
+        kind: "module:Class" of what calling an entry makes; a class is such a one itself. "" for anything callable.
+        configured: whether an experiment writes down the arguments of an entry, according to its signature.
+        place: the setting of an experiment that names entries, "" for one that no other table shares: a name must be
+            free in every table with the same place, and not be among `KEPT` there.
     """
 
     plural: str
@@ -78,7 +78,7 @@ TABLES: dict[str, Table] = {
     "learner": Table("learners", "experiment.learner", "LEARNERS", "core.learner:Learner", configured=False),
 }
 
-#: names that learners give a meaning of their own, by the place where an experiment reads them
+#: names to which learners give a meaning of their own, by place
 KEPT: dict[str, tuple[str, ...]] = {
     "process": ("advised-ladder", "product", "clean"),
     "stepper": ("any-order", "together", "renoise"),
@@ -88,9 +88,9 @@ KEPT: dict[str, tuple[str, ...]] = {
     ),
 }
 
-#: who put an entry into its table from outside: (noun, name) -> names of packages
+#: which packages put an entry into its table from outside: (noun, name) -> their names
 _OWNERS: dict[tuple[str, str], set[str]] = {}
-#: what has been loaded already; filled before it is done, since a package that is loaded may ask for it again
+#: what has been loaded already; filled before loading, since a package that is being loaded may start it again
 _LOADED: list[str] = []
 
 
@@ -105,8 +105,9 @@ def register(noun: str, name: str, entry: Entry) -> Entry: ...
 def register(noun: str, name: str, entry: Any = None) -> Any:
     """Put an entry into the table of its noun: as a call, or as a decorator.
 
-    It is then listed, configured, built, and held to the laws by `python -m ornstein.laws PACKAGE` like any other.
-    Doing it twice changes nothing; a new definition of the same class, as in a notebook's cell, takes its place.
+    The entry is then listed, configured and built like any other, and `python -m ornstein.laws PACKAGE` checks it
+    against the laws. Registering it twice changes nothing; a new definition of the same class, as in a notebook's cell,
+    replaces the old one.
 
     Args:
         noun: a key of `TABLES`: "process", "stepper", "objective", ...
@@ -117,8 +118,8 @@ def register(noun: str, name: str, entry: Any = None) -> Any:
         The entry, as it came.
 
     Raises:
-        InputError: a noun or name that cannot be, a name that somebody else has, an entry that does not say what it is
-            in the first line of its docstring, or that cannot be made from its signature.
+        InputError: an invalid noun or name, a name that is taken, an entry that does not say what it is in the first
+            line of its docstring, or that cannot be made from its signature.
     """
     if entry is None:
         return lambda entry: register(noun, name, entry)
@@ -140,7 +141,7 @@ def register(noun: str, name: str, entry: Any = None) -> Any:
 def load_installed() -> None:
     """Register what installed packages name as entry points, once.
 
-    A package whose entry cannot be loaded or does not belong into the table is left out, with a `PluginWarning`.
+    An entry that cannot be loaded or does not belong in the table is left out, with a `PluginWarning`.
     """
     if _LOADED:
         return
@@ -167,8 +168,8 @@ def entries(package: str | None = None) -> list[tuple[str, str, Any]]:
     """(noun, name, entry) of every entry, or of those that a package has registered.
 
     Args:
-        package: as it is imported or installed, or "ornstein" for what comes with it; it is imported, since that may be
-            where it registers.
+        package: its name for import or installation, or "ornstein" for what comes with ornstein. The package is
+            imported, since it may register its entries then.
 
     Raises:
         InputError: a package that cannot be imported, or registers nothing.
@@ -190,13 +191,13 @@ def entries(package: str | None = None) -> list[tuple[str, str, Any]]:
     if not found:
         raise InputError(
             f"package={package!r} registers nothing: it needs an entry point such as ornstein.processes in its "
-            "pyproject.toml, or a call of ornstein.register where it is imported."
+            "pyproject.toml, or a call of ornstein.register that runs on import."
         )
     return found
 
 
 def _same(old: Any, new: Any) -> bool:
-    """Whether one is a later definition of the other."""
+    """Whether `new` is `old`, or a later definition of it."""
     return old is new or (_path(old) == _path(new) and "<locals>" not in _path(new))
 
 
@@ -205,7 +206,7 @@ def _path(entry: Any) -> str:
 
 
 def check(noun: str, name: str, entry: Any) -> None:
-    """Refuse an entry that is not what the table of its noun holds.
+    """Raise unless an entry is what the table of its noun holds.
 
     Raises:
         InputError: as for `register`.
@@ -221,13 +222,13 @@ def check(noun: str, name: str, entry: Any) -> None:
         )
     kind = _kind(table)
     if inspect.isclass(entry) and kind is not None and not issubclass(entry, kind):
-        raise InputError(f"{what} is the class {entry.__qualname__}, which is no ornstein {kind.__name__}.")
+        raise InputError(f"{what} is the class {entry.__qualname__}, which is not an ornstein {kind.__name__}.")
     if table.configured:
         _made(what, kind, entry)
 
 
 def _made(what: str, kind: type | None, entry: Callable[..., Any]) -> None:
-    """Refuse an entry whose arguments a file cannot name, or that does not make what it should of its defaults."""
+    """Raise if a file cannot name an entry's arguments, or if with its defaults it does not make what it should."""
     try:
         hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
         parameters = inspect.signature(entry).parameters.values()
@@ -235,17 +236,17 @@ def _made(what: str, kind: type | None, entry: Callable[..., Any]) -> None:
         raise InputError(f"{what} has a signature that cannot be read: {error}.") from None
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise InputError(f"{what} takes {parameter}; a file can name single arguments alone.")
+            raise InputError(f"{what} takes {parameter}; a file can only name single arguments.")
         if parameter.name not in hints:
             raise InputError(f"{what} takes {parameter.name!r} without a type; annotate it: {parameter.name}: float.")
     if any(parameter.default is parameter.empty for parameter in parameters):
-        return  # data in a folder, say, which there is no default for
+        return  # such as data in a folder, which has no default
     try:
         made = entry()
     except Exception as error:
         raise InputError(f"{what} cannot be made with its defaults: {' '.join(str(error).split())}") from None
     if not (isinstance(made, kind) if kind else callable(made)):
-        raise InputError(f"{what} makes {made!r:.60}, which is no {kind.__name__ if kind else 'callable'}.")
+        raise InputError(f"{what} makes {made!r:.60}, which is not a {kind.__name__ if kind else 'callable'}.")
 
 
 def _kind(table: Table) -> type | None:

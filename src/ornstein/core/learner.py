@@ -327,7 +327,7 @@ class OnItsOwnClock(Learner):
         **options: Any,
     ) -> Iterator[State[Tensor]]:
         if grid is not None:
-            raise InputError(f"grid={grid!r} says where Gaussian noise is walked; {self.gridless}.")
+            raise InputError(f"grid={grid!r} is a grid for Gaussian noise; {self.gridless}.")
         return self.walk(model, rows, stepper, steps, **options)
 
 

@@ -1,12 +1,12 @@
 """What a trained model teaches: solvers and networks of few calls, and whatever renders into data like its own.
 
-A sampler of many steps is a teacher, and whoever comes near its ends in K calls is a student. A student need not be a
-network: where the teacher's own network is kept, K levels (`grid`: the cheapest walk through a table of prices) and the
-weights of a multistep method on them (`solver`) are all that is learned, some K^2/2 numbers. Where it is a network
-(`students`), it begins as a copy of the teacher and is taught to answer with where the walk goes.
+A sampler of many steps is a teacher, and whatever comes near its results in K calls is a student. A student need not be
+a network. If the teacher's own network is kept, only K levels (`grid`: the cheapest walk through a table of costs) and
+the weights of a multistep method on them (`solver`) are learned, about K^2/2 numbers. A student that is a network
+(`students`) starts as a copy of the teacher and is trained to predict where the walk goes.
 
-A student need not draw at all: pixels, strokes or a volume (`renderers`) are optimised until what is rendered of them
-is what the teacher knows (`score`).
+A student need not draw samples at all: pixels, strokes or a volume (`renderers`) are optimised until the teacher knows
+what is rendered of them (`score`).
 """
 
 from ornstein.core.drive import Stepper

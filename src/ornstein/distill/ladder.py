@@ -1,8 +1,8 @@
-"""The levels that students are taught on, and the moves between them, each sample at a level of its own.
+"""The levels on which students are trained, and the steps between them, each sample at a level of its own.
 
-They lie evenly in u = q/(1 + q), q = sigma/(alpha sigma_data), so that the levels of half as many calls are every
-second one; on a chain they are the whole levels nearest to that, or, where it has too few for it, even ones. A rung
-counts from 0, the noise, to `segments`, the clean point.
+The levels lie evenly in u = q/(1 + q), q = sigma/(alpha sigma_data), so that those for half as many calls are every
+second one. On a chain they are the nearest whole levels or, if two of these coincide, evenly spaced whole levels. Rungs
+are numbered from 0, the noise, to `segments`, the clean point.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def grid(process: Process, segments: int, unit: float) -> Tensor:
     """The times of a ladder, falling to 0, (segments + 1,) float64.
 
     Raises:
-        InputError: more segments than a chain has levels.
+        InputError: more segments than the chain has levels.
     """
     even = times(process, segments, "flow", unit)
     if process.chain is None:
@@ -49,24 +49,24 @@ class Ladder:
     def __init__(self, denoiser: Denoiser, segments: int) -> None:
         self.process, self.unit, self.segments = denoiser.process, denoiser.unit, segments
         self._times = grid(self.process, segments, self.unit)
-        # the last level that anything is asked at
+        # the least level at which the denoiser is called
         self._least = 1.0 if self.process.chain else min(ends(self.process, self.unit)[0], float(self._times[-2]))
 
     def at(self, rung: Tensor, like: Tensor) -> Level[Tensor]:
-        """The level of each sample, by its rung (B,)."""
+        """The level of each sample, from its rung (B,)."""
         return self.process.at(beside(self._times, rung, self._times.dtype)[rung], like=like)
 
     def ddim(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
-        """A step of DDIM from rungs t to s, (B,) each; from x (B, ...)."""
+        """A step of DDIM from x (B, ...) at rungs t (B,) to rungs s (B,)."""
         here, there = self.at(t, x), self.at(s, x)
         ratio = there.sigma / here.sigma
         return ratio * x + (there.alpha - ratio * here.alpha) * denoiser.predict(x, here, condition).x0
 
     def heun(self, denoiser: Denoiser, x: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
-        """A step of Heun's rule from rungs t to s in the variables of flow matching (`samplers.flow.Heun`).
+        """A step of Heun's rule from rungs t to rungs s in the variables of flow matching (`samplers.flow.Heun`).
 
-        To the clean point it goes by the least level that is asked at; from there a denoiser's answer is the place that
-        it sees, and follows x as x itself moves, to second order of the noise that is left.
+        A step to the clean point goes through the least level at which the denoiser is called. There its answer is the
+        clean sample under x, and moves with x, to second order in the noise that is left.
         """
         clean = s == self.segments
         here = self.at(t, x)
@@ -87,13 +87,13 @@ class Remembered(nn.Module):
     """A network with other weights than its own, in evaluation mode and without gradients; it owns neither.
 
     Args:
-        net: whose shape it has.
+        net: the network.
         weights: every parameter and buffer that the network's `state_dict` names.
     """
 
     def __init__(self, net: nn.Module, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        # in a list, so as not to be registered; and as it was before it was compiled, whose names the weights have
+        # in a list, so that it is not registered; uncompiled, since the weights have the names of that network
         self._of, self._weights = [getattr(net, "_orig_mod", net)], weights
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:

@@ -1,31 +1,31 @@
-"""The best solver for one model at K calls: fitted to where its own trajectories end.
+"""The best solver for one model at K calls, fitted to where the model's own trajectories end.
 
 Orders of convergence say what a solver does as steps become many. At five or ten calls they say little: what counts is
-how this model's answers change along its own trajectories, and those can be had for the price of some drawing. Follow
-N trajectories of the probability-flow ODE finely, from noise z_n to their ends y_n; then choose the levels and the
-weights of a linear multistep method (`ornstein.samplers.tuned`: K levels, some K^2/2 numbers) so that K calls arrive
-as nearly as they can,
+how this model's answers change along its own trajectories, which cost only some drawing to compute. Follow N
+trajectories of the probability-flow ODE finely, from noise z_n to their ends y_n; then choose the levels and the
+weights of a linear multistep method (`ornstein.samplers.tuned`: K levels, about K^2/2 numbers) so that K calls arrive
+as near as possible,
 
-    minimise  (1/N) sum_n |solve_K(z_n) - y_n|,
+    minimise  (1/N) sum_n |solve_K(z_n) - y_n|.
 
-the mean distance and not its square, or the few trajectories on a watershed between two modes would decide everything.
-They weigh so much even in the mean that the search stalls on them; so most of the rounds go to the mean *root* of the
-distance, in which every trajectory has its say, and the last ones to the mean, from there.
-Where to begin is among the unknowns too. At the top of the clock the network has nothing to go by and answers the mean
-of the data; a solver that begins lower, from the same noise at the scale of that level, saves the call and pays with
-the little that the state is off there.
+This is the mean distance and not its square, or the few trajectories on a watershed between two modes would decide
+everything. Even in the mean they weigh so much that the search stalls on them; so most of the rounds minimise the mean
+*root* of the distance, in which every trajectory counts, and only the last ones the mean.
+The first level is one of the unknowns. At the top of the clock the network sees only noise and answers with the mean of
+the data; a solver that begins lower, from the same noise at the scale of that level, saves this call at the price of a
+small error of the state there.
 
 The gradient goes back through the K calls to levels and weights. There are so few unknowns that L-BFGS (Liu & Nocedal
-1989) on one fixed set of trajectories settles them in a few hundred rounds. It starts from known methods, each a point
-of the space that is searched, goes a little way from each of several beginnings on a part of the trajectories, far from
-the best of them, weights that lean on each sample's own path included, and the rest on all. On these it can only come
-nearer; whether it does on others is to be seen on fresh noise, which is what `endpoint_error` is for. Few of a thousand
-trajectories pass near a watershed and carry much of the mean: in few dimensions it takes thousands to fit to the law
-and not to them.
+1989) on one fixed set of trajectories finds them in a few hundred rounds. It starts from known methods, each a point of
+the search space. From each of several starts it makes a few rounds on a part of the trajectories; from the best of them
+it makes many, including the weights that lean on each sample's own path; and the rest of the rounds use all
+trajectories. On these the error can only fall; whether it falls on others must be checked on fresh noise, with
+`endpoint_error`. Few of a thousand trajectories pass near a watershed, yet they carry much of the mean: in few
+dimensions it takes thousands of trajectories to fit the distribution and not just these.
 
 Fitted solvers: Watson et al. 2022 (2202.05830), to sample quality; Tong et al. 2024 (2405.15506), levels, to a
-teacher's ends; Frankel et al. 2025 (2502.17423) and Wang et al. 2025 (2505.21114), levels and weights. The network is
-not touched.
+teacher's ends; Frankel et al. 2025 (2502.17423) and Wang et al. 2025 (2505.21114), levels and weights. The network
+itself does not change.
 """
 
 import math
@@ -55,22 +55,22 @@ _METHODS: tuple[Stepper, ...] = (
     Multistep(order=2, clock="signal", last=3),
 )
 _TOPS, _POWERS = (math.inf, 40.0, 15.0, 6.0), (1.0, 1.5)
-#: numbers in all the ends that are fitted to, hundreds for each unknown, and the least and the most trajectories
+#: how many numbers the ends have in all, hundreds for each unknown, and the least and the most trajectories
 _NUMBERS, _FEWEST, _MOST = 2**15, 64, 8192
-#: one trajectory in how many is scouted on, and numbers that are worked on at a time
+#: the first rounds use one trajectory in this many; how many numbers are processed at a time
 _SCOUTED, _AT_ONCE = 4, 2**14
 
 
 def endpoints(
     denoiser: Denoiser, x: Tensor, *, steps: int = 200, condition: Given = None, batch: int | None = None
 ) -> Tensor:
-    """Where the probability-flow trajectories from x end, as near as `steps` calls of a fourth-order method can say.
+    """Where the probability-flow trajectories from x end, as accurately as `steps` calls of a fourth-order method give.
 
     Args:
         denoiser: of the ODE.
         x: (N, ...) at the first level of the default grid: see `starting_noise`.
-        steps: of the solve, even in flow time.
-        condition: what each is given, with N rows; see `Condition.of`.
+        steps: the number of steps, even in flow time.
+        condition: with N rows; see `Condition.of`.
         batch: samples at a time; None for 16,384 numbers.
     """
     grid = times(denoiser.process, steps, "flow", denoiser.unit)
@@ -94,9 +94,9 @@ def endpoint_error(
 
     Args:
         x, ends: (N, ...) noise at the first level of the default grid, and where it ends: see `endpoints`. A grid that
-            begins at another level begins from the same noise at its scale, as `ornstein.sample` would.
-        stepper, grid: the method; a `Tuned` brings its grid.
-        calls: what may be spent on each sample; a method of two calls a step gets half the steps.
+            begins at another level starts from the same noise at its scale, as `ornstein.sample` would.
+        stepper, grid: the method; a `Tuned` stepper has its own grid.
+        calls: the most calls for each sample; a method of two calls a step gets half the steps.
     """
     # the last step is one call whatever the method
     steps = 1 + (calls - 1) // (stepper.calls or 1)
@@ -124,18 +124,18 @@ def fit_endpoint(
     """Fit levels and weights to this denoiser for `steps` network calls.
 
     Args:
-        denoiser: whose trajectories to fit; gradients flow through it, its parameters are left alone.
+        denoiser: the denoiser whose trajectories to fit; gradients flow through it, but its parameters do not change.
         shape: of one sample.
         steps: K, network calls of the solver, in [1, 64].
         count: trajectories to fit to; None for 32,768 numbers in all, but 64 to 8,192 samples.
         condition: what each trajectory is given, with `count` rows; see `Condition.of`.
-        rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the first 17 in 24 of them on one
-            trajectory in four only, but 64 at least.
-        teacher_steps: calls for finding out where each trajectory ends.
-        batch: samples at a time: what memory allows, K calls deep; None for 16,384 numbers.
+        rounds: of L-BFGS. Each costs about three times K calls on every trajectory; the first 17 in 24 rounds use only
+            one trajectory in four, but at least 64.
+        teacher_steps: calls to compute where each trajectory ends.
+        batch: samples at a time, as memory allows for K calls with gradients; None for 16,384 numbers.
         seed: of the noise that the trajectories start from.
         dtype: of the trajectories: float32 or float64.
-        progress: called with (rounds made, rounds).
+        progress: called with (rounds done, rounds).
 
     Returns:
         The stepper, with its grid: sample(denoiser, ..., stepper=tuned, grid=tuned.grid).
@@ -161,7 +161,7 @@ def fit_endpoint(
 
 
 def trajectories(shape: Sequence[int]) -> int:
-    """How many to fit to: 32,768 numbers in all, but from 64 to 8,192 samples."""
+    """How many trajectories to fit to: 32,768 numbers in all, but 64 to 8,192 samples."""
     return min(max(_NUMBERS // math.prod(shape), _FEWEST), _MOST)
 
 
@@ -177,7 +177,7 @@ def _top(denoiser: Denoiser) -> float:
 
 
 def _top_ratio(denoiser: Denoiser) -> float:
-    """log(sigma/alpha) of the noisiest level that a solver may begin at."""
+    """log(sigma/alpha) of the noisiest level at which a solver may begin."""
     first = -0.5 * float(denoiser.process.at(_top(denoiser)).log_snr)
     return min(first, math.log(NOISE_RATIOS[1] * denoiser.unit))
 
@@ -216,23 +216,23 @@ def _arrive(
 
 
 class _Unknowns:
-    """A vector of what is fitted, and the method: steps in log(sigma/alpha), as logs; drift; weights; leanings.
+    """The method as a vector of what is fitted: log steps in log(sigma/alpha), drift, weights, leanings.
 
-    Drift and weights mean the same on every clock; the levels are read on `home`, the denoiser's own, when fitting and
+    Drift and weights mean the same on every clock; levels are on `home`, the denoiser's own clock, during the fit, and
     on `process` afterwards.
     """
 
     def __init__(self, denoiser: Denoiser, home: Process, steps: int) -> None:
         self.process, self.home, self.sigma_data, self.steps = denoiser.process, home, denoiser.sigma_data, steps
-        # the levels are counted down from above the noisiest that may be begun at
+        # steps count down from just above the noisiest level at which a solver may begin
         self.top = 0.1 + _top_ratio(denoiser)
         self.lowest = min(math.log(NOISE_RATIOS[0] * denoiser.unit), self.top - 1)
 
     def of(self, tuned: Tuned, leaning: bool) -> Tensor:
-        """The vector of a method, float64; with its leanings, or zeros to be fitted if it has none, or without."""
+        """The vector of a method, float64; its leanings are included, as zeros if `leaning` and it has none."""
         times = torch.tensor(tuned.grid[:-1], dtype=torch.float64)
         ratios = torch.cat([times.new_tensor([self.top]), -0.5 * self.process.log_snr(times)])
-        # the last weight is what the others leave of one
+        # the weights of the last row sum to one, so its last weight follows from the others
         rows = [torch.tensor(row, dtype=torch.float64) for row in tuned.weights]
         rows[-1] = rows[-1][:-1]
         leanings = times.new_zeros(2, sum(leaning_sizes(self.steps)) if leaning else 0)
@@ -241,7 +241,7 @@ class _Unknowns:
         return torch.cat([(-ratios.diff()).log(), times.new_tensor(tuned.drift), *rows, leanings.flatten()])
 
     def split(self, vector: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        """log(sigma/alpha) of the levels, the drift, the rows of weights, and of leanings, (2, n) for each step."""
+        """log(sigma/alpha) of the levels, the drift, the rows of weights, and the leanings, (2, n) for each step."""
         k = self.steps
         plain = 2 * k - 1 + k * (k + 1) // 2 - 1
         leanings = list(vector[plain:].reshape(2, -1).split(leaning_sizes(k), 1)) if len(vector) > plain else []
@@ -252,7 +252,7 @@ class _Unknowns:
         return ratios, vector[k : 2 * k - 1], rows, leanings
 
     def allowed(self, vector: Tensor) -> bool:
-        """Whether the levels fall, and no further than networks are asked."""
+        """Whether the levels fall, but not below those at which networks are called."""
         ratios = self.split(vector)[0]
         return bool(vector.isfinite().all() and (ratios >= self.lowest).all() and (ratios.diff() < -1e-6).all())
 
@@ -274,14 +274,14 @@ class _Unknowns:
             t = self.home.time(-2 * ratios)
             alpha_rate, sigma_rate = self.home._rates(t)
             slope = 2 * (alpha_rate / self.home.alpha(t) - sigma_rate / self.home.sigma(t))
-        # one step of Newton's from the time already found: the inverse function, with its derivative
+        # one Newton step from the time already found: it gives the inverse function its derivative
         t = (t + (-2 * ratios - self.home.log_snr(t)) / slope).clamp(max=self.home.t_max)
         alpha, sigma = self.home.alpha(t), self.home.sigma(t)
         x = ((alpha[0] * self.sigma_data) ** 2 + sigma[0] ** 2).sqrt().to(noise) * noise
         levels = [Level(self.home, *row) for row in zip(t, alpha, sigma, strict=True)]
         clean = Level(self.home, t.new_zeros(()), t.new_ones(()), t.new_zeros(()))
         triangles = Triangles(drift.to(x).unbind(), [row.to(x) for row in rows], [pair.to(x) for pair in leanings])
-        # at a time for each sample: one for all would be read as a float, and carry no gradient
+        # with a time for each sample: a single one would be converted to a float, which carries no gradient
         ask: Asked[Tensor, Level[Tensor], Prediction] = Asked(
             lambda x, level: denoiser(x, level.t.expand(len(x)), condition), self.steps
         )
@@ -289,7 +289,7 @@ class _Unknowns:
 
 
 class _Search:
-    """The search for the method that comes nearest to the ends, from several beginnings, in `rounds` of L-BFGS."""
+    """The search for the method that comes nearest to the ends, from several starts, in `rounds` of L-BFGS."""
 
     def __init__(
         self,
@@ -304,24 +304,25 @@ class _Search:
     ) -> None:
         self.denoiser, self.x, self.ends, self.condition = denoiser, x, ends, condition
         self.steps, self.rounds, self.batch, self.progress = steps, rounds, batch, progress
-        # on a clock read off another, levels carry no gradient: it is fitted on the denoiser's own, and read back
+        # levels of a `Reclocked` denoiser carry no gradient, so the fit uses its base's clock and converts the result
         self.home = denoiser
         while isinstance(self.home, Reclocked):
             self.home = self.home.base
         self.unknowns = _Unknowns(denoiser, self.home.process, steps)
         self.scouted = min(len(x), max(_FEWEST, len(x) // _SCOUTED))
         self.noise = x / _spread(denoiser, _top(denoiser))
-        # below which a distance is as good as zero to its root
+        # a distance below this counts as zero when its root is taken
         self.little = 3e-4 * float(squared(ends).mean().sqrt())
         self.made = 0
 
     def best(self) -> Tuned:
-        """The method that all the rounds lead to."""
+        """The method found after all rounds."""
         rounds, scouted, count = self.rounds, self.scouted, len(self.x)
         scouting, plain, ahead = max(1, rounds // 12), max(1, rounds // 8), max(1, rounds // 4)
         scouts = [self.settle(self.beginning(top), scouting, scouted, False) for top in _TOPS]
         start = min(scouts, key=lambda found: found[0])[1]
-        # without leanings first: from half-way they lead astray; and far on a part, which is cheap, before all of them
+        # without leanings first, since from a poor start they lead astray; and far on a part of the trajectories, which
+        # is cheap, before all of them
         start = self.settle(start, plain, scouted, False)[1]
         start = self.settle(start, ahead, scouted, True)[1]
         left = max(2, rounds - scouting * len(scouts) - plain - ahead)
@@ -329,7 +330,7 @@ class _Search:
         return self.settle(start, left - left // 2, count, True, root=False)[1]
 
     def beginning(self, top: float) -> Tuned:
-        """The best of the known methods on the grids that start at this noise ratio."""
+        """The best known method, on the grids that start at this noise ratio."""
         x, ends = self.x[: self.scouted], self.ends[: self.scouted]
         given = self.condition[: self.scouted]
         starts: list[tuple[float, int, Tuned]] = []
@@ -344,13 +345,13 @@ class _Search:
         return min(starts)[2]
 
     def settle(self, start: Tuned, rounds: int, count: int, leaning: bool, root: bool = True) -> tuple[float, Tuned]:
-        """The mean of the distance, or of its root, over `count` trajectories that is reached from a start, and the
+        """The least mean distance, or mean root of it, over `count` trajectories that is reached from a start, and the
         method that has it."""
         vector = self.unknowns.of(start, leaning).requires_grad_()
         best, least = start, math.inf
 
         def mean() -> float:
-            """The best so far is kept."""
+            """The value for the search; the best method so far is kept."""
             nonlocal best, least
             total, vector.grad = self.mean(vector, count, root)
             if total < least:
@@ -364,22 +365,22 @@ class _Search:
         for done in range(0, rounds, 10):
             before, part = least, min(10, rounds - done)
             search.param_groups[0].update(max_iter=part, max_eval=2 * part)
-            search.step(mean)  # what it knows of the curvature is kept for the next
+            search.step(mean)  # it keeps what it knows of the curvature for the next call
             self.made += part
             if self.progress is not None:
                 self.progress(min(self.made, self.rounds), self.rounds)
-            # the first steps on new unknowns may be short ones
+            # the first steps on new unknowns may be short, so several idle ones end the search
             idle = idle + 1 if least > before * (1 - 3e-4) else 0
             if idle == 3:
                 break
         return least, best
 
     def mean(self, vector: Tensor, count: int, root: bool) -> tuple[float, Tensor]:
-        """The mean of the distance, or of its root, and its gradient, gathered a batch at a time; infinite and flat
-        where the method cannot be used, so that a line search turns back."""
+        """The mean of the distance, or of its root, and its gradient, summed over batches; infinity and zero if the
+        method cannot be used, so that a line search turns back."""
         total, gradient, nowhere = 0.0, torch.zeros_like(vector), (math.inf, torch.zeros_like(vector))
         if not self.unknowns.allowed(vector.detach()):
-            return nowhere  # a stride too long
+            return nowhere  # a step too far
         for k in range(0, count, self.batch):
             part = slice(k, min(k + self.batch, count))
             given = self.condition[part]
@@ -388,7 +389,7 @@ class _Search:
                 # the norm has no gradient at zero
                 distance = (squared(arrived - self.ends[part]) + 1e-12).sqrt()
                 share = ((distance + self.little).sqrt() if root else distance).sum() / count
-                # of the unknowns alone: a network's parameters keep whatever gradient they have
+                # of the unknowns only: a network's parameters keep the gradients that they have
                 gradient += torch.autograd.grad(share, vector)[0]
             total += float(share.detach())
         if not math.isfinite(total) or not bool(torch.isfinite(gradient).all()):

@@ -1,8 +1,8 @@
 """Energy-based models: densities known up to a constant, p = exp(-E)/Z.
 
-`EnergyDenoiser` is a network E(x, t) as a denoiser, so that every objective, stepper and guidance works on it; `Moves`
-are Markov chains on an energy; `log_partition` is the constant, with an interval; `ENERGY_OBJECTIVES` learn an energy
-other than by its score. An energy is a bare function, (B, *shape) -> (B,), in nats.
+`EnergyDenoiser` is a network E(x, t) as a denoiser, so that every objective, stepper and guidance works with it;
+`Moves` are Markov chains on an energy; `log_partition` estimates the constant, with an interval; `ENERGY_OBJECTIVES`
+learn an energy other than by its score. An energy is a plain function, (B, *shape) -> (B,), in nats.
 """
 
 from collections.abc import Callable

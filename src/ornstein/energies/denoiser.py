@@ -1,27 +1,27 @@
 """An energy for every noise level, as a denoiser.
 
-A score learned freely need not be the gradient of anything. One that is, s = -grad_x E(x, t), comes with the density
-q_t up to its constant, exp(-E): it can be compared between points, accepted or refused by Metropolis, added to another
-one (a product of experts; Du et al. 2023, 2302.11552), and normalised. The price is a backward pass within each call,
-and in training a derivative of that.
+A score learned without constraint need not be the gradient of anything. If it is one, s = -grad_x E(x, t), it comes
+with the density q_t up to its constant, exp(-E): densities of points can be compared, moves accepted or rejected by
+Metropolis' rule, energies added (a product of experts; Du et al. 2023, 2302.11552) and normalised. The price is a
+backward pass within each call, and in training a derivative of that.
 
-Like the posterior mean, q_t depends, up to a factor without x, on y = x/alpha and u = sigma/alpha alone. So does
+Like the posterior mean, q_t depends only on y = x/alpha and u = sigma/alpha, up to a factor without x. So does
 
     E(x, t) = 1/2 |z|^2 + (s/u) N(z, log u),        z = x/sqrt(alpha^2 s^2 + sigma^2) = y/sqrt(s^2 + u^2),
 
-with s the data's standard deviation. Where N is zero, as in an untrained network, E is the Gaussian that data of that
-deviation would have; and Tweedie's formula gives
+with s the data's standard deviation. If N is zero, as for an untrained network, E is that of Gaussian data of this
+standard deviation; and Tweedie's formula gives
 
     x0 = skip x - out grad_z N,    skip = alpha s^2/(alpha^2 s^2 + sigma^2),  out = sigma s/sqrt(alpha^2 s^2 + sigma^2),
 
-so that -grad_z N is what the network of Karras et al. 2022 (2206.00364) predicts: the factor s/u is the one that has it
-of order one at every level. It also makes E finite and Gaussian where no signal is left, and x0 finite at the clean
-point, where E itself has no value.
+so that -grad_z N is what the network of Karras et al. 2022 (2206.00364) predicts: the factor s/u keeps it of order one
+at every level. The factor also makes E finite and Gaussian where no signal is left, and x0 finite at the clean point,
+where E itself has no value.
 
-N is made from a network by N = <z, F(z, log u)> if F has x's shape (one of the energies of Salimans & Ho 2021, "Should
-EBMs model the energy or the score?"); a network that gives one number for each sample is N itself. A network that ends
-in a bounded function, a linear map of normalised features, makes |N| grow at most linearly: exp(-E) is then a density
-whatever the weights, at every level above the clean point.
+N = <z, F(z, log u)> if the network's output F has x's shape (one of the energies of Salimans & Ho 2021, "Should EBMs
+model the energy or the score?"); if the network returns one number for each sample, that is N itself. If its output is
+bounded, such as a linear map of normalised features, |N| grows at most linearly: exp(-E) is then a density whatever the
+weights, at every level above the clean point.
 """
 
 import math
@@ -46,17 +46,17 @@ class EnergyDenoiser(Denoiser):
 
     Args:
         net: `net(z, noise_level, parts)`: z (B, ...) of unit variance, noise_level (B,) = log(sigma/alpha) within
-            [-12, 12], and parts the condition's, name -> tensor. Gives F of z's shape, or N, a number for each sample.
-            Twice differentiable (SiLU, not ReLU, which has no curvature to train by).
+            [-12, 12], and the condition's parts, name -> tensor. Returns F of z's shape, or N, one number per sample.
+            Twice differentiable (SiLU, not ReLU, which has no curvature to train with).
         process: the clock.
         sigma_data: the data's standard deviation in model space.
         noise_unit: what noise is measured in, if not in sigma_data.
 
-    Gradients flow to the network's parameters, and to x where x asks for one, wherever gradients are enabled; under
-    `torch.no_grad`, as in sampling, the backward pass within is the only one, and leaves no graph.
+    With gradients enabled they flow to the network's parameters, and to x if it requires them; under `torch.no_grad`,
+    as in sampling, the backward pass inside is the only one and leaves no graph.
 
     Raises:
-        InputError: sigma_data out of range; a network whose output is neither.
+        InputError: sigma_data out of range; a network whose output is neither F nor N.
     """
 
     net: Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
@@ -86,11 +86,11 @@ class EnergyDenoiser(Denoiser):
             condition: with B rows; see `Condition.of`.
 
         Raises:
-            InputError: the clean point, t = 0, where the energy has no value: ask at the smallest level trained.
+            InputError: the clean point, t = 0, where the energy has no value; use the smallest level trained.
         """
         level = self.process.at(t, like=x)
         if isinstance(level.sigma, float) and level.sigma == 0.0:
-            raise InputError("t=0 has no energy: ask at the smallest noise level that was trained.")
+            raise InputError("t=0 has no energy: use the smallest noise level that was trained.")
         z = self._scaled(x, level)
         # s/u, finite where alpha is zero
         weight = self.sigma_data * level.alpha / level.sigma
@@ -106,7 +106,7 @@ class EnergyDenoiser(Denoiser):
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         learning = torch.is_grad_enabled()
-        # the fused kernels of attention have one derivative and not two
+        # fused attention can be differentiated once, but not twice
         kernels = sdpa_kernel(SDPBackend.MATH) if learning else nullcontext()
         with torch.inference_mode(False), torch.enable_grad(), kernels:
             z = self._scaled(x if learning else x.detach(), level)
@@ -139,19 +139,19 @@ class EnergyDenoiser(Denoiser):
         if f.numel() == len(z):
             return f.reshape(len(z))
         raise InputError(
-            f"net gives {tuple(f.shape)} for {tuple(z.shape)}; an energy is made of an output of the same shape, or of "
-            "one number for each sample."
+            f"net returns {tuple(f.shape)} for {tuple(z.shape)}; an energy needs an output of the same shape, or one "
+            "number for each sample."
         )
 
 
 def energy_denoiser(
     energy: Callable[[Tensor, Tensor, Condition], Tensor], process: Process, sigma_data: float = 1.0
 ) -> EnergyDenoiser:
-    """The denoiser of an energy that is known as a function, a sum of others for example.
+    """The denoiser of an energy that is known as a function, for example a sum of others.
 
     Args:
-        energy: `energy(y, u, condition) -> (B,)`, minus the log density of y = x_0 + u eps up to a constant: y (B, ...)
-            and u (B,), the noise level sigma/alpha, which comes within exp(-12) to exp(12).
+        energy: `energy(y, u, condition) -> (B,)`, minus the log-density of y = x_0 + u eps up to a constant: y (B, ...)
+            and u (B,), the noise level sigma/alpha, within exp(-12) to exp(12).
         process, sigma_data: as for `EnergyDenoiser`.
     """
 
@@ -164,10 +164,10 @@ def energy_denoiser(
 
 
 def as_energy(denoiser: Denoiser) -> EnergyDenoiser:
-    """The denoiser, which must be an energy.
+    """The denoiser, if it is an energy.
 
     Raises:
-        InputError: it is another one.
+        InputError: it is not.
     """
     if not isinstance(denoiser, EnergyDenoiser):
         raise InputError(

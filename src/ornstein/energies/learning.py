@@ -1,31 +1,32 @@
-"""Learning an energy by other means than its score.
+"""Learning an energy other than by its score.
 
 **Maximum likelihood.** The gradient of -log p = E + log Z needs no Z, only samples of the model itself:
 
     grad (-log p) averaged over data = E_data[grad E] - E_model[grad E].
 
-The loss E(x) - E(x'), x from the data and x' from the model held fixed, has that gradient; its value means nothing.
-The samples x', the *negatives*, come from a chain on E, and the ways to start it are the ways of the literature: at the
-data (contrastive divergence; Hinton 2002), in noise (short runs, which learn a sampler more than an energy; Nijkamp et
-al. 2019, 1904.09770), or where earlier chains stopped (persistent chains; Tieleman 2008), kept in a *buffer* from which
-a few are started afresh each time (Du & Mordatch 2019, 1903.08689). A buffer is a tensor that goes in and comes out.
+The loss E(x) - E(x'), with x from the data and x' from the model held fixed, has that gradient; its value means
+nothing. The samples x', the *negatives*, come from a chain on E. Methods differ in where it starts: at the data
+(contrastive divergence; Hinton 2002), in noise (short runs, which learn a sampler rather than an energy; Nijkamp et
+al. 2019, 1904.09770), or where earlier chains stopped (persistent chains; Tieleman 2008). These are kept in a *buffer*,
+in which a few start afresh each time (Du & Mordatch 2019, 1903.08689). The buffer is a tensor that is passed in and
+returned.
 
 **Noise contrast** (Gutmann & Hyvärinen 2010, AISTATS 9:297). Learn to tell data from nu times as many samples of a
 known density p_n. The logit of the best classifier is log p - log p_n - log nu; so with logit -E - c - log p_n - log nu
-the classifier's own loss, without any chain, finds both E and the constant c = log Z. It learns where p_n has mass.
+the classifier's loss, without any chain, finds both E and the constant c = log Z. It learns only where p_n has mass.
 
-**Recovery likelihood** (Gao et al. 2020, 2012.08125). A chain on E mixes badly because E has many modes. Given a
-noisier version of the same example, x_t = a x_s + b z, there is about one left:
+**Recovery likelihood** (Gao et al. 2020, 2012.08125). A chain on E mixes badly if E has many modes. Given a noisier
+version of the same example, x_t = a x_s + b z, about one mode is left:
 
     p(x_s given x_t) = exp( -E(x_s, s) - |x_t - a x_s|^2/(2 b^2) )/constant.
 
-Maximum likelihood of these conditionals, at all pairs of neighbours of a ladder of noise levels, is consistent for each
-E(., s), and its negatives cost a short chain from x_t. Sampling is the same thing level by level from noise. In units
-of the variance of q(x_s given x_t, x_0), v = sigma_s^2 b^2/sigma_t^2, every step of a chain below 2 is stable, since
-the curvature of -log q_s never exceeds 1/sigma_s^2; and a flat direction has (u_t/u_s)^2 v, with u = sigma/alpha: so
-the levels stand a fixed ratio apart, about 2, and the length of a chain is the same at all of them. What a level learns
-is as local as its conditionals: E(., s) is compared only between points that the noise of x_t confuses. The weights of
-far modes are learned at the high levels, and are to be read off there.
+Maximum likelihood of these conditionals, at all pairs of neighbouring levels of a ladder of noise, is consistent for
+each E(., s), and its negatives cost a short chain from x_t. Sampling runs the same chains level by level from noise. In
+units of the variance of q(x_s given x_t, x_0), v = sigma_s^2 b^2/sigma_t^2, every step below 2 is stable, since the
+curvature of -log q_s never exceeds 1/sigma_s^2; and a flat direction has variance (u_t/u_s)^2 v, with u = sigma/alpha.
+So the levels stand a fixed ratio apart, about 2, and chains have the same length at all of them. What a level learns is
+as local as its conditionals: E(., s) is compared only between points that the noise of x_t confuses. The weights of
+distant modes are learned at the high levels, and should be read there.
 """
 
 import math
@@ -52,7 +53,7 @@ EXPLODED = 1e6
 
 
 def _contrast(data: Tensor, negatives: Tensor, penalty: float = 0.0) -> Tensor:
-    """E(x) - E(x') of each sample, or a refusal."""
+    """E(x) - E(x') of each sample; raises if it has exploded."""
     gap = data - negatives
     if not bool((gap.detach().abs() <= EXPLODED).all()):  # NaN compares false
         raise InputError(
@@ -63,13 +64,13 @@ def _contrast(data: Tensor, negatives: Tensor, penalty: float = 0.0) -> Tensor:
 
 
 class Contrast(NamedTuple):
-    """What one step of maximum likelihood gives.
+    """What one step of maximum likelihood returns.
 
     Attributes:
-        loss: (B,) E(x) - E(x'), to be averaged and descended.
-        buffer: (M, *shape) the persistent chains where they are now; None where none are kept.
+        loss: (B,) E(x) - E(x'), whose mean is to be minimised.
+        buffer: (M, *shape) the persistent chains in their new states; None if none are kept.
         negatives: (B, *shape) the samples x'.
-        acceptance: the mean acceptance of the moves, 1 where they are not adjusted.
+        acceptance: the mean acceptance of the moves, 1 if they are not adjusted.
     """
 
     loss: Tensor
@@ -87,7 +88,7 @@ class MaximumLikelihood:
     """Maximum likelihood of an energy with negatives from Markov chains: contrastive divergence, persistent or not.
 
     Args:
-        moves: the chain between start and negative.
+        moves: the chain from start to negative.
         start: "data", "noise" (N(0, spread^2)) or "buffer".
         restart: the share of chains taken from the buffer that start in noise instead.
         spread: the standard deviation of that noise, in data units.
@@ -95,7 +96,7 @@ class MaximumLikelihood:
 
     Raises:
         InputError: an unknown start, numbers out of range; when called, a buffer that does not fit, a chain that
-            leaves, an energy that explodes.
+            diverges, an energy that explodes.
     """
 
     moves: Moves = field(default_factory=Moves)
@@ -114,7 +115,7 @@ class MaximumLikelihood:
             raise InputError(f"penalty={self.penalty!r} must be a finite number, not negative.")
 
     def buffer(self, size: int, like: Tensor, generator: Generator) -> Tensor:
-        """`size` chains at their start in noise, (size, *shape), for data like (B, *shape)."""
+        """`size` chains that start in noise, (size, *shape), for data like `like` (B, *shape)."""
         return self.spread * noise_like(like.new_empty(size, *like.shape[1:]), generator)
 
     def __call__(self, energy: Energy, x: Tensor, generator: Generator, buffer: Tensor | None = None) -> Contrast:
@@ -124,7 +125,7 @@ class MaximumLikelihood:
             energy: (B, *shape) -> (B,), with parameters to be learned.
             x: data.
             generator: of all randomness.
-            buffer: (M, *shape), M >= B, from `buffer` or the last call; for start="buffer" alone.
+            buffer: (M, *shape), M >= B, from `buffer` or the last call; only for start="buffer".
         """
         if (buffer is not None) != (self.start == "buffer"):
             wanted = "needs a buffer: make one with .buffer(...)" if buffer is None else "takes no buffer"
@@ -156,7 +157,8 @@ class NoiseContrastive:
     """Noise-contrastive estimation: an energy and its constant by classification against a known density.
 
     Args:
-        noise: p_n, from which samples are drawn: close to the data and wider, `Gaussian` of their moments for example.
+        noise: p_n, from which samples are drawn: close to the data and wider, for example a `Gaussian` of their
+            moments.
         ratio: nu, samples of noise for each example.
 
     Raises:
@@ -177,7 +179,7 @@ class NoiseContrastive:
             energy: (B, *shape) -> (B,), with parameters to be learned.
             x: data.
             generator: of the noise.
-            log_z: the constant to be learned beside an energy that has none of its own; E + log_z tends to -log p.
+            log_z: the constant to be learned, for an energy that has none of its own; E + log_z tends to -log p.
         """
         noise = self.noise.sample(self.ratio * len(x), generator).to(x)
         both = torch.cat([x, noise])
@@ -211,14 +213,14 @@ class RecoveryLikelihood:
     An objective, (denoiser, x0, condition, generator) -> (B,), for an `EnergyDenoiser`. Its value means nothing.
 
     Args:
-        steps: noise levels of the ladder; a chain has its own, all of which are taken.
-        low, high: sigma/alpha at its ends; levels between are a fixed ratio apart. Below `low` data are taken as
-            smooth: the last step of sampling is the denoising step. `high` is cut where the clock ends.
+        steps: noise levels of the ladder; a chain has its own, all of which are used.
+        low, high: sigma/alpha at its ends; levels between are a fixed ratio apart. Below `low` the data are taken as
+            smooth: the last step of sampling is the denoising step. `high` is at most the clock's end.
         moves: the chain of the negatives, with gamma in units of the variance of q(x_s given x_t, x_0), in (0, 2).
 
     Raises:
-        InputError: numbers out of range; when called, a denoiser that is no energy, a chain that leaves, an energy
-            that explodes.
+        InputError: numbers out of range; when called, a denoiser that is not an energy, a chain that diverges, an
+            energy that explodes.
     """
 
     steps: int = 10
@@ -238,11 +240,11 @@ class RecoveryLikelihood:
             )
 
     def grid(self, process: Process) -> Tensor:
-        """The falling times of the ladder and the clean point, (steps + 1,): what to sample with, `grid=`."""
+        """The falling times of the ladder and the clean point, (steps + 1,): the `grid=` to sample with."""
         return _ladder(process, self.steps, self.low, self.high)
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
-        """The loss of each sample, (B,), at a pair of neighbouring levels of its own: x0 (B, ...) in model space."""
+        """The loss of each sample, (B,), each at its own pair of neighbouring levels: x0 (B, ...) in model space."""
         denoiser = as_energy(denoiser)
         process = denoiser.process
         times = beside(self.grid(process), x0, torch.float64)

@@ -1,24 +1,25 @@
 """Learning the energies of all noise levels at once, as an objective.
 
-An energy E(x, t) gives a density to the data of every noise level, q_t = exp(-E(., t))/Z(t). Whatever learns one
-energy learns them all, if each example is taken at a level of its own; what comes out is a denoiser, which every
-stepper samples. Two ways that never look at a score:
+An energy E(x, t) gives the data at every noise level a density, q_t = exp(-E(., t))/Z(t). Any method that learns one
+energy learns all of them, if each example is taken at a level of its own; the result is a denoiser, from which every
+stepper can sample. Here are two methods that do not use a score:
 
 **Maximum likelihood** (`learning.MaximumLikelihood`, here at each level). The negatives of level t are chains on
-E(., t), their steps in units of sigma_t^2, in which a step below 2 is stable at every level. They start at the noised
-data (contrastive divergence; Hinton 2002) or go on from step to step (persistent chains; Tieleman 2008, ICML): a
-buffer of chains, each of which keeps its level, so that data are noised to the levels of the chains that are next. A
-few chains start afresh at noised data each time (Du & Mordatch 2019, 1903.08689).
+E(., t), with steps in units of sigma_t^2, so that a step below 2 is stable at every level. They start at the noised
+data (contrastive divergence; Hinton 2002) or go on from step to step (persistent chains; Tieleman 2008, ICML): each
+chain in the buffer keeps its level, and data are noised to the levels of the chains whose turn it is. A few chains
+start afresh at noised data each time (Du & Mordatch 2019, 1903.08689).
 
-**Noise contrast.** A classifier is told that one of 1 + nu points is noised data and the others are draws from a known
-density p_n, and is asked which one. With w = exp(-E)/p_n it answers w(x)/(sum of all w), and its loss is
+**Noise contrast.** A classifier must tell which of 1 + nu points is noised data, the others being draws from a known
+density p_n. With w = exp(-E)/p_n it answers w(x)/(sum of all w), and its loss is
 
     -log w(x_data) + log(sum over the 1 + nu points of w).
 
 A constant in E cancels, at each level separately, so there is none to learn: the ranking form of noise-contrastive
 estimation (Jozefowicz et al. 2016, 1602.02410; consistent for conditional densities, which levels are: Ma & Collins
-2018, 1809.01812). Here p_n is the Gaussian of the data's own standard deviation at level t, which is what an untrained
-`EnergyDenoiser` says. It learns up to log(1 + nu) nats, and where p_n has mass: for data of few dimensions.
+2018, 1809.01812). Here p_n is the Gaussian with the data's own standard deviation at level t, which is also the answer
+of an untrained `EnergyDenoiser`. It learns up to log(1 + nu) nats, and only where p_n has mass: it is for data of few
+dimensions.
 """
 
 import math
@@ -42,7 +43,7 @@ STARTS = {"data": "contrastive divergence", "chains": "persistent chains"}
 
 
 def _times(process: Process, u: Tensor, sigma_data: float) -> Tensor:
-    """The times that uniform numbers in (0, 1) stand for: any level of a chain, or even in log-SNR."""
+    """Times from uniform numbers in (0, 1): any level of a chain, or in continuous time even in log-SNR."""
     if process.chain is not None:
         return (u.double() * process.chain).floor().clamp(max=process.chain - 1) + 1
     first, last = (process.at(t).log_snr for t in ends(process, sigma_data))
@@ -54,15 +55,15 @@ class MaximumLikelihoodOfLevels:
     """Maximum likelihood of the energy of every noise level, with negatives from Markov chains; see the module.
 
     Args:
-        moves: the chain between start and negative, gamma in units of sigma_t^2, in (0, 2).
+        moves: the chain from start to negative, gamma in units of sigma_t^2, in (0, 2).
         start: "chains" (persistent) or "data" (contrastive divergence).
         chains: how many are kept; at least the batch.
         restart: the share of them that start at noised data again each time.
         penalty: the weight of E(x)^2 + E(x')^2.
 
     Raises:
-        InputError: an unknown start, numbers out of range; when called, a denoiser that is no energy, a chain that
-            leaves, an energy that explodes.
+        InputError: an unknown start, numbers out of range; when called, a denoiser that is not an energy, a chain that
+            diverges, an energy that explodes.
     """
 
     moves: Moves
@@ -83,7 +84,7 @@ class MaximumLikelihoodOfLevels:
             raise InputError(f"step_size={self.moves.gamma!r} must be in (0, 2), in units of sigma^2.")
 
     def memory(self, denoiser: Denoiser, x0: Tensor) -> dict[str, Tensor]:
-        """The persistent chains at their start, Gaussian noise at levels evenly spread; nothing without them."""
+        """The persistent chains at their start: Gaussian noise at evenly spread levels; {} without such chains."""
         if self.start == "data":
             return {}
         if self.chains < len(x0):
@@ -104,7 +105,7 @@ class MaximumLikelihoodOfLevels:
     ) -> Tensor:
         """E(x_t) - E(x'), (B,): x0 (B, ...) in model space. Its gradient is the likelihood's; its value means nothing.
 
-        With persistent chains the condition is left out: a chain has none of its own.
+        With persistent chains the condition is not used, since chains have none.
         """
         energy, condition = as_energy(denoiser), Condition.of(condition)
         if (self.start == "chains") != bool(memory):
@@ -140,7 +141,7 @@ class Ranking:
         ratio: nu, draws of noise for each example.
 
     Raises:
-        InputError: a ratio below 1; when called, a denoiser that is no energy, energies that are not finite.
+        InputError: a ratio below 1; when called, a denoiser that is not an energy, energies that are not finite.
     """
 
     ratio: int = 8
@@ -150,7 +151,7 @@ class Ranking:
             raise InputError(f"ratio={self.ratio!r} must be a whole number, at least 1.")
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, condition: Given, generator: Generator) -> Tensor:
-        """The loss of each example, (B,), in nats: log(1 + ratio) if nothing is known. x0 (B, ...) in model space."""
+        """The loss of each example, (B,), in nats: log(1 + ratio) for pure guessing. x0 (B, ...) in model space."""
         energy = as_energy(denoiser)
         t = _times(denoiser.process, strata(len(x0), generator, dtype=torch.float32), denoiser.unit).to(x0.device)
         points = 1 + self.ratio

@@ -1,11 +1,11 @@
-"""Modes of an energy that annealed chains missed, found from the places that they passed.
+"""Modes of an energy that annealed chains missed, found from the places that the chains passed.
 
-The share of a narrow mode among f_k = p_0^(1 - beta) exp(-beta E) is small until beta is near 1, and by then no chain
-crosses over to it: a few end in it and carry the weight of all, or none does and nothing shows it. But chains pass
-through its basin at smaller beta, where crossing is easy, and such places stand out: their energy is the lowest.
-From there `find` walks downhill to the bottom, and lets short chains spread from it to see how wide the mode is. To
-leading order (Laplace) it holds log Z = -E + half the sum of log(2 pi v) over the dimensions, enough to tell whether a
-run has missed something that matters.
+The share of a narrow mode in f = p_0^(1 - beta) exp(-beta E) is small until beta is near 1, and by then no chain
+crosses over to it: either a few chains end in it and carry all the weight, or none does and nothing shows it. But
+chains pass through its basin at smaller beta, where crossing is easy, and such places stand out by their low energy.
+From there `find` goes downhill to the bottom, and lets short chains spread from it to measure how wide the mode is. To
+leading order (Laplace) its share is log Z = -E + half the sum of log(2 pi v) over the dimensions, enough to tell
+whether a run has missed something that matters.
 """
 
 import math
@@ -17,15 +17,15 @@ from torch import Generator, Tensor
 from ornstein.core.exact import GaussianMixture
 from ornstein.energies.moves import Energy, hamiltonian, per_sample, value_and_slope
 
-#: steps downhill, modes looked at; chains and moves that see how wide one is
+#: steps downhill, the most modes examined; chains and moves that measure how wide one is
 _DOWN, _MODES, _SPREAD, _MOVES = 60, 8, 32, 40
-#: how much wider than seen a mode is taken to be in a base
+#: how much wider than measured a mode is made in a base
 _WIDER = 1.5
 
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """A basin of the energy: its bottom (*shape), the variances there (d,), and log Z of it, roughly, in nats."""
+    """A basin of the energy: its bottom (*shape), the variances there (d,), and roughly its log Z, in nats."""
 
     bottom: Tensor
     variance: Tensor
@@ -42,7 +42,7 @@ def find(energy: Energy, x: Tensor, length: float, generator: Generator) -> list
     """The modes below x (N, *shape), deepest first.
 
     Args:
-        length: of a Hamiltonian step, to begin with.
+        length: of a Hamiltonian step at first; it is adapted.
     """
     x, value = _downhill(energy, x, length)
     left, found = value.isfinite(), []
@@ -58,7 +58,7 @@ def find(energy: Energy, x: Tensor, length: float, generator: Generator) -> list
 
 
 def widened(base: GaussianMixture, modes: list[Mode]) -> GaussianMixture:
-    """A base with these modes in it: half of the weight its own, half theirs."""
+    """A base with these modes added, which get half of the weight."""
     means = torch.cat([base.means, torch.stack([mode.bottom.flatten() for mode in modes]).to(base.means)])
     variances = torch.stack([_WIDER * mode.variance for mode in modes]).to(base.means)
     weights = torch.cat([0.5 * base.weights, base.means.new_full((len(modes),), 0.5 / len(modes))])
@@ -74,7 +74,7 @@ def widened(base: GaussianMixture, modes: list[Mode]) -> GaussianMixture:
 
 
 def _downhill(energy: Energy, x: Tensor, length: float) -> tuple[Tensor, Tensor]:
-    """Gradient descent, each sample with a step of its own that grows while it helps: places, and energies (N,)."""
+    """Gradient descent in which each sample's step grows while it helps: the places, and their energies (N,)."""
     value, slope = value_and_slope(energy, x)
     size = torch.full_like(value, 0.5 * length**2)
     for _ in range(_DOWN):
@@ -88,7 +88,7 @@ def _downhill(energy: Energy, x: Tensor, length: float) -> tuple[Tensor, Tensor]
 
 
 def _around(energy: Energy, bottom: Tensor, depth: float, length: float, generator: Generator) -> Mode:
-    """How wide a mode is, by short chains from its bottom."""
+    """The mode at a bottom, its width measured by short chains from there."""
     x = bottom.expand(_SPREAD, *bottom.shape).clone()
     total, count = torch.zeros(bottom.numel(), dtype=torch.float64, device=x.device), 0
     for move in range(_MOVES):

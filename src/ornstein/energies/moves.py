@@ -5,15 +5,15 @@ length h, and forget p:
 
     p <- p - h/2 grad E(x),    x <- x + h p,    p <- p - h/2 grad E(x).
 
-The flow keeps E + |p|^2/2 and volume; the leapfrog keeps volume exactly and the sum nearly, and a Metropolis choice,
-min(1, exp(-change of the sum)), makes up for it: exp(-E) is exactly stationary (Duane et al. 1987; Neal 2011,
-1206.1901). One leapfrog step is x - (h^2/2) grad E + h p, a Langevin step of gamma = h^2/2; with the choice it is MALA,
-without it the unadjusted chain, whose law is wrong by a term of order gamma. So gamma is the unit of length here too,
-and stable below 2 over the largest curvature of E.
+The flow keeps E + |p|^2/2 and volume; the leapfrog keeps volume exactly and the sum nearly. Accepting a move with
+probability min(1, exp(-change of the sum)), Metropolis' rule, makes up for the difference: exp(-E) is exactly
+stationary (Duane et al. 1987; Neal 2011, 1206.1901). One leapfrog step is x - (h^2/2) grad E + h p, a Langevin step of
+gamma = h^2/2; with Metropolis' rule it is MALA, without it the unadjusted chain, whose distribution is wrong by a term
+of order gamma. So gamma sets the size of steps here too, and is stable below 2 over the largest curvature of E.
 
-Trajectories have periods: in a well of curvature c, after L h sqrt(c) = pi each x is where -x was, and a chain of such
-moves never forgets its radius. So with L > 1 each chain draws its h afresh for each move, between half of h and h,
-which is independent of x and leaves all else true.
+Trajectories have periods: in a well of curvature c, after L h sqrt(c) = pi each x has become -x, and a chain of such
+moves never forgets its radius. So with L > 1 each chain draws a new step for each move, between h/2 and h; the draw
+does not depend on x, so all the above stays true.
 """
 
 import math
@@ -26,10 +26,10 @@ from torch import Generator, Tensor
 from ornstein.core.numerics import noise_like
 from ornstein.errors import InputError
 
-#: (B, *shape) -> (B,) in nats, each sample for itself
+#: (B, *shape) -> (B,) in nats, each sample by itself
 Energy = Callable[[Tensor], Tensor]
 
-#: a number this many times larger than the start and the noise explain belongs to a chain that has left
+#: a chain with a number this many times larger than its start and the noise explain has diverged
 FAR = 1e3
 
 
@@ -51,7 +51,7 @@ def value_and_slope(energy: Energy, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) shaped to multiply (B, *shape)."""
+    """(B,) reshaped to multiply (B, *shape)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -61,9 +61,9 @@ def hamiltonian(
     """One move of each x (B, *shape): the new x, and the probability with which it was accepted, (B,).
 
     Args:
-        length: h of the leapfrog, a number or shaped to multiply x; the largest h where L > 1.
+        length: h of the leapfrog, a number or shaped to multiply x; if L > 1, the largest h.
         leapfrogs: L.
-        adjusted: accept or refuse; proposals where nothing is finite are then refused.
+        adjusted: whether to accept or reject moves; moves to where the energy is not finite are then rejected.
     """
     before, slope = value_and_slope(energy, x)
     p = noise_like(x, generator)
@@ -87,16 +87,16 @@ def hamiltonian(
 
 @dataclass(frozen=True)
 class Moves:
-    """A short chain on an energy: what makes the negatives of a learning energy, or a sample of a learned one.
+    """A short chain on an energy: it makes the negatives for training an energy, or samples from a trained one.
 
     Args:
-        count: of moves, each of `leapfrogs` gradients.
+        count: the number of moves, each with `leapfrogs` gradients.
         gamma: h^2/2, the Langevin step, in data units squared: stable below 2 over the largest curvature of E.
         leapfrogs: L; 1 is Langevin.
-        adjusted: accept or refuse each move, so that exp(-E) is exactly stationary.
+        adjusted: accept or reject each move, so that exp(-E) is exactly stationary.
 
     Raises:
-        InputError: numbers out of range; when called, a chain that leaves.
+        InputError: numbers out of range; when called, a chain that diverges.
     """
 
     count: int = 20
@@ -119,12 +119,12 @@ class Moves:
 
         Args:
             energy: (B, *shape) -> (B,).
-            x: where they start; carries no gradient through.
+            x: where they start; no gradient flows to it.
             generator: of all randomness.
             unit: of gamma, a number or shaped to multiply x.
 
         Raises:
-            InputError: a chain that leaves, a thousand times further than its start and its noise explain; adjusted
+            InputError: a chain that diverges, a thousand times further than its start and its noise explain; adjusted
                 chains of which none has moved.
         """
         length = (2 * self.gamma * unit) ** 0.5
@@ -136,7 +136,7 @@ class Moves:
             x, chance = hamiltonian(energy, x, length, self.leapfrogs, self.adjusted, generator)
             taken = taken + chance
         inside = x.abs().flatten(1).amax(1) <= FAR * (home + wander)  # NaN compares false
-        stayed, moved = torch.stack([inside.all(), taken.any()]).tolist()  # the one look at the device
+        stayed, moved = torch.stack([inside.all(), taken.any()]).tolist()  # the only synchronisation with the device
         if not stayed:
             raise InputError(
                 f"{int((~inside).sum())} of {len(x)} chains left for infinity with gamma={self.gamma:g}: take a "

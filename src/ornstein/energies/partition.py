@@ -1,26 +1,26 @@
 """The constant of an energy, Z = integral of exp(-E), by annealed importance sampling.
 
-Importance sampling from a base p_0 with known density, Z = E_{p_0}[exp(-E)/p_0], is hopeless where the two differ by
-many nats. Neal (2001, Statistics and Computing 11:125, physics/9803008) goes there in small steps,
+Importance sampling from a base p_0 with known density, Z = E_{p_0}[exp(-E)/p_0], is hopeless if the two differ by many
+nats. Neal (2001, Statistics and Computing 11:125, physics/9803008) takes small steps between them,
 
     f_k = p_0^(1 - beta_k) exp(-E)^(beta_k),        0 = beta_0 < ... < beta_n = 1.
 
-x is drawn from p_0; for each k it is moved by a chain that leaves f_k stationary; and the product of the ratios met,
-f_{k+1}(x)/f_k(x), is a weight w with E[w] = Z exactly, however badly the chains mix. Log Z-hat is the logarithm of the
-mean of independent weights, and its error comes from their spread.
+x is drawn from p_0; for each k it is moved by a chain that leaves f_k stationary; and the product of the ratios
+f_{k+1}(x)/f_k(x) on the way is a weight w with E[w] = Z exactly, however badly the chains mix. The estimate of log Z is
+the logarithm of the mean of independent weights, and its error comes from their spread.
 
-Two things decide that spread: where the levels lie and how far a move goes. A pilot run, on chains of its own, finds
+Two things determine that spread: where the levels lie and how far a move goes. A pilot run, on separate chains, finds
 both. It adapts the length of the Hamiltonian moves to an acceptance of 0.8 at each beta, and measures sd(beta), the
-standard deviation of log(f_1/f_0) there. The levels of the run proper are then even in the integral of sd, so that
-every ratio has the same variance, which is the least sum (Gelman & Meng 1998, "thermodynamic length"). The run itself
-adapts nothing, and stays unbiased.
+standard deviation of log(f_1/f_0) there. The levels of the actual run are then even in the integral of sd, so that
+every ratio has the same variance, which makes their sum least (Gelman & Meng 1998, "thermodynamic length"). The run
+itself adapts nothing, and stays unbiased.
 
-An estimate of this kind fails from below: a mode that no chain ends in is missing from Z and from the error alike.
-Modes of very different widths are its hard case: the share of a narrow one rises at a beta where the base is gone and
-nothing crosses between modes any more. Such modes are looked for where chains have passed (`energies.modes`), and where
-one holds more than a fiftieth of Z while few chains end in it, the run is made again from a base that has it: the
-weights stay unbiased, whatever the base. What no chain passes by stays unseen: data or samples (`near`), a base as wide
-as the energy's support, and an effective sample size near the number of chains, are the safeguards.
+An estimate of this kind fails from below: a mode in which no chain ends is missing from both Z and the error. Modes of
+very different widths are the hard case: the share of a narrow one rises at a beta where the base is gone and chains no
+longer cross between modes. Such modes are looked for where chains have passed (`energies.modes`). If one holds more
+than a fiftieth of Z while few chains end in it, the run is repeated from a base that contains it: the weights are
+unbiased whatever the base. A mode that no chain passes stays unseen. The safeguards are data or samples (`near`), a
+base as wide as the energy's support, and an effective sample size near the number of chains.
 """
 
 import math
@@ -37,14 +37,13 @@ from ornstein.energies import modes
 from ornstein.energies.moves import Energy, hamiltonian
 from ornstein.errors import InputError, must_be_whole
 
-#: acceptance that the pilot aims at
+#: the acceptance that the pilot aims at
 ACCEPTANCE = 0.8
-#: fewer effective chains than this carry no estimate of their own spread
+#: fewer effective chains than this give no estimate of their own spread
 FEWEST = 10.0
-#: a mode that holds more than this share of what was found is not to be left to fewer chains than this; how often a
-#: base is widened for such
+#: a mode with more than this share of Z must have at least this many chains; how often a base is widened for such modes
 _SHARE, _HELD, _TRIES = 0.02, 64, 3
-#: how often on the way, and how many, places of the lowest energy are remembered
+#: how often on the way the places of lowest energy are recorded, and how many
 _LOOKS, _LOWEST = 10, 8
 
 
@@ -55,8 +54,8 @@ class Partition:
     Attributes:
         log_weights: (chains,) float64, nats; the mean of their exponentials is Z in expectation.
         betas: (levels + 1,) float64, where the pilot has put the levels.
-        acceptance: (levels - 1,) the mean acceptance of the moves at each of them between the ends.
-        added: modes that chains from the base given passed by and did not end in, and that it was widened by.
+        acceptance: (levels - 1,) the mean acceptance of the moves at each level between the ends.
+        added: the number of modes added to the base, because chains passed by them but did not end in them.
     """
 
     log_weights: Tensor
@@ -75,19 +74,19 @@ class Partition:
 
     @property
     def value(self) -> float:
-        """log Z in nats; the bias of the logarithm, half the squared error, is taken off."""
+        """log Z in nats, corrected for the bias of the logarithm, half the squared error."""
         n = len(self.log_weights)
         return float(self.log_weights.logsumexp(0)) - math.log(n) + 0.5 * self.standard_error**2
 
     @property
     def standard_error(self) -> float:
-        """Of `value`, in nats, from the spread of the weights."""
+        """The standard error of `value`, in nats, from the spread of the weights."""
         n = len(self.log_weights)
         return float((n * self._shares).std()) / math.sqrt(n)
 
     @property
     def estimate(self) -> Estimate:
-        """Value and standard error alone."""
+        """Value and standard error."""
         return Estimate(self.value, self.standard_error)
 
     def interval(self, probability: float = 0.95) -> tuple[float, float]:
@@ -118,16 +117,16 @@ def log_partition(
     """log of the integral of exp(-E), by annealed importance sampling with Hamiltonian moves; see the module.
 
     Args:
-        energy: (B, *shape) -> (B,) nats, differentiable; +inf where there is no density.
+        energy: (B, *shape) -> (B,) nats, differentiable; +inf where the density is zero.
         base: where chains start: `Gaussian(mean, covariance)`, as wide as the energy's support; the moments of samples,
-            a little enlarged, do well.
+            a little enlarged, work well.
         generator: of all randomness.
-        chains: independent weights. The error falls with the root of their number.
+        chains: the number of independent weights. The error falls with its square root.
         levels: n, ratios between the base and the energy. The variance of log w falls with their number.
-        leapfrogs: gradients of each move, one move at each level.
-        pilot: chains of the pilot run, which takes about as many levels.
+        leapfrogs: gradients of each move; there is one move at each level.
+        pilot: chains of the pilot run, which has about half as many levels, with two moves at each.
         near: (N, *shape) places where exp(-E) is known to be large, such as data: modes are looked for there too.
-        dtype, device: of x as the energy wants it; weights are float64 throughout.
+        dtype, device: of x as the energy expects it; weights are float64 throughout.
 
     `Partition.value` is log Z; log p(x) = -E(x) - log Z.
 
@@ -147,7 +146,7 @@ def log_partition(
         found, ends, passed, length = _run(energy, base, generator, chains, levels, leapfrogs, pilot, dtype, device)
         if near is not None:
             passed = torch.cat([passed, near.to(passed)])
-        # chains may have passed by modes that hardly any of them ends in, and that hold what the weights lack
+        # chains may have passed by modes in which hardly any of them end, and which the weights lack
         worth = found.value + math.log(_SHARE)
         weighty = [mode for mode in modes.find(energy, passed, length, generator) if mode.log_mass > worth]
         if all(int(mode.holds(ends).sum()) >= min(_HELD, chains // 8) for mode in weighty):
@@ -155,13 +154,13 @@ def log_partition(
         base, added = modes.widened(base, weighty), added + len(weighty)
     else:
         raise InputError(
-            f"chains pass by modes that they do not end in, also from a base with {added} of them added: the energy "
-            "has too many for an estimate; take a base that holds them, or more chains."
+            f"chains pass by modes that they do not end in, even from a base with {added} of them added: the energy "
+            "has too many for an estimate; take a base that contains them, or more chains."
         )
     result = replace(found, added=added)
     if not result.effective >= min(FEWEST, chains / 4):
         raise InputError(
-            f"{result.effective:.1f} of {chains} chains hold all the weight, which tells no constant: take a base "
+            f"{result.effective:.1f} of {chains} chains hold all the weight, too few for an estimate: take a base "
             f"nearer to the energy, or more than {levels} levels; if that does not help, exp(-E) may have no integral."
         )
     return result
@@ -178,7 +177,7 @@ def _run(
     dtype: torch.dtype,
     device: "torch.device | str",
 ) -> tuple[Partition, Tensor, Tensor, float]:
-    """One run from one base: what it found; where its chains end; places of low energy that they passed; a length."""
+    """One run from a base: the result, where chains end, places of low energy that they passed, the last length."""
 
     def start(n: int) -> Tensor:
         return base.sample(n, generator).to(device, dtype)
@@ -227,7 +226,7 @@ def _run(
 
 
 def _checked(gap: Tensor) -> Tensor:
-    """Refuse what no density gives; -inf, no density at that place, is fine."""
+    """Raise for values that no density has; -inf, zero density at that place, is fine."""
     if bool((gap.isnan() | (gap == math.inf)).any()):
         raise InputError(
             "the energy is NaN or -inf where the chains went: it has no bottom, or has diverged in training; train "
@@ -245,7 +244,7 @@ def _read(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
 
 def _even(betas: Tensor, spreads: Tensor, levels: int) -> Tensor:
     """levels + 1 betas from 0 to 1 even in the integral of the spread."""
-    # an unmeasured spread is that of its neighbour; no stretch is left without a tenth of its even share
+    # an unmeasured spread is taken from its neighbour; every interval gets at least a tenth of its even share
     for k in range(len(spreads) - 1, 0, -1):
         if not spreads[k - 1].isfinite():
             spreads[k - 1] = spreads[k]

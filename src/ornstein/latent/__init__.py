@@ -1,8 +1,8 @@
-"""Models of what is smaller than the data: latents of a codec, and coarse pictures before fine ones.
+"""Models of something smaller than the data: the latents of a codec, or coarse pictures before fine ones.
 
-`ornstein.core.codec` is the contract of codecs. `codec.py` has a trained autoencoder and an invertible linear map as
-such, `objective.py` what teaches one, `learner.py` the line in `LEARNERS`. `cascade.py` draws what is coarse first, and
-what is fine given it.
+`ornstein.core.codec` is the contract of codecs. `codec.py` has two: a trained autoencoder and an invertible linear map.
+`objective.py` has the objective of the autoencoder, `learner.py` its entry in `LEARNERS`. `cascade.py` draws a coarse
+picture first, and a fine one given it.
 """
 
 from ornstein.latent.cascade import Cascade, Cascading

@@ -1,4 +1,4 @@
-"""Codecs: a trained autoencoder, and an invertible linear map, which is one in closed form."""
+"""Codecs: a trained autoencoder, and an invertible linear map, which is a codec in closed form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from ornstein.nets.autoencoder import AutoencoderModule
 
 @dataclass(frozen=True, eq=False)
 class NetCodec(Codec):
-    """An autoencoder as a codec: its latent z0, which training left at any scale, is told as z = (z0 - shift)/scale.
+    """An autoencoder as a codec: its latent z0, which training leaves at any scale, becomes z = (z0 - shift)/scale.
 
     Args:
-        net: what was trained. With a codebook z0 is what its encoder says before the nearest vector is taken, which is
-            part of decoding (Rombach et al. 2022).
-        shift, scale: of each channel of the latent, so that z has mean 0 and variance 1 over the data.
+        net: the trained network. With a codebook, z0 is the encoder's output; taking the nearest vector of the book
+            belongs to decoding (Rombach et al. 2022).
+        shift, scale: for each channel of the latent, so that z has mean 0 and variance 1 over the data.
         spread: see `Codec`.
     """
 
@@ -39,7 +39,7 @@ class NetCodec(Codec):
 
     @property
     def bare(self) -> AutoencoderModule:
-        """The network itself, where training has wrapped it to spread it over processes."""
+        """The network itself, if training has wrapped it to distribute it over processes."""
         found: AutoencoderModule = getattr(self.net, "module", self.net)
         return found
 
@@ -66,7 +66,7 @@ class NetCodec(Codec):
         return self.bare.decode(self.bare.nearest(z0))
 
     def _along(self, name: str, like: Tensor) -> Tensor:
-        # in float32 whatever z is: so are the network's weights
+        # in float32 whatever the type of z, like the network's weights
         return beside(self._constants[name], like.float()).reshape(-1, *[1] * (like.ndim - 2))
 
     @cached_property
@@ -76,12 +76,12 @@ class NetCodec(Codec):
 
 @dataclass(frozen=True, eq=False)
 class LinearCodec(Codec):
-    """z = matrix (x - centre): a codec that loses nothing, by which all others can be checked.
+    """z = matrix (x - centre): a codec that loses nothing, for tests of whatever uses codecs.
 
     Args:
-        matrix: (d, d), invertible, of a sample laid flat.
+        matrix: (d, d), invertible, for a flattened sample.
         shape: of a sample, d numbers.
-        latent: of its latent, d numbers; as `shape` where it is ().
+        latent: shape of its latent, d numbers; () for the same as `shape`.
         centre: (d,), or None for 0.
 
     Raises:
@@ -101,10 +101,10 @@ class LinearCodec(Codec):
         if tuple(self.matrix.shape) != (d, d) or any(torch.Size(s).numel() != d for s in (self.shape, self.latent)):
             raise InputError(
                 f"matrix is {tuple(self.matrix.shape)} for samples of shape {self.shape} and latents of shape "
-                f"{self.latent}; it must be (d, d), d being the count of numbers of each."
+                f"{self.latent}; it must be (d, d), where d is the count of numbers in each."
             )
         if not torch.linalg.matrix_rank(self.matrix.double()) == d:
-            raise InputError("matrix is singular: what it loses cannot be read back.")
+            raise InputError("matrix is singular: what it loses cannot be decoded.")
 
     @cached_property
     def _inverse(self) -> Tensor:

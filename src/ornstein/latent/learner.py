@@ -1,4 +1,4 @@
-"""What the run of a codec learns: to tell a sample in fewer numbers, and to read it back."""
+"""What the run of a codec learns: to encode a sample in fewer numbers, and to decode it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from ornstein.nets.patches import Patches
 
 @dataclass(frozen=True)
 class Clean(Process):
-    """No noise at any time: what an autoencoder is shown."""
+    """No noise at any time: an autoencoder sees clean data."""
 
     @property
     def t_max(self) -> float:  # type: ignore[override]
@@ -35,10 +35,10 @@ class Clean(Process):
 
 @dataclass(frozen=True, eq=False)
 class Autoencoding(Learner):
-    """A codec (`ornstein.core.codec`): no model of the data, but what tells them to one in fewer numbers."""
+    """A codec (`ornstein.core.codec`): not a model of the data, but an encoder for models of its latents."""
 
     readings: ClassVar[Mapping[str, str]] = {
-        "itself": "The data, read back from their latents (Kingma & Welling 2014)."
+        "itself": "The data, as decoded from their latents (Kingma & Welling 2014)."
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = CODEC_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"clean": Clean}
@@ -54,8 +54,8 @@ class Autoencoding(Learner):
         problem = self.problem
         if len(problem.shape) < 2 or problem.categories is not None or problem.gaps or problem.far is not None:
             raise InputError(
-                "learner='codec' takes complete signals, pictures or volumes, whose neighbours tell of each other; "
-                "these data are others."
+                "learner='codec' needs complete signals, pictures or volumes, in which neighbours depend on each "
+                "other; these data are not such."
             )
 
     @property
@@ -74,7 +74,7 @@ class Autoencoding(Learner):
 
     @torch.no_grad()
     def judge(self, model: NetCodec, x0: Tensor, condition: Given) -> Judgement:
-        """Held-out data's error in units of that of their mean; `found` is it from the best example to the worst."""
+        """The error on held-out data, relative to that of their mean; `found` is from the best example to the worst."""
         x0 = x0[:JUDGED_BY].to(model.device)
         each = (model.decode(model.encode(x0).mean) - x0).abs().flatten(1).mean(1)
         known = (x0.mean(0) - x0).abs().flatten(1).mean(1)

@@ -1,25 +1,25 @@
-"""What teaches an autoencoder: to give back what it was shown, by a latent that a model can learn.
+"""The objective of an autoencoder: to reconstruct its input from a latent that a model can learn.
 
     loss = |x - x'|_1 + kl * KL(q(z given x) || N(0, 1))          a Gaussian latent
     loss = |x - x'|_1 + |sg(z) - e|^2 + commitment |z - sg(e)|^2   a codebook, e being its vector nearest to z
 
-each a mean over the numbers of a sample; sg stops gradients. The absolute error is the log-density of a Laplace law,
-which blurs less than the square. With kl = b, its scale, the first loss is the variational bound of Kingma & Welling
-(2014, 1312.6114); latents that a second model is to learn want far less, since that model says their law better than
-N(0, 1) does (Rombach et al. 2022, 2112.10752: "to avoid arbitrarily high-variance latent spaces"). The second is that
-of van den Oord et al. (2017, 1711.00937).
+each a mean over the numbers of a sample; sg stops gradients. The absolute error is minus the log-density of a Laplace
+distribution, up to a constant, and blurs less than the square. With kl = b, its scale, the first loss is the
+variational bound of Kingma & Welling (2014, 1312.6114). Latents that a second model will learn need a far smaller
+weight, since that model describes their distribution better than N(0, 1) does (Rombach et al. 2022, 2112.10752: "to
+avoid arbitrarily high-variance latent spaces"). The second loss is that of van den Oord et al. (2017, 1711.00937).
 
 *What a mean error leaves out.* Of all pictures that a latent may stand for, the mean absolute error wants their median,
-which is smoother than any of them. A judge of patches (`ornstein.nets.patches`) that learns to tell what is read back
-from what was shown, and whom the decoder learns to please, asks for one of them (Larsen et al. 2016, 1512.09300; in a
+which is smoother than any of them. A judge of patches (`ornstein.nets.patches`) learns to tell the decoded picture from
+the true one, and the decoder learns to pass for true, so it picks one of them (Larsen et al. 2016, 1512.09300; in a
 codec Esser et al. 2021, 2012.09841). With scores J it is the hinge loss,
 
     + max(0, 1 - J(x)) + max(0, 1 + J(sg(x')))        of the judge,        - adversarial J(x')        of the codec,
 
 each a mean over the patches, in one step of one optimiser.
 
-*Vectors that nobody takes.* A vector of the book is taught by what is nearest to it alone, so one that begins far from
-all latents never moves. Each is also drawn, weakly, to the latent of the batch that is nearest to *it*.
+*Unused vectors.* A vector of the book learns only from the latents nearest to it, so one that starts far from all
+latents would never move. So each vector is also drawn, weakly, to the latent of the batch that is nearest to *it*.
 """
 
 import math
@@ -42,15 +42,15 @@ _DRAWN = 0.1
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The mean absolute error of what is read back, and what keeps the latent in bounds: see the module.
+    """The mean absolute error of the reconstruction, and a term that keeps the latent in bounds: see the module.
 
     Args:
         kl: weight of the divergence from N(0, 1), in nats per number of a sample.
-        commitment: how closely the encoder keeps to the vectors of a codebook.
-        adversarial: weight of what a judge of patches says of what is read back; 0 for none, 0.01 to 0.1 else.
+        commitment: weight of the term that keeps the encoder close to the vectors of a codebook.
+        adversarial: weight of the judge of patches; 0 for none, else 0.01 to 0.1.
 
     Raises:
-        InputError: a weight that is negative.
+        InputError: a negative weight.
     """
 
     kl: float = 1e-3
@@ -95,12 +95,12 @@ def judged(judge: nn.Module, real: Tensor, made: Tensor, weight: float) -> Tenso
 
 
 def _reach(book: Tensor, z: Tensor) -> Tensor:
-    """The mean squared distance of each vector of a book from the latent that is nearest to it, ()."""
+    """The mean squared distance between each vector of a book and the latent nearest to it, ()."""
     flat = z.movedim(1, -1).flatten(0, -2)
     with torch.no_grad():
         apart = flat.square().sum(1) - 2 * book.float() @ flat.T
     return (book.float() - flat[apart.argmin(1)]).square().mean()
 
 
-#: what teaches an autoencoder, by name
+#: the objectives of autoencoders, by name
 CODEC_OBJECTIVES: dict[str, Callable[..., Any]] = {"reconstruction": Reconstruction}

@@ -1,8 +1,8 @@
-"""What every entry of a table must keep, as functions: `python -m ornstein.laws PACKAGE` runs them over an addition.
+"""Laws that every entry of a table must satisfy, as functions: `python -m ornstein.laws PACKAGE` checks an addition.
 
-A law takes one made entry (a process, a stepper, an objective, ...) and returns nothing, or raises `LawBroken` with one
-sentence that has the numbers. `LAWS` names those of each noun. The tests of this package run the same functions over
-its own tables, so that what comes with it and what is added are held to the same.
+A law takes an instance of an entry (a process, a stepper, an objective, ...) and returns nothing, or raises `LawBroken`
+with one sentence that has the numbers. `LAWS` names the laws of each noun. The tests of this package run the same
+functions over its own tables, so built-in entries and additions are held to the same laws.
 
     for finding in check("my_package"):
         print(finding)
@@ -19,7 +19,7 @@ from ornstein.laws.broken import LawBroken
 
 __all__ = ["LAWS", "Finding", "LawBroken", "check"]
 
-#: the laws of each noun by name; a noun that has none is held to what `ornstein.register` asks
+#: the laws of each noun by name; for a noun without any, only the checks of `ornstein.register` apply
 LAWS: dict[str, dict[str, Callable[[Any], None]]] = {
     "process": processes.LAWS,
     "kernel": tokens.KERNEL_LAWS,
@@ -39,13 +39,13 @@ LAWS: dict[str, dict[str, Callable[[Any], None]]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one law and one entry.
+    """The result of one law for one entry.
 
     Attributes:
         noun, name: of the entry.
         law: its name.
-        verdict: "ok", "broken", or "skipped" where the entry cannot be had here, such as data that are not at hand.
-        sentence: what is wrong, with numbers, or why it is skipped; "" if it is ok.
+        verdict: "ok", "broken", or "skipped" if the entry cannot be made here, such as data that are missing.
+        sentence: what is wrong, with numbers, or why the law is skipped; "" if it is ok.
     """
 
     noun: str
@@ -60,10 +60,10 @@ class Finding:
 
 
 def check(package: str | None = None) -> Iterator[Finding]:
-    """Every law for every entry that a package registers, one after the other as they are found.
+    """Check every law for every entry that a package registers, yielding each result as it is found.
 
     Args:
-        package: as it is imported or installed; None for every entry of every table.
+        package: its name for import or installation; None for every entry of every table.
 
     Raises:
         InputError: a package that cannot be imported, or registers nothing.
@@ -77,8 +77,8 @@ def check(package: str | None = None) -> Iterator[Finding]:
             continue
         try:
             thing = entry() if plugins.TABLES[noun].configured else entry
-        except TypeError as error:  # an argument without a default, such as the folder of somebody's pictures
-            yield Finding(noun, name, "every law", "skipped", f"it is not made without arguments: {error}.")
+        except TypeError as error:  # an argument without a default, such as a folder of pictures
+            yield Finding(noun, name, "every law", "skipped", f"it cannot be made without arguments: {error}.")
             continue
         for law, holds in LAWS.get(noun, {}).items():
             yield _judged(noun, name, law, lambda holds=holds, thing=thing: holds(thing))  # type: ignore[misc]
@@ -90,8 +90,8 @@ def _judged(noun: str, name: str, law: str, holds: Callable[[], None]) -> Findin
     except LawBroken as broken:
         return Finding(noun, name, law, "broken", str(broken))
     except InputError as error:
-        # data may be absent; anything else that is refused is refused under conditions that it must do with
+        # data may be missing; every other entry must work under the conditions of its laws
         return Finding(noun, name, law, "skipped" if noun == "data" else "broken", f"it refuses: {error}")
-    except Exception as error:  # whatever an addition does wrong is a finding, not the end of the others
+    except Exception as error:  # any error of an addition is a finding, and must not stop the other laws
         return Finding(noun, name, law, "broken", f"it raises {type(error).__name__}: {' '.join(str(error).split())}.")
     return Finding(noun, name, law, "ok")

@@ -8,7 +8,7 @@ from ornstein.laws import check
 
 
 def main(packages: list[str]) -> int:
-    """The laws over what these packages register, or over every table; 0, 1 if a law is broken, 2 for bad input."""
+    """Check what these packages register, or every table; 0, or 1 if a law is broken, 2 for bad input."""
     counted: Counter[str] = Counter()
     try:
         for package in packages or [None]:  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""Laws of what lies between two data sets and of how it is walked: against the Gaussian bridge in closed form."""
+"""Laws of paths between two data sets and of their steppers, against the Gaussian bridge in closed form."""
 
 import itertools
 import math
@@ -33,7 +33,7 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
 
 
 def laws(d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Two Gaussians in d dimensions that do not commute, of unlike sizes: mean0, cov0, mean1, cov1."""
+    """Two Gaussians in d dimensions, of different sizes, whose covariances do not commute: mean0, cov0, mean1, cov1."""
     a, b = normals(d, d, seed=d) / d**0.5, normals(d, d, seed=d + 1) / d**0.5
     eye = torch.eye(d, dtype=F64)
     return normals(d, seed=2), a @ a.mT + 0.2 * eye, 1 + normals(d, seed=3), 2 * b @ b.mT + 0.1 * eye
@@ -43,7 +43,7 @@ def laws(d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def joins_its_ends(path: Path) -> None:
-    """(alpha, beta, variance) goes from (1, 0, 0) to (0, 1, 0); rates are slopes, a batch of times is its times."""
+    """(alpha, beta, variance) goes from (1, 0, 0) to (0, 1, 0); rates are slopes; batched times equal single ones."""
     for t, alpha, beta in ((0.0, 1.0, 0.0), (path.t_max, 0.0, 1.0)):
         stage = path.at(t)
         for name, expected in (("alpha", alpha), ("beta", beta), ("variance", 0.0)):
@@ -69,14 +69,14 @@ def joins_its_ends(path: Path) -> None:
 
 
 def any_two_readings_give_its_ends(path: Path) -> None:
-    """Both ends come back from any two readings that say more than one end, and one end from each that says it."""
-    if path.noiseless:  # where one reading gives both
+    """Any two independent readings give back both ends, and a reading of a single end gives back that end."""
+    if path.noiseless:  # one reading gives both
         return
     x, x0, x1 = normals(3, 5, 2)
     stage = path.at(torch.linspace(0.2, 0.8, 5, dtype=F64) * path.t_max, like=x)
     ends = Ends(x0, x1, x, stage)
     for names in itertools.combinations(READINGS, 2):
-        if names == ("eps", "score") or set(names) in ({"x0", "down"}, {"x1", "up"}):  # one says what the other does
+        if names == ("eps", "score") or set(names) in ({"x0", "down"}, {"x1", "up"}):  # each follows from the other
             continue
         back = Ends.of(x, stage, {name: ends.read(name) for name in names})
         size = 1 + max(float(ends.read(name).abs().max()) for name in names)
@@ -90,7 +90,7 @@ def any_two_readings_give_its_ends(path: Path) -> None:
 
 
 def its_steps_compose(path: Path) -> None:
-    """Two steps with the near end known are one; a short one is the drift and the diffusion that it reads."""
+    """Two steps with a known near end equal one long step; a short step gives the path's drift and diffusion."""
     t, s, r = (path.at(share * path.t_max) for share in (0.9, 0.5, 0.2))
     (a, b, v), (c, d, w) = t.step_to(s), s.step_to(r)
     for what, found, expected in zip(
@@ -112,7 +112,7 @@ _WALKED: tuple[Path, ...] = (Brownian(0.5), Trigonometric(0.8), Linear())
 
 
 def carries_constant_ends(stepper: BridgeStepper, paths: tuple[Path, ...] = _WALKED) -> None:
-    """Ends that are always c come out as c, both ways, in 1, 2, 3 and 10 steps."""
+    """An end that is always c comes out as c, in both directions, in 1, 2, 3 and 10 steps."""
     for path in paths:
         bridge = FunctionBridge(lambda x, stage, condition: {"x0": x * 0 + 0.3, "x1": x * 0 - 1.7}, path)
         x = normals(4, 2)
@@ -122,13 +122,13 @@ def carries_constant_ends(stepper: BridgeStepper, paths: tuple[Path, ...] = _WAL
                 found = translate(way, x, stepper=stepper, steps=steps, seed=0)
                 near(f"an end that is always {c}, on {path} in {steps} steps,", found, c)
             states = len(list(crossing(bridge, x, stepper=stepper, steps=steps, seed=0)))
-            hold(states == steps + 1, f"{steps} steps are {states} states; {steps + 1} they must be.")
+            hold(states == steps + 1, f"{steps} steps give {states} states; there must be {steps + 1}.")
 
 
 def walked(bridge: GaussianBridge, stepper: BridgeStepper, steps: int) -> tuple[Tensor, Tensor, int]:
     """Covariance at the near end and cov(x_0, x_1) of a walk down, with no sampling error, and calls of the bridge.
 
-    A step is affine in x and in its noise: what it does to 0 and to unit vectors says all.
+    A step is affine in x and in its noise, so its effect on 0 and on unit vectors determines it.
     """
     levels, d = stages(bridge.path, steps), len(bridge.coupling.mean0)
     ask: Ask = Ask(lambda x, stage: bridge(x, stage))
@@ -144,13 +144,13 @@ def walked(bridge: GaussianBridge, stepper: BridgeStepper, steps: int) -> tuple[
 
 
 def has_its_declared_order(stepper: BridgeStepper) -> None:
-    """On the Gaussian Schrodinger bridge: order of the near end's covariance and of the pairs', and calls a step."""
+    """On the Gaussian Schrodinger bridge: the order of the near end's covariance and of the pairs', and the calls."""
     for path in _WALKED:
         coupling = GaussianCoupling.entropic(*laws(2), 0.0 if path.noiseless else path.stiffness)
         bridge, gaps = GaussianBridge(coupling, path), []
         for n in (32, 64, 128):
             cov, cross, calls = walked(bridge, stepper, n)
-            hold(calls == 2 * stepper.calls * (n - 1), f"{calls} calls in {n - 1} steps taken twice.")
+            hold(calls == 2 * stepper.calls * (n - 1), f"{calls} calls in {n - 1} steps made twice.")
             gaps.append([float((cov - coupling.cov0).norm()), float((cross - coupling.cross).norm())])
         if path.noiseless:  # straight lines that do not cross are walked exactly
             worst = max(max(gap) for gap in gaps)
@@ -158,16 +158,16 @@ def has_its_declared_order(stepper: BridgeStepper) -> None:
             continue
         for coarse, fine in itertools.pairwise(gaps):
             for a, b in zip(coarse, fine, strict=True):
-                # E[x_0 given x_t] is a martingale, which makes the pairs of these walks exact
+                # E[x_0 given x_t] is a martingale, so cov(x_0, x_1) may be exact
                 order = stepper.order if b < 1e-12 else math.log2(a / b)
                 hold(
                     abs(order - stepper.order) < 0.3,
-                    f"on {path} halved steps have order {order:.2f}; {stepper.order} is declared.",
+                    f"on {path} halving the steps gives order {order:.2f}; {stepper.order} is declared.",
                 )
 
 
 def walks_each_row_by_its_seed_alone(stepper: BridgeStepper) -> None:
-    """A batch is its rows one by one; another seed, other rows, where the path has noise."""
+    """A batch equals its rows walked one by one; on a path with noise another seed gives other rows."""
     bridge, x = GaussianBridge.schrodinger(*laws(2), Brownian(0.7)), normals(5, 2)
     together = translate(bridge, x, stepper=stepper, steps=4, seeds=range(5))
     one = translate(bridge, x[2:3], stepper=stepper, steps=4, seeds=[2])

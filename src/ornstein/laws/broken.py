@@ -1,21 +1,21 @@
-"""How a law is broken: in one sentence, with the numbers."""
+"""How a broken law is reported: in one sentence, with the numbers."""
 
 import torch
 from torch import Tensor
 
 
 class LawBroken(AssertionError):
-    """An entry of a table does not keep a law; the message says where, what was found and what must be."""
+    """An entry of a table does not satisfy a law; the message says where, what was found and what it must be."""
 
 
 def hold(true: "bool | Tensor", sentence: str) -> None:
-    """Nothing, or `LawBroken` with the sentence."""
+    """Raise `LawBroken` with the sentence unless the first argument is true."""
     if not bool(true):
         raise LawBroken(sentence)
 
 
 def near(what: str, got: "Tensor | float", expected: "Tensor | float", rtol: float = 0.0, atol: float = 0.0) -> None:
-    """`LawBroken` unless every number is within max(rtol |expected|, atol) of the expected one; NaN never is."""
+    """Raise `LawBroken` unless every number is within max(rtol |expected|, atol) of the expected one; NaN never is."""
     a = torch.as_tensor(got, dtype=torch.float64)
     b = torch.as_tensor(expected, dtype=torch.float64).expand_as(a)
     excess = torch.where(a == b, 0.0, (a - b).abs() - (rtol * b.abs()).clamp(min=atol))

@@ -3,9 +3,9 @@
 *Deterministic* steppers are compared along the path: from one x_T on an asymmetric mixture, down to sigma/alpha = 0.05
 on 16, 32, 64 steps even in log-SNR, against the probability-flow ODE solved by Runge & Kutta in another variable.
 
-*Stochastic* ones are compared in law, without sampling: on Gaussian data a denoiser is affine, so the state after n
-steps is an affine function of the starting noise and of every draw. One walk of a batch whose rows switch on one of
-them each gives all coefficients, hence the exact mean and variance of what the scheme draws. Their distance to the
+*Stochastic* steppers are compared in law, without sampling: on Gaussian data a denoiser is affine, so the state after n
+steps is an affine function of the starting noise and of every draw. One walk of a batch in which each row switches on
+one of these gives all coefficients, and so the exact mean and variance of what the stepper draws. Their distance to the
 true marginal must fall with the declared order.
 """
 
@@ -35,12 +35,12 @@ LOW = 0.05
 
 
 def processes() -> dict[str, Process]:
-    """Those on which orders are measured."""
+    """The processes on which orders are measured."""
     return {name: p for name, p in every().items() if name not in ("betas[scaled-linear]", "betas[sigmoid]")}
 
 
 def top(process: Process) -> float:
-    """The noise ratio to start from: 20, or where the clock ends."""
+    """The noise ratio to start from: 20, or the clock's end if that is lower."""
     return min(float(process.at(ends(process)[1]).noise_ratio), 20.0)
 
 
@@ -53,7 +53,7 @@ def grid_between(process: Process, high: float, low: float, n: int) -> Tensor:
 
 
 def walk(stepper: Stepper, denoiser: Denoiser, x: Tensor, levels: Sequence[Level[float]], noise: Any) -> Tensor:
-    """The stepper from the first level to the last, which is a noisy one: no denoising step hides the error."""
+    """The stepper from the first level to the last, which is noisy, so that no denoising step hides the error."""
     memory, ask = None, Ask(denoiser, Condition())
     for t, s in itertools.pairwise(levels):
         x, memory = stepper.step(ask, x, t, s, memory, noise)
@@ -62,7 +62,7 @@ def walk(stepper: Stepper, denoiser: Denoiser, x: Tensor, levels: Sequence[Level
 
 @lru_cache(maxsize=64)
 def true_path(process: Process) -> tuple[Tensor, Tensor]:
-    """Where 24 starts end up: d(x/alpha)/d log u = x/alpha - E[x_0], u = sigma/alpha, by Runge & Kutta's fourth."""
+    """24 starts and their ends: d(x/alpha)/d log u = x/alpha - E[x_0], u = sigma/alpha, by classical Runge-Kutta."""
     mix, clock, n = mixture(), EDM(t_max=1e6), 200
     first, last = process.levels(grid_between(process, top(process), LOW, 1))
     start = math.hypot(first.alpha, first.sigma) * normal(torch.arange(24), (2,), 0, F64)
@@ -83,7 +83,7 @@ def true_path(process: Process) -> tuple[Tensor, Tensor]:
 
 
 def path_errors(stepper: Stepper, process: Process) -> list[float]:
-    """Root mean square distance from the true path's end, on 16, 32 and 64 steps."""
+    """Root mean square distance from the end of the true path, in 16, 32 and 64 steps."""
     start, end = true_path(process)
     denoiser = mixture().denoiser(process)
     errors = []
@@ -112,10 +112,10 @@ def law_error(stepper: Stepper, process: Process, n: int, m: float, v: float) ->
         z[1 + draws] = 1.0
         return z
 
-    # increments of a path over steps that do not overlap are draws like any other
+    # increments of a path over disjoint steps are independent draws
     noise.between = lambda t, s, power=1.0: noise()  # type: ignore[attr-defined]
     end = walk(stepper, FunctionDenoiser(answer, process), x, levels, noise)[:, 0]
-    hold(draws > 0, f"{stepper} declares that it is stochastic and draws no noise.")
+    hold(draws > 0, f"{stepper} declares that it is stochastic but draws no noise.")
     parts = end[1:] - end[0]
     first, last = levels[0], levels[-1]
     mean = end[0] + parts[0] * first.alpha * m
@@ -124,31 +124,31 @@ def law_error(stepper: Stepper, process: Process, n: int, m: float, v: float) ->
     return abs(mean.item() - float(last.alpha) * m) + abs(variance.sqrt().item() - spread)
 
 
-#: mean and variance of the data, of several widths, since the error of one of them may pass through zero
+#: means and variances of the data, several because the error for one of them may pass through zero
 DATA = ((0.6, 0.1), (-0.3, 0.5), (1.5, 1.3))
 
 
 def law_errors(
     stepper_of: Callable[[int], Stepper], process: Process, data: Sequence[tuple[float, float]] = DATA
 ) -> list[float]:
-    """The errors in law, summed over the data, on 16, 32 and 64 steps; a stepper may depend on their number."""
+    """The errors in law, summed over the data, in 16, 32 and 64 steps; the stepper may depend on their number."""
     return [sum(law_error(stepper_of(n), process, n, m, v) for m, v in data) for n in COUNTS]
 
 
 def orders(errors: Sequence[float]) -> list[float]:
-    """log2 of what each doubling of the steps divides the error by."""
+    """log2 of the factor by which each doubling of the steps divides the error."""
     return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
 
 
 def order_is_as_declared(process: Process, stepper: Stepper, bounded_above: bool = True) -> None:
-    """The order measured on a process is the declared one: no less, and, where `bounded_above`, no more."""
+    """The order measured on a process is the declared one: no less and, if `bounded_above`, no more."""
     assert stepper.order is not None
     errors = law_errors(lambda n: stepper, process) if stepper.stochastic else path_errors(stepper, process)
     measured, where = orders(errors)[-1], f"{stepper} on {process}"
-    hold(errors[-1] < 0.2, f"{where}: an error of {errors[-1]:.3g} after {COUNTS[-1]} steps; less than 0.2 it must be.")
-    # a multistep method starts with one answer: from much noise that costs nothing, from little it leaves order 3
+    hold(errors[-1] < 0.2, f"{where}: an error of {errors[-1]:.3g} after {COUNTS[-1]} steps; it must be below 0.2.")
+    # a multistep method starts with one answer: at high noise that costs nothing, at low noise it leaves order 3
     declared = min(stepper.order, 3) if stepper.calls == 1 and top(process) < 10 else stepper.order
     hold(measured > declared - 0.2, f"{where}: order {measured:.2f} is measured; {stepper.order} is declared.")
-    # nor is it declared too modestly; in law, some clocks happen to spare a stepper its leading error
+    # the declared order must not be too low either; in law, a stepper's leading error happens to vanish on some clocks
     if declared == stepper.order and bounded_above:
         hold(measured < stepper.order + 0.3, f"{where}: order {measured:.2f} is measured; {stepper.order} is declared.")

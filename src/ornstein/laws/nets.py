@@ -1,4 +1,4 @@
-"""Laws of every network: its shapes, its silent start, and what its output may depend on."""
+"""Laws of every network: its shapes, its zero output at first, and what its output may depend on."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,12 @@ from ornstein.errors import InputError
 from ornstein.laws.broken import hold, near
 from ornstein.nets import Label, NetConfig, Number, Part, Picture, Tokens, Vector
 
-#: shapes to try: vectors, a row, small pictures of odd and even sides; a network may refuse some, not all
+#: shapes to try: a vector, a sequence, small pictures with odd and even sides; a network may refuse some, but not all
 SHAPES = ((2,), (3, 9), (1, 8, 8), (2, 7, 6))
 
 
 def nudged(net: nn.Module, seed: int = 0, size: float = 0.1) -> nn.Module:
-    """The net away from its silent start, where every law would hold for the wrong reason; in evaluation mode."""
+    """The net in evaluation mode, moved away from its zero output, at which every law would hold trivially."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -23,7 +23,7 @@ def nudged(net: nn.Module, seed: int = 0, size: float = 0.1) -> nn.Module:
 
 
 def inputs(shape: tuple[int, ...], batch: int = 4, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """x (batch, *shape) and noise levels over their whole range, (batch,)."""
+    """x (batch, *shape) and noise levels (batch,) over their whole range."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, *shape, generator=generator), torch.linspace(-12, 12, batch)
 
@@ -33,7 +33,7 @@ KINDS = ("label", "number", "vector", "tokens", "picture")
 
 
 def conditions(kind: str, shape: tuple[int, ...], batch: int = 4) -> tuple[dict[str, Part], dict[str, Tensor]]:
-    """Parts of a kind, and a condition in which the first row is absent; "several" is one of each."""
+    """Parts of one kind, and a condition in which the first row is absent; "several" means one of each kind."""
     generator = torch.Generator().manual_seed(2)
 
     def drawn(*size: int) -> Tensor:
@@ -57,17 +57,17 @@ def conditions(kind: str, shape: tuple[int, ...], batch: int = 4) -> tuple[dict[
 
 
 def starts_at_zero_and_learns(config: NetConfig, shape: tuple[int, ...], kind: str) -> None:
-    """Just built it returns zero, of the right shape; once it is away from there every parameter has a gradient."""
+    """A new network returns zero, of the right shape; once it is moved from there every parameter has a gradient."""
     parts, condition = conditions(kind, shape)
     net = config.build(shape, parts, out_multiple=2)
     x, level = inputs(shape)
     out, expected = net(x, level, condition), (4, 2 * shape[0], *shape[1:])
-    hold(out.shape == expected, f"the output for shape {shape} is {tuple(out.shape)}; {expected} it must be.")
-    hold(not out.any(), f"just built for shape {shape} it returns up to {float(out.abs().max()):.3g}; zero it must be.")
+    hold(out.shape == expected, f"the output for shape {shape} is {tuple(out.shape)}; it must be {expected}.")
+    hold(not out.any(), f"new, for shape {shape}, it returns up to {float(out.abs().max()):.3g}; it must be 0.")
     out = nudged(net)(x, level, condition)
     hold(out.isfinite().all(), f"for shape {shape} its output is not finite.")
-    hold(out.std() > 1e-3, f"for shape {shape} its output stays near zero whatever its weights.")
-    # A random projection: the plain sum is blind to what the last normalisation removes.
+    hold(out.std() > 1e-3, f"for shape {shape} its output stays near zero for any weights.")
+    # a random projection, since a plain sum does not see what the last normalisation removes
     (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
     silent = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()}
     silent |= {name for name, p in net.named_parameters() if name not in silent and not p.grad.any()}  # type: ignore[union-attr]
@@ -75,7 +75,7 @@ def starts_at_zero_and_learns(config: NetConfig, shape: tuple[int, ...], kind: s
 
 
 def batch_is_its_samples(config: NetConfig, shape: tuple[int, ...]) -> None:
-    """What it returns for a batch is what it returns for each sample alone."""
+    """Its output for a batch equals its outputs for each sample alone."""
     parts, condition = conditions("several", shape)
     net = nudged(config.build(shape, parts))
     x, level = inputs(shape)
@@ -86,17 +86,17 @@ def batch_is_its_samples(config: NetConfig, shape: tuple[int, ...]) -> None:
 
 
 def part_matters(config: NetConfig, shape: tuple[int, ...], kind: str) -> None:
-    """Two values of a part give two outputs; where it is absent it is left out."""
+    """Two values of a part give two outputs; an absent part is the same as one left out."""
     parts, condition = conditions(kind, shape)
     if not parts:
-        return  # no picture lies over a vector
+        return  # vectors take no pictures
     x, level = inputs(shape, batch=1)
     x, level = x.expand(4, *shape), torch.zeros(4)
     net = nudged(config.build(shape, parts))
     out, plain = net(x, level, condition).detach(), net(x, level).detach()
     hold(torch.pdist(out.flatten(1)).min() > 1e-3, f"for shape {shape} two values of a {kind} give the same output.")
     none = {kind: torch.full_like(condition[kind], torch.nan if condition[kind].is_floating_point() else -1)}
-    hold(torch.equal(net(x, level, none), plain), f"for shape {shape} an absent {kind} is not as one left out.")
+    hold(torch.equal(net(x, level, none), plain), f"for shape {shape} an absent {kind} differs from one left out.")
     near(f"for shape {shape} the output of a row without its {kind}", out[:1], plain[:1], rtol=1e-4, atol=1e-5)
     if kind in ("vector", "picture"):  # one missing number is enough
         half = torch.zeros_like(condition[kind])
@@ -105,14 +105,14 @@ def part_matters(config: NetConfig, shape: tuple[int, ...], kind: str) -> None:
 
 
 def level_matters(config: NetConfig, shape: tuple[int, ...]) -> None:
-    """Noise levels are told apart."""
+    """Different noise levels give different outputs."""
     x, _ = inputs(shape, batch=1)
     out = nudged(config.build(shape))(x.expand(4, *shape), torch.tensor([-12.0, -1.0, 0.0, 12.0]))
     hold(torch.pdist(out.flatten(1)).min() > 1e-3, f"for shape {shape} two noise levels give the same output.")
 
 
 def weights_come_from_the_seed(config: NetConfig, shape: tuple[int, ...]) -> None:
-    """The initial weights are a function of the seed alone, and the global random state is left as it was."""
+    """The initial weights depend on the seed alone, and the global random state does not change."""
     before = torch.get_rng_state()
     first, again, other = (config.build(shape, seed=seed).state_dict() for seed in (3, 3, 4))
     hold(torch.equal(before, torch.get_rng_state()), "building it draws from torch's global random state.")

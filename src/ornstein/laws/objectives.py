@@ -1,8 +1,8 @@
-"""Laws of every objective: what it is a function of, when it asks, and that the exact denoiser is its minimum.
+"""Laws of every objective: what it depends on, the times it uses, and that the exact denoiser is its minimum.
 
-A minimum is measured, not assumed. Along a direction d the expected loss of D + theta d is a parabola in theta for a
-regression; half the difference of the losses at theta = 3 and -3 is its slope at D, zero to five standard errors on a
-mixture whose exact denoiser is D, and not zero at a denoiser that is off by as much.
+The minimum is measured, not assumed. For a regression the expected loss of D + theta d, along a direction d, is a
+parabola in theta. Half the difference of the losses at theta = 3 and -3 is proportional to its slope at D: it must be
+zero to five standard errors on a mixture whose exact denoiser is D, and not zero at a denoiser that is off by as much.
 """
 
 import math
@@ -32,7 +32,7 @@ S = 0.7
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A generator of its own."""
+    """A new generator with this seed."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -43,12 +43,12 @@ def data(n: int = 64, seed: int = 0, shape: tuple[int, ...] = (3,)) -> tuple[Ten
 
 
 def wrong(process: Process) -> Known:
-    """Some denoiser, far from any truth."""
+    """Some denoiser, far from the exact one for any data."""
     return Known(lambda x, level: torch.tanh(x) * 0.8 + 0.1, process, S)
 
 
 def every() -> dict[str, Process]:
-    """The processes that an objective must do with, those without any signal at the end among them."""
+    """The processes with which an objective must work, including those without any signal at the end."""
     return processes() | ZERO_SNR
 
 
@@ -56,17 +56,17 @@ def every() -> dict[str, Process]:
 
 
 def is_finite_and_per_sample(objective: Objective, process: Process) -> None:
-    """A finite loss for each sample, (B,), of x0's type, that is the same for the same generator and its own."""
+    """A finite loss for each sample, (B,), of x0's type, which depends only on the generator and that sample."""
     x0 = data(32, shape=(2, 4))[0].float()
     before = torch.get_rng_state()
     first = objective(wrong(process), x0, None, seeded(10))
-    hold(first.shape == (32,), f"on {process} the loss of 32 samples has shape {tuple(first.shape)}; (32,) it must be.")
+    hold(first.shape == (32,), f"on {process} the loss of 32 samples has shape {tuple(first.shape)}; it must be (32,).")
     hold(first.dtype == torch.float32, f"on {process} the loss of float32 data is {first.dtype}.")
     hold(first.isfinite().all(), f"on {process} {int((~first.isfinite()).sum())} of 32 losses are not finite.")
     again = objective(wrong(process), x0, None, seeded(10))
     hold(torch.equal(first, again), f"on {process} the same generator gives another loss.")
     hold(torch.equal(before, torch.get_rng_state()), "it draws from torch's global random state, not its generator.")
-    # a sample's loss is its own: another sample changed, not this one's
+    # a change of one sample changes its loss and no other
     other = x0.clone()
     other[5] += 1
     changed = objective(wrong(process), other, None, seeded(10))
@@ -76,19 +76,19 @@ def is_finite_and_per_sample(objective: Objective, process: Process) -> None:
 
 
 def has_a_loss_for_each_sample(objective: Objective) -> None:
-    """On every process: shape (B,), finite, the same for the same generator, each sample's own."""
+    """On every process: a loss of shape (B,), finite, determined by the generator, and independent of other samples."""
     for process in every().values():
         is_finite_and_per_sample(objective, process)
 
 
-#: torch's ways to make random numbers out of nothing, which take a generator and a device
+#: torch functions that make random numbers from a generator, on a device
 _MAKERS = (torch.rand, torch.randn, torch.randint, torch.randperm)
-#: those that make them like another tensor, and take no generator
+#: torch functions that make random numbers like another tensor, and take no generator
 _UNSEEDED = (torch.rand_like, torch.randn_like, torch.randint_like)
 
 
 class _Drawing(TorchFunctionMode):
-    """Refuses random numbers that are not drawn from a generator, on its device."""
+    """Raises for random numbers that are not drawn from a generator, on its device."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -96,7 +96,7 @@ class _Drawing(TorchFunctionMode):
         if function in _UNSEEDED or (function in _MAKERS and given.get("generator") is None):
             hold(False, f"{called} is called without the generator.")
         if function in _MAKERS and given.get("device") is None:
-            hold(False, f"{called} is called without device=generator.device, so that no generator of a GPU will do.")
+            hold(False, f"{called} is called without device=generator.device, so a generator on a GPU cannot be used.")
         return function(*args, **given)
 
 
@@ -109,7 +109,7 @@ def draws_from_its_generator_alone(objective: Objective) -> None:
 
 @contextmanager
 def _asked(process: Process) -> Iterator[tuple[Known, list[Tensor]]]:
-    """A denoiser that notes the times that it is asked at."""
+    """A denoiser that records the times at which it is called."""
     times: list[Tensor] = []
 
     def answer(x: Tensor, level: Level) -> Tensor:
@@ -120,7 +120,7 @@ def _asked(process: Process) -> Iterator[tuple[Known, list[Tensor]]]:
 
 
 def asks_within_the_clock(objective: Objective) -> None:
-    """It asks at times between `grids.ends` in continuous time, and at levels above 0 of a chain; losses are finite."""
+    """It calls the network within `grids.ends` in continuous time, or at levels above 0 of a chain; finite losses."""
     x0 = data(4096, shape=(2,))[0]
     for process in every().values():
         low, high = ends(process, S) if process.chain is None else (0.0, float(process.chain))
@@ -129,9 +129,7 @@ def asks_within_the_clock(objective: Objective) -> None:
         hold(loss.isfinite().all(), f"on {process} {int((~loss.isfinite()).sum())} of 4096 losses are not finite.")
         times = torch.cat(asked)
         least, most = float(times.min()), float(times.max())
-        where = (
-            f"on {process} it asks at t = {{:.6g}}; a network is asked between {low:.6g} and {high:.6g} (grids.ends)."
-        )
+        where = f"on {process} it calls the network at t = {{:.6g}}; grids.ends allows {low:.6g} to {high:.6g}."
         hold(least > 0 and least >= low * (1 - 1e-6), where.format(least))
         hold(most <= high * (1 + 1e-6), where.format(most))
 
@@ -140,7 +138,7 @@ def asks_within_the_clock(objective: Objective) -> None:
 
 
 class _Watch(nn.Module):
-    """A network that notes its condition."""
+    """A network that records its condition."""
 
     def __init__(self, twice: bool) -> None:
         super().__init__()
@@ -153,7 +151,7 @@ class _Watch(nn.Module):
 
 
 def parts_seen(objective: Objective, condition: Given, n: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """The losses of n samples, and the condition that the network was given with them."""
+    """The losses of n samples, and the condition that the network was given for them."""
     double = getattr(objective, "learns_variance", False)
     watch = _Watch(double)
     denoiser = NetDenoiser(watch, VP(), "v", learns_variance=double)
@@ -161,7 +159,7 @@ def parts_seen(objective: Objective, condition: Given, n: int) -> tuple[Tensor, 
 
 
 def drops_labels_at_its_rate(objective: Objective) -> None:
-    """The network sees the condition, but for a share of `drop_label` (0 if it has none) of each part's rows."""
+    """The network sees the condition, except in a share `drop_label` (0 if it has none) of each part's rows."""
     n, rate = 10000, getattr(objective, "drop_label", 0.0)
     labels = torch.arange(n) % 10
     _, nothing = parts_seen(objective, None, n)
@@ -171,12 +169,12 @@ def drops_labels_at_its_rate(objective: Objective) -> None:
         hold(name in parts, f"the network is not given the condition's part {name!r}.")
     seen, allowed = parts["label"], 5 * math.sqrt(rate * (1 - rate) / n)
     gone = seen == -1
-    hold(seen.dtype == torch.int64, f"the network is given labels of {seen.dtype}; int64 they must be.")
-    hold(torch.equal(seen[~gone], labels[~gone]), "the network is given other labels than those of its samples.")
+    hold(seen.dtype == torch.int64, f"the network is given labels of {seen.dtype}; they must be int64.")
+    hold(torch.equal(seen[~gone], labels[~gone]), "the network is given labels that are not those of its samples.")
     share = float(gone.double().mean())
     hold(abs(share - rate) <= allowed, f"a share of {share:.3g} of the labels is dropped; drop_label is {rate:g}.")
     rows = parts["vector"].isnan()
-    hold(torch.equal(rows.any(1), rows.all(1)), "of a sample's vector some numbers are dropped and others not.")
+    hold(torch.equal(rows.any(1), rows.all(1)), "some numbers of a sample's vector are dropped and others are not.")
     share = float(rows.all(1).double().mean())
     hold(abs(share - rate) <= allowed, f"a share of {share:.3g} of the vectors is dropped; drop_label is {rate:g}.")
 
@@ -185,7 +183,7 @@ def drops_labels_at_its_rate(objective: Objective) -> None:
 
 
 class Spoken(nn.Module):
-    """One and the same x0 function with a parameter, put into the language `predicts`."""
+    """A network whose x0 is always the same function of a parameter, output in the reading `predicts`."""
 
     def __init__(self, process: Process, predicts: str) -> None:
         super().__init__()
@@ -201,7 +199,7 @@ class Spoken(nn.Module):
 
 
 def gradient_is_the_same_in_every_reading(objective: Objective, process: Process) -> None:
-    """The gradient by the parameters of one function is the same, whichever reading the network outputs it in."""
+    """The gradient by the parameters of one function is the same, whichever reading the network outputs."""
     x0, _ = data(32)
     gradients = {}
     for reading in READINGS:
@@ -214,7 +212,7 @@ def gradient_is_the_same_in_every_reading(objective: Objective, process: Process
 
 
 def does_not_know_what_the_network_predicts(objective: Objective) -> None:
-    """Gradients agree across the readings, on clocks of every kind; not asked of one that learns a variance too."""
+    """Gradients agree across the readings, on clocks of every kind; not checked if a variance is learned too."""
     if getattr(objective, "learns_variance", False):
         return
     made = processes()
@@ -222,7 +220,7 @@ def does_not_know_what_the_network_predicts(objective: Objective) -> None:
         gradient_is_the_same_in_every_reading(objective, Flow(t_max=0.99) if name == "flow" else made[name])
 
 
-#: ways to be wrong
+#: directions away from the exact denoiser
 DIRECTIONS: list[Callable[[Tensor], Tensor]] = [
     torch.ones_like,
     lambda x: x.flip(1),
@@ -231,7 +229,7 @@ DIRECTIONS: list[Callable[[Tensor], Tensor]] = [
 
 
 def sized(direction: Callable[[Tensor], Tensor], x: Tensor, level: Level) -> Tensor:
-    """Of bounded size in the units of the noise, at every level."""
+    """The direction, of bounded size in units of the noise at every level."""
     return direction(x / (level.alpha + level.sigma)) / (1 + 1 / level.noise_ratio)
 
 
@@ -257,7 +255,7 @@ def slope_and_bend(
 
 
 def exact_is_its_minimum(objective: Objective, process: Process) -> None:
-    """On a mixture: the expected slope along any direction is zero, and every step away costs."""
+    """On a mixture the expected slope along any direction is zero, and the loss rises on both sides."""
     mix, n = mixture(), 4000
     x0 = mix.sample(n, seeded(1002)).double()
 
@@ -275,13 +273,13 @@ def exact_is_its_minimum(objective: Objective, process: Process) -> None:
             bend.mean() > abs(slope.mean()), f"on {process} the loss is not higher on both sides of the exact denoiser."
         )
 
-        # and the same measurement tells a denoiser that is off by as much
+        # and the same measurement detects a denoiser that is off by as much
         def away(x: Tensor, level: Level, direction: Callable[[Tensor], Tensor] = direction) -> Tensor:
             return exact(x, level) + 3 * sized(direction, x, level)
 
         slope, _ = slope_and_bend(objective, process, away, direction, x0, seed)
         off = float(slope.mean()) / (float(slope.std()) / math.sqrt(n))
-        hold(off > 5, f"on {process} the loss does not tell a wrong denoiser: a slope of {off:.1f} standard errors.")
+        hold(off > 5, f"on {process} the loss does not detect a wrong denoiser: a slope of {off:.1f} standard errors.")
 
 
 def is_minimised_by_the_exact_denoiser(objective: Objective) -> None:
@@ -292,22 +290,22 @@ def is_minimised_by_the_exact_denoiser(objective: Objective) -> None:
 
 
 def skewed() -> GaussianMixture:
-    """A mixture whose posterior has its median far from its mean: nine tenths in one place, the rest away from it."""
+    """A mixture whose posterior median is far from its mean: nine tenths in one place, the rest away from it."""
     means = torch.tensor([[-0.2, -0.2], [1.8, 1.8]], dtype=F64)
     return GaussianMixture(torch.tensor([0.9, 0.1], dtype=F64), means, torch.full((2,), 0.01, dtype=F64))
 
 
 def mean_is_taught(objective: Objective, process: Process) -> None:
-    """On skewed data the slope at the posterior mean is zero in small steps too, as it is of no loss but a square."""
+    """On skewed data the slope at the posterior mean is zero in small steps too, as only for a squared loss."""
     mix, n = skewed(), 4000
     x0 = mix.sample(n, seeded(1002)).double()
     slope, _ = slope_and_bend(objective, process, mix.posterior_mean, torch.ones_like, x0, 0, theta=0.1)
     off = abs(float(slope.mean())) / (float(slope.std()) / math.sqrt(n))
-    hold(off < 5, f"on {process} it teaches another point than the mean: a slope of {off:.1f} standard errors there.")
+    hold(off < 5, f"on {process} it teaches a point other than the mean: a slope of {off:.1f} standard errors there.")
 
 
 def teaches_the_mean(objective: Objective) -> None:
-    """Of skewed data too it teaches the posterior mean, not the median or a point between."""
+    """On skewed data too it teaches the posterior mean, not the median or a point between."""
     made = processes()
     for name in ("vp", "edm", "flow", "betas[cosine]"):
         mean_is_taught(objective, made[name])

@@ -1,8 +1,8 @@
-"""What the laws measure with: processes to try things on, times inside a clock, and the two oracles.
+"""What the laws measure with: processes to try, times inside a clock, and the two oracles.
 
 Two oracles find most of the bugs that samplers and losses ship with. *Constant data*: the denoiser that always answers
 c, with which every stepper must return exactly c. *A Gaussian mixture*, whose denoiser, score and density are known in
-closed form: asymmetric and of unequal weights, since symmetry hides errors.
+closed form: asymmetric and with unequal weights, since symmetry hides errors.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
 
-#: where no signal at all is left at the end
+#: processes with no signal at all left at the end
 ZERO_SNR: dict[str, Process] = {
     "betas[zero]": Tabulated.from_betas("scaled-linear", zero_snr=True),
     "betas[short zero]": Tabulated.from_betas("linear", 50, zero_snr=True),
@@ -36,14 +36,14 @@ def processes() -> dict[str, Process]:
 
 
 def different() -> dict[str, Process]:
-    """Those that differ enough for a walk along each to tell something, no signal left among them."""
+    """Processes different enough that each is worth a walk, including those with no signal left."""
     every = processes() | ZERO_SNR
     return {name: p for name, p in every.items() if name not in ("betas[scaled-linear]", "betas[sigmoid]")}
 
 
 @dataclass(frozen=True)
 class Louder(Process):
-    """A process with `factor` times the noise at every time: to data `factor` times as large what it is to the data."""
+    """A process with `factor` times the noise at every time: the same for data `factor` times as large."""
 
     base: Process
     factor: float
@@ -65,7 +65,7 @@ class Louder(Process):
 
 @lru_cache(maxsize=4096)
 def grid_of(process: Process, steps: int, grid: str | None = None) -> Tensor | None:
-    """The times of a grid, or None where this process has no such grid of that many steps."""
+    """The times of a grid, or None if the process has no such grid of that many steps."""
     try:
         return times(process, steps, grid)
     except InputError:
@@ -73,13 +73,13 @@ def grid_of(process: Process, steps: int, grid: str | None = None) -> Tensor | N
 
 
 def grids_of(process: Process) -> list[str]:
-    """The grids that this process can be walked on."""
+    """The grids on which this process can be walked."""
     return [name for name in GRIDS if any(grid_of(process, n, name) is not None for n in (1, process.chain or 1))]
 
 
 @lru_cache(maxsize=512)
 def interior(process: Process, n: int = 7) -> Tensor:
-    """n times well inside the clock, off the knots of a chain, from small noise to large."""
+    """n times well inside the clock, not on the knots of a chain, from low noise to high."""
     low, high = ends(process)
     level = torch.linspace(0.04, 0.96, n, dtype=torch.float64)
     a, b = (process.at(t).log_snr for t in (low, high))
@@ -104,7 +104,7 @@ def mixture() -> GaussianMixture:
 
 @dataclass(frozen=True, eq=False)
 class Known(Denoiser):
-    """A denoiser from a function of (x, level), with some learned variance for those objectives that want one."""
+    """A denoiser from a function of (x, level), with some learned variance for objectives that need one."""
 
     function: Callable[[Tensor, Level], Tensor]
     process: Process

@@ -21,7 +21,7 @@ Grid = Callable[[Process, int, float], Tensor]
 
 
 def falls_to_the_data(grid: Grid) -> None:
-    """n steps are n + 1 float64 times that fall strictly to 0 from within the clock, on every process that it does."""
+    """n steps are n + 1 float64 times that fall strictly to 0 from within the clock, on every process that it takes."""
     walked = 0
     for process in different().values():
         for n in (1, 2, 3, 10, 53, process.chain or 100):
@@ -31,24 +31,24 @@ def falls_to_the_data(grid: Grid) -> None:
                 continue
             walked += 1
             what = f"{n} steps on {process}"
-            hold(t.shape == (n + 1,), f"{what} are {tuple(t.shape)} times; ({n + 1},) it must be.")
-            hold(t.dtype == torch.float64, f"{what} are times of {t.dtype}; float64 they must be.")
+            hold(t.shape == (n + 1,), f"{what} have times of shape {tuple(t.shape)}; it must be ({n + 1},).")
+            hold(t.dtype == torch.float64, f"{what} have times of {t.dtype}; they must be float64.")
             hold((t.diff() < 0).all(), f"{what} do not fall strictly.")
-            hold(t[-1] == 0.0, f"{what} end at t = {float(t[-1]):.3g}; 0 it must be.")
+            hold(t[-1] == 0.0, f"{what} end at t = {float(t[-1]):.3g}; it must be 0.")
             top = process.t_max
-            hold(0 < t[0] <= top, f"{what} start at t = {float(t[0]):.6g}; at most {top:.6g} it must be.")
+            hold(0 < t[0] <= top, f"{what} start at t = {float(t[0]):.6g}; it must be at most {top:.6g}.")
     hold(walked > 0, "it refuses every process.")
 
 
 def is_the_same_in_other_units(grid: Grid) -> None:
-    """c times the noise, of data with c times the sigma_data, is walked through the same levels."""
+    """With c times the noise, for data with c times the sigma_data, it has the same levels."""
     for process in different().values():
         for n in (1, 2, 5, 20, process.chain or 50):
             try:
                 plain = grid(process, n, 1.0)
             except InputError:
                 continue
-            for scale in (0.37, 5.3):  # no powers of two, by which rounding itself would scale
+            for scale in (0.37, 5.3):  # not powers of two, which scale without rounding
                 found = grid(Louder(process, scale), n, scale)
                 near(f"{n} steps on {process} with {scale} times the noise", found, plain, rtol=1e-9, atol=1e-12)
 
@@ -57,16 +57,16 @@ def is_the_same_in_other_units(grid: Grid) -> None:
 
 
 def is_a_frozen_description(source: Source) -> None:
-    """A frozen dataclass: what a file of names and numbers can say."""
+    """It is a frozen dataclass, so that a file of names and numbers can describe it."""
     parameters = getattr(type(source), "__dataclass_params__", None)
-    hold(parameters is not None and parameters.frozen, f"{type(source).__name__} is no frozen dataclass.")
+    hold(parameters is not None and parameters.frozen, f"{type(source).__name__} is not a frozen dataclass.")
 
 
 def loads_the_same_every_time(source: Source) -> None:
-    """Loaded twice it has the same content, and nothing is drawn from the global random state."""
+    """Loaded twice it has the same content, and it draws nothing from the global random state."""
     before = torch.get_rng_state()
     first, again = source.load().fingerprint(), source.load().fingerprint()
-    hold(first == again, "loaded twice it has different content.")
+    hold(first == again, "loaded twice, it has different content.")
     hold(torch.equal(before, torch.get_rng_state()), "loading it draws from torch's global random state.")
 
 
@@ -75,7 +75,7 @@ def goes_to_model_space_and_back(source: Source) -> None:
     dataset = source.load()
     for part in (dataset.train[:64], dataset.test[:64]):
         x = dataset.transform.forward(part)
-        hold(x.dtype == torch.float32, f"model space holds {x.dtype}; float32 it must be.")
+        hold(x.dtype == torch.float32, f"model space holds {x.dtype}; it must be float32.")
         hold(x.shape == part.shape, f"shape {tuple(part.shape)} becomes {tuple(x.shape)} in model space.")
         hold(x.isfinite().all(), "some values are not finite in model space.")
         back, values = dataset.transform.inverse(x).double(), part.double()
@@ -86,7 +86,7 @@ def goes_to_model_space_and_back(source: Source) -> None:
 
 
 def gives_batches_by_step_and_seed(source: Source) -> None:
-    """A batch is a function of step and seed, with a row of the condition for each example, labels of its classes."""
+    """A batch depends on step and seed alone, and has a row of the condition and a valid label for each example."""
     dataset = source.load()
     size = min(16, len(dataset.train))
     (x, condition), (same, _), (other, _) = (dataset.batch(3, size, seed) for seed in (0, 0, 1))
@@ -109,31 +109,31 @@ def _points(seed: int, *shape: int, mean: float = 0.0) -> Tensor:
 
 
 def is_a_function_of_its_generator(metric: Metric) -> None:
-    """The same number for the same generator, flat or not; the global random state is left alone."""
+    """The same number for the same generator, flattened or not; the global random state does not change."""
     x, y, state = _points(0, 60, 2, 3, 4), _points(1, 50, 2, 3, 4), torch.get_rng_state()
 
     def measured(x: Tensor, y: Tensor) -> float:
         return metric(x, y, torch.Generator().manual_seed(1))
 
     value = measured(x, y)
-    hold(isinstance(value, float) and math.isfinite(value), f"it gives {value!r}; a finite float it must be.")
+    hold(isinstance(value, float) and math.isfinite(value), f"it gives {value!r}; it must be a finite float.")
     again = measured(x.reshape(60, 24), y.reshape(50, 24))
-    hold(value == again, f"it gives {value:.9g} of arrays and {again:.9g} of the same flattened.")
+    hold(value == again, f"it gives {value:.9g} for arrays and {again:.9g} for the same flattened.")
     hold(torch.equal(state, torch.get_rng_state()), "it draws from torch's global random state, not its generator.")
 
 
 def ranks_a_shift_as_worse(metric: Metric) -> None:
-    """Points of another law score worse than points of the same: higher, or lower where `better` is "higher"."""
+    """Points of another distribution score worse than points of the same: higher, or lower if `better` is "higher"."""
     if metric.fixed == "train":
-        return  # it compares with the training set for another purpose than likeness
+        return  # it compares with the training set, but not for similarity
     y = _points(0, 300, 3)
     good, bad = (metric(_points(1, 200, 3, mean=m), y, torch.Generator().manual_seed(2)) for m in (0.0, 1.5))
     worse = bad > good if metric.better == "lower" else bad < good
-    hold(worse, f"points of the same law score {good:.4g}, shifted ones {bad:.4g}; {metric.better} is declared better.")
+    hold(worse, f"unshifted points score {good:.4g}, shifted ones {bad:.4g}; {metric.better} is declared better.")
 
 
 def refuses_what_is_no_set_of_points(metric: Metric) -> None:
-    """Integers, NaN, other shapes and single points are an `InputError`."""
+    """Integers, NaN, different shapes and single points raise an `InputError`."""
     good = torch.zeros(9, 2)
     for what, x, y in (
         ("integers", good.to(torch.uint8), good),
@@ -145,14 +145,14 @@ def refuses_what_is_no_set_of_points(metric: Metric) -> None:
             value = metric(x, y, torch.Generator().manual_seed(0))
         except InputError:
             continue
-        hold(False, f"it gives {value!r} of {what}; an InputError it must be.")
+        hold(False, f"it gives {value!r} for {what}; it must raise an InputError.")
 
 
 def is_a_frozen_metric(metric: Metric) -> None:
-    """A frozen dataclass, whose `better` is "lower" or "higher"."""
+    """It is a frozen dataclass, whose `better` is "lower" or "higher"."""
     frozen = dataclasses.is_dataclass(metric) and type(metric).__dataclass_params__.frozen
-    hold(frozen, f"{type(metric).__name__} is no frozen dataclass.")
-    hold(metric.better in ("lower", "higher"), f"better={metric.better!r}; 'lower' or 'higher' it must be.")
+    hold(frozen, f"{type(metric).__name__} is not a frozen dataclass.")
+    hold(metric.better in ("lower", "higher"), f"better={metric.better!r}; it must be 'lower' or 'higher'.")
 
 
 def _named(*laws: Callable[..., None]) -> dict[str, Callable[..., None]]:

@@ -1,4 +1,4 @@
-"""Laws of every process: that alpha and sigma are a clock, and that the noising which they describe is what happens."""
+"""Laws of every process: that alpha and sigma are a clock, and that they agree with the noising that they describe."""
 
 import itertools
 import math
@@ -33,15 +33,15 @@ def loses_them_steadily(p: Process) -> None:
         falls = log_snr.diff() < 0
         where = float(t[1:][~falls][:1].sum())
         hold(falls.all(), f"alpha/sigma does not fall at t = {where:.3g}; it must, strictly, everywhere.")
-        # strictly noisier all the time is g^2 > 0: the reverse equation is defined everywhere inside the clock
+        # strictly noisier at all times means g^2 > 0: the reverse equation is defined everywhere inside the clock
         levels = p.levels(t[1:-1][:: len(t) // 500])
         least = min(levels, key=lambda level: float(level.g2))
         hold(least.g2 > 0, f"g^2 = {least.g2:.3g} at t = {least.t:.3g}; it must be positive inside the clock.")
 
 
 def keeps_its_digits(p: Process) -> None:
-    """sigma is exact to its last digits near t = 0: by `torch.expm1` and the like, not as 1 - alpha^2."""
-    # what rounding leaves of a smooth curve in a doubly logarithmic plot: its fourth difference, h^4 by itself
+    """sigma is exact to its last digits near t = 0: computed by `torch.expm1` and the like, not from 1 - alpha^2."""
+    # the fourth difference of a curve that is smooth in a log-log plot: without rounding errors it is of order h^4
     t = p.t_max * torch.logspace(-8, -4, 200, dtype=F64)
     h, weights = 1e-3, (1.0, -4.0, 6.0, -4.0, 1.0)
     parts = [w * p.sigma(t * math.exp(k * h)).log() for k, w in zip((-2, -1, 0, 1, 2), weights, strict=True)]
@@ -57,17 +57,17 @@ def keeps_its_digits(p: Process) -> None:
 def rates_are_derivatives(p: Process) -> None:
     """The derivatives of alpha and sigma are those of finite differences."""
     t = interior(p, 25)
-    h = (1e-4 * t).clamp(max=1e-3 if p.chain else math.inf)  # within one piece of a chain's cubic
+    h = (1e-4 * t).clamp(max=1e-3 if p.chain else math.inf)  # within one piece of the cubic
     alpha_rate, sigma_rate = (torch.as_tensor(rate) for rate in p._rates(t))
     for name, scale, rate in (("alpha", p.alpha, alpha_rate), ("sigma", p.sigma, sigma_rate)):
         near(f"the derivative of {name}", rate, (scale(t + h) - scale(t - h)) / (2 * h), rtol=1e-6, atol=1e-9)
     level = p.at(float(t[3]))
     for got, expected in zip(level.rates, (alpha_rate[3], sigma_rate[3]), strict=True):
-        near("a derivative asked at one time", got, expected, rtol=1e-12, atol=1e-12)
+        near("a derivative at a single time", got, expected, rtol=1e-12, atol=1e-12)
 
 
 def kernels_compose(p: Process) -> None:
-    """To go from s to t at once is to go by way of any u between."""
+    """Going from s to t at once is the same as going by way of any u between."""
     times = [0.0, *interior(p, 7).tolist()]
     for s, u, t in itertools.combinations(p.levels(torch.tensor(times, dtype=F64)), 3):
         (a, b2), (a1, v1), (a2, v2) = t.kernel_from(s), u.kernel_from(s), t.kernel_from(u)
@@ -76,7 +76,7 @@ def kernels_compose(p: Process) -> None:
 
 
 def moments_follow_the_equation(p: Process) -> None:
-    """dm/dt = f m and dV/dt = 2 f V + g^2, integrated by Simpson's rule, give alpha and sigma^2 back."""
+    """dm/dt = f m and dV/dt = 2 f V + g^2, integrated by Simpson's rule, give back alpha and sigma^2."""
     start, stop = interior(p, 3)[:2].tolist()
     if p.chain:
         start, stop = math.floor(start) + 0.5, math.floor(start) + 0.9  # within one piece of the cubic
@@ -117,7 +117,7 @@ def marginals_are_those_of_a_simulation(p: Process) -> None:
             dt = t.t - s.t
             x = x + middle.f * x * dt + math.sqrt(middle.g2 * dt) * z
         if i in (steps // 10, steps // 3, steps // 2, (4 * steps) // 5, steps):
-            # five standard errors, and the step's own bias in continuous time
+            # five standard errors, plus the bias of the steps in continuous time
             off = (x.mean(1, keepdim=True) - t.alpha * points).abs().max()
             allowed = 5 * t.sigma / math.sqrt(n) + 0.01 * t.alpha
             hold(off < allowed, f"the mean at t = {t.t:.3g} is off by {float(off):.3g}; {allowed:.3g} would be chance.")
@@ -130,32 +130,32 @@ def marginals_are_those_of_a_simulation(p: Process) -> None:
 
 
 def time_inverts_log_snr(p: Process) -> None:
-    """The time of a log-SNR is the time that has it, over the whole clock."""
+    """The time of a log-SNR has that log-SNR, over the whole clock."""
     t = torch.cat([interior(p, 31), torch.tensor([1e-6, 1e-3, 1 - 1e-3], dtype=F64) * p.t_max])
     log_snr = p.log_snr(t)
     back = p.time(log_snr)
     assert isinstance(back, torch.Tensor)
     near("the time of a log-SNR", back, t, rtol=1e-9, atol=1e-12 * p.t_max)
     near("the log-SNR of its time", p.log_snr(back), log_snr, atol=1e-9)
-    for one, value in zip(t[::6].tolist(), log_snr[::6].tolist(), strict=True):  # a float for a float, no less exact
+    for one, value in zip(t[::6].tolist(), log_snr[::6].tolist(), strict=True):  # a float gives a float, as exact
         near("the time of a log-SNR, one at a time", p.time(value), one, rtol=1e-9, atol=1e-12 * p.t_max)
         near("the log-SNR of a time, one at a time", p.at(one).log_snr, value, rtol=1e-12, atol=1e-12)
     beyond = p.time(torch.tensor([[math.inf], [-math.inf]])).tolist()
-    hold(beyond == [[0.0], [p.t_max]], f"infinite log-SNR lies at t = {beyond}; at the ends of the clock it must.")
+    hold(beyond == [[0.0], [p.t_max]], f"infinite log-SNR lies at t = {beyond}; it must lie at the ends of the clock.")
     near("the time of a huge log-SNR", p.time(1e4), 0.0, atol=1e-15 * p.t_max)
     near("the time of a tiny SNR", p.time(-1e4), p.t_max, rtol=1e-15)
 
 
-#: every coefficient of a level but its rates
+#: every coefficient of a level, except its rates
 COEFFICIENTS = ("alpha", "sigma", "noise_ratio", "log_snr", "f", "g2", "inverse_alpha")
 
 
 def finite_where_networks_are_asked(p: Process) -> None:
-    """Every coefficient is finite at both ends of the times that grids use."""
+    """Every coefficient is finite at both ends of the range that grids use."""
     for t in ends(p):
         level = p.at(t)
         for what in COEFFICIENTS:
-            hold(math.isfinite(getattr(level, what)), f"{what} is not finite at t = {t:.6g}, where a network is asked.")
+            hold(math.isfinite(getattr(level, what)), f"{what} is not finite at t = {t:.6g}, where a net is called.")
         hold(all(math.isfinite(rate) for rate in level.rates), f"a derivative is not finite at t = {t:.6g}.")
         hold(level.g2 > 0, f"g^2 = {level.g2:.3g} at t = {t:.6g}; it must be positive.")
 

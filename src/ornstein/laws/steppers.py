@@ -1,4 +1,4 @@
-"""Laws of every stepper: what it must return exactly, what its samples may depend on, and that its facts are facts."""
+"""Laws of every stepper: what it must return exactly, what samples may depend on, and that its facts are true."""
 
 import inspect
 import itertools
@@ -23,14 +23,14 @@ C = torch.tensor([0.7, -1.3], dtype=F64)
 
 
 def counts(process: Process, grid: str) -> list[int]:
-    """The step counts to try: few, ten, and every level of a chain that is not too long."""
+    """The step counts to try: a few, ten, and for a chain that is not too long all its levels."""
     some = (1, 2, 3, 4, 10) if grid in ("flow", "trailing") else (1, 3, 10)
     whole = [process.chain] if process.chain and process.chain <= 50 and grid_of(process, 10, grid) is None else []
     return [n for n in some if grid_of(process, n, grid) is not None] + whole
 
 
 def both_oracles(process: Process) -> FunctionDenoiser:
-    """Rows 0 and 1: data that are always C. Rows 2 to 4: data N(0, 0.49)."""
+    """Rows 0 and 1: data that are always C. Rows 2 to 4: data from N(0, 0.49)."""
 
     def answer(x: Tensor, level: Level, condition: Any) -> Tensor:
         gain = 0.49 * level.alpha / (0.49 * level.alpha**2 + level.sigma**2)
@@ -40,7 +40,7 @@ def both_oracles(process: Process) -> FunctionDenoiser:
 
 
 def walk_of_constant_data(process: Process, stepper: Stepper, grid: str | None, steps: int) -> None:
-    """One walk: as many states as asked, where asked, finite; constant data come out exactly; calls as declared."""
+    """One walk: finite states at the given times; constant data come out exactly; calls as declared."""
     given = grid_of(process, steps, grid)
     assert given is not None
     blind = process.at(given[0].item()).alpha == 0.0
@@ -65,9 +65,9 @@ def walk_of_constant_data(process: Process, stepper: Stepper, grid: str | None, 
     spent = [b.calls - a.calls for a, b in itertools.pairwise(states)]
     expected = [stepper.calls] * (steps - 1) + [stepper.last_calls]
     if given[-2] and process.at(given[-2].item()).alpha == 0.0:
-        expected[-1] = 1  # from no signal the denoising step alone
+        expected[-1] = 1  # from no signal only the denoising step is made
     if blind and steps > 1:
-        # from no signal at all a method may fall back on a simpler one
+        # from no signal at all, a method may fall back on a simpler one
         hold(spent[0] <= stepper.calls, f"{what}: {spent[0]} calls in the first step; {stepper.calls} are declared.")
         spent, expected = spent[1:], expected[1:]
     hold(spent == expected, f"{what}: {spent} calls a step; {expected} are declared.")
@@ -76,25 +76,25 @@ def walk_of_constant_data(process: Process, stepper: Stepper, grid: str | None, 
 def walks_on_every_grid(process: Process, stepper: Stepper) -> None:
     """Constant data come out exactly on every grid of a process, in few steps and in ten."""
     for grid in grids_of(process):
-        # those that ask often within a step, or as often as they like, are walked down one grid
+        # steppers with many calls in a step, or any number of them, are walked on one grid only
         if (stepper.calls or 30) <= 5 or grid in ("flow", "trailing"):
             for steps in counts(process, grid):
                 walk_of_constant_data(process, stepper, grid, steps)
 
 
 def returns_constant_data(stepper: Stepper) -> None:
-    """Data that are always c come out as exactly c: every process, every grid, 1, 2, 3, 4 and 10 steps."""
+    """Data that are always c come out as exactly c: on every process and grid, in 1, 2, 3, 4 and 10 steps."""
     for process in different().values():
         walks_on_every_grid(process, stepper)
 
 
 def linear(process: Process) -> FunctionDenoiser:
-    """An element-wise denoiser without a matrix product, whose bits do not depend on the batch."""
+    """An element-wise denoiser without a matrix product, so that its bits do not depend on the batch."""
     return FunctionDenoiser(lambda x, level, condition: 0.3 * x - 0.1, process)
 
 
 def depends_on_its_seed_alone(stepper: Stepper) -> None:
-    """A batch is its samples one by one; same seed, same bits; nothing is left over from the last call."""
+    """A batch equals its samples one by one; same seed, same bits; nothing is kept from one call to the next."""
     p = VP()
 
     def draw(shape: tuple[int, ...] = (3, 2, 5), steps: int = 6, **how: Any) -> Tensor:
@@ -106,17 +106,17 @@ def depends_on_its_seed_alone(stepper: Stepper) -> None:
     draw((2, 7), 3, seed=5)  # another shape in between
     hold(torch.equal(whole, draw(seed=11)), "a walk of another shape in between changes the samples of a seed.")
     seeds = (11 << 32) + torch.arange(3)
-    hold(torch.equal(whole, draw(seeds=seeds)), "seeds given one by one are not those of the seed for all.")
+    hold(torch.equal(whole, draw(seeds=seeds)), "seeds given one by one do not agree with the seed for all.")
     for i in range(3):
         one = draw((1, 2, 5), seeds=[int(seeds[i])])
-        hold(torch.equal(whole[i : i + 1], one), f"sample {i} of a batch is another when it is drawn alone.")
+        hold(torch.equal(whole[i : i + 1], one), f"sample {i} of a batch is different when it is drawn alone.")
     hold(not torch.equal(whole, draw(seed=12)), "another seed gives the same samples.")
     hold(len(whole.flatten(1).unique(dim=0)) == 3, "two samples of a batch are the same.")
     # two walks interleaved do not disturb each other
     walks = [trajectory(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=seed) for seed in (11, 12)]
     for a, _ in zip(*walks, strict=True):
         last = a
-    hold(torch.equal(last.x, whole), "two walks in turn disturb each other: something is kept in the stepper.")
+    hold(torch.equal(last.x, whole), "two interleaved walks disturb each other: the stepper keeps a state.")
     # starting from the noise that a seed would have drawn changes nothing
     first = next(trajectory(linear(p), (3, 2, 5), stepper=stepper, steps=6, seed=11)).x
     hold(torch.equal(whole, draw(seed=11, x=first)), "starting from a seed's own noise changes its samples.")
@@ -124,7 +124,7 @@ def depends_on_its_seed_alone(stepper: Stepper) -> None:
 
 
 def single_precision_follows_double(process: Process, stepper: Stepper) -> None:
-    """Same seed in float32 and float64: rounding, and nothing that rounding grew into."""
+    """The same seed in float32 and float64 gives the same up to rounding, which does not grow."""
     given, mix = grid_of(process, 6), mixture()
     single, double = (
         list(trajectory(mix.denoiser(process), (16, 2), stepper=stepper, grid=given, seed=6, dtype=dtype))
@@ -132,20 +132,20 @@ def single_precision_follows_double(process: Process, stepper: Stepper) -> None:
     )
     for states, dtype in ((single, torch.float32), (double, F64)):
         got = states[-1].x.dtype
-        hold(got == dtype, f"{stepper} on {process}: samples asked for in {dtype} come in {got}.")
+        hold(got == dtype, f"{stepper} on {process}: samples requested in {dtype} come in {got}.")
     for a, b in zip(single, double, strict=True):
         off, size = float((a.x - b.x).abs().max()), max(1.0, float(b.x.abs().max()))
         hold(off < 3e-5 * size, f"{stepper} on {process}: float32 is off by {off:.2g} after {a.step} steps.")
 
 
 def needs_no_double_precision(stepper: Stepper) -> None:
-    """On every process, six steps in float32 are those in float64 to rounding."""
+    """On every process, six steps in float32 agree with those in float64 up to rounding."""
     for process in different().values():
         single_precision_follows_double(process, stepper)
 
 
 def orders_are_as_declared(stepper: Stepper) -> None:
-    """The order of convergence that it declares is the order measured on every process."""
+    """The declared order of convergence is the order measured on every process."""
     if stepper.order is not None:
         for name, process in convergence.processes().items():
             convergence.order_is_as_declared(process, stepper, bounded_above=name == "vp" or not stepper.stochastic)

@@ -1,7 +1,7 @@
-"""Laws of what dissolves categories, says something of them and draws them: held to laws of few tokens in closed form.
+"""Laws of kernels, readings, objectives and steppers of tokens, against distributions of few tokens in closed form.
 
 The oracle is a table of the probability of every row (`ornstein.discrete.TokenTable`): its posterior is a sum over
-rows, its entropy one number, and what is drawn from it can be counted against it.
+rows, and draws can be counted and compared with it.
 """
 
 import math
@@ -21,21 +21,21 @@ from ornstein.errors import InputError
 from ornstein.laws.broken import hold, near
 
 F64 = torch.float64
-#: tokens of a row and classes of each, in the laws that are enumerated
+#: tokens of a row and classes of each, where all rows are enumerated
 T, K = 2, 3
-#: rows that are drawn where what is drawn is counted
+#: how many rows are drawn where draws are counted
 DRAWS = 100_000
 _DEPENDENT = torch.tensor([[0.30, 0.02, 0.03], [0.05, 0.20, 0.02], [0.02, 0.08, 0.28]], dtype=F64)
 
 
 def law(kernel: Kernel, dependent: float = 1.0) -> TokenTable:
-    """Two tokens that depend on each other: wholly, or a share of the rows alone."""
+    """Two tokens that depend on each other, in all rows or only in the share `dependent` of them."""
     apart = _DEPENDENT.sum(1, keepdim=True) * _DEPENDENT.sum(0)
     return TokenTable(dependent * _DEPENDENT + (1 - dependent) * apart, kernel)
 
 
 def rows(size: int = K, tokens: int = T) -> Tensor:
-    """Every row there is, (size^tokens, tokens)."""
+    """Every possible row, (size^tokens, tokens)."""
     return torch.cartesian_prod(*[torch.arange(size)] * tokens).reshape(-1, tokens)
 
 
@@ -45,7 +45,7 @@ def matrix(kernel: Kernel, classes: int, a: float) -> Tensor:
 
 
 def chi_square(codes: Tensor, table: Tensor) -> float:
-    """The statistic of draws (N, T) against a law, less its degrees of freedom, in its own standard deviations."""
+    """Chi-square of draws (N, T) against a table, minus its degrees of freedom, in its standard deviations."""
     flat = (codes * torch.tensor([table.shape[0] ** i for i in reversed(range(table.ndim))])).sum(1)
     found, expected = torch.bincount(flat, minlength=table.numel()).double(), table.flatten() * len(codes)
     free = table.numel() - 1
@@ -56,7 +56,7 @@ def chi_square(codes: Tensor, table: Tensor) -> float:
 
 
 def its_rows_are_laws_in_float32(kernel: Kernel) -> None:
-    """Rows of Q(a) sum to one and stay in [0, 1], of 2 to 1,000 classes; its stationary law stays as it is."""
+    """Rows of Q(a) sum to one and stay in [0, 1], for 2 to 1,000 classes; its stationary law is stationary."""
     for classes in (2, 27, 1000):
         states = kernel.states(classes)
         codes = torch.tensor([sorted({0, 1, classes // 2, classes - 1, states - 1})])
@@ -65,7 +65,7 @@ def its_rows_are_laws_in_float32(kernel: Kernel) -> None:
         for a in (0.0, 1e-3, 0.5, 0.999, 1.0):
             what = f"of {classes} classes at a = {a},"
             found, columns = kernel.log_rows(codes, classes, a), kernel.log_columns(codes, classes, a)
-            hold(found.dtype == torch.float32, f"a row {what} is {found.dtype}; float32 it must be.")
+            hold(found.dtype == torch.float32, f"a row {what} is {found.dtype}; it must be float32.")
             hold(found.max() <= 1e-6, f"a row {what} has a probability of exp({float(found.max()):.3g}).")
             near(f"log of the sum of a row {what}", found.logsumexp(-1), 0.0, atol=1e-5)
             near(f"a column {what}", columns[0, :, codes[0]].exp(), found[0, :, codes[0]].T.exp(), atol=1e-6)
@@ -77,7 +77,7 @@ def its_rows_are_laws_in_float32(kernel: Kernel) -> None:
 
 
 def its_steps_multiply(kernel: Kernel) -> None:
-    """Q(a) Q(b) = Q(ab); `rates_to` is its derivative; `log_spread` multiplies by it and `inverse` undoes that."""
+    """Q(a) Q(b) = Q(ab); `rates_to` is its derivative, `log_spread` multiplies by it and `inverse` undoes that."""
     near("Q(0.6) Q(0.5)", matrix(kernel, 5, 0.6) @ matrix(kernel, 5, 0.5), matrix(kernel, 5, 0.3), atol=1e-6)
     h, states = 1e-3, torch.arange(kernel.states(5))
     found = kernel.rates_to(states[None], 5)[0].double().T
@@ -90,7 +90,7 @@ def its_steps_multiply(kernel: Kernel) -> None:
 
 
 def its_chain_has_its_marginals(kernel: Kernel) -> None:
-    """Sixty-four small steps drawn one by one have the law of one big one, at three times."""
+    """Sixty-four small steps drawn one by one have the distribution of one large step, at three times."""
     n, classes, dice = 20_000, 6, torch.Generator().manual_seed(0)
     levels = kernel.levels(torch.linspace(0, kernel.t_max, 65, dtype=F64))
     codes = torch.ones(n, dtype=torch.int64)
@@ -105,7 +105,7 @@ def its_chain_has_its_marginals(kernel: Kernel) -> None:
 
 
 def its_posterior_is_bayes_rule(kernel: Kernel) -> None:
-    """q(x_s given x_t) is the sum over x_0 by enumeration, of every state."""
+    """q(x_s given x_t) is the sum over x_0 by enumeration, for every state."""
     classes, t, s = 5, kernel.at(0.7 * kernel.t_max), kernel.at(0.4 * kernel.t_max)
     to_s, from_s = matrix(kernel, classes, s.alpha), matrix(kernel, classes, t.alpha / s.alpha)
     p = torch.rand(classes, dtype=F64, generator=torch.Generator().manual_seed(3)) ** 2
@@ -120,7 +120,7 @@ def its_posterior_is_bayes_rule(kernel: Kernel) -> None:
 
 
 def its_ratios_are_those_of_the_marginals(kernel: Kernel) -> None:
-    """Of two tokens in closed form; ratios and rates give back the probabilities that they came from."""
+    """Ratios of two tokens agree with the closed form; ratios and rates give back the probabilities."""
     model, level = law(kernel), kernel.at(0.45 * kernel.t_max)
     step = matrix(kernel, K, level.alpha)
     marginal = torch.einsum("ab,ax,by->xy", model.table, step[:K], step[:K])
@@ -128,13 +128,13 @@ def its_ratios_are_those_of_the_marginals(kernel: Kernel) -> None:
     log_p = model.log_probs(codes, level, Condition.of(None))
     found = ratios(kernel, codes, log_p, level).exp()
     exact = marginal[:, codes[:, 1]].T / marginal[codes[:, 0], codes[:, 1]][:, None]
-    reached = kernel.rates_to(codes, K)[:, 0] > 0  # a known token's are not looked at
+    reached = kernel.rates_to(codes, K)[:, 0] > 0  # ratios without a rate are not used
     near("a ratio of marginals", found[:, 0][reached], exact[reached], rtol=1e-4)
     factor = told(kernel, codes, K, level, None).double()
     near("p by its ratios", from_ratios(kernel, codes, found, level, factor).exp(), log_p.exp(), atol=1e-4)
     turned, there = rates(kernel, codes, log_p, level), kernel.rates_to(codes, K)[..., :K]
     if not kernel.masks and bool(((there > 0).sum(-1) < K - 1).any()):
-        return  # a class that no jump leads from is not told by rates
+        return  # rates say nothing of a class without a jump to the present state
     near("p by its rates", from_rates(kernel, codes, turned, level, factor).exp(), log_p.exp(), atol=1e-4)
 
 
@@ -142,7 +142,7 @@ def its_ratios_are_those_of_the_marginals(kernel: Kernel) -> None:
 
 
 def gives_back_the_posterior_that_it_says(reading: TokenReading) -> None:
-    """What a network must say of a posterior is read as that posterior, of every kernel, row and level."""
+    """The output that stands for a posterior is read as that posterior, for every kernel, row and level."""
     for name, make in KERNELS.items():
         kernel = make()
         codes = rows(kernel.states(K))
@@ -156,7 +156,7 @@ def gives_back_the_posterior_that_it_says(reading: TokenReading) -> None:
 
 
 def says_a_law_whatever_the_network_says(reading: TokenReading) -> None:
-    """Any output is read as probabilities, which keep to what the noisy token leaves open."""
+    """Any output is read as probabilities, which are zero for classes that the noisy token rules out."""
     dice = torch.Generator().manual_seed(0)
     for name, make in KERNELS.items():
         kernel = make()
@@ -164,14 +164,14 @@ def says_a_law_whatever_the_network_says(reading: TokenReading) -> None:
         factor = told(kernel, codes, K, level, None)
         found = reading.log_probs(kernel, codes, 3 * torch.randn(*factor.shape, generator=dice), level, factor)
         near(f"log of the sum of p on {name}", found.logsumexp(-1), 0.0, atol=1e-5)
-        hold((found[factor == -torch.inf] == -torch.inf).all(), f"on {name} p has classes that cannot have been.")
+        hold((found[factor == -torch.inf] == -torch.inf).all(), f"on {name} p allows classes that are impossible.")
 
 
 # -------------------------------------------------------------------------------------------------- objectives
 
 
 def _kernels_of(objective: TokenObjective) -> dict[str, Kernel]:
-    """Those that it goes with."""
+    """The kernels that it suits."""
     found = {}
     for name, make in KERNELS.items():
         try:
@@ -184,7 +184,7 @@ def _kernels_of(objective: TokenObjective) -> dict[str, Kernel]:
 
 
 def is_least_of_the_true_law(objective: TokenObjective) -> None:
-    """The model that is the law of the data has a smaller loss than a uniform one, and than one that is too sure."""
+    """The true distribution of the data has a smaller loss than a uniform one, and than one that is too sure."""
     for name, kernel in _kernels_of(objective).items():
         true = law(kernel).table
         sharp = true**2 / (true**2).sum()
@@ -196,7 +196,7 @@ def is_least_of_the_true_law(objective: TokenObjective) -> None:
 
 
 def _loss(objective: TokenObjective, table: Tensor, kernel: Kernel) -> float:
-    """Of a model that is this table, on data of the law."""
+    """The loss of a model that is this table, on data of the law."""
     model, weight = TokenTable(table, kernel), law(kernel).table.flatten()
     x0 = model.categories.one_hot(rows()).repeat_interleave(500, 0)
     found = objective(model, x0, None, torch.Generator().manual_seed(0)).double()
@@ -205,7 +205,7 @@ def _loss(objective: TokenObjective, table: Tensor, kernel: Kernel) -> float:
 
 
 def draws_from_its_generator_alone(objective: TokenObjective) -> None:
-    """The same generator, the same bits; torch's global state is left alone."""
+    """The same generator gives the same bits; torch's global random state does not change."""
     kernel = next(iter(_kernels_of(objective).values()))
     model = law(kernel)
     x0, state = model.categories.one_hot(rows()), torch.get_rng_state()
@@ -218,7 +218,7 @@ def draws_from_its_generator_alone(objective: TokenObjective) -> None:
 
 
 def kernels_for(stepper: TokenStepper) -> dict[str, Kernel]:
-    """Those that a stepper walks."""
+    """The kernels with which a stepper works."""
     return {name: make() for name, make in KERNELS.items() if make().masks or not stepper.masks}
 
 
@@ -227,7 +227,7 @@ def _last(model: TokenDenoiser, n: int, stepper: TokenStepper, steps: int, **how
 
 
 def draws_what_is_certain(stepper: TokenStepper) -> None:
-    """A row that is always the same comes out as it is, in any number of steps from 1."""
+    """Data that are always the same row come out as that row, in any number of steps from 1."""
     table = torch.zeros(K, K, dtype=F64)
     table[2, 1] = 1.0
     for name, kernel in kernels_for(stepper).items():
@@ -237,18 +237,18 @@ def draws_what_is_certain(stepper: TokenStepper) -> None:
 
 
 def draws_each_row_by_its_seed_alone(stepper: TokenStepper) -> None:
-    """A batch is its rows one by one, and the same seed gives the same rows."""
+    """A batch equals its rows one by one, and the same seed gives the same rows."""
     seeds = torch.arange(5) + 77
     for name, kernel in kernels_for(stepper).items():
         model = law(kernel)
         together = _last(model, 5, stepper, 4, seeds=seeds)
         alone = torch.cat([_last(model, 1, stepper, 4, seeds=seeds[i : i + 1]) for i in range(5)])
-        hold(torch.equal(together, alone), f"on {name} a row is another when it is drawn alone.")
+        hold(torch.equal(together, alone), f"on {name} a row is different when it is drawn alone.")
         hold(torch.equal(together, _last(model, 5, stepper, 4, seeds=seeds)), f"on {name} a seed gives other rows.")
 
 
 def draws_the_law(stepper: TokenStepper, draws: int = DRAWS, steps: int = 64) -> None:
-    """With many steps the law itself: chi-square of all rows within five standard deviations, of 10^5 draws."""
+    """With many steps it draws the law: chi-square over all rows, of 10^5 draws, within five standard deviations."""
     for name, kernel in kernels_for(stepper).items():
         model = law(kernel, dependent=0.15)
         off = chi_square(_last(model, draws, stepper, steps, seed=2), model.table)
@@ -256,15 +256,15 @@ def draws_the_law(stepper: TokenStepper, draws: int = DRAWS, steps: int = 64) ->
 
 
 def fills_in_what_is_not_known(stepper: TokenStepper, draws: int = DRAWS // 5, steps: int = 64) -> None:
-    """What is known comes back as it is, and the rest has its law given that."""
+    """Known tokens are returned as they are, and the others have their distribution given these."""
     for name, kernel in kernels_for(stepper).items():
         model = law(kernel)
         known = model.categories.one_hot(torch.tensor([[-1, 1]]).expand(draws, 2))
         codes = _last(model, draws, stepper, steps, seed=5, x=known)
-        hold((codes[:, 1] == 1).all(), f"on {name} a known token is another in the end.")
+        hold((codes[:, 1] == 1).all(), f"on {name} a known token has changed in the end.")
         given = model.table[:, 1] / model.table[:, 1].sum()
         off = chi_square(codes[:, :1], given)
-        hold(abs(off) < 5, f"on {name} what is filled in is {off:.1f} standard deviations from its law.")
+        hold(abs(off) < 5, f"on {name} filled tokens are {off:.1f} standard deviations from their distribution.")
 
 
 def _named(*laws: Callable[..., None]) -> dict[str, Callable[..., None]]:

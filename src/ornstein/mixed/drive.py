@@ -1,11 +1,11 @@
-"""Drawing from a product: the walk of `ornstein.core.walk` with all parts for its state.
+"""Drawing from a product: the walk of `ornstein.core.walk`, with all parts as its state.
 
-At each of n moments every part has a level of its own list. A step asks the model once about all parts where they are,
-and hands each part's stepper its own answer; a stepper that asks again, elsewhere, is answered with the other parts
-left where they were. So parts step side by side, and what is lost in a step is how they depend on each other within it.
+At each moment of the walk every part is at a level from its own list. A step calls the model once for all parts in
+their present state, and gives each part's stepper its own answer; if a stepper calls again at another point, the other
+parts stay as they were. So parts step side by side, and a step ignores how they depend on each other within it.
 
-Each part has random numbers of its own, functions of the row's seed and of its place in the product: those of the first
-are the row's own, so that a product of one part is that part, bit for bit.
+Each part has its own random numbers, functions of the row's seed and of the part's place in the product. Those of the
+first part are the row's own, so that a product of one part equals that part, bit for bit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ from ornstein.discrete.drawing import AskTokens, Dice, begun
 from ornstein.errors import InputError, must_be_whole
 from ornstein.mixed.parts import Joint, Part, Said
 
-#: between the seeds of two parts of a row: odd, and far from what rows and turns are apart
+#: the difference between the seeds of two parts of a row: odd, and far from the differences between rows or turns
 _APART = 0x9E3779B97F4A7C15 - (1 << 64)
 
 State_ = dict[str, Tensor]
@@ -38,7 +38,7 @@ class Moment:
     """Where the parts are on their clocks.
 
     Attributes:
-        t: what is left of the way, from 1 to 0.
+        t: the share of the walk that is left, from 1 to 0.
         levels: name -> level.
     """
 
@@ -48,7 +48,7 @@ class Moment:
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What a model says of all parts; x0 as `State` tells it."""
+    """What a model says of all parts, with x0 for the walk's `State`."""
 
     said: dict[str, Said]
 
@@ -61,7 +61,7 @@ class Heard:
 
 
 class AskParts(Asked[State_, Moment, Heard]):
-    """What a step puts its questions to: about all parts, and about one with the others where they are."""
+    """What a step calls for the model's answers: on all parts, or on one with the others as they are."""
 
     def __init__(self, joint: Joint, condition: Condition, steps: int) -> None:
         self.joint, self.condition = joint, condition
@@ -73,7 +73,7 @@ class AskParts(Asked[State_, Moment, Heard]):
         return self._answered
 
     def of(self, name: str, x: Tensor, level: Level) -> Said:
-        """What is said of a part at x: the first question at its own level is the one that was asked of all."""
+        """What the model says of a part at x: the first call at its own level takes the answer given for all parts."""
         if name in self._open and level is self._moment.levels[name]:
             self._open.discard(name)
             return self._answered.said[name]
@@ -84,7 +84,7 @@ class AskParts(Asked[State_, Moment, Heard]):
 
 @dataclass(frozen=True, eq=False)
 class _Numbers(Denoiser):
-    """A part of numbers as a denoiser, the others where they are."""
+    """A part of numbers as a denoiser, with the other parts as they are."""
 
     name: str
     part: Part
@@ -102,7 +102,7 @@ class _Numbers(Denoiser):
 
 @dataclass(frozen=True, eq=False)
 class _Tokens(TokenDenoiser):
-    """A part of tokens as a denoiser, the others where they are."""
+    """A part of tokens as a denoiser, with the other parts as they are."""
 
     name: str
     part: Part
@@ -120,7 +120,7 @@ class _Tokens(TokenDenoiser):
 
 @dataclass(frozen=True, eq=False)
 class _Way:
-    """How one part is walked: its first state, its levels, its stepper with what it asks and draws from."""
+    """How one part is walked: its first state, its levels, its stepper, what that calls, and its random numbers."""
 
     x: Tensor
     levels: list[Level[float]]
@@ -144,22 +144,22 @@ def draw_parts(
     """Draw rows of a product, yielding each state, name -> (rows, *shape): `steps + 1` of them.
 
     Args:
-        joint: whose law to draw from.
+        joint: the model to draw from.
         rows: how many.
-        steppers: name -> how that part steps.
-        steps: how many steps, of every part.
+        steppers: name -> the stepper of that part.
+        steps: how many steps every part makes.
         seed, seeds, generator: one source of randomness, as for `ornstein.core.drive.trajectory`.
-        condition: what to draw given, with a row for each.
+        condition: what to draw given, with `rows` rows.
         known: name -> (rows, *shape), parts that are given: they stay, and the others are drawn given them.
 
     Raises:
-        InputError: a part without a stepper, or with one of another kind; what does not fit.
+        InputError: a part without a stepper, or with one of the wrong kind; an argument that does not fit.
     """
     must_be_whole("steps", steps)
     known = dict(known or {})
     for name in (*known, *steppers):
         if name not in joint.parts:
-            raise InputError(f"part {name!r} is none of {', '.join(joint.parts)}.")
+            raise InputError(f"part {name!r} is not one of {', '.join(joint.parts)}.")
     condition = Condition.of(condition).matches(rows, f"rows={rows}").to(joint.device)
     ask, keys = AskParts(joint, condition, steps), sample_seeds(rows, seed, seeds, generator)
     ways = {
@@ -204,7 +204,7 @@ def _way(name: str, part: Part, stepper: Any, known: Tensor | None, ask: AskPart
         return _Way(known.to(device), [process.at(0.0)] * (ask.steps + 1))
     if not isinstance(stepper, Stepper if part.categories is None else TokenStepper):
         kind = "numbers" if part.categories is None else "tokens"
-        raise InputError(f"part {name!r} is of {kind} and needs a stepper of such; {stepper!r} is none.")
+        raise InputError(f"part {name!r} is of {kind}, and {stepper!r} is not a stepper for these.")
     if isinstance(stepper, TokenStepper):
         assert part.categories is not None
         tokens = _Tokens(name, part, ask)

@@ -1,4 +1,4 @@
-"""A product in closed form, to check whatever is made of one by: a class, and numbers that are normal given it."""
+"""A product in closed form, for tests: a class, and numbers that are normal given the class."""
 
 import math
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ from ornstein.mixed.parts import Joint, Part, Said
 class NumbersOfAClass(Joint):
     """A class c with probability p_c, and d numbers N(mean_c, diag(variance_c)) given it.
 
-    With w_c = p(c given x_t) ~ p_c q(c_t given c) N(x_t; alpha mean_c, alpha^2 variance_c + sigma^2), the class has the
-    posterior w, and the numbers the mean of the classes' own posterior means under it.
+    With w_c = p(c given x_t) ~ p_c q(c_t given c) N(x_t; alpha mean_c, alpha^2 variance_c + sigma^2), the posterior of
+    the class is w, and the posterior mean of the numbers is the average, under w, of those given each class.
 
     Args:
         shares: (K,) p_c.
         mean, variance: (K, d).
         numbers: how the numbers dissolve.
-        label: how the class does.
+        label: how the class dissolves.
 
     Raises:
-        InputError: shares that do not sum to one, means and variances of other shapes.
+        InputError: shares that do not sum to one, means and variances of different shapes.
     """
 
     shares: Tensor
@@ -42,7 +42,7 @@ class NumbersOfAClass(Joint):
 
     def __post_init__(self) -> None:
         if abs(float(self.shares.sum()) - 1) > 1e-6 or self.mean.shape != self.variance.shape:
-            raise InputError("shares must sum to 1, and mean and variance be of one shape, a row for each share.")
+            raise InputError("shares must sum to 1; mean and variance must have one shape, a row for each share.")
 
     @property
     def parts(self) -> Mapping[str, Part]:  # type: ignore[override]
@@ -74,5 +74,5 @@ class NumbersOfAClass(Joint):
 
 
 def _column(value: "float | Tensor") -> "float | Tensor":
-    """A coefficient of each row (B, 1), or one for all, against (B, K, d)."""
+    """A coefficient for each row, (B, 1), or one for all, reshaped to multiply (B, K, d)."""
     return value.double().reshape(-1, 1, 1) if isinstance(value, Tensor) else value

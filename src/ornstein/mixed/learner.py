@@ -1,10 +1,11 @@
-"""What a run of mixed data learns: numbers and a category, drawn together by one network.
+"""What a run on mixed data learns: numbers and a category, drawn together by one network.
 
-The network is shown all parts at once, laid end to end, and told of each part how noisy it is: of the first as every
-network is, of the others by parts of the condition. It says v of the numbers and logits of the tokens.
+The network sees all parts at once, concatenated, and takes each part's noise level: that of the first as every network
+does, those of the others as parts of the condition. It outputs v for the numbers and logits for the tokens.
 
-*What it is shown.* On its walk all parts are at one moment. Each part also goes its own way in some rows, and in some
-one part is clean: so one network serves p(x, y), p(x given y) and p(y given x).
+*Training.* When samples are drawn, all parts are at the same moment of their clocks. In training this holds for most
+rows; in some rows each part is at a moment of its own, and in some one part is clean. So one network serves p(x, y),
+p(x given y) and p(y given x).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +36,7 @@ from ornstein.mixed.parts import Joint, Part, Parts, Said
 from ornstein.nets import Number
 from ornstein.samplers import STEPPERS
 
-#: the names of the parts, and where along a clock the least noisy numbers are
+#: the names of the parts, and the least place along a clock that training draws
 NUMBERS, LABEL = "numbers", "label"
 _LEAST = 0.01
 
@@ -44,14 +45,14 @@ _LEAST = 0.01
 class Product(Process):
     """Numbers and categories side by side, each by a process of its own.
 
-    As a clock it is that of the numbers.
+    Its clock is that of the numbers.
 
     Args:
-        numbers: how the numbers dissolve, by name.
-        label: how the categories do, by name.
+        numbers: the numbers' process, by name.
+        label: the categories' kernel, by name.
 
     Raises:
-        InputError: names that are not known.
+        InputError: unknown names.
     """
 
     numbers: str = "cosine"
@@ -88,10 +89,10 @@ class Together:
 
     Args:
         numbers: the numbers' stepper, by name.
-        label: the categories', by name.
+        label: the categories' stepper, by name.
 
     Raises:
-        InputError: names that are not known.
+        InputError: unknown names.
     """
 
     numbers: str = "ddpm"
@@ -113,8 +114,8 @@ class JointNet(Joint):
     """A network as a model of a product.
 
     Args:
-        net: `net(x, noise_level, condition)`, (B, width) -> (B, width), the parts end to end.
-        layout: the parts; the network is told the first one's noise as noise_level, the others' by `noise_of`.
+        net: `net(x, noise_level, condition)`, (B, width) -> (B, width), with the parts concatenated.
+        layout: the parts; the network takes the first one's noise as noise_level, the others' as parts `noise_of`.
         precision: type of the net's matrix products; None for that of its parameters.
     """
 
@@ -124,7 +125,7 @@ class JointNet(Joint):
 
     @property
     def parts(self) -> Mapping[str, Part]:  # type: ignore[override]
-        """What each part is."""
+        """Name -> part."""
         return self.layout.of
 
     @property
@@ -133,11 +134,11 @@ class JointNet(Joint):
 
     @staticmethod
     def noise_of(name: str) -> str:
-        """The part of the condition that tells how noisy a part is."""
+        """The part of the condition that says how noisy a part is."""
         return f"noise.{name}"
 
     def __call__(self, x: Tensor, t: float, condition: Given = None) -> dict[str, Said]:
-        """What it says of rows, (B, width), each part as far along its clock as t is along the first one's."""
+        """What it says of rows (B, width), with each part as far along its clock as t is along the first one's."""
         first, *_ = self.parts.values()
         along = t / first.process.t_max
         levels = {name: part.process.at(along * part.process.t_max) for name, part in self.parts.items()}
@@ -169,27 +170,27 @@ class JointNet(Joint):
 
 
 def _noise(level: Level, rows: int, device: torch.device) -> Tensor:
-    """log(sigma/alpha) as networks are told, (B,)."""
+    """log(sigma/alpha), clipped as for every network, (B,)."""
     log_ratio = -0.5 * torch.as_tensor(level.log_snr, dtype=torch.float32, device=device).flatten()
     return log_ratio.expand(rows).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
 
 
 def _codes(categories: Categories, x: Tensor) -> Tensor:
-    """Vectors as numbers of states, that of the mask being the number of classes."""
+    """Vectors as numbers of states; the number of the mask is the number of classes."""
     codes = categories.codes(x)
     return torch.where(codes < 0, categories.sizes[0], codes)
 
 
 @dataclass(frozen=True)
 class JointRegression:
-    """The squared error of the numbers' v and the cross-entropy of the categories, a mean of each, added.
+    """The sum of the numbers' mean squared error of v and the categories' mean cross-entropy.
 
     Args:
         apart: share of the rows in which each part is at a moment of its own.
-        shown: share of the rows in which one part is clean, and counts for nothing.
+        shown: share of the rows in which one part is clean, and does not count.
 
     Raises:
-        InputError: shares that are none.
+        InputError: shares outside [0, 1].
     """
 
     apart: float = 0.25
@@ -201,7 +202,7 @@ class JointRegression:
                 raise InputError(f"objective.{name}={getattr(self, name)!r} must be in [0, 1].")
 
     def __call__(self, model: JointNet, x0: Tensor, condition: Given, generator: torch.Generator) -> Tensor:
-        """x0 (B, width), the parts end to end -> (B,) float32."""
+        """x0 (B, width), the parts concatenated -> (B,) float32."""
         n, count, device = len(x0), len(model.parts), generator.device
         base = strata(n, generator)[torch.randperm(n, generator=generator, device=device)].float()
         own, throw = (torch.rand(n, count, generator=generator, device=device) for _ in range(2))
@@ -216,7 +217,7 @@ class JointRegression:
 def _errors(
     model: JointNet, x0: Tensor, place: Tensor, clean: Tensor, condition: Condition, seeds: Tensor
 ) -> dict[str, Tensor]:
-    """Of each part at its place in (0, 1) of its clock: v's mean squared error or mean nats, (B,); 0 where clean."""
+    """For each part, at its place in (0, 1) along its clock: mean squared error of v or mean nats, (B,); 0 if clean."""
     parts, whole = {}, model.layout.unpacked(x0)
     levels: dict[str, Level] = {}
     for number, (name, part) in enumerate(model.parts.items()):
@@ -251,12 +252,12 @@ class Mixed(OnItsOwnClock):
     """Numbers and a category, drawn together: a product of two processes and one network."""
 
     readings: ClassVar[Mapping[str, str]] = {
-        "parts": "Of numbers v, and of categories the probabilities of their classes, all given all."
+        "parts": "For numbers v, for categories the probabilities of their classes, each given all parts."
     }
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MIXED_OBJECTIVES
     processes: ClassVar[Mapping[str, Callable[..., Any]]] = {"product": Product}
     steppers: ClassVar[Mapping[str, Callable[..., Any]]] = {"together": Together}
-    gridless: ClassVar[str] = "here each part has its own"
+    gridless: ClassVar[str] = "here each part has its own grid"
     instead: ClassVar[str] = "part by part, for which there is sample"
     then: ClassVar[str] = "ornstein sample {run} -n 64"
     drawn_too: ClassVar[frozenset[str]] = frozenset({LABEL})
@@ -268,8 +269,8 @@ class Mixed(OnItsOwnClock):
         categories = self.problem.categories
         if categories is None or categories.width >= self.problem.shape[0] or len(set(categories.sizes)) > 1:
             raise InputError(
-                f"predicts={self.problem.predicts!r} is of numbers with a category beside them, such as data=labelled; "
-                "these data are others."
+                f"predicts={self.problem.predicts!r} needs numbers with a category beside them, such as data=labelled; "
+                "these data are not such."
             )
 
     @property
@@ -279,7 +280,7 @@ class Mixed(OnItsOwnClock):
         assert categories is not None
         assert isinstance(problem.process, Product)  # no other is named in `processes`
         numbers = problem.shape[0] - categories.width
-        # a token's vector has a sum and a square of 1; the numbers, whose mean is about 0, have the rest
+        # a token's vector has sum 1 and square 1; the numbers, whose mean is about 0, have the rest of the variance
         width, ones = problem.shape[0], categories.tokens
         square = (width * problem.sigma_data**2 + ones**2 / width - ones) / numbers
         return Parts(
@@ -328,7 +329,7 @@ class Mixed(OnItsOwnClock):
 
     @torch.no_grad()
     def judge(self, model: JointNet, x0: Tensor, condition: Given) -> Judgement:
-        """Both parts' errors at the moments of the walk, in units of those of knowing nothing."""
+        """Both parts' errors at moments of the walk, relative to those of a model that knows nothing."""
         x0 = x0[:JUDGED_BY].to(model.device)
         given = Condition.of(condition)[:JUDGED_BY].without(LABEL).to(model.device)
         seeds = torch.arange(len(x0), device=x0.device)
@@ -339,7 +340,7 @@ class Mixed(OnItsOwnClock):
             place = torch.full((len(x0), len(model.parts)), (number + 0.5) / LEVELS, device=x0.device)
             level = model.parts[NUMBERS].process.at((number + 0.5) / LEVELS * model.parts[NUMBERS].process.t_max)
             errors = _errors(model, x0, place, torch.zeros_like(place, dtype=torch.bool), given, seeds)
-            # of v, by the best answer that does not look: it is alpha eps - sigma x0
+            # error of v = alpha eps - sigma x0 for the best answer that ignores the input
             blind = float(level.alpha) ** 2 + (float(level.sigma) * sigma) ** 2
             ratios.append(float(level.noise_ratio))
             found.append(float(errors[NUMBERS].mean() + errors[LABEL].mean()))

@@ -1,13 +1,13 @@
-"""What a product is made of, and the contract of its models.
+"""The parts of a product, and the contract of its models.
 
-Data of several parts x = (x^1, ..., x^n), a picture and its class, a price and a colour, dissolve part by part: each by
-a process of its own and at a level of its own, one apart from the others,
+Data of several parts x = (x^1, ..., x^n), such as a picture and its class, dissolve part by part: each independently of
+the others, by its own process and at its own level,
 
     q(x_t given x_0) = product over i of q_i(x_t^i given x_0^i).
 
-What couples them is the data alone. So a model of the product answers, of each part, the posterior mean given *all* of
-x_t, and every stepper of numbers or of tokens walks its part with that answer: a walk of the product is the walks of
-its parts, side by side. Levels need not agree. A part at its clean level is given, and the others are drawn given it.
+Only the data couple the parts. So a model of the product returns for each part its posterior mean given *all* of x_t,
+and any stepper of numbers or tokens walks its part with that answer: a walk of the product is the walks of its parts,
+side by side. Levels need not agree. A part at its clean level is given, and the others are drawn given it.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ from ornstein.core.process import Level, Process
 from ornstein.discrete import Kernel, TokenDenoiser
 from ornstein.errors import InputError
 
-#: what a model says of a part: of numbers a Prediction, of tokens log p(x_0 given x_t), (B, T, K)
+#: what a model says of a part: for numbers a Prediction, for tokens log p(x_0 given x_t), (B, T, K)
 Said = Prediction | Tensor
 
 
@@ -35,7 +35,7 @@ class Part(Scaled):
 
     Args:
         process: how it dissolves: a Gaussian process, or a kernel of tokens.
-        shape: of numbers, in model space; of tokens it follows from their categories.
+        shape: of numbers, in model space; that of tokens follows from their categories.
         sigma_data: the standard deviation of numbers.
         categories: of tokens; None for numbers.
 
@@ -50,19 +50,19 @@ class Part(Scaled):
 
     def __post_init__(self) -> None:
         if (self.categories is not None) != isinstance(self.process, Kernel):
-            raise InputError(f"process={self.process} does not go with this part: tokens dissolve by a kernel.")
+            raise InputError(f"process={self.process} does not fit this part: tokens alone dissolve by a kernel.")
         if self.categories is not None:
             object.__setattr__(self, "shape", (self.categories.width,))
 
     @property
     def width(self) -> int:
-        """How many numbers it has, laid end to end."""
+        """How many numbers it has when flattened."""
         return int(torch.Size(self.shape).numel())
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The parts of a product in their order, and how they lie end to end in one vector.
+    """The parts of a product in order, and how they are concatenated in one vector.
 
     Args:
         of: name -> part.
@@ -90,7 +90,7 @@ class Joint(ABC):
     """A model of a product. To add one, write `predict`.
 
     Attributes:
-        parts: name -> what it is.
+        parts: name -> part.
     """
 
     parts: Mapping[str, Part]
@@ -106,13 +106,13 @@ class Joint(ABC):
 
         Args:
             x: name -> (B, *shape), tokens as vectors.
-            levels: name -> the part's level, one for all rows or one for each.
+            levels: name -> the part's level, for all rows together or for each row.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Independent(Joint):
-    """Models of parts that know nothing of each other: the product of their laws.
+    """Independent models of the parts: the product of their distributions.
 
     Args:
         models: name -> a denoiser of numbers or of tokens.
@@ -124,7 +124,7 @@ class Independent(Joint):
 
     @property
     def parts(self) -> Mapping[str, Part]:  # type: ignore[override]
-        """What each part is, of its model."""
+        """Each part, as its model has it."""
         return {
             name: Part(model.process, categories=model.categories)
             if isinstance(model, TokenDenoiser)

@@ -253,7 +253,7 @@ class AnnealedLangevin(Stepper):
             1 - (u_s/u_t)^2, is the reverse diffusion.
 
     Raises:
-        InputError: numbers out of range; too few steps in the list for the grid; a chain that leaves.
+        InputError: numbers out of range; too few steps in the list for the grid; a chain that diverges.
 
     No order: at a fixed number of corrections a finer grid does not remove the bias of the corrections. As many calls a
     step as corrections, and one more for the denoising step. Stochastic.
@@ -355,7 +355,7 @@ class RecoveryLangevin(Stepper):
         step_size: gamma in units of the variance of q(x_s given x_t, x_0), in (0, 2).
 
     Raises:
-        InputError: numbers out of range; a chain that leaves.
+        InputError: numbers out of range; a chain that diverges.
 
     No order: at a fixed number of corrections a finer grid does not remove their bias. As many calls a step as
     corrections. Stochastic.
