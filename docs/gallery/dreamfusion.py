@@ -23,11 +23,11 @@ ASKED = (("chair", "red"), ("table", "yellow"), ("house", "blue"), ("tree", "gre
 SIDES = 12
 
 with tempfile.TemporaryDirectory() as folder:
-    known = pictures(8, 12, but=UNSEEN)
+    known = pictures(6, 12, but=UNSEEN)
     np.savez(Path(folder, "solids.npz"), allow_pickle=False, **known)
     changes = [f"data.path={folder}/solids.npz", "data.condition=[solid,colour,view]", "process=flow",
                "net={name: unet, channels: 48, multipliers: [1, 2], blocks: 1, attention: [8], patch: 2}",
-               "predicts=velocity", "objective=flow", "training.steps=1200", "training.batch_size=32",
+               "predicts=velocity", "objective=flow", "training.steps=1000", "training.batch_size=32",
                "training.lr=2e-3", "training.threads=1", "training.precision=float32",
                "training.validate_every=100000"]  # fmt: skip
     for _ in train(Experiment.read("array", changes), f"{folder}/run", draws=False):
@@ -35,16 +35,16 @@ with tempfile.TemporaryDirectory() as folder:
     run = Run.load(f"{folder}/run")
 
 # who tells real solids apart, by pictures that the model has not seen either
-fresh = pictures(3, 12, seed=1)
+fresh = pictures(2, 12, seed=1)
 x, names = torch.from_numpy(fresh["x"]).permute(0, 3, 1, 2).float() / 127.5 - 1, {}
 for part, classes in (("solid", SOLIDS), ("colour", tuple(COLOURS))):
     labels = torch.tensor([classes.index(name) for name in fresh[part]])
-    names[part] = classes, fit_classifier(x, labels, generator=torch.Generator().manual_seed(0), steps=400)
+    names[part] = classes, fit_classifier(x, labels, generator=torch.Generator().manual_seed(0), steps=300)
 
 eye, rows, turned, right = Volume(sides=SIDES), [], [], {}
 for solid, colour in ASKED:
     told = {"solid": solid, "colour": colour}
-    made = dreamed(run, "volume", 6, condition=told, scale=2.0, steps=160, lr=0.15, options={"sides": SIDES})
+    made = dreamed(run, "volume", 6, condition=told, scale=2.0, steps=120, lr=0.15, options={"sides": SIDES})
     views = eye.round(made.parameters, 2 * SIDES, 32)
     real = eye.seen(*matter(solid, colour), torch.arange(2 * SIDES) * torch.pi / SIDES, 32)
     for kind, some in (("dreamt", views), ("real", real)):

@@ -34,7 +34,7 @@ def dream(
         list[str] | None,
         typer.Option("--with", metavar="KEY=VALUE", help="count=64 or paper=-1, of strokes; side=32, of a volume."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="How many steps of optimisation.")] = 300,
+    steps: Annotated[int, typer.Option(help="How many steps of optimisation.")] = 200,
     lr: Annotated[
         float | None, typer.Option(help="How far a step goes at first.", show_default="suits what is optimised")
     ] = None,

@@ -87,7 +87,7 @@ def dreamed(  # long: half of it says what the arguments are
     text: Any = None,
     condition: "Mapping[str, Any] | None" = None,
     noise: tuple[float, float] | None = None,
-    steps: int = 300,
+    steps: int = 200,
     lr: float | None = None,
     seed: int = 0,
     options: "Mapping[str, Any] | None" = None,
