@@ -40,7 +40,7 @@ OPTIONS = {
     "inpaint": ["--input", "--mask", "-n", "--method", "--noise", "--label", "--seed", "--steps", "--stepper", "--ema"],
     "restore": ["--operator", "--input", "--with", "--clean", "-n", "--method", "--noise", "--seed", "--steps"],
     "interpolate": ["--from", "--to", "-n", "--label", "--steps", "--stepper", "--ema", "--out"],
-    "dream": ["--as", "-n", "--label", "--text", "--method", "--scale", "--noise", "--with", "--steps", "--lr", "--seed"],
+    "dream": ["--as", "-n", "--label", "--text", "--method", "--scale", "--noise", "--steps", "--lr", "--seed"],
     "loglik": ["--out", "-n", "--reference", "--draws", "--trace", "--probes", "--seed", "--ema"],
     "tune": ["--steps", "--criterion", "--count", "--rounds", "--ema"],
     "plan": ["--gpus", "--device", "--utilisation", "--price"],

@@ -69,7 +69,7 @@ def dream(
     written = home.places(path, what, film)
     claim(run, written, force)
     opened = Run.load(run, ema=ema).drawing()
-    words = [text[i % len(text)] for i in range(n)] if text else None
+    words = [text[i % len(text)] for i in range(n)] if text and len(text) > 1 else text[0] if text else None
     began = time.perf_counter()
     with bar("dreaming") as progress:
         found = home.dreamed(
