@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from solids import COLOURS, SOLIDS, matter, pictures
 from style import GREY, INK, RED, save
+from torch import Tensor
 
 from ornstein.distill.renderers import Volume
 from ornstein.experiment.config import Experiment
@@ -41,12 +42,14 @@ for part, classes in (("solid", SOLIDS), ("colour", tuple(COLOURS))):
     labels = torch.tensor([classes.index(name) for name in fresh[part]])
     names[part] = classes, fit_classifier(x, labels, generator=torch.Generator().manual_seed(0), steps=300)
 
-eye, rows, turned, right = Volume(sides=SIDES), [], [], {}
+eye, rows, turned = Volume(sides=SIDES), [], []
+right: dict[tuple[str, str, str], list[Tensor]] = {}
 for solid, colour in ASKED:
     told = {"solid": solid, "colour": colour}
     made = dreamed(run, "volume", 6, condition=told, scale=2.0, steps=120, lr=0.15, options={"sides": SIDES})
     views = eye.round(made.parameters, 2 * SIDES, 32)
-    real = eye.seen(*matter(solid, colour), torch.arange(2 * SIDES) * torch.pi / SIDES, 32)
+    density, tint = matter(solid, colour)
+    real = eye.seen(density, tint, torch.arange(2 * SIDES) * torch.pi / SIDES, 32)
     for kind, some in (("dreamt", views), ("real", real)):
         for where, these in (("views optimised", some[::2]), ("views between", some[1::2])):
             for part, (classes, judge) in names.items():

@@ -118,6 +118,7 @@ class Strokes(Renderer):
     softness: float = 0.5
     paper: float = WHITE
 
+    lr: ClassVar[float] = 0.03
     vector: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
