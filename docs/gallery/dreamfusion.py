@@ -66,12 +66,10 @@ film([torch.stack(frame) for frame in zip(*turned, strict=True)], "image", Path(
 
 figure, axes = plt.subplots(len(ASKED), 8, figsize=(8.2, 6.3))
 for row, asked, shown in zip(axes, ASKED, rows, strict=True):
-    for axis, picture, degrees in zip(row, shown, range(0, 360, 45), strict=True):
+    for axis, picture in zip(row, shown, strict=True):
         axis.imshow(((picture + 1) / 2).clamp(0, 1).permute(1, 2, 0))
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=True, color=GREY, lw=0.5)
-        if row is axes[0]:
-            axis.set_title(f"{degrees}°", size=9, color=GREY, weight="normal")
     name = " ".join(reversed(asked))
     row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=RED if asked in UNSEEN else INK, size=10)
 save(figure)
