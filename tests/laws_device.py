@@ -598,6 +598,8 @@ def verbs(run: Path, table: Any, place: Any) -> Any:
         "inpaint": ["inpaint", run, "--input", place / "digits.npy", *few, "--out", place / "filled.png"],
         "restore": ["restore", run, *damage, *few, "--out", place / "whole.png"],
         "interpolate": ["interpolate", run, "--from", 3, "--to", 17, "-n", 3, "--steps", 4, "--out", place / "i.png"],
+        "dream": ["dream", run, "--label", 3, "--scale", 2, "-n", 2, "--steps", 3, "--out", place / "d.png"],
+        "dream strokes": ["dream", run, "--as", "strokes", "-n", 2, "--steps", 3, "--out", place / "s.png"],
         "tune a grid": ["tune", table, "--steps", 3],
         "tune a solver": ["tune", table, "--steps", 2, "--criterion", "endpoint", "--count", 2, "--rounds", 1],
         "plan": ["plan", "points", "data.count=200", "net.width=16", "training.batch_size=16"],

@@ -131,6 +131,8 @@ def test_bad_input_is_refused_in_a_sentence(cli: Cli, seen_round: Path, tmp_path
         (["digits", "--lr", "nan", *place], "lr=nan"),
         (["digits", "-n", 0, *place], "n=0"),
         (["digits", "--label", "eleven", *place], "eleven"),
+        (["digits", "--seed", 2**64, *place], "seed=18446744073709551616"),
+        (["digits", "--steps", 10**6, *place], "steps=1000000"),
         (["digits", "--text", "three", *place], "text='three'"),
         (["digits", "--scale", 2, *place], "scale=2", "--label"),
         (["digits", "--with", "cuont=3", "--as", "strokes", *place], "cuont", "count"),

@@ -13,7 +13,7 @@ from PIL import Image
 
 GALLERY = Path(__file__).parents[1] / "docs" / "gallery"
 #: what several scripts share
-SHARED = ("style", "shapes")
+SHARED = ("style", "shapes", "solids")
 PAGES = sorted(page.stem for page in GALLERY.glob("*.md") if page.stem != "README")
 
 

@@ -422,6 +422,10 @@ def test_a_stroke_covers_what_its_formula_says_and_later_ones_lie_on_top() -> No
     assert (x[4:6, :3] + 1).abs().max() < 1e-4  # black from left to right, two pixels wide
     assert (x[:4, :3] - 1).abs().max() < 1e-4  # the paper
     assert x[4:6, 4:6].abs().max() < 1e-4  # half of white over black
+    bent = {key: value[:, :1] for key, value in parameters.items()}
+    bent["points"] = torch.tensor([[[[-1.0, 1.0], [0.0, -1.0], [1.0, 1.0]]]])
+    column = Strokes(count=1, softness=0.01)(bent, torch.Generator(), 1, (1, 10, 10))[0, 0, :, 4]
+    assert (column < 0).nonzero().flatten().tolist() == [4, 5]  # halfway, (a + 2 b + c)/4, is the middle of the paper
     drawn = brush.svg(parameters)
     assert drawn.count("<path") == 2
     assert 'd="M-100.00 0.00Q0.00 0.00 100.00 0.00"' in drawn

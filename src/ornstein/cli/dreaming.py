@@ -34,7 +34,7 @@ def dream(
         list[str] | None,
         typer.Option("--with", metavar="KEY=VALUE", help="count=64 or paper=-1, of strokes; side=32, of a volume."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="How many steps of optimisation.")] = 300,
+    steps: Annotated[int, typer.Option(help="How many steps of optimisation.")] = 200,
     lr: Annotated[
         float | None, typer.Option(help="How far a step goes at first.", show_default="suits what is optimised")
     ] = None,
@@ -69,7 +69,7 @@ def dream(
     written = home.places(path, what, film)
     claim(run, written, force)
     opened = Run.load(run, ema=ema).drawing()
-    words = [text[i % len(text)] for i in range(n)] if text else None
+    words = [text[i % len(text)] for i in range(n)] if text and len(text) > 1 else text[0] if text else None
     began = time.perf_counter()
     with bar("dreaming") as progress:
         found = home.dreamed(

@@ -55,7 +55,7 @@ class Renderer(ABC):
         vector: whether `svg` writes what it makes.
     """
 
-    lr: ClassVar[float] = 0.02
+    lr: ClassVar[float] = 0.05
     channels: ClassVar[tuple[int, ...]] = (1, 3)
     told: ClassVar[bool] = False
     vector: ClassVar[bool] = False
@@ -89,7 +89,6 @@ class Renderer(ABC):
 class Pixels(Renderer):
     """Each pixel is a parameter, in model space."""
 
-    lr: ClassVar[float] = 0.03
     channels: ClassVar[tuple[int, ...]] = ()
 
     def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
@@ -119,6 +118,7 @@ class Strokes(Renderer):
     softness: float = 0.5
     paper: float = WHITE
 
+    lr: ClassVar[float] = 0.03
     vector: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -207,7 +207,7 @@ class Volume(Renderer):
     sides: int = 0
     elevation: float = 25.0
 
-    lr: ClassVar[float] = 0.05
+    lr: ClassVar[float] = 0.15
     channels: ClassVar[tuple[int, ...]] = (3,)
     told: ClassVar[bool] = True
 

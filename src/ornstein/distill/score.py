@@ -57,7 +57,7 @@ from torch import Generator, Tensor
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Around, Denoiser, FunctionDenoiser, NetDenoiser
 from ornstein.core.exact import Empirical
-from ornstein.core.grids import ends
+from ornstein.core.grids import MOST_STEPS, ends
 from ornstein.core.numerics import noise_like, strata
 from ornstein.core.process import Level
 from ornstein.errors import InputError, lookup, must_be_whole
@@ -342,13 +342,13 @@ def dream(
         condition: what the renders are to be, with a row for each; parts that `render` returns come on top.
         by: the method.
         generator: of views, levels and noise.
-        steps: at least 1.
+        steps: from 1 to 100,000.
         lr: Adam's rate at the start, in the parameters' own units.
 
     Raises:
         InputError: no steps, or a rate out of range.
     """
-    must_be_whole("steps", steps)
+    must_be_whole("steps", steps, 1, MOST_STEPS)
     if not 0 < lr <= _FASTEST:
         raise InputError(f"lr={lr!r} must be a positive number, at most {_FASTEST:g}.")
     law, given = LAWS[by.law](denoiser), Condition.of(condition)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.condition import Condition
+from ornstein.core.drive import sample_seeds
 from ornstein.distill.renderers import RENDERERS, VIEW, Renderer
 from ornstein.distill.score import SCORE_DISTILLATIONS, dream
 from ornstein.errors import InputError, lookup
@@ -87,7 +88,7 @@ def dreamed(  # long: half of it says what the arguments are
     text: Any = None,
     condition: "Mapping[str, Any] | None" = None,
     noise: tuple[float, float] | None = None,
-    steps: int = 300,
+    steps: int = 200,
     lr: float | None = None,
     seed: int = 0,
     options: "Mapping[str, Any] | None" = None,
@@ -123,6 +124,7 @@ def dreamed(  # long: half of it says what the arguments are
     if scale != 1 and not given:
         raise InputError(f"scale={scale:g} guides to what is asked for: name it with --label, --text or --given.")
     denoiser = (guided(run, scale=scale) if scale != 1 else run).denoiser
+    sample_seeds(0, seed, None, None)  # refuses what is no seed
     dice = torch.Generator().manual_seed(seed)
     parameters = {key: value.to(denoiser.device) for key, value in renderer.begin(n, run.shape, dice).items()}
     known = run.conditions.get(VIEW)
