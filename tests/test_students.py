@@ -280,6 +280,11 @@ def test_an_auxiliary_learns_what_the_student_makes_and_judges_without_being_jud
     assert gradients(student.means)[0].abs().max() < 1e-12 < pulled.abs().max()  # where the means agree, nothing pulls
 
 
+def test_a_share_of_all_rows_leaves_nothing_to_match() -> None:
+    with pytest.raises(InputError, match=r"share=1.0 must be a share"):
+        Moments(share=1.0)
+
+
 def test_noise_anew_is_that_of_the_next_level_around_the_answer() -> None:
     level, x = VP().at(0.4), torch.full((5, 2), 2.0)
     ask: Any = lambda x, t: Prediction(0.5 * x, x, t)  # noqa: E731
@@ -396,9 +401,9 @@ def test_an_auxiliary_begins_as_the_teacher_and_goes_on_bit_for_bit(run: Path, t
     for name, steps in (("whole", (3,)), ("halves", (1, 3))):
         asked = student_of(run, "moments", [1, 2], changes=[*changes, "training.steps=3"])
         for stop in steps:
-            moments = train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False)
-            next(moment for moment in moments if moment.progress.step == stop)
-            moments.close()
+            for moment in train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False):
+                if moment.progress.step == stop:
+                    break
     one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not torch.equal(one["auxiliary.embedding.rung.weight"], own["auxiliary.embedding.rung.weight"])
