@@ -227,7 +227,8 @@ def test_a_judge_learns_by_the_hinge_and_pulls_the_codec_alone() -> None:
             self.gain = torch.nn.Parameter(torch.tensor(0.5))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.gain * x.unflatten(-1, (2, -1)).mean((1, 2, 4))
+            scores: Tensor = self.gain * x.unflatten(-1, (2, -1)).mean((1, 2, 4))
+            return scores
 
     judge = Brightness()
     real, made = torch.full((1, 1, 4, 4), 1.2), torch.full((1, 1, 4, 4), 0.4, requires_grad=True)
@@ -285,9 +286,9 @@ def test_without_weight_a_judge_changes_no_bit_and_with_it_the_run_goes_on_bit_f
     def trained(name: str, weight: float, *stops: int) -> dict[str, Tensor]:
         asked = Experiment.read("digits", [*words, f"objective.adversarial={weight}"])
         for stop in stops:
-            moments = train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False)
-            next(moment for moment in moments if moment.progress.step == stop)
-            moments.close()
+            for moment in train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False):
+                if moment.progress.step == stop:
+                    break
         return read_weights(tmp_path / name / "model.safetensors", tmp_path / name)
 
     asked = Experiment.read("digits", words)

@@ -6,19 +6,24 @@ posterior means agree at one level with some noise are the same law, since the m
     E_p[x given x_s] = (x_s + sigma_s^2 grad log p_s(x_s))/alpha_s.
 
 The teacher knows that mean of the data. A second network, the *auxiliary*, learns it of the student's own samples, by
-the ordinary regression, while the student learns. Where they differ, a sample is moved from the one to the other:
+the ordinary regression, while the student learns. Where they differ, a sample is to move from the one to the other:
 
-    x  <-  x + (teacher(x_s) - auxiliary(x_s)) / mean |teacher(x_s) - x|,        x_s = alpha_s x + sigma_s eps,
+    x0* = x + teacher(x_s) - auxiliary(x_s),        x_s = alpha_s x + sigma_s eps,        s even in u of `ladder`,
 
-s even in u of `ladder`. In the mean over eps that is a step downhill of the divergence KL(p_s of the student || p_s of
-the teacher), so it stands still where the laws agree; no sample has to agree with any trajectory of the teacher's. The
-gradient goes back through the one call that made x, and through neither of the two that judge it.
+and the student is taught x0* as if it were known. In the mean over eps that is a step downhill of the divergence
+KL(p_s of the student || p_s of the teacher), so it stands still where the laws agree; no sample has to end where a
+trajectory of the teacher's does. The gradient goes back through the one call that made x, and through neither of the
+two that judge it.
 
-This is matching of distributions (Yin et al. 2024, 2311.18828, whose division by the teacher's own distance it is) and
-of first moments (Salimans et al. 2024, 2406.04103, who also say that it takes several calls: each is taught at a level
-of its own). Here the levels are those that the calls have in common, x_t is made of data, and the student's sample is
-noised afresh on the way to the next level, as `Renoise` walks; the auxiliary is told which of the levels a sample is
-from, so that the law is right from each of them and not in their mixture alone. Both networks move at every step.
+This is matching of distributions (Yin et al. 2024, 2311.18828) and of first moments (Salimans et al. 2024, 2406.04103,
+who also say that it takes several calls: each is taught at a level of its own). Here the levels are those that the
+calls have in common, x_t is made of data, and the student's sample is noised afresh on the way to the next level, as
+`Renoise` walks; the auxiliary is told which of the levels a sample is from, so that the law is right from each of them
+and not in their mixture alone. Both networks move at every step.
+
+An auxiliary that lags behind sends the student astray, and a student that is astray asks its teacher about what that
+has never seen. So a share of the rows are lessons of consistency instead, in the place of Yin's regression on pairs of
+noise and sample: they say roughly where each sample belongs from the first step on.
 
 On a Gaussian, where the student is affine, only two maps to the right law stand still, which differ in their sign; the
 one that a student reaches from its teacher is the exact flow map.
@@ -38,12 +43,11 @@ from ornstein.core.numerics import noise_like
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.distill.ladder import Ladder, scattered
-from ornstein.distill.students import Distillation, in_common, weight
+from ornstein.distill.students import Consistency, Distillation, in_common, weight
+from ornstein.errors import InputError
 
 #: the part of a condition that tells an auxiliary which of a student's levels a sample is from
 RUNG = "rung"
-#: the least mean distance, in units of sigma_data, that a step is divided by
-_LEAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +76,22 @@ class Moments(Distillation):
     Args:
         scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
         drop_label: the probability of a lesson without its label.
+        share: of the rows, which are lessons of consistency; in [0, 1).
+
+    Raises:
+        InputError: a share out of range.
     """
 
     scale: float = 1.0
     drop_label: float = 0.1
+    share: float = 0.5
     assisted: ClassVar[bool] = True
     stepper: ClassVar[str] = "renoise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.share < 1:
+            raise InputError(f"share={self.share!r} must be a share of the rows in [0, 1).")
 
     def rungs(self, calls: Sequence[int]) -> int:
         return in_common(calls)
@@ -92,20 +106,28 @@ class Moments(Distillation):
         calls: Sequence[int],
     ) -> Tensor:
         assert isinstance(student, Assisted)  # of those that are `assisted`
-        ladder = Ladder(student, self.rungs(calls))
+        k = int(self.share * len(x0))
+        matched = self._matched(student, x0[k:], condition[k:], generator, teacher, self.rungs(calls))
+        if not k:
+            return matched
+        held = Consistency().loss(student, x0[:k], condition[:k], generator, teacher, calls)
+        return torch.cat([held, matched])
+
+    @staticmethod
+    def _matched(
+        student: Assisted, x0: Tensor, condition: Condition, generator: Generator, teacher: Denoiser, rungs: int
+    ) -> Tensor:
+        ladder = Ladder(student, rungs)
         # the next level every row, so that each meets the noise levels, which rise with the rows, evenly
-        rung = torch.arange(len(x0), device=x0.device) % ladder.segments
+        rung = torch.arange(len(x0), device=x0.device) % rungs
         level = ladder.at(rung, x0)
         made = student.predict(level.noised(x0, noise_like(x0, generator)), level, condition).x0
-        x = made.detach()
-        noisier = scattered(student, x0, generator)
+        x, noisier = made.detach(), scattered(student, x0, generator)
         xs = noisier.noised(x, noise_like(x0, generator))
         mean = student.auxiliary.predict(xs, noisier, Condition({**condition.parts, RUNG: rung})).x0
         with torch.no_grad():
-            known = teacher.predict(xs, noisier, condition).x0
-            least = _LEAST * student.unit
-            far = (known - x).abs().flatten(1).mean(1).clamp(min=least).reshape(-1, *[1] * (x.ndim - 1))
-            # of unit length where the two differ as much as the teacher is off
-            moved = x + (known - mean) / far
-        learned = mean_square(mean - x, x, weight(noisier, student.unit))
-        return mean_square(made - moved, x) / 2 + learned
+            wanted = x + teacher.predict(xs, noisier, condition).x0 - mean
+        counts = weight(noisier, student.unit)
+        # by 1/out the student is drawn by how far the two are apart in the reading "edm", which is of one size at all
+        # levels; by 1/out^2 what they say of the least noise would drown the rest
+        return mean_square(made - wanted, x, counts.sqrt() / student.unit) + mean_square(mean - x, x, counts)

@@ -198,8 +198,8 @@ class Lessons(Distillation):
 
 def weight(level: Level[Tensor], unit: float) -> Tensor:
     """What the square of an error of x0 counts at a level, 1/out^2 of the reading "edm"."""
-    counts: Tensor = READINGS["edm"](level, unit)[1] ** -2
-    return counts
+    out = torch.as_tensor(READINGS["edm"](level, unit)[1])
+    return out**-2
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class Reconstruction:
             nats = 0.5 * (mean.square() + other.exp() - 1 - other)
             lost = lost + self.kl * nats.flatten(1).sum(1) / x0[0].numel()
         if self.adversarial:
+            assert model.bare.judge is not None  # of `Autoencoding.network`
             lost = lost + judged(model.bare.judge, x0, back.float(), self.adversarial)
         each: Tensor = lost
         return each
