@@ -37,6 +37,7 @@ SCRIPTS = {
     "steppers": ([], "sliced Wasserstein distance to exact draws"),
     "throughput": (["--only", "ornstein", "--sizes", "grey", "--threads", "1"], "training step, ms"),
     "impute": ([], "| random forests, draws of leaves |"),
+    "mixed": ([], "| the class given the picture, held-out digits |"),
     "odd": ([], "| weather |"),
     "tables": ([], "| sequential CART, leaves of 5 |"),
     "text": (["write", "docstrings.txt"], "documentation strings: docstrings.txt"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition
-from ornstein.discrete import Absorbing, CountedNet, TokenDenoiser, TokenReader
+from ornstein.discrete import TOKEN_STEPPERS, Absorbing, CountedNet, TokenDenoiser, TokenReader, draw_tokens
 from ornstein.discrete.bounds import LeftToRight, measured
 from ornstein.discrete.counts import Counts
 from ornstein.discrete.kernels import Uniform
@@ -153,6 +153,13 @@ def test_both_orders_are_taught_and_measured() -> None:
     one, all_orders = (measured(model, model.vectors(rows), in_order=way, draws=32) for way in (True, False))
     assert one.nats.value != pytest.approx(all_orders.nats.value, rel=1e-3)
     assert math.isfinite(all_orders.nats.value)
+
+
+def test_tokens_are_drawn_from_the_left_each_after_those_before() -> None:
+    states = list(draw_tokens(reader(drawn(40)), 3, TOKEN_STEPPERS["left-to-right"](), steps=T, seed=0))
+    known = [reader().categories.known(state.x) for state in states]
+    for step, there in enumerate(known):
+        assert there.tolist() == [[place < step for place in range(T)]] * 3
 
 
 def test_what_does_not_go_with_reading_is_refused() -> None:

@@ -322,8 +322,8 @@ class Mixed(OnItsOwnClock):
                 raise InputError("labels of a product are given for all rows or for none: draw either by itself.")
             known = {LABEL: model.parts[LABEL].categories.one_hot(labels[:, None])}
             del steppers[LABEL]
-        how = {"steps": self.steps if steps is None else steps, "condition": given.without(LABEL), "known": known}
-        walk = draw_parts(model, rows, steppers, **how, **options)
+        steps, given = self.steps if steps is None else steps, given.without(LABEL)
+        walk = draw_parts(model, rows, steppers, steps=steps, condition=given, known=known, **options)
         packed = model.layout.packed
         return (State(s.step, s.t, packed(s.x), packed(s.x0), s.calls) for s in walk)
 
