@@ -200,7 +200,7 @@ def standard(x: Tensor, level: Level) -> Tensor:
 
 def descend(student: Any, unknowns: list[Tensor], x0: Tensor, lr: float, given: Given = None) -> None:
     """Down the loss, beside an auxiliary that knows all; the gradient is nothing but zero at the end."""
-    dice, objective = torch.Generator().manual_seed(0), Moments(drop_label=0.0, share=0.0)
+    dice, objective = torch.Generator().manual_seed(0), Moments(drop_label=0.0, share=0.0, pull=1.0)
     beside = Assisted(student, Told(student, student.law))
     descent = torch.optim.SGD(unknowns, lr=lr, momentum=0.5)
     for _ in range(80):
@@ -263,7 +263,9 @@ def test_an_auxiliary_learns_what_the_student_makes_and_judges_without_being_jud
 
     def gradients(*of: Tensor) -> tuple[Tensor, ...]:
         dice = torch.Generator().manual_seed(0)
-        loss = Moments(share=0.0)(Assisted(student, told), x0, Condition(), dice, student.teacher, student.calls)
+        loss = Moments(share=0.0, pull=1.0)(
+            Assisted(student, told), x0, Condition(), dice, student.teacher, student.calls
+        )
         return torch.autograd.grad(loss.mean(), of)
 
     at_rest, pulled = gradients(bias, student.means)

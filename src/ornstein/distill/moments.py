@@ -29,6 +29,7 @@ On a Gaussian, where the student is affine, only two maps to the right law stand
 one that a student reaches from its teacher is the exact flow map.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -77,14 +78,16 @@ class Moments(Distillation):
         scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
         drop_label: the probability of a lesson without its label.
         share: of the rows, which are lessons of consistency; in [0, 1).
+        pull: weight of the two means' difference beside those lessons.
 
     Raises:
-        InputError: a share out of range.
+        InputError: a share or a weight out of range.
     """
 
     scale: float = 1.0
     drop_label: float = 0.1
     share: float = 0.5
+    pull: float = 0.1
     assisted: ClassVar[bool] = True
     stepper: ClassVar[str] = "renoise"
 
@@ -92,6 +95,8 @@ class Moments(Distillation):
         super().__post_init__()
         if not 0 <= self.share < 1:
             raise InputError(f"share={self.share!r} must be a share of the rows in [0, 1).")
+        if not 0 < self.pull < math.inf:
+            raise InputError(f"pull={self.pull!r} must be a weight above 0.")
 
     def rungs(self, calls: Sequence[int]) -> int:
         return in_common(calls)
@@ -113,9 +118,8 @@ class Moments(Distillation):
         held = Consistency().loss(student, x0[:k], condition[:k], generator, teacher, calls)
         return torch.cat([held, matched])
 
-    @staticmethod
     def _matched(
-        student: Assisted, x0: Tensor, condition: Condition, generator: Generator, teacher: Denoiser, rungs: int
+        self, student: Assisted, x0: Tensor, condition: Condition, generator: Generator, teacher: Denoiser, rungs: int
     ) -> Tensor:
         ladder = Ladder(student, rungs)
         # the next level every row, so that each meets the noise levels, which rise with the rows, evenly
@@ -130,4 +134,6 @@ class Moments(Distillation):
         counts = weight(noisier, student.unit)
         # by 1/out the student is drawn by how far the two are apart in the reading "edm", which is of one size at all
         # levels; by 1/out^2 what they say of the least noise would drown the rest
-        return mean_square(made - wanted, x, counts.sqrt() / student.unit) + mean_square(mean - x, x, counts)
+        return self.pull * mean_square(made - wanted, x, counts.sqrt() / student.unit) + mean_square(
+            mean - x, x, counts
+        )
