@@ -123,7 +123,7 @@ def test_a_run_answers_a_verb_or_says_why_not(
         assert TOLD[name] in answer.out
     if "--film" in ASKED[verb]:
         with Image.open(tmp_path / "a.gif") as film:
-            assert film.n_frames >= 2  # those that are alike are one
+            assert film.n_frames >= 2  # type: ignore[attr-defined]  # those that are alike are one
     if verb == "inpaint":
         found = np.load(tmp_path / "b.npz")["samples"]
         assert found.shape[:2] == (1, 2)

@@ -56,7 +56,8 @@ class MatcherModule(nn.Module):
     def __init__(self, config: Matcher, shape: Shape, conditions: Mapping[str, Part]) -> None:
         super().__init__()
         dims, self.dropout = len(shape) - 1, config.dropout
-        self.shape, space, widths = shape, list(shape[1:]), []
+        self.shape, space = shape, list(shape[1:])
+        widths: list[int] = []
         while not widths or min(space) >= 4:
             widths.append(config.channels * min(2 ** len(widths), 4))
             space = [side // 2 if min(shape[1:]) > 1 else side for side in space]
