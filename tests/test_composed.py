@@ -1,6 +1,9 @@
 """Every composed run by every verb: each works, or says in one sentence why it cannot."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sure import Cli, once
 from test_captions import pictures
 
 import ornstein
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.train import train
 
 FEW = ["training.steps=4", "training.batch_size=8", "training.threads=1", "training.precision=float32",
@@ -118,7 +123,7 @@ def test_a_run_answers_a_verb_or_says_why_not(
         assert TOLD[name] in answer.out
     if "--film" in ASKED[verb]:
         with Image.open(tmp_path / "a.gif") as film:
-            assert film.n_frames >= 2  # those that are alike are one
+            assert film.n_frames >= 2  # type: ignore[attr-defined]  # those that are alike are one
     if verb == "inpaint":
         found = np.load(tmp_path / "b.npz")["samples"]
         assert found.shape[:2] == (1, 2)
@@ -152,3 +157,30 @@ def test_latents_go_on_with_other_pictures_in_the_words_of_the_first(
     assert torch.equal(before.transform.forward(given), after.transform.forward(given))
     answer = cli("train", "--from", run, "training.steps=1", "--out", tmp_path / "same")
     assert answer.code == 0, answer
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shard", ["none", "fsdp"])
+@pytest.mark.parametrize("name", ["codec", "cascade", "prior"])
+def test_two_processes_train_it_as_one_does(tmp_path: Path, name: str, shard: str) -> None:
+    """Each step's loss and the weights, to the rounding of a sum."""
+    words = [*RUNS[name], *FEW, "training.log_every=1", "training.warmup=0", "training.accumulate=2"]
+    for _ in train(Experiment.read("digits", words), tmp_path / "one", draws=False):
+        pass
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*start, "-m", "ornstein.cli", "train", "digits", *words, f"training.shard={shard}"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "two")], capture_output=True, text=True, check=False, timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (
+        [record["loss"] for record in read_metrics(tmp_path / who) if "loss" in record] for who in ("one", "two")
+    )
+    assert len(one) == 4
+    assert two == pytest.approx(one, rel=1e-5)
+    weights = [load_file(tmp_path / who / "model.safetensors") for who in ("one", "two")]
+    assert weights[0].keys() == weights[1].keys()
+    for key, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][key], weight, rtol=0, atol=2e-5)

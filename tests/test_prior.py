@@ -63,7 +63,8 @@ def posterior(x: Tensor, level: Level, mean: Tensor, cov: Tensor) -> Tensor:
     """E[x_0 given x_t] of N(mean, cov), rows of x and of mean."""
     a, b = float(level.alpha), float(level.sigma)
     moved = cov @ torch.linalg.solve(a * a * cov + b * b * torch.eye(len(cov), dtype=F64), (x - a * mean)[:, :, None])
-    return mean + a * moved[..., 0]
+    found: Tensor = mean + a * moved[..., 0]
+    return found
 
 
 def exact() -> PriorAndDecoder:
@@ -162,7 +163,7 @@ def test_a_decoder_begins_as_the_model_that_it_is_made_of() -> None:
     config = UNet(8, (1,), 1, (8,), embedding=8)
     plain, net = nudged(config.build((1, 8, 8), told)), known.network(config.build)
     known.begin(net, plain.state_dict())
-    decoder = net.eval().stages[0]  # type: ignore[index]
+    decoder: Any = net.eval().stages[0]  # type: ignore[index]
     x, u, text = torch.randn(3, 1, 8, 8, generator=dice()), torch.zeros(3), {"text": torch.tensor([[1, 2, -1]] * 3)}
     z = {EMBEDDING: torch.randn(3, 2, generator=dice(1))}
     assert torch.equal(decoder(x, u, {**text, **z}), plain(x, u, text))

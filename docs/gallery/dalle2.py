@@ -3,6 +3,7 @@
 import tempfile
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from shapes import COLOURS, PAIRS, SHAPES, folder_of, picture, read
 from style import BLUE, save
@@ -65,9 +66,9 @@ z = run.model.embed(run.transform.forward(first).float())
 rows = [first, *(drawn(z, seed) for seed in range(VARIATIONS))]
 ends = run.model.embed(run.transform.forward(torch.cat([fresh["red disc"][:1], fresh["blue cross"][:1]])).float())
 turned = ends[:1] + torch.linspace(0, 1, WAY)[:, None] * (ends[1:] - ends[:1])
-between = drawn(turned / turned.norm(dim=1, keepdim=True) * run.learner.embedding**0.5, 3)
+between = drawn(turned / turned.norm(dim=1, keepdim=True) * ends[0].norm(), 3)
 figure = plt.figure(figsize=(8.4, 8.2))
-above, below = figure.subfigures(2, 1, height_ratios=[5, 1.15])
+above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[5, 1.15]))
 for row, line in zip(above.subplots(len(rows), len(SHOWN)), rows, strict=True):
     for axis, x in zip(row, line, strict=True):
         axis.imshow(x.permute(1, 2, 0))

@@ -73,7 +73,8 @@ class Embedder:
 
     def contrast(self, x: Tensor, condition: Condition) -> Tensor:
         """What teaches it: see `ornstein.mixed.embedding.contrast`."""
-        return contrast(*self.net(x, condition.parts), condition)
+        seen, said, sharpness = self.net(x, condition.parts)
+        return contrast(seen, said, sharpness, condition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,8 @@ class PriorDecoding(Learner):
         if weights.keys() == net.state_dict().keys():
             super().begin(net, weights)
             return
-        decoder = net.stages[_DECODER]  # type: ignore[index]
+        assert isinstance(net, StagesNet)  # of `network`
+        decoder = net.stages[_DECODER]
         found = decoder.load_state_dict(weights, strict=False)
         own = [name for name in found.missing_keys if f".{EMBEDDING}." in name]
         if found.unexpected_keys or len(own) != len(found.missing_keys):
@@ -282,10 +284,10 @@ class PriorDecoding(Learner):
         walk = decoded(decoder, given)  # what does not fit is refused now
         if EMBEDDING in given.parts or "x" in options:
             return walk
-        own = {"condition": condition, "seeds": other_seeds(keys, _SEEDS)}
+        own: dict[str, Any] = {"condition": condition, "seeds": other_seeds(keys, _SEEDS)}
         own |= {key: value for key, value in options.items() if key == "dtype"}
         shape = (rows, self.embedding)
-        first = trajectory(model.guided(model.prior), shape, stepper, steps=self.prior_steps, grid=None, **own)
+        first = trajectory(model.guided(model.prior), shape, stepper, steps=self.prior_steps, **own)
 
         def in_a_row() -> Iterator[State[Tensor]]:
             z = end(first).x

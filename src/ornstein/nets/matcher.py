@@ -56,7 +56,8 @@ class MatcherModule(nn.Module):
     def __init__(self, config: Matcher, shape: Shape, conditions: Mapping[str, Part]) -> None:
         super().__init__()
         dims, self.dropout = len(shape) - 1, config.dropout
-        self.shape, space, widths = shape, list(shape[1:]), []
+        self.shape, space = shape, list(shape[1:])
+        widths: list[int] = []
         while not widths or min(space) >= 4:
             widths.append(config.channels * min(2 ** len(widths), 4))
             space = [side // 2 if min(shape[1:]) > 1 else side for side in space]
@@ -68,8 +69,8 @@ class MatcherModule(nn.Module):
         self.picture = nn.Linear(widths[-1] * torch.Size(space).numel(), config.size)
         self.told = Embedding(2 * config.size, conditions)
         self.words = nn.Linear(2 * config.size, config.size)
-        #: log of how sharply pairs are told from others
-        self.sharpness = nn.Parameter(torch.tensor(2.3))
+        #: log of how sharply pairs are told from others; a vector of one, as no scalar can be sharded
+        self.sharpness = nn.Parameter(torch.tensor([2.3]))
 
     def forward(self, x: Tensor, condition: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
         """Unit vectors (B, size) of x (B, *shape); those of the condition, or None; and e^sharpness, at most 100.

@@ -48,7 +48,8 @@ def shard(net: nn.Module) -> None:
     lists = [module for module in net.modules() if isinstance(module, nn.ModuleList)]
     for blocks in reversed(lists):  # from the inside out
         for block in blocks:
-            if not isinstance(block, nn.ModuleList | nn.ModuleDict) and any(True for _ in block.parameters()):
+            # vectors alone, as of a norm, stay with what is around them, which may use them without a call
+            if not isinstance(block, nn.ModuleList | nn.ModuleDict) and any(p.ndim > 1 for p in block.parameters()):
                 fully_shard(block)
     fully_shard(net)
 
