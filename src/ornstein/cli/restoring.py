@@ -165,5 +165,5 @@ def interpolate(
         between = home.interpolate(
             opened, first_one, last_one, n, label=label, condition=known_parts(parts), steps=steps, stepper=stepper
         )
-    beside = home.save(opened, start, end, between, path)
+    beside = home.save(opened, *ends, between, path)
     out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")

@@ -96,7 +96,6 @@ class Dataset:
             raise InputError(
                 f"data.flip=True mirrors images, but data={self.name!r} are {self.kind}s; use data.flip=false."
             )
-
         if self.missing:
             must_be_seen(self.name, self.train, self.test)
 

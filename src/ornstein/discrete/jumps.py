@@ -1,9 +1,9 @@
 """The steppers of tokens.
 
 For any kernel: by the exact posterior over a step (ancestral), or by the rates of the reversed chain (Euler,
-tau-leaping). For the mask only: in order of confidence or of reading, one token at a time at its own moment (first
-hitting), or with tokens masked again (remasking). A corrector dissolves tokens a little after a step and draws them
-again at that level.
+tau-leaping). For the mask only: in order of confidence, one token after another, each at its own moment (first hitting)
+or in the order of reading, or with tokens masked again (remasking). A corrector dissolves tokens a little after a step
+and draws them again at that level.
 """
 
 from abc import abstractmethod
@@ -132,35 +132,13 @@ class Unmasking(TokenStepper):
         return True
 
 
-class Ranked(Unmasking):
-    """Unmasks as many tokens as the clock says, by a rank that does not depend on what is drawn there: write `first`.
-
-    So with as many steps as tokens the law is the model's own.
-    """
-
-    @abstractmethod
-    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
-        """Who goes first, (B, T): the higher, the earlier. Of log_p (B, T, K) and uniform numbers u (B, T)."""
-
-    def step(
-        self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
-    ) -> tuple[Tensor, Any]:
-        told = ask(x, t)
-        masked = told.codes == ask.classes
-        # how many there were at the start
-        total = masked.sum(1, keepdim=True) if memory is None else memory
-        wanted = (total * s.alpha + 1e-9).floor() - (total - masked.sum(1, keepdim=True))
-        rank = torch.where(masked, -self.first(told.log_p, dice()), torch.inf).argsort(dim=1, stable=True).argsort(1)
-        codes = torch.where(masked & (rank < wanted), drawn(told.log_p, dice()), told.codes)
-        return ask.kept(told.codes, codes), total
-
-
 @dataclass(frozen=True)
-class Confidence(Ranked):
+class Confidence(Unmasking):
     """Unmask where the model is surest first (MaskGIT: Chang et al. 2022, 2202.04200).
 
-    Each step unmasks as many tokens as the clock says, those whose likeliest class has the highest probability. Ranking
-    by the probability of the drawn class, as MaskGIT does, favours likely classes.
+    Each step unmasks as many tokens as the clock says, those whose likeliest class has the highest probability. The
+    choice does not depend on the classes that are drawn, so with as many steps as tokens samples have the model's own
+    distribution; ranking by the probability of the drawn class, as MaskGIT does, favours likely classes.
 
     Args:
         temperature: of Gumbel noise on the logarithm of that probability; 0 for none.
@@ -174,42 +152,44 @@ class Confidence(Ranked):
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"stepper.temperature={self.temperature!r} must not be negative.")
 
-    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
-        sure = log_p.amax(-1)
-        return sure - self.temperature * (-u.log()).log().to(sure) if self.temperature else sure
+    def step(
+        self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
+    ) -> tuple[Tensor, Any]:
+        told = ask(x, t)
+        masked = told.codes == ask.classes
+        # how many there were at the start
+        total = masked.sum(1, keepdim=True) if memory is None else memory
+        wanted = (total * s.alpha + 1e-9).floor() - (total - masked.sum(1, keepdim=True))
+        sure = told.log_p.amax(-1)
+        u = dice()
+        if self.temperature:
+            sure = sure - self.temperature * (-u.log()).log().to(sure)
+        rank = torch.where(masked, -sure, torch.inf).argsort(dim=1, stable=True).argsort(1)
+        codes = torch.where(masked & (rank < wanted), drawn(told.log_p, dice()), told.codes)
+        return ask.kept(told.codes, codes), total
 
 
-@dataclass(frozen=True)
-class InOrder(Ranked):
-    """Unmask in the order of reading, as many tokens in a step as the clock says.
+class OneByOne(Unmasking):
+    """Unmasks one token after the other, each at a moment of its own: write `moments`.
 
-    Exact with as many steps as tokens. One call a step. Stochastic.
-    """
-
-    def first(self, log_p: Tensor, u: Tensor) -> Tensor:
-        return -torch.arange(log_p.shape[1], device=log_p.device).to(log_p).expand(len(log_p), -1)
-
-
-@dataclass(frozen=True)
-class FirstHitting(Unmasking):
-    """Unmask one token after the other, each at its own moment (Zheng et al. 2024, 2409.02908).
-
-    A token is unmasked when alpha passes a number of its own, uniform in (0, 1). So all moments are known beforehand,
-    and no two coincide: samples have the model's own distribution whatever the number of steps.
-
-    Exact. A call for each token. Stochastic.
+    A token leaves the mask when alpha passes its moment. All moments are known beforehand, no two coincide, and none
+    depends on what is drawn: samples have the model's own distribution whatever the number of steps.
     """
 
     @property
     def calls(self) -> None:
         return None
 
+    @abstractmethod
+    def moments(self, masked: Tensor, u: Tensor) -> Tensor:
+        """When each masked token leaves, (B, T) in (0, 1); by uniform numbers u (B, T)."""
+
     def step(
         self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
     ) -> tuple[Tensor, Any]:
         if memory is None:
             masked = ask.denoiser.codes(x) == ask.classes
-            moments, u = torch.where(masked, dice(), 2.0), dice()
+            moments, u = torch.where(masked, self.moments(masked, dice()), 2.0), dice()
             memory = moments, u, moments.cpu()  # on the CPU, to know how many calls a step takes
         moments, u, there = memory
         calls = int(((there > t.alpha) & (there <= s.alpha)).sum(1).max())
@@ -224,6 +204,31 @@ class FirstHitting(Unmasking):
 
     def finish(self, ask: AskTokens, x: Tensor, t: Level[float], memory: Any, dice: Dice) -> Tensor:
         return self.step(ask, x, t, ask.kernel.at(0.0), memory, dice)[0]
+
+
+@dataclass(frozen=True)
+class FirstHitting(OneByOne):
+    """Unmask one token after the other, each at its own moment (Zheng et al. 2024, 2409.02908).
+
+    A token's moment is uniform in (0, 1), as when tokens dissolve.
+
+    Exact. A call for each token. Stochastic.
+    """
+
+    def moments(self, masked: Tensor, u: Tensor) -> Tensor:
+        return u
+
+
+@dataclass(frozen=True)
+class InOrder(OneByOne):
+    """Unmask one token after the other, in the order of reading.
+
+    Exact. A call for each token. Stochastic.
+    """
+
+    def moments(self, masked: Tensor, u: Tensor) -> Tensor:
+        number = masked.cumsum(1)
+        return (number / (number[:, -1:] + 1)).to(u)
 
 
 @dataclass(frozen=True)
