@@ -115,7 +115,7 @@ def test_restoring_explains_what_was_measured(
         samples = torch.from_numpy(made["samples"])[0]
     opened = Run.load(run)
     truth = opened.transform.forward(home.read_input(opened, digit / "digit.png"))
-    acts = home.damage(operator, **({"width": 0.8} if operator == "blur" else {"by": 2}))
+    acts = home.damage(operator, {"width": 0.8} if operator == "blur" else {"by": 2})
     seen, made = (acts.apply(x) for x in (truth, opened.transform.forward(samples)))
     plain = acts.apply(opened.draw(2, seed=0, steps=6))
     assert (made - seen).square().mean() < 0.1 * (plain - seen).square().mean()
@@ -349,6 +349,7 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
         (["restore", run, "--operator", "blur", "--with", "by=2", "--input", picture], ["by", "width"]),
         (["restore", run, "--operator", "downsample", "--input", picture], ["1x8x8", "1x4x4"]),
         (["restore", run, "--operator", "downsample", "--with", "by=3", "--input", picture], ["by=3", "8"]),
+        (["restore", run, "--operator", "blur", "--with", "name=blur", "--input", picture], ["operator.name"]),
         (["interpolate", run, "--from", "3", "--to", "99999"], ["99999", "held-out"]),
         (["interpolate", run, "--from", "3", "--to", "4", "-n", 1], ["n=1"]),
         (["interpolate", run, "--from", "3", "--to", wide], ["wide.png", "1x8x9", "1x8x8"]),

@@ -115,7 +115,7 @@ def restore(
     from ornstein.experiment.run import Run
 
     opened = Run.load(run, ema=ema)
-    damage = home.damage(operator, **options(option))
+    damage = home.damage(operator, options(option))
     values = home.read_input(opened, given, None if clean else home.measured_shape(opened, damage))
     with bar("drawing") as progress:
         found = home.restore(

@@ -28,6 +28,15 @@ def choice(table: Mapping[str, Callable[..., Any]], given: "str | Mapping[str, A
     return {"name": name, **validated(lookup(table, name, noun), arguments, f"{noun}.")}
 
 
+def choice_with(
+    table: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any], noun: str
+) -> dict[str, Any]:
+    """An entry by its name, with options as the user typed them, as a complete dict: see `choice`."""
+    if "name" in options:
+        raise InputError(f"{noun}.name is not an option: {noun}={name!r} is chosen already.")
+    return choice(table, {**options, "name": name}, noun)
+
+
 def construct(table: Mapping[str, Callable[..., Any]], chosen: Mapping[str, Any], *given: Any) -> Any:
     """The object that a complete choice describes; `given` are arguments that no choice names, such as a `Problem`."""
     rest = {key: value for key, value in chosen.items() if key != "name"}

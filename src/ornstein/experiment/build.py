@@ -21,7 +21,7 @@ from ornstein.data.between import opened
 from ornstein.data.coded import told
 from ornstein.errors import InputError, shown
 from ornstein.experiment.afford import afford_network
-from ornstein.experiment.arguments import choice, construct
+from ornstein.experiment.arguments import choice, choice_with, construct
 from ornstein.experiment.config import PROCESSES, Experiment, nets, objectives, steppers
 from ornstein.experiment.folder import CODEC, read_folder, read_measured, weights_name, weights_of
 from ornstein.experiment.learner import LEARNERS, steppers_of
@@ -250,6 +250,4 @@ def stepper_with(name: str, options: dict[str, Any]) -> Stepper:
     Raises:
         InputError: an unknown name, or an option that it does not take or that is of the wrong type.
     """
-    if "name" in options:
-        raise InputError("stepper.name is no option: the stepper is named already.")
-    return build_stepper(choice(steppers(), {**options, "name": name}, "stepper"))
+    return build_stepper(choice_with(steppers(), name, options, "stepper"))

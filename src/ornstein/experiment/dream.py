@@ -20,7 +20,7 @@ from ornstein.core.drive import sample_seeds
 from ornstein.distill.renderers import RENDERERS, VIEW, Renderer
 from ornstein.distill.score import SCORE_DISTILLATIONS, dream
 from ornstein.errors import InputError, lookup
-from ornstein.experiment.arguments import choice, construct
+from ornstein.experiment.arguments import choice_with, construct
 from ornstein.experiment.guide import guided
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
@@ -56,9 +56,7 @@ def renderer_of(run: Run, name: str, options: Mapping[str, Any]) -> Renderer:
             was not told from where its pictures are seen.
     """
     run.must_walk("optimising what is rendered")
-    if "name" in options:
-        raise InputError("as.name is no option: what to optimise is named already.")
-    made: Renderer = construct(RENDERERS, choice(RENDERERS, {**options, "name": name}, "as"))
+    made: Renderer = construct(RENDERERS, choice_with(RENDERERS, name, options, "as"))
     if run.learner.problem.shape != run.shape:
         raise InputError(f"as={name!r} renders pictures, and {run.folder} works on latents of them.")
     if made.channels and (run.kind != "image" or run.shape[0] not in made.channels):

@@ -20,7 +20,7 @@ from ornstein.data.before import read_for_model
 from ornstein.data.pictures import SUFFIXES, read_pictures, sides
 from ornstein.errors import InputError, shown
 from ornstein.experiment import charts, pictures
-from ornstein.experiment.arguments import choice, construct
+from ornstein.experiment.arguments import choice_with, construct
 from ornstein.experiment.folder import as_read
 from ornstein.experiment.measured import check, decoded, must_restore, told
 from ornstein.experiment.run import BATCH, Run
@@ -195,14 +195,13 @@ def measured_shape(run: Run, operator: Operator) -> tuple[int, ...]:
     return tuple(operator.apply(torch.zeros(1, *run.shape)).shape[1:])
 
 
-def damage(name: str, **options: Any) -> Operator:
+def damage(name: str, options: Mapping[str, Any]) -> Operator:
     """The operator of `DAMAGES` of that name with its options.
 
     Raises:
         InputError: an unknown name, or options that it does not take.
     """
-    chosen = choice(DAMAGES, {**options, "name": name}, "operator")
-    made: Operator = construct(DAMAGES, chosen)
+    made: Operator = construct(DAMAGES, choice_with(DAMAGES, name, options, "operator"))
     return made
 
 
