@@ -611,8 +611,11 @@ def test_every_verb(
     verb: Any, cli: Cli, run: Path, table: Any, tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a device is asked the same at 20 levels as at 200, and on a walk of 40 steps as on one of 1,000
-    for work, few in ((tune, {"levels": 20, "count": 64}), (tune_endpoint, {"reference": 40, "fresh": 8})):
-        inner = work.__wrapped__  # type: ignore[attr-defined]
+    shorter: list[tuple[Any, dict[str, int]]] = [
+        (tune, {"levels": 20, "count": 64}), (tune_endpoint, {"reference": 40, "fresh": 8}),
+    ]  # fmt: skip
+    for work, few in shorter:
+        inner = work.__wrapped__
         monkeypatch.setattr(inner, "__kwdefaults__", inner.__kwdefaults__ | few)
     places = tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in (run, table))
     whole = torch.rand(1, 1, 8, 8, generator=generator()).mul(16).round()

@@ -159,11 +159,11 @@ def interpolate(
 
     opened = Run.load(run, ema=ema)
     opened.must_walk("interpolating")
-    ends = home.read_samples(opened, first, last)
-    first_one, last_one = (opened.transform.forward(one).float() for one in ends)
+    start, end = home.read_samples(opened, first, last)
+    first_one, last_one = (opened.transform.forward(one).float() for one in (start, end))
     with err.status("encoding and decoding"):
         between = home.interpolate(
             opened, first_one, last_one, n, label=label, condition=known_parts(parts), steps=steps, stepper=stepper
         )
-    beside = home.save(opened, *ends, between, path)
+    beside = home.save(opened, start, end, between, path)
     out.print(f"{n} on the way: [bold]{named(path)}[/], [bold]{named(beside)}[/]")

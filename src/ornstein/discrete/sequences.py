@@ -123,8 +123,8 @@ class Read(Sequences):
                 f"objective={self.problem.taught_by!r} is of sequences, such as data=text; take masked-bound."
             )
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
-        return CountedNet(super().network(build), self.categories.sizes[0], self.order)
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        return CountedNet(super().network(build, seed), self.categories.sizes[0], self.order)
 
     def count(self, net: nn.Module, examples: Tensor) -> None:
         assert isinstance(net, CountedNet)  # by `network`

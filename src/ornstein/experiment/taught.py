@@ -102,8 +102,8 @@ class Student(OnItsOwnClock, Denoising):
     def steps(self) -> int:
         return max(self.calls)
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
-        net = super().network(build)
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        net = super().network(build, seed)
         if not self.lessons.assisted:
             return net
         told = {**self.told, RUNG: Label(self.lessons.rungs(self.calls))}

@@ -62,11 +62,11 @@ class Autoencoding(Learner):
     def told(self) -> Mapping[str, Any]:
         return {}
 
-    def network(self, build: Callable[..., nn.Module]) -> nn.Module:
-        net = super().network(build)
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        net = super().network(build, seed)
         if getattr(self.problem.objective, "adversarial", 0):
             assert isinstance(net, AutoencoderModule)  # of `nets`
-            net.judge = Patches().build(self.problem.shape)
+            net.judge = Patches().build(self.problem.shape, seed=seed)
         return net
 
     def model(self, net: nn.Module) -> NetCodec:
