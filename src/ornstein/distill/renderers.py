@@ -1,23 +1,23 @@
-"""What makes pictures of parameters: pixels as they are, strokes on paper, a volume seen from some side.
+"""Renderers make pictures from parameters: pixels as they are, strokes on paper, a volume seen from some side.
 
-All that score distillation asks of a renderer is that it can be differentiated. Each of these is one formula.
+Score distillation only needs a renderer to be differentiable. Each of these is one formula.
 
-*Strokes.* A stroke is a quadratic Bezier curve, cut into straight pieces. With d(p) the distance of a pixel p to it, w
-half its width and o its opacity, it covers the share
+*Strokes.* A stroke is a quadratic Bezier curve, cut into straight pieces. With d(p) the distance of a pixel p from it,
+w half its width and o its opacity, it covers the share
 
     a(p) = o sigmoid((w - d(p))/softness)
 
-of the pixel, and later strokes lie over earlier ones: x <- (1 - a) x + a colour, from white paper on. An edge of half a
-pixel of softness looks sharp, and still tells a stroke where it should go (Li et al. 2020, differentiable rasterising;
+of the pixel, and later strokes lie over earlier ones: x <- (1 - a) x + a colour, starting from white paper. An edge
+that is soft over half a pixel looks sharp, and still has a gradient (Li et al. 2020, differentiable rasterising;
 for drawings by score distillation Jain et al. 2022, 2211.11319).
 
-*A volume.* Density rho >= 0 and colour c on a grid in [-1, 1]^3, between whose points both are linear. A ray that runs
-through it in steps of length h sees, front to back,
+*A volume.* Density rho >= 0 and colour c on a grid in [-1, 1]^3, interpolated linearly between its points. A ray that
+runs through it in steps of length h sees, front to back,
 
     x = sum_i T_i (1 - exp(-rho_i h)) c_i + T_end white,      T_i = exp(-h sum_{j<i} rho_j),
 
-emission and absorption (Max 1995; Mildenhall et al. 2020, 2003.08934). All rays are parallel: what is seen from the
-azimuth a and the elevation e above the horizon is a sum over the grid turned by them.
+emission and absorption (Max 1995; Mildenhall et al. 2020, 2003.08934). All rays are parallel: the view from azimuth a
+and elevation e above the horizon is a sum over the grid turned by them.
 """
 
 import math
@@ -34,25 +34,25 @@ from ornstein.core.condition import Condition
 from ornstein.core.numerics import noise_like
 from ornstein.errors import InputError, must_be_whole
 
-#: paper, and what lies behind a volume, in model space
+#: the paper, and the background of a volume, in model space
 WHITE = 1.0
 #: the part of a condition that says from where a volume is seen: cosine and sine of its azimuth
 VIEW = "view"
-#: views of a volume in its picture, evenly round, and in its film
+#: how many views a volume's picture shows, evenly round, and how many its film
 SHOWN, TURNED = 8, 48
-#: straight pieces of a stroke, and its opacity at first before the sigmoid
+#: straight pieces of a stroke, and its initial opacity before the sigmoid
 _PIECES, _OPAQUE = 4, 1.0
 
 
 @dataclass(frozen=True)
 class Renderer(ABC):
-    """Where parameters begin, and what is rendered of them; with its last two arguments bound it is a `Render`.
+    """Initial parameters, and their renders; with the last two arguments of a call bound it is a `Render`.
 
     Attributes:
         lr: a rate for Adam that suits the units of the parameters.
-        channels: of pictures that it can make; () for any data.
-        told: whether it says from where a picture is seen, by the part `VIEW`, which a model must then know.
-        vector: whether `svg` writes what it makes.
+        channels: of the pictures that it can make; () for any.
+        told: whether it says from where a picture is seen, by the part `VIEW`, which the model must then know.
+        vector: whether `svg` can write its pictures.
     """
 
     lr: ClassVar[float] = 0.05
@@ -62,7 +62,7 @@ class Renderer(ABC):
 
     @abstractmethod
     def begin(self, n: int, shape: tuple[int, ...], generator: Generator) -> dict[str, Tensor]:
-        """Parameters of n pictures of a shape (C, H, W), to optimise; of one volume, for n views at a time."""
+        """Parameters of n pictures of shape (C, H, W), to optimise; or of one volume, for n views at a time."""
 
     @abstractmethod
     def __call__(
@@ -71,16 +71,16 @@ class Renderer(ABC):
         """n pictures (n, C, H, W) in model space, [-1, 1]; and, if `told`, from where each is seen."""
 
     def shown(self, parameters: Mapping[str, Tensor], n: int, shape: tuple[int, ...]) -> Tensor:
-        """What a picture of the work shows, (m, C, H, W); nothing of it is random."""
+        """The pictures that show the work, (m, C, H, W); nothing about them is random."""
         found = self(parameters, torch.Generator(), n, shape)
         return found if isinstance(found, Tensor) else found[0]
 
     def turned(self, parameters: Mapping[str, Tensor], shape: tuple[int, ...]) -> list[Tensor]:
-        """What a film of the finished work shows, (1, C, H, W) a frame; [] where there is nothing to turn round."""
+        """The frames of a film of the finished work, (1, C, H, W) each; [] if there is nothing to turn round."""
         return []
 
     def svg(self, parameters: Mapping[str, Tensor]) -> str:
-        """The work as a scalable picture; "" where it is none."""
+        """The work as a scalable picture; "" if that is not possible."""
         return ""
 
 
@@ -106,9 +106,9 @@ class Strokes(Renderer):
     """Soft strokes on paper.
 
     Args:
-        count: of strokes in each picture.
+        count: number of strokes in each picture.
         softness: of their edges, in pixels.
-        paper: how bright it is, from -1, black, to 1, white.
+        paper: its brightness, from -1, black, to 1, white.
 
     Raises:
         InputError: no strokes, no softness, or paper out of range.
@@ -148,8 +148,8 @@ class Strokes(Renderer):
         u = torch.linspace(0, 1, _PIECES + 1, device=points.device, dtype=points.dtype)
         curve = torch.einsum("pu,nkpd->nkud", torch.stack([(1 - u) ** 2, 2 * u * (1 - u), u**2]), points)
         start, along = curve[:, :, :-1], curve.diff(dim=2)
-        # the squared distance to each piece, (n, count, pieces, H W): |v|^2 - 2 share v.along + share^2 |along|^2, v
-        # from the start of the piece, at the share of it that is nearest
+        # the squared distance to each piece, (n, count, pieces, H W): |v|^2 - 2 share v.along + share^2 |along|^2, with
+        # v from the start of the piece, and share the place along it that is nearest
         length = along.square().sum(-1, keepdim=True).clamp(min=1e-9)
         ahead = along @ pixel.T - (along * start).sum(-1, keepdim=True)
         off = pixel.square().sum(-1) - 2 * start @ pixel.T + start.square().sum(-1, keepdim=True)
@@ -165,11 +165,11 @@ class Strokes(Renderer):
         return x
 
     def svg(self, parameters: Mapping[str, Tensor]) -> str:
-        """The drawings beside each other as one scalable picture, each a hundred units wide."""
+        """The drawings side by side as one scalable picture, each a hundred units wide."""
         n, paper = len(parameters["points"]), _rgb(torch.tensor([self.paper]))
         lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-50 -50 {100 * n} 100">']
         for i in range(n):
-            # a picture of its own, so that what hangs over its edge is cut off
+            # a nested picture, so that what hangs over its edge is cut off
             lines.append(f'<svg x="{100 * i - 50}" y="-50" width="100" height="100" viewBox="-50 -50 100 100">')
             lines.append(f'<rect x="-50" y="-50" width="100" height="100" fill="{paper}"/>')
             kept = (parameters[name][i].detach().cpu() for name in ("points", "width", "opacity", "colour"))
@@ -184,7 +184,7 @@ class Strokes(Renderer):
 
 
 def _rgb(colour: Tensor) -> str:
-    """A colour (1,) or (3,) in [-1, 1] as SVG names it."""
+    """A colour (1,) or (3,) in [-1, 1] in SVG's notation."""
     red, green, blue = ((colour + 1) * 127.5).round().int().expand(3).tolist()
     return f"rgb({red},{green},{blue})"
 
@@ -196,8 +196,8 @@ class Volume(Renderer):
 
     Args:
         side: points of the grid along each axis.
-        sides: how many azimuths there are to be seen from, evenly round; 0 for any.
-        elevation: of all views above the horizon, in degrees.
+        sides: number of azimuths to see it from, evenly round; 0 for any.
+        elevation: of all views, above the horizon, in degrees.
 
     Raises:
         InputError: a grid or an elevation out of range.
@@ -247,13 +247,13 @@ class Volume(Renderer):
 
     @staticmethod
     def matter(parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Density (D, D, D) per unit of length and colour (C, D, D, D) in [-1, 1] of parameters."""
+        """The density (D, D, D) per unit of length and the colour (C, D, D, D) in [-1, 1] that parameters give."""
         return 10 * F.softplus(parameters["density"]), parameters["colour"].tanh()
 
     def seen(self, density: Tensor, colour: Tensor, azimuth: Tensor, side: int) -> Tensor:
         """Views (V, C, side, side) of a density (D, D, D) and a colour (C, D, D, D) from azimuths (V,) in radians.
 
-        The axes of the grid are z (up), y, x. From azimuth 0 one looks along -x, with y to the right.
+        The axes of the grid are z (up), y, x. Azimuth 0 looks along -x, with y to the right.
         """
         e = math.radians(self.elevation)
         cos, sin, one = azimuth.cos(), azimuth.sin(), torch.ones_like(azimuth)
@@ -275,14 +275,14 @@ class Volume(Renderer):
         before = torch.cat([torch.zeros_like(thickness[:, :1]), thickness.cumsum(1)], 1)
         light = torch.exp(-before)
         emitted = light[:, :-1] * -torch.expm1(-thickness)
-        shade = tinted / rho.clamp(min=1e-6)  # colour is that of what is there, and of no empty neighbour
+        shade = tinted / rho.clamp(min=1e-6)  # weighted by density, so that empty neighbours lend no colour
         return ((emitted * shade).sum(2) + WHITE * light[:, -1]).movedim(0, 1)
 
 
 def view_of(azimuth: Tensor) -> Tensor:
-    """What says an azimuth (V,) in radians without a seam: cosine and sine, (V, 2)."""
+    """An azimuth (V,) in radians without a jump at 360 degrees: cosine and sine, (V, 2)."""
     return torch.stack([azimuth.cos(), azimuth.sin()], -1)
 
 
-#: what can be optimised, by the names that people know
+#: what can be optimised, by their common names
 RENDERERS: dict[str, type[Renderer]] = {"pixels": Pixels, "strokes": Strokes, "volume": Volume}

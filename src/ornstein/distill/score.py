@@ -1,47 +1,49 @@
 """Score distillation: a picture, a drawing or a solid, optimised until a denoiser finds nothing to correct in it.
 
-A sampler walks x itself. Often x is only the *render* x = g(parameters) of what one is after: strokes on paper, a
-volume seen from some side. The denoiser then teaches the parameters through g, which need be nothing but
-differentiable. Noise a render, ask the denoiser, and go where its answer lies:
+A sampler walks x itself. Often x is only the *render* x = g(parameters) of what is wanted: strokes on paper, a volume
+seen from some side. The denoiser then trains the parameters through g, which only has to be differentiable. Add noise
+to a render, ask the denoiser, and move towards its answer:
 
     gradient by x  =  W(t) (E_own[x_0 given x_t] - E_model[x_0 given x_t]),      x_t = alpha x + sigma eps,
 
-carried to the parameters by dx/d(parameters). With mu the law of the renders, mu_t and p_t that law and the model's
-data noised to level t, and E_own the posterior mean under mu, it is the gradient of
+carried to the parameters by dx/d(parameters). Let mu be the distribution of the renders, mu_t and p_t that distribution
+and the model's data noised to level t, and E_own the posterior mean under mu. Then this is the gradient of
 
     E_t[ lambda(t) KL(mu_t || p_t) ],      lambda = W sigma^2 / alpha^2.
 
 For the score of mu_t is (alpha E_own - x_t)/sigma^2, and that of p_t the same with E_model. Differentiate the KL along
-x_t: their difference times alpha is what is left; the term in which the density itself moves has the mean zero. So one
-formula serves, and the methods differ in what is held to be known of the renders, a `Law`:
+x_t: alpha times the difference of the scores remains, as the term in which the density itself changes has mean zero. So
+one formula serves all methods, which differ in what they assume about the renders, a `Law`:
 
     law        E_own                            from
     point      x: each render is a point        SDS, Poole et al. 2022 (2209.14988)
     gaussian   x + k sigma eps                  the same with a control variate, see below
-    particles  softmax of distances to all x    VSD with its law in closed form
-    learned    a network's that learns them     VSD, Wang et al. 2023 (2305.16213)
+    particles  softmax of distances to all x    VSD with its distribution in closed form
+    learned    that of a network trained on x   VSD, Wang et al. 2023 (2305.16213)
 
 **A point seeks a mode.** (alpha/sigma) (x - x0) is eps_hat - eps, so the first line is SDS as it is written elsewhere.
-The law of one render is a point whatever is done to it, and KL(mu_t || p_t) is then -E log p_t(x_t) and a constant: x
-goes to the mode of p noised twice. On N(m, C) that is m, at every level, and nothing of C is left in it. With a law
-that knows how the renders spread, the KL has its minimum where they spread as the data do.
+One render is always a point, and KL(mu_t || p_t) is then -E log p_t(x_t) plus a constant: x goes to the mode of p
+noised twice. On N(m, C) that is m, at every level, whatever C is. If the assumed distribution knows how the renders
+spread, the KL has its minimum where they spread as the data do.
 
-**Less noise, same mean.** eps has the mean zero, so any multiple of it may be added (Stein's identity with a constant
-baseline; Wang et al. 2024, 2401.00604, on the others). k = alpha s^2/(alpha^2 s^2 + sigma^2), s the deviation of the
-data, is what E_model itself makes of a change of x_t where the data are N(m, s^2 I): there the noise is gone entirely.
+**Less noise, same mean.** eps has mean zero, so any multiple of it may be added (Stein's identity with a constant
+baseline; Wang et al. 2024, 2401.00604, treat the others). With s the standard deviation of the data, k = alpha
+s^2/(alpha^2 s^2 + sigma^2) is E_model's own response to a change of x_t where the data are N(m, s^2 I): there the noise
+cancels entirely.
 
-**Guidance** is a denoiser, and acts as one: at scale w the score of p_t is (1 - w) free + w given. If both are
-Gaussian, with variances v_free and v_given of the data and the means 0 and m, a point is driven to
+**Guidance** acts as a denoiser: at scale w the score of p_t is (1 - w) free + w given. If both are Gaussian, and the
+data have variances v_free and v_given and the means 0 and m, a point is driven to
 
     x = w m/V_given / (w/V_given - (w - 1)/V_free),      V = alpha^2 v + sigma^2.
 
-Where the noise is large both V are alike, and x = w m: the colours that score distillation overdoes are w times their
-distance from the mean of all data. As the noise falls they come back, to m/(1 - v_given/v_free) at most.
+Where the noise is large both V are alike, and x = w m: the colours that score distillation exaggerates are w times
+their distance from the mean of all data. As the noise falls they return, to m/(1 - v_given/v_free) at most.
 
-**Levels that fall, noise that stays.** Hold eps and let t fall, and plain descent of x by 1 - q_s/q_t, q = sigma/alpha,
-with W = 1 *is* DDIM: x + q eps is its state over alpha. Score distillation then is the probability-flow ODE seen
-through g (flow score distillation, Yan et al. 2024, 2405.10988), and what it ends at is a sample and not a mode. Where
-levels fall and noise is fresh it is a mode again, coarse before fine (DreamTime, Huang et al. 2023, 2306.12422).
+**Levels that fall, noise that stays.** Hold eps fixed and let t fall; plain descent of x by 1 - q_s/q_t, with q =
+sigma/alpha and W = 1, then *is* DDIM: x + q eps is its state over alpha. So score distillation becomes the
+probability-flow ODE seen through g (flow score distillation, Yan et al. 2024, 2405.10988), and ends at a sample, not a
+mode. With falling levels and fresh noise it ends at a mode again, coarse before fine (DreamTime, Huang et al. 2023,
+2306.12422).
 """
 
 import math
@@ -64,7 +66,7 @@ from ornstein.errors import InputError, lookup, must_be_whole
 from ornstein.objectives import Objective
 from ornstein.objectives.regression import edm
 
-#: what is asked about where nothing is said: q = sigma/(alpha sigma_data), the least and the most
+#: the default range of noise: q = sigma/(alpha sigma_data), the least and the most
 NOISE = (0.05, 20.0)
 #: W(t) as a function of q = sigma/(alpha sigma_data)
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -76,10 +78,10 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Law(ABC):
-    """What is held to be known of the renders: `(x, condition, generator) -> a denoiser`, their E[x_0 given x_t].
+    """What is assumed about the renders: `(x, condition, generator) -> a denoiser`, their E[x_0 given x_t].
 
     Args:
-        denoiser: the model that teaches.
+        denoiser: the model that judges the renders.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -87,12 +89,12 @@ class Law(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor, condition: Condition, generator: Generator) -> Denoiser:
-        """The denoiser of the renders x (B, ...), asked about their own x_t, row by row, without gradients."""
+        """The denoiser of the renders x (B, ...), called with their own x_t, row by row, without gradients."""
 
 
 @final
 class Point(Law):
-    """Each render is a point, and known: score distillation sampling (Poole et al. 2022, 2209.14988)."""
+    """Each render is a known point: score distillation sampling (Poole et al. 2022, 2209.14988)."""
 
     def __call__(self, x: Tensor, condition: Condition, generator: Generator) -> Denoiser:
         return FunctionDenoiser(lambda xt, level, given: x, self.denoiser.process, self.denoiser.sigma_data)
@@ -114,9 +116,9 @@ class Spread(Law):
 
 @final
 class Particles(Law):
-    """The renders of a batch that are asked for alike are all that there are, equally likely: exact for particles.
+    """The renders of a batch with equal conditions are all that there are, equally likely: exact for particles.
 
-    Far apart, as pictures are, they do not know of each other but where the noise is large.
+    Particles as far apart as pictures are affect each other only where the noise is large.
     """
 
     def __call__(self, x: Tensor, condition: Condition, generator: Generator) -> Denoiser:
@@ -137,17 +139,17 @@ def _columns(condition: Condition) -> list[Tensor]:
 
 @final
 class Learned(Law):
-    """A copy of the model's network, taught one step on each batch of renders (Wang et al. 2023, 2305.16213).
+    """A copy of the model's network, trained one step on each batch of renders (Wang et al. 2023, 2305.16213).
 
-    It begins as the model, so at first nothing moves but what guidance adds.
+    It starts as the model, so at first only guidance moves the renders.
 
     Args:
-        denoiser: a network's, however it is guided: guidance is left out of what is learned.
-        objective: what teaches it: `(denoiser, x, condition, generator) -> loss (B,)`.
+        denoiser: a network's, guided or not; the copy learns without guidance.
+        objective: its loss: `(denoiser, x, condition, generator) -> loss (B,)`.
         lr: of its Adam.
 
     Raises:
-        InputError: a denoiser that is no network.
+        InputError: a denoiser that is not a network.
     """
 
     def __init__(self, denoiser: Denoiser, objective: Objective | None = None, lr: float = 1e-4) -> None:
@@ -181,7 +183,7 @@ class Learned(Law):
         return self.copy if self.copy.process == self.denoiser.process else self.copy.on(self.denoiser.process)
 
 
-#: what may be held to be known of the renders
+#: what may be assumed about the renders
 LAWS: dict[str, Callable[[Denoiser], Law]] = {
     "point": Point,
     "gaussian": Spread,
@@ -197,10 +199,10 @@ class ScoreDistillation:
     Args:
         law: a key of `LAWS`.
         weight: a key of `WEIGHTS`: W at a level.
-        noise: q = sigma/(alpha sigma_data), the least and the most that is asked about. Levels lie evenly in q/(1 + q)
-            between them, the time of flow matching whatever the clock, and within what the model has learned.
-        falls: the level falls from the most to the least as the work goes on; else each is drawn anew at each step.
-        held: each render keeps its noise; else it is drawn anew at each step.
+        noise: q = sigma/(alpha sigma_data), the least and the most noise used. Levels are spread evenly in q/(1 + q)
+            between them, the time of flow matching whatever the clock, and stay within what the model has learned.
+        falls: the level falls from the most to the least as the work goes on; else each step draws it anew.
+        held: each render keeps its noise; else each step draws it anew.
 
     Raises:
         InputError: an unknown law or weight, noise that is not two positive numbers in order.
@@ -219,12 +221,12 @@ class ScoreDistillation:
             raise InputError(f"noise={self.noise!r} must be two positive noise ratios, the smaller first, as 0.05,20.")
 
     def times(self, denoiser: Denoiser, n: int, generator: Generator, progress: float = 0.0) -> Tensor:
-        """The times of n renders, (n,) float64, when `progress` in [0, 1] of the work is done."""
+        """The times of n renders, (n,) float64, when a share `progress` in [0, 1] of the work is done."""
         process, unit = denoiser.process, denoiser.unit
         low, high = (q / (1 + q) for q in self.noise)
         if self.falls:
             share = torch.full((n,), 1 - progress, dtype=torch.float64)
-        else:  # strata, turned, so that no render has one of them for its own
+        else:  # strata, shifted around, so that no render always has the same one
             share = (strata(n, generator) + torch.rand(1, generator=generator, device=generator.device)) % 1
         u = low + (high - low) * share
         t = process.time(-2 * (unit * u / (1 - u)).log()).clamp(*ends(process, unit))
@@ -234,7 +236,7 @@ class ScoreDistillation:
     def pull(
         self, denoiser: Denoiser, own: Denoiser, x: Tensor, level: Level[Tensor], eps: Tensor, condition: Condition
     ) -> Tensor:
-        """The gradient by x, (B, ...), at given levels with given noise."""
+        """The gradient by x, (B, ...), at given levels and with given noise."""
         xt = level.noised(x, eps)
         apart = own.predict(xt, level, condition).x0 - denoiser.predict(xt, level, condition).x0
         return WEIGHTS[self.weight](level.noise_ratio / denoiser.unit) * apart
@@ -249,15 +251,15 @@ class ScoreDistillation:
         progress: float = 0.0,
         eps: Tensor | None = None,
     ) -> Tensor:
-        """|gradient|^2/2 of each render, (B,); what it is differentiated to by x is the gradient itself.
+        """|gradient|^2/2 of each render, (B,); its derivative by x is the gradient itself.
 
         Args:
-            denoiser: the model, guided or not; it is asked without gradients, once for each render.
+            denoiser: the model, guided or not; called without gradients, once for each render.
             x: (B, ...) renders, in model space.
-            condition: what each is of, with B rows.
+            condition: what each render is to be, with B rows.
             generator: of levels and noise.
             own: the denoiser of the renders, made by a `Law`.
-            progress: of the work, in [0, 1], where levels fall.
+            progress: share of the work done, in [0, 1]; matters where levels fall.
             eps: noise like x; None to draw it.
         """
         seen = x.detach()
@@ -289,16 +291,16 @@ def flow(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
 
 
 def particles(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
-    """Variational, with the renders of a batch as all that there are: they spread as the data do."""
+    """Variational; the renders of a batch are all that there are, so they spread as the data do."""
     return ScoreDistillation("particles", "sds", noise)
 
 
 def vsd(noise: tuple[float, float] = NOISE) -> ScoreDistillation:
-    """Variational, with a copy of the network that learns the renders as they change (Wang et al. 2023)."""
+    """Variational; a copy of the network learns the renders as they change (Wang et al. 2023)."""
     return ScoreDistillation("learned", "sds", noise)
 
 
-#: the methods by the names that people know
+#: the methods by their common names
 SCORE_DISTILLATIONS: dict[str, Callable[..., ScoreDistillation]] = {
     "annealed": annealed,
     "sds": sds,
@@ -307,10 +309,10 @@ SCORE_DISTILLATIONS: dict[str, Callable[..., ScoreDistillation]] = {
     "particles": particles,
     "vsd": vsd,
 }
-#: a rate beyond this is a slip of the pen: parameters are of unit size
+#: a rate beyond this is a typing error: parameters are of unit size
 _FASTEST = 1000.0
 
-#: what makes pictures of parameters: their renders in model space, (B, ...), or these and what each is a view of
+#: what renders parameters: pictures in model space, (B, ...), or these and a condition that says what each is a view of
 Render = Callable[[Mapping[str, Tensor], Generator], "Tensor | tuple[Tensor, Condition]"]
 
 
@@ -333,13 +335,13 @@ def dream(
     steps: int = 500,
     lr: float = 0.02,
 ) -> Iterator[Moment]:
-    """Optimise parameters in place until what is rendered of them is what the denoiser knows; a moment each step.
+    """Optimise parameters in place until the denoiser finds their renders likely; yields a moment for each step.
 
     Args:
         denoiser: the model, guided or not.
-        render: differentiable; called once a step, without any knowledge of diffusion.
+        render: differentiable; called once a step; it need not know of diffusion.
         parameters: leaves, which Adam changes; its rate falls to zero in a straight line.
-        condition: what the renders are to be, with a row for each; parts that `render` returns come on top.
+        condition: what the renders are to be, with a row for each; parts that `render` returns are added.
         by: the method.
         generator: of views, levels and noise.
         steps: from 1 to 100,000.

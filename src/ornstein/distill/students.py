@@ -1,33 +1,33 @@
-"""Students of few calls: what a network is taught so that it lands, in a few calls, where its teacher's walk would.
+"""Students of few calls: networks trained to land, in a few calls, where their teacher's walk would.
 
-A teacher answers E[x_0 given x_t] and is walked down many levels. A student is the same network, begun with the same
-weights, that answers another question: *what x0 takes a step of mine to where the teacher's walk goes?* All that is
-below is a regression of that answer,
+A teacher answers E[x_0 given x_t] and is walked down many levels. A student is the same network, starting from the same
+weights, that answers another question: *which x0 takes one of my steps to where the teacher's walk goes?* All methods
+below are regressions of that answer,
 
     loss = w |student(x_t) - x0*|^2 / d,        w = 1/out^2 of the reading "edm",
 
-on data noised by the forward process, along the levels u = q/(1 + q), q = sigma/(alpha sigma_data), evenly. The
-teacher goes from level to level by Heun's rule. What x0* is, makes the method:
+on data noised by the forward process, with levels spread evenly in u = q/(1 + q), q = sigma/(alpha sigma_data). The
+teacher goes from level to level by Heun's rule. The methods differ in x0*:
 
 **Progressive** (Salimans & Ho 2022, 2202.00512). A step of DDIM from level t to s lands at r x_t + (alpha_s - r
-alpha_t) x0, r = sigma_s/sigma_t; so whatever place x_s is to be reached there is one answer that reaches it,
+alpha_t) x0, r = sigma_s/sigma_t; so for whatever place x_s the step should reach there is one answer that reaches it,
 
     x0* = (x_s - r x_t)/(alpha_s - r alpha_t).
 
-The student of most calls is taught x_s by the teacher. The student of half as many is taught by the student of twice
-as many: x_s is where two steps of that one arrive. Here all of them are one network, which is told how many calls it
-has (as in Frans et al. 2024, 2410.12557), so all rounds go on at the same time and none is forgotten.
+The student of most calls learns x_s from the teacher. The student of half as many calls learns from the student of
+twice as many: x_s is where two steps of that one arrive. Here all of them are one network, which is told how many calls
+it has (as in Frans et al. 2024, 2410.12557), so all rounds run at the same time and none is forgotten.
 
 **Consistency** (Song et al. 2023, 2303.01469). All points of a trajectory end in one place. So the answer at t is the
-answer at the next level below, at the point where the teacher's step arrives; at the last level it is that end
-itself. The student answers the end from anywhere: in one call, or in several with fresh noise between, `Renoise`.
+answer at the next level below, at the point where the teacher's step arrives; at the last level it is that point
+itself. The student answers with the end from anywhere: in one call, or in several with fresh noise between, `Renoise`.
 
 **Rectified** (reflow; Liu et al. 2022, 2209.03003). Join each noise z with the end x that the teacher takes it to, and
-learn from x_t = alpha x + sigma z at all levels, with the same z. The answer is x, and the trajectories of the ODE that
-belongs to it are straighter than the teacher's, so that a few steps of DDIM follow them.
+learn from x_t = alpha x + sigma z at all levels, with the same z. The answer is x, and the trajectories of the
+resulting ODE are straighter than the teacher's, so that a few steps of DDIM follow them.
 
-On a Gaussian all of these are known: with the teacher exact, each has one student that its lessons do not change, and
-that student's walk is the exact flow map.
+On a Gaussian everything is known in closed form: with an exact teacher, each method has one student that its lessons do
+not change, and that student's walk is the exact flow map.
 """
 
 import math
@@ -50,25 +50,25 @@ from ornstein.distill.ladder import Ladder, scattered
 from ornstein.errors import InputError
 from ornstein.guidance import ClassifierFree
 
-#: the part of a condition that tells a student how many calls it has: their place among those that it is taught
+#: the part of a condition that tells a student how many calls it has: an index into the numbers that it learns
 CALLS = "calls"
-#: segments of the teacher's walk, by Heun's rule, and the most that several numbers of calls may have in common
+#: segments of the teacher's walk, by Heun's rule, and the most levels that several numbers of calls may share
 SEGMENTS, MOST_RUNGS = 12, 64
 
 
 def with_calls(condition: Condition, which: Tensor) -> Condition:
-    """The condition of a student that has the `which`-th (B,) of the numbers of calls that it is taught."""
+    """The condition of a student that has the `which`-th (B,) of the numbers of calls that it learns."""
     return Condition({**condition.parts, CALLS: which})
 
 
 class Lesson(NamedTuple):
-    """What a student is asked, and what it should answer.
+    """What a student is asked, and the right answer.
 
     Attributes:
         x: (B, ...) noisy data.
-        level: of each.
-        condition: what each is given.
-        answer: (B, ...), the x0 that is right.
+        level: the level of each.
+        condition: the condition of each.
+        answer: (B, ...), the right x0.
     """
 
     x: Tensor
@@ -81,7 +81,7 @@ def in_common(calls: Sequence[int]) -> int:
     """The fewest segments of a ladder that walks of all these numbers of calls can share.
 
     Raises:
-        InputError: more than are few.
+        InputError: that is more segments than are allowed.
     """
     common = math.lcm(*calls)
     if common > MOST_RUNGS:
@@ -94,14 +94,14 @@ def in_common(calls: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class Distillation(ABC):
-    """What teaches a student: `(student, x0, condition, generator, teacher, calls) -> loss (B,)`. Write `loss`.
+    """A student's objective: `(student, x0, condition, generator, teacher, calls) -> loss (B,)`. Write `loss`.
 
     Attributes:
-        scale: of classifier-free guidance of the teacher, which the student then has in itself; 1 for none.
+        scale: of the teacher's classifier-free guidance, which the student then has built in; 1 for none.
         drop_label: the probability of a lesson without its label.
-        tells: whether the network is told how many calls it has, and so knows those alone.
-        assisted: whether a second network learns beside the student, what its samples are like.
-        stepper: how its student is drawn from.
+        tells: whether the network is told how many calls it has, and so can draw in those numbers alone.
+        assisted: whether a second network beside the student learns what its samples are like.
+        stepper: the stepper that draws from its student.
     """
 
     scale: float
@@ -117,15 +117,15 @@ class Distillation(ABC):
             raise InputError(f"scale={self.scale!r} must be at least 0: 1 is the teacher as it is.")
 
     def taught(self, calls: Sequence[int]) -> tuple[int, ...]:
-        """The numbers of calls that are taught so that these are, the most first."""
+        """The numbers of calls to train so that these are learned, the most first."""
         return tuple(sorted(set(calls), reverse=True))
 
     @abstractmethod
     def rungs(self, calls: Sequence[int]) -> int:
-        """Segments of the ladder that is taught on.
+        """Segments of the ladder of levels used in training.
 
         Raises:
-            InputError: calls that have no such ladder in common.
+            InputError: the numbers of calls share no such ladder.
         """
 
     @abstractmethod
@@ -152,12 +152,12 @@ class Distillation(ABC):
         """The loss of each lesson, (B,).
 
         Args:
-            student: asked with gradients about the lesson, without where it teaches itself.
+            student: called with gradients for the lesson, and without them where it teaches itself.
             x0: (B, ...) data in model space.
             condition: of B rows.
             generator: of all randomness.
             teacher: on the student's clock.
-            calls: how many the student is to draw in, each of them.
+            calls: the numbers of calls in which the student is to draw.
         """
         given = Condition.of(condition).dropped(self.drop_label, generator)
         if self.scale != 1:
@@ -167,7 +167,7 @@ class Distillation(ABC):
 
 @dataclass(frozen=True)
 class Lessons(Distillation):
-    """A regression of answers that are known beforehand. Write `lesson`."""
+    """A regression of answers that can be computed beforehand. Write `lesson`."""
 
     @abstractmethod
     def lesson(
@@ -197,7 +197,7 @@ class Lessons(Distillation):
 
 
 def weight(level: Level[Tensor], unit: float) -> Tensor:
-    """What the square of an error of x0 counts at a level, 1/out^2 of the reading "edm"."""
+    """The weight at a level of a squared error of x0, 1/out^2 of the reading "edm"."""
     out = torch.as_tensor(READINGS["edm"](level, unit)[1])
     return out**-2
 
@@ -207,10 +207,10 @@ class Progressive(Lessons):
     """Each step lands where two steps of the student of twice the calls do (Salimans & Ho 2022, 2202.00512).
 
     Args:
-        scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
+        scale: of the teacher's guidance to its labels, which the student then has built in; 1 for none.
         drop_label: the probability of a lesson without its label.
-        substeps: of the teacher, by Heun's rule, in a step of the student of most calls; 0 for 12 in the whole walk,
-            or a few more.
+        substeps: of the teacher, by Heun's rule, in one step of the student of most calls; 0 for 12, or a few more, in
+            the whole walk.
     """
 
     scale: float = 1.0
@@ -224,10 +224,10 @@ class Progressive(Lessons):
             raise InputError(f"substeps={self.substeps!r} must be a positive whole number, or 0 for 12 in all.")
 
     def taught(self, calls: Sequence[int]) -> tuple[int, ...]:
-        """From the most calls by halves down to the fewest.
+        """From the most calls down to the fewest, halving.
 
         Raises:
-            InputError: calls that are no powers of two.
+            InputError: numbers of calls that are not powers of two.
         """
         for count in calls:
             if count & (count - 1):
@@ -253,8 +253,8 @@ class Progressive(Lessons):
         taught = self.taught(calls)
         ladder = Ladder(student, self.rungs(calls))
         each = ladder.segments // taught[0]
-        # one number of calls in as many rows as another, and one of its steps as another; the first rows are those of
-        # the most calls, so that nobody has to ask a device which they are
+        # every number of calls, and each of its steps, gets equally many rows; the first rows are those of the most
+        # calls, so that their place is known without asking the device
         n, rounds = len(x0), len(taught)
         split = -(-n // rounds)
         which = torch.arange(n, device=x0.device) * rounds // n
@@ -285,10 +285,10 @@ class Consistency(Lessons):
     """The answer anywhere is the answer a step of the teacher further down (Song et al. 2023, 2303.01469).
 
     Args:
-        scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
+        scale: of the teacher's guidance to its labels, which the student then has built in; 1 for none.
         drop_label: the probability of a lesson without its label.
-        segments: levels that are taught, of which each teaches the next noisier one, at least; made a multiple of every
-            number of calls.
+        segments: the least number of levels in training, each of which teaches the next noisier one; rounded up to a
+            multiple of every number of calls.
     """
 
     scale: float = 1.0
@@ -322,7 +322,7 @@ class Consistency(Lessons):
         x = level.noised(x0, eps)
         below = ladder.heun(teacher, x, start, start + 1, condition)
         end = (start + 1 == ladder.segments).reshape(-1, *[1] * (x.ndim - 1))
-        # at the clean point nothing is asked: the level above stands in, and its answer is not used
+        # the clean point needs no answer: the level above stands in, and its answer is not used
         further = ladder.at(torch.where(end.flatten(), start, start + 1), x0)
         answer = torch.where(end, below, student.predict(below, further, condition).x0)
         return Lesson(x, level, condition, answer)
@@ -333,10 +333,10 @@ class Rectified(Lessons):
     """Straight lines between each noise and the end that the teacher takes it to: reflow (Liu et al. 2022, 2209.03003).
 
     Args:
-        scale: of guidance of the teacher to its labels, which the student then has in itself; 1 for none.
+        scale: of the teacher's guidance to its labels, which the student then has built in; 1 for none.
         drop_label: the probability of a lesson without its label.
         segments: of the teacher's walk from noise to its end, by Heun's rule.
-        lines: lessons about each line, at levels of their own.
+        lines: lessons from each line, each at a level of its own.
     """
 
     scale: float = 1.0
@@ -364,7 +364,7 @@ class Rectified(Lessons):
     ) -> Lesson:
         ladder = Ladder(student, self.rungs(calls))
         n = len(x0)
-        # the next line every so many rows, so that each is met at levels that are spread out
+        # consecutive rows take different lines, so that each line is met at levels that are spread out
         few = -(-n // self.lines)
         line = torch.arange(n, device=x0.device) % few
         eps = noise_like(x0, generator)[:few]
@@ -379,7 +379,7 @@ class Rectified(Lessons):
 
 @dataclass(frozen=True)
 class Renoise(Stepper):
-    """The end that is seen from here, with fresh noise of the next level: multistep consistency (Song et al. 2023).
+    """Each answer, with fresh noise of the next level: multistep consistency (Song et al. 2023).
 
     No order: the answers are ends of trajectories, and more steps correct their errors. One call a step. Stochastic.
     """
