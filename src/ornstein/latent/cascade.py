@@ -1,15 +1,15 @@
-"""Cascades: a coarse picture first, then one of twice the sides given it, and so on.
+"""Cascades: a coarse picture first, then one with sides twice as long given it, and so on.
 
-The coarse picture c is the mean of squares of 2^d pixels of the fine one, x, so p(x) = p(c) p(x given c): a base model
-draws c, a stage of super-resolution x, each an ordinary denoiser that is trained by the ordinary objective, all in one
-network and one run (Ho et al. 2022, 2106.15282). Small networks learn each factor better than the whole; and what is
-coarse costs little, having fewer pixels.
+The coarse picture c has the means of squares of 2^d pixels of the fine picture x, so p(x) = p(c) p(x given c): a base
+model draws c, a stage of super-resolution draws x. Each is an ordinary denoiser trained with the ordinary objective,
+all in one network and one run (Ho et al. 2022, 2106.15282). Small networks learn each factor better than the whole, and
+the coarse pictures cost little, having fewer pixels.
 
-*Noise on what is coarse.* A stage is taught with the coarse picture of data and drawn given that of the stage before,
-whose faults it has never seen, and adds to. So in training that picture is noised, c + s u eps with s drawn evenly from
-0 to `augmentation`, u the data's unit, and the stage is told s. Drawing adds noise of the level `level`: more forgives
-more of the stage before, and remembers less of it. At any level the law is exact if the stages are, since
-p(x given c + s u eps) is then drawn given what it is told to be given.
+*Noise on the coarse picture.* In training a stage sees the coarse picture of data, in drawing that of the stage before,
+whose faults it has never seen and would add to. So in training that picture is noised, c + s u eps with s drawn evenly
+from 0 to `augmentation`, u the data's unit, and the stage is told s. Drawing adds noise of the level `level`: with more
+of it, the stage corrects more faults of the stage before and keeps less of its picture. At any level the distribution
+is exact if the stages are, since the stage draws p(x given c + s u eps), and that is what it is given.
 """
 
 import math
@@ -32,7 +32,7 @@ from ornstein.core.walk import State
 from ornstein.errors import InputError, must_be_whole
 from ornstein.nets import Number, Picture
 
-#: the parts that a stage is told beside the condition: the coarse picture, and how noisy it is
+#: the parts that a stage is given beside the condition: the coarse picture, and how noisy it is
 COARSE, NOISE = "coarse", "coarse.noise"
 #: counters of `normal` and `uniform` for the noise of a coarse picture, and for the seeds of a stage
 _NOISED, _SEEDS = 2**33, 2**34
@@ -40,22 +40,22 @@ _POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def halved(x: Tensor, times: int = 1) -> Tensor:
-    """Means of squares of 2^times positions a side, (B, C, *space) -> (B, C, *space / 2^times)."""
+    """Means of squares with sides of 2^times positions, (B, C, *space) -> (B, C, *space / 2^times)."""
     return _POOL[x.ndim - 2](x, 2**times) if times else x
 
 
 def repeated(x: Tensor, space: tuple[int, ...]) -> Tensor:
-    """(B, C, *coarse) -> (B, C, *space), each value over the square that it is the mean of."""
+    """(B, C, *coarse) -> (B, C, *space), each value repeated over the square that it is the mean of."""
     return x if tuple(x.shape[2:]) == tuple(space) else F.interpolate(x, size=space, mode="nearest")
 
 
 @dataclass(frozen=True, eq=False)
 class Told(Around):
-    """A denoiser that is always given some parts of a condition, whatever else it is given or not.
+    """A denoiser that is always given some parts of a condition, whatever else it is given.
 
     Args:
         base: the denoiser.
-        parts: name -> tensor, a row for each sample that it will be asked of; repeated where all are asked of again.
+        parts: name -> tensor, a row for each sample of a call; repeated if a call has the samples several times over.
     """
 
     parts: Mapping[str, Tensor]
@@ -66,19 +66,19 @@ class Told(Around):
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         always = Condition(self.parts)
-        # guidance asks of all rows with the condition, and of all without it, in one call
+        # guidance calls it with all rows twice, with the condition and without it, in one call
         always = always.repeat(len(x) // (always.rows or 1))
         return self.base.predict(x, level, Condition({**condition.parts, **always.parts}))
 
 
 @dataclass(frozen=True, eq=False)
 class Cascade:
-    """Denoisers of one clock, the coarsest first; each but that one is given `COARSE` and `NOISE`.
+    """Denoisers on one clock, the coarsest first; each of the others is given `COARSE` and `NOISE`.
 
     Args:
-        stages: of twice the sides each.
-        augmentation: the greatest level that the stages were taught.
-        guide: makes of each stage, by its number, as it is asked, a guided one; None for none.
+        stages: each with sides twice as long as those before.
+        augmentation: the greatest level of noise that the stages were trained on.
+        guide: makes a guided denoiser of each stage, given its number, when it is called; None for none.
     """
 
     stages: tuple[Denoiser, ...]
@@ -100,15 +100,15 @@ class Cascade:
 
     @property
     def unit(self) -> float:
-        """What noise is measured in."""
+        """The unit of noise."""
         return self.stages[-1].unit
 
     def __call__(self, x: Tensor, t: "float | Tensor", condition: Given = None) -> Prediction:
-        """What the last stage says of x (B, C, *space) at time t, as of a denoiser."""
+        """The last stage's answer about x (B, C, *space) at time t, like that of a denoiser."""
         return self.predict(x, self.process.at(t, like=x), Condition.of(condition).matches(len(x), "x"))
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
-        """What the stages say of a picture at one level, each once; the last one's answer."""
+        """The last stage's answer about a picture at one level; each stage is called once."""
         count = len(self.stages)
         found = self.stages[0].predict(halved(x, count - 1), level, condition)
         for stage in range(1, count):
@@ -118,9 +118,9 @@ class Cascade:
         return found
 
     def given(self, stage: int, coarse: Tensor, level: Tensor) -> Denoiser:
-        """A stage after the first, given a coarse picture that has noise of a level, (B,), already."""
+        """A stage after the first, given a coarse picture that already has noise of a level, (B,)."""
         share = level / self.augmentation if self.augmentation else torch.zeros_like(level)
-        # of unit variance where levels are even
+        # of unit variance when levels are evenly spread
         told = (math.sqrt(3) * (2 * share - 1)).to(coarse)
         return self._guided(Told(self.stages[stage], {COARSE: coarse, NOISE: told}), stage)
 
@@ -133,12 +133,12 @@ class Cascade:
         return denoiser if self.guide is None else self.guide(denoiser, stage)
 
     def each(self, wrapped: Callable[[Denoiser], Denoiser]) -> "Cascade":
-        """The same with each stage wrapped, before it is guided."""
+        """The same cascade with each stage wrapped, before it is guided."""
         return replace(self, stages=tuple(wrapped(stage) for stage in self.stages))
 
 
 class StagesNet(nn.Module):
-    """Several networks in a row, as the stages of a cascade, the coarsest first; called with the number of one."""
+    """Several networks, as the stages of a cascade, the coarsest first; called with the number of one."""
 
     def __init__(self, stages: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class StagesNet(nn.Module):
 
 
 class OneOf(nn.Module):
-    """One of the networks, as a network of its own; through the whole, which may be wrapped."""
+    """One of the networks as a network of its own, called through the whole, which may be wrapped."""
 
     def __init__(self, net: nn.Module, stage: int) -> None:
         super().__init__()
@@ -164,10 +164,10 @@ class Cascading(Learner):
     """A coarse picture first, then finer ones given it: a cascade of denoisers (Ho et al. 2022).
 
     Args:
-        problem: what all stages are put to, but for their sizes.
-        stages: how many, each of twice the sides of the one before; 1 for a plain denoiser.
+        problem: the problem that all stages solve, each at its own size.
+        stages: number of stages, each with sides twice as long as those before; 1 for a plain denoiser.
         augmentation: the greatest noise ratio sigma/alpha of the coarse picture in training.
-        level: that of drawing, at most `augmentation`.
+        level: that of the coarse picture when drawing, at most `augmentation`.
 
     Raises:
         InputError: data whose sides cannot be halved so often; settings out of range.
@@ -213,7 +213,7 @@ class Cascading(Learner):
         )
 
     def shape_of(self, stage: int) -> tuple[int, ...]:
-        """Of a sample of a stage, the coarsest being 0."""
+        """The shape of a sample of a stage, the coarsest being 0."""
         channels, *space = self.problem.shape
         return (channels, *(size // 2 ** (self.stages - 1 - stage) for size in space))
 
@@ -221,7 +221,7 @@ class Cascading(Learner):
         return StagesNet([build(self.shape_of(stage), self._told(stage)) for stage in range(self.stages)])
 
     def _told(self, stage: int) -> Mapping[str, Any]:
-        """The parts of the condition that a stage's network is told."""
+        """The parts of the condition that a stage's network is given."""
         if not stage:
             return self.problem.conditions
         channels, *space = self.shape_of(stage - 1)
@@ -255,7 +255,7 @@ class Cascading(Learner):
     def loss(
         self, model: Cascade, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
-        """The mean of the stages' losses, (B,), each by noise of its own."""
+        """The mean of the stages' losses, (B,), each with noise of its own."""
         losses = [self.problem.objective(model.stages[0], halved(x0, self.stages - 1), condition, generator)]
         for stage in range(1, self.stages):
             fine = halved(x0, self.stages - 1 - stage)
@@ -266,12 +266,12 @@ class Cascading(Learner):
         return torch.stack(losses).mean(0)
 
     def _noised(self, coarse: Tensor, level: Tensor, seeds: Tensor, stage: int) -> Tensor:
-        """A coarse picture with noise of a level, (B,), in units of the data's."""
+        """A coarse picture with noise of a level, (B,), in units of the data's unit."""
         eps = normal(seeds, tuple(coarse.shape[1:]), _NOISED + stage).to(coarse)
         return coarse + self.problem.unit * level.reshape(-1, *[1] * (coarse.ndim - 1)) * eps
 
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
-        return None  # of each stage others
+        return None  # each stage has others
 
     def trajectory(
         self,
@@ -289,7 +289,7 @@ class Cascading(Learner):
     ) -> Iterator[State[Tensor]]:
         """From noise to coarse pictures, and from these to finer ones; the stages share the steps.
 
-        What is coarse is shown in the size of what is fine, its values repeated.
+        Coarse pictures are shown at the size of the fine one, their values repeated.
         """
         steps = self.steps if steps is None else steps
         if grid is not None and not isinstance(grid, str):
@@ -313,7 +313,7 @@ class Cascading(Learner):
             how = {"steps": shares[stage], "grid": grid, "condition": condition, "seeds": own, **options}
             return trajectory(denoiser, shape, stepper, **how)
 
-        return self._in_a_row(begun, begun(0, None), shares)  # what does not fit is refused now
+        return self._in_a_row(begun, begun(0, None), shares)  # refuses now what does not fit
 
     def _in_a_row(
         self, begun: Callable[[int, Tensor | None], Iterator[State[Tensor]]], first: Iterator[State[Tensor]],
@@ -323,7 +323,7 @@ class Cascading(Learner):
         for stage, share in enumerate(shares):
             for state in states:
                 if stage and not state.step:
-                    continue  # noise again, where the picture before was
+                    continue  # noise again, where the picture before is already shown
                 x, x0 = (repeated(each, space) for each in (state.x, state.x0))
                 yield State(done + state.step, state.t, x, x0, calls + state.calls)
             done, calls = done + share, calls + state.calls
@@ -332,7 +332,7 @@ class Cascading(Learner):
 
     @torch.no_grad()
     def judge(self, model: Cascade, x0: Tensor, condition: Given) -> Judgement:
-        """The mean of what each stage is judged by, those of super-resolution given clean coarse data."""
+        """The mean of the stages' judgements; those of super-resolution are given clean coarse data."""
         x0, found = x0.to(model.device), []
         condition = Condition.of(condition).to(model.device)
         for stage in range(self.stages):
