@@ -5,12 +5,12 @@
 
 *gaussian*: two Gaussians in d = 1, 2 and 16 dimensions, whose covariances do not commute and differ in size, with three
 levels of noise. `ornstein train schrodinger` gets only 100,000 unpaired rows of each, and a minute of processor time on
-one core for each run. Compared with the closed form (`ornstein.bridge.gaussian`) are, as relative errors, the means and
-covariances of the walk at five times (the mean in standard deviations); the drift, root mean square over the exact
-marginals at nine times; and the covariance of the pairs that a walk joins, cov(x_0, x_1).
+one core for each run. Relative errors compare it with the closed form (`ornstein.bridge.gaussian`): of the means and
+covariances of the walk at five times (the mean in standard deviations); of the drift, root mean square over the exact
+marginals at nine times; and of the covariance of the pairs that a walk joins, cov(x_0, x_1).
 
 *planes*: eight Gaussians to two moons, as in torchcfm's examples and the figures of Tong et al. 2023 (2302.00482).
-Measured are the 2-Wasserstein distance between 2,000 carried rows and as many new rows of the target, and the
+The figures are the 2-Wasserstein distance between 2,000 carried rows and as many new rows of the target, and the
 normalised path energy |E - W^2|/W^2, where E is the mean of the integral of |velocity|^2 over the path and W the
 distance of source and target, both from 2,000 rows: 0 if mass moves as little as it can. Each library gets the same
 100,000 rows of each, 256 at each of 1,500 steps, and 100 steps to walk: ornstein by Heun's rule, torchcfm by the
@@ -67,7 +67,7 @@ def draw(mean: Tensor, cov: Tensor, n: int, seed: int) -> Tensor:
 
 
 def learned(source: Tensor, target: Tensor, preset: str, changes: list[str], folder: Path) -> tuple[Run, float]:
-    """A run on two sets of rows, and the seconds of processor time that its training took."""
+    """A run trained on two sets of rows, and the seconds of processor time that its training took."""
     import numpy as np
 
     for name, rows in (("source", source), ("target", target)):
@@ -93,9 +93,9 @@ def exact(run: Run, d: int, noise: float) -> GaussianBridge:
 
 @torch.no_grad()
 def against(bridge: Any, truth: GaussianBridge, n: int, steps: int = 60) -> dict[str, float]:
-    """Relative errors of a bridge beside the closed form: the worst of its marginals, drifts, coupling.
+    """A bridge's relative errors against the closed form: the worst of its marginals, drifts, coupling.
 
-    The closed form is walked too, from the same rows with the same noise: what both are off by chance is taken off.
+    The closed form is walked too, from the same rows with the same noise: the chance error of both is removed.
     """
     c, worst = truth.coupling, dict.fromkeys(("mean", "covariance", "drift", "pairs"), 0.0)
 
@@ -129,7 +129,7 @@ def against(bridge: Any, truth: GaussianBridge, n: int, steps: int = 60) -> dict
 
 
 def spread(x: Tensor, y: Tensor) -> Tensor:
-    """The covariance (d, d) of rows (N, d) with rows."""
+    """The cross-covariance (d, d) of rows (N, d) with rows."""
     return (x - x.mean(0)).mT @ (y - y.mean(0)) / (len(x) - 1)
 
 
@@ -157,7 +157,7 @@ def gaussian(quick: bool, only: str | None, also: list[str], kept: dict[str, Any
 
 
 def settings(d: int, quick: bool) -> list[str]:
-    """What suits so smooth laws: a small network, large batches."""
+    """Settings that suit distributions as smooth as these: a small network, large batches."""
     steps = 20 if quick else 2500
     return [
         f"training.steps={steps}", "training.batch_size=512", "training.lr=3e-3", "training.ema=[0.1]",
@@ -199,7 +199,7 @@ def ours(also: list[str], seed: int, source: Tensor, target: Tensor, x: Tensor, 
 def theirs(
     method: str, width: int, seed: int, source: Tensor, target: Tensor, x: Tensor, steps: int
 ) -> tuple[Tensor, float]:
-    """The same of torchcfm, as its example trains: its network, Adam with 1e-3, 256 rows a step."""
+    """The same for torchcfm, trained as in its example: its network, Adam with 1e-3, 256 rows a step."""
     from torchcfm import conditional_flow_matching as cfm
     from torchcfm.models.models import MLP
 

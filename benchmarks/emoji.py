@@ -28,7 +28,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 
 AMONG = 100
-#: captions of training; the second line is of combinations that no caption is
+#: captions of training; those on the second line combine words as no caption does
 PROMPTS = (
     "blue heart", "smiling face with sunglasses", "cat face", "clock face three oclock", "green apple",
     "large red circle",
@@ -67,7 +67,7 @@ def matched(x: Tensor, tokens: Tensor, vocabulary: int, steps: int) -> Matcher:
         across, down = torch.randint(-2, 3, (2,)).tolist()
         pictures = x[rows].roll((across, down), (2, 3)) + 0.05 * torch.randn(len(rows), *x.shape[1:])
         like = model.warmth.exp() * model.seen(pictures) @ model.said(tokens[rows], 0.1).T
-        same = (tokens[rows][:, None] == tokens[rows][None]).all(2).float()  # two vendors draw one caption
+        same = (tokens[rows][:, None] == tokens[rows][None]).all(2).float()  # two vendors may draw the same caption
         right = same / same.sum(1, keepdim=True)
         loss = F.cross_entropy(like, right) + F.cross_entropy(like.T, right)
         optimiser.zero_grad()
@@ -79,7 +79,7 @@ def matched(x: Tensor, tokens: Tensor, vocabulary: int, steps: int) -> Matcher:
 
 @torch.no_grad()
 def retrieval(model: Matcher, x: Tensor, tokens: Tensor, every: Tensor) -> tuple[float, float]:
-    """How often the right caption is the first, and among the first five, of 100."""
+    """How often the right caption ranks first, and how often among the first five, of 100."""
     dice, places = torch.Generator().manual_seed(1), []
     seen, said, others = model.seen(x), model.said(tokens), model.said(every)
     for i in range(len(x)):
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def known_in_full(run: Run) -> Tensor:
-    """The rows of held-out pictures with captions of words that stand in training, and not all of them in one."""
+    """The rows of held-out pictures with captions that training does not have, but all of whose words it has."""
     asked = {key: value for key, value in run.experiment.data.items() if key != "name"}
     column = open_data("emoji", **{**asked, "text": "characters"}).load().conditions["text"]
     trained, held_out = ([pieces(text, "words") for text in column.about.texts(t)] for t in (column.train, column.test))

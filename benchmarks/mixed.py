@@ -1,12 +1,12 @@
-"""What a model of numbers and their class, drawn together, knows of each given the other: on real digits.
+"""What a model of numbers and their class, drawn together, knows of each given the other, on real digits.
 
     OMP_NUM_THREADS=1 python benchmarks/mixed.py
 
 One run of the preset `labelled-digits` answers three questions. *Together*: 1,000 rows of 64 pixels and a class are
-drawn; a judge that has seen the training digits says of the pixels which digit they are, and whether that is the class
-that was drawn beside them. *The picture given the class*: 100 rows of each class. *The class given the picture*: of
-each held-out digit the model says the probabilities of its class, the pixels clean and the class masked. The judge is
-the nearest training digit; its own share right on held-out digits is about the most that the first two can show.
+drawn; a judge that has seen the training digits says which digit the pixels are, and whether that is the class that was
+drawn with them. *The picture given the class*: 100 rows of each class. *The class given the picture*: for each held-out
+digit the model gives the probabilities of its class, with the pixels clean and the class masked. The judge is the
+nearest training digit; how often it is right on held-out digits is about the most that the first two can show.
 """
 
 import tempfile
@@ -25,14 +25,14 @@ from ornstein.mixed.learner import LABEL, NUMBERS
 
 
 def nearest(known: Tensor, asked: Tensor) -> Tensor:
-    """The class, the last column, of the known row whose other columns are nearest to those of each row asked."""
+    """For each row asked, the class (last column) of the known row whose other columns are nearest to its own."""
     found: Tensor = known[torch.cdist(asked[:, :-1].float(), known[:, :-1].float()).argmin(1), -1]
     return found
 
 
 @torch.no_grad()
 def classes_given(run: Run, rows: Tensor) -> Tensor:
-    """log p(class given the numbers) of rows in own units, (N, K): the numbers clean, the class gone."""
+    """log p(class given the numbers) of rows in their own units, (N, K): the numbers clean, the class masked."""
     model = run.model
     parts = dict(model.layout.unpacked(run.transform.forward(rows)))
     parts[LABEL] = torch.zeros_like(parts[LABEL])

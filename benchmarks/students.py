@@ -7,9 +7,9 @@
 All draw the same labels from the same seeds. *Distances* are on the features of the classifier that `ornstein
 evaluate` fits to the training images. The kernel distance (KID) is unbiased, so it may be below zero; the floor is what
 as many training images score, as the root mean square over draws. A ratio is to the teacher's distance or the floor,
-whichever is larger, since below the floor no difference can be seen. The teacher's own samples show differences that
-the data are too few to show: the last column is the Fréchet distance to as many of those, drawn anew; the teacher's
-row has its own.
+whichever is larger, since below the floor no difference can be seen. The held-out images are too few to show all
+differences, so the last column is the Fréchet distance to as many new samples of the teacher; the teacher's row has the
+distance between two sets of these.
 """
 
 import json
@@ -30,7 +30,7 @@ FLOORS = 10
 
 
 class Judge:
-    """Distances of a teacher's samples, and of others, to its held-out images."""
+    """Distances of samples of a teacher, or of others, from the teacher's held-out images."""
 
     def __init__(self, teacher: Run, samples: int, seed: int) -> None:
         data, dice = teacher.load_data(), torch.Generator().manual_seed(seed)
@@ -40,7 +40,7 @@ class Judge:
         self.real = self.seen.features(data.test.float())
         known = self.seen.features(data.train.float())
         self.twin = self.drawn(teacher, seed + 1)
-        # of half the training images at most, so that draws differ
+        # at most half the training images, so that draws differ
         few = min(samples, len(known) // 2)
         found = [self.distances(known[torch.randperm(len(known), generator=dice)[:few]]) for _ in range(FLOORS)]
         self.floor = {
@@ -55,12 +55,12 @@ class Judge:
         return {"kernel": kernel, "error": error, "frechet": Frechet()(features, self.real, dice)}
 
     def drawn(self, run: Run, seed: int, **how: Any) -> Tensor:
-        """The features of what a run draws."""
+        """The features of samples that a run draws."""
         drawn = run.draw(self.labels.rows or 0, seed=seed, condition=self.labels, **how)
         return self.seen.features(run.transform.inverse(drawn, quantise=True).float())
 
     def row(self, who: str, run: Run, **how: Any) -> dict[str, Any]:
-        """The distances of what a run draws."""
+        """The distances of samples that a run draws."""
         features = self.drawn(run, self.seed, **how)
         own = Frechet()(features, self.twin, torch.Generator().manual_seed(0))
         return {"who": who, "calls": how.get("steps") or run.steps, **self.distances(features), "to teacher": own}

@@ -1,15 +1,15 @@
-"""Bits of a character of held-out text: a model of tokens beside n-grams and a compressor, on the same characters.
+"""Bits per character of held-out text: a model of tokens beside n-grams and a compressor, on the same characters.
 
     python benchmarks/text.py write runs/docstrings.txt
     ornstein train text data.path=runs/docstrings.txt --out runs/docstrings
     python benchmarks/text.py compare runs/docstrings
 
-The text is what the modules of Python's standard library say of themselves, their documentation strings in the order of
-their names, which come with every Python; the last tenth is held out. The
-n-grams are interpolated by Witten and Bell's rule (1991), counted on the same training part. lzma says how many bytes
-the held-out part adds to the compressed training part. The model's figures are of pieces of the length that it was
-trained on, each without what stands before it, where the n-grams and lzma see all that stands before: -log p in the
-order of reading, where the model reads in one, and the bound on it that is the mean over all orders.
+The text consists of the documentation strings of the modules in Python's standard library, in the order of their names,
+so it comes with every Python; the last tenth is held out. The n-grams are interpolated by Witten and Bell's rule
+(1991), counted on the same training part. The figure of lzma is the number of bits that the held-out part adds to the
+compressed training part. The model's figures are for pieces of the length that it was trained on, each without what
+stands before it, whereas the n-grams and lzma see everything before a character. They are -log p in reading order, if
+the model reads in order, and the bound on it that is the mean over all orders.
 """
 
 import ast
@@ -35,7 +35,7 @@ def corpus() -> str:
 
 
 def ngram(train: str, held: str, order: int) -> float:
-    """Bits of a character under an n-gram interpolated with all shorter ones."""
+    """Bits per character under an n-gram interpolated with all shorter ones."""
     counts: list[dict[str, Counter[str]]] = [defaultdict(Counter) for _ in range(order)]
     for n in range(order):
         for i in range(n, len(train)):
@@ -55,7 +55,7 @@ def ngram(train: str, held: str, order: int) -> float:
 
 
 def compressed(train: str, held: str) -> float:
-    """Bits of a character that lzma adds for the held-out part."""
+    """Bits per character that the held-out part adds under lzma."""
     strong = {"preset": 9 | lzma.PRESET_EXTREME}
     both, first = (len(lzma.compress(text.encode(), **strong)) for text in (train + held, train))  # type: ignore[arg-type]
     return 8 * (both - first) / len(held)
