@@ -1,4 +1,4 @@
-"""Volumes that a model of pictures has dreamt: it was told from where toy solids are seen, and never of their depth."""
+"""Volumes dreamt by a model of pictures that knows from where toy solids are seen, but nothing of their depth."""
 
 import tempfile
 from pathlib import Path

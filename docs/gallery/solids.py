@@ -1,4 +1,4 @@
-"""Toy solids, seen from all round: what a view-conditioned model learns from."""
+"""Toy solids, seen from all round: the training data of a model that is told the view."""
 
 import math
 import sys
