@@ -72,7 +72,7 @@ class Assisted(Around):
 
 @dataclass(frozen=True)
 class Moments(Distillation):
-    """Noised samples have the teacher's posterior means (Salimans et al. 2024, 2406.04103; Yin 2311.18828).
+    """Noised, its samples have the teacher's posterior means (Salimans et al. 2024, 2406.04103; Yin 2311.18828).
 
     Args:
         scale: of the teacher's guidance to its labels, which the student then has built in; 1 for none.

@@ -81,7 +81,7 @@ def in_common(calls: Sequence[int]) -> int:
     """The fewest segments of a ladder that walks of all these numbers of calls can share.
 
     Raises:
-        InputError: that is more segments than are allowed.
+        InputError: they would share more than `MOST_RUNGS`.
     """
     common = math.lcm(*calls)
     if common > MOST_RUNGS:
