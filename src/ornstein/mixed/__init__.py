@@ -1,7 +1,7 @@
-"""Products of processes: data of several named parts, numbers and categories, each dissolved by a clock of its own.
+"""Products of processes: data of several named parts, numbers and categories, each dissolved on a clock of its own.
 
-`Joint` is the contract, `Independent` what it is of models that know nothing of each other, `draw_parts` the walk.
-`prior.py` walks its parts one after the other: an embedding of a picture first, then the picture given it.
+`Joint` is the contract, `Independent` a product of models that know nothing of each other, `draw_parts` the walk.
+`prior.py` walks the parts one after the other: an embedding of a picture first, then the picture given it.
 """
 
 from ornstein.mixed.drive import draw_parts

@@ -1,11 +1,11 @@
 """An embedding of pictures and their captions, learned by telling which go together.
 
-Of a batch of pairs (x, c) two networks make unit vectors e(x) and w(c), and each picture is to find its own caption
-among all of the batch, each caption its picture (Radford et al. 2021, 2103.00020):
+From a batch of pairs (x, c) two networks make unit vectors e(x) and w(c); each picture has to find its own caption
+among all of the batch, and each caption its picture (Radford et al. 2021, 2103.00020):
 
     loss_i = -1/2 log softmax_j(s e(x_i).w(c_j))_i - 1/2 log softmax_j(s e(x_j).w(c_i))_i.
 
-Where several rows have the same condition, as two drawings of one thing do, any of them is right. A row without a
+Where several rows have the same condition, such as two drawings of one thing, any of them is right. A row without a
 condition takes no part.
 """
 
@@ -16,19 +16,19 @@ from ornstein.core.condition import Condition
 
 
 def contrast(seen: Tensor, said: Tensor, sharpness: Tensor, condition: Condition) -> Tensor:
-    """The loss of each row, (B,), in nats; 0 of those without a condition.
+    """The loss of each row, (B,), in nats; 0 for rows without a condition.
 
     Args:
         seen, said: (B, size), unit vectors of pictures and of conditions.
         sharpness: s.
-        condition: which rows are the same, and which have none.
+        condition: tells which rows are the same, and which have none.
     """
     there = told(condition)
     same = alike(condition) & there[:, None] & there[None]
-    # a row that takes no part is its own and only match: it costs nothing
+    # a row that takes no part is its own only match, and costs nothing
     same = same | torch.diag(~there)
     apart = torch.where(there[:, None] & there[None] | same, 0.0, -torch.inf)
-    # no matrix product, which a narrow precision would round
+    # not a matrix product, which low precision would round
     logits = sharpness * (seen[:, None] * said[None]).sum(2) + apart
     share = same.to(logits) / same.sum(1, keepdim=True)
     found = torch.zeros_like(logits[:, 0])
@@ -38,7 +38,7 @@ def contrast(seen: Tensor, said: Tensor, sharpness: Tensor, condition: Condition
 
 
 def told(condition: Condition) -> Tensor:
-    """The rows of which anything is known, (B,) bool."""
+    """The rows with any condition, (B,) bool."""
     return ~torch.stack([condition.absent(name) for name in condition.parts]).all(0)
 
 
@@ -47,7 +47,7 @@ def alike(condition: Condition) -> Tensor:
     found = []
     for part in condition.parts.values():
         flat = part.reshape(len(part), -1)
-        missing = flat != flat  # which is equal to what is missing elsewhere
+        missing = flat != flat  # NaN; it counts as equal to what is missing elsewhere
         equal = (flat[:, None] == flat[None]) | (missing[:, None] & missing[None])
         found.append(equal.all(2))
     return torch.stack(found).all(0)

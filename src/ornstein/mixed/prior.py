@@ -1,23 +1,23 @@
 """A prior and a decoder: an embedding of the picture first, then the picture given it.
 
-An embedding z = e(x) holds what a caption can say of a picture x, and little else (`ornstein.mixed.embedding`). As z is
-a function of x, the law of pictures is a product of two,
+An embedding z = e(x) holds what a caption can say about a picture x, and little else (`ornstein.mixed.embedding`). As z
+is a function of x, the distribution of pictures is a product of two,
 
     p(x given c) = p(z given c) p(x given z, c),
 
-a *prior*, which draws z given the caption c, and a *decoder*, which draws x given z, each an ordinary denoiser that is
-taught by the ordinary objective (DALL-E 2; Ramesh et al. 2022, 2204.06125). The parts of the product dissolve each on
-their own, as in all of this room, and are walked one after the other: z down to its clean level while x is nothing but
+a *prior*, which draws z given the caption c, and a *decoder*, which draws x given z, each an ordinary denoiser trained
+with the ordinary objective (DALL-E 2; Ramesh et al. 2022, 2204.06125). Each part of the product dissolves on its own,
+as everywhere in this package, and they are walked one after the other: z down to its clean level while x is pure
 noise, then x while z stays.
 
-What is gained is a place between the two. With z of a picture that is there, in the place of one that was drawn, the
-decoder makes *variations* of it: what the embedding holds stays, and the rest is drawn anew.
+This opens a place between the two. Given the z of an existing picture instead of one that was drawn, the decoder makes
+*variations* of the picture: what the embedding holds stays, and the rest is drawn anew.
 
-*Here.* The embedding is learned in the same run, of the same pairs, as nobody brings one along that was learned on
-millions. Prior and decoder learn of it as it is at each step, and teach it nothing. Its vectors have the length
-sqrt(d), so that their numbers have a mean square of 1. In training each part of the decoder's condition is absent in
-some rows, so it answers without an embedding too: what fills in pictures and what encodes them asks it so, or with the
-embedding of `like`.
+*Here.* The embedding is learned in the same run, from the same pairs, so that none trained on millions is needed. Prior
+and decoder learn from the embedding as it is at each step, and do not train it. Its vectors have the length sqrt(d), so
+that their numbers have a mean square of 1. In training each part of the decoder's condition is absent in some rows, so
+it works without an embedding too: whatever fills in or encodes pictures calls it in this way, or with the embedding of
+`like`.
 """
 
 import math
@@ -44,22 +44,22 @@ from ornstein.nets.matcher import Matcher
 
 #: the part of the condition that is drawn first
 EMBEDDING = "embedding"
-#: counters for the seeds of the prior's walk, and for the noise of what the embedding is learned of
+#: counters for the seeds of the prior's walk, and for the noise of the pictures that train the embedding
 _SEEDS, _NOISED = 2**35, 2**36
-#: the networks, in their order
+#: the networks, in order
 _DECODER, _PRIOR, _MATCHER = range(3)
-#: of the embedding's loss beside the others, which are errors of unit size: in nats, it would drown them where the
-#: gradient's whole length is clipped
+#: weight of the embedding's loss beside the others, which are errors of unit size: it is in nats, and would drown them
+#: where the gradient's whole length is clipped
 _CONTRAST = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Embedder:
-    """A matcher (`ornstein.nets.matcher`) as what embeds samples.
+    """Embeds samples by a matcher (`ornstein.nets.matcher`).
 
     Args:
         net: (x, condition) -> unit vectors of both.
-        size: how many numbers they have.
+        size: the number of entries of these vectors.
     """
 
     net: nn.Module
@@ -72,21 +72,21 @@ class Embedder:
         return found
 
     def contrast(self, x: Tensor, condition: Condition) -> Tensor:
-        """What teaches it: see `ornstein.mixed.embedding.contrast`."""
+        """The loss that trains it: see `ornstein.mixed.embedding.contrast`."""
         seen, said, sharpness = self.net(x, condition.parts)
         return contrast(seen, said, sharpness, condition)
 
 
 @dataclass(frozen=True, eq=False)
 class PriorAndDecoder(Denoiser):
-    """A denoiser of embeddings and one of samples given them; as a denoiser itself the latter, told what is known.
+    """A denoiser of embeddings and one of samples given them; as a denoiser, the latter given what is known.
 
     Args:
         prior: of embeddings (B, d), given a condition.
-        decoder: of samples, given it and the part `EMBEDDING`.
-        embed: samples (B, *shape) -> their embeddings (B, d); None where none is asked for.
+        decoder: of samples, given the condition and the part `EMBEDDING`.
+        embed: samples (B, *shape) -> their embeddings (B, d); None if no embeddings of samples are needed.
         like: (1, d) or (B, d), an embedding that samples are drawn given; None to draw one for each.
-        guide: makes of prior and decoder, as they are drawn from, guided ones; None for none.
+        guide: makes guided denoisers of the prior and decoder that samples are drawn from; None for none.
     """
 
     prior: Denoiser
@@ -115,14 +115,14 @@ class PriorAndDecoder(Denoiser):
         return self.decoder.predict(x, level, self.told(condition, len(x)))
 
     def told(self, condition: Condition, rows: int) -> Condition:
-        """A condition with the embedding of `like`, if there is one."""
+        """A condition together with the embedding `like`, if there is one."""
         if self.like is None or EMBEDDING in condition.parts:
             return condition
         z = self.like.to(self.device)
         return Condition({**condition.parts, EMBEDDING: z.repeat(rows // len(z), 1)})
 
     def guided(self, denoiser: Denoiser) -> Denoiser:
-        """The prior or the decoder as it is drawn from."""
+        """The prior or the decoder, guided as samples are drawn from it."""
         return denoiser if self.guide is None else self.guide(denoiser)
 
 
@@ -133,16 +133,16 @@ class PriorDecoding(Learner):
     The decoder begins as the model of the run that this one begins with (`--from`), if any.
 
     Args:
-        problem: what the decoder is put to.
-        embedding: how many numbers an embedding has.
-        prior_steps: of the prior, whose network is small; the decoder takes those of the drawing.
+        problem: the problem that the decoder solves.
+        embedding: the number of entries of an embedding.
+        prior_steps: steps of the prior, whose network is small; `steps` of drawing are the decoder's.
         width, depth: of the prior's network, a residual perceptron.
         channels: of the finest level of the network that embeds pictures.
-        silent: share of the rows whose decoder is not told the condition beside the embedding.
-        noise: the greatest noise ratio sigma/alpha of pictures that the embedding is learned of.
+        silent: share of the rows whose decoder sees the embedding without the condition.
+        noise: the greatest noise ratio sigma/alpha of the pictures that train the embedding.
 
     Raises:
-        InputError: data without a condition, or that are no grids; settings out of range.
+        InputError: data without a condition, or that are not grids; settings out of range.
     """
 
     embedding: int = 64
@@ -193,11 +193,11 @@ class PriorDecoding(Learner):
         return StagesNet([decoder, prior, matcher])
 
     def begin(self, net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        """A plain denoiser's weights become the decoder's, which tells nothing of the embedding apart as it begins."""
+        """Give the decoder a plain denoiser's weights; at first all embeddings are alike to it."""
         if weights.keys() == net.state_dict().keys():
             super().begin(net, weights)
             return
-        assert isinstance(net, StagesNet)  # of `network`
+        assert isinstance(net, StagesNet)  # made by `network`
         decoder = net.stages[_DECODER]
         found = decoder.load_state_dict(weights, strict=False)
         own = [name for name in found.missing_keys if f".{EMBEDDING}." in name]
@@ -232,16 +232,16 @@ class PriorDecoding(Learner):
         generator: torch.Generator,
         memory: dict[str, Tensor],
     ) -> Tensor:
-        """The losses of decoder, prior and embedding, added, (B,).
+        """The sum of the losses of decoder, prior and embedding, (B,).
 
-        An embedding is told from the others of its piece of a batch: smaller pieces teach it less.
+        An embedding is compared with the others in its piece of a batch: smaller pieces teach it less.
         """
         condition, n, device = Condition.of(condition), len(x0), generator.device
         ratio = self.noise * torch.rand(n, generator=generator, device=device).to(x0)
         seeds = torch.randint(2**62, (n,), generator=generator, device=device).to(x0.device)
         eps = normal(seeds, tuple(x0.shape[1:]), _NOISED).to(x0)
         noisy = x0 + self.problem.unit * ratio.reshape(-1, *[1] * (x0.ndim - 1)) * eps
-        assert model.embed is not None  # of `model`
+        assert model.embed is not None  # made by `model`
         learned = model.embed.contrast(noisy, condition)
         z = model.embed(x0)
         told = Condition({**condition.dropped(self.silent, generator).parts, EMBEDDING: z})
@@ -250,7 +250,7 @@ class PriorDecoding(Learner):
         return decoded + drawn + _CONTRAST * learned
 
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
-        return None  # of prior and decoder others
+        return None  # prior and decoder have different ones
 
     def trajectory(
         self,
@@ -266,10 +266,10 @@ class PriorDecoding(Learner):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Iterator[State[Tensor]]:
-        """The decoder's walk, given embeddings that the prior has drawn, which the first state waits for.
+        """The decoder's walk, given embeddings that the prior draws before the first state.
 
-        Those of `like` stay, or of the condition's part `EMBEDDING`. A walk that begins at a given x, and what has been
-        made of prior and decoder to fill in or to measure, goes on as the decoder alone. Calls are the decoder's.
+        `like`, or the condition's part `EMBEDDING`, is used instead if given. A walk that begins at a given x, or whose
+        model has been wrapped to fill in or to measure, is the decoder's alone. The calls counted are the decoder's.
         """
         keys, condition = sample_seeds(rows, seed, seeds, generator), Condition.of(condition).matches(rows, "n")
 
@@ -281,7 +281,7 @@ class PriorDecoding(Learner):
             return decoded(model, condition)
         given = model.told(condition, rows)
         decoder = model.guided(model.decoder)
-        walk = decoded(decoder, given)  # what does not fit is refused now
+        walk = decoded(decoder, given)  # refuses now what does not fit
         if EMBEDDING in given.parts or "x" in options:
             return walk
         own: dict[str, Any] = {"condition": condition, "seeds": other_seeds(keys, _SEEDS)}
@@ -297,7 +297,7 @@ class PriorDecoding(Learner):
 
     @torch.no_grad()
     def judge(self, model: Any, x0: Tensor, condition: Given) -> Judgement:
-        """The mean of what prior and decoder are judged by, the latter given embeddings of the data themselves."""
+        """The mean of the judgements of prior and decoder, the latter given embeddings of the data themselves."""
         x0 = x0[:JUDGED_BY].to(model.device)
         given = Condition.of(condition)[:JUDGED_BY].to(model.device)
         z = model.embed(x0)
