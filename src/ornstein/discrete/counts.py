@@ -1,44 +1,44 @@
-"""What counting says: the law of a token given the few before it, from how often it followed them in the data.
+"""Counts: the distribution of a token given the few before it, from how often it followed them in the data.
 
-With c(x) the times that token x followed a context of n tokens, N their sum, and D how many different x there were,
+With c(x) the number of times that token x followed a context of n tokens, N their sum, and D the number of different x,
 
     p_n(x) = ( c(x) + D p_{n-1}(x) ) / (N + D),        p_{-1}(x) = 1/K,
 
-where p_{n-1} is of the context without its first token (Witten & Bell 1991): a context that was seen often is believed,
-a rare one leaves most to shorter ones, and one that was not seen, all. A context with a masked token is one that was
-not seen, so the same formula serves rows of which only parts are known.
+where p_{n-1} is for the context without its first token (Witten & Bell 1991): a context that was seen often is trusted,
+a rare one leaves most of the weight to shorter ones, and an unseen one leaves all of it. A context with a masked token
+counts as unseen, so the same formula serves rows of which only parts are known.
 
-*Leaving one out.* In the rows that were counted each token has been counted itself, so that what follows a rare context
-seems all too sure. `own=` takes it away again, which is what the counts of all else would say (Jelinek & Mercer 1980).
+*Leaving one out.* Each token of the counted rows has itself been counted, so what follows a rare context seems far too
+certain. `own=` removes that count again, which gives the counts of all other data (Jelinek & Mercer 1980).
 """
 
 import torch
 from torch import Tensor, nn
 
-#: contexts at the most, numbers in their table, and tokens that are counted
+#: the most contexts, the most numbers in their table, and the most tokens to count
 _MOST_CONTEXTS, _MOST_NUMBERS, _MOST_TOKENS = 2**16, 2**23, 2**22
 
 
 class Counts(nn.Module):
-    """What follows each context of up to `order` - 1 tokens: the commonest contexts, as many as there is room for.
+    """Counts of what follows each context of up to `order` - 1 tokens, for as many of the commonest as there is room.
 
     Args:
         classes: K, at most 1,024.
-        order: of the n-gram, a token with those before it, at most 6.
+        order: of the n-gram, the token itself included, at most 6.
     """
 
     def __init__(self, classes: int, order: int) -> None:
         super().__init__()
         self.classes, self.order = classes, order
         rows = min(_MOST_CONTEXTS, _MOST_NUMBERS // classes)
-        # frozen parameters, not buffers, of which a step of training keeps a copy
+        # frozen parameters, not buffers, because a training step keeps a copy of those
         self.keys = nn.Parameter(torch.full((rows,), torch.iinfo(torch.int64).max), requires_grad=False)
         self.table = nn.Parameter(torch.zeros(rows, classes, dtype=torch.int16), requires_grad=False)
 
     def _contexts(self, codes: Tensor) -> list[Tensor]:
-        """The contexts of 0, 1, 2, ... tokens before each place as numbers, (B, T) each; -1 of what is not known.
+        """The contexts of 0, 1, 2, ... tokens before each place as numbers, (B, T) each; -1 if not all known.
 
-        Digits from 1 to K, the nearest token's first, so that contexts of unlike lengths are unlike.
+        Digits run from 1 to K, the nearest token's first, so that contexts of different lengths differ.
         """
         found = [torch.zeros_like(codes)]
         known = torch.ones_like(codes, dtype=torch.bool)
@@ -51,7 +51,7 @@ class Counts(nn.Module):
 
     @torch.no_grad()
     def count(self, codes: Tensor) -> None:
-        """Count rows (N, T) of classes, of which no two share a token; anew, whatever was counted before."""
+        """Count rows (N, T) of classes, no two of which share a token; earlier counts are discarded."""
         codes = codes[: max(1, _MOST_TOKENS // codes.shape[1])].long().cpu()
         keys = torch.stack(self._contexts(codes))
         known = keys >= 0
@@ -67,10 +67,10 @@ class Counts(nn.Module):
         self.table.copy_(table.reshape(self.table.shape))
 
     def forward(self, codes: Tensor, own: Tensor | None = None) -> Tensor:
-        """log p of every place given what is known right before it: codes (B, T), K where not known -> (B, T, K).
+        """log p at every place given what is known just before it: codes (B, T), K where not known -> (B, T, K).
 
         Args:
-            own: (B, T) of classes, of rows that were counted, to be taken away again; None for none.
+            own: (B, T) of classes, the rows themselves if counted, to be left out again; None for none.
         """
         p = torch.full((*codes.shape, self.classes), 1 / self.classes, device=codes.device)
         for key in self._contexts(codes):

@@ -1,16 +1,16 @@
-"""Tokens read in order, and filled in from both sides: one model of both, which begins at what counting says.
+"""Tokens read in order, and filled in from both sides: one model for both, which starts from counts.
 
-A network that reads from both ends (`ornstein.nets.two_way`) and counts of what follows and of what precedes the tokens
-next to a place (`counts`), with F the network's output:
+The model combines a network that reads from both ends (`ornstein.nets.two_way`) with counts of what follows and what
+precedes the tokens next to a place (`counts`). With F the network's output,
 
     log p(x_i given the rest)  =  F_i + (1 + g_i) log p(x_i given those before)
                                       + (1 + h_i) log (p(x_i given those after)/p(x_i))   + constant
 
-where g and h are two numbers more that the network says of each place, how far to believe either. F begins
-at 0. So before any training the model is the n-gram, from the right too where something is known there, and what the
-network learns is the rest: words, names, who speaks, what lies farther off.
+where g and h are two further outputs of the network at each place, which say how far to trust either count. F begins
+at 0. So before any training the model is the n-gram model, also from the right where something is known there, and the
+network learns the rest: words, names, who speaks, what lies farther off.
 
-Where nothing is known on the right, that part is 0, and one call says every token of a row given those before it.
+Where nothing is known on the right, that part is 0, and one call predicts every token of a row given those before it.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ from ornstein.discrete.tokens import TokenNet, as_shown, told
 
 
 class CountedNet(nn.Module):
-    """A network that reads from both ends beside counts from both; see the module.
+    """A network that reads from both ends, combined with counts from both; see the module.
 
     Args:
         net: of `TokenNet.shown` channels, `net(x, noise_level, condition, after)`.
         classes: K.
-        order: of the counts.
+        order: of the n-grams that are counted.
     """
 
     def __init__(self, net: nn.Module, classes: int, order: int) -> None:
@@ -42,7 +42,7 @@ class CountedNet(nn.Module):
         self.before, self.after = Counts(classes, order), Counts(classes, order)
 
     def count(self, codes: Tensor) -> None:
-        """Count rows (N, T) of classes, of which no two share a token."""
+        """Count rows (N, T) of classes, no two of which share a token."""
         self.before.count(codes)
         self.after.count(codes.flip(1))
 
@@ -57,15 +57,15 @@ class CountedNet(nn.Module):
         """Logits (B, T, K) of codes (B, T), K for the mask.
 
         Args:
-            after: what is read from the right where that is not codes: (B, T), or (1, T) for all.
-            own: the rows themselves, where they have been counted and are to be left out; (B, T).
+            after: codes to read from the right, where they differ from `codes`: (B, T), or (1, T) for all rows.
+            own: the rows themselves, if they have been counted and are to be left out of the counts; (B, T).
         """
         classes, half = self.classes, Level(process, 0.0, 0.5, 0.5)
         x, ahead = (
             None if read is None else as_shown(process, read, classes, read.shape[1:], half, read < classes)[0]
             for read in (codes, after)
         )
-        # where the masks are says it all, so no level is told (Ou et al. 2024, 2406.03736)
+        # where the masks are says it all, so the network gets no level (Ou et al. 2024, 2406.03736)
         out = self.net(x, torch.zeros(len(codes), device=codes.device), condition, ahead)
         out = out.float().transpose(1, 2)
         trust, behind = 1 + out[..., classes:], codes if after is None else after
@@ -81,7 +81,7 @@ class TokenReader(TokenNet):
     """A `CountedNet` as the posterior mean of masked tokens.
 
     Args:
-        own: rows that it is taught by and has counted, (B, T), to be left out of the counts; None for none.
+        own: rows that train it and have been counted, (B, T), to be left out of the counts; None for none.
     """
 
     own: Tensor | None = None
@@ -98,7 +98,7 @@ class TokenReader(TokenNet):
         return (self._logits(codes, condition) + factor).log_softmax(-1)
 
     def in_order(self, codes: Tensor, condition: Condition) -> Tensor:
-        """In one call: the whole row is read from the left, and from the right nothing but masks."""
+        """In one call: the network reads the whole row from the left, and nothing but masks from the right."""
         return self._logits(codes, condition, torch.full_like(codes[:1], self.classes)).log_softmax(-1)
 
     def _logits(self, codes: Tensor, condition: Condition, after: Tensor | None = None) -> Tensor:
