@@ -1,11 +1,11 @@
-"""Pictures and what is said of them as unit vectors, so that what belongs together lies together.
+"""Pictures and their conditions as unit vectors, which are close for a picture and a condition that belong together.
 
-Two networks, one of pictures and one of conditions, end in vectors of length 1. They are taught by which picture of a
-batch goes with which condition (`ornstein.mixed.embedding`; Radford et al. 2021, arXiv:2103.00020). What a picture's
-vector tells is then what a condition could have told, its subject and its colours; where each pixel lies it forgets.
+Two networks, one of pictures and one of conditions, end in vectors of length 1. They are trained on which picture of a
+batch goes with which condition (`ornstein.mixed.embedding`; Radford et al. 2021, arXiv:2103.00020). So a picture's
+vector holds what a condition could have said, its subject and its colours, and forgets where each pixel lies.
 
     x -> (conv - norm - silu - halve) until a side is below 4 -> linear -> picture
-    condition -> what networks are told of it (`ornstein.nets.embedding`) -> linear -> words
+    condition -> the embedding that networks get of it (`ornstein.nets.embedding`) -> linear -> words
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ from .unet import CONV, MEAN
 
 @dataclass(frozen=True)
 class Matcher(NetConfig):
-    """Convolutions of signals, images or volumes beside a network of conditions, both ending in a unit vector.
+    """Convolutions for signals, images or volumes beside a network of conditions, both ending in a unit vector.
 
     Args:
-        size: of the vectors.
-        channels: of the finest level; a level of half the sides has twice as many, up to four times.
+        size: length of the vectors.
+        channels: of the finest level; each level of half the sides has twice as many, up to four times.
         dropout: share of the last features that is left out in training.
     """
 
@@ -51,7 +51,7 @@ class Matcher(NetConfig):
 
 
 class MatcherModule(nn.Module):
-    """(x, condition) -> vectors of both; of x alone without a condition."""
+    """(x, condition) -> both vectors; that of x alone without a condition."""
 
     def __init__(self, config: Matcher, shape: Shape, conditions: Mapping[str, Part]) -> None:
         super().__init__()
@@ -69,13 +69,13 @@ class MatcherModule(nn.Module):
         self.picture = nn.Linear(widths[-1] * torch.Size(space).numel(), config.size)
         self.told = Embedding(2 * config.size, conditions)
         self.words = nn.Linear(2 * config.size, config.size)
-        #: log of how sharply pairs are told from others; a vector of one, as no scalar can be sharded
+        #: log of how sharply pairs are told apart; a vector with one entry, as a scalar cannot be sharded
         self.sharpness = nn.Parameter(torch.tensor([2.3]))
 
     def forward(self, x: Tensor, condition: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
         """Unit vectors (B, size) of x (B, *shape); those of the condition, or None; and e^sharpness, at most 100.
 
-        Without a condition nothing is left out at random.
+        Without a condition there is no dropout.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise InputError(f"x has shape {tuple(x.shape)} but this matcher was built for (B, *{self.shape}).")

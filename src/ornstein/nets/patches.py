@@ -1,9 +1,9 @@
-"""A judge of patches: real or made, said of each neighbourhood of a grid.
+"""A discriminator of patches: it says of each neighbourhood of a grid whether it looks real.
 
     x -> conv, stride 2 - leaky - conv, stride 2 - norm - leaky - conv -> a score for each place of a coarser grid
 
-Whoever judges a whole picture may look at what it shows; who judges a patch alone can only say whether its edges and
-textures are as real ones are, which is what a mean error leaves out (PatchGAN: Isola et al. 2017, arXiv:1611.07004).
+A judge of whole pictures may look at what they show; a judge of patches alone can only say whether edges and textures
+look real, which is what a mean error leaves out (PatchGAN: Isola et al. 2017, arXiv:1611.07004).
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from .unet import CONV
 
 @dataclass(frozen=True)
 class Patches(NetConfig):
-    """x (B, C, *space) -> scores (B, places), higher where a patch of 18 positions a side looks real.
+    """x (B, C, *space) -> scores (B, places), higher where a patch with sides of 18 positions looks real.
 
     Args:
-        width: channels of its first level; the second has twice as many.
+        width: channels of the first level; the second has twice as many.
     """
 
     width: int = 32

@@ -1,15 +1,15 @@
-"""A network that reads a sequence from both ends: of each place it says what all the others tell, and not what it is.
+"""A network that reads a sequence from both ends: its output at a place depends on all other places, not on this one.
 
 Two transformers read the sequence, one from the left and one from the right. In the first a place attends to itself and
-to those before it, so its state sums up the text so far; in the second to itself and to those after it. Of place i the
-state of i - 1 on the left and that of i + 1 on the right tell, which a few layers put together:
+to those before it, so its state sums up the text so far; in the second to itself and to those after it. The output at
+place i combines the state of i - 1 on the left with that of i + 1 on the right, in a few layers:
 
     out_i = head( left(x_1 ... x_{i-1}) + right(x_{i+1} ... x_L) )
 
 (bidirectional language models: Peters et al. 2018, arXiv:1802.05365). So out_i does not depend on x_i, and the two may
-read unlike things: `after=` is what is read from the right. With the whole text on the left and nothing on the right,
-one call says of every place what the text before it tells, as a model that reads in order does; with a text that has
-blanks on both sides, the same weights say what both sides tell.
+read different sequences: `after=` is what the right one reads. With the whole text on the left and nothing on the
+right, one call predicts every place from the text before it, as a model that reads in order does; with a text that has
+blanks on both sides, the same weights predict from both sides.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ from .transformer import Transformer, _Block, _normed, _turns
 
 @dataclass(frozen=True)
 class TwoWay(NetConfig):
-    """Reads sequences (C, L) from both ends; of a place it says what the others tell.
+    """Reads sequences (C, L) from both ends; predicts each place from the others.
 
     Args:
-        width: of either trunk.
-        depth: blocks of either, each of an attention and two linear layers.
-        head: layers that put both together, each of two linear layers.
+        width: of each trunk.
+        depth: blocks in each trunk, each of an attention and two linear layers.
+        head: layers that combine both trunks, each of two linear layers.
         heads_width: channels a head, even; it divides the width.
         widening: of the hidden layers, in widths.
         embedding: width of the vector that carries noise level and condition.
@@ -50,11 +50,11 @@ class TwoWay(NetConfig):
 
     def __post_init__(self) -> None:
         must_be_whole("head", self.head, 1, MOST_LAYERS)
-        _ = self.trunk  # which checks the others
+        _ = self.trunk  # checks the other settings
 
     @property
     def trunk(self) -> Transformer:
-        """What reads from one end, as a transformer of these sizes."""
+        """The network that reads from one end, as a transformer of these sizes."""
         return Transformer(
             self.width, self.depth, self.heads_width, self.widening, 1, False, self.embedding, self.dropout
         )
@@ -88,7 +88,7 @@ class _TwoWayModule(nn.Module):
         condition: Mapping[str, Tensor] = NOTHING,
         after: Tensor | None = None,
     ) -> Tensor:
-        """(B, C, L) -> (B, C, L); `after` has what is read from the right where that is not x, of B rows or of one."""
+        """(B, C, L) -> (B, C, L); `after`, if not None, is what to read from the right instead of x, (B or 1, C, L)."""
         check_input(x, noise_level, self.expected, x.dim() == 3 and x.shape[1] == self.shape[0])
         before = self.beside(x, condition)
         if after is not None and self.beside.channels:
@@ -103,7 +103,7 @@ class _TwoWayModule(nn.Module):
 
 
 class _Reader(nn.Module):
-    """(B, C, L) -> (B, L, width), of each place what stands there and before it."""
+    """(B, C, L) -> (B, L, width), for each place a state of what stands there and before it."""
 
     turns: Tensor
 
@@ -112,7 +112,7 @@ class _Reader(nn.Module):
         trunk = config.trunk
         self.inp, self.heads_width = nn.Linear(channels, config.width), config.heads_width
         self.blocks = nn.ModuleList(_Block(trunk, False) for _ in range(config.depth))
-        # scale and shift of either norm, and the gates, block by block; scale and shift of the last norm
+        # scale and shift of each norm, and the gates, block by block; then scale and shift of the last norm
         tuned = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0] * config.depth + [1.0, 0.0])
         self.tuned = nn.Parameter(tuned[:, None].repeat(1, config.width))
         self.register_buffer("turns", _turns((length,), config.heads_width), persistent=False)
