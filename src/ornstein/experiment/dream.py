@@ -1,8 +1,8 @@
-"""A picture, a drawing or a solid that a run is asked for, made by optimisation: see `ornstein.distill.score`.
+"""A picture, a drawing or a solid made by optimising it under a run: see `ornstein.distill.score`.
 
-The run's network is asked and never changed. What is optimised is rendered into pictures like those that it was trained
-on: pixels, strokes, or a volume seen from all round, which takes a run that was told from where each of its pictures
-was seen, by a part of the condition that is called "view": cosine and sine of the azimuth.
+The run's network is called and never changed. What is optimised is rendered into pictures like those that the run was
+trained on: pixels, strokes, or a volume seen from all round. A volume needs a run that was told from where each of its
+pictures was seen, by a part of the condition named "view": cosine and sine of the azimuth.
 """
 
 import math
@@ -25,20 +25,20 @@ from ornstein.experiment.guide import guided
 from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
 
-#: moments of the work in a film
+#: number of moments of the work in a film
 _FILMED = 40
 
 
 @dataclass(frozen=True, eq=False)
 class Dreamt:
-    """What was optimised.
+    """The result of an optimisation.
 
     Attributes:
-        renderer: what renders it.
-        parameters: what it is, on the CPU.
-        x: (n, C, H, W) its renders in model space; of a volume, from azimuths evenly round.
+        renderer: the renderer of its parameters.
+        parameters: what was optimised, on the CPU.
+        x: (n, C, H, W), its renders in model space; a volume's are from azimuths evenly round.
         losses: (steps,), of each step, averaged over the renders.
-        frames: what a film shows, (n, C, H, W) each: the work as it goes on, or a volume turned round.
+        frames: of a film, (n, C, H, W) each: the work as it goes on, or a volume turned round.
     """
 
     renderer: Renderer
@@ -49,11 +49,11 @@ class Dreamt:
 
 
 def renderer_of(run: Run, name: str, options: Mapping[str, Any]) -> Renderer:
-    """The renderer of that name, if what it makes is like what the run was trained on.
+    """The renderer of that name, if its pictures are like those that the run was trained on.
 
     Raises:
-        InputError: an unknown name or option; a run of no pictures, of others than it makes, or, for a volume, one that
-            was not told from where its pictures are seen.
+        InputError: an unknown name or option; a run of something other than pictures, or of pictures that the renderer
+            cannot make; for a volume, a run that was not told from where its pictures are seen.
     """
     run.must_walk("optimising what is rendered")
     made: Renderer = construct(RENDERERS, choice_with(RENDERERS, name, options, "as"))
@@ -93,26 +93,25 @@ def dreamed(  # long: half of it says what the arguments are
     film: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dreamt:
-    """Optimise what renders into pictures that the run knows.
+    """Optimise something that renders into pictures until the run finds these likely.
 
     Args:
         run: a denoiser of pictures.
         name: what to optimise, a key of `RENDERERS`.
-        n: how many pictures; of a volume, views at a time of the one that is made.
+        n: number of pictures; for a volume, number of views of it in a step.
         method: a key of `SCORE_DISTILLATIONS`.
         scale: of classifier-free guidance; 1 for none.
-        label, text, condition: what it is to be; see `Run.condition`.
-        noise: the least and the most noise that is asked about, as q = sigma/(alpha sigma_data); the method's own where
-            not said.
+        label, text, condition: what the pictures are to be; see `Run.condition`.
+        noise: the least and the most noise used, as q = sigma/(alpha sigma_data); None for the method's own.
         steps: of Adam.
-        lr: its rate at the start; one that suits the renderer where not said.
-        seed: of where it begins, of views and of noise.
+        lr: its rate at the start; None for one that suits the renderer.
+        seed: of the initial parameters, the views and the noise.
         options: of the renderer.
-        film: keep what a film shows.
+        film: keep the frames of a film.
         progress: called with (steps made, steps in all).
 
     Raises:
-        InputError: what `renderer_of`, `guided` and `dream` refuse; what comes out is not finite.
+        InputError: whatever `renderer_of`, `guided` and `dream` refuse; a result that is not finite.
     """
     renderer = renderer_of(run, name, options or {})
     by = lookup(SCORE_DISTILLATIONS, method, "method")(**({} if noise is None else {"noise": noise}))
@@ -122,7 +121,7 @@ def dreamed(  # long: half of it says what the arguments are
     if scale != 1 and not given:
         raise InputError(f"scale={scale:g} guides to what is asked for: name it with --label, --text or --given.")
     denoiser = (guided(run, scale=scale) if scale != 1 else run).denoiser
-    sample_seeds(0, seed, None, None)  # refuses what is no seed
+    sample_seeds(0, seed, None, None)  # refuses an invalid seed
     dice = torch.Generator().manual_seed(seed)
     parameters = {key: value.to(denoiser.device) for key, value in renderer.begin(n, run.shape, dice).items()}
     known = run.conditions.get(VIEW)
@@ -132,7 +131,7 @@ def dreamed(  # long: half of it says what the arguments are
         if not isinstance(rendered, tuple):
             return rendered
         x, seen = rendered
-        assert known is not None  # a renderer that says from where has been refused to any other run
+        assert known is not None  # the renderer has already refused runs without a view
         told = known.standardised(seen.parts[VIEW].cpu())
         return x, Condition({VIEW: told}).to(x.device)
 

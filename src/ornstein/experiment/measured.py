@@ -1,10 +1,10 @@
-"""What was measured of a sample, as each kind of run is told of it.
+"""Measurements of a sample, in the form that each kind of run needs.
 
-A denoiser of the data is told as it is (`ornstein.guidance.inverse`). One of latents sees what they decode to. The
-stages of a cascade see as much each as is fixed of their own picture: of a picture with a hole the coarse one is known
-where all the pixels are that a coarse one is the mean of, with less noise by the root of their number. That is all that
-a coarse picture is told, so at the rim of a hole it is drawn as the model finds likely, and the finer stages, which are
-told every pixel, mend it.
+A denoiser of the data gets the measurement as it is (`ornstein.guidance.inverse`). A denoiser of latents gets it
+through the decoder. Each stage of a cascade gets as much as is fixed of its own picture: in a picture with a hole, a
+coarse pixel is known where all the pixels that it averages are known, with noise smaller by the root of their number.
+The coarse picture gets nothing else, so at the rim of a hole it is drawn as the model finds likely; the finer stages,
+which get every pixel, correct it.
 """
 
 import dataclasses
@@ -23,30 +23,30 @@ from ornstein.guidance import GUIDANCE, Guidance, Mask, Measurement, Operator, R
 from ornstein.latent import Cascade
 from ornstein.latent.cascade import halved
 
-#: what restoring is, where a run cannot
+#: the task, named in the refusal of a run that cannot do it
 _JOB = "filling in or restoring what was measured"
-#: the ways to solve an inverse problem by guidance; and that by a stepper around a stepper
+#: the methods that solve an inverse problem by guidance; and the one that is a stepper around a stepper
 _GUIDED, REPAINT = ("pigdm", "moment-matching", "dps", "replacement"), "repaint"
 METHODS: tuple[str, ...] = (*_GUIDED, REPAINT)
-#: those that need a linear measurement
+#: the methods that need a linear measurement
 LINEAR = ("replacement", REPAINT)
 
 
 def must_restore(run: Run) -> None:
-    """Refuse a run that nothing measured can be told to.
+    """Refuse a run that cannot use measurements.
 
     Raises:
-        InputError: it draws nothing, or by no walk of Gaussian noise.
+        InputError: it draws nothing, or not by a walk of Gaussian noise.
     """
     if not isinstance(run.model, Cascade):
         run.must_walk(_JOB)
 
 
 def check(run: Run, method: str, operator: Operator) -> None:
-    """Refuse a method that is not known, or that does not go with a run and what was measured.
+    """Refuse a method that is unknown, or that does not fit the run or the measurement.
 
     Raises:
-        InputError: as it says.
+        InputError: in these cases.
     """
     must_restore(run)
     lookup(dict.fromkeys(METHODS), method, "method")
@@ -67,10 +67,10 @@ def check(run: Run, method: str, operator: Operator) -> None:
 def told(
     run: Run, method: str, operator: Operator, y: Tensor, noise: float, stepper: Stepper
 ) -> tuple[Run, "Stepper | RePaint"]:
-    """The run that draws given a measurement, and by which stepper.
+    """The run that draws given a measurement, and the stepper to draw with.
 
     Args:
-        run, method, operator: as `check` lets pass.
+        run, method, operator: such that `check` accepts them.
         y: (rows, *measured), in the space of the samples.
         noise: standard deviation of the noise.
         stepper: the inner one.
@@ -92,9 +92,9 @@ def told(
 
 
 def coarsened(measurement: Measurement, times: int) -> Measurement:
-    """Of a picture with a mask, what is known of it after its sides were halved so many times: the whole means."""
+    """What a picture's mask leaves known after its sides have been halved so many times: the whole means."""
     mask = measurement.operator
-    assert isinstance(mask, Mask)  # of `check`
+    assert isinstance(mask, Mask)  # ensured by `check`
     if not times:
         return measurement
     known = halved(mask.known.float(), times) == 1
@@ -103,5 +103,5 @@ def coarsened(measurement: Measurement, times: int) -> Measurement:
 
 
 def decoded(run: Run, drawn: Tensor) -> Tensor:
-    """What a run draws in the space of its samples: latents decoded, all else as it is."""
+    """A run's draws in the space of its samples: latents decoded, anything else unchanged."""
     return run.transform.own.decode(drawn) if isinstance(run.transform, Coded) else drawn

@@ -1,4 +1,4 @@
-"""A run that is taught by another: `ornstein distill RUN --method progressive --steps 1,2,4`.
+"""A run trained by another run: `ornstein distill RUN --method progressive --steps 1,2,4`.
 
 The student is a run like any other, on the teacher's data, clock and network. It starts from the average of the weights
 that the teacher draws with, and stores them, so the teacher may be deleted once it has started; `start` in its
@@ -21,14 +21,14 @@ from ornstein.experiment.start import beginning
 from ornstein.experiment.taught import MOST
 from ornstein.nets import NETS
 
-#: what a person calls the ways to teach a student -> the objective
+#: the names of the methods to users -> the objective
 METHODS = {
     "progressive": "progressive",
     "consistency": "consistency",
     "reflow": "rectified",
     "moments": "moments",
 }
-#: steps of training where nothing is said, at most
+#: the default number of training steps, at most
 STEPS = 2000
 
 
@@ -52,13 +52,13 @@ def student_of(
     Args:
         run: the teacher's folder, or the name of a packaged model.
         method: a key of `METHODS`.
-        calls: the numbers of network calls that it is to draw in.
+        calls: the numbers of network calls in which it is to draw.
         scale: of the teacher's guidance, which the student then has built in; 1 for none.
         changes: to the student's experiment, each `path=value`.
 
     Raises:
-        InputError: no run there, or one that is no denoiser of complete data; an unknown method, or numbers of calls
-            that it cannot teach; guidance without anything to guide to; changes that are not known.
+        InputError: no run there, or one that is not a denoiser of complete data; an unknown method, or numbers of calls
+            that it cannot train for; guidance without anything to guide to; unknown changes.
     """
     lookup(METHODS, method, "method")
     folder = Path(os.path.abspath(place(Path(run).expanduser())))
@@ -82,7 +82,7 @@ def student_of(
     fields = {field.name for field in dataclasses.fields(NETS[tree["net"]["name"]])}
     training = tree["training"]
     tree |= {
-        "net": {**tree["net"], **({"dropout": 0.0} if "dropout" in fields else {})},  # there are lessons without end
+        "net": {**tree["net"], **({"dropout": 0.0} if "dropout" in fields else {})},  # lessons never run out
         "objective": lessons,
         "learner": {"name": "student", "calls": sorted(set(calls))},
         "training": {

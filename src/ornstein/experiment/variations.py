@@ -10,13 +10,13 @@ from ornstein.mixed import PriorAndDecoder
 
 
 def liked(run: Run, name: str) -> Run:
-    """A run of a prior and a decoder that draws given the embedding of a picture, and asks the prior for none.
+    """A run of a prior and a decoder that draws given the embedding of a picture, without the prior.
 
     Args:
         name: the number of a held-out example, a picture's file, or an .npy of one sample.
 
     Raises:
-        InputError: a run of something else; what `read_samples` refuses.
+        InputError: another kind of run; whatever `read_samples` refuses.
     """
     model = run.model
     if not isinstance(model, PriorAndDecoder):
@@ -25,6 +25,6 @@ def liked(run: Run, name: str) -> Run:
             f"{run.folder} is none."
         )
     (given,) = read_samples(run, name)
-    assert model.embed is not None  # of a run
+    assert model.embed is not None  # a run's model has it
     z = model.embed(run.transform.forward(given).float().to(model.device))
     return with_denoiser(run, dataclasses.replace(model, like=z))
