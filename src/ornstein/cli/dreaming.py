@@ -1,4 +1,4 @@
-"""The verb that optimises what a run is asked for: `dream`."""
+"""The command that optimises pictures, drawings or volumes under a run: `dream`."""
 
 import time
 from pathlib import Path
