@@ -46,7 +46,7 @@ def check(run: Run, method: str, operator: Operator) -> None:
     """Refuse a method that is unknown, or that does not fit the run or the measurement.
 
     Raises:
-        InputError: in these cases.
+        InputError: the method is such a one.
     """
     must_restore(run)
     lookup(dict.fromkeys(METHODS), method, "method")
