@@ -1,4 +1,4 @@
-"""Shapes in colours with captions, and a reader of both: data of two gallery pages, where the truth is known."""
+"""Shapes in colours with captions, and a reader of both: data of a page where the truth is known."""
 
 from pathlib import Path
 
