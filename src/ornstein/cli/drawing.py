@@ -138,12 +138,12 @@ def sample(  # long: half of it says what the options are
 
     import torch
 
-    from ornstein.data.captions import in_turn
     from ornstein.experiment.build import stepper_with
     from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.packaged import is_packaged
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
+    from ornstein.experiment.stream import in_turn
     from ornstein.experiment.texts import draws_tokens
 
     if path is not None and not (is_table(path) or path.suffix in (".png", ".npz", ".txt")):

@@ -6,12 +6,11 @@ import sys
 import traceback
 from typing import Any
 
-from ornstein.data.captions import in_turn
 from ornstein.errors import InputError, shown
 from ornstein.experiment import packaged
 from ornstein.experiment.cells import draws_rows
 from ornstein.experiment.run import Run
-from ornstein.experiment.stream import Drawing
+from ornstein.experiment.stream import Drawing, in_turn
 from ornstein.studio.desk import Replaced, Stopped
 
 
