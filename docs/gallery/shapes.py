@@ -1,4 +1,4 @@
-"""Coloured shapes with captions, and a reader of both: the data of two gallery pages, where the truth is known."""
+"""Coloured shapes with captions, and a reader of both: data of a gallery page, where the truth is known."""
 
 from pathlib import Path
 

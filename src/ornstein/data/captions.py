@@ -79,11 +79,6 @@ def split_texts(texts: Sequence[str], fraction: float, seed: int) -> tuple[Tenso
     return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
 
 
-def in_turn(texts: Sequence[str], n: int) -> list[str]:
-    """A text for each of n samples: those that are given in turn, "" where there are none."""
-    return [texts[i % len(texts)] if texts else "" for i in range(n)]
-
-
 def differ(texts: Sequence[str]) -> bool:
     """Whether so many texts differ that they are captions rather than classes."""
     return len(set(texts)) > max(MOST_FLOAT_CLASSES, len(texts) // 10)

@@ -17,7 +17,6 @@ from ornstein.core.drive import sample_seeds
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import State
-from ornstein.data.captions import in_turn as in_turn
 from ornstein.discrete import constrained
 from ornstein.errors import InputError
 from ornstein.experiment.build import stepper_with
@@ -30,6 +29,11 @@ from ornstein.latent import Cascade
 
 #: numbers of the samples that go down together, but samples at least: their step is the longest that a watcher waits
 ABREAST, FEWEST = 2**14, 16
+
+
+def in_turn(texts: Sequence[str], n: int) -> list[str]:
+    """A text for each of n samples: those that are given in turn, "" where there are none."""
+    return [texts[i % len(texts)] if texts else "" for i in range(n)]
 
 
 @dataclass(frozen=True)
