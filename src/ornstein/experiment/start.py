@@ -49,7 +49,7 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
             tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
         reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
     data = _data(found.data, before.data.get("of", before.data), about["data"])
-    if "codec" in tree["data"]:  # the latents of the new data, by the same
+    if "of" in tree["data"]:  # the latents of the new data, by the same
         data = {**tree["data"], "of": data}
     tree |= {"data": data, "reasons": {**tree["reasons"], **reasons}}
     return Experiment.read(tree, changes)
@@ -58,7 +58,7 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
 def beginning(run: Path, experiment: Experiment) -> dict[str, Any]:
     """The experiment of a run as that of another which begins with it, as plain data."""
     tree: dict[str, Any] = plain.parsed(experiment.to_yaml(), shown(run))
-    if "codec" in tree["data"]:  # its own copy, which is there for as long as the run is
+    if "of" in tree["data"]:  # its own copy, which is there for as long as the run is
         tree["data"]["codec"] = str(run / CODEC)
     why = {"start": f"{shown(run)}, whose weights, types and scales these are"}
     return {**tree, "reasons": why, "start": str(run)}
