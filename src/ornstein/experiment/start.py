@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from ornstein.core.learner import Learner
-from ornstein.data import DATA
+from ornstein.data import DATA, Latents
 from ornstein.data.pictures import MODES
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
@@ -49,8 +49,9 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
         for key in ("batch_size", "steps"):
             tree["training"][key] = sized.changes.get(f"training.{key}", tree["training"][key])
         reasons = {key: why for key, why in sized.reasons.items() if key.startswith("training.") and key not in said}
-    data = _data(found.data, before.data.get("of", before.data), about["data"])
-    if tree["data"].get("codec"):  # the latents of the new data, by the same
+    coded = DATA[before.data["name"]] is Latents
+    data = _data(found.data, before.data["of"] if coded else before.data, about["data"])
+    if coded:  # the latents of the new data, by the same codec
         data = {**tree["data"], "of": data}
     tree |= {"data": data, "reasons": {**tree["reasons"], **reasons}}
     return Experiment.read(tree, changes)
@@ -59,7 +60,7 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
 def beginning(run: Path, experiment: Experiment) -> dict[str, Any]:
     """The experiment of a run as that of another which begins with it, as plain data."""
     tree: dict[str, Any] = plain.parsed(experiment.to_yaml(), shown(run))
-    if tree["data"].get("codec"):  # its own copy, which is there for as long as the run is
+    if DATA[experiment.data["name"]] is Latents:  # its own copy, which is there for as long as the run is
         tree["data"]["codec"] = str(run / CODEC)
     why = {"start": f"{shown(run)}, whose weights, types and scales these are"}
     return {**tree, "reasons": why, "start": str(run)}
