@@ -163,8 +163,8 @@ def test_train_then_sample_then_evaluate_then_info(cli: Cli, tmp_path: Path) -> 
     assert "60 of 60" in answer.out
 
 
-#: methods of pictures: tests/test_latents.py, tests/test_cascades.py
-OF_PICTURES = ("autoencoder", "cascade", "latent")
+#: methods of pictures: tests/test_latents.py, tests/test_cascades.py, tests/test_prior.py
+OF_PICTURES = ("autoencoder", "cascade", "latent", "prior")
 
 
 @pytest.mark.parametrize("method", [name for name in methods() if name not in OF_PICTURES])

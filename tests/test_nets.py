@@ -518,8 +518,8 @@ def test_a_transformers_attention_is_of_four_dimensions(monkeypatch: Any) -> Non
     """As exporters want it: (batch, heads, tokens, width), for sequences and grids alike."""
     seen: list[Any] = []
 
-    def watched(*parts: Tensor) -> Tensor:
-        seen.extend(part.shape for part in parts)
+    def watched(*parts: Any) -> Tensor:
+        seen.extend(part.shape for part in parts if part is not None)
         return attend(*parts)
 
     monkeypatch.setattr(transformer, "attend", watched)

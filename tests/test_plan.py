@@ -124,7 +124,9 @@ def test_network_calls_are_the_steppers_own(digits: Any, name: Any) -> None:
 # --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [name for name in methods() if name not in ("autoencoder", "cascade", "latent")])
+@pytest.mark.parametrize(
+    "method", [name for name in methods() if name not in ("autoencoder", "cascade", "latent", "prior")]
+)
 def test_every_method_can_be_planned(method: Any) -> None:
     found = plan(Experiment.read("moons", [f"preset={method}", "net.width=16", "data.count=2000"]), "2xH100")
     assert found.step_flops > 0
@@ -140,6 +142,7 @@ def test_stages_are_planned_by_what_each_costs(digits: Any) -> None:
     assert plain.calls == 20
     assert 1.1 < found.step_flops / plain.step_flops < 1.5  # a quarter more pixels
     assert plan(Experiment.read("digits", ["preset=autoencoder"]), "l4", data=digits).calls == 0
+    assert plan(Experiment.read("digits", ["preset=prior"]), "l4", data=digits).step_flops > plain.step_flops
 
 
 def test_objectives_that_ask_more_of_the_network_cost_more(digits: Any) -> None:

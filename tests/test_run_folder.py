@@ -183,8 +183,8 @@ def test_a_folder_deleted_under_a_drawing_is_not_made_again(
 def test_a_file_in_a_folders_place_is_said_before_any_work(cli: Cli, points: Any, tmp_path: Path) -> None:
     (tmp_path / "o").write_text("mine")
     answer = cli("sample", points, "-n", 2, "-o", tmp_path / "o" / "x.npz")
-    assert (answer.code, "o is a file, and no folder" in answer.err) == (2, True), answer
-    with pytest.raises(InputError, match="o is a file, and no folder"):
+    assert (answer.code, "o is a file, not a folder" in answer.err) == (2, True), answer
+    with pytest.raises(InputError, match="o is a file, not a folder"):
         write_text(tmp_path / "o" / "deep" / "x.txt", "")
 
 

@@ -158,7 +158,7 @@ def test_stop_bad_input_reload_and_a_closed_tab(page: Any, opened: Any, browser:
     def draw_for_long(one: Any) -> None:
         open_digits(one)
         settle(one, "steps", 200)
-        settle(one, "count", 900)
+        settle(one, "count", 600)
         one.locator("#draw").click()
         one.wait_for_function(f"({FILM}).dataset.done === undefined")
         until(lambda: desk.count() == 1)

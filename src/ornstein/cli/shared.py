@@ -80,7 +80,7 @@ def claim(run: Path, places: Sequence[Path], force: bool, inputs: Sequence[Path]
         if place.is_dir():
             raise InputError(f"out='{shown(place)}' is a folder: name a file in it.")
         if above := next((above for above in place.parents if above.exists() and not above.is_dir()), None):
-            raise InputError(f"out='{shown(place)}' cannot be: {shown(above)} is a file, and no folder.")
+            raise InputError(f"out='{shown(place)}' cannot be: {shown(above)} is a file, not a folder.")
     there = [place for place in places if os.path.lexists(place) and os.path.realpath(place.parent) != ours]
     if not there or force:
         return

@@ -217,7 +217,7 @@ class MaskedBound(TokenObjective):
 
 @dataclass(frozen=True)
 class LeftToRight(MaskedBound):
-    """-log p(x_0) itself, token after token, each given those before it: masked diffusion in one order of all.
+    """The exact -log p(x_0), token after token, each given those before it: masked diffusion in the order of reading.
 
     A model of masked tokens is a model for every order in which they may be unmasked, and `MaskedBound` is the mean
     over all of them (Hoogeboom et al. 2021, 2110.02037). In the order of reading a text takes fewer bits, and a model

@@ -67,8 +67,8 @@ def student_of(
     if not LEARNERS[before.learner["name"]].teaches:
         able = ", ".join(name for name, entry in LEARNERS.items() if entry.teaches)
         raise InputError(
-            f"run='{shown(folder)}' cannot be distilled: it is a {before.learner['name']}; students are made of runs "
-            f"that learned a {able}."
+            f"run='{shown(folder)}' cannot be distilled: its learner is {before.learner['name']!r}; students are made "
+            f"of runs whose learner is {able}."
         )
     if about["data"].get("missing"):
         raise InputError(f"run='{shown(folder)}' cannot be distilled: its data have cells missing.")
