@@ -57,9 +57,9 @@ REFUSED: dict[str, dict[str, str]] = {
     "latent": OF_OTHERS,
     "cascade": OF_OTHERS
     | dict.fromkeys(["interpolate", "loglik", "tune"], "stage by stage")
-    | {"restore": "says nothing of a coarse picture", "distill": "learned a denoiser"},
-    "experts": OF_OTHERS | {"distill": "learned a denoiser"},
-    "prior": OF_OTHERS | {"distill": "learned a denoiser", "loglik": "draws an embedding first"},
+    | {"restore": "says nothing of a coarse picture", "distill": "whose learner is denoiser"},
+    "experts": OF_OTHERS | {"distill": "whose learner is denoiser"},
+    "prior": OF_OTHERS | {"distill": "whose learner is denoiser", "loglik": "draws an embedding first"},
 }
 #: what `info` says of each
 TOLD = {
