@@ -18,6 +18,7 @@ from ornstein.cli.shared import (
     claim,
     known_parts,
     named,
+    noise_ratios,
     options,
     out,
 )
@@ -205,7 +206,7 @@ def sample(  # long: half of it says what the options are
         from ornstein.experiment.guide import guided
 
         other = Run.load(guide, ema=ema).drawing(precision) if guide is not None else None
-        mixed = {"scale": scale, "interval": _interval(interval), "rescale": rescale}
+        mixed = {"scale": scale, "interval": noise_ratios(interval, "--interval", "0.3,5"), "rescale": rescale}
         opened = guided(opened, "classifier-free" if guidance is None else guidance, other, **mixed)
     elif interval is not None or guide is not None or rescale is not None:
         raise InputError(
@@ -239,13 +240,3 @@ def sample(  # long: half of it says what the options are
     if film:
         opened.film(frames, path.with_suffix(".gif"))
         out.print(f"{len(frames)} frames: [bold]{named(path.with_suffix('.gif'))}[/]")
-
-
-def _interval(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--interval {text!r} must be two noise ratios, as 0.3,5.") from None
-    return low, high

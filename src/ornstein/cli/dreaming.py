@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, Force, Given, Picture, RunFolder, Seed, bar, claim, known_parts, named, out
+from ornstein.cli.shared import (
+    Average,
+    Force,
+    Given,
+    Picture,
+    RunFolder,
+    Seed,
+    bar,
+    claim,
+    known_parts,
+    named,
+    noise_ratios,
+    out,
+)
 from ornstein.cli.shared import options as options_of
 from ornstein.errors import InputError, shown
 
@@ -65,7 +78,7 @@ def dream(
 
     if path.suffix != ".png":
         raise InputError(f"out='{shown(path)}' must end in .png; what else is written goes beside it.")
-    between = _two(noise)
+    between = noise_ratios(noise, "--noise", "0.05,20")
     written = home.places(path, what, film)
     claim(run, written, force)
     opened = Run.load(run, ema=ema).drawing()
@@ -80,13 +93,3 @@ def dream(
     home.save(opened, found, path)
     places = ", ".join(f"[bold]{named(place)}[/]" for place in written)
     out.print(f"{steps} steps in {time.perf_counter() - began:.1f} s: {places}")
-
-
-def _two(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"--noise {shown(text)!r} must be two noise ratios, as 0.05,20.") from None
-    return low, high

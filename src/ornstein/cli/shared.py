@@ -106,6 +106,17 @@ def options(pairs: list[str] | None, flag: str = "--with", example: str = "eta=0
     return found
 
 
+def noise_ratios(text: str | None, flag: str, example: str) -> tuple[float, float] | None:
+    """The words LOW,HIGH of a flag as two noise ratios; None if it was not given."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{flag} {shown(text)!r} must be two noise ratios, as {example}.") from None
+    return low, high
+
+
 def known_parts(given: list[str] | None) -> dict[str, Any]:
     """The words of --given as a mapping."""
     return options(given, "--given", "price=12000")

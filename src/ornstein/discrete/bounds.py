@@ -202,7 +202,7 @@ class MaskedBound(TokenObjective):
 
     def must_suit(self, kernel: Kernel) -> None:
         if not kernel.masks:
-            name = next(name for name, entry in TOKEN_OBJECTIVES.items() if entry is type(self))
+            name = next((name for name, entry in TOKEN_OBJECTIVES.items() if entry is type(self)), type(self).__name__)
             raise InputError(f"objective={name!r} is of process=absorbing; take score-entropy, d3pm or discrete-flow.")
 
     def terms(self, model: TokenDenoiser, rows: Rows) -> Tensor:

@@ -50,7 +50,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 import torch
@@ -161,16 +161,7 @@ class Learned(Law):
                 f"law='learned' teaches a copy of a network, and {type(denoiser).__name__} is none; take 'particles'."
             )
         net = deepcopy(denoiser.net).requires_grad_(True).eval()
-        self.copy = NetDenoiser(
-            net,
-            denoiser.process,
-            denoiser.predicts,
-            denoiser.sigma_data,
-            learns_variance=denoiser.learns_variance,
-            precision=denoiser.precision,
-            noise_unit=denoiser.noise_unit,
-            gaps=denoiser.gaps,
-        )
+        self.copy = replace(denoiser, net=net)
         self.objective: Objective = objective or edm(p_mean=0.0, drop_label=0.0)
         self.optimiser = torch.optim.Adam(net.parameters(), lr)
 

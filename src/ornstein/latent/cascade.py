@@ -49,6 +49,19 @@ def repeated(x: Tensor, space: tuple[int, ...]) -> Tensor:
     return x if tuple(x.shape[2:]) == tuple(space) else F.interpolate(x, size=space, mode="nearest")
 
 
+def noise_levels(x: Tensor, most: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A level of noise for each sample x (B, ...), even from 0 to `most`, and a seed of that noise: (B,) each."""
+    n, device = len(x), generator.device
+    level = most * torch.rand(n, generator=generator, device=device).to(x)
+    return level, torch.randint(2**62, (n,), generator=generator, device=device).to(x.device)
+
+
+def with_noise(x: Tensor, sigma: Tensor, seeds: Tensor, counter: int) -> Tensor:
+    """Samples x (B, ...) with noise of deviations sigma (B,), each by its seed (B,) and the counter."""
+    eps = normal(seeds, tuple(x.shape[1:]), counter).to(x)
+    return x + sigma.reshape(-1, *[1] * (x.ndim - 1)) * eps
+
+
 @dataclass(frozen=True, eq=False)
 class Told(Around):
     """A denoiser that is always given some parts of a condition, whatever else it is given.
@@ -259,16 +272,14 @@ class Cascading(Learner):
         losses = [self.problem.objective(model.stages[0], halved(x0, self.stages - 1), condition, generator)]
         for stage in range(1, self.stages):
             fine = halved(x0, self.stages - 1 - stage)
-            level = self.augmentation * torch.rand(len(x0), generator=generator, device=generator.device).to(x0)
-            seeds = torch.randint(2**62, (len(x0),), generator=generator, device=generator.device).to(x0.device)
+            level, seeds = noise_levels(x0, self.augmentation, generator)
             given = model.given(stage, self._noised(halved(fine), level, seeds, stage), level)
             losses.append(self.problem.objective(given, fine, condition, generator))
         return torch.stack(losses).mean(0)
 
     def _noised(self, coarse: Tensor, level: Tensor, seeds: Tensor, stage: int) -> Tensor:
         """A coarse picture with noise of a level, (B,), in units of the data's unit."""
-        eps = normal(seeds, tuple(coarse.shape[1:]), _NOISED + stage).to(coarse)
-        return coarse + self.problem.unit * level.reshape(-1, *[1] * (coarse.ndim - 1)) * eps
+        return with_noise(coarse, self.problem.unit * level, seeds, _NOISED + stage)
 
     def times(self, n: int, generator: torch.Generator) -> Tensor | None:
         return None  # each stage has others

@@ -32,12 +32,11 @@ from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser, NetDenoiser
 from ornstein.core.drive import other_seeds, sample_seeds, trajectory
 from ornstein.core.learner import JUDGED_BY, Judgement, Learner, mean_of
-from ornstein.core.numerics import normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level
 from ornstein.core.walk import State, end
 from ornstein.errors import InputError, must_be_whole
-from ornstein.latent.cascade import OneOf, StagesNet
+from ornstein.latent.cascade import OneOf, StagesNet, noise_levels, with_noise
 from ornstein.mixed.embedding import contrast
 from ornstein.nets import MLP, Picture, Vector
 from ornstein.nets.matcher import Matcher
@@ -236,11 +235,9 @@ class PriorDecoding(Learner):
 
         An embedding is compared with the others in its piece of a batch: smaller pieces teach it less.
         """
-        condition, n, device = Condition.of(condition), len(x0), generator.device
-        ratio = self.noise * torch.rand(n, generator=generator, device=device).to(x0)
-        seeds = torch.randint(2**62, (n,), generator=generator, device=device).to(x0.device)
-        eps = normal(seeds, tuple(x0.shape[1:]), _NOISED).to(x0)
-        noisy = x0 + self.problem.unit * ratio.reshape(-1, *[1] * (x0.ndim - 1)) * eps
+        condition = Condition.of(condition)
+        ratio, seeds = noise_levels(x0, self.noise, generator)
+        noisy = with_noise(x0, self.problem.unit * ratio, seeds, _NOISED)
         assert model.embed is not None  # made by `model`
         learned = model.embed.contrast(noisy, condition)
         z = model.embed(x0)

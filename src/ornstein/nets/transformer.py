@@ -85,10 +85,10 @@ class _TransformerModule(nn.Module):
         alone = config.places or self.vector
         self.places = nn.Parameter(0.02 * torch.randn(math.prod(self.grid), width)) if alone else None
         reads = bool(self.embedding.texts)
-        self.blocks = nn.ModuleList(_Block(config, reads) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config, reads) for _ in range(config.depth))
         self.out = nn.Linear(width, channels * out_multiple * folded)
         self.heads_width = config.heads_width
-        self.register_buffer("turns", _turns(self.grid, config.heads_width), persistent=False)
+        self.register_buffer("turns", turns_of(self.grid, config.heads_width), persistent=False)
         with torch.no_grad():
             tuned = self.modulation.bias.view(-1, width)
             # for each block: scale and shift of both norms, then the gates; at the end scale and shift of the last norm
@@ -106,7 +106,7 @@ class _TransformerModule(nn.Module):
         space = x.shape[2:]
         folded = _into_channels(x, self.patch)
         grid = tuple(folded.shape[2:])
-        turns = self.turns if grid == self.grid else _turns(grid, self.heads_width).to(self.turns)
+        turns = self.turns if grid == self.grid else turns_of(grid, self.heads_width).to(self.turns)
         tuned = self.modulation(self.embedding(noise_level, condition)).unflatten(1, (-1, 1, self.inp.out_features))
         h = self.inp(folded.flatten(2).transpose(1, 2))
         if self.places is not None:
@@ -114,12 +114,14 @@ class _TransformerModule(nn.Module):
         parts, keys = tuned.unbind(1), self.embedding.keys(x.shape[0], condition)
         for i, block in enumerate(self.blocks):
             h = block(h, parts[6 * i : 6 * i + 6], turns, keys)
-        out = self.out(_normed(h, *parts[-2:])).transpose(1, 2).unflatten(2, grid)
+        out = self.out(normed(h, *parts[-2:])).transpose(1, 2).unflatten(2, grid)
         found: Tensor = _out_of_channels(out, self.patch, space)
         return found.flatten(1) if self.vector else found
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Attention, then two linear layers, each behind a norm whose scale and shift, and a gate, are given."""
+
     def __init__(self, config: Transformer, reads: bool) -> None:
         super().__init__()
         width = config.width
@@ -133,13 +135,13 @@ class _Block(nn.Module):
     ) -> Tensor:
         """`there` says which tokens attend to which, (tokens, tokens) bool; None: all to all."""
         scale, shift, scale_again, shift_again, gate, gate_again = tuned
-        qkv = self.qkv(_normed(h, scale, shift)).unflatten(-1, (3, self.heads, -1))
+        qkv = self.qkv(normed(h, scale, shift)).unflatten(-1, (3, self.heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, heads, tokens, width)
         mixed = attend(_turned(query, turns), _turned(key, turns), value, there).transpose(1, 2).flatten(2)
         h = h + gate * self._thinned(self.proj(mixed))
         if self.text is not None and keys is not None:
             h = h + self._thinned(self.text(F.layer_norm(h, h.shape[-1:]), keys))
-        hidden = F.gelu(self.first(_normed(h, scale_again, shift_again)))
+        hidden = F.gelu(self.first(normed(h, scale_again, shift_again)))
         found: Tensor = h + gate_again * self.second(self._thinned(hidden))
         return found
 
@@ -147,11 +149,12 @@ class _Block(nn.Module):
         return F.dropout(h, self.dropout, self.training) if self.dropout else h
 
 
-def _normed(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def normed(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Layer norm over the last axis, with scale and shift of any shape that broadcasts."""
     return torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), scale)
 
 
-def _turns(grid: Shape, width: int) -> Tensor:
+def turns_of(grid: Shape, width: int) -> Tensor:
     """Cosines and sines (2, tokens, width/2) of each token's position; the axes share the width evenly."""
     pairs = width // 2
     share = max(1, pairs // len(grid))

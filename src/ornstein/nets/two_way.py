@@ -23,7 +23,7 @@ from ornstein.errors import InputError, must_be_whole
 
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input
 from .embedding import Beside, Embedding
-from .transformer import Transformer, _Block, _normed, _turns
+from .transformer import Block, Transformer, normed, turns_of
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,18 @@ class _Reader(nn.Module):
         super().__init__()
         trunk = config.trunk
         self.inp, self.heads_width = nn.Linear(channels, config.width), config.heads_width
-        self.blocks = nn.ModuleList(_Block(trunk, False) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(trunk, False) for _ in range(config.depth))
         # scale and shift of each norm, and the gates, block by block; then scale and shift of the last norm
         tuned = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0] * config.depth + [1.0, 0.0])
         self.tuned = nn.Parameter(tuned[:, None].repeat(1, config.width))
-        self.register_buffer("turns", _turns((length,), config.heads_width), persistent=False)
+        self.register_buffer("turns", turns_of((length,), config.heads_width), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[2]
-        turns = self.turns if length == self.turns.shape[1] else _turns((length,), self.heads_width).to(x)
+        turns = self.turns if length == self.turns.shape[1] else turns_of((length,), self.heads_width).to(x)
         h = self.inp(x.transpose(1, 2))
         there = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         parts = self.tuned.unbind(0)
         for i, block in enumerate(self.blocks):
             h = block(h, parts[6 * i : 6 * i + 6], turns, None, there)
-        return _normed(h, *parts[-2:])
+        return normed(h, *parts[-2:])
