@@ -371,6 +371,7 @@ def test_what_does_not_fit_is_said_in_a_sentence(cli: Cli, run: Path, table: Any
         (["sample", run, "--guidance", "autoguidance", "--guide", table], ["other data"]),
         (["sample", run, "--guidance", "classifier", "--guide", run], ["no classifier", "objective=classifier"]),
         (["sample", run, "--interval", "1,2"], ["--scale"]),
+        (["sample", run, "--scale", 2, "--interval", "1;2"], ["--interval", "0.3,5"]),
         (["sample", run, "--rescale", 0.5], ["--scale"]),
         (["sample", run, "--scale", 2, "--rescale", 2], ["rescale=2", "[0, 1]"]),
         (["sample", run, "--scale", 2, "--interval", "1;2"], ["1;2", "0.3,5"]),

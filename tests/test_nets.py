@@ -495,7 +495,7 @@ def test_a_transformer_without_places_sees_differences_of_positions_alone() -> N
     x = torch.randn(1, 2, 8, generator=torch.Generator().manual_seed(7))
     longer = torch.cat([x, x], 2)
     assert net(longer, level).shape == longer.shape  # of a length that it was not built for
-    turns = transformer._turns((12,), 8)
+    turns = transformer.turns_of((12,), 8)
     query, key = (torch.randn(1, 1, 1, 8, generator=torch.Generator().manual_seed(i)) for i in (1, 2))
 
     def product(i: int, j: int) -> float:
