@@ -1,13 +1,15 @@
-"""Laws of the numerics: the counter-based generator, its noise, and the inverse by bisection."""
+"""Laws of the numerics: the counter-based generator, its noise, and the inverse of a falling function."""
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from ornstein.core.numerics import bisect, monotone_slopes, normal, philox, uniform, widening
+from ornstein.core.numerics import Inverse, monotone_slopes, normal, philox, uniform, widening
 
 
 def words(*hexadecimal: Any) -> Any:
@@ -110,12 +112,32 @@ def test_noise_is_never_infinite() -> None:
     assert 4.4 < x.abs().max() < 6.8
 
 
-def test_bisection_finds_to_the_last_bits_and_stops_at_the_ends() -> None:
+def test_an_inverse_is_found_to_the_last_bits_and_stops_at_the_ends() -> None:
     targets = torch.tensor([[2.0, 0.5], [1e-3, -7.0]], dtype=torch.float64)
-    found = bisect(lambda t: -t.log(), targets, 1e-6, 1e4)
+    found = Inverse(lambda t: -t.log(), 1e-6, 1e4)(targets)
     torch.testing.assert_close(found, (-targets).exp(), rtol=1e-12, atol=0)
-    found = bisect(lambda t: -t, torch.tensor([1.0, -9.0, math.inf, -math.inf]).double(), 0.0, 0.3)
+    found = Inverse(lambda t: -t, 0.0, 0.3)(torch.tensor([1.0, -9.0, math.inf, -math.inf]).double())
     assert found.tolist() == [0.0, 0.3, 0.0, 0.3]
+
+
+def test_an_inverse_is_found_in_a_few_turns_or_where_secants_fail_by_halving() -> None:
+    asked: list[int] = []
+
+    def counted(falling: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda t: (asked.append(len(t)), falling(t))[1]
+
+    places = torch.logspace(-12, math.log10(0.99), 500, dtype=torch.float64)
+    around = torch.cat([0.3 - 0.3 * places, 0.3 + 0.3 * places])  # of a cliff, where secants find nothing
+    for falling, t, turns in (
+        (lambda t: ((1 - t) / t).log(), places, 7),
+        (lambda t: ((1 - t) / t).log(), 1 - places, 7),
+        (lambda t: -1e3 * torch.sign(t - 0.3) * (t - 0.3).abs() ** 0.05, around, 65),
+    ):
+        inverse = Inverse(counted(falling), 0.0, 1.0)
+        asked.clear()
+        back = inverse(falling(t))
+        assert 3 <= len(asked) <= turns
+        torch.testing.assert_close(back, t, rtol=1e-12, atol=0)
 
 
 def test_uniform_numbers_are_even_and_not_those_that_normal_ones_are_made_of() -> None:

@@ -4,8 +4,8 @@
 curve whose slopes follow Fritsch & Carlson (1980): it passes through every knot, has a continuous derivative, and rises
 or falls only where the table does, so that a tabulated process is as good a clock as a formula.
 
-*Bisection.* The signal-to-noise ratio falls strictly with time, so its inverse exists; cutting an interval into
-parts and keeping the one with a change of sign needs no derivative and cannot leave the interval.
+*An inverse.* The signal-to-noise ratio falls strictly with time, so its inverse exists. Secants find it in a few
+turns; keeping what encloses it, so that they cannot lead astray, needs no derivative either.
 
 *Counter-based noise.* A sequential generator makes sample 7 depend on samples 0..6. Philox (Salmon et al. 2011,
 "Parallel random numbers: as easy as 1, 2, 3") is instead a function: (key, counter) -> random bits. With the
@@ -27,6 +27,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ornstein.core.copies import beside
 
 
 def monotone_slopes(y: Tensor) -> Tensor:
@@ -70,19 +72,52 @@ def hermite(curve: Tensor, t: Tensor) -> Tensor:
     return c0 + u * (c1 + u * (c2 + u * c3))
 
 
-def bisect(decreasing: Callable[[Tensor], Tensor], target: Tensor, low: float, high: float) -> Tensor:
-    """Where `decreasing` takes the value `target` within [low, high], to float64 resolution; beyond them, the ends."""
-    a = torch.full_like(target, low)
-    width = high - low
-    # 2^8 or 2^4 parts instead of halves, an eighth or a quarter of the calls, where a call costs more than its numbers
-    bits = 8 if target.numel() <= 16 else 4 if target.numel() <= 256 else 1
-    parts, turns = 2**bits, 64 // bits
-    places = torch.arange(1, parts, dtype=target.dtype, device=target.device).reshape(-1, *[1] * target.ndim)
-    for _ in range(turns):
-        width /= parts
-        a = a + width * (decreasing(a + width * places) > target).sum(0)
-    found = torch.where(target >= decreasing(torch.full_like(target, low)), low, a + width / 2)
-    return torch.where(target <= decreasing(torch.full_like(target, high)), high, found)
+#: turns of `Inverse` that follow secants, of which smooth functions need half
+_SECANTS = 12
+
+
+class Inverse:
+    """Where a falling function takes given values, to float64 resolution. Made once for a function, then asked.
+
+    A table of the function at places that crowd towards both ends, where logarithms run off, encloses each answer.
+    Within it runs Dekker's method (1969): the secant through the last two points, or the middle where that leads out of
+    what is known to enclose the answer. What secants have not found, halving finds; only on the CPU, where to ask
+    whether all is found costs nothing.
+
+    Args:
+        falling: the function, which takes tensors of any shape; it may be infinite at the ends.
+        low, high: the ends.
+    """
+
+    def __init__(self, falling: Callable[[Tensor], Tensor], low: float, high: float) -> None:
+        self._falling = falling
+        near = 2.0 ** -torch.arange(1.0, 64.125, 0.125, dtype=torch.float64)
+        # shares of the interval, each half an eighth of an octave finer than the one before
+        shares = torch.cat([near.new_zeros(1), near.flip(0), 1 - near[1:400], near.new_ones(1)])
+        with torch.no_grad():
+            self._places = low + (high - low) * shares
+            self._values = falling(self._places)
+
+    def __call__(self, target: Tensor) -> Tensor:
+        """Where the function takes the values `target` (any shape); of values beyond those at the ends, the ends."""
+        with torch.no_grad():
+            places, values = beside(self._places, target), beside(self._values, target)
+            beyond = target >= values[0], target <= values[-1]
+            right = torch.searchsorted(-values, -target).clamp(1, len(values) - 1)
+            a, b = places[right - 1], places[right]
+            old, x, y_old, y = a, b, values[right - 1] - target, values[right] - target
+            found, asks = beyond[0] | beyond[1], target.device.type == "cpu"
+            for turn in range(64 if asks else _SECANTS):
+                step = y * (x - old) / (y - y_old)
+                secant = (a <= x - step) & (x - step <= b) & (turn < _SECANTS)
+                new = torch.where(secant, x - step, (a + b) / 2)
+                found = found | ((new - x).abs() <= 2**-50 * x.abs()) | (y.abs() <= 2**-51 * target.abs())
+                old, y_old, x = x, y, torch.where(found, x, new)
+                if asks and bool(found.all()):
+                    break
+                y = self._falling(x) - target
+                a, b = torch.where(y > 0, x, a), torch.where(y > 0, b, x)
+            return torch.where(beyond[0], places[0], torch.where(beyond[1], places[-1], x))
 
 
 _MASK = 0xFFFFFFFF

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar, overlo
 import torch
 from torch import Tensor
 
-from ornstein.core.numerics import bisect
+from ornstein.core.numerics import Inverse
 from ornstein.errors import InputError
 
 #: A coefficient: a float where one time serves a whole batch, or a tensor that broadcasts against the data.
@@ -225,8 +225,12 @@ class Process(ABC):
         """The inverse of `log_snr`; values beyond the clock give its ends. A float gives a float."""
         wide = torch.float32 if isinstance(log_snr, Tensor) and log_snr.device.type == "mps" else torch.float64
         target = torch.as_tensor(log_snr, dtype=wide)
-        t = bisect(self.log_snr, target, 0.0, self.t_max)
+        t = self._inverse(target)
         return t if isinstance(log_snr, Tensor) else t.item()
+
+    @cached_property
+    def _inverse(self) -> Inverse:
+        return Inverse(self.log_snr, 0.0, self.t_max)
 
     def kernel(self, s: float | Tensor, t: float | Tensor, like: Tensor | None = None) -> tuple[Number, Number]:
         """(a, b^2) with q(x_t given x_s) = N(a x_s, b^2 I), for s < t."""
