@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -121,23 +122,23 @@ def test_an_inverse_is_found_to_the_last_bits_and_stops_at_the_ends() -> None:
 
 
 def test_an_inverse_is_found_in_a_few_turns_or_where_secants_fail_by_halving() -> None:
-    asked: list[int] = []
-
-    def counted(falling: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda t: (asked.append(len(t)), falling(t))[1]
-
     places = torch.logspace(-12, math.log10(0.99), 500, dtype=torch.float64)
     around = torch.cat([0.3 - 0.3 * places, 0.3 + 0.3 * places])  # of a cliff, where secants find nothing
-    for falling, t, turns in (
-        (lambda t: ((1 - t) / t).log(), places, 7),
-        (lambda t: ((1 - t) / t).log(), 1 - places, 7),
-        (lambda t: -1e3 * torch.sign(t - 0.3) * (t - 0.3).abs() ** 0.05, around, 65),
-    ):
-        inverse = Inverse(counted(falling), 0.0, 1.0)
-        asked.clear()
-        back = inverse(falling(t))
-        assert 3 <= len(asked) <= turns
+
+    def logit(t: Tensor) -> Tensor:
+        return ((1 - t) / t).log()
+
+    def cliff(t: Tensor) -> Tensor:
+        return -1e3 * torch.sign(t - 0.3) * (t - 0.3).abs() ** 0.05
+
+    cases: list[tuple[Callable[[Tensor], Tensor], Tensor, int]] = [
+        (logit, places, 7), (logit, 1 - places, 7), (cliff, around, 65)
+    ]  # fmt: skip
+    for falling, t, turns in cases:
+        asked = Mock(side_effect=falling)
+        back = Inverse(asked, 0.0, 1.0)(falling(t))
         torch.testing.assert_close(back, t, rtol=1e-12, atol=0)
+        assert 3 < asked.call_count <= turns + 1  # and once for the table
 
 
 def test_uniform_numbers_are_even_and_not_those_that_normal_ones_are_made_of() -> None:

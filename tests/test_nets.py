@@ -226,10 +226,10 @@ def test_groups_divide_the_channels(channels: Any) -> None:
 def test_group_norm_is_its_formula_with_every_derivative(shape: Any, innermost: Any, each: Any, silu: Any) -> None:
     """In either layout of memory: value, gradient, tangent, and the derivatives of those."""
     generator = torch.Generator().manual_seed(6)
-    x = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
-    of = (3, shape[0]) if each == "sample" else (shape[0],)
+    x = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    of = (2, shape[0]) if each == "sample" else (shape[0],)
     scale, shift = (torch.randn(of, generator=generator, dtype=torch.float64) for _ in range(2))
-    grouped = x.reshape(3, groups_of(shape[0]), -1)
+    grouped = x.reshape(2, groups_of(shape[0]), -1)
     normal = (grouped - grouped.mean(-1, keepdim=True)) / (grouped.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
     space = (..., *[None] * (len(shape) - 1))
     expected = normal.reshape(x.shape) * scale[space] + shift[space]
@@ -301,9 +301,12 @@ def fitted(
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize(("config", "shape"), [(MLP(width=64, depth=2), (2,)), (SMALL, (1, 6, 5)), (SMALL, (2, 11))])
-def test_learns_random_targets_by_heart(config: Any, shape: Any, autocast: Any) -> None:
-    first, last = fitted(config.build(shape, THREE), shape, steps=150, rate=3e-3, autocast=autocast)
+@pytest.mark.parametrize(
+    ("config", "shape", "steps", "rate"),
+    [(MLP(width=64, depth=2), (2,), 150, 3e-3), (SMALL, (1, 6, 5), 60, 6e-3), (SMALL, (2, 11), 60, 6e-3)],
+)
+def test_learns_random_targets_by_heart(config: Any, shape: Any, steps: Any, rate: Any, autocast: Any) -> None:
+    first, last = fitted(config.build(shape, THREE), shape, steps=steps, rate=rate, autocast=autocast)
     assert first == pytest.approx(1.0, abs=1e-6)
     assert last < 0.05
 
@@ -357,11 +360,17 @@ def test_double_precision_follows_the_parameters() -> None:
     torch.testing.assert_close(out.float(), nudged(SMALL.build((1, 6, 6)))(x, level), rtol=1e-3, atol=1e-3)
 
 
+#: as few layers as have one of each kind: what is exported costs by the operation
+SHALLOW: dict[type, dict[str, Any]] = {
+    MLP: {"depth": 1}, Transformer: {"depth": 1}, UNet: {"multipliers": (1, 2), "attention": (5,)}
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("config", "shape"), CASES)
 def test_graph_is_free_of_data_dependent_python(config: Any, shape: Any) -> None:
     """torch.export refuses a branch on a tensor's value, and so is the test of what compile and ONNX need."""
     parts, condition = conditions("several", shape)
-    net = nudged(config.build(shape, parts))
+    net = nudged(dataclasses.replace(config, **SHALLOW[type(config)]).build(shape, parts))
     x, level = inputs(shape)
     batch = torch.export.Dim("batch", min=2, max=64)
     program = torch.export.export(
