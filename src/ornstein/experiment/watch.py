@@ -1,5 +1,6 @@
 """What is measured and drawn of a model while it trains."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ornstein.data.condition import LABEL
 from ornstein.data.holes import filled
 from ornstein.experiment import pictures
 from ornstein.experiment.run import Run
+from ornstein.files import replacing
 from ornstein.training import Progress
 
 
@@ -57,9 +59,10 @@ def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Mom
         order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
         some = data.test[order[: max(1000, count)]]
         real = None if run.kind == "image" else filled(some, data.train) if data.missing else some
-        for place in (shown, shown.with_name("latest.png")):
-            start = condition.parts.get(SOURCE)
-            run.picture(drawn, place, run.class_columns(condition.parts.get(LABEL)), real=real, start=start)
+        start = condition.parts.get(SOURCE)
+        run.picture(drawn, shown, run.class_columns(condition.parts.get(LABEL)), real=real, start=start)
+        with replacing(shown.with_name("latest.png")) as part:
+            shutil.copyfile(shown, part)
     return Moment(progress, found, shown)
 
 
