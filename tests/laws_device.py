@@ -306,7 +306,9 @@ LESSONS = [(learner, objective) for learner in LEARNERS for objective in LEARNER
 def test_every_objective_of_every_learner(learner: Any, objective: Any, process: Any, device: Any) -> None:
     """Once by the CPU's random numbers, to compare; once by the device's own, to count."""
     cls = LEARNERS[learner]
-    options = {"shares": (0.5, 0.3, 0.2)} if objective == "classifier" else {}
+    options: dict[str, Any] = {"shares": (0.5, 0.3, 0.2)} if objective == "classifier" else {}
+    if "corrections" in inspect.signature(cls.objectives[objective]).parameters:
+        options["corrections"] = 4  # a step of a chain is like the one before
     teach = cls.objectives[objective](**options)
     if getattr(teach, "learns_variance", False) != (learner == "variance"):
         pytest.skip("another learner's")

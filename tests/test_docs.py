@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import inspect
 import os
 import re
 import runpy
@@ -15,6 +16,7 @@ import pytest
 from sure import Cli, there
 
 import ornstein
+from ornstein.experiment.tune import tune
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,10 +49,12 @@ def test_the_readmes_commands_run_in_their_order(cli: Cli, tmp_path: Path, monke
     block = there(re.search(r"^```console\n(.*?)^```", PAGES[0].read_text("utf-8"), re.S | re.M))
     commands = [line.partition("#")[0].split()[2:] for line in block[1].splitlines() if line.startswith("$ ornstein")]
     assert len(commands) >= 9
+    inner = inspect.unwrap(tune)  # a grid is chosen by fewer examples as it is by 512
+    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 32})
     for words in commands:
         if words[0] == "train" and "--resume" not in words:
             words = [*words, *short]
-        if words[0] == "evaluate":
+        if words[0] in ("evaluate", "doctor"):
             words = [*words, "-n", "40"]
         answer = cli(*words)
         assert answer.code == 0 or (words[0] == "doctor" and answer.code == 1), (words, answer)  # of four steps

@@ -385,8 +385,8 @@ def test_an_honest_draw_lies_by_one_example_alone_as_often_as_evenly_scattered_p
     train, heldout = torch.rand(4000, d, generator=g), 0.2 + 0.6 * torch.rand(6000, d, generator=g)
     found = memorisation(heldout, train, heldout)
     assert found.honest == pytest.approx(3**-d, abs=4 * math.sqrt(3**-d / 4000))
-    few = heldout[:2000]
-    again = [memorisation(0.2 + 0.6 * torch.rand(300, d, generator=g), train, few).copied for _ in range(20)]
+    few, half = heldout[:1000], train[:2000]
+    again = [memorisation(0.2 + 0.6 * torch.rand(300, d, generator=g), half, few).copied for _ in range(20)]
     assert not any(again)
 
 
