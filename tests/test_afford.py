@@ -208,7 +208,7 @@ def test_more_points_than_fit() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory, moons: Any) -> Any:
     folder = tmp_path_factory.mktemp("runs") / "moons"
     words = [*SMALL, "training.steps=2", "training.batch_size=8", "sampling.preview=4", "sampling.steps=2"]
-    for _ in train(Experiment.read("moons", words), folder):
+    for _ in train(Experiment.read("moons", words), folder, draws=False):
         pass
     return Run.load(folder)
 

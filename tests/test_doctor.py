@@ -20,7 +20,7 @@ import ornstein
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import FunctionDenoiser
 from ornstein.core.exact import Empirical, Gaussian
-from ornstein.experiment import checks, checks_of_samples, pictures
+from ornstein.experiment import checks, checks_of_samples
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.doctor import CHECKS, Diagnosis, data_or_minutes, doctor
 from ornstein.experiment.evidence import Evidence, Part
@@ -29,8 +29,6 @@ from ornstein.experiment.train import train
 
 Made = Callable[..., Path]
 
-#: what is drawn while training takes longer than these trainings, and no check looks at it
-PICTURES = ["loss_curve", "by_noise", "draw"]
 SMALL = ["training.cpu=true", "training.threads=1", "training.snapshot_every=0", "sampling.preview=4",
          "training.log_every=50", "training.checkpoint_every=100000", "training.warmup=20"]  # fmt: skip
 MLP = [*SMALL, "net={name: mlp, width: 64, depth: 2}", "training.steps=1200", "training.batch_size=128",
@@ -50,11 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             if arrays:
                 np.savez(folder.with_suffix(".npz"), allow_pickle=False, **arrays)
                 asked.insert(0, f"data.path={folder.with_suffix('.npz')}")
-            with pytest.MonkeyPatch.context() as patched:
-                for name in PICTURES:
-                    patched.setattr(pictures, name, lambda *_, **__: None)
-                for _ in train(Experiment.read(preset, asked), folder):
-                    pass
+            for _ in train(Experiment.read(preset, asked), folder, draws=False):
+                pass
 
         return once(tmp_path_factory, f"doctor-{key}", trained)
 

@@ -76,7 +76,9 @@ def solids(folder: Path) -> None:
     np.savez(folder.with_suffix(".npz"), x=((x + 1) * 127.5).round().byte().numpy(), view=view_of(azimuth).numpy())
     short = [f"data.path={folder.with_suffix('.npz')}", "data.condition=view", "training.steps=2", "training.warmup=1"]
     net = "net={name: unet, channels: 8, multipliers: [1], blocks: 1, attention: []}"
-    for _ in train(Experiment.read("array", [*short, net, "training.batch_size=8", "sampling.preview=2"]), folder):
+    for _ in train(
+        Experiment.read("array", [*short, net, "training.batch_size=8", "sampling.preview=2"]), folder, draws=False
+    ):
         pass
 
 

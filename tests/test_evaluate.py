@@ -139,7 +139,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "sampling.preview=4",
         "data.count=1000",
     ]
-    for _ in train(Experiment.read("moons", few), folder):
+    for _ in train(Experiment.read("moons", few), folder, draws=False):
         pass
     return ornstein.load(folder)
 

@@ -70,7 +70,7 @@ VALUES = [*ODD, *STEPPERS, *WORDS]
 def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("fuzz") / "run"
     short = ["training.steps=2", "training.warmup=1", "training.batch_size=16", "net.width=8", "data.count=100"]
-    for _ in train(Experiment.read("moons", [*short, "sampling.preview=4", "sampling.steps=2"]), folder):
+    for _ in train(Experiment.read("moons", [*short, "sampling.preview=4", "sampling.steps=2"]), folder, draws=False):
         pass
     return folder
 

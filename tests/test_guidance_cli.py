@@ -53,7 +53,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run on vectors, of a few steps."""
     folder = tmp_path_factory.mktemp("runs") / "moons"
     changes = ["training.steps=20", "training.batch_size=64", "training.validate_every=20", "data.count=400"]
-    for _ in train(Experiment.read("points", [*changes, "net.width=16", "sampling.steps=4"]), folder):
+    for _ in train(Experiment.read("points", [*changes, "net.width=16", "sampling.steps=4"]), folder, draws=False):
         pass
     return folder
 

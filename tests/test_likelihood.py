@@ -585,7 +585,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "data.count=600",
         "sampling.preview=4",
     ]
-    for _ in train(Experiment.read("moons", changes), folder):
+    for _ in train(Experiment.read("moons", changes), folder, draws=False):
         pass
     return folder
 

@@ -170,7 +170,7 @@ def stations(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "sampling.preview=4",
         "sampling.steps=12",
     ]
-    for _ in train(Experiment.read("series", changes), place / "run"):
+    for _ in train(Experiment.read("series", changes), place / "run", draws=False):
         pass
     return ornstein.load(place / "run")
 

@@ -64,7 +64,7 @@ def as_before(run: Run, old: Run) -> bool:
 
 
 def trained(asked: Any, folder: Path, resume: bool = False) -> Run:
-    for _ in train(asked, folder, resume=resume):
+    for _ in train(asked, folder, resume=resume, draws=False):
         pass
     return Run.load(folder)
 
