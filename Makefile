@@ -23,8 +23,9 @@ docs: $(VENV)/.docs  ## the docs as a site, to be opened from the disk: site/ind
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "Open site/index.html"
 
+# where bytecode is not kept, each of the hundred processes that tests start compiles the sources anew
 test: $(READY)  ## the whole default suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(READY)  ## what trains for longer
 	$(BIN)/python -m pytest -m slow --timeout 5400
