@@ -18,6 +18,7 @@ SCRIPTS = {
     "bridge": (["gaussian", "--only", "1,1"], "| 1 | 1 | 20 |"),
     "beginners": (["rows"], "s of processor time"),
     "busy": ([], "| one thread |"),
+    "binarised": (["write", "RUN", "pictures.npz"], "pictures: pictures.npz"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
     "emoji": ([], "| real, held out |"),
     "frontier": ([], "ornstein, default"),
