@@ -207,6 +207,11 @@ def test_a_network_that_says_nothing_is_the_best_guess_at_white_ends(path: Any) 
                 assert torch.allclose(a(x, t).read(end), b(x, t).read(end), atol=1e-12), (t, down, end)
     times = torch.tensor([0.1, 0.5, 0.8, 0.9, 1.0], dtype=F64)
     assert torch.allclose(still(x, times).read("x0")[1:2], still(x[1:2], 0.5).read("x0"))
+    # of the level it is told as much as training shows it, and at the ends no more
+    for t, level in ((0.0, -6.0), (1e-5, -6.0), (0.3, math.log(3 / 7)), (1.0, 6.0)):
+        still(x, t)
+        assert torch.allclose(still.net.asked, torch.full((5,), level, dtype=F64))  # type: ignore[union-attr]
+    assert float(still.net.asked[0]) == 6.0  # type: ignore[union-attr, index]
     # its errors, in units of what it leaves open, have mean square one at all times
     x0, x1 = (s * torch.randn(40_000, 2, generator=seeded(i), dtype=F64) for i, s in ((1, near), (2, far)))
     loss = BridgeMatching(Paired(), ("x0",), even=True)
