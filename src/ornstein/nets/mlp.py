@@ -75,10 +75,11 @@ class _MLPModule(nn.Module):
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
         check_input(x, noise_level, self.expected, x.shape[1:] == self.shape)
-        depth = len(self.first)
-        tuned = self.modulation(self.embedding(noise_level, condition)).unflatten(1, (-1, self.inp.out_features)).unbind(1)
+        depth, width = len(self.first), self.inp.out_features
+        tuned = self.modulation(self.embedding(noise_level, condition)).unflatten(1, (-1, width)).unbind(1)
+        scales, shifts = tuned[:depth], tuned[depth : 2 * depth]
         h = start = self.inp(self.beside(x, condition).flatten(1))
-        for scale, shift, first, second in zip(tuned[:depth], tuned[depth : 2 * depth], self.first, self.second, strict=True):
+        for scale, shift, first, second in zip(scales, shifts, self.first, self.second, strict=True):
             branch = torch.addcmul(shift, F.layer_norm(h, h.shape[1:]), scale)
             h = torch.addmm(h, self._thinned(F.silu(first(branch))), second)
         flat: Tensor = self.out(self._thinned(F.silu(F.layer_norm(h, h.shape[1:]))))
