@@ -21,8 +21,8 @@ from ornstein.core.condition import SOURCE, Condition, Given
 from ornstein.core.process import Number, check_positive
 from ornstein.errors import InputError
 
-#: log(beta/alpha) is cut here, at a 400th of a line from either end. At the ends themselves it is infinite, and a network
-#: asked there, as by the first step of a walk, would extrapolate: training shows next to nothing of what lies beyond.
+#: log(beta/alpha) is cut here, at a 400th of a line from either end. At the ends themselves it is infinite, and a
+#: network asked there, as by the first step of a walk, would extrapolate: training shows next to nothing beyond.
 LEVEL_LIMIT = 6.0
 
 
