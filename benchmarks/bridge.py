@@ -175,7 +175,8 @@ def settings(d: int, quick: bool) -> list[str]:
 def eight_gaussians(u: Tensor) -> Tensor:
     """Centres on a circle of radius 5, variance 0.1: from uniform numbers (n, 3)."""
     angle = (8 * u[:, :1]).floor() * (math.pi / 4)
-    return 5 * torch.cat([angle.cos(), angle.sin()], 1) + 0.1**0.5 * torch.special.ndtri(u[:, 1:])
+    rows: Tensor = 5 * torch.cat([angle.cos(), angle.sin()], 1) + 0.1**0.5 * torch.special.ndtri(u[:, 1:])
+    return rows
 
 
 def two_moons(u: Tensor) -> Tensor:
@@ -183,7 +184,8 @@ def two_moons(u: Tensor) -> Tensor:
     angle = math.pi * u[:, :1]
     upper = torch.cat([angle.cos(), angle.sin()], 1)
     lower = torch.tensor([1.0, 0.5]) - upper
-    return 3 * (torch.where(u[:, 1:2] < 0.5, upper, lower) + 0.2 * torch.special.ndtri(u[:, 2:])) - 1
+    rows: Tensor = 3 * (torch.where(u[:, 1:2] < 0.5, upper, lower) + 0.2 * torch.special.ndtri(u[:, 2:])) - 1
+    return rows
 
 
 def random_rows(n: int, seed: int) -> tuple[Tensor, Tensor]:
