@@ -21,7 +21,7 @@ from ornstein.core.learner import Problem
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import end
-from ornstein.distill import RUNG, Assisted, Moments
+from ornstein.distill import RUNG, Assisted, Endpoint, Moments
 from ornstein.distill.ladder import Ladder, grid
 from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified, Renoise
 from ornstein.errors import InputError
@@ -33,7 +33,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.students import student_of
 from ornstein.experiment.train import train
-from ornstein.samplers import DDIM
+from ornstein.samplers import DDIM, UniPCAuto
 
 F64 = torch.float64
 MEAN, STD = torch.tensor([0.3, -0.8], dtype=F64), torch.tensor([0.5, 1.2], dtype=F64)
@@ -152,6 +152,50 @@ def test_reflow_of_an_exact_gaussian_joins_noise_with_the_end_that_the_flow_take
     assert len(torch.as_tensor(level.t).unique()) > 50  # levels
     start = ((top.alpha * teacher.sigma_data) ** 2 + top.sigma**2) ** 0.5 * z
     assert (lesson.answer - ends_of(start, top)).abs().max() < 1e-3
+
+
+class Steered(Denoiser):
+    """A student that can add anything linear to its teacher's answer, at each level and number of calls."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.teacher, self.process, self.sigma_data = teacher, teacher.process, teacher.sigma_data
+        self.known: dict[Any, Tensor] = {}
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        (key, _), *more = groups(x, level, condition)
+        assert not more  # all rows of a walk are at one level
+        slope, offset = self.known.setdefault(key, torch.zeros(2, 2, dtype=F64, requires_grad=True))
+        return Prediction(self.teacher.predict(x, level, Condition()).x0 + slope * x + offset, x, level)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_the_endpoint_of_an_exact_gaussian_is_learned_as_its_exact_flow_map(clock: str) -> None:
+    teacher, objective = gaussian(CLOCKS[clock]), Endpoint(segments=24)
+    learner: Any = LEARNERS["student"](Problem(CLOCKS[clock], "v", objective, (2,), teacher.sigma_data))
+    student, x0 = Steered(teacher), torch.zeros(96, 2, dtype=F64)
+
+    def loss() -> Tensor:
+        dice = torch.Generator().manual_seed(0)
+        return objective(student, x0, Condition(), dice, teacher, learner.calls).mean()
+
+    def off(calls: int) -> float:
+        states = list(learner.walk(student, 64, UniPCAuto(), calls, seeds=torch.arange(64), dtype=F64))
+        assert states[-1].calls == calls
+        return float((states[-1].x - ends_of(states[0].x, student.process.at(states[0].t))).abs().max())
+
+    loss()  # now it has met its levels
+    untaught = [off(calls) for calls in learner.calls]
+    search = torch.optim.LBFGS(student.known.values(), max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        search.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    search.step(closure)
+    assert max(off(calls) for calls in learner.calls) < 1e-3
+    assert untaught[-1] > 0.1  # by the teacher's own solver in one call
 
 
 class Told(Denoiser):
@@ -409,6 +453,26 @@ def test_an_auxiliary_begins_as_the_teacher_and_goes_on_bit_for_bit(run: Path, t
     one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not torch.equal(one["auxiliary.embedding.rung.weight"], own["auxiliary.embedding.rung.weight"])
+
+
+def test_a_student_of_endpoints_begins_as_the_default_solver_and_goes_on_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    changes = [*FEW, "training.checkpoint_every=1"]
+    asked = student_of(run, "endpoint", [1, 4], changes=[*changes, "training.steps=1", "training.lr=1e-30"])
+    begun, teacher = trained(asked, tmp_path / "begun", draws=False), Run.load(run)
+    label = torch.tensor([0, 1, 2])
+    for calls in (1, 4):
+        levels = grid(teacher.model.process, calls, teacher.model.unit)
+        solved = teacher.draw(3, seed=0, label=label, stepper="unipc-auto", grid=levels.tolist())
+        assert (begun.draw(3, seed=0, label=label, steps=calls) - solved).abs().max() < 1e-5
+    for name, steps in (("whole", (3,)), ("halves", (1, 3))):
+        asked = student_of(run, "endpoint", [1, 4], changes=[*changes, "training.steps=3"])
+        for stop in steps:
+            for moment in train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False):
+                if moment.progress.step == stop:
+                    break
+    one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not torch.equal(one["embedding.calls.weight"], torch.zeros_like(one["embedding.calls.weight"]))
 
 
 @pytest.mark.parametrize("method", ["consistency", "reflow", "moments"])

@@ -10,6 +10,7 @@ what is rendered of them (`score`).
 """
 
 from ornstein.core.drive import Stepper
+from ornstein.distill.endpoint import Endpoint as Endpoint
 from ornstein.distill.grid import best_grid as best_grid
 from ornstein.distill.ladder import Remembered as Remembered
 from ornstein.distill.ladder import grid as grid
@@ -28,14 +29,15 @@ from ornstein.distill.students import CALLS as CALLS
 from ornstein.distill.students import Consistency, Progressive, Rectified, Renoise
 from ornstein.distill.students import Distillation as Distillation
 from ornstein.distill.students import with_calls as with_calls
-from ornstein.samplers import DDIM
+from ornstein.samplers import DDIM, UniPCAuto
 
 #: what teaches students, by name
 DISTILLATIONS: dict[str, type[Distillation]] = {
+    "endpoint": Endpoint,
     "progressive": Progressive,
     "consistency": Consistency,
     "rectified": Rectified,
     "moments": Moments,
 }
 #: how students are drawn from, by name
-STUDENT_STEPPERS: dict[str, type[Stepper]] = {"ddim": DDIM, "renoise": Renoise}
+STUDENT_STEPPERS: dict[str, type[Stepper]] = {"ddim": DDIM, "renoise": Renoise, "unipc-auto": UniPCAuto}

@@ -15,9 +15,11 @@ from torch.func import functional_call
 from ornstein.core.condition import Condition
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import Ask, Noise, Stepper, drawing, start
 from ornstein.core.grids import ends, times
 from ornstein.core.numerics import strata
 from ornstein.core.process import Level, Process
+from ornstein.core.walk import end, walk
 
 
 @lru_cache(maxsize=256)
@@ -32,6 +34,40 @@ def grid(process: Process, segments: int, unit: float) -> Tensor:
         return even
     whole = torch.cat([even[:-1].round().clamp(min=1), even[-1:]])
     return whole if bool((whole.diff() < 0).all()) else times(process, segments, "trailing", unit)
+
+
+@lru_cache(maxsize=256)
+def _levels(process: Process, segments: int, unit: float, calls: int) -> list[Level[float]]:
+    """Every `segments`/`calls`-th level of a ladder, and the clean point."""
+    return process.levels(grid(process, segments, unit)[:: segments // calls])
+
+
+def walked(
+    denoiser: Denoiser,
+    stepper: Stepper,
+    segments: int,
+    calls: int,
+    noise: Tensor,
+    condition: Condition,
+    gradients: bool = False,
+) -> Tensor:
+    """Where a deterministic stepper of one call a step takes a denoiser from noise, in some levels of a ladder.
+
+    Args:
+        segments: of the ladder.
+        calls: of the walk, a divisor of `segments`.
+        noise: (B, ...) standard normal.
+        condition: with B rows.
+        gradients: whether the end is to be differentiated.
+    """
+    levels = _levels(denoiser.process, segments, denoiser.unit, calls)
+    x, silent = start(levels[0], denoiser.sigma_data, lambda: noise), Noise(noise, (), noise.dtype)
+
+    def finish(ask: Ask, x: Tensor, t: Level[float], memory: object) -> Tensor:
+        return stepper.finish(ask, x, t, memory, silent)
+
+    ask = Ask(denoiser, condition, calls)
+    return end(walk(ask, x, levels, drawing(stepper, silent), finish, gradients=gradients)).x
 
 
 def scattered(denoiser: Denoiser, x: Tensor, generator: Generator) -> Level[Tensor]:
