@@ -23,8 +23,10 @@ the same noises, E is exactly zero, and its gradient too, where the student is e
 the exact flow map.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -32,24 +34,30 @@ from torch import Generator, Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import Ask, Noise, drawing, start
+from ornstein.core.grids import times
 from ornstein.core.numerics import noise_like
-from ornstein.distill.ladder import walked
-from ornstein.distill.students import SEGMENTS, Distillation, in_common, with_calls
+from ornstein.core.process import Level, Process
+from ornstein.core.walk import end, walk
+from ornstein.distill.ladder import falling
+from ornstein.distill.students import SEGMENTS, Distillation, with_calls
 from ornstein.errors import InputError
 from ornstein.samplers import UniPCAuto
 
-#: distances are even, as |x|^2/2, below this share of the data's spread, and count as they are above
+#: q = sigma/(alpha sigma_data) at which a student begins, and at which its samples are looked at
+TOP, CLOSE = 20.0, 0.15
+#: a distance below this counts as its square does
 SOFT = 0.02
 
 
 @dataclass(frozen=True)
 class Endpoint(Distillation):
-    """Its walk of a few calls, as a whole, ends where the teacher's walk does, and as those ends are distributed.
+    """Its walk of a few calls, as a whole, ends where the teacher's walk does, and spreads as those ends do.
 
     Args:
         scale: of the teacher's guidance to its labels, which the student then has built in; 1 for none.
         drop_label: the probability of a lesson without its label.
-        segments: the least number of calls in the teacher's walk; rounded up to a multiple of every number of calls.
+        segments: calls in the teacher's walk.
         spread: weight of the energy distance between the ends of a batch, relative to the distances of pairs.
 
     Raises:
@@ -59,7 +67,7 @@ class Endpoint(Distillation):
     scale: float = 1.0
     drop_label: float = 0.1
     segments: int = SEGMENTS
-    spread: float = 4.0
+    spread: float = 12.0
     tells: ClassVar[bool] = True
     stepper: ClassVar[str] = "unipc-auto"
 
@@ -67,12 +75,14 @@ class Endpoint(Distillation):
         super().__post_init__()
         if self.segments < 1:
             raise InputError(f"segments={self.segments!r} must be a positive whole number.")
-        if not self.spread >= 0:
+        if not 0 <= self.spread < math.inf:
             raise InputError(f"spread={self.spread!r} must be a weight of at least 0.")
 
     def rungs(self, calls: Sequence[int]) -> int:
-        common = in_common(calls)
-        return -(-self.segments // common) * common
+        return self.segments
+
+    def levels(self, process: Process, unit: float, count: int, calls: Sequence[int]) -> Tensor:
+        return falling(process, count, unit, TOP)
 
     def loss(
         self,
@@ -83,35 +93,74 @@ class Endpoint(Distillation):
         teacher: Denoiser,
         calls: Sequence[int],
     ) -> Tensor:
-        taught, segments, stepper = self.taught(calls), self.rungs(calls), UniPCAuto()
+        taught, process, unit = self.taught(calls), student.process, student.unit
         # one walk of the teacher serves every number of calls
         few = -(-len(x0) // len(taught))
         noise, given = noise_like(x0, generator)[:few], condition[:few]
         with torch.no_grad():
-            ends = walked(teacher, stepper, segments, segments, noise, given)
+            y = walked(teacher, noise, given, _steps(process, self.segments, unit))
+            wanted = seen(teacher, y, given)
+        # in units of their own, whatever the network's are
+        size = wanted.std().clamp(min=1e-12)
         found = []
         for which, count in enumerate(taught):
             rows = min(few, len(x0) - which * few)
             if rows > 0:
-                told = with_calls(given[:rows], torch.full((rows,), which, device=x0.device))
-                x = walked(student, stepper, segments, count, noise[:rows], told, gradients=True)
-                found.append(self._missed(x, ends[:rows], student.unit))
+                some = given[:rows]
+                told = with_calls(some, torch.full((rows,), which, device=x0.device))
+                levels = _falling(process, count, unit)
+                x = walked(student, noise[:rows], told, levels, gradients=True)
+                missed = soft(((x - y[:rows]) / unit).flatten(1).square().mean(1))
+                apart = energy(seen(teacher, x, some) / size, wanted[:, :rows] / size) if self.spread else 0.0
+                found.append(missed + self.spread * apart)
         return torch.cat(found)
 
-    def _missed(self, x: Tensor, y: Tensor, unit: float) -> Tensor:
-        """What each of the ends x (B, ...) misses of those that are wanted, y, (B,)."""
-        x, y = x.flatten(1) / unit, y.flatten(1) / unit
-        pairs = soft((x - y).square().mean(1))
-        if not self.spread:
-            return pairs
-        across, within = soft(apart(x, y)), soft(apart(x, x))
-        return pairs + self.spread * (2 * across - within - soft(apart(y, y))).mean(1)
+
+@lru_cache(maxsize=64)
+def _steps(process: Process, calls: int, unit: float) -> list[Level[float]]:
+    """The levels of the default solver, on a chain too."""
+    return process.levels(times(process, calls, UniPCAuto().usual_grid, unit))
 
 
-def apart(x: Tensor, y: Tensor) -> Tensor:
-    """The mean squared difference of each x (N, d) from each y (M, d), (N, M)."""
-    inner = x @ y.T
-    return ((x.square().sum(1)[:, None] + y.square().sum(1) - 2 * inner) / x.shape[1]).clamp(min=0)
+@lru_cache(maxsize=64)
+def _falling(process: Process, calls: int, unit: float) -> list[Level[float]]:
+    """The levels of a student."""
+    return process.levels(falling(process, calls, unit, TOP))
+
+
+@lru_cache(maxsize=64)
+def _close(process: Process, unit: float) -> Level[float]:
+    """The level at which samples are looked at, on a chain the nearest whole one."""
+    t = process.time(-2 * math.log(CLOSE * unit))
+    return process.at(t if process.chain is None else max(1.0, round(t)))
+
+
+def walked(
+    denoiser: Denoiser, noise: Tensor, condition: Condition, levels: Sequence[Level[float]], gradients: bool = False
+) -> Tensor:
+    """Where the default solver takes standard normal noise (B, ...) along these levels; with gradients, if asked."""
+    stepper, silent = UniPCAuto(), Noise(noise, (), noise.dtype)
+
+    def finish(ask: Ask, x: Tensor, t: Level[float], memory: object) -> Tensor:
+        return stepper.finish(ask, x, t, memory, silent)
+
+    ask, x = Ask(denoiser, condition, len(levels) - 1), start(levels[0], denoiser.sigma_data, lambda: noise)
+    return end(walk(ask, x, levels, drawing(stepper, silent), finish, gradients=gradients)).x
+
+
+def seen(teacher: Denoiser, x: Tensor, condition: Condition) -> Tensor:
+    """What the teacher makes of clean samples x (B, ...), (places, B, features)."""
+    level = _close(teacher.process, teacher.unit)
+    return teacher.features(level.alpha * x, level, condition).transpose(0, 1)
+
+
+def energy(x: Tensor, y: Tensor) -> Tensor:
+    """What each of x (places, B, d) adds to the energy distance to y of that shape, (B,): the mean over places."""
+
+    def distances(a: Tensor, b: Tensor) -> Tensor:
+        return soft(torch.cdist(a, b).square() / a.shape[-1])
+
+    return (2 * distances(x, y) - distances(x, x) - distances(y, y)).mean((0, 2))
 
 
 def soft(squares: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ second one. On a chain they are the nearest whole levels or, if two of these coi
 are numbered from 0, the noise, to `segments`, the clean point.
 """
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -15,11 +16,9 @@ from torch.func import functional_call
 from ornstein.core.condition import Condition
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import Ask, Noise, Stepper, drawing, start
 from ornstein.core.grids import ends, times
 from ornstein.core.numerics import strata
 from ornstein.core.process import Level, Process
-from ornstein.core.walk import end, walk
 
 
 @lru_cache(maxsize=256)
@@ -36,38 +35,16 @@ def grid(process: Process, segments: int, unit: float) -> Tensor:
     return whole if bool((whole.diff() < 0).all()) else times(process, segments, "trailing", unit)
 
 
-@lru_cache(maxsize=256)
-def _levels(process: Process, segments: int, unit: float, calls: int) -> list[Level[float]]:
-    """Every `segments`/`calls`-th level of a ladder, and the clean point."""
-    return process.levels(grid(process, segments, unit)[:: segments // calls])
+def falling(process: Process, steps: int, unit: float, top: float = math.inf, power: float = 1.0) -> Tensor:
+    """Times at which q/(1 + q), q = sigma/(alpha unit), falls as (1 - k/steps)^power, and the clean point.
 
-
-def walked(
-    denoiser: Denoiser,
-    stepper: Stepper,
-    segments: int,
-    calls: int,
-    noise: Tensor,
-    condition: Condition,
-    gradients: bool = False,
-) -> Tensor:
-    """Where a deterministic stepper of one call a step takes a denoiser from noise, in some levels of a ladder.
-
-    Args:
-        segments: of the ladder.
-        calls: of the walk, a divisor of `segments`.
-        noise: (B, ...) standard normal.
-        condition: with B rows.
-        gradients: whether the end is to be differentiated.
+    (steps + 1,) float64. The first is at q = `top`, or where the clock begins if that is lower; on a chain they need
+    not be whole.
     """
-    levels = _levels(denoiser.process, segments, denoiser.unit, calls)
-    x, silent = start(levels[0], denoiser.sigma_data, lambda: noise), Noise(noise, (), noise.dtype)
-
-    def finish(ask: Ask, x: Tensor, t: Level[float], memory: object) -> Tensor:
-        return stepper.finish(ask, x, t, memory, silent)
-
-    ask = Ask(denoiser, condition, calls)
-    return end(walk(ask, x, levels, drawing(stepper, silent), finish, gradients=gradients)).x
+    first = min(process.at(ends(process, unit)[1]).noise_ratio / unit, top)
+    u = first / (1 + first) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
+    found = process.time(-2 * (unit * u / (1 - u)).log())
+    return torch.cat([found, found.new_zeros(1)])
 
 
 def scattered(denoiser: Denoiser, x: Tensor, generator: Generator) -> Level[Tensor]:
@@ -120,7 +97,7 @@ class Ladder:
 
 
 class Remembered(nn.Module):
-    """A network with other weights than its own, in evaluation mode and without gradients; it owns neither.
+    """A network with other weights than its own, which get no gradients, in evaluation mode; it owns neither.
 
     Args:
         net: the network.
@@ -135,7 +112,11 @@ class Remembered(nn.Module):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         return self._of[0].parameters(recurse)
 
-    @torch.no_grad()
+    @property
+    def out(self) -> nn.Module | None:
+        """The network's last layer, if it names it."""
+        return getattr(self._of[0], "out", None)
+
     def forward(self, *given: object) -> Tensor:
         net = self._of[0]
         training = net.training

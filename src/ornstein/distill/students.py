@@ -45,8 +45,8 @@ from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.gaps import mean_square
 from ornstein.core.numerics import noise_like, strata
 from ornstein.core.prediction import READINGS
-from ornstein.core.process import Level
-from ornstein.distill.ladder import Ladder, scattered
+from ornstein.core.process import Level, Process
+from ornstein.distill.ladder import Ladder, grid, scattered
 from ornstein.errors import InputError
 from ornstein.guidance import ClassifierFree
 
@@ -127,6 +127,16 @@ class Distillation(ABC):
         Raises:
             InputError: the numbers of calls share no such ladder.
         """
+
+    def levels(self, process: Process, unit: float, count: int, calls: Sequence[int]) -> Tensor:
+        """The times of a student's walk of `count` calls, (count + 1,), falling to 0: those taught, if there are such.
+
+        Args:
+            process, unit: the clock, and what noise is measured in.
+            calls: the numbers of calls that were taught.
+        """
+        rungs = self.rungs(calls)
+        return grid(process, count, unit) if rungs % count else grid(process, rungs, unit)[:: rungs // count]
 
     @abstractmethod
     def loss(
