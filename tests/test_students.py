@@ -16,13 +16,14 @@ import ornstein
 from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import VE, VP, Flow
 from ornstein.core.condition import Condition, Given
-from ornstein.core.denoiser import Denoiser, FunctionDenoiser
+from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.learner import Problem
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import end
 from ornstein.distill import RUNG, Assisted, Endpoint, Moments
+from ornstein.distill.endpoint import SOFT, energy
 from ornstein.distill.ladder import Ladder, grid
 from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified, Renoise
 from ornstein.errors import InputError
@@ -34,6 +35,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.students import student_of
 from ornstein.experiment.train import train
+from ornstein.nets import NETS
 from ornstein.samplers import DDIM, UniPCAuto
 
 F64 = torch.float64
@@ -209,6 +211,46 @@ def test_the_endpoint_of_an_exact_gaussian_is_learned_as_its_exact_flow_map(cloc
     search.step(closure)
     assert max(off(calls) for calls in learner.calls) < 1e-3
     assert untaught[-1] > 0.1  # by the teacher's own solver in one call
+
+
+def test_ends_are_compared_as_sets_by_the_energy_distance_over_places() -> None:
+    dice = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(3, 40, 5, generator=dice, dtype=F64) for _ in range(2))
+    found = energy(x, 0.5 * y)
+
+    def mean(a: Tensor, b: Tensor) -> Tensor:
+        return (a[:, :, None] - b[:, None]).square().mean(-1).sqrt().mean()
+
+    wanted = 2 * mean(x, 0.5 * y) - mean(x, x) - mean(0.5 * y, 0.5 * y)
+    assert found.shape == (40,)
+    # distances below SOFT count less, here those of points from themselves, by SOFT in all others
+    assert abs(float(found.mean() - wanted)) < SOFT / 10
+    assert abs(float(energy(y.flip(1), y).mean())) < 1e-12  # in any order
+    # those that are too near each other are pushed apart
+    size = torch.ones((), dtype=F64, requires_grad=True)
+    (apart,) = torch.autograd.grad(energy(0.5 * size * y, y).mean(), size)
+    assert apart < 0
+
+
+@pytest.mark.parametrize("net", ["mlp", "transformer", "unet"])
+def test_features_are_what_a_networks_last_layer_reads(net: str) -> None:
+    shape = (6,) if net == "mlp" else (2, 4, 4)
+    made: Any = NETS[net]().build(shape)
+    with torch.no_grad():
+        made.out.weight.normal_(generator=torch.Generator().manual_seed(0))
+    denoiser = NetDenoiser(made, VP(), "x0", sigma_data=0.7)
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    level = VP().at(0.2)
+    read = denoiser.features(x, level, Condition())
+    if net == "unet":
+        out = made.out(read.transpose(1, 2).reshape(3, -1, 4, 4))
+    else:
+        out = made.out(read)
+        out = out[:, 0] if net == "mlp" else out.transpose(1, 2).reshape(3, -1, 4, 4)
+    assert torch.allclose(out.reshape(3, -1), denoiser.predict(x, level, Condition()).x0.reshape(3, -1), atol=1e-5)
+    assert torch.autograd.grad(read.square().sum(), x)[0].abs().min() > 0  # and it moves with x
+    # of what is no network nothing is known but x
+    assert torch.equal(gaussian(VP()).features(x.flatten(1)[:, :2], level, Condition())[:, 0], x.flatten(1)[:, :2])
 
 
 class Told(Denoiser):
@@ -474,7 +516,7 @@ def test_a_student_of_endpoints_begins_as_the_default_solver_and_goes_on_bit_for
     begun, teacher = trained(asked, tmp_path / "begun", draws=False), Run.load(run)
     label = torch.tensor([0, 1, 2])
     for calls in (1, 4):
-        levels = begun.learner.lessons.levels(teacher.model.process, teacher.model.unit, calls, (1, 4))
+        levels = Endpoint().levels(teacher.model.process, teacher.model.unit, calls, (1, 4))
         solved = teacher.draw(3, seed=0, label=label, stepper="unipc-auto", grid=levels.tolist())
         assert (begun.draw(3, seed=0, label=label, steps=calls) - solved).abs().max() < 1e-5
     for name, steps in (("whole", (3,)), ("halves", (1, 3))):
