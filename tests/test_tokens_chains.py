@@ -11,6 +11,7 @@ from torch import Tensor
 import ornstein
 from ornstein.core import PROCESSES
 from ornstein.core.condition import Condition
+from ornstein.core.numerics import Estimate
 from ornstein.core.walk import end
 from ornstein.discrete import KERNELS, TOKEN_OBJECTIVES, TOKEN_READINGS, TOKEN_STEPPERS
 from ornstein.discrete.bounds import MaskedBound, ScoreEntropy, VariationalBound, measured
@@ -24,13 +25,16 @@ from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
 from ornstein.laws import check
 from ornstein.laws.tokens import (
+    DRAWS,
     KERNEL_LAWS,
     OBJECTIVE_LAWS,
     READING_LAWS,
     STEPPER_LAWS,
     K,
     T,
+    alike,
     chi_square,
+    filled,
     fills_in_what_is_not_known,
     law,
     rows,
@@ -160,20 +164,65 @@ def test_an_addition_is_held_to_the_laws_by_being_registered() -> None:
 
 @pytest.mark.parametrize(("stepper", "kernel"), WAYS)
 def test_samples_have_the_law_as_steps_grow(stepper: Any, kernel: Kernel) -> None:
-    model, n = law(kernel), 2000
-    last = end(draw_tokens(model, n, stepper, steps=96, seed=2))
+    """Of 4^3 rows; see below for more."""
+    model, n = alike(kernel, tokens=3, held=0.4), 3000
+    last = end(draw_tokens(model, n, stepper, steps=48, seed=2))
     assert chi_square(model.codes(last.x), model.table) < 5
     few = end(draw_tokens(model, n, stepper, steps=1, seed=2))
     if stepper.calls is None:  # exact in any number
         assert chi_square(model.codes(few.x), model.table) < 5
     else:
         assert chi_square(model.codes(few.x), model.table) > 20
-        assert last.calls == 95 * stepper.calls + 1
+        assert last.calls == 47 * stepper.calls + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stepper", "kernel"), [way for way in WAYS if isinstance(way.values[1], Absorbing | Uniform)])
+def test_each_of_4096_rows_is_drawn_as_often_as_the_law_says(stepper: Any, kernel: Kernel) -> None:
+    """4^6 rows whose tokens depend on each other, by chi-square of 10^5 draws; and some tokens given the others."""
+    model = alike(kernel)
+    for steps, near in ((2, stepper.calls is None), (48, True)):
+        last = end(draw_tokens(model, DRAWS, stepper, steps=steps, seed=2))
+        off = chi_square(model.codes(last.x), model.table)
+        assert abs(off) < 5 if near else off > 20
+    assert abs(filled(model, stepper, DRAWS // 5, 48)) < 5
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_bound_of_the_true_law_of_64_rows_is_its_entropy(kernel: str) -> None:
+    the_bound_is_the_entropy(alike(KERNELS[kernel](), classes=2, held=0.4), copies=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_bound_of_the_true_law_of_4096_rows_is_its_entropy(kernel: str) -> None:
+    the_bound_is_the_entropy(alike(KERNELS[kernel]()), copies=12)
+
+
+def the_bound_is_the_entropy(model: TokenTable, copies: int) -> None:
+    """The bound on every row, weighted by its probability, in several estimates that are independent of each other."""
+    codes, weight = rows(model.classes, model.table.ndim).repeat(copies, 1), model.table.flatten()
+    found = measured(model, model.vectors(codes), seed=1, draws=1, batch=4096)
+    bound = Estimate.of(found.each.reshape(copies, -1) @ weight)
+    entropy = -float(torch.special.xlogy(weight, weight).sum())
+    assert bound.standard_error < 0.02 * entropy
+    assert abs(bound.value - entropy) < 5 * bound.standard_error + 1e-4
+
+
+@pytest.mark.parametrize("name", TOKEN_STEPPERS)
+def test_tokens_that_are_not_asked_for_stay_masked(name: str) -> None:
+    """The others have the distribution that they have without them: of 3^4 rows, given the first token."""
+    model, n = alike(Absorbing(), 3, 4, held=0.4), 3000
+    known = model.categories.one_hot(torch.tensor([[2, -1, -1, -1]]).expand(n, -1))
+    last = end(draw_tokens(model, n, TOKEN_STEPPERS[name](), steps=48, seed=3, x=known, until=3))
+    codes, given = model.codes(last.x), model.table[2].sum(-1)
+    assert bool((codes[:, 3] == 3).all())
+    assert chi_square(codes[:, 1:3], given / given.sum()) < 5
 
 
 @pytest.mark.parametrize("name", TOKEN_STEPPERS)
 def test_what_is_filled_in_has_its_law(name: str) -> None:
-    fills_in_what_is_not_known(TOKEN_STEPPERS[name](), draws=4000)
+    fills_in_what_is_not_known(TOKEN_STEPPERS[name](), draws=2000, steps=32)
 
 
 def test_guidance_is_the_tilted_law() -> None:
