@@ -528,6 +528,14 @@ def test_a_student_of_endpoints_begins_as_the_default_solver_and_goes_on_bit_for
     one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not torch.equal(one["embedding.calls.weight"], torch.zeros_like(one["embedding.calls.weight"]))
+    with pytest.raises(InputError, match="taught to draw in 1, 4 calls, and in no others"):
+        begun.draw(3, seed=0, steps=2)
+
+
+@pytest.mark.parametrize(("word", "value"), [("segments", 0), ("spread", -1.0)])
+def test_what_endpoints_cannot_be_taught_with_is_refused(word: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{word}={value}"):
+        Endpoint(**{word: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["consistency", "reflow", "moments"])

@@ -3,7 +3,8 @@
 A sampler of many steps is a teacher, and whatever comes near its results in K calls is a student. A student need not be
 a network. If the teacher's own network is kept, only K levels (`grid`: the cheapest walk through a table of costs) and
 the weights of a multistep method on them (`solver`) are learned, about K^2/2 numbers. A student that is a network
-(`students`) starts as a copy of the teacher and is trained to predict where the walk goes.
+(`students`) starts as a copy of the teacher and is trained to predict where the walk goes; or its whole walk of K calls
+is trained, network and solver together (`endpoint`).
 
 A student need not draw samples at all: pixels, strokes or a volume (`renderers`) are optimised until the teacher knows
 what is rendered of them (`score`).
