@@ -24,8 +24,8 @@ from ornstein.core.process import Level, Process
 from ornstein.core.walk import end
 from ornstein.distill import RUNG, Assisted, Endpoint, Moments
 from ornstein.distill.endpoint import SOFT, energy
-from ornstein.distill.ladder import Ladder, grid
-from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified, Renoise
+from ornstein.distill.ladder import Ladder, Renoise, grid
+from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_experiment, read_weights

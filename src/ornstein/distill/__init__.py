@@ -14,6 +14,7 @@ from ornstein.core.drive import Stepper
 from ornstein.distill.endpoint import Endpoint as Endpoint
 from ornstein.distill.grid import best_grid as best_grid
 from ornstein.distill.ladder import Remembered as Remembered
+from ornstein.distill.ladder import Renoise
 from ornstein.distill.ladder import grid as grid
 from ornstein.distill.moments import RUNG as RUNG
 from ornstein.distill.moments import Assisted as Assisted
@@ -27,7 +28,7 @@ from ornstein.distill.score import dream as dream
 from ornstein.distill.solver import endpoint_error as endpoint_error
 from ornstein.distill.solver import fit_endpoint as fit_endpoint
 from ornstein.distill.students import CALLS as CALLS
-from ornstein.distill.students import Consistency, Progressive, Rectified, Renoise
+from ornstein.distill.students import Consistency, Progressive, Rectified
 from ornstein.distill.students import Distillation as Distillation
 from ornstein.distill.students import with_calls as with_calls
 from ornstein.samplers import DDIM, UniPCAuto

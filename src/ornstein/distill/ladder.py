@@ -7,7 +7,9 @@ are numbered from 0, the noise, to `segments`, the clean point.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,6 +18,7 @@ from torch.func import functional_call
 from ornstein.core.condition import Condition
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.grids import ends, times
 from ornstein.core.numerics import strata
 from ornstein.core.process import Level, Process
@@ -94,6 +97,25 @@ class Ladder:
         half = 0.5 * (there.sigma - total * here.sigma / (unit * here.alpha + here.sigma))
         shift = half * ((again.eps - again.x0 / unit) - (told.eps - told.x0 / unit))
         return torch.where(clean.reshape(half.shape), again.x0 + shift / there.alpha, euler + shift)
+
+
+@dataclass(frozen=True)
+class Renoise(Stepper):
+    """Each answer, with fresh noise of the next level: multistep consistency (Song et al. 2023).
+
+    No order: the answers are ends of trajectories, and more steps correct their errors. One call a step. Stochastic.
+    """
+
+    order: ClassVar[int | None] = None
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
+        return s.noised(denoiser(x, t).x0, noise()), None
 
 
 class Remembered(nn.Module):

@@ -34,14 +34,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.gaps import mean_square
 from ornstein.core.numerics import noise_like, strata
 from ornstein.core.prediction import READINGS
@@ -385,22 +384,3 @@ class Rectified(Lessons):
             x, at = ladder.heun(teacher, x, at, at + 1, condition[:few]), at + 1
         level = scattered(student, x0, generator)
         return Lesson(level.noised(x[line], eps[line]), level, condition[:few][line], x[line])
-
-
-@dataclass(frozen=True)
-class Renoise(Stepper):
-    """Each answer, with fresh noise of the next level: multistep consistency (Song et al. 2023).
-
-    No order: the answers are ends of trajectories, and more steps correct their errors. One call a step. Stochastic.
-    """
-
-    order: ClassVar[int | None] = None
-
-    @property
-    def stochastic(self) -> bool:
-        return True
-
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
-    ) -> tuple[Tensor, Any]:
-        return s.noised(denoiser(x, t).x0, noise()), None
