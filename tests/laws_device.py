@@ -27,6 +27,7 @@ from pretend import NAME, POSSIBLE, posed, waits
 from sure import Cli
 from test_condition import PARTS, SPECS, B
 from test_laws_guidance import ARGUMENTS
+from test_metrics_lite import eyes
 
 import ornstein
 from ornstein import VP, Condition, Flow, NetDenoiser, log_likelihood, ranks, trajectory
@@ -50,7 +51,7 @@ from ornstein.experiment.train import train
 from ornstein.experiment.tune import tune, tune_endpoint
 from ornstein.guidance import GUIDANCE, OPERATORS, Measurement, RePaint
 from ornstein.likelihood import TRACES, fit_dequantiser
-from ornstein.metrics import METRICS, report
+from ornstein.metrics import METRICS, lite, report
 from ornstein.nets import MLP, NETS, Label
 from ornstein.nets.unet import UNet
 from ornstein.samplers import STEPPERS, Adaptive, encode
@@ -492,6 +493,20 @@ def test_every_metric(name: Any, device: Any) -> None:
     found, expected = metric(x.to(device), y.to(device), generator()), metric(x, y, generator())
     # a share of points told right may turn over by one of them
     assert found == pytest.approx(expected, rel=1e-3, abs=0.05 if name == "c2st" and REAL else 1e-3)
+
+
+def test_how_far_apart_pictures_look(device: Any) -> None:
+    here, (x, y) = eyes(), torch.rand(2, 3, 3, 16, 16, generator=generator()) * 2 - 1
+
+    def put(layer: lite.Layer) -> lite.Layer:
+        return layer[0].to(device), layer[1].to(device)
+
+    there = lite.Network(put(here.stem), [[put(layer) for layer in block] for block in here.blocks], put(here.head))
+    far = x.to(device), y.to(device)
+    with waits(device) as counted:
+        found = there.apart(*far)
+    no_wait(counted)
+    close(found, here.apart(x, y))
 
 
 def test_a_report_of_sets_on_any_device(device: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from ornstein.metrics import lite
+
 HERE = Path(__file__).parents[1] / "benchmarks"
 #: script -> words beside --quick ("RUN" stands for a run folder), and what must be in what it prints
 SCRIPTS = {
@@ -16,6 +18,7 @@ SCRIPTS = {
     "bridge": (["gaussian", "--only", "1,1"], "| 1 | 1 | 20 |"),
     "beginners": (["rows"], "s of processor time"),
     "busy": ([], "| one thread |"),
+    "binarised": (["write", "RUN", "pictures.npz"], "pictures: pictures.npz"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
     "emoji": ([], "| real, held out |"),
     "frontier": ([], "ornstein, default"),
@@ -26,6 +29,7 @@ SCRIPTS = {
     "methods": (["moons", "edm"], "| edm | 8 steps"),
     "overhead": (["ddim", "heun"], "us a bare call"),
     "peers": ([], "grey    ornstein"),
+    "pictures": (["RUN"], "| real, of training |"),
     "plan": ([], "| moons |"),
     "posterior": ([], "exact draws"),
     "precision": (["moons", "4"], "root mean square distance"),
@@ -56,6 +60,8 @@ def test_every_script_is_tried() -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_run(script: Any, tmp_path: Path, request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     words, said = SCRIPTS[script]
+    if script == "pictures" and lite.weights_file() is None:
+        pytest.skip("the extra ornstein[images] is not installed")
     if script in ("beginners", "emoji", "time_to_quality", "tables", "impute", "odd"):
         monkeypatch.setenv("ORNSTEIN_DATA", str(request.getfixturevalue("real_data")))
     words = [str(request.getfixturevalue("run")) if word == "RUN" else word for word in words]

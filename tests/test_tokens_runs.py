@@ -10,9 +10,15 @@ import pytest
 import torch
 
 from ornstein.data import Classes, Quantised, Text, Transform
+from ornstein.data.before import load_as_before
+from ornstein.data.standard import Digits
+from ornstein.discrete import TOKEN_OBJECTIVES
+from ornstein.discrete.counts import Counts
 from ornstein.errors import InputError
+from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.run import Run
+from ornstein.experiment.start import going_on
 from ornstein.experiment.texts import bits, blanks, fill
 from ornstein.experiment.train import train
 
@@ -51,6 +57,57 @@ def test_a_text_is_learned_printed_and_filled_in(run: Path, cli: Any, tmp_path: 
     assert "bits per character" in result.out, result.err
     rows = list(csv.DictReader((tmp_path / "bits.csv").open()))
     assert float(rows[0]["bits"]) == pytest.approx(float(rows[0]["nats"]) / (16 * math.log(2)), abs=1e-3)
+
+
+def test_what_lies_beyond_the_end_of_a_text_costs_nothing(run: Path) -> None:
+    """A call for each blank, of a model that was trained on 16 characters; without a mask all of them are drawn."""
+    opened, calls = Run.load(run), []
+    opened.denoiser.net.register_forward_hook(lambda *_: calls.append(1))
+    for stepper, wanted in (("left-to-right", 3), ("first-hitting", 3), ("token-ancestral", 8)):
+        calls.clear()
+        drawn = fill(opened, blanks(opened, "a__d_f"), 2, seed=3, stepper=stepper)
+        assert len(calls) == wanted
+        for text in opened.transform.texts(drawn):
+            assert text[6:] == "_" * 10
+            assert "_" not in text[:6]
+    plain = fill(opened, blanks(opened, "a__d_f" + "_" * 10), 2, seed=3)  # in order, so what follows changes nothing
+    short = fill(opened, blanks(opened, "a__d_f"), 2, seed=3)
+    assert torch.equal(plain[:, : 6 * 8], short[:, : 6 * 8])
+
+
+def test_a_run_from_another_counts_its_own_text(run: Path, tmp_path: Path) -> None:
+    """From the first step on, whatever the weights that it begins with; and it keeps these counts."""
+    (tmp_path / "other.txt").write_text("hgfedcba" * 400)
+    asked = going_on(run, str(tmp_path / "other.txt"), ["training.steps=3", "training.checkpoint_every=2"])
+    for moment in train(asked, tmp_path / "run", draws=False):
+        if moment.progress.step >= 2:
+            break
+    for _ in train(asked, tmp_path / "run", resume=True, draws=False):
+        pass
+    opened, before = Run.load(tmp_path / "run"), Run.load(run)
+    assert opened.transform == before.transform
+    assert opened.experiment.learner is not None
+    data, expected = opened.load_data(), Counts(8, opened.experiment.learner["order"])
+    expected.count(data.train[:: data.overlap])
+    found = opened.denoiser.net.before
+    assert torch.equal(found.table, expected.table)
+    assert torch.equal(found.keys, expected.keys)
+    assert not torch.equal(found.table, before.denoiser.net.before.table)
+
+
+def test_other_data_are_read_in_the_classes_of_the_run_that_goes_on(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("hgfe" * 800)
+    data = load_data(going_on(run, str(tmp_path / "few.txt")))
+    assert isinstance(data.transform, Classes)
+    assert data.transform.spelled(data.train[:1]) == ["hgfe" * 4]
+    (tmp_path / "new.txt").write_text("hgfx" * 800)
+    old = Quantised("digits", 2).load()
+    with pytest.raises(InputError, match="'x', which the run"):
+        load_data(going_on(run, None, [f"data.path={tmp_path / 'new.txt'}"]))
+    with pytest.raises(InputError, match=r"up to 2.*0\.\.1"):
+        load_as_before(Quantised("digits", 3), old.fingerprint(), old.transform)
+    with pytest.raises(InputError, match="goes on with a text"):
+        load_as_before(Quantised("digits", 3), {}, data.transform)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +169,20 @@ def test_levels_are_guided_by_their_label_and_by_a_classifier(tmp_path: Path, cl
         assert (answer.code, said in " ".join(answer.err.split())) == (2, True), answer
 
 
+#: objectives of the mask alone, and the preset that they go with
+MASKED = {"masked-bound": ("quantised-digits", []), "left-to-right": ("text", ["data.path=book.txt", "data.length=16"])}
+
+
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [
-        ("quantised-digits", ["process=uniform", "objective=score-entropy", *TINY]),
-        ("quantised-digits", ["objective=token-classifier", *TINY]),
-        ("text", ["data.path=book.txt", "data.length=16", *TINY]),
-        ("labelled-moons", ["net.width=16"]),
+        *(
+            pytest.param(preset, [*changes, f"objective={name}", *TINY], id=name)
+            for name in TOKEN_OBJECTIVES
+            for preset, changes in [MASKED.get(name, ("quantised-digits", ["process=uniform"]))]
+        ),
+        pytest.param("quantised-digits", ["objective=token-classifier", *TINY], id="token-classifier"),
+        pytest.param("labelled-moons", ["net.width=16"], id="joint"),
     ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(
@@ -152,3 +216,19 @@ def test_quantised_digits_come_back_as_their_levels() -> None:
     assert torch.equal(again.forward(data.train[:5]), z)
     with pytest.raises(InputError, match="17 levels"):
         Quantised("digits", 18).load()
+
+
+def test_classes_that_are_drawn_have_the_grey_as_their_mean() -> None:
+    """Each is one of the two that the grey lies between; the mean over a data set is the grey's to a standard error."""
+    grey = Digits().load()
+    for classes in (2, 4, 17):
+        drawn = Quantised("digits", classes, stochastic=True).load()
+        for some, known in ((drawn.train, grey.train), (drawn.test, grey.test)):
+            place = known.double() * (classes - 1) / 16
+            assert bool((some >= place.floor()).all() & (some <= place.ceil()).all())
+            part = place - place.floor()
+            error = float((part * (1 - part)).sum().sqrt())
+            assert abs(float(some.double().sum() - place.sum())) <= 4 * error
+        again = Quantised("digits", classes, stochastic=True, labels=False).load()
+        assert torch.equal(again.train, drawn.train)
+        assert (set(drawn.conditions), set(again.conditions)) == ({"label"}, set())

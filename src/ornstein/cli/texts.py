@@ -33,7 +33,7 @@ def fill_blanks(
             f"out='{shown(path)}' must end in {'.txt' if text else '.png or .npz'}: see what is filled in."
         )
     found = fill(run, blanks(run, given), n, condition=condition, seed=seed, stepper=stepper, steps=steps)
-    if text:  # what is beyond the text's end was drawn too
+    if text:
         say_texts([drawn[: len(given)] for drawn in run.transform.texts(found)], path)
         return
     if path.suffix == ".npz":

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ornstein.data.classes import Classes, Text
 from ornstein.data.condition import Column, Known
 from ornstein.data.dataset import Dataset, Source
 from ornstein.data.pictures import MODES, WHITE, is_picture, read_whole_pictures
@@ -41,6 +42,10 @@ def load_as_before(source: Source, facts: Mapping[str, Any], transform: Transfor
         if not isinstance(source, Series):
             raise InputError("a run on windows of series goes on with series: leave data.name as it is.")
         return as_before(source.load_on(Timeline.from_dict(facts["series"])), facts, transform)
+    if isinstance(transform, Classes) and transform.letters:
+        if not isinstance(source, Text):
+            raise InputError("a run on a text goes on with a text: leave data.name as it is.")
+        return as_before(source.load_in(transform.letters), facts, transform)
     columns = tuple(ColumnType.from_dict(about) for about in facts.get("table", ()))
     return as_before(source.load_as(columns, transform) if columns else source.load(), facts, transform)
 
@@ -157,6 +162,13 @@ def _column(column: Column, about: Known, name: str) -> Column:
 def _valued(x: Tensor, transform: Transform, name: str) -> Tensor:
     """Values in the type that the old data had: on their grid, or in float32."""
     levels = transform.levels
+    if isinstance(transform, Classes):
+        if int(x.max()) >= transform.count:
+            raise InputError(
+                f"data={name!r} has classes up to {int(x.max())}, but the run that is to go on knows "
+                f"0..{transform.count - 1} alone."
+            )
+        return x
     if levels is None:
         return x if x.dtype == torch.float64 else x.float()
     seen = x[~x.isnan()] if x.is_floating_point() else x

@@ -82,7 +82,7 @@ class Classes(Transform):
         return ["".join(self.letters[c] if c >= 0 else BLANK for c in row) for row in codes.tolist()]
 
     def read(self, text: str, blanks: bool = True) -> Tensor:
-        """A text as numbers of classes, (1, T), blanks, if it may have such, and what lies beyond its end as -1.
+        """A text of up to T characters as numbers of classes, (1, characters), with blanks, if it may have such, as -1.
 
         Raises:
             InputError: it is too long, or has a character that was not seen in training.
@@ -92,7 +92,7 @@ class Classes(Transform):
                 f"the text has {len(text)} characters; the model was trained on {self.space[0]} at a time."
             )
         numbers = {letter: number for number, letter in enumerate(self.letters)}
-        codes = torch.full((1, self.space[0]), -1)
+        codes = torch.full((1, len(text)), -1)
         for place, letter in enumerate(text):
             if not (blanks and letter == BLANK):
                 if letter not in numbers:
@@ -143,6 +143,14 @@ class Text(Source):
             raise InputError(f"data.test_fraction={self.test_fraction!r} must lie between 0 and 1, such as 0.1.")
 
     def load(self) -> Dataset:
+        return self.load_in("")
+
+    def load_in(self, letters: str) -> Dataset:
+        """The data as classes of these letters, those of another run; "" for the text's own.
+
+        Raises:
+            InputError: as for the class; a character that is none of them.
+        """
         file = regular(self.path, "data.path", "a text file")
         text = read_text(file, MOST_CHARACTERS)
         kept = len(text) - math.ceil(len(text) * self.test_fraction)
@@ -152,7 +160,12 @@ class Text(Source):
                 f"data.test_fraction={self.test_fraction} need at least "
                 f"{math.ceil(self.length * max(2 / (1 - self.test_fraction), 1 / self.test_fraction)) + 1:,}."
             )
-        letters = "".join(sorted(set(text)))
+        new = sorted(set(text) - set(letters))
+        if letters and new:
+            raise InputError(
+                f"data.path='{shown(file)}' has the character {new[0]!r}, which the run that is to go on has not seen."
+            )
+        letters = letters or "".join(new)
         if not 2 <= len(letters) <= MOST_LETTERS:
             raise InputError(
                 f"data.path='{shown(file)}' has {len(letters):,} different characters; a text of 2 to {MOST_LETTERS:,} "
@@ -174,6 +187,8 @@ class Text(Source):
         )
 
 
+#: pictures that are quantised at a time
+_AT_ONCE = 4096
 #: what can be quantised
 _PICTURES: dict[str, type[Source]] = {"digits": Digits, "mnist": MNIST, "fashion-mnist": FashionMNIST}
 
@@ -183,11 +198,16 @@ _PICTURES: dict[str, type[Source]] = {"digits": Digits, "mnist": MNIST, "fashion
 class Quantised(Source):
     """Digits or clothes with few levels of grey, each a class: two for black and white.
 
-    Level k of n becomes class floor(k classes/n), so that two classes are cut in the middle.
+    Level k of n becomes class floor(k classes/n), so that two classes are cut in the middle. Or it becomes, at random,
+    one of the two classes that k (classes - 1)/(n - 1) lies between, the nearer the likelier: of two classes, grey is
+    the probability of white. Most published figures of binarised MNIST are of such pictures (Salakhutdinov & Murray
+    2008).
 
     Args:
         of: digits, mnist or fashion-mnist.
         classes: how many levels are left.
+        stochastic: whether classes are drawn at random, once for all, instead of cut.
+        labels: whether the model is given which digit, or piece of clothing, a picture is of.
         root: the folder with the files of mnist or fashion-mnist; None for the usual ones.
 
     Raises:
@@ -196,6 +216,8 @@ class Quantised(Source):
 
     of: str = "digits"
     classes: int = 4
+    stochastic: bool = False
+    labels: bool = True
     root: str | None = None
 
     def __post_init__(self) -> None:
@@ -215,14 +237,22 @@ class Quantised(Source):
                 f"data.classes={self.classes} are more than the {levels and levels.count} levels there are."
             )
 
-        def few(x: Tensor) -> Tensor:
-            return ((x.int() - levels.low) * self.classes // levels.count).to(torch.uint8)
+        def cut(x: Tensor, dice: torch.Generator) -> Tensor:
+            return x.int() * self.classes // levels.count
 
-        conditions: Mapping[str, Column] = data.conditions
+        def drawn(x: Tensor, dice: torch.Generator) -> Tensor:
+            place = x.float() * ((self.classes - 1) / (levels.count - 1))
+            return (place + torch.rand(x.shape, generator=dice)).clamp_max(self.classes - 1)
+
+        def few(x: Tensor, seed: int) -> Tensor:
+            dice, become = torch.Generator().manual_seed(seed), drawn if self.stochastic else cut
+            return torch.cat([become(part - levels.low, dice).to(torch.uint8) for part in x.split(_AT_ONCE)])
+
+        conditions: Mapping[str, Column] = data.conditions if self.labels else {}
         return Dataset(
-            name=f"{data.name}, {self.classes} levels",
-            train=few(data.train),
-            test=few(data.test),
+            name=f"{data.name}, {self.classes} levels{', drawn at random' * self.stochastic}",
+            train=few(data.train, 0),
+            test=few(data.test, 1),
             conditions=conditions,
             kind="image",
             transform=Classes(self.classes, data.shape[1:]),

@@ -5,7 +5,9 @@ tokens' dependence on each other is lost; this error vanishes as steps increase.
 row's seed, the token and the step, so that a row does not depend on the batch that it is drawn in.
 
 *Filling in.* Known tokens of a row stay as they are throughout, and the model is told which they are. With the mask it
-can see that by itself; with other kernels it must have been trained for it (`TokenObjective.shown`).
+can see that by itself; with other kernels it must have been trained for it (`TokenObjective.shown`). Tokens that nobody
+asks for, such as those beyond the end of a short text, stay masked: what is drawn has the same distribution without
+them, and takes fewer calls. Without a mask they have some state at every level, so they are drawn like all others.
 """
 
 from abc import ABC, abstractmethod
@@ -51,10 +53,16 @@ class AskTokens(Asked[Tensor, Level, Told]):
     Attributes:
         denoiser: the model.
         known: tokens that the walk began with and keeps, (B, T) bool; None for none.
+        held: tokens that stay as the walk began: those known, and those that are not asked for; None for none.
     """
 
-    def __init__(self, denoiser: TokenDenoiser, condition: Condition, known: Tensor | None, steps: int) -> None:
-        self.denoiser, self.known = denoiser, known
+    def __init__(
+        self, denoiser: TokenDenoiser, condition: Condition, known: Tensor | None, steps: int, until: int | None = None
+    ) -> None:
+        self.denoiser, self.known, self.held = denoiser, known, known
+        if until is not None:
+            beyond = torch.arange(denoiser.categories.tokens, device=denoiser.device)[None] >= until
+            self.held = beyond if known is None else known | beyond
 
         def answer(x: Tensor, level: Level) -> Told:
             codes = denoiser.codes(x)
@@ -72,9 +80,14 @@ class AskTokens(Asked[Tensor, Level, Told]):
         """K."""
         return self.denoiser.classes
 
+    def blank(self, codes: Tensor) -> Tensor:
+        """Which tokens of rows (B, T) are masked and asked for, (B, T) bool."""
+        masked = codes == self.classes
+        return masked if self.held is None else masked & ~self.held
+
     def kept(self, before: Tensor, codes: Tensor) -> Tensor:
-        """States (B, T) as vectors, with known tokens as they were in `before` (B, T)."""
-        return self.denoiser.vectors(codes if self.known is None else torch.where(self.known, before, codes))
+        """States (B, T) as vectors, with those that are held as they were in `before` (B, T)."""
+        return self.denoiser.vectors(codes if self.held is None else torch.where(self.held, before, codes))
 
 
 class Dice:
@@ -152,6 +165,7 @@ def draw_tokens(
     generator: torch.Generator | None = None,
     condition: Given = None,
     x: Tensor | None = None,
+    until: int | None = None,
 ) -> Iterator[State[Tensor]]:
     """Draw rows of tokens, yielding each state, (rows, T K): `steps + 1` of them.
 
@@ -163,6 +177,7 @@ def draw_tokens(
         seed, seeds, generator: one source of randomness, as for `ornstein.core.drive.trajectory`.
         condition: what to draw given, with `rows` rows.
         x: (rows, T K), the known tokens, zeros elsewhere; these are returned as they are. None for none.
+        until: how many tokens are asked for, the first ones; with a mask the others are not drawn. None for all.
 
     Raises:
         InputError: an argument that does not fit.
@@ -180,7 +195,7 @@ def draw_tokens(
         x = x.to(device)
         known = categories.known(x)
         codes = torch.where(known, denoiser.codes(x), codes)
-    ask = AskTokens(denoiser, condition, known, steps)
+    ask = AskTokens(denoiser, condition, known, steps, until if kernel.masks else None)
     times = torch.linspace(kernel.t_max, 0.0, steps + 1, dtype=torch.float64)
     return walk(
         ask,

@@ -156,7 +156,7 @@ class Confidence(Unmasking):
         self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
     ) -> tuple[Tensor, Any]:
         told = ask(x, t)
-        masked = told.codes == ask.classes
+        masked = ask.blank(told.codes)
         # how many there were at the start
         total = masked.sum(1, keepdim=True) if memory is None else memory
         wanted = (total * s.alpha + 1e-9).floor() - (total - masked.sum(1, keepdim=True))
@@ -188,7 +188,7 @@ class OneByOne(Unmasking):
         self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: Any, dice: Dice
     ) -> tuple[Tensor, Any]:
         if memory is None:
-            masked = ask.denoiser.codes(x) == ask.classes
+            masked = ask.blank(ask.denoiser.codes(x))
             moments, u = torch.where(masked, self.moments(masked, dice()), 2.0), dice()
             memory = moments, u, moments.cpu()  # on the CPU, to know how many calls a step takes
         moments, u, there = memory
@@ -254,7 +254,7 @@ class Remasking(Unmasking):
         self, ask: AskTokens, x: Tensor, t: Level[float], s: Level[float], memory: None, dice: Dice
     ) -> tuple[Tensor, None]:
         told = ask(x, t)
-        masked = told.codes == ask.classes
+        masked = ask.blank(told.codes)
         again = self.eta * min(1.0, (1 - s.alpha) / t.alpha) if t.alpha > 0 else 0.0
         leave = (s.alpha - (1 - again) * t.alpha) / (1 - t.alpha)
         u = dice()

@@ -199,23 +199,36 @@ class TokenTable(TokenDenoiser):
         """log p of rows (B, T) of classes: (B,)."""
         return self.table[tuple(codes.unbind(1))].log()
 
-    def _joint(self, codes: Tensor, level: Level, known: Tensor | None) -> Tensor:
-        """p(x_0, x_t = codes) of every row x_0, (B, K, ..., K)."""
+    def _halves(self, codes: Tensor, level: Level, known: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """p(x_t = codes given x_0) of every first and every second half of x_0, and p(x_0) as a matrix between them.
+
+        So K^T rows cost two products of matrices of K^(T/2), and no tensor of (B, K^T).
+        """
         wide = torch.float32 if codes.device.type == "mps" else torch.float64
         factor = told(self.process, codes, self.classes, level, known).to(wide).exp()
-        joint, tokens = beside(self.table, codes, wide)[None], self.table.ndim
-        for token in range(tokens):
-            joint = joint * factor[:, token].reshape(len(codes), *(-1 if i == token else 1 for i in range(tokens)))
-        return joint
+        half = self.table.ndim // 2
+        first, second = (_products(some) for some in (factor[:, :half], factor[:, half:]))
+        return first, second, beside(self.table, codes, wide).reshape(first.shape[1], second.shape[1])
 
     def log_marginal(self, codes: Tensor, level: Level) -> Tensor:
         """log p(x_t = codes), (B,)."""
-        return self._joint(codes, level, None).flatten(1).sum(1).log()
+        first, second, table = self._halves(codes, level, None)
+        return ((first @ table) * second).sum(1).log()
 
     def log_probs(self, codes: Tensor, level: Level, condition: Condition, known: Tensor | None = None) -> Tensor:
-        joint = self._joint(codes, level, known)
-        # each token's classes last, all other axes summed
-        found = torch.stack(
-            [joint.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(self.table.ndim)], 1
-        )
-        return (found / found.sum(-1, keepdim=True)).log()
+        first, second, table = self._halves(codes, level, known)
+        half, found = self.table.ndim // 2, []
+        for joint, tokens in ((first * (second @ table.T), half), (second * (first @ table), self.table.ndim - half)):
+            # each token's classes last, all other axes summed
+            each = joint.reshape(len(codes), *[self.classes] * tokens)
+            found += [each.movedim(i + 1, -1).reshape(len(codes), -1, self.classes).sum(1) for i in range(tokens)]
+        p = torch.stack(found, 1)
+        return (p / p.sum(-1, keepdim=True)).log()
+
+
+def _products(factors: Tensor) -> Tensor:
+    """The product of one entry of each of n factors (B, n, K), for every choice of entries: (B, K^n)."""
+    found = factors.new_ones(len(factors), 1)
+    for factor in factors.unbind(1):
+        found = (found[:, :, None] * factor[:, None]).flatten(1)
+    return found

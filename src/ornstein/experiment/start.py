@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from ornstein.core.learner import Learner
-from ornstein.data import DATA, Latents
+from ornstein.data import DATA, Latents, Text
 from ornstein.data.pictures import MODES
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
@@ -40,6 +40,8 @@ def going_on(run: "str | Path", source: "str | own.Own | None", changes: Iterabl
     before, about = read_folder(run)
     if source is None:
         return Experiment.read(beginning(run, before), changes)
+    if DATA[before.data["name"]] is Text and isinstance(source, str):  # of which a path does not say what it is
+        return Experiment.read({**beginning(run, before), "data": {**before.data, "path": source}}, changes)
     said = dict(change.partition("=")[::2] for change in changes)
     found = own.chosen(source, said) if isinstance(source, str) else source
     tree, reasons = beginning(run, before), dict[str, str]()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ def must_be_tokens(run: Run) -> Classes:
 
 
 def blanks(run: Run, given: str) -> Tensor:
-    """What is to be filled in, as numbers of classes with -1 for each blank, (1, tokens).
+    """What is to be filled in, as numbers of classes with -1 for each blank: (1, tokens), or (1, characters) of a text.
 
     Args:
         given: a text with a blank, `ornstein.data.classes.BLANK`, for each character to draw; for pictures an .npy
@@ -77,6 +78,8 @@ def fill(
 ) -> Tensor:
     """Draw what is blank, n times, all else as it is: (n, width) in model space.
 
+    What lies beyond the end of a shorter text is not asked for: zeros, unless the kernel has no mask.
+
     Args:
         codes: see `blanks`.
         n: how many answers.
@@ -87,9 +90,13 @@ def fill(
     classes = must_be_tokens(run)
     run.must_hold(n)
     way, given = run.way(stepper, steps), Condition.of(condition)  # type: ignore[arg-type]
-    x, keys, found = classes.categories.one_hot(codes), sample_seeds(n, seed, None, None), []
+    until, tokens = codes.shape[1], classes.categories.tokens
+    x = classes.categories.one_hot(torch.nn.functional.pad(codes, (0, tokens - until), value=-1))
+    if steps is None and way.stepper.calls is None:  # exact in any number of steps, so in one: a call for each blank
+        way = replace(way, steps=1)
+    keys, found = sample_seeds(n, seed, None, None), []
     for rows in torch.arange(n).split(run.learner.at_once):
-        start = {"seeds": keys[rows], "x": x.expand(len(rows), -1), "condition": given[rows]}
+        start = {"seeds": keys[rows], "x": x.expand(len(rows), -1), "condition": given[rows], "until": until}
         found.append(end(run.learner.trajectory(run.denoiser, len(rows), way.stepper, way.steps, way.grid, **start)).x)
     return torch.cat(found).cpu()
 

@@ -88,10 +88,11 @@ def _train(
     experiment, built, config = settled.experiment, settled.built, settled.experiment.training
     about = _facts(settled, data)
     if newest_step(folder) is None:
+        if experiment.start is not None:
+            start_from(built.learner, built.net, experiment.start)
+            settled.memory.update(built.learner.memory(built.model, data.batch(0, config.batch_size, config.seed)[0]))
+        # after the weights of another run, whose counts are of other data
         built.learner.count(built.net, data.train[:: data.overlap])
-    if experiment.start is not None and newest_step(folder) is None:
-        start_from(built.learner, built.net, experiment.start)
-        settled.memory.update(built.learner.memory(built.model, data.batch(0, config.batch_size, config.seed)[0]))
     averaged = copy.deepcopy(built.net).eval().requires_grad_(False)
     # pictures and held-out errors cost as little as a step does: in its precision
     watched = Run(folder, experiment, about, built.learner.model(averaged), data.transform, built.learner)

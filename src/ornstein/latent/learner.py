@@ -57,6 +57,12 @@ class Autoencoding(Learner):
                 "learner='codec' needs complete signals, pictures or volumes, in which neighbours depend on each "
                 "other; these data are not such."
             )
+        features = getattr(problem.objective, "features", 0)
+        if features and (len(problem.shape) != 3 or problem.shape[0] not in (1, 3, 4)):
+            raise InputError(
+                f"objective.features={features!r} compares pictures of 1, 3 or 4 channels, and a sample of these data "
+                f"has shape {problem.shape}; take 0."
+            )
 
     @property
     def told(self) -> Mapping[str, Any]:

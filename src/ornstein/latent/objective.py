@@ -18,6 +18,9 @@ codec Esser et al. 2021, 2012.09841). With scores J it is the hinge loss,
 
 each a mean over the patches, in one step of one optimiser.
 
+Where a network trained on photographs is installed, its eyes can judge as well, with nothing to learn: by + features
+d(x', x), how far apart the two look to it (`ornstein.metrics.lite`; in codecs Esser et al. 2021).
+
 *Unused vectors.* A vector of the book learns only from the latents nearest to it, so one that starts far from all
 latents would never move. So each vector is also drawn, weakly, to the latent of the batch that is nearest to *it*.
 """
@@ -35,6 +38,7 @@ from torch.func import functional_call
 from ornstein.core.condition import Given
 from ornstein.errors import InputError
 from ornstein.latent.codec import NetCodec
+from ornstein.metrics import lite
 
 #: how weakly a vector of the book is drawn to the nearest latent
 _DRAWN = 0.1
@@ -48,6 +52,8 @@ class Reconstruction:
         kl: weight of the divergence from N(0, 1), in nats per number of a sample.
         commitment: weight of the term that keeps the encoder close to the vectors of a codebook.
         adversarial: weight of the judge of patches; 0 for none, else 0.01 to 0.1.
+        features: weight of the distance in the features of EfficientNet-lite0, for pictures, with the extra
+            ornstein[images]; 0 for none, else 0.1 to 1.
 
     Raises:
         InputError: a negative weight.
@@ -56,9 +62,10 @@ class Reconstruction:
     kl: float = 1e-3
     commitment: float = 0.25
     adversarial: float = 0.0
+    features: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("kl", "commitment", "adversarial"):
+        for name in ("kl", "commitment", "adversarial", "features"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"objective.{name}={getattr(self, name)!r} must be a weight of at least 0.")
 
@@ -78,8 +85,16 @@ class Reconstruction:
         if self.adversarial:
             assert model.bare.judge is not None  # of `Autoencoding.network`
             lost = lost + judged(model.bare.judge, x0, back.float(), self.adversarial)
+        if self.features:
+            lost = lost + self.features * self._eyes(x0.device).apart(back.float(), x0)
         each: Tensor = lost
         return each
+
+    def _eyes(self, device: torch.device) -> lite.Network:
+        try:
+            return lite.installed(device)
+        except InputError as error:
+            raise InputError(f"with objective.features={self.features!r}, {error}") from error
 
 
 def judged(judge: nn.Module, real: Tensor, made: Tensor, weight: float) -> Tensor:

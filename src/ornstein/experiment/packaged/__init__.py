@@ -1,26 +1,26 @@
-"""Small trained models that ornstein carries, so that there is something to draw from before anything is trained.
+"""Small trained models that come with ornstein, so that there is something to draw from before anything is trained.
 
-They are run folders like any others, less what only training needs, with their weights in float16; the script
-docs/studio/packaged.py made them. Their names stand in place of a run folder wherever there is none of that name.
+They are run folders like any others, without what only training needs and with weights in float16; the script
+docs/studio/packaged.py made them. Their names may be given in place of a run folder where no folder has that name.
 """
 
 from pathlib import Path
 
 from ornstein.errors import InputError, shown
 
-#: where they lie, and which a page opens with
+#: where they lie, and the one that a page opens with
 HOME, FIRST = Path(__file__).parent, "digits"
 
 
 def names() -> tuple[str, ...]:
-    """Of the models that are carried, the first first."""
+    """The names of the models that come with ornstein, the first one first."""
     return tuple(
         sorted((place.parent.name for place in HOME.glob("*/run.yaml")), key=lambda name: (name != FIRST, name))
     )
 
 
 def place(run: "str | Path") -> Path:
-    """The folder of a run: the path as it is, or where there is none, the carried model of that name."""
+    """The folder of a run: the path itself, or if nothing is there, the packaged model of that name."""
     path = Path(run)
     return HOME / path.name if not path.exists() and str(path) in names() else path
 
@@ -31,13 +31,13 @@ def is_packaged(folder: "str | Path") -> bool:
 
 
 def must_be_ones_own(folder: Path, what: str) -> None:
-    """Refuse to write into a model that is carried.
+    """Refuse to write into a packaged model.
 
     Args:
-        what: is to be written, as "an evaluation".
+        what: what is to be written, as "an evaluation".
 
     Raises:
-        InputError: it is one.
+        InputError: the folder is one.
     """
     if is_packaged(folder):
         raise InputError(

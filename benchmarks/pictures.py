@@ -1,0 +1,77 @@
+"""How far are the pictures of several runs from held-out ones, as a network trained on photographs sees them?
+
+    pip install 'ornstein[images]'
+    python benchmarks/pictures.py runs/single runs/cascade runs/codec runs/latent
+
+As many pictures of each run as are held out: samples, given what is known of the held-out ones; or, if the run is a
+codec, training pictures that were encoded and decoded. The first row is of real training pictures in their place. The
+Fréchet distance is that of EfficientNet-lite0's features (`ornstein.metrics.lite`); PSNR and SSIM are a codec's own, of
+held-out pictures. The picture has some of these, and below them the same as each codec decodes them.
+"""
+
+import warnings
+from pathlib import Path
+
+import common
+import torch
+from torch import Tensor
+
+from ornstein.data import Dataset
+from ornstein.experiment.evidence import photographed
+from ornstein.experiment.folder import read_measured
+from ornstein.experiment.pictures import image_grid
+from ornstein.experiment.run import Run
+from ornstein.metrics import METRICS
+
+
+def main() -> None:
+    parser = common.arguments(__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, default=None, help="where to draw what the codecs decode")
+    asked = parser.parse_args()
+    runs = [Run.load(place).drawing() for place in asked.runs]
+    data = runs[0].load_data()
+    n = 20 if asked.quick else len(data.test)
+    rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    one, other = data.train[rows[:n]], data.train[rows[n : 2 * n]]
+    frechet, wasserstein = METRICS["frechet"](), METRICS["sliced-wasserstein"]()
+    held_out = data.test[:n].float()
+    seen = photographed(runs[0], held_out)
+
+    def line(name: str, pictures: Tensor, *more: str) -> None:
+        x = pictures.float()
+        far = frechet(photographed(runs[0], x), seen, torch.Generator().manual_seed(0))
+        apart = wasserstein(x, held_out, torch.Generator().manual_seed(0))
+        print(common.row(name, f"{far:.2f}", f"{apart:.1f}", *more, *[""] * (2 - len(more))), flush=True)
+
+    print(common.heading("pictures", "Fréchet distance", "sliced Wasserstein", "PSNR, dB", "SSIM"))
+    line("real, of training", other)
+    for run in runs:
+        if run.learner.draws:
+            z = run.draw(n, seed=0, condition=run.examples(n, data.test_condition))
+            line(run.folder.name, run.transform.inverse(z, quantise=True))
+        else:
+            measured = read_measured(run.folder)
+            assert measured is not None  # of a codec whose training has ended
+            line(run.folder.name, decoded(run, one), f"{measured['psnr']:.1f}", f"{measured['ssim']:.3f}")
+    if asked.out is not None:
+        draw([run for run in runs if not run.learner.draws], data, common.place(asked.out, asked.quick))
+
+
+def decoded(run: Run, x: Tensor) -> Tensor:
+    """Pictures in bytes, encoded and decoded by a codec's run."""
+    return run.transform.inverse(run.model.decode(run.model.encode(run.transform.forward(x)).mean), quantise=True)
+
+
+def draw(codecs: list[Run], data: Dataset, path: Path) -> None:
+    """Ten held-out pictures, and below them the same as each codec decodes them."""
+    x = data.test[torch.linspace(5, len(data.test) - 30, 10).long()]
+    shown = torch.cat([x, *(decoded(run, x) for run in codecs)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image_grid(data.transform.forward(shown), columns=10, side=1000).save(path)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", UserWarning)  # few points in many dimensions: all rows have equally many
+    with torch.no_grad():
+        main()
