@@ -25,7 +25,7 @@ SAYS = {
     "own_table": r"178 rows, 4 steps\n[\S\s]*0 +A +1[34]\.",
 }
 #: script -> what it trains smaller than a reader does: of four steps nothing is learned anyway
-SMALLER = {"text_to_emoji": {"net.channels": 8, "sampling.steps": 4, "sampling.preview": 4}}
+SMALLER: dict[str, dict[str, Any]] = {"text_to_emoji": {"net.channels": 8, "sampling.steps": 4, "sampling.preview": 4}}
 
 
 def test_every_example_is_tried_and_short() -> None:
@@ -49,7 +49,8 @@ def test_an_example_runs(
             Image.new("RGB", (8, 8), (10 * i, 255 - 10 * i, 99)).save(file)
     for key, value in {"STEPS": "4", "EACH": "4", "PHOTOS": "photos"}.items():
         monkeypatch.setenv(key, value)
-    fit, smaller = ornstein.fit, SMALLER.get(name, {})
+    fit: Any = ornstein.fit
+    smaller = SMALLER.get(name, {})
     monkeypatch.setattr(ornstein, "fit", lambda *what, **how: fit(*what, **how, **smaller))
     with plt.rc_context():  # which the script may change
         plt.switch_backend("agg")
