@@ -15,7 +15,7 @@ from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import EDM, VP, Flow
 from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
 from ornstein.core.exact import Empirical, Gaussian
-from ornstein.core.grids import ends, times
+from ornstein.core.grids import NOISE_RATIOS, ends, times
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Process
 from ornstein.data.transform import Affine, WholeNumbers
@@ -315,6 +315,24 @@ def uniform_noise(levels: Tensor, process: Process) -> FunctionDenoiser:
     return FunctionDenoiser(x0, process, float(levels.square().mean().sqrt()))
 
 
+@pytest.mark.parametrize("process", [VP(), Flow()], ids=str)
+def test_black_and_white_take_a_bit_down_to_where_they_can_be_told_apart(process: Any) -> None:
+    """Further down nothing is added but what a denoiser errs by, e^2/2 for each unit of the signal-to-noise ratio."""
+    levels = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    x0 = levels[torch.randint(2, (200, 16), generator=gen(7))]
+    for least in (0.25, None):
+        found = continuous_bound(
+            uniform_noise(levels, process), x0, bins=Bins(2), least=least, draws=32, seed=1, batch=200
+        )
+        bits, error = mean_and_error(found.bits_per_dim())
+        assert abs(bits - 1) < 4 * error + 1e-3
+        assert float(process.at(float(found.times[1])).noise_ratio) == pytest.approx(least or NOISE_RATIOS[0], rel=1e-6)
+    found = continuous_bound(OffBy(process, x0, 0.1), x0, bins=Bins(2), least=0.25, draws=32, seed=1, batch=200)
+    assert float(found.terms[:, 1].mean()) == pytest.approx(16 * 0.1**2 / 2 / 0.25**2, rel=0.02)
+    t = LikelihoodWeighted(least=0.25).draw_times(process, 100, gen(0))
+    assert float(t.min()) >= process.time(-2 * math.log(0.25)) - 1e-9
+
+
 def test_uniform_bytes_take_eight_bits() -> None:
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
     x0 = levels[torch.randint(256, (24, 64), generator=gen(7))]
@@ -466,6 +484,8 @@ def test_refusals() -> None:
     refused(lambda: variational_bound(denoiser, x0, variance=torch.ones(3), seed=0, steps=4), "(3,)", "4")
     refused(lambda: variational_bound(denoiser, x0 + 0.1, bins=Bins(3), seed=0, steps=4), "0.1", "3 levels")
     refused(lambda: continuous_bound(denoiser, x0 + 0.1, bins=Bins(3), seed=0), "0.1")
+    refused(lambda: continuous_bound(denoiser, x0, least=0.0, seed=0), "least=0.0")
+    refused(lambda: continuous_bound(denoiser, x0, least=1e9, seed=0), "least=1000000000.0", "no noise")
     refused(lambda: variational_bound(denoiser, x0, seed=0, batch=0), "batch=0")
     refused(lambda: variational_bound(denoiser, x0, seed=0, draws=0), "draws=0")
     refused(lambda: Bins(1), "count=1")

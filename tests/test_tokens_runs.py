@@ -229,4 +229,6 @@ def test_classes_that_are_drawn_have_the_grey_as_their_mean() -> None:
             part = place - place.floor()
             error = float((part * (1 - part)).sum().sqrt())
             assert abs(float(some.double().sum() - place.sum())) <= 4 * error
-        assert torch.equal(drawn.train, Quantised("digits", classes, stochastic=True).load().train)
+        again = Quantised("digits", classes, stochastic=True, labels=False).load()
+        assert torch.equal(again.train, drawn.train)
+        assert (set(drawn.conditions), set(again.conditions)) == ({"label"}, set())

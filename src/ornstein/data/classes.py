@@ -207,6 +207,7 @@ class Quantised(Source):
         of: digits, mnist or fashion-mnist.
         classes: how many levels are left.
         stochastic: whether classes are drawn at random, once for all, instead of cut.
+        labels: whether the model is given which digit, or piece of clothing, a picture is of.
         root: the folder with the files of mnist or fashion-mnist; None for the usual ones.
 
     Raises:
@@ -216,6 +217,7 @@ class Quantised(Source):
     of: str = "digits"
     classes: int = 4
     stochastic: bool = False
+    labels: bool = True
     root: str | None = None
 
     def __post_init__(self) -> None:
@@ -246,7 +248,7 @@ class Quantised(Source):
             dice, become = torch.Generator().manual_seed(seed), drawn if self.stochastic else cut
             return torch.cat([become(part - levels.low, dice).to(torch.uint8) for part in x.split(_AT_ONCE)])
 
-        conditions: Mapping[str, Column] = data.conditions
+        conditions: Mapping[str, Column] = data.conditions if self.labels else {}
         return Dataset(
             name=f"{data.name}, {self.classes} levels{', drawn at random' * self.stochastic}",
             train=few(data.train, 0),
