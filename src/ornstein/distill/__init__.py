@@ -35,7 +35,7 @@ from ornstein.samplers import DDIM, UniPCAuto
 
 #: what teaches students, by name
 DISTILLATIONS: dict[str, type[Distillation]] = {
-    "endpoint": Endpoint,
+    "ends": Endpoint,
     "progressive": Progressive,
     "consistency": Consistency,
     "rectified": Rectified,
