@@ -5,7 +5,8 @@
 
 As many pictures of each run as are held out: samples, given what is known of the held-out ones; or, if the run is a
 codec, training pictures that were encoded and decoded. The first row is of real training pictures in their place. The
-Fréchet distance is that of EfficientNet-lite0's features (`ornstein.metrics.lite`); PSNR and SSIM are a codec's own.
+Fréchet distance is that of EfficientNet-lite0's features (`ornstein.metrics.lite`); PSNR and SSIM are a codec's own, of
+held-out pictures. The picture has some of these, and below them the same as each codec decodes them.
 """
 
 import warnings
@@ -15,8 +16,10 @@ import common
 import torch
 from torch import Tensor
 
+from ornstein.data import Dataset
 from ornstein.experiment.evidence import photographed
 from ornstein.experiment.folder import read_measured
+from ornstein.experiment.pictures import image_grid
 from ornstein.experiment.run import Run
 from ornstein.metrics import METRICS
 
@@ -24,6 +27,7 @@ from ornstein.metrics import METRICS
 def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, default=None, help="where to draw what the codecs decode")
     asked = parser.parse_args()
     runs = [Run.load(place).drawing() for place in asked.runs]
     data = runs[0].load_data()
@@ -47,11 +51,24 @@ def main() -> None:
             z = run.draw(n, seed=0, condition=run.examples(n, data.test_condition))
             line(run.folder.name, run.transform.inverse(z, quantise=True))
         else:
-            back = run.model.decode(run.model.encode(run.transform.forward(one)).mean)
             measured = read_measured(run.folder)
             assert measured is not None  # of a codec whose training has ended
-            figures = f"{measured['psnr']:.1f}", f"{measured['ssim']:.3f}"
-            line(run.folder.name, run.transform.inverse(back, quantise=True), *figures)
+            line(run.folder.name, decoded(run, one), f"{measured['psnr']:.1f}", f"{measured['ssim']:.3f}")
+    if asked.out is not None:
+        draw([run for run in runs if not run.learner.draws], data, common.place(asked.out, asked.quick))
+
+
+def decoded(run: Run, x: Tensor) -> Tensor:
+    """Pictures in bytes, encoded and decoded by a codec's run."""
+    return run.transform.inverse(run.model.decode(run.model.encode(run.transform.forward(x)).mean), quantise=True)
+
+
+def draw(codecs: list[Run], data: Dataset, path: Path) -> None:
+    """Ten held-out pictures, and below them the same as each codec decodes them."""
+    x = data.test[torch.linspace(5, len(data.test) - 30, 10).long()]
+    shown = torch.cat([x, *(decoded(run, x) for run in codecs)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image_grid(data.transform.forward(shown), columns=10, side=1000).save(path)
 
 
 if __name__ == "__main__":

@@ -199,7 +199,8 @@ def test_a_network_that_says_nothing_is_the_best_guess_at_white_ends(path: Any) 
     eye, near, far = torch.eye(2, dtype=F64), 0.6, 1.7
     zero = torch.zeros(2, dtype=F64)
     exact = GaussianBridge(GaussianCoupling.independent(zero, near**2 * eye, zero, far**2 * eye), path)
-    still = NetBridge(Still(2 if path.noiseless else 4), path, near, far)
+    silent = Still(2 if path.noiseless else 4)
+    still = NetBridge(silent, path, near, far)
     x = torch.randn(5, 2, generator=seeded(), dtype=F64)
     for t in (0.0, 0.2, 0.5, 0.9, 1.0):
         for down, a, b in ((True, still, exact), (False, still.reversed(), exact.reversed())):
@@ -207,6 +208,10 @@ def test_a_network_that_says_nothing_is_the_best_guess_at_white_ends(path: Any) 
                 assert torch.allclose(a(x, t).read(end), b(x, t).read(end), atol=1e-12), (t, down, end)
     times = torch.tensor([0.1, 0.5, 0.8, 0.9, 1.0], dtype=F64)
     assert torch.allclose(still(x, times).read("x0")[1:2], still(x[1:2], 0.5).read("x0"))
+    # of the level it is told as much as training shows it, and at the ends no more
+    for t, level in ((0.0, -6.0), (1e-5, -6.0), (0.3, math.log(3 / 7)), (1.0, 6.0)):
+        still(x, t)
+        assert torch.allclose(silent.asked, torch.full((5,), level, dtype=F64))
     # its errors, in units of what it leaves open, have mean square one at all times
     x0, x1 = (s * torch.randn(40_000, 2, generator=seeded(i), dtype=F64) for i, s in ((1, near), (2, far)))
     loss = BridgeMatching(Paired(), ("x0",), even=True)
@@ -315,7 +320,7 @@ def test_a_trained_run_is_the_schrodinger_bridge_of_two_gaussians(tmp_path: Path
     ends = [f"data.{name}={tmp_path / name}.npy" for name in ("source", "target")]
     run = trained(
         tmp_path / "run", "schrodinger", *ends, *TINY[:2], "training.batch_size=256", f"process.noise={noise}",
-        "training.steps=900", "training.lr=5e-3", "objective.first=300", "objective.walk=10", "objective.pause=8",
+        "training.steps=400", "training.lr=5e-3", "objective.first=50",
         "training.validate_every=1000000", "net.width=32", "objective.horizon=50",
     )  # fmt: skip
     shift, scale = float(run.transform.shift[0]), float(run.transform.scale)  # type: ignore[attr-defined]
@@ -331,7 +336,7 @@ def test_a_trained_run_is_the_schrodinger_bridge_of_two_gaussians(tmp_path: Path
         wanted = list(crossing(true, start, grid=grid, seed=1))
         for a, b in zip(found, wanted, strict=True):
             assert float((a.x.mean() - b.x.mean()).abs() / b.x.std()) < 0.08
-            assert float(a.x.double().var() / b.x.var()) == pytest.approx(1, abs=0.12)
+            assert float(a.x.double().var() / b.x.var()) == pytest.approx(1, abs=0.1)
         pairs = [float((state.x.double() * (start - start.mean())).mean()) for state in (found[-1], wanted[-1])]
         assert pairs[0] == pytest.approx(pairs[1], rel=0.12)
     loose = GaussianBridge(GaussianCoupling.independent(*moved), Brownian(noise))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.categories import Categories
+from ornstein.core.condition import Condition
 from ornstein.core.learner import Problem
 from ornstein.core.walk import end
 from ornstein.discrete import (
@@ -21,7 +22,8 @@ from ornstein.discrete import (
     constrained,
     unmask,
 )
-from ornstein.discrete.objective import next_weights, outline_first, ranks
+from ornstein.discrete.objective import next_weights, outline_first, ranks, token_nats
+from ornstein.discrete.waves import Waved, across
 from ornstein.errors import InputError
 from ornstein.nets import MLP
 
@@ -219,6 +221,84 @@ def test_a_network_learns_the_law(law: JointTable) -> None:
         assert torch.equal(model(known, 0.5).x0[shown], known[shown])
     assert len(wrong) > 10
     assert float(wrong.abs().max()) < 0.05
+
+
+def test_waves_run_across_two_columns_each_and_all_pairs_have_as_many() -> None:
+    frequencies, phases = across(4, 60)
+    crossed = (frequencies != 0).T
+    assert crossed.sum(1).tolist() == [2] * 60
+    assert crossed.unique(dim=0, return_counts=True)[1].tolist() == [10] * 6
+    several, _ = across(40, 20)
+    assert (several != 0).sum(0).tolist() == [2] * 20
+    assert bool(((phases >= 0) & (phases < 2 * math.pi)).all())
+
+
+def waved(waves: int, *along: tuple[float, ...]) -> tuple[MaskedNet, list[Tensor]]:
+    """A table's model, with what its innermost network is shown from now on."""
+    categories = Categories((*map(len, along), 2), (), (*along, ()))
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (categories.width,), categories=categories)
+    learner = MaskedColumns(problem, waves=waves)
+    net, seen = learner.network(MLP(width=4, depth=1).build), []
+    (net.net if isinstance(net, Waved) else net).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    return learner.model(net), seen
+
+
+def test_waves_correlate_as_a_gaussian_kernel_of_the_distance_does() -> None:
+    """2 sin(w p + b) sin(w q + b) has the mean exp(-6^2 |p - q|^2 / 2), if w is normal and b uniform."""
+    model, seen = waved(4000, (-0.75, -0.25, 0.25, 0.75), (-0.15, -0.05, 0.05, 0.15))
+    x = model.categories.one_hot(torch.tensor([[1, 0, 1], [1, 1, 0], [1, 3, -1], [2, 0, -1]]))
+    with torch.no_grad():
+        assert model.log_probs(x, Condition()).shape == x.shape
+    waves = seen[0][:, -4000:]
+    off = torch.tensor([0.0, 0.1, 0.3, 0.5])
+    assert torch.allclose(2 * waves @ waves[0] / 4000, (-18 * off**2).exp(), atol=5 / 4000**0.5)
+
+
+def test_waves_are_kept_whole_in_a_narrow_type_and_learn() -> None:
+    model, seen = waved(8, (-0.5, 0.0, 0.5), (-0.5, 0.5))
+    x = model.categories.one_hot(torch.tensor([[0, 1, 1], [2, 0, -1]]))
+    replace(model, precision=torch.bfloat16).log_probs(x, Condition())
+    model.log_probs(x, Condition())
+    assert torch.equal(seen[0][:, -8:], seen[1][:, -8:])
+    with torch.no_grad():
+        for weight in model.net.parameters():
+            weight.add_(0.1)
+    token_nats(model, x, Condition(), torch.tensor([[True, True, False]] * 2)).sum().backward()
+    assert isinstance(model.net, Waved)
+    for learns in (model.net.frequencies, model.net.phases):
+        assert learns.grad is not None
+        assert bool((learns.grad != 0).any())
+
+
+def test_waves_are_none_where_no_two_columns_have_an_order() -> None:
+    model, seen = waved(7, (-0.5, 0.0, 0.5))
+    assert not isinstance(model.net, Waved)
+    model.log_probs(torch.zeros(2, 5), Condition())
+    assert seen[0].shape == (2, MaskedNet.inputs(model.categories))
+
+
+@pytest.mark.parametrize("ordered", [0.0, 0.5])
+def test_other_tokens_are_taught_beside_the_bound(law: JointTable, ordered: float) -> None:
+    """For two independent tokens the cross-entropy of what is hidden is the same whatever is known."""
+    first, second = torch.tensor([0.2, 0.8], dtype=torch.float64), torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
+    apart = JointTable(first[:, None] * second, Absorbing())
+    codes = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+    # each row many times, in places and orders of its own
+    weight, x0 = apart.log_prob(codes).exp().repeat(500) / 500, apart.categories.one_hot(codes).double().repeat(500, 1)
+    each = [-float((p * p.log()).sum()) for p in (first, second)]
+    dice = torch.Generator().manual_seed(0)
+
+    def mean(objective: MaskedCrossEntropy) -> tuple[float, float]:
+        found = torch.stack([objective(apart, x0, None, dice).double() @ weight for _ in range(20)])
+        return float(found.mean()), float(found.std()) / 20**0.5
+
+    bound, _ = mean(MaskedCrossEntropy(ordered))
+    found, error = mean(MaskedCrossEntropy(ordered, others=0.5))
+    # nothing is known in half of the rows, and then the mean of both is added; in the others, of the one that is left,
+    # which in order is the second
+    last = ordered * each[1] + (1 - ordered) * sum(each) / 2
+    assert bound == pytest.approx(sum(each), abs=10 * error)
+    assert found == pytest.approx(sum(each) + 0.5 * (sum(each) / 2 + last), abs=10 * error)
 
 
 def test_the_true_law_is_judged_by_its_entropy_beside_that_of_its_margins(law: JointTable) -> None:

@@ -46,6 +46,8 @@ CASES = [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (SMALL, (3, 9)), (SMALL, (1, 7
 THREE = {"label": Label(3)}
 CASES += [(TINY_TRANSFORMER, shape) for shape in [(3,), (3, 9), (2, 3, 4)]]
 CASES += [(dataclasses.replace(TINY_TRANSFORMER, patch=2, places=False), (1, 7, 5))]
+LINEAR = dataclasses.replace(TINY_MLP, linear=True)
+CASES += [(LINEAR, (3, 2, 5))]
 CASES += [(PATCHED, shape) for shape in [(3, 9), (1, 7, 6), (1, 5, 3), (2, 3, 4, 5)]]
 
 
@@ -56,7 +58,7 @@ def labels(*rows: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("kind", ["none", "label", "number", "vector", "tokens", "picture", "several"])
 @pytest.mark.parametrize(
     ("config", "shape"),
-    [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (TINY_TRANSFORMER, (3,)), (TINY_TRANSFORMER, (3, 9))]
+    [(TINY_MLP, (2,)), (TINY_MLP, (3, 2, 5)), (LINEAR, (2,)), (TINY_TRANSFORMER, (3,)), (TINY_TRANSFORMER, (3, 9))]
     + [(dataclasses.replace(TINY_TRANSFORMER, patch=2), (2, 3, 5))]
     + [(net, s) for net in (SMALL, PATCHED) for s in GRIDS],
 )
@@ -135,6 +137,26 @@ def test_parts_missing_leave_no_nan_in_the_gradient() -> None:
         assert part.grad.isfinite().all()
         assert not part.grad[[0, 2]].any()
         assert part.grad[[1, 3]].reshape(2, -1).any(dim=1).all()
+
+
+def test_the_linear_branch_is_affine_in_x_and_moves_with_the_level() -> None:
+    """Its length is not lost, as it is in the blocks: what has twice the size comes out at twice the size."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 5, 3, generator=generator)
+    bent = nudged(LINEAR.build((3,)))
+    straight = nudged(LINEAR.build((3,)))
+    with torch.no_grad():
+        straight.out.weight.zero_()  # type: ignore[union-attr, operator]
+
+    def apart(net: Any, level: Tensor) -> float:
+        """How far the net is from being affine."""
+        at = [net(point, level) for point in (2 * x + y, x, y, 0 * x)]
+        return float((at[0] - 2 * at[1] - at[2] + 2 * at[3]).abs().max().detach())
+
+    level = torch.zeros(5)
+    assert apart(straight, level) < 1e-4 < apart(bent, level)
+    grown = [straight(2 * x, at) - straight(x, at) for at in (level, level + 3)]
+    assert float((grown[0] - grown[1]).abs().max().detach()) > 1e-2 * float(grown[0].abs().max().detach()) > 0
 
 
 def test_levels_are_told_apart_over_the_whole_range() -> None:

@@ -1,5 +1,6 @@
 """Students of few calls: what each method teaches is the exact flow map where the teacher is exact; and as runs."""
 
+import math
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,15 +16,16 @@ import ornstein
 from ornstein.core.chains import Tabulated
 from ornstein.core.clocks import VE, VP, Flow
 from ornstein.core.condition import Condition, Given
-from ornstein.core.denoiser import Denoiser, FunctionDenoiser
+from ornstein.core.denoiser import Denoiser, FunctionDenoiser, NetDenoiser
 from ornstein.core.exact import GaussianMixture
 from ornstein.core.learner import Problem
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import end
-from ornstein.distill import RUNG, Assisted, Moments
-from ornstein.distill.ladder import Ladder, grid
-from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified, Renoise
+from ornstein.distill import RUNG, Assisted, Endpoint, Moments
+from ornstein.distill.endpoint import SOFT, energy
+from ornstein.distill.ladder import Ladder, Renoise, grid
+from ornstein.distill.students import CALLS, Consistency, Progressive, Rectified
 from ornstein.errors import InputError
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_experiment, read_weights
@@ -33,7 +35,8 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.settle import drawing_precision
 from ornstein.experiment.students import student_of
 from ornstein.experiment.train import train
-from ornstein.samplers import DDIM
+from ornstein.nets import NETS
+from ornstein.samplers import DDIM, UniPCAuto
 
 F64 = torch.float64
 MEAN, STD = torch.tensor([0.3, -0.8], dtype=F64), torch.tensor([0.5, 1.2], dtype=F64)
@@ -152,6 +155,102 @@ def test_reflow_of_an_exact_gaussian_joins_noise_with_the_end_that_the_flow_take
     assert len(torch.as_tensor(level.t).unique()) > 50  # levels
     start = ((top.alpha * teacher.sigma_data) ** 2 + top.sigma**2) ** 0.5 * z
     assert (lesson.answer - ends_of(start, top)).abs().max() < 1e-3
+
+
+def spread_at(denoiser: Any, t: float) -> float:
+    """The standard deviation of what a walk from t begins with."""
+    level = denoiser.process.at(t)
+    return math.hypot(level.alpha * denoiser.sigma_data, level.sigma)
+
+
+class Steered(Denoiser):
+    """A student that can add anything linear to its teacher's answer, at each level and number of calls."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.teacher, self.process, self.sigma_data = teacher, teacher.process, teacher.sigma_data
+        self.known: dict[Any, Tensor] = {}
+
+    def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+        (key, _), *more = groups(x, level, condition)
+        assert not more  # all rows of a walk are at one level
+        slope, offset = self.known.setdefault(key, torch.zeros(2, 2, dtype=F64, requires_grad=True))
+        return Prediction(self.teacher.predict(x, level, Condition()).x0 + slope * x + offset, x, level)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_the_endpoint_of_an_exact_gaussian_is_learned_as_its_exact_flow_map(clock: str) -> None:
+    teacher, objective = gaussian(CLOCKS[clock]), Endpoint(segments=24)
+    learner: Any = LEARNERS["student"](Problem(CLOCKS[clock], "v", objective, (2,), teacher.sigma_data))
+    student, x0 = Steered(teacher), torch.zeros(96, 2, dtype=F64)
+
+    def loss() -> Tensor:
+        dice = torch.Generator().manual_seed(0)
+        return objective(student, x0, Condition(), dice, teacher, learner.calls).mean()
+
+    def off(calls: int) -> float:
+        states = list(learner.walk(student, 64, UniPCAuto(), calls, seeds=torch.arange(64), dtype=F64))
+        assert states[-1].calls == calls
+        # it begins below the top of the clock, from noise that the teacher would begin with there
+        noise = states[0].x / spread_at(student, states[0].t)
+        top = float(grid(student.process, 1, student.unit)[0])
+        exact = ends_of(spread_at(student, top) * noise, student.process.at(top))
+        return float((states[-1].x - exact).abs().max())
+
+    loss()  # now it has met its levels
+    untaught = [off(calls) for calls in learner.calls]
+    search = torch.optim.LBFGS(
+        student.known.values(), max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        search.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    search.step(closure)
+    assert max(off(calls) for calls in learner.calls) < 1e-3
+    assert untaught[-1] > 0.1  # by the teacher's own solver in one call
+
+
+def test_ends_are_compared_as_sets_by_the_energy_distance_over_places() -> None:
+    dice = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(3, 40, 5, generator=dice, dtype=F64) for _ in range(2))
+    found = energy(x, 0.5 * y)
+
+    def mean(a: Tensor, b: Tensor) -> Tensor:
+        return (a[:, :, None] - b[:, None]).square().mean(-1).sqrt().mean()
+
+    wanted = 2 * mean(x, 0.5 * y) - mean(x, x) - mean(0.5 * y, 0.5 * y)
+    assert found.shape == (40,)
+    # distances below SOFT count less, here those of points from themselves, by SOFT in all others
+    assert abs(float(found.mean() - wanted)) < SOFT / 10
+    assert abs(float(energy(y.flip(1), y).mean())) < 1e-12  # in any order
+    # those that are too near each other are pushed apart
+    size = torch.ones((), dtype=F64, requires_grad=True)
+    (apart,) = torch.autograd.grad(energy(0.5 * size * y, y).mean(), size)
+    assert apart < 0
+
+
+@pytest.mark.parametrize("net", ["mlp", "transformer", "unet"])
+def test_features_are_what_a_networks_last_layer_reads(net: str) -> None:
+    shape = (6,) if net == "mlp" else (2, 4, 4)
+    made: Any = NETS[net]().build(shape)
+    with torch.no_grad():
+        made.out.weight.normal_(generator=torch.Generator().manual_seed(0))
+    denoiser = NetDenoiser(made, VP(), "x0", sigma_data=0.7)
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    level = VP().at(0.2)
+    read = denoiser.features(x, level, Condition())
+    if net == "unet":
+        out = made.out(read.transpose(1, 2).reshape(3, -1, 4, 4))
+    else:
+        out = made.out(read)
+        out = out[:, 0] if net == "mlp" else out.transpose(1, 2).reshape(3, -1, 4, 4)
+    assert torch.allclose(out.reshape(3, -1), denoiser.predict(x, level, Condition()).x0.reshape(3, -1), atol=1e-5)
+    assert torch.autograd.grad(read.square().sum(), x)[0].abs().min() > 0  # and it moves with x
+    # of what is no network nothing is known but x
+    assert torch.equal(gaussian(VP()).features(x.flatten(1)[:, :2], level, Condition())[:, 0], x.flatten(1)[:, :2])
 
 
 class Told(Denoiser):
@@ -409,6 +508,34 @@ def test_an_auxiliary_begins_as_the_teacher_and_goes_on_bit_for_bit(run: Path, t
     one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not torch.equal(one["auxiliary.embedding.rung.weight"], own["auxiliary.embedding.rung.weight"])
+
+
+def test_a_student_of_endpoints_begins_as_the_default_solver_and_goes_on_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    changes = [*FEW, "training.checkpoint_every=1"]
+    asked = student_of(run, "endpoint", [1, 4], changes=[*changes, "training.steps=1", "training.lr=1e-30"])
+    begun, teacher = trained(asked, tmp_path / "begun", draws=False), Run.load(run)
+    label = torch.tensor([0, 1, 2])
+    for calls in (1, 4):
+        levels = Endpoint().levels(teacher.model.process, teacher.model.unit, calls, (1, 4))
+        solved = teacher.draw(3, seed=0, label=label, stepper="unipc-auto", grid=levels.tolist())
+        assert (begun.draw(3, seed=0, label=label, steps=calls) - solved).abs().max() < 1e-5
+    for name, steps in (("whole", (3,)), ("halves", (1, 3))):
+        asked = student_of(run, "endpoint", [1, 4], changes=[*changes, "training.steps=3"])
+        for stop in steps:
+            for moment in train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False):
+                if moment.progress.step == stop:
+                    break
+    one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not torch.equal(one["embedding.calls.weight"], torch.zeros_like(one["embedding.calls.weight"]))
+    with pytest.raises(InputError, match="taught to draw in 1, 4 calls, and in no others"):
+        begun.draw(3, seed=0, steps=2)
+
+
+@pytest.mark.parametrize(("word", "value"), [("segments", 0), ("spread", -1.0)])
+def test_what_endpoints_cannot_be_taught_with_is_refused(word: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{word}={value}"):
+        Endpoint(**{word: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["consistency", "reflow", "moments"])

@@ -28,6 +28,7 @@ from ornstein.experiment.rows import oddest
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.experiment.where import Where, _apart, _both
+from ornstein.training import manifest
 
 HEAD = "kind,size,day,code,note"
 KINDS, SIZES = ("red", "green", "blue"), (1, 2, 3, 4)
@@ -101,6 +102,29 @@ def near(found: Tensor, expected: float, n: int) -> None:
     assert float(found.double().mean()) == pytest.approx(
         expected, abs=5 * (expected * (1 - expected) / n) ** 0.5 + 1e-9
     )
+
+
+def test_a_run_that_knows_of_no_waves_opens_and_draws_as_it_did(tmp_path: Path) -> None:
+    path = write(tmp_path / "things.csv", rows_of(200))
+    short = ["training.steps=2", "training.cpu=true", "training.precision=float32", "net.width=16", "net.depth=1"]
+    asked = Experiment.read("table", [f"data.path={path}", *short, "learner.waves=0", "objective.others=0"])
+    for _ in train(asked, tmp_path / "run"):
+        pass
+    before = Run.load(tmp_path / "run").drawing().sample(20, seed=0)
+    said = tmp_path / "run" / "experiment.yaml"
+    lines = said.read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.strip().partition(":")[0] not in ("waves", "others")]
+    assert len(kept) == len(lines) - 2
+    said.write_text("".join(kept), "utf-8")
+    manifest.accept(tmp_path / "run", [said.name])
+    assert torch.equal(Run.load(tmp_path / "run").drawing().sample(20, seed=0).nan_to_num(-1), before.nan_to_num(-1))
+
+
+def test_an_objective_with_other_settings_leaves_the_learner_as_it_is() -> None:
+    learner = Experiment.read("table", ["data.path=x.csv"]).learner
+    assert learner is not None
+    assert learner["waves"] > 0
+    assert Experiment.read("table", ["data.path=x.csv", "objective.ordered=0.25"]).learner == learner
 
 
 def test_rows_such_that_have_the_law_given_that(run: Run) -> None:

@@ -84,7 +84,7 @@ KEPT: dict[str, tuple[str, ...]] = {
     "stepper": ("any-order", "together", "renoise"),
     "objective": (
         *("classifier", "masked", "bridge", "markovian-fitting", "reflow", "joint", "token-classifier"),
-        *("reconstruction", "progressive", "consistency", "moments", "rectified"),
+        *("reconstruction", "progressive", "consistency", "moments", "rectified", "endpoint"),
     ),
 }
 

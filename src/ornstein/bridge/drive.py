@@ -12,10 +12,19 @@ the noise of that step. If x0 is also taken at the step's end, and the two are a
 that does not depend on x is of order 2 in law; Kloeden & Platen 1992, section 15.1), it is of order 2. Both are exact
 in any number of steps for a near end that is always the same point.
 
-*The last step* goes to x0 itself and so leaves out the variance that x_0 still has at the last stage, about g^2 t. So
-on paths with noise the stages are spaced as t_max (i/n)^p. The i-th step from the end is p/i of its own time long;
-Heun's rule makes an error of the cube of that, times the variance left there, i^p/n^p. With p = 5/2 these errors and
-that of the last step sum to order 1/n^2; with p = 2 there is an additional logarithm.
+*Spacing.* The last step goes to x0 itself and so leaves out the variance that x_0 still has at the last stage, about
+g^2 t. So on paths with noise the stages are spaced as t_max (i/n)^p. The i-th step from the end is p/i of its own time
+long; Heun's rule makes an error of the cube of that, times the variance left there, i^p/n^p. With p = 5/2 these errors
+and that of the last step sum to order 1/n^2; with p = 2 there is an additional logarithm.
+
+*Weights.* These last steps are long beside their own time, r = b_t/b_s = (i/(i - 1))^p on a Brownian bridge, so it
+matters how the two x0 are weighted. Where little noise is left, a near end that has a density moves with x_t,
+E[x_0 given x_t] = x_t + const., and x_s given x_t has r times the variance of a step that holds x0. With a share w for
+the later x0, the noise z of a step moves x_s by (1 + w (1 - 1/r)) z. So the variance comes out right if
+
+    (1 + w (1 - 1/r))^2 = r,        w = r/(1 + sqrt(r)),
+
+which is 1/2 for short steps. Without noise w is 1/2.
 """
 
 from abc import ABC, abstractmethod
@@ -73,7 +82,7 @@ class Ancestral(BridgeStepper):
 
 @dataclass(frozen=True)
 class Heun(BridgeStepper):
-    """The near end as predicted at both ends of a step, averaged, with the same noise.
+    """The near end as predicted at both ends of a step, averaged by weights that keep the variance of the walk.
 
     Order 2. Two calls a step. Stochastic if the path is.
     """
@@ -86,7 +95,8 @@ class Heun(BridgeStepper):
         here = ask(x, t).read("x0")
         rest = from_xt * x + (float(variance) ** 0.5 * noise() if variance > 0 else 0.0)
         there = ask(rest + from_x0 * here, s).read("x0")
-        return rest + from_x0 * 0.5 * (here + there)
+        later = 1 / (from_xt + float(from_xt) ** 0.5) if variance > 0 else 0.5  # from_xt is 1/r
+        return rest + from_x0 * (here + later * (there - here))
 
 
 #: how a bridge is walked, by name

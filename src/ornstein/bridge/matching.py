@@ -23,6 +23,7 @@ always downward, this is *reflow* (Liu et al. 2023, 2209.03003): each turn makes
 nearer, until one step is enough.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -46,9 +47,10 @@ class BridgeMatching:
         coupling: which rows of a batch are joined.
         regress: the readings whose squared errors are averaged; "up" and "down" grow without bound towards the end that
             they look at.
-        cut: the share of the clock that is left out at each end, where the readings with noise are infinite.
+        cut: the share of the clock, or of u, that is left out at each end, where the readings with noise are infinite.
         even: divide the errors of the ends by those of a linear guess (`Guess`, with the bridge's own `near` and
             `far`), so that all times count equally.
+        dense: draw times denser towards both ends, by the arcsine law t_max sin^2(pi u/2) of an even u; else evenly.
 
     Raises:
         InputError: an unknown reading, none, or a share outside [0, 1/2); `even` with readings other than the ends.
@@ -58,6 +60,7 @@ class BridgeMatching:
     regress: tuple[str, ...] = ("x0", "x1")
     cut: float = 1e-3
     even: bool = False
+    dense: bool = False
 
     def __post_init__(self) -> None:
         for name in self.regress:
@@ -77,7 +80,10 @@ class BridgeMatching:
             generator: of all randomness.
         """
         x1 = x1[self.coupling(x0, x1, generator)]
-        t = bridge.path.t_max * (self.cut + (1 - 2 * self.cut) * strata(len(x0), generator)).to(x0.device)
+        shares = self.cut + (1 - 2 * self.cut) * strata(len(x0), generator)
+        if self.dense:
+            shares = (0.5 * math.pi * shares).sin() ** 2
+        t = (bridge.path.t_max * shares).to(x0.device)
         z = noise_like(x0, generator)
         return self.loss_at(bridge, x0, x1, t, z, condition)
 

@@ -18,9 +18,12 @@ from torch import Tensor, nn
 
 from ornstein.bridge.path import Ends, Path, Stage, over
 from ornstein.core.condition import SOURCE, Condition, Given
-from ornstein.core.denoiser import NOISE_LEVEL_LIMIT
 from ornstein.core.process import Number, check_positive
 from ornstein.errors import InputError
+
+#: log(beta/alpha) is cut here, at a 400th of a line from either end. At the ends themselves it is infinite, and a
+#: network asked there, as by the first step of a walk, would extrapolate: training shows next to nothing beyond.
+LEVEL_LIMIT = 6.0
 
 
 class Bridge(ABC):
@@ -135,7 +138,7 @@ class NetBridge(Bridge):
 
     Args:
         net: `net(x, level, parts) -> F`, with twice the channels of x, for F_0 and F_1; with as many as x if the path
-            has no noise. x has unit variance; the level is log(beta/alpha) within [-12, 12], (B,).
+            has no noise. x has unit variance; the level is log(beta/alpha) within [-6, 6], (B,).
         path: the path that t refers to.
         near, far: standard deviations of x_0 and x_1 in model space.
         precision: type of the net's matrix products and convolutions; None for that of its parameters.
@@ -175,12 +178,12 @@ class NetBridge(Bridge):
 
 
 def _told(stage: Stage, x: Tensor) -> Tensor:
-    """log(beta/alpha) within +-12, (B,)."""
+    """log(beta/alpha) within the limit, (B,)."""
     if isinstance(stage.alpha, Tensor) and isinstance(stage.beta, Tensor):
-        return (stage.beta.log() - stage.alpha.log()).flatten().clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+        return (stage.beta.log() - stage.alpha.log()).flatten().clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
     ratio = over(stage.beta, stage.alpha)
-    level = NOISE_LEVEL_LIMIT if ratio == math.inf else math.log(max(ratio, 1e-300))
-    return x.new_full((len(x),), max(-NOISE_LEVEL_LIMIT, min(level, NOISE_LEVEL_LIMIT)))
+    level = LEVEL_LIMIT if ratio == math.inf else math.log(max(ratio, 1e-300))
+    return x.new_full((len(x),), max(-LEVEL_LIMIT, min(level, LEVEL_LIMIT)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ def distill(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="consistency, moments, progressive or reflow: see docs/fewer-calls.md."),
+        typer.Option(help="consistency, endpoint, moments, progressive or reflow: see docs/fewer-calls.md."),
     ] = "consistency",
     steps: Annotated[
         str, typer.Option(metavar="K,...", help="Numbers of network calls to draw in, one or several.")

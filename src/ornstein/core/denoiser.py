@@ -81,6 +81,13 @@ class Denoiser(Scaled, ABC):
         """
         return self.predict(x, self.process.at(t, like=x), Condition.of(condition).matches(len(x), "x"))
 
+    def features(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+        """What its answer about x is read from, (B, places, features); x itself where nothing else is known.
+
+        Of a network it is the input of its last layer.
+        """
+        return x.flatten(1)[:, None]
+
     def on(self, process: Process) -> "Denoiser":
         """The same denoiser on another process's clock; exact.
 
@@ -123,6 +130,9 @@ class Around(Denoiser):
     @property
     def device(self) -> torch.device:
         return self.base.device
+
+    def features(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+        return self.base.features(x, level, condition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +217,19 @@ class NetDenoiser(Denoiser):
     @property
     def device(self) -> torch.device:
         return next((p.device for p in self.net.parameters()), torch.device("cpu"))
+
+    def features(self, x: Tensor, level: Level, condition: Condition) -> Tensor:
+        last, found = getattr(self.net, "out", None), list[Tensor]()
+        if not isinstance(last, nn.Module):
+            return super().features(x, level, condition)
+        listening = last.register_forward_pre_hook(lambda layer, given: found.append(given[0]))
+        try:
+            self.predict(x, level, condition)
+        finally:
+            listening.remove()
+        # a linear layer reads the last axis, a convolution the second
+        heard = found[0] if isinstance(last, nn.Linear) else found[0].movedim(1, -1)
+        return heard.reshape(len(x), -1, heard.shape[-1]).to(torch.promote_types(x.dtype, torch.float32))
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         skip, out = READINGS[self.predicts](level, self.sigma_data)

@@ -260,8 +260,8 @@ def trajectory(
     )
 
 
-def start(level: Level[float], sigma_data: float, noise: Noise) -> Tensor:
-    """Where a walk begins at a level: x ~ N(0, alpha^2 sigma_data^2 + sigma^2), the next draw of the noise."""
+def start(level: Level[float], sigma_data: float, noise: Callable[[], Tensor]) -> Tensor:
+    """Where a walk begins at a level: x ~ N(0, alpha^2 sigma_data^2 + sigma^2), from one draw of the noise."""
     spread: float = ((level.alpha * sigma_data) ** 2 + level.sigma**2) ** 0.5
     return spread * noise()
 

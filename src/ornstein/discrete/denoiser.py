@@ -53,7 +53,7 @@ class MaskedNet(MaskedDenoiser):
     """A network that outputs logits, as the posterior mean of masked tokens.
 
     Args:
-        net: `net(x, noise_level, condition) -> logits`, (B, inputs) -> (B, inputs); the first `width` logits are used.
+        net: `net(x, noise_level, condition) -> logits`, (B, inputs) -> (B, at least width); the first `width` are used.
         process: the absorbing kernel.
         categories: the tokens of a row.
         precision: type of the net's matrix products; None for that of its parameters.
@@ -87,7 +87,7 @@ class MaskedNet(MaskedDenoiser):
         return categories.log_softmax(logits[:, : categories.width].float())
 
     def _places(self, x: Tensor, known: Tensor) -> Tensor:
-        """Where along its column each known number lies: (B, ordered * (2 + 2 waves))."""
+        """Where along its column each known number lies, the plain places first: (B, ordered * (2 + 2 waves))."""
         ordered = self.categories.ordered
         if not ordered:
             return x[:, :0]

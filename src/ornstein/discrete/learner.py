@@ -18,7 +18,8 @@ from ornstein.discrete.kernels import Absorbing
 from ornstein.discrete.learning import OfTokens
 from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks, token_nats
 from ornstein.discrete.steppers import AnyOrder
-from ornstein.errors import InputError
+from ornstein.discrete.waves import Waved
+from ornstein.errors import InputError, must_be_whole
 
 #: the number of held-out rows by which a model is judged
 _JUDGED_BY = 2000
@@ -31,7 +32,14 @@ MASKED_OBJECTIVES: dict[str, Callable[..., Any]] = {"masked": MaskedCrossEntropy
 
 @dataclass(frozen=True, eq=False)
 class MaskedColumns(OfTokens):
-    """A table's rows as tokens, masked in any order: each column given any others (Austin et al. 2021)."""
+    """A table's rows as tokens, masked in any order: each column given any others (Austin et al. 2021).
+
+    Args:
+        waves: how many plane waves across two columns the network sees, by which it learns what two numbers say
+            together, such as those of a place on a map. There are none where fewer than two columns have an order.
+    """
+
+    waves: int = 0
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
@@ -45,6 +53,7 @@ class MaskedColumns(OfTokens):
     )
 
     def __post_init__(self) -> None:
+        must_be_whole("learner.waves", self.waves, 0)
         if self.problem.categories is None:
             raise InputError(
                 "predicts='classes' needs data in tokens, such as a table (data=table); these data are numbers."
@@ -57,6 +66,13 @@ class MaskedColumns(OfTokens):
     @property
     def shown(self) -> tuple[int, ...]:
         return (MaskedNet.inputs(self.categories),)
+
+    def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
+        columns, width = len(self.categories.ordered), self.categories.width
+        if not self.waves or columns < 2:
+            return super().network(build, seed)
+        net = build((self.shown[0] + self.waves,), self.told, self.out_multiple)
+        return Waved(net, slice(width, width + columns), self.waves)
 
     def model(self, net: nn.Module) -> MaskedNet:
         return MaskedNet(net, self.problem.process, self.categories)

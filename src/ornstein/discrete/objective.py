@@ -18,8 +18,13 @@ a fixed order has T. So a share of the rows of each batch is trained in the orde
 outline of every column, in the order of the columns, then all details. Details come last because a network that sees
 details of some columns while it learns the outline of the next recognises the training rows by them, and does not learn
 what rows are like. The other rows train all other questions, given everything that is known of other cells.
+
+*All that is hidden.* The network says p(token given the known ones) of every hidden token, and the bound asks for one,
+or one of a few. The others' cross-entropies are free, and each of them, too, is least for the true law. Teaching them
+along makes the network learn what the known tokens say of the whole row, rather than the training rows by heart.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -59,12 +64,17 @@ class MaskedCrossEntropy:
     Args:
         ordered: share of the rows that are trained in the fixed order in which rows are drawn.
         drop: share of the rows in which a part of the condition is left out.
+        others: weight of the mean cross-entropy of all hidden tokens of the outline, beside the bound; 0 for the bound
+            alone.
     """
 
     ordered: float = 0.0
     drop: float = 0.1
+    others: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.others < math.inf:
+            raise InputError(f"objective.others={self.others!r} must be a weight, at least 0.")
         for name in ("ordered", "drop"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -86,6 +96,9 @@ class MaskedCrossEntropy:
         weights = next_weights(categories, known)
         if self.ordered:  # in the fixed order only one token is next
             weights = torch.where(taught, (order == place[:, None]).float(), weights)
+        if self.others:
+            hidden = (~known & (beside(categories.order, known, torch.int64) < 0)).float()
+            weights = weights + self.others * hidden / hidden.sum(1, keepdim=True).clamp_min(1)
         return total * (weights * token_nats(model, x0, condition, known)).sum(1)
 
 

@@ -5,8 +5,11 @@ second one. On a chain they are the nearest whole levels or, if two of these coi
 are numbered from 0, the noise, to `segments`, the clean point.
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,6 +18,7 @@ from torch.func import functional_call
 from ornstein.core.condition import Condition
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.grids import ends, times
 from ornstein.core.numerics import strata
 from ornstein.core.process import Level, Process
@@ -32,6 +36,18 @@ def grid(process: Process, segments: int, unit: float) -> Tensor:
         return even
     whole = torch.cat([even[:-1].round().clamp(min=1), even[-1:]])
     return whole if bool((whole.diff() < 0).all()) else times(process, segments, "trailing", unit)
+
+
+def falling(process: Process, steps: int, unit: float, top: float = math.inf, power: float = 1.0) -> Tensor:
+    """Times at which q/(1 + q), q = sigma/(alpha unit), falls as (1 - k/steps)^power, and the clean point.
+
+    (steps + 1,) float64. The first is at q = `top`, or where the clock begins if that is lower; on a chain they need
+    not be whole.
+    """
+    first = min(process.at(ends(process, unit)[1]).noise_ratio / unit, top)
+    u = first / (1 + first) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
+    found = process.time(-2 * (unit * u / (1 - u)).log())
+    return torch.cat([found, found.new_zeros(1)])
 
 
 def scattered(denoiser: Denoiser, x: Tensor, generator: Generator) -> Level[Tensor]:
@@ -83,8 +99,27 @@ class Ladder:
         return torch.where(clean.reshape(half.shape), again.x0 + shift / there.alpha, euler + shift)
 
 
+@dataclass(frozen=True)
+class Renoise(Stepper):
+    """Each answer, with fresh noise of the next level: multistep consistency (Song et al. 2023).
+
+    No order: the answers are ends of trajectories, and more steps correct their errors. One call a step. Stochastic.
+    """
+
+    order: ClassVar[int | None] = None
+
+    @property
+    def stochastic(self) -> bool:
+        return True
+
+    def step(
+        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
+    ) -> tuple[Tensor, Any]:
+        return s.noised(denoiser(x, t).x0, noise()), None
+
+
 class Remembered(nn.Module):
-    """A network with other weights than its own, in evaluation mode and without gradients; it owns neither.
+    """A network with other weights than its own, which get no gradients, in evaluation mode; it owns neither.
 
     Args:
         net: the network.
@@ -99,7 +134,11 @@ class Remembered(nn.Module):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         return self._of[0].parameters(recurse)
 
-    @torch.no_grad()
+    @property
+    def out(self) -> nn.Module | None:
+        """The network's last layer, if it names it."""
+        return getattr(self._of[0], "out", None)
+
     def forward(self, *given: object) -> Tensor:
         net = self._of[0]
         training = net.training

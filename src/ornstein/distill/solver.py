@@ -42,6 +42,7 @@ from ornstein.core.numerics import Estimate, normal
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import Asked, end, walk
+from ornstein.distill.ladder import falling
 from ornstein.errors import InputError
 from ornstein.samplers.exponential import Multistep
 from ornstein.samplers.tuned import Triangles, Tuned, as_tuned, leaning_sizes, squared
@@ -188,15 +189,6 @@ def _spread(denoiser: Denoiser, t: float) -> float:
     return math.hypot(level.alpha * denoiser.sigma_data, level.sigma)
 
 
-def _falling(denoiser: Denoiser, steps: int, top: float, power: float) -> Tensor:
-    """q/(1 + q), q = sigma/(alpha sigma_data), falling as (1 - k/steps)^power from q = `top`, or the clock's top."""
-    unit = denoiser.unit
-    ratio = math.exp(min(_top_ratio(denoiser), math.log(top * unit))) / unit
-    u = ratio / (1 + ratio) * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** power
-    found = denoiser.process.time(-2 * (unit * u / (1 - u)).log())
-    return torch.cat([found, found.new_zeros(1)])
-
-
 def _batch(shape: Sequence[int]) -> int:
     return max(1, min(_AT_ONCE // math.prod(shape), 4096))
 
@@ -335,7 +327,7 @@ class _Search:
         given = self.condition[: self.scouted]
         starts: list[tuple[float, int, Tuned]] = []
         for power in _POWERS:
-            grid = _falling(self.denoiser, self.steps, top, power)
+            grid = falling(self.denoiser.process, self.steps, self.denoiser.unit, top, power)
             for method in _METHODS:
                 start = as_tuned(method, self.denoiser.process, grid, self.denoiser.unit)
                 error = endpoint_error(

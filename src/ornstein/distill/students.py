@@ -34,19 +34,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import Ask, Noise, Stepper
 from ornstein.core.gaps import mean_square
 from ornstein.core.numerics import noise_like, strata
 from ornstein.core.prediction import READINGS
-from ornstein.core.process import Level
-from ornstein.distill.ladder import Ladder, scattered
+from ornstein.core.process import Level, Process
+from ornstein.distill.ladder import Ladder, grid, scattered
 from ornstein.errors import InputError
 from ornstein.guidance import ClassifierFree
 
@@ -127,6 +126,16 @@ class Distillation(ABC):
         Raises:
             InputError: the numbers of calls share no such ladder.
         """
+
+    def levels(self, process: Process, unit: float, count: int, calls: Sequence[int]) -> Tensor:
+        """The times of a student's walk of `count` calls, (count + 1,), falling to 0: those taught, if there are such.
+
+        Args:
+            process, unit: the clock, and what noise is measured in.
+            calls: the numbers of calls that were taught.
+        """
+        rungs = self.rungs(calls)
+        return grid(process, count, unit) if rungs % count else grid(process, rungs, unit)[:: rungs // count]
 
     @abstractmethod
     def loss(
@@ -375,22 +384,3 @@ class Rectified(Lessons):
             x, at = ladder.heun(teacher, x, at, at + 1, condition[:few]), at + 1
         level = scattered(student, x0, generator)
         return Lesson(level.noised(x[line], eps[line]), level, condition[:few][line], x[line])
-
-
-@dataclass(frozen=True)
-class Renoise(Stepper):
-    """Each answer, with fresh noise of the next level: multistep consistency (Song et al. 2023).
-
-    No order: the answers are ends of trajectories, and more steps correct their errors. One call a step. Stochastic.
-    """
-
-    order: ClassVar[int | None] = None
-
-    @property
-    def stochastic(self) -> bool:
-        return True
-
-    def step(
-        self, denoiser: Ask, x: Tensor, t: Level[float], s: Level[float], memory: Any, noise: Noise
-    ) -> tuple[Tensor, Any]:
-        return s.noised(denoiser(x, t).x0, noise()), None

@@ -191,7 +191,8 @@ class Experiment:
         changes = [_parted(override) for override in overrides]
         tree = _dated(_tree(source, changes))
         nouns = {keys[0] for keys, _ in changes}
-        if nouns & {"preset", "predicts", "objective"} and "learner" not in nouns:
+        named = {".".join(keys).removesuffix(".name") for keys, _ in changes}
+        if named & {"preset", "predicts", "objective"} and "learner" not in nouns:
             tree.pop("learner", None)  # it was implied by what has changed
         for keys, value in changes:
             if keys == ["preset"]:

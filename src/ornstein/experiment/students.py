@@ -23,6 +23,7 @@ from ornstein.nets import NETS
 
 #: the names of the methods to users -> the objective
 METHODS = {
+    "endpoint": "endpoint",
     "progressive": "progressive",
     "consistency": "consistency",
     "reflow": "rectified",

@@ -21,7 +21,6 @@ from ornstein.distill import (
     Assisted,
     Distillation,
     Remembered,
-    grid,
     with_calls,
 )
 from ornstein.errors import InputError
@@ -146,9 +145,7 @@ class Student(OnItsOwnClock, Denoising):
                 known = ", ".join(map(str, sorted(self.calls)))
                 raise InputError(f"steps={calls}: this student was taught to draw in {known} calls, and in no others.")
             condition = with_calls(condition, torch.full((rows,), self.calls.index(calls)))
-        rungs, process, unit = self.lessons.rungs(self.calls), self.problem.process, self.problem.unit
-        # levels that were taught, where they are among them
-        levels = grid(process, calls, unit) if rungs % calls else grid(process, rungs, unit)[:: rungs // calls]
+        levels = self.lessons.levels(self.problem.process, self.problem.unit, calls, self.calls)
         shape = (rows, *self.problem.shape)
         return trajectory(model, shape, stepper, steps=calls, grid=levels, condition=condition, **options)
 

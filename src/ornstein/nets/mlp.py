@@ -5,6 +5,10 @@
 Residual blocks with adaptive layer normalisation (Perez et al. 2017, arXiv:1709.07871; Peebles & Xie 2022,
 arXiv:2212.09748). On small batches much of the time is the overhead of each call, so the scales and shifts of all
 blocks come from one matrix product, and adding a branch to the trunk is part of the branch's last product.
+
+The norm before the output keeps the direction of h and drops its length, so a map as plain as y = A x has to be learned
+piece by piece. A *linear* branch from the input to the output, its units scaled by level and condition, leaves to the
+blocks what is not linear.
 """
 
 import math
@@ -30,12 +34,14 @@ class MLP(NetConfig):
         depth: residual blocks, each of two linear layers.
         embedding: width of the vector that carries noise level and condition.
         dropout: share of each branch's units that is dropped in training.
+        linear: whether the output has a branch that is linear in the input, given level and condition.
     """
 
     width: int = 128
     depth: int = 3
     embedding: int = 64
     dropout: float = 0.0
+    linear: bool = False
 
     def __post_init__(self) -> None:
         for field in ("width", "embedding"):
@@ -55,27 +61,30 @@ class _MLPModule(nn.Module):
         self.expected = f"(B, {', '.join(map(str, shape))})"
         self.out_shape = (shape[0] * out_multiple, *shape[1:])
         self.embedding, self.beside = embedding, beside
-        self.modulation = nn.Linear(config.embedding, 2 * depth * width)
+        self.modulation = nn.Linear(config.embedding, (2 * depth + config.linear) * width)
         self.inp = nn.Linear(math.prod(shape) + beside.channels * math.prod(shape[1:]), width)
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.second = nn.ParameterList(nn.Parameter(torch.zeros(width, width)) for _ in range(depth))
         self.out = nn.Linear(width, math.prod(self.out_shape))
+        self.straight = nn.Parameter(torch.zeros(width, math.prod(self.out_shape))) if config.linear else None
         with torch.no_grad():
-            scale, shift = self.modulation.bias.view(2, depth, width)
-            scale.fill_(1.0)
-            shift.zero_()
+            self.modulation.bias.fill_(1.0)
+            self.modulation.bias.view(-1, width)[depth : 2 * depth].zero_()  # the shifts
             self.out.weight.zero_()
             self.out.bias.zero_()
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
         check_input(x, noise_level, self.expected, x.shape[1:] == self.shape)
-        depth = len(self.first)
-        tuned = self.modulation(self.embedding(noise_level, condition)).unflatten(1, (2 * depth, -1)).unbind(1)
-        h = self.inp(self.beside(x, condition).flatten(1))
-        for scale, shift, first, second in zip(tuned[:depth], tuned[depth:], self.first, self.second, strict=True):
+        depth, width = len(self.first), self.inp.out_features
+        tuned = self.modulation(self.embedding(noise_level, condition)).unflatten(1, (-1, width)).unbind(1)
+        scales, shifts = tuned[:depth], tuned[depth : 2 * depth]
+        h = start = self.inp(self.beside(x, condition).flatten(1))
+        for scale, shift, first, second in zip(scales, shifts, self.first, self.second, strict=True):
             branch = torch.addcmul(shift, F.layer_norm(h, h.shape[1:]), scale)
             h = torch.addmm(h, self._thinned(F.silu(first(branch))), second)
         flat: Tensor = self.out(self._thinned(F.silu(F.layer_norm(h, h.shape[1:]))))
+        if self.straight is not None:
+            flat = torch.addmm(flat, tuned[-1] * start, self.straight)
         return flat.reshape(-1, *self.out_shape)
 
     def _thinned(self, h: Tensor) -> Tensor:

@@ -1,0 +1,168 @@
+"""Endpoint: a student whose K calls, taken together, end where its teacher's walk ends.
+
+The other methods teach one call at a time, on noised data, and a walk of several calls meets states that no lesson was
+about. Here the lesson is the walk itself. From noise z the teacher goes to its end y in fine steps of its solver; the
+student goes to x in K calls of the same solver, each a call of its own network, and all K are trained together by
+
+    |x - y| in the end,        K calls and the solver between them being one deep network from z to x.
+
+(Regression of noise on its end: Luhman & Luhman 2021, 2101.02388, in one call; training along the student's own walk:
+Zhou et al. 2024, 2409.19681, and Kohler et al. 2024, 2405.05224.) With the teacher's weights this *is* the teacher's
+default solver at K calls: the student begins as good as that, where a student that draws by noise anew begins far
+behind it. It is deterministic, so the same noise gives the student's sample and the teacher's, and it never sees data.
+
+*Regression blurs.* Where ends that differ come from noises that a network of finite size and little training cannot
+tell apart, the least distance is at their middle, which is like none of them. So the ends of a batch are also compared
+as two *sets*, by the energy distance (Székely & Rizzo 2013),
+
+    E = 2 mean |x_i - y_j| - mean |x_i - x_j| - mean |y_i - y_j|,
+
+which is zero only where they are equally distributed: a sample is drawn to the ends around it and pushed away from its
+siblings. (A scoring rule in place of an adversary, as in De Bortoli et al. 2025, 2502.02483.) Since x and y come from
+the same noises, E is exactly zero, and its gradient too, where the student is exact: on a Gaussian what is learned is
+the exact flow map.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from ornstein.core.condition import Condition
+from ornstein.core.denoiser import Denoiser
+from ornstein.core.drive import Ask, Noise, drawing, start
+from ornstein.core.grids import times
+from ornstein.core.numerics import noise_like
+from ornstein.core.process import Level, Process
+from ornstein.core.walk import end, walk
+from ornstein.distill.ladder import falling
+from ornstein.distill.students import SEGMENTS, Distillation, with_calls
+from ornstein.errors import InputError
+from ornstein.samplers import UniPCAuto
+
+#: q = sigma/(alpha sigma_data) at which a student begins, and at which its samples are looked at
+TOP, CLOSE = 20.0, 0.15
+#: a distance below this counts as its square does
+SOFT = 0.02
+
+
+@dataclass(frozen=True)
+class Endpoint(Distillation):
+    """Its walk of a few calls, as a whole, ends where the teacher's walk does, and spreads as those ends do.
+
+    Args:
+        scale: of the teacher's guidance to its labels, which the student then has built in; 1 for none.
+        drop_label: the probability of a lesson without its label.
+        segments: calls in the teacher's walk.
+        spread: weight of the energy distance between the ends of a batch, relative to the distances of pairs.
+
+    Raises:
+        InputError: a number out of range.
+    """
+
+    scale: float = 1.0
+    drop_label: float = 0.1
+    segments: int = SEGMENTS
+    spread: float = 12.0
+    tells: ClassVar[bool] = True
+    stepper: ClassVar[str] = "unipc-auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.segments < 1:
+            raise InputError(f"segments={self.segments!r} must be a positive whole number.")
+        if not 0 <= self.spread < math.inf:
+            raise InputError(f"spread={self.spread!r} must be a weight of at least 0.")
+
+    def rungs(self, calls: Sequence[int]) -> int:
+        return self.segments
+
+    def levels(self, process: Process, unit: float, count: int, calls: Sequence[int]) -> Tensor:
+        return falling(process, count, unit, TOP)
+
+    def loss(
+        self,
+        student: Denoiser,
+        x0: Tensor,
+        condition: Condition,
+        generator: Generator,
+        teacher: Denoiser,
+        calls: Sequence[int],
+    ) -> Tensor:
+        taught, process, unit = self.taught(calls), student.process, student.unit
+        # one walk of the teacher serves every number of calls
+        few = -(-len(x0) // len(taught))
+        noise, given = noise_like(x0, generator)[:few], condition[:few]
+        with torch.no_grad():
+            y = walked(teacher, noise, given, _steps(process, self.segments, unit))
+            wanted = seen(teacher, y, given)
+        # in units of their own, whatever the network's are
+        size = wanted.std().clamp(min=1e-12)
+        found = []
+        for which, count in enumerate(taught):
+            rows = min(few, len(x0) - which * few)
+            if rows > 0:
+                some = given[:rows]
+                told = with_calls(some, torch.full((rows,), which, device=x0.device))
+                levels = _falling(process, count, unit)
+                x = walked(student, noise[:rows], told, levels, gradients=True)
+                missed = soft(((x - y[:rows]) / unit).flatten(1).square().mean(1))
+                apart = energy(seen(teacher, x, some) / size, wanted[:, :rows] / size) if self.spread else 0.0
+                found.append(missed + self.spread * apart)
+        return torch.cat(found)
+
+
+@lru_cache(maxsize=64)
+def _steps(process: Process, calls: int, unit: float) -> list[Level[float]]:
+    """The levels of the default solver, on a chain too."""
+    return process.levels(times(process, calls, UniPCAuto().usual_grid, unit))
+
+
+@lru_cache(maxsize=64)
+def _falling(process: Process, calls: int, unit: float) -> list[Level[float]]:
+    """The levels of a student."""
+    return process.levels(falling(process, calls, unit, TOP))
+
+
+@lru_cache(maxsize=64)
+def _close(process: Process, unit: float) -> Level[float]:
+    """The level at which samples are looked at, on a chain the nearest whole one."""
+    t = process.time(-2 * math.log(CLOSE * unit))
+    return process.at(t if process.chain is None else max(1.0, round(t)))
+
+
+def walked(
+    denoiser: Denoiser, noise: Tensor, condition: Condition, levels: Sequence[Level[float]], gradients: bool = False
+) -> Tensor:
+    """Where the default solver takes standard normal noise (B, ...) along these levels; with gradients, if asked."""
+    stepper, silent = UniPCAuto(), Noise(noise, (), noise.dtype)
+
+    def finish(ask: Ask, x: Tensor, t: Level[float], memory: object) -> Tensor:
+        return stepper.finish(ask, x, t, memory, silent)
+
+    ask, x = Ask(denoiser, condition, len(levels) - 1), start(levels[0], denoiser.sigma_data, lambda: noise)
+    return end(walk(ask, x, levels, drawing(stepper, silent), finish, gradients=gradients)).x
+
+
+def seen(teacher: Denoiser, x: Tensor, condition: Condition) -> Tensor:
+    """What the teacher makes of clean samples x (B, ...), (places, B, features)."""
+    level = _close(teacher.process, teacher.unit)
+    return teacher.features(level.alpha * x, level, condition).transpose(0, 1)
+
+
+def energy(x: Tensor, y: Tensor) -> Tensor:
+    """What each of x (places, B, d) adds to the energy distance to y of that shape, (B,): the mean over places."""
+
+    def distances(a: Tensor, b: Tensor) -> Tensor:
+        return soft(torch.cdist(a, b).square() / a.shape[-1])
+
+    return (2 * distances(x, y) - distances(x, x) - distances(y, y)).mean((0, 2))
+
+
+def soft(squares: Tensor) -> Tensor:
+    """Distances from their squares, without a kink at zero: pseudo-Huber."""
+    return (squares + SOFT**2).sqrt() - SOFT
