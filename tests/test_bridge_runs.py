@@ -320,7 +320,7 @@ def test_a_trained_run_is_the_schrodinger_bridge_of_two_gaussians(tmp_path: Path
     ends = [f"data.{name}={tmp_path / name}.npy" for name in ("source", "target")]
     run = trained(
         tmp_path / "run", "schrodinger", *ends, *TINY[:2], "training.batch_size=256", f"process.noise={noise}",
-        "training.steps=400", "training.lr=5e-3", "objective.first=50",
+        "training.steps=500", "training.lr=5e-3", "objective.first=50",
         "training.validate_every=1000000", "net.width=32", "objective.horizon=50",
     )  # fmt: skip
     shift, scale = float(run.transform.shift[0]), float(run.transform.scale)  # type: ignore[attr-defined]
@@ -336,7 +336,7 @@ def test_a_trained_run_is_the_schrodinger_bridge_of_two_gaussians(tmp_path: Path
         wanted = list(crossing(true, start, grid=grid, seed=1))
         for a, b in zip(found, wanted, strict=True):
             assert float((a.x.mean() - b.x.mean()).abs() / b.x.std()) < 0.08
-            assert float(a.x.double().var() / b.x.var()) == pytest.approx(1, abs=0.1)
+            assert float(a.x.double().var() / b.x.var()) == pytest.approx(1, abs=0.12)
         pairs = [float((state.x.double() * (start - start.mean())).mean()) for state in (found[-1], wanted[-1])]
         assert pairs[0] == pytest.approx(pairs[1], rel=0.12)
     loose = GaussianBridge(GaussianCoupling.independent(*moved), Brownian(noise))
