@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ornstein import sample
 from ornstein.laws.convergence import law_errors, order_is_as_declared, orders, path_errors, processes
-from ornstein.samplers import STEPPERS
+from ornstein.samplers import STEPPERS, Adaptive
 from ornstein.samplers.langevin import RecoveryLangevin
 from ornstein.samplers.sde import ReverseDiffusion
 
@@ -82,7 +82,7 @@ def test_a_mixture_is_drawn_as_it_is(name: Any, stepper: Any) -> None:
     steps = 40 if (stepper.order or 1) > 1 or isinstance(stepper, RecoveryLangevin) else 80
     if isinstance(stepper, ReverseDiffusion) or getattr(stepper, "eta", 0) > 1:
         steps = 5 * steps  # a large constant, of the method or of the noise
-    elif stepper.calls is None:
+    elif isinstance(stepper, Adaptive):
         steps = steps // 4  # each of these is many
     if getattr(stepper, "churn", 0) > 0:
         stepper = dataclasses.replace(stepper, churn=4 * stepper.churn / steps, noise_scale=1.0)
