@@ -487,6 +487,18 @@ def test_a_student_goes_on_bit_for_bit_when_its_teacher_is_gone(student: Path, r
         assert all(torch.equal(one[key], two[key]) for key in two)
 
 
+def gone_on(asked: Experiment, folder: Path) -> dict[str, Tensor]:
+    """The weights after three steps, which are the same, bit for bit, with a stop after the first."""
+    for name, steps in (("whole", (3,)), ("halves", (1, 3))):
+        for stop in steps:
+            for moment in train(asked, folder / name, resume=(folder / name).exists(), draws=False):
+                if moment.progress.step == stop:
+                    break
+    one, two = (read_weights(folder / name / "model.safetensors", folder / name) for name in ("whole", "halves"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    return one
+
+
 def test_an_auxiliary_begins_as_the_teacher_and_goes_on_bit_for_bit(run: Path, tmp_path: Path) -> None:
     changes = [*FEW, "training.checkpoint_every=1"]
     asked = student_of(run, "moments", [1, 2], changes=[*changes, "training.steps=1", "training.lr=1e-30"])
@@ -499,14 +511,7 @@ def test_an_auxiliary_begins_as_the_teacher_and_goes_on_bit_for_bit(run: Path, t
     assert own.keys() - {f"{part}.{name}" for name in teacher for part in ("student", "auxiliary")} == {
         "auxiliary.embedding.rung.weight"
     }
-    for name, steps in (("whole", (3,)), ("halves", (1, 3))):
-        asked = student_of(run, "moments", [1, 2], changes=[*changes, "training.steps=3"])
-        for stop in steps:
-            for moment in train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False):
-                if moment.progress.step == stop:
-                    break
-    one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    one = gone_on(student_of(run, "moments", [1, 2], changes=[*changes, "training.steps=3"]), tmp_path)
     assert not torch.equal(one["auxiliary.embedding.rung.weight"], own["auxiliary.embedding.rung.weight"])
 
 
@@ -519,14 +524,7 @@ def test_a_student_of_endpoints_begins_as_the_default_solver_and_goes_on_bit_for
         levels = Endpoint().levels(teacher.model.process, teacher.model.unit, calls, (1, 4))
         solved = teacher.draw(3, seed=0, label=label, stepper="unipc-auto", grid=levels.tolist())
         assert (begun.draw(3, seed=0, label=label, steps=calls) - solved).abs().max() < 1e-5
-    for name, steps in (("whole", (3,)), ("halves", (1, 3))):
-        asked = student_of(run, "endpoint", [1, 4], changes=[*changes, "training.steps=3"])
-        for stop in steps:
-            for moment in train(asked, tmp_path / name, resume=(tmp_path / name).exists(), draws=False):
-                if moment.progress.step == stop:
-                    break
-    one, two = (read_weights(tmp_path / name / "model.safetensors", tmp_path / name) for name in ("whole", "halves"))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    one = gone_on(student_of(run, "endpoint", [1, 4], changes=[*changes, "training.steps=3"]), tmp_path)
     assert not torch.equal(one["embedding.calls.weight"], torch.zeros_like(one["embedding.calls.weight"]))
     with pytest.raises(InputError, match="taught to draw in 1, 4 calls, and in no others"):
         begun.draw(3, seed=0, steps=2)

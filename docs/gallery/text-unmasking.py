@@ -24,7 +24,7 @@ WIDE, SEED, DOT = 52, 1, "#c3cad6"
 
 if sys.argv[1:]:  # a run of any text
     run = Run.load(sys.argv[1])
-else:  # eight minutes of the manual that comes with Python
+else:  # on the manual that comes with Python
     with tempfile.TemporaryDirectory() as folder:
         manual = "".join(letter for letter in "\n\n".join(topics.values()) if letter.isascii())
         Path(folder, "manual.txt").write_text(manual, "utf-8")

@@ -8,8 +8,9 @@ student goes to x in K calls of the same solver, each a call of its own network,
 
 (Regression of noise on its end: Luhman & Luhman 2021, 2101.02388, in one call; training along the student's own walk:
 Zhou et al. 2024, 2409.19681, and Kohler et al. 2024, 2405.05224.) With the teacher's weights this *is* the teacher's
-default solver at K calls: the student begins as good as that, where a student that draws by noise anew begins far
-behind it. It is deterministic, so the same noise gives the student's sample and the teacher's, and it never sees data.
+default solver at K calls, except that its levels begin lower, at `TOP`. That is a worse place to begin and a better
+one to learn from: a call at more noise than this says little but the mean of the data, and K calls are few. The walk is
+deterministic, so the same noise gives the student's sample and the teacher's, and the student never sees data.
 
 *Regression blurs.* Where ends that differ come from noises that a network of finite size and little training cannot
 tell apart, the least distance is at their middle, which is like none of them. So the ends of a batch are also compared

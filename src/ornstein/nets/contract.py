@@ -10,7 +10,8 @@ and does not know where they come from:
 | `condition` | name -> tensor, B rows each | the parts that it was built for; one left out is absent in every row |
 
 It returns a tensor of x's shape, or with `out_multiple` times as many channels. A new network returns exactly zero, so
-training starts from what the caller makes of a zero (Karras et al. 2022, arXiv:2206.00364).
+training starts from what the caller makes of a zero (Karras et al. 2022, arXiv:2206.00364). If it calls its last layer
+`out`, what that layer reads can be looked at (`Denoiser.features`).
 
 A part of the condition is described by one of
 
