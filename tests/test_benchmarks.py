@@ -20,6 +20,7 @@ SCRIPTS = {
     "busy": ([], "| one thread |"),
     "binarised": (["write", "RUN", "pictures.npz"], "pictures: pictures.npz"),
     "bits_per_dim": (["RUN"], "ODE minus bound"),
+    "dreams": ([], "| vsd |"),
     "emoji": ([], "| real, held out |"),
     "frontier": ([], "ornstein, default"),
     "guidance": (["RUN"], "| 2 |"),

@@ -14,7 +14,7 @@ from torch import Tensor
 import ornstein
 from ornstein.core.clocks import VP
 from ornstein.core.condition import Condition
-from ornstein.core.denoiser import FunctionDenoiser
+from ornstein.core.denoiser import Denoiser, FunctionDenoiser
 from ornstein.core.exact import Gaussian
 from ornstein.core.learner import Problem
 from ornstein.core.process import Level
@@ -187,6 +187,26 @@ def test_a_guided_cascade_keeps_its_coarse_picture() -> None:
     assert len(pairs) == 1
 
 
+def test_what_is_put_around_a_cascade_is_put_around_each_stage_as_it_is_guided() -> None:
+    whole, known, met = exact(1.0), learner(augmentation=1.0), []
+    tripled = whole.around(lambda one, _: FunctionDenoiser(lambda x, t, c: 3 * one.predict(x, t, c).x0, CLOCK, UNIT))
+
+    def counted(one: Denoiser, halvings: int) -> Denoiser:
+        def answer(x: Tensor, level: Level, condition: Condition) -> Tensor:
+            met.append(halvings)
+            return one.predict(x, level, condition).x0
+
+        return FunctionDenoiser(answer, CLOCK, UNIT)
+
+    drawn = [
+        list(known.trajectory(one, 2, STEPPERS["ddim"](), 4, None, seed=0))[-1].x
+        for one in (whole, tripled, known.around(tripled, counted))
+    ]
+    assert torch.equal(drawn[2], drawn[1])
+    assert not torch.allclose(drawn[1], drawn[0])
+    assert tuple(dict.fromkeys(met)) == known.halvings == (1, 0)
+
+
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
@@ -255,13 +275,12 @@ def test_a_cascade_fills_in_by_the_exact_law_where_a_hole_is_of_whole_pairs() ->
     assert coarse.operator.known.tolist() == [[[True, False]]]  # type: ignore[attr-defined]
     assert coarse.y.tolist() == [[[-0.25, 0.0]]]
     assert coarse.noise == pytest.approx(noise / math.sqrt(2))
-    model = replace(
+    known = learner(augmentation=1.0, level=0.0)
+    model = known.around(
         exact(1.0, (mean, cov)),
-        guide=lambda stage, number: MomentMatching(stage, coarsened(measurement, 1 - number), iterations=4),
+        lambda stage, halvings: MomentMatching(stage, coarsened(measurement, halvings), iterations=4),
     )
-    *_, last = learner(augmentation=1.0, level=0.0).trajectory(
-        model, n, STEPPERS["heun"](), 40, None, seed=1, dtype=F64
-    )
+    *_, last = known.trajectory(model, n, STEPPERS["heun"](), 40, None, seed=1, dtype=F64)
     x, told = last.x[:, 0], torch.eye(4, dtype=F64)[:2]
     gain = cov @ told.T @ torch.linalg.inv(told @ cov @ told.T + noise**2 * torch.eye(2, dtype=F64))
     mean, cov = mean + gain @ (y[0, 0, :2] - told @ mean), cov - gain @ told @ cov

@@ -184,6 +184,15 @@ class Learner(ABC):
         return 1
 
     @property
+    def halvings(self) -> tuple[int, ...]:
+        """For each of its walks of Gaussian noise, how often the sides of a sample are halved in it; () for none."""
+        return (0,) if self.walks else ()
+
+    def around(self, model: Any, wrapped: Callable[[Any, int], Any]) -> Any:
+        """The model with the denoiser of each walk wrapped, which is given it and the walk's entry of `halvings`."""
+        return wrapped(model, 0)
+
+    @property
     def out_multiple(self) -> int:
         """Channels of the network's output for each of its input."""
         return 1

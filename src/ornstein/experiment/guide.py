@@ -5,12 +5,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ornstein.core.denoiser import Denoiser
 from ornstein.discrete import TokenClassifier
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, NoisyClassifier
-from ornstein.latent import Cascade, Cascading
+from ornstein.latent import Cascading
 
 
 def classifier_of(guide: Run, run: Run) -> Any:
@@ -103,6 +102,6 @@ def augmented(run: Run, level: float) -> Run:
     return dataclasses.replace(run, learner=dataclasses.replace(run.learner, level=level))
 
 
-def with_denoiser(run: Run, denoiser: "Denoiser | Cascade") -> Run:
-    """The run with another denoiser for the same data."""
+def with_denoiser(run: Run, denoiser: Any) -> Run:
+    """The run with another denoiser for the same data, or another cascade of them."""
     return dataclasses.replace(run, model=denoiser)

@@ -91,7 +91,7 @@ def each_stage_guided(
 ) -> Cascade:
     """Classifier-free guidance of each stage of a cascade, which keeps what it is given of the coarse picture."""
     ClassifierFree(base.stages[0], scale, interval, rescale)  # which refuses numbers out of range
-    return dataclasses.replace(base, guide=lambda stage, _: ClassifierFree(stage, scale, interval, rescale))
+    return base.around(lambda stage, _: ClassifierFree(stage, scale, interval, rescale))
 
 
 @dataclass(frozen=True, eq=False)

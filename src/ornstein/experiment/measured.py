@@ -7,20 +7,17 @@ The coarse picture gets nothing else, so at the rim of a hole it is drawn as the
 which get every pixel, correct it.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 from torch import Tensor
 
-from ornstein.core.denoiser import Denoiser
 from ornstein.core.drive import Stepper
 from ornstein.data import Coded
 from ornstein.errors import InputError, lookup
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.run import Run
 from ornstein.guidance import GUIDANCE, Guidance, Mask, Measurement, Operator, ReadBack, RePaint
-from ornstein.latent import Cascade
 from ornstein.latent.cascade import halved
 
 #: the task, named in the refusal of a run that cannot do it
@@ -38,7 +35,8 @@ def must_restore(run: Run) -> None:
     Raises:
         InputError: it draws nothing, or not by a walk of Gaussian noise.
     """
-    if not isinstance(run.model, Cascade):
+    run.must_draw()
+    if not run.learner.halvings:
         run.must_walk(_JOB)
 
 
@@ -54,7 +52,7 @@ def check(run: Run, method: str, operator: Operator) -> None:
         raise InputError(
             f"method={method!r} is of linear measurements, and decoding is none; take pigdm, moment-matching or dps."
         )
-    if isinstance(run.model, Cascade):
+    if not run.learner.walks:
         if not isinstance(operator, Mask):
             raise InputError(
                 f"{operator!r} says nothing of a coarse picture alone, and {run.folder} draws that first: a cascade "
@@ -81,22 +79,16 @@ def told(
     if method == REPAINT:
         return with_denoiser(run, GUIDANCE["replacement"](model, measurement)), RePaint(stepper, measurement)
     way: Callable[..., Guidance] = GUIDANCE[method]
-    if not isinstance(model, Cascade):
-        return with_denoiser(run, way(model, measurement)), stepper
-    last = len(model.stages) - 1
-
-    def guide(denoiser: Denoiser, stage: int) -> Denoiser:
-        return way(denoiser, coarsened(measurement, last - stage))
-
-    return with_denoiser(run, dataclasses.replace(model, guide=guide)), stepper
+    knowing = run.learner.around(model, lambda one, halvings: way(one, coarsened(measurement, halvings)))
+    return with_denoiser(run, knowing), stepper
 
 
 def coarsened(measurement: Measurement, times: int) -> Measurement:
     """What a picture's mask leaves known after its sides have been halved so many times: the whole means."""
-    mask = measurement.operator
-    assert isinstance(mask, Mask)  # ensured by `check`
     if not times:
         return measurement
+    mask = measurement.operator
+    assert isinstance(mask, Mask)  # ensured by `check`
     known = halved(mask.known.float(), times) == 1
     y = halved(measurement.y, times) * known.to(measurement.y)
     return Measurement(Mask(known), y, measurement.noise / math.sqrt(2 ** (times * (y.ndim - 2))))

@@ -25,7 +25,6 @@ from ornstein.experiment.guide import guided, with_denoiser
 from ornstein.experiment.run import Run
 from ornstein.experiment.where import Where
 from ornstein.guidance import Guidance
-from ornstein.latent import Cascade
 
 #: numbers of the samples that go down together, but samples at least: their step is the longest that a watcher waits
 ABREAST, FEWEST = 2**14, 16
@@ -110,10 +109,7 @@ class _Heard(Guidance):
 
 def heard(run: Run, tick: Callable[[], None]) -> Run:
     """The run, calling `tick` before each answer of its denoiser: what that raises ends whatever is done with it."""
-    model = run.denoiser
-    if isinstance(model, Cascade):
-        return with_denoiser(run, model.each(lambda stage: _Heard(stage, tick)))
-    return with_denoiser(run, _Heard(model, tick))
+    return with_denoiser(run, run.learner.around(run.denoiser, lambda one, _: _Heard(one, tick)))
 
 
 def stream(run: Run, asked: Drawing, tick: Callable[[], None] = lambda: None) -> Iterator[Seen]:

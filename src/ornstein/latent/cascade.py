@@ -149,6 +149,11 @@ class Cascade:
         """The same cascade with each stage wrapped, before it is guided."""
         return replace(self, stages=tuple(wrapped(stage) for stage in self.stages))
 
+    def around(self, wrapped: Callable[[Denoiser, int], Denoiser]) -> "Cascade":
+        """The same cascade with each stage wrapped as it is guided, given it and how often its sides are halved."""
+        last = len(self.stages) - 1
+        return replace(self, guide=lambda denoiser, stage: wrapped(self._guided(denoiser, stage), last - stage))
+
 
 class StagesNet(nn.Module):
     """Several networks, as the stages of a cascade, the coarsest first; called with the number of one."""
@@ -257,6 +262,13 @@ class Cascading(Learner):
     @property
     def asks(self) -> int:
         return self.stages
+
+    @property
+    def halvings(self) -> tuple[int, ...]:
+        return tuple(range(self.stages))[::-1]
+
+    def around(self, model: Cascade, wrapped: Callable[[Denoiser, int], Denoiser]) -> Cascade:
+        return model.around(wrapped)
 
     @property
     def narrow(self) -> bool:
