@@ -5,10 +5,12 @@
 
 As many pictures of each run as are held out: samples, given what is known of the held-out ones; or, if the run is a
 codec, training pictures that were encoded and decoded. The first row is of real training pictures in their place. The
-Fréchet distance is that of EfficientNet-lite0's features (`ornstein.metrics.lite`); PSNR and SSIM are a codec's own, of
-held-out pictures. The picture has some of these, and below them the same as each codec decodes them.
+Fréchet distance is that of EfficientNet-lite0's features (`ornstein.metrics.lite`); seconds are of one processor, for
+each sample; PSNR and SSIM are a codec's own, of held-out pictures. The picture has some of these, and below them the
+same as a codec decodes them, or what a model draws given the same.
 """
 
+import time
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import common
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.data import Dataset
 from ornstein.experiment.evidence import photographed
 from ornstein.experiment.folder import read_measured
@@ -42,20 +45,21 @@ def main() -> None:
         x = pictures.float()
         far = frechet(photographed(runs[0], x), seen, torch.Generator().manual_seed(0))
         apart = wasserstein(x, held_out, torch.Generator().manual_seed(0))
-        print(common.row(name, f"{far:.2f}", f"{apart:.1f}", *more, *[""] * (2 - len(more))), flush=True)
+        print(common.row(name, f"{far:.2f}", f"{apart:.1f}", *more, *[""] * (3 - len(more))), flush=True)
 
-    print(common.heading("pictures", "Fréchet distance", "sliced Wasserstein", "PSNR, dB", "SSIM"))
+    print(common.heading("pictures", "Fréchet distance", "sliced Wasserstein", "seconds a sample", "PSNR, dB", "SSIM"))
     line("real, of training", other)
     for run in runs:
         if run.learner.draws:
-            z = run.draw(n, seed=0, condition=run.examples(n, data.test_condition))
-            line(run.folder.name, run.transform.inverse(z, quantise=True))
+            began = time.process_time()
+            drawn = sampled(run, n, run.examples(n, data.test_condition))
+            line(run.folder.name, drawn, f"{(time.process_time() - began) / n:.3f}")
         else:
             measured = read_measured(run.folder)
             assert measured is not None  # of a codec whose training has ended
-            line(run.folder.name, decoded(run, one), f"{measured['psnr']:.1f}", f"{measured['ssim']:.3f}")
+            line(run.folder.name, decoded(run, one), "", f"{measured['psnr']:.1f}", f"{measured['ssim']:.3f}")
     if asked.out is not None:
-        draw([run for run in runs if not run.learner.draws], data, common.place(asked.out, asked.quick))
+        draw(runs, data, common.place(asked.out, asked.quick))
 
 
 def decoded(run: Run, x: Tensor) -> Tensor:
@@ -63,10 +67,16 @@ def decoded(run: Run, x: Tensor) -> Tensor:
     return run.transform.inverse(run.model.decode(run.model.encode(run.transform.forward(x)).mean), quantise=True)
 
 
-def draw(codecs: list[Run], data: Dataset, path: Path) -> None:
-    """Ten held-out pictures, and below them the same as each codec decodes them."""
-    x = data.test[torch.linspace(5, len(data.test) - 30, 10).long()]
-    shown = torch.cat([x, *(decoded(run, x) for run in codecs)])
+def sampled(run: Run, n: int, condition: Condition) -> Tensor:
+    """n pictures in bytes, drawn given a condition."""
+    return run.transform.inverse(run.draw(n, seed=0, condition=condition), quantise=True)
+
+
+def draw(runs: list[Run], data: Dataset, path: Path) -> None:
+    """Ten held-out pictures, and below them the same as codecs decode them, and as models draw them."""
+    rows = torch.linspace(5, len(data.test) - 30, 10).long()
+    x, given = data.test[rows], data.test_condition[rows]
+    shown = torch.cat([x, *(sampled(run, len(rows), given) if run.learner.draws else decoded(run, x) for run in runs)])
     path.parent.mkdir(parents=True, exist_ok=True)
     image_grid(data.transform.forward(shown), columns=10, side=1000).save(path)
 

@@ -17,6 +17,9 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.metrics import fit_classifier
 
+#: a network is taught beside the pictures
+SLOWER = pytest.param("vsd", 2.0, marks=pytest.mark.slow)
+
 
 @pytest.fixture(scope="module")
 def judge() -> Any:
@@ -31,7 +34,7 @@ def judge() -> Any:
     return lambda x, asked: known.accuracy(x.clamp(-1, 1), asked)
 
 
-@pytest.mark.parametrize(("method", "scale"), [("annealed", 2.0), ("flow", 1.0), ("controlled", 2.0)])
+@pytest.mark.parametrize(("method", "scale"), [("annealed", 2.0), ("flow", 1.0), ("controlled", 2.0), SLOWER])
 def test_pixels_become_the_digit_that_was_asked_for(judge: Any, method: str, scale: float) -> None:
     run, asked = Run.load("digits"), torch.arange(10).repeat(2)
     found = dreamed(run, "pixels", 20, method=method, scale=scale, label=asked, steps=60, lr=0.1)

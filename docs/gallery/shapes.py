@@ -13,9 +13,9 @@ SHAPES = ("disc", "ring", "square", "cross", "bar", "triangle")
 PAIRS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 
 
-def mask(shape: str, x: float, y: float, size: float) -> Tensor:
-    """How much of each pixel a shape covers, (SIDE, SIDE) in [0, 1], from four by four points of it."""
-    at = (torch.arange(4 * SIDE) + 0.5) / (4 * SIDE)
+def mask(shape: str, x: float, y: float, size: float, side: int = SIDE) -> Tensor:
+    """How much of each pixel a shape covers, (side, side) in [0, 1], from four by four points of it."""
+    at = (torch.arange(4 * side) + 0.5) / (4 * side)
     u, v = (at[None] - x) / size, (at[:, None] - y) / size
     away, most = (u**2 + v**2).sqrt(), torch.maximum(u.abs(), v.abs())
     inside = {
@@ -26,22 +26,22 @@ def mask(shape: str, x: float, y: float, size: float) -> Tensor:
         "bar": (v.abs() < 0.35) & (u.abs() < 1.1),
         "triangle": (v < 0.8) & (v > 2 * u.abs() - 1),
     }[shape]
-    return inside.float().reshape(SIDE, 4, SIDE, 4).mean((1, 3))
+    return inside.float().reshape(side, 4, side, 4).mean((1, 3))
 
 
-def picture(pair: str, dice: torch.Generator) -> Tensor:
-    """A shape in a colour on white, (3, SIDE, SIDE) bytes."""
+def picture(pair: str, dice: torch.Generator, side: int = SIDE) -> Tensor:
+    """A shape in a colour on white, (3, side, side) bytes."""
     colour, shape = pair.split()
     x, y, size = (0.42 + 0.16 * float(torch.rand((), generator=dice)) for _ in range(3))
-    cover = mask(shape, x, y, 0.75 * size)
+    cover = mask(shape, x, y, 0.75 * size, side)
     return (255 - cover * (255 - torch.tensor(COLOURS[colour])[:, None, None])).round().byte()
 
 
 def read(pictures: Tensor) -> list[str]:
     """The colour and the shape that each picture is nearest to, wherever the shape lies and however large it is."""
     found = []
-    at = torch.linspace(0.42, 0.58, 5).tolist()
-    places = [(n, mask(n, x, y, r)) for n in SHAPES for r in (0.31, 0.37, 0.43) for x in at for y in at]
+    at, side = torch.linspace(0.42, 0.58, 5).tolist(), pictures.shape[-1]
+    places = [(n, mask(n, x, y, r, side)) for n in SHAPES for r in (0.31, 0.37, 0.43) for x in at for y in at]
     masks = torch.stack([cover for _, cover in places])
     for x in pictures.float():
         painted = (255 - x).amax(0) / (255 - x).amax()
@@ -53,7 +53,7 @@ def read(pictures: Tensor) -> list[str]:
 
 
 def folder_of(place: str, pictures: dict[str, Tensor]) -> list[str]:
-    """Write pictures (N, 3, SIDE, SIDE) of each pair, and their captions; returns what tells a run where they are."""
+    """Write pictures (N, 3, side, side) of each pair, and their captions; returns what tells a run where they are."""
     lines = ["file,caption"]
     for pair, several in pictures.items():
         for i, x in enumerate(several):
