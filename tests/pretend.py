@@ -99,6 +99,10 @@ class Away(torch.Tensor):
 class _Mode(TorchDispatchMode):
     """Sends what concerns the device to it; the rest goes on as ever."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to keep the compiler out of each operation costs a fifth of it
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _device.run(func, args, kwargs or {})
 
