@@ -396,7 +396,7 @@ def test_noise_anew_is_that_of_the_next_level_around_the_answer() -> None:
 
 # --- as runs ----------------------------------------------------------------------------------------------------------
 
-FEW = ["training.batch_size=16", "training.checkpoint_every=2", "sampling.preview=4", "training.validate_every=4"]
+FEW = ["training.batch_size=16", "training.checkpoint_every=2", "sampling.preview=0", "training.validate_every=4"]
 
 
 def trained(asked: Any, folder: Path, resume: bool = False, draws: bool = True) -> Run:
@@ -566,7 +566,7 @@ def test_what_cannot_be_distilled_is_one_sentence(words: Any, said: str, cli: Cl
 
 
 def test_guidance_wants_something_to_guide_to(tmp_path: Path) -> None:
-    tiny = ["net={name: mlp, width: 8, depth: 1}", "training.steps=1", "data.count=100", "sampling.preview=1"]
+    tiny = ["net={name: mlp, width: 8, depth: 1}", "training.steps=1", "data.count=100", "sampling.preview=0"]
     for _ in train(Experiment.read("swiss-roll", tiny), tmp_path / "roll"):
         pass
     with pytest.raises(InputError, match="scale=2 guides a teacher to what it is given"):
