@@ -412,7 +412,8 @@ def student(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
     def make(folder: Path) -> None:
         teacher = folder.with_name("teacher-of-few")
         shutil.copytree(run, teacher, dirs_exist_ok=True)
-        trained(student_of(teacher, "progressive", [1, 2, 4], changes=[*FEW, "training.steps=4"]), folder)
+        changes = [*FEW, "training.steps=4", "sampling.preview=4"]
+        trained(student_of(teacher, "progressive", [1, 2, 4], changes=changes), folder)
         shutil.rmtree(teacher)
 
     return once(tmp_path_factory, "student", make)
