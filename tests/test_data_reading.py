@@ -62,7 +62,7 @@ def refused(source: Any) -> str:
 # --- everything malformed --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_is_malformed_is_read_or_refused_in_a_sentence_within_bounds(tmp_path: Path, seed: int) -> None:
     found = subprocess.run(
         [sys.executable, "-W", "ignore", str(FUZZ), str(tmp_path), str(seed)],
