@@ -7,7 +7,8 @@ As many pictures of each run as are held out: samples, given what is known of th
 codec, training pictures that were encoded and decoded. The first row is of real training pictures in their place. The
 Fréchet distance is that of EfficientNet-lite0's features (`ornstein.metrics.lite`); seconds are of one processor, for
 each sample; PSNR and SSIM are a codec's own, of held-out pictures. The picture has some of these, and below them the
-same as a codec decodes them, or what a model draws given the same.
+same as a codec decodes them, or what a model draws given the same. With `--sides`, how long a call of each model's
+network takes for pictures of other sizes, and in which ratio.
 """
 
 import time
@@ -31,6 +32,7 @@ def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=None, help="where to draw what the codecs decode")
+    parser.add_argument("--sides", type=int, nargs="+", default=[], help="of pictures, to time the networks for")
     asked = parser.parse_args()
     runs = [Run.load(place).drawing() for place in asked.runs]
     data = runs[0].load_data()
@@ -60,6 +62,21 @@ def main() -> None:
             line(run.folder.name, decoded(run, one), "", f"{measured['psnr']:.1f}", f"{measured['ssim']:.3f}")
     if asked.out is not None:
         draw(runs, data, common.place(asked.out, asked.quick))
+    drawing = [run for run in runs if run.learner.draws]
+    if asked.sides:
+        print()
+        print(common.heading("side", *(f"{run.folder.name}, ms a call" for run in drawing), "ratio"))
+    for side in asked.sides:
+        took = [call_of(run, side) for run in drawing]
+        print(common.row(side, *(f"{1000 * one:.1f}" for one in took), f"{took[0] / took[-1]:.1f}"), flush=True)
+
+
+def call_of(run: Run, side: int, rows: int = 8, rounds: int = 3) -> float:
+    """Seconds of a processor that a call of a run's network takes for a picture of that side, without a condition."""
+    channels, *space = run.learner.problem.shape
+    x = torch.randn(rows, channels, *(side * size // run.shape[-1] for size in space))
+    run.model(x, 0.5)
+    return common.seconds(lambda: [run.model(x, 0.5) for _ in range(rounds)], time.process_time) / rounds / rows
 
 
 def decoded(run: Run, x: Tensor) -> Tensor:

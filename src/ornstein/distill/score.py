@@ -148,7 +148,7 @@ class Learned(Law):
     Args:
         denoiser: a network's, guided or not; the copy learns without guidance.
         objective: its loss: `(denoiser, x, condition, generator) -> loss (B,)`.
-        lr: of its Adam; below 1e-3 it falls behind renders of a few hundred steps.
+        lr: of its Adam.
 
     Raises:
         InputError: a denoiser that is not a network.
