@@ -36,7 +36,7 @@ def groups_of(channels: int) -> int:
 
 
 def group_norm(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> Tensor:
-    """act(scale * normalised(x) + shift) for x of shape (B, C, *space), scale and shift of shape (B, C), (1, C) or (C,).
+    """act(scale * normalised(x) + shift) for x (B, C, *space), scale and shift (B, C), (1, C) or (C,).
 
     Args:
         x: of any floating type; the result has its type and layout.
