@@ -348,7 +348,7 @@ def test_every_objective_of_every_learner(learner: Any, objective: Any, process:
     there = copy.deepcopy(here).to(device)
     x0 = torch.randn(8, *sample, generator=generator())
     condition = None if objective == "maximum-likelihood" else labels
-    memory = known.memory(known.model(here), x0)
+    memory = known.memory(known.model(here), x0, condition)
     far = {key: value.to(device) for key, value in memory.items()}
 
     def lesson(network: Any, where: Any, dice: Any, kept: Any) -> Any:

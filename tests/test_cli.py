@@ -66,7 +66,19 @@ for verb in ["", *get_command(app).commands]:
 
 @pytest.mark.parametrize(
     "table",
-    ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets", "methods"],
+    [
+        "processes",
+        "steppers",
+        "grids",
+        "objectives",
+        "distillations",
+        "readings",
+        "nets",
+        "data",
+        "metrics",
+        "presets",
+        "methods",
+    ],
 )
 def test_list_says_one_sentence_on_each(cli: Cli, table: Any) -> None:
     from ornstein.experiment.catalogue import tables
