@@ -76,6 +76,29 @@ def test_orders_that_are_none_are_refused(after: tuple[int, ...]) -> None:
         Categories((2,) * 3 if len(after) == 3 else (2,), after)
 
 
+def test_classes_that_are_not_there_have_no_probability() -> None:
+    """Of a token that refines one of three classes, with three, one and two classes of its own."""
+    categories = Categories((3, 3, 2), (-1, 0, -1), within=((), (3, 1, 2), ()))
+    net = MLP(width=8, depth=1).build((MaskedNet.inputs(categories),), seed=0)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, 0.0, 1.0, generator=torch.Generator().manual_seed(0))
+    model = MaskedNet(net, Absorbing(), categories)
+    told = model.log_probs(
+        categories.one_hot(torch.tensor([[0, -1, -1], [1, -1, 0], [2, -1, -1], [-1, -1, 1]])), Condition()
+    )
+    refining = told[:, categories.block(1)].exp()
+    assert ((refining > 0).long() @ torch.tensor([1, 2, 4])).tolist() == [7, 1, 3, 7]
+    assert torch.allclose(categories.sums(told.exp()), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize(
+    "within", [((1, 1, 1), (), ()), ((), (1, 1), ()), ((), (0, 1, 2), ()), ((), (1, 2, 4), ())], ids=str
+)
+def test_numbers_of_classes_that_cannot_be_are_refused(within: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(InputError, match="within="):
+        Categories((3, 3, 2), (-1, 0, -1), within=within)
+
+
 def test_orders_of_cells_are_uniform_and_cells_come_whole() -> None:
     categories = Categories((2, 2, 2, 2, 2), (-1, 0, -1, 2, -1))
     order = ranks(categories, torch.rand(60_000, 5, generator=torch.Generator().manual_seed(0)))

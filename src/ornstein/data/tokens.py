@@ -93,11 +93,13 @@ class Tokens(Transform):
         sizes: list[int] = []
         after: list[int] = []
         along: list[tuple[float, ...]] = []
+        within: list[tuple[int, ...]] = []
         for one in self.coded:
             after += [-1, len(sizes)][: len(one.sizes)]
             sizes += one.sizes
             along += one.along if one.ordered else [()] * len(one.sizes)
-        return Categories(tuple(sizes), tuple(after), tuple(along))
+            within += [(), (*one.bins, *[1] * one.missing)][: len(one.sizes)]
+        return Categories(tuple(sizes), tuple(after), tuple(along), within=tuple(within))
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         return (self.categories.width,)

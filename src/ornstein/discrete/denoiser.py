@@ -84,7 +84,8 @@ class MaskedNet(MaskedDenoiser):
         shown = torch.cat([scale * x, self._places(x, known)], 1)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
             logits = self.net(shown, level, condition.parts)
-        return categories.log_softmax(logits[:, : categories.width].float())
+        logits = logits[:, : categories.width].float()
+        return categories.log_softmax(logits.masked_fill(categories.absent(x), -math.inf))
 
     def _places(self, x: Tensor, known: Tensor) -> Tensor:
         """Where along its column each known number lies, the plain places first: (B, ordered * (2 + 2 waves))."""
