@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.categories import Categories
-from ornstein.core.numerics import uniform
+from ornstein.core.numerics import keyed, uniform
 from ornstein.data.calendar import DAY
 from ornstein.data.coding import EVERYWHERE, Coded, coded, part_of
 from ornstein.data.derived import Derived, determined
@@ -217,8 +217,4 @@ def _read(text: str) -> tuple[float, ...]:
 
 def _places(codes: Tensor, count: int) -> Tensor:
     """Places in (0, 1), (B, count) float64, that are a function of the row's classes (B, T)."""
-    key = torch.zeros(len(codes), dtype=torch.int64)
-    for token in codes.unbind(1):
-        key = (key ^ (token + 2)) * 0x2545F4914F6CDD1D  # wraps
-        key = key ^ (key >> 29)
-    return uniform(key, count, 0)
+    return uniform(keyed(codes), count, 0)
