@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -99,6 +100,10 @@ class Away(torch.Tensor):
 class _Mode(TorchDispatchMode):
     """Sends what concerns the device to it; the rest goes on as ever."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to keep the compiler out of each operation costs a fifth of it
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _device.run(func, args, kwargs or {})
 
@@ -170,11 +175,15 @@ class _Device:
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation, on the CPU; refused or counted where it must be."""
         asked = kwargs.get("device")
-        leaves = [*_leaves(args), *_leaves(kwargs.values())]
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        tensors: list[torch.Tensor] = []
+        dice: Any = None
+        for leaf in _leaves((*args, *kwargs.values())):
+            if isinstance(leaf, torch.Tensor):
+                tensors.append(leaf)
+            elif type(leaf) not in _PLAIN and isinstance(leaf, _REAL):  # which torch takes long to say
+                dice = leaf
         away = {id(x.held): x for x in tensors if isinstance(x, Away)}
         there = bool(away) if asked is None else torch.device(asked).type == NAME
-        dice: Any = next((leaf for leaf in leaves if isinstance(leaf, _REAL)), None)
         if dice is not None and (dice._cdata in self.generators) != there:
             wanted, got = (NAME, "cpu") if there else ("cpu", NAME)
             raise RuntimeError(f"{func} wants a generator on {wanted!r}, not on {got!r}, in {_place()}.")
@@ -184,12 +193,12 @@ class _Device:
         for why in self.reasons(func, args, kwargs, there):
             self.wait(f"{func}, {why}")
         inner = kwargs if asked is None else {**kwargs, "device": torch.device("cpu")}
-        own_luck = there and dice is None and torch.Tag.nondeterministic_seeded in func.tags
+        own_luck = there and dice is None and _tagged(func, torch.Tag.nondeterministic_seeded)
         with self.luck() if own_luck else nullcontext():
             out = func(*map(_held, args), **{key: _held(leaf) for key, leaf in inner.items()})
         if func is _aten.copy_.default:
             return args[0]
-        if torch.Tag.inplace_view in func.tags and away:  # the shape of what stands for the tensor changes too
+        if away and _tagged(func, torch.Tag.inplace_view):  # the shape of what stands for the tensor changes too
             with no_dispatch():
                 return func(*args, **kwargs)
         return _posed(out, away) if there else out
@@ -228,6 +237,12 @@ class _Device:
 
 _device = _Device()
 _REAL = torch.Generator
+_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format}
+
+
+@cache
+def _tagged(func: Any, tag: torch.Tag) -> bool:
+    return tag in func.tags
 
 
 def _refuse(func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> None:
@@ -237,7 +252,7 @@ def _refuse(func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> No
         return
     if func in _INDEXING and isinstance(args[0], Away):
         here = [x for x in args[2:3] if not isinstance(x, Away)]
-    if torch.Tag.pointwise in func.tags or func in _FILLING:
+    if _tagged(func, torch.Tag.pointwise) or func in _FILLING:
         here = [x for x in here if x.dim()]
     if here:
         shapes = ", ".join(str(tuple(x.shape)) for x in tensors)

@@ -173,12 +173,15 @@ OF_PICTURES = ("autoencoder", "cascade", "latent", "prior")
 def test_every_method_goes_from_training_to_samples(cli: Cli, tmp_path: Path, method: Any) -> None:
     run = tmp_path / "run"
     short = ["training.steps=3", "training.warmup=1", "training.batch_size=32", "net.width=16", "data.count=500"]
-    answer = cli("train", "moons", f"preset={method}", *short, "sampling.preview=4", "--out", run)
+    answer = cli("train", "moons", f"preset={method}", *short, "sampling.preview=0", "--out", run)
     assert answer.code == 0, answer
+    assert "held-out" in answer.out
+    assert not list(run.rglob("*.png"))
     answer = cli("sample", run, "-n", 4, "--out", tmp_path / "x.npz")
     assert answer.code == 0, answer
     assert np.load(tmp_path / "x.npz")["samples"].shape == (4, 2)
-    assert cli("train", "--resume", run, "training.steps=4").code == 0
+    assert cli("train", "--resume", run, "training.steps=4", "sampling.preview=4").code == 0
+    assert (run / "loss.png").is_file()
     answer = cli("info", run)
     assert answer.code == 0
     assert "4 of 4" in answer.out

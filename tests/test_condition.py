@@ -454,7 +454,7 @@ def test_a_person_speaks_in_units_and_names() -> None:
     refused(lambda: Known("number", shift=(0.0,), scale=(0.0,)), "scale")
 
 
-SMALL = ["net.width=16", "net.depth=1", "training.batch_size=64", "training.ema=[0.1]", "sampling.preview=4"]
+SMALL = ["net.width=16", "net.depth=1", "training.batch_size=64", "training.ema=[0.1]", "sampling.preview=0"]
 SMALL += ["training.warmup=0", "sampling.steps=4", "sampling.ema=0.1"]
 
 
@@ -489,7 +489,7 @@ def test_from_a_table_to_samples_of_a_price(cli: Cli, tmp_path: Path) -> None:
         ("evaluate", out, "-n", 60),
         ("loglik", out, "test", "-n", 3, "--conditional", "--out", tmp_path / "l.csv"),
         ("tune", out, "--steps", 2),
-        ("train", "--resume", out, "training.steps=610"),
+        ("train", "--resume", out, "training.steps=610", "sampling.preview=4"),
     ):
         answer = cli(*verb)
         assert answer.code == 0, (verb, answer.err)
@@ -540,7 +540,7 @@ def test_a_picture_is_made_finer(cli: Cli, tmp_path: Path) -> None:
         "training.lr=0.003",
         "training.warmup=0",
         "training.ema=[0.1]",
-        "sampling.preview=4",
+        "sampling.preview=0",
         "sampling.steps=8",
         "sampling.ema=0.1",
     ]

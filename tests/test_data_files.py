@@ -746,12 +746,22 @@ def test_fashion_mnist_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert boots[18:24, 4:24].mean() > 100
 
 
-def test_cifar_is_read_from_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORNSTEIN_DATA", str(shared("cifar10_jpeg_train.npz", "cifar10_jpeg_test.npz")))
+@pytest.mark.parametrize("share", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_cifar_is_read_from_jpegs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, share: float) -> None:
+    place, counts, labels = shared("cifar10_jpeg_train.npz", "cifar10_jpeg_test.npz"), [], None
+    for name in ("cifar10_jpeg_train.npz", "cifar10_jpeg_test.npz"):
+        with np.load(place / name) as whole:
+            counts.append(round(share * len(whole["label"])))
+            ends, labels = whole["offsets"][: counts[-1] + 1], whole["label"][: counts[-1]]
+            np.savez(tmp_path / name, allow_pickle=False, blob=whole["blob"][: ends[-1]], offsets=ends, label=labels)
+    monkeypatch.setenv("ORNSTEIN_DATA", str(tmp_path))
     data = CIFAR10().load()
-    assert (data.train.shape, data.test.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
-    mean = data.train[::10].float().mean((0, 2, 3)) / 255
+    assert counts == [50_000 * share, 10_000 * share]
+    assert (data.train.shape, data.test.shape) == ((counts[0], 3, 32, 32), (counts[1], 3, 32, 32))
+    mean = data.train[:: round(10 * share)].float().mean((0, 2, 3)) / 255
     assert torch.allclose(mean, torch.tensor([0.491, 0.482, 0.447]), atol=0.005)
     assert data.describe().endswith("from JPEGs, not the lossless originals")
+    assert labels is not None
     assert data.test_labels is not None
-    assert torch.bincount(data.test_labels).tolist() == [1000] * 10
+    assert data.test_labels.tolist() == labels.tolist()
+    assert share < 1 or torch.bincount(data.test_labels).tolist() == [1000] * 10

@@ -105,11 +105,27 @@ def test_the_readmes_quick_starts_run_on_real_data(cli: Cli, tmp_path: Path, mon
     assert (tmp_path / "new.png").is_file()
 
 
+MINIMAL = ROOT / "examples" / "minimal.py"
+
+
+def test_a_fifth_of_the_minimal_example_puts_each_gaussian_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = MINIMAL.read_text("utf-8")
+    assert len(code.splitlines()) <= 120
+    assert "steps = 3000" in code
+    monkeypatch.setattr(sys, "argv", ["minimal.py", "--no-picture"])
+    exec(compile(code.replace("steps = 3000", "steps = 600"), "minimal", "exec"), {"__name__": "minimal"})
+    density, shares = capsys.readouterr().out.splitlines()[-2:]
+    assert float(there(re.search(r"samples (-?[\d.]+)", density))[1]) > -2  # 2 nats nearer than after 300 steps
+    found = [float(share) for share in re.findall(r"[\d.]+", shares)]
+    assert found == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=0.04)
+
+
+@pytest.mark.slow
 def test_the_minimal_example_learns_its_distribution() -> None:
-    example = ROOT / "examples" / "minimal.py"
-    assert len(example.read_text("utf-8").splitlines()) <= 120
     done = subprocess.run(
-        [sys.executable, example, "--no-picture"],
+        [sys.executable, MINIMAL, "--no-picture"],
         capture_output=True,
         text=True,
         check=True,

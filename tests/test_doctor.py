@@ -113,7 +113,9 @@ def healthy(name: str, made: Made) -> Path:
                 x=waves())  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["points", "flow", "table", "series"])
+@pytest.mark.parametrize(
+    "name", ["points", "table", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flow", "series"))]
+)
 def test_nothing_is_wrong_with_a_healthy_run(name: str, made: Made) -> None:
     found = look(healthy(name, made))
     assert found.findings == {}, found.text()

@@ -290,7 +290,7 @@ def test_a_narrow_mode_that_chains_hardly_reach_is_in_the_constant(told: Any) ->
     base = Gaussian(torch.zeros(d), 4.5) if told else Gaussian(torch.zeros(d), 1.2 * moments)
     near = GaussianMixture(torch.ones(2), means, torch.tensor([0.02, 0.5])).sample(40, seeded()) if told else None
     covered = 0
-    for seed in range(4):
+    for seed in range(2):  # a mode that is missed is ln 2 = 0.69 away from an error of 0.1
         found = log_partition(
             energy, base, generator=seeded(seed), chains=512, levels=60, leapfrogs=2, pilot=64, near=near
         )
@@ -298,7 +298,7 @@ def test_a_narrow_mode_that_chains_hardly_reach_is_in_the_constant(told: Any) ->
         covered += low <= 0 <= high
         assert found.added >= 1
         assert found.standard_error < 0.1
-    assert covered >= 3
+    assert covered == 2
 
 
 def test_a_mode_is_found_as_wide_as_it_is_from_steps_of_any_length() -> None:

@@ -227,7 +227,7 @@ def test_what_is_given_in_fine_units_comes_back_to_the_last_bit(cli: Cli, tmp_pa
     np.save(tmp_path / "x.npy", x)
     changes = ["training.steps=2", "training.batch_size=16", "training.validate_every=2", "net={name: mlp, width: 8}"]
     folder = tmp_path / "run"
-    for _ in train(Experiment.read("array", [f"data.path={tmp_path / 'x.npy'}", *changes]), folder):
+    for _ in train(Experiment.read("array", [f"data.path={tmp_path / 'x.npy'}", *changes]), folder, draws=False):
         pass
     given = x[:2].copy()
     given[:, 1] = np.nan
@@ -253,7 +253,7 @@ def test_pictures_of_other_sizes_are_cropped_where_those_of_the_run_were(cli: Cl
         Image.fromarray(rng.integers(0, 256, (12, 16), dtype=np.uint8)).save(photos / f"{i:02}.png")
     changes = ["training.steps=2", "training.batch_size=8", "training.validate_every=2", "net={name: mlp, width: 8}"]
     folder, whole = tmp_path / "run", np.asarray(Image.open(photos / "03.png"))
-    for _ in train(Experiment.read("images", [f"data.path={photos}", "data.size=12", *changes]), folder):
+    for _ in train(Experiment.read("images", [f"data.path={photos}", "data.size=12", *changes]), folder, draws=False):
         pass
     mask = np.zeros((12, 16), np.uint8)
     mask[:6] = 255

@@ -68,7 +68,9 @@ def test_what_is_watched_while_training_is_read_and_not_taught(tmp_path: Path, m
 
     monkeypatch.setattr(training, "Run", kept)
     few = ["data.count=100", "training.steps=1", "training.cpu=true", "net.width=4", "sampling.steps=2"]
-    for _ in training.train(Experiment.read("moons", [*few, "training.precision=float32"]), tmp_path / "run"):
+    for _ in training.train(
+        Experiment.read("moons", [*few, "training.precision=float32"]), tmp_path / "run", draws=False
+    ):
         pass
     assert not any(weight.requires_grad for weight in opened[0].model.net.parameters())
 
@@ -91,11 +93,12 @@ def test_a_new_kind_is_one_class_and_one_line(cli: Cli, tmp_path: Path, monkeypa
     assert "sign " in cli("list", "readings").out
     assert "sign-entropy" in cli("list", "objectives").out
     words = ["predicts=sign", "objective=sign-entropy", f"data.path={tmp_path / 'signs.npy'}"]
-    words += ["net={name: mlp, width: 32, depth: 2}", "training.steps=150", "training.batch_size=128"]
+    words += ["net={name: mlp, width: 32, depth: 2}", "training.steps=150", "training.batch_size=128",
+              "sampling.preview=0"]  # fmt: skip
     answer = cli("train", "array", *words, "training.lr=0.003", "training.ema=[0.1]", "sampling.ema=0.1", "--out", run)
     assert answer.code == 0, answer
     assert "learner:\n  name: signs" in (run / "experiment.yaml").read_text()
-    answer = cli("train", "--resume", run, "training.steps=300")
+    answer = cli("train", "--resume", run, "training.steps=300", "sampling.preview=64")
     assert answer.code == 0, answer
     assert "300 of 300 steps" in cli("info", run).out
     answer = cli("evaluate", run, "-n", 200)

@@ -334,6 +334,18 @@ def test_c2st_is_at_chance_for_one_law_whatever_the_sizes() -> None:
     assert abs(value - 0.5) < 4 * math.sqrt(0.25 / 4 * (1 / 200 + 1 / 2000))
 
 
+def test_sets_whose_classifiers_train_together_are_each_told_apart_by_their_own() -> None:
+    g = seeded()
+    y, near = normal(400, 2, g=g), normal(200, 2, g=g)
+    metric = C2ST(steps=60)
+    of_sets, of_y = metric._scores([near, near + 6, near], y, g)
+    assert (of_sets.shape, of_y.shape) == ((3, 200), (3, 400))
+    found = metric._right(of_sets, of_y)
+    assert found[1] > 0.9
+    assert found[[0, 2]].tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+    assert len(metric.on_subsets(near, y, 100, 3, g).unique()) == 3  # subsets differ
+
+
 def test_c2st_falls_below_chance_for_copies() -> None:
     g = seeded()
     x = normal(200, 20, g=g)

@@ -387,8 +387,11 @@ SHALLOW: dict[type, dict[str, Any]] = {
     MLP: {"depth": 1}, Transformer: {"depth": 1}, UNet: {"multipliers": (1, 2), "attention": (5,)}
 }  # fmt: skip
 
+#: patches are cut and joined around the same network, on a grid of any dimension by the same lines
+EXPORTED = [case for case in CASES if case[0] is not PATCHED or case[1] == (1, 7, 6)]
 
-@pytest.mark.parametrize(("config", "shape"), CASES)
+
+@pytest.mark.parametrize(("config", "shape"), EXPORTED)
 def test_graph_is_free_of_data_dependent_python(config: Any, shape: Any) -> None:
     """torch.export refuses a branch on a tensor's value, and so is the test of what compile and ONNX need."""
     parts, condition = conditions("several", shape)

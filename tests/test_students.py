@@ -396,7 +396,7 @@ def test_noise_anew_is_that_of_the_next_level_around_the_answer() -> None:
 
 # --- as runs ----------------------------------------------------------------------------------------------------------
 
-FEW = ["training.batch_size=16", "training.checkpoint_every=2", "sampling.preview=4", "training.validate_every=4"]
+FEW = ["training.batch_size=16", "training.checkpoint_every=2", "sampling.preview=0", "training.validate_every=4"]
 
 
 def trained(asked: Any, folder: Path, resume: bool = False, draws: bool = True) -> Run:
@@ -412,7 +412,8 @@ def student(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
     def make(folder: Path) -> None:
         teacher = folder.with_name("teacher-of-few")
         shutil.copytree(run, teacher, dirs_exist_ok=True)
-        trained(student_of(teacher, "progressive", [1, 2, 4], changes=[*FEW, "training.steps=4"]), folder)
+        changes = [*FEW, "training.steps=4", "sampling.preview=4"]
+        trained(student_of(teacher, "progressive", [1, 2, 4], changes=changes), folder)
         shutil.rmtree(teacher)
 
     return once(tmp_path_factory, "student", make)
@@ -566,7 +567,7 @@ def test_what_cannot_be_distilled_is_one_sentence(words: Any, said: str, cli: Cl
 
 
 def test_guidance_wants_something_to_guide_to(tmp_path: Path) -> None:
-    tiny = ["net={name: mlp, width: 8, depth: 1}", "training.steps=1", "data.count=100", "sampling.preview=1"]
+    tiny = ["net={name: mlp, width: 8, depth: 1}", "training.steps=1", "data.count=100", "sampling.preview=0"]
     for _ in train(Experiment.read("swiss-roll", tiny), tmp_path / "roll"):
         pass
     with pytest.raises(InputError, match="scale=2 guides a teacher to what it is given"):

@@ -394,7 +394,7 @@ def test_a_small_file_cannot_grow_without_end(tmp_path: Path, monkeypatch: pytes
     refused(lambda: read_delimited(tmp_path), "folder")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_is_malformed_is_read_or_refused_in_a_sentence_within_bounds(tmp_path: Path, seed: int) -> None:
     script = Path(__file__).with_name("fuzz_tables.py")
     found = subprocess.run(

@@ -77,7 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "net.depth=1",
         ],
     )
-    for _ in train(asked, folder / "run"):
+    for _ in train(asked, folder / "run", draws=False):
         pass
     opened = Run.load(folder / "run")
     categories = opened.transform.categories
@@ -109,7 +109,7 @@ def test_a_run_that_knows_of_no_waves_nor_trust_opens_and_draws_as_it_did(tmp_pa
     short = ["training.steps=2", "training.cpu=true", "training.precision=float32", "net.width=16", "net.depth=1"]
     before = ("learner.waves", "learner.kept", "objective.others")
     asked = Experiment.read("table", [f"data.path={path}", *short, *(f"{name}=0" for name in before)])
-    for _ in train(asked, tmp_path / "run"):
+    for _ in train(asked, tmp_path / "run", draws=False):
         pass
     drawn = Run.load(tmp_path / "run").drawing().sample(20, seed=0)
     said = tmp_path / "run" / "experiment.yaml"
@@ -233,7 +233,7 @@ def test_numbers_within_cells_stay_and_their_scores_count_the_cells_width(tmp_pa
     prices = torch.exp(torch.randn(900, generator=dice, dtype=torch.float64))
     path = write(tmp_path / "p.csv", [[repr(p), f"{round(100 * p) / 100:.2f}"] for p in prices.tolist()], "exact,cents")
     asked = [f"data.path={path}", "training.steps=1", "training.cpu=true", "training.precision=float32", "net.width=8"]
-    for _ in train(Experiment.read("table", asked), tmp_path / "run"):
+    for _ in train(Experiment.read("table", asked), tmp_path / "run", draws=False):
         pass
     opened = Run.load(tmp_path / "run")
     tokens = opened.transform

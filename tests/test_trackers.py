@@ -12,7 +12,7 @@ import ornstein
 from ornstein.training import Log, Training, trackers
 from ornstein.training.trackers import Tracker
 
-TINY = ["training.steps=4", "training.validate_every=4", "training.log_every=2", "net.width=16", "sampling.preview=4"]
+TINY = ["training.steps=4", "training.validate_every=4", "training.log_every=2", "net.width=16", "sampling.preview=0"]
 TINY += ["sampling.steps=2", "training.cpu=true", "data.count=200"]
 
 

@@ -28,7 +28,7 @@ STEPS = 5
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of points; each test keeps what it fits in `tuned.yaml` of it."""
     folder: Path = tmp_path_factory.mktemp("tune") / "moons"
-    few = ["net={name: mlp, width: 16, depth: 1}", "training.steps=40", "training.cpu=true", "sampling.preview=4"]
+    few = ["net={name: mlp, width: 16, depth: 1}", "training.steps=40", "training.cpu=true", "sampling.preview=0"]
     for _ in train(Experiment.read("moons", [*few, "data.count=1000"]), folder, draws=False):
         pass
     return folder

@@ -94,12 +94,12 @@ def as_two(place: Path) -> None:
     said("info", place / "two")
     said("tune", place / "points", "--steps", 2)  # the first process does this alone, and waits for no one
     said("train", "digits", *ASKED, "training.shard=fsdp", "--out", place / "fsdp")
-    said("train", "--resume", place / "one-then-fsdp", "training.steps=6", "training.shard=fsdp")
+    said("train", "--resume", place / "one-then-fsdp", "training.steps=6", "training.shard=fsdp", "sampling.preview=0")
     (place / f"spread-{ranks.rank()}.json").write_text(json.dumps(spread_out(place / "spread", SPREAD)))
 
     stopped = 0
     try:
-        for moment in train(Experiment.read("digits", ASKED), place / "cut"):
+        for moment in train(Experiment.read("digits", ASKED), place / "cut", draws=False):
             stopped = moment.progress.step
             if stopped == 3 and ranks.rank() == 1:  # while it reads, with the first somewhere else
                 os.kill(os.getpid(), signal.SIGINT)
@@ -128,9 +128,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def two_at_work(place: Path) -> None:
     place.mkdir()
-    alone(place / "one-then-fsdp", 3)
+    alone(place / "one-then-fsdp", 3, draws=False)
     points = ["data.count=500", "net.width=16", "training.steps=1", "sampling.preview=1"]
-    for _ in train(Experiment.read("moons", points), place / "points"):
+    for _ in train(Experiment.read("moons", points), place / "points", draws=False):
         pass
     command = [
         sys.executable,
@@ -150,10 +150,10 @@ def two_at_work(place: Path) -> None:
     assert (place / "two.npz").exists(), done.stderr
 
 
-def alone(folder: Path, steps: int = 6, resume: bool = False) -> Path:
+def alone(folder: Path, steps: int = 6, draws: bool = True) -> Path:
     """The same run by this process: as many pieces as two processes cut."""
     asked = Experiment.read("digits", [*ASKED, "training.accumulate=2", f"training.steps={steps}"])
-    for _ in train(asked, folder, resume=resume):
+    for _ in train(asked, folder, draws=draws):
         pass
     return folder
 
@@ -209,7 +209,7 @@ def test_what_two_processes_began_one_process_ends(one: Any, place: Any, tmp_pat
     """Stopped between two checkpoints, with the pieces that the run says: the same weights."""
     shutil.copytree(place / "cut", tmp_path / "cut")
     asked = Experiment.read(tmp_path / "cut" / "experiment.yaml")
-    for _ in train(asked, tmp_path / "cut", resume=True):
+    for _ in train(asked, tmp_path / "cut", resume=True, draws=False):
         pass
     assert difference(tmp_path / "cut", one) < 2e-5
 

@@ -189,8 +189,8 @@ def _done(asked: "Experiment", place: Path, moment: Any) -> None:
     from ornstein.experiment.learner import LEARNERS
 
     then = LEARNERS[asked.learner["name"]].then.format(run=place)  # type: ignore[index]
-    newest = named(moment.picture)
-    out.print(f"[bold]done[/]     {moment.progress.step:,} steps in {named(place)}; its newest picture: {newest}")
+    newest = "" if moment.picture is None else f"; its newest picture: {named(moment.picture)}"
+    out.print(f"[bold]done[/]     {moment.progress.step:,} steps in {named(place)}{newest}")
     out.print(f"         [dim]{named(then)}[/]")
 
 
@@ -216,7 +216,7 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
             if moment.held_out is not None:
                 bar.console.print(
                     f"step {p.step:>7,}  loss {p.loss:.4f}  held-out {moment.held_out:.4f}  "
-                    f"{rate}  {left} left  {named(moment.picture)}",
+                    f"{rate}  {left} left" + ("" if moment.picture is None else f"  {named(moment.picture)}"),
                     soft_wrap=True,
                 )
 

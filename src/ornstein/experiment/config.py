@@ -76,7 +76,8 @@ class Sampling:
         grid: a name of `GRIDS`, or None: "trailing" on a chain, the stepper's usual one in continuous time
             ("balanced" for the default stepper).
         ema: which average of the weights to draw with, one of `training.ema`; 0 for the raw weights.
-        preview: how many samples each picture made during training shows.
+        preview: how many samples each picture made during training shows; 0 for no pictures, which of a short run
+            are most of the work.
         precision: type of the network's arithmetic in drawing: "float32", "bfloat16", "float16", or "auto" for the
             fastest by measurement. Likelihoods are always in float32.
     """
@@ -93,10 +94,10 @@ class Sampling:
         if self.grid is not None:
             lookup(GRIDS, self.grid, "grid")
         lookup({AUTO: None, **PRECISIONS}, self.precision, "sampling.precision")
-        for name, most in (("steps", MOST_STEPS), ("preview", MOST_PREVIEW)):
+        for name, least, most in (("steps", 1, MOST_STEPS), ("preview", 0, MOST_PREVIEW)):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"sampling.{name}={value!r} must be a whole number from 1 to {most:,}.")
+            if value is not None and not least <= value <= most:
+                raise InputError(f"sampling.{name}={value!r} must be a whole number from {least} to {most:,}.")
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     times = published or _measured(experiment, data, memory)
     memory = dataclasses.replace(memory, reached=times.reached)
     shown = work.calls * experiment.sampling.preview / count + _HELD_OUT if work.drawing else 0
-    validation = shown * times.showing + (0 if gpu else _PLOTTED)
+    validation = shown * times.showing + (_PLOTTED if experiment.sampling.preview and not gpu else 0)
     experiment = within(experiment, float(times.step[0]), float(validation[0]))
     config = experiment.training
     previews = math.ceil(config.steps / config.validate_every) * validation

@@ -293,7 +293,7 @@ def save(run: Run, found: Restored, path: Path, given: Tensor | None = None) -> 
     with replacing_all(path, beside) as (picture, place):
         with place.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
-        (_album(found) if run.kind == "image" else _curves(run, found)).savefig(picture, format="png", dpi=130)
+        charts.save(_album(found) if run.kind == "image" else _curves(run, found), picture)
     return beside
 
 

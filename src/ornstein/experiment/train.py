@@ -60,7 +60,7 @@ def train(
         data: the experiment's data, if already loaded.
         resume: continue the run in the folder.
         lock: the folder's, if the caller holds it (`ornstein.experiment.folder.holding`).
-        draws: whether to draw pictures during training, which is most of the work of a small run.
+        draws: whether to draw the pictures that the experiment asks for (`sampling.preview`).
 
     Raises:
         InputError: another process writes in the folder; it holds a run and `resume` is not set; data that differ from
@@ -86,6 +86,7 @@ def _train(
     ranks.join(experiment.training.cpu)
     settled = settle(experiment, data)
     experiment, built, config = settled.experiment, settled.built, settled.experiment.training
+    draws = draws and experiment.sampling.preview > 0
     about = _facts(settled, data)
     if newest_step(folder) is None:
         if experiment.start is not None:

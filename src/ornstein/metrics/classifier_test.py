@@ -14,11 +14,13 @@ then met the test point under the other label and answers wrongly.
 
 Cross-validation tests every point once, on the fold whose classifier has not seen it. Each class makes up half of
 each batch and half of the score, so that sets of different sizes still have 0.5 as the value of chance. The
-classifiers of all folds train at once, as one batched matrix product.
+classifiers of all folds, and of all subsets that a floor is measured on, train at once, as one batched matrix product:
+of networks as small as these the calls take longer than the arithmetic.
 
 Reference: Lopez-Paz, Oquab, "Revisiting classifier two-sample tests" (2017, arXiv:1610.06545).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal, final
@@ -29,6 +31,9 @@ from torch.nn import functional as F
 
 from ornstein.errors import InputError
 from ornstein.metrics.metric import Metric, choose, vectors
+
+#: weights of first layers that train at once, at most: beyond, the arithmetic takes longer than the calls
+_AT_ONCE = 2**20
 
 
 @final
@@ -61,14 +66,40 @@ class C2ST(Metric):
             )
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
-        of_x, of_y = self.scores(x, y, generator)
-        return float(((of_x > 0).double().mean() + (of_y <= 0).double().mean()) / 2)
+        return float(self._right(*self.scores(x, y, generator)))
+
+    def on_subsets(self, x: Tensor, y: Tensor, size: int, repeats: int, generator: torch.Generator) -> Tensor:
+        """See `Metric.on_subsets`; here the classifiers of many subsets are trained at once."""
+        together = max(1, _AT_ONCE // (self.folds * x[0].numel() * self.width))
+        subsets = [x[choose(len(x), size, generator, x)] for _ in range(repeats)]
+        groups = [subsets[start : start + together] for start in range(0, repeats, together)]
+        return torch.cat([self._right(*self._scores(group, y, generator)) for group in groups]).cpu()
+
+    @staticmethod
+    def _right(of_x: Tensor, of_y: Tensor) -> Tensor:
+        """How often the classifiers are right, float64: from scores of shape (..., N) and (..., M), (...)."""
+        return ((of_x > 0).double().mean(-1) + (of_y <= 0).double().mean(-1)) / 2
 
     def scores(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """How sure the classifier is that a point is from x, as logits: for the points of x, (N,), and of y, (M,).
 
         In a random order. Each by the fold that has not seen it.
         """
+        of_x, of_y = self._scores([x], y, generator)
+        return of_x[0], of_y[0]
+
+    def _scores(self, subsets: Sequence[Tensor], y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`scores` of several sets of one size against y: (sets, N) and (sets, M)."""
+        pairs = [self._prepared(x, y, generator) for x in subsets]
+        xs, ys = (torch.stack(sets) for sets in zip(*pairs, strict=True))
+        layers = self.train(xs, ys, generator)
+        with torch.no_grad():
+            every = (z.repeat_interleave(self.folds, 0) for z in (xs, ys))
+            of_x, of_y = (held_out(logits(layers, z).unflatten(0, (-1, self.folds))) for z in every)
+        return of_x, of_y
+
+    def _prepared(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Both sets (N, d) in a random order, and in the unit of y."""
         x, y = vectors(x, y)
         if min(len(x), len(y)) < 2 * self.folds:
             raise InputError(
@@ -79,41 +110,41 @@ class C2ST(Metric):
         unit = torch.where(y.amin(dim=0) < y.amax(dim=0), y.std(dim=0), torch.cat([x, y]).std(dim=0))
         centre = y.mean(dim=0)
         x, y = (torch.asinh((z - centre) / unit.clamp(min=1e-12)) for z in (x, y))
-        x, y = x[choose(len(x), len(x), generator, x)], y[choose(len(y), len(y), generator, y)]
-        layers = self.train(x, y, generator)
-        with torch.no_grad():
-            of_x, of_y = (held_out(logits(layers, z.expand(self.folds, -1, -1))) for z in (x, y))
-        return of_x, of_y
+        return x[choose(len(x), len(x), generator, x)], y[choose(len(y), len(y), generator, y)]
 
     def train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-        """One network a fold; fold f never meets the points i with i % folds == f. Weights (folds, in, out), biases."""
-        sizes = [x.shape[1], self.width, self.width, 1]
+        """A network for each pair of sets, x (sets, N, d) and y (sets, M, d), and each fold of it.
+
+        Fold f never meets the points i with i % folds == f. Weights (sets * folds, in, out), and biases.
+        """
+        sizes, nets = [x.shape[2], self.width, self.width, 1], len(x) * self.folds
         layers = []
         for fan_in, fan_out in pairwise(sizes):
-            weight = torch.randn(self.folds, fan_in, fan_out, generator=generator, device=generator.device).to(x)
+            weight = torch.randn(nets, fan_in, fan_out, generator=generator, device=generator.device).to(x)
             weight = weight * (2 / fan_in) ** 0.5 if fan_out > 1 else weight * 0
-            layers.append((weight.requires_grad_(), x.new_zeros(self.folds, 1, fan_out).requires_grad_()))
+            layers.append((weight.requires_grad_(), x.new_zeros(nets, 1, fan_out).requires_grad_()))
         parameters = [tensor for layer in layers for tensor in layer]
-        optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=0.1)
+        optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=0.1, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.learning_rate, total_steps=self.steps + 1)
         half = self.batch // 2
-        target = torch.cat([x.new_ones(half), x.new_zeros(half)]).expand(self.folds, -1)
-        allowed = [training_indices(len(z), self.folds, z.device) for z in (x, y)]
+        target = torch.cat([x.new_ones(half), x.new_zeros(half)]).expand(nets, -1)
+        owner = torch.arange(len(x), device=x.device).repeat_interleave(self.folds)[:, None]
+        allowed = [training_indices(z.shape[1], self.folds, z.device).repeat(len(x), 1) for z in (x, y)]
         for _ in range(self.steps):
             drawn = []
             for points, rows in zip((x, y), allowed, strict=True):
-                pick = torch.randint(rows.shape[1], (self.folds, half), generator=generator, device=generator.device)
-                drawn.append(points[rows.gather(1, pick.to(rows.device))])
+                pick = torch.randint(rows.shape[1], (nets, half), generator=generator, device=generator.device)
+                drawn.append(points[owner, rows.gather(1, pick.to(rows.device))])
             loss = F.binary_cross_entropy_with_logits(logits(layers, torch.cat(drawn, dim=1)), target)
             optimiser.zero_grad()
-            (loss * self.folds).backward()
+            (loss * nets).backward()
             optimiser.step()
             schedule.step()
         return layers
 
 
 def logits(layers: list[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
-    """(folds, n, d) to (folds, n): each fold's network on its own points."""
+    """(nets, n, d) to (nets, n): each network on its own points."""
     for weight, bias in layers[:-1]:
         x = F.silu(torch.baddbmm(bias, x, weight))
     return torch.baddbmm(layers[-1][1], x, layers[-1][0]).squeeze(-1)
@@ -127,6 +158,6 @@ def training_indices(count: int, folds: int, device: torch.device) -> Tensor:
 
 
 def held_out(scores: Tensor) -> Tensor:
-    """From (folds, n) the score of each point under the one fold that did not train on it: (n,)."""
-    index = torch.arange(scores.shape[1], device=scores.device)
-    return scores[index % len(scores), index]
+    """From (..., folds, n) the score of each point under the one fold that did not train on it: (..., n)."""
+    index = torch.arange(scores.shape[-1], device=scores.device)
+    return scores[..., index % scores.shape[-2], index]
