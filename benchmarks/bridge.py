@@ -161,11 +161,18 @@ def gaussian(quick: bool, only: str | None, also: list[str], kept: dict[str, Any
 
 
 def settings(d: int, quick: bool) -> list[str]:
-    """Settings that suit distributions as smooth as these: a small network, large batches."""
+    """Settings that suit distributions as smooth as these: a small network, large batches.
+
+    In 16 dimensions with little noise a turn of iterative fitting leaves 0.86 of the error of the pairs, so turns are
+    short: a small pool and a short average of the walker; and walks are long enough to keep the covariances (in 8 steps
+    they lose 2 % in each turn). Chosen on another pair of Gaussians.
+    """
     steps = 20 if quick else 600 if d < 16 else 1500
+    ema, many = (0.1, []) if d < 16 else (0.2, ["horizon=30", "pool=2048", "walk=16"])
     return [
-        f"training.steps={steps}", "training.batch_size=1024", "training.lr=3e-3", "training.ema=[0.1]",
-        "net.width=64", "net.depth=2", "sampling.ema=0.1", f"objective.first={min(75, steps // 8)}",
+        f"training.steps={steps}", "training.batch_size=1024", "training.lr=3e-3", f"training.ema=[{ema}]",
+        "net.width=64", "net.depth=2", f"sampling.ema={ema}", f"objective.first={min(75, steps // 8)}",
+        *(f"objective.{setting}" for setting in many),
     ]  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
 
         from ornstein.experiment.cells import impute
 
-        run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
+        run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs, asked.set)
         began = time.process_time()
         drawn = impute(run, torch.from_numpy(given), draws=DRAWS, seed=seed).numpy()
     else:

@@ -75,7 +75,7 @@ def figures(name: str, asked: Any, seed: int, work: Path) -> dict[str, float]:
     odd, train, seen = which >= 0, laid_out(rows.train, rows), laid_out(made, rows)
     forest = IsolationForest(n_estimators=300, random_state=seed).fit(train)
     spread = EmpiricalCovariance().fit(train)
-    run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
+    run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs, asked.set)
     values = torch.from_numpy(np.ascontiguousarray(made))
     found, _ = score(run, values, seed=seed)
     told = explain(run, values).nan_to_num(-1e9).numpy()
@@ -114,14 +114,15 @@ def main() -> None:
         asked.tables, asked.minutes, asked.rows, asked.seeds = "weather", 0.02, 100, 1
     found = {} if asked.quick else common.kept(results, {})
     for name in [] if asked.plot else asked.tables.split(","):
+        key = ", ".join([name, *asked.set])
         for seed in range(asked.seeds):
-            if str(seed) in found.get(name, {}) and not asked.again:
+            if str(seed) in found.get(key, {}) and not asked.again:
                 continue
             with tempfile.TemporaryDirectory() as work:
                 row = figures(name, asked, seed, Path(work))
             # read again: another process may have added rows meanwhile
             found = found if asked.quick else common.kept(results, {})
-            found.setdefault(name, {})[str(seed)] = row
+            found.setdefault(key, {})[str(seed)] = row
             common.keep(results, found)
     print(said(found))
 

@@ -63,7 +63,7 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
         found = judged(rows.train[order[: n // 2]], rest, seed, asked.most)
         return {**found, "taught": judged_teaching(rows, seed), "seconds": 0.0}
     if name == "ornstein":
-        run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs)
+        run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs, asked.set)
         drawn = run.sample(n, seed=seed).numpy()
     else:
         drawn, seconds = tabular.made_by(name, rows, n, seed, work, asked.env)

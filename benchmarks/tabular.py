@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -193,6 +193,7 @@ def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
     parser.add_argument("--tables", default=",".join(TARGETS))
     parser.add_argument("--runs", type=Path, help="where ours are kept, for the other scripts of tables to use")
     parser.add_argument("--minutes", type=float, default=_MINUTES, help="processor minutes of training, ours")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of ours; repeatable")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--plot", action="store_true", help="only say what is there")
@@ -219,8 +220,8 @@ def gathered(
             rows = rows_of(table, Path(work), few if asked.quick else None)
             for name in asked.only.split(","):
                 for seed in range(asked.seeds):
-                    other = name == "ornstein" and asked.minutes != _MINUTES
-                    key = f"{table}/{name}" + (f", {asked.minutes:g} minutes" if other else "")
+                    other = [f"{asked.minutes:g} minutes"] if asked.minutes != _MINUTES else []
+                    key = ", ".join([f"{table}/{name}", *([*other, *asked.set] if name == "ornstein" else [])])
                     if str(seed) in found.get(key, {}) and not asked.again:
                         continue
                     try:
@@ -250,12 +251,19 @@ def spread(values: Iterable[float], form: str = ".3f") -> str:
 
 
 def ours(
-    rows: Rows, minutes: float, seed: int, work: Path, kept: Path | None = None, say: Callable[[str], None] = print
+    rows: Rows,
+    minutes: float,
+    seed: int,
+    work: Path,
+    kept: Path | None = None,
+    settings: Sequence[str] = (),
+    say: Callable[[str], None] = print,
 ) -> tuple[Any, float]:
     """(run, processor seconds) of `ornstein train FILE`, in as many steps as a rehearsal says fit in.
 
     Args:
         kept: where runs are kept, for one script to use what another has trained; None for nowhere.
+        settings: in which it differs from that command's, as "learner.waves=0".
     """
     from ornstein.experiment.config import Experiment
     from ornstein.experiment.run import Run
@@ -264,11 +272,12 @@ def ours(
     def asked(steps: int, every: int) -> Any:
         return Experiment.read(
             str(rows.path),
-            [*rows.asked, f"training.steps={steps}", f"training.seed={seed}", f"training.validate_every={every}",
-             f"training.log_every={max(1, min(20, steps // 4))}", "training.threads=1"],
+            [*rows.asked, *settings, f"training.steps={steps}", f"training.seed={seed}",
+             f"training.validate_every={every}", f"training.log_every={max(1, min(20, steps // 4))}",
+             "training.threads=1"],
         )  # fmt: skip
 
-    place = (work if kept is None else kept.resolve()) / f"{rows.name}-{minutes:g}-{seed}"
+    place = (work if kept is None else kept.resolve()) / "-".join([rows.name, *settings, f"{minutes:g}", str(seed)])
     if (told := place / "seconds").is_file():
         return Run.load(place / "run").drawing(), float(told.read_text())
     budget, rate = 60 * minutes, 0.0

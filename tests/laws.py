@@ -6,8 +6,10 @@ packages from outside. What depends on an entry's own formula (golden values, op
 missing.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from torch import Tensor, nn
 
 from ornstein.core.clocks import EDM
@@ -19,8 +21,8 @@ from ornstein.laws.oracles import ZERO_SNR, constant, grid_of, grids_of, interio
 from ornstein.samplers import STEPPERS
 
 __all__ = [
-    "OPTIONS", "PROCESSES", "WAYS", "ZERO_SNR", "Oracle", "constant", "grid_of", "grids_of", "interior", "mixture",
-    "refused"
+    "OPTIONS", "PROCESSES", "WAYS", "ZERO_SNR", "Oracle", "constant", "cover", "grid_of", "grids_of", "interior",
+    "mixture", "refused"
 ]  # fmt: skip
 
 #: every entry of the table with its defaults, and the named chains
@@ -59,6 +61,23 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 
 #: every stepper with its defaults and with the options above
 WAYS: list[Stepper] = [STEPPERS[name](**options) for name in STEPPERS for options in [{}, *OPTIONS.get(name, [])]]
+
+
+SLOW = [pytest.mark.slow]
+
+
+def cover(rows: Iterable[Any], columns: Iterable[Any], each: int = 1) -> list[Any]:
+    """All pairs of two tables for `parametrize`: a cover, in which each row and column is `each` times; the rest slow.
+
+    For laws of what meets through an interface alone, as steppers meet processes through their levels: one of the two
+    breaks such a law by itself, and shows it in any pair.
+    """
+    rows, columns = list(rows), list(columns)
+    return [
+        pytest.param(row, column, marks=[] if (j - i) % len(columns) < each or (i - j) % len(rows) < each else SLOW)
+        for i, row in enumerate(rows)
+        for j, column in enumerate(columns)
+    ]
 
 
 class Oracle(nn.Module):

@@ -40,6 +40,7 @@ from ornstein.core.learner import Problem
 from ornstein.core.walk import end
 from ornstein.data.transform import WholeNumbers
 from ornstein.discrete import Absorbing, AnyOrder, MaskedCrossEntropy, MaskedNet, bound, unmask
+from ornstein.discrete.details import Trusted, kept_back
 from ornstein.distill import fit_endpoint
 from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition, modes
 from ornstein.experiment.build import load_data
@@ -348,7 +349,7 @@ def test_every_objective_of_every_learner(learner: Any, objective: Any, process:
     there = copy.deepcopy(here).to(device)
     x0 = torch.randn(8, *sample, generator=generator())
     condition = None if objective == "maximum-likelihood" else labels
-    memory = known.memory(known.model(here), x0)
+    memory = known.memory(known.model(here), x0, condition)
     far = {key: value.to(device) for key, value in memory.items()}
 
     def lesson(network: Any, where: Any, dice: Any, kept: Any) -> Any:
@@ -373,15 +374,20 @@ def test_every_objective_of_every_learner(learner: Any, objective: Any, process:
 
 
 def test_masked_tokens_are_taught_and_drawn(device: Any) -> None:
-    categories = Categories((3, 2, 4), (-1, 0, -1), ((-0.5, 0.0, 0.5), (-0.1, 0.1) * 3, ()))
-    here = MLP(width=8, depth=1).build((MaskedNet.inputs(categories),), seed=0)
+    along = ((-0.5, 0.0, 0.5), (-0.1, 0.1) * 3, ())
+    categories = Categories((3, 2, 4), (-1, 0, -1), along, within=((), (2, 1, 2), ()))
+    here = Trusted(MLP(width=8, depth=1).build((MaskedNet.inputs(categories),), seed=0), categories)
     for p in here.parameters():
         torch.nn.init.normal_(p, 0.0, 0.3, generator=generator())
     there = copy.deepcopy(here).to(device)
     near, far = (MaskedNet(each, Absorbing(), categories) for each in (here, there))
     codes = torch.stack([torch.randint(k, (8,), generator=generator()) for k in categories.sizes], 1)
+    codes[:, 1] *= codes[:, 0] != 1
     x0, teach = categories.one_hot(codes), MaskedCrossEntropy(0.5, 0.0)
-    close(teach(far, x0.to(device), None, generator()), teach(near, x0, None, generator()))
+    kept = kept_back(categories, x0.to(device), 0.5)
+    assert torch.equal(kept.cpu(), kept_back(categories, x0, 0.5))
+    taught = dataclasses.replace(far, kept=kept), dataclasses.replace(near, kept=kept.cpu())
+    close(teach(taught[0], x0.to(device), None, generator()), teach(taught[1], x0, None, generator()))
     found, expected = (end(unmask(model, 16, AnyOrder(), seed=1)).x for model in (far, near))
     close(found, expected)
     close(bound(far, x0, torch.arange(8))[0], bound(near, x0, torch.arange(8))[0])

@@ -66,7 +66,19 @@ for verb in ["", *get_command(app).commands]:
 
 @pytest.mark.parametrize(
     "table",
-    ["processes", "steppers", "grids", "objectives", "readings", "nets", "data", "metrics", "presets", "methods"],
+    [
+        "processes",
+        "steppers",
+        "grids",
+        "objectives",
+        "distillations",
+        "readings",
+        "nets",
+        "data",
+        "metrics",
+        "presets",
+        "methods",
+    ],
 )
 def test_list_says_one_sentence_on_each(cli: Cli, table: Any) -> None:
     from ornstein.experiment.catalogue import tables
@@ -316,7 +328,7 @@ def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(
     cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = inspect.unwrap(tune)  # the network's error is an average over these, not over 512
-    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 64})
+    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 32})
     copied = tmp_path / "digits"
     shutil.copytree(run, copied)
     answer = cli("tune", copied, "--steps", 5)

@@ -530,10 +530,11 @@ def test_a_picture_is_made_finer(cli: Cli, tmp_path: Path) -> None:
     words = [
         "data.condition=small",
         "net=unet",
-        "net.channels=16",
+        "net.channels=8",
         "net.multipliers=[1,2]",
+        "net.blocks=1",
         "net.attention=[]",
-        "training.steps=150",
+        "training.steps=100",
     ]
     words += [
         "training.batch_size=64",

@@ -22,6 +22,7 @@ from ornstein.discrete import (
     constrained,
     unmask,
 )
+from ornstein.discrete.details import Trusted, kept_back
 from ornstein.discrete.objective import next_weights, outline_first, ranks, token_nats
 from ornstein.discrete.waves import Waved, across
 from ornstein.errors import InputError
@@ -74,6 +75,29 @@ def test_places_along_a_column_add_up_over_its_tokens() -> None:
 def test_orders_that_are_none_are_refused(after: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="after"):
         Categories((2,) * 3 if len(after) == 3 else (2,), after)
+
+
+def test_classes_that_are_not_there_have_no_probability() -> None:
+    """Of a token that refines one of three classes, with three, one and two classes of its own."""
+    categories = Categories((3, 3, 2), (-1, 0, -1), within=((), (3, 1, 2), ()))
+    net = MLP(width=8, depth=1).build((MaskedNet.inputs(categories),), seed=0)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, 0.0, 1.0, generator=torch.Generator().manual_seed(0))
+    model = MaskedNet(net, Absorbing(), categories)
+    told = model.log_probs(
+        categories.one_hot(torch.tensor([[0, -1, -1], [1, -1, 0], [2, -1, -1], [-1, -1, 1]])), Condition()
+    )
+    refining = told[:, categories.block(1)].exp()
+    assert ((refining > 0).long() @ torch.tensor([1, 2, 4])).tolist() == [7, 1, 3, 7]
+    assert torch.allclose(categories.sums(told.exp()), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize(
+    "within", [((1, 1, 1), (), ()), ((), (1, 1), ()), ((), (0, 1, 2), ()), ((), (1, 2, 4), ())], ids=str
+)
+def test_numbers_of_classes_that_cannot_be_are_refused(within: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(InputError, match="within="):
+        Categories((3, 3, 2), (-1, 0, -1), within=within)
 
 
 def test_orders_of_cells_are_uniform_and_cells_come_whole() -> None:
@@ -275,6 +299,107 @@ def test_waves_are_none_where_no_two_columns_have_an_order() -> None:
     assert not isinstance(model.net, Waved)
     model.log_probs(torch.zeros(2, 5), Condition())
     assert seen[0].shape == (2, MaskedNet.inputs(model.categories))
+
+
+def numbers(count: int, seed: int) -> Tensor:
+    """Three numbers of a bin and a detail each: the details of the first two agree, and all else is noise."""
+    dice = torch.Generator().manual_seed(seed)
+    codes = torch.stack([torch.randint(k, (count,), generator=dice) for k in (8, 4) * 3], 1)
+    codes[:, 3] = codes[:, 1]
+    return codes
+
+
+def detailed(kept: float) -> MaskedColumns:
+    categories = Categories((8, 4) * 3, (-1, 0, -1, 2, -1, 4))
+    objective = MaskedCrossEntropy(ordered=1.0)
+    problem = Problem(Absorbing(), "classes", objective, (categories.width,), categories=categories)
+    return MaskedColumns(problem, kept=kept)
+
+
+def test_details_that_are_noise_are_drawn_evenly_and_exact_ones_are_believed() -> None:
+    """In nats of new rows, of a network that learns 400 rows by heart."""
+    learner = detailed(0.2)
+    categories, net = learner.categories, learner.network(MLP(width=64, depth=1).build)
+    assert isinstance(net, Trusted)
+    model, dice = learner.model(net), torch.Generator().manual_seed(0)
+    x0, adam = categories.one_hot(numbers(400, 0)), torch.optim.Adam(net.parameters(), lr=1e-2)
+    for step in range(200):
+        adam.param_groups[0]["lr"] = 1e-2 * (1 - step / 200)
+        adam.zero_grad()
+        learner.loss(model, x0, None, dice, {}).mean().backward()
+        adam.step()
+    new, order = categories.one_hot(numbers(1000, 1)), outline_first(categories, x0)
+
+    def nats(token: int) -> float:
+        """Of that token in order."""
+        known = (order < order[token]).expand(len(new), -1)
+        with torch.no_grad():
+            return float(token_nats(model, new, Condition(), known)[:, token].mean())
+
+    flat = math.log(4)
+    for noise in (1, 5):
+        assert nats(noise) == pytest.approx(flat, abs=0.05)
+    assert nats(3) < 0.05
+    first, agreeing, last = net.trust.tolist()
+    assert max(abs(first), abs(last)) < 0.2
+    assert agreeing >= 1
+    with torch.no_grad():  # as the network itself would have it, noise costs more than the flat law does
+        net.trust.fill_(1.0)
+    assert min(nats(1), nats(5)) > flat + 0.3
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_rows_that_are_kept_back_teach_how_far_to_trust_details_and_no_details(kept: bool) -> None:
+    learner = detailed(0.2)
+    x0 = learner.categories.one_hot(numbers(16, 0))
+    net = learner.network(MLP(width=8, depth=1).build)
+    assert isinstance(net, Trusted)
+    for p in net.net.parameters():
+        torch.nn.init.normal_(p, 0.0, 0.5, generator=torch.Generator().manual_seed(0))
+    model = replace(learner.model(net), kept=torch.full((16,), kept))
+    nats = token_nats(model, x0, Condition(), torch.tensor([True, False, True, False, False, False]).expand(16, -1))
+    trusting = torch.autograd.grad(nats[:, 1].sum(), net.trust, retain_graph=True)[0]
+    learning = torch.autograd.grad(nats[:, 1].sum(), list(net.net.parameters()), retain_graph=True, allow_unused=True)
+    outline = torch.autograd.grad(nats[:, 4].sum(), list(net.net.parameters()), allow_unused=True)
+    assert [bool(each) for each in trusting] == [kept, False, False]
+    assert any(g is not None and bool((g != 0).any()) for g in learning) == (not kept)
+    assert any(g is not None and bool((g != 0).any()) for g in outline)
+
+
+def test_which_rows_are_kept_back_is_a_matter_of_what_they_hold() -> None:
+    categories, codes = detailed(0.2).categories, numbers(4000, 0)
+    x0 = categories.one_hot(codes)
+    kept = kept_back(categories, x0, 0.2)
+    agrees(kept.double().mean(), torch.tensor(0.2, dtype=torch.float64), 4000)
+    assert torch.equal(kept_back(categories, x0.flip(0)[:7], 0.2), kept.flip(0)[:7])
+    for token in range(6):  # whatever a token is
+        for k in range(categories.sizes[token]):
+            among = kept[codes[:, token] == k].double()
+            agrees(among.mean(), torch.tensor(0.2, dtype=torch.float64), len(among))
+
+
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match=r"learner.kept=1.5 must be a share"):
+        detailed(1.5)
+
+
+def test_a_network_that_is_only_measured_leaves_nothing_behind() -> None:
+    learner = detailed(0.2)
+    with torch.device("meta"):  # as it is sized before it is made
+        learner.network(MLP(width=4, depth=1).build)
+    net = learner.network(MLP(width=4, depth=1).build)
+    assert learner.model(net).log_probs(torch.zeros(1, 36), Condition()).isfinite().all()
+
+
+def test_without_details_or_rows_kept_back_there_is_nothing_to_trust() -> None:
+    assert not isinstance(detailed(0.0).network(MLP(width=4, depth=1).build), Trusted)
+    categories = Categories((3, 4))
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (7,), categories=categories)
+    learner = MaskedColumns(problem, kept=0.2)
+    net = learner.network(MLP(width=4, depth=1).build)
+    assert not isinstance(net, Trusted)
+    x0 = categories.one_hot(torch.tensor([[0, 1]]))
+    assert learner.loss(learner.model(net), x0, None, torch.Generator().manual_seed(0), {}).isfinite().all()
 
 
 @pytest.mark.parametrize("ordered", [0.0, 0.5])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from laws import WAYS, grid_of, grids_of, mixture
+from laws import WAYS, cover, grid_of, grids_of, mixture
 from torch import Tensor
 
 import ornstein
@@ -72,8 +72,7 @@ def same(clock: str, stepper: Stepper, grid: str | None = None) -> None:
         torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8, msg=lambda m, s=scale: f"{clock}, scale {s}: {m}")  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(("way", "clock"), cover(WAYS, CLOCKS, each=2), ids=str)
 def test_a_stepper_draws_the_same_in_other_units(way: Any, clock: Any) -> None:
     same(clock, way)
 
@@ -102,8 +101,11 @@ def test_a_grid_that_reads_bare_noise_breaks_the_law() -> None:
         is_the_same_in_other_units(lambda process, steps, sigma_data: GRIDS["karras"](process, steps, 1.0))
 
 
-@pytest.mark.parametrize("clock", ["vp", "edm", "flow", "betas"])
-@pytest.mark.parametrize("way", [DPMpp2M(), Heun(), UniPC(), PredictorCorrector(corrections=2)], ids=str)
+@pytest.mark.parametrize(
+    ("way", "clock"),
+    cover([DPMpp2M(), Heun(), UniPC(), PredictorCorrector(corrections=2)], ["vp", "edm", "flow", "betas"]),
+    ids=str,
+)
 def test_every_grid_draws_the_same_in_other_units(way: Any, clock: Any) -> None:
     for name in grids_of(CLOCKS[clock]):
         if name == "chain":

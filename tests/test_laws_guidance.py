@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from laws import constant, mixture, refused
+from laws import constant, cover, mixture, refused
 from torch import nn
 
 import ornstein
@@ -93,8 +93,7 @@ def test_every_entry_is_a_denoiser_made_from_one(name: Any) -> None:
         g.base = base  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", GUIDANCE)
-@pytest.mark.parametrize("stepper", STEPPERS)
+@pytest.mark.parametrize(("stepper", "name"), cover(STEPPERS, GUIDANCE, each=2))
 def test_a_batch_is_its_samples_one_by_one_with_every_stepper(name: Any, stepper: Any) -> None:
     g = guided(name, conditional())
     seeds = (7 << 32) + torch.arange(2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from laws import OPTIONS, PROCESSES, WAYS, Oracle, constant, grid_of, grids_of, interior, mixture, refused
+from laws import OPTIONS, PROCESSES, WAYS, Oracle, constant, cover, grid_of, grids_of, interior, mixture, refused
 from sure import there
 
 import ornstein
@@ -19,11 +19,12 @@ from ornstein.laws.oracles import different
 from ornstein.laws.others import falls_to_the_data
 from ornstein.laws.steppers import (
     C,
+    counts,
     depends_on_its_seed_alone,
     linear,
+    returns_constant_data,
     single_precision_follows_double,
     walk_of_constant_data,
-    walks_on_every_grid,
 )
 from ornstein.samplers import STEPPERS, stepper_named
 from ornstein.samplers.ancestral import DDIM, DDPM
@@ -41,18 +42,37 @@ EXPONENTIAL = [DDIM(), Heun(), Heun(variables="edm"), DPMpp2M()]
 
 @pytest.mark.parametrize("name", ALL)
 def test_constant_data_come_out_exactly_and_everything_is_finite(name: Any) -> None:
-    """Oracle 1 on every process, stepper, grid and few steps; beside it, in one batch, a Gaussian."""
-    for stepper in DEFAULTS:
-        walks_on_every_grid(ALL[name], stepper)
+    """Oracle 1 on every process, stepper and grid, and few steps; beside it, in one batch, a Gaussian.
+
+    Each stepper walks on each process, also from no signal at all, by the usual grid there, and by one other, which is
+    another on each process: to a stepper a grid is the levels that it is given.
+    """
+    process, at = ALL[name], list(ALL).index(name)
+    every = grids_of(process)
+    for i, stepper in enumerate(DEFAULTS):
+        grids = {"trailing" if process.chain else "flow"}
+        # steppers with many calls in a step, or any number of them, are walked on one grid only
+        if (stepper.calls or 30) <= 5:
+            grids.add(every[(at + i) % len(every)])
+        for grid in grids:
+            for steps in counts(process, grid):
+                walk_of_constant_data(process, stepper, grid, steps)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_constant_data_come_out_exactly_whatever_the_options(name: Any) -> None:
-    p = ALL[name]
-    for stepper in WAYS:
-        if stepper not in DEFAULTS:
-            for steps in (1, 2, 3, 10):
-                walk_of_constant_data(p, stepper, None, steps)
+@pytest.mark.slow
+@pytest.mark.parametrize("stepper", DEFAULTS, ids=repr)
+def test_constant_data_come_out_exactly_on_every_grid_of_every_process(stepper: Any) -> None:
+    returns_constant_data(stepper)
+
+
+OTHERS = [stepper for stepper in WAYS if stepper not in DEFAULTS]
+
+
+@pytest.mark.parametrize(("stepper", "name"), cover(OTHERS, ALL), ids=str)
+def test_constant_data_come_out_exactly_whatever_the_options(stepper: Any, name: Any) -> None:
+    for process in (ALL[name], ALL["betas[short zero]"]):
+        for steps in (1, 2, 3, 10):
+            walk_of_constant_data(process, stepper, None, steps)
 
 
 def test_constant_data_come_out_exactly_over_a_thousand_levels() -> None:
@@ -259,11 +279,18 @@ def test_generators_are_followed_and_global_state_is_left_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())  # a fresh seed is not one of torch's
 
 
-@pytest.mark.parametrize("stepper", WAYS, ids=repr)
-def test_single_precision_follows_double(stepper: Any) -> None:
-    for name, p in ALL.items():
-        if stepper in DEFAULTS or name in ("vp", "betas[cosine]", "betas[zero]"):
-            single_precision_follows_double(p, stepper)
+#: with their defaults on any process, else where there is least signal
+PRECISE = [*cover(DEFAULTS, ALL, each=2), *cover(OTHERS, ("vp", "betas[cosine]", "betas[zero]"))]
+
+
+@pytest.mark.parametrize(("stepper", "name"), PRECISE, ids=str)
+def test_single_precision_follows_double(stepper: Any, name: Any) -> None:
+    single_precision_follows_double(ALL[name], stepper)
+
+
+@pytest.mark.parametrize("stepper", DEFAULTS, ids=repr)
+def test_single_precision_follows_double_from_no_signal(stepper: Any) -> None:
+    single_precision_follows_double(ALL["betas[zero]"], stepper)
 
 
 # --------------------------------------------------------------------------------------- parity, step for step
@@ -403,17 +430,16 @@ def test_euler_follows_the_velocity_and_euler_maruyama_songs_reverse_equation() 
         torch.testing.assert_close(x[i + 1], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("stepper", DEFAULTS, ids=list(STEPPERS))
-def test_samples_do_not_depend_on_what_the_network_predicts(stepper: Any) -> None:
+@pytest.mark.parametrize(("stepper", "p"), cover(DEFAULTS, (VP(), Flow(t_max=0.98))), ids=str)
+def test_samples_do_not_depend_on_what_the_network_predicts(stepper: Any, p: Any) -> None:
     """A wrong level at a second stage is invisible in one reading and noise in another: all six must agree."""
-    for p in (VP(), Flow(t_max=0.98)):
-        exact = mixture().denoiser(p)
-        given = grid_of(p, 6)
-        expected = sample(exact, (4, 2), stepper=stepper, grid=given, seed=0, dtype=F64)
-        for reading in READINGS:
-            denoiser = NetDenoiser(Oracle(p, reading, exact.sigma_data), p, reading, exact.sigma_data)
-            x = sample(denoiser, (4, 2), stepper=stepper, grid=given, seed=0, dtype=F64)
-            torch.testing.assert_close(x, expected, rtol=0, atol=1e-6, msg=lambda m, r=reading: f"{r}: {m}")  # type: ignore[misc]
+    exact = mixture().denoiser(p)
+    given = grid_of(p, 6)
+    expected = sample(exact, (4, 2), stepper=stepper, grid=given, seed=0, dtype=F64)
+    for reading in READINGS:
+        denoiser = NetDenoiser(Oracle(p, reading, exact.sigma_data), p, reading, exact.sigma_data)
+        x = sample(denoiser, (4, 2), stepper=stepper, grid=given, seed=0, dtype=F64)
+        torch.testing.assert_close(x, expected, rtol=0, atol=1e-6, msg=lambda m, r=reading: f"{r}: {m}")  # type: ignore[misc]
 
 
 def test_constant_pictures_keep_their_brightness_without_terminal_signal() -> None:

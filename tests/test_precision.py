@@ -111,6 +111,6 @@ def test_a_classifier_and_chains_stay_in_float32(tmp_path: Path) -> None:
     assert settled.experiment.training.precision == "float32"
     assert "chains" in settled.reasons["training.precision"]
     built = settled.built
-    fresh = built.learner.memory(built.model, load_data(experiment).batch(0, 16, 0)[0])
+    fresh = built.learner.memory(built.model, *load_data(experiment).batch(0, 16, 0))
     assert settled.memory
     assert all(torch.equal(value, fresh[name]) for name, value in settled.memory.items())

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -177,15 +178,16 @@ class Steered(Denoiser):
         return Prediction(self.teacher.predict(x, level, Condition()).x0 + slope * x + offset, x, level)
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
-def test_the_endpoint_of_an_exact_gaussian_is_learned_as_its_exact_flow_map(clock: str) -> None:
-    teacher, objective = gaussian(CLOCKS[clock]), Endpoint(segments=24)
+@pytest.mark.parametrize(("clock", "reuse"), [*((clock, 1) for clock in CLOCKS), ("flow", 3)])
+def test_the_endpoint_of_an_exact_gaussian_is_learned_as_its_exact_flow_map(clock: str, reuse: int) -> None:
+    teacher, objective = gaussian(CLOCKS[clock]), Endpoint(segments=24, reuse=reuse)
     learner: Any = LEARNERS["student"](Problem(CLOCKS[clock], "v", objective, (2,), teacher.sigma_data))
     student, x0 = Steered(teacher), torch.zeros(96, 2, dtype=F64)
+    pool = objective.memory(x0, Condition())
 
-    def loss() -> Tensor:
-        dice = torch.Generator().manual_seed(0)
-        return objective(student, x0, Condition(), dice, teacher, learner.calls).mean()
+    def loss(step: int, memory: dict[str, Tensor]) -> Tensor:
+        dice = torch.Generator().manual_seed(step)
+        return objective(student, x0, Condition(), dice, teacher, learner.calls, memory).mean()
 
     def off(calls: int) -> float:
         states = list(learner.walk(student, 64, UniPCAuto(), calls, seeds=torch.arange(64), dtype=F64))
@@ -196,7 +198,8 @@ def test_the_endpoint_of_an_exact_gaussian_is_learned_as_its_exact_flow_map(cloc
         exact = ends_of(spread_at(student, top) * noise, student.process.at(top))
         return float((states[-1].x - exact).abs().max())
 
-    loss()  # now it has met its levels
+    for step in range(12 if pool else 1):  # now it has met its levels, and the pool was filled and has turned over
+        loss(step, pool)
     untaught = [off(calls) for calls in learner.calls]
     search = torch.optim.LBFGS(
         student.known.values(), max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe"
@@ -204,13 +207,42 @@ def test_the_endpoint_of_an_exact_gaussian_is_learned_as_its_exact_flow_map(cloc
 
     def closure() -> Tensor:
         search.zero_grad()
-        value = loss()
+        value = loss(12, {name: kept.clone() for name, kept in pool.items()})
         value.backward()
         return value
 
     search.step(closure)
     assert max(off(calls) for calls in learner.calls) < 1e-3
     assert untaught[-1] > 0.1  # by the teacher's own solver in one call
+
+
+def test_an_end_serves_as_many_lessons_as_it_is_to_beside_its_own_noise_and_condition() -> None:
+    # the teacher's answer is what it is told, so that every end says which it was; each step tells it other things
+    teacher = FunctionDenoiser(lambda x, level, given: given.parts["number"][:, None].expand_as(x), VP())
+    met: list[Tensor] = []
+
+    class Listening(Denoiser):
+        process, sigma_data = teacher.process, teacher.sigma_data
+
+        def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
+            met.append(torch.stack([condition.parts["number"], x[:, 0] / spread_at(self, float(level.t))]))
+            return teacher.predict(x, level, condition)
+
+    objective, x0 = Endpoint(segments=2, reuse=4, drop_label=0.0), torch.zeros(8, 2, dtype=F64)
+    pool = objective.memory(x0, Condition.of(x0[:, 0]))
+    for step in range(200):
+        given, dice = 8 * step + torch.arange(8, dtype=F64), torch.Generator().manual_seed(step)
+        loss = objective(Listening(), x0, Condition.of(given), dice, teacher, (1,), pool)
+        assert loss.abs().max() < 1e-9  # what it was told leads to its end
+    lessons = [told.int().tolist() for told, _ in met]
+    assert all(step - told // 8 < 16 for step, row in enumerate(lessons) for told in row)  # 32 ends, two new a step
+    assert all(len(set(row)) == 8 for row in lessons[4:])  # as soon as there are eight
+    served = Counter(told for row in lessons for told in row)
+    assert {told % 8 for told in served} == {0, 1}  # new are the first rows of a batch, with their conditions
+    assert sum(served[8 * step + i] for step in range(100) for i in (0, 1)) / 200 == pytest.approx(4, abs=0.3)
+    for told, noise in torch.cat(met, 1).T.tolist():  # always beside the same noise
+        first = torch.randn(8, 2, generator=torch.Generator().manual_seed(int(told) // 8), dtype=F64)
+        assert noise == pytest.approx(float(first[int(told) % 8, 0]))
 
 
 def test_ends_are_compared_as_sets_by_the_energy_distance_over_places() -> None:
@@ -525,13 +557,14 @@ def test_a_student_of_endpoints_begins_as_the_default_solver_and_goes_on_bit_for
         levels = Endpoint().levels(teacher.model.process, teacher.model.unit, calls, (1, 4))
         solved = teacher.draw(3, seed=0, label=label, stepper="unipc-auto", grid=levels.tolist())
         assert (begun.draw(3, seed=0, label=label, steps=calls) - solved).abs().max() < 1e-5
-    one = gone_on(student_of(run, "endpoint", [1, 4], changes=[*changes, "training.steps=3"]), tmp_path)
+    changes = [*changes, "training.steps=3", "objective.reuse=3"]  # the pool of ends goes on too
+    one = gone_on(student_of(run, "endpoint", [1, 4], changes=changes), tmp_path)
     assert not torch.equal(one["embedding.calls.weight"], torch.zeros_like(one["embedding.calls.weight"]))
     with pytest.raises(InputError, match="taught to draw in 1, 4 calls, and in no others"):
         begun.draw(3, seed=0, steps=2)
 
 
-@pytest.mark.parametrize(("word", "value"), [("segments", 0), ("spread", -1.0)])
+@pytest.mark.parametrize(("word", "value"), [("segments", 0), ("spread", -1.0), ("reuse", 0)])
 def test_what_endpoints_cannot_be_taught_with_is_refused(word: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{word}={value}"):
         Endpoint(**{word: value})  # type: ignore[arg-type]

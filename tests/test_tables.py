@@ -23,6 +23,7 @@ from ornstein.data.delimited import Dialect, formulas, read_delimited, write_csv
 from ornstein.data.kinds import Words, find_types
 from ornstein.data.notation import dated, number, patterns, seconds
 from ornstein.data.table import carrier
+from ornstein.data.tokens import Tokens
 from ornstein.errors import InputError
 
 REAL = Path(os.environ.get("ORNSTEIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -107,6 +108,20 @@ def columns(draw: st.DrawFn, rows: int) -> list[str]:
     missing = draw(st.sampled_from(["", "NA", "NaN", "?"]))
     gone = several(st.booleans()) if draw(st.booleans()) else [False] * rows
     return [missing if hole else word for hole, word in zip(gone, found, strict=True)]
+
+
+def test_a_bin_has_the_cells_that_it_has() -> None:
+    """Of a column with a spike, in bins of unequal numbers of cells, and with missing values."""
+    values = torch.rand(3000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
+    values[::5], values[::7] = 0.25, torch.nan
+    tokens = Tokens.fit(values, [ColumnType("x", "number", format="repr")])
+    categories, bins = tokens.categories, tokens.coded[0].bins
+    assert len(set(bins)) > 2
+    first = torch.arange(len(bins) + 1)
+    there = ~categories.absent(categories.one_hot(torch.stack([first, torch.full_like(first, -1)], 1)))
+    assert there[:, categories.block(1)].sum(1).tolist() == [*bins, 1]
+    x = tokens.forward(values)
+    assert not bool((categories.absent(x) & (x > 0)).any())
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

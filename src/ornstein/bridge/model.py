@@ -165,7 +165,8 @@ class NetBridge(Bridge):
         own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
         wide = torch.promote_types(own, torch.float32)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            f = self.net((x / guess.spread).to(own), _told(stage, x).to(wide), condition.without(SOURCE).parts)
+            told = _told(stage, x).to(wide).expand(len(x))
+            f = self.net((x / guess.spread).to(own), told, condition.without(SOURCE).parts)
         f = f.to(torch.promote_types(x.dtype, torch.float32))
         single = self.path.noiseless
         if f.shape[1] != x.shape[1] * (1 if single else 2):
@@ -178,12 +179,12 @@ class NetBridge(Bridge):
 
 
 def _told(stage: Stage, x: Tensor) -> Tensor:
-    """log(beta/alpha) within the limit, (B,)."""
+    """log(beta/alpha) within the limit, (B,), or (1,) where it is the same for all rows."""
     if isinstance(stage.alpha, Tensor) and isinstance(stage.beta, Tensor):
         return (stage.beta.log() - stage.alpha.log()).flatten().clamp(-LEVEL_LIMIT, LEVEL_LIMIT)
     ratio = over(stage.beta, stage.alpha)
     level = LEVEL_LIMIT if ratio == math.inf else math.log(max(ratio, 1e-300))
-    return x.new_full((len(x),), max(-LEVEL_LIMIT, min(level, LEVEL_LIMIT)))
+    return x.new_full((1,), max(-LEVEL_LIMIT, min(level, LEVEL_LIMIT)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,7 @@ def distill(
         typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the student's experiment, as training.steps=4000."),
     ] = None,
     method: Annotated[
-        str,
-        typer.Option(help="consistency, endpoint, moments, progressive or reflow: see docs/fewer-calls.md."),
+        str, typer.Option(help="How to teach it (`ornstein list distillations`; docs/fewer-calls.md).")
     ] = "consistency",
     steps: Annotated[
         str, typer.Option(metavar="K,...", help="Numbers of network calls to draw in, one or several.")

@@ -293,7 +293,8 @@ def list_(
     table: Annotated[
         str | None,
         typer.Argument(
-            help="processes, steppers, grids, objectives, guidance, readings, nets, data, metrics, presets or methods.",
+            help="processes, steppers, grids, objectives, guidance, distillations, readings, nets, data, metrics, "
+            "presets or methods.",
             show_default="all of them",
         ),
     ] = None,

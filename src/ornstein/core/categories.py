@@ -38,15 +38,19 @@ class Categories:
             for all. For a token that refines another: for each class of the other in turn, what its own classes add
             to that place. What is missing has no place.
         space: the grid whose places the tokens are, row by row: (length,), (height, width); () for none.
+        within: for each token that refines another, how many of its classes each class of the other has, the first
+            ones; () for a token with all of them in each, or for all tokens.
 
     Raises:
-        InputError: no tokens, sizes below 1, an impossible order, or a grid with another number of places.
+        InputError: no tokens, sizes below 1, an impossible order, numbers of classes that do not fit, or a grid with
+            another number of places.
     """
 
     sizes: tuple[int, ...]
     after: tuple[int, ...] = ()
     along: tuple[tuple[float, ...], ...] = ()
     space: tuple[int, ...] = ()
+    within: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
@@ -58,13 +62,18 @@ class Categories:
         if len(set(refined)) < len(refined):
             raise InputError(f"after={self.after!r} refines a token twice.")
         along = tuple(map(tuple, self.along)) or ((),) * len(self.sizes)
-        for i, (size, places) in enumerate(zip(self.sizes, along, strict=True)):
-            wanted = size * (self.sizes[after[i]] if after[i] >= 0 else 1)
+        within = tuple(map(tuple, self.within)) or ((),) * len(self.sizes)
+        for i, (size, places, counts) in enumerate(zip(self.sizes, along, within, strict=True)):
+            before = self.sizes[after[i]] if after[i] >= 0 else 0
+            wanted = size * (before or 1)
             if places and len(places) != wanted:
                 raise InputError(f"along has {len(places)} places for token {i}, which needs {wanted}.")
+            if counts and (len(counts) != before or not 0 < min(counts) <= max(counts) <= size):
+                raise InputError(f"within={counts!r:.80} does not say how many classes token {i} has in each class.")
         if self.space and math.prod(self.space) != len(self.sizes):
             raise InputError(f"space={self.space!r} has {math.prod(self.space)} places for {len(self.sizes)} tokens.")
         object.__setattr__(self, "along", along)
+        object.__setattr__(self, "within", within)
         object.__setattr__(self, "sizes", tuple(self.sizes))
         object.__setattr__(self, "after", after)
 
@@ -155,6 +164,23 @@ class Categories:
         for column, token, within in self._refined:
             first, second = (x[:, self.block(i)] for i in (self.ordered[column], token))
             found[:, column] += ((first @ beside(within, x)) * second).sum(1)
+        return found
+
+    @cached_property
+    def _absent(self) -> list[tuple[int, Tensor]]:
+        """(refining token, (K before, K) of 1 for each class that is not there) of those that lack some."""
+        found = [
+            (i, (torch.arange(self.sizes[i]) >= torch.tensor(counts)[:, None]).float())
+            for i, counts in enumerate(self.within)
+            if counts
+        ]
+        return [(i, absent) for i, absent in found if bool(absent.any())]
+
+    def absent(self, x: Tensor) -> Tensor:
+        """The classes of refining tokens that the known class before them has not, (B, width) -> (B, width) bool."""
+        found = torch.zeros_like(x, dtype=torch.bool)
+        for token, absent in self._absent:
+            found[:, self.block(token)] = x[:, self.block(self.after[token])] @ beside(absent, x) > 0
         return found
 
     def one_hot(self, codes: Tensor) -> Tensor:

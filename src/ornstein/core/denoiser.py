@@ -238,15 +238,16 @@ class NetDenoiser(Denoiser):
         if isinstance(told, Tensor):
             told = told.flatten().clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
         else:
-            told = x.new_full((len(x),), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
+            told = x.new_full((1,), min(max(told, -NOISE_LEVEL_LIMIT), NOISE_LEVEL_LIMIT))
         # networks may run in their own type, bfloat16 too; what is read off them never does
         own = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x.dtype)
+        told = told.to(torch.promote_types(own, torch.float32)).expand(len(x))
         inputs, parts = c_in * x, condition.parts
         if self.gaps:
             seen = ~x.isnan()
             inputs, parts = torch.where(seen, inputs, 0.0), {**parts, SEEN: seen.to(own)}
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            f = self.net(inputs.to(own), told.to(torch.promote_types(own, torch.float32)), parts)
+            f = self.net(inputs.to(own), told, parts)
         f = f.to(torch.promote_types(x.dtype, torch.float32))
         channels = x.shape[1] * (2 if self.learns_variance else 1)
         if f.shape[1] != channels:

@@ -242,8 +242,13 @@ class Learner(ABC):
         remembering = {"memory": memory} if memory else {}
         return self.problem.objective(model, x0, condition, generator, **remembering)
 
-    def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
-        """What the loss keeps between steps, in its first state, such as chains of samples; {} for most losses."""
+    def memory(self, model: Any, x0: Tensor, condition: Given = None) -> dict[str, Tensor]:
+        """What the loss keeps between steps, in its first state, such as chains of samples; {} for most losses.
+
+        Args:
+            model: that is trained.
+            x0, condition: a batch like those of training.
+        """
         keeps = getattr(self.problem.objective, "memory", None)
         return {} if keeps is None else keeps(model, x0)
 

@@ -172,6 +172,15 @@ def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
     return _quarters(seeds, count, draw, 1).permute(1, 2, 0).flatten(1)[:, :count]
 
 
+def keyed(codes: Tensor) -> Tensor:
+    """A seed for each row of whole numbers, (B, T) -> (B,) int64: the same for equal rows, wherever they stand."""
+    key = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
+    for code in codes.unbind(1):
+        key = (key ^ (code + 2)) * 0x2545F4914F6CDD1D  # wraps
+        key = key ^ (key >> 29)
+    return key
+
+
 def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int) -> Tensor:
     """(4, B, blocks), or (4, n, B, blocks), uniform numbers in (0, 1), which hold `count` for each seed."""
     blocks = torch.arange((count + 3) // 4, device=seeds.device)[None]

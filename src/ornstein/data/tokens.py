@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ornstein.core.categories import Categories
-from ornstein.core.numerics import uniform
+from ornstein.core.numerics import keyed, uniform
 from ornstein.data.calendar import DAY
 from ornstein.data.coding import EVERYWHERE, Coded, coded, part_of
 from ornstein.data.derived import Derived, determined
@@ -93,11 +93,13 @@ class Tokens(Transform):
         sizes: list[int] = []
         after: list[int] = []
         along: list[tuple[float, ...]] = []
+        within: list[tuple[int, ...]] = []
         for one in self.coded:
             after += [-1, len(sizes)][: len(one.sizes)]
             sizes += one.sizes
             along += one.along if one.ordered else [()] * len(one.sizes)
-        return Categories(tuple(sizes), tuple(after), tuple(along))
+            within += [(), (*one.bins, *[1] * one.missing)][: len(one.sizes)]
+        return Categories(tuple(sizes), tuple(after), tuple(along), within=tuple(within))
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         return (self.categories.width,)
@@ -215,8 +217,4 @@ def _read(text: str) -> tuple[float, ...]:
 
 def _places(codes: Tensor, count: int) -> Tensor:
     """Places in (0, 1), (B, count) float64, that are a function of the row's classes (B, T)."""
-    key = torch.zeros(len(codes), dtype=torch.int64)
-    for token in codes.unbind(1):
-        key = (key ^ (token + 2)) * 0x2545F4914F6CDD1D  # wraps
-        key = key ^ (key >> 29)
-    return uniform(key, count, 0)
+    return uniform(keyed(codes), count, 0)

@@ -57,6 +57,8 @@ class MaskedNet(MaskedDenoiser):
         process: the absorbing kernel.
         categories: the tokens of a row.
         precision: type of the net's matrix products; None for that of its parameters.
+        kept: (B,) bool, which rows teach the net only how far it can be trusted (`ornstein.discrete.details`); None
+            outside of training, and for a net that does not ask.
     """
 
     net: nn.Module
@@ -64,6 +66,7 @@ class MaskedNet(MaskedDenoiser):
     categories: Categories
     precision: torch.dtype | None = None
     sigma_data: float = 1.0
+    kept: Tensor | None = None
 
     @staticmethod
     def inputs(categories: Categories) -> int:
@@ -83,8 +86,9 @@ class MaskedNet(MaskedDenoiser):
         scale = (categories.width / categories.tokens) ** 0.5  # to a mean square of 1, with all tokens known
         shown = torch.cat([scale * x, self._places(x, known)], 1)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            logits = self.net(shown, level, condition.parts)
-        return categories.log_softmax(logits[:, : categories.width].float())
+            logits = self.net(shown, level, condition.parts, *(() if self.kept is None else (self.kept,)))
+        logits = logits[:, : categories.width].float()
+        return categories.log_softmax(logits.masked_fill(categories.absent(x), -math.inf))
 
     def _places(self, x: Tensor, known: Tensor) -> Tensor:
         """Where along its column each known number lies, the plain places first: (B, ordered * (2 + 2 waves))."""

@@ -1,7 +1,7 @@
 """What a run on masked columns learns: the probabilities of the values of any cells of a row, given any others."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from ornstein.core.learner import LEVELS, Judgement, Measure
 from ornstein.core.numerics import uniform
 from ornstein.core.walk import State
 from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
+from ornstein.discrete.details import Trusted, kept_back
 from ornstein.discrete.drive import Unmasker, unmask
 from ornstein.discrete.kernels import Absorbing
 from ornstein.discrete.learning import OfTokens
@@ -37,9 +38,12 @@ class MaskedColumns(OfTokens):
     Args:
         waves: how many plane waves across two columns the network sees, by which it learns what two numbers say
             together, such as those of a place on a map. There are none where fewer than two columns have an order.
+        kept: share of the rows that teach no details of numbers, but how far the network can be trusted with those of
+            new rows: see `ornstein.discrete.details`. 0 to trust it.
     """
 
     waves: int = 0
+    kept: float = 0.0
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
@@ -54,6 +58,8 @@ class MaskedColumns(OfTokens):
 
     def __post_init__(self) -> None:
         must_be_whole("learner.waves", self.waves, 0)
+        if not 0 <= self.kept < 1:
+            raise InputError(f"learner.kept={self.kept!r} must be a share of the rows, at least 0 and below 1.")
         if self.problem.categories is None:
             raise InputError(
                 "predicts='classes' needs data in tokens, such as a table (data=table); these data are numbers."
@@ -69,10 +75,22 @@ class MaskedColumns(OfTokens):
 
     def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
         columns, width = len(self.categories.ordered), self.categories.width
-        if not self.waves or columns < 2:
-            return super().network(build, seed)
-        net = build((self.shown[0] + self.waves,), self.told, self.out_multiple)
-        return Waved(net, slice(width, width + columns), self.waves)
+        waves = self.waves if columns > 1 else 0
+        net = build((self.shown[0] + waves,), self.told, self.out_multiple)
+        if waves:
+            net = Waved(net, slice(width, width + columns), waves)
+        return Trusted(net, self.categories) if self._asks_for_trust else net
+
+    @property
+    def _asks_for_trust(self) -> bool:
+        return self.kept > 0 and max(self.categories.after) >= 0
+
+    def loss(
+        self, model: MaskedNet, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
+    ) -> Tensor:
+        if self._asks_for_trust:
+            model = replace(model, kept=kept_back(self.categories, x0, self.kept))
+        return super().loss(model, x0, condition, generator, memory)
 
     def model(self, net: nn.Module) -> MaskedNet:
         return MaskedNet(net, self.problem.process, self.categories)

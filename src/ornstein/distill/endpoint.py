@@ -22,6 +22,10 @@ which is zero only where they are equally distributed: a sample is drawn to the 
 siblings. (A scoring rule in place of an adversary, as in De Bortoli et al. 2025, 2502.02483.) Since x and y come from
 the same noises, E is exactly zero, and its gradient too, where the student is exact: on a Gaussian what is learned is
 the exact flow map.
+
+*An end may serve several lessons.* The teacher's walk is the dearer half of a lesson, and what it finds stays true. So
+ends are kept in a pool, each with its noise and its condition; every step walks a few new ones, in place of the oldest,
+and takes its lesson from rows of the pool drawn at random.
 """
 
 import math
@@ -49,6 +53,8 @@ from ornstein.samplers import UniPCAuto
 TOP, CLOSE = 20.0, 0.15
 #: a distance below this counts as its square does
 SOFT = 0.02
+#: the pool in the loss's memory: how many were walked so far; their noise, ends and conditions
+WALKED, NOISE, END, GIVEN = "pool.walked", "pool.noise", "pool.end", "pool.given."
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Endpoint(Distillation):
         drop_label: the probability of a lesson without its label.
         segments: calls in the teacher's walk.
         spread: weight of the energy distance between the ends of a batch, relative to the distances of pairs.
+        reuse: lessons that an end of the teacher serves, on average; 1 for a new end in each.
 
     Raises:
         InputError: a number out of range.
@@ -69,13 +76,15 @@ class Endpoint(Distillation):
     drop_label: float = 0.1
     segments: int = SEGMENTS
     spread: float = 12.0
+    reuse: int = 4
     tells: ClassVar[bool] = True
     stepper: ClassVar[str] = "unipc-auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.segments < 1:
-            raise InputError(f"segments={self.segments!r} must be a positive whole number.")
+        for name in ("segments", "reuse"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r} must be a positive whole number.")
         if not 0 <= self.spread < math.inf:
             raise InputError(f"spread={self.spread!r} must be a weight of at least 0.")
 
@@ -85,6 +94,13 @@ class Endpoint(Distillation):
     def levels(self, process: Process, unit: float, count: int, calls: Sequence[int]) -> Tensor:
         return falling(process, count, unit, TOP)
 
+    def memory(self, x0: Tensor, condition: Condition) -> dict[str, Tensor]:
+        if self.reuse == 1:
+            return {}
+        rows = {NOISE: x0, END: x0, **_named(condition)}
+        pool = {name: x.new_zeros(self.reuse * len(x), *x.shape[1:]) for name, x in rows.items()}
+        return {**pool, WALKED: torch.zeros((), dtype=torch.long, device=x0.device)}
+
     def loss(
         self,
         student: Denoiser,
@@ -93,13 +109,13 @@ class Endpoint(Distillation):
         generator: Generator,
         teacher: Denoiser,
         calls: Sequence[int],
+        memory: dict[str, Tensor],
     ) -> Tensor:
         taught, process, unit = self.taught(calls), student.process, student.unit
         # one walk of the teacher serves every number of calls
         few = -(-len(x0) // len(taught))
-        noise, given = noise_like(x0, generator)[:few], condition[:few]
+        noise, y, given = self._ends(x0, condition, few, generator, teacher, memory)
         with torch.no_grad():
-            y = walked(teacher, noise, given, _steps(process, self.segments, unit))
             wanted = seen(teacher, y, given)
         # in units of their own, whatever the network's are
         size = wanted.std().clamp(min=1e-12)
@@ -115,6 +131,39 @@ class Endpoint(Distillation):
                 apart = energy(seen(teacher, x, some) / size, wanted[:, :rows] / size) if self.spread else 0.0
                 found.append(missed + self.spread * apart)
         return torch.cat(found)
+
+    @torch.no_grad()
+    def _ends(
+        self,
+        x0: Tensor,
+        condition: Condition,
+        rows: int,
+        generator: Generator,
+        teacher: Denoiser,
+        memory: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor, Condition]:
+        """Noise, the ends that the teacher takes it to, and their conditions, `rows` of each."""
+        few = -(-rows // self.reuse)
+        noise, given = noise_like(x0, generator)[:few], condition[:few]
+        y = walked(teacher, noise, given, _steps(teacher.process, self.segments, teacher.unit))
+        if self.reuse == 1:
+            return noise, y, given
+        # where they go and which are drawn is worked out on the device, so that no step waits for it
+        size, device = len(memory[NOISE]), x0.device
+        places = (memory[WALKED] + torch.arange(few, device=device)) % size
+        for name, found in {NOISE: noise, END: y, **_named(given)}.items():
+            memory[name].index_copy_(0, places, found)
+        memory[WALKED] += few
+        # in random order, those not yet filled last; their places stand for filled ones while there are too few
+        order = torch.rand(size, generator=generator, device=generator.device).to(device)
+        order += torch.arange(size, device=device) >= memory[WALKED]
+        drawn = order.argsort()[:rows] % memory[WALKED].clamp(max=size)
+        told = Condition({name: memory[GIVEN + name][drawn] for name in given.parts})
+        return memory[NOISE][drawn], memory[END][drawn], told
+
+
+def _named(condition: Condition) -> dict[str, Tensor]:
+    return {GIVEN + name: part for name, part in condition.parts.items()}
 
 
 @lru_cache(maxsize=64)

@@ -109,13 +109,14 @@ class Moments(Distillation):
         generator: Generator,
         teacher: Denoiser,
         calls: Sequence[int],
+        memory: dict[str, Tensor],
     ) -> Tensor:
         assert isinstance(student, Assisted)  # as for all that are `assisted`
         k = int(self.share * len(x0))
         matched = self._matched(student, x0[k:], condition[k:], generator, teacher, self.rungs(calls))
         if not k:
             return matched
-        held = Consistency().loss(student, x0[:k], condition[:k], generator, teacher, calls)
+        held = Consistency().loss(student, x0[:k], condition[:k], generator, teacher, calls, memory)
         return torch.cat([held, matched])
 
     def _matched(

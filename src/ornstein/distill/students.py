@@ -137,6 +137,10 @@ class Distillation(ABC):
         rungs = self.rungs(calls)
         return grid(process, count, unit) if rungs % count else grid(process, rungs, unit)[:: rungs // count]
 
+    def memory(self, x0: Tensor, condition: Condition) -> dict[str, Tensor]:
+        """What the lessons keep from step to step, in its first state, for batches like this one; {} for most."""
+        return {}
+
     @abstractmethod
     def loss(
         self,
@@ -146,6 +150,7 @@ class Distillation(ABC):
         generator: Generator,
         teacher: Denoiser,
         calls: Sequence[int],
+        memory: dict[str, Tensor],
     ) -> Tensor:
         """The loss of each row (B,) of data x0 (B, ...), given `condition` in which parts are left out already."""
 
@@ -157,6 +162,7 @@ class Distillation(ABC):
         generator: Generator,
         teacher: Denoiser,
         calls: Sequence[int],
+        memory: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The loss of each lesson, (B,).
 
@@ -167,11 +173,13 @@ class Distillation(ABC):
             generator: of all randomness.
             teacher: on the student's clock.
             calls: the numbers of calls in which the student is to draw.
+            memory: what the lessons keep from step to step, changed in place; by default, of this step alone.
         """
         given = Condition.of(condition).dropped(self.drop_label, generator)
         if self.scale != 1:
             teacher = ClassifierFree(teacher, self.scale)
-        return self.loss(student, x0, given, generator, teacher, calls)
+        memory = self.memory(x0, given) if memory is None else memory
+        return self.loss(student, x0, given, generator, teacher, calls, memory)
 
 
 @dataclass(frozen=True)
@@ -198,6 +206,7 @@ class Lessons(Distillation):
         generator: Generator,
         teacher: Denoiser,
         calls: Sequence[int],
+        memory: dict[str, Tensor],
     ) -> Tensor:
         with torch.no_grad():
             lesson = self.lesson(student, x0, condition, generator, teacher, calls)

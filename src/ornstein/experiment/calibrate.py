@@ -41,7 +41,7 @@ def calibrate(experiment: Experiment, data: Dataset) -> Line:
 
     def at(batch: int) -> np.ndarray:
         built = build(experiment, data.fingerprint(), data.transform)
-        memory = built.learner.memory(built.model, data.batch(0, batch, config.seed)[0])
+        memory = built.learner.memory(built.model, *data.batch(0, batch, config.seed))
         process_bytes("VmHWM", since_now=True)
         stamps: list[tuple[float, float]] = []
 

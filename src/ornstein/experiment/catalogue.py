@@ -6,10 +6,12 @@ from typing import Any
 
 from ornstein.core.grids import GRIDS
 from ornstein.data import DATA
+from ornstein.distill import DISTILLATIONS
 from ornstein.distill.renderers import RENDERERS
 from ornstein.distill.score import SCORE_DISTILLATIONS
 from ornstein.experiment.config import PROCESSES, methods, nets, objectives, presets, readings, steppers
 from ornstein.experiment.learner import LEARNERS
+from ornstein.experiment.students import METHODS
 from ornstein.guidance import GUIDANCE
 from ornstein.metrics import METRICS
 
@@ -23,6 +25,7 @@ def tables() -> dict[str, dict[str, str]]:
         "objectives": objectives(),
         "learners": dict(LEARNERS),
         "guidance": dict(GUIDANCE),
+        "distillations": {name: DISTILLATIONS[objective] for name, objective in METHODS.items()},
         "score-distillations": dict(SCORE_DISTILLATIONS),
         "renderers": dict(RENDERERS),
         "nets": nets(),

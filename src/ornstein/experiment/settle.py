@@ -74,7 +74,7 @@ def settle(experiment: Experiment, data: Dataset, narrow: str | None = None, tra
     if narrow is None and (trains or config.precision == AUTO):  # which tries a whole piece
         afford_pieces(config, kept, sum(p.nbytes for p in built.net.parameters()), ranks.device(config.cpu))
     batch = data.batch(0, config.batch_size, config.seed)
-    memory = built.learner.memory(built.model, batch[0])
+    memory = built.learner.memory(built.model, *batch)
     if config.precision == AUTO:
         precision, why = _training_precision(experiment, built, batch, memory, narrow)
         experiment = dataclasses.replace(experiment, training=dataclasses.replace(config, precision=precision))
@@ -134,7 +134,7 @@ def _rehearse(experiment: Experiment, built: Built, batch: Batch) -> float:
         how = way(experiment.sampling, built.learner)
         built.learner.trajectory(built.model, 1, how.stepper, how.steps, how.grid, seed=0, condition=condition[:1])
     for few in (_REHEARSED // 2, _REHEARSED):
-        memory = built.learner.memory(built.model, x0[:few])
+        memory = built.learner.memory(built.model, x0[:few], condition[:few])
         dice = torch.Generator().manual_seed(experiment.training.seed)
         with torch.random.fork_rng([]), Meter([*built.net.parameters(), *built.net.buffers()]) as meter:
             losses = built.loss(memory)(built.net, (x0[:few], condition[:few]), dice)

@@ -124,17 +124,18 @@ class Student(OnItsOwnClock, Denoising):
             return super().in_precision(model, precision)
         return Assisted(*(super(Student, self).in_precision(one, precision) for one in (model.base, model.auxiliary)))
 
-    def memory(self, model: Any, x0: Tensor) -> dict[str, Tensor]:
+    def memory(self, model: Any, x0: Tensor, condition: Given = None) -> dict[str, Tensor]:
         own = _alone(model).net.state_dict()
-        return {f"teacher.{name}": value.detach().clone() for name, value in own.items()}
+        teacher = {f"teacher.{name}": value.detach().clone() for name, value in own.items()}
+        return {**teacher, **self.lessons.memory(x0, Condition.of(condition))}
 
     def loss(
         self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
-        weights = {name.removeprefix("teacher."): value for name, value in memory.items()}
+        weights = {name[8:]: value for name, value in memory.items() if name.startswith("teacher.")}
         own = _alone(model)
         teacher = dataclasses.replace(own, net=Remembered(own.net, weights))
-        return self.lessons(model, x0, condition, generator, teacher, self.calls)
+        return self.lessons(model, x0, condition, generator, teacher, self.calls, memory)
 
     def walk(
         self, model: Any, rows: int, stepper: Any, steps: int | None, condition: Given = None, **options: Any

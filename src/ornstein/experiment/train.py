@@ -91,7 +91,7 @@ def _train(
     if newest_step(folder) is None:
         if experiment.start is not None:
             start_from(built.learner, built.net, experiment.start)
-            settled.memory.update(built.learner.memory(built.model, data.batch(0, config.batch_size, config.seed)[0]))
+            settled.memory.update(built.learner.memory(built.model, *data.batch(0, config.batch_size, config.seed)))
         # after the weights of another run, whose counts are of other data
         built.learner.count(built.net, data.train[:: data.overlap])
     averaged = copy.deepcopy(built.net).eval().requires_grad_(False)

@@ -54,7 +54,7 @@ def count_training(experiment: Experiment, built: Built, data: Dataset) -> Count
 
     def work(batch: int) -> None:
         x0, condition = data.batch(0, batch, config.seed)
-        loss = built.loss(built.learner.memory(built.model, x0))
+        loss = built.loss(built.learner.memory(built.model, x0, condition))
         net.zero_grad()
         with torch.random.fork_rng([]), half(torch.device("cpu"), config.precision):
             dice = torch.Generator().manual_seed(config.seed)

@@ -75,7 +75,10 @@ def starts_at_zero_and_learns(config: NetConfig, shape: tuple[int, ...], kind: s
 
 
 def batch_is_its_samples(config: NetConfig, shape: tuple[int, ...]) -> None:
-    """Its output for a batch equals its outputs for each sample alone."""
+    """Its output for a batch equals its outputs for each sample alone, and one level for all rows is a level for each.
+
+    Samples are drawn with one number that is expanded to the rows of the batch.
+    """
     parts, condition = conditions("several", shape)
     net = nudged(config.build(shape, parts))
     x, level = inputs(shape)
@@ -83,6 +86,16 @@ def batch_is_its_samples(config: NetConfig, shape: tuple[int, ...]) -> None:
     apart = torch.cat([net(x[i], level[i], {name: part[i] for name, part in condition.items()}) for i in each])
     got = net(x, level, condition).detach()
     near(f"for shape {shape} an output in a batch", got, apart.detach(), rtol=1e-4, atol=1e-5)
+    net, x, level = net.double(), x.double(), level.double()
+    for told in ({}, condition):
+        found = []
+        for one in (level[:1].repeat(4), level[:1].expand(4)):
+            net.zero_grad()
+            out = net(x, one, told)
+            out.square().sum().backward()
+            slopes = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
+            found.append(torch.cat([out.detach().flatten(), *slopes]))
+        near(f"for shape {shape} an output or gradient at one level", found[1], found[0], rtol=1e-8, atol=1e-10)
 
 
 def part_matters(config: NetConfig, shape: tuple[int, ...], kind: str) -> None:

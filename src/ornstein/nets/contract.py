@@ -6,7 +6,7 @@ and does not know where they come from:
 | argument | shape | meaning |
 |---|---|---|
 | `x` | (B, *shape) | input, scaled by the caller to about unit variance |
-| `noise_level` | (B,) | natural logarithm of the noise-to-signal ratio, in [-12, 12] |
+| `noise_level` | (B,) | natural logarithm of the noise-to-signal ratio, in [-12, 12]; not to be written into |
 | `condition` | name -> tensor, B rows each | the parts that it was built for; one left out is absent in every row |
 
 It returns a tensor of x's shape, or with `out_multiple` times as many channels. A new network returns exactly zero, so

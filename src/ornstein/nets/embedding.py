@@ -30,7 +30,9 @@ WAVES = 32  # frequencies, each as cosine and sine
 
 
 class Embedding(nn.Module):
-    """(noise_level (B,), condition) -> (B, width), already passed through SiLU.
+    """(noise_level (B,), condition) -> (B, width), already passed through SiLU; (1, width) where all rows are alike.
+
+    They are, without a condition, if the noise level is one number that was expanded to B rows, as in drawing samples.
 
     Args:
         width: of the result.
@@ -63,7 +65,7 @@ class Embedding(nn.Module):
             if name not in self.known:
                 built = ", ".join(self.known) or "no condition"
                 raise InputError(f"condition has the part {name!r} but this network was built for {built}.")
-        h = self.noise(self.waves(noise_level))
+        h = self.noise(self.waves(noise_level if noise_level.stride(0) else noise_level[:1]))
         for name, child in self.child_of.items():
             part = getattr(self, child)
             h = h + (part(condition[name], name, noise_level.shape[0]) if name in condition else part.none())

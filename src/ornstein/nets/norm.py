@@ -36,7 +36,7 @@ def groups_of(channels: int) -> int:
 
 
 def group_norm(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> Tensor:
-    """act(scale * normalised(x) + shift) for x of shape (B, C, *space), scale and shift of shape (B, C) or (C,).
+    """act(scale * normalised(x) + shift) for x (B, C, *space), scale and shift (B, C), (1, C) or (C,).
 
     Args:
         x: of any floating type; the result has its type and layout.
@@ -53,7 +53,7 @@ def group_norm(x: Tensor, scale: Tensor, shift: Tensor, silu: bool = False) -> T
 
 
 def _spread(values: Tensor, x: Tensor) -> Tensor:
-    """(B, C) or (C,) -> the same with dimensions of size 1 for the positions of x."""
+    """(B, C), (1, C) or (C,) -> the same with dimensions of size 1 for the positions of x."""
     return values[(..., *[None] * (x.dim() - 2))]
 
 
@@ -140,8 +140,7 @@ class _ChannelsLast(torch.autograd.Function):
         over_x = torch.addcmul(b * mean - r * m1, wide, -b, out=wide if plain and wide is not x else None)
         over_x = torch.addcmul(over_x, h, a, out=over_x if plain else None)
         parts = [(x.shape[2] * x.shape[3] * part)[:, :, 0, 0] for part in (over_scale, over_shift)]
-        if scale.dim() == 1:
-            parts = [part.sum(0) for part in parts]
+        parts = [part.sum_to_size(scale.shape) for part in parts]
         return over_x.to(x.dtype), parts[0].to(scale.dtype), parts[1].to(shift.dtype), None
 
     @staticmethod
