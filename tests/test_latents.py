@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sure import Cli, once
@@ -261,6 +262,23 @@ def test_similarity_and_decibels_by_hand() -> None:
     assert float(ssim(board, -board, 2.0)) == pytest.approx(-1, abs=0.01)
     with pytest.raises(InputError, match="must be alike"):
         psnr(x, x[:1], 1.0)
+
+
+def test_ssim_is_that_of_scikit_image() -> None:
+    """Its formula by scipy's Gaussian filter, in truncated windows of 11 that lie within the picture."""
+    from scipy.ndimage import gaussian_filter
+
+    x, other = (torch.rand(2, 3, 20, 17, generator=dice(seed), dtype=F64) for seed in (0, 1))
+    y = 0.7 * x + 0.3 * other
+
+    def mean(z: Tensor) -> Any:
+        return gaussian_filter(z.numpy(), (0, 0, 1.5, 1.5), truncate=3.5)[:, :, 5:-5, 5:-5]
+
+    m, n = mean(x), mean(y)
+    v, w, c = mean(x * x) - m * m, mean(y * y) - n * n, mean(x * y) - m * n
+    c1, c2 = 0.01**2, 0.03**2
+    alike = (2 * m * n + c1) * (2 * c + c2) / ((m * m + n * n + c1) * (v + w + c2))
+    np.testing.assert_allclose(ssim(x, y, 1.0), alike.mean((1, 2, 3)), rtol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------------------- runs

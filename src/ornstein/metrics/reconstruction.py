@@ -6,7 +6,8 @@ errors lie. Structural similarity compares means, variances and covariances in w
     SSIM = (2 m n + c1)(2 c + c2) / ((m^2 + n^2 + c1)(v + w + c2)),     c1 = (0.01 L)^2, c2 = (0.03 L)^2,
 
 averaged over places and channels: 1 for equal pictures (Wang, Bovik, Sheikh & Simoncelli 2004). Windows are Gaussian,
-with standard deviation 1.5 and 11 wide, or the largest odd number that the sides allow.
+with standard deviation 1.5 and 11 wide, or the largest odd number that the sides allow; all of them lie within the
+picture, as in scikit-image and in the authors' own program.
 """
 
 import torch
