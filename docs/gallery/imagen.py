@@ -13,7 +13,7 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 
 torch.set_num_threads(1)
-EACH = 24
+EACH = 150
 UNSEEN = [f"{colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True)]
 
 with tempfile.TemporaryDirectory() as folder:
@@ -21,7 +21,7 @@ with tempfile.TemporaryDirectory() as folder:
     real = {pair: torch.stack([picture(pair, dice) for _ in range(EACH)]) for pair in PAIRS}
     where = folder_of(folder, {pair: some for pair, some in real.items() if pair not in UNSEEN})
     changes = [*where, "net.channels=32", "net.multipliers=[1,2]",
-               "net.attention=[6]", "training.steps=4500", "training.lr=2e-3", "training.threads=1",
+               "net.attention=[6]", "training.steps=4000", "training.lr=2e-3", "training.threads=1",
                "training.precision=float32", "training.validate_every=100000"]  # fmt: skip
     for _ in train(Experiment.read("images", changes), f"{folder}/run", draws=False):
         pass
