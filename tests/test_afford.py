@@ -255,11 +255,16 @@ def test_many_between_two_are_those_of_few(run: Any) -> None:
 
 
 def test_free_memory_is_less_than_all_of_it_and_what_is_taken_goes_from_it() -> None:
-    whole, before = memory.machine_bytes(), memory.free_bytes()
-    assert 0 < before <= whole
-    kept = torch.ones(2**27)  # 512 MB
-    assert before - memory.free_bytes() > 1e8, "others on this machine may have given back as much meanwhile"
-    del kept
+    def gone() -> float:
+        before = memory.free_bytes()
+        assert 0 < before <= memory.machine_bytes()
+        kept = torch.ones(2**27)  # 512 MB
+        taken = before - memory.free_bytes()
+        del kept
+        return taken
+
+    # others on this machine may give back as much meanwhile, but not each time
+    assert max(gone() for _ in range(3)) > 1e8
 
 
 def test_a_containers_share_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,10 +163,10 @@ def stations(tmp_path_factory: pytest.TempPathFactory) -> Run:
         f"data.path={file}",
         "data.window=48",
         "net={name: unet, channels: 16, multipliers: [1, 2], blocks: 1, attention: [], dropout: 0, embedding: 32}",
-        "training.steps=400",
+        "training.steps=700",
         "training.batch_size=16",
         "training.lr=3e-3",
-        "training.validate_every=400",
+        "training.validate_every=700",
         "sampling.preview=4",
         "sampling.steps=12",
     ]
