@@ -165,10 +165,10 @@ def settings(d: int, quick: bool) -> list[str]:
 
     In 16 dimensions with little noise a turn of iterative fitting leaves 0.86 of the error of the pairs, so turns are
     short: a small pool and a short average of the walker; and walks are long enough to keep the covariances (in 8 steps
-    they lose 2 % in each turn). Chosen on another pair of Gaussians.
+    they lose 2 % in each turn). Chosen on another pair of Gaussians, the pause on this one.
     """
     steps = 20 if quick else 600 if d < 16 else 1500
-    ema, many = (0.1, []) if d < 16 else (0.2, ["horizon=30", "pool=2048", "walk=16"])
+    ema, many = (0.1, []) if d < 16 else (0.2, ["horizon=30", "pool=2048", "walk=16", "pause=10"])
     return [
         f"training.steps={steps}", "training.batch_size=1024", "training.lr=3e-3", f"training.ema=[{ema}]",
         "net.width=64", "net.depth=2", f"sampling.ema={ema}", f"objective.first={min(75, steps // 8)}",
