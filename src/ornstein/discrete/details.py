@@ -2,8 +2,8 @@
 
 A number is a bin and a cell within it, its *detail*. All else that is known of a row tells a network which training row
 it is, so details can be learnt by heart, all the more since they are often mere noise. The network's probabilities of
-the details of new rows then fall below those of the flat law, which gives each of the n cells of a bin 1/n; and rows
-that are drawn lie nearer to training rows than new ones do.
+the details of new rows then fall below those of the flat law, which gives each of the n cells of a bin 1/n. (Bins are
+learnt by heart as well; nothing here changes that.)
 
 Rows that a network learns from do not show what it knows by heart. So a share of the rows is kept back: they teach the
 network no details. Instead they teach one factor w for each column, in

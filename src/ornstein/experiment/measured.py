@@ -52,7 +52,7 @@ def check(run: Run, method: str, operator: Operator) -> None:
         raise InputError(
             f"method={method!r} is of linear measurements, and decoding is none; take pigdm, moment-matching or dps."
         )
-    if not run.learner.walks:
+    if any(run.learner.halvings):
         if not isinstance(operator, Mask):
             raise InputError(
                 f"{operator!r} says nothing of a coarse picture alone, and {run.folder} draws that first: a cascade "

@@ -28,6 +28,8 @@ from ornstein.experiment.denoising import Denoising
 from ornstein.metrics import EnergyDistance
 from ornstein.nets import Label
 
+#: before the names of the teacher's weights in the loss's memory
+TEACHER = "teacher."
 #: the most calls that are few
 MOST = 64
 
@@ -126,13 +128,13 @@ class Student(OnItsOwnClock, Denoising):
 
     def memory(self, model: Any, x0: Tensor, condition: Given = None) -> dict[str, Tensor]:
         own = _alone(model).net.state_dict()
-        teacher = {f"teacher.{name}": value.detach().clone() for name, value in own.items()}
+        teacher = {TEACHER + name: value.detach().clone() for name, value in own.items()}
         return {**teacher, **self.lessons.memory(x0, Condition.of(condition))}
 
     def loss(
         self, model: Any, x0: Tensor, condition: Given, generator: torch.Generator, memory: dict[str, Tensor]
     ) -> Tensor:
-        weights = {name[8:]: value for name, value in memory.items() if name.startswith("teacher.")}
+        weights = {name.removeprefix(TEACHER): w for name, w in memory.items() if name.startswith(TEACHER)}
         own = _alone(model)
         teacher = dataclasses.replace(own, net=Remembered(own.net, weights))
         return self.lessons(model, x0, condition, generator, teacher, self.calls, memory)
