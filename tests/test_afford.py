@@ -4,8 +4,6 @@ import math
 import mmap
 import re
 import resource
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from itertools import pairwise
@@ -100,13 +98,6 @@ def test_the_value_that_is_named_fits(digits: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_network_is_measured_without_being_made(digits: Any) -> None:
-    """Nor does it take torch's compiler, which loads for seconds: that is what a run's opening would wait for."""
-    code = (
-        "import sys\nfrom ornstein.experiment.config import Experiment\nfrom ornstein.experiment.build import *\n"
-        "asked = Experiment.read('digits')\ndata = load_data(asked)\n"
-        "build(asked, data.fingerprint(), data.transform)\nassert 'torch._dynamo' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
     for name in ("digits", "moons"):
         experiment = Experiment.read(name)
         data = digits if name == "digits" else load_data(experiment)

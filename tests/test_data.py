@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -495,9 +493,3 @@ def test_open_data_passes_arguments_and_refuses_what_it_does_not_know(tmp_path: 
         open_data(tmp_path / "table.xlsx")
     with pytest.raises(InputError, match="did you mean 'count'"):
         open_data("moons", counts=5)
-
-
-def test_importing_the_room_loads_no_heavy_library() -> None:
-    heavy = ("PIL", "sklearn", "scipy", "matplotlib", "accelerate", "yaml")
-    code = f"import ornstein.data, sys; print([m for m in {heavy!r} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,8 +1,6 @@
 """`ornstein.DiffusionModel` as scikit-learn wants its estimators."""
 
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -104,10 +102,3 @@ def test_a_parameter_that_cannot_be_is_one_sentence() -> None:
     for wrong, match in (({"steps": 0}, "training.steps=0"), ({"settings": {"nosuch": 1}}, "nosuch is no key")):
         with pytest.raises(InputError, match=match):
             clone(tiny()).set_params(**wrong).fit(two_humps(20))
-
-
-def test_importing_ornstein_does_not_load_scikit_learn() -> None:
-    here = "print('sklearn' in sys.modules)"
-    said = f"import sys, ornstein; {here}; ornstein.DiffusionModel; {here}"
-    found = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "True"]

@@ -17,6 +17,7 @@ from sure import there
 from torch import nn
 
 from ornstein.errors import InputError
+from ornstein.optimisers import eager
 from ornstein.training import DECAYS, Diverged, Log, Progress, Training, fit, latest, learning_rate
 
 SMALL = Training(
@@ -176,6 +177,35 @@ def test_training_is_the_plain_loop_that_it_claims_to_be(tmp_path: Path) -> None
     assert any(p.grad_norm > 0.5 for p in every)
     for p, q in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [(torch.optim.AdamW, {"fused": True}), (torch.optim.Adam, {}), (torch.optim.LBFGS, {"max_iter": 3})],
+)
+def test_an_eager_optimiser_is_torchs_own_to_the_last_bit(kind: Any, how: Any) -> None:
+    """Under a schedule, from a stored state on, and with a closure that wants gradients where `step` wants none."""
+    nets, states = (plain(), plain()), []
+    for net, made in zip(nets, (kind, eager(kind)), strict=True):
+        optimizer = made(net.parameters(), lr=1e-2, **how)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=9, cycle_momentum=False)
+
+        def loss(net: Any = net, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            found = net(DATA).square().mean()
+            found.backward()
+            return found
+
+        for k in range(6):
+            assert optimizer.step(loss).requires_grad
+            schedule.step()
+            if k == 2:
+                optimizer.load_state_dict(optimizer.state_dict())
+        states.append(optimizer.state_dict())
+    assert all(torch.equal(p, q) for p, q in zip(*(net.parameters() for net in nets), strict=True))
+    assert not all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), plain().parameters(), strict=True))
+    assert repr(states[0]) == repr(states[1])
+    assert eager(kind) is eager(kind)
 
 
 def test_clipping_holds_the_gradient_to_its_norm(tmp_path: Path) -> None:

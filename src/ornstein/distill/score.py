@@ -67,6 +67,7 @@ from ornstein.core.process import Level
 from ornstein.errors import InputError, lookup, must_be_whole
 from ornstein.objectives import Objective
 from ornstein.objectives.regression import edm
+from ornstein.optimisers import eager
 
 #: the default range of noise: q = sigma/(alpha sigma_data), the least and the most
 NOISE = (0.05, 20.0)
@@ -165,7 +166,7 @@ class Learned(Law):
         net = deepcopy(denoiser.net).requires_grad_(True).eval()
         self.copy = replace(denoiser, net=net)
         self.objective: Objective = objective or edm(p_mean=0.0, drop_label=0.0)
-        self.optimiser = torch.optim.Adam(net.parameters(), lr)
+        self.optimiser = eager(torch.optim.Adam)(net.parameters(), lr)
 
     def __call__(self, x: Tensor, condition: Condition, generator: Generator) -> Denoiser:
         with torch.enable_grad():
@@ -348,7 +349,7 @@ def dream(
         raise InputError(f"lr={lr!r} must be a positive number, at most {_FASTEST:g}.")
     law, given = LAWS[by.law](denoiser), Condition.of(condition)
     leaves = [leaf.requires_grad_(True) for leaf in parameters.values()]
-    optimiser = torch.optim.Adam(leaves, lr, betas=(0.9, 0.99))
+    optimiser = eager(torch.optim.Adam)(leaves, lr, betas=(0.9, 0.99))
     eps: Tensor | None = None
     for step in range(steps):
         rendered = render(parameters, generator)

@@ -44,6 +44,7 @@ from ornstein.core.process import Level, Process
 from ornstein.core.walk import Asked, end, walk
 from ornstein.distill.ladder import falling
 from ornstein.errors import InputError
+from ornstein.optimisers import eager
 from ornstein.samplers.exponential import Multistep
 from ornstein.samplers.tuned import Triangles, Tuned, as_tuned, leaning_sizes, squared
 from ornstein.samplers.unipc import UniPC
@@ -350,7 +351,7 @@ class _Search:
                 best, least = self.unknowns.tuned(vector.detach()), total
             return total
 
-        search = torch.optim.LBFGS(
+        search = eager(torch.optim.LBFGS)(
             [vector], max_iter=10, max_eval=20, history_size=40, line_search_fn="strong_wolfe", tolerance_change=1e-12
         )
         idle = 0

@@ -18,6 +18,7 @@ from ornstein.core.numerics import widening
 from ornstein.data import Transform, WholeNumbers
 from ornstein.errors import InputError
 from ornstein.likelihood.flow import LogLikelihood, reach
+from ornstein.optimisers import eager
 
 
 class BinNoise(Protocol):
@@ -174,7 +175,7 @@ def fit_dequantiser(
     assert transform.levels is not None
     _on_levels(x, transform.levels)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(made.parameters(), lr=rate)
+    optimiser = eager(torch.optim.Adam)(made.parameters(), lr=rate)
     for step in range(steps):
         chosen = torch.randint(len(x), (min(batch, len(x)),), generator=generator)
         part = x[chosen].to(denoiser.device).double()

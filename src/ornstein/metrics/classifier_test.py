@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from ornstein.errors import InputError
 from ornstein.metrics.metric import Metric, choose, vectors
+from ornstein.optimisers import eager
 
 #: weights of first layers that train at once, at most: beyond, the arithmetic takes longer than the calls
 _AT_ONCE = 2**20
@@ -124,7 +125,7 @@ class C2ST(Metric):
             weight = weight * (2 / fan_in) ** 0.5 if fan_out > 1 else weight * 0
             layers.append((weight.requires_grad_(), x.new_zeros(nets, 1, fan_out).requires_grad_()))
         parameters = [tensor for layer in layers for tensor in layer]
-        optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=0.1, fused=True)
+        optimiser = eager(torch.optim.AdamW)(parameters, lr=self.learning_rate, weight_decay=0.1, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, self.learning_rate, total_steps=self.steps + 1)
         half = self.batch // 2
         target = torch.cat([x.new_ones(half), x.new_zeros(half)]).expand(nets, -1)

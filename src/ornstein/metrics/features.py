@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ornstein.errors import InputError
+from ornstein.optimisers import eager
 
 
 @final
@@ -103,7 +104,7 @@ def fit_classifier(
         initialise(module.to_empty(device=x.device), generator)
         parameters += list(module.parameters())
 
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.05, fused=True)
+    optimiser = eager(torch.optim.AdamW)(parameters, lr=learning_rate, weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps + 1)
     body.train()
     order = torch.empty(0, dtype=torch.long)

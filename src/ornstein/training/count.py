@@ -82,6 +82,10 @@ class Meter(TorchDispatchMode):
         self._there = {tensor.untyped_storage()._cdata for tensor in there}
         self._alive: dict[int, Any] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to keep torch's compiler out of the counting, torch would load it
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from ornstein import ranks
 from ornstein.errors import InputError, shown
+from ornstein.optimisers import eager
 from ornstein.training import checkpoint
 from ornstein.training.config import Training, learning_rate
 from ornstein.training.ema import PowerEMA, drop_snapshots, snapshot
@@ -395,6 +396,6 @@ def _optimizer(named: Mapping[str, nn.Parameter], config: Training) -> torch.opt
     matrices = [p for p in named.values() if p.ndim >= 2]
     vectors = [p for p in named.values() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
+    return eager(torch.optim.AdamW)(
         [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, fused=True
     )
