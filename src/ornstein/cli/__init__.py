@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -105,7 +106,7 @@ def main() -> None:
         try:
             _refuse_keys_as_options(sys.argv[1:])
             # 130: Ctrl-C, heard by typer
-            if code := app(standalone_mode=False):
+            if code := _command()(standalone_mode=False):
                 raise KeyboardInterrupt if code == 130 else SystemExit(code)
         except InputError as error:
             _refuse(shown(error))
@@ -148,9 +149,15 @@ def _refuse(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
+@cache
+def _command() -> Any:
+    """The whole command line, as typer makes it of the functions: once in a process."""
+    return typer.main.get_command(app)
+
+
 def _verbs() -> dict[str, Any]:
-    """The commands by name, as typer makes them of the functions."""
-    found: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    """The commands by name."""
+    found: dict[str, Any] = _command().commands
     return found
 
 

@@ -100,6 +100,10 @@ class GaussianMixture:
                     f"covariances has shape {tuple(c.shape)}; with means {tuple(means.shape)} it must be "
                     f"({count}, {d}, {d}), ({count}, {d}), ({count},) or LowRank."
                 )
+        # what no sample changes: the axes of all components side by side (d, K r), the means along them, |m|^2
+        self._axes = self.basis.movedim(1, 0).flatten(1)
+        self._by_mean = torch.einsum("kdr,kd->kr", self.basis, self.means)
+        self._squares = (self.means**2).sum(1)
         smallest = min(float(v.min()) for v in (self.diagonal, self.spread, self.rest) if v is not None and v.numel())
         if smallest < 0:
             raise InputError(f"covariances must be positive semi-definite; the smallest eigenvalue is {smallest:.3g}.")
@@ -213,13 +217,13 @@ class GaussianMixture:
             inside = delta
         else:
             rank = self.basis.shape[2]
-            # |x - alpha m|^2 by matrix products: no (B, K, d) array; exact enough in float64 for sigma > 1e-6
-            square = (x**2).sum(1, keepdim=True) - 2 * alpha * (x @ self.means.T) + alpha**2 * (self.means**2).sum(1)
-            by_mean = torch.einsum("kdr,kd->kr", self.basis, self.means)
-            inside = torch.einsum("kdr,bd->bkr", self.basis, x) - alpha[:, None] * by_mean  # (B, K, r)
+            along = (x @ self._axes).unflatten(1, (-1, rank)) if rank else x.new_zeros(len(x), len(self.means), 0)
+            inside = along - alpha[:, None] * self._by_mean  # (B, K, r)
             variance = alpha[:, None] ** 2 * self.spread + noise[:, None]
             quadratic, log_det = (inside**2 / variance).sum(2), variance.log().sum(2)
             if rank < self.d:
+                # |x - alpha m|^2 by matrix products: no (B, K, d) array; exact enough in float64 for sigma > 1e-6
+                square = (x**2).sum(1, keepdim=True) - 2 * alpha * (x @ self.means.T) + alpha**2 * self._squares
                 outside = alpha**2 * self.rest + noise  # (B, K)
                 quadratic = quadratic + (square - (inside**2).sum(2)).clamp(min=0) / outside
                 log_det = log_det + (self.d - rank) * outside.log()
@@ -232,14 +236,14 @@ class GaussianMixture:
         if self.diagonal is not None:
             gain = alpha[:, None] * self.diagonal / (alpha[:, None] ** 2 * self.diagonal + noise[:, None])
             return (r[:, :, None] * (self.means + gain * inside)).sum(1)
-        gain_in = alpha[:, None] * self.spread / (alpha[:, None] ** 2 * self.spread + noise[:, None])
-        gain_out = torch.zeros_like(r)
+        found = r @ self.means
+        gain = alpha[:, None] * self.spread / (alpha[:, None] ** 2 * self.spread + noise[:, None])
         if self.basis.shape[2] < self.d:
-            gain_out = alpha * self.rest / (alpha**2 * self.rest + noise)
-        pull = r * gain_out
-        outside = pull.sum(1, keepdim=True) * x - alpha * (pull @ self.means)
-        along = r[:, :, None] * (gain_in - gain_out[:, :, None]) * inside
-        return r @ self.means + outside + torch.einsum("bkr,kdr->bd", along, self.basis)
+            outside = alpha * self.rest / (alpha**2 * self.rest + noise)
+            pull = r * outside
+            found = found + pull.sum(1, keepdim=True) * x - alpha * (pull @ self.means)
+            gain = gain - outside[:, :, None]
+        return found + (r[:, :, None] * gain * inside).flatten(1) @ self._axes.T
 
 
 def Gaussian(mean: Tensor, covariance: "Tensor | float") -> GaussianMixture:

@@ -107,16 +107,19 @@ class Inverse:
             a, b = places[right - 1], places[right]
             old, x, y_old, y = a, b, values[right - 1] - target, values[right] - target
             found, asks = beyond[0] | beyond[1], target.device.type == "cpu"
+            near = 2**-51 * target.abs()
             for turn in range(64 if asks else _SECANTS):
-                step = y * (x - old) / (y - y_old)
-                secant = (a <= x - step) & (x - step <= b) & (turn < _SECANTS)
-                new = torch.where(secant, x - step, (a + b) / 2)
-                found = found | ((new - x).abs() <= 2**-50 * x.abs()) | (y.abs() <= 2**-51 * target.abs())
+                new = (a + b) / 2
+                if turn < _SECANTS:
+                    secant = x - y * (x - old) / (y - y_old)
+                    new = torch.where((a <= secant) & (secant <= b), secant, new)
+                found = found | ((new - x).abs() <= 2**-50 * x.abs()) | (y.abs() <= near)
                 old, y_old, x = x, y, torch.where(found, x, new)
                 if asks and bool(found.all()):
                     break
                 y = self._falling(x) - target
-                a, b = torch.where(y > 0, x, a), torch.where(y > 0, b, x)
+                above = y > 0
+                a, b = torch.where(above, x, a), torch.where(above, b, x)
             return torch.where(beyond[0], places[0], torch.where(beyond[1], places[-1], x))
 
 
@@ -131,10 +134,10 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     for k0, k1 in zip(*(keys.bitwise_and_(_MASK).unbind() for keys in grown), strict=True):
         # int64 wraps modulo 2^64: the bits are those of the unsigned product
         left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0 = (right >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
-        c2 = (left >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
-        c1, c3 = right.bitwise_and_(_MASK), left.bitwise_and_(_MASK)
-    return c0, c1, c2, c3
+        c0 = (right >> 32).bitwise_xor_(c1).bitwise_and_(_MASK).bitwise_xor_(k0)
+        c2 = (left >> 32).bitwise_xor_(c3).bitwise_and_(_MASK).bitwise_xor_(k1)
+        c1, c3 = right, left  # cut to 32 bits together with what they are added to
+    return c0, c1.bitwise_and_(_MASK), c2, c3.bitwise_and_(_MASK)
 
 
 def normal(

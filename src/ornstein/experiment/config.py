@@ -21,6 +21,7 @@ import math
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,7 @@ def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
 
 def presets() -> dict[str, str]:
     """Every preset by name, with its description: the first comment of its file."""
-    found = _described("presets")
+    found = dict(_described("presets"))
     for name, like in _ALIKE.items():
         found[name] = f"The data set {name!r}, trained as {like!r}."
     return found
@@ -240,7 +241,7 @@ def presets() -> dict[str, str]:
 
 def methods() -> dict[str, str]:
     """Every method by name, with its description: a preset without data, laid over another by `preset=NAME`."""
-    return _described("methods")
+    return dict(_described("methods"))
 
 
 def key_of(name: str) -> str | None:
@@ -257,7 +258,8 @@ def _folder(name: str) -> Any:
     return resources.files("ornstein.experiment").joinpath(name)
 
 
-def _described(folder: str) -> dict[str, str]:
+@cache
+def _described(folder: str) -> Mapping[str, str]:
     files = sorted(_folder(folder).iterdir(), key=lambda file: file.name)
     return {
         file.name.removesuffix(".yaml"): file.read_text("utf-8").splitlines()[0].removeprefix("# ") for file in files

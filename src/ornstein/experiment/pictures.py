@@ -138,12 +138,12 @@ def film(
     if kind == "image":
         pictures = [image_grid(frame, side=480) for frame in frames]
     elif kind == "writing":
-        pictures = [_as_image(_page(frame)) for frame in frames]
+        pictures = [charts.drawn(_page(frame)) for frame in frames]
     elif types:
         called = ("at the end", "known so far")
-        pictures = [_as_image(table_chart(frame, types, frames[-1], called)) for frame in frames]
+        pictures = [charts.drawn(table_chart(frame, types, frames[-1], called)) for frame in frames]
     else:
-        pictures = [_as_image(chart(frame, last=frames[-1])) for frame in frames]
+        pictures = [charts.drawn(chart(frame, last=frames[-1])) for frame in frames]
     # one palette for the whole film: none of it flickers
     palette = pictures[-1].quantize(128 if kind == "image" else 32)
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
@@ -209,8 +209,3 @@ def _smooth(values: Sequence[float]) -> np.ndarray:
     width = max(3, len(values) // 20)
     padded = np.pad(np.asarray(values, float), width, mode="edge")
     return np.convolve(padded, np.ones(2 * width + 1) / (2 * width + 1), mode="valid")
-
-
-def _as_image(figure: Any) -> Image.Image:
-    figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
