@@ -142,8 +142,8 @@ HEAVY = [
 def test_the_library_loads_torch_and_nothing_heavier_and_training_no_compiler(tmp_path: Path) -> None:
     """Importing it, using every name of its face, and drawing with every stepper.
 
-    Nor does a training load torch's compiler, for which all would wait two seconds; its progress is counted by
-    optimisers and modes that torch keeps its compiler out of. Only the estimator brings scikit-learn.
+    Nor does a training load torch's compiler, for which all would wait two seconds: torch loads it to keep it out of
+    an optimiser, and out of what counts a step's arithmetic. Only the estimator brings scikit-learn.
     """
     code = f"""
 import sys

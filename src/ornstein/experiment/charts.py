@@ -30,7 +30,7 @@ def figure(square: bool = False) -> tuple[Any, Any]:
 
 
 def save(made: Any, path: Any) -> None:
-    """Write a figure as PNG, of three channels: half as long and a tenth smaller than with a fourth that is full."""
+    """Write a figure as PNG, of three channels: in two fifths of the time that a fourth, of nothing, would take too."""
     made.set_dpi(130)
     # `savefig` draws twice where a layout is computed: once for it, once for the file
     drawn(made).save(path, format="PNG", dpi=(130, 130), compress_level=3)
