@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ornstein.errors import InputError
 from ornstein.laws.nets import LAWS as NET_LAWS
@@ -39,6 +40,7 @@ from ornstein.nets.unet import _into_channels, _out_of_channels
 
 SMALL = UNet(channels=8, multipliers=(1, 2, 3), blocks=1, attention=(4,), heads_width=8, embedding=16)
 PATCHED = dataclasses.replace(SMALL, patch=2)
+TWO_LEVELS = dataclasses.replace(SMALL, multipliers=(1, 2))
 TINY_MLP = MLP(width=32, depth=2, embedding=16)
 TINY_TRANSFORMER = Transformer(width=16, depth=2, heads_width=8, embedding=16)
 GRIDS = [(1, 1), (3, 7), (2, 16), (1, 8, 8), (3, 1, 1), (1, 7, 5), (5, 9, 2), (2, 1, 6), (1, 4, 4, 4), (2, 3, 1, 5)]
@@ -322,10 +324,13 @@ def fitted(
     return losses[0], losses[-1]
 
 
-@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(
-    ("config", "shape", "steps", "rate"),
-    [(MLP(width=64, depth=2), (2,), 150, 3e-3), (SMALL, (1, 6, 5), 60, 6e-3), (SMALL, (2, 11), 60, 6e-3)],
+    ("config", "shape", "steps", "rate", "autocast"),
+    [
+        *((MLP(width=64, depth=2), (2,), 150, 3e-3, autocast) for autocast in (False, True)),
+        (TWO_LEVELS, (1, 6, 5), 60, 6e-3, True),
+        (TWO_LEVELS, (2, 11), 60, 6e-3, False),
+    ],
 )
 def test_learns_random_targets_by_heart(config: Any, shape: Any, steps: Any, rate: Any, autocast: Any) -> None:
     first, last = fitted(config.build(shape, THREE), shape, steps=steps, rate=rate, autocast=autocast)
@@ -382,18 +387,32 @@ def test_double_precision_follows_the_parameters() -> None:
     torch.testing.assert_close(out.float(), nudged(SMALL.build((1, 6, 6)))(x, level), rtol=1e-3, atol=1e-3)
 
 
-#: as few layers as have one of each kind: what is exported costs by the operation
+#: as few layers as have one of each kind: what is traced costs by the operation
 SHALLOW: dict[type, dict[str, Any]] = {
     MLP: {"depth": 1}, Transformer: {"depth": 1}, UNet: {"multipliers": (1, 2), "attention": (5,)}
 }  # fmt: skip
 
-#: patches are cut and joined around the same network, on a grid of any dimension by the same lines
-EXPORTED = [case for case in CASES if case[0] is not PATCHED or case[1] == (1, 7, 6)]
+
+@pytest.mark.parametrize(("config", "shape"), CASES)
+def test_no_python_depends_on_the_data(config: Any, shape: Any) -> None:
+    """Of tensors without values none can be asked for one: a branch on it would refuse."""
+    parts, condition = conditions("several", shape)
+    net = nudged(dataclasses.replace(config, **SHALLOW[type(config)]).build(shape, parts))
+    x, level = inputs(shape)
+    expected = net(x, level, condition)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x, level = mode.from_tensor(x), mode.from_tensor(level)
+        out = net(x, level, {name: mode.from_tensor(part) for name, part in condition.items()})
+    assert (out.shape, out.dtype, out.device) == (expected.shape, expected.dtype, expected.device)
+
+
+#: each kind of network once, on the largest grid that it is given above but for volumes
+EXPORTED = [(TINY_MLP, (3, 2, 5)), (TINY_TRANSFORMER, (2, 3, 4)), (SMALL, (3, 9)), (PATCHED, (1, 7, 6))]
 
 
 @pytest.mark.parametrize(("config", "shape"), EXPORTED)
-def test_graph_is_free_of_data_dependent_python(config: Any, shape: Any) -> None:
-    """torch.export refuses a branch on a tensor's value, and so is the test of what compile and ONNX need."""
+def test_a_network_is_exported_for_any_batch(config: Any, shape: Any) -> None:
+    """What compile and ONNX need: no branch on a tensor's value, nor on how many rows there are."""
     parts, condition = conditions("several", shape)
     net = nudged(dataclasses.replace(config, **SHALLOW[type(config)]).build(shape, parts))
     x, level = inputs(shape)
