@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def one_classifier_of_the_same_data() -> Any:
     """Reports of the same data by the same seed share what they would each train to the same bits.
 
-    Of pictures it is trained for 300 steps instead of 1,000: what it reaches then is tested beside `fit_classifier`.
+    It is trained for 300 steps instead of 1,000: what it reaches then is tested beside `fit_classifier`.
     """
     from ornstein.metrics import fit_classifier
 
@@ -60,14 +61,21 @@ def one_classifier_of_the_same_data() -> Any:
         of = tuple(hashlib.sha256(part.cpu().contiguous().numpy().tobytes()).digest() for part in parts)
         key = (of, x.shape, x.dtype, x.device.type)
         if key not in kept:
-            steps = {"steps": 300} if x.ndim == 4 else {}
-            kept[key] = fit_classifier(x, labels, generator=generator, **steps), generator.get_state()
+            kept[key] = fit_classifier(x, labels, generator=generator, steps=300), generator.get_state()
         generator.set_state(kept[key][1])
         return kept[key][0]
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("ornstein.metrics.floor.fit_classifier", fitted)
         yield
+
+
+@pytest.fixture
+def brief_c2st(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports whose classifier two-sample test learns for 50 steps instead of 200: for what holds of any of them."""
+    from ornstein.metrics import C2ST, METRICS
+
+    monkeypatch.setitem(METRICS, "c2st", partial(C2ST, steps=50))
 
 
 @pytest.fixture

@@ -650,6 +650,7 @@ def verbs(run: Path, table: Any, place: Any) -> Any:
 
 
 @pytest.mark.parametrize("verb", verbs(Path(), Path(), Path()))
+@pytest.mark.usefixtures("brief_c2st")
 def test_every_verb(
     verb: Any, cli: Cli, run: Path, table: Any, tmp_path: Path, device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -458,15 +458,16 @@ SMALL = ["net.width=16", "net.depth=1", "training.batch_size=64", "training.ema=
 SMALL += ["training.warmup=0", "sampling.steps=4", "sampling.ema=0.1"]
 
 
+@pytest.mark.usefixtures("brief_c2st")
 def test_from_a_table_to_samples_of_a_price(cli: Cli, tmp_path: Path) -> None:
     """`data.condition=[...]` on the command line, trained, resumed, drawn from, measured; in the table's own units."""
     path, out = table(tmp_path, 300), tmp_path / "cars"
     words = [
         "data.condition=[price,kind,size]",
         *SMALL,
-        "training.steps=600",
+        "training.steps=400",
         "training.lr=0.01",
-        "training.validate_every=300",
+        "training.validate_every=400",
     ]
     answer = cli("train", "array", f"data.path={path}", *words, "--out", out)
     assert answer.code == 0, answer.err
@@ -486,10 +487,10 @@ def test_from_a_table_to_samples_of_a_price(cli: Cli, tmp_path: Path) -> None:
     for verb in (
         ("sample", out, "-n", 3, "--given", "price=9000", "--scale", 2, "--out", tmp_path / "g.npz"),
         ("sample", out, "-n", 3, "--out", tmp_path / "h.npz"),
-        ("evaluate", out, "-n", 60),
+        ("evaluate", out, "-n", 60, "--no-page"),
         ("loglik", out, "test", "-n", 3, "--conditional", "--out", tmp_path / "l.csv"),
         ("tune", out, "--steps", 2),
-        ("train", "--resume", out, "training.steps=610", "sampling.preview=4"),
+        ("train", "--resume", out, "training.steps=410", "sampling.preview=4"),
     ):
         answer = cli(*verb)
         assert answer.code == 0, (verb, answer.err)

@@ -245,6 +245,7 @@ def test_samples_get_the_holes_of_the_data_that_they_are_compared_with() -> None
     assert torch.equal(other[~heldout.isnan()], heldout[~heldout.isnan()])
 
 
+@pytest.mark.usefixtures("brief_c2st")
 def test_a_run_learns_from_holes_and_all_its_verbs_go_on(cli: Cli, tmp_path: Path) -> None:
     x = gaussian(400, 8, 0.3).float()
     file = tmp_path / "gappy.npy"
@@ -253,6 +254,7 @@ def test_a_run_learns_from_holes_and_all_its_verbs_go_on(cli: Cli, tmp_path: Pat
     np.save(tmp_path / "few.npy", few)
     run = tmp_path / "run"
     small = ["net={name: mlp, width: 16, depth: 1, embedding: 8}", "training.steps=20", "training.batch_size=64"]
+    small.append("sampling.preview=0")
     for learner in ("denoiser", "filling"):
         asked = Experiment.read("array", [f"data.path={file}", f"learner={learner}", *small])
         for _ in train(asked, run := tmp_path / learner):
@@ -305,7 +307,9 @@ def test_copies_are_found_in_data_with_holes_and_nothing_in_honest_draws(tmp_pat
     keep = [part[~part.isnan().all(1)] for part in parts]
     np.savez(tmp_path / "x.npz", x_train=keep[0].numpy(), x_test=keep[1].numpy())
     small = ["net={name: mlp, width: 8, depth: 1, embedding: 8}", "training.steps=2", "training.batch_size=8"]
-    for _ in train(Experiment.read("array", [f"data.path={tmp_path / 'x.npz'}", *small]), tmp_path / "run"):
+    for _ in train(
+        Experiment.read("array", [f"data.path={tmp_path / 'x.npz'}", *small]), tmp_path / "run", draws=False
+    ):
         pass
     run = ornstein.load(tmp_path / "run")
     data = run.load_data()

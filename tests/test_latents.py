@@ -353,7 +353,7 @@ def test_latents_have_mean_zero_and_variance_one_by_what_was_measured(codec_run:
 def test_a_codec_is_measured_by_what_it_reads_back_and_draws_nothing(cli: Cli, codec_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "codec"
     shutil.copytree(codec_run, run)
-    answer = cli("evaluate", run, "-n", 60)
+    answer = cli("evaluate", run, "-n", 60, "--no-page")
     assert answer.code == 0, answer
     assert "PSNR" in answer.out
     assert "SSIM" in answer.out

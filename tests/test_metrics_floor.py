@@ -169,6 +169,7 @@ def test_near_is_not_copied() -> None:
 
 @pytest.mark.parametrize("scale", [1e30, 1.0, 1e-30])
 @pytest.mark.parametrize("far", [1.0, 1e7, 1e20, 1e30])
+@pytest.mark.usefixtures("brief_c2st")
 def test_a_report_is_json_whatever_the_numbers_are(scale: float, far: float) -> None:
     g = seeded()
     x, y, z = (scale * torch.randn(60, 3, generator=g).clamp(-4, 4) for _ in range(3))

@@ -139,7 +139,7 @@ def test_a_word_that_is_a_preset_is_one_whatever_lies_there(tmp_path: Path, monk
 def test_a_table_is_trained_by_its_name_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table(tmp_path / "pay.csv")
-    short = ("training.steps=4", "training.validate_every=4", "sampling.preview=8", "net.width=16")
+    short = ("training.steps=4", "training.validate_every=4", "sampling.preview=0", "net.width=16")
     answer = cli("train", "pay.csv", "data.types.age=category", *short)
     assert answer.code == 0, answer.err
     assert "category of 23" in answer.out

@@ -140,11 +140,19 @@ def test_a_page_can_be_left_out(nasty: Path, tmp_path: Path, cli: Cli) -> None:
     assert not (tmp_path / "run" / "report.html").exists()
 
 
-def test_the_page_of_images_shows_them_beside_real_ones(run: Path, tmp_path: Path, cli: Cli) -> None:
+def test_the_page_of_images_shows_them_beside_real_ones_and_the_verb_says_what_it_is_doing(
+    run: Path, tmp_path: Path, cli: Cli
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     answer = cli("evaluate", tmp_path / "run", "-n", 20, "--steps", 2)
     assert answer.code == 0, answer
     assert "report.html" in answer.out
+    # where there is no terminal, a line each
+    assert answer.err.split("\n")[:-1] == [
+        "drawing", "a classifier of the real data", "sliced-wasserstein", "energy-distance", "mmd", "memorisation",
+        "near copies", "the picture", *(f"the doctor: {name}" for name in CHECKS), "the page",
+    ]  # fmt: skip
+    assert "drawing" not in answer.out
     read = Read((tmp_path / "run" / "report.html").read_text("utf-8"))
     for words in ("Real, held out", "Closest relatives", "8×8 pixels", "in 10 classes", "steps 2"):
         assert words in read.text, words

@@ -23,7 +23,9 @@ from ornstein.experiment.run import Run
 from ornstein.experiment.start import _data, going_on
 from ornstein.experiment.train import train
 
-TINY: dict[str, Any] = {"training.cpu": True, "training.precision": "float32", "batch_size": 16}
+TINY: dict[str, Any] = {
+    "training.cpu": True, "training.precision": "float32", "batch_size": 16, "sampling.preview": 0
+}  # fmt: skip
 MLP: dict[str, Any] = {**TINY, "steps": 30, "net.width": 16, "net.depth": 1}
 #: a step that changes nothing
 STILL: dict[str, Any] = {"steps": 1, "lr": 1e-30}
@@ -171,6 +173,7 @@ def test_from_the_command_line(old: Run, place: Path, tmp_path: Path, cli: Cli) 
 # --- arrays and pictures ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("brief_c2st")
 def test_arrays_keep_scale_spread_and_layout(tmp_path: Path) -> None:
     dice = np.random.default_rng(0)
     x = dice.normal(5.0, 2.0, (60, 12, 3)).astype(np.float32)  # time, features
@@ -192,7 +195,7 @@ def test_arrays_keep_scale_spread_and_layout(tmp_path: Path) -> None:
     read = ornstein.fit(tmp_path / "y.npy", folder=place, start=tmp_path / "old", **STILL).run
     assert torch.equal(read.draw(2, seed=0, steps=3), old.run.draw(2, seed=0, steps=3))
     shutil.rmtree(tmp_path / "old")
-    assert evaluate(ornstein.load(place), n=12, steps=2) is not None
+    assert evaluate(ornstein.load(place), n=12, steps=2, page=False) is not None
     with pytest.raises(InputError, match="was trained on arrays 3x12"):
         ornstein.fit(np.ones((9, 6, 3), np.float32) * dice.random((9, 6, 3)), start=place, **STILL)
 

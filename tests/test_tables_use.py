@@ -299,7 +299,7 @@ def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     rows, head = rows_of(400), HEAD.replace("note", "=note")
     path = write(tmp_path / "things.csv.gz", rows, head)
     answer = cli("train", str(path), "training.steps=3", "training.cpu=true", "net.width=16",
-                 "training.precision=float32", "--out", str(tmp_path / "run"))  # fmt: skip
+                 "training.precision=float32", "sampling.preview=0", "--out", str(tmp_path / "run"))  # fmt: skip
     assert answer.code == 0, answer.err
     answer = cli("sample", str(tmp_path / "run"), "-n", "50", "--where", "kind=red", "--out", str(tmp_path / "new.csv"))
     assert answer.code == 0, answer.err
@@ -377,7 +377,7 @@ def test_ended_by_a_machine_a_verb_leaves_no_half_file(
 def test_a_column_that_rows_are_drawn_given_is_not_drawn(cli: Cli, tmp_path: Path) -> None:
     path, run = write(tmp_path / "things.csv", rows_of(300)), str(tmp_path / "run")
     answer = cli("train", str(path), "data.condition=[size,kind]", "data.drop=code", "training.steps=3", "net.width=16",
-                 "training.cpu=true", "training.precision=float32", "--out", run)  # fmt: skip
+                 "training.cpu=true", "training.precision=float32", "sampling.preview=0", "--out", run)  # fmt: skip
     assert answer.code == 0, answer.err
     answer = cli("sample", run, "-n", "9", "--given", "size=3", "--given", "kind=red", "--out", str(tmp_path / "a.csv"))
     assert answer.code == 0, answer.err

@@ -4,6 +4,7 @@ Run as a script this file is what `torchrun` starts twice. Everything that two p
 the tests then look at what it left, and do the same alone.
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
+from ornstein.experiment.tune import tune
+from ornstein.metrics import C2ST, METRICS, fit_classifier, floor
 from ornstein.training import Training, fit, latest
 from ornstein.training.pieces import Piece
 
@@ -88,9 +92,14 @@ def as_two(place: Path) -> None:
     def said(*words: object) -> None:
         app([str(word) for word in words], standalone_mode=False)
 
+    # a grid is chosen by fewer examples as it is by 512, and lessons are as brief as in the process of the tests
+    inner: Any = inspect.unwrap(tune)
+    inner.__kwdefaults__ |= {"count": 32}
+    METRICS["c2st"] = partial(C2ST, steps=50)  # type: ignore[assignment]
+    floor.fit_classifier = partial(fit_classifier, steps=300)
     said("train", "digits", *ASKED, "--out", place / "two")
     said("sample", place / "two", "-n", DRAWN, "--out", place / "two.npz")
-    said("evaluate", place / "points", "-n", 24, "--steps", 2)
+    said("evaluate", place / "points", "-n", 24, "--steps", 2, "--no-page")
     said("info", place / "two")
     said("tune", place / "points", "--steps", 2)  # the first process does this alone, and waits for no one
     said("train", "digits", *ASKED, "training.shard=fsdp", "--out", place / "fsdp")
@@ -265,12 +274,13 @@ def test_samples_are_those_of_one_process(place: Any) -> None:
     assert (off > 0).mean() < 1e-3
 
 
+@pytest.mark.usefixtures("brief_c2st")
 def test_evaluation_is_that_of_one_process(place: Any, tmp_path: Path) -> None:
     from ornstein.experiment.evaluate import evaluate
 
     two = json.loads((place / "points" / "evaluation.json").read_text())
     shutil.copytree(place / "points", tmp_path / "points")
-    result = there(evaluate(Run.load(tmp_path / "points"), n=24, steps=2)).report.to_dict()
+    result = there(evaluate(Run.load(tmp_path / "points"), n=24, steps=2, page=False)).report.to_dict()
     assert result["rows"].keys() == two["rows"].keys()
     for name, row in result["rows"].items():
         assert row["value"] == pytest.approx(two["rows"][name]["value"], rel=1e-3), name
@@ -291,7 +301,7 @@ def test_what_the_first_process_alone_met_is_said_once_and_ends_both(place: Any)
 @contextmanager
 def started(rank: int, patience: float) -> Any:
     """A command that a person got wrong, as a launcher starts it; torch is not needed to say so."""
-    code = "import sys; sys.argv = ['ornstein', 'sample', 'x', '--out', 'x.jpg']; import ornstein.ranks as ranks\n"
+    code = "import sys; sys.argv = ['ornstein', 'sample', 'x', '-n', '0']; import ornstein.ranks as ranks\n"
     code += f"ranks.PATIENCE = {patience}\nfrom ornstein.cli import main\nprint('ready', flush=True)\nmain()"
     environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "COLUMNS": "200"}
     pipe = subprocess.PIPE
@@ -307,7 +317,7 @@ def test_a_mistake_that_both_made_is_said_once_and_both_end_with_code_2() -> Non
     with started(0, 60) as first, started(1, 60) as second:
         said = first.communicate(timeout=60)[1]
         assert first.returncode == 2
-        assert said.count("must end in .png") == 1
+        assert said.count("n=0 must be at least 1") == 1
         assert second.stdout.readline() == "ready\n"
         time.sleep(0.3)
         second.terminate()  # as torchrun does
@@ -319,7 +329,7 @@ def test_a_mistake_that_only_another_process_met_is_said_by_it() -> None:
     with started(1, 0.2) as process:
         _, err = process.communicate(timeout=60)
         assert process.returncode == 2
-        assert err.startswith("process 1 of 2: ornstein: out='x.jpg' must end")
+        assert err.startswith("process 1 of 2: ornstein: n=0 must be")
 
 
 if __name__ == "__main__":
