@@ -31,8 +31,8 @@ Made = Callable[..., Path]
 
 SMALL = ["training.cpu=true", "training.threads=1", "training.snapshot_every=0", "sampling.preview=4",
          "training.log_every=50", "training.checkpoint_every=100000", "training.warmup=20"]  # fmt: skip
-MLP = [*SMALL, "net={name: mlp, width: 64, depth: 2}", "training.steps=1200", "training.batch_size=128",
-       "training.validate_every=150"]  # fmt: skip
+MLP = [*SMALL, "net={name: mlp, width: 64, depth: 2}", "training.steps=800", "training.batch_size=128",
+       "training.validate_every=100"]  # fmt: skip
 POINTS = [*MLP, "data.count=3000"]
 
 
@@ -187,9 +187,9 @@ FAULTS: dict[str, tuple[str, Callable[[Made, Path], Any]]] = {
         "ema-length", lambda made, _: made("moons", *POINTS, "training.steps=150", "training.ema=[0.05, 0.28]",
                                            "training.decay=constant", "sampling.ema=0.28")),
     "thirty rows learned by heart": (
-        "memorisation", lambda made, _: made("array", *MLP, "training.steps=800", "training.lr=3e-3", **few_rows())),
+        "memorisation", lambda made, _: made("array", *MLP, "training.steps=500", "training.lr=3e-3", **few_rows())),
     "thirty rows, and what was not seen forgotten": (
-        "over-fitting", lambda made, _: made("array", *MLP, "training.steps=800", "training.lr=3e-3", **few_rows())),
+        "over-fitting", lambda made, _: made("array", *MLP, "training.steps=500", "training.lr=3e-3", **few_rows())),
     "two steps of sampling": (
         "sampler", lambda _, points: sampling(Run.load(points), steps=2)),
     "two steps of a sampler that draws noise": (
@@ -197,7 +197,7 @@ FAULTS: dict[str, tuple[str, Callable[[Made, Path], Any]]] = {
     "a mode that training never saw": (
         "modes-missed", lambda made, _: made("array", *MLP, "training.steps=450", **missing_mode())),
     "a rate too small to get anywhere": (
-        "under-fitting", lambda made, _: made("moons", *POINTS, "training.steps=400", "training.lr=5e-5",
+        "under-fitting", lambda made, _: made("moons", *POINTS, "training.steps=250", "training.lr=5e-5",
                                               "training.decay=constant", "training.validate_every=50")),
     "answers that are no gradient": ("curl", lambda _, points: hurt(points, turned)),
     "weights that are no numbers": ("broken-draws", lambda _, points: hurt(points, broken)),
