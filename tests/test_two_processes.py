@@ -95,8 +95,8 @@ def as_two(place: Path) -> None:
     # a grid is chosen by fewer examples as it is by 512, and lessons are as brief as in the process of the tests
     inner: Any = inspect.unwrap(tune)
     inner.__kwdefaults__ |= {"count": 32}
-    METRICS["c2st"] = partial(C2ST, steps=50)  # type: ignore[assignment]
-    floor.fit_classifier = partial(fit_classifier, steps=300)
+    METRICS["c2st"] = partial(C2ST, steps=50)
+    floor.fit_classifier = partial(fit_classifier, steps=300)  # type: ignore[attr-defined]
     said("train", "digits", *ASKED, "--out", place / "two")
     said("sample", place / "two", "-n", DRAWN, "--out", place / "two.npz")
     said("evaluate", place / "points", "-n", 24, "--steps", 2, "--no-page")

@@ -233,10 +233,8 @@ def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
 
 def presets() -> dict[str, str]:
     """Every preset by name, with its description: the first comment of its file."""
-    found = dict(_described("presets"))
-    for name, like in _ALIKE.items():
-        found[name] = f"The data set {name!r}, trained as {like!r}."
-    return found
+    alike = {name: f"The data set {name!r}, trained as {like!r}." for name, like in _ALIKE.items()}
+    return {**_described("presets"), **alike}
 
 
 def methods() -> dict[str, str]:

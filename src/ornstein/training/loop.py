@@ -396,6 +396,5 @@ def _optimizer(named: Mapping[str, nn.Parameter], config: Training) -> torch.opt
     matrices = [p for p in named.values() if p.ndim >= 2]
     vectors = [p for p in named.values() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return eager(torch.optim.AdamW)(
-        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, fused=True
-    )
+    kept = [group for group in groups if group["params"]]
+    return eager(torch.optim.AdamW)(kept, lr=config.lr, betas=config.betas, fused=True)
