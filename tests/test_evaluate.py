@@ -171,10 +171,10 @@ def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: p
         return report(samples, *rest, **how)
 
     monkeypatch.setattr(room, "report", spied)
-    evaluate(copied, n=20, seed=5, steps=2, page=False)
-    assert torch.equal(seen[0], copied.sample(20, seed=5, steps=2, label=copied.every_class(20)).float())
+    evaluate(copied, n=20, steps=2, page=False)  # with the seed of other tests, whose classifier it then is
+    assert torch.equal(seen[0], copied.sample(20, seed=0, steps=2, label=copied.every_class(20)).float())
     assert torch.equal(seen[0], seen[0].round().clamp(0, 16))  # digits are whole numbers from 0 to 16
-    loose = copied.sample(20, seed=5, steps=2, label=copied.every_class(20), raw=True)
+    loose = copied.sample(20, seed=0, steps=2, label=copied.every_class(20), raw=True)
     assert not torch.equal(loose, loose.round())
 
 

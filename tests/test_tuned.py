@@ -297,9 +297,7 @@ def test_what_does_not_beat_the_default_is_not_kept(run: Path, tmp_path: Path) -
     tree["sampling"]["stepper"] = {"name": "unipc"}
     path.write_text(yaml.safe_dump(tree))
     accept(copied)
-    refused(
-        lambda: tune_endpoint(Run.load(copied), 24, count=2, fresh=8, rounds=1, reference=24), "steps=24", "not kept"
-    )
+    refused(lambda: tune_endpoint(Run.load(copied), 6, count=2, fresh=8, rounds=1, reference=6), "steps=6", "not kept")
     assert not (copied / "tuned.yaml").exists()
     refused(lambda: tune_endpoint(Run.load(copied), 65, count=8, fresh=8, reference=20), "steps=65", "64")
 

@@ -13,6 +13,8 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, final
 
@@ -230,3 +232,20 @@ def as_tensor(raw: "np.ndarray", name: str, missing: bool = False) -> Tensor:
         what = "infinite" if missing else "NaN or infinite"
         raise InputError(f"array {name!r} has {int(bad.sum()):,} values that are {what}, first at {first}.")
     return torch.from_numpy(np.ascontiguousarray(raw))
+
+
+@cache
+def digits() -> "np.ndarray":
+    """Scikit-learn's digits, (1797, 65) uint8: 64 pixels and which it is.
+
+    Read from its file, since to import it takes two seconds of a processor.
+    """
+    import numpy as np
+
+    found = find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        if (file := Path(folder, "datasets", "data", "digits.csv.gz")).is_file():
+            return np.loadtxt(file, np.uint8, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    return np.column_stack(load_digits(return_X_y=True)).astype(np.uint8)

@@ -31,7 +31,7 @@ from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source, split
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import read_pictures
-from ornstein.data.reading import absolute, read_arrays
+from ornstein.data.reading import absolute, digits, read_arrays
 from ornstein.data.transform import WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import cache, fetch, named
@@ -69,11 +69,8 @@ class Digits(Source):
     seed: int = 0
 
     def load(self) -> Dataset:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        images = torch.from_numpy(bunch.images).to(torch.uint8)[:, None]
-        labels = torch.from_numpy(bunch.target).long()
+        rows = torch.from_numpy(digits())
+        images, labels = rows[:, :-1].reshape(-1, 1, 8, 8), rows[:, -1].long()
         train, test = split(len(images), self.test_fraction, self.seed, labels)
         return Dataset(
             name="digits",
