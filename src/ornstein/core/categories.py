@@ -92,11 +92,6 @@ class Categories:
         """(T,) int64: where each token's classes begin."""
         return torch.tensor(self.sizes).cumsum(0) - torch.tensor(self.sizes)
 
-    @cached_property
-    def owner(self) -> Tensor:
-        """(width,) int64: the token that each place of the vector belongs to."""
-        return torch.arange(self.tokens).repeat_interleave(torch.tensor(self.sizes))
-
     def block(self, token: int) -> slice:
         """The places in the vector of a token's classes."""
         start = sum(self.sizes[:token])
@@ -144,6 +139,14 @@ class Categories:
         found = torch.zeros(self.width, len(self.ordered))
         for column, token in enumerate(self.ordered):
             found[self.block(token), column] = torch.tensor(self.along[token])
+        return found
+
+    @cached_property
+    def along_column(self) -> Tensor:
+        """(width, ordered): 1 for each class of a token along each column; times vectors, which of those are known."""
+        found = torch.zeros(self.width, len(self.ordered))
+        for column, token in enumerate(self.ordered):
+            found[self.block(token), column] = 1.0
         return found
 
     @cached_property
@@ -201,15 +204,12 @@ class Categories:
 
     def sums(self, x: Tensor) -> Tensor:
         """The sum of each token's vector, (B, width) -> (B, T)."""
-        if self._even:
-            return x.reshape(len(x), self.tokens, -1).sum(-1)
-        return torch.zeros(len(x), self.tokens, dtype=x.dtype, device=x.device).index_add_(
-            1, beside(self.owner, x, torch.int64), x
-        )
+        return self.each(x, lambda block: block.sum(-1))
 
     def spread(self, token: Tensor) -> Tensor:
         """The value of each token, (B, T), repeated for each of its classes, (B, width)."""
-        return token.index_select(1, beside(self.owner, token, torch.int64))
+        each = zip(token.split(1, 1), self.sizes, strict=True)
+        return torch.cat([one.expand(-1, size) for one, size in each], 1)  # several times as fast as an index
 
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Log-probabilities of each token's classes, (B, width) -> (B, width)."""

@@ -106,4 +106,4 @@ def token_nats(model: MaskedDenoiser, x0: Tensor, condition: Condition, known: T
     """-log p(token given the known ones) for each token of x0 (B, width): (B, T); 0 where x0 has no token."""
     categories = model.categories
     told = model.log_probs(x0 * categories.spread(known), condition)
-    return -categories.sums(torch.where(x0 > 0, told, 0.0) * x0)
+    return -categories.sums(torch.where(x0 > 0, told, 0.0))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ornstein.errors import must_be_whole
 
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
+from .dropout import dropout
 from .embedding import Beside, Embedding
 
 
@@ -88,4 +89,4 @@ class _MLPModule(nn.Module):
         return flat.reshape(-1, *self.out_shape)
 
     def _thinned(self, h: Tensor) -> Tensor:
-        return F.dropout(h, self.dropout, self.training) if self.dropout else h
+        return dropout(h, self.dropout, self.training)
