@@ -68,7 +68,9 @@ def test_vectors_and_classes_are_each_others_inverse() -> None:
 def test_places_along_a_column_add_up_over_its_tokens() -> None:
     categories = Categories((2, 2, 3), (-1, 0, -1), ((-0.5, 0.5), (-0.25, 0.25, -0.1, 0.1), ()))
     x = categories.one_hot(torch.tensor([[0, 1, 2], [1, 0, 0], [1, -1, 1], [-1, -1, -1]]))
-    assert torch.allclose(categories.places(x)[:, 0], torch.tensor([-0.25, 0.4, 0.5, 0.0]))
+    place, known = categories.places(x)
+    assert torch.allclose(place[:, 0], torch.tensor([-0.25, 0.4, 0.5, 0.0]))
+    assert known[:, 0].tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("after", [(0,), (-1, 2, -1), (-1, 0, 0)])

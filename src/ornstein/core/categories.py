@@ -135,19 +135,12 @@ class Categories:
 
     @cached_property
     def _along(self) -> Tensor:
-        """(width, ordered): what each class adds to the place along each column, refining tokens left out."""
-        found = torch.zeros(self.width, len(self.ordered))
+        """(width, 2 ordered): what each class adds to the place along each column, refining tokens left out; and 1."""
+        found = torch.zeros(self.width, 2, len(self.ordered))
         for column, token in enumerate(self.ordered):
-            found[self.block(token), column] = torch.tensor(self.along[token])
-        return found
-
-    @cached_property
-    def along_column(self) -> Tensor:
-        """(width, ordered): 1 for each class of a token along each column; times vectors, which of those are known."""
-        found = torch.zeros(self.width, len(self.ordered))
-        for column, token in enumerate(self.ordered):
-            found[self.block(token), column] = 1.0
-        return found
+            found[self.block(token), 0, column] = torch.tensor(self.along[token])
+            found[self.block(token), 1, column] = 1.0
+        return found.flatten(1)
 
     @cached_property
     def _refined(self) -> list[tuple[int, int, Tensor]]:
@@ -159,15 +152,18 @@ class Categories:
             if self.along[i] and other in columns
         ]
 
-    def places(self, x: Tensor) -> Tensor:
-        """Where along its column each known number lies, (B, width) -> (B, ordered); 0, the middle, where unknown."""
-        found = x @ beside(self._along, x)
+    def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where along its column each number lies, 0, the middle, where unknown; and 1 for each known one, else 0.
+
+        (B, width) -> (B, ordered) twice.
+        """
+        found, known = (x @ beside(self._along, x)).tensor_split(2, 1)  # one product takes half the time of two
         if self._refined:
             found = found.clone()
         for column, token, within in self._refined:
             first, second = (x[:, self.block(i)] for i in (self.ordered[column], token))
             found[:, column] += ((first @ beside(within, x)) * second).sum(1)
-        return found
+        return found, known
 
     @cached_property
     def _absent(self) -> list[tuple[int, Tensor]]:

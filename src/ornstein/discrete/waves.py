@@ -26,8 +26,8 @@ from ornstein.core.copies import beside
 from ornstein.core.numerics import normal, uniform
 from ornstein.nets.contract import Part, Picture
 
-#: half-waves over the length of a column, by which a place in it is encoded
-_HALF_WAVES = (1, 2, 4, 8, 16)
+#: half-waves over the length of a column, by which a place in it is encoded, in radians for half of the length
+_HALF_WAVES = math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
 #: standard deviation of the first frequencies across columns, in radians for half of a column's length
 _FREQUENCY = 6.0
 #: the part of the condition in which a network gets places and waves
@@ -73,10 +73,10 @@ class Placed(nn.Module):
     def seen(self, x: Tensor) -> Tensor:
         """Places, which numbers are known, half-waves of the places, and waves across them: (B, numbers)."""
         with torch.autocast(x.device.type, enabled=False):  # a narrow type would blur the short waves
-            place, there = self.categories.places(x), x @ beside(self.categories.along_column, x)
-            parts = [place, there]
-            for wave in _HALF_WAVES:
-                parts += [torch.sin(math.pi * wave * place) * there, torch.cos(math.pi * wave * place) * there]
+            place, there = self.categories.places(x)
+            angles = beside(_HALF_WAVES, place)[:, None] * place[:, None]
+            half_waves = torch.stack([angles.sin(), angles.cos()], 2) * there[:, None, None]
+            parts = [place, there, half_waves.flatten(1)]
             if self.frequencies is not None:
                 parts.append(torch.addmm(self.phases, place, self.frequencies).sin())
             return torch.cat(parts, 1)
