@@ -291,7 +291,9 @@ def test_waves_are_kept_whole_in_a_narrow_type_and_learn() -> None:
         for weight in model.net.parameters():
             weight.add_(0.1)
     token_nats(model, x, Condition(), torch.tensor([[True, True, False]] * 2)).sum().backward()
+    assert isinstance(model.net, Placed)
     for learns in (model.net.frequencies, model.net.phases):
+        assert learns is not None
         assert learns.grad is not None
         assert bool((learns.grad != 0).any())
 

@@ -62,7 +62,7 @@ class Placed(nn.Module):
         seen = columns * (2 + 2 * len(_HALF_WAVES)) + waves
         beside_it: dict[str, Part] = {PLACES: Picture(seen, ())} if columns else {}
         self.net = build((categories.width,), {**conditions, **beside_it}, 1)
-        self.register_load_state_dict_pre_hook(_as_now)
+        self.register_load_state_dict_pre_hook(_as_now)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, width) of rows x (B, width) of one-hot vectors, zeros for unknown tokens."""

@@ -94,7 +94,7 @@ class _MLPModule(nn.Module):
         if len(parts) == 1:
             return self.inp(parts[0])  # type: ignore[no-any-return]
         weights = self.inp.weight.split([part.shape[1] for part in parts], 1)
-        h = self.inp.bias
+        h: Tensor = self.inp.bias
         for part, weight in zip(parts, weights, strict=True):
             h = torch.addmm(h, part, weight.T)
         return h
