@@ -20,9 +20,9 @@ details of some columns while it learns the outline of the next recognises the t
 what rows are like. The other rows train all other questions, given everything that is known of other cells.
 
 *All that is hidden.* The network says p(token given the known ones) of every hidden token, and the bound asks for one,
-or one of a few. The others' cross-entropies are free, and each of them, too, is least for the true law. Taught along, they
-say in every call what the known tokens tell of the whole row, so the network learns in fewer steps what columns say of
-each other, and sooner learns training rows by heart, too.
+or one of a few. The others' cross-entropies are free, and each of them, too, is least for the true law. Taught along,
+they say in every call what the known tokens tell of the whole row, so the network learns in fewer steps what columns
+say of each other, and sooner learns training rows by heart, too.
 """
 
 import math
