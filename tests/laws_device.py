@@ -41,6 +41,7 @@ from ornstein.core.walk import end
 from ornstein.data.transform import WholeNumbers
 from ornstein.discrete import Absorbing, AnyOrder, MaskedCrossEntropy, MaskedNet, bound, unmask
 from ornstein.discrete.details import Trusted, kept_back
+from ornstein.discrete.waves import Placed
 from ornstein.distill import fit_endpoint
 from ornstein.energies import EnergyDenoiser, MaximumLikelihood, Moves, NoiseContrastive, log_partition, modes
 from ornstein.experiment.build import load_data
@@ -376,7 +377,7 @@ def test_every_objective_of_every_learner(learner: Any, objective: Any, process:
 def test_masked_tokens_are_taught_and_drawn(device: Any) -> None:
     along = ((-0.5, 0.0, 0.5), (-0.1, 0.1) * 3, ())
     categories = Categories((3, 2, 4), (-1, 0, -1), along, within=((), (2, 1, 2), ()))
-    here = Trusted(MLP(width=8, depth=1).build((MaskedNet.inputs(categories),), seed=0), categories)
+    here = Trusted(Placed(MLP(width=8, depth=1).build, categories, {}, 4), categories)
     for p in here.parameters():
         torch.nn.init.normal_(p, 0.0, 0.3, generator=generator())
     there = copy.deepcopy(here).to(device)

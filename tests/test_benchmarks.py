@@ -48,6 +48,7 @@ SCRIPTS = {
     "text": (["write", "docstrings.txt"], "documentation strings: docstrings.txt"),
     "time_to_quality": (["mnist", "--only", "ornstein", "--threads", "1"], "ornstein: 0.05 minutes"),
     "trained": (["RUN"], "ornstein default"),
+    "vectors": ([], "| draw, 256 wide |"),
 }
 #: read by others
 OTHERS = {"common", "problems", "tabular"}

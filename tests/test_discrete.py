@@ -24,7 +24,7 @@ from ornstein.discrete import (
 )
 from ornstein.discrete.details import Trusted, kept_back
 from ornstein.discrete.objective import next_weights, outline_first, ranks, token_nats
-from ornstein.discrete.waves import Waved, across
+from ornstein.discrete.waves import PLACES, Placed, across
 from ornstein.errors import InputError
 from ornstein.nets import MLP
 
@@ -68,7 +68,9 @@ def test_vectors_and_classes_are_each_others_inverse() -> None:
 def test_places_along_a_column_add_up_over_its_tokens() -> None:
     categories = Categories((2, 2, 3), (-1, 0, -1), ((-0.5, 0.5), (-0.25, 0.25, -0.1, 0.1), ()))
     x = categories.one_hot(torch.tensor([[0, 1, 2], [1, 0, 0], [1, -1, 1], [-1, -1, -1]]))
-    assert torch.allclose(categories.places(x)[:, 0], torch.tensor([-0.25, 0.4, 0.5, 0.0]))
+    place, known = categories.places(x)
+    assert torch.allclose(place[:, 0], torch.tensor([-0.25, 0.4, 0.5, 0.0]))
+    assert known[:, 0].tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("after", [(0,), (-1, 2, -1), (-1, 0, 0)])
@@ -80,7 +82,7 @@ def test_orders_that_are_none_are_refused(after: tuple[int, ...]) -> None:
 def test_classes_that_are_not_there_have_no_probability() -> None:
     """Of a token that refines one of three classes, with three, one and two classes of its own."""
     categories = Categories((3, 3, 2), (-1, 0, -1), within=((), (3, 1, 2), ()))
-    net = MLP(width=8, depth=1).build((MaskedNet.inputs(categories),), seed=0)
+    net = Placed(MLP(width=8, depth=1).build, categories, {})
     for p in net.parameters():
         torch.nn.init.normal_(p, 0.0, 1.0, generator=torch.Generator().manual_seed(0))
     model = MaskedNet(net, Absorbing(), categories)
@@ -225,7 +227,7 @@ def test_sets_that_never_meet_are_refused(law: JointTable) -> None:
 
 def test_a_network_learns_the_law(law: JointTable) -> None:
     categories = replace(law.categories, along=((), (), ()))
-    net = MLP(width=64, depth=1).build((MaskedNet.inputs(categories),), seed=0)
+    net = Placed(MLP(width=64, depth=1).build, categories, {})
     model = MaskedNet(net, Absorbing(), categories)
     codes = rows(law)
     weight = law.log_prob(codes).exp()
@@ -258,12 +260,13 @@ def test_waves_run_across_two_columns_each_and_all_pairs_have_as_many() -> None:
 
 
 def waved(waves: int, *along: tuple[float, ...]) -> tuple[MaskedNet, list[Tensor]]:
-    """A table's model, with what its innermost network is shown from now on."""
+    """A table's model, with the places and waves that its network is shown from now on."""
     categories = Categories((*map(len, along), 2), (), (*along, ()))
     problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (categories.width,), categories=categories)
     learner = MaskedColumns(problem, waves=waves)
     net, seen = learner.network(MLP(width=4, depth=1).build), []
-    (net.net if isinstance(net, Waved) else net).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    assert isinstance(net, Placed)
+    net.net.register_forward_pre_hook(lambda _, given: seen.append(given[2][PLACES]))
     return learner.model(net), seen
 
 
@@ -288,17 +291,39 @@ def test_waves_are_kept_whole_in_a_narrow_type_and_learn() -> None:
         for weight in model.net.parameters():
             weight.add_(0.1)
     token_nats(model, x, Condition(), torch.tensor([[True, True, False]] * 2)).sum().backward()
-    assert isinstance(model.net, Waved)
+    assert isinstance(model.net, Placed)
     for learns in (model.net.frequencies, model.net.phases):
+        assert learns is not None
         assert learns.grad is not None
         assert bool((learns.grad != 0).any())
 
 
 def test_waves_are_none_where_no_two_columns_have_an_order() -> None:
     model, seen = waved(7, (-0.5, 0.0, 0.5))
-    assert not isinstance(model.net, Waved)
+    assert model.net.frequencies is None
     model.log_probs(torch.zeros(2, 5), Condition())
-    assert seen[0].shape == (2, MaskedNet.inputs(model.categories))
+    assert seen[0].shape == (2, 12)  # the place, whether it is known, and two each of five half-waves
+
+
+@pytest.mark.parametrize("waves", [0, 8])
+def test_weights_of_a_network_with_places_among_its_tokens_are_the_same_function(waves: int) -> None:
+    categories = Categories((3, 2, 2), (-1, 0, -1), ((-0.5, 0.0, 0.5), (-0.1, 0.1) * 3, (-0.5, 0.5)))
+    now = Placed(MLP(width=16, depth=2).build, categories, {}, waves)
+    more = 2 * 12 + waves
+    old = MLP(width=16, depth=2).build((categories.width + more,))
+    for p in old.parameters():
+        torch.nn.init.normal_(p, 0.0, 0.5, generator=torch.Generator().manual_seed(p.numel()))
+    weights = dict(old.state_dict())
+    if waves:
+        weights = {f"net.{name}": value for name, value in weights.items()}
+        weights |= {"frequencies": torch.full((2, waves), 0.7), "phases": torch.arange(8.0)}
+    now.load_state_dict(weights)
+    x, level = categories.one_hot(torch.tensor([[2, 1, 0], [1, -1, -1], [-1, -1, 1]])), torch.tensor([0.0, -1.0, 2.0])
+    laid = torch.cat([(7 / 3) ** 0.5 * x, now.seen(x)], 1)
+    torch.testing.assert_close(now(x, level, {}), old(laid, level)[:, : categories.width])
+    again = Placed(MLP(width=16, depth=2).build, categories, {}, waves)
+    again.load_state_dict(now.state_dict())
+    torch.testing.assert_close(again(x, level, {}), now(x, level, {}))
 
 
 def numbers(count: int, seed: int) -> Tensor:

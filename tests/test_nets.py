@@ -35,6 +35,7 @@ from ornstein.nets import (
     attend,
     transformer,
 )
+from ornstein.nets.dropout import dropout
 from ornstein.nets.norm import group_norm, groups_of
 from ornstein.nets.unet import _into_channels, _out_of_channels
 
@@ -434,6 +435,27 @@ def test_weights_survive_a_file_and_come_from_the_seed_alone(config: Any, shape:
     torch.testing.assert_close(fresh.eval()(x, level), net(x, level), rtol=0, atol=0)
 
     weights_come_from_the_seed(config, shape)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.003, 0.2, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_units_independently_and_keeps_the_mean(p: float, dtype: torch.dtype) -> None:
+    """Shares of units, and of pairs at distances that one random number decides for, within four standard errors."""
+    h = torch.ones(501, 401, dtype=dtype, requires_grad=True)
+    torch.manual_seed(0)
+    found = dropout(h, p, True)
+    assert found.dtype == dtype
+    kept = (found != 0).double().flatten()
+    assert kept.mean().item() == pytest.approx(1 - p, abs=4 * (p * (1 - p) / len(kept)) ** 0.5)
+    whole = torch.tensor(1 / (1 - p))
+    torch.testing.assert_close(found[found != 0].float(), whole.expand(int(kept.sum())), rtol=5e-3, atol=0)
+    assert found.double().mean().item() == pytest.approx(1.0, abs=4 * (p / (1 - p) / len(kept)) ** 0.5 + 3e-3)
+    for off in (1, 2, 3, 4, 401):
+        both = ((kept[off:] - 1 + p) * (kept[:-off] - 1 + p)).mean().item()
+        assert abs(both) <= 4 * p * (1 - p) / len(kept) ** 0.5
+    (gradient,) = torch.autograd.grad(found.sum(), h)
+    assert torch.equal(gradient, found)
+    assert dropout(h, p, False) is h
 
 
 def test_dropout_keeps_the_mean_and_acts_in_training_only() -> None:

@@ -92,11 +92,6 @@ class Categories:
         """(T,) int64: where each token's classes begin."""
         return torch.tensor(self.sizes).cumsum(0) - torch.tensor(self.sizes)
 
-    @cached_property
-    def owner(self) -> Tensor:
-        """(width,) int64: the token that each place of the vector belongs to."""
-        return torch.arange(self.tokens).repeat_interleave(torch.tensor(self.sizes))
-
     def block(self, token: int) -> slice:
         """The places in the vector of a token's classes."""
         start = sum(self.sizes[:token])
@@ -140,11 +135,12 @@ class Categories:
 
     @cached_property
     def _along(self) -> Tensor:
-        """(width, ordered): what each class adds to the place along each column, refining tokens left out."""
-        found = torch.zeros(self.width, len(self.ordered))
+        """(width, 2 ordered): what each class adds to the place along each column, refining tokens left out; and 1."""
+        found = torch.zeros(self.width, 2, len(self.ordered))
         for column, token in enumerate(self.ordered):
-            found[self.block(token), column] = torch.tensor(self.along[token])
-        return found
+            found[self.block(token), 0, column] = torch.tensor(self.along[token])
+            found[self.block(token), 1, column] = 1.0
+        return found.flatten(1)
 
     @cached_property
     def _refined(self) -> list[tuple[int, int, Tensor]]:
@@ -156,15 +152,18 @@ class Categories:
             if self.along[i] and other in columns
         ]
 
-    def places(self, x: Tensor) -> Tensor:
-        """Where along its column each known number lies, (B, width) -> (B, ordered); 0, the middle, where unknown."""
-        found = x @ beside(self._along, x)
+    def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where along its column each number lies, 0, the middle, where unknown; and 1 for each known one, else 0.
+
+        (B, width) -> (B, ordered) twice.
+        """
+        found, known = (x @ beside(self._along, x)).tensor_split(2, 1)  # one product takes half the time of two
         if self._refined:
             found = found.clone()
         for column, token, within in self._refined:
             first, second = (x[:, self.block(i)] for i in (self.ordered[column], token))
             found[:, column] += ((first @ beside(within, x)) * second).sum(1)
-        return found
+        return found, known
 
     @cached_property
     def _absent(self) -> list[tuple[int, Tensor]]:
@@ -201,15 +200,12 @@ class Categories:
 
     def sums(self, x: Tensor) -> Tensor:
         """The sum of each token's vector, (B, width) -> (B, T)."""
-        if self._even:
-            return x.reshape(len(x), self.tokens, -1).sum(-1)
-        return torch.zeros(len(x), self.tokens, dtype=x.dtype, device=x.device).index_add_(
-            1, beside(self.owner, x, torch.int64), x
-        )
+        return self.each(x, lambda block: block.sum(-1))
 
     def spread(self, token: Tensor) -> Tensor:
         """The value of each token, (B, T), repeated for each of its classes, (B, width)."""
-        return token.index_select(1, beside(self.owner, token, torch.int64))
+        each = zip(token.split(1, 1), self.sizes, strict=True)
+        return torch.cat([one.expand(-1, size) for one, size in each], 1)  # several times as fast as an index
 
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Log-probabilities of each token's classes, (B, width) -> (B, width)."""

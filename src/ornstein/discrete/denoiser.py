@@ -3,10 +3,6 @@
 The posterior mean of a known token is the token itself; that of a masked one is p(class given the known tokens), which
 depends on the time only through which tokens are known. So the known tokens are all that a network needs to see, and
 its output, a softmax over each token's classes, is E[x_0 given x_t].
-
-A network that sees a number's bin as one of many classes, each with its own weights, must learn in every bin again what
-holds in its neighbours. So it also sees where along its column each known number lies, as a number and by sines and
-cosines.
 """
 
 import math
@@ -24,9 +20,6 @@ from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
 from ornstein.errors import InputError
-
-#: half-waves over the length of a column, by which a place in it is encoded
-_WAVES = (1, 2, 4, 8, 16)
 
 
 class MaskedDenoiser(Denoiser):
@@ -53,7 +46,8 @@ class MaskedNet(MaskedDenoiser):
     """A network that outputs logits, as the posterior mean of masked tokens.
 
     Args:
-        net: `net(x, noise_level, condition) -> logits`, (B, inputs) -> (B, at least width); the first `width` are used.
+        net: `net(x, noise_level, condition) -> logits`, (B, width) -> (B, width), such as
+            `ornstein.discrete.waves.Placed`.
         process: the absorbing kernel.
         categories: the tokens of a row.
         precision: type of the net's matrix products; None for that of its parameters.
@@ -68,11 +62,6 @@ class MaskedNet(MaskedDenoiser):
     sigma_data: float = 1.0
     kept: Tensor | None = None
 
-    @staticmethod
-    def inputs(categories: Categories) -> int:
-        """How many numbers the network sees: one for each class, and the place in each column that has an order."""
-        return categories.width + len(categories.ordered) * (2 + 2 * len(_WAVES))
-
     @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
@@ -83,24 +72,10 @@ class MaskedNet(MaskedDenoiser):
         known = categories.known(x)
         share = known.float().mean(1)
         level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
-        scale = (categories.width / categories.tokens) ** 0.5  # to a mean square of 1, with all tokens known
-        shown = torch.cat([scale * x, self._places(x, known)], 1)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
-            logits = self.net(shown, level, condition.parts, *(() if self.kept is None else (self.kept,)))
-        logits = logits[:, : categories.width].float()
+            logits = self.net(x, level, condition.parts, *(() if self.kept is None else (self.kept,)))
+        logits = logits.float()
         return categories.log_softmax(logits.masked_fill(categories.absent(x), -math.inf))
-
-    def _places(self, x: Tensor, known: Tensor) -> Tensor:
-        """Where along its column each known number lies, the plain places first: (B, ordered * (2 + 2 waves))."""
-        ordered = self.categories.ordered
-        if not ordered:
-            return x[:, :0]
-        place = self.categories.places(x)
-        there = known[:, list(ordered)].to(x.dtype)
-        parts = [place, there]
-        for wave in _WAVES:
-            parts += [torch.sin(math.pi * wave * place) * there, torch.cos(math.pi * wave * place) * there]
-        return torch.cat(parts, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ class Trusted(nn.Module):
     """A network whose logits of details are multiplied by a factor for each token that refines another.
 
     Args:
-        net: `net(x, noise_level, condition)`, whose first `width` outputs are the logits of the classes.
+        net: `net(x, noise_level, condition)`, which outputs the logits of the classes, (B, width).
         categories: the tokens of a row.
     """
 
@@ -54,7 +54,7 @@ class Trusted(nn.Module):
                 None outside of training.
         """
         which = self.get_buffer("_which")
-        logits: Tensor = self.net(x, noise_level, condition)[:, : len(which)]
+        logits: Tensor = self.net(x, noise_level, condition)
         factors = torch.cat([self.trust.new_ones(1), self.trust])[which]
         if kept is None:
             return factors * logits

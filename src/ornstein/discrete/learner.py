@@ -19,7 +19,7 @@ from ornstein.discrete.kernels import Absorbing
 from ornstein.discrete.learning import OfTokens
 from ornstein.discrete.objective import MaskedCrossEntropy, next_weights, ranks, token_nats
 from ornstein.discrete.steppers import AnyOrder
-from ornstein.discrete.waves import Waved
+from ornstein.discrete.waves import Placed
 from ornstein.errors import InputError, must_be_whole
 
 #: the number of held-out rows by which a model is judged
@@ -69,16 +69,8 @@ class MaskedColumns(OfTokens):
     def steps(self) -> int:
         return self.categories.tokens
 
-    @property
-    def shown(self) -> tuple[int, ...]:
-        return (MaskedNet.inputs(self.categories),)
-
     def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
-        columns, width = len(self.categories.ordered), self.categories.width
-        waves = self.waves if columns > 1 else 0
-        net = build((self.shown[0] + waves,), self.told, self.out_multiple)
-        if waves:
-            net = Waved(net, slice(width, width + columns), waves)
+        net = Placed(build, self.categories, self.told, self.waves)
         return Trusted(net, self.categories) if self._asks_for_trust else net
 
     @property

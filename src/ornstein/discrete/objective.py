@@ -20,8 +20,9 @@ details of some columns while it learns the outline of the next recognises the t
 what rows are like. The other rows train all other questions, given everything that is known of other cells.
 
 *All that is hidden.* The network says p(token given the known ones) of every hidden token, and the bound asks for one,
-or one of a few. The others' cross-entropies are free, and each of them, too, is least for the true law. Teaching them
-along makes the network learn what the known tokens say of the whole row, rather than the training rows by heart.
+or one of a few. The others' cross-entropies are free, and each of them, too, is least for the true law. Taught along,
+they say in every call what the known tokens tell of the whole row, so the network learns in fewer steps what columns
+say of each other, and sooner learns training rows by heart, too.
 """
 
 import math
@@ -106,4 +107,4 @@ def token_nats(model: MaskedDenoiser, x0: Tensor, condition: Condition, known: T
     """-log p(token given the known ones) for each token of x0 (B, width): (B, T); 0 where x0 has no token."""
     categories = model.categories
     told = model.log_probs(x0 * categories.spread(known), condition)
-    return -categories.sums(torch.where(x0 > 0, told, 0.0) * x0)
+    return -categories.sums(torch.where(x0 > 0, told, 0.0))

@@ -208,7 +208,11 @@ class Beside(nn.Module):
 
     def forward(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """x (B, C, *space) -> (B, C + channels, *space)."""
-        laid = [x]
+        return torch.cat([x, *self.laid(x, condition)], 1) if self.pictures else x
+
+    def laid(self, x: Tensor, condition: Mapping[str, Tensor]) -> list[Tensor]:
+        """What comes beside x, in parts that have `channels` in all."""
+        laid = list[Tensor]()
         for name, part in self.pictures.items():
             if name not in condition:
                 laid.append(x.new_zeros(x.shape[0], part.channels + 1, *x.shape[2:]))
@@ -223,4 +227,4 @@ class Beside(nn.Module):
                 smooth = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.dim()]
                 picture = F.interpolate(picture, size=x.shape[2:], mode=smooth)
             laid += [picture, (~missing).to(x.dtype).expand(-1, 1, *x.shape[2:])]
-        return torch.cat(laid, 1) if self.pictures else x
+        return laid

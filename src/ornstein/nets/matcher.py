@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ornstein.errors import InputError, must_be_whole
 
 from .contract import NetConfig, Part, Picture, Shape, require_fraction
+from .dropout import dropout
 from .embedding import Embedding
 from .norm import group_norm, groups_of
 from .unet import CONV, MEAN
@@ -83,7 +84,7 @@ class MatcherModule(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h = group_norm(conv(h), norm.weight, norm.bias, silu=True)  # type: ignore[arg-type]
             h = MEAN[x.dim() - 2](h, 2) if self.halves else h
-        h = F.dropout(h.flatten(1), self.dropout, self.training and condition is not None)
+        h = dropout(h.flatten(1), self.dropout, self.training and condition is not None)
         seen, sharpness = F.normalize(self.picture(h).float(), dim=1), self.sharpness.clamp(max=4.6).exp()
         if condition is None:
             return seen, None, sharpness

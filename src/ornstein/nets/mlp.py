@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ornstein.errors import must_be_whole
 
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
+from .dropout import dropout
 from .embedding import Beside, Embedding
 
 
@@ -78,7 +79,7 @@ class _MLPModule(nn.Module):
         depth, width = len(self.first), self.inp.out_features
         tuned = self.modulation(self.embedding(noise_level, condition)).unflatten(1, (-1, width)).unbind(1)
         scales, shifts = tuned[:depth], tuned[depth : 2 * depth]
-        h = start = self.inp(self.beside(x, condition).flatten(1))
+        h = start = self._begun(x, condition)
         for scale, shift, first, second in zip(scales, shifts, self.first, self.second, strict=True):
             branch = torch.addcmul(shift, F.layer_norm(h, h.shape[1:]), scale)
             h = torch.addmm(h, self._thinned(F.silu(first(branch))), second)
@@ -87,5 +88,16 @@ class _MLPModule(nn.Module):
             flat = torch.addmm(flat, tuned[-1] * start, self.straight)
         return flat.reshape(-1, *self.out_shape)
 
+    def _begun(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """The first layer, a product for each part of its input, since a gradient goes back to few of them."""
+        parts = [part.flatten(1) for part in (x, *self.beside.laid(x, condition))]
+        if len(parts) == 1:
+            return self.inp(parts[0])  # type: ignore[no-any-return]
+        weights = self.inp.weight.split([part.shape[1] for part in parts], 1)
+        h: Tensor = self.inp.bias
+        for part, weight in zip(parts, weights, strict=True):
+            h = torch.addmm(h, part, weight.T)
+        return h
+
     def _thinned(self, h: Tensor) -> Tensor:
-        return F.dropout(h, self.dropout, self.training) if self.dropout else h
+        return dropout(h, self.dropout, self.training)

@@ -25,6 +25,7 @@ from ornstein.errors import InputError, must_be_whole
 
 from .attention import CrossAttention, Keys, attend
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
+from .dropout import dropout
 from .embedding import Beside, Embedding
 from .unet import _into_channels, _out_of_channels
 
@@ -146,7 +147,7 @@ class Block(nn.Module):
         return found
 
     def _thinned(self, h: Tensor) -> Tensor:
-        return F.dropout(h, self.dropout, self.training) if self.dropout else h
+        return dropout(h, self.dropout, self.training)
 
 
 def normed(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
