@@ -34,6 +34,14 @@ def test_philox_gives_the_known_answers(counter: Any, key: Any, expected: Any) -
     assert " ".join(f"{int(word):08x}" for word in result) == expected
 
 
+def test_draws_that_share_their_last_32_bits_differ_and_stay_what_they_were() -> None:
+    """Walks of walks count their draws from below 0, and saved runs are to draw what they drew."""
+    seed, draws = torch.tensor([7]), (-2, 2**32 - 2, 1, 2**33 + 1)
+    found = [normal(seed, (3,), draw)[0] for draw in draws]
+    torch.testing.assert_close(found[0], torch.tensor([-0.38443887, 1.71663177, 0.68411058]))
+    assert len({tuple(x.tolist()) for x in found}) == len(draws)
+
+
 def distance_from_normal(x: Any) -> Any:
     """Kolmogorov & Smirnov's distance times sqrt(n); above 1.95 once in a thousand times."""
     x = x.flatten().double().sort().values

@@ -134,10 +134,10 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     for k0, k1 in zip(*(keys.bitwise_and_(_MASK).unbind() for keys in grown), strict=True):
         # int64 wraps modulo 2^64: the bits are those of the unsigned product
         left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0 = (right >> 32).bitwise_xor_(c1).bitwise_and_(_MASK).bitwise_xor_(k0)
-        c2 = (left >> 32).bitwise_xor_(c3).bitwise_and_(_MASK).bitwise_xor_(k1)
-        c1, c3 = right, left  # cut to 32 bits together with what they are added to
-    return c0, c1.bitwise_and_(_MASK), c2, c3.bitwise_and_(_MASK)
+        c0 = (right >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
+        c2 = (left >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
+        c1, c3 = right.bitwise_and_(_MASK), left.bitwise_and_(_MASK)
+    return c0, c1, c2, c3
 
 
 def normal(
