@@ -26,7 +26,7 @@ from ornstein.discrete.details import Trusted, kept_back
 from ornstein.discrete.objective import next_weights, outline_first, ranks, token_nats
 from ornstein.discrete.waves import PLACES, Placed, across
 from ornstein.errors import InputError
-from ornstein.nets import MLP
+from ornstein.nets import MLP, NetConfig, Number, Transformer
 
 SHAPE = (3, 2, 4)
 
@@ -303,6 +303,26 @@ def test_waves_are_none_where_no_two_columns_have_an_order() -> None:
     assert model.net.frequencies is None
     model.log_probs(torch.zeros(2, 5), Condition())
     assert seen[0].shape == (2, 12)  # the place, whether it is known, and two each of five half-waves
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [MLP(width=16, depth=1), Transformer(width=32, depth=1, heads_width=16)])
+def test_every_network_of_vectors_sees_places_beside_a_condition_of_their_name(config: NetConfig) -> None:
+    categories = Categories((3, 2), (), ((-0.5, 0.0, 0.5), ()))
+    nets = [Placed(config.build, categories, {"places": Number()}) for _ in range(2)]
+    for p in nets[0].parameters():
+        torch.nn.init.normal_(p, 0.0, 0.3, generator=torch.Generator().manual_seed(p.numel()))
+    nets[1].load_state_dict(nets[0].state_dict())
+    x, level = categories.one_hot(torch.tensor([[0, -1], [1, -1]])), torch.zeros(2)
+    one, other = (nets[1](x, level, {"places": torch.tensor([value, value])}) for value in (0.0, 1.0))
+    assert torch.equal(one, nets[0](x, level, {"places": torch.zeros(2)}))
+    assert float((one - other).abs().max()) > 0.01  # the condition is heard
+    # and so are places, where all that differs is beside the tokens
+    inner, given = nets[0].net, {"places": torch.zeros(2)}
+    seen = nets[0].seen(x)
+    moved = [inner(nets[0].scale * x, level, {**given, nets[0].part: rows}) for rows in (seen, seen[[1, 0]])]
+    assert torch.equal(moved[0], one)
+    assert float((moved[1] - one).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("waves", [0, 8])

@@ -456,6 +456,7 @@ def test_dropout_drops_units_independently_and_keeps_the_mean(p: float, dtype: t
     (gradient,) = torch.autograd.grad(found.sum(), h)
     assert torch.equal(gradient, found)
     assert dropout(h, p, False) is h
+    assert bool(dropout(h, 1 - 1e-7, True).isfinite().all())
 
 
 def test_dropout_keeps_the_mean_and_acts_in_training_only() -> None:

@@ -30,7 +30,7 @@ from ornstein.nets.contract import Part, Picture
 _HALF_WAVES = math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
 #: standard deviation of the first frequencies across columns, in radians for half of a column's length
 _FREQUENCY = 6.0
-#: the part of the condition in which a network gets places and waves
+#: the part of the condition in which a network gets places and waves; another if a column has that name
 PLACES = "places"
 
 
@@ -60,13 +60,16 @@ class Placed(nn.Module):
             self.register_parameter("frequencies", None)
             self.register_parameter("phases", None)
         seen = columns * (2 + 2 * len(_HALF_WAVES)) + waves
-        beside_it: dict[str, Part] = {PLACES: Picture(seen, ())} if columns else {}
+        self.part = PLACES
+        while self.part in conditions:  # such as a column of that name
+            self.part += "_"
+        beside_it: dict[str, Part] = {self.part: Picture(seen, ())} if columns else {}
         self.net = build((categories.width,), {**conditions, **beside_it}, 1)
         self.register_load_state_dict_pre_hook(_as_now)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, width) of rows x (B, width) of one-hot vectors, zeros for unknown tokens."""
-        seen = {PLACES: self.seen(x)} if self.categories.ordered else {}
+        seen = {self.part: self.seen(x)} if self.categories.ordered else {}
         found: Tensor = self.net(self.scale * x, noise_level, {**condition, **seen})
         return found
 
@@ -96,10 +99,10 @@ def across(columns: int, waves: int) -> tuple[Tensor, Tensor]:
 def _as_now(placed: Placed, weights: dict[str, Any], prefix: str, *_: Any) -> None:
     """Weights of an older network, which had places among its tokens and as many outputs, as they are here.
 
-    Without waves it stood alone; its outputs for places meant nothing.
+    Without waves it stood alone; its outputs for places meant nothing. Only of MLPs.
     """
     first, last = f"{prefix}net.inp.weight", [f"{prefix}net.out.{what}" for what in ("weight", "bias")]
-    if first not in weights:
+    if not any(name.startswith(f"{prefix}net.") for name in weights):
         names = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
         weights.update({f"{prefix}net.{name}": weights.pop(f"{prefix}{name}") for name in names})
     own, width = placed.state_dict(), placed.categories.width

@@ -22,7 +22,7 @@ def dropout(h: Tensor, p: float, training: bool) -> Tensor:
         return h
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # one kernel does it all there
         return F.dropout(h, p)
-    dropped = round(p * _STEPS)
+    dropped = min(round(p * _STEPS), _STEPS - 1)
     numbers = torch.empty(-(-h.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = numbers.view(torch.int16)[: h.numel()].view(h.shape) >= dropped - _STEPS // 2
     return h * (kept * (_STEPS / (_STEPS - dropped))).to(h.dtype)

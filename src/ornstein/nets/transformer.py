@@ -103,7 +103,7 @@ class _TransformerModule(nn.Module):
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] = NOTHING) -> Tensor:
         fits = x.shape[1:] == self.shape if self.places is not None else x.shape[1:2] == self.shape[:1]
         check_input(x, noise_level, self.expected, fits and x.dim() == 1 + len(self.shape))
-        x = x.unsqueeze(1) if self.vector else self.beside(x, condition)
+        x = self._with_pictures(x, condition)
         space = x.shape[2:]
         folded = _into_channels(x, self.patch)
         grid = tuple(folded.shape[2:])
@@ -118,6 +118,13 @@ class _TransformerModule(nn.Module):
         out = self.out(normed(h, *parts[-2:])).transpose(1, 2).unflatten(2, grid)
         found: Tensor = _out_of_channels(out, self.patch, space)
         return found.flatten(1) if self.vector else found
+
+    def _with_pictures(self, x: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+        """x as channels of a grid, with those of pictures; what lies beside a vector stands at each of its numbers."""
+        if not self.vector:
+            return self.beside(x, condition)  # type: ignore[no-any-return]
+        laid = self.beside.laid(x, condition)
+        return torch.cat([x.unsqueeze(1), *(part.unsqueeze(2).expand(-1, -1, x.shape[1]) for part in laid)], 1)
 
 
 class Block(nn.Module):
