@@ -305,6 +305,59 @@ def test_waves_are_none_where_no_two_columns_have_an_order() -> None:
     assert seen[0].shape == (2, 12)  # the place, whether it is known, and two each of five half-waves
 
 
+#: a spike among bins of two cells, with a class for missing cells; three values; two words
+NUMBERS = Categories(
+    (5, 2, 3, 2),
+    (-1, 0, -1, -1),
+    ((-0.75, -0.25, 0.25, 0.75, 0.0), (-0.125, 0.125, 0.0, 0.0, -0.125, 0.125, -0.125, 0.125, 0.0, 0.0),
+     (-0.5, 0.0, 0.5), ()),
+    within=((), (2, 1, 2, 2, 1), (), ()),
+)  # fmt: skip
+
+
+def smooth_net(categories: Categories) -> Placed:
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (categories.width,), categories=categories)
+    net = MaskedColumns(problem, smooth=True).network(MLP(width=16, depth=1).build)
+    assert isinstance(net, Placed)
+    return net
+
+
+@torch.no_grad()
+def test_a_smooth_network_sees_classes_of_words_spikes_and_holes_and_of_all_other_numbers_their_places() -> None:
+    net, seen = smooth_net(NUMBERS), []
+    net.net.register_forward_pre_hook(lambda _, given: seen.append((given[0], given[2][PLACES])))
+    codes = torch.tensor([[0, 1, 0, 0], [1, 0, 1, 1], [4, 0, 2, 1], [3, 0, -1, 1]])
+    assert net(NUMBERS.one_hot(codes), torch.zeros(4), {}).shape == (4, NUMBERS.width)
+    shown, places = seen[0]
+    # the spike, a missing cell, and two words
+    words = [[0.0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
+    assert torch.equal(shown, net.scale * torch.tensor(words))
+    assert torch.allclose(places[:, 0], torch.tensor([-0.625, -0.25, 0.0, 0.625]))
+    # where in their bin numbers lie, to the bin's ends, and half-waves of that
+    assert torch.allclose(places[:, -7], torch.tensor([1.0, 0.0, 0.0, -1.0]))
+    assert torch.allclose(places[:, -6], (math.pi * places[:, -7]).sin(), atol=1e-6)
+    only_numbers = Categories((3, 2), (), ((-0.5, 0.0, 0.5), (-0.5, 0.5)))
+    assert smooth_net(only_numbers)(torch.zeros(1, 5), torch.zeros(1), {}).shape == (1, 5)
+
+
+def test_a_smooth_networks_bins_learn_from_their_neighbours_by_a_gaussian_of_the_distance() -> None:
+    count, taught = 48, 20
+    places = tuple((2 * i + 1) / count - 1 for i in range(count))
+    categories = Categories((count + 1, 2), (), ((*places, 0.0), ()))
+    net = smooth_net(categories)
+    net(torch.zeros(1, 51), torch.zeros(1), {})[0, taught].backward()
+    step = net.net.out.bias.grad  # type: ignore[union-attr]
+    assert isinstance(step, Tensor)
+    off = torch.tensor(places) - places[taught]
+    near = (-72 * off**2).exp()
+    expected = near / near.norm() + 0.5 * (off == 0)
+    assert torch.allclose(step[:count], expected, atol=1e-5)
+    assert not step[count:].any()
+    net.zero_grad()
+    net(torch.zeros(1, 51), torch.zeros(1), {})[0, [count, count + 2]].sum().backward()
+    assert net.net.out.bias.grad.nonzero().flatten().tolist() == [count, count + 2]  # type: ignore[union-attr]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("config", [MLP(width=16, depth=1), Transformer(width=32, depth=1, heads_width=16)])
 def test_every_network_of_vectors_sees_places_beside_a_condition_of_their_name(config: NetConfig) -> None:

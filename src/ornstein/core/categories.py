@@ -15,7 +15,7 @@ first, so it is never known before it. A token and what refines it are a *cell*;
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -160,10 +160,33 @@ class Categories:
         found, known = (x @ beside(self._along, x)).tensor_split(2, 1)  # one product takes half the time of two
         if self._refined:
             found = found.clone()
+        for column, offset in self._offsets(x):
+            found[:, column] += offset
+        return found, known
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Where within its class, from -1 to 1, each number that a second token refines lies; 0 where unknown.
+
+        (B, width) -> (B, such tokens).
+        """
+        found = [offset for _, offset in self._offsets(x)]
+        return torch.stack(found, 1) / beside(self._reach, x) if found else x.new_zeros(len(x), 0)
+
+    @cached_property
+    def _reach(self) -> Tensor:
+        """How far each refining token moves a number along its column, at most."""
+        return torch.tensor([max(float(within.abs().max()), 1e-12) for _, _, within in self._refined])
+
+    def _offsets(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(column, (B,)) of each refining token: what it adds to the place along that column."""
         for column, token, within in self._refined:
             first, second = (x[:, self.block(i)] for i in (self.ordered[column], token))
-            found[:, column] += ((first @ beside(within, x)) * second).sum(1)
-        return found, known
+            yield column, ((first @ beside(within, x)) * second).sum(1)
+
+    @property
+    def finer(self) -> tuple[int, ...]:
+        """The tokens that say where within a class of another a number lies."""
+        return tuple(token for _, token, _ in self._refined)
 
     @cached_property
     def _absent(self) -> list[tuple[int, Tensor]]:

@@ -40,10 +40,13 @@ class MaskedColumns(OfTokens):
             together, such as those of a place on a map. There are none where fewer than two columns have an order.
         kept: share of the rows that teach no details of numbers, but how far the network can be trusted with those of
             new rows: see `ornstein.discrete.details`. 0 to trust it.
+        smooth: whether the network sees numbers by where they lie, rather than by their bins, and gives neighbouring
+            bins similar probabilities: see `ornstein.discrete.waves`.
     """
 
     waves: int = 0
     kept: float = 0.0
+    smooth: bool = False
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
@@ -70,7 +73,7 @@ class MaskedColumns(OfTokens):
         return self.categories.tokens
 
     def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
-        net = Placed(build, self.categories, self.told, self.waves)
+        net = Placed(build, self.categories, self.told, self.waves, self.smooth)
         return Trusted(net, self.categories) if self._asks_for_trust else net
 
     @property

@@ -1,4 +1,4 @@
-"""What a network of a table's tokens sees of numbers: their places along their columns, and waves across columns.
+"""What a network of a table's tokens sees of numbers, and how it answers: places along columns, waves across them.
 
 *Places.* A network that sees a number's bin as one of many classes, each with its own weights, must learn in every bin
 again what holds in its neighbours. So it also sees where along its column each known number lies, as a number p and by
@@ -12,10 +12,19 @@ function of two numbers slowly from functions of one of them, but quickly from p
 p_i the place along column i, with w normal and b uniform: the random features of a Gaussian kernel (Rahimi & Recht
 2007; Tancik et al. 2020, 2006.10739). Training goes on from there and adapts w and b (as Gorishniy et al. 2022,
 2203.05556, do for single numbers), so that waves find the columns that matter, also more than two of them.
+
+*Smooth in, smooth out.* Some ten bins together say which training row they belong to. A network that sees bins as
+classes recognises the row by them, and answers with what followed in that row. So a *smooth* network sees where numbers
+lie and not their classes, except what has no place among the others: a value that very many rows share, and that none
+is known. Its answers are smooth, too: to the logit l_k of a bin k it adds those of the bins around it,
+
+    sum_j l_j exp(-(p_j - p_k)^2 / 2 h^2),
+
+so what is learnt of one bin holds for its neighbours until they are seen to differ.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +37,11 @@ from ornstein.nets.contract import Part, Picture
 
 #: half-waves over the length of a column, by which a place in it is encoded, in radians for half of the length
 _HALF_WAVES = math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
+#: how many of the half-waves a smooth network sees, and those over the length of a bin
+_LONG, _INSIDE = 4, math.pi * torch.tensor([1.0, 2.0, 4.0])
+#: of a smooth network's answers: the kernel's standard deviation h, in halves of a column's length, and the weight of a
+#: bin's own logit, beside a kernel of unit norm
+_REACH, _OWN = 1 / 12, 0.5
 #: standard deviation of the first frequencies across columns, in radians for half of a column's length
 _FREQUENCY = 6.0
 #: the part of the condition in which a network gets places and waves; another if a column has that name
@@ -42,10 +56,16 @@ class Placed(nn.Module):
         categories: the tokens of a row.
         conditions: other parts of the condition, by name.
         waves: how many waves across columns; there are none where fewer than two columns have an order.
+        smooth: whether numbers are seen by their places alone, and neighbouring bins get similar answers.
     """
 
     def __init__(
-        self, build: Callable[..., nn.Module], categories: Categories, conditions: Mapping[str, Part], waves: int = 0
+        self,
+        build: Callable[..., nn.Module],
+        categories: Categories,
+        conditions: Mapping[str, Part],
+        waves: int = 0,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         columns = len(categories.ordered)
@@ -53,36 +73,94 @@ class Placed(nn.Module):
         self.categories = categories
         # to a mean square of 1, with all tokens known
         self.scale = (categories.width / categories.tokens) ** 0.5
+        self.smooth, self.half_waves = smooth, _HALF_WAVES[:_LONG] if smooth else _HALF_WAVES
+        if smooth:
+            self._shown = classes_shown(categories)
+            self._kernels = {token: kernel(categories.along[token]) for token in categories.ordered}
         if waves:
             frequencies, phases = across(columns, waves)
             self.frequencies, self.phases = nn.Parameter(frequencies), nn.Parameter(phases)
         else:
             self.register_parameter("frequencies", None)
             self.register_parameter("phases", None)
-        seen = columns * (2 + 2 * len(_HALF_WAVES)) + waves
+        seen = columns * (2 + 2 * len(self.half_waves)) + waves
+        if smooth:
+            seen += len(categories.finer) * (1 + 2 * len(_INSIDE))
         self.part = PLACES
         while self.part in conditions:  # such as a column of that name
             self.part += "_"
         beside_it: dict[str, Part] = {self.part: Picture(seen, ())} if columns else {}
-        self.net = build((categories.width,), {**conditions, **beside_it}, 1)
+        # a network has as many outputs as inputs, or a multiple of them; those beyond the classes mean nothing
+        size = len(self._shown) if smooth else categories.width
+        self.net = build((size,), {**conditions, **beside_it}, math.ceil(categories.width / size))
         self.register_load_state_dict_pre_hook(_as_now)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, width) of rows x (B, width) of one-hot vectors, zeros for unknown tokens."""
         seen = {self.part: self.seen(x)} if self.categories.ordered else {}
-        found: Tensor = self.net(self.scale * x, noise_level, {**condition, **seen})
-        return found
+        shown = x.index_select(1, beside(self._shown, x, torch.int64)) if self.smooth else x
+        found: Tensor = self.net(self.scale * shown, noise_level, {**condition, **seen})
+        return self._smoothed(found[:, : self.categories.width]) if self.smooth else found
+
+    def _smoothed(self, logits: Tensor) -> Tensor:
+        """Logits (B, width), to each of which those of the bins around it are added."""
+        blocks = list(logits.split(self.categories.sizes, 1))
+        for token, kernel in self._kernels.items():
+            blocks[token] = blocks[token] @ beside(kernel, logits)
+        return torch.cat(blocks, 1)
 
     def seen(self, x: Tensor) -> Tensor:
-        """Places, which numbers are known, half-waves of the places, and waves across them: (B, numbers)."""
+        """Places, which numbers are known, half-waves of the places, and waves across them; places in bins if smooth.
+
+        (B, width) -> (B, numbers).
+        """
         with torch.autocast(x.device.type, enabled=False):  # a narrow type would blur the short waves
             place, there = self.categories.places(x)
-            angles = beside(_HALF_WAVES, place)[:, None] * place[:, None]
-            half_waves = torch.stack([angles.sin(), angles.cos()], 2) * there[:, None, None]
+            half_waves = _waves(self.half_waves, place) * there[:, None, None]
             parts = [place, there, half_waves.flatten(1)]
             if self.frequencies is not None:
                 parts.append(torch.addmm(self.phases, place, self.frequencies).sin())
+            if self.smooth:
+                inside = self.categories.inside(x)
+                parts += [inside, _waves(_INSIDE, inside).flatten(1)]
             return torch.cat(parts, 1)
+
+
+def _waves(frequencies: Tensor, place: Tensor) -> Tensor:
+    """Sines and cosines of places (B, columns) at each frequency: (B, frequencies, 2, columns)."""
+    angles = beside(frequencies, place)[:, None] * place[:, None]
+    return torch.stack([angles.sin(), angles.cos()], 2)
+
+
+def classes_shown(categories: Categories) -> Tensor:
+    """The places in a row's vector of those classes that a smooth network sees as such, at least one: (N,) int64."""
+    finer = {other: categories.within[token] for token, other in enumerate(categories.after) if other >= 0}
+    found = []
+    for token, places in enumerate(categories.along):
+        shown = torch.ones(categories.sizes[token])
+        if places and categories.after[token] >= 0:
+            shown.zero_()
+        elif places:
+            counts = torch.tensor(finer.get(token) or [0] * len(places))
+            # a bin of one value, among others of several
+            shown[: placed(places)] = ((counts == 1) & (counts.max() > 1)).float()[: placed(places)]
+        found.append(shown)
+    which = torch.cat(found).nonzero().flatten()
+    return which if len(which) else torch.zeros(1, dtype=torch.int64)
+
+
+def placed(places: Sequence[float]) -> int:
+    """How many of a token's classes lie along its column, the first ones: their places rise."""
+    return 1 + next((i for i in range(len(places) - 1) if places[i + 1] <= places[i]), len(places) - 1)
+
+
+def kernel(places: Sequence[float]) -> Tensor:
+    """(K, K), by which the logits of bins at these places are multiplied; logits of what has no place stay the same."""
+    place, there = torch.tensor(places), placed(places)
+    near = (-((place[:, None] - place) ** 2) / (2 * _REACH**2)).exp()[:there, :there]
+    found = torch.eye(len(places))
+    found[:there, :there] = near / near.norm(dim=1, keepdim=True) + _OWN * torch.eye(there)
+    return found
 
 
 def across(columns: int, waves: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +184,9 @@ def _as_now(placed: Placed, weights: dict[str, Any], prefix: str, *_: Any) -> No
         names = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
         weights.update({f"{prefix}net.{name}": weights.pop(f"{prefix}{name}") for name in names})
     own, width = placed.state_dict(), placed.categories.width
-    if first in weights and "net.inp.weight" in own and len(weights[last[0]]) > width:
+    if placed.smooth or first not in weights or "net.inp.weight" not in own:
+        return
+    if len(weights[last[0]]) > width:
         weights.update({name: weights[name][:width] for name in last})
         # one number more says now that places are there, as they always are
         weights[first] = nn.functional.pad(

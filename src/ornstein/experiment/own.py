@@ -9,12 +9,13 @@ The rules are few:
 - *Pictures*: as they are, if all agree and are small; else cropped and resized to the median of their sides, of which
   the longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of
   24 on.
-- *Tables*: a network learns few rows by heart before it learns from them. So below 20,000 rows dropout is raised, and
-  below 5,000 the network is also small.
+- *Tables*: a network learns few rows by heart before it learns from them. So below 30,000 rows dropout is raised, and
+  below 5,000 further, and rows are seen less often.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
 - *Steps*: the preset's, but at most as many as show every example 400 times (2,000 at least), or each row of a
-  table 250 times (500 at least): with more, a network of this size learns the examples by heart. If a time is given
-  (`training.minutes`), the steps that it allows replace the preset's, up to the same limit.
+  table 250 times, of a table with fewer than 5,000 rows 150 times (300 at least): with more, a network of this size
+  learns the examples by heart. If a time is given (`training.minutes`), the steps that it allows replace the preset's,
+  up to the same limit.
 """
 
 import os
@@ -37,10 +38,10 @@ from ornstein.files import named, regular
 _LOOKED_AT = 400
 #: longest side of pictures on a CPU, and on a GPU
 _LONGEST = {False: 64, True: 128}
-#: how often each example is seen at most; steps that are always taken; the same of rows of a table
-_VISITS, _LEAST, _ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 250, 500
-#: rows below which a network for them is small, and below which more of it is left out
-_FEW_ROWS, _SOME_ROWS = 5_000, 20_000
+#: how often each example is seen at most; steps that are always taken; the same of rows of a table, few or many
+_VISITS, _LEAST, _ROW_VISITS, _FEW_ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 250, 150, 300
+#: rows below which most of a network is left out in each step, and below which half of it is
+_FEW_ROWS, _SOME_ROWS = 5_000, 30_000
 #: steps where a time is said in their place: more than anybody takes
 ENDLESS = 10_000_000
 _ARRAYS = (".npy", ".npz")
@@ -171,12 +172,10 @@ def of_table(data: Mapping[str, Any], count: int, wide: int, about: str = "") ->
     reasons = {"preset": f"table, {why}"}
     changes: dict[str, Any] = {}
     if count < _SOME_ROWS:
-        changes["net.dropout"] = 0.5 if count < _FEW_ROWS else 0.2
+        changes["net.dropout"] = 0.6 if count < _FEW_ROWS else 0.5
         reasons["net.dropout"] = f"{changes['net.dropout']}, for {count:,} rows are soon learnt by heart"
-    if count < _FEW_ROWS:
-        changes["net.width"] = 128
-        reasons["net.width"] = "128, likewise"
-    return Own("table", dict(data), count, changes, reasons, _ROW_VISITS, _LEAST_OF_ROWS)
+    visits = _FEW_ROW_VISITS if count < _FEW_ROWS else _ROW_VISITS
+    return Own("table", dict(data), count, changes, reasons, visits, _LEAST_OF_ROWS)
 
 
 def _array(place: Path, said: Mapping[str, Any]) -> Own:
