@@ -21,7 +21,10 @@ training rows alone and gives 19 draws of every hole:
 standard deviations of the training column; for words it is 0 or 1, which makes it half the Brier score. It is averaged
 over all holes, and given for numbers and words apart. A single value is scored by its distance. *Coverage* is how often
 the true number lies within the range of the 19 draws: 90 % for draws from the true distribution. (Quantiles of 20
-draws would cover 81 %.) Rows of figures go to impute.json.
+draws would cover 81 %.) That is true of numbers that are never equal; of others, such as zeros and whole numbers, the
+range covers more, since a truth that equals the range's end counts as covered. *Ranked* is 90 % for both: of the places
+that the truth may take among equal draws each counts alike, and it is covered unless it is first or last of the 20.
+Rows of figures go to impute.json.
 """
 
 import time
@@ -50,7 +53,7 @@ def scores(drawn: Array, whole: Array, given: Array, rows: tabular.Rows) -> dict
     """CRPS and coverage of draws (19, N, d)."""
     out = np.isnan(given) & ~np.isnan(whole)
     words, unit = np.array(rows.words), np.nanstd(rows.train, 0)
-    parts: dict[str, list[Array]] = {"words": [], "numbers": [], "covered": []}
+    parts: dict[str, list[Array]] = {"words": [], "numbers": [], "covered": [], "ranked": []}
     for j in range(whole.shape[1]):
         x, y = drawn[:, out[:, j], j], whole[out[:, j], j]
         if np.isnan(x).any():
@@ -63,6 +66,8 @@ def scores(drawn: Array, whole: Array, given: Array, rows: tabular.Rows) -> dict
             off, apart = np.abs(x - y).mean(0) / unit[j], np.abs(x[:, None] - x[None]).sum((0, 1)) / unit[j]
             slack = 1e-9 * unit[j]
             parts["covered"].append((x.min(0) - slack <= y) & (y <= x.max(0) + slack))
+            below, above = (x < y - slack).sum(0), (x > y + slack).sum(0)
+            parts["ranked"].append(1 - ((below == 0) * 1.0 + (above == 0)) / (1 + DRAWS - below - above))
         parts["words" if words[j] else "numbers"].append(off - apart / (2 * DRAWS * (DRAWS - 1)))
     each = {name: np.concatenate(found) for name, found in parts.items() if found}
     return {
@@ -177,7 +182,8 @@ def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dic
 
 def said(found: dict[str, Any]) -> str:
     """The figures as one table: means over seeds, and half of their range."""
-    lines = [common.heading("table", "way", "CRPS", "numbers", "words", "covered (90 %)", "CPU s", "seeds", words=2)]
+    lines = [common.heading("table", "way", "CRPS", "numbers", "words", "covered (90 %)", "ranked (90 %)",
+                            "CPU s", "seeds", words=2)]  # fmt: skip
     by_crps = sorted(found.items(), key=lambda item: np.mean([row["crps"] for row in item[1].values()]))
     for table in sorted(tabular.TARGETS):
         for key, by_seed in by_crps:
@@ -186,8 +192,9 @@ def said(found: dict[str, Any]) -> str:
                 continue
             seen = list(by_seed.values())
             told = [tabular.spread(row.get(key, np.nan) for row in seen) for key in ("crps", "numbers", "words")]
-            covers = any(row["covered"] for row in seen)
-            told.append(tabular.spread((row["covered"] for row in seen), ".1%") if covers else "")
+            for judge in ("covered", "ranked"):
+                covers = all(row.get(judge) for row in seen) and name != "mean"
+                told.append(tabular.spread((row[judge] for row in seen), ".1%") if covers else "")
             seconds = f"{np.mean([row['seconds'] for row in seen]):.0f}"
             lines.append(common.row(table, tabular.CALLED.get(name, name), *told, seconds, len(seen)))
     return "\n".join(lines)

@@ -340,6 +340,17 @@ def test_a_smooth_network_sees_classes_of_words_spikes_and_holes_and_of_all_othe
     assert smooth_net(only_numbers)(torch.zeros(1, 5), torch.zeros(1), {}).shape == (1, 5)
 
 
+@torch.no_grad()
+def test_a_smooth_network_with_more_outputs_than_classes_is_read_as_it_was_written() -> None:
+    categories = Categories((4, 3), (), ((-0.75, -0.25, 0.25, 0.75), ()))  # three inputs, nine outputs, seven classes
+    net, again = smooth_net(categories), smooth_net(categories)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, 0.0, 0.3, generator=torch.Generator().manual_seed(p.numel()))
+    again.load_state_dict(net.state_dict())
+    x = categories.one_hot(torch.tensor([[0, 1], [-1, 2]]))
+    assert torch.equal(again(x, torch.zeros(2), {}), net(x, torch.zeros(2), {}))
+
+
 def test_a_smooth_networks_bins_learn_from_their_neighbours_by_a_gaussian_of_the_distance() -> None:
     count, taught = 48, 20
     places = tuple((2 * i + 1) / count - 1 for i in range(count))

@@ -108,7 +108,8 @@ def test_a_run_that_knows_of_no_waves_nor_trust_nor_smoothness_opens_and_draws_a
     path = write(tmp_path / "things.csv", rows_of(200))
     short = ["training.steps=2", "training.cpu=true", "training.precision=float32", "net.width=16", "net.depth=1"]
     before = ("learner.waves", "learner.kept", "learner.smooth", "objective.others")
-    asked = Experiment.read("table", [f"data.path={path}", *short, *(f"{name}={0 if name != 'learner.smooth' else False}" for name in before)])
+    off = [f"{name}={'false' if name == 'learner.smooth' else 0}" for name in before]
+    asked = Experiment.read("table", [f"data.path={path}", *short, *off])
     for _ in train(asked, tmp_path / "run", draws=False):
         pass
     drawn = Run.load(tmp_path / "run").drawing().sample(20, seed=0)

@@ -141,9 +141,9 @@ def classes_shown(categories: Categories) -> Tensor:
         if places and categories.after[token] >= 0:
             shown.zero_()
         elif places:
-            counts = torch.tensor(finer.get(token) or [0] * len(places))
             # a bin of one value, among others of several
-            shown[: placed(places)] = ((counts == 1) & (counts.max() > 1)).float()[: placed(places)]
+            single = torch.tensor(finer.get(token) or [0] * len(places)) == 1
+            shown[: placed(places)] = single[: placed(places)].float()
         found.append(shown)
     which = torch.cat(found).nonzero().flatten()
     return which if len(which) else torch.zeros(1, dtype=torch.int64)
