@@ -22,9 +22,9 @@ standard deviations of the training column; for words it is 0 or 1, which makes 
 over all holes, and given for numbers and words apart. A single value is scored by its distance. *Coverage* is how often
 the true number lies within the range of the 19 draws: 90 % for draws from the true distribution. (Quantiles of 20
 draws would cover 81 %.) That is true of numbers that are never equal; of others, such as zeros and whole numbers, the
-range covers more, since a truth that equals the range's end counts as covered. *Ranked* is 90 % for both: of the places
-that the truth may take among equal draws each counts alike, and it is covered unless it is first or last of the 20.
-Rows of figures go to impute.json.
+range covers more, since a truth that equals the range's end counts as covered. *Ranked* is 90 % for both: a truth equal
+to some draws may take any place among them, each equally likely, and is covered unless that place is the first or last
+of the 20. Rows of figures go to impute.json.
 """
 
 import time
@@ -193,7 +193,7 @@ def said(found: dict[str, Any]) -> str:
             seen = list(by_seed.values())
             told = [tabular.spread(row.get(key, np.nan) for row in seen) for key in ("crps", "numbers", "words")]
             for judge in ("covered", "ranked"):
-                covers = all(row.get(judge) for row in seen) and name != "mean"
+                covers = all(judge in row for row in seen) and name != "mean"  # one value has no range
                 told.append(tabular.spread((row[judge] for row in seen), ".1%") if covers else "")
             seconds = f"{np.mean([row['seconds'] for row in seen]):.0f}"
             lines.append(common.row(table, tabular.CALLED.get(name, name), *told, seconds, len(seen)))

@@ -1,7 +1,9 @@
 """Masked tokens, held to a law of few tokens that is known in closed form."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +26,10 @@ from ornstein.discrete import (
 )
 from ornstein.discrete.details import Trusted, kept_back
 from ornstein.discrete.objective import next_weights, outline_first, ranks, token_nats
-from ornstein.discrete.waves import PLACES, Placed, across
+from ornstein.discrete.waves import PLACES, Placed, across, classes_shown
 from ornstein.errors import InputError
 from ornstein.nets import MLP, NetConfig, Number, Transformer
+from ornstein.nets.contract import NOTHING, Part
 
 SHAPE = (3, 2, 4)
 
@@ -305,39 +308,62 @@ def test_waves_are_none_where_no_two_columns_have_an_order() -> None:
     assert seen[0].shape == (2, 12)  # the place, whether it is known, and two each of five half-waves
 
 
-#: a spike among bins of two cells, with a class for missing cells; three values; two words
+#: a spike among bins of three cells, with a class for missing cells; three values; two words
 NUMBERS = Categories(
-    (5, 2, 3, 2),
+    (5, 3, 3, 2),
     (-1, 0, -1, -1),
-    ((-0.75, -0.25, 0.25, 0.75, 0.0), (-0.125, 0.125, 0.0, 0.0, -0.125, 0.125, -0.125, 0.125, 0.0, 0.0),
-     (-0.5, 0.0, 0.5), ()),
-    within=((), (2, 1, 2, 2, 1), (), ()),
-)  # fmt: skip
+    (
+        (-0.75, -0.25, 0.25, 0.75, 0.0),
+        (*(-0.2, 0.0, 0.2), *(0.0, 0.0, 0.0), *(-0.2, 0.0, 0.2) * 2, *(0.0, 0.0, 0.0)),
+        (-0.5, 0.0, 0.5),
+        (),
+    ),
+    within=((), (3, 1, 3, 3, 1), (), ()),
+)
 
 
-def smooth_net(categories: Categories) -> Placed:
-    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (categories.width,), categories=categories)
-    net = MaskedColumns(problem, smooth=True).network(MLP(width=16, depth=1).build)
-    assert isinstance(net, Placed)
-    return net
+def smooth_net(categories: Categories, conditions: Mapping[str, Part] = NOTHING, kept: float = 0.0) -> Any:
+    given = {"conditions": conditions, "categories": categories}
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (categories.width,), **given)
+    return MaskedColumns(problem, smooth=True, kept=kept).network(MLP(width=16, depth=1).build)
 
 
 @torch.no_grad()
 def test_a_smooth_network_sees_classes_of_words_spikes_and_holes_and_of_all_other_numbers_their_places() -> None:
     net, seen = smooth_net(NUMBERS), []
     net.net.register_forward_pre_hook(lambda _, given: seen.append((given[0], given[2][PLACES])))
-    codes = torch.tensor([[0, 1, 0, 0], [1, 0, 1, 1], [4, 0, 2, 1], [3, 0, -1, 1]])
-    assert net(NUMBERS.one_hot(codes), torch.zeros(4), {}).shape == (4, NUMBERS.width)
+    codes = torch.tensor([[0, 2, 0, 0], [1, 0, 1, 1], [4, 0, 2, 1], [3, 0, -1, 1], [3, 1, 0, 0], [3, -1, 0, 0]])
+    assert net(NUMBERS.one_hot(codes), torch.zeros(6), {}).shape == (6, NUMBERS.width)
     shown, places = seen[0]
     # the spike, a missing cell, and two words
-    words = [[0.0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
+    words = [[0.0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 1, 0]]
     assert torch.equal(shown, net.scale * torch.tensor(words))
-    assert torch.allclose(places[:, 0], torch.tensor([-0.625, -0.25, 0.0, 0.625]))
-    # where in their bin numbers lie, to the bin's ends, and half-waves of that
-    assert torch.allclose(places[:, -7], torch.tensor([1.0, 0.0, 0.0, -1.0]))
-    assert torch.allclose(places[:, -6], (math.pi * places[:, -7]).sin(), atol=1e-6)
-    only_numbers = Categories((3, 2), (), ((-0.5, 0.0, 0.5), (-0.5, 0.5)))
-    assert smooth_net(only_numbers)(torch.zeros(1, 5), torch.zeros(1), {}).shape == (1, 5)
+    along = torch.tensor([-0.55, -0.25, 0.0, 0.55, 0.75, 0.75])
+    assert torch.allclose(places[:, 0], along)
+    # both columns' places, whether they are known, four half-waves of each; a place in a bin and three half-waves of it
+    assert places.shape[1] == 2 + 2 + 2 * 2 * 4 + 1 + 2 * 3
+    waves = torch.tensor([1.0, 2.0, 4.0]) * math.pi * torch.tensor([1.0, 0.0, 0.0, -1.0, 0.0])[:, None]
+    assert torch.allclose(places[:5, -7], torch.tensor([1.0, 0.0, 0.0, -1.0, 0.0]))
+    assert torch.allclose(places[:5, -6:], torch.stack([waves.sin(), waves.cos()], 2).flatten(1), atol=1e-5)
+    assert not places[5, -7:].any()  # not known, unlike what is in the middle
+    many = replace(NUMBERS, within=((), (1, 1, 3, 1, 1), (), ()))  # where most are spikes, none is special
+    assert classes_shown(NUMBERS).tolist() == [1, 4, 11, 12]
+    assert classes_shown(many).tolist() == [4, 11, 12]
+    assert classes_shown(Categories((3, 2), (), ((-0.5, 0.0, 0.5), (-0.5, 0.5)))).tolist() == [0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kept", [0.0, 0.1])
+def test_a_smooth_network_is_told_conditions_and_may_doubt_its_details(kept: float) -> None:
+    net = smooth_net(NUMBERS, {"places": Number()}, kept)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, 0.0, 0.3, generator=torch.Generator().manual_seed(p.numel()))
+    again = smooth_net(NUMBERS, {"places": Number()}, kept)
+    again.load_state_dict(net.state_dict())
+    x = NUMBERS.one_hot(torch.tensor([[0, 2, 0, 0], [3, -1, 2, 1]]))
+    one, other = (net(x, torch.zeros(2), {"places": torch.full((2,), value)}) for value in (0.0, 1.0))
+    assert torch.equal(again(x, torch.zeros(2), {"places": torch.zeros(2)}), one)
+    assert float((one - other).abs().amax(1).min()) > 0.01
 
 
 @torch.no_grad()
@@ -352,16 +378,16 @@ def test_a_smooth_network_with_more_outputs_than_classes_is_read_as_it_was_writt
 
 
 def test_a_smooth_networks_bins_learn_from_their_neighbours_by_a_gaussian_of_the_distance() -> None:
-    count, taught = 48, 20
+    count, taught = 48, 1  # near an end, where bins' kernels have different norms
     places = tuple((2 * i + 1) / count - 1 for i in range(count))
     categories = Categories((count + 1, 2), (), ((*places, 0.0), ()))
     net = smooth_net(categories)
     net(torch.zeros(1, 51), torch.zeros(1), {})[0, taught].backward()
     step = net.net.out.bias.grad  # type: ignore[union-attr]
     assert isinstance(step, Tensor)
-    off = torch.tensor(places) - places[taught]
-    near = (-72 * off**2).exp()
-    expected = near / near.norm() + 0.5 * (off == 0)
+    near = (-72 * (torch.tensor(places)[:, None] - torch.tensor(places)) ** 2).exp()
+    expected = near[:, taught] / near.square().sum(1).sqrt()
+    expected[taught] += 0.5
     assert torch.allclose(step[:count], expected, atol=1e-5)
     assert not step[count:].any()
     net.zero_grad()

@@ -136,6 +136,17 @@ def test_a_word_that_is_a_preset_is_one_whatever_lies_there(tmp_path: Path, monk
     assert own.stem(".") == tmp_path.name
 
 
+@pytest.mark.parametrize(
+    ("rows", "dropout", "steps"),
+    [(600, 0.6, 300), (4_999, 0.6, 1_400), (5_000, 0.5, 2_400), (29_999, 0.5, None), (30_000, None, None)],
+)
+def test_few_rows_of_a_table_are_seen_less_often_by_less_of_the_network(
+    rows: int, dropout: float | None, steps: int | None
+) -> None:
+    changes = own.sized(own.of_table({"name": "table"}, rows, 9), 512 if rows > 600 else 256, 8000).changes
+    assert (changes.get("net.dropout"), changes.get("training.steps")) == (dropout, steps)
+
+
 def test_a_table_is_trained_by_its_name_alone(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table(tmp_path / "pay.csv")

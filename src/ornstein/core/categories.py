@@ -34,9 +34,9 @@ class Categories:
         sizes: the number of classes of each of T tokens, at least 1.
         after: for each token the earlier one that it refines, or -1; () if none refines another. No token is refined
             by two.
-        along: for each token, where its classes lie along their column, from -1 to 1; () for a token without order, or
-            for all. For a token that refines another: for each class of the other in turn, what its own classes add
-            to that place. What is missing has no place.
+        along: for each token, where its classes lie along their column, from -1 to 1, rising; what is missing comes
+            last, with 0 for a place; () for a token without order, or for all. For a token that refines another: for
+            each class of the other in turn, what its own classes add to that place.
         space: the grid whose places the tokens are, row by row: (length,), (height, width); () for none.
         within: for each token that refines another, how many of its classes each class of the other has, the first
             ones; () for a token with all of them in each, or for all tokens.
@@ -164,13 +164,16 @@ class Categories:
             found[:, column] += offset
         return found, known
 
-    def inside(self, x: Tensor) -> Tensor:
-        """Where within its class, from -1 to 1, each number that a second token refines lies; 0 where unknown.
+    def inside(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where within its class, from -1 to 1, each number that a second token refines lies; and 1 if that is known.
 
-        (B, width) -> (B, such tokens).
+        (B, width) -> (B, `finer`) twice, 0 where it is not known.
         """
         found = [offset for _, offset in self._offsets(x)]
-        return torch.stack(found, 1) / beside(self._reach, x) if found else x.new_zeros(len(x), 0)
+        if not found:
+            return x.new_zeros(len(x), 0), x.new_zeros(len(x), 0)
+        known = torch.stack([x[:, self.block(token)].sum(1) for token in self.finer], 1)
+        return torch.stack(found, 1) / beside(self._reach, x), known
 
     @cached_property
     def _reach(self) -> Tensor:

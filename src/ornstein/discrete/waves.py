@@ -15,12 +15,13 @@ p_i the place along column i, with w normal and b uniform: the random features o
 
 *Smooth in, smooth out.* Some ten bins together say which training row they belong to. A network that sees bins as
 classes recognises the row by them, and answers with what followed in that row. So a *smooth* network sees where numbers
-lie and not their classes, except what has no place among the others: a value that very many rows share, and that none
-is known. Its answers are smooth, too: to the logit l_k of a bin k it adds those of the bins around it,
+lie, and as classes only what is not just a place: a value so common that it has a bin to itself, or a missing cell. Its
+answer for bin k mixes the logit l_k with those of the bins around it,
 
-    sum_j l_j exp(-(p_j - p_k)^2 / 2 h^2),
+    l_k / 2 + sum_j l_j exp(-(p_j - p_k)^2 / 2 h^2) / n_j,
 
-so what is learnt of one bin holds for its neighbours until they are seen to differ.
+n_j the root of the sum of squares of bin j's kernel, so what is learnt of one bin holds for its neighbours until rows
+show that they differ.
 """
 
 import math
@@ -52,11 +53,12 @@ class Placed(nn.Module):
     """A network of tokens that also sees places along columns, and waves across them.
 
     Args:
-        build: `build(shape, conditions, out_multiple)` makes the network, whose output has the length of its input.
+        build: `build(shape, conditions, out_multiple)` makes the network, whose output is `out_multiple` times as long
+            as its input.
         categories: the tokens of a row.
         conditions: other parts of the condition, by name.
         waves: how many waves across columns; there are none where fewer than two columns have an order.
-        smooth: whether numbers are seen by their places alone, and neighbouring bins get similar answers.
+        smooth: whether numbers are seen by their places, and neighbouring bins get similar answers.
     """
 
     def __init__(
@@ -71,12 +73,12 @@ class Placed(nn.Module):
         columns = len(categories.ordered)
         waves = waves if columns > 1 else 0
         self.categories = categories
-        # to a mean square of 1, with all tokens known
+        # to a mean square of 1, with all tokens known and all classes shown
         self.scale = (categories.width / categories.tokens) ** 0.5
         self.smooth, self.half_waves = smooth, _HALF_WAVES[:_LONG] if smooth else _HALF_WAVES
         if smooth:
             self._shown = classes_shown(categories)
-            self._kernels = {token: kernel(categories.along[token]) for token in categories.ordered}
+            self._kernels = {token: _kernel(categories.along[token]) for token in categories.ordered}
         if waves:
             frequencies, phases = across(columns, waves)
             self.frequencies, self.phases = nn.Parameter(frequencies), nn.Parameter(phases)
@@ -103,7 +105,7 @@ class Placed(nn.Module):
         return self._smoothed(found[:, : self.categories.width]) if self.smooth else found
 
     def _smoothed(self, logits: Tensor) -> Tensor:
-        """Logits (B, width), to each of which those of the bins around it are added."""
+        """Logits (B, width), those of bins mixed with their neighbours'."""
         blocks = list(logits.split(self.categories.sizes, 1))
         for token, kernel in self._kernels.items():
             blocks[token] = blocks[token] @ beside(kernel, logits)
@@ -121,8 +123,8 @@ class Placed(nn.Module):
             if self.frequencies is not None:
                 parts.append(torch.addmm(self.phases, place, self.frequencies).sin())
             if self.smooth:
-                inside = self.categories.inside(x)
-                parts += [inside, _waves(_INSIDE, inside).flatten(1)]
+                inside, there = self.categories.inside(x)
+                parts += [inside, (_waves(_INSIDE, inside) * there[:, None, None]).flatten(1)]
             return torch.cat(parts, 1)
 
 
@@ -133,33 +135,34 @@ def _waves(frequencies: Tensor, place: Tensor) -> Tensor:
 
 
 def classes_shown(categories: Categories) -> Tensor:
-    """The places in a row's vector of those classes that a smooth network sees as such, at least one: (N,) int64."""
+    """Which classes of a row's vector a smooth network sees as such: their indices, at least one, (N,) int64."""
     finer = {other: categories.within[token] for token, other in enumerate(categories.after) if other >= 0}
     found = []
     for token, places in enumerate(categories.along):
-        shown = torch.ones(categories.sizes[token])
+        shown = torch.ones(categories.sizes[token], dtype=torch.bool)
         if places and categories.after[token] >= 0:
-            shown.zero_()
+            shown[:] = False
         elif places:
-            # a bin of one value, among others of several
-            single = torch.tensor(finer.get(token) or [0] * len(places)) == 1
-            shown[: placed(places)] = single[: placed(places)].float()
+            count = _count_placed(places)
+            single = torch.tensor((finer.get(token) or (0,) * count)[:count]) == 1
+            # where most bins hold but one cell each, they are what numbers of this column are, and nothing special
+            shown[:count] = single if 2 * int(single.sum()) <= count else False
         found.append(shown)
     which = torch.cat(found).nonzero().flatten()
-    return which if len(which) else torch.zeros(1, dtype=torch.int64)
+    return which if len(which) else torch.zeros(1, dtype=torch.int64)  # a network needs an input, whichever
 
 
-def placed(places: Sequence[float]) -> int:
+def _count_placed(places: Sequence[float]) -> int:
     """How many of a token's classes lie along its column, the first ones: their places rise."""
     return 1 + next((i for i in range(len(places) - 1) if places[i + 1] <= places[i]), len(places) - 1)
 
 
-def kernel(places: Sequence[float]) -> Tensor:
+def _kernel(places: Sequence[float]) -> Tensor:
     """(K, K), by which the logits of bins at these places are multiplied; logits of what has no place stay the same."""
-    place, there = torch.tensor(places), placed(places)
-    near = (-((place[:, None] - place) ** 2) / (2 * _REACH**2)).exp()[:there, :there]
+    place, count = torch.tensor(places), _count_placed(places)
+    near = (-((place[:, None] - place) ** 2) / (2 * _REACH**2)).exp()[:count, :count]
     found = torch.eye(len(places))
-    found[:there, :there] = near / near.norm(dim=1, keepdim=True) + _OWN * torch.eye(there)
+    found[:count, :count] = near / near.norm(dim=1, keepdim=True) + _OWN * torch.eye(count)
     return found
 
 
@@ -184,6 +187,7 @@ def _as_now(placed: Placed, weights: dict[str, Any], prefix: str, *_: Any) -> No
         names = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
         weights.update({f"{prefix}net.{name}": weights.pop(f"{prefix}{name}") for name in names})
     own, width = placed.state_dict(), placed.categories.width
+    # no smooth network is that old, and one may have more outputs than classes
     if placed.smooth or first not in weights or "net.inp.weight" not in own:
         return
     if len(weights[last[0]]) > width:

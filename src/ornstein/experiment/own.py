@@ -10,7 +10,7 @@ The rules are few:
   the longer is at most 64 on a CPU and 128 on a GPU. A network of 64 channels, on squares of 2x2 pixels from a side of
   24 on.
 - *Tables*: a network learns few rows by heart before it learns from them. So below 30,000 rows dropout is raised, and
-  below 5,000 further, and rows are seen less often.
+  below 5,000 it is raised further and rows are seen less often.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
 - *Steps*: the preset's, but at most as many as show every example 400 times (2,000 at least), or each row of a
   table 250 times, of a table with fewer than 5,000 rows 150 times (300 at least): with more, a network of this size
