@@ -96,5 +96,6 @@ def start_from(learner: Learner, net: nn.Module, run: "str | Path") -> None:
         learner.begin(net, weights_of(run, experiment, experiment.sampling.ema))
     except RuntimeError:
         raise InputError(
-            f"start='{shown(run)}' has weights of another network; leave net, learner, data and what is predicted as they are."
+            f"start='{shown(run)}' has weights of another network; leave net, learner, data and what is predicted "
+            "as they are."
         ) from None
