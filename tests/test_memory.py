@@ -12,11 +12,14 @@ import resource, sys
 {made}
 
 def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    found = []
     for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         kept = [made() for _ in range(3)]
         del kept
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    # a round may find the heap in pieces, and make it longer once more; what is given back costs every round anew
+    return min(found)
 
 first, told = faults(), -1
 {work}
@@ -69,7 +72,10 @@ pytestmark = pytest.mark.skipif(not gnu(), reason="the C library is not GNU's")
 
 
 def faults(work: str, made: str, **environment: str) -> tuple[int, bool, int]:
-    """Page faults of four rounds of three times 64 MB, before and after some work, and what it set `told` to."""
+    """Page faults of a round of three times 64 MB, before and after some work, and what it set `told` to.
+
+    The fewest of four rounds.
+    """
     code = WORK.replace("{work}", work).replace("{made}", made)
     found = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
@@ -82,8 +88,8 @@ def faults(work: str, made: str, **environment: str) -> tuple[int, bool, int]:
 def test_freed_memory_is_kept_and_asked_for_once(work: str, made: str) -> None:
     first, told, after = faults(work, made)
     assert told
-    # 190 thousand pages of 4 kB; where pages are huge there are fewer to begin with
-    assert after <= 200 or after < first / 100, (first, after)
+    # 49 thousand pages of 4 kB; where pages are huge there are fewer to begin with
+    assert after <= 50 or after < first / 100, (first, after)
     assert after < first
 
 
