@@ -29,7 +29,7 @@ from ornstein.discrete.objective import next_weights, outline_first, ranks, toke
 from ornstein.discrete.waves import PLACES, Placed, across, classes_shown
 from ornstein.errors import InputError
 from ornstein.nets import MLP, NetConfig, Number, Transformer
-from ornstein.nets.contract import NOTHING, Part
+from ornstein.nets.contract import Part
 
 SHAPE = (3, 2, 4)
 
@@ -322,9 +322,9 @@ NUMBERS = Categories(
 )
 
 
-def smooth_net(categories: Categories, conditions: Mapping[str, Part] = NOTHING, kept: float = 0.0) -> Any:
-    given = {"conditions": conditions, "categories": categories}
-    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (categories.width,), **given)
+def smooth_net(categories: Categories, told: Mapping[str, Part] | None = None, kept: float = 0.0) -> Any:
+    objective, shape = MaskedCrossEntropy(), (categories.width,)
+    problem = Problem(Absorbing(), "classes", objective, shape, conditions=told or {}, categories=categories)
     return MaskedColumns(problem, smooth=True, kept=kept).network(MLP(width=16, depth=1).build)
 
 
@@ -383,7 +383,7 @@ def test_a_smooth_networks_bins_learn_from_their_neighbours_by_a_gaussian_of_the
     categories = Categories((count + 1, 2), (), ((*places, 0.0), ()))
     net = smooth_net(categories)
     net(torch.zeros(1, 51), torch.zeros(1), {})[0, taught].backward()
-    step = net.net.out.bias.grad  # type: ignore[union-attr]
+    step = net.net.out.bias.grad
     assert isinstance(step, Tensor)
     near = (-72 * (torch.tensor(places)[:, None] - torch.tensor(places)) ** 2).exp()
     expected = near[:, taught] / near.square().sum(1).sqrt()
@@ -392,7 +392,7 @@ def test_a_smooth_networks_bins_learn_from_their_neighbours_by_a_gaussian_of_the
     assert not step[count:].any()
     net.zero_grad()
     net(torch.zeros(1, 51), torch.zeros(1), {})[0, [count, count + 2]].sum().backward()
-    assert net.net.out.bias.grad.nonzero().flatten().tolist() == [count, count + 2]  # type: ignore[union-attr]
+    assert net.net.out.bias.grad.nonzero().flatten().tolist() == [count, count + 2]
 
 
 @torch.no_grad()
