@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ornstein.metrics import lite
@@ -107,6 +109,19 @@ def test_figures_are_kept_whole_and_those_of_a_quick_run_elsewhere(tmp_path: Pat
     assert [file.name for file in path.parent.iterdir()] == ["figures.json"]
     assert common().place(path, quick=False) == path
     assert common().place(path, quick=True) == Path("runs/quick/figures.json")
+
+
+def test_coverage_by_ranks_counts_each_place_among_equal_draws_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nineteen draws of a truth that lies below all, within, and equal to the lowest one, to ten lowest, and to all."""
+    monkeypatch.syspath_prepend(str(HERE))
+    scores = importlib.import_module("impute").scores
+    rows = SimpleNamespace(words=[False], train=np.array([[-1.0], [1.0]]), names=["x"])
+    for lowest, truth, covered, ranked in [
+        (1, -1.0, 0, 0), (1, 7.5, 1, 1), (1, 0.0, 1, 1 / 2), (10, 0.0, 1, 10 / 11), (19, 0.0, 1, 18 / 20)
+    ]:  # fmt: skip
+        drawn = np.r_[np.zeros(lowest), np.arange(1.0, 20 - lowest)].reshape(19, 1, 1)
+        found = scores(drawn, np.array([[truth]]), np.array([[np.nan]]), rows)
+        assert (found["covered"], found["ranked"]) == (covered, pytest.approx(ranked))
 
 
 def test_a_table_is_markdown() -> None:

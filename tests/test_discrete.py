@@ -82,6 +82,12 @@ def test_orders_that_are_none_are_refused(after: tuple[int, ...]) -> None:
         Categories((2,) * 3 if len(after) == 3 else (2,), after)
 
 
+def test_places_that_do_not_rise_are_refused_but_for_what_is_missing() -> None:
+    assert Categories((4, 2, 2), (-1, -1, 1), ((-0.5, 0.0, 0.5, 0.0), (0.0, 0.0), ())).placed == (3, 1, 0)
+    with pytest.raises(InputError, match=r"along=.* must rise"):
+        Categories((3,), along=((0.5, 0.0, -0.5),))
+
+
 def test_classes_that_are_not_there_have_no_probability() -> None:
     """Of a token that refines one of three classes, with three, one and two classes of its own."""
     categories = Categories((3, 3, 2), (-1, 0, -1), within=((), (3, 1, 2), ()))

@@ -68,6 +68,8 @@ class Categories:
             wanted = size * (before or 1)
             if places and len(places) != wanted:
                 raise InputError(f"along has {len(places)} places for token {i}, which needs {wanted}.")
+            if places and after[i] < 0 and _rising(places) < size - 1:
+                raise InputError(f"along={places!r:.80} must rise, up to a last class for what is missing (token {i}).")
             if counts and (len(counts) != before or not 0 < min(counts) <= max(counts) <= size):
                 raise InputError(f"within={counts!r:.80} does not say how many classes token {i} has in each class.")
         if self.space and math.prod(self.space) != len(self.sizes):
@@ -132,6 +134,12 @@ class Categories:
     def ordered(self) -> tuple[int, ...]:
         """The tokens whose classes lie along a column, except those that refine one."""
         return tuple(i for i, places in enumerate(self.along) if places and self.after[i] < 0)
+
+    @cached_property
+    def placed(self) -> tuple[int, ...]:
+        """For each token how many of its classes, the first ones, have a place of their own along its column."""
+        each = zip(self.along, self.after, strict=True)
+        return tuple(_rising(places) if places and other < 0 else 0 for places, other in each)
 
     @cached_property
     def _along(self) -> Tensor:
@@ -248,3 +256,8 @@ class Categories:
     @property
     def _even(self) -> bool:
         return len(set(self.sizes)) == 1
+
+
+def _rising(places: tuple[float, ...]) -> int:
+    """How many places rise, from the first on."""
+    return next((i for i in range(1, len(places)) if places[i] <= places[i - 1]), len(places))

@@ -25,7 +25,7 @@ show that they differ.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class Placed(nn.Module):
         self.smooth, self.half_waves = smooth, _HALF_WAVES[:_LONG] if smooth else _HALF_WAVES
         if smooth:
             self._shown = classes_shown(categories)
-            self._kernels = {token: _kernel(categories.along[token]) for token in categories.ordered}
+            self._kernels = {token: _kernel(categories, token) for token in categories.ordered}
         if waves:
             frequencies, phases = across(columns, waves)
             self.frequencies, self.phases = nn.Parameter(frequencies), nn.Parameter(phases)
@@ -138,30 +138,25 @@ def classes_shown(categories: Categories) -> Tensor:
     """Which classes of a row's vector a smooth network sees as such: their indices, at least one, (N,) int64."""
     finer = {other: categories.within[token] for token, other in enumerate(categories.after) if other >= 0}
     found = []
-    for token, places in enumerate(categories.along):
+    for token, count in enumerate(categories.placed):
         shown = torch.ones(categories.sizes[token], dtype=torch.bool)
-        if places and categories.after[token] >= 0:
-            shown[:] = False
-        elif places:
-            count = _count_placed(places)
+        if count:
             single = torch.tensor((finer.get(token) or (0,) * count)[:count]) == 1
             # where most bins hold but one cell each, they are what numbers of this column are, and nothing special
             shown[:count] = single if 2 * int(single.sum()) <= count else False
+        elif categories.along[token]:  # where in a bin a number lies
+            shown[:] = False
         found.append(shown)
     which = torch.cat(found).nonzero().flatten()
     return which if len(which) else torch.zeros(1, dtype=torch.int64)  # a network needs an input, whichever
 
 
-def _count_placed(places: Sequence[float]) -> int:
-    """How many of a token's classes lie along its column, the first ones: their places rise."""
-    return 1 + next((i for i in range(len(places) - 1) if places[i + 1] <= places[i]), len(places) - 1)
-
-
-def _kernel(places: Sequence[float]) -> Tensor:
-    """(K, K), by which the logits of bins at these places are multiplied; logits of what has no place stay the same."""
-    place, count = torch.tensor(places), _count_placed(places)
-    near = (-((place[:, None] - place) ** 2) / (2 * _REACH**2)).exp()[:count, :count]
-    found = torch.eye(len(places))
+def _kernel(categories: Categories, token: int) -> Tensor:
+    """(K, K), by which the logits of a token's bins are multiplied; logits of what has no place stay the same."""
+    count = categories.placed[token]
+    place = torch.tensor(categories.along[token][:count])
+    near = (-((place[:, None] - place) ** 2) / (2 * _REACH**2)).exp()
+    found = torch.eye(categories.sizes[token])
     found[:count, :count] = near / near.norm(dim=1, keepdim=True) + _OWN * torch.eye(count)
     return found
 
