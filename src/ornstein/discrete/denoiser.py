@@ -51,6 +51,7 @@ class MaskedNet(MaskedDenoiser):
         process: the absorbing kernel.
         categories: the tokens of a row.
         precision: type of the net's matrix products; None for that of its parameters.
+        timeless: whether the net is told the same noise level always, instead of the share of known tokens.
         kept: (B,) bool, which rows teach the net only how far it can be trusted (`ornstein.discrete.details`); None
             outside of training, and for a net that does not ask.
     """
@@ -60,6 +61,7 @@ class MaskedNet(MaskedDenoiser):
     categories: Categories
     precision: torch.dtype | None = None
     sigma_data: float = 1.0
+    timeless: bool = False
     kept: Tensor | None = None
 
     @property
@@ -69,13 +71,15 @@ class MaskedNet(MaskedDenoiser):
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
         """(B, width) -> (B, width) float32."""
         categories = self.categories
-        known = categories.known(x)
-        share = known.float().mean(1)
-        level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+        if self.timeless:
+            level = x.new_zeros(1).expand(len(x))
+        else:
+            share = categories.known(x).float().mean(1)
+            level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
             logits = self.net(x, level, condition.parts, *(() if self.kept is None else (self.kept,)))
         logits = logits.float()
-        return categories.log_softmax(logits.masked_fill(categories.absent(x), -math.inf))
+        return categories.log_softmax(logits + categories.barred(x))
 
 
 @dataclass(frozen=True, eq=False)
