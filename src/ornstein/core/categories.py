@@ -25,8 +25,8 @@ from torch import Tensor
 from ornstein.core.copies import beside
 from ornstein.errors import InputError
 
-#: the logit of what is impossible: lower than all, and finite, for a weight of 0 times it is 0
-_IMPOSSIBLE = -1e30
+#: the log-probability of what is impossible: finite, so that a weight of 0 times it is 0
+IMPOSSIBLE = -1e30
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Categories:
     def _barred(self) -> list[tuple[int, Tensor]]:
         """(refining token, (K before, K) of 0 for each class that is there) of those that lack some."""
         found = [
-            (i, torch.where(torch.arange(self.sizes[i]) < torch.tensor(counts)[:, None], 0.0, _IMPOSSIBLE))
+            (i, torch.where(torch.arange(self.sizes[i]) < torch.tensor(counts)[:, None], 0.0, IMPOSSIBLE))
             for i, counts in enumerate(self.within)
             if counts
         ]

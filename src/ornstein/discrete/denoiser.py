@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ornstein.core.categories import Categories
+from ornstein.core.categories import IMPOSSIBLE, Categories
 from ornstein.core.condition import Condition
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser
@@ -34,7 +34,10 @@ class MaskedDenoiser(Denoiser):
 
     @abstractmethod
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
-        """Log-probabilities of each token's classes given the known tokens, (B, width) -> (B, width)."""
+        """Log-probabilities of each token's classes given the known tokens, (B, width) -> (B, width).
+
+        All are finite: what is impossible gets `ornstein.core.categories.IMPOSSIBLE`, or about that.
+        """
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         known = self.categories.spread(self.categories.known(x))
@@ -124,4 +127,5 @@ class JointTable(MaskedDenoiser):
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
         joint = self._joint(x.double())
         margins = [joint.sum([i + 1 for i in range(self.table.ndim) if i != token]) for token in range(self.table.ndim)]
-        return torch.cat([(margin / margin.sum(1, keepdim=True)).log() for margin in margins], 1).to(x.dtype)
+        found = torch.cat([(margin / margin.sum(1, keepdim=True)).log() for margin in margins], 1)
+        return found.clamp_min(IMPOSSIBLE).to(x.dtype)
