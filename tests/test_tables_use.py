@@ -115,7 +115,11 @@ def test_a_run_that_knows_of_no_waves_nor_trust_nor_smoothness_opens_and_draws_a
     drawn = Run.load(tmp_path / "run").drawing().sample(20, seed=0)
     said = tmp_path / "run" / "experiment.yaml"
     lines = said.read_text("utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.strip().partition(":")[0] not in ("waves", "kept", "smooth", "timeless", "others")]
+    kept = [
+        line
+        for line in lines
+        if line.strip().partition(":")[0] not in ("waves", "kept", "smooth", "timeless", "others")
+    ]
     assert len(kept) == len(lines) - 5
     said.write_text("".join(kept), "utf-8")
     manifest.accept(tmp_path / "run", [said.name])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY, component
+from ornstein.data.dataset import Dataset
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform
@@ -222,3 +223,13 @@ def test_the_calendar_agrees_with_pythons() -> None:
         assert found == {"year": at.year, "month": at.month, "day": at.day, "hour": at.hour, "minute": at.minute,
                          "weekday": at.weekday()}  # fmt: skip
         assert float(component("date", one)) * DAY == s - s % DAY
+
+
+def test_batches_of_a_table_are_its_rows_encoded() -> None:
+    """The rows are encoded once, and a batch holds their vectors."""
+    rows, types = table()
+    tokens = Tokens.fit(rows, types)
+    data = Dataset("things", rows[:1500], rows[1500:], {}, "table", tokens, columns=tuple(types))
+    batches = [data.batch(step, 500, seed=3)[0] for step in range(3)]
+    found, expected = (x.unique(dim=0, return_counts=True) for x in (torch.cat(batches), tokens.forward(rows[:1500])))
+    assert all(map(torch.equal, found, expected))

@@ -5,7 +5,6 @@ depends on the time only through which tokens are known. So the known tokens are
 its output, a softmax over each token's classes, is E[x_0 given x_t].
 """
 
-import math
 from abc import abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
