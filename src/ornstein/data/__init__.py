@@ -14,7 +14,7 @@ from ornstein.data.between import Between, Blurred
 from ornstein.data.classes import Classes, Quantised, Text
 from ornstein.data.coded import Coded, Encoded, Latents
 from ornstein.data.condition import Column, Known, labelled
-from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.emoji import Emoji
 from ornstein.data.folder import ImageFolder
 from ornstein.data.joint import Labelled
@@ -23,6 +23,7 @@ from ornstein.data.layout import Layout
 from ornstein.data.opening import DATA, open_data
 from ornstein.data.schema import ColumnType
 from ornstein.data.series import Series
+from ornstein.data.split import split
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.table import Table
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy

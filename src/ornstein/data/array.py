@@ -43,12 +43,13 @@ from torch import Tensor
 
 from ornstein.data.columns import read_columns
 from ornstein.data.condition import labelled
-from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.labels import as_names, lost, matched, numbered
 from ornstein.data.layout import Kind, Layout, guessed
 from ornstein.data.pictures import whole_levels
 from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays
 from ornstein.data.remarks import remarks
+from ornstein.data.split import split
 from ornstein.data.standard import decode_blob
 from ornstein.data.statistics import CHUNK, extremes, moments, standardise, value_range
 from ornstein.data.transform import Affine, Transform, WholeNumbers

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ornstein.core.codec import Code, Codec
 from ornstein.data.between import Named, named_end, opened
-from ornstein.data.dataset import Dataset, Source, stream
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.reading import absolute
+from ornstein.data.split import stream
 from ornstein.data.transform import TRANSFORMS, Transform
 from ornstein.errors import InputError
 

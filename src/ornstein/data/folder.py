@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ornstein.data.captions import TEXT, captioned, differ, read_captions, split_texts
 from ornstein.data.condition import TextKind, labelled
-from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.labels import lost
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import (
@@ -27,6 +27,7 @@ from ornstein.data.pictures import (
 )
 from ornstein.data.reading import absolute, folder
 from ornstein.data.remarks import remarks
+from ornstein.data.split import split
 from ornstein.data.statistics import value_range
 from ornstein.data.zipped import contents, is_zip, members
 from ornstein.errors import InputError, shown

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ornstein.data.columns import read_columns
 from ornstein.data.condition import Column
-from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
 from ornstein.data.folder import TEST_FOLDERS
 from ornstein.data.frames import read_parquet, words_of
@@ -26,6 +26,7 @@ from ornstein.data.kinds import Words, find_types
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.schema import ColumnType
+from ornstein.data.split import split
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform
 from ornstein.errors import InputError, lookup, shown

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ornstein.data.condition import labelled
-from ornstein.data.dataset import Dataset, Source, split
+from ornstein.data.dataset import Dataset, Source
 from ornstein.data.layout import Layout
+from ornstein.data.split import split
 from ornstein.data.statistics import standardise
 from ornstein.errors import InputError, must_fit
 from ornstein.memory import free_bytes
