@@ -21,8 +21,9 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.curves import Line, _axis, chart
 from ornstein.experiment.doctor import CHECKS
 from ornstein.experiment.evaluate import evaluate
-from ornstein.experiment.page import PLAINLY, Row, number
+from ornstein.experiment.page import Row, number
 from ornstein.experiment.train import train
+from ornstein.experiment.wording import PLAINLY
 from ornstein.metrics import METRICS, Score
 
 VOID = {"meta", "img", "br", "line", "circle", "polyline", "input", "hr"}

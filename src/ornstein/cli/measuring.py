@@ -25,7 +25,7 @@ def evaluate(
         int | None,
         typer.Option(
             help="For how many held-out examples the page gives the likelihood; 0 for none.",
-            show_default="200 of up to 8 numbers, else 0",
+            show_default="200 of a table's rows or of up to 8 numbers, else 0",
         ),
     ] = None,
 ) -> None:
@@ -44,11 +44,8 @@ def evaluate(
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
-    written = [
-        "evaluation.json",
-        "evaluation.png",
-        *(["report.html"] if page and opened.learner.draws and not opened.about["data"].get("missing") else []),
-    ]
+    # of a codec there is no page
+    written = ["evaluation.json", "evaluation.png", *["report.html"] * (page and opened.learner.draws)]
     out.print("\n" + ", ".join(f"[bold]{named(run / name)}[/]" for name in written))
 
 

@@ -21,16 +21,18 @@ from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
+from ornstein.experiment.cells import draws_rows, score
 from ornstein.experiment.doctor import examine
 from ornstein.experiment.evidence import Evidence, is_seen, photographed
 from ornstein.experiment.latents import evaluate_codec, in_words, is_codec
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
-from ornstein.experiment.page import Page, as_shown
+from ornstein.experiment.page import Likely, Page, as_shown
 from ornstein.experiment.run import Run
 from ornstein.experiment.translate import scored
 from ornstein.files import write_text
 from ornstein.metrics import METRICS, Report, TableReport, lite, nearest, report, table_report
+from ornstein.training import threads
 
 #: the measures that say something of a handful of points; the others are left out below fifty
 _FEW_WILL_DO = ("sliced-wasserstein", "energy-distance", "mmd", "memorisation")
@@ -81,11 +83,11 @@ def evaluate(
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
     training data drawn at random. If the data have holes, samples get the same holes (`ornstein.data.holes`). With
     `page` it also writes report.html, which explains everything to a reader who does not know the field, with what the
-    doctor finds and the log-likelihood of `likelihood` held-out examples; None: of 200, if that takes only seconds
-    (vectors of up to 8 numbers). With several processes (`torchrun`) each draws its share; the first measures, and the
-    others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
-    done next: "drawing", then each measure by name, "the picture", the doctor's checks, the page. A codec is measured
-    by what it decodes: see `ornstein.experiment.latents`.
+    doctor finds and the log-likelihood of `likelihood` held-out examples and as many training ones; None: of 200, if
+    that takes only seconds (rows of a table, and vectors of up to 8 numbers). With several processes (`torchrun`) each
+    draws its share; the first measures, and the others get None. `progress` is called with (calls made, calls in all)
+    while samples are drawn, `stage` with what is done next: "drawing", then each measure by name, "the picture", the
+    doctor's checks, the page. A codec is measured by what it decodes: see `ornstein.experiment.latents`.
 
     Raises:
         InputError: a run that draws nothing, or text; its data are no longer there, or differ from those that it
@@ -149,14 +151,28 @@ def _page(
     """Write report.html."""
     run = evidence.run
     diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
-    few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
-    # of rows of a table `loglik` has a bound, cell by cell
-    few = few if run.learner.walks and not run.learner.unlike else 0
+    rows = draws_rows(run)
+    few = _CHEAP_COUNT * (rows or math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
+    few = few if rows or (run.learner.walks and not run.learner.unlike) else 0
+    likely: dict[str, Likely] = {}
     if few:
         stage("likelihood")
-    scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None
+        likely = {name: _likely(evidence, name, few) for name in ("test", "train")}
     stage("the page")
-    Page(evidence, result, drawn, diagnosis, z, scores).write(run.folder / REPORT)
+    Page(evidence, result, drawn, diagnosis, z, likely).write(run.folder / REPORT)
+
+
+def _likely(evidence: Evidence, part: str, count: int) -> Likely:
+    """How likely some held-out examples, or training ones, are to the run; of a table's rows there is a bound."""
+    run, data = evidence.run, evidence.data
+    x = data.test if part == "test" else data.train
+    # at random: files are often sorted, and their first rows are of one kind
+    x = x[torch.randperm(len(x), generator=evidence.dice())[:count]]
+    if draws_rows(run):
+        with threads(1):
+            return Likely(score(run, x, seed=evidence.seed)[0])
+    found = loglik(run, x, seed=evidence.seed).found
+    return Likely(found.log_prob, found.bits)
 
 
 def _measured(
@@ -197,5 +213,4 @@ def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Pat
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
-        real = filled(some, data.train) if data.missing else some
-        run.picture(z, path, real=real, start=condition.parts.get(SOURCE))
+        run.picture(z, path, real=pictures.beside(some, data.train), start=condition.parts.get(SOURCE))

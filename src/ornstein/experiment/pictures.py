@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ornstein.core.learner import Judgement, Measure
+from ornstein.data.holes import filled
 from ornstein.data.schema import ColumnType
 from ornstein.data.transform import Transform
 from ornstein.experiment import charts
@@ -45,6 +46,11 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720, clea
         canvas[top : top + height * scale, left : left + width * scale] = image
         opaque[top : top + height * scale, left : left + width * scale] = 255
     return Image.fromarray(np.dstack([canvas, opaque]) if clear else canvas)
+
+
+def beside(real: Tensor, train: Tensor) -> Tensor:
+    """Real examples (n, F, ...) as drawn beside samples: gaps of series stay open, other holes get the mean."""
+    return real if real.ndim == 3 else filled(real, train)
 
 
 def colours(images: Tensor) -> np.ndarray:
