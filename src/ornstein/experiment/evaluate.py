@@ -213,4 +213,4 @@ def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Pat
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
-        run.picture(z, path, real=pictures.beside(some, data.train), start=condition.parts.get(SOURCE))
+        run.picture(z, path, real=pictures.beside(some, data), start=condition.parts.get(SOURCE))

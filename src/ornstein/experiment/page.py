@@ -189,7 +189,7 @@ class Page:
             across = min(10, math.ceil(math.sqrt(few)))
             return [Figure(name, "", picture(image_grid(x, across, 720)), wide=False) for name, x in grids]
         some = data.test[order[: max(200, len(self.samples))]]
-        real = beside(some, data.train)
+        real = beside(some, data)
         mine = run.transform.inverse(self.samples)
         if run.types:
             made = table_chart(mine, run.types, real)

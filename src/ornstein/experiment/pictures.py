@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ornstein.core.learner import Judgement, Measure
+from ornstein.data import Dataset
 from ornstein.data.holes import filled
 from ornstein.data.schema import ColumnType
 from ornstein.data.transform import Transform
@@ -48,9 +49,11 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720, clea
     return Image.fromarray(np.dstack([canvas, opaque]) if clear else canvas)
 
 
-def beside(real: Tensor, train: Tensor) -> Tensor:
-    """Real examples (n, F, ...) as drawn beside samples: gaps of series stay open, other holes get the mean."""
-    return real if real.ndim == 3 else filled(real, train)
+def beside(real: Tensor, data: Dataset) -> Tensor:
+    """Some of the data's real examples (n, F, ...) as drawn beside samples: gaps of series stay open, other cells that
+    are missing get the mean. (A table's holes are values of their own.)
+    """
+    return filled(real, data.train) if data.missing and real.ndim != 3 else real
 
 
 def colours(images: Tensor) -> np.ndarray:

@@ -57,7 +57,7 @@ def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Mom
         # at random: files are often sorted, and their first rows are of one kind
         order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
         some = data.test[order[: max(1000, count)]]
-        real = None if run.kind == "image" else pictures.beside(some, data.train)
+        real = None if run.kind == "image" else pictures.beside(some, data)
         start = condition.parts.get(SOURCE)
         run.picture(drawn, shown, run.class_columns(condition.parts.get(LABEL)), real=real, start=start)
         with replacing(shown.with_name("latest.png")) as part:
