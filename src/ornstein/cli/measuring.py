@@ -28,6 +28,14 @@ def evaluate(
             show_default="200 of a table's rows or of up to 8 numbers, else 0",
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--inception",
+            help="The weights of FID's network, pt_inception-2015-12-05-6726825d.pth: pictures get a true FID and KID, "
+            "of as many samples as -n says.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a run against held-out data, each figure beside what real data score.
 
@@ -39,8 +47,10 @@ def evaluate(
 
     opened = Run.load(run, ema=ema).drawing()
     with stages() as (stage, progress):
-        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage,
-                          page=page, likelihood=likelihood)  # fmt: skip
+        result = evaluate(
+            opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage, page=page,
+            likelihood=likelihood, weights=weights,
+        )  # fmt: skip
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)

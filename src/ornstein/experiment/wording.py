@@ -1,7 +1,7 @@
 """What measures are called for readers who have never met them: on the page of a report, and in the studio."""
 
 from ornstein.experiment.catalogue import summary
-from ornstein.metrics import METRICS, lite
+from ornstein.metrics import METRICS, inception, lite
 
 #: what each measure says to one who has never met it; of others the first line of their docstring
 PLAINLY: dict[str, str] = {
@@ -43,6 +43,8 @@ MEASURED_IN: dict[str, str] = {
     "R2": "In R2: 0 is no better than always guessing the mean, 1 is always right.",
     lite.NAME: f"In the features of {lite.NAME}, a network for photographs. The FID and KID of papers use another "
     "network: do not compare this with them.",
+    inception.NAME: "In the features of the Inception that papers use: with these the Fréchet distance is FID, and the "
+    "kernel distance KID. FID falls as samples grow in number; compare it only with one of equally many.",
 }
 
 
