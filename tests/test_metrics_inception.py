@@ -1,6 +1,7 @@
 """FID's Inception: what it sees, against its layers written out one by one; and what is no such network."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ornstein.errors import InputError
+from ornstein.experiment.evidence import looks, weights_of
+from ornstein.experiment.run import Run
 from ornstein.experiment.wording import MEASURED_IN
 from ornstein.metrics import inception
 
@@ -54,7 +57,7 @@ BLOCKS: dict[str, dict[str, tuple[int, ...]]] = {
 def kept() -> dict[str, Tensor]:
     """Weights by the names of the file, at random."""
     dice, found = torch.Generator().manual_seed(0), {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    shapes = {f"Conv2d_{name}": shape for name, shape in STEM.items()}
+    shapes: dict[str, tuple[int, ...]] = {f"Conv2d_{name}": shape for name, shape in STEM.items()}
     shapes |= {f"Mixed_{block}.{name}": shape for block, each in BLOCKS.items() for name, shape in each.items()}
     for name, shape in shapes.items():
         width = shape[1] * shape[2] * shape[3]
@@ -150,16 +153,13 @@ def test_what_are_not_its_weights_is_a_sentence(kept: dict[str, Tensor], tmp_pat
         (tmp_path / "objects.pth", "damaged or no file of plain tensors"),
     ):
         with pytest.raises(InputError, match=said):
-            inception.read(path)
+            weights_of(path)
     for given, said in ((others, "1,008 classes"), ([1], "1,008 classes"), (lacks, r"Mixed_7c\.branch_pool")):
         with pytest.raises(InputError, match=said):
             inception.Network.of(given)
 
 
-def test_a_run_that_draws_no_pictures_has_no_fid(cli: Cli, tmp_path: Path) -> None:
-    from ornstein.experiment.evidence import looks
-    from ornstein.experiment.run import Run
-
+def test_a_run_that_draws_no_pictures_has_no_fid() -> None:
     with pytest.raises(InputError, match=r"weights\.pth' sees pictures, and .*moons draws none"):
         looks(Run.load("moons"), Path("weights.pth"))
 
@@ -168,8 +168,6 @@ def test_a_run_that_draws_no_pictures_has_no_fid(cli: Cli, tmp_path: Path) -> No
 def test_the_verb_measures_a_true_fid_of_as_many_samples_as_are_asked_for(
     kept: dict[str, Tensor], run: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     monkeypatch.setattr(inception, "_SIDE", 75)
     torch.save(kept, tmp_path / "weights.pth")
     shutil.copytree(run, tmp_path / "run")

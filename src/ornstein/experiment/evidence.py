@@ -40,6 +40,7 @@ from ornstein.data.pictures import is_picture
 from ornstein.errors import InputError, shown
 from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.run import Run
+from ornstein.files import opened, regular
 from ornstein.metrics import Ruler, inception, lite
 from ornstein.training import average_file, threads
 
@@ -308,9 +309,25 @@ def looks(run: Run, weights: Path | None = None) -> dict[str, Callable[[Tensor],
     if lite.weights_file() is not None:
         found[lite.NAME] = lite.features()
     if weights is not None:
-        found[inception.NAME] = inception.features(inception.read(weights), there)
+        found[inception.NAME] = inception.features(weights_of(weights), there)
 
     def seen(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return network(run.transform.plain.forward(x).to(there)).to(x.device)
 
     return {name: partial(seen, network) for name, network in found.items()}
+
+
+def weights_of(path: Path) -> inception.Network:
+    """The network that FID is measured with, from its weights' file; torch's reader of plain tensors runs nothing.
+
+    Raises:
+        InputError: no such file, not one of plain tensors, or weights of another network.
+    """
+    place = regular(path, inception.NAME, f"the file of FID's weights, {inception.FILE}")
+    said = f"{inception.NAME}='{shown(place)}'"
+    with opened(place) as stream:
+        try:
+            kept = torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception:  # whatever torch makes of a file that is something else
+            raise InputError(f"{said} is damaged or no file of plain tensors; give {inception.FILE}.") from None
+    return inception.Network.of(kept, said)

@@ -32,7 +32,7 @@ def describe(folder: "str | Path") -> dict[str, str]:
 
     lines = {
         "data": f"{facts['name']}: {facts['count']:,} {kind} of {shape}"
-        + ("" if facts["kind"] == "table" else f", values {low:g}..{high:g}, sigma_data {facts['sigma_data']:.3f}")
+        + ("" if facts.get("table") else f", values {low:g}..{high:g}, sigma_data {facts['sigma_data']:.3f}")
         + labels,
         "process": said(experiment.process),
         "net": f"{said(experiment.net)}; {about['parameters']:,} parameters, predicts {experiment.predicts}",
@@ -76,7 +76,7 @@ def describe(folder: "str | Path") -> dict[str, str]:
 def examples(facts: Mapping[str, Any]) -> tuple[str, str]:
     """What a run's examples are called, and how large each is, in words; `facts` are those of its data in run.yaml."""
     kind, shape = facts["kind"], facts["shape"]
-    if kind == "table":
+    if facts.get("table"):
         return "rows", f"{shape[0]} columns"
     if facts.get("series"):
         features, steps = shape

@@ -4,7 +4,6 @@ The "FID" and "KID" of papers (Heusel et al. 2017, 1706.08500; Bińkowski et al.
 the kernel distance in 2,048 features of one particular network with one particular set of weights: TensorFlow's
 Inception of December 2015. The weights are no part of ornstein. Whoever has them as PyTorch's plain tensors, in the
 file that pytorch-fid calls `pt_inception-2015-12-05-6726825d.pth`, gives that file (`ornstein evaluate --inception`).
-It is opened by torch's reader of plain tensors, which runs nothing.
 
     x in [-1, 1] -> 299x299 -> five convolutions -> eleven blocks of parallel branches -> mean over places
 
@@ -19,19 +18,17 @@ of equally many samples and real examples.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ornstein.errors import InputError, shown
-from ornstein.files import opened, regular
+from ornstein.errors import InputError
 from ornstein.metrics.lite import Layer, folded, in_colour
 
-#: what the features are called in reports
-NAME = "inception"
+#: what the features are called in reports, and the file of the weights
+NAME, FILE = "inception", "pt_inception-2015-12-05-6726825d.pth"
 _SIDE, _AT_ONCE, _CLASSES = 299, 32, 1008
 #: convolutions before the blocks: name, stride, whether they keep the side; and after which a maximum halves it
 _STEM = (
@@ -47,9 +44,9 @@ def _chain(name: str, last: int) -> Branch:
     return [f"{name}_{i}" for i in range(1, last + 1)]
 
 
-_A = [["branch1x1"], _chain("branch5x5", 2), _chain("branch3x3dbl", 3)]
-_C = [["branch1x1"], _chain("branch7x7", 3), _chain("branch7x7dbl", 5)]
-_E = [
+_A: list[Branch] = [["branch1x1"], _chain("branch5x5", 2), _chain("branch3x3dbl", 3)]
+_C: list[Branch] = [["branch1x1"], _chain("branch7x7", 3), _chain("branch7x7dbl", 5)]
+_E: list[Branch] = [
     ["branch1x1"],
     ["branch3x3_1", ("branch3x3_2a", "branch3x3_2b")],
     ["branch3x3dbl_1", "branch3x3dbl_2", ("branch3x3dbl_3a", "branch3x3dbl_3b")],
@@ -65,21 +62,6 @@ _BLOCKS: dict[str, Sequence[Branch]] = {
 _HALVING = ("Mixed_6a", "Mixed_7a")
 #: the block that takes a maximum where the others take a mean
 _OF_MAXIMA = "Mixed_7c"
-
-
-def read(path: "str | Path") -> "Network":
-    """The network with the weights of a file: see the module.
-
-    Raises:
-        InputError: no such file, not one of plain tensors, or weights of another network.
-    """
-    place = regular(path, "inception", "the file of FID's weights, such as pt_inception-2015-12-05-6726825d.pth")
-    with opened(place) as stream:
-        try:
-            kept = torch.load(stream, map_location="cpu", weights_only=True)
-        except Exception:  # whatever torch makes of a file that is something else
-            raise InputError(f"inception='{shown(place)}' is damaged or no file of plain tensors.") from None
-    return Network.of(kept, f"inception='{shown(place)}'")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +81,7 @@ class Network:
         if not isinstance(classes, Tensor) or classes.shape != (_CLASSES, 2048):
             raise InputError(
                 f"{said} has other weights than those of FID, which tell {_CLASSES:,} classes by 2,048 features; give "
-                "pt_inception-2015-12-05-6726825d.pth."
+                f"{FILE}."
             )
         names = [name.removesuffix(".conv.weight") for name in kept if name.endswith(".conv.weight")]
         wanted = {*(name for name, _, _ in _STEM), *(f"{block}.{name}" for block in _BLOCKS for name in _names(block))}
