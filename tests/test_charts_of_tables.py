@@ -190,6 +190,6 @@ def test_a_run_on_a_table_is_measured_drawn_and_told_on_a_page(cli: Cli, tmp_pat
         mean = Estimate.of(score(opened, some)[0])
         assert f"{number(mean.value, 4)} ± {number(mean.standard_error, 2)}" in page[: page.index(noun) + 60]
     assert "How likely held-out data are to the model" in page
-    assert "hidden tokens for each known one" in page[page.index("Error at each level of noise") :]
+    assert "hidden tokens for each known one" in page[page.index("Error by how much is lost") :]
     assert f"things.csv: {train} rows of 4 columns" in page
     assert (run / "evaluation.png").stat().st_size > 10_000

@@ -234,7 +234,8 @@ class Page:
     # --- charts
 
     def _groups(self) -> list[tuple[str, Sequence[Figure]]]:
-        return [("Error at each level of noise", self._by_noise()), ("How it learned", self._learning()),
+        by_noise = "Error at each level of noise" if self.evidence.denoises else "Error by how much is lost"
+        return [(by_noise, self._by_noise()), ("How it learned", self._learning()),
                 ("More pictures", self.figures)]  # fmt: skip
 
     def _by_noise(self) -> list[Figure]:
@@ -275,6 +276,8 @@ class Page:
             f"{'higher' if measure.share else 'lower'} the line the better. Beside it, what knows next to nothing: "
             f"{measure.known}. If the line for training data is far better than that for held-out data, the model has "
             "begun to learn the training data by heart."
+            + " A token is a word, a number, or the place of a number in its column."
+            * bool(run.types)
         )
         markup = chart(lines, measure.across, measure.found, log_x=True)
         return [Figure("", sentence, markup, legend(lines), wide=True)]
