@@ -263,8 +263,10 @@ class Page:
 
     def _by_level(self) -> list[Figure]:
         """The same of a learner that is no denoiser of Gaussian noise: what it is judged by, level by level."""
-        run, measure = self.evidence.run, self.evidence.run.learner.judges
-        parts = {"this model, held out": self.evidence.held_out, "this model, training data": self.evidence.trained_on}
+        evidence, run = self.evidence, self.evidence.run
+        measure, parts = run.learner.judges, {"this model, held out": evidence.held_out}
+        if evidence.data.far is None:  # what a bridge starts from is known beside held-out examples alone
+            parts["this model, training data"] = evidence.trained_on
         with threads(1) if run.types else nullcontext():
             found = {name: run.learner.judge(run.model, part.x0, part.condition) for name, part in parts.items()}
         lines = [Line(name, list(zip(one.ratios, one.found, strict=True)), dots=not number)
