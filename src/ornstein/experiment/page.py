@@ -34,7 +34,7 @@ from ornstein.experiment.pictures import beside, channel_names, image_grid
 from ornstein.experiment.report import describe, examples
 from ornstein.experiment.wording import MEASURED_IN, plainly, tones
 from ornstein.files import write_text
-from ornstein.metrics import Report, Score, TableReport, nearest
+from ornstein.metrics import METRICS, Report, Score, TableReport, nearest
 from ornstein.metrics.table import AMONG_MANY
 from ornstein.training import threads
 
@@ -92,6 +92,11 @@ class Table:
             f"{report.train:,} training examples against {report.heldout:,} that were held out. A good model scores "
             "what real data score, not zero."
         )
+        if isinstance(report, Report) and not set(METRICS) <= set(report.rows):
+            sentence += (
+                " Those measures are left out that need 50 samples and 50 held-out examples; the others see only gross "
+                "faults."
+            )
         return Table("How good the samples are", f"{sentence} {report.units}".strip(), rows)
 
 
