@@ -21,11 +21,11 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition
 from ornstein.data import Dataset
-from ornstein.experiment.evidence import photographed
+from ornstein.experiment.evidence import looks
 from ornstein.experiment.folder import read_measured
 from ornstein.experiment.pictures import image_grid
 from ornstein.experiment.run import Run
-from ornstein.metrics import METRICS
+from ornstein.metrics import METRICS, lite
 
 
 def main() -> None:
@@ -41,11 +41,12 @@ def main() -> None:
     one, other = data.train[rows[:n]], data.train[rows[n : 2 * n]]
     frechet, wasserstein = METRICS["frechet"](), METRICS["sliced-wasserstein"]()
     held_out = data.test[:n].float()
-    seen = photographed(runs[0], held_out)
+    eyes = looks(runs[0])[lite.NAME]
+    seen = eyes(held_out)
 
     def line(name: str, pictures: Tensor, *more: str) -> None:
         x = pictures.float()
-        far = frechet(photographed(runs[0], x), seen, torch.Generator().manual_seed(0))
+        far = frechet(eyes(x), seen, torch.Generator().manual_seed(0))
         apart = wasserstein(x, held_out, torch.Generator().manual_seed(0))
         print(common.row(name, f"{far:.2f}", f"{apart:.1f}", *more, *[""] * (3 - len(more))), flush=True)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import torch
 from matplotlib.colors import to_rgba
 from sure import Cli
 
+from ornstein.core.numerics import Estimate
 from ornstein.data.schema import ColumnType
 from ornstein.experiment import pictures
+from ornstein.experiment.cells import score
 from ornstein.experiment.charts import ACCENT, PANELS, figure
 from ornstein.experiment.charts_of_tables import _cut_off, _Scale, table_chart
+from ornstein.experiment.page import number
+from ornstein.experiment.run import Run
 
 NAN = math.nan
 TYPES = (
@@ -167,5 +172,24 @@ def test_a_run_on_a_table_is_measured_drawn_and_told_on_a_page(cli: Cli, tmp_pat
     assert "Column by column" in page
     assert "&lt;b&gt;kind&lt;/b&gt; with size" in page or "&lt;b&gt;kind&lt;/b&gt;" in page
     assert "<b>kind" not in page
-    assert "of the draws lie nearer to training rows" in page
+    copied = page[page.index("Is anything copied?") :]
+    assert "of the draws lie nearer to training rows" in copied
+    assert "Boosted trees" not in copied[: copied.index("</section>")]
+    # each figure is said to be in what it is in
+    assert {row["on"] for row in found["rows"].values()} >= {"data", "AUC", "R2"}
+    for name, row in found["rows"].items():
+        place = page.index(f'<span class="name">{escape(name)}</span>')
+        said = page[place : page.index("</td>", place)]
+        assert ("In AUC" in said, "In R2" in said) == (row["on"] == "AUC", row["on"] == "R2"), said
+        assert "photographs" not in said
+    # the bound on what the page says it is of: held-out rows, and as many of training
+    opened = Run.load(run)
+    data, order = opened.load_data(), torch.Generator().manual_seed(0)
+    for part, noun in ((data.test, "for a held-out row"), (data.train, "for a training row")):
+        some = part[torch.randperm(len(part), generator=order.manual_seed(0))[:200]]
+        mean = Estimate.of(score(opened, some)[0])
+        assert f"{number(mean.value, 4)} ± {number(mean.standard_error, 2)}" in page[: page.index(noun) + 60]
+    assert "How likely held-out data are to the model" in page
+    assert "hidden tokens for each known one" in page[page.index("Error by how much is lost") :]
+    assert f"things.csv: {train} rows of 4 columns" in page
     assert (run / "evaluation.png").stat().st_size > 10_000

@@ -324,6 +324,10 @@ def test_data_or_minutes_are_asked_for_by_the_gap_and_the_fall(gap: Any, error: 
     checked = [(0, 1.0), (300, 0.5 * (1 + fell)), (400, 0.5)]
     evidence: Any = SimpleNamespace(checked=checked, on_held_out=known(1.0), on_trained=known(1.0 - gap))
     assert data_or_minutes(evidence).startswith(says)
+    if "Neither" not in says:  # of one that has not done learning a gap says nothing yet
+        assert data_or_minutes(evidence, learning=True).startswith(
+            "More minutes of training are needed first (error on "
+        )
     evidence.checked = []
     assert data_or_minutes(evidence) == ""
 

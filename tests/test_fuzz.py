@@ -1,10 +1,15 @@
 """Options, keys and YAML that nobody would write, by the hundred: a sentence and exit code 2, or it works."""
 
+import gzip
+import os
 import random
 import re
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import fuzz_reading
 import numpy as np
 import pytest
 import typer
@@ -268,3 +273,119 @@ def test_what_is_accepted_can_be_built() -> None:
         except InputError:
             continue
     assert built > 10
+
+
+# --- bad files, by every verb that takes one
+
+#: kind of file -> words of the verbs that take such, FILE being the file; each needs no more to be soon done
+TAKES = {
+    "table": [
+        "train FILE", "train --from adult FILE", "impute adult FILE -n 1 --out o.csv", "plan FILE",
+        "loglik adult FILE -n 1 --out o.csv", "train series data.path=FILE", "train --from SERIES FILE",
+        "forecast SERIES FILE --steps 2 -n 1 --out o.csv", "impute SERIES FILE -n 1 --out o.csv",
+        "loglik SERIES FILE -n 1 --out o.csv --reference 0",
+    ],
+    "picture": [
+        "train FILE", "inpaint digits --input FILE --mask FILE --out o.png", "loglik digits FILE --out o.csv",
+        "restore digits --operator blur --input FILE --out o.png", "interpolate digits --from FILE --to 0 --out o.png",
+        "interpolate digits --from 0 --to FILE --out o.png",
+    ],
+    "array": [
+        "train FILE", "train --from moons FILE", "impute moons FILE -n 1 --out o.npz", "loglik moons FILE --out o.csv",
+        "inpaint moons --input FILE --out o.png", "interpolate moons --from FILE --to 0 --out o.png",
+        "forecast SERIES FILE --steps 2 -n 1 --out o.csv", "plan FILE",
+    ],
+    "zip": ["train FILE", "train --from digits FILE", "loglik digits FILE --out o.csv", "plan FILE"],
+}  # fmt: skip
+
+
+def bad_tables() -> dict[str, bytes]:
+    """Truncated, in another encoding, ragged, with a column twice, without rows, infinite, huge, and what is none."""
+    rows = [f"2013-01-{1 + i // 24:02d} {i % 24:02d}:00,{i}.5,word" for i in range(60)]
+    head, whole = b"time,warmth,note", "\n".join(["time,warmth,note", *rows]).encode()
+    return {
+        "cut.csv": whole[:-9], "cut.csv.gz": gzip.compress(whole)[:-20], "zeros.csv": bytes(999), "empty.csv": b"",
+        "sixteen.csv": whole.decode().encode("utf-16")[:-1], "header.csv": head, "ragged.csv": whole + b"\n1,2",
+        "wide.csv": whole + b"\n1,2,3,4", "twice.csv": whole.replace(b"note", b"time", 1),
+        "infinite.csv": whole.replace(b",7.5,", b",inf,"), "huge.csv": whole + b"\n1,2," + b"x" * 200_000,
+        "quote.csv": whole + b'\n"' + b"x,1\n" * 50_000, "picture.csv": fuzz_reading.picture("png", 0),
+        "none.parquet": b"PAR1PAR1", "bomb.csv.gz": gzip.compress(head + b"\n" * 3 * 10**8, 1),
+    }  # fmt: skip
+
+
+def bad_pictures() -> dict[str, bytes]:
+    """Truncated, 0x0, 50,000x50,000, and what is none."""
+    return {
+        "cut.png": fuzz_reading.picture("png", 0)[:40], "nothing.png": fuzz_reading.png(0, 0, zlib.compress(b"")),
+        "large.png": fuzz_reading.png(50_000, 50_000, zlib.compress(bytes(100))), "text.png": b"no picture",
+        "empty.png": b"", "eps.png": b"%!PS-Adobe-3.0 EPSF-3.0\n", "heic.jpg": b"\0\0\0\x18ftypheic" + bytes(99),
+    }  # fmt: skip
+
+
+def bad_arrays() -> dict[str, bytes]:
+    """Truncated, objects, words, infinite, larger than they are, a bomb, and what is none."""
+    npy = fuzz_reading.npy
+    return {
+        "cut.npy": npy(np.ones((9, 2)))[:-9], "objects.npy": npy(np.array([{}], object)), "empty.npy": b"",
+        "words.npy": npy(np.array(["a", "b"])), "infinite.npy": npy(np.full((9, 2), np.inf)), "text.npy": b"no array",
+        "declared.npy": fuzz_reading.headed("{'descr': '<f4', 'fortran_order': False, 'shape': (10**12,)}"),
+        "none.npz": fuzz_reading.zipped(), "bomb.npz": fuzz_reading.npz(True, x=np.zeros((9000, 9000), np.uint8)),
+    }  # fmt: skip
+
+
+def bad_zips() -> dict[str, bytes]:
+    """Truncated, without pictures, a bomb, a way out, pictures of sizes that none has, and what is none."""
+    zipped, zlibbed = fuzz_reading.zipped, zlib.compress(bytes(100))
+    sizes = {"a.png": fuzz_reading.png(0, 0, zlibbed), "b.png": fuzz_reading.png(50_000, 50_000, zlibbed)}
+    return {
+        "cut.zip": zipped(("a.png", fuzz_reading.picture("png", 0)))[:-30], "text.zip": b"PK\x03\x04" + bytes(50),
+        "none.zip": zipped(), "bomb.zip": zipped(("a.png", bytes(2**27))), "sizes.zip": zipped(*sizes.items()),
+        "outside.zip": zipped(("../../a.png", b"no picture")),
+    }  # fmt: skip
+
+
+BAD: dict[str, Callable[[], dict[str, bytes]]] = {
+    "table": bad_tables,
+    "picture": bad_pictures,
+    "array": bad_arrays,
+    "zip": bad_zips,
+}
+
+
+@pytest.fixture(scope="module")
+def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a series, hardly trained."""
+    folder = tmp_path_factory.mktemp("hours")
+    begin = np.datetime64("2013-01-01T00")
+    lines = [f"{begin + np.timedelta64(i, 'h')}:00,{i % 24}.5" for i in range(700)]
+    (folder / "hours.csv").write_text("\n".join(["time,warmth", *lines]))
+    few = [f"data.path={folder / 'hours.csv'}", "training.steps=1", "net.channels=8", "training.batch_size=4"]
+    for _ in train(Experiment.read("series", few), folder / "run", draws=False):
+        pass
+    return folder / "run"
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", TAKES)
+def test_a_bad_file_is_a_sentence_by_every_verb_and_nothing_is_left(
+    cli: Cli, hours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, every: bool
+) -> None:
+    """Each verb with one file drawn at random, in the slow tests with all of them."""
+    monkeypatch.chdir(tmp_path)
+    names = list(bad := BAD[kind]())
+    for name, content in bad.items():
+        Path(name).write_bytes(content)
+    suffix = Path(names[0]).suffix
+    Path(f"loop{suffix}").symlink_to(tmp_path / f"loop{suffix}")
+    Path(f"endless{suffix}").symlink_to("/dev/zero")
+    os.mkfifo(f"pipe{suffix}")
+    names += [f"loop{suffix}", f"endless{suffix}", f"pipe{suffix}", f"nowhere{suffix}", "x" * 300 + suffix]
+    before, rng = sorted(os.listdir()), random.Random(kind)
+    for verb in TAKES[kind]:
+        for name in names if every else [rng.choice(names)]:
+            words = [word.replace("FILE", name).replace("SERIES", str(hours)) for word in verb.split()]
+            words += ["training.steps=1", "--out", "run"] * (words[0] == "train")
+            answer = cli(*words)
+            answered(answer, words)
+            assert answer.code == 2, (words, answer)
+            assert sorted(os.listdir()) == before, words

@@ -27,7 +27,7 @@ from ornstein.data.statistics import extremes, moments, value_range
 from ornstein.errors import InputError
 from ornstein.experiment.checks_of_samples import memorised
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.evaluate import REPORT, evaluate
+from ornstein.experiment.evaluate import REPORT
 from ornstein.experiment.evidence import Evidence
 from ornstein.experiment.learner import LEARNERS
 from ornstein.experiment.train import train
@@ -274,7 +274,9 @@ def test_a_run_learns_from_holes_and_all_its_verbs_go_on(cli: Cli, tmp_path: Pat
         refused = cli("impute", run, tmp_path / "few.npy", "--out", tmp_path / "filled.csv")
         assert refused.code == 2
         assert "filled.csv' must end in .npz" in refused.err
-        assert evaluate(opened, n=60) is not None
+        measured = cli("evaluate", run, "-n", 60)
+        assert measured.code == 0, measured
+        assert REPORT in measured.out  # it is named where it is written
         page = (run / REPORT).read_text()
         assert "of the data&#39;s cells are missing: what compares with closed forms" in page
         assert not re.search(r"\bnan\b|\binf\b", re.sub(r'base64,[^"]*', "", page))

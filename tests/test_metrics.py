@@ -14,6 +14,8 @@ from ornstein.metrics import (
     C2ST,
     METRICS,
     MMD,
+    Coverage,
+    Density,
     EnergyDistance,
     Frechet,
     Kernel,
@@ -409,3 +411,42 @@ def test_precision_and_recall_tell_noise_from_dropped_modes() -> None:
     radius = torch.cdist(y, y).sort(dim=1).values[:, 3]
     expected = (torch.cdist(x, y) <= radius).any(dim=1).double().mean().item()
     assert Precision(k=3)(x, y, g) == expected == Recall(k=3)(y, x, g)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(30, 30, 5), (40, 12, 3), (12, 50, 2)])
+def test_honest_sets_have_the_density_and_coverage_that_follow_from_exchange_alone(n: int, m: int, k: int) -> None:
+    """Whatever the distribution: here one with a tail so heavy that it has no mean."""
+    g, found = seeded(), []
+    for _ in range(300):
+        x, y = (torch.tan(1.5 * (torch.rand(size, 2, generator=g) * 2 - 1)) for size in (m, n))
+        found.append([Density(k)(x, y, g), Coverage(k)(x, y, g)])
+    density, coverage = torch.tensor(found).T
+    assert_mean(density, 1.0)
+    empty = math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
+    assert_mean(coverage, 1 - empty)
+    assert density.std() / math.sqrt(300) < 0.05
+    assert coverage.std() / math.sqrt(300) < 0.01
+
+
+def test_density_and_coverage_by_their_definition_and_beside_an_outlier() -> None:
+    g = seeded()
+    x, y = normal(40, 3, g=g), normal(50, 3, g=g)
+    inside = torch.cdist(x, y) <= torch.cdist(y, y).sort(dim=1).values[:, 4]
+    assert Density(k=4)(x, y, g) == inside.sum().item() / (4 * 40)
+    assert Coverage(k=4)(x, y, g) == inside.any(0).double().mean().item()
+    # a single real point far away, whose ball reaches all samples between it and the data
+    real = torch.cat([normal(499, 2, g=g), torch.tensor([[300.0, 0.0]])])
+    between = torch.tensor([[100.0, 0.0]]) + normal(300, 2, g=g)
+    assert Precision()(between, real, g) == 1
+    assert Density()(between, real, g) == pytest.approx(1 / 5)
+    assert Coverage()(between, real, g) == pytest.approx(1 / 500)
+
+
+@pytest.mark.parametrize("name", ["precision", "density", "coverage"])
+def test_balls_that_are_found_once_serve_every_subset(name: str) -> None:
+    g = seeded()
+    x, y, metric = normal(60, 3, g=g), normal(50, 3, g=g), METRICS[name]()
+    whole = metric.on_subsets(x, y, 60, 2, g)
+    assert whole.tolist() == [metric(x, y, g)] * 2
+    few, chosen = metric.on_subsets(x, y, 20, 2, seeded(4)), seeded(4)
+    assert few.tolist() == [metric(x[torch.randperm(60, generator=chosen)[:20]], y, g) for _ in range(2)]

@@ -119,7 +119,8 @@ def test_report_on_digits(digits: Any, classifier: Any) -> None:
     assert result.rows["memorisation"].ratio == pytest.approx(1, abs=0.1)
     assert result.rows["sliced-wasserstein"].ratio < 1.5
     assert {name for name, score in result.rows.items() if score.verdict == "differs"} == {"class-agreement"}
-    assert {n for n, s in result.rows.items() if s.on == "features"} == {"frechet", "kernel", "precision", "recall"}
+    of_features = {"frechet", "kernel", "precision", "recall", "density", "coverage"}
+    assert {n for n, s in result.rows.items() if s.on == "features"} == of_features
 
     again = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert again["rows"]["frechet"]["value"] == result.rows["frechet"].value

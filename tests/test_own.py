@@ -114,6 +114,9 @@ def test_what_cannot_be_trained_on_is_said_in_a_sentence(tmp_path: Path) -> None
     (tmp_path / "no.zip").write_bytes(b"PK")
     refused(tmp_path / "no.zip", "damaged or no zip")
     refused(tmp_path / "nowhere.csv", "nowhere.csv", "not a file")
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    refused(tmp_path / "one.png", "is one picture", "a folder or a .zip of many")
+    refused(tmp_path / "nowhere.jpg", "nowhere.jpg", "not a file", "folder or .zip of pictures")
     (tmp_path / "run").mkdir()
     for name in ("experiment.yaml", "run.yaml"):
         (tmp_path / "run" / name).write_text("{}")

@@ -21,8 +21,9 @@ from ornstein.experiment.config import Experiment
 from ornstein.experiment.curves import Line, _axis, chart
 from ornstein.experiment.doctor import CHECKS
 from ornstein.experiment.evaluate import evaluate
-from ornstein.experiment.page import PLAINLY, Row, number
+from ornstein.experiment.page import Row, number
 from ornstein.experiment.train import train
+from ornstein.experiment.wording import PLAINLY
 from ornstein.metrics import METRICS, Score
 
 VOID = {"meta", "img", "br", "line", "circle", "polyline", "input", "hr"}
@@ -154,7 +155,8 @@ def test_the_page_of_images_shows_them_beside_real_ones_and_the_verb_says_what_i
     ]  # fmt: skip
     assert "drawing" not in answer.out
     read = Read((tmp_path / "run" / "report.html").read_text("utf-8"))
-    for words in ("Real, held out", "Closest relatives", "8×8 pixels", "in 10 classes", "steps 2"):
+    said = "that need 50 samples and 50 held-out examples; the others see only gross faults"
+    for words in ("Real, held out", "Closest relatives", "8×8 pixels", "in 10 classes", "steps 2", said):
         assert words in read.text, words
     assert len(read.tags("img")) == 3
     relatives = Image.open(io.BytesIO(base64.b64decode(read.tags("img")[-1]["src"].partition(",")[2])))

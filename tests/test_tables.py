@@ -369,6 +369,7 @@ def test_texts_of_other_programs_are_read(tmp_path: Path, content: bytes, names:
         (b"a,b\n1,2\n3\n", ["row 2", "1 cell "]),
         (b"a,a\n1,2\n", ["'a'", "2 times"]),
         (b'a,b\n1,"2\n3,4\n', ["no table", "end of data"]),
+        (b'a,b\n1,"' + b"2\n3,4\n" * 40_000, ["no table", "a cell has more than 131,072 characters", "not closed"]),
         (b"a,b\n1,\x002\n", ["zero bytes"]),
         (b"\x89PNG\r\n\x1a\n\0\0", ["zero bytes"]),
         (gzip.compress(b"a,b\n" + b"1,2\n" * 9999, mtime=0)[:-40], ["damaged"]),

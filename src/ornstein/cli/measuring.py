@@ -25,7 +25,15 @@ def evaluate(
         int | None,
         typer.Option(
             help="For how many held-out examples the page gives the likelihood; 0 for none.",
-            show_default="200 of up to 8 numbers, else 0",
+            show_default="200 of a table's rows or of up to 8 numbers, else 0",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--inception",
+            help="The weights of FID's network, pt_inception-2015-12-05-6726825d.pth: pictures get a true FID and KID, "
+            "of as many samples as -n says.",
         ),
     ] = None,
 ) -> None:
@@ -39,16 +47,15 @@ def evaluate(
 
     opened = Run.load(run, ema=ema).drawing()
     with stages() as (stage, progress):
-        result = evaluate(opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage,
-                          page=page, likelihood=likelihood)  # fmt: skip
+        result = evaluate(
+            opened, n=n, seed=seed, steps=steps, stepper=stepper, progress=progress, stage=stage, page=page,
+            likelihood=likelihood, weights=weights,
+        )  # fmt: skip
     if result is None:
         return
     out.print(result.text(), markup=False, soft_wrap=True)
-    written = [
-        "evaluation.json",
-        "evaluation.png",
-        *(["report.html"] if page and opened.learner.draws and not opened.about["data"].get("missing") else []),
-    ]
+    # of a codec there is no page
+    written = ["evaluation.json", "evaluation.png", *["report.html"] * (page and opened.learner.draws)]
     out.print("\n" + ", ".join(f"[bold]{named(run / name)}[/]" for name in written))
 
 

@@ -176,7 +176,9 @@ def read_delimited(
             if encoding == encodings[-1]:
                 raise InputError(f"{shown(path)} is no text in {encoding}; save it as UTF-8.") from None
         except csv.Error as error:
-            raise InputError(f"{shown(path)} is no table of text: {error}.") from None
+            long = f"a cell has more than {csv.field_size_limit():,} characters; perhaps a quotation mark is not closed"
+            said = long if "field limit" in str(error) else error
+            raise InputError(f"{shown(path)} is no table of text: {said}.") from None
     return columns, dialect, _remarks(dialect, len(names))
 
 

@@ -60,8 +60,9 @@ class MaskedColumns(OfTokens):
     at_once: ClassVar[int] = 4096
     then: ClassVar[str] = "ornstein sample {run} -n 1000 --out rows.csv     ornstein evaluate {run}"
     judges: ClassVar[Measure] = Measure(
-        "loss-by-noise", "nats of the next token", "each column by itself", "columns alone"
-    )
+        "loss-by-noise", "surprise at the next token, in nats", "each column by itself", "columns alone",
+        across="hidden tokens for each known one",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         must_be_whole("learner.waves", self.waves, 0)

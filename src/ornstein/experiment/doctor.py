@@ -121,14 +121,16 @@ def examine(evidence: Evidence, stage: Callable[[str], None] | None = None) -> D
             f"{evidence.data.missing:.2%} of the data's cells are missing: what compares with closed forms of complete "
             "data (signal-left, error-by-noise, curl) was not looked at."
         )
-    return Diagnosis(examined, data_or_minutes(evidence), measured, left_out)
+    learning = "under-fitting" in examined and not examined["under-fitting"].healthy
+    return Diagnosis(examined, data_or_minutes(evidence, learning), measured, left_out)
 
 
-def data_or_minutes(evidence: Evidence) -> str:
+def data_or_minutes(evidence: Evidence, learning: bool = False) -> str:
     """Which would help more, in a sentence; "" if training left no record of its held-out error.
 
     More data can win at most the gap between the errors on held-out and on training examples: with endless data both
-    meet, somewhere between. The gain in the last quarter of training shows what more training can win.
+    meet, somewhere between. The gain in the last quarter of training shows what more training can win. A network that
+    is found to be still `learning` needs the minutes first: where both errors will end is not known yet.
     """
     drop = checks.falling(evidence)
     if drop is None:
@@ -140,6 +142,8 @@ def data_or_minutes(evidence: Evidence) -> str:
     known += "last quarter of training)"
     if gap <= max(noise, 0.02) and drop < 0.01:
         return f"Neither more data nor more minutes would change much {known}; a larger network may."
+    if learning:
+        return f"More minutes of training are needed first {known}."
     if gap / 2 > max(drop, 0):
         return f"More data would help more than more minutes {known}."
     return f"More minutes of training would help more than more data {known}."

@@ -4,9 +4,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,19 @@ from ornstein.data.condition import LABEL
 from ornstein.data.holes import alike, filled
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
+from ornstein.experiment.cells import draws_rows, score
 from ornstein.experiment.doctor import examine
-from ornstein.experiment.evidence import Evidence, is_seen, photographed
+from ornstein.experiment.evidence import Evidence, looks
 from ornstein.experiment.latents import evaluate_codec, in_words, is_codec
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.packaged import must_be_ones_own
-from ornstein.experiment.page import Page, as_shown
+from ornstein.experiment.page import Likely, Page, as_shown
 from ornstein.experiment.run import Run
 from ornstein.experiment.translate import scored
 from ornstein.files import write_text
-from ornstein.metrics import METRICS, Report, TableReport, lite, nearest, report, table_report
+from ornstein.metrics import METRICS, Report, TableReport, inception, nearest, report, table_report
+from ornstein.metrics.floor import SHOWN
+from ornstein.training import threads
 
 #: the measures that say something of a handful of points; the others are left out below fifty
 _FEW_WILL_DO = ("sliced-wasserstein", "energy-distance", "mmd", "memorisation")
@@ -75,17 +77,20 @@ def evaluate(
     stage: Callable[[str], None] | None = None,
     page: bool = True,
     likelihood: int | None = None,
+    weights: Path | None = None,
 ) -> Evaluation | None:
     """Draw n samples, with classes in the training data's proportions, and measure them against the held-out data.
 
     Writes evaluation.json, and evaluation.png: samples above their nearest training examples (images), or beside
     training data drawn at random. If the data have holes, samples get the same holes (`ornstein.data.holes`). With
     `page` it also writes report.html, which explains everything to a reader who does not know the field, with what the
-    doctor finds and the log-likelihood of `likelihood` held-out examples; None: of 200, if that takes only seconds
-    (vectors of up to 8 numbers). With several processes (`torchrun`) each draws its share; the first measures, and the
-    others get None. `progress` is called with (calls made, calls in all) while samples are drawn, `stage` with what is
-    done next: "drawing", then each measure by name, "the picture", the doctor's checks, the page. A codec is measured
-    by what it decodes: see `ornstein.experiment.latents`.
+    doctor finds and the log-likelihood of `likelihood` held-out examples and as many training ones; None: of 200, if
+    that takes only seconds (rows of a table, and vectors of up to 8 numbers). With `weights`, the file of the network
+    that FID is measured with (`ornstein.metrics.inception`), pictures get a true FID and KID. With several processes
+    (`torchrun`) each draws its share; the first measures, and the others get None. `progress` is called with (calls
+    made, calls in all) while samples are drawn, `stage` with what is done next: "drawing", then each measure by name,
+    "the picture", the doctor's checks, the page. A codec is measured by what it decodes: see
+    `ornstein.experiment.latents`.
 
     Raises:
         InputError: a run that draws nothing, or text; its data are no longer there, or differ from those that it
@@ -100,6 +105,7 @@ def evaluate(
         raise InputError(f"the measures are of numbers, and run={str(run.folder)!r} draws text, which has loglik.")
     if likelihood is not None and (isinstance(likelihood, bool) or not isinstance(likelihood, int) or likelihood < 0):
         raise InputError(f"likelihood={likelihood!r} must be a whole number of held-out examples, 0 for none.")
+    views = looks(run, weights)
     condition, stage = run.examples(n), stage or (lambda name: None)
     if ranks.rank():
         run.draw(n, seed=seed, condition=condition, steps=steps, stepper=stepper, together=True)
@@ -111,7 +117,7 @@ def evaluate(
     seconds = time.perf_counter() - began
     if not bool(torch.isfinite(z).all()):
         raise InputError("the samples are not finite: the model has diverged, or the stepper needs more steps.")
-    result = _measured(run, data, z, condition, torch.Generator().manual_seed(seed), stage)
+    result = _measured(run, data, z, condition, torch.Generator().manual_seed(seed), views, stage)
     carried: dict[str, Any] = {}
     if data.far is not None and isinstance(run.learner, Bridging):
         stage("transport")
@@ -149,18 +155,38 @@ def _page(
     """Write report.html."""
     run = evidence.run
     diagnosis = examine(evidence, lambda name: stage(f"the doctor: {name}"))
-    few = _CHEAP_COUNT * (math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
-    # of rows of a table `loglik` has a bound, cell by cell
-    few = few if run.learner.walks and not run.learner.unlike else 0
+    rows = draws_rows(run)
+    few = _CHEAP_COUNT * (rows or math.prod(run.shape) <= _CHEAP) if likelihood is None else likelihood
+    few = few if rows or (run.learner.walks and not run.learner.unlike) else 0
+    likely: dict[str, Likely] = {}
     if few:
         stage("likelihood")
-    scores = loglik(run, "test", count=few, seed=evidence.seed) if few else None
+        likely = {name: _likely(evidence, name, few) for name in ("test", "train")}
     stage("the page")
-    Page(evidence, result, drawn, diagnosis, z, scores).write(run.folder / REPORT)
+    Page(evidence, result, drawn, diagnosis, z, likely).write(run.folder / REPORT)
+
+
+def _likely(evidence: Evidence, part: str, count: int) -> Likely:
+    """How likely some held-out examples, or training ones, are to the run; of a table's rows there is a bound."""
+    run, data = evidence.run, evidence.data
+    x = data.test if part == "test" else data.train
+    # at random: files are often sorted, and their first rows are of one kind
+    x = x[torch.randperm(len(x), generator=evidence.dice())[:count]]
+    if draws_rows(run):
+        with threads(1):
+            return Likely(score(run, x, seed=evidence.seed)[0])
+    found = loglik(run, x, seed=evidence.seed).found
+    return Likely(found.log_prob, found.bits)
 
 
 def _measured(
-    run: Run, data: Dataset, z: Tensor, condition: Condition, dice: torch.Generator, stage: Callable[[str], None]
+    run: Run,
+    data: Dataset,
+    z: Tensor,
+    condition: Condition,
+    dice: torch.Generator,
+    views: Mapping[str, Callable[[Tensor], Tensor]],
+    stage: Callable[[str], None],
 ) -> Report | TableReport:
     """Every measure of samples in model space, in the data's own units."""
     if run.types:
@@ -182,7 +208,8 @@ def _measured(
         train_labels=None if some_have_none else data.train_labels,
         heldout_labels=None if some_have_none else data.test_labels,
         metrics=[name for name in METRICS if name in _FEW_WILL_DO or min(len(z), len(data.test)) >= 50],
-        other_features={lite.NAME: partial(photographed, run)} if is_seen(run) else None,
+        other_features=views,
+        shown=len(z) if inception.NAME in views else SHOWN,
         progress=stage,
     )
 
@@ -197,5 +224,4 @@ def _picture(run: Run, z: Tensor, condition: Condition, data: Dataset, path: Pat
     else:
         # at random: files are often sorted, and their first rows are of one kind
         some = data.train[torch.randperm(len(data.train), generator=generator)[: len(z)]]
-        real = filled(some, data.train) if data.missing else some
-        run.picture(z, path, real=real, start=condition.parts.get(SOURCE))
+        run.picture(z, path, real=pictures.beside(some, data), start=condition.parts.get(SOURCE))

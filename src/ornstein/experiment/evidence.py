@@ -17,10 +17,11 @@ If data have holes, errors count only the cells that were seen; samples are comp
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,9 +37,11 @@ from ornstein.core.process import Level
 from ornstein.data import Dataset
 from ornstein.data.holes import alike, filled
 from ornstein.data.pictures import is_picture
+from ornstein.errors import InputError, shown
 from ornstein.experiment.folder import read_metrics
 from ornstein.experiment.run import Run
-from ornstein.metrics import Ruler, lite
+from ornstein.files import opened, regular
+from ornstein.metrics import Ruler, inception, lite
 from ornstein.training import average_file, threads
 
 #: examples of each part that errors are measured on, and at a time
@@ -286,12 +289,45 @@ def _errors(
     return levels, torch.stack(errors)
 
 
-def is_seen(run: Run) -> bool:
-    """Whether the run is of pictures that a network of photographs can see, and one is installed."""
-    return run.kind == "image" and is_picture(run.shape, run.transform.plain) and lite.weights_file() is not None
+def looks(run: Run, weights: Path | None = None) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What networks for photographs see in the run's pictures (N, C, H, W), in the data's own units: (N, d), by name.
+
+    Args:
+        weights: the file of the network that FID is measured with (`ornstein.metrics.inception`), if it is to be asked.
+
+    Returns:
+        That one, and EfficientNet-lite0 if it is installed; {} of a run that draws no pictures.
+
+    Raises:
+        InputError: weights for a run that draws no pictures, or that are not such.
+    """
+    if run.kind != "image" or not is_picture(run.shape, run.transform.plain):
+        if weights is not None:
+            raise InputError(f"inception='{shown(weights)}' sees pictures, and {shown(run.folder)} draws none.")
+        return {}
+    there, found = ranks.device(run.experiment.training.cpu), {}
+    if lite.weights_file() is not None:
+        found[lite.NAME] = lite.features()
+    if weights is not None:
+        found[inception.NAME] = inception.features(weights_of(weights), there)
+
+    def seen(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return network(run.transform.plain.forward(x).to(there)).to(x.device)
+
+    return {name: partial(seen, network) for name, network in found.items()}
 
 
-def photographed(run: Run, x: Tensor) -> Tensor:
-    """What that network sees in pictures (N, C, H, W) in the data's own units."""
-    there = ranks.device(run.experiment.training.cpu)
-    return lite.features()(run.transform.plain.forward(x).to(there)).to(x.device)
+def weights_of(path: Path) -> inception.Network:
+    """The network that FID is measured with, from its weights' file; torch's reader of plain tensors runs nothing.
+
+    Raises:
+        InputError: no such file, not one of plain tensors, or weights of another network.
+    """
+    place = regular(path, inception.NAME, f"the file of FID's weights, {inception.FILE}")
+    said = f"{inception.NAME}='{shown(place)}'"
+    with opened(place) as stream:
+        try:
+            kept = torch.load(stream, map_location="cpu", weights_only=True)
+        except Exception:  # whatever torch makes of a file that is something else
+            raise InputError(f"{said} is damaged or no file of plain tensors; give {inception.FILE}.") from None
+    return inception.Network.of(kept, said)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ornstein.errors import InputError
 from ornstein.experiment.folder import read_folder, read_metrics
-from ornstein.experiment.page import plainly, tones
+from ornstein.experiment.wording import plainly, tones
 from ornstein.files import read_text
 
 #: pictures that training and evaluation leave, the newest samples first

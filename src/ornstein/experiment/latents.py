@@ -9,7 +9,6 @@ in a copy with each model of its latents.
 import json
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from torch import Tensor
 from ornstein.data import Dataset
 from ornstein.errors import InputError, shown
 from ornstein.experiment import pictures
-from ornstein.experiment.evidence import is_seen, photographed
+from ornstein.experiment.evidence import looks
 from ornstein.experiment.folder import holding, weights_name, write_measured
 from ornstein.experiment.run import Run
 from ornstein.files import digest, write_text
 from ornstein.latent import NetCodec
-from ornstein.metrics import METRICS, Report, lite, report
+from ornstein.metrics import METRICS, Report, report
 from ornstein.metrics.reconstruction import psnr, ssim
 
 #: measures of copying, which is what a codec is for; and those that say something of a handful of points
@@ -112,7 +111,7 @@ def evaluate_codec(run: Run, n: int, seed: int, stage: Callable[[str], None]) ->
         train_labels=labels,
         heldout_labels=data.test_labels,
         metrics=measures,
-        other_features={lite.NAME: partial(photographed, run)} if is_seen(run) else None,
+        other_features=looks(run),
         progress=stage,
     )
     told = {**found, **result.to_dict()}

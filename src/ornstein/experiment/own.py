@@ -28,7 +28,7 @@ import torch
 
 from ornstein.data.array import glance
 from ornstein.data.folder import lie, stray
-from ornstein.data.pictures import sides
+from ornstein.data.pictures import SUFFIXES, sides
 from ornstein.data.table import TABLES, glance_at
 from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
@@ -94,7 +94,7 @@ def _suffix(place: Path) -> str:
 
 
 def _named_as_data(place: Path) -> bool:
-    return is_zip(place) or place.name.lower().endswith((*TABLES, *_ARRAYS))
+    return is_zip(place) or place.name.lower().endswith((*TABLES, *_ARRAYS, *SUFFIXES))
 
 
 def chosen(source: str, said: Mapping[str, Any]) -> Own:
@@ -118,6 +118,8 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
         return _table(place)
     if place.suffix.lower() in _ARRAYS:
         return _array(place, said)
+    if place.suffix.lower() in SUFFIXES:
+        raise InputError(f"experiment={shown(source)!r} is one picture; give a folder or a .zip of many.")
     raise InputError(
         f"experiment={shown(source)!r} is a file of a kind that is not known ({place.suffix or 'no suffix'}); give "
         f"{_KNOWN}."

@@ -1,8 +1,8 @@
 """The report of a run as one page: `report.html`, which opens in any browser and loads nothing from elsewhere.
 
 Everything is embedded: style, pictures as data URIs, charts as SVG. Text from the user (names of files, of
-classes, of columns) goes through the template's escaping. The wording of the page is in `report.html.jinja`; its
-contents are put together here.
+classes, of columns) goes through the template's escaping. The wording of the page is in `report.html.jinja`, that of
+measures in `wording.py`; the contents are put together here.
 
 A kind of data that has measures of its own adds a `Table`, and a picture a `Figure`; the page shows what it is given.
 """
@@ -11,6 +11,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -20,49 +21,23 @@ import torch
 from torch import Tensor
 
 from ornstein._version import __version__
+from ornstein.core.numerics import Estimate
 from ornstein.data.condition import LABEL
 from ornstein.data.holes import filled
 from ornstein.errors import shown
 from ornstein.experiment import charts
-from ornstein.experiment.catalogue import summary
 from ornstein.experiment.charts_of_tables import table_chart
 from ornstein.experiment.curves import Line, chart, legend
 from ornstein.experiment.doctor import Diagnosis
 from ornstein.experiment.evidence import Evidence
-from ornstein.experiment.loglik import Scores
-from ornstein.experiment.pictures import channel_names, image_grid
-from ornstein.experiment.report import describe
+from ornstein.experiment.pictures import beside, channel_names, image_grid
+from ornstein.experiment.report import describe, examples
+from ornstein.experiment.wording import MEASURED_IN, plainly, tones
 from ornstein.files import write_text
 from ornstein.metrics import METRICS, Report, Score, TableReport, nearest
+from ornstein.metrics.table import AMONG_MANY
+from ornstein.training import threads
 
-#: what each measure says to one who has never met it; of others the first line of their docstring
-PLAINLY: dict[str, str] = {
-    "class-agreement": "A classifier trained on the real data looks at samples: how often does it see the class that "
-    "was asked for?",
-    "sliced-wasserstein": "How far would the samples have to be moved to turn them into real data, averaged over many "
-    "directions?",
-    "energy-distance": "Do samples lie as far from real data as real data lie from each other? 0 if so.",
-    "mmd": "Are there regions with more samples, or fewer, than real data? 0 if there are none.",
-    "frechet": "How far are the mean and spread of the samples' features from those of real data?",
-    "kernel": "Like the row above, but also sensitive to the shape of the cloud of features. 0 if they are alike.",
-    "c2st": "A classifier is trained to tell samples from real data: how often is it right? One half is guessing.",
-    "precision": "What share of the samples looks like real data? Low means implausible samples.",
-    "recall": "What share of the real data could be among the samples? Low means kinds that are never made.",
-    "memorisation": "How far is a sample from the training example most like it? Far below real data means copies.",
-    "trees": "Boosted trees are trained to tell samples from real rows: how often do they rank the two correctly? One "
-    "half is guessing.",
-    "network": "The same, with a small neural network.",
-    "columns": "How far are words' shares and numbers' distributions from those of real rows, on average?",
-    "pairs": "How far is the relation of two columns from that in real rows, on average?",
-    "predict": "A model is trained on samples to predict this column from all others, and tested on real rows; beside "
-    "it, one trained on as many real rows.",
-    "closest record": "Among as many training as held-out rows, how often is the nearest to a sample a training row? "
-    "One half is expected by chance.",
-    "membership": "Do the samples betray whether a given row was trained on? One half is a coin toss.",
-    "wasserstein": "How far must the carried points be moved, one by one, to lie where real points of the target lie?",
-    "copies": "What share of the samples equals a training row to the last digit, beside the share that equals one of "
-    "as many held-out rows?",
-}
 #: samples of a picture; training examples that are looked up beside them
 _SHOWN, _PAIRS = 60, 10
 IMAGE = "image"
@@ -75,6 +50,11 @@ class Row:
     name: str
     plainly: str
     score: Score
+
+    @property
+    def measured_in(self) -> str:
+        """What it was measured in, in a sentence; "" of the data as they are."""
+        return MEASURED_IN.get(self.score.on, f"In the features of {self.score.on}.")
 
     @property
     def tone(self) -> str:
@@ -112,6 +92,11 @@ class Table:
             f"{report.train:,} training examples against {report.heldout:,} that were held out. A good model scores "
             "what real data score, not zero."
         )
+        if isinstance(report, Report) and not set(METRICS) <= set(report.rows):
+            sentence += (
+                " Those measures are left out that need 50 samples and 50 held-out examples; the others see only gross "
+                "faults."
+            )
         return Table("How good the samples are", f"{sentence} {report.units}".strip(), rows)
 
 
@@ -127,15 +112,28 @@ class Figure:
 
 
 @dataclass(frozen=True, eq=False)
+class Likely:
+    """How likely examples are to the model: `log_prob` (N,) in nats; `bits` per number, None of a table's rows."""
+
+    log_prob: Tensor
+    bits: Estimate | None = None
+
+    @property
+    def nats(self) -> Estimate:
+        """The mean, and its standard error."""
+        return Estimate.of(self.log_prob)
+
+
+@dataclass(frozen=True, eq=False)
 class Page:
-    """What a page is made of."""
+    """What a page is made of; `likely`: likelihoods of "test" and "train" examples, {} if they were not measured."""
 
     evidence: Evidence
     report: Report | TableReport
     drawn: Mapping[str, Any]
     diagnosis: Diagnosis
     samples: Tensor
-    scores: Scores | None = None
+    likely: Mapping[str, Likely] = field(default_factory=dict)
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = field(default_factory=tuple)
 
@@ -156,13 +154,14 @@ class Page:
             summary=self._summary(),
             samples=self._samples(),
             tables=[Table.of(self.report), *_of_table(self.report), *self.tables],
-            said=self.report.sentences() if isinstance(self.report, TableReport) else (),
+            said=self.report.copied() if isinstance(self.report, TableReport) else (),
             figures=[(title, group) for title, group in self._groups() if group],
             copies=self._copies(),
             near_copies=self.report.near_copies,
             counts=(self.report.samples, self.report.train, self.report.heldout),
             noise=math.sqrt(0.01 * 0.99 * (1 / self.report.samples + 1 / self.report.heldout)),
-            likelihood=self._likelihood(),
+            likely=self.likely,
+            bound=run.transform.levels is not None,
             diagnosis=self.diagnosis,
             settings=describe(run.folder),
             yaml=run.experiment.to_yaml(),
@@ -172,14 +171,8 @@ class Page:
         )
 
     def _summary(self) -> dict[str, Any]:
-        run, rows = self.evidence.run, self.report.rows
-        facts = run.about["data"]
-        records = self.evidence.records
-        kind = "rows" if run.types else "series" if len(facts["shape"]) == 2 else f"{facts['kind']}s"
-        shape = f"{len(run.types)} columns" if run.types else _by(facts["shape"], facts["kind"] == IMAGE)
-        if facts.get("series"):
-            features, steps = facts["shape"]
-            kind, shape = "windows", f"{steps} steps, {features} feature{'s' * (features != 1)} each"
+        run, rows, records = self.evidence.run, self.report.rows, self.evidence.records
+        kind, shape = examples(run.about["data"])
         return {
             "well": sum(Row(name, "", score).tone == "good" for name, score in rows.items()),
             "of": len(rows),
@@ -201,7 +194,7 @@ class Page:
             across = min(10, math.ceil(math.sqrt(few)))
             return [Figure(name, "", picture(image_grid(x, across, 720)), wide=False) for name, x in grids]
         some = data.test[order[: max(200, len(self.samples))]]
-        real = filled(some, data.train) if data.missing else some  # a table's holes are values of their own
+        real = beside(some, data)
         mine = run.transform.inverse(self.samples)
         if run.types:
             made = table_chart(mine, run.types, real)
@@ -210,8 +203,11 @@ class Page:
         return [
             Figure(
                 "",
-                "Samples in red, real data in grey." if mine.ndim == 2 else "Samples and real data side by side.",
-                _charted(made, tall=bool(run.types)),
+                "Samples in red, real data in grey."
+                if mine.ndim == 2
+                else "Samples and real data side by side."
+                + " Real ones have gaps." * (mine.ndim == 3 and data.missing > 0),
+                _charted(made, tall=bool(run.types) or mine.ndim == 3),
                 wide=True,
             )
         ]
@@ -243,13 +239,14 @@ class Page:
     # --- charts
 
     def _groups(self) -> list[tuple[str, Sequence[Figure]]]:
-        return [("Error at each level of noise", self._by_noise()), ("How it learned", self._learning()),
+        by_noise = "Error at each level of noise" if self.evidence.denoises else "Error by how much is lost"
+        return [(by_noise, self._by_noise()), ("How it learned", self._learning()),
                 ("More pictures", self.figures)]  # fmt: skip
 
     def _by_noise(self) -> list[Figure]:
         evidence = self.evidence
         if not evidence.denoises:
-            return []
+            return self._by_level()
         held_out, trained = evidence.on_held_out, evidence.on_trained
         found = [("this model, held out", held_out.by_level.mean(1)), ("this model, training data",
                  trained.by_level.mean(1)), *(evidence.rivals if evidence.closed_forms else {}).items()]  # fmt: skip
@@ -267,6 +264,29 @@ class Page:
         )
         across = "noise in proportion to the data (sigma/alpha)"
         markup = chart(lines, across, "mean squared error", log_x=True, log_y=True)
+        return [Figure("", sentence, markup, legend(lines), wide=True)]
+
+    def _by_level(self) -> list[Figure]:
+        """The same of a learner that is no denoiser of Gaussian noise: what it is judged by, level by level."""
+        evidence, run = self.evidence, self.evidence.run
+        measure, parts = run.learner.judges, {"this model, held out": evidence.held_out}
+        if evidence.data.far is None:  # what a bridge starts from is known beside held-out examples alone
+            parts["this model, training data"] = evidence.trained_on
+        with threads(1) if run.types else nullcontext():
+            found = {name: run.learner.judge(run.model, part.x0, part.condition) for name, part in parts.items()}
+        lines = [Line(name, list(zip(one.ratios, one.found, strict=True)), dots=not number)
+                 for number, (name, one) in enumerate(found.items())]  # fmt: skip
+        one = found["this model, held out"]
+        lines.append(Line(measure.known, list(zip(one.ratios, one.known, strict=True))))
+        sentence = (
+            f"{measure.found[0].upper()}{measure.found[1:]}, against {measure.across}: the "
+            f"{'higher' if measure.share else 'lower'} the line the better. Beside it, what knows next to nothing: "
+            f"{measure.known}. If the line for training data is far better than that for held-out data, the model has "
+            "begun to learn the training data by heart."
+            + " A token is a word, a number, or the place of a number in its column."
+            * bool(run.types)
+        )
+        markup = chart(lines, measure.across, measure.found, log_x=True)
         return [Figure("", sentence, markup, legend(lines), wide=True)]
 
     def _learning(self) -> list[Figure]:
@@ -288,47 +308,14 @@ class Page:
             figures.append(Figure("Training loss", sentence, chart(lines, "training step", "loss", log_y=True)))
         return figures
 
-    def _likelihood(self) -> dict[str, Any] | None:
-        if self.scores is None:
-            return None
-        found = self.scores.found
-        return {
-            "bits": found.bits,
-            "count": len(found.log_prob),
-            "bound": self.evidence.run.transform.levels is not None,
-            "nats": float(found.log_prob.mean()),
-            "error": float(found.log_prob.std()) / math.sqrt(len(found.log_prob)),
-        }
-
-
-def _by(shape: Sequence[int], image: bool) -> str:
-    """How large an example is, in words."""
-    if len(shape) == 1:
-        return f"{shape[0]} numbers"
-    colours = "" if shape[0] == 1 else f" in {shape[0]} channels"
-    return "×".join(map(str, shape[1:])) + (" pixels" if image else " values") + colours
-
-
-def tones() -> dict[str, str]:
-    """How the page colours the words of verdicts."""
-    return {
-        word: tone
-        for made in METRICS.values()
-        for word, tone in zip(made().words, ("good", "fair", "bad"), strict=True)
-    }
-
-
-def plainly(name: str) -> str:
-    """What a measure says, for a reader who does not know it."""
-    known = PLAINLY.get(name) or PLAINLY.get(name.partition(" ")[0])
-    return known or (summary(METRICS[name]) if name in METRICS else "")
-
 
 def _of_table(report: Report | TableReport) -> list[Table]:
     """The columns of a table, and the pairs that are furthest from real."""
     if not isinstance(report, TableReport):
         return []
-    sentence = "How far each column is from real rows: 0 if distributed alike, 1 without a value in common."
+    sentence = (
+        f"How far each column is from real rows: 0 if distributed alike, 1 without a value in common. {AMONG_MANY}"
+    )
     columns = Table("Column by column", sentence, [Row(name, "", score) for name, score in report.columns.items()])
     far = sorted(report.pairs, key=lambda of: -report.pairs[of].ratio)[:_PAIRS]
     rows = [
@@ -341,7 +328,8 @@ def _of_table(report: Report | TableReport) -> list[Table]:
     ]
     sentence = (
         "How far the relation of two columns is from that in real rows: 0 if it is the same. Shown are the pairs "
-        "furthest from their real figure. Cramér's V is 0 if one column says nothing about the other, 1 if it says all."
+        "furthest from their real figure. Cramér's V is 0 if one column says nothing about the other, 1 if it says "
+        f"all. {AMONG_MANY}"
     )
     return [columns, *([Table("Pairs of columns", sentence, rows)] if rows else [])]
 

@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from ornstein.core.learner import Judgement, Measure
+from ornstein.data import Dataset
+from ornstein.data.holes import filled
 from ornstein.data.schema import ColumnType
 from ornstein.data.transform import Transform
 from ornstein.experiment import charts
@@ -45,6 +47,13 @@ def image_grid(images: Tensor, columns: int | None = None, side: int = 720, clea
         canvas[top : top + height * scale, left : left + width * scale] = image
         opaque[top : top + height * scale, left : left + width * scale] = 255
     return Image.fromarray(np.dstack([canvas, opaque]) if clear else canvas)
+
+
+def beside(real: Tensor, data: Dataset) -> Tensor:
+    """Some of the data's real examples (n, F, ...) as drawn beside samples: gaps of series stay open, other cells that
+    are missing get the mean. (A table's holes are values of their own.)
+    """
+    return filled(real, data.train) if data.missing and real.ndim != 3 else real
 
 
 def colours(images: Tensor) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What a run is, in a line for each thing: `ornstein info RUN`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def describe(folder: "str | Path") -> dict[str, str]:
     facts, versions, training = about["data"], about["versions"], experiment.training
     records = read_metrics(folder)
     checked = [r for r in records if r.get("held_out") is not None]
+    kind, shape = examples(facts)
     low, high = facts["range"]
     labels = f", {len(facts['classes'])} classes" if facts["classes"] else ""
 
@@ -30,8 +31,9 @@ def describe(folder: "str | Path") -> dict[str, str]:
         return f"{chosen['name']} ({rest})" if rest else chosen["name"]
 
     lines = {
-        "data": f"{facts['name']}: {facts['count']:,} {facts['kind']}s of shape {'x'.join(map(str, facts['shape']))}, "
-        f"values {low:g}..{high:g}, sigma_data {facts['sigma_data']:.3f}{labels}",
+        "data": f"{facts['name']}: {facts['count']:,} {kind} of {shape}"
+        + ("" if facts.get("table") else f", values {low:g}..{high:g}, sigma_data {facts['sigma_data']:.3f}")
+        + labels,
         "process": said(experiment.process),
         "net": f"{said(experiment.net)}; {about['parameters']:,} parameters, predicts {experiment.predicts}",
         "objective": said(experiment.objective),
@@ -69,6 +71,24 @@ def describe(folder: "str | Path") -> dict[str, str]:
         lines["unchecked"] = "no manifest.json: files of this older run are opened as they are until training goes on"
     lines["files"] = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
     return lines
+
+
+def examples(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """What a run's examples are called, and how large each is, in words; `facts` are those of its data in run.yaml."""
+    kind, shape = facts["kind"], facts["shape"]
+    if facts.get("table"):
+        return "rows", f"{shape[0]} columns"
+    if facts.get("series"):
+        features, steps = shape
+        return "windows", f"{steps} steps, {features} feature{'s' * (features != 1)} each"
+    return "series" if len(shape) == 2 else f"{kind}s", _by(shape, kind == "image")
+
+
+def _by(shape: Sequence[int], image: bool) -> str:
+    if len(shape) == 1:
+        return f"{shape[0]} numbers"
+    colours = "" if shape[0] == 1 else f" in {shape[0]} channels"
+    return "×".join(map(str, shape[1:])) + (" pixels" if image else " values") + colours
 
 
 def _codec(folder: Path) -> str:

@@ -11,7 +11,6 @@ from ornstein.core.condition import SOURCE, Condition
 from ornstein.core.learner import Judgement
 from ornstein.data import Dataset
 from ornstein.data.condition import LABEL
-from ornstein.data.holes import filled
 from ornstein.experiment import pictures
 from ornstein.experiment.run import Run
 from ornstein.files import replacing
@@ -58,7 +57,7 @@ def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Mom
         # at random: files are often sorted, and their first rows are of one kind
         order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
         some = data.test[order[: max(1000, count)]]
-        real = None if run.kind == "image" else filled(some, data.train) if data.missing else some
+        real = None if run.kind == "image" else pictures.beside(some, data)
         start = condition.parts.get(SOURCE)
         run.picture(drawn, shown, run.class_columns(condition.parts.get(LABEL)), real=real, start=start)
         with replacing(shown.with_name("latest.png")) as part:

@@ -12,7 +12,17 @@ from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
 from ornstein.metrics.margins import columns_apart, related
 from ornstein.metrics.metric import Metric
 from ornstein.metrics.named import METRICS
-from ornstein.metrics.neighbours import Copying, Memorisation, Precision, Recall, clusters, memorisation, nearest
+from ornstein.metrics.neighbours import (
+    Copying,
+    Coverage,
+    Density,
+    Memorisation,
+    Precision,
+    Recall,
+    clusters,
+    memorisation,
+    nearest,
+)
 from ornstein.metrics.records import Records, closest_records
 from ornstein.metrics.ruler import Ruler
 from ornstein.metrics.table import TableReport, table_report
@@ -24,6 +34,8 @@ __all__ = [
     "MMD",
     "Classifier",
     "Copying",
+    "Coverage",
+    "Density",
     "EnergyDistance",
     "Frechet",
     "Kernel",

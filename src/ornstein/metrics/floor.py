@@ -226,6 +226,7 @@ def report(
     other_features: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     repeats: int = 10,
     most: int = 2000,
+    shown: int = SHOWN,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Every metric of `metrics` (names of `METRICS`; None: all) on the samples, each beside its floor.
@@ -236,7 +237,7 @@ def report(
     beside how many real held-out data. If `features` is None its features are used, except for tables: its features
     lack whatever does not help to tell the classes, and a table's columns are features already. For each function in
     `other_features`, by name, points (N, *shape) to (N, d), the metrics of features are computed once more, on at most
-    `SHOWN` samples and as many real points as needed: rows "frechet NAME", and so on. `repeats` and `most` as in
+    `shown` samples and as many real points as needed: rows "frechet NAME", and so on. `repeats` and `most` as in
     `compare`. `progress` is called with the name of what is computed next.
     """
     chosen = {name: lookup(METRICS, name, "metric")() for name in (METRICS if metrics is None else metrics)}
@@ -269,7 +270,7 @@ def report(
     of_features = {name: metric for name, metric in chosen.items() if metric.reads == "features"}
     for view, seen_by in (other_features or {}).items() if of_features else ():
         tell(view)
-        rows |= _in_view(view, seen_by, of_features, sets, generator, repeats)
+        rows |= _in_view(view, seen_by, of_features, sets, generator, repeats, shown)
     copying = None
     if any(metric.fixed == "train" for metric in chosen.values()):
         tell("near copies")
@@ -287,16 +288,20 @@ def _in_view(
     sets: tuple[Tensor, Tensor, Tensor],
     generator: torch.Generator,
     repeats: int,
+    shown: int,
 ) -> dict[str, Score]:
     """Metrics of features in those of a view, which may take long to look: of some samples, training and held-out."""
-    few = min(SHOWN, len(sets[0]))
+    few = min(shown, len(sets[0]))
     made, seen, unseen = (
         seen_by(points[choose(len(points), size, generator, points)])
         for points, size in zip(sets, (few, 2 * few, few), strict=True)
     )
     with warnings.catch_warnings():  # of fewer points than features; the floor has as few
         warnings.simplefilter("ignore", UserWarning)
-        found = {n: compare(metric, made, seen, unseen, generator, repeats=repeats) for n, metric in metrics.items()}
+        found = {
+            n: compare(metric, made, seen, unseen, generator, repeats=repeats, most=few)
+            for n, metric in metrics.items()
+        }
     return {f"{name} {view}": replace(score, on=view) for name, score in found.items()}
 
 

@@ -112,7 +112,7 @@ class Network:
     def of(cls, kept: dict[str, Tensor]) -> "Network":
         """Made of weights, given by their names in the extra's file."""
         blocks = [list(_layers(kept, f"_blocks.{i}.")) for i in range(len(_STRIDES))]
-        return cls(_folded(kept, "_conv_stem", "_bn0"), blocks, _folded(kept, "_conv_head", "_bn1"))
+        return cls(folded(kept, "_conv_stem", "_bn0"), blocks, folded(kept, "_conv_head", "_bn1"))
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """RGB pictures (B, 3, H, W) in [-1, 1] -> what is seen before each halving, and at the end: five grids."""
@@ -132,7 +132,7 @@ class Network:
 
     def features(self, x: Tensor) -> Tensor:
         """Pictures (B, C, H, W) in [-1, 1] -> (B, 1280): see `features`."""
-        x = _in_colour(x)
+        x = in_colour(x)
         if x.shape[2:] != (_SIDE, _SIDE):
             x = F.interpolate(x, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
         return F.relu6(_same(self.stages(x)[-1], self.head, 1)).mean((2, 3))
@@ -143,19 +143,19 @@ class Network:
         Args:
             x, y: (B, C, H, W) in [-1, 1], grey, RGB or RGBA; gradients reach both.
         """
-        seen = [[F.normalize(grid.float(), eps=_SHORT) for grid in self.stages(_in_colour(batch))] for batch in (x, y)]
+        seen = [[F.normalize(grid.float(), eps=_SHORT) for grid in self.stages(in_colour(batch))] for batch in (x, y)]
         grids = [(u - v).square().sum(1).flatten(1).mean(1) for u, v in zip(*seen, strict=True)]
         return torch.stack(grids).mean(0)
 
 
 def _layers(kept: dict[str, Tensor], block: str) -> Iterator[Layer]:
     if f"{block}_expand_conv.weight" in kept:
-        yield _folded(kept, f"{block}_expand_conv", f"{block}_bn0")
-    yield _folded(kept, f"{block}_depthwise_conv", f"{block}_bn1")
-    yield _folded(kept, f"{block}_project_conv", f"{block}_bn2")
+        yield folded(kept, f"{block}_expand_conv", f"{block}_bn0")
+    yield folded(kept, f"{block}_depthwise_conv", f"{block}_bn1")
+    yield folded(kept, f"{block}_project_conv", f"{block}_bn2")
 
 
-def _folded(kept: dict[str, Tensor], conv: str, norm: str) -> Layer:
+def folded(kept: dict[str, Tensor], conv: str, norm: str) -> Layer:
     """A convolution and the normalisation after it as one: kernel and bias."""
     mean, variance, gain, bias = (kept[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
     scale = gain / (variance + _EPS).sqrt()
@@ -171,10 +171,12 @@ def _same(x: Tensor, layer: Layer, stride: int, groups: int = 1) -> Tensor:
     return F.conv2d(x, kernel, bias, stride, groups=groups)
 
 
-def _in_colour(x: Tensor) -> Tensor:
+def in_colour(x: Tensor) -> Tensor:
     """Pictures as RGB, (B, 3, H, W) in [-1, 1]."""
     if x.ndim != 4 or x.shape[1] not in (1, 3, 4):
-        raise InputError(f"x has shape {tuple(x.shape)}; {NAME} sees pictures (N, C, H, W) of 1, 3 or 4 channels.")
+        raise InputError(
+            f"x has shape {tuple(x.shape)}; a network for photographs sees pictures (N, C, H, W) of 1, 3 or 4 channels."
+        )
     if x.shape[1] == 4:
         opaque = (x[:, 3:] + 1) / 2
         x = x[:, :3] * opaque + (1 - opaque)

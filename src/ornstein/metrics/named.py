@@ -6,7 +6,7 @@ from ornstein.metrics.classifier_test import C2ST
 from ornstein.metrics.frechet import Frechet
 from ornstein.metrics.kernels import MMD, EnergyDistance, Kernel
 from ornstein.metrics.metric import Metric
-from ornstein.metrics.neighbours import Memorisation, Precision, Recall
+from ornstein.metrics.neighbours import Coverage, Density, Memorisation, Precision, Recall
 from ornstein.metrics.transport import SlicedWasserstein
 
 #: every metric by name
@@ -19,5 +19,7 @@ METRICS: dict[str, Callable[..., Metric]] = {
     "c2st": C2ST,
     "precision": Precision,
     "recall": Recall,
+    "density": Density,
+    "coverage": Coverage,
     "memorisation": Memorisation,
 }

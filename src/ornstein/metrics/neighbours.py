@@ -1,4 +1,4 @@
-"""Nearest neighbours: memorisation, precision and recall.
+"""Nearest neighbours: memorisation; precision and recall; density and coverage.
 
 **Memorisation.** A diffusion model that has learned its training set by heart is a perfect model of it (the exact
 denoiser of a finite data set returns training examples and nothing else), and every distance between samples and data
@@ -27,9 +27,11 @@ References: Meehan, Chaudhuri, Dasgupta, "A non-parametric test to detect data-c
 arXiv:2004.05675); Yoon, Choi, Kwon, Ryu, "Diffusion probabilistic models generalize when they fail to memorize" (2023,
 ICML workshop SPIGM); Gu, Du, Pang, Li, Lin, Wang, "On memorization in diffusion models" (2023, arXiv:2310.02664);
 Kynkäänniemi, Karras, Laine, Lehtinen, Aila, "Improved precision and recall metric for assessing generative models"
-(2019, arXiv:1904.06991).
+(2019, arXiv:1904.06991); Naeem, Oh, Uh, Choi, Yoo, "Reliable fidelity and diversity metrics for generative models"
+(2020, arXiv:2002.09797).
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
@@ -168,23 +170,21 @@ def ratio(value: float, floor: float) -> float:
     return value / floor
 
 
-def covered(x: Tensor, y: Tensor, k: int) -> float:
-    """The share of x (N, d) inside the union of balls around y (M, d) that reach to each one's k-th nearest in y."""
+def radii(y: Tensor, k: int) -> Tensor:
+    """How far the k-th nearest other point of y (N, d) is from each: the radius of its ball, (N,)."""
     if k >= len(y):
         raise InputError(f"k={k} needs more than {k} points, and there are {len(y)}.")
-    radii = []
+    found = []
     for start, rows in row_blocks(y, len(y)):
         block = distances(rows, y)
         block.diagonal(offset=start).fill_(torch.inf)
-        radii.append(block.kthvalue(k, dim=1).values)
-    radius = torch.cat(radii)
-    inside = [(distances(rows, y) <= radius).any(dim=1) for _, rows in row_blocks(x, len(y))]
-    return float(torch.cat(inside).double().mean())
+        found.append(block.kthvalue(k, dim=1).values)
+    return torch.cat(found)
 
 
 @dataclass(frozen=True)
-class _Covered(Metric):
-    """A share of points that lie in balls around others, each reaching to the k-th nearest neighbour."""
+class _Balls(Metric):
+    """A number from which points lie in which balls around others, each reaching to the k-th nearest neighbour."""
 
     k: int = 3
     better: ClassVar[Literal["lower", "higher"]] = "higher"
@@ -196,9 +196,33 @@ class _Covered(Metric):
             raise InputError(f"k={self.k} must be at least 1.")
 
 
+class _RealBalls(_Balls):
+    """A number from which samples lie in which balls around real points, which are found once for all subsets."""
+
+    @abstractmethod
+    def read(self, x: Tensor, y: Tensor, radius: Tensor) -> float:
+        """The number from points x (N, d) and balls around y (M, d) of these radii (M,)."""
+
+    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
+        x, y = vectors(x, y)
+        return self.read(x, y, radii(y, self.k))
+
+    def on_subsets(self, x: Tensor, y: Tensor, size: int, repeats: int, generator: torch.Generator) -> Tensor:
+        x, y = vectors(x, y)
+        radius = radii(y, self.k)
+        some = (x[choose(len(x), size, generator, x)] for _ in range(repeats))
+        return torch.tensor([self.read(part, y, radius) for part in some], dtype=torch.float64)
+
+
+def _within(x: Tensor, y: Tensor, radius: Tensor) -> Iterator[Tensor]:
+    """Which of x (N, d) lie in which of the balls around y (M, d): bool (rows, M), block by block of rows of x."""
+    for _, rows in row_blocks(x, len(y)):
+        yield distances(rows, y) <= radius
+
+
 @final
 @dataclass(frozen=True)
-class Precision(_Covered):
+class Precision(_RealBalls):
     """Share of the samples that lie where real data live: low means implausible samples (between 0 and 1).
 
     `k`: the balls reach to the k-th nearest neighbour. It grows with k and depends on N, so read it beside its floor.
@@ -206,14 +230,13 @@ class Precision(_Covered):
     Kynkäänniemi, Karras, Laine, Lehtinen, Aila (2019), arXiv:1904.06991.
     """
 
-    def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
-        x, y = vectors(x, y)
-        return covered(x, y, self.k)
+    def read(self, x: Tensor, y: Tensor, radius: Tensor) -> float:
+        return float(torch.cat([inside.any(1) for inside in _within(x, y, radius)]).double().mean())
 
 
 @final
 @dataclass(frozen=True)
-class Recall(_Covered):
+class Recall(_Balls):
     """Share of the real data that lie where samples live: low means kinds that are not made (between 0 and 1).
 
     `k`: the balls reach to the k-th nearest neighbour. Precision with the two sets exchanged.
@@ -223,7 +246,44 @@ class Recall(_Covered):
 
     def __call__(self, x: Tensor, y: Tensor, generator: torch.Generator) -> float:
         x, y = vectors(x, y)
-        return covered(y, x, self.k)
+        return Precision(self.k)(y, x, generator)
+
+
+@final
+@dataclass(frozen=True)
+class Density(_RealBalls):
+    """In how many balls of real points a sample lies, over k: 1 for honest samples, low for implausible ones.
+
+    `k`: the balls reach to the k-th nearest neighbour. Like precision, but one real outlier weighs little. Samples that
+    keep to where real data are dense have more than 1.
+
+    Naeem, Oh, Uh, Choi, Yoo (2020), arXiv:2002.09797.
+    """
+
+    k: int = 5
+
+    def read(self, x: Tensor, y: Tensor, radius: Tensor) -> float:
+        inside = sum(int(block.sum()) for block in _within(x, y, radius))
+        return inside / (self.k * len(x))
+
+
+@final
+@dataclass(frozen=True)
+class Coverage(_RealBalls):
+    """Share of the real points that have a sample in their ball: low means kinds that are not made (between 0 and 1).
+
+    `k`: the balls reach to the k-th nearest neighbour. Like recall, but samples without sense add nothing to it.
+
+    Naeem, Oh, Uh, Choi, Yoo (2020), arXiv:2002.09797.
+    """
+
+    k: int = 5
+
+    def read(self, x: Tensor, y: Tensor, radius: Tensor) -> float:
+        held = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        for inside in _within(x, y, radius):
+            held |= inside.any(0)
+        return float(held.double().mean())
 
 
 def clusters(x: Tensor, count: int, generator: torch.Generator, *, rounds: int = 20) -> Tensor:

@@ -51,6 +51,11 @@ JUDGED, TAUGHT = 5, 5
 _TREES = 50
 #: how much wider than of one score the spread is taken of one among many, of which some are far off by chance
 _MANY = 1.5
+#: the same, for readers
+AMONG_MANY = (
+    "Of many columns, pairs and predictions some lie off by chance: they count as different only beyond three standard "
+    "deviations."
+)
 #: a share of copies, or of nearer rows, up to which the verdict is the second word
 _CLOSE = 1.1
 
@@ -86,7 +91,7 @@ class TableReport:
     @property
     def units(self) -> str:
         """The unit of distances, in a sentence."""
-        return "Distances of columns and pairs are shares, of 0 to 1."
+        return f"Distances of columns and pairs are shares, of 0 to 1. {AMONG_MANY}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, fit for JSON; a list for the pairs."""
@@ -104,20 +109,13 @@ class TableReport:
 
     def sentences(self) -> list[str]:
         """What the scores mean, in sentences for any reader."""
-        rows, records = self.rows, self.records
-        said = []
+        rows, said = self.rows, []
         if "trees" in rows:
             coin = "50 %: they cannot tell them apart" if rows["trees"].verdict == "matches" else "50 % would be a coin"
             said.append(
                 f"Boosted trees rank a draw above a held-out row in {rows['trees'].value:.0%} of pairs ({coin})."
             )
-        said += [
-            f"{records.nearer:.1%} of the draws lie nearer to training rows than to as many held-out ones (honest: "
-            f"50 ± {2 * records.nearer_spread:.1%}).",
-            f"{records.copies_all:.2%} of the draws are a training row to the last digit; "
-            f"{records.heldout_copies:.2%} of the held-out rows are. Of {records.rows:,} rows of either kind, "
-            f"{records.copies:.2%} of the draws are a training one and {records.copies_heldout:.2%} a held-out one.",
-        ]
+        said += self.copied()
         for noun, scores in (("column", self.columns), ("pair of columns", self.pairs)):
             off = sorted((s for s in scores.items() if s[1].verdict == "differs"), key=lambda s: -s[1].value)
             names = [shown(of) if isinstance(of, str) else " with ".join(map(shown, of)) for of, _ in off[:3]]
@@ -125,6 +123,17 @@ class TableReport:
                 more = f", and {len(off) - 3} more" if len(off) > 3 else ""
                 said.append(f"Furthest from real, by {noun}: {', '.join(names)}{more}.")
         return said
+
+    def copied(self) -> list[str]:
+        """What the closest records say of copies, in sentences for any reader."""
+        records = self.records
+        return [
+            f"{records.nearer:.1%} of the draws lie nearer to training rows than to as many held-out ones (honest: "
+            f"50 ± {2 * records.nearer_spread:.1%}).",
+            f"{records.copies_all:.2%} of the draws are a training row to the last digit; "
+            f"{records.heldout_copies:.2%} of the held-out rows are. Of {records.rows:,} rows of either kind, "
+            f"{records.copies:.2%} of the draws are a training one and {records.copies_heldout:.2%} a held-out one.",
+        ]
 
     def table(self) -> str:
         """The report as plain text, one row per score, with the notes needed to read it."""
