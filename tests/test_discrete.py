@@ -279,6 +279,20 @@ def waved(waves: int, *along: tuple[float, ...]) -> tuple[MaskedNet, list[Tensor
     return learner.model(net), seen
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("timeless", [False, True])
+def test_a_network_is_told_the_share_of_known_tokens_unless_it_is_timeless(timeless: bool) -> None:
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (NUMBERS.width,), categories=NUMBERS)
+    learner, levels = MaskedColumns(problem, timeless=timeless), []
+    net = learner.network(MLP(width=4, depth=1).build)
+    net.register_forward_pre_hook(lambda _, given: levels.append(given[1]))
+    learner.model(net).log_probs(NUMBERS.one_hot(torch.tensor([[1, 0, -1, -1], [1, 0, 1, -1]])), Condition())
+    # ln(unknown / known); the same for all rows, as one number, for which networks take a shorter way
+    expected = [0.0, 0.0] if timeless else [0.0, math.log(1 / 3)]
+    assert torch.allclose(levels[0], torch.tensor(expected), atol=1e-6)
+    assert (levels[0].stride(0) == 0) == timeless
+
+
 def test_waves_correlate_as_a_gaussian_kernel_of_the_distance_does() -> None:
     """2 sin(w p + b) sin(w q + b) has the mean exp(-6^2 |p - q|^2 / 2), if w is normal and b uniform."""
     model, seen = waved(4000, (-0.75, -0.25, 0.25, 0.75), (-0.15, -0.05, 0.05, 0.15))

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY, component
+from ornstein.data.dataset import Dataset
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform
+from ornstein.discrete.waves import classes_shown
 from ornstein.errors import InputError
 from ornstein.experiment.cells import _consistent
 
@@ -75,6 +77,23 @@ def test_a_spike_stays_a_spike_and_a_bound_is_not_crossed(fitted: tuple[Tensor, 
         known = ~rows[:, column].isnan()
         assert float(back[known, column].min()) >= float(rows[known, column].min())
         assert float(back[known, column].max()) <= float(rows[known, column].max())
+
+
+def test_where_a_value_prevails_the_other_rows_fill_the_bins_and_are_told_apart_like_words() -> None:
+    gains = torch.arange(1.0, 121.0).double() ** 2
+    for zeros, ordered in ((4799, True), (4801, False)):  # beside 4,800 rows of other values
+        values = torch.cat([torch.zeros(zeros).double(), gains.repeat(40)])
+        tokens = Tokens.fit(values[:, None], [ColumnType("gain", "integer", decimals=0, format="short")])
+        one = tokens.coded[0]
+        assert one.ordered == ordered
+        # 4,800 rows in shares of a 48th of all rows, or of those that are not zero
+        assert len(one.bins) == pytest.approx(25 if ordered else 49, abs=1)
+        assert bool(tokens.categories.along[0]) == ordered
+        assert torch.equal(tokens.inverse(tokens.forward(values[:, None]))[:, 0], values)
+        if not ordered:
+            assert len(classes_shown(tokens.categories)) == tokens.categories.width
+    few = Tokens.fit((values > 0).double()[:, None] * 7, [ColumnType("sold", "integer", decimals=0, format="short")])
+    assert not few.coded[0].ordered
 
 
 def test_columns_that_another_determines_are_looked_up(fitted: tuple[Tensor, Tokens]) -> None:
@@ -204,3 +223,13 @@ def test_the_calendar_agrees_with_pythons() -> None:
         assert found == {"year": at.year, "month": at.month, "day": at.day, "hour": at.hour, "minute": at.minute,
                          "weekday": at.weekday()}  # fmt: skip
         assert float(component("date", one)) * DAY == s - s % DAY
+
+
+def test_batches_of_a_table_are_its_rows_encoded() -> None:
+    """The rows are encoded once, and a batch holds their vectors."""
+    rows, types = table()
+    tokens = Tokens.fit(rows, types)
+    data = Dataset("things", rows[:1500], rows[1500:], {}, "table", tokens, columns=tuple(types))
+    batches = [data.batch(step, 500, seed=3)[0] for step in range(3)]
+    found, expected = (x.unique(dim=0, return_counts=True) for x in (torch.cat(batches), tokens.forward(rows[:1500])))
+    assert all(map(torch.equal, found, expected))

@@ -15,7 +15,7 @@ first, so it is never known before it. A token and what refines it are a *cell*;
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +24,9 @@ from torch import Tensor
 
 from ornstein.core.copies import beside
 from ornstein.errors import InputError
+
+#: the log-probability of what is impossible: finite, so that a weight of 0 times it is 0
+IMPOSSIBLE = -1e30
 
 
 @dataclass(frozen=True)
@@ -160,16 +163,19 @@ class Categories:
             if self.along[i] and other in columns
         ]
 
-    def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def places(self, x: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Where along its column each number lies, 0, the middle, where unknown; and 1 for each known one, else 0.
 
         (B, width) -> (B, ordered) twice.
+
+        Args:
+            inside: what the method of that name says of x, if that has been asked.
         """
         found, known = (x @ beside(self._along, x)).tensor_split(2, 1)  # one product takes half the time of two
         if self._refined:
-            found = found.clone()
-        for column, offset in self._offsets(x):
-            found[:, column] += offset
+            inside = self.inside(x)[0] if inside is None else inside
+            columns = beside(self._columns, x, torch.int64)
+            found = found.index_add(1, columns, inside * beside(self._reach, x))
         return found, known
 
     def inside(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,22 +183,24 @@ class Categories:
 
         (B, width) -> (B, `finer`) twice, 0 where it is not known.
         """
-        found = [offset for _, offset in self._offsets(x)]
-        if not found:
+        if not self._refined:
             return x.new_zeros(len(x), 0), x.new_zeros(len(x), 0)
-        known = torch.stack([x[:, self.block(token)].sum(1) for token in self.finer], 1)
-        return torch.stack(found, 1) / beside(self._reach, x), known
+        found, known = [], []
+        for column, token, within in self._refined:
+            first, second = (x[:, self.block(i)] for i in (self.ordered[column], token))
+            found.append(((first @ beside(within, x)) * second).sum(1))
+            known.append(second.sum(1))
+        return torch.stack(found, 1) / beside(self._reach, x), torch.stack(known, 1)
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        """The column, among those that are ordered, of each refining token."""
+        return torch.tensor([column for column, _, _ in self._refined])
 
     @cached_property
     def _reach(self) -> Tensor:
         """How far each refining token moves a number along its column, at most."""
         return torch.tensor([max(float(within.abs().max()), 1e-12) for _, _, within in self._refined])
-
-    def _offsets(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(column, (B,)) of each refining token: what it adds to the place along that column."""
-        for column, token, within in self._refined:
-            first, second = (x[:, self.block(i)] for i in (self.ordered[column], token))
-            yield column, ((first @ beside(within, x)) * second).sum(1)
 
     @property
     def finer(self) -> tuple[int, ...]:
@@ -200,20 +208,23 @@ class Categories:
         return tuple(token for _, token, _ in self._refined)
 
     @cached_property
-    def _absent(self) -> list[tuple[int, Tensor]]:
-        """(refining token, (K before, K) of 1 for each class that is not there) of those that lack some."""
+    def _barred(self) -> list[tuple[int, Tensor]]:
+        """(refining token, (K before, K) of 0 for each class that is there) of those that lack some."""
         found = [
-            (i, (torch.arange(self.sizes[i]) >= torch.tensor(counts)[:, None]).float())
+            (i, torch.where(torch.arange(self.sizes[i]) < torch.tensor(counts)[:, None], 0.0, IMPOSSIBLE))
             for i, counts in enumerate(self.within)
             if counts
         ]
-        return [(i, absent) for i, absent in found if bool(absent.any())]
+        return [(i, barred) for i, barred in found if bool(barred.any())]
 
-    def absent(self, x: Tensor) -> Tensor:
-        """The classes of refining tokens that the known class before them has not, (B, width) -> (B, width) bool."""
-        found = torch.zeros_like(x, dtype=torch.bool)
-        for token, absent in self._absent:
-            found[:, self.block(token)] = x[:, self.block(self.after[token])] @ beside(absent, x) > 0
+    def barred(self, x: Tensor) -> Tensor:
+        """What the classes of refining tokens that the known class before them has not add to their logits.
+
+        (B, width) -> (B, width) of 0, and of a number so low that it leaves no probability.
+        """
+        found = torch.zeros_like(x)
+        for token, barred in self._barred:
+            found[:, self.block(token)] = x[:, self.block(self.after[token])] @ beside(barred, x)
         return found
 
     def one_hot(self, codes: Tensor) -> Tensor:

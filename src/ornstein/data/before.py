@@ -202,7 +202,7 @@ def _fitting(rows: Tensor, columns: tuple[ColumnType, ...], tokens: Tokens) -> s
         if not one.missing and bool(values.isnan().any()):
             where = int(values.isnan().nonzero()[0])
             raise refuse(one.column, where, "but the run that is to go on has never seen it missing")
-        if one.part == "value" and one.ordered:
+        if one.part == "value":  # of words, none lies beyond
             beyond += int(((values < one.low[0]) | (values > one.high[-1])).sum())
     for other in tokens.derived:
         found = other.of(rows[:, other.source])

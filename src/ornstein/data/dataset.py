@@ -32,6 +32,7 @@ from ornstein.data.layout import Kind as Kind
 from ornstein.data.schema import ColumnType, summary
 from ornstein.data.statistics import CHUNK, moments, must_be_seen, value_range
 from ornstein.data.timeline import Timeline
+from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Affine, Transform, per_feature
 from ornstein.errors import InputError
 
@@ -189,7 +190,15 @@ class Dataset:
 
     def _told(self, index: Tensor, mirrored: Tensor | None, place: tuple[int, ...]) -> Tensor:
         """The examples of a batch in model space; `place` is its seed, step, size, rank and world."""
+        if isinstance(self.transform, Tokens):
+            return self.transform.categories.one_hot(self._codes[index].long())
         return self.transform.forward(_turned(self.train[index], mirrored))
+
+    @cached_property
+    def _codes(self) -> Tensor:
+        """The training rows of a table as classes, (N, T) int32: found once, for every epoch needs them again."""
+        assert isinstance(self.transform, Tokens)
+        return torch.cat([self.transform.codes(rows).int() for rows in self.train.split(CHUNK)])
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the training part in model space, of each feature, in float64."""

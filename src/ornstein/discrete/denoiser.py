@@ -5,7 +5,6 @@ depends on the time only through which tokens are known. So the known tokens are
 its output, a softmax over each token's classes, is E[x_0 given x_t].
 """
 
-import math
 from abc import abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ornstein.core.categories import Categories
+from ornstein.core.categories import IMPOSSIBLE, Categories
 from ornstein.core.condition import Condition
 from ornstein.core.copies import beside
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser
@@ -34,7 +33,10 @@ class MaskedDenoiser(Denoiser):
 
     @abstractmethod
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
-        """Log-probabilities of each token's classes given the known tokens, (B, width) -> (B, width)."""
+        """Log-probabilities of each token's classes given the known tokens, (B, width) -> (B, width).
+
+        All are finite: what is impossible gets `ornstein.core.categories.IMPOSSIBLE`, or about that.
+        """
 
     def predict(self, x: Tensor, level: Level, condition: Condition) -> Prediction:
         known = self.categories.spread(self.categories.known(x))
@@ -51,6 +53,7 @@ class MaskedNet(MaskedDenoiser):
         process: the absorbing kernel.
         categories: the tokens of a row.
         precision: type of the net's matrix products; None for that of its parameters.
+        timeless: whether the net is told the same noise level always, instead of the share of known tokens.
         kept: (B,) bool, which rows teach the net only how far it can be trusted (`ornstein.discrete.details`); None
             outside of training, and for a net that does not ask.
     """
@@ -60,6 +63,7 @@ class MaskedNet(MaskedDenoiser):
     categories: Categories
     precision: torch.dtype | None = None
     sigma_data: float = 1.0
+    timeless: bool = False
     kept: Tensor | None = None
 
     @property
@@ -69,13 +73,15 @@ class MaskedNet(MaskedDenoiser):
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
         """(B, width) -> (B, width) float32."""
         categories = self.categories
-        known = categories.known(x)
-        share = known.float().mean(1)
-        level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
+        if self.timeless:
+            level = x.new_zeros(1).expand(len(x))
+        else:
+            share = categories.known(x).float().mean(1)
+            level = (torch.log1p(-share) - share.log()).clamp(-NOISE_LEVEL_LIMIT, NOISE_LEVEL_LIMIT)
         with torch.autocast(x.device.type, self.precision) if self.precision else nullcontext():
             logits = self.net(x, level, condition.parts, *(() if self.kept is None else (self.kept,)))
         logits = logits.float()
-        return categories.log_softmax(logits.masked_fill(categories.absent(x), -math.inf))
+        return categories.log_softmax(logits + categories.barred(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,4 +126,5 @@ class JointTable(MaskedDenoiser):
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
         joint = self._joint(x.double())
         margins = [joint.sum([i + 1 for i in range(self.table.ndim) if i != token]) for token in range(self.table.ndim)]
-        return torch.cat([(margin / margin.sum(1, keepdim=True)).log() for margin in margins], 1).to(x.dtype)
+        found = torch.cat([(margin / margin.sum(1, keepdim=True)).log() for margin in margins], 1)
+        return found.clamp_min(IMPOSSIBLE).to(x.dtype)

@@ -42,11 +42,15 @@ class MaskedColumns(OfTokens):
             new rows: see `ornstein.discrete.details`. 0 to trust it.
         smooth: whether the network sees numbers by where they lie, rather than by their bins, and gives neighbouring
             bins similar probabilities: see `ornstein.discrete.waves`.
+        timeless: whether the network is not told the share of known tokens, a noise level for each row. It sees which
+            are known, and given them the others do not depend on when they were masked (Ou et al. 2024, 2406.03736);
+            a step takes less time.
     """
 
     waves: int = 0
     kept: float = 0.0
     smooth: bool = False
+    timeless: bool = False
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
@@ -88,7 +92,7 @@ class MaskedColumns(OfTokens):
         return super().loss(model, x0, condition, generator, memory)
 
     def model(self, net: nn.Module) -> MaskedNet:
-        return MaskedNet(net, self.problem.process, self.categories)
+        return MaskedNet(net, self.problem.process, self.categories, timeless=self.timeless)
 
     def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
         return unmask(model, rows, stepper, steps=steps, **options)

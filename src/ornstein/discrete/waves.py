@@ -117,14 +117,14 @@ class Placed(nn.Module):
         (B, width) -> (B, numbers).
         """
         with torch.autocast(x.device.type, enabled=False):  # a narrow type would blur the short waves
-            place, there = self.categories.places(x)
+            inside, fine = self.categories.inside(x)
+            place, there = self.categories.places(x, inside)
             half_waves = _waves(self.half_waves, place) * there[:, None, None]
             parts = [place, there, half_waves.flatten(1)]
             if self.frequencies is not None:
                 parts.append(torch.addmm(self.phases, place, self.frequencies).sin())
             if self.smooth:
-                inside, there = self.categories.inside(x)
-                parts += [inside, (_waves(_INSIDE, inside) * there[:, None, None]).flatten(1)]
+                parts += [inside, (_waves(_INSIDE, inside) * fine[:, None, None]).flatten(1)]
             return torch.cat(parts, 1)
 
 
