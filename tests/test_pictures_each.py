@@ -63,8 +63,9 @@ def test_a_folder_of_pictures_is_drawn_and_can_be_trained_on(cli: Cli, run: Path
     assert refused.code == 2
     assert "is there already" in refused.err
     (tmp_path / "file").write_text("mine")
-    assert cli(*words, tmp_path / "file", "-n", "1", "--force").code == 2
+    assert "is a file: name a folder" in cli(*words, tmp_path / "file", "-n", "1", "--force").err
     assert (tmp_path / "file").read_text() == "mine"
+    assert cli(*words, tmp_path / "new", "-n", "1", "--force").code == 0
 
 
 def test_what_is_no_picture_has_no_folder_of_them(cli: Cli, tmp_path: Path) -> None:

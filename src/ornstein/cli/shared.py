@@ -95,9 +95,11 @@ def claim_folder(path: Path, force: bool) -> None:
     """Check that pictures may be written into a folder: none that is there already is written into unasked.
 
     Raises:
-        InputError: it is there.
+        InputError: it is there, or a file is in its place.
     """
-    if path.exists() and not (force and path.is_dir()):
+    if path.exists() and not path.is_dir():
+        raise InputError(f"out='{shown(path)}' is a file: name a folder to make.")
+    if path.exists() and not force:
         raise InputError(f"out='{shown(path)}' is there already; add --force to write into it, or name another.")
 
 
