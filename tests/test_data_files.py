@@ -350,6 +350,7 @@ def test_axes_are_read_by_the_rule(
         torch.from_numpy(expected.astype(np.float32).reshape(12, -1))
     )
     assert ("axes read as" in data.describe()) == (len(shape) > 2)
+    assert ("data.layout=NDHW for volumes" in data.describe()) == (shape == (12, 6, 5, 7))
 
 
 def test_layout_overrules_the_rule(tmp_path: Path) -> None:

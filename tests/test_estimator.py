@@ -98,6 +98,18 @@ def test_holes_of_an_array_are_filled() -> None:
     assert np.array_equal(np.delete(filled, 2), np.delete(X[:5], 2))
 
 
+def test_rows_with_holes_are_learnt_and_scored() -> None:
+    X = two_humps(60)
+    X[::3, 0] = np.nan
+    model = make_pipeline(StandardScaler(), tiny()).fit(X)
+    assert model[-1].model_.run.about["data"]["missing"] == pytest.approx(20 / 120)
+    assert np.isfinite(model.score_samples(X)).all()
+    assert np.isfinite(model[-1].sample(5)).all()
+    X[0, 1] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        tiny().fit(X)
+
+
 def test_a_parameter_that_cannot_be_is_one_sentence() -> None:
     for wrong, match in (({"steps": 0}, "training.steps=0"), ({"settings": {"nosuch": 1}}, "nosuch is no key")):
         with pytest.raises(InputError, match=match):

@@ -167,6 +167,21 @@ def test_holes_of_an_array_are_filled() -> None:
     assert np.isfinite(filled).all()
     assert np.isnan(given[0, 1])  # the caller's own is left alone
     assert np.array_equal(model.impute(filled), filled)
+    with pytest.raises(InputError, match="was not trained on data with gaps"):
+        model.score_samples(given)
+
+
+def test_examples_with_holes_are_scored_by_what_is_there() -> None:
+    whole = vectors()
+    holed = whole.copy()
+    holed[::4, 1] = np.nan
+    model = ornstein.fit(holed, **MLP)
+    other = whole[:8].copy()
+    other[::4, 1] = np.nan
+    found = model.score_samples(other)
+    assert np.array_equal(found, loglik(model.run, torch.from_numpy(other), reference=0).found.log_prob.numpy())
+    other[:, 0] = 1300  # ten deviations away
+    assert (model.score_samples(other) < found.min() - 10).all()
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -238,6 +253,8 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
         (vectors(), {"steps": object()}, "training.steps="),
         (vectors(), {"y": [1, 2]}, "'y'"),
         (np.array([[1.0, np.inf]] * 5), {}, "infinite"),
+        (np.full((20, 2), np.nan), {}, "18 training examples without any value"),
+        (np.where(np.arange(20)[:, None] == 8, np.nan, vectors(20)), {"data.test_fraction": 0.5}, "without any value"),
         (np.zeros((4, 2, 2, 2, 2, 2)) + np.arange(4).reshape(4, 1, 1, 1, 1, 1), {}, "up to three axes"),
         ([np.zeros((4, 4), np.uint8), "no"], {}, r"X\[1\] is of type str"),
         ("nowhere.csv", {}, "nowhere.csv"),

@@ -91,6 +91,17 @@ def test_arrays_get_a_network_for_their_axes(tmp_path: Path, shape: Any, kind: A
     assert said in found.reasons["preset"]
 
 
+def test_numbers_in_a_row_may_be_a_series(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(40.0))
+    assert (
+        Experiment.read(tmp_path / "x.npy")
+        .reasons["data"]
+        .endswith(f"ornstein train series data.path={tmp_path}/x.npy")
+    )
+    np.save(tmp_path / "x.npy", np.ones((40, 2)))
+    assert "data" not in Experiment.read(tmp_path / "x.npy").reasons
+
+
 def test_broken_and_mixed_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     place = photos(tmp_path / "all", *[(20, 20)] * 12)
     photos(place / "one", (20, 30), (40, 20))

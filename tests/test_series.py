@@ -242,7 +242,10 @@ def test_what_a_file_says_comes_back_to_the_letter(tmp_path: Path, stations: Run
         elif i:
             assert [after[f"warmth{end}"] for end in ("", "_low", "_high")] == [before[3]] * 3
             assert after["rain"] == before[4]
+        assert after[rows[0][1]] == (before[1] if i else "")  # no feature, and of the first moment there are two rows
     assert float(back[0]["warmth"]) == 6.5
+    header = (tmp_path / "filled.csv").read_text().splitlines()[0].split(",")
+    assert header[-1] == rows[0][1]
 
 
 def test_the_holes_of_every_series_of_a_file_are_filled(stations: Run, tmp_path: Path) -> None:

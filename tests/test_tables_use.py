@@ -339,6 +339,22 @@ def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert sorted(int(row["rank"]) for row in scored) == list(range(1, 21))
 
 
+def test_a_column_that_a_file_has_not_is_named_and_is_no_hole(cli: Cli, run: Run, tmp_path: Path) -> None:
+    given = write(tmp_path / "few.csv", [["red", "2021-02-03"], ["", "2021-02-04"]], "kind,day")
+    said = "few.csv has no column 'size', 'code': taken as not known"
+    answer = cli("impute", run.folder, given, "-n", "2", "--out", tmp_path / "filled.csv")
+    assert answer.code == 0, answer.err
+    assert "1 holes in 1 of 2 rows" in answer.out
+    assert said in answer.out
+    assert {line.split(",")[1] for line in (tmp_path / "filled.holes.csv").read_text().splitlines()[1:]} == {"kind"}
+    assert (tmp_path / "filled.csv").read_text().startswith("kind,day\nred,2021-02-03\n")
+    answer = cli("loglik", run.folder, given, "--explain", "--out", tmp_path / "odd.csv")
+    assert answer.code == 0, answer.err
+    assert said in answer.out
+    whole = write(tmp_path / "whole.csv", [row[:4] for row in rows_of(3)], HEAD.rpartition(",")[0])
+    assert "taken as" not in cli("loglik", run.folder, whole, "--out", tmp_path / "whole-odd.csv").out
+
+
 def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -> None:
     folder, other = str(run.folder), write(tmp_path / "other.csv", [["1", "2"]], "a,b")
     unknown = write(tmp_path / "unknown.csv", [["purple", "1"]], "kind,size")

@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from ornstein.cli.shared import Average, Force, OwnStepper, OwnSteps, RunFolder, Seed, bar, claim, err, named, out
+from ornstein.cli.shared import (
+    Average,
+    Force,
+    OwnStepper,
+    OwnSteps,
+    RunFolder,
+    Seed,
+    bar,
+    claim,
+    claim_folder,
+    err,
+    named,
+    out,
+)
 from ornstein.errors import InputError, shown
 
 
@@ -49,8 +62,7 @@ def translate(
         claimed.append(path)
     else:
         must_be_pictures(opened, path)
-        if path.exists() and not force:
-            raise InputError(f"out='{shown(path)}' is there already; add --force to write into it, or name another.")
+        claim_folder(path, force)
     claim(run, claimed, force, [given])
     start, read = rows_of(opened, given)
     if read.note:

@@ -16,6 +16,7 @@ from ornstein.cli.shared import (
     RunFolder,
     bar,
     claim,
+    claim_folder,
     known_parts,
     named,
     noise_ratios,
@@ -65,7 +66,7 @@ def sample(  # long: half of it says what the options are
         typer.Option(
             "--out",
             "-o",
-            help="A .png picture, .npz arrays, or a table's .csv.",
+            help="A .png picture of all, .npz arrays, a table's .csv; or, without a suffix, a new folder of pictures.",
             show_default="RUN/samples/drawn.png or .csv; for a packaged model, RUN-drawn",
         ),
     ] = None,
@@ -118,6 +119,8 @@ def sample(  # long: half of it says what the options are
 
         ornstein sample runs/digits -n 1000 --out samples.npz
 
+        ornstein sample runs/photos -n 1000 --out new
+
         ornstein sample runs/digits -n 16 --stepper ddim --with eta=1 --film
 
         ornstein sample runs/digits -n 64 --scale 3 --interval 0.3,5
@@ -140,14 +143,16 @@ def sample(  # long: half of it says what the options are
     from ornstein.experiment.build import stepper_with
     from ornstein.experiment.cells import draws_rows
     from ornstein.experiment.packaged import is_packaged
+    from ornstein.experiment.pictures import are_files, numbered, save_each
     from ornstein.experiment.rows import TABLES, is_table
     from ornstein.experiment.run import Run
     from ornstein.experiment.stream import in_turn
     from ornstein.experiment.texts import draws_tokens
 
-    if path is not None and not (is_table(path) or path.suffix in (".png", ".npz", ".txt")):
+    if path is not None and not (is_table(path) or path.suffix in ("", ".png", ".npz", ".txt")):
         raise InputError(
-            f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), .csv (rows of a table) or .txt (texts)."
+            f"out='{shown(path)}' must end in .png (a picture), .npz (arrays), .csv (rows of a table) or .txt (texts), "
+            "or be a folder of pictures to make."
         )
     opened = Run.load(run, ema=ema).drawing(precision)
     if augmentation is not None:
@@ -163,13 +168,15 @@ def sample(  # long: half of it says what the options are
     ours = is_packaged(opened.folder)
     usual = f"{opened.folder.name}-drawn" if ours else str(run / "samples" / "drawn")
     path = path or Path(f"{usual}.{'csv' if table else 'txt' if writes else 'png'}")
-    if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * writes)):
+    single = are_files(opened.kind, opened.shape)
+    if not (is_table(path) if table else path.suffix in (".png", ".npz", *[".txt"] * writes, *[""] * single)):
         raise InputError(
             f"out='{shown(path)}' must end in "
             + (
                 f"{', '.join(TABLES)}: {shown(run)} draws rows."
                 if table
-                else f"{'.txt (texts), ' * writes}.png (a picture) or .npz (arrays)."
+                else f"{'.txt (texts), ' * writes}.png (a picture) or .npz (arrays)"
+                f"{', or be a folder of pictures to make' * single}."
             )
         )
     if fill is not None and not draws_tokens(opened):
@@ -182,7 +189,9 @@ def sample(  # long: half of it says what the options are
             f"--where {shown(where)!r} is of a table's columns; {shown(run)} was trained on {opened.kind}s."
         )
     if not ranks.rank():
-        claim(run, [path, path.with_suffix(".gif")] if film else [path], force)
+        claim(run, [path] * bool(path.suffix) + [path.with_suffix(".gif")] * film, force)
+        if not path.suffix:
+            claim_folder(path, force)
     if option and stepper is None:
         raise InputError(f"--with {option[0]} needs --stepper, whose option it is.")
     chosen = stepper_with(stepper, options(option)) if stepper is not None else None
@@ -232,6 +241,8 @@ def sample(  # long: half of it says what the options are
         opened.save_arrays(drawn, condition, seed, path)
     elif path.suffix == ".txt":
         say_texts(opened.transform.texts(drawn), path)
+    elif not path.suffix:
+        save_each(drawn, opened.transform, path, numbered(n, condition.parts.get("label"), opened.classes))
     else:
         labels = condition.parts.get("label") if set(opened.conditions) == {"label"} else None
         columns = len(text) if text and 1 < len(text) <= min(n, 16) else opened.class_columns(labels)

@@ -91,6 +91,18 @@ def claim(run: Path, places: Sequence[Path], force: bool, inputs: Sequence[Path]
         raise InputError(f"out: {names} stays as it is; name another --out.")
 
 
+def claim_folder(path: Path, force: bool) -> None:
+    """Check that pictures may be written into a folder: none that is there already is written into unasked.
+
+    Raises:
+        InputError: it is there, or a file is in its place.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"out='{shown(path)}' is a file: name a folder to make.")
+    if path.exists() and not force:
+        raise InputError(f"out='{shown(path)}' is there already; add --force to write into it, or name another.")
+
+
 def options(pairs: list[str] | None, flag: str = "--with", example: str = "eta=0.5") -> dict[str, Any]:
     """The words NAME=VALUE of --with, or of another flag, as a mapping."""
     from ornstein.experiment.plain import parsed

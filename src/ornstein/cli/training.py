@@ -142,7 +142,7 @@ def _chosen(asked: "Experiment", data: Any) -> None:
             table.add_row(*map(named, (column.name, column.describe(), column.reason)))
         out.print(table)
         if (more := len(data.columns) - _MOST_SHOWN) > 0:
-            out.print(f"[dim]and {more:,} more columns, which experiment.yaml and run.yaml list[/]")
+            out.print(f"[dim]and {more:,} more columns, which run.yaml lists[/]")
         other = named(data.columns[0].name)
         out.print(f"[dim]Not what you mean? Say so: data.types.{other}=category (docs/tables.md)[/]")
     for key, why in asked.reasons.items():

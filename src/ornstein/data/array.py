@@ -51,7 +51,7 @@ from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arra
 from ornstein.data.remarks import remarks
 from ornstein.data.split import split
 from ornstein.data.standard import decode_blob
-from ornstein.data.statistics import CHUNK, extremes, moments, standardise, value_range
+from ornstein.data.statistics import CHUNK, extremes, moments, must_be_seen, standardise, value_range
 from ornstein.data.transform import Affine, Transform, WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import regular
@@ -126,6 +126,8 @@ class Array(Source):
         values, layout = self._arranged(raw, key or shown(file.name))
         kind = layout.kind
         notes = [f"axes read as {layout.axes or 'channels first'}"] if values.ndim > 2 and key != "blob" else []
+        if self.layout == "auto" and layout.axes == "NCHW" and values.shape[1] > 4:
+            notes[-1:] = [f"{notes[-1]}, {values.shape[1]} channels (data.layout=NDHW for volumes)"]
         labels, classes, remark = self._labels(arrays, key, len(values))
         notes += [remark] if remark else []
         if raw_test is None:
@@ -149,6 +151,8 @@ class Array(Source):
         notes += said
         if train_labels is not None and test_labels is not None:
             notes += filter(None, [lost(train_labels, test_labels, classes)])
+        if train.is_floating_point() and test.is_floating_point():
+            must_be_seen(name, train, test)  # before anything asks for the range of what is there
         transform: Transform
         if (grid := _grid(train, test, kind)) is not None:
             transform = grid

@@ -54,8 +54,8 @@ def as_before(data: Dataset, facts: Mapping[str, Any], transform: Transform) -> 
     """A data set that is loaded already, for a model of others: see `load_as_before`."""
     if data.kind != facts["kind"] or data.shape != tuple(facts["shape"]):
         raise InputError(
-            f"data={data.name!r} has {data.kind}s {_by(data.shape)}, but the run that is to go on was trained on "
-            f"{facts['kind']}s {_by(facts['shape'])}."
+            f"data={data.name!r} has {data.kind}s of {_by(data.shape)}, but the run that is to go on was trained on "
+            f"{facts['kind']}s of {_by(facts['shape'])}."
         )
     if (data.timeline is None) == ("series" in facts):
         raise InputError(f"data={data.name!r}: windows of series go on from a run on series, and nothing else does.")

@@ -63,7 +63,7 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> "DiffusionModel":
-        """Train on the rows of X, (N, d).
+        """Train on the rows of X, (N, d), in which NaN is a value that was not seen.
 
         Raises:
             ValueError: X is no such array; `InputError`, which is one, of parameters and data that do not fit.
@@ -109,14 +109,19 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
     def impute(self, X: Any, draws: int = 19) -> Any:
         """X with its holes (NaN, None) filled by the median of draws given what each row has."""
         check_is_fitted(self)
-        return self.model_.impute(self._checked(X, holes=True), draws)
+        return self.model_.impute(self._checked(X), draws)
 
-    def _checked(self, X: Any, reset: bool = False, holes: bool = False) -> Any:
-        """X as scikit-learn wants it checked: of an array all, of a frame the names of its columns."""
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _checked(self, X: Any, reset: bool = False) -> Any:
+        """X as scikit-learn wants it checked: of an array all but NaN, of a frame the names of its columns."""
         if is_frame(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X
-        finite: Any = "allow-nan" if holes else True
+        finite: Any = "allow-nan"
         least = 3 if reset else 1  # one is held out, and two are trained on
         return validate_data(
             self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=finite, ensure_min_samples=least

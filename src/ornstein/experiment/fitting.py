@@ -29,8 +29,9 @@ from ornstein.errors import InputError, shown
 from ornstein.experiment import cells, own
 from ornstein.experiment.config import Experiment, key_of
 from ornstein.experiment.folder import holding, may_begin, read_folder
-from ornstein.experiment.given import Pictures, are_pictures, array_of, as_pictures, picture_values, taken, typed
+from ornstein.experiment.given import Pictures, are_pictures, array_of, picture_values, taken, typed
 from ornstein.experiment.loglik import loglik
+from ornstein.experiment.pictures import as_pictures
 from ornstein.experiment.restore import inpaint
 from ornstein.experiment.rows import fill, read_rows
 from ornstein.experiment.run import Run
@@ -221,11 +222,15 @@ class Model:
         """The log-likelihood of each example, (N,) float64, in nats of the data's own units.
 
         Exact up to the solver's error for numbers (`ornstein.log_likelihood`), a bound for digital data and for tables
-        (`ornstein.experiment.cells.score`), there of the cells that a row has.
+        (`ornstein.experiment.cells.score`). Of an example with holes it is the likelihood of the cells that are there,
+        for tables and for models that were trained on data with holes.
+
+        Raises:
+            InputError: data unlike those that the model was trained on; holes, if those had none.
         """
         if cells.draws_rows(self.run):
             return cells.score(self.run, read_rows(self.run, X, "X").values, seed=seed)[0].numpy()
-        return loglik(self.run, self._numbers(X), seed=seed).found.log_prob.double().numpy()
+        return loglik(self.run, self._numbers(X, missing=True), seed=seed).found.log_prob.double().numpy()
 
     def save(self, folder: "str | Path") -> Path:
         """Copy the run into a folder of its own, which `ornstein.load` and `ornstein train --resume` open.

@@ -165,13 +165,3 @@ def typed(values: Tensor, like: Any) -> Any:
         # the largest float below 2^63 is not 2^63 - 1
         found = np.clip(np.rint(found.astype(np.float64)), low, math.nextafter(high + 1.0, 0))
     return found.astype(like.dtype)
-
-
-def as_pictures(values: Tensor, pil: bool) -> list[Any]:
-    """Whole numbers (N, C, H, W) as pictures."""
-    from PIL import Image
-
-    arrays = [np.ascontiguousarray(x.movedim(0, -1).squeeze(-1).numpy()) for x in values]
-    if values.dtype != torch.uint8:
-        arrays = [x.astype(np.uint16) for x in arrays]
-    return [Image.fromarray(x) for x in arrays] if pil else arrays

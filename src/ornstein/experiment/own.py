@@ -184,7 +184,13 @@ def _array(place: Path, said: Mapping[str, Any]) -> Own:
     data = {"name": "array", "path": str(place)}
     keys = {k.removeprefix("data."): v for k, v in said.items() if k in ("data.key", "data.layout")}
     count, shape, kind = glance({**data, **keys})
-    return of_shape(data, count, shape, kind, f"experiment={shown(place)!r}")
+    found = of_shape(data, count, shape, kind, f"experiment={shown(place)!r}")
+    if shape == (1,):
+        found.reasons["data"] = (
+            "array: numbers that need not follow each other; if they do: ornstein train series "
+            f"data.path={shown(place)}"
+        )
+    return found
 
 
 def of_shape(data: Mapping[str, Any], count: int, shape: tuple[int, ...], kind: str, noun: str) -> Own:
@@ -206,7 +212,10 @@ def of_shape(data: Mapping[str, Any], count: int, shape: tuple[int, ...], kind: 
     spaces = len(shape) - 1
     called = {1: "series", 2: "images", 3: "volumes"}.get(spaces)
     if called is None:
-        raise InputError(f"{noun} holds examples of shape {by}; a U-Net takes up to three axes.")
+        raise InputError(
+            f"{noun} holds examples of shape {by}; a U-Net takes up to three axes: join some, or give each example as "
+            "a row of numbers (N, features), to be learnt as a vector."
+        )
     changes, reasons = _network(shape, count)
     reasons = {
         "preset": f"images, for {count:,} {called} {by}: a U-Net in {spaces} dimension{'s' * (spaces > 1)}",

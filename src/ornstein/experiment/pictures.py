@@ -5,6 +5,7 @@ reader never sees a partial file (`ornstein.files`).
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from ornstein.core.learner import Judgement, Measure
 from ornstein.data import Dataset
 from ornstein.data.holes import filled
+from ornstein.data.pictures import MODES
 from ornstein.data.schema import ColumnType
 from ornstein.data.transform import Transform
 from ornstein.experiment import charts
@@ -65,6 +67,48 @@ def colours(images: Tensor) -> np.ndarray:
     values = values if images.shape[1] >= 3 else values.expand(-1, 3, -1, -1)
     found: np.ndarray = values.permute(0, 2, 3, 1).numpy()
     return found
+
+
+def as_pictures(values: Tensor, pil: bool) -> list[Any]:
+    """Whole numbers (N, C, H, W) of 1, 3 or 4 channels as pictures: of PIL, or arrays."""
+    arrays = [np.ascontiguousarray(x.movedim(0, -1).squeeze(-1).numpy()) for x in values]
+    if values.dtype != torch.uint8:
+        arrays = [x.astype(np.uint16) for x in arrays]
+    return [Image.fromarray(x) for x in arrays] if pil else arrays
+
+
+def are_files(kind: str, shape: Sequence[int]) -> bool:
+    """Whether samples of this kind and shape (C, ...) can be a file each, as `save_each` writes them."""
+    return kind == "image" and shape[0] in MODES
+
+
+def save_each(z: Tensor, transform: Transform, folder: Path, names: Sequence[str]) -> None:
+    """Images in model space as files, FOLDER/NAME.png, in their own size, with their transparency.
+
+    Greys of more than 8 bits keep them: such a file has the values of the data.
+
+    Args:
+        z: (N, ...), of images of 1, 3 or 4 channels.
+        names: one for each; the folders in them are made.
+    """
+    levels, seen = transform.levels, transform.pictures(z)
+    if seen.shape[1] == 1 and levels is not None and levels.count > 256 and levels.low >= 0:
+        values = transform.inverse(z, quantise=True)
+    else:
+        values = ((seen.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    for name, picture in zip(names, as_pictures(values.cpu(), pil=True), strict=True):
+        place = folder / f"{name}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(place) as beside:
+            picture.save(beside, format="PNG")
+
+
+def numbered(n: int, labels: Tensor | None, classes: Sequence[str]) -> list[str]:
+    """Names for n pictures: their numbers; with labels (n,) in a folder of their class, if classes can be folders."""
+    names = [f"{i:05d}" for i in range(n)]
+    if labels is None or not all(re.fullmatch(r"\w[\w .-]*", word) for word in classes):
+        return names
+    return [f"{classes[k]}/{name}" if k >= 0 else name for name, k in zip(names, labels.tolist(), strict=True)]
 
 
 def paired(above: Tensor, below: Tensor, columns: int = 10) -> Tensor:

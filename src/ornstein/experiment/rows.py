@@ -49,6 +49,15 @@ class Rows:
     dialect: Dialect | None = None
     like: Any = None
 
+    @property
+    def note(self) -> str:
+        """Which of the run's columns these rows have not, in a sentence; "" if they have all that say something."""
+        lacking = [k.name for k in self.types if k.name not in self.words and k.kind not in ("identifier", "constant")]
+        if not lacking:
+            return ""
+        named, more = ", ".join(shown(repr(name)) for name in lacking[:10]), len(lacking) - 10
+        return f"{shown(self.name)} has no column {named}{f' and {more:,} more' * (more > 0)}: taken as not known"
+
 
 def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
     """A .csv, .tsv or .parquet file, or a data frame, as rows of the run's table.
@@ -101,8 +110,9 @@ class Filled:
 
     @property
     def holes(self) -> Tensor:
-        """(N, d) bool: what was missing and has been filled."""
-        return self.rows.values.isnan() & ~self.draws[0].isnan()
+        """(N, d) bool: what was missing, in the columns that there are, and has been filled."""
+        there = torch.tensor([kind.name in self.rows.words for kind in self.rows.types])
+        return self.rows.values.isnan() & ~self.draws[0].isnan() & there
 
     @property
     def centre(self) -> Tensor:
@@ -182,18 +192,21 @@ class RowScores:
         unusual: the columns that make each row unusual, in a line; None if not asked for.
         oddness: (N,), the largest excess surprise of a row's cells, which shows a row with one odd cell more clearly
             than its probability does; None if not asked for.
+        note: what the rows lack, as of `Rows`.
     """
 
     found: Tensor
     error: Tensor
     unusual: Sequence[str] | None = None
     oddness: Tensor | None = None
+    note: str = ""
 
     def text(self) -> str:
         """For people."""
         lines = [
+            *filter(None, [self.note]),
             f"{len(self.found):,} rows, on average {self.found.mean():.3f} nats: a bound on the log-probability of "
-            f"their known cells, by {cells.ORDERS} orders of the columns"
+            f"their known cells, by {cells.ORDERS} orders of the columns",
         ]
         if self.oddness is not None:
             lines.append("the oddest cells are in")
@@ -234,12 +247,13 @@ def scored(
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise InputError(f"count={count!r} must be a whole number of rows, at least 1.")
     own_part = isinstance(data, str) and data in ("train", "test")
-    values = (own(run, data).x if own_part else read_rows(run, data).values)[:count]
-    found, error = cells.score(run, values, seed=seed, progress=progress)
+    rows = None if own_part else read_rows(run, data)
+    values, note = (own(run, data).x, "") if rows is None else (rows.values, rows.note)
+    found, error = cells.score(run, values[:count], seed=seed, progress=progress)
     if not explain:
-        return RowScores(found, error)
-    told = cells.explain(run, values)
-    return RowScores(found, error, oddest(told, run.types), told.nan_to_num(nan=-math.inf).amax(1))
+        return RowScores(found, error, note=note)
+    told = cells.explain(run, values[:count])
+    return RowScores(found, error, oddest(told, run.types), told.nan_to_num(nan=-math.inf).amax(1), note)
 
 
 def oddest(surprise: Tensor, types: Sequence[ColumnType], most: int = 3) -> list[str]:

@@ -249,7 +249,8 @@ def complete(run: Run, path: "str | Path", after: int = 0, before: int = 0, **op
 def save(run: Run, found: Sequence[Completed], path: Path) -> None:
     """Write series as a table: date, name, and of each feature the centre with NAME_low and NAME_high beside it.
 
-    Known values are written as the file spells them, with equal bounds. Every draw goes into an .npz beside it: draws
+    Known values are written as the file spells them, with equal bounds. Columns of the file that are no features are
+    carried along, empty at steps that the file does not have. Every draw goes into an .npz beside it: draws
     (draws, rows, features), in the order of the table's rows.
 
     Raises:
@@ -261,9 +262,12 @@ def save(run: Run, found: Sequence[Completed], path: Path) -> None:
     with replacing_all(path, path.with_suffix(".npz")) as (table, arrays):
         with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*heads, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))])
+            heads += [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+            beside = [name for name in found[0].track.words if name not in heads]
+            writer.writerow([*heads, *beside])
             for one in found:
-                writer.writerows(zip(*_columns(line, one), strict=True))
+                carried = ([word or "" for word in one.track.spelled(name)] for name in beside)
+                writer.writerows(zip(*_columns(line, one), *carried, strict=True))
         with arrays.open("wb") as file:
             draws = torch.cat([one.draws for one in found], 1).numpy()
             np.savez_compressed(file, allow_pickle=False, draws=draws, features=np.array(names))

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ornstein.bridge import Bridge, BridgeStepper, Bridging, crossing, path_energy
@@ -158,17 +157,14 @@ def save(run: Run, found: Carried, path: Path) -> None:
         with replacing(path) as beside, beside.open("wb") as file:
             np.save(file, arrays["samples"], allow_pickle=False)
     elif path.suffix:
-        if run.kind == "image" and len(found.samples) == 1:
-            _write(found.samples, path)
+        if pictures.are_files(run.kind, run.shape) and len(found.samples) == 1:
+            pictures.save_each(found.samples, run.transform, path.parent, [path.stem])
         else:
             run.picture(found.samples, path, start=found.start)
     else:
         must_be_pictures(run, path)
         names = found.names or [f"{i:05d}" for i in range(len(found.samples))]
-        for name, image in zip(names, found.samples.split(1), strict=True):
-            place = path / Path(name).with_suffix(".png")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _write(image, place)
+        pictures.save_each(found.samples, run.transform, path, [str(Path(name).with_suffix("")) for name in names])
 
 
 def must_be_pictures(run: Run, path: Path) -> None:
@@ -177,18 +173,11 @@ def must_be_pictures(run: Run, path: Path) -> None:
     Raises:
         InputError: see above.
     """
-    if run.kind != "image" or run.shape[0] not in (1, 3):
+    if not pictures.are_files(run.kind, run.shape):
         raise InputError(
             f"out='{shown(path)}' must end in {', '.join(SUFFIXES)}: this run carries {run.kind}s, of which there is "
             "no folder of pictures."
         )
-
-
-def _write(image: Tensor, path: Path) -> None:
-    """One image (1, C, H, W) in [-1, 1], in its own size."""
-    pixels = pictures.colours(image)[0]
-    with replacing(path) as beside:
-        Image.fromarray(pixels if image.shape[1] != 1 else pixels[..., 0]).save(beside, format="PNG")
 
 
 @torch.no_grad()
