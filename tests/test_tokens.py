@@ -108,7 +108,7 @@ def test_columns_that_another_determines_are_looked_up(fitted: tuple[Tensor, Tok
 def test_what_follows_forbids_classes_where_a_column_is_one_token(fitted: tuple[Tensor, Tokens]) -> None:
     """The code tells the word; the weekend forbids nothing among moments, which are coarse and fine in two tokens."""
     rows, tokens = fitted
-    allowed = _consistent(tokens, rows[:20])
+    allowed = _consistent(tokens, rows[:20], table()[1])
     word, when = (next(i for i, one in enumerate(tokens.coded) if one.column == column) for column in (0, 5))
     assert [len(tokens.coded[i].sizes) for i in (word, when)] == [1, 2]
     block = tokens.categories.block(tokens.places[word].start)
@@ -118,9 +118,10 @@ def test_what_follows_forbids_classes_where_a_column_is_one_token(fitted: tuple[
     assert bool((allowed == 1).all())
     number = torch.arange(1000.0).double() % 100
     rows = torch.stack([number, 7 * number % 11], 1)
-    coarse = Tokens.fit(rows, [ColumnType(name, "integer", decimals=0, format="short") for name in "ab"])
+    whole = [ColumnType(name, "integer", decimals=0, format="short") for name in "ab"]
+    coarse = Tokens.fit(rows, whole)
     assert (len(coarse.derived), len(coarse.coded[0].sizes)) == (1, 2)
-    assert bool((_consistent(coarse, rows[:20]) == 1).all())
+    assert bool((_consistent(coarse, rows[:20], whole) == 1).all())
 
 
 def test_a_relation_that_does_not_always_hold_is_none() -> None:

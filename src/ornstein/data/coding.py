@@ -31,7 +31,7 @@ _BIN_ROWS, _CELL_ROWS, _VALUE_ROWS, _SPIKE = 20, 10, 3, 0.01
 #: the span of all values
 EVERYWHERE = (-math.inf, math.inf)
 #: whole numbers that float64 tells apart, with room for their halves
-_EXACT = 2.0**50
+EXACT = 2.0**50
 
 
 @final
@@ -170,6 +170,15 @@ class Coded:
         scale = 10.0**self.decimals
         return self._common(at * scale, to * scale, low * scale, high * scale)[1] / self.points
 
+    def classes(self, cells: Tensor) -> list[Tensor]:
+        """Of some cells, (B, cells) bool: their share of each bin, (B, bins), and where in a bin they are, float64."""
+        within = torch.arange(len(self._bin_of)) - self._first[self._bin_of]
+        found = []
+        for where, count, how in ((self._bin_of, len(self.bins), "mean"), (within, max(self.bins), "amax")):
+            held = torch.zeros(len(cells), count, dtype=torch.float64)
+            found.append(held.scatter_reduce(1, where.expand_as(cells), cells.double(), how, include_self=False))
+        return found[: len(self.sizes)]
+
     def shares(self, of_cell: Tensor, missing: float = 0.0) -> list[Tensor]:
         """A weight of each cell, carried over to the classes of each token: (K,), and (K of the first, K).
 
@@ -208,7 +217,7 @@ def coded(column: int, about: ColumnType, values: Tensor) -> list[Coded]:
 def _numbers(column: int, part: str, values: Tensor, decimals: int | None, missing: bool) -> Coded:
     distinct, counts = values[~values.isnan()].unique(return_counts=True)
     total = int(counts.sum())
-    if decimals is not None and float(distinct.abs().max()) * 10.0 ** min(decimals, 300) > _EXACT:
+    if decimals is not None and float(distinct.abs().max()) * 10.0 ** min(decimals, 300) > EXACT:
         decimals = None  # more places than floats tell apart
     ordered = 2 * int(counts.max()) <= total  # else one value prevails
     if len(distinct) <= MOST_VALUES and total >= _VALUE_ROWS * len(distinct):

@@ -13,8 +13,8 @@ can be encoded in one or two *classes*:
 A *cell* is the finest unit encoded, so a number comes back as some place within its interval. That place is a function
 of the row's tokens, not of a generator: as good as random from row to row, and always the same for one row.
 
-A column that another determines, as a code determines its name, or a date the day of the week, is not encoded: it is
-looked up when rows come back, and so cannot contradict the other.
+A column that another determines, as a code determines its name, a date the day of the week, or kilometres metres, is
+not encoded: it is looked up or computed when rows come back, and so cannot contradict the other.
 
 Probabilities of tokens become those of values by the widths of the cells: a density for continuous columns, and the
 probability of a value for columns with a last decimal.
@@ -47,7 +47,7 @@ class Tokens(Transform):
 
     Args:
         coded: the columns that are encoded, in order.
-        derived: those that are looked up.
+        derived: those that follow from one that is encoded.
         columns: d.
         constant: columns of one value, with that value.
     """
@@ -113,10 +113,15 @@ class Tokens(Transform):
         return tuple(slice(a, b) for a, b in pairwise(ends))
 
     def tokens_of(self, column: int) -> list[int]:
-        """The tokens that encode a column, or that it is looked up by; [] if there are none."""
+        """The tokens that encode a column, or the one that it follows from; [] if there are none."""
         source = next((d.source for d in self.derived if d.column == column), column)
         return [t for one, place in zip(self.coded, self.places, strict=True) if one.column == source
                 for t in range(place.start, place.stop)]  # fmt: skip
+
+    def range_of(self, column: int) -> tuple[float, float]:
+        """The least and the largest value that a column can be drawn with; of dates, their whole days."""
+        one = next(one for one in self.coded if one.column == column)
+        return (one.low[0], one.high[-1]) if one.part == "value" else (one.low[0] * DAY, (one.high[-1] + 1) * DAY - 1)
 
     def codes(self, x: Tensor) -> Tensor:
         """Rows (B, d) as classes (B, T), -1 for what is not known."""
@@ -145,6 +150,11 @@ class Tokens(Transform):
             unit = DAY if one.part == "day" else 1.0
             # the time of a day follows the day
             rows[:, one.column] = found * unit + (rows[:, one.column] if one.part == "time" else 0.0)
+        return self.followed(rows)
+
+    def followed(self, rows: Tensor) -> Tensor:
+        """Rows (B, d) with the columns that follow from others as these say."""
+        rows = rows.clone()
         for other in self.derived:
             rows[:, other.column] = other.of(rows[:, other.source])
         return rows

@@ -9,7 +9,7 @@ Three questions, and what answers each:
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch import Tensor
 from ornstein.core.condition import Condition
 from ornstein.core.drive import another_seed, sample_seeds
 from ornstein.core.walk import end
+from ornstein.data.calendar import DAY
+from ornstein.data.coding import Coded, part_of
+from ornstein.data.derived import Derived, unit_of
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
 from ornstein.discrete import MaskedDenoiser, bound, constrained
@@ -102,7 +105,7 @@ def impute(
     Returns:
         (draws, N, d) float64.
     """
-    tokens, _ = must_be_table(run)
+    tokens, types = must_be_table(run)
     run.must_draw()
     if rows.ndim != 2 or rows.shape[1] != tokens.columns:
         raise InputError(f"rows have shape {tuple(rows.shape)}; this run's table has {tokens.columns} columns.")
@@ -118,8 +121,8 @@ def impute(
         draw, row = which // len(open_), open_[which % len(open_)]
         x = tokens.categories.one_hot(codes[row])
         given = run.condition(len(row))
-        drawn = _completed(run, x, keys[draw, row], given, None, allowed * _consistent(tokens, rows[row]))
-        every[draw, row] = torch.where(rows[row].isnan(), tokens.inverse(drawn), rows[row])
+        drawn = _completed(run, x, keys[draw, row], given, None, allowed * _consistent(tokens, rows[row], types))
+        every[draw, row] = _agreeing(tokens, tokens.inverse(drawn), rows[row], types)
         if progress is not None:
             progress(int(which[-1]) + 1, total)
     return every
@@ -151,19 +154,64 @@ def filled(tokens: Tokens) -> Tensor:
     return allowed
 
 
-def _consistent(tokens: Tokens, rows: Tensor) -> Tensor:
+def _consistent(tokens: Tokens, rows: Tensor, types: Sequence[ColumnType]) -> Tensor:
     """(N, width) float64: 0 for the classes of holes that contradict a column which follows from them."""
     allowed = torch.ones(len(rows), tokens.categories.width, dtype=torch.float64)
     for d in tokens.derived:
         known = rows[:, d.column]
         for one, place in zip(tokens.coded, tokens.places, strict=True):
-            if one.column != d.source or one.part != "value" or one.low != one.high or len(one.sizes) > 1:
+            if one.column != d.source or not (d.line or (one.part == "value" and one.low == one.high)):
                 continue
-            implied = d.of(torch.tensor(one.low, dtype=torch.float64))
-            agrees = (implied[None] == known[:, None]) | known[:, None].isnan()
-            agrees = agrees | ~agrees.any(1, keepdim=True)  # a value never seen forbids nothing
-            allowed[:, tokens.categories.block(place.start)][:, : len(one.bins)] *= agrees
+            if d.line:
+                agrees = _reached(one, *_source_of(tokens, d, known, types))
+            elif len(one.sizes) == 1:
+                agrees = d.of(torch.tensor(one.low, dtype=torch.float64))[None] == known[:, None]
+            else:
+                continue
+            agrees |= known.isnan()[:, None] | ~agrees.any(1, keepdim=True)  # a value never seen forbids nothing
+            for token, may in zip(range(place.start, place.stop), one.classes(agrees), strict=True):
+                allowed[:, tokens.categories.block(token)][:, : may.shape[1]] *= may
     return allowed
+
+
+def _source_of(tokens: Tokens, d: Derived, known: Tensor, types: Sequence[ColumnType]) -> tuple[Tensor, Tensor]:
+    """The first and the last value (N,) that the source of a line can have had where the column is `known`."""
+    within = tokens.range_of(d.source)
+    return d.source_of(known, known, within, unit_of(types[d.source], *within))
+
+
+def _reached(one: Coded, first: Tensor, last: Tensor) -> Tensor:
+    """Which cells (N, cells) hold some of what lies from `first` to `last`, (N,) each."""
+    if one.part == "time":  # that of a day says something if it is known which
+        same = part_of(first, "day") == part_of(last, "day")
+        first, last = (torch.where(same, part_of(end_, "time"), far) for end_, far in ((first, 0.0), (last, DAY)))
+    low, high = one.ends
+    first, last = (part_of(end_, one.part) if one.part == "day" else end_ for end_ in (first, last))
+    return (high >= first[:, None]) & (low <= last[:, None]) & (first <= last)[:, None]
+
+
+def _agreeing(tokens: Tokens, drawn: Tensor, rows: Tensor, types: Sequence[ColumnType]) -> Tensor:
+    """Rows with their holes as drawn, and each column that follows from another in agreement with it."""
+    found = torch.where(rows.isnan(), drawn, rows)
+    for d in tokens.derived:
+        if d.line:
+            first, last = _source_of(tokens, d, rows[:, d.column], types)
+            inside = _moved(found[:, d.source], first, last, unit_of(types[d.source], *tokens.range_of(d.source)))
+            held = rows[:, d.source].isnan() & (first <= last)
+            found[:, d.source] = torch.where(held, inside, found[:, d.source])
+    return torch.where(rows.isnan(), tokens.followed(found), rows)
+
+
+def _moved(values: Tensor, first: Tensor, last: Tensor, unit: float) -> Tensor:
+    """Values from `first` to `last`: those beyond are as far within, so that they do not crowd at the ends.
+
+    Cells of a bin can lie beyond, since they are drawn without regard to the bin. Moments keep their time of the day.
+    """
+    step = torch.where(last - first >= DAY, max(DAY, unit), unit) if unit >= 1 else torch.full_like(first, unit)
+    for end_, sign in ((first, 1.0), (last, -1.0)):
+        beyond = (sign * (end_ - values) / step).ceil()
+        values = torch.where(beyond > 0, values + sign * (2 * beyond - 1) * step, values)
+    return values.clamp(first, last)
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY
-from ornstein.data.coding import Coded
+from ornstein.data.coding import EVERYWHERE, Coded
+from ornstein.data.derived import Derived, unit_of
 from ornstein.data.schema import ColumnType
 from ornstein.data.tokens import Tokens
 from ornstein.errors import InputError, lookup, shown
@@ -52,16 +53,39 @@ class Where:
             said: list[Span | None] = [_span(kind, piece, sign) for piece in _parts(value, "|")] or [None]
             # of a column that is named again, what both ask for
             wanted[named[name]] = _both(wanted[named[name]], said) if named[name] in wanted else said
+        kinds = dict(enumerate(types))  # by which a column is named: as it is asked for
+        for line in (d for d in tokens.derived if d.line and d.column in wanted):
+            said = [span and _of_source(line, span, tokens, types) for span in wanted.pop(line.column)]
+            kinds[line.source] = types[line.source if line.source in wanted else line.column]
+            wanted[line.source] = _both(wanted.get(line.source, [EVERYWHERE, None]), said)
         sets: dict[int, Tensor] = {}
         for column, spans in wanted.items():
-            for token, share in _sets(tokens, types[column], column, spans, text).items():
+            for token, share in _sets(tokens, kinds[column], column, spans, text).items():
                 sets[token] = share * sets[token] if token in sets else share
         within = {
-            place: _apart(span for span in wanted[one.column] if span is not None)
+            place: _apart(
+                _days(span, kinds[one.column]) if one.part == "day" else span
+                for span in wanted[one.column]
+                if span is not None
+            )
             for place, one in enumerate(tokens.coded)
-            if one.part == "value" and None not in wanted.get(one.column, [None])
+            if one.part != "time" and None not in wanted.get(one.column, [None])
         }
         return Where(sets, within)
+
+
+def _of_source(line: Derived, span: Span, tokens: Tokens, types: Sequence[ColumnType]) -> Span:
+    """Where the source of a line lies, if what follows from it lies in a span."""
+    low, high = (torch.tensor([end_], dtype=torch.float64) for end_ in span)
+    within = tokens.range_of(line.source)
+    unit = unit_of(types[line.source], *within)
+    if types[line.source].kind == "date":  # whole days of the one must be whole days of the other
+        _days(span, types[line.column])
+        if line.shift or line.offset % DAY:
+            raise _not_by(types[line.column])
+        high, unit = high + DAY - 1e-3, DAY
+    first, last = line.source_of(low, high, within, unit)
+    return float(first), float(last)
 
 
 def _both(one: Sequence[Span | None], other: Sequence[Span | None]) -> list[Span | None]:
@@ -182,10 +206,12 @@ def _by_source(
 ) -> Tensor:
     """The cells at which a column that another determines is as wanted."""
     if one.part != "value" or one.low != one.high:
-        raise InputError(
-            f"column {shown(kind.name)!r} follows from another, which it cannot be asked by; ask for that."
-        )
+        raise _not_by(kind)
     return _meets(of(torch.tensor(one.low, dtype=torch.float64)), spans, missing)
+
+
+def _not_by(kind: ColumnType) -> InputError:
+    return InputError(f"column {shown(kind.name)!r} follows from another, which it cannot be asked by; ask for that.")
 
 
 def _meets(values: Tensor, spans: Sequence[Span], missing: float) -> Tensor:
