@@ -170,7 +170,9 @@ def _consistent(tokens: Tokens, rows: Tensor, types: Sequence[ColumnType]) -> Te
                 continue
             agrees |= known.isnan()[:, None] | ~agrees.any(1, keepdim=True)  # a value never seen forbids nothing
             for token, may in zip(range(place.start, place.stop), one.classes(agrees), strict=True):
-                allowed[:, tokens.categories.block(token)][:, : may.shape[1]] *= may
+                block = allowed[:, tokens.categories.block(token)][:, : may.shape[1]]
+                # nor do two that contradict each other
+                block *= torch.where(((block * may).sum(1, keepdim=True) > 0), may, 1.0)
     return allowed
 
 
