@@ -140,6 +140,15 @@ def test_a_number_on_a_line_with_another_agrees_in_every_row(name: str) -> None:
                        tokens.rows(tokens.codes(rows)).nan_to_num())  # fmt: skip
 
 
+def test_the_factor_of_a_line_is_the_one_that_people_use() -> None:
+    """Near it there are others that fit all rows together with a small offset, and not rows that are yet to come."""
+    types = [number("miles", 2), number("km", 2)]
+    for seed in (40, 64, 77):
+        miles = rounded(90 * uniform(N, seed=seed), 2)
+        line = Tokens.fit(torch.stack([miles, rounded(1.609344 * miles, 2)], 1), types).derived[0]
+        assert (line.scale, line.offset) == (1.609344, 0)
+
+
 def test_of_metres_that_are_whole_kilometres_the_kilometres_are_kept() -> None:
     km = (uniform(N, seed=32) * 900).floor()
     types = [number("m", 0), number("km", 0)]
