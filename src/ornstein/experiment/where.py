@@ -83,7 +83,7 @@ def _of_source(line: Derived, span: Span, tokens: Tokens, types: Sequence[Column
         _days(span, types[line.column])
         if line.shift or line.offset % DAY:
             raise _not_by(types[line.column])
-        high, unit = high + DAY - 1e-3, DAY
+        unit = DAY
     first, last = line.source_of(low, high, within, unit)
     return float(first), float(last)
 
