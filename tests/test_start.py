@@ -196,7 +196,7 @@ def test_arrays_keep_scale_spread_and_layout(tmp_path: Path) -> None:
     assert torch.equal(read.draw(2, seed=0, steps=3), old.run.draw(2, seed=0, steps=3))
     shutil.rmtree(tmp_path / "old")
     assert evaluate(ornstein.load(place), n=12, steps=2, page=False) is not None
-    with pytest.raises(InputError, match="was trained on arrays 3x12"):
+    with pytest.raises(InputError, match="was trained on arrays of 3x12"):
         ornstein.fit(np.ones((9, 6, 3), np.float32) * dice.random((9, 6, 3)), start=place, **STILL)
 
 

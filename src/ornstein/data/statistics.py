@@ -73,13 +73,13 @@ def must_be_seen(name: str, train: Tensor, test: Tensor) -> None:
         empty = torch.cat([some.isnan().flatten(1).all(1) for some in part.split(CHUNK)])
         if empty.any():
             raise InputError(
-                f"data={name!r} have {int(empty.sum()):,} {what} examples without any value, such as the "
+                f"data={name!r} has {int(empty.sum()):,} {what} examples without any value, such as the "
                 f"{what} example {int(empty.nonzero()[0])}; leave these out."
             )
     low, high = extremes(train)
     if (low > high).any():
         where = int((low > high).nonzero()[0])
-        raise InputError(f"data={name!r} have no value of feature {where} in the training part; leave it out.")
+        raise InputError(f"data={name!r}: feature {where} has no value in the training part; leave it out.")
 
 
 def standardise(train: Tensor) -> tuple[Affine, str]:
