@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ornstein.data.before import _fitting
 from ornstein.data.calendar import DAY, component
 from ornstein.data.dataset import Dataset
 from ornstein.data.schema import ColumnType
@@ -79,11 +80,14 @@ def test_a_spike_stays_a_spike_and_a_bound_is_not_crossed(fitted: tuple[Tensor, 
         assert float(back[known, column].max()) <= float(rows[known, column].max())
 
 
+GAINS = (ColumnType("gain", "integer", decimals=0, format="short"),)
+
+
 def test_where_a_value_prevails_the_other_rows_fill_the_bins_and_are_told_apart_like_words() -> None:
     gains = torch.arange(1.0, 121.0).double() ** 2
     for zeros, ordered in ((4799, True), (4801, False)):  # beside 4,800 rows of other values
         values = torch.cat([torch.zeros(zeros).double(), gains.repeat(40)])
-        tokens = Tokens.fit(values[:, None], [ColumnType("gain", "integer", decimals=0, format="short")])
+        tokens = Tokens.fit(values[:, None], GAINS)
         one = tokens.coded[0]
         assert one.ordered == ordered
         # 4,800 rows in shares of a 48th of all rows, or of those that are not zero
@@ -92,6 +96,8 @@ def test_where_a_value_prevails_the_other_rows_fill_the_bins_and_are_told_apart_
         assert torch.equal(tokens.inverse(tokens.forward(values[:, None]))[:, 0], values)
         if not ordered:
             assert len(classes_shown(tokens.categories)) == tokens.categories.width
+        # of a run that goes on with other rows: these are numbers, and one beyond all is said
+        assert _fitting(values[:, None] + 1e9 * (values[:, None] == 4.0), GAINS, tokens).startswith("40 values beyond")
     few = Tokens.fit((values > 0).double()[:, None] * 7, [ColumnType("sold", "integer", decimals=0, format="short")])
     assert not few.coded[0].ordered
 

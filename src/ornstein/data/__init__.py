@@ -23,7 +23,7 @@ from ornstein.data.layout import Layout
 from ornstein.data.opening import DATA, open_data
 from ornstein.data.schema import ColumnType
 from ornstein.data.series import Series
-from ornstein.data.split import split
+from ornstein.data.splitting import split
 from ornstein.data.standard import CIFAR10, MNIST, Digits, FashionMNIST
 from ornstein.data.table import Table
 from ornstein.data.toys import Checkerboard, EightGaussians, Moons, Pinwheel, Spirals, SwissRoll, Toy

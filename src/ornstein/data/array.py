@@ -49,7 +49,7 @@ from ornstein.data.layout import Kind, Layout, guessed
 from ornstein.data.pictures import whole_levels
 from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arrays
 from ornstein.data.remarks import remarks
-from ornstein.data.split import split
+from ornstein.data.splitting import split
 from ornstein.data.standard import decode_blob
 from ornstein.data.statistics import CHUNK, extremes, moments, must_be_seen, standardise, value_range
 from ornstein.data.transform import Affine, Transform, WholeNumbers

@@ -19,7 +19,7 @@ from ornstein.data.delimited import read_delimited
 from ornstein.data.labels import MOST_FLOAT_CLASSES
 from ornstein.data.pictures import SUFFIXES
 from ornstein.data.sentences import WIDTH
-from ornstein.data.split import split
+from ornstein.data.splitting import split
 from ornstein.data.statistics import moments
 from ornstein.errors import InputError, shown
 

@@ -21,7 +21,7 @@ from ornstein.core.codec import Code, Codec
 from ornstein.data.between import Named, named_end, opened
 from ornstein.data.dataset import Dataset, Source
 from ornstein.data.reading import absolute
-from ornstein.data.split import stream
+from ornstein.data.splitting import stream
 from ornstein.data.transform import TRANSFORMS, Transform
 from ornstein.errors import InputError
 

@@ -29,7 +29,7 @@ from ornstein.data.delimited import Dialect
 from ornstein.data.layout import AS_FOUND, Layout
 from ornstein.data.layout import Kind as Kind
 from ornstein.data.schema import ColumnType, summary
-from ornstein.data.split import stream
+from ornstein.data.splitting import stream
 from ornstein.data.statistics import CHUNK, moments, must_be_seen, value_range
 from ornstein.data.timeline import Timeline
 from ornstein.data.tokens import Tokens

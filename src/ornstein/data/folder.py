@@ -27,7 +27,7 @@ from ornstein.data.pictures import (
 )
 from ornstein.data.reading import absolute, folder
 from ornstein.data.remarks import remarks
-from ornstein.data.split import split
+from ornstein.data.splitting import split
 from ornstein.data.statistics import value_range
 from ornstein.data.zipped import contents, is_zip, members
 from ornstein.errors import InputError, shown

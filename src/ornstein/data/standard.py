@@ -32,7 +32,7 @@ from ornstein.data.dataset import Dataset, Source
 from ornstein.data.layout import Layout
 from ornstein.data.pictures import read_pictures
 from ornstein.data.reading import absolute, digits, read_arrays
-from ornstein.data.split import split
+from ornstein.data.splitting import split
 from ornstein.data.transform import WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import cache, fetch, named

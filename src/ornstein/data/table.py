@@ -26,7 +26,7 @@ from ornstein.data.kinds import Words, find_types
 from ornstein.data.layout import Layout
 from ornstein.data.reading import absolute
 from ornstein.data.schema import ColumnType
-from ornstein.data.split import split
+from ornstein.data.splitting import split
 from ornstein.data.tokens import Tokens
 from ornstein.data.transform import Transform
 from ornstein.errors import InputError, lookup, shown

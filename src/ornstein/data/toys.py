@@ -20,7 +20,7 @@ from torch import Tensor
 from ornstein.data.condition import labelled
 from ornstein.data.dataset import Dataset, Source
 from ornstein.data.layout import Layout
-from ornstein.data.split import split
+from ornstein.data.splitting import split
 from ornstein.data.statistics import standardise
 from ornstein.errors import InputError, must_fit
 from ornstein.memory import free_bytes
