@@ -378,7 +378,7 @@ def test_every_objective_of_every_learner(learner: Any, objective: Any, process:
 def test_masked_tokens_are_taught_and_drawn(device: Any, smooth: bool) -> None:
     along = ((-0.5, 0.0, 0.5), (-0.1, 0.1) * 3, ())
     categories = Categories((3, 2, 4), (-1, 0, -1), along, within=((), (2, 1, 2), ()))
-    here = Trusted(Placed(MLP(width=8, depth=1).build, categories, {}, 4, smooth), categories)
+    here = Trusted(Placed(MLP(width=8, depth=1).build, categories, {}, 4, smooth, 0.3), categories)
     for p in here.parameters():
         torch.nn.init.normal_(p, 0.0, 0.3, generator=generator())
     there = copy.deepcopy(here).to(device)

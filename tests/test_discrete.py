@@ -293,6 +293,33 @@ def test_a_network_is_told_the_share_of_known_tokens_unless_it_is_timeless(timel
     assert (levels[0].stride(0) == 0) == timeless
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "config", [MLP(width=16, depth=2, dropout=0.5), Transformer(width=16, depth=1, heads_width=8, dropout=0.5)]
+)
+def test_dropout_grows_with_what_is_known_up_to_the_ramp(config: NetConfig) -> None:
+    """The spread of answers over 200 passes: none with nothing known, less with half of the ramp's share known, then as without a ramp."""
+    problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (NUMBERS.width,), categories=NUMBERS)
+    codes = torch.tensor([[-1, -1, -1, -1], [1, -1, -1, -1], [1, 0, -1, -1], [1, 0, 1, -1]])
+    x, spreads = NUMBERS.one_hot(codes), []
+    for ramp in (0.0, 0.5):
+        net = MaskedColumns(problem, smooth=True, ramp=ramp).network(config.build)
+        dice = torch.Generator().manual_seed(3)
+        for p in net.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=dice))
+        torch.manual_seed(0)
+        passes = torch.stack([net.train()(x, torch.zeros(4), {}) for _ in range(200)])
+        spreads.append(passes.std(0).mean(1))
+        assert torch.equal(net.eval()(x, torch.zeros(4), {}), net(x, torch.zeros(4), {}))
+    whole, found = spreads
+    assert bool((whole > 0.01).all())
+    assert found[0] == 0
+    assert 0.2 < found[1] / whole[1] < 0.9  # dropout of a quarter instead of a half: a root of 1/3 for one layer
+    torch.testing.assert_close(found[2:], whole[2:], rtol=0.15, atol=0)
+    with pytest.raises(InputError, match=r"learner\.ramp=1\.5 must be a share of the tokens, in \[0, 1\]"):
+        MaskedColumns(problem, ramp=1.5)
+
+
 def test_waves_correlate_as_a_gaussian_kernel_of_the_distance_does() -> None:
     """2 sin(w p + b) sin(w q + b) has the mean exp(-6^2 |p - q|^2 / 2), if w is normal and b uniform."""
     model, seen = waved(4000, (-0.75, -0.25, 0.25, 0.75), (-0.15, -0.05, 0.05, 0.15))

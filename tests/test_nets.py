@@ -459,6 +459,23 @@ def test_dropout_drops_units_independently_and_keeps_the_mean(p: float, dtype: t
     assert bool(dropout(h, 1 - 1e-7, True).isfinite().all())
 
 
+def test_rows_may_drop_a_share_of_what_others_drop() -> None:
+    """Row by row, the share of units and the mean within four standard errors; a share of 1 is dropout as always."""
+    h, share = torch.ones(4, 3, 100_001), torch.tensor([0.0, 0.25, 0.5, 1.0])
+    torch.manual_seed(0)
+    found = dropout(h, 0.6, True, share).flatten(1)
+    assert torch.equal(found[0], h[0].flatten())
+    for row, p in zip(found, (0.6 * share).tolist(), strict=True):
+        kept = (row != 0).double()
+        assert kept.mean().item() == pytest.approx(1 - p, abs=4 * (p * (1 - p) / len(kept)) ** 0.5 + 1e-5)
+        torch.testing.assert_close(row[row != 0], torch.full((int(kept.sum()),), 1 / (1 - p)), rtol=1e-4, atol=0)
+    for seed in (0, 1):
+        whole = [torch.manual_seed(seed) and dropout(h, 0.6, True, of) for of in (None, torch.ones(4))]
+        assert torch.equal(whole[0], whole[1])
+    assert dropout(h, 0.6, False, share) is h
+    assert bool(dropout(h, 1 - 1e-7, True, share).isfinite().all())
+
+
 def test_dropout_keeps_the_mean_and_acts_in_training_only() -> None:
     net = nudged(dataclasses.replace(SMALL, dropout=0.5).build((1, 8, 8)))
     x, level = inputs((1, 8, 8))

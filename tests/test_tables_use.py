@@ -107,7 +107,7 @@ def near(found: Tensor, expected: float, n: int) -> None:
 def test_a_run_that_knows_of_no_waves_nor_trust_nor_smoothness_opens_and_draws_as_it_did(tmp_path: Path) -> None:
     path = write(tmp_path / "things.csv", rows_of(200))
     short = ["training.steps=2", "training.cpu=true", "training.precision=float32", "net.width=16", "net.depth=1"]
-    before = ("learner.waves", "learner.kept", "learner.smooth", "learner.timeless", "objective.others")
+    before = ("learner.waves", "learner.kept", "learner.smooth", "learner.timeless", "learner.ramp", "objective.others")
     off = [f"{name}={'false' if name in ('learner.smooth', 'learner.timeless') else 0}" for name in before]
     asked = Experiment.read("table", [f"data.path={path}", *short, *off])
     for _ in train(asked, tmp_path / "run", draws=False):
@@ -118,9 +118,9 @@ def test_a_run_that_knows_of_no_waves_nor_trust_nor_smoothness_opens_and_draws_a
     kept = [
         line
         for line in lines
-        if line.strip().partition(":")[0] not in ("waves", "kept", "smooth", "timeless", "others")
+        if line.strip().partition(":")[0] not in ("waves", "kept", "smooth", "timeless", "ramp", "others")
     ]
-    assert len(kept) == len(lines) - 5
+    assert len(kept) == len(lines) - 6
     said.write_text("".join(kept), "utf-8")
     manifest.accept(tmp_path / "run", [said.name])
     assert torch.equal(Run.load(tmp_path / "run").drawing().sample(20, seed=0).nan_to_num(-1), drawn.nan_to_num(-1))

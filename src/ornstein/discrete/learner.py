@@ -45,12 +45,15 @@ class MaskedColumns(OfTokens):
         timeless: whether the network is not told the share of known tokens, a noise level for each row. It sees which
             are known, and given them the others do not depend on when they were masked (Ou et al. 2024, 2406.03736);
             a step takes less time.
+        ramp: share of known tokens from which dropout is whole, growing up to there, since few known tokens belong to
+            many rows, which cannot be learnt by heart: see `ornstein.discrete.waves`. 0: whole everywhere.
     """
 
     waves: int = 0
     kept: float = 0.0
     smooth: bool = False
     timeless: bool = False
+    ramp: float = 0.0
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
@@ -68,6 +71,8 @@ class MaskedColumns(OfTokens):
         must_be_whole("learner.waves", self.waves, 0)
         if not 0 <= self.kept < 1:
             raise InputError(f"learner.kept={self.kept!r} must be a share of the rows, at least 0 and below 1.")
+        if not 0 <= self.ramp <= 1:
+            raise InputError(f"learner.ramp={self.ramp!r} must be a share of the tokens, in [0, 1].")
         if self.problem.categories is None:
             raise InputError(
                 "predicts='classes' needs data in tokens, such as a table (data=table); these data are numbers."
@@ -78,7 +83,7 @@ class MaskedColumns(OfTokens):
         return self.categories.tokens
 
     def network(self, build: Callable[..., nn.Module], seed: int = 0) -> nn.Module:
-        net = Placed(build, self.categories, self.told, self.waves, self.smooth)
+        net = Placed(build, self.categories, self.told, self.waves, self.smooth, self.ramp)
         return Trusted(net, self.categories) if self._asks_for_trust else net
 
     @property

@@ -22,6 +22,10 @@ answer for bin k mixes the logit l_k with those of the bins around it,
 
 n_j the root of the sum of squares of bin j's kernel, so what is learnt of one bin holds for its neighbours until rows
 show that they differ.
+
+*Dropout by what is known.* Dropout keeps a network from learning rows by heart, and blurs what it says. But one or two
+known tokens belong to many rows: what follows them cannot be learnt by heart, and need not be blurred. So dropout grows
+with the share of known tokens, and is whole from the share `ramp` on.
 """
 
 import math
@@ -35,6 +39,7 @@ from ornstein.core.categories import Categories
 from ornstein.core.copies import beside
 from ornstein.core.numerics import normal, uniform
 from ornstein.nets.contract import Part, Picture
+from ornstein.nets.dropout import Dropout
 
 #: half-waves over the length of a column, by which a place in it is encoded, in radians for half of the length
 _HALF_WAVES = math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
@@ -59,6 +64,7 @@ class Placed(nn.Module):
         conditions: other parts of the condition, by name.
         waves: how many waves across columns; there are none where fewer than two columns have an order.
         smooth: whether numbers are seen by their places, and neighbouring bins get similar answers.
+        ramp: the share of known tokens from which dropout is whole; 0 for dropout that is whole everywhere.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Placed(nn.Module):
         conditions: Mapping[str, Part],
         waves: int = 0,
         smooth: bool = False,
+        ramp: float = 0.0,
     ) -> None:
         super().__init__()
         columns = len(categories.ordered)
@@ -95,12 +102,17 @@ class Placed(nn.Module):
         # a network has as many outputs as inputs, or a multiple of them; those beyond the classes mean nothing
         size = len(self._shown) if smooth else categories.width
         self.net = build((size,), {**conditions, **beside_it}, math.ceil(categories.width / size))
+        self.ramp, self._dropouts = ramp, [layer for layer in self.net.modules() if isinstance(layer, Dropout)]
         self.register_load_state_dict_pre_hook(_as_now)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, width) of rows x (B, width) of one-hot vectors, zeros for unknown tokens."""
         seen = {self.part: self.seen(x)} if self.categories.ordered else {}
         shown = x.index_select(1, beside(self._shown, x, torch.int64)) if self.smooth else x
+        if self.training and self.ramp:
+            share = (self.categories.known(x).float().mean(1) / self.ramp).clamp(max=1)
+            for layer in self._dropouts:
+                layer.share = share
         found: Tensor = self.net(self.scale * shown, noise_level, {**condition, **seen})
         return self._smoothed(found[:, : self.categories.width]) if self.smooth else found
 

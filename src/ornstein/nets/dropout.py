@@ -7,22 +7,49 @@ network. Sixteen bits decide as well, so here a number of 64 bits decides for fo
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 #: what sixteen bits tell apart
 _STEPS = 2**16
 
 
-def dropout(h: Tensor, p: float, training: bool) -> Tensor:
+class Dropout(nn.Module):
+    """A layer of a network that drops units in training; see `dropout`.
+
+    Attributes:
+        share: (B,) in [0, 1], by which p is multiplied in each row of the next batch; None for all of p.
+    """
+
+    share: Tensor | None = None
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, h: Tensor) -> Tensor:
+        return dropout(h, self.p, self.training, self.share)
+
+
+def dropout(h: Tensor, p: float, training: bool, share: Tensor | None = None) -> Tensor:
     """h, each entry zero with probability p, in [0, 1), or divided by 1 - p; h itself outside of training.
 
     Decisions come from torch's global generator of h's device.
+
+    Args:
+        share: (B,) in [0, 1], by which p is multiplied in each row of h (B, ...).
     """
     if not training or not p:
         return h
+    if share is not None:
+        share = share.reshape(-1, *[1] * (h.dim() - 1))
     if h.device.type != "cpu" or torch.compiler.is_compiling():  # one kernel does it all there
-        return F.dropout(h, p)
-    dropped = min(round(p * _STEPS), _STEPS - 1)
+        if share is None:
+            return F.dropout(h, p)
+        return h * ((torch.rand_like(h, dtype=torch.float32) >= p * share) / (1 - p * share)).to(h.dtype)
     numbers = torch.empty(-(-h.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    kept = numbers.view(torch.int16)[: h.numel()].view(h.shape) >= dropped - _STEPS // 2
-    return h * (kept * (_STEPS / (_STEPS - dropped))).to(h.dtype)
+    decisions = numbers.view(torch.int16)[: h.numel()].view(h.shape)
+    if share is None:
+        dropped = min(round(p * _STEPS), _STEPS - 1)
+        return h * ((decisions >= dropped - _STEPS // 2) * (_STEPS / (_STEPS - dropped))).to(h.dtype)
+    each = (p * _STEPS * share).round().clamp(max=_STEPS - 1)
+    return h * ((decisions >= (each - _STEPS // 2).to(torch.int16)) * (_STEPS / (_STEPS - each))).to(h.dtype)

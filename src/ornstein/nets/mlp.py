@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ornstein.errors import must_be_whole
 
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
-from .dropout import dropout
+from .dropout import Dropout
 from .embedding import Beside, Embedding
 
 
@@ -57,7 +57,7 @@ class MLP(NetConfig):
 class _MLPModule(nn.Module):
     def __init__(self, config: MLP, shape: Shape, embedding: Embedding, beside: Beside, out_multiple: int) -> None:
         super().__init__()
-        width, depth, self.dropout = config.width, config.depth, config.dropout
+        width, depth, self.thinned = config.width, config.depth, Dropout(config.dropout)
         self.shape = shape
         self.expected = f"(B, {', '.join(map(str, shape))})"
         self.out_shape = (shape[0] * out_multiple, *shape[1:])
@@ -82,8 +82,8 @@ class _MLPModule(nn.Module):
         h = start = self._begun(x, condition)
         for scale, shift, first, second in zip(scales, shifts, self.first, self.second, strict=True):
             branch = torch.addcmul(shift, F.layer_norm(h, h.shape[1:]), scale)
-            h = torch.addmm(h, self._thinned(F.silu(first(branch))), second)
-        flat: Tensor = self.out(self._thinned(F.silu(F.layer_norm(h, h.shape[1:]))))
+            h = torch.addmm(h, self.thinned(F.silu(first(branch))), second)
+        flat: Tensor = self.out(self.thinned(F.silu(F.layer_norm(h, h.shape[1:]))))
         if self.straight is not None:
             flat = torch.addmm(flat, tuned[-1] * start, self.straight)
         return flat.reshape(-1, *self.out_shape)
@@ -98,6 +98,3 @@ class _MLPModule(nn.Module):
         for part, weight in zip(parts, weights, strict=True):
             h = torch.addmm(h, part, weight.T)
         return h
-
-    def _thinned(self, h: Tensor) -> Tensor:
-        return dropout(h, self.dropout, self.training)

@@ -25,7 +25,7 @@ from ornstein.errors import InputError, must_be_whole
 
 from .attention import CrossAttention, Keys, attend
 from .contract import MOST_LAYERS, NOTHING, NetConfig, Part, Shape, check_input, require_fraction
-from .dropout import dropout
+from .dropout import Dropout
 from .embedding import Beside, Embedding
 from .unet import _into_channels, _out_of_channels
 
@@ -133,7 +133,7 @@ class Block(nn.Module):
     def __init__(self, config: Transformer, reads: bool) -> None:
         super().__init__()
         width = config.width
-        self.heads, self.dropout = width // config.heads_width, config.dropout
+        self.heads, self.thinned = width // config.heads_width, Dropout(config.dropout)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.first, self.second = nn.Linear(width, config.widening * width), nn.Linear(config.widening * width, width)
         self.text = CrossAttention(width, self.heads, config.embedding) if reads else None
@@ -146,15 +146,12 @@ class Block(nn.Module):
         qkv = self.qkv(normed(h, scale, shift)).unflatten(-1, (3, self.heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, heads, tokens, width)
         mixed = attend(_turned(query, turns), _turned(key, turns), value, there).transpose(1, 2).flatten(2)
-        h = h + gate * self._thinned(self.proj(mixed))
+        h = h + gate * self.thinned(self.proj(mixed))
         if self.text is not None and keys is not None:
-            h = h + self._thinned(self.text(F.layer_norm(h, h.shape[-1:]), keys))
+            h = h + self.thinned(self.text(F.layer_norm(h, h.shape[-1:]), keys))
         hidden = F.gelu(self.first(normed(h, scale_again, shift_again)))
-        found: Tensor = h + gate_again * self.second(self._thinned(hidden))
+        found: Tensor = h + gate_again * self.second(self.thinned(hidden))
         return found
-
-    def _thinned(self, h: Tensor) -> Tensor:
-        return dropout(h, self.dropout, self.training)
 
 
 def normed(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
