@@ -199,8 +199,9 @@ def glance_at(path: "str | Path") -> tuple[int, int, str]:
         table, count = read_parquet(path, rows=1000)
         columns = words_of(table, shown(path))[0]
         return count, len(columns), _clock(columns)
+    lines = line_breaks(path)  # before any cell, for this finds bombs
     columns, dialect, _ = read_delimited(path, rows=1000)
-    rows = max(line_breaks(path) - dialect.header, len(next(iter(columns.values()))))
+    rows = max(lines - dialect.header, len(next(iter(columns.values()))))
     return rows, len(columns), _clock(columns)
 
 
