@@ -203,7 +203,8 @@ class Experiment:
             _set(tree, ["training", "steps"], own.ENDLESS)
         for keys, value in changes:
             if keys == ["data"] and isinstance(value, str) and _is_own(source):
-                value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way
+                now = tree["data"]  # what was chosen by this change, or the same file that is read in another way
+                value = now if now["name"] == value else {"name": value, "path": now["path"]}
             if keys != ["preset"] and not _taken_in(source, tree, keys):
                 _set(tree, _within(tree, keys), value)
             if isinstance(tree.get("reasons"), Mapping):  # what is said needs none
