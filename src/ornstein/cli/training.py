@@ -66,6 +66,8 @@ def train(  # long: half of it says what the options are
 
         ornstein train photos/
 
+        ornstein train weather.csv data=series
+
         ornstein train digits
 
         ornstein train mnist process=flow predicts=velocity objective=flow --out runs/flow

@@ -68,7 +68,9 @@ def value_range(*parts: Tensor) -> tuple[float, float]:
             if not part.isnan().all()
         ]
         if not ends:
-            raise InputError("the training or the held-out part has no value at all, only NaN; leave such examples out.")
+            raise InputError(
+                "the training or the held-out part has no value at all, only NaN; leave such examples out."
+            )
         low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
     return low, high
 

@@ -202,9 +202,11 @@ class Experiment:
         if own.by_time(_said(changes)) and not (isinstance(source, Mapping) or _is_own(source)):
             _set(tree, ["training", "steps"], own.ENDLESS)
         for keys, value in changes:
-            if keys == ["data"] and isinstance(value, str) and _is_own(source):
-                now = tree["data"]  # what was chosen by this change, or the same file that is read in another way
-                value = now if now["name"] == value else {"name": value, "path": now["path"]}
+            if keys == ["data"] and isinstance(value, str) and isinstance(now := tree.get("data"), Mapping):
+                if now.get("name") == value:  # which it is already
+                    continue
+                if _is_own(source):  # the same file, read in another way
+                    value = {"name": value, "path": now["path"]}
             if keys != ["preset"] and not _taken_in(source, tree, keys):
                 _set(tree, _within(tree, keys), value)
             if isinstance(tree.get("reasons"), Mapping):  # what is said needs none

@@ -115,8 +115,8 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
     if os.path.isdir(place):
         return _pictures(place, said, on_gpu(said))
     regular(source, "experiment", f"{_KNOWN}; or a preset's name")
-    if said.get("data") in SAID:
-        return as_said(said["data"], {"path": str(place)})
+    if isinstance(name := said.get("data"), str) and name in SAID:
+        return as_said(name, {"path": str(place)})
     if is_zip(place):
         return _pictures(place, said, on_gpu(said))
     if place.name.lower().endswith(TABLES):
