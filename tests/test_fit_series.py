@@ -122,6 +122,7 @@ def test_holes_of_a_frame_are_filled_as_those_of_its_file(model: Model, tmp_path
     given.to_csv(tmp_path / "holes.csv", index=False)
     for one in complete(model.run, tmp_path / "holes.csv", draws=3, seed=4):
         mine = filled[filled["station"] == one.track.name].sort_values("when")
+        assert one.track.rows is not None
         there = one.track.rows >= 0
         assert np.allclose(mine[["count", "warmth"]].to_numpy(float), one.centre[there].numpy(), atol=1e-9)
 
@@ -176,7 +177,7 @@ def test_a_window_of_a_frame_has_the_likelihood_of_its_values(model: Model) -> N
 
 def test_a_run_on_series_in_memory_goes_on_on_others_in_memory_and_by_path(model: Model, tmp_path: Path) -> None:
     new = stations(300, "B")
-    rest = {"steps": 2, "training.lr": 1e-30}
+    rest: dict[str, Any] = {"steps": 2, "training.lr": 1e-30}
     frame = ornstein.fit(new, start=model, folder=tmp_path / "new", **rest)
     new.to_csv(tmp_path / "new.csv", index=False)
     file = ornstein.fit(tmp_path / "new.csv", start=model, data="series", **rest)
@@ -228,6 +229,7 @@ def test_what_does_not_fit_a_model_of_series_is_refused(model: Model) -> None:
     ):
         with pytest.raises(InputError, match=match):
             call()
-    plain = ornstein.fit(np.random.default_rng(0).normal(size=(60, 2)), steps=2, **{"net.width": 8, "net.depth": 1})
+    few: dict[str, Any] = {"steps": 2, "net.width": 8, "net.depth": 1}
+    plain = ornstein.fit(np.random.default_rng(0).normal(size=(60, 2)), **few)
     with pytest.raises(InputError, match="series come from data=series"):
         plain.forecast(np.zeros((30, 2)), 3)

@@ -307,7 +307,7 @@ def test_nothing_seen_is_a_sentence(tmp_path: Path) -> None:
         other[:, 2] = math.nan
         np.savez(tmp_path / "parts.npz", x_train=whole, x_test=other)
         assert bool(open_data(tmp_path / "parts.npz").load().test[:, 2].isnan().all())
-        np.savez(tmp_path / "parts.npz", x_train=whole, x_test=other * math.nan)
+        np.savez(tmp_path / "parts.npz", x_train=whole, x_test=np.full_like(other, math.nan))
         with pytest.raises(InputError, match="held-out part has no value at all"):
             open_data(tmp_path / "parts.npz").load()
 

@@ -113,7 +113,7 @@ def test_what_else_data_may_be_is_said_with_a_command_that_can_be_copied(
 
 
 def test_a_file_can_be_said_to_be_a_series(tmp_path: Path) -> None:
-    """The preset of series is taken, whatever else is said before and after; of rows and examples nothing is guessed."""
+    """The preset of series is taken, whatever is said before and after it, and nothing is guessed from rows."""
     np.save(tmp_path / "x.npy", np.ones(400))
     preset = Experiment.read("series", [f"data.path={tmp_path / 'x.npy'}", "data.window=16"])
     for words in (["data=series", "data.window=16"], ["data.window=16", "data=series"]):
