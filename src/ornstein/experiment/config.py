@@ -224,10 +224,7 @@ class Experiment:
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `read` gives it back."""
         tree = json.loads(json.dumps(asdict(self)))  # tuples become lists
-        for name in ("reasons", "start"):
-            if not tree[name]:
-                del tree[name]
-        return plain.written(tree)
+        return plain.written({key: part for key, part in tree.items() if part or key not in ("reasons", "start")})
 
 
 def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:
