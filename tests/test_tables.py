@@ -397,12 +397,12 @@ def test_a_small_file_cannot_grow_without_end(tmp_path: Path, monkeypatch: pytes
     place = saved(tmp_path, gzip.compress(same, mtime=0), "same.csv.gz")
     assert place.stat().st_size * 100 < len(same)
     assert len(read_delimited(place)[0]["a"]) == 300_000
-    for content, why in ((forged(280), "more than 268 MB"), (forged(9), "is damaged")):
-        place = saved(tmp_path, content, "t.csv.gz")
-        with monkeypatch.context() as changed:
-            changed.setattr("ornstein.data.delimited._found", None)
-            refused(lambda place=place: read_delimited(place), why)
-            refused(lambda place=place: glance_at(place), why)
+    with monkeypatch.context() as changed:
+        changed.setattr("ornstein.data.delimited._found", None)
+        place = saved(tmp_path, forged(280), "t.csv.gz")
+        refused(lambda: glance_at(place), "more than 268 MB")
+        place = saved(tmp_path, forged(9), "t.csv.gz")
+        refused(lambda: read_delimited(place), "is damaged")
     monkeypatch.setattr("ornstein.data.delimited.half_of_memory", lambda: 1e6)
     refused(lambda: read_delimited(saved(tmp_path, "a,b\n" + "1,2\n" * 50_000)), "memory", "row")
     os.mkfifo(tmp_path / "pipe.csv")
