@@ -298,7 +298,7 @@ def test_a_network_is_told_the_share_of_known_tokens_unless_it_is_timeless(timel
     "config", [MLP(width=16, depth=2, dropout=0.5), Transformer(width=16, depth=1, heads_width=8, dropout=0.5)]
 )
 def test_dropout_grows_with_what_is_known_up_to_the_ramp(config: NetConfig) -> None:
-    """The spread of answers over 200 passes: none with nothing known, less with half of the ramp's share known, then as without a ramp."""
+    """The spread of 200 answers: none with nothing known, less half-way up the ramp, then as without a ramp."""
     problem = Problem(Absorbing(), "classes", MaskedCrossEntropy(), (NUMBERS.width,), categories=NUMBERS)
     codes = torch.tensor([[-1, -1, -1, -1], [1, -1, -1, -1], [1, 0, -1, -1], [1, 0, 1, -1]])
     x, spreads = NUMBERS.one_hot(codes), []
