@@ -146,6 +146,7 @@ def test_of_very_many_columns_those_are_shown_that_are_least_alike() -> None:
     assert list(each) == sorted(each, key=lambda name: int(name[1:]))  # in the order of the table
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_a_run_on_a_table_is_measured_drawn_and_told_on_a_page(cli: Cli, tmp_path: Path) -> None:
     g = torch.Generator().manual_seed(0)
     lines = ["<b>kind</b>,size,day,note"]
