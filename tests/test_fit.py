@@ -256,7 +256,7 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
         (vectors(), {"steps": object()}, "training.steps="),
         (vectors(), {"y": [1, 2]}, "'y'"),
         (np.array([[1.0, np.inf]] * 5), {}, "infinite"),
-        (np.full((20, 2), np.nan), {}, "18 training examples without any value"),
+        (np.full((20, 2), np.nan), {}, "no value at all, only NaN"),
         (np.where(np.arange(20)[:, None] == 8, np.nan, vectors(20)), {"data.test_fraction": 0.5}, "without any value"),
         (np.zeros((4, 2, 2, 2, 2, 2)) + np.arange(4).reshape(4, 1, 1, 1, 1, 1), {}, "up to three axes"),
         ([np.zeros((4, 4), np.uint8), "no"], {}, r"X\[1\] is of type str"),

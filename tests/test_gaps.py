@@ -301,6 +301,15 @@ def test_nothing_seen_is_a_sentence(tmp_path: Path) -> None:
     np.save(tmp_path / "column.npy", x.numpy())
     with pytest.raises(InputError, match="feature 2 has no value"):
         open_data(tmp_path / "column.npy").load()
+    # a held-out part need not have every feature
+    for kind in (np.float32, np.float64):
+        whole, other = (gaussian(count, 9).numpy().astype(kind) for count in (40, 8))
+        other[:, 2] = math.nan
+        np.savez(tmp_path / "parts.npz", x_train=whole, x_test=other)
+        assert bool(open_data(tmp_path / "parts.npz").load().test[:, 2].isnan().all())
+        np.savez(tmp_path / "parts.npz", x_train=whole, x_test=np.full_like(other, math.nan))
+        with pytest.raises(InputError, match="held-out part has no value at all"):
+            open_data(tmp_path / "parts.npz").load()
 
 
 def test_copies_are_found_in_data_with_holes_and_nothing_in_honest_draws(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`ornstein train PATH`: a file or a folder is all that it needs."""
 
+import shlex
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +93,46 @@ def test_arrays_get_a_network_for_their_axes(tmp_path: Path, shape: Any, kind: A
     assert said in found.reasons["preset"]
 
 
-def test_numbers_in_a_row_may_be_a_series(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.arange(40.0))
-    assert (
-        Experiment.read(tmp_path / "x.npy")
-        .reasons["data"]
-        .endswith(f"ornstein train series data.path={tmp_path}/x.npy")
-    )
-    np.save(tmp_path / "x.npy", np.ones((40, 2)))
+def test_what_else_data_may_be_is_said_with_a_command_that_can_be_copied(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is trained, and in one line that a shell takes as it stands."""
+    monkeypatch.chdir(tmp_path)
+    days = [f"2021-01-{1 + i // 24:02} {i % 24:02}:00,{i % 24}" for i in range(300)]
+    Path("it's my days.csv").write_text("\n".join(["when,warmth", *days]))
+    np.save("line.npy", np.arange(400.0))
+    np.save("vol.npy", np.random.default_rng(0).normal(size=(40, 8, 8, 8)))
+    for name, else_ in (("it's my days.csv", "series"), ("line.npy", "series"), ("vol.npy", "volumes")):
+        said = [line for line in cli("train", name, "--show").out.splitlines() if line.startswith("  data: ")]
+        again = cli(*shlex.split(said[0].partition(" use ornstein ")[2]), "--show")
+        assert again.code == 0, again.err
+        assert else_ in yaml.safe_load(again.out)["reasons"]["preset"]
+        assert "data" not in yaml.safe_load(again.out)["reasons"]
+    np.save("x.npy", np.ones((40, 2)))
     assert "data" not in Experiment.read(tmp_path / "x.npy").reasons
+
+
+def test_a_file_can_be_said_to_be_a_series(tmp_path: Path) -> None:
+    """The preset of series is taken, whatever is said before and after it, and nothing is guessed from rows."""
+    np.save(tmp_path / "x.npy", np.ones(400))
+    preset = Experiment.read("series", [f"data.path={tmp_path / 'x.npy'}", "data.window=16"])
+    for words in (["data=series", "data.window=16"], ["data.window=16", "data=series"]):
+        found = Experiment.read(tmp_path / "x.npy", words)
+        assert replace(found, reasons={}) == preset
+        assert list(found.reasons) == ["preset"]
+    assert Experiment.read(tmp_path / "x.npy", ["data=series", "training.minutes=1"]).training.steps == own.ENDLESS
+
+
+def test_what_is_said_of_columns_is_refused_by_a_look_as_by_training(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "pay.csv")
+    for change in ("data.types.aeg=category", "data.types.word=number", "data.types={age: colour}", "data.drop=wrod"):
+        look, trained = cli("train", "pay.csv", change, "--show"), cli("train", "pay.csv", change, "--out", "no")
+        assert (look.code, look.err) == (trained.code, trained.err), change
+        assert (look.code, look.out) == (2, ""), change
+    assert cli("train", "pay.csv", "data.types.age=category", "--show").code == 0
 
 
 def test_broken_and_mixed_folders_are_taken_as_they_are(tmp_path: Path) -> None:

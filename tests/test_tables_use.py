@@ -31,6 +31,7 @@ from ornstein.experiment.where import Where, _apart, _both
 from ornstein.training import manifest
 
 HEAD = "kind,size,day,code,note"
+COMPUTED = "computed and not learnt: 'code' from 'kind'"
 KINDS, SIZES = ("red", "green", "blue"), (1, 2, 3, 4)
 
 
@@ -306,6 +307,7 @@ def test_a_table_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     answer = cli("train", str(path), "training.steps=3", "training.cpu=true", "net.width=16",
                  "training.precision=float32", "sampling.preview=0", "--out", str(tmp_path / "run"))  # fmt: skip
     assert answer.code == 0, answer.err
+    assert COMPUTED in answer.out
     answer = cli("sample", str(tmp_path / "run"), "-n", "50", "--where", "kind=red", "--out", str(tmp_path / "new.csv"))
     assert answer.code == 0, answer.err
     with (tmp_path / "new.csv").open(newline="") as file:
@@ -346,6 +348,7 @@ def test_a_column_that_a_file_has_not_is_named_and_is_no_hole(cli: Cli, run: Run
     assert answer.code == 0, answer.err
     assert "1 holes in 1 of 2 rows" in answer.out
     assert said in answer.out
+    assert COMPUTED not in answer.out
     assert {line.split(",")[1] for line in (tmp_path / "filled.holes.csv").read_text().splitlines()[1:]} == {"kind"}
     assert (tmp_path / "filled.csv").read_text().startswith("kind,day\nred,2021-02-03\n")
     answer = cli("loglik", run.folder, given, "--explain", "--out", tmp_path / "odd.csv")
@@ -353,6 +356,15 @@ def test_a_column_that_a_file_has_not_is_named_and_is_no_hole(cli: Cli, run: Run
     assert said in answer.out
     whole = write(tmp_path / "whole.csv", [row[:4] for row in rows_of(3)], HEAD.rpartition(",")[0])
     assert "taken as" not in cli("loglik", run.folder, whole, "--out", tmp_path / "whole-odd.csv").out
+
+
+def test_holes_that_are_computed_are_said_to_be(cli: Cli, run: Run, tmp_path: Path) -> None:
+    for name, row, told in (("code", "red,2,", True), ("kind", ",2,K-1", True), ("size", "red,,K-0", False)):
+        given, out = write(tmp_path / f"{name}.csv", [row.split(",")], "kind,size,code"), tmp_path / f"{name}-out.csv"
+        answer = cli("impute", run.folder, given, "-n", "2", "--out", out)
+        assert answer.code == 0, answer.err
+        assert (COMPUTED in answer.out) == told, name
+    assert (tmp_path / "code-out.csv").read_text() == "kind,size,code\nred,2,K-0\n"
 
 
 def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -> None:

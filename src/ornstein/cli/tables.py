@@ -92,8 +92,8 @@ def impute(
         f"{int(holes.sum()):,} holes in {int(holes.any(1).sum()):,} of {len(holes):,} rows: [bold]{named(path)}[/], "
         f"every draw in [bold]{named(beside)}[/]"
     )
-    if rows.note:
-        out.print(f"[yellow]note[/]     {named(rows.note)}")
+    for note in filled.notes:
+        out.print(f"[yellow]note[/]     {named(note)}")
     _note_formulas(rows.types, path, beside)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ornstein.experiment.folder import Lock
 
 
+#: settings of data that name columns
+_COLUMNS = ("types", "drop", "condition", "split", "time", "by", "columns")
 #: columns of a table that are listed at the start
 _MOST_SHOWN = 100
 
@@ -64,6 +66,8 @@ def train(  # long: half of it says what the options are
 
         ornstein train photos/
 
+        ornstein train weather.csv data=series
+
         ornstein train digits
 
         ornstein train mnist process=flow predicts=velocity objective=flow --out runs/flow
@@ -82,6 +86,10 @@ def train(  # long: half of it says what the options are
     """
     asked, place = _asked(experiment, list(overrides or []), folder, resume, start)
     if show:
+        if resume is None and any(asked.data.get(name) for name in _COLUMNS):
+            from ornstein.experiment.build import load_data
+
+            load_data(asked)  # what is said of columns is held against them, as in training
         out.print(asked.to_yaml(), end="")
         return
     from ornstein.experiment.folder import holding

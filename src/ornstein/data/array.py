@@ -51,7 +51,7 @@ from ornstein.data.reading import absolute, as_tensor, half_of_memory, read_arra
 from ornstein.data.remarks import remarks
 from ornstein.data.splitting import split
 from ornstein.data.standard import decode_blob
-from ornstein.data.statistics import CHUNK, extremes, moments, must_be_seen, standardise, value_range
+from ornstein.data.statistics import CHUNK, extremes, moments, standardise, value_range
 from ornstein.data.transform import Affine, Transform, WholeNumbers
 from ornstein.errors import InputError, shown
 from ornstein.files import regular
@@ -151,8 +151,6 @@ class Array(Source):
         notes += said
         if train_labels is not None and test_labels is not None:
             notes += filter(None, [lost(train_labels, test_labels, classes)])
-        if train.is_floating_point() and test.is_floating_point():
-            must_be_seen(name, train, test)  # before anything asks for the range of what is there
         transform: Transform
         if (grid := _grid(train, test, kind)) is not None:
             transform = grid
@@ -370,7 +368,7 @@ def _single(values: Tensor, file: Path) -> Tensor:
     error = extremes((values.double() - single).abs())[1]
     least, most = extremes(values)
     varies = least < most
-    lost = error.isinf() | ((error > 0.01 * moments(values)[1]) & varies)
+    lost = (error == math.inf) | ((error > 0.01 * moments(values)[1]) & varies)
     if lost.any():
         where = int(lost.nonzero()[0])
         low, high = value_range(values[:, where])

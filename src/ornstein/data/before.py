@@ -16,6 +16,7 @@ from torch import Tensor
 from ornstein.data.classes import Classes, Text
 from ornstein.data.condition import Column, Known
 from ornstein.data.dataset import Dataset, Source
+from ornstein.data.kept import Kept
 from ornstein.data.pictures import MODES, WHITE, is_picture, read_whole_pictures
 from ornstein.data.schema import ColumnType
 from ornstein.data.series import Series
@@ -38,7 +39,7 @@ def load_as_before(source: Source, facts: Mapping[str, Any], transform: Transfor
         InputError: as `source.load()`; examples of another kind or shape; a level, a class or values that the model
             has no place for.
     """
-    if "series" in facts:
+    if "series" in facts and not isinstance(source, Kept):  # which are windows already
         if not isinstance(source, Series):
             raise InputError("a run on windows of series goes on with series: leave data.name as it is.")
         return as_before(source.load_on(Timeline.from_dict(facts["series"])), facts, transform)

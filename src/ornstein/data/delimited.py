@@ -15,6 +15,7 @@ is bounded, and so is the memory that it takes.
 import csv
 import gzip
 import io
+import math
 import zlib
 from array import array
 from collections import Counter, defaultdict
@@ -106,8 +107,8 @@ class _Bounded(io.RawIOBase):
         self.taken += len(some)
         if self.taken > self.most:
             raise InputError(
-                f"{self.name} grows to more than {MOST_TIMES} times its size when it is unpacked; if that is meant, "
-                "unpack it first."
+                f"{self.name} grows to more than {self.most / 1e6:,.0f} MB when it is unpacked, which is more than "
+                f"{MOST_TIMES} times its size; if that is meant, unpack it first."
             )
         if self.text and b"\0" in some:
             raise InputError(f"{self.name} holds zero bytes, which no text has; give a table as .csv or .parquet.")
@@ -116,25 +117,24 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
+def _bytes(path: Path, text: bool = False) -> Iterator[_Bounded]:
+    """The bytes of a file, unpacked if it is gzip; of a `text` without zeros."""
+    with opened(path) as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+        size = stream.seek(0, 2)
+        stream.seek(0)
+        source: Any = gzip.GzipFile(fileobj=stream) if packed else stream
+        yield _Bounded(source, shown(path), max(MOST_EXPANDED, MOST_TIMES * size) if packed else math.inf, text)
+
+
+@contextmanager
 def _text(path: Path, encoding: str, zeros: bool = False) -> Iterator[TextIO]:
     """The text of a file, plain or gzip, decoded as it is read; it may have `zeros` where its encoding has."""
-    with opened(path) as stream:
-        start = stream.read(4)
-        size = stream.seek(0, 2)
-        stream.seek(max(size - 4, 0))
-        declared = int.from_bytes(stream.read(4), "little")  # by the end of a .gz, modulo 2^32
-        stream.seek(0)
-        source: Any = stream
-        most = float("inf")
-        if start[:2] == b"\x1f\x8b":
-            source, most = gzip.GzipFile(fileobj=stream), max(MOST_EXPANDED, MOST_TIMES * size)
-        raw = _Bounded(source, shown(path), most, encoding != "utf-16" and not zeros)
-        if most < declared:  # unpacked to see, before hundreds of megabytes become cells
-            while raw.read(2**20):
-                pass
-            raise InputError(f"{shown(path)} is damaged: its end says that it grows to more than it does.")
-        with io.TextIOWrapper(io.BufferedReader(raw, 2**18), encoding, newline="") as text:
-            yield text
+    with (
+        _bytes(path, encoding != "utf-16" and not zeros) as raw,
+        io.TextIOWrapper(io.BufferedReader(raw, 2**18), encoding, newline="") as text,
+    ):
+        yield text
 
 
 def read_delimited(
@@ -149,7 +149,7 @@ def read_delimited(
         path: the file, plain or gzip.
         noun: what to call it in errors.
         header: whether it has one; None to see (the module).
-        rows: how many to read; None for all.
+        rows: how many to read; None for all, once a .gz has been unpacked to see that it is whole and no bomb.
 
     Returns:
         name -> words; the dialect; remarks on what was found.
@@ -159,11 +159,11 @@ def read_delimited(
             memory holds.
     """
     place = regular(path, noun, "a table, such as a .csv file")
-    with opened(place) as stream, _unpacked(stream) as plain:
-        try:
-            start = plain.read(2)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{shown(path)} is damaged: {error}.") from None
+    with _bytes(place) as raw:
+        start = raw.read(2)
+        # a .gz may lie about its size: unpacking it to see takes a second, reading it as cells half a minute
+        while rows is None and math.isfinite(raw.most) and raw.read(2**20):
+            pass
     encodings = ("utf-16",) if start in (b"\xff\xfe", b"\xfe\xff") else _ENCODINGS
     for encoding in encodings:
         try:
@@ -186,13 +186,6 @@ def line_breaks(path: "str | Path") -> int:
     """How many line breaks a file of text has, plain or gzip. Raises `InputError` as `read_delimited` does."""
     with _text(regular(path, "data.path"), "latin-1", zeros=True) as text:
         return sum(some.count("\n") for some in iter(lambda: text.read(2**20), ""))
-
-
-@contextmanager
-def _unpacked(stream: Any) -> Iterator[Any]:
-    start = stream.read(2)
-    stream.seek(0)
-    yield gzip.GzipFile(fileobj=stream) if start == b"\x1f\x8b" else stream
 
 
 def _remarks(dialect: Dialect, count: int) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from ornstein.data.calendar import component, components, starts
 from ornstein.data.coding import EXACT
 from ornstein.data.schema import ColumnType
+from ornstein.errors import shown
 
 #: rows that reject most pairs of columns of which none determines the other
 _LOOKED_AT = 1000
@@ -114,6 +115,13 @@ class Derived:
             return b
 
         return place(least(lambda value: value >= low)), place(least(lambda value: value > high) - 1)
+
+
+def computed(found: Sequence[Derived], types: Sequence[ColumnType]) -> str:
+    """Which columns are not learnt but computed from which, in a phrase; "" for none."""
+    said = [f"{shown(types[d.column].name)!r} from {shown(types[d.source].name)!r}" for d in found]
+    more = f" and {len(said) - 8:,} more" * (len(said) > 8)
+    return f"computed and not learnt: {', '.join(said[:8])}{more}" if said else ""
 
 
 def determined(train: Tensor, types: Sequence[ColumnType], told: Sequence[int]) -> tuple[Derived, ...]:

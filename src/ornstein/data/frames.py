@@ -115,7 +115,7 @@ def _word(value: Any, name: str, fine: bool) -> str:
 
 
 def to_frame(like: Any, types: Sequence[ColumnType], rows: "Tensor | np.ndarray") -> Any:
-    """A carrier as a frame of the caller's own kind, with the types that its columns had there.
+    """A carrier as a frame of the caller's own kind, with the types and the order that its columns had there.
 
     Args:
         like: a frame with these columns, such as the one that was trained on.
@@ -136,9 +136,10 @@ def to_frame(like: Any, types: Sequence[ColumnType], rows: "Tensor | np.ndarray"
         cells = _cells(nw, kind, values[:, place], before.dtype)
         space = nw.get_native_namespace(native)
         made.append(_cast(nw, nw.new_series(kind.name, cells, backend=space), before.dtype, cells))
+    made.sort(key=lambda series: native.columns.index(series.name))
     frame = made[0].to_frame()
     found = nw.to_native(frame.with_columns(*made[1:]) if len(made) > 1 else frame)
-    return _as_before(found, nw.to_native(native.select(*(kind.name for kind in types))))
+    return _as_before(found, nw.to_native(native.select(*(series.name for series in made))))
 
 
 def fill_frame(like: Any, types: Sequence[ColumnType], rows: Tensor, holes: Tensor) -> Any:

@@ -87,21 +87,28 @@ class Series(Source):
             lookup(CYCLES, name, "data.calendar")
 
     def load(self) -> Dataset:
-        line, tracks, notes = found(self.path, self.time, self.by, self.columns, self.types)
+        return self.of(self.path)
+
+    def of(self, data: Any) -> Dataset:
+        """The windows of a file, a data frame or an array (time,), (time, features) or (series, time, features)."""
+        line, tracks, notes = found(data, self.time, self.by, self.columns, self.types)
         longest = max(len(track.values) for track in tracks)
         line = dataclasses.replace(line, window=self.window or _window(line, longest))
         cut, steps = self._cut(line, tracks)
         line = dataclasses.replace(line, cycles=self._cycles(line, steps))
         return self._of(line, tracks, cut, len(tracks) > 1, notes)
 
-    def load_on(self, line: Timeline) -> Dataset:
+    def load_on(self, line: Timeline, data: Any = None) -> Dataset:
         """The windows for a model of other series: with its features, its steps, its window and its conditions.
+
+        Args:
+            data: as of `of`; None for those of the path.
 
         Raises:
             InputError: columns that are not there, moments between its steps, series whose names it does not know;
                 series too short for its windows.
         """
-        tracks = read(line, self.path, "data.path")
+        tracks = read(line, self.path if data is None else data, "data.path")
         return self._of(line, tracks, self._cut(line, tracks)[0], True, [])
 
     def _cut(self, line: Timeline, tracks: list[Track]) -> tuple[int, int]:
@@ -112,18 +119,18 @@ class Series(Source):
 
     def _of(self, line: Timeline, tracks: list[Track], cut: int, named: bool, notes: list[str]) -> Dataset:
         """The windows, held out from the place `cut` on; `named`: which series it is, is told where they have names."""
-        longest, window = max(len(track.values) for track in tracks), line.window
+        longest, window, name = max(len(track.values) for track in tracks), line.window, shown(Path(self.path).name)
         stride = self.stride or max(window // 16, 1)
         train, train_at = windows(tracks, window, stride, lambda first: first + window <= cut)
         test, test_at = windows(tracks, window, stride, lambda first: first >= cut, late=True)
         if len(train) < 2 or not len(test):
             raise InputError(
-                f"data={shown(Path(self.path).name)!r}: series of up to {longest:,} steps give {len(train)} training "
+                f"data={name!r}: series of up to {longest:,} steps give {len(train)} training "
                 f"and {len(test)} held-out windows of {window}; shorten data.window, or give longer series."
             )
         for part in (train, test):
             if bool((part.nan_to_num(0.0).abs() > 1e37).any()):
-                raise InputError(f"{shown(self.path)} has values that float32 cannot hold; rescale them.")
+                raise InputError(f"data={name!r} has values that float32 cannot hold; rescale them.")
         transform, remark = standardise(train)
         if not line.least:  # not those of other series
             line = dataclasses.replace(
@@ -133,7 +140,7 @@ class Series(Source):
         told = f"told the phase of {' and '.join(line.cycles)}" if line.cycles else ""
         notes = [*kept, *filter(None, (told, remark)), *notes, *remarks(train, transform, "array")]
         return Dataset(
-            name=shown(Path(self.path).name),
+            name=name,
             train=train.float(),
             test=test.float(),
             conditions=_conditions(line, tracks if named else [], train_at, test_at),

@@ -53,7 +53,11 @@ def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def value_range(*parts: Tensor) -> tuple[float, float]:
-    """Smallest and largest value over all tensors, NaN left out: ints for integer tensors, floats otherwise."""
+    """Smallest and largest value over all tensors, NaN left out: ints for integer tensors, floats otherwise.
+
+    Raises:
+        InputError: there is no other value.
+    """
     ends = [torch.aminmax(part) for part in parts]
     low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
     if any(low.isnan() for low, _ in ends):
@@ -63,6 +67,10 @@ def value_range(*parts: Tensor) -> tuple[float, float]:
             for part in whole.split(CHUNK)
             if not part.isnan().all()
         ]
+        if not ends:
+            raise InputError(
+                "the training or the held-out part has no value at all, only NaN; leave such examples out."
+            )
         low, high = min(low.item() for low, _ in ends), max(high.item() for _, high in ends)
     return low, high
 

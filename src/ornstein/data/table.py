@@ -20,6 +20,7 @@ from ornstein.data.columns import read_columns
 from ornstein.data.condition import Column
 from ornstein.data.dataset import Dataset, Source
 from ornstein.data.delimited import SUFFIXES, Dialect, line_breaks, read_delimited
+from ornstein.data.derived import computed
 from ornstein.data.folder import TEST_FOLDERS
 from ornstein.data.frames import read_parquet, words_of
 from ornstein.data.kinds import Words, find_types
@@ -135,14 +136,16 @@ class Table(Source):
             notes.append(f"{copies:,} row{'s are copies' if copies > 1 else ' is a copy'} of others, {where}")
         kept_rows = rows[train]
         given, remarks = self._given(columns, comma, train, test)
+        tokens = Tokens.fit(kept_rows, types) if told is None else told[1]
+        derived = computed(tokens.derived, types) if isinstance(tokens, Tokens) else ""
         return Dataset(
             name=name,
             train=kept_rows,
             test=rows[test],
             conditions=given,
             kind="table",
-            transform=Tokens.fit(kept_rows, types) if told is None else told[1],
-            note="; ".join([*notes, *remarks]),
+            transform=tokens,
+            note="; ".join([*notes, *remarks, *filter(None, [derived])]),
             layout=Layout("ND"),
             columns=types,
             dialect=dialect,
@@ -199,8 +202,9 @@ def glance_at(path: "str | Path") -> tuple[int, int, str]:
         table, count = read_parquet(path, rows=1000)
         columns = words_of(table, shown(path))[0]
         return count, len(columns), _clock(columns)
+    lines = line_breaks(path)  # before any cell, for this finds bombs
     columns, dialect, _ = read_delimited(path, rows=1000)
-    rows = max(line_breaks(path) - dialect.header, len(next(iter(columns.values()))))
+    rows = max(lines - dialect.header, len(next(iter(columns.values()))))
     return rows, len(columns), _clock(columns)
 
 

@@ -1,6 +1,6 @@
-"""Series in time, read from a file and laid on a regular grid.
+"""Series in time, read from a file, a data frame or an array and laid on a regular grid.
 
-A file has a row for each moment; an array has an axis of time. What is absent (a row that was left out, an empty
+A table has a row for each moment; an array has an axis of time. What is absent (a row that was left out, an empty
 cell) is NaN on the grid. Several rows of one series at one moment become their mean. The grid is always even: in data
 of working days, the other days are gaps.
 """
@@ -8,12 +8,13 @@ of working days, the other days are gaps.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
 from ornstein.data.calendar import DAY, component
+from ornstein.data.frames import is_frame, words_of
 from ornstein.data.kinds import Words, find_types
 from ornstein.data.reading import as_tensor, read_arrays
 from ornstein.data.schema import ColumnType
@@ -21,6 +22,9 @@ from ornstein.data.table import TABLES, carrier, read_table
 from ornstein.data.timeline import Timeline
 from ornstein.errors import InputError, lookup, shown
 from ornstein.files import regular
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: columns that say of a moment what its date says
 _PARTS = ("year", "month", "day", "hour", "minute", "second", "weekday", "date")
@@ -37,8 +41,8 @@ class Track:
         name: of the series, "" if there is only one.
         first: the place of its first step on the grid.
         values: (T, F) float64, NaN where not seen.
-        rows: (T,) the file's row of each step, -1 if it has none or several; None if the file has no rows.
-        words: the file's columns as it spells them, for `spelled`.
+        rows: (T,) the table's row of each step, -1 if it has none or several; None of an array.
+        words: the table's columns as it spells them, for `spelled`.
     """
 
     name: str
@@ -55,35 +59,37 @@ class Track:
         return [None if row < 0 else said.different[said.codes[row]] for row in self.rows.tolist()]
 
 
-def read(line: Timeline, path: "str | Path", noun: str = "input") -> list[Track]:
-    """The series of another file of the same columns, on the grid of `line`.
+def read(line: Timeline, data: Any, noun: str = "input") -> list[Track]:
+    """The series of other data of the same columns, on the grid of `line`.
+
+    Args:
+        data: a file's path, a data frame, or an array.
 
     Raises:
         InputError: columns that are not there, moments off the grid, series whose names were not in training.
     """
-    if not is_table(path):
-        values = _array(path, noun)
-        if values.shape[-1] != len(line.features):
+    columns, _, _ = _opened(data, noun)
+    if isinstance(columns, Tensor):
+        if columns.shape[-1] != len(line.features):
             raise InputError(
-                f"{noun}={str(path)!r} has {values.shape[-1]} features; this run has {len(line.features)}."
+                f"{_said(data, noun)} has {columns.shape[-1]} features; this run has {len(line.features)}."
             )
-        return [Track("", 0, each) for each in values]
-    columns, _ = read_table(path, noun)
+        return [Track("", 0, each) for each in columns]
     types = [kind for kind in (*line.features, line.time, line.by) if kind is not None]
-    return [replace(track, words=columns) for track in laid(line, carrier(columns, types), noun)]
+    return [replace(track, words=columns) for track in laid(line, carrier(columns, types), _said(data, noun))]
 
 
 def found(
-    path: str,
+    data: Any,
     time: str | None,
     by: str | None,
     wanted: Sequence[str],
     types: Mapping[str, str],
 ) -> tuple[Timeline, list[Track], list[str]]:
-    """The series in a file: what they are made of, they themselves, and remarks.
+    """The series in data: what they are made of, they themselves, and remarks.
 
     Args:
-        path: a table, or an .npy or .npz.
+        data: the path of a table, an .npy or .npz; a data frame, or an array.
         time: the column with dates; None for the one that has any; "none" for the order of the rows.
         by: the column that names the series; None for the only category; "none" for one series.
         wanted: the features; () for every column of numbers that is not part of the date.
@@ -92,15 +98,14 @@ def found(
     Raises:
         InputError: as `Timeline.read`; no feature; several columns of dates.
     """
-    if not is_table(path):
-        values = _array(path, "data.path")
-        names = wanted or [str(k) for k in range(values.shape[-1])]
-        if len(names) != values.shape[-1]:
-            raise InputError(f"data.columns={list(wanted)} must name {values.shape[-1]} features.")
+    columns, comma, typed = _opened(data, "data.path")
+    if isinstance(columns, Tensor):
+        names = wanted or [str(k) for k in range(columns.shape[-1])]
+        if len(names) != columns.shape[-1]:
+            raise InputError(f"data.columns={list(wanted)} must name {columns.shape[-1]} features.")
         line = Timeline(tuple(ColumnType(name, "number", format="repr") for name in names))
-        return line, [Track("", 0, each) for each in values], []
-    columns, dialect = read_table(path, "data.path")
-    kinds = find_types(columns, types, (), dialect is not None and dialect.delimiter != ",")
+        return line, [Track("", 0, each) for each in columns], []
+    kinds = find_types(columns, types, (), comma, typed)
     known = {kind.name: kind for kind in kinds}
     dates = [kind.name for kind in kinds if kind.kind == "date"]
     when = _chosen(time, dates, "time", known)
@@ -114,7 +119,9 @@ def found(
     if bad := next((kind for kind in features if not kind.numeric), None):
         raise InputError(f"data.columns: {shown(bad.name)!r} is a {bad.kind}; the features of a series are numbers.")
     if not features:
-        raise InputError(f"{shown(path)} has no column of numbers besides its dates; a series is made of such.")
+        raise InputError(
+            f"{_said(data, 'data.path')} has no column of numbers besides its dates; a series is made of such."
+        )
     line = Timeline(
         tuple(features),
         known[when] if when else None,
@@ -126,7 +133,7 @@ def found(
         line = Timeline(line.features, line.time, line.by, step, months, origin)
     left = [kind.name for kind in kinds if kind not in features and kind.name not in (when, which)]
     note = [f"left out: {', '.join(map(shown, left[:8]))}{', ...' * (len(left) > 8)}"] if left else []
-    return line, laid(line, rows, "data.path"), note
+    return line, laid(line, rows, _said(data, "data.path")), note
 
 
 def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
@@ -226,8 +233,28 @@ def is_table(path: "str | Path") -> bool:
     return str(path).lower().endswith(TABLES)
 
 
+def _opened(data: Any, noun: str) -> tuple[Tensor | dict[str, Words], bool, dict[str, str]]:
+    """Series (N, T, F) or the columns of a table; whether its decimal mark may be a comma; kinds by a frame's types."""
+    if is_frame(data):
+        columns, typed = words_of(data)
+        return columns, False, typed
+    if not isinstance(data, (str, Path)):
+        return _series(data, "X", _said(data, noun)), False, {}
+    if is_table(data):
+        columns, dialect = read_table(data, noun)
+        return columns, dialect is not None and dialect.delimiter != ",", {}
+    return _array(data, noun), False, {}
+
+
+def _said(data: Any, noun: str) -> str:
+    """What to call data in errors."""
+    if is_frame(data):
+        return "the frame"
+    return f"{noun}={shown(data)!r}" if isinstance(data, (str, Path)) else "the array"
+
+
 def _array(path: "str | Path", noun: str) -> Tensor:
-    """Series (N, T, F) float64 of an array (T,), (T, F) or (N, T, F)."""
+    """Series (N, T, F) float64 of the one array in a file."""
     place = regular(path, noun, "a table, or an .npy or .npz array")
     if place.suffix.lower() not in (".npy", ".npz"):
         raise InputError(f"{noun}={str(path)!r} is a {place.suffix or 'nameless'} file; give a table or .npy, .npz.")
@@ -236,11 +263,15 @@ def _array(path: "str | Path", noun: str) -> Tensor:
         raise InputError(
             f"{noun}={str(path)!r} holds {', '.join(map(shown, arrays)) or 'nothing'}; give a file with one array."
         )
-    values = as_tensor(next(iter(arrays.values())), shown(place.name), missing=True).double()
+    return _series(next(iter(arrays.values())), shown(place.name), _said(path, noun))
+
+
+def _series(array: "np.ndarray", name: str, said: str) -> Tensor:
+    """Series (N, T, F) float64 of an array (T,), (T, F) or (N, T, F)."""
+    values = as_tensor(array, name, missing=True).double()
     if not 1 <= values.ndim <= 3:
         raise InputError(
-            f"{noun}={str(path)!r} has {values.ndim} axes; series are (time,), (time, features) or "
-            "(series, time, features)."
+            f"{said} has {values.ndim} axes; series are (time,), (time, features) or (series, time, features)."
         )
     if values.ndim == 1:
         values = values[:, None]

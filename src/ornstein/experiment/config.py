@@ -202,8 +202,11 @@ class Experiment:
         if own.by_time(_said(changes)) and not (isinstance(source, Mapping) or _is_own(source)):
             _set(tree, ["training", "steps"], own.ENDLESS)
         for keys, value in changes:
-            if keys == ["data"] and isinstance(value, str) and _is_own(source):
-                value = {"name": value, "path": tree["data"]["path"]}  # the same file, read in another way
+            if keys == ["data"] and isinstance(value, str) and isinstance(now := tree.get("data"), Mapping):
+                if now.get("name") == value:  # which it is already
+                    continue
+                if _is_own(source):  # the same file, read in another way
+                    value = {"name": value, "path": now["path"]}
             if keys != ["preset"] and not _taken_in(source, tree, keys):
                 _set(tree, _within(tree, keys), value)
             if isinstance(tree.get("reasons"), Mapping):  # what is said needs none
@@ -221,10 +224,7 @@ class Experiment:
     def to_yaml(self) -> str:
         """The whole experiment, every default written out; `read` gives it back."""
         tree = json.loads(json.dumps(asdict(self)))  # tuples become lists
-        for name in ("reasons", "start"):
-            if not tree[name]:
-                del tree[name]
-        return plain.written(tree)
+        return plain.written({key: part for key, part in tree.items() if part or key not in ("reasons", "start")})
 
 
 def _tables() -> dict[str, Mapping[str, Callable[..., Any]]]:

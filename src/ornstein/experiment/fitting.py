@@ -1,6 +1,7 @@
 """`ornstein.fit(X)`: a model of data in memory, or of a path, whose samples come back in the type of the data.
 
     model = ornstein.fit(frame)                     # a data frame, an array, a tensor, pictures, a file or a folder
+    model = ornstein.fit(frame, data="series")      # the same as a series in time
     more = model.sample(1000, seed=0)               # the same type again, in the same units
 
 Choices and training are those of `ornstein train PATH`. A run folder is made: a lasting one if it is named, otherwise
@@ -21,20 +22,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ornstein.core.condition import Condition
 from ornstein.data import Dataset
-from ornstein.data.frames import fill_frame, to_frame
+from ornstein.data.condition import LABEL
+from ornstein.data.frames import fill_frame, is_frame, to_frame
 from ornstein.data.kept import PLACE, keep
 from ornstein.data.reading import as_tensor
-from ornstein.errors import InputError, shown
+from ornstein.errors import InputError, must_be_whole, shown
 from ornstein.experiment import cells, own
 from ornstein.experiment.config import Experiment, key_of
 from ornstein.experiment.folder import holding, may_begin, read_folder
-from ornstein.experiment.given import Pictures, are_pictures, array_of, picture_values, taken, typed
-from ornstein.experiment.loglik import loglik
+from ornstein.experiment.given import (
+    Pictures,
+    are_pictures,
+    array_of,
+    holes_given,
+    picture_values,
+    steps_given,
+    taken,
+    typed,
+)
+from ornstein.experiment.loglik import loglik, read
 from ornstein.experiment.pictures import as_pictures
 from ornstein.experiment.restore import inpaint
 from ornstein.experiment.rows import fill, read_rows
 from ornstein.experiment.run import Run
+from ornstein.experiment.series import Completed, complete, dated, long, starts, timeline
 from ornstein.experiment.start import going_on
 from ornstein.experiment.train import train
 from ornstein.experiment.watch import Moment
@@ -59,7 +72,8 @@ def fit(
         X: a data frame of pandas, polars or pyarrow; an array or a tensor (N, ...), whose axes are read as
             `ornstein.data.array` says; a list of pictures (PIL, or arrays of bytes (H, W), (H, W, 3) or (H, W, 4)),
             read as those of a folder are, by `data.mode`, `data.size` and `data.background`; or the path of whatever
-            `ornstein train` takes.
+            `ornstein train` takes. With data="series" a frame has a row for each moment, and an array is (time,),
+            (time, features) or (series, time, features).
         y: the class of each example, whole numbers or words (N,), to draw from by `label=`. Not for a frame, where it
             is a column, nor for a path.
         folder: where the run is kept; None: in a temporary folder that is deleted with the model.
@@ -125,8 +139,9 @@ def _in_memory(
 ) -> Any:
     """Train on data in memory, which are kept in the folder; what is needed to give the like of them back."""
     before = None if begun is None else read_folder(begun)[1]
-    data, like, reasons = taken(X, y, {k[5:]: v for k, v in said.items() if k.startswith("data.")}, before)
-    words = [_change(key, value) for key, value in said.items() if not key.startswith("data.")]
+    arguments = {k[5:]: v for k, v in said.items() if k.startswith("data.")}
+    data, like, reasons = taken(X, y, arguments, before, said.get("data"))
+    words = [_change(key, value) for key, value in said.items() if key.partition(".")[0] != "data"]
     with holding(place, "training") as lock:
         may_begin(place)
         if (place / PLACE).exists() and manifest.read(place) is None:
@@ -135,6 +150,8 @@ def _in_memory(
         count = len(data.train) + len(data.test)
         if data.columns:
             chosen = own.of_table(source, count, len(data.columns))
+        elif data.timeline is not None:
+            chosen = own.as_said("series", source)
         else:
             chosen = own.of_shape(source, count, data.shape, data.kind, "the data")
         chosen.reasons.update(reasons)
@@ -175,11 +192,18 @@ class Model:
 
         Args:
             seed: example i of a seed is the same however many are drawn; None for different ones each time.
-            **options: of `Run.sample`: label, steps, ...; for a table steps and where, as in where="age>=30".
+            **options: of `Run.sample`: label, steps, ...; for a table steps and where, as in where="age>=30"; for
+                series length, the steps of time.
+
+        Returns:
+            Of series n windows, an array (n, length, features), or (n, length) if the series was (time,); or a frame
+            with one window below the other, which begin at moments spread evenly over a year.
 
         Raises:
             InputError: anything that does not fit.
         """
+        if self._series:
+            return self._windows(n, seed=seed, **options)
         if not cells.draws_rows(self.run):
             return self._given(self.run.sample(n, seed=seed, **options))
         self.run.must_hold(n)
@@ -192,7 +216,8 @@ class Model:
         """Data with their holes (NaN, None) filled by the median of draws given what each example has.
 
         Args:
-            X: data like those that the model was fitted to; known values come back unchanged.
+            X: data like those that the model was fitted to; known values come back unchanged. Of series a frame keeps
+                its rows: give a moment that is lacking as a row without values.
             draws: how many.
 
         Raises:
@@ -203,6 +228,8 @@ class Model:
         if cells.draws_rows(self.run):
             filled = fill(self.run, read_rows(self.run, X, "X"), draws, seed)
             return fill_frame(X, filled.rows.types, filled.centre, filled.holes)
+        if self._series:
+            return holes_given(timeline(self.run), X, self._completed(X, draws=draws, seed=seed))
         x = self._numbers(X, missing=True)
         holes = x.isnan()
         rows = holes.flatten(1).any(1)
@@ -218,19 +245,46 @@ class Model:
             return torch.where(where.to(plain.device), values.to(plain), plain)
         return np.where(where.numpy(), values.numpy(), plain).astype(plain.dtype)
 
+    def forecast(self, X: Any, steps: int, *, before: bool = False, draws: int = 19, seed: int = 0) -> Any:
+        """The steps that come after series, or before them: the median of draws given what is known.
+
+        `ornstein.experiment.series.complete(model.run, X, after=steps)` has every draw, and their range.
+
+        Args:
+            X: series like those that the model was fitted to, with holes or without.
+            steps: how many.
+            before: whether those before the first step, not those after the last.
+            draws: how many.
+
+        Returns:
+            The new steps alone: a frame with their dates and names; of an array (T, ...) an array (steps, ...), of
+            (series, T, features) one (series, steps, features).
+
+        Raises:
+            InputError: a model that was not fitted to series; series unlike those; a number that cannot be.
+        """
+        must_be_whole("steps", steps)
+        line = timeline(self.run)
+        found = self._completed(X, **{"before" if before else "after": steps}, draws=draws, seed=seed)
+        like = X if is_frame(X) else array_of(X)[1]
+        values = steps_given(line, like, [(one.track.name, one.track.first, one.centre) for one in found])
+        return values if is_frame(X) or like.ndim == 3 else values[0]
+
     def score_samples(self, X: Any, *, seed: int = 0) -> np.ndarray:
         """The log-likelihood of each example, (N,) float64, in nats of the data's own units.
 
         Exact up to the solver's error for numbers (`ornstein.log_likelihood`), a bound for digital data and for tables
         (`ornstein.experiment.cells.score`). Of an example with holes it is the likelihood of the cells that are there,
-        for tables and for models that were trained on data with holes.
+        for tables and for models that were trained on data with holes. Series are scored in windows: an array of
+        windows (N, window, features), or a frame, in windows that lie side by side.
 
         Raises:
             InputError: data unlike those that the model was trained on; holes, if those had none.
         """
         if cells.draws_rows(self.run):
             return cells.score(self.run, read_rows(self.run, X, "X").values, seed=seed)[0].numpy()
-        return loglik(self.run, self._numbers(X, missing=True), seed=seed).found.log_prob.double().numpy()
+        given = read(self.run, X) if self._series and is_frame(X) else self._numbers(X, missing=True)
+        return loglik(self.run, given, seed=seed).found.log_prob.double().numpy()
 
     def save(self, folder: "str | Path") -> Path:
         """Copy the run into a folder of its own, which `ornstein.load` and `ornstein train --resume` open.
@@ -253,6 +307,32 @@ class Model:
         files = [f for f in run.rglob("*") if f.is_file() and f.suffix in (".yaml", ".json", ".safetensors")]
         kept = {str(f.relative_to(run)): f.read_bytes() for f in files if f.relative_to(run).parts[0] != "checkpoints"}
         return _unpacked, (kept, self.like)
+
+    @property
+    def _series(self) -> bool:
+        return bool(self.run.about["data"].get("series"))
+
+    def _windows(
+        self, n: int, *, label: Any = None, condition: Any = None, length: int | None = None, **options: Any
+    ) -> Any:
+        """Draw n windows of series."""
+        run, line = self.run, timeline(self.run)
+        run.must_hold(n)
+        asked = label is not None or condition is not None
+        given = run.condition(n, label, condition) if asked else Condition.of(run.every_class(n))
+        if length is None:
+            given = Condition({**dated(run, n, line.window).parts, **given.parts})
+        else:
+            run, given = long(run, n, length, given)
+        values = line.kept(run.sample(n, condition=given, **options))
+        labels = given.parts.get(LABEL)
+        names = [""] * n if labels is None else [run.classes[i] for i in labels.tolist()]
+        like = np.empty((0,) * 3, np.float32) if self.like is None else self.like
+        return steps_given(line, like, list(zip(names, starts(line, n), values, strict=True)))
+
+    def _completed(self, X: Any, **options: Any) -> list[Completed]:
+        """The caller's series with their holes filled, or what comes after or before."""
+        return complete(self.run, X if is_frame(X) else array_of(X)[0], **options)
 
     def _numbers(self, X: Any, missing: bool = False) -> Tensor:
         """Examples as the model has them, in the data's own units, (N, *shape)."""
@@ -279,8 +359,7 @@ class Model:
             return as_pictures(values, like.pil)
         if like is None:
             return values.numpy()
-        plain = typed(values, like)
-        return plain.to(like.device) if isinstance(like, Tensor) else plain
+        return typed(values, like)
 
 
 def _unpacked(files: Mapping[str, bytes], like: Any) -> Model:

@@ -1,7 +1,7 @@
 """Data in memory: read as a data set, and given back in their own type.
 
 A data frame, an array or a tensor, a list of pictures: each is read by the rules that hold for the file that it could
-be saved as (`ornstein.data.table`, `.array`, `.folder`).
+be saved as (`ornstein.data.table`, `.array`, `.folder`; or `.series`, if it is said to be one).
 """
 
 import dataclasses
@@ -15,28 +15,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ornstein.data import Array, Dataset, ImageFolder, Table, Transform
+from ornstein.data import Array, Dataset, ImageFolder, Series, Table, Transform
 from ornstein.data.before import as_before
-from ornstein.data.frames import is_frame, words_of
+from ornstein.data.frames import fill_frame, is_frame, to_frame, words_of
 from ornstein.data.pictures import MODES, WHITE, read_whole_pictures, remarks_on
 from ornstein.data.schema import ColumnType
-from ornstein.errors import InputError, shown
+from ornstein.data.table import carrier
+from ornstein.data.timeline import Timeline
+from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import own
 from ornstein.experiment.arguments import validated
+from ornstein.experiment.series import Completed
 
 #: what to call them in errors
 _GIVEN = Path("the data")
 
 
 def taken(
-    X: Any, y: Any, arguments: Mapping[str, Any], before: Mapping[str, Any] | None
+    X: Any, y: Any, arguments: Mapping[str, Any], before: Mapping[str, Any] | None, said: Any = None
 ) -> tuple[Dataset, Any, dict[str, str]]:
     """Data in memory as a data set, something like them, and reasons.
 
     Args:
         arguments: of the source that would read them from a file.
         before: run.yaml of the run that they go on from.
+        said: what they are, one of `own.SAID`; None for what their type says, or what those of that run were.
     """
+    if said is not None:
+        lookup(own.SAID, said, "data")
+    if said is not None or (before is not None and before["data"].get("series")):
+        return _series(X, y, arguments, before)
     if is_frame(X):
         if y is not None:
             raise InputError("y goes with arrays and pictures; in a frame it is a column like others.")
@@ -61,6 +69,21 @@ def taken(
         arrays["y"] = labels.astype(str) if labels.dtype == object else labels
     source = _source(Array, arguments, ("key", "labels_key", "condition"))
     return _as(source.of(arrays, "array", _GIVEN), before), like, reasons
+
+
+def _series(
+    X: Any, y: Any, arguments: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[Dataset, Any, dict[str, str]]:
+    if y is not None:
+        raise InputError("y goes with examples; several series are told apart by a column of a frame, data.by.")
+    source = _source(Series, arguments, ())
+    if source.time is None and getattr(getattr(getattr(X, "index", None), "dtype", None), "kind", "") == "M":
+        raise InputError("X has its dates in its index; make them a column, with X.reset_index().")
+    given, like = (X, _few(X)) if is_frame(X) else array_of(X)
+    if before is None:
+        return source.of(given), like, {}
+    line = before["data"].get("series")  # None: `_as` says that nothing else goes on with series
+    return _as(source.load_on(Timeline.from_dict(line), given) if line else source.of(given), before), like, {}
 
 
 def _as(data: Dataset, before: Mapping[str, Any] | None) -> Dataset:
@@ -152,11 +175,11 @@ def typed(values: Tensor, like: Any) -> Any:
     """Numbers in another type: rounded to whole ones, within their range, where it has no others."""
     if isinstance(like, Tensor):
         if like.dtype == torch.bool:
-            return values > 0.5
+            return (values > 0.5).to(like)
         if not like.dtype.is_floating_point and values.is_floating_point():
             ends = torch.iinfo(like.dtype)
             values = values.double().round().clamp(ends.min, ends.max)
-        return values.to(like.dtype)
+        return values.to(like)
     found = values.numpy()
     if like.dtype.kind == "b":
         return found > 0.5
@@ -165,3 +188,48 @@ def typed(values: Tensor, like: Any) -> Any:
         # the largest float below 2^63 is not 2^63 - 1
         found = np.clip(np.rint(found.astype(np.float64)), low, math.nextafter(high + 1.0, 0))
     return found.astype(like.dtype)
+
+
+def steps_given(line: Timeline, like: Any, parts: Sequence[tuple[str, int, Tensor]]) -> Any:
+    """Steps of series in a type of data.
+
+    Args:
+        like: a frame, which has the dates and the names too, one part below the other; an array or a tensor, (N, T, F),
+            without the last axis if `like` has one axis alone.
+        parts: the name of a series, the place on the grid of the first step, and the values (T, F).
+    """
+    if not is_frame(like):
+        values = typed(torch.stack([values for _, _, values in parts]), like)
+        return values[..., 0] if like.ndim == 1 else values
+    types, rows = list(line.features), []
+    for name, first, values in parts:
+        beside = [line.seconds(first, len(values))] if line.time else []
+        if line.by:
+            known = name in line.by.levels
+            beside.append(torch.full((len(values),), float(line.by.levels.index(name)) if known else math.nan))
+        rows.append(torch.cat([values.double(), *(one.double()[:, None] for one in beside)], 1))
+    return to_frame(like, [*types, *filter(None, (line.time, line.by))], torch.cat(rows))
+
+
+def holes_given(line: Timeline, X: Any, found: Sequence[Completed]) -> Any:
+    """The caller's series with their holes filled by the centres of draws; rows that are not there stay away.
+
+    Raises:
+        InputError: holes in one of several rows of a moment.
+    """
+    if not is_frame(X):
+        plain, like = array_of(X)
+        values = typed(torch.stack([one.centre for one in found]).reshape(plain.shape), like)
+        return torch.where(X.isnan(), values, X) if isinstance(X, Tensor) else np.where(np.isnan(plain), values, plain)
+    cells = carrier(found[0].track.words, line.features)
+    holes = cells.isnan()
+    for one in found:
+        assert one.track.rows is not None
+        there = one.track.rows >= 0
+        cells[one.track.rows[there]] = one.centre[there]
+    if bool((holes & cells.isnan()).any()):
+        row = int((holes & cells.isnan()).any(1).nonzero()[0])
+        raise InputError(
+            f"X has holes in row {row}, one of several of its moment; give each moment of a series one row."
+        )
+    return fill_frame(X, line.features, cells, holes)

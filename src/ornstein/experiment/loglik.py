@@ -24,6 +24,7 @@ from ornstein.data.array import read_rows
 from ornstein.data.before import read_for_model
 from ornstein.data.condition import LABEL
 from ornstein.data.folder import Lying, lie, passing_over
+from ornstein.data.frames import is_frame
 from ornstein.data.pictures import SUFFIXES
 from ornstein.data.series import windows
 from ornstein.data.tracks import is_table
@@ -243,12 +244,12 @@ def loglik(
     return Scores(given, score(given), None if beside is None else score(beside))
 
 
-def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
+def read(run: Run, data: Any, noun: str = "data") -> Given:
     """Samples of a run's kind: "train" or "test", an .npy or .npz file, an image file, or a folder or zip of images.
 
-    For a run on series also a table with the same columns, cut into adjacent windows. Arrays are read as
-    data of the run's kind, with labels if the file has them; a folder's sub-folders are labels.
-    Pictures of a folder that cannot be read are skipped, as in training, and named in the note.
+    For a run on series also a table or a data frame with the same columns, cut into adjacent windows. Arrays are read
+    as data of the run's kind, with labels if the file has them; a folder's sub-folders are labels. Pictures of a folder
+    that cannot be read are skipped, as in training, and named in the note.
 
     Args:
         noun: what they are, for errors.
@@ -256,6 +257,8 @@ def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
     Raises:
         InputError: what cannot be read, or does not fit the run.
     """
+    if is_frame(data):
+        return _windows(run, data, "the frame", "the frame")
     if str(data) in ("train", "test"):
         return own(run, str(data))
     place = Path(data).expanduser()
@@ -263,7 +266,7 @@ def read(run: Run, data: "str | Path", noun: str = "data") -> Given:
         return _pictures(run, place, noun)
     series = bool(run.about["data"].get("series"))
     if series and is_table(place):
-        return _windows(run, place, noun)
+        return _windows(run, place, place.name, f"{noun}={shown(place)!r}")
     if place.suffix.lower() not in (".npy", ".npz"):
         table = "a table, " if series else ""
         raise InputError(
@@ -291,16 +294,15 @@ def own(run: Run, part: str) -> Given:
     return Given(f"{part} data", x, labels, condition=given)
 
 
-def _windows(run: Run, place: Path, noun: str) -> Given:
+def _windows(run: Run, data: Any, name: str, said: str) -> Given:
     """A table as windows that lie side by side, each named by its series and its first moment."""
     line = timeline(run)
-    tracks = read_tracks(line, place, noun)
+    tracks = read_tracks(line, data, "data")
     x, at = windows(tracks, line.window, line.window, lambda first: True)
     if not len(x):
         longest = max(len(track.values) for track in tracks)
         raise InputError(
-            f"{noun}={shown(place)!r} has series of up to {longest:,} steps; a window of {shown(run.folder)} has "
-            f"{line.window}."
+            f"{said} has series of up to {longest:,} steps; a window of {shown(run.folder)} has {line.window}."
         )
     firsts = [first for _, first in at]
     names = [line.said(first, 1)[0] for first in firsts]
@@ -312,7 +314,7 @@ def _windows(run: Run, place: Path, noun: str) -> Given:
     left = sum(len(track.values) for track in tracks) - len(x) * line.window
     note = f"{left:,} steps that fill no window were left out" if left else ""
     labels = [tracks[k].name for k, _ in at] if several else None
-    return Given(place.name, x.float(), labels, names, Condition(parts), note, "window")
+    return Given(name, x.float(), labels, names, Condition(parts), note, "window")
 
 
 def _pictures(run: Run, place: Path, noun: str) -> Given:

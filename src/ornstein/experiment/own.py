@@ -19,8 +19,9 @@ The rules are few:
 """
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ _FEW_ROWS, _SOME_ROWS = 5_000, 30_000
 #: steps where a time is said in their place: more than anybody takes
 ENDLESS = 10_000_000
 _ARRAYS = (".npy", ".npz")
+#: what files and data in memory can be said to be, by data=NAME, and what the preset of that name makes of them
+SAID = {"series": "windows of time for a U-Net that draws, forecasts and fills"}
 _KNOWN = "a .csv, .csv.gz, .tsv or .parquet table, an .npy or .npz array, or a folder or .zip of pictures"
 
 
@@ -55,7 +58,7 @@ class Own:
     Args:
         preset: the experiment that it is based on.
         data: the source and its arguments.
-        examples: how many there are, about.
+        examples: how many there are, about; 0 if that is not known.
         changes: dotted key -> value.
         reasons: dotted key -> a sentence.
         visits: how often each example is seen at most.
@@ -112,6 +115,8 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
     if os.path.isdir(place):
         return _pictures(place, said, on_gpu(said))
     regular(source, "experiment", f"{_KNOWN}; or a preset's name")
+    if isinstance(name := said.get("data"), str) and name in SAID:
+        return as_said(name, {"path": str(place)})
     if is_zip(place):
         return _pictures(place, said, on_gpu(said))
     if place.name.lower().endswith(TABLES):
@@ -144,6 +149,8 @@ def sized(own: Own, batch: int, steps: int) -> Own:
         batch, steps: the preset's, or as said.
     """
     changes, reasons, count = dict(own.changes), dict(own.reasons), own.examples
+    if not count:
+        return replace(own, changes={**changes, "training.steps": steps})
     if batch > (half := max(count // 2, 8)):
         batch = changes["training.batch_size"] = 2 ** (half.bit_length() - 1)
         reasons["training.batch_size"] = f"{batch}, at most half of {count:,} examples"
@@ -154,7 +161,17 @@ def sized(own: Own, batch: int, steps: int) -> Own:
             f"{changes['training.steps']:,}: {count:,} examples are seen {own.visits} times, or {own.least:,} steps "
             "are taken"
         )
-    return Own(own.preset, own.data, count, changes, reasons, own.visits, own.least)
+    return replace(own, changes=changes, reasons=reasons)
+
+
+def as_said(name: str, source: Mapping[str, Any]) -> Own:
+    """The choices for what is said to be one of `SAID`, with the arguments of its source."""
+    return Own(name, {"name": name, **source}, 0, reasons={"preset": f"{name}, as data={name} says: {SAID[name]}"})
+
+
+def _instead(place: Path, change: str) -> str:
+    """The command that takes a file for something else, as one types it; YAML puts no quotes around it."""
+    return f"use ornstein train {shlex.quote(shown(place))} {change}"
 
 
 def _table(place: Path) -> Own:
@@ -162,8 +179,8 @@ def _table(place: Path) -> Own:
     found = of_table({"name": "table", "path": str(place)}, count, wide, "about ")
     if clock:
         found.reasons["data"] = (
-            f"table: rows that need not follow each other; if by {shown(clock)!r} they do: ornstein train series "
-            f"data.path={shown(place)}"
+            f"table, of rows that need not follow each other; if by {shown(clock)!r} they do, "
+            + _instead(place, "data=series")
         )
     return found
 
@@ -187,8 +204,11 @@ def _array(place: Path, said: Mapping[str, Any]) -> Own:
     found = of_shape(data, count, shape, kind, f"experiment={shown(place)!r}")
     if shape == (1,):
         found.reasons["data"] = (
-            "array: numbers that need not follow each other; if they do: ornstein train series "
-            f"data.path={shown(place)}"
+            f"array, of numbers that need not follow each other; if they do, {_instead(place, 'data=series')}"
+        )
+    if kind == "image" and shape[0] > 4 and "data.layout" not in said:
+        found.reasons["data"] = (
+            f"array, of pictures with {shape[0]} channels; if they are volumes, {_instead(place, 'data.layout=NDHW')}"
         )
     return found
 

@@ -5,6 +5,7 @@ make gigabytes), a key given twice (the second would silently win), values neste
 writes, and tags. A date stays a word, and 1e-3 is a number, as in YAML 1.2.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ _Dumper.add_implicit_resolver(
 
 
 def written(tree: Any, sort_keys: bool = False) -> str:
-    """Plain data as text, from which `parsed` makes the same."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=sort_keys)
+    """Plain data as text, from which `parsed` makes the same; a sentence in one line, so that it can be copied."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=sort_keys, width=math.inf)
 
 
 def parsed(text: str, name: str) -> Any:

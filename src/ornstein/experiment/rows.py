@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ornstein.data.delimited import Dialect, read_delimited, write_csv
 from ornstein.data.delimited import formulas as formulas
+from ornstein.data.derived import Derived, computed
 from ornstein.data.frames import is_frame, read_parquet, words_of, write_parquet
 from ornstein.data.kinds import Words
 from ornstein.data.schema import ColumnType
@@ -103,16 +104,26 @@ class Filled:
     Attributes:
         rows: as they came.
         draws: (draws, N, d), known cells as they were.
+        derived: the columns that the run computes from others.
     """
 
     rows: Rows
     draws: Tensor
+    derived: tuple[Derived, ...] = ()
 
     @property
     def holes(self) -> Tensor:
         """(N, d) bool: what was missing, in the columns that there are, and has been filled."""
         there = torch.tensor([kind.name in self.rows.words for kind in self.rows.types])
         return self.rows.values.isnan() & ~self.draws[0].isnan() & there
+
+    @property
+    def notes(self) -> list[str]:
+        """What the rows lack, and which of their holes were computed, in a sentence each."""
+        open_ = self.holes.any(0).tolist()
+        mine = [d for d in self.derived if self.rows.types[d.column].name in self.rows.words]
+        told = computed([d for d in mine if open_[d.column] or open_[d.source]], self.rows.types)
+        return list(filter(None, [self.rows.note, told]))
 
     @property
     def centre(self) -> Tensor:
@@ -179,7 +190,8 @@ def fill(
     run: Run, rows: Rows, draws: int = 19, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> Filled:
     """Fill the holes of rows: see `ornstein.experiment.cells.impute`."""
-    return Filled(rows, cells.impute(run, rows.values, draws, seed=seed, progress=progress))
+    tokens, _ = must_be_table(run)
+    return Filled(rows, cells.impute(run, rows.values, draws, seed=seed, progress=progress), tokens.derived)
 
 
 @dataclass(frozen=True, eq=False)

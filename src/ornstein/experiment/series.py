@@ -73,8 +73,8 @@ def timeline(run: Run) -> Timeline:
     found = run.about["data"].get("series")
     if found is None:
         raise InputError(
-            f"run={str(run.folder)!r} was trained on {run.kind}s; series come from data=series (ornstein train series "
-            "data.path=weather.csv)."
+            f"run={str(run.folder)!r} was trained on {run.kind}s; series come from data=series, as in ornstein train "
+            "weather.csv data=series."
         )
     return Timeline.from_dict(found)
 
@@ -115,10 +115,16 @@ def dated(run: Run, n: int, length: int, first: "Sequence[int] | None" = None) -
     if CALENDAR not in run.conditions:
         return Condition()
     line = timeline(run)
-    if first is None:
-        span = max(int(365 * 86_400 / line.step) if line.step else 12 // line.months, 1)
-        first = [k * span // n for k in range(n)]
+    first = starts(line, n) if first is None else first
     return Condition({CALENDAR: torch.stack([line.calendar(start, length) for start in first])})
+
+
+def starts(line: Timeline, n: int) -> list[int]:
+    """The places where n windows begin that are spread evenly over a year; all 0 without dates."""
+    if line.time is None:
+        return [0] * n
+    span = max(int(365 * 86_400 / line.step) if line.step else 12 // line.months, 1)
+    return [k * span // n for k in range(n)]
 
 
 def long(run: Run, n: int, length: int, condition: Condition | None = None) -> tuple[Run, Condition]:
@@ -226,21 +232,22 @@ def forecast(run: Run, track: Track, after: int = 0, before: int = 0, **options:
     return Completed(Track(track.name, place, longer[new]), found.draws[:, new])
 
 
-def complete(run: Run, path: "str | Path", after: int = 0, before: int = 0, **options: Any) -> list[Completed]:
-    """Every series of a file with its holes filled, or what comes after or came before it.
+def complete(run: Run, data: Any, after: int = 0, before: int = 0, **options: Any) -> list[Completed]:
+    """Every series of data with its holes filled, or what comes after or came before it.
 
     Args:
-        path: a file with the columns of the run's own.
+        data: a file's path, a data frame or an array, with the columns of the run's own.
         after, before: steps to draw; neither: the holes are filled.
         **options: see `impute_series`.
 
     Raises:
-        InputError: a file that does not fit, or a series without any value.
+        InputError: data that do not fit, or a series without any value.
     """
-    tracks = read(timeline(run), path)
+    tracks = read(timeline(run), data)
     for track in tracks:
         if track.values.isnan().all():
-            raise InputError(f"input={shown(path)}: a series {shown(track.name)!r} has no value at all.")
+            said = f"input={shown(data)}: a" if isinstance(data, (str, Path)) else "X: a"
+            raise InputError(f"{said} series {shown(track.name)!r} has no value at all.")
     if after or before:
         return [forecast(run, track, after, before, **options) for track in tracks]
     return [impute_series(run, track, **options) for track in tracks]

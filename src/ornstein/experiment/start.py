@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from ornstein.core.learner import Learner
-from ornstein.data import DATA, Latents, Text
+from ornstein.data import DATA, Latents, Series, Text
 from ornstein.data.pictures import MODES
 from ornstein.errors import InputError, shown
 from ornstein.experiment import own, plain
@@ -70,8 +70,8 @@ def beginning(run: Path, experiment: Experiment) -> dict[str, Any]:
 
 def _data(new: Mapping[str, Any], old: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The source of the new data: read as the old ones were where that is of the same kind, else in their shape."""
-    if facts.get("series") and "path" in new:
-        return {**old, "path": new["path"]}
+    if facts.get("series") and not DATA[new["name"]].beside:
+        return {**(old if DATA[old["name"]] is Series else {"name": "series"}), "path": new["path"]}
     found = {**(old if old["name"] == new["name"] else {}), **new}
     takes = {entry.name for entry in dataclasses.fields(DATA[new["name"]])}  # type: ignore[arg-type]
     if "size" in takes:  # pictures

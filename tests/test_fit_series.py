@@ -1,0 +1,235 @@
+"""`ornstein.fit(X, data="series")`: series in memory, as by their path, and given back in the type of the data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+
+import ornstein
+from ornstein import InputError
+from ornstein.core.condition import Condition
+from ornstein.experiment.fitting import Model
+from ornstein.experiment.folder import read_experiment, read_weights
+from ornstein.experiment.loglik import loglik, read
+from ornstein.experiment.series import complete, dated, timeline
+from ornstein.experiment.train import train
+
+SMALL: dict[str, Any] = {
+    "data": "series", "data.window": 8, "steps": 3, "batch_size": 8, "training.cpu": True, "net.channels": 8,
+    "net.multipliers": [1, 2], "sampling.steps": 2, "sampling.preview": 0,
+}  # fmt: skip
+
+
+def stations(hours: int = 400, names: str = "AB") -> pd.DataFrame:
+    """Hourly rows of stations: a daily wave, a count, and their hour, which is a part of their date."""
+    dice = np.random.default_rng(0)
+    when = pd.date_range("2021-03-01", periods=hours, freq="h")
+    parts = [
+        pd.DataFrame(
+            {
+                "hour": when.hour,
+                "station": name,
+                "count": dice.poisson(2, hours),
+                "warmth": (2 + 5 * np.sin(2 * np.pi * np.arange(hours) / 24) + 0.3 * dice.normal(size=hours)).round(2),
+                "when": when,
+            }
+        )
+        for name in names
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+DRAWN = ["station", "count", "warmth", "when"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return ornstein.fit(stations(), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("series") / "stations.csv"
+    stations().to_csv(place, index=False)
+    return place
+
+
+@pytest.fixture(scope="module")
+def by_path(path: Path) -> Model:
+    return ornstein.fit(path, **SMALL)
+
+
+@pytest.mark.parametrize("made", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+def test_a_frame_is_learnt_as_its_file_is(made: Any, by_path: Model) -> None:
+    """The same windows, told the same, and so the same weights; samples are frames of the same kind and types."""
+    given = made(stations())
+    mine, other = ornstein.fit(given, **SMALL), by_path
+    assert mine.run.about["data"]["sha256"] == other.run.about["data"]["sha256"]
+    one, two = (read_weights(m.run.folder / "model.safetensors", m.run.folder) for m in (mine, other))
+    assert all(torch.equal(one[name], two[name]) for name in two)
+    assert mine.run.about["reasons"]["preset"] == other.run.about["reasons"]["preset"]
+    drawn = mine.sample(3, seed=0)
+    assert type(drawn) is type(given)
+    if isinstance(drawn, pl.DataFrame):
+        assert drawn.schema == given.select(DRAWN).schema
+    elif isinstance(drawn, pa.Table):
+        assert drawn.schema.equals(given.select(DRAWN).schema)
+    else:
+        assert drawn.dtypes.to_dict() == given[DRAWN].dtypes.to_dict()
+
+
+def test_windows_of_a_frame_have_their_dates_and_names(model: Model) -> None:
+    drawn = model.sample(5, seed=1)
+    assert list(drawn.columns) == DRAWN  # in the frame's order; the hour is part of the date
+    assert len(drawn) == 5 * 8
+    for k in range(5):
+        window = drawn[8 * k : 8 * k + 8]
+        assert (window["when"].diff().dropna() == pd.Timedelta(hours=1)).all()
+        assert window["station"].nunique() == 1
+    assert set(drawn["station"]) == {"A", "B"}
+    assert (drawn["count"] >= 0).all()
+    assert drawn.equals(model.sample(5, seed=1))
+    assert not drawn.equals(model.sample(5, seed=2))
+    # what is written beside the values is what they were drawn given
+    first = ((drawn["when"][::8] - pd.Timestamp("2021-03-01")) / pd.Timedelta(hours=1)).astype(int)
+    told = {
+        **dated(model.run, 5, 8, list(first)).parts,
+        "label": torch.tensor(["AB".index(x) for x in drawn["station"][::8]]),
+    }
+    values = timeline(model.run).kept(model.run.sample(5, seed=1, condition=Condition(told)))
+    assert np.allclose(drawn[["count", "warmth"]], values.flatten(0, 1))
+    assert set(model.sample(4, seed=0, label="B")["station"]) == {"B"}
+    long = model.sample(1, seed=0, length=48)
+    assert len(long) == long["when"].nunique() == 48
+
+
+def test_holes_of_a_frame_are_filled_as_those_of_its_file(model: Model, tmp_path: Path) -> None:
+    given = stations(60).assign(note="kept")
+    given.loc[20:25, "warmth"] = np.nan
+    given.loc[70:72, "count"] = np.nan
+    given["warmth"] += 0.12345  # of more decimals than the model's
+    given = given.drop(index=[40, 41]).sample(frac=1, random_state=0)  # moments without a row, and in any order
+    filled = model.impute(given, 3, seed=4)
+    assert filled.index.equals(given.index)
+    assert list(filled.columns) == list(given.columns)
+    assert not filled.isna().any().any()
+    pd.testing.assert_frame_equal(filled.where(given.notna(), None), given.where(given.notna(), None))
+    given.to_csv(tmp_path / "holes.csv", index=False)
+    for one in complete(model.run, tmp_path / "holes.csv", draws=3, seed=4):
+        mine = filled[filled["station"] == one.track.name].sort_values("when")
+        assert one.track.rows is not None
+        there = one.track.rows >= 0
+        assert np.allclose(mine[["count", "warmth"]].to_numpy(float), one.centre[there].numpy(), atol=1e-9)
+
+
+def test_a_forecast_of_a_frame_goes_on_from_each_of_its_series(model: Model, path: Path) -> None:
+    for before, when in ((False, "2021-03-17 16:00"), (True, "2021-02-28 19:00")):
+        found = model.forecast(stations(), 5, before=before, draws=3, seed=2)
+        assert list(found.columns) == DRAWN
+        assert found.dtypes.to_dict() == stations()[DRAWN].dtypes.to_dict()
+        assert list(found["station"]) == ["A"] * 5 + ["B"] * 5
+        assert list(found["when"]) == 2 * list(pd.date_range(when, periods=5, freq="h"))
+        after = complete(model.run, path, **{"before" if before else "after": 5}, draws=3, seed=2)
+        assert np.allclose(found["warmth"], torch.cat([one.centre[:, 1] for one in after]), atol=0.0051)
+
+
+@pytest.mark.parametrize("shape", [(300,), (300, 2), (2, 300, 3)])
+@pytest.mark.parametrize("kind", [np.float64, torch.float32])
+def test_an_array_is_series_and_comes_back_as_windows(shape: tuple[int, ...], kind: Any) -> None:
+    x: Any = np.random.default_rng(0).normal(size=shape).cumsum(-1 if len(shape) == 1 else -2)
+    x = torch.from_numpy(x).to(kind) if isinstance(kind, torch.dtype) else x
+    model = ornstein.fit(x, **SMALL)
+    features = shape[2:] if len(shape) == 3 else shape[1:]
+    drawn = model.sample(3, seed=0)
+    assert (type(drawn), drawn.dtype, tuple(drawn.shape)) == (type(x), x.dtype, (3, 8, *features))
+    nexts = model.forecast(x, 7, draws=2)
+    assert (type(nexts), nexts.dtype) == (type(x), x.dtype)
+    assert tuple(nexts.shape) == (*shape[:-1][: len(shape) - 2], 7, *features)
+    holed = x.clone() if isinstance(x, torch.Tensor) else x.copy()
+    holed[..., 100:104] = torch.nan
+    if len(shape) > 1:
+        holed[..., 40:44, :1] = torch.nan
+    filled, known = model.impute(holed, 2), holed == holed
+    assert (type(filled), filled.dtype, filled.shape) == (type(x), x.dtype, x.shape)
+    assert bool((filled[known] == holed[known]).all())
+    assert bool((filled == filled).all())
+    assert bool((holed != holed).any())  # the caller's own is left alone
+
+
+def test_windows_of_a_frame_are_scored_side_by_side(model: Model, path: Path) -> None:
+    stations(70).to_csv(path.with_name("some.csv"), index=False)
+    mine, other = read(model.run, stations(70)), read(model.run, path.with_name("some.csv"))
+    assert torch.equal(mine.x, other.x)
+    assert mine.files == other.files
+    assert mine.x.shape == (16, 2, 8)  # of each station eight windows, and six steps are left
+
+
+@pytest.mark.slow
+def test_a_window_of_a_frame_has_the_likelihood_of_its_values(model: Model) -> None:
+    score = model.score_samples(stations(70)[:10])
+    assert np.array_equal(score, loglik(model.run, read(model.run, stations(70)).first(1)).found.log_prob.numpy())
+
+
+def test_a_run_on_series_in_memory_goes_on_on_others_in_memory_and_by_path(model: Model, tmp_path: Path) -> None:
+    new = stations(300, "B")
+    rest: dict[str, Any] = {"steps": 2, "training.lr": 1e-30}
+    frame = ornstein.fit(new, start=model, folder=tmp_path / "new", **rest)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    file = ornstein.fit(tmp_path / "new.csv", start=model, data="series", **rest)
+    for one in (frame, file):
+        assert one.run.about["data"]["series"] == model.run.about["data"]["series"]
+        assert one.run.transform == model.run.transform
+        assert one.run.experiment.data["name"] == ("kept" if one is frame else "series")
+    assert frame.run.about["data"]["sha256"] == file.run.about["data"]["sha256"]
+    assert set(frame.run.load_data().conditions["label"].train.tolist()) == {1}  # B, as in the old run
+    for _ in train(read_experiment(tmp_path / "new", ["training.steps=3"]), tmp_path / "new", resume=True):
+        pass
+    assert list(frame.sample(1, label="B").columns) == DRAWN
+
+
+@pytest.mark.parametrize(
+    ("X", "options", "match"),
+    [
+        (stations(), {"y": [1]}, r"y goes with examples.*data\.by"),
+        (stations().set_index("when"), {}, r"dates in its index.*reset_index"),
+        (stations(), {"data": "serie"}, "data='serie' is not known; did you mean 'series'"),
+        (stations(), {"data.widow": 3}, r"data\.widow is not known"),
+        (stations(), {"data.time": "warmth"}, r"data\.time='warmth' is a column of kind"),
+        (stations()[["station", "when"]], {}, "the frame has no column of numbers"),
+        (stations(10), {}, "shorten data.window"),
+        (stations().assign(when=lambda t: t["when"].where(t.index != 7)), {}, "the frame: row 8 has no when"),
+        (np.zeros((2, 2, 2, 2)), {}, "the array has 4 axes; series are"),
+        (np.array([1.0, np.inf] * 50), {}, "infinite"),
+        (np.array(["a"] * 50), {}, "no array of numbers"),
+    ],
+)
+def test_what_is_no_series_in_memory_is_one_sentence(X: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match) as error:
+        ornstein.fit(X, **{**SMALL, **options})
+    assert "\n" not in str(error.value)
+
+
+def test_what_does_not_fit_a_model_of_series_is_refused(model: Model) -> None:
+    twice = pd.concat([stations(60), stations(60)[5:6]], ignore_index=True)
+    twice.loc[5, "warmth"] = np.nan
+    for call, match in (
+        (lambda: model.impute(twice), "holes in row 5, one of several"),
+        (lambda: model.impute(np.zeros((50, 3))), "3 features; this run has 2"),
+        (lambda: model.impute(stations(60).drop(columns="warmth")), "no column 'warmth'"),
+        (lambda: model.forecast(stations(60), 0), "steps=0 must be a whole number"),
+        (lambda: model.forecast(stations(60).assign(station="C"), 3), "'C'"),
+        (lambda: model.impute(stations(60).assign(warmth=np.nan, count=np.nan)), "has no value at all"),
+        (lambda: model.sample(2, length=17), "length=17 must be a multiple of 2"),
+        (lambda: ornstein.fit(stations().drop(columns="warmth"), start=model, steps=2), "no column 'warmth'"),
+    ):
+        with pytest.raises(InputError, match=match):
+            call()
+    few: dict[str, Any] = {"steps": 2, "net.width": 8, "net.depth": 1}
+    plain = ornstein.fit(np.random.default_rng(0).normal(size=(60, 2)), **few)
+    with pytest.raises(InputError, match="series come from data=series"):
+        plain.forecast(np.zeros((30, 2)), 3)
