@@ -195,7 +195,7 @@ def walked(denoiser: Any, device: Any, stepper: Any, x: Any, **options: Any) -> 
 #: of each tolerance, the coarsest, whose sub-steps are those of a finer one but fewer; on a chain, whose table is a
 #: constant too, each in one way is enough
 COARSE = Adaptive(0.1)
-WALKS = [(way, VP()) for way in WAYS if not isinstance(way, Adaptive)] + [
+WALKS: list[tuple[Any, Any]] = [(way, VP()) for way in WAYS if not isinstance(way, Adaptive)] + [
     (make(), Tabulated.from_betas("linear", 50)) for make in STEPPERS.values() if make is not Adaptive
 ]
 WALKS += [(COARSE, process) for _, process in (WALKS[0], WALKS[-1])]
