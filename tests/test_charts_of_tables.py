@@ -131,8 +131,9 @@ def test_holes_everywhere_warn_of_nothing(tmp_path: Path, real: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pictures.draw(x, "table", tmp_path / "x.png", real=other, types=TYPES)
-        pictures.draw(torch.full((9, 7), NAN).double(), "table", tmp_path / "y.png", types=TYPES)
-        pictures.film([torch.full((9, 7), NAN).double(), x[:9]], "table", tmp_path / "x.gif", types=TYPES)
+        if not real:  # nothing real lies beside these
+            pictures.draw(torch.full((9, 7), NAN).double(), "table", tmp_path / "y.png", types=TYPES)
+            pictures.film([torch.full((9, 7), NAN).double(), x[:9]], "table", tmp_path / "x.gif", types=TYPES)
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
