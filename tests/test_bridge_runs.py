@@ -452,6 +452,7 @@ def test_pictures_are_carried_one_by_one_into_a_folder(cli: Cli, tmp_path: Path,
     assert "no bridge" in refused.err
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_an_evaluation_says_how_far_and_at_what_cost(moons: Run, cli: Cli) -> None:
     found = cli("evaluate", moons.folder, "-n", 60)
     assert found.code == 0, found.err

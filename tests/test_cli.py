@@ -148,7 +148,7 @@ def test_an_older_experiment_keeps_the_chain_it_was_trained_on() -> None:
     assert Experiment.read({**tree, "version": 1, "process": "euler-ou"}).process["order"] == "falling"
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_train_then_sample_then_evaluate_then_info(cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "moons"
     answer = cli(
@@ -293,7 +293,7 @@ def test_classes_are_drawn_in_the_shares_of_the_data_as_near_as_whole_numbers_co
     assert half.bincount().tolist() == [180, 20]
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_a_run_draws_rare_classes_rarely_and_old_folders_still_open(cli: Cli, tmp_path: Path) -> None:
     rare = np.arange(400) % 20 == 0
     x = np.random.default_rng(0).normal(size=(400, 2)).astype("float32")
@@ -335,7 +335,7 @@ def test_a_tuned_grid_is_kept_and_used_and_is_better_than_even_ones(
     cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = inspect.unwrap(tune)  # the network's error is an average over these, not over 512
-    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 32})
+    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 16})
     copied = tmp_path / "digits"
     shutil.copytree(run, copied)
     answer = cli("tune", copied, "--steps", 5)

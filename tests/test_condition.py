@@ -1,5 +1,6 @@
 """Laws of conditions: named parts, each absent row by row, from a file or a program into every denoiser."""
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 import yaml
 from laws import refused
-from sure import Cli
+from sure import Cli, there
 from torch import Tensor
 
 import ornstein
@@ -19,7 +20,9 @@ from ornstein.data import Column, Digits, Known, open_data
 from ornstein.data.array import Array
 from ornstein.data.columns import read_columns
 from ornstein.energies import EnergyDenoiser
+from ornstein.experiment.tune import tune
 from ornstein.guidance import ClassifierFree
+from ornstein.likelihood import flow
 from ornstein.nets import MLP, NETS, Label, Number, Picture, Tokens, UNet, Vector
 from ornstein.objectives import OBJECTIVES
 
@@ -206,8 +209,10 @@ def test_guidance_of_scale_one_is_the_model_of_all_parts_and_of_scale_nought_of_
     torch.testing.assert_close(guided, free + 3 * (given - free), rtol=1e-4, atol=1e-4)
 
 
-def test_drawing_encoding_and_likelihoods_take_any_condition() -> None:
+def test_drawing_encoding_and_likelihoods_take_any_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each verb gives a sample of a batch what it gives it alone: rows stay with their samples on every way."""
+    monkeypatch.setattr(flow, "STEPS", 8)  # alone or not is the same at any number
+    monkeypatch.setattr(flow, "DOUBLINGS", 0)
     denoiser = made()
     condition = Condition(PARTS)
     x = ornstein.sample(denoiser, (B, 2, 4, 4), steps=3, seed=0, condition=condition)
@@ -240,7 +245,7 @@ def test_a_number_is_learned_as_far_as_the_closed_form_goes() -> None:
     net = MLP(width=64, depth=2, embedding=32).build((1,), {"y": Number()})
     denoiser, objective, g = NetDenoiser(net, process), OBJECTIVES["v"](drop_label=0.2), generator()
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-    steps = 700
+    steps = 450
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * (1 - step / steps)
@@ -458,9 +463,11 @@ SMALL = ["net.width=16", "net.depth=1", "training.batch_size=64", "training.ema=
 SMALL += ["training.warmup=0", "sampling.steps=4", "sampling.ema=0.1"]
 
 
-@pytest.mark.usefixtures("brief_c2st")
-def test_from_a_table_to_samples_of_a_price(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("brief_reports")
+def test_from_a_table_to_samples_of_a_price(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`data.condition=[...]` on the command line, trained, resumed, drawn from, measured; in the table's own units."""
+    inner = inspect.unwrap(tune)  # a grid is chosen by fewer examples and levels as it is by more
+    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 32, "levels": 40})
     path, out = table(tmp_path, 300), tmp_path / "cars"
     words = [
         "data.condition=[price,kind,size]",

@@ -593,7 +593,7 @@ def test_extreme_numbers_beyond_float32_are_refused(tmp_path: Path, scale: float
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_extreme_numbers_go_from_training_to_a_report(cli: Cli, tmp_path: Path, scale: float) -> None:
     """Samples are finite and of the data's size, and every file of figures is JSON as the standard has it."""
     path, run = saved(tmp_path, (scale * normal(120, 3)).astype("f4")), tmp_path / "run"
@@ -623,7 +623,7 @@ def test_the_arrays_of_a_file_are_a_mapping(tmp_path: Path) -> None:
 # --- through the command line ----------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_a_run_finds_its_data_from_another_folder_and_gives_back_their_axes(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

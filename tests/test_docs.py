@@ -41,6 +41,7 @@ def test_a_snippet_runs(code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 FEWER = {"evaluate": "20", "doctor": "20", "loglik": "1"}
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_the_readmes_commands_run_in_their_order(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     short = [
@@ -53,8 +54,8 @@ def test_the_readmes_commands_run_in_their_order(cli: Cli, tmp_path: Path, monke
     block = there(re.search(r"^```console\n(.*?)^```", PAGES[0].read_text("utf-8"), re.S | re.M))
     commands = [line.partition("#")[0].split()[2:] for line in block[1].splitlines() if line.startswith("$ ornstein")]
     assert len(commands) >= 9
-    inner = inspect.unwrap(tune)  # a grid is chosen by fewer examples as it is by 512
-    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 32})
+    inner = inspect.unwrap(tune)  # a grid is chosen by fewer examples and levels as it is by more
+    monkeypatch.setattr(inner, "__kwdefaults__", there(inner.__kwdefaults__) | {"count": 32, "levels": 40})
     for words in commands:
         if words[0] == "train" and "--resume" not in words:
             words = [*words, *short]

@@ -261,20 +261,20 @@ def test_the_constant_of_a_mixture_in_two_dimensions() -> None:
 
 
 def test_the_interval_covers_in_ten_dimensions() -> None:
-    """Of 16 intervals at 90 %, with an error that is not tiny; the binomial has 10 or fewer once in 500 tries."""
+    """Of 10 intervals at 90 %, with an error that is not tiny; the binomial has 5 or fewer once in 600 tries."""
     d = 10
     means = torch.zeros(3, d)
     means[1, 0], means[2, :2] = 2.0, torch.tensor([-1.0, 1.5])
     energy = mix_energy([0.3, 0.5, 0.2], means, [0.25, 0.3, 0.2], constant=-3.0)
     base = Gaussian(torch.zeros(d), 1.0)
     errors, covered = [], 0
-    for seed in range(16):
-        found = log_partition(energy, base, generator=seeded(seed), chains=256, levels=30, leapfrogs=2, pilot=32)
+    for seed in range(10):
+        found = log_partition(energy, base, generator=seeded(seed), chains=128, levels=15, leapfrogs=2, pilot=32)
         low, high = found.interval(0.9)
         covered += low <= 3.0 <= high
         errors.append((found.value - 3.0) / found.standard_error)
-    assert covered >= 11
-    assert 0.5 < torch.tensor(errors).std() < 1.7
+    assert covered >= 6
+    assert 0.36 < torch.tensor(errors).std() < 1.76  # chi^2 of nine: once in 1,000 on each side
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -289,16 +289,12 @@ def test_a_narrow_mode_that_chains_hardly_reach_is_in_the_constant(told: Any) ->
     moments[0] += 4
     base = Gaussian(torch.zeros(d), 4.5) if told else Gaussian(torch.zeros(d), 1.2 * moments)
     near = GaussianMixture(torch.ones(2), means, torch.tensor([0.02, 0.5])).sample(40, seeded()) if told else None
-    covered = 0
-    for seed in range(2):  # a mode that is missed is ln 2 = 0.69 away from an error of 0.1
-        found = log_partition(
-            energy, base, generator=seeded(seed), chains=512, levels=60, leapfrogs=2, pilot=64, near=near
-        )
-        low, high = found.interval(0.99)
-        covered += low <= 0 <= high
-        assert found.added >= 1
-        assert found.standard_error < 0.1
-    assert covered == 2
+    # a mode that is missed is ln 2 = 0.69 away from an error of 0.1
+    found = log_partition(energy, base, generator=seeded(), chains=512, levels=60, leapfrogs=2, pilot=64, near=near)
+    low, high = found.interval(0.99)
+    assert low <= 0 <= high
+    assert found.added >= 1
+    assert found.standard_error < 0.1
 
 
 def test_a_mode_is_found_as_wide_as_it_is_from_steps_of_any_length() -> None:
@@ -492,7 +488,7 @@ def test_the_ladder_of_recovery_is_geometric_and_ends_clean() -> None:
 def test_the_gradient_of_recovery_vanishes_at_the_truth_only() -> None:
     """With the exact energies, adjusted chains and a factor on E, the mean of the loss's slope is zero at factor 1."""
     weights, means, variances = torch.tensor([0.3, 0.7]), torch.tensor([[-1.2], [0.9]]), torch.tensor([0.1, 0.25])
-    factor = torch.ones((), requires_grad=True)
+    factor = torch.ones(20_000, requires_grad=True)  # one for each sample, so that one lesson tells how slopes spread
     mix = GaussianMixture(weights, means, variances)
 
     def energy(y: Any, u: Any, condition: Any) -> Any:
@@ -505,11 +501,9 @@ def test_the_gradient_of_recovery_vanishes_at_the_truth_only() -> None:
     slopes = {}
     for value in (0.7, 1.0, 1.4):
         factor.data.fill_(value)
-        found = []
-        for seed in range(12):
-            loss = learn(den, mix.sample(1000, seeded(100 + seed)), None, seeded(seed))
-            found.append(torch.autograd.grad(loss.mean(), factor)[0])
-        slopes[value] = (float(torch.stack(found).mean()), float(torch.stack(found).std()) / math.sqrt(12))
+        loss = learn(den, mix.sample(len(factor), seeded(100)), None, seeded())
+        found = torch.autograd.grad(loss.sum(), factor)[0]
+        slopes[value] = (float(found.mean()), float(found.std()) / math.sqrt(len(factor)))
     assert abs(slopes[1.0][0]) < 4 * slopes[1.0][1]
     assert slopes[0.7][0] < -4 * slopes[0.7][1]
     assert slopes[1.4][0] > 4 * slopes[1.4][1]
@@ -569,7 +563,7 @@ def test_recovery_learns_a_mixture() -> None:
     x = mix.sample(20000, seeded())
     learn = RecoveryLikelihood(steps=7, low=0.2, high=12.8, moves=Moves(10, 0.3, adjusted=True))
     den = EnergyDenoiser(one_number(1, torch.float32), VP(), float(x.square().mean().sqrt()))
-    fitted(den, x, 200, 1e-2, 512, learn)
+    fitted(den, x, 140, 1e-2, 512, learn)
     grid = learn.grid(den.process)
     drawn = sample(den, (2000, 1), stepper=RecoveryLangevin(10, 0.3), grid=grid, seed=3)
     assert float((drawn < -0.2).float().mean()) == pytest.approx(0.3, abs=0.06)
@@ -587,7 +581,7 @@ def test_an_energy_learned_by_score_matching_gives_a_likelihood() -> None:
     mix = pair()
     x = mix.sample(20000, seeded())
     den = EnergyDenoiser(one_number(1, torch.float32), VP(), float(x.square().mean().sqrt()))
-    fitted(den, x, 300, 1e-2, 512, OBJECTIVES["edm"]())
+    fitted(den, x, 200, 1e-2, 512, OBJECTIVES["edm"]())
     level = VP().at(VP().time(-2 * math.log(0.2)))
     z = log_partition(den.energy_at(level.t), Gaussian(torch.zeros(1), 2.0), generator=seeded(), levels=20, leapfrogs=2)
     assert z.standard_error < 0.03

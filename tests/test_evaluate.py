@@ -144,7 +144,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return ornstein.load(folder)
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(points: Any) -> None:
     copied = points
 
@@ -163,6 +163,7 @@ def test_the_seed_moves_the_samples_and_the_same_seed_says_the_same(points: Any)
         assert first[0][name]["floor"] != other[0][name]["floor"], name  # and other subsets of the real data
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
 
@@ -178,7 +179,7 @@ def test_what_is_measured_has_the_values_of_the_data(copied: Any, monkeypatch: p
     assert not torch.equal(loose, loose.round())
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_real_points_are_taken_from_all_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # sorted data: the first rows are of one kind
     from ornstein.experiment.config import Experiment

@@ -26,6 +26,7 @@ from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.given import picture_values
 from ornstein.experiment.loglik import loglik
 from ornstein.experiment.train import train
+from ornstein.likelihood import flow
 
 TINY: dict[str, Any] = {"steps": 3, "batch_size": 16, "training.cpu": True, "training.precision": "float32"}
 MLP = {**TINY, "net.width": 16, "net.depth": 1}
@@ -127,7 +128,9 @@ def test_a_tensor_comes_back_as_one() -> None:
     assert ornstein.fit(line, **MLP).sample(4, seed=0).shape == (4,)
 
 
-def test_pictures_come_back_as_pictures() -> None:
+def test_pictures_come_back_as_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "STEPS", 8)  # scores are of a shape here, not near anything
+    monkeypatch.setattr(flow, "DOUBLINGS", 0)
     dice = np.random.default_rng(0)
     photos = [Image.fromarray(dice.integers(0, 256, (h, 20, 3), np.uint8)) for h in (16, 18, 20, 17, 30)]
     labels = ["cat", "dog", "cat", "dog", "cat"]
@@ -188,7 +191,7 @@ def test_examples_with_holes_are_scored_by_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("kind", ["frame", "array"])
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_a_run_of_data_in_memory_goes_on_bit_for_bit_and_is_judged(kind: str, tmp_path: Path) -> None:
     data = things() if kind == "frame" else vectors()
     how = {**MLP, "sampling.preview": 0 if kind == "frame" else 4}

@@ -245,7 +245,7 @@ def test_samples_get_the_holes_of_the_data_that_they_are_compared_with() -> None
     assert torch.equal(other[~heldout.isnan()], heldout[~heldout.isnan()])
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_a_run_learns_from_holes_and_all_its_verbs_go_on(cli: Cli, tmp_path: Path) -> None:
     x = gaussian(400, 8, 0.3).float()
     file = tmp_path / "gappy.npy"

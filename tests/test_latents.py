@@ -148,7 +148,7 @@ def test_the_bound_through_an_encoder_lies_below_and_closes_as_draws_grow(levels
         assert float(exact.exp().sum()) == pytest.approx(1, abs=1e-9)
     denoiser = Gaussian(torch.zeros(1, 1), 1.0).denoiser(VP())
     transform = Coded(base, Bent(), (1, 1))
-    one, many = (log_likelihood(denoiser, x, transform=transform, draws=k, tolerance=1e-3) for k in (1, 25))
+    one, many = (log_likelihood(denoiser, x, transform=transform, draws=k, tolerance=1e-2) for k in (1, 25))
     assert float((one.log_prob - exact).mean()) < -0.05  # one draw is a bound on average
     off = many.log_prob - exact
     assert abs(float(off.mean())) < 0.15
@@ -350,6 +350,7 @@ def test_latents_have_mean_zero_and_variance_one_by_what_was_measured(codec_run:
     assert torch.equal(torch.cat(halves), data.batch(3, 16, seed=0)[0])
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_a_codec_is_measured_by_what_it_reads_back_and_draws_nothing(cli: Cli, codec_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "codec"
     shutil.copytree(codec_run, run)

@@ -13,8 +13,10 @@ from sure import TRAINED
 
 
 @pytest.mark.timeout(900)
-def test_the_laws_of_devices_hold(run: Path) -> None:
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_laws_of_devices_hold(which: str, run: Path) -> None:
     words = ["-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=short", "--timeout=300"]
+    words += ["-m", which]
     done = subprocess.run(
         [sys.executable, *words, str(Path(__file__).with_name("laws_device.py"))],
         capture_output=True,

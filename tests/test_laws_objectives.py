@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from laws import PROCESSES, ZERO_SNR, interior, refused
+from laws import PROCESSES, ZERO_SNR, cover, interior, refused
 from torch import nn
 
 from ornstein import EDM, VP, Cosine, Flow, FunctionDenoiser, NetDenoiser
@@ -92,8 +92,7 @@ def test_gradients_do_not_know_what_the_network_predicts(name: Any, objective: A
     gradient_is_the_same_in_every_reading(OBJECTIVES[objective](), process)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("name", ["vp", "edm", "flow", "betas[cosine]"])
+@pytest.mark.parametrize(("name", "objective"), cover(["vp", "edm", "flow", "betas[cosine]"], OBJECTIVES, each=2))
 def test_the_exact_denoiser_is_the_minimum(name: Any, objective: Any) -> None:
     exact_is_its_minimum(OBJECTIVES[objective](), PROCESSES[name])
 

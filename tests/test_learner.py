@@ -80,7 +80,7 @@ def test_what_a_new_kind_does_not_say_of_itself_is_no() -> None:
     assert (plain.gaps, plain.twice) == (False, False)
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_a_new_kind_is_one_class_and_one_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two signs that agree nine times in ten: listed, trained, resumed, drawn, measured."""
     monkeypatch.setitem(LEARNERS, "signs", Signs)  # the line

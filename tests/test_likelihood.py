@@ -18,7 +18,7 @@ from ornstein.core.exact import Gaussian, GaussianMixture
 from ornstein.data import Affine, Chain, WholeNumbers
 from ornstein.energies import energy_denoiser
 from ornstein.experiment.loglik import Given, Scores
-from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, log_likelihood
+from ornstein.likelihood import DOUBLINGS, EXACT_UP_TO, STEPS, LogLikelihood, fit_dequantiser, flow, log_likelihood
 from ornstein.likelihood.digital import averaged
 from ornstein.likelihood.flow import Trace, _bent
 
@@ -381,7 +381,7 @@ def test_auto_is_exact_up_to_the_stated_dimension() -> None:
 def test_a_sample_does_not_depend_on_its_batch(trace: Any, draws: Any) -> None:
     mix, transform = wide_mixture(4, seed=5), WholeNumbers(33)
     x = transform.inverse(mix.sample(12, seeded(15)), quantise=True)
-    options = {"transform": transform, "trace": trace, "draws": draws, "tolerance": 0.03}
+    options = {"transform": transform, "trace": trace, "draws": draws, "tolerance": 0.3}
     denoiser, seeds = mix.denoiser(ornstein.VP()), torch.arange(100, 112)
     together = log_likelihood(denoiser, x, seeds=seeds, **options)
     for part in (slice(0, 1), slice(1, 12)):
@@ -394,12 +394,15 @@ def test_a_sample_does_not_depend_on_its_batch(trace: Any, draws: Any) -> None:
     assert torch.equal(again.log_prob, together.log_prob)
 
 
-def test_what_cannot_be_integrated_says_so() -> None:
-    """Steps that are doubled four times and still do not settle: between two points as fine as the lowest level."""
+def test_what_cannot_be_integrated_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that are doubled to the last and still do not settle: between two points as fine as the lowest level."""
+    assert DOUBLINGS == 4
+    doublings = 2  # sixteen times as many steps show the same
+    monkeypatch.setattr(flow, "DOUBLINGS", doublings)
     points = GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([1e-5, 1e-5]))
     found = log_likelihood(points.denoiser(ornstein.VP()), torch.tensor([[0.001], [1.001]]))
     assert found.integration_error[0] > 1
-    assert found.calls[0] > STEPS * 2 * (2 ** (DOUBLINGS + 1) - 1)
+    assert found.calls[0] > STEPS * 2 * (2 ** (doublings + 1) - 1)
     assert found.integration_error[1] < 0.01
 
 
@@ -638,8 +641,10 @@ def test_the_verb_on_the_runs_own_data(cli: Cli, points: Any, tmp_path: Path) ->
     assert 0 < np.mean(gain) < 1.5
 
 
-def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path) -> None:
-    """Files in class folders, named in the CSV; digital data by dequantisation."""
+def test_the_verb_on_images(cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in class folders, named in the CSV; digital data by dequantisation. How exactly is not asked here."""
+    monkeypatch.setattr(flow, "STEPS", 16)
+    monkeypatch.setattr(flow, "DOUBLINGS", 0)
     from ornstein.experiment.loglik import own, read
 
     given = own(ornstein.load(run), "test")

@@ -41,7 +41,7 @@ def digits() -> Any:
 
 @pytest.fixture(scope="module")
 def classifier(digits: Any) -> Any:
-    return fit_classifier(digits[0], digits[1], generator=seeded())
+    return fit_classifier(digits[0], digits[1], generator=seeded(), steps=400)
 
 
 # --- the floor
@@ -101,6 +101,7 @@ def test_too_little_data_for_a_floor_is_said() -> None:
         report(x, x, x, seeded(), labels=torch.zeros(9, dtype=torch.long), metrics=[])
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_report_on_digits(digits: Any, classifier: Any) -> None:
     train, train_labels, heldout, heldout_labels = digits
     made, seen = train[:400], train[400:]  # real digits that the report is not told to be real
@@ -108,7 +109,7 @@ def test_report_on_digits(digits: Any, classifier: Any) -> None:
     labels[:40] = (labels[:40] + 1) % 10  # a tenth drawn as the wrong class
     state = torch.get_rng_state()
     result = report(
-        made, seen, heldout, seeded(), labels=labels, heldout_labels=heldout_labels, classifier=classifier, repeats=6
+        made, seen, heldout, seeded(), labels=labels, heldout_labels=heldout_labels, classifier=classifier, repeats=5
     )
     assert torch.equal(state, torch.get_rng_state())
     assert isinstance(result, Report)
@@ -131,6 +132,7 @@ def test_report_on_digits(digits: Any, classifier: Any) -> None:
     assert max(map(len, lines)) <= 115
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_report_catches_a_model_that_copies_and_one_that_blurs(digits: Any, classifier: Any) -> None:
     train, _, heldout, _ = digits
     names = ["sliced-wasserstein", "c2st", "frechet", "precision", "memorisation"]
@@ -170,7 +172,7 @@ def test_near_is_not_copied() -> None:
 
 @pytest.mark.parametrize("scale", [1e30, 1.0, 1e-30])
 @pytest.mark.parametrize("far", [1.0, 1e7, 1e20, 1e30])
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_a_report_is_json_whatever_the_numbers_are(scale: float, far: float) -> None:
     g = seeded()
     x, y, z = (scale * torch.randn(60, 3, generator=g).clamp(-4, 4) for _ in range(3))

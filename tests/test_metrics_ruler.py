@@ -27,6 +27,7 @@ def verdicts(result: Any) -> Any:
 # --- units
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_half_of_the_columns_lost_is_seen_although_others_are_larger() -> None:
     g, unit = seeded(), 10 ** torch.linspace(-2, 4, 10, dtype=torch.float64)
     train, heldout, samples = (table(n, g, unit) for n in (1200, 600, 600))
@@ -56,7 +57,7 @@ def test_a_table_with_labels_is_compared_by_its_columns_not_by_what_tells_its_cl
 @pytest.mark.parametrize(
     ("shape", "unequal"), [((3,), False), ((3, 12), False), ((3, 4, 4), True), ((3, 2, 3, 3), False)]
 )
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_no_measure_depends_on_the_unit_of_a_column_or_channel(shape: Any, unequal: Any) -> None:
     g = seeded()
 
@@ -121,6 +122,7 @@ def gains(n: Any, g: Any) -> Any:
     return torch.cat([torch.randn(n, 1, generator=g), torch.where(torch.rand(n, 1, generator=g) < 0.92, 0.0, money)], 1)
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_zeros_that_became_noise_of_either_sign_are_seen() -> None:
     g = seeded()
     train, heldout, samples = (gains(n, g) for n in (2000, 1000, 1000))
@@ -144,6 +146,7 @@ def test_whole_numbers_that_became_fractions_are_seen() -> None:
     assert report(smeared, train, heldout, seeded(), metrics=["c2st"], repeats=4).rows["c2st"].verdict == "differs"
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_dry_days_of_a_series_that_became_drizzle_are_seen() -> None:
     g = seeded()
 

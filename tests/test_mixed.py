@@ -148,8 +148,8 @@ def test_a_class_goes_to_model_space_and_back() -> None:
 
 def test_moons_are_drawn_with_their_class(tmp_path: Path, cli: Any) -> None:
     told = [
-        "training.steps=400",
-        "training.validate_every=400",
+        "training.steps=250",
+        "training.validate_every=250",
         "net.width=64",
         "training.lr=4e-3",
         "data.of.count=4000",

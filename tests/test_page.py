@@ -141,6 +141,7 @@ def test_a_page_can_be_left_out(nasty: Path, tmp_path: Path, cli: Cli) -> None:
     assert not (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.usefixtures("brief_reports")
 def test_the_page_of_images_shows_them_beside_real_ones_and_the_verb_says_what_it_is_doing(
     run: Path, tmp_path: Path, cli: Cli
 ) -> None:

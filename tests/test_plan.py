@@ -161,7 +161,7 @@ def test_a_classifier_draws_nothing(digits: Any) -> None:
 
 @pytest.mark.parametrize(("gpu", "has"), [("h100", "bfloat16"), ("t4", "float32")])
 def test_auto_is_bfloat16_on_gpus_that_have_it(digits: Any, gpu: Any, has: Any) -> None:
-    large = ["net.channels=128", "training.batch_size=4096"]
+    large = ["net.channels=128", "net.blocks=1", "training.batch_size=4096"]
     auto = plan(
         Experiment.read("digits", [*large, "training.precision=auto", "sampling.precision=auto"]), gpu, data=digits
     )
@@ -250,7 +250,13 @@ def test_sharding_spreads_all_but_the_previews_average(digits: Any) -> None:
 
 def test_processor_time_is_near_what_a_run_takes(digits: Any, tmp_path: Path) -> None:
     """benchmarks/plan.py has the figures; here a wide margin, as other work on a machine disturbs a second of it."""
-    changes = ["training.steps=24", "training.validate_every=24", "sampling.preview=4", "sampling.steps=4"]
+    changes = [
+        "net.channels=32",
+        "training.steps=16",
+        "training.validate_every=16",
+        "sampling.preview=4",
+        "sampling.steps=4",
+    ]
     experiment = Experiment.read("digits", changes)
     found = plan(experiment, data=digits)
     moments = train(experiment, tmp_path / "run", digits)

@@ -148,7 +148,7 @@ def test_a_folder_deleted_under_its_run_is_one_sentence_and_not_made_again(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_a_folder_deleted_under_an_evaluation_is_not_made_again(points: Any) -> None:
     def stage(name: str) -> None:
         if name == "memorisation":

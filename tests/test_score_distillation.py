@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from laws import cover
 from torch import Tensor
 
 from ornstein.core.chains import Tabulated
@@ -186,8 +187,7 @@ def pixels(parameters: Mapping[str, Tensor], generator: torch.Generator) -> Tens
     return parameters["pixels"]
 
 
-@pytest.mark.parametrize("method", ["sds", "controlled"])
-@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize(("clock", "method"), cover(CLOCKS, ["sds", "controlled"]))
 def test_on_a_gaussian_the_optimum_is_its_mean(clock: str, method: str) -> None:
     mean = torch.tensor([0.7, -1.1])
     denoiser = Gaussian(mean, torch.tensor([[0.5, 0.2], [0.2, 0.3]])).denoiser(CLOCKS[clock])

@@ -562,7 +562,7 @@ def test_training_finds_the_score(method: Any) -> None:
         }
 
     before = distance()
-    for _ in range(250):
+    for _ in range(160):
         optimiser.zero_grad()
         METHODS[method](denoiser, mix.sample(256, g), None, g).mean().backward()
         optimiser.step()

@@ -173,7 +173,7 @@ def test_from_the_command_line(old: Run, place: Path, tmp_path: Path, cli: Cli) 
 # --- arrays and pictures ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_arrays_keep_scale_spread_and_layout(tmp_path: Path) -> None:
     dice = np.random.default_rng(0)
     x = dice.normal(5.0, 2.0, (60, 12, 3)).astype(np.float32)  # time, features

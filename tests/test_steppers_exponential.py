@@ -172,14 +172,14 @@ def test_pndm_starts_with_three_runge_kutta_steps_of_four_calls_each() -> None:
     assert torch.isfinite(states[-1].x).all()
     ends: dict[Any, Any] = {}
     for start in ("lower-order", "runge-kutta"):
-        for n in (128, 256, 2048):
+        for n in (128, 256, *([1024] if start == "runge-kutta" else [])):
             memory = None
             ask = Ask(mix.denoiser(p), Condition())
             x = torch.tensor([[1.0, -2.0], [0.3, 1.5]], dtype=F64)
             for t, s in itertools.pairwise(p.levels(torch.linspace(2.0, 0.4, n + 1, dtype=F64))):
                 x, memory = PLMS(start=start).step(ask, x, t, s, memory, None)  # type: ignore[arg-type]
             ends[start, n] = x
-    errors = {key: (end - ends["runge-kutta", 2048]).abs().max().item() for key, end in ends.items()}
+    errors = {key: (end - ends["runge-kutta", 1024]).abs().max().item() for key, end in ends.items()}
     assert errors["runge-kutta", 128] / errors["runge-kutta", 256] > 2**3.8
     # without that start, what its first steps left of second and third order is all that there is
     assert errors["lower-order", 128] / errors["lower-order", 256] < 2**2.6
@@ -280,7 +280,7 @@ def test_dpm_solver_2_is_the_papers(predicts: Any) -> None:
 def test_the_clock_that_is_smooth_at_both_ends_pays() -> None:
     """The claim of the module: in "signal" ten calls of UniPC err less than half as much as in log-SNR."""
     mix, p = mixture(), VP()
-    exact = sample(mix.denoiser(p), (200, 2), stepper="rk4", steps=400, grid="logsnr", seed=0, dtype=F64)
+    exact = sample(mix.denoiser(p), (200, 2), stepper="rk4", steps=120, grid="logsnr", seed=0, dtype=F64)
 
     def error(stepper: Any, grid: Any) -> Any:
         x = sample(mix.denoiser(p), (200, 2), stepper=stepper, steps=10, grid=grid, seed=0, dtype=F64)

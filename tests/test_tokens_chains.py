@@ -165,7 +165,7 @@ def test_an_addition_is_held_to_the_laws_by_being_registered() -> None:
 @pytest.mark.parametrize(("stepper", "kernel"), WAYS)
 def test_samples_have_the_law_as_steps_grow(stepper: Any, kernel: Kernel) -> None:
     """Of 4^3 rows; see below for more."""
-    model, n = alike(kernel, tokens=3, held=0.4), 3000
+    model, n = alike(kernel, tokens=3, held=0.4), 1500
     last = end(draw_tokens(model, n, stepper, steps=48, seed=2))
     assert chi_square(model.codes(last.x), model.table) < 5
     few = end(draw_tokens(model, n, stepper, steps=1, seed=2))
@@ -216,7 +216,7 @@ def test_tokens_that_are_not_asked_for_stay_masked(name: str) -> None:
 
 @pytest.mark.parametrize("name", TOKEN_STEPPERS)
 def test_what_is_filled_in_has_its_law(name: str) -> None:
-    fills_in_what_is_not_known(TOKEN_STEPPERS[name](), draws=2000, steps=32)
+    fills_in_what_is_not_known(TOKEN_STEPPERS[name](), draws=800, steps=32)
 
 
 @dataclass(frozen=True, eq=False)

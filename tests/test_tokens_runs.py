@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a text that is quickly learned."""
     folder = tmp_path_factory.mktemp("text")
     (folder / "book.txt").write_text(BOOK)
-    told = [f"data.path={folder / 'book.txt'}", "data.length=16", "training.steps=300", "training.validate_every=300"]
+    told = [f"data.path={folder / 'book.txt'}", "data.length=16", "training.steps=200", "training.validate_every=200"]
     ways = ["sampling.steps=8", "sampling.preview=0", "training.lr=3e-3"]
     for _ in train(Experiment.read("text", [*told, *TINY, *ways]), folder / "run"):
         pass

@@ -159,12 +159,12 @@ def test_the_teacher_knows_where_trajectories_end() -> None:
 def fresh() -> Any:
     den = mixture().denoiser(VP())
     x = starting_noise(den, (200, 2), 100, F64)
-    return den, x, endpoints(den, x, steps=1000)
+    return den, x, endpoints(den, x, steps=400)
 
 
 def test_a_fitted_solver_is_far_nearer_on_fresh_noise(fresh: Any) -> None:
     den, x, ends = fresh
-    tuned = fit_endpoint(den, (2,), 5, count=384, rounds=40, dtype=F64, seed=1)
+    tuned = fit_endpoint(den, (2,), 5, count=256, rounds=24, dtype=F64, seed=1)
     found = endpoint_error(den, x, ends, tuned, calls=5)
     others = [
         endpoint_error(den, x, ends, stepper, grid, calls=5).value
@@ -175,15 +175,15 @@ def test_a_fitted_solver_is_far_nearer_on_fresh_noise(fresh: Any) -> None:
     assert len(tuned.grid) == 6
     assert 0.3 < tuned.grid[0] <= 1.0
     # the same seed, the same numbers
-    assert fit_endpoint(den, (2,), 3, count=64, rounds=10, seed=1) == fit_endpoint(
-        den, (2,), 3, count=64, rounds=10, seed=1
+    assert fit_endpoint(den, (2,), 3, count=64, rounds=3, seed=1) == fit_endpoint(
+        den, (2,), 3, count=64, rounds=3, seed=1
     )
 
 
 def test_it_does_not_depend_on_the_batch_nor_on_the_clock_it_is_read_on(fresh: Any) -> None:
     den, x, ends = fresh
-    whole = fit_endpoint(den, (2,), 3, count=90, rounds=10, dtype=F64)
-    parts = fit_endpoint(den, (2,), 3, count=90, rounds=10, dtype=F64, batch=40)
+    whole = fit_endpoint(den, (2,), 3, count=90, rounds=6, dtype=F64)
+    parts = fit_endpoint(den, (2,), 3, count=90, rounds=6, dtype=F64, batch=40)
     assert parts.grid == pytest.approx(whole.grid, rel=1e-4)
     assert endpoint_error(den, x, ends, parts, calls=3).value == pytest.approx(
         endpoint_error(den, x, ends, whole, calls=3).value, rel=1e-3
@@ -192,9 +192,9 @@ def test_it_does_not_depend_on_the_batch_nor_on_the_clock_it_is_read_on(fresh: A
     home = ornstein.FunctionDenoiser(lambda y, level, condition: den(y, level).x0, VP(), sigma_data=den.sigma_data)
     read = home.on(Flow())
     noise = starting_noise(read, (200, 2), 100, F64)
-    there = endpoints(read, noise, steps=400)
+    there = endpoints(read, noise, steps=200)
     before = endpoint_error(read, noise, there, UniPC(), calls=4).value
-    tuned = fit_endpoint(read, (2,), 4, count=128, rounds=30, dtype=F64)
+    tuned = fit_endpoint(read, (2,), 4, count=128, rounds=16, dtype=F64)
     assert endpoint_error(read, noise, there, tuned, calls=4).value < 0.5 * before
 
 
@@ -202,8 +202,8 @@ def test_it_fits_chains_without_signal_and_conditions() -> None:
     process = ZERO_SNR["betas[zero]"]
     den = mixture().denoiser(process)
     x = starting_noise(den, (200, 2), 9, F64)
-    ends = endpoints(den, x, steps=400)
-    tuned = fit_endpoint(den, (2,), 4, count=128, rounds=30, dtype=F64)
+    ends = endpoints(den, x, steps=200)
+    tuned = fit_endpoint(den, (2,), 4, count=128, rounds=16, dtype=F64)
     assert tuned.grid[0] <= process.t_max
     assert (
         endpoint_error(den, x, ends, tuned, calls=4).value < 0.6 * endpoint_error(den, x, ends, UniPC(), calls=4).value
@@ -211,12 +211,12 @@ def test_it_fits_chains_without_signal_and_conditions() -> None:
     # with labels: the conditional trajectories are those that are followed
     condition = torch.arange(256) % 3
     vp = mixture().denoiser(VP())
-    fitted = fit_endpoint(vp, (2,), 2, count=256, condition=condition, rounds=30, dtype=F64)
+    fitted = fit_endpoint(vp, (2,), 2, count=256, condition=condition, rounds=12, dtype=F64)
     labels = torch.arange(200) % 3
     noise = starting_noise(vp, (200, 2), 9, F64)
     there = endpoints(vp, noise, steps=200, condition=labels)
     conditional = endpoint_error(vp, noise, there, fitted, calls=2, condition=labels).value
-    blind = fit_endpoint(vp, (2,), 2, count=256, rounds=30, dtype=F64)
+    blind = fit_endpoint(vp, (2,), 2, count=256, rounds=12, dtype=F64)
     assert conditional < endpoint_error(vp, noise, there, blind, calls=2, condition=labels).value
 
 
@@ -297,7 +297,7 @@ def test_what_does_not_beat_the_default_is_not_kept(run: Path, tmp_path: Path) -
     tree["sampling"]["stepper"] = {"name": "unipc"}
     path.write_text(yaml.safe_dump(tree))
     accept(copied)
-    refused(lambda: tune_endpoint(Run.load(copied), 6, count=2, fresh=8, rounds=1, reference=6), "steps=6", "not kept")
+    refused(lambda: tune_endpoint(Run.load(copied), 3, count=2, fresh=8, rounds=1, reference=3), "steps=3", "not kept")
     assert not (copied / "tuned.yaml").exists()
     refused(lambda: tune_endpoint(Run.load(copied), 65, count=8, fresh=8, reference=20), "steps=65", "64")
 

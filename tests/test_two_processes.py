@@ -92,11 +92,12 @@ def as_two(place: Path) -> None:
     def said(*words: object) -> None:
         app([str(word) for word in words], standalone_mode=False)
 
-    # a grid is chosen by fewer examples as it is by 512, and lessons are as brief as in the process of the tests
+    # a grid is chosen by fewer examples and levels as it is by more, and lessons are as brief as in the process of the
+    # tests
     inner: Any = inspect.unwrap(tune)
-    inner.__kwdefaults__ |= {"count": 32}
+    inner.__kwdefaults__ |= {"count": 32, "levels": 40}
     METRICS["c2st"] = partial(C2ST, steps=50)
-    floor.fit_classifier = partial(fit_classifier, steps=300)  # type: ignore[attr-defined]
+    floor.fit_classifier = partial(fit_classifier, steps=100)  # type: ignore[attr-defined]
     said("train", "digits", *ASKED, "--out", place / "two")
     said("sample", place / "two", "-n", DRAWN, "--out", place / "two.npz")
     said("evaluate", place / "points", "-n", 24, "--steps", 2, "--no-page")
@@ -274,7 +275,7 @@ def test_samples_are_those_of_one_process(place: Any) -> None:
     assert (off > 0).mean() < 1e-3
 
 
-@pytest.mark.usefixtures("brief_c2st")
+@pytest.mark.usefixtures("brief_reports")
 def test_evaluation_is_that_of_one_process(place: Any, tmp_path: Path) -> None:
     from ornstein.experiment.evaluate import evaluate
 
