@@ -397,7 +397,7 @@ def test_a_sample_does_not_depend_on_its_batch(trace: Any, draws: Any) -> None:
 def test_what_cannot_be_integrated_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are doubled to the last and still do not settle: between two points as fine as the lowest level."""
     assert DOUBLINGS == 4
-    doublings = 2  # sixteen times as many steps show the same
+    doublings = 2  # the last steps are then four times as many as the first, not sixteen times
     monkeypatch.setattr(flow, "DOUBLINGS", doublings)
     points = GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([1e-5, 1e-5]))
     found = log_likelihood(points.denoiser(ornstein.VP()), torch.tensor([[0.001], [1.001]]))

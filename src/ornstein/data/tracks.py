@@ -41,7 +41,7 @@ class Track:
         name: of the series, "" if there is only one.
         first: the place of its first step on the grid.
         values: (T, F) float64, NaN where not seen.
-        rows: (T,) the table's row of each step, -1 if it has none or several; None of an array.
+        rows: (T,) the table's row of each step, -1 if it has none or several; None for an array.
         words: the table's columns as it spells them, for `spelled`.
     """
 
@@ -222,7 +222,7 @@ def _chosen(asked: str | None, fits: Sequence[str], field_name: str, known: Mapp
         return asked
     if len(fits) > 1:
         raise InputError(
-            f"the file has several columns that may be data.{field_name}: {', '.join(map(shown, fits[:6]))}; say "
+            f"several columns may be data.{field_name}: {', '.join(map(shown, fits[:6]))}; say "
             f"which, or data.{field_name}=none."
         )
     return fits[0] if fits else None

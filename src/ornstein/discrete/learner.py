@@ -45,8 +45,9 @@ class MaskedColumns(OfTokens):
         timeless: whether the network is not told the share of known tokens, a noise level for each row. It sees which
             are known, and given them the others do not depend on when they were masked (Ou et al. 2024, 2406.03736);
             a step takes less time.
-        ramp: share of known tokens from which dropout is whole, growing up to there, since few known tokens belong to
-            many rows, which cannot be learnt by heart: see `ornstein.discrete.waves`. 0: whole everywhere.
+        ramp: share of known tokens from which dropout is all of `net.dropout`; with fewer it is less, in proportion,
+            since what follows from few tokens cannot be learnt by heart: see `ornstein.discrete.waves`. 0: all of it
+            everywhere.
     """
 
     waves: int = 0

@@ -118,7 +118,7 @@ def array_of(X: Any) -> tuple[np.ndarray, Any]:
     if values.dtype.kind not in "buif" or values.ndim == 0:
         raise InputError(
             f"X is of type {type(X).__name__} and no array of numbers; give an array, a tensor, a data frame, a list "
-            "of pictures, or a path."
+            "of pictures, or, to `fit`, a path."
         )
     # torch warns of memory that may not be written to
     return values if values.flags.writeable else values.copy(), np.empty((0, *values.shape[1:]), values.dtype)
