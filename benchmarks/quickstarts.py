@@ -6,7 +6,7 @@
     python benchmarks/quickstarts.py series --run runs/series-benchmark     # with an existing run
     python benchmarks/quickstarts.py photos --steps 5000     # with this number of steps on any machine
 
-The commands are `ornstein train photos.zip`, then `ornstein sample`; and `ornstein train series data.path=...`, then
+The commands are `ornstein train photos.zip`, then `ornstein sample`; and `ornstein train weather.csv data=series`, then
 `ornstein forecast`. *photos* are Noto's emoji (Apache-2.0), 32x32, in a zip with a folder for each category; the first
 drawn ones are shown under real ones. *series* is the hourly weather of three airports: the forecast begins in the
 held-out tenth of the year, and the actual weather is shown beside it. Nothing is hand-picked.

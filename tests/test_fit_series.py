@@ -196,7 +196,8 @@ def test_a_run_on_series_in_memory_goes_on_on_others_in_memory_and_by_path(model
     ("X", "options", "match"),
     [
         (stations(), {"y": [1]}, r"y goes with examples.*data\.by"),
-        (stations().set_index("when"), {}, r"dates in its index.*reset_index"),
+        (stations().set_index("when"), {}, r"in its index.*reset_index"),
+        (stations().astype({"when": str}).set_index("when"), {}, r"in its index.*reset_index"),
         (stations(), {"data": "serie"}, "data='serie' is not known; did you mean 'series'"),
         (stations(), {"data.widow": 3}, r"data\.widow is not known"),
         (stations(), {"data.time": "warmth"}, r"data\.time='warmth' is a column of kind"),

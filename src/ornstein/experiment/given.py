@@ -77,8 +77,8 @@ def _series(
     if y is not None:
         raise InputError("y goes with examples; several series are told apart by a column of a frame, data.by.")
     source = _source(Series, arguments, ())
-    if source.time is None and getattr(getattr(getattr(X, "index", None), "dtype", None), "kind", "") == "M":
-        raise InputError("X has its dates in its index; make them a column, with X.reset_index().")
+    if source.time is None and getattr(getattr(getattr(X, "index", None), "dtype", None), "kind", "i") not in "iu":
+        raise InputError("X has its moments or names in its index; make them columns, with X.reset_index().")
     given, like = (X, _few(X)) if is_frame(X) else array_of(X)
     if before is None:
         return source.of(given), like, {}

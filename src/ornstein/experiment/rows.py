@@ -122,7 +122,7 @@ class Filled:
         """What the rows lack, and which of their holes were computed, in a sentence each."""
         open_ = self.holes.any(0).tolist()
         mine = [d for d in self.derived if self.rows.types[d.column].name in self.rows.words]
-        told = computed([d for d in mine if open_[d.column] or open_[d.source]], self.rows.types)
+        told = computed([d for d in mine if open_[d.column]], self.rows.types)
         return list(filter(None, [self.rows.note, told]))
 
     @property

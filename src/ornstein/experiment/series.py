@@ -95,7 +95,8 @@ def of_length(run: Run, length: int) -> Run:
     least = 2 ** (len(net.multipliers) - 1) * net.patch
     if isinstance(length, bool) or not isinstance(length, int) or length < least or length % least:
         raise InputError(f"length={length!r} must be a multiple of {least}, to which this run's network halves.")
-    run.must_hold(length, "length", 1 / problem.shape[1])
+    held = 1 + 4 * net.channels / problem.shape[0]  # of each step also some maps of the network, float32
+    run.must_hold(length, "length", held / problem.shape[1])
     facts = dict(run.about["data"])
     facts["shape"] = [problem.shape[0], length]
     facts["conditions"] = {
