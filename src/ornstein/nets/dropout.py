@@ -3,6 +3,9 @@
 Each unit is dropped with probability p in training, and the others are divided by 1 - p (Srivastava et al. 2014). On a
 CPU torch draws a random number for every unit, one after the other, which takes as long as a matrix product of a small
 network. Sixteen bits decide as well, so here a number of 64 bits decides for four units: p is a multiple of 2^-16.
+
+Some rows of a batch are in less danger of being learnt by heart than others: see `ornstein.discrete.waves`. So whoever
+calls a network may say, row by row, which share of p its layers are to use.
 """
 
 import torch
