@@ -2,7 +2,7 @@
 
     export ORNSTEIN_DATA=...
     OMP_NUM_THREADS=1 python benchmarks/impute.py --only mean,marginal,neighbours,iterative,forest
-    OMP_NUM_THREADS=1 python benchmarks/impute.py --only ornstein --minutes 8
+    OMP_NUM_THREADS=1 python benchmarks/impute.py --only ornstein,itself --minutes 8
     python benchmarks/impute.py --plot
 
 A fifth of the cells of `--rows` held-out rows are taken out independently at random. Each method learns from the
@@ -15,7 +15,9 @@ training rows alone and gives 19 draws of every hole:
 - *iterative*: scikit-learn's `IterativeImputer` with Bayesian ridge regression and draws from its posterior, words as
   numbers, rounded to a word;
 - *forest*: missForest's loop (Stekhoven, Buehlmann 2012) over forests of 20 trees a column, but with draws: a leaf's
-  real values at random; two rounds for each draw's rows.
+  real values at random; two rounds for each draw's rows;
+- *ornstein*: as `ornstein impute` does;
+- *itself*: ornstein again, but of rows that the same run drew: what a model that is right about its rows reaches.
 
 *CRPS* from draws X_k of a truth y is E|X - y| - E|X - X'|/2, unbiased for 19 draws. For numbers |.| is the distance in
 standard deviations of the training column; for words it is 0 or 1, which makes it half the Brier score. It is averaged
@@ -27,6 +29,7 @@ to some draws may take any place among them, each equally likely, and is covered
 of the 20. Rows of figures go to impute.json.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -164,16 +167,19 @@ WAYS: dict[str, Callable[[tabular.Rows, Array, int], Array]] = {
 
 def one(name: str, rows: tabular.Rows, seed: int, asked: Any, work: Path) -> dict[str, float]:
     """The figures of a way on a table."""
-    whole, given = holed(rows, asked.rows, seed)
-    if name == "ornstein":
+    if name in ("ornstein", "itself"):
         import torch
 
         from ornstein.experiment.cells import impute
 
         run, seconds = tabular.ours(rows, asked.minutes, seed, work, asked.runs, asked.set)
+        if name == "itself":
+            rows = dataclasses.replace(rows, test=run.sample(asked.rows, seed=seed).numpy())
+        whole, given = holed(rows, asked.rows, seed)
         began = time.process_time()
         drawn = impute(run, torch.from_numpy(given), draws=DRAWS, seed=seed).numpy()
     else:
+        whole, given = holed(rows, asked.rows, seed)
         seconds, began = 0.0, time.process_time()
         drawn = WAYS[name](rows, given, seed)
     seconds += time.process_time() - began
@@ -202,7 +208,7 @@ def said(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = tabular.arguments(__doc__, "a hundred rows of one table")
-    parser.add_argument("--only", default=",".join([*WAYS, "ornstein"]), help="ways, of those above and ornstein")
+    parser.add_argument("--only", default=",".join([*WAYS, "ornstein", "itself"]), help="ways, of those above")
     parser.add_argument("--rows", type=int, default=1000, help="held-out rows with holes")
     asked = parser.parse_args()
     if asked.quick:

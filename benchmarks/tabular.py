@@ -54,6 +54,7 @@ TARGETS = {"adult": "income", "california": "median_house_value", "weather": "te
 #: what makers and ways are called where figures are shown
 CALLED = {
     "ornstein": "**ornstein, 8 minutes**",
+    "itself": "ornstein, of rows that it drew",
     "real": "half of the real rows; taught by all",
     "cart": "sequential CART, leaves of 5",
     "copula": "SDV's Gaussian copula",
@@ -221,7 +222,7 @@ def gathered(
             for name in asked.only.split(","):
                 for seed in range(asked.seeds):
                     other = [f"{asked.minutes:g} minutes"] if asked.minutes != _MINUTES else []
-                    key = ", ".join([f"{table}/{name}", *([*other, *asked.set] if name == "ornstein" else [])])
+                    key = ", ".join([f"{table}/{name}", *([*other, *asked.set] if name in ("ornstein", "itself") else [])])
                     if str(seed) in found.get(key, {}) and not asked.again:
                         continue
                     try:
