@@ -222,7 +222,8 @@ def gathered(
             for name in asked.only.split(","):
                 for seed in range(asked.seeds):
                     other = [f"{asked.minutes:g} minutes"] if asked.minutes != _MINUTES else []
-                    key = ", ".join([f"{table}/{name}", *([*other, *asked.set] if name in ("ornstein", "itself") else [])])
+                    settings = [*other, *asked.set] if name in ("ornstein", "itself") else []
+                    key = ", ".join([f"{table}/{name}", *settings])
                     if str(seed) in found.get(key, {}) and not asked.again:
                         continue
                     try:
@@ -291,7 +292,7 @@ def ours(
         rate = (done - first) / max(took, 1e-9)
         if took > min(_REHEARSAL, budget / 8):
             break
-    steps = max(10, int(budget * rate))
+    steps = max(10, int(0.9 * budget * rate))  # the rest is for the critic
     say(f"{rows.name}: {rate:.2f} steps a processor second, {steps:,} steps")
     began = time.process_time()
     for _ in train(asked(steps, steps), place / "run"):

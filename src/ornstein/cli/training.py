@@ -199,6 +199,8 @@ def _done(asked: "Experiment", place: Path, moment: Any) -> None:
     then = LEARNERS[asked.learner["name"]].then.format(run=place)  # type: ignore[index]
     newest = "" if moment.picture is None else f"; its newest picture: {named(moment.picture)}"
     out.print(f"[bold]done[/]     {moment.progress.step:,} steps in {named(place)}{newest}")
+    if moment.note:
+        out.print(f"         {named(moment.note)}")
     out.print(f"         [dim]{named(then)}[/]")
 
 
@@ -215,6 +217,9 @@ def _training_bar(steps: int) -> Iterator[Callable[[Any], None]]:
 
         def report(moment: Any) -> None:
             p = moment.progress
+            if moment.note:
+                bar.update(task, figures=named(moment.note))
+                return
             for warning in p.warnings:
                 bar.console.print(f"[yellow]warning[/]  {named(warning)}")
             left = time.strftime("%H:%M:%S", time.gmtime(p.remaining)) if p.rate > 0 else "--"

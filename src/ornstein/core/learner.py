@@ -272,6 +272,23 @@ class Learner(ABC):
         """Whether the model may run in a type narrower than float32: not if its answer is a derivative."""
         return False
 
+    @property
+    def criticised(self) -> bool:
+        """Whether a critic is taught once training has ended, by whose word some draws are made again."""
+        return False
+
+    def seen_by_critic(self, x: Tensor) -> Tensor:
+        """What the critic sees of examples in model space, (B, ...) -> (B, F)."""
+        raise NotImplementedError
+
+    def critic(self, real: Tensor, drawn: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """A critic of the model's draws, as tensors by name, from what it sees of data (N, F) and of draws (M, F)."""
+        raise NotImplementedError
+
+    def with_critic(self, model: Any, critic: Mapping[str, Tensor]) -> Any:
+        """The model, drawing under the eyes of that critic."""
+        raise NotImplementedError
+
     def in_precision(self, model: Any, precision: torch.dtype | None) -> Any:
         """The model with its network's products and convolutions in that type; everything else keeps its type."""
         return replace(model, precision=precision) if hasattr(model, "precision") else model

@@ -18,6 +18,7 @@ from ornstein.core.copies import beside
 from ornstein.core.denoiser import NOISE_LEVEL_LIMIT, Denoiser
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Level, Process
+from ornstein.discrete.critic import Critic
 from ornstein.errors import InputError
 
 
@@ -27,9 +28,11 @@ class MaskedDenoiser(Denoiser):
     Attributes:
         process: the absorbing kernel.
         categories: the tokens of a row.
+        critic: whom whole draws must please (`ornstein.discrete.critic`); None for nobody.
     """
 
     categories: Categories
+    critic: Critic | None = None
 
     @abstractmethod
     def log_probs(self, x: Tensor, condition: Condition) -> Tensor:
@@ -56,6 +59,7 @@ class MaskedNet(MaskedDenoiser):
         timeless: whether the net is told the same noise level always, instead of the share of known tokens.
         kept: (B,) bool, which rows teach the net only how far it can be trusted (`ornstein.discrete.details`); None
             outside of training, and for a net that does not ask.
+        critic: whom whole draws must please (`ornstein.discrete.critic`); None for nobody. Probabilities are the net's.
     """
 
     net: nn.Module
@@ -65,6 +69,7 @@ class MaskedNet(MaskedDenoiser):
     sigma_data: float = 1.0
     timeless: bool = False
     kept: Tensor | None = None
+    critic: Critic | None = None
 
     @property
     def device(self) -> torch.device:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ornstein.core.condition import Condition, Given
+from ornstein.core.drive import sample_seeds
 from ornstein.core.learner import LEVELS, Judgement, Measure
 from ornstein.core.numerics import uniform
-from ornstein.core.walk import State
+from ornstein.core.walk import State, end
+from ornstein.discrete.critic import Critic, choosy, learn, numbers_of
 from ornstein.discrete.denoiser import MaskedDenoiser, MaskedNet
 from ornstein.discrete.details import Trusted, kept_back
 from ornstein.discrete.drive import Unmasker, unmask
@@ -48,6 +50,9 @@ class MaskedColumns(OfTokens):
         ramp: share of known tokens from which dropout is all of `net.dropout`; with fewer it is less, in proportion,
             since what follows from few tokens cannot be learnt by heart: see `ornstein.discrete.waves`. 0: all of it
             everywhere.
+        trees: of a critic that is taught once training has ended, and by whose odds some draws are made again: see
+            `ornstein.discrete.critic`. 0 for no critic. There is none for draws given columns (`data.condition`), and
+            holes are filled without it.
     """
 
     waves: int = 0
@@ -55,6 +60,7 @@ class MaskedColumns(OfTokens):
     smooth: bool = False
     timeless: bool = False
     ramp: float = 0.0
+    trees: int = 0
 
     readings: ClassVar[Mapping[str, str]] = {"classes": "The probabilities of each token's classes, as logits."}
     objectives: ClassVar[Mapping[str, Callable[..., Any]]] = MASKED_OBJECTIVES
@@ -70,6 +76,7 @@ class MaskedColumns(OfTokens):
 
     def __post_init__(self) -> None:
         must_be_whole("learner.waves", self.waves, 0)
+        must_be_whole("learner.trees", self.trees, 0)
         if not 0 <= self.kept < 1:
             raise InputError(f"learner.kept={self.kept!r} must be a share of the rows, at least 0 and below 1.")
         if not 0 <= self.ramp <= 1:
@@ -102,7 +109,33 @@ class MaskedColumns(OfTokens):
         return MaskedNet(net, self.problem.process, self.categories, timeless=self.timeless)
 
     def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
-        return unmask(model, rows, stepper, steps=steps, **options)
+        if model.critic is None or options.get("allowed") is not None:
+            return unmask(model, rows, stepper, steps=steps, **options)
+        seeds = sample_seeds(rows, *(options.pop(name, None) for name in ("seed", "seeds", "generator")))
+        x, condition = options.pop("x", None), Condition.of(options.pop("condition", None))
+
+        def drawn(which: "slice | Tensor", keys: Tensor) -> Iterator[State[Tensor]]:
+            options.update(condition=condition[which], x=None if x is None else x[which])
+            return unmask(model, len(keys), stepper, steps=steps, seeds=keys, **options)
+
+        def again(which: Tensor, keys: Tensor) -> Tensor:
+            return end(drawn(which.cpu(), keys)).x
+
+        states = drawn(slice(None), seeds)
+        return choosy(states, model.critic, self.categories, seeds.to(model.device), again)
+
+    @property
+    def criticised(self) -> bool:
+        return self.trees > 0 and not self.told
+
+    def seen_by_critic(self, x: Tensor) -> Tensor:
+        return numbers_of(self.categories, x)
+
+    def critic(self, real: Tensor, drawn: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        return learn(real, drawn, self.trees, generator).tensors()
+
+    def with_critic(self, model: MaskedNet, critic: Mapping[str, Tensor]) -> MaskedNet:
+        return replace(model, critic=Critic.of(critic).to(model.device))
 
     @torch.no_grad()
     def judge(self, model: MaskedDenoiser, x0: Tensor, condition: Given) -> Judgement:

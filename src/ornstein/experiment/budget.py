@@ -30,6 +30,7 @@ def in_time(experiment: Experiment, data: Dataset) -> Experiment:
     # on a machine that is slow to measure, what is left is never less than half
     planned = plan(experiment, data=data)
     left = max(1 - (time.perf_counter() - began) / (60 * config.minutes), 0.5)
+    left *= min(1, 60 * config.minutes / max(planned.seconds, 1e-9))  # beyond the steps there may be a critic to teach
     if (steps := planned.experiment.training.steps) < config.steps:
         steps = max(int(left * steps), 1)
         why = (

@@ -11,6 +11,7 @@
         loss.png               the loss curve
         loss-by-noise.png      the held-out error at each noise level
         manifest.json          the hashes of the YAML and safetensors files, checked whenever the run is opened
+        critic.safetensors     for a table: trees that know the data's rows, by which some draws are made again
         latents.yaml           for a codec: the scale of its latents and how well it reconstructs
         codec/                 for a model of latents: the parts of its codec's run that drawing needs
         data/                  examples that `ornstein.fit` was given in memory
@@ -27,6 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ornstein.core.drive import Stepper
@@ -37,7 +39,7 @@ from ornstein.errors import InputError, shown
 from ornstein.experiment import plain
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.learner import LEARNERS
-from ornstein.files import utf8
+from ornstein.files import digest, utf8
 from ornstein.samplers.tuned import Tuned
 from ornstein.training import Lock as Lock
 from ornstein.training import average_file, manifest, read_lines, reconstruct
@@ -49,6 +51,8 @@ from ornstein.training import newest_step as newest_step
 TUNED = "tuned.yaml"
 #: what was measured of a codec, in its folder; and the codec of a model of latents, in that one's
 MEASURED, CODEC = "latents.yaml", "codec"
+#: trees by whose odds some draws are made again, and the weights that they know, as a hash among their tensors
+CRITIC, _KNOWS = "critic.safetensors", "weights"
 #: what was asked for, and the facts of the run
 EXPERIMENT, ABOUT = "experiment.yaml", "run.yaml"
 #: whatever training and its reports write, beside weights
@@ -219,6 +223,28 @@ def weights_of(folder: Path, experiment: Experiment, ema: float) -> dict[str, Te
     if weights.is_file() or not ema or weights.name in map(average_file, experiment.training.ema):
         return read_weights(weights, folder)
     return reconstruct(folder, ema)
+
+
+def read_critic(folder: Path, ema: float) -> dict[str, Tensor] | None:
+    """The critic of what the weights, or their average of length `ema`, draw; None if there is none, or of others.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not (folder / CRITIC).is_file():
+        return None
+    found = read_weights(folder / CRITIC, folder)
+    same = bytes(found.pop(_KNOWS, torch.empty(0, dtype=torch.uint8)).tolist())
+    return found if same == bytes.fromhex(digest(folder / weights_name(ema), "sha256")) else None
+
+
+def write_critic(folder: Path, ema: float, critic: Mapping[str, Tensor]) -> None:
+    """Write the critic of what these weights draw. For the holder of the lock."""
+    from safetensors.torch import save_file
+
+    knows = torch.tensor(list(bytes.fromhex(digest(folder / weights_name(ema), "sha256"))), dtype=torch.uint8)
+    with manifest.publishing(folder, CRITIC) as (part,):
+        save_file({**critic, _KNOWS: knows}, part)
 
 
 def read_measured(folder: Path) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ from ornstein.experiment.afford import network_parts
 from ornstein.experiment.build import Built, load_data
 from ornstein.experiment.calibrate import TIMED, calibrate, calibrate_call, within
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.critics import rows_drawn
 from ornstein.experiment.devices import GPU, HOST, parse_gpus, process_bytes, roofline, this_machine
 from ornstein.experiment.run import BATCH
 from ornstein.experiment.settle import Settled, settle, settle_drawing
@@ -59,9 +60,8 @@ class Plan:
         memory: by part, on each device. room: that it has. advice: one sentence if that is too little, or "".
         data: in the memory of each process. stored: on disk, 0 where data are made or fetched.
         disk: what the run will have written, by part.
-        step, previews, draw: a training step; all pictures and held-out errors; drawing 1,000 samples.
-        processor: processor time of all steps and previews, 0 where it is not measured.
-        basis: in words what times rest on.
+        step, previews, draw: a step; all pictures, held-out errors and what a critic sees; drawing 1,000 samples.
+        processor: processor time of steps and previews, 0 where it is not measured. basis: what times rest on.
         price: of a device for an hour, or None.
     """
 
@@ -173,7 +173,8 @@ def plan(  # long: a third of it is the docstring, a third the result's fields
     validation = shown * times.showing + (_PLOTTED if experiment.sampling.preview and not gpu else 0)
     experiment = within(experiment, float(times.step[0]), float(validation[0]))
     config = experiment.training
-    previews = math.ceil(config.steps / config.validate_every) * validation
+    after = work.calls * rows_drawn(built.learner, config, len(data.train)) * times.showing
+    previews = math.ceil(config.steps / config.validate_every) * validation + after
     found = memory.parts(config.accumulate)
     return Plan(
         experiment=experiment,

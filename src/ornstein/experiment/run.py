@@ -24,7 +24,7 @@ from ornstein.errors import InputError, must_fit
 from ornstein.experiment import packaged, pictures
 from ornstein.experiment.build import build, load_data, transform_of
 from ornstein.experiment.config import Experiment
-from ornstein.experiment.folder import read_folder, read_metrics, tuned_for, weights_of
+from ornstein.experiment.folder import read_critic, read_folder, read_metrics, tuned_for, weights_of
 from ornstein.experiment.settle import Way, drawing_precision, way
 from ornstein.files import opened_folder, replacing
 from ornstein.memory import free_bytes
@@ -84,7 +84,10 @@ class Run:
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
         built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
-        return Run(folder, experiment, about, built.model, transform, built.learner, ema)
+        model, critic = built.model, read_critic(folder, ema)
+        if critic is not None:
+            model = built.learner.with_critic(model, critic)
+        return Run(folder, experiment, about, model, transform, built.learner, ema)
 
     def __repr__(self) -> str:
         facts, asked, records = self.about["data"], self.experiment, read_metrics(self.folder)

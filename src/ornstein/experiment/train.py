@@ -21,6 +21,7 @@ from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import Batch, load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.course import by_level
+from ornstein.experiment.critics import criticise
 from ornstein.experiment.folder import (
     carry,
     holding,
@@ -128,6 +129,8 @@ def _train(
             log.close()
             if is_codec(watched):
                 finish(folder, data)
+            if watched.learner.criticised:
+                yield from criticise(folder, data, moment)
     finally:
         for tracker in trackers:
             tracker.finish()

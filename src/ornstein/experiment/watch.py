@@ -25,11 +25,13 @@ class Moment:
         progress: the loop's.
         judged: the model judged on held-out data.
         picture: of samples, or of the judgement if the model draws none.
+        note: what is done after the last step, or has come of it, in words.
     """
 
     progress: Progress
     judged: Judgement | None = None
     picture: Path | None = None
+    note: str = ""
 
     @property
     def held_out(self) -> float | None:
