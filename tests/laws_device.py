@@ -40,7 +40,7 @@ from ornstein.core.exact import Empirical, Gaussian, GaussianMixture, LowRank
 from ornstein.core.learner import Problem
 from ornstein.core.walk import end
 from ornstein.data.transform import WholeNumbers
-from ornstein.discrete import Absorbing, AnyOrder, MaskedCrossEntropy, MaskedNet, bound, unmask
+from ornstein.discrete import Absorbing, AnyOrder, MaskedColumns, MaskedCrossEntropy, MaskedNet, bound, unmask
 from ornstein.discrete.details import Trusted, kept_back
 from ornstein.discrete.waves import Placed
 from ornstein.distill import fit_endpoint
@@ -412,6 +412,11 @@ def test_masked_tokens_are_taught_and_drawn(device: Any, smooth: bool) -> None:
     close(teach(taught[0], x0.to(device), None, generator()), teach(taught[1], x0, None, generator()))
     found, expected = (end(unmask(model, 16, AnyOrder(), seed=1)).x for model in (far, near))
     close(found, expected)
+    trees = {"which": torch.tensor([[0, 1]]), "above": torch.tensor([[1.5, 0.5]])}
+    trees |= {"value": torch.tensor([[0.3, -1.0, 0.8, 0.2]]), "limit": torch.tensor(0.5)}
+    problem = Problem(Absorbing(), "classes", teach, (categories.width,), categories=categories)
+    walks = MaskedColumns(problem, trees=1)
+    close(*(end(walks.walk(walks.with_critic(m, trees), 64, AnyOrder(), None, seed=1)).x for m in (far, near)))
     close(bound(far, x0, torch.arange(8))[0], bound(near, x0, torch.arange(8))[0])
 
 

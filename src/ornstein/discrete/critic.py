@@ -37,13 +37,13 @@ from ornstein.core.numerics import uniform
 from ornstein.core.walk import State
 
 #: questions of a tree; the share of each tree's values that is added; what counts as rows beside those of a leaf
-_DEPTH, _RATE, _PENALTY = 6, 0.1, 20.0
+_DEPTH, _RATE, _PENALTY = 6, 0.1, 60.0
 #: places at which a number may be cut; the share of the rows that each tree sees
 _CUTS, _SEEN = 255, 0.5
 #: a row is drawn this often at most; then the last draw stays
 _MOST_DRAWS = 30
 #: the share of draws that are always kept, by which c is chosen
-_SURE = 0.02
+_SURE = 0.2
 #: the numbers, among those of a row's random draws, of what says whether it is kept, and of the seeds of further draws:
 #: beyond all those of `drive`
 _KEPT, _AGAIN = 2000, 2**34
@@ -132,9 +132,8 @@ def learn(real: Tensor, drawn: Tensor, trees: int, generator: torch.Generator) -
         which.append([f for f, _ in questions])
         above.append([float(cuts[f][cut]) if cut < len(cuts[f]) else math.inf for f, cut in questions])
         value.append(values)
-    critic = Critic(torch.tensor(which), torch.tensor(above), torch.stack(value).float(), torch.zeros(()))
-    # `quantile` takes no more than 16 million numbers, which are never drawn here
-    return replace(critic, limit=critic.log_odds(drawn.cpu()).quantile(1 - _SURE))
+    limit = log_odds[len(real) :].quantile(1 - _SURE).float()
+    return Critic(torch.tensor(which), torch.tensor(above), torch.stack(value).float(), limit)
 
 
 def _cuts(numbers: Tensor) -> list[Tensor]:

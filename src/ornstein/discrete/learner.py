@@ -109,19 +109,24 @@ class MaskedColumns(OfTokens):
         return MaskedNet(net, self.problem.process, self.categories, timeless=self.timeless)
 
     def walk(self, model: Any, rows: int, stepper: Any, steps: int | None, **options: Any) -> Iterator[State[Tensor]]:
-        if model.critic is None or options.get("allowed") is not None:
-            return unmask(model, rows, stepper, steps=steps, **options)
+        """The walk of `ornstein.discrete.unmask`, at the end of which the model's critic has been heard.
+
+        Args:
+            x: (rows, width), the known tokens; or `x(which, seeds)`, which draws them for the rows `which` of the walk,
+                so that they are drawn anew with the rest. Nobody criticises draws with `allowed`, which fill holes.
+        """
         seeds = sample_seeds(rows, *(options.pop(name, None) for name in ("seed", "seeds", "generator")))
-        x, condition = options.pop("x", None), Condition.of(options.pop("condition", None))
+        begun, condition = options.pop("x", None), Condition.of(options.pop("condition", None))
 
         def drawn(which: "slice | Tensor", keys: Tensor) -> Iterator[State[Tensor]]:
-            options.update(condition=condition[which], x=None if x is None else x[which])
+            x = begun(which, keys) if callable(begun) else None if begun is None else begun[which]
+            options.update(condition=condition[which], x=x)
             return unmask(model, len(keys), stepper, steps=steps, seeds=keys, **options)
 
-        def again(which: Tensor, keys: Tensor) -> Tensor:
-            return end(drawn(which.cpu(), keys)).x
-
         states = drawn(slice(None), seeds)
+        if model.critic is None or options.get("allowed") is not None:
+            return states
+        again: Callable[[Tensor, Tensor], Tensor] = lambda which, keys: end(drawn(which.cpu(), keys)).x  # noqa: E731
         return choosy(states, model.critic, self.categories, seeds.to(model.device), again)
 
     @property

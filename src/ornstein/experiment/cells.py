@@ -76,9 +76,7 @@ def draw_rows(
     for start in range(0, n, size):
         part = keys[start : start + size]
         given = run.condition(len(part)) if condition is None else condition[start : start + size]
-        x = torch.zeros(len(part), tokens.categories.width)
-        if where is not None:
-            x = constrained(run.denoiser, x, where.sets, part, given)
+        x = None if where is None else _meeting(run, where, given)
         drawn = _completed(run, x, part, given, steps)
         yield tokens.rows(tokens.categories.codes(drawn), None if where is None else where.spans)
         if progress is not None:
@@ -128,13 +126,28 @@ def impute(
     return every
 
 
+def _meeting(run: Run, where: Where, condition: Condition) -> Callable[..., Tensor]:
+    """What draws, for rows of a walk and their seeds, the tokens that are to meet conditions: (B, width)."""
+
+    def met(which: "slice | Tensor", seeds: Tensor) -> Tensor:
+        x = torch.zeros(len(seeds), run.denoiser.categories.width)
+        return constrained(run.denoiser, x, where.sets, seeds, condition[which])
+
+    return met
+
+
 def _completed(
-    run: Run, x: Tensor, seeds: Tensor, condition: Condition, steps: int | None, allowed: Tensor | None = None
+    run: Run,
+    x: "Tensor | Callable[..., Tensor] | None",
+    seeds: Tensor,
+    condition: Condition,
+    steps: int | None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Rows (B, width) with the tokens that they lack drawn; steps None: one a token."""
     with torch.no_grad():
         options = {"seeds": seeds, "x": x, "allowed": allowed, "condition": condition}
-        return end(run.learner.trajectory(run.denoiser, len(x), run.way().stepper, steps, None, **options)).x
+        return end(run.learner.trajectory(run.denoiser, len(seeds), run.way().stepper, steps, None, **options)).x
 
 
 def known_of(tokens: Tokens, rows: Tensor) -> Tensor:
