@@ -24,6 +24,7 @@ ratio of t's quantile to the normal one they cover it.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,17 +127,25 @@ class Inverse:
 _MASK = 0xFFFFFFFF
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four words of counter and two of key to four random words, int64 tensors holding 32 bits each."""
-    c0, c1, c2, c3, _ = torch.broadcast_tensors(*counter, key[0])
-    rounds = torch.arange(10, device=c0.device).reshape(10, *[1] * c0.ndim)
-    grown = (word + rounds * by for word, by in zip(key, (0x9E3779B9, 0xBB67AE85), strict=True))
-    for k0, k1 in zip(*(keys.bitwise_and_(_MASK).unbind() for keys in grown), strict=True):
+#: arrays of int64 that hold 32 bits each, of torch or of numpy
+Words = Sequence[Any]
+
+
+def philox(counter: Words, key: Words) -> Words:
+    """Philox4x32-10: four words of counter, all of one shape, and two of key, which fit it, to four random words."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
         # int64 wraps modulo 2^64: the bits are those of the unsigned product
         left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0 = (right >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
-        c2 = (left >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
-        c1, c3 = right.bitwise_and_(_MASK), left.bitwise_and_(_MASK)
+        c0, c2 = right >> 32, left >> 32
+        for word, other, by in ((c0, c1, k0), (c2, c3, k1)):
+            word &= _MASK  # in place
+            word ^= other
+            word ^= by
+        left &= _MASK
+        right &= _MASK
+        c1, c3 = right, left
+        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
     return c0, c1, c2, c3
 
 
@@ -193,8 +202,12 @@ def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int)
     key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
     # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
     wide = torch.float32 if seeds.device.type == "mps" else torch.float64
-    words = philox((blocks, draws, zero + stream, zero), key)
-    return torch.stack(words).to(wide).add_(0.5).div_(2**32)
+    *counter, _ = torch.broadcast_tensors(blocks, draws, zero + stream, zero, key[0])
+    if seeds.device.type == "cpu":  # numpy's operations on few numbers take half as long as torch's, and there are 140
+        words = map(torch.from_numpy, philox([word.numpy() for word in counter], [word.numpy() for word in key]))
+    else:
+        words = iter(philox(counter, key))
+    return torch.stack(list(words)).to(wide).add_(0.5).div_(2**32)
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
