@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,22 @@ def one_classifier_of_the_same_data() -> Any:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("ornstein.metrics.floor.fit_classifier", fitted)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def panels_as_they_come() -> Iterator[Any]:
+    """Where the panels of a chart go is half of the work of drawing it: only tests of charts ask (`laid_out`)."""
+    from ornstein.experiment import charts
+
+    with pytest.MonkeyPatch.context() as patched:
+        before = charts.LAYOUT
+        patched.setattr(charts, "LAYOUT", None)
+        yield before
+
+
+@pytest.fixture
+def laid_out(panels_as_they_come: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ornstein.experiment.charts.LAYOUT", panels_as_they_come)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ PANELS = 24
 LINES, VOLUMES = 8, 4
 #: colours of an order, from first to last
 ORDER = "plasma"
+#: how matplotlib finds places for panels: nothing written overlaps
+LAYOUT = "constrained"
 
 
 def figure(square: bool = False) -> tuple[Any, Any]:
@@ -358,7 +360,7 @@ def canvas(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), layout="constrained")
+    made = Figure(figsize=(width, height), layout=LAYOUT)
     FigureCanvasAgg(made)
     return made
 
