@@ -1,6 +1,7 @@
 """Options, keys and YAML that nobody would write, by the hundred: a sentence and exit code 2, or it works."""
 
 import gzip
+import inspect
 import os
 import random
 import re
@@ -12,12 +13,11 @@ from typing import Any, get_args, get_type_hints
 import fuzz_reading
 import numpy as np
 import pytest
-import typer
 import yaml
 from PIL import Image
 from sure import Cli
 
-from ornstein.cli import app
+from ornstein.cli import _verbs
 from ornstein.errors import InputError
 from ornstein.experiment.build import build, build_stepper, load_data
 from ornstein.experiment.config import Experiment, methods, presets
@@ -118,12 +118,12 @@ def test_options(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.Monk
 
 def numbers() -> Any:
     """Every option of every verb that takes a number: (verb, option, whether it is a whole one)."""
-    for command in app.registered_commands:
-        hints = get_type_hints(command.callback)
-        for parameter in typer.main.get_command(app).commands[command.name or command.callback.__name__].params:  # type: ignore
+    for verb, command in _verbs().items():
+        hints = get_type_hints(inspect.unwrap(command.callback))
+        for parameter in command.params:
             kinds = {int, float} & {hints[parameter.name], *get_args(hints[parameter.name])}
             for kind in kinds if parameter.opts[0].startswith("-") else ():
-                yield command.name or command.callback.__name__, parameter.opts[-1], kind is int  # type: ignore[union-attr]
+                yield verb, parameter.opts[-1], kind is int
 
 
 @pytest.mark.parametrize(("verb", "option", "whole"), list(numbers()))

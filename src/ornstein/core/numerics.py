@@ -166,9 +166,10 @@ def normal(
     elements = math.prod(shape)
     u = _quarters(seeds, elements, draw, 0).clamp_(min=2.0**-33, max=1 - 2.0**-25)
     r, phi = u[0::2].log_().mul_(-2).sqrt_(), u[1::2].mul_(2 * math.pi)
-    pairs = torch.stack([phi.cos().mul_(r), phi.sin_().mul_(r)], dim=1)  # (2, 2, [n,] B, blocks)
-    rows = pairs.movedim((0, 1), (-2, -1)).flatten(-3)[..., :elements]
-    return rows.reshape(*rows.shape[:-1], *shape).to(dtype)
+    found = u.new_empty(*u.shape[1:], 2, 2, dtype=dtype)  # ([n,] B, blocks, pair, which of it)
+    found[..., 0], found[..., 1] = phi.cos().mul_(r).movedim(0, -1), phi.sin_().mul_(r).movedim(0, -1)
+    rows = found.flatten(-3)[..., :elements]
+    return rows.reshape(*rows.shape[:-1], *shape).contiguous()
 
 
 def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
@@ -195,19 +196,27 @@ def keyed(codes: Tensor) -> Tensor:
 
 def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int) -> Tensor:
     """(4, B, blocks), or (4, n, B, blocks), uniform numbers in (0, 1), which hold `count` for each seed."""
+    here = seeds.device.type == "cpu"
     blocks = torch.arange((count + 3) // 4, device=seeds.device)[None]
     zero = torch.zeros_like(blocks)
-    # number by number: a list made into a tensor would wait for the device
-    draws = zero + draw if isinstance(draw, int) else torch.stack([zero + k for k in draw])
+    if isinstance(draw, int):
+        draws = zero + draw
+    elif here:
+        draws = zero + torch.tensor(list(draw))[:, None, None]
+    else:  # number by number: a list made into a tensor would wait for the device
+        draws = torch.stack([zero + k for k in draw])
     key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
+    *counter, _ = torch.broadcast_tensors(blocks, draws, zero + stream, zero, key[0])
     # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
     wide = torch.float32 if seeds.device.type == "mps" else torch.float64
-    *counter, _ = torch.broadcast_tensors(blocks, draws, zero + stream, zero, key[0])
-    if seeds.device.type == "cpu":  # numpy's operations on few numbers take half as long as torch's, and there are 140
+    found = torch.empty(4, *counter[0].shape, dtype=wide, device=seeds.device)
+    if here:  # numpy's operations on few numbers take half as long as torch's, and there are 140
         words = map(torch.from_numpy, philox([word.numpy() for word in counter], [word.numpy() for word in key]))
     else:
         words = iter(philox(counter, key))
-    return torch.stack(list(words)).to(wide).add_(0.5).div_(2**32)
+    for row, word in zip(found, words, strict=True):
+        row.copy_(word)
+    return found.add_(0.5).mul_(2.0**-32)
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
