@@ -244,10 +244,11 @@ LEARNER_FILES = ["core/learner.py", "experiment/denoising.py", "experiment/learn
 
 
 def test_only_learners_ask_an_objective_what_it_is() -> None:
+    asking = ("hasattr", "getattr")
+
     def holds(file: str) -> None:
         for node in ast.walk(parsed(file)):
-            asking = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-            if asking and node.func.id in ("hasattr", "getattr"):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in asking:
                 asked = node.args[1]
                 name = asked.value if isinstance(asked, ast.Constant) else None
                 assert name not in ASKED_BY_LEARNERS, f"line {node.lineno}: {ast.unparse(node)}"

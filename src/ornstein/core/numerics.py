@@ -22,7 +22,7 @@ ratio of t's quantile to the normal one they cover it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,9 +211,11 @@ def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int)
     wide = torch.float32 if seeds.device.type == "mps" else torch.float64
     found = torch.empty(4, *counter[0].shape, dtype=wide, device=seeds.device)
     if here:  # numpy's operations on few numbers take half as long as torch's, and there are 140
-        words = map(torch.from_numpy, philox([word.numpy() for word in counter], [word.numpy() for word in key]))
+        words: Iterable[Tensor] = map(
+            torch.from_numpy, philox([word.numpy() for word in counter], [word.numpy() for word in key])
+        )
     else:
-        words = iter(philox(counter, key))
+        words = philox(counter, key)
     for row, word in zip(found, words, strict=True):
         row.copy_(word)
     return found.add_(0.5).mul_(2.0**-32)

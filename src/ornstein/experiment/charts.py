@@ -7,7 +7,7 @@ correlation in the real data (are the relations there?).
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +20,7 @@ LINES, VOLUMES = 8, 4
 #: colours of an order, from first to last
 ORDER = "plasma"
 #: how matplotlib finds places for panels: nothing written overlaps
-LAYOUT = "constrained"
+LAYOUT: Literal["constrained"] | None = "constrained"
 
 
 def figure(square: bool = False) -> tuple[Any, Any]:
