@@ -21,6 +21,7 @@ from ornstein.cli import _verbs
 from ornstein.errors import InputError
 from ornstein.experiment.build import build, build_stepper, load_data
 from ornstein.experiment.config import Experiment, methods, presets
+from ornstein.experiment.plain import parsed
 from ornstein.experiment.train import train
 from ornstein.samplers import STEPPERS
 
@@ -225,6 +226,15 @@ def test_files_of_yaml(cli: Cli, tmp_path: Path, share: Any) -> None:
         text = "\n".join(lines).encode("utf-8", "surrogateescape")
         (tmp_path / "x.yaml").write_bytes(text)
         answered(cli("train", tmp_path / "x.yaml", "--show"), text)
+
+
+def test_who_reads_a_text_again_reads_what_it_says() -> None:
+    """It is parsed once, and what is made of it is changed: presets by what is asked, an experiment by what is open."""
+    text = "net: {width: 8}\nema: [0.1]\n"
+    first = parsed(text, "a")
+    first["net"]["width"] = 9
+    first["ema"].append(0.2)
+    assert parsed(text, "b") == {"net": {"width": 8}, "ema": [0.1]}
 
 
 def test_any_bytes_in_the_place_of_an_experiment(cli: Cli, tmp_path: Path, share: Any) -> None:
