@@ -1,19 +1,18 @@
 """What several test files share: a way to call the command line, and a small trained run."""
 
+import gc
 import hashlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from sure import TRAINED, Answer, Cli, once
 
-# Small tensors: a second thread costs more than it gives, and on busy cores far more.
-torch.set_num_threads(1)
 # A suite that is run in the background inherits an ignored Ctrl-C; what is tested here is what a person's Ctrl-C does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -24,6 +23,24 @@ LONGEST = ("test_two_processes", "test_laws_device", "test_docs")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if session.config.getoption("dist", "no") != "no":
+        return  # this process hands out the tests, and need not wait for torch before it starts those that run them
+    import torch
+
+    # Small tensors: a second thread costs more than it gives, and on busy cores far more.
+    torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays to the end, some thousand tests and torch, and nothing of it is garbage.
+
+    The collector, which walks all that is not frozen again and again, took a fifth of the time of tests that draw.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -52,6 +69,8 @@ def one_classifier_of_the_same_data() -> Any:
 
     It is trained for 100 steps instead of 1,000: how well it reads is tested beside `fit_classifier`.
     """
+    import torch
+
     from ornstein.metrics import fit_classifier
 
     kept = dict[Any, Any]()
@@ -68,6 +87,22 @@ def one_classifier_of_the_same_data() -> Any:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("ornstein.metrics.floor.fit_classifier", fitted)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def panels_as_they_come() -> Iterator[Any]:
+    """Where the panels of a chart go is half of the work of drawing it: only tests of charts ask (`laid_out`)."""
+    from ornstein.experiment import charts
+
+    with pytest.MonkeyPatch.context() as patched:
+        before = charts.LAYOUT
+        patched.setattr(charts, "LAYOUT", None)
+        yield before
+
+
+@pytest.fixture
+def laid_out(panels_as_they_come: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ornstein.experiment.charts.LAYOUT", panels_as_they_come)
 
 
 @pytest.fixture

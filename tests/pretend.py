@@ -19,7 +19,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +48,7 @@ _ASKING = {
 _COPYING = {_aten._to_copy.default, _aten.copy_.default}
 _FILLING = {_aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 _INDEXING = {_aten.index.Tensor, *_FILLING}
+_WATCHED = _ASKING | _COPYING | _INDEXING
 
 
 def _place() -> str | None:
@@ -175,27 +176,37 @@ class _Device:
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation, on the CPU; refused or counted where it must be."""
         asked = kwargs.get("device")
-        tensors: list[torch.Tensor] = []
+        away: dict[int, Away] = {}
+        here: list[torch.Tensor] = []
         dice: Any = None
-        for leaf in _leaves((*args, *kwargs.values())):
-            if isinstance(leaf, torch.Tensor):
-                tensors.append(leaf)
-            elif type(leaf) not in _PLAIN and isinstance(leaf, _REAL):  # which torch takes long to say
+        for leaf in _leaves((*args, *kwargs.values()), []):
+            kind = type(leaf)
+            if kind in _PLAIN:  # most are, and of what torch asks of others it takes long to say no
+                continue
+            if kind is Away:
+                away[id(leaf.held)] = leaf
+            elif isinstance(leaf, torch.Tensor):
+                here.append(leaf)
+            elif isinstance(leaf, _REAL):
                 dice = leaf
-        away = {id(x.held): x for x in tensors if isinstance(x, Away)}
         there = bool(away) if asked is None else torch.device(asked).type == NAME
         if dice is not None and (dice._cdata in self.generators) != there:
             wanted, got = (NAME, "cpu") if there else ("cpu", NAME)
             raise RuntimeError(f"{func} wants a generator on {wanted!r}, not on {got!r}, in {_place()}.")
         if not (away or there):
             return func(*args, **kwargs)
-        _refuse(func, args, tensors)
-        for why in self.reasons(func, args, kwargs, there):
-            self.wait(f"{func}, {why}")
+        if here and away:
+            _refuse(func, args, here, [*here, *away.values()])
+        if func in _WATCHED:
+            for why in self.reasons(func, args, kwargs, there):
+                self.wait(f"{func}, {why}")
         inner = kwargs if asked is None else {**kwargs, "device": torch.device("cpu")}
-        own_luck = there and dice is None and _tagged(func, torch.Tag.nondeterministic_seeded)
-        with self.luck() if own_luck else nullcontext():
-            out = func(*map(_held, args), **{key: _held(leaf) for key, leaf in inner.items()})
+        held, named = [_held(each) for each in args], {key: _held(leaf) for key, leaf in inner.items()}
+        if there and dice is None and _tagged(func, torch.Tag.nondeterministic_seeded):
+            with self.luck():
+                out = func(*held, **named)
+        else:
+            out = func(*held, **named)
         if func is _aten.copy_.default:
             return args[0]
         if away and _tagged(func, torch.Tag.inplace_view):  # the shape of what stands for the tensor changes too
@@ -245,10 +256,9 @@ def _tagged(func: Any, tag: torch.Tag) -> bool:
     return tag in func.tags
 
 
-def _refuse(func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> None:
-    """Raise where an operation has tensors of two devices, as a GPU does."""
-    here = [x for x in tensors if not isinstance(x, Away)]
-    if not here or func in _COPYING or len(here) == len(tensors):
+def _refuse(func: Any, args: tuple[Any, ...], here: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:
+    """Raise where an operation has tensors of two devices, as a GPU does: some are `here`."""
+    if func in _COPYING:
         return
     if func in _INDEXING and isinstance(args[0], Away):
         here = [x for x in args[2:3] if not isinstance(x, Away)]
@@ -262,12 +272,13 @@ def _refuse(func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor]) -> No
         )
 
 
-def _leaves(arguments: Iterable[Any]) -> Iterator[Any]:
+def _leaves(arguments: Iterable[Any], into: list[Any]) -> list[Any]:
     for argument in arguments:
         if isinstance(argument, (list, tuple)):
-            yield from _leaves(argument)
+            _leaves(argument, into)
         else:
-            yield argument
+            into.append(argument)
+    return into
 
 
 def _held(argument: Any) -> Any:

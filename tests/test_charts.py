@@ -17,6 +17,9 @@ from ornstein.data.transform import Affine
 from ornstein.experiment import charts, pictures, restore
 from ornstein.experiment.charts import chart, related
 
+#: whose subject it is that nothing overlaps or is cut off
+pytestmark = pytest.mark.usefixtures("laid_out")
+
 
 def seeded(seed: Any = 0) -> Any:
     return torch.Generator().manual_seed(seed)

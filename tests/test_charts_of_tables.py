@@ -22,6 +22,9 @@ from ornstein.experiment.charts_of_tables import _cut_off, _Scale, table_chart
 from ornstein.experiment.page import number
 from ornstein.experiment.run import Run
 
+#: whose subject it is that nothing overlaps or is cut off
+pytestmark = pytest.mark.usefixtures("laid_out")
+
 NAN = math.nan
 TYPES = (
     ColumnType("colour $x$", "category", levels=("red", "green", "<b>blue</b>", *(f"shade {i}" for i in range(9)))),

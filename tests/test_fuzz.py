@@ -1,6 +1,7 @@
 """Options, keys and YAML that nobody would write, by the hundred: a sentence and exit code 2, or it works."""
 
 import gzip
+import inspect
 import os
 import random
 import re
@@ -12,15 +13,15 @@ from typing import Any, get_args, get_type_hints
 import fuzz_reading
 import numpy as np
 import pytest
-import typer
 import yaml
 from PIL import Image
 from sure import Cli
 
-from ornstein.cli import app
+from ornstein.cli import _verbs
 from ornstein.errors import InputError
 from ornstein.experiment.build import build, build_stepper, load_data
 from ornstein.experiment.config import Experiment, methods, presets
+from ornstein.experiment.plain import parsed
 from ornstein.experiment.train import train
 from ornstein.samplers import STEPPERS
 
@@ -118,12 +119,12 @@ def test_options(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.Monk
 
 def numbers() -> Any:
     """Every option of every verb that takes a number: (verb, option, whether it is a whole one)."""
-    for command in app.registered_commands:
-        hints = get_type_hints(command.callback)
-        for parameter in typer.main.get_command(app).commands[command.name or command.callback.__name__].params:  # type: ignore
+    for verb, command in _verbs().items():
+        hints = get_type_hints(inspect.unwrap(command.callback))
+        for parameter in command.params:
             kinds = {int, float} & {hints[parameter.name], *get_args(hints[parameter.name])}
             for kind in kinds if parameter.opts[0].startswith("-") else ():
-                yield command.name or command.callback.__name__, parameter.opts[-1], kind is int  # type: ignore[union-attr]
+                yield verb, parameter.opts[-1], kind is int
 
 
 @pytest.mark.parametrize(("verb", "option", "whole"), list(numbers()))
@@ -225,6 +226,15 @@ def test_files_of_yaml(cli: Cli, tmp_path: Path, share: Any) -> None:
         text = "\n".join(lines).encode("utf-8", "surrogateescape")
         (tmp_path / "x.yaml").write_bytes(text)
         answered(cli("train", tmp_path / "x.yaml", "--show"), text)
+
+
+def test_who_reads_a_text_again_reads_what_it_says() -> None:
+    """It is parsed once, and what is made of it is changed: presets by what is asked, an experiment by what is open."""
+    text = "net: {width: 8}\nema: [0.1]\n"
+    first = parsed(text, "a")
+    first["net"]["width"] = 9
+    first["ema"].append(0.2)
+    assert parsed(text, "b") == {"net": {"width": 8}, "ema": [0.1]}
 
 
 def test_any_bytes_in_the_place_of_an_experiment(cli: Cli, tmp_path: Path, share: Any) -> None:

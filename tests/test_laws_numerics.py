@@ -97,6 +97,9 @@ def test_noise_is_a_pure_function_of_seed_draw_and_element() -> None:
     assert torch.equal(normal(seeds, (3,), 4), x.flatten(1)[:, :3])
     assert torch.equal(normal(seeds, (2, 5), 4, torch.float64).float(), x)
     assert not torch.equal(normal(seeds, (2, 5), 5), x)
+    # several draws at once are those draws, in the order that they are asked in
+    for one, draw in zip(normal(seeds, (2, 5), (6, 4, -3)), (6, 4, -3), strict=True):
+        assert torch.equal(one, normal(seeds, (2, 5), draw))
     # no global state is read or moved
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -13,8 +13,8 @@ from ornstein.bridge.path import Path
 from ornstein.bridge.paths import Brownian, Linear, Trigonometric
 from ornstein.bridge.teaching import BRIDGE_OBJECTIVES, Taught, parted
 from ornstein.core.condition import SOURCE, Condition, Given
+from ornstein.core.drive import Noise
 from ornstein.core.learner import JUDGED_BY, LEVELS, STEPS, Judgement, Learner, Measure
-from ornstein.core.numerics import normal
 from ornstein.core.walk import State
 from ornstein.errors import InputError
 
@@ -109,10 +109,11 @@ class Bridging(Learner):
         x0 = x0[:JUDGED_BY].to(device)
         dice = torch.Generator().manual_seed(0)
         x1 = x1[taught.joins(self.path)(x0, x1, dice)]
-        seeds, ratios, found = torch.arange(len(x0), device=device), [], []
-        for i, share in enumerate(torch.linspace(0.02, 0.98, LEVELS, dtype=torch.float64).tolist()):
+        noise = Noise(torch.arange(len(x0), device=device), tuple(x0.shape[1:]), torch.float32)
+        ratios, found = [], []
+        for share in torch.linspace(0.02, 0.98, LEVELS, dtype=torch.float64).tolist():
             stage = self.path.at(share * self.path.t_max)
-            ends = model(stage.between(x0, x1, normal(seeds, tuple(x0.shape[1:]), i)), stage, rest)
+            ends = model(stage.between(x0, x1, noise()), stage, rest)
             guess = Guess.at(stage, model.near, model.far)
             assert ends.x0 is not None
             assert ends.x1 is not None

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from ornstein.core.categories import Categories
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Scaled
-from ornstein.core.drive import trajectory
+from ornstein.core.drive import Noise, trajectory
 from ornstein.core.grids import times
-from ornstein.core.numerics import normal
 from ornstein.core.process import Level, Process
 from ornstein.core.walk import State
 from ornstein.errors import InputError
@@ -387,7 +386,7 @@ def mean_of(found: Sequence[Judgement]) -> Judgement:
 
 def noised_alike(model: Any, x0: Tensor) -> Iterator[tuple[Level, Tensor]]:
     """(level, x_t) at `LEVELS` levels even in log-SNR of the model's clock, with the same noise at every call."""
-    seeds = torch.arange(len(x0), device=x0.device)
-    for i, t in enumerate(times(model.process, LEVELS, "logsnr", model.unit)[:-1].tolist()):
+    noise = Noise(torch.arange(len(x0), device=x0.device), tuple(x0.shape[1:]), torch.float32)
+    for t in times(model.process, LEVELS, "logsnr", model.unit)[:-1].tolist():
         level = model.process.at(t)
-        yield level, level.noised(x0, normal(seeds, tuple(x0.shape[1:]), i))
+        yield level, level.noised(x0, noise())

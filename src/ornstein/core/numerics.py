@@ -22,8 +22,9 @@ ratio of t's quantile to the normal one they cover it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,17 +127,25 @@ class Inverse:
 _MASK = 0xFFFFFFFF
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four words of counter and two of key to four random words, int64 tensors holding 32 bits each."""
-    c0, c1, c2, c3, _ = torch.broadcast_tensors(*counter, key[0])
-    rounds = torch.arange(10, device=c0.device).reshape(10, *[1] * c0.ndim)
-    grown = (word + rounds * by for word, by in zip(key, (0x9E3779B9, 0xBB67AE85), strict=True))
-    for k0, k1 in zip(*(keys.bitwise_and_(_MASK).unbind() for keys in grown), strict=True):
+#: arrays of int64 that hold 32 bits each, of torch or of numpy
+Words = Sequence[Any]
+
+
+def philox(counter: Words, key: Words) -> Words:
+    """Philox4x32-10: four words of counter, all of one shape, and two of key, which fit it, to four random words."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
         # int64 wraps modulo 2^64: the bits are those of the unsigned product
         left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57
-        c0 = (right >> 32).bitwise_and_(_MASK).bitwise_xor_(c1).bitwise_xor_(k0)
-        c2 = (left >> 32).bitwise_and_(_MASK).bitwise_xor_(c3).bitwise_xor_(k1)
-        c1, c3 = right.bitwise_and_(_MASK), left.bitwise_and_(_MASK)
+        c0, c2 = right >> 32, left >> 32
+        for word, other, by in ((c0, c1, k0), (c2, c3, k1)):
+            word &= _MASK  # in place
+            word ^= other
+            word ^= by
+        left &= _MASK
+        right &= _MASK
+        c1, c3 = right, left
+        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
     return c0, c1, c2, c3
 
 
@@ -157,9 +166,10 @@ def normal(
     elements = math.prod(shape)
     u = _quarters(seeds, elements, draw, 0).clamp_(min=2.0**-33, max=1 - 2.0**-25)
     r, phi = u[0::2].log_().mul_(-2).sqrt_(), u[1::2].mul_(2 * math.pi)
-    pairs = torch.stack([phi.cos().mul_(r), phi.sin_().mul_(r)], dim=1)  # (2, 2, [n,] B, blocks)
-    rows = pairs.movedim((0, 1), (-2, -1)).flatten(-3)[..., :elements]
-    return rows.reshape(*rows.shape[:-1], *shape).to(dtype)
+    found = u.new_empty(*u.shape[1:], 2, 2, dtype=dtype)  # ([n,] B, blocks, pair, which of it)
+    found[..., 0], found[..., 1] = phi.cos().mul_(r).movedim(0, -1), phi.sin_().mul_(r).movedim(0, -1)
+    rows = found.flatten(-3)[..., :elements]
+    return rows.reshape(*rows.shape[:-1], *shape).contiguous()
 
 
 def uniform(seeds: Tensor, count: int, draw: int) -> Tensor:
@@ -186,15 +196,29 @@ def keyed(codes: Tensor) -> Tensor:
 
 def _quarters(seeds: Tensor, count: int, draw: int | Sequence[int], stream: int) -> Tensor:
     """(4, B, blocks), or (4, n, B, blocks), uniform numbers in (0, 1), which hold `count` for each seed."""
+    here = seeds.device.type == "cpu"
     blocks = torch.arange((count + 3) // 4, device=seeds.device)[None]
     zero = torch.zeros_like(blocks)
-    # number by number: a list made into a tensor would wait for the device
-    draws = zero + draw if isinstance(draw, int) else torch.stack([zero + k for k in draw])
+    if isinstance(draw, int):
+        draws = zero + draw
+    elif here:
+        draws = zero + torch.tensor(list(draw))[:, None, None]
+    else:  # number by number: a list made into a tensor would wait for the device
+        draws = torch.stack([zero + k for k in draw])
     key = (seeds[:, None] & _MASK, (seeds[:, None] >> 32) & _MASK)
+    *counter, _ = torch.broadcast_tensors(blocks, draws, zero + stream, zero, key[0])
     # float64 where the device has it: u in (0, 1) then never rounds to 0 or 1
     wide = torch.float32 if seeds.device.type == "mps" else torch.float64
-    words = philox((blocks, draws, zero + stream, zero), key)
-    return torch.stack(words).to(wide).add_(0.5).div_(2**32)
+    found = torch.empty(4, *counter[0].shape, dtype=wide, device=seeds.device)
+    if here:  # numpy's operations on few numbers take half as long as torch's, and there are 140
+        words: Iterable[Tensor] = map(
+            torch.from_numpy, philox([word.numpy() for word in counter], [word.numpy() for word in key])
+        )
+    else:
+        words = philox(counter, key)
+    for row, word in zip(found, words, strict=True):
+        row.copy_(word)
+    return found.add_(0.5).mul_(2.0**-32)
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -103,12 +103,16 @@ def _written(value: Any) -> str:
     return str(list(value)).replace(" ", "") if isinstance(value, tuple) else str(value)
 
 
+#: what puts numbers into a tensor; the last of `torch.nn.init`, which would ask a dozen others
+_FILLING = ("normal_", "uniform_", "fill_", "zero_", "kaiming_uniform_")
+
+
 class _Numberless(TorchFunctionMode):
     """Passes over what changes numbers alone: for "meta" tensors torch would first load its compiler, for seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, given = getattr(func, "__name__", ""), [*args, *(kwargs or {}).values()]
-        filled, scaled = name in ("normal_", "uniform_"), name == "mul" and isinstance(given[-1], float | int)
+        filled, scaled = name in _FILLING, name == "mul" and isinstance(given[-1], float | int)
         return given[0] if filled or scaled else func(*args, **(kwargs or {}))
 
 

@@ -7,7 +7,7 @@ correlation in the real data (are the relations there?).
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,8 @@ PANELS = 24
 LINES, VOLUMES = 8, 4
 #: colours of an order, from first to last
 ORDER = "plasma"
+#: how matplotlib finds places for panels: nothing written overlaps
+LAYOUT: Literal["constrained"] | None = "constrained"
 
 
 def figure(square: bool = False) -> tuple[Any, Any]:
@@ -358,7 +360,7 @@ def canvas(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(width, height), layout="constrained")
+    made = Figure(figsize=(width, height), layout=LAYOUT)
     FigureCanvasAgg(made)
     return made
 

@@ -5,8 +5,10 @@ make gigabytes), a key given twice (the second would silently win), values neste
 writes, and tags. A date stays a word, and 1e-3 is a number, as in YAML 1.2.
 """
 
+import copy
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,12 @@ def written(tree: Any, sort_keys: bool = False) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=sort_keys, width=math.inf)
 
 
+@lru_cache(maxsize=64)
+def _loaded(text: str) -> Any:
+    """What a text says, kept: one command reads an experiment several times, and reading takes longer than copying."""
+    return yaml.load(text, _Loader)
+
+
 def parsed(text: str, name: str) -> Any:
     """The plain data that a text of YAML says.
 
@@ -96,7 +104,7 @@ def parsed(text: str, name: str) -> Any:
         InputError: not YAML, or more than is read of it (see the module).
     """
     try:
-        return yaml.load(text, _Loader)
+        return copy.deepcopy(_loaded(text)) if len(text) <= MOST else yaml.load(text, _Loader)
     except _Refused as error:
         raise InputError(f"{name}: {error}.") from None
     except yaml.MarkedYAMLError as error:

@@ -146,12 +146,12 @@ class Trace:
             return exact_trace(pull, z), None, None
         shape = tuple(z.shape[1:])
         half = 0 if self.name == "hutchinson" else self.probes // 2
-        drawn = [normal(keys, shape, draw + k, z.dtype) for k in range(0 if memory is None else half, self.probes)]
-        probes = torch.stack(drawn[half - self.probes :])
+        drawn = normal(keys, shape, range(draw + (0 if memory is None else half), draw + self.probes), z.dtype)
+        probes = drawn[half - self.probes :]
         if self.name == "hutchinson":
             signs = torch.where(probes >= 0, 1.0, -1.0).to(z)
             return z.new_zeros(len(z)), (pull(signs) * signs).flatten(2).sum(2), None
-        start = pull(torch.stack(drawn[: min(half, z[0].numel())])) if memory is None else memory
+        start = pull(drawn[: min(half, z[0].numel())]) if memory is None else memory
         basis = orthonormal(start)
         known, forms, image = deflated_forms(pull, basis, probes)
         # the next basis: directions that differ from the bulk, whose share the probes know without error

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import sample_seeds
+from ornstein.core.drive import Noise, sample_seeds
 from ornstein.core.grids import ends
 from ornstein.core.numerics import noise_like, normal, strata
 from ornstein.core.process import Process
@@ -149,13 +149,13 @@ def continuous_bound(
     condition = Condition.of(condition).matches(len(x0), "x0")
     for rows in slices(len(x0), batch):
         clean, given, seeded = placed(denoiser, x0, condition, keys, rows)
-        shape = tuple(clean.shape[1:])
+        noise = Noise(seeded, tuple(clean.shape[1:]), clean.dtype, draws=1)
         with torch.no_grad():
             for draw in range(draws):
                 t = weighting.times(process, (shift[rows] + draw) / draws, denoiser.unit).to(clean.device)
-                nats = weighting.nats_at(denoiser, clean, t, normal(seeded, shape, draw + 1, clean.dtype), given)
+                nats = weighting.nats_at(denoiser, clean, t, noise(), given)
                 terms[rows, 1] += nats / draws
-            noisy = last.noised(clean, normal(seeded, shape, draws + 1, clean.dtype))
+            noisy = last.noised(clean, noise())
             if bins is None:
                 nats = last_nats(denoiser(noisy, last, given), clean, None)
             else:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ornstein.core.condition import Condition, Given
 from ornstein.core.denoiser import Denoiser
-from ornstein.core.drive import sample_seeds
-from ornstein.core.numerics import normal
+from ornstein.core.drive import Noise, sample_seeds
 from ornstein.core.prediction import Prediction
 from ornstein.core.process import Process
 from ornstein.errors import InputError
@@ -235,11 +234,11 @@ def _predictions(
     levels = denoiser.process.levels(falling)[:-1]
     for rows in slices(len(x0), batch):
         clean, given, seeded = placed(denoiser, x0, condition, keys, rows)
+        noise = Noise(seeded, tuple(clean.shape[1:]), clean.dtype)
         for i, level in enumerate(levels):
-            for draw in range(draws):
-                noise = normal(seeded, tuple(clean.shape[1:]), i * draws + draw, clean.dtype)
+            for _ in range(draws):
                 with torch.no_grad():
-                    prediction = denoiser(level.noised(clean, noise), level, given)
+                    prediction = denoiser(level.noised(clean, noise()), level, given)
                 yield i, rows, prediction, clean
 
 

@@ -46,7 +46,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ornstein.core.drive import Ask, Stepper, sample_seeds
+from ornstein.core.drive import Ask, Noise, Stepper, sample_seeds
 from ornstein.core.numerics import normal
 from ornstein.core.process import Level
 from ornstein.errors import InputError
@@ -117,6 +117,7 @@ def langevin(
     if not temperature >= 0:
         raise InputError(f"temperature={temperature!r} must not be negative.")
     keys = sample_seeds(len(x), seed, seeds, generator).to(x.device)
+    noise = Noise(keys, tuple(x.shape[1:]), x.dtype)
     with torch.no_grad():
         home = _extent(x)
     yield ChainState(0, x)
@@ -124,7 +125,7 @@ def langevin(
         with torch.no_grad():
             x = x + size * score(x)
             if temperature > 0:
-                x = x + math.sqrt(2 * size * temperature) * normal(keys, tuple(x.shape[1:]), k, x.dtype)
+                x = x + math.sqrt(2 * size * temperature) * noise()
             home = home + math.sqrt(2 * size)  # what noise alone may add
             if k == steps - 1 or _due(x, k):
                 _stay(x, home, f"at step {k + 1} of {steps}", f"gamma={size:g} (eps={2 * size:g})")
