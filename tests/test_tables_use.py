@@ -376,7 +376,7 @@ def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -
         (("impute", folder, str(other), "--out", "x.csv"), "none of the run's columns"),
         (("impute", folder, str(unknown), "--out", "x.csv"), "purple"),
         (("impute", folder, "nothing.csv", "--out", "x.csv"), "nothing.csv"),
-        (("impute", folder, holes, "--out", "x.csv", "-n", "1000000000000"), "n=1000000000000 takes"),
+        (("impute", folder, holes, "--out", "x.csv", "-n", "1000000000000"), "draws=1000000000000 takes"),
         (("impute", folder, holes, "--out", "x.csv", "--seed", "-1"), "seed=-1 must be"),
         (("impute", folder, holes, "--out", "x.csv", "--seed", "2147483648"), "seed=2147483648 must be"),
         (("impute", folder, str(other), "--out", "x.png"), "must be a table"),

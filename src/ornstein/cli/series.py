@@ -37,6 +37,8 @@ def forecast(
 
         ornstein forecast runs/weather weather.csv --before 48 --out earlier.csv
     """
+    if n < 1:
+        raise InputError(f"n={n} must be at least 1.")
     if path.suffix != ".csv":
         raise InputError(f"out='{shown(path)}' must end in .csv.")
 

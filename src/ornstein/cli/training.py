@@ -89,7 +89,8 @@ def train(  # long: half of it says what the options are
         if resume is None and any(asked.data.get(name) for name in _COLUMNS):
             from ornstein.experiment.build import load_data
 
-            load_data(asked)  # what is said of columns is held against them, as in training
+            with err.status("reading the data"):
+                load_data(asked)  # what is said of columns is held against them, as in training
         out.print(asked.to_yaml(), end="")
         return
     from ornstein.experiment.folder import holding

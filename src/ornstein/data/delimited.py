@@ -344,7 +344,7 @@ def write_csv(
                 if piece.ndim != 2 or piece.shape[1] != len(types):
                     raise InputError(f"rows of shape {tuple(piece.shape)} do not fit {len(types)} columns.")
                 for some in (piece[i : i + _ROWS] for i in range(0, len(piece), _ROWS)):
-                    writer.writerows(zip(*_rendered(some, types, done, known), strict=True))
+                    writer.writerows(zip(*rendered(some, types, done, known), strict=True))
                     done += len(some)
     return done
 
@@ -361,9 +361,10 @@ class _Ends:
         return self.text.write(row[:-2] + self.newline)
 
 
-def _rendered(
+def rendered(
     some: "Tensor | np.ndarray", types: Sequence[ColumnType], done: int, known: Mapping[str, Words] | None
 ) -> Iterator[list[str]]:
+    """The words of a carrier's rows, column by column, after `done` others; those of `known` stay: see `write_csv`."""
     values = some.detach().cpu().double().numpy() if isinstance(some, Tensor) else some
     for place, kind in enumerate(types):
         words = kind.render(values[:, place], done)

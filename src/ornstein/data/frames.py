@@ -172,6 +172,23 @@ def fill_frame(like: Any, types: Sequence[ColumnType], rows: Tensor, holes: Tens
     return _as_before(nw.to_native(native.with_columns(*made)), like)
 
 
+def with_rows(like: Any, other: Any, rows: Sequence[int], after: Sequence[int]) -> Any:
+    """A frame with some rows of another, which may have fewer columns; a frame of pandas is numbered afresh.
+
+    Args:
+        like: the frame.
+        other: the other, of the same library.
+        rows: which of its rows.
+        after: the row of `like` that each is put behind.
+    """
+    nw = _narwhals("data frames")
+    before, more = (nw.from_native(frame, eager_only=True) for frame in (like, other))
+    joined = nw.concat([before, more[list(rows)]], how="diagonal")
+    places = [*range(len(before)), *after]
+    order = sorted(range(len(places)), key=places.__getitem__)  # stable: the rows of `like` go first
+    return _as_before(nw.to_native(nw.maybe_reset_index(joined[order])), like)
+
+
 def _cells(nw: Any, kind: ColumnType, values: "np.ndarray", dtype: Any) -> list[Any]:
     """The cells of a column as Python has them, None where missing."""
     if ((dtype.is_temporal() or dtype == nw.Object) and kind.kind == "date") or (dtype in (nw.Date, nw.Datetime)):

@@ -34,6 +34,8 @@ from ornstein.errors import InputError, lookup, shown
 
 #: how the names of files of tables end
 TABLES = (*SUFFIXES, ".parquet")
+#: rows that are looked at before a table is read
+_GLANCED = 1000
 _TRAIN, _TEST = ("train", "training"), (*TEST_FOLDERS, "testing", "holdout", "held-out", "held_out")
 
 
@@ -123,7 +125,8 @@ class Table(Source):
             raise InputError(
                 f"data={name!r} has nothing to learn: {shown(types[0].name)!r} is "
                 f"{'constant' if types[0].kind == 'constant' else 'an identifier'} ({types[0].reason})"
-                f"{', and so on' * (len(types) > 1)}; say what a column is with data.types.NAME=category."
+                f"{', and so on' * (len(types) > 1)}; say what a column is with data.types.NAME=category"
+                f"{', or data=text if it is a text' * name.lower().endswith('.txt')}."
             )
         rows = carrier(kept, types)
         if self.split is not None:
@@ -199,17 +202,21 @@ def glance_at(path: "str | Path") -> tuple[int, int, str]:
         InputError: as `Table.load` does of the start of the file.
     """
     if _is_parquet(path):
-        table, count = read_parquet(path, rows=1000)
+        table, count = read_parquet(path, rows=_GLANCED)
         columns = words_of(table, shown(path))[0]
-        return count, len(columns), _clock(columns)
+        return count, len(columns), clock(columns)
     lines = line_breaks(path)  # before any cell, for this finds bombs
-    columns, dialect, _ = read_delimited(path, rows=1000)
+    columns, dialect, _ = read_delimited(path, rows=_GLANCED)
     rows = max(lines - dialect.header, len(next(iter(columns.values()))))
-    return rows, len(columns), _clock(columns)
+    return rows, len(columns), clock(columns)
 
 
-def _clock(columns: Mapping[str, Words]) -> str:
-    """The first column of dates of which nine in ten come one step after the one before; "" if there is none."""
+def clock(columns: Mapping[str, Words]) -> str:
+    """The first column of dates of which nine in ten come one step after the one before; "" if there is none.
+
+    Only the first rows are looked at.
+    """
+    columns = {name: words[:_GLANCED] for name, words in columns.items()}
     for kind in find_types(columns):
         if kind.kind == "date":
             moments = torch.from_numpy(columns[kind.name].values(kind))
