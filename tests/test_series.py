@@ -99,6 +99,7 @@ def test_two_rows_at_one_moment_become_their_mean(tmp_path: Path) -> None:
     file.write_text("\n".join([*lines[:11], again, *lines[11:]]))
     data, _ = facts(file, window=48, stride=1, by="none")
     assert float(data.train[0, 0, 9]) == pytest.approx(float(cells[3]) + 0.5, abs=1e-5)
+    assert "; 1 moment of several rows: their mean is taken;" in data.note
 
 
 def test_a_value_counts_once_however_many_windows_it_is_in(tmp_path: Path) -> None:
@@ -274,12 +275,11 @@ def test_a_forecast_and_a_backcast_keep_the_time_of_day(stations: Run, tmp_path:
         assert found.track.first == first
         assert found.draws.shape == (9, 60, 2)
         assert (found.centre[:, 0] - wave(first, 60)).abs().mean() < 1.5  # of a wave of height 5
-    beyond: dict[str, Any]
     for end, beyond in (("9999-12-31 22:00:00", {"after": 3}), ("0001-01-01 01:00:00", {"before": 2})):
         (tmp_path / "end.csv").write_text(f"when,station,warmth,rain\n{end},A,1,2\n")
         said = " ".join(f"{'steps' if name == 'after' else name}={value}" for name, value in beyond.items())
         with pytest.raises(InputError, match=f"{said} leaves the calendar"):
-            complete(stations, tmp_path / "end.csv", **beyond)
+            complete(stations, tmp_path / "end.csv", beyond.get("after", 0), beyond.get("before", 0))
     both = complete(stations, stations.experiment.data["path"], after=24, draws=3)
     save(stations, both, tmp_path / "next.csv")
     with (tmp_path / "next.csv").open() as file:

@@ -280,7 +280,8 @@ def _read(
             raise InputError(
                 f"{shown(path)}: row {done + place + 1:,} has {len(row):,} cell{'s' * (len(row) != 1)} where "
                 f"{'the header' if dialect.header else 'the first row'} has {len(names):,} (near line "
-                f"{reader.line_num - len(rows) + place + 1:,}); a delimiter inside of a cell wants quotes around it."
+                f"{reader.line_num - len(rows) + place + 1:,}); a delimiter inside of a cell wants quotes around it"
+                f"{'; lines above the header, such as a title, must go' * (not done and len(row) > len(names))}."
             )
         done += len(rows)
         for index, found, column in zip(places, codes, zip(*rows, strict=True), strict=bool(rows)):

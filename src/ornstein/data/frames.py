@@ -40,7 +40,9 @@ def is_frame(value: object) -> bool:
     )
 
 
-def words_of(frame: Any, name: str = "the frame") -> tuple[dict[str, Words], dict[str, str]]:
+def words_of(
+    frame: Any, name: str = "the frame", unread: Sequence[str] = ()
+) -> tuple[dict[str, Words], dict[str, str]]:
     """The columns of a frame as words, and what its types say of them.
 
     A missing value (None, NaN, NaT, <NA>) is the empty word.
@@ -48,6 +50,7 @@ def words_of(frame: Any, name: str = "the frame") -> tuple[dict[str, Words], dic
     Args:
         frame: of pandas, polars or pyarrow, or what narwhals knows besides.
         name: what to call it in errors.
+        unread: columns that are left out by whoever asks, whose cells are therefore not looked at.
 
     Returns:
         name -> words; name -> a kind of `ornstein.data.schema`, where the type decides it.
@@ -69,6 +72,9 @@ def words_of(frame: Any, name: str = "the frame") -> tuple[dict[str, Words], dic
     for column in names:
         if not isinstance(column, str):
             raise InputError(f"{name} has a column called {column!r}; names are texts.")
+        if column in unread:
+            columns[column] = Words.of([""] * len(native))
+            continue
         series = native[column]
         columns[column] = Words.of(_worded(series, f"{name}, column {shown(column)!r}"))
         if (kind := _said(nw, series.dtype, columns[column])) is not None:
@@ -111,7 +117,10 @@ def _word(value: Any, name: str, fine: bool) -> str:
         return repr(value.total_seconds())
     if type(value).__name__ in ("Decimal", "time", "Interval", "Period", "UUID"):
         return str(value)
-    raise InputError(f"{name} has cells of type {type(value).__name__}; a cell is a number, a text, a date or missing.")
+    raise InputError(
+        f"{name} has cells of type {type(value).__name__}; a cell is a number, a text, a date or missing: leave the "
+        "column out, by data.drop=NAME."
+    )
 
 
 def to_frame(like: Any, types: Sequence[ColumnType], rows: "Tensor | np.ndarray") -> Any:

@@ -139,8 +139,10 @@ class Series(Source):
                 line, **_ends(moments), lacking=_lacking(moments), correlation=_correlation(transform.forward(train))
             )
         kept = (f"{len(tracks)} series of up to {longest:,} steps", f"windows of {window} every {stride}")
+        shared = sum(track.shared for track in tracks)
+        meant = f"{shared:,} moment{'s' * (shared != 1)} of several rows: their mean is taken" * bool(shared)
         told = f"told the phase of {' and '.join(line.cycles)}" if line.cycles else ""
-        notes = [*kept, *filter(None, (told, remark)), *notes, *remarks(train, transform, "array")]
+        notes = [*kept, *filter(None, (meant, told, remark)), *notes, *remarks(train, transform, "array")]
         return Dataset(
             name=name,
             train=train.float(),

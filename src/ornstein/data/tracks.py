@@ -51,6 +51,11 @@ class Track:
     rows: Tensor | None = None
     words: Mapping[str, Words] = field(default_factory=dict)
 
+    @property
+    def shared(self) -> int:
+        """How many moments have several rows, of which the mean is taken."""
+        return 0 if self.rows is None else int(((self.rows < 0) & ~self.values.isnan().all(1)).sum())
+
     def spelled(self, column: str) -> list[str | None]:
         """The file's own words at each step; None for a step without exactly one row."""
         if self.rows is None or column not in self.words:

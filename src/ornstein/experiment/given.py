@@ -50,12 +50,13 @@ def taken(
     if is_frame(X):
         if y is not None:
             raise InputError("y goes with arrays and pictures; in a frame it is a column like others.")
-        words, typed = words_of(X)
+        source = _source(Table, arguments, ("header",))
+        words, typed = words_of(X, unread=source.drop)
         told = None
         if before is not None:
             columns = tuple(ColumnType.from_dict(about) for about in before["data"].get("table", ()))
             told = (columns, Transform.from_dict(before["transform"])) if columns else None
-        data = _source(Table, arguments, ("header",)).of(words, "frame", typed=typed, told=told)
+        data = source.of(words, "frame", typed=typed, told=told)
         by = clock(words)
         return _as(data, before), _few(X), {"data": own.if_ordered("table, of rows", by, own.in_python)} if by else {}
     reasons: dict[str, str] = {}

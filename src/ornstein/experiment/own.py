@@ -131,7 +131,7 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
     if is_zip(place):
         return _pictures(place, said, on_gpu(said))
     if place.name.lower().endswith(TABLES):
-        return _table(place)
+        return _table(place, said)
     if place.suffix.lower() in _ARRAYS:
         return _array(place, said)
     if place.suffix.lower() in SUFFIXES:
@@ -197,9 +197,10 @@ def if_ordered(rows: str, by: str, instead: Callable[[str, str], str]) -> str:
     return f"{rows} that need not follow each other; if {said}they do, {instead('data', 'series')}"
 
 
-def _table(place: Path) -> Own:
+def _table(place: Path, said: Mapping[str, Any]) -> Own:
+    drop = said.get("data.drop", ())
     try:
-        count, wide, by = glance_at(place)
+        count, wide, by = glance_at(place, [drop] if isinstance(drop, str) else drop if isinstance(drop, list) else ())
     except InputError as error:
         if place.suffix.lower() != ".txt":
             raise
