@@ -629,7 +629,7 @@ def test_a_column_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
     for change in ("data.drop=tags", "data.drop=[tags]"):
         data = load_data(Experiment.read(tmp_path / "t.parquet", [change]))
         assert [kind.name for kind in data.columns] == ["x"]
-        assert data.train[:, 0].isin(torch.from_numpy(table["x"].to_numpy())).all()
+        assert set(data.train[:, 0].tolist()) < set(table["x"].to_pylist())
     assert [kind.name for kind in taken(table, None, {"drop": "tags"}, None)[0].columns] == ["x"]
 
 
@@ -637,7 +637,7 @@ def test_a_column_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
     ("dates", "regular"),
     [
         (np.arange("1955-01", "1975-01", dtype="datetime64[M]"), True),
-        (np.array([day for day in np.arange("2019-01-01", "2019-09-01", dtype="datetime64[D]") if np.is_busday(day)]), True),
+        (np.busday_offset("2019-01-01", np.arange(200)), True),
         (np.arange("2019-01-01", "2019-03-01", dtype="datetime64[D]")[::-1], False),
         (np.datetime64("2019-01-01") + np.sort(np.random.default_rng(0).integers(0, 900, 200)), False),
     ],
