@@ -346,7 +346,7 @@ def test_a_column_that_a_file_has_not_is_named_and_is_no_hole(cli: Cli, run: Run
     said = "few.csv has no column 'size', 'code': taken as not known"
     answer = cli("impute", run.folder, given, "-n", "2", "--out", tmp_path / "filled.csv")
     assert answer.code == 0, answer.err
-    assert "1 holes in 1 of 2 rows" in answer.out
+    assert "1 hole in 1 of 2 rows" in answer.out
     assert said in answer.out
     assert COMPUTED not in answer.out
     assert {line.split(",")[1] for line in (tmp_path / "filled.holes.csv").read_text().splitlines()[1:]} == {"kind"}
