@@ -19,12 +19,13 @@ from ornstein.experiment import own
 from ornstein.experiment.budget import in_time
 from ornstein.experiment.build import load_data
 from ornstein.experiment.calibrate import within
+from ornstein.experiment.cells import score
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import evaluate
-from ornstein.experiment.fitting import Model
 from ornstein.experiment.folder import read_experiment, read_weights
-from ornstein.experiment.given import picture_values
+from ornstein.experiment.given import picture_values, taken
 from ornstein.experiment.loglik import loglik
+from ornstein.experiment.model import Model
 from ornstein.experiment.train import train
 from ornstein.likelihood import flow
 
@@ -161,6 +162,36 @@ def test_a_path_is_as_good(tmp_path: Path) -> None:
     assert ornstein.fit(str(tmp_path / "x.npy"), **MLP).sample(3, seed=0).shape == (3, 2)
 
 
+def test_a_path_is_filled_and_scored_as_what_lies_there(table: Model, tmp_path: Path) -> None:
+    """As text or as a Path: a table comes back as its columns of words, an array as one; "test" is the run's own."""
+    given = things().iloc[1:9].assign(note="kept")
+    given.loc[101, "price"] = np.nan
+    given.loc[102, "kind"] = None
+    given.to_csv(tmp_path / "t.csv", index=False, date_format="%Y-%m-%d %H:%M:%S")
+    filled, frame = table.impute(str(tmp_path / "t.csv"), 3, seed=2), table.impute(given, 3, seed=2)
+    assert list(filled) == list(given.columns)
+    written = (tmp_path / "t.csv").read_text().splitlines()[1:]
+    for row, line in enumerate(written[2:], 2):
+        assert ",".join(words[row] for words in filled.values()) == line
+    assert (float(filled["price"][0]), filled["kind"][1]) == (frame["price"][101], frame["kind"][102])
+    assert np.array_equal(table.score_samples(tmp_path / "t.csv"), table.score_samples(given))
+    assert np.array_equal(table.score_samples("test"), score(table.run, table.run.load_data().test)[0])
+    model, holed = ornstein.fit(vectors(), **MLP), vectors(6)
+    holed[[0, 3], [1, 0]] = np.nan
+    np.save(tmp_path / "x.npy", holed)
+    for place in (tmp_path / "x.npy", str(tmp_path / "x.npy")):
+        assert np.array_equal(model.impute(place, 3), model.impute(holed, 3))
+    np.save(tmp_path / "x.npy", vectors(6))
+    assert np.array_equal(model.score_samples(tmp_path / "x.npy"), model.score_samples(vectors(6)))
+    for call, match in (
+        (lambda: table.impute(tmp_path / "no.csv"), r"X='.*no\.csv' is not a file"),
+        (lambda: model.score_samples("no.npy"), r"X='no\.npy' is not a file"),
+        (lambda: table.impute(np.zeros((3, 6))), "X is of type ndarray; give a data frame, or the path of a table"),
+    ):
+        with pytest.raises(InputError, match=match):
+            call()
+
+
 def test_holes_of_an_array_are_filled() -> None:
     model = ornstein.fit(vectors(), **MLP)
     given = vectors(6)
@@ -262,6 +293,7 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
         ([np.zeros((4, 4), np.uint8), "no"], {}, r"X\[1\] is of type str"),
         ("nowhere.csv", {}, "nowhere.csv"),
         ("nowhere.csv", {"y": [1]}, "y goes with data in memory"),
+        (vectors(), {"data": "text"}, "data='text' is of a file; give its path"),
         (things(), {"y": [1]}, "y goes with arrays"),
         (things(), {"data.types": {"nosuch": "category"}}, "nosuch"),
     ],
@@ -283,6 +315,32 @@ def test_what_does_not_fit_the_model_is_refused(table: Model) -> None:
         model.impute(vectors(), 0)
     with pytest.raises(InputError, match="n=0"):
         table.sample(0)
+
+
+@pytest.mark.parametrize("made", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+def test_what_else_data_in_memory_may_be_is_said_with_a_call_that_can_be_copied(made: Any) -> None:
+    """The sentence is that of a file; the model shows it, and the call is taken as it stands."""
+    days = pd.DataFrame({"when": pd.date_range("2021-03-01", periods=1200, freq="h"), "warmth": vectors(1200)[:, 0]})
+    line, volumes = np.arange(400.0), np.random.default_rng(0).normal(size=(12, 5, 8, 8))
+    cases = ((made(days), MLP, "series"), (line, MLP, "series"), (volumes, {**UNET, "data.test_fraction": 0.2}, "NDHW"))
+    for X, how, else_ in cases[: 1 if made is not pd.DataFrame else None]:
+        data, _, reasons = taken(X, None, {k[5:]: v for k, v in how.items() if k.startswith("data.")}, None)
+        assert data.timeline is None
+        call = reasons["data"].partition(" use ornstein.fit(X, ")[2].removesuffix(")")
+        told = eval(f"dict({call})")  # the caller's own words
+        assert list(told.values()) == [else_]
+        again = taken(X, None, {k[5:]: v for k, v in told.items() if k != "data"}, None, told.get("data"))
+        assert "data" not in again[2]
+        assert again[0].kind == "array"
+    assert "data" not in taken(made(things()), None, {}, None)[2]
+
+
+def test_a_model_shows_what_was_chosen_for_its_data() -> None:
+    days = pd.DataFrame({"when": pd.date_range("2021-03-01", periods=60, freq="h"), "warmth": vectors()[:, 0]})
+    said = str(ornstein.fit(days, **MLP)).splitlines()
+    assert said[0].startswith("data     frame: 54 tables")
+    hint = "rows that need not follow each other; if by 'when' they do, use ornstein.fit(X, data='series')"
+    assert f"chosen   data: table, of {hint}" in said
 
 
 def test_minutes_stand_in_the_place_of_steps(tmp_path: Path) -> None:

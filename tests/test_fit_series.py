@@ -1,5 +1,6 @@
 """`ornstein.fit(X, data="series")`: series in memory, as by their path, and given back in the type of the data."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from sure import Cli
 
 import ornstein
 from ornstein import InputError
 from ornstein.core.condition import Condition
-from ornstein.experiment.fitting import Model
 from ornstein.experiment.folder import read_experiment, read_weights
 from ornstein.experiment.loglik import loglik, read
+from ornstein.experiment.model import Model
 from ornstein.experiment.series import complete, dated, timeline
 from ornstein.experiment.train import train
+from ornstein.likelihood import flow
 
 SMALL: dict[str, Any] = {
     "data": "series", "data.window": 8, "steps": 3, "batch_size": 8, "training.cpu": True, "net.channels": 8,
@@ -113,7 +116,7 @@ def test_holes_of_a_frame_are_filled_as_those_of_its_file(model: Model, tmp_path
     given.loc[20:25, "warmth"] = np.nan
     given.loc[70:72, "count"] = np.nan
     given["warmth"] += 0.12345  # of more decimals than the model's
-    given = given.drop(index=[40, 41]).sample(frac=1, random_state=0)  # moments without a row, and in any order
+    given = given.sample(frac=1, random_state=0)  # in any order
     filled = model.impute(given, 3, seed=4)
     assert filled.index.equals(given.index)
     assert list(filled.columns) == list(given.columns)
@@ -122,9 +125,34 @@ def test_holes_of_a_frame_are_filled_as_those_of_its_file(model: Model, tmp_path
     given.to_csv(tmp_path / "holes.csv", index=False)
     for one in complete(model.run, tmp_path / "holes.csv", draws=3, seed=4):
         mine = filled[filled["station"] == one.track.name].sort_values("when")
-        assert one.track.rows is not None
-        there = one.track.rows >= 0
-        assert np.allclose(mine[["count", "warmth"]].to_numpy(float), one.centre[there].numpy(), atol=1e-9)
+        assert np.allclose(mine[["count", "warmth"]].to_numpy(float), one.centre.numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("made", [pd.DataFrame, pl.from_pandas, pa.Table.from_pandas])
+def test_moments_that_a_frame_skips_become_rows_as_those_of_its_file_do(
+    made: Any, model: Model, tmp_path: Path
+) -> None:
+    whole = stations(60).assign(note="kept")
+    whole.loc[20:22, "warmth"] = np.nan
+    skipped = whole.drop(index=[40, 41, 42, 80]).reset_index(drop=True)
+    filled = model.impute(made(skipped), 3, seed=4)
+    assert type(filled) is type(made(skipped))
+    rows = filled if isinstance(filled, pd.DataFrame) else filled.to_pandas()
+    assert rows.index.equals(whole.index)
+    # where they belong, with nothing but their moment, their name and what was drawn
+    assert rows[["station", "when"]].equals(whole[["station", "when"]])
+    assert list(rows.index[rows["note"].isna()]) == [40, 41, 42, 80]
+    assert rows["count"].dtype == whole["count"].dtype
+    there = rows.drop(index=[40, 41, 42, 80]).reset_index(drop=True)[["count", "warmth"]]
+    assert there.where(skipped["warmth"].notna()).equals(skipped[["count", "warmth"]].where(skipped["warmth"].notna()))
+    skipped.to_csv(tmp_path / "skipped.csv", index=False)
+    found = complete(model.run, tmp_path / "skipped.csv", draws=3, seed=4)
+    assert np.allclose(rows[["count", "warmth"]], torch.cat([one.centre for one in found]), atol=1e-9)
+    words = model.impute(tmp_path / "skipped.csv", 3, seed=4)
+    assert [float(word) for word in words["warmth"]] == [round(value, 2) for value in rows["warmth"]]
+    shuffled = model.impute(made(skipped.sample(frac=1, random_state=0)), 3, seed=4)
+    again = (shuffled if isinstance(shuffled, pd.DataFrame) else shuffled.to_pandas()).sort_values(["station", "when"])
+    assert again.reset_index(drop=True)[["count", "warmth"]].equals(rows[["count", "warmth"]])
 
 
 def test_a_forecast_of_a_frame_goes_on_from_each_of_its_series(model: Model, path: Path) -> None:
@@ -134,7 +162,8 @@ def test_a_forecast_of_a_frame_goes_on_from_each_of_its_series(model: Model, pat
         assert found.dtypes.to_dict() == stations()[DRAWN].dtypes.to_dict()
         assert list(found["station"]) == ["A"] * 5 + ["B"] * 5
         assert list(found["when"]) == 2 * list(pd.date_range(when, periods=5, freq="h"))
-        after = complete(model.run, path, **{"before" if before else "after": 5}, draws=3, seed=2)
+        how: dict[str, Any] = {"before" if before else "after": 5}
+        after = complete(model.run, path, **how, draws=3, seed=2)
         assert np.allclose(found["warmth"], torch.cat([one.centre[:, 1] for one in after]), atol=0.0051)
 
 
@@ -161,6 +190,60 @@ def test_an_array_is_series_and_comes_back_as_windows(shape: tuple[int, ...], ki
     assert bool((holed != holed).any())  # the caller's own is left alone
 
 
+def test_a_path_is_filled_and_forecast_as_the_command_line_writes_it(model: Model, tmp_path: Path, cli: Cli) -> None:
+    """Columns of words, dates, names and other columns among them; of an .npy an array."""
+    given = stations(60).assign(note="kept")
+    given.loc[20:25, "warmth"] = np.nan
+    given = given.drop(index=[40, 41])
+    given.to_csv(tmp_path / "holes.csv", index=False)
+    run = model.save(tmp_path / "run")
+    for place in (tmp_path / "holes.csv", str(tmp_path / "holes.csv")):
+        assert cli("impute", run, place, "--out", tmp_path / "x.csv", "-n", 3, "--seed", 4, "--force").code == 0
+        assert cli("forecast", run, place, "--steps", 3, "-n", 3, "--out", tmp_path / "y.csv", "--force").code == 0
+        for name, mine in (("x", model.impute(place, 3, seed=4)), ("y", model.forecast(place, 3, draws=3))):
+            with (tmp_path / f"{name}.csv").open() as file:
+                rows = list(csv.DictReader(file))
+            assert mine == {column: [row[column] for row in rows] for column in mine}
+            assert set(rows[0]) - set(mine) == {f"{x}_{end}" for x in ("count", "warmth") for end in ("low", "high")}
+    line = ornstein.fit(np.random.default_rng(0).normal(size=300).cumsum(), **SMALL)
+    holed = np.where(np.arange(60) % 20 < 3, np.nan, np.arange(60.0))
+    np.save(tmp_path / "line.npy", holed)
+    assert np.array_equal(line.impute(tmp_path / "line.npy", 2), line.impute(holed, 2))
+    assert np.array_equal(line.forecast(tmp_path / "line.npy", 4, draws=2), line.forecast(holed, 4, draws=2))
+    for call, match in (
+        (lambda: model.forecast("no.csv", 3), r"X='no\.csv' is not a file"),
+        (lambda: model.score_samples(tmp_path / "no.csv"), r"X='.*no\.csv' is not a file"),
+        (lambda: model.score_samples(stations(5)), "the frame has series of up to 5 steps; a window of .* has 8"),
+        (lambda: model.impute(given, 0), "draws=0 must be a whole number, at least 1"),
+        (lambda: model.forecast(given, 3, draws=0), "draws=0 must be a whole number, at least 1"),
+    ):
+        with pytest.raises(InputError, match=match):
+            call()
+    assert "n=0 must be" in cli("forecast", run, place, "--steps", 3, "-n", 0).err
+
+
+def test_dates_beside_windows_are_those_they_were_drawn_given(model: Model) -> None:
+    """A calendar of the caller's says no dates, so a frame has none to show; values alone are drawn given it."""
+    told = dated(model.run, 2, 8, [5, 17])
+    for condition in (told, dict(told.parts)):
+        with pytest.raises(InputError, match=r"condition='calendar' says no dates.*model\.run\.sample"):
+            model.sample(2, condition=condition)
+    assert model.run.sample(2, condition=told, seed=0).shape == (2, 8, 2)
+    assert set(model.sample(2, condition={"label": "B"}, seed=0)["station"]) == {"B"}
+
+
+def test_what_is_drawn_has_the_values_that_the_series_can_have(model: Model, tmp_path: Path) -> None:
+    """Whole counts of at least 0 and hundredths, in every way to draw but the raw one."""
+    drawn = model.run.sample(40, seed=0)
+    raw = model.run.sample(40, seed=0, raw=True)
+    assert bool((raw[..., 0] < 0).any())
+    assert bool((raw[..., 0] != raw[..., 0].round()).any())
+    assert torch.equal(drawn[..., 0], raw[..., 0].round().clamp(min=0))
+    assert torch.equal(drawn[..., 1], (raw[..., 1].double() * 100).round().div(100).float())
+    model.run.save_arrays(model.run.draw(40, seed=0), Condition(), 0, tmp_path / "x.npz")
+    assert np.array_equal(np.load(tmp_path / "x.npz")["samples"], drawn.numpy())
+
+
 def test_windows_of_a_frame_are_scored_side_by_side(model: Model, path: Path) -> None:
     stations(70).to_csv(path.with_name("some.csv"), index=False)
     mine, other = read(model.run, stations(70)), read(model.run, path.with_name("some.csv"))
@@ -169,10 +252,18 @@ def test_windows_of_a_frame_are_scored_side_by_side(model: Model, path: Path) ->
     assert mine.x.shape == (16, 2, 8)  # of each station eight windows, and six steps are left
 
 
-@pytest.mark.slow
-def test_a_window_of_a_frame_has_the_likelihood_of_its_values(model: Model) -> None:
-    score = model.score_samples(stations(70)[:10])
-    assert np.array_equal(score, loglik(model.run, read(model.run, stations(70)).first(1)).found.log_prob.numpy())
+def test_windows_of_a_frame_have_the_likelihood_of_their_values(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By few steps, which do for comparing: each window's own, the less the farther it lies from the data."""
+    monkeypatch.setattr(flow, "STEPS", 3)
+    monkeypatch.setattr(flow, "DOUBLINGS", 0)
+    given = stations(20, "A")
+    score = model.score_samples(given)
+    windows = torch.from_numpy(given[["count", "warmth"]].to_numpy(np.float32)[:16].reshape(2, 8, 2)).mT
+    assert np.allclose(score, loglik(model.run, windows).found.log_prob.numpy(), rtol=1e-6)
+    given.loc[8:15, "warmth"] += 60
+    far = model.score_samples(given)
+    assert far[0] == score[0]
+    assert far[1] < score[1] - 100
 
 
 def test_a_run_on_series_in_memory_goes_on_on_others_in_memory_and_by_path(model: Model, tmp_path: Path) -> None:

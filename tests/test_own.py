@@ -3,6 +3,7 @@
 import shlex
 import zipfile
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 from sure import Cli
 
+from ornstein.cli import training
 from ornstein.data import ColumnType
 from ornstein.errors import InputError
 from ornstein.experiment import loglik, own
+from ornstein.experiment.build import load_data
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.run import Run
 
@@ -121,6 +125,40 @@ def test_a_file_can_be_said_to_be_a_series(tmp_path: Path) -> None:
         assert replace(found, reasons={}) == preset
         assert list(found.reasons) == ["preset"]
     assert Experiment.read(tmp_path / "x.npy", ["data=series", "training.minutes=1"]).training.steps == own.ENDLESS
+
+
+def test_a_file_can_be_said_to_be_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its name; as the preset has it. Where prose is taken for a table, the command for a text is said."""
+    monkeypatch.chdir(tmp_path)
+    prose = "One word, and another; then some more.\nA line\n, and, a, last, one.\n"
+    for name in ("prose.txt", "prose.md", "prose", "it's prose.txt"):
+        Path(name).write_text(prose)
+        found = Experiment.read(name, ["data=text"])
+        assert replace(found, reasons={}) == Experiment.read("text", [f"data.path={tmp_path / name}"])
+        assert list(found.reasons) == ["preset"]
+        with pytest.raises(InputError, match="text to learn from, use ornstein") as error:
+            Experiment.read(name)
+        words = shlex.split(str(error.value).partition(" use ornstein train ")[2].removesuffix("."))
+        assert Experiment.read(words[0], words[1:]) == found
+    assert Experiment.read(str(tmp_path / "prose.md"), ["data=text"]).data["name"] == "text"
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(InputError, match="'texts' is a folder, and data=text takes one file"):
+        Experiment.read("texts", ["data=text"])
+    Path("words.txt").write_text("\n".join(f"word {i} of many" for i in range(99)))  # a table of names
+    with pytest.raises(InputError, match=r"nothing to learn.*data\.types\.NAME=category, or data=text if it is a text"):
+        load_data(Experiment.read("words.txt"))
+
+
+def test_a_look_says_that_it_reads(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a file, if columns are named, which takes long of a large one; on a terminal."""
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "pay.csv")
+    seen = StringIO()
+    monkeypatch.setattr(training, "err", Console(file=seen, force_terminal=True))
+    assert cli("train", "pay.csv", "--show").code == 0
+    assert "reading the data" not in seen.getvalue()
+    assert cli("train", "pay.csv", "data.types.age=category", "--show").code == 0
+    assert "reading the data" in seen.getvalue()
 
 
 def test_what_is_said_of_columns_is_refused_by_a_look_as_by_training(

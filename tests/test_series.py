@@ -99,6 +99,17 @@ def test_two_rows_at_one_moment_become_their_mean(tmp_path: Path) -> None:
     file.write_text("\n".join([*lines[:11], again, *lines[11:]]))
     data, _ = facts(file, window=48, stride=1, by="none")
     assert float(data.train[0, 0, 9]) == pytest.approx(float(cells[3]) + 0.5, abs=1e-5)
+    assert "; 1 moment of several rows: their mean is taken;" in data.note
+
+
+def test_a_value_counts_once_however_many_windows_it_is_in(tmp_path: Path) -> None:
+    """The largest of few values is in many windows, and yet no bound of all; what many moments lie on is one."""
+    dice = np.random.default_rng(0)
+    damp = np.minimum(80 + 12 * dice.normal(size=300), 100)  # some a twentieth at 100
+    np.save(tmp_path / "x.npy", np.stack([dice.normal(size=300), damp, dice.poisson(2, 300)], 1))
+    _, line = facts(tmp_path / "x.npy", window=32)
+    assert line.least == (None, 0.0, 0.0)
+    assert line.most == (None, 100.0, None)
 
 
 def test_months_are_steps(tmp_path: Path) -> None:
@@ -264,11 +275,11 @@ def test_a_forecast_and_a_backcast_keep_the_time_of_day(stations: Run, tmp_path:
         assert found.track.first == first
         assert found.draws.shape == (9, 60, 2)
         assert (found.centre[:, 0] - wave(first, 60)).abs().mean() < 1.5  # of a wave of height 5
-    for end, options in (("9999-12-31 22:00:00", {"after": 3}), ("0001-01-01 01:00:00", {"before": 2})):
+    for end, beyond in (("9999-12-31 22:00:00", {"after": 3}), ("0001-01-01 01:00:00", {"before": 2})):
         (tmp_path / "end.csv").write_text(f"when,station,warmth,rain\n{end},A,1,2\n")
-        said = " ".join(f"{'steps' if name == 'after' else name}={value}" for name, value in options.items())
+        said = " ".join(f"{'steps' if name == 'after' else name}={value}" for name, value in beyond.items())
         with pytest.raises(InputError, match=f"{said} leaves the calendar"):
-            complete(stations, tmp_path / "end.csv", **options)
+            complete(stations, tmp_path / "end.csv", beyond.get("after", 0), beyond.get("before", 0))
     both = complete(stations, stations.experiment.data["path"], after=24, draws=3)
     save(stations, both, tmp_path / "next.csv")
     with (tmp_path / "next.csv").open() as file:
@@ -302,13 +313,13 @@ def test_a_series_is_drawn_longer_than_it_was_trained(stations: Run) -> None:
 def test_what_does_not_fit_a_series_is_a_sentence(stations: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must be \(time, 2\)"):
         impute_series(stations, torch.zeros(50, 3))
-    with pytest.raises(InputError, match="n=1000000000000 takes"):
+    with pytest.raises(InputError, match="draws=1000000000000 takes"):
         impute_series(stations, torch.full((500, 2), math.nan), draws=10**12)
     with pytest.raises(InputError, match=r"length=1\d* takes"):
         of_length(stations, 10**9)
     with pytest.raises(InputError, match="not finite: the series lies far outside"):
         impute_series(stations, torch.tensor([[1e38, 1e38]] + [[math.nan, math.nan]] * 49))
-    with pytest.raises(InputError, match="n=0"):
+    with pytest.raises(InputError, match="draws=0"):
         impute_series(stations, torch.zeros(50, 2), draws=0)
     with pytest.raises(InputError, match="infinite"):
         impute_series(stations, torch.full((50, 2), math.inf))

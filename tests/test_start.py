@@ -17,8 +17,8 @@ from ornstein import InputError
 from ornstein.experiment.build import load_data
 from ornstein.experiment.cells import draw_rows, score
 from ornstein.experiment.evaluate import evaluate
-from ornstein.experiment.fitting import Model
 from ornstein.experiment.folder import read_experiment, read_weights
+from ornstein.experiment.model import Model
 from ornstein.experiment.run import Run
 from ornstein.experiment.start import _data, going_on
 from ornstein.experiment.train import train

@@ -5,6 +5,7 @@ import gzip
 import io
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,9 +24,12 @@ from ornstein.data import ColumnType, Table, open_data
 from ornstein.data.delimited import Dialect, formulas, read_delimited, write_csv
 from ornstein.data.kinds import Words, find_types
 from ornstein.data.notation import dated, number, patterns, seconds
-from ornstein.data.table import carrier, glance_at
+from ornstein.data.table import carrier, clock, glance_at
 from ornstein.data.tokens import Tokens
 from ornstein.errors import InputError
+from ornstein.experiment.build import load_data
+from ornstein.experiment.config import Experiment
+from ornstein.experiment.given import taken
 
 REAL = Path(os.environ.get("ORNSTEIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -499,6 +503,55 @@ def test_copies_of_a_row_lie_on_one_side_and_the_order_of_rows_does_not_matter(t
     assert rows_of(other, "test") != rows_of(data, "test")
 
 
+@pytest.mark.parametrize(
+    ("words", "kind", "values"),
+    [
+        (["$5.00", "-$3.20", "$1,200.00"], "number", [5, -3.2, 1200]),
+        (["1.234,50 €", "3,00 €", "-7,25 €"], "number", [1234.5, 3, -7.25]),
+        (["12.5%", "3.0%", ""], "number", [12.5, 3, math.nan]),
+        (["72.1 kg", "80.0 kg", "8.9 kg"], "number", [72.1, 80, 8.9]),
+        (["5 km/h", "17 km/h", "-3 km/h"], "integer", [5, 17, -3]),
+        (["5 °C", "-3 °C", "21 °C"], "integer", [5, -3, 21]),
+        (["5 kg", "7 lb", "9 kg"], "category", None),  # not the same
+        (["A1", "A2", "A3"], "category", None),  # names, no money
+        (["007 kg", "008 kg", "009 kg"], "category", None),  # codes
+        (["2021Q1", "2021Q2", "2021Q3"], "category", None),
+        (["$", "$5", "$7"], "category", None),
+    ],
+)
+def test_numbers_with_a_unit_are_numbers_and_come_back_with_it(words: list[str], kind: str, values: Any) -> None:
+    found = kind_of(words, comma=True)
+    assert found.kind == kind
+    assert found.render(found.parse(words)) == words
+    assert ColumnType.from_dict(found.to_dict()) == found
+    if values is not None:
+        assert np.array_equal(found.parse(words), values, equal_nan=True)
+        assert found.parse(["17"]).tolist() == [17]  # as one asks for it without the unit
+        refused(lambda: found.parse(["17 miles"]), "'17 miles' is no number")
+
+
+def test_rows_that_repeat_by_chance_are_held_out_each_by_itself(tmp_path: Path) -> None:
+    """Else all rows of some answer would be, and the model never learn it. Wide rows given twice stay together."""
+    dice = np.random.default_rng(0)
+    asked = [
+        f"{'abc'[int(k)]},{int(s)}" for k, s in zip(dice.integers(0, 3, 300), dice.integers(1, 6, 300), strict=True)
+    ]
+    found = []
+    for name, rows in (("one", asked), ("two", [*reversed(asked)])):
+        (tmp_path / f"{name}.csv").write_text("answer,stars\n" + "\n".join(rows) + "\n")
+        found.append(Table(str(tmp_path / f"{name}.csv")).load())
+    data = found[0]
+    assert (len(data.train), len(data.test)) == (270, 30)
+    assert len(data.train.unique(dim=0)) == len(set(asked)) == 15
+    assert "285 rows are copies of others, 30 of them held out" in data.note
+    # each answer in its share, whatever the order of the file
+    for part, other in ((data.train, found[1].train), (data.test, found[1].test)):
+        assert Counter(map(tuple, part.tolist())) == Counter(map(tuple, other.tolist()))
+    wide = [",".join(f"{x:.3f}" for x in row) for row in dice.normal(size=(100, 4))] * 2
+    (tmp_path / "wide.csv").write_text("a,b,c,d\n" + "\n".join(wide) + "\n")
+    assert "100 rows are copies of others, on the same side" in Table(str(tmp_path / "wide.csv")).load().note
+
+
 def test_a_column_says_which_rows_are_held_out(tmp_path: Path) -> None:
     text = "a,b,part\n" + "".join(f"{i % 9},{i % 5},{'test' if i % 4 == 0 else 'train'}\n" for i in range(80))
     data = Table(str(saved(tmp_path, text)), split="part").load()
@@ -565,6 +618,32 @@ def test_frames_come_back_with_their_types(tmp_path: Path, library: str) -> None
     assert words_of(back)[0].keys() == words.keys()
     for name, found in words_of(back)[0].items():
         assert found.texts() == words[name].texts(), name
+
+
+def test_a_column_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    table = pyarrow.table({"tags": [["a"]] * 40, "x": np.random.default_rng(0).normal(size=40)})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    refused(lambda: Experiment.read(tmp_path / "t.parquet"), "column 'tags'", "type list", "data.drop=NAME")
+    for change in ("data.drop=tags", "data.drop=[tags]"):
+        data = load_data(Experiment.read(tmp_path / "t.parquet", [change]))
+        assert [kind.name for kind in data.columns] == ["x"]
+        assert set(data.train[:, 0].tolist()) < set(table["x"].to_pylist())
+    assert [kind.name for kind in taken(table, None, {"drop": "tags"}, None)[0].columns] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("dates", "regular"),
+    [
+        (np.arange("1955-01", "1975-01", dtype="datetime64[M]"), True),
+        (np.busday_offset(np.datetime64("2019-01-01"), np.arange(200)), True),
+        (np.arange("2019-01-01", "2019-03-01", dtype="datetime64[D]")[::-1], False),
+        (np.datetime64("2019-01-01") + np.sort(np.random.default_rng(0).integers(0, 900, 200)), False),
+    ],
+)  # fmt: skip
+def test_months_and_working_days_follow_each_other_too(dates: Any, regular: bool) -> None:
+    assert clock({"x": Words.of(["a"] * len(dates)), "day": Words.of(list(map(str, dates)))}) == "day" * regular
 
 
 def test_parquet_is_read_and_written(tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def test_a_column_that_a_file_has_not_is_named_and_is_no_hole(cli: Cli, run: Run
     said = "few.csv has no column 'size', 'code': taken as not known"
     answer = cli("impute", run.folder, given, "-n", "2", "--out", tmp_path / "filled.csv")
     assert answer.code == 0, answer.err
-    assert "1 holes in 1 of 2 rows" in answer.out
+    assert "1 hole in 1 of 2 rows" in answer.out
     assert said in answer.out
     assert COMPUTED not in answer.out
     assert {line.split(",")[1] for line in (tmp_path / "filled.holes.csv").read_text().splitlines()[1:]} == {"kind"}
@@ -376,7 +376,7 @@ def test_what_does_not_fit_a_table_is_said(cli: Cli, run: Run, tmp_path: Path) -
         (("impute", folder, str(other), "--out", "x.csv"), "none of the run's columns"),
         (("impute", folder, str(unknown), "--out", "x.csv"), "purple"),
         (("impute", folder, "nothing.csv", "--out", "x.csv"), "nothing.csv"),
-        (("impute", folder, holes, "--out", "x.csv", "-n", "1000000000000"), "n=1000000000000 takes"),
+        (("impute", folder, holes, "--out", "x.csv", "-n", "1000000000000"), "draws=1000000000000 takes"),
         (("impute", folder, holes, "--out", "x.csv", "--seed", "-1"), "seed=-1 must be"),
         (("impute", folder, holes, "--out", "x.csv", "--seed", "2147483648"), "seed=2147483648 must be"),
         (("impute", folder, str(other), "--out", "x.png"), "must be a table"),

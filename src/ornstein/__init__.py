@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ornstein.core.walk import State
     from ornstein.experiment.doctor import Diagnosis
     from ornstein.experiment.estimator import DiffusionModel as DiffusionModel
-    from ornstein.experiment.fitting import Model
+    from ornstein.experiment.model import Model
     from ornstein.experiment.run import Run
     from ornstein.experiment.watch import Moment
     from ornstein.guidance import (
@@ -159,7 +159,7 @@ def fit(
 
     Returns:
         a model whose `sample`, `impute` and `score_samples` give and take what X is: see
-        `ornstein.experiment.fitting.Model`.
+        `ornstein.experiment.model.Model`.
 
     Raises:
         InputError: data or changes that cannot be; a folder that holds a run already.

@@ -37,6 +37,8 @@ def forecast(
 
         ornstein forecast runs/weather weather.csv --before 48 --out earlier.csv
     """
+    if n < 1:
+        raise InputError(f"n={n} must be at least 1.")
     if path.suffix != ".csv":
         raise InputError(f"out='{shown(path)}' must end in .csv.")
 
@@ -68,8 +70,11 @@ def fill_series(run: "Run", data: Path, n: int, seed: int, path: Path, force: bo
     with bar("drawing") as progress:
         found = complete(run, data, draws=n, seed=seed, progress=progress)
     save(run, found, path)
+    if shared := sum(one.track.shared for one in found):
+        many = f"{shared:,} moment{'s' * (shared != 1)}"
+        out.print(f"[yellow]note[/]     {many} of several rows: each is one row, with their mean")
     holes = sum(int(one.track.values.isnan().sum()) for one in found)
     out.print(
-        f"{holes:,} holes in {len(found)} series: [bold]{named(path)}[/], every draw in "
+        f"{holes:,} hole{'s' * (holes != 1)} in {len(found)} series: [bold]{named(path)}[/], every draw in "
         f"[bold]{named(path.with_suffix('.npz'))}[/]"
     )

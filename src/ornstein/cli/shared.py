@@ -140,8 +140,9 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     with Progress(
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True
-    ) as shown:
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True,
+        disable=not err.is_terminal,  # elsewhere it would leave an empty line
+    ) as shown:  # fmt: skip
         task = shown.add_task(what)
         yield lambda done, total: shown.update(task, completed=done, total=total)
 

@@ -88,9 +88,10 @@ def impute(
         filled = fill(opened, rows, n, seed, progress)
     beside = filled.save(path)
     holes = filled.holes
+    count = int(holes.sum())
     out.print(
-        f"{int(holes.sum()):,} holes in {int(holes.any(1).sum()):,} of {len(holes):,} rows: [bold]{named(path)}[/], "
-        f"every draw in [bold]{named(beside)}[/]"
+        f"{count:,} hole{'s' * (count != 1)} in {int(holes.any(1).sum()):,} of {len(holes):,} rows: "
+        f"[bold]{named(path)}[/], every draw in [bold]{named(beside)}[/]"
     )
     for note in filled.notes:
         out.print(f"[yellow]note[/]     {named(note)}")

@@ -1,5 +1,6 @@
 """Commands about training: `train` a run, `plan` what it will take, `info` on it, and `list` what there is."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -89,7 +90,8 @@ def train(  # long: half of it says what the options are
         if resume is None and any(asked.data.get(name) for name in _COLUMNS):
             from ornstein.experiment.build import load_data
 
-            load_data(asked)  # what is said of columns is held against them, as in training
+            with err.status("reading the data"):
+                load_data(asked)  # what is said of columns is held against them, as in training
         out.print(asked.to_yaml(), end="")
         return
     from ornstein.experiment.folder import holding
@@ -151,8 +153,10 @@ def _chosen(asked: "Experiment", data: Any) -> None:
         out.print(table)
         if (more := len(data.columns) - _MOST_SHOWN) > 0:
             out.print(f"[dim]and {more:,} more columns, which run.yaml lists[/]")
-        other = named(data.columns[0].name)
-        out.print(f"[dim]Not what you mean? Say so: data.types.{other}=category (docs/tables.md)[/]")
+        # a name with a dot in it would be taken for two
+        plain = [column.name for column in data.columns if column.name.strip() and not set(".=") & set(column.name)]
+        word = shlex.quote(f"data.types.{shown((plain or ['NAME'])[0])}=category")
+        out.print(f"[dim]Not what you mean? Say so: {named(word)} (docs/tables.md)[/]")
     for key, why in asked.reasons.items():
         out.print(f"[bold]chosen[/]   {named(key)}: {named(why)}")
 

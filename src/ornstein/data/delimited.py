@@ -280,7 +280,8 @@ def _read(
             raise InputError(
                 f"{shown(path)}: row {done + place + 1:,} has {len(row):,} cell{'s' * (len(row) != 1)} where "
                 f"{'the header' if dialect.header else 'the first row'} has {len(names):,} (near line "
-                f"{reader.line_num - len(rows) + place + 1:,}); a delimiter inside of a cell wants quotes around it."
+                f"{reader.line_num - len(rows) + place + 1:,}); a delimiter inside of a cell wants quotes around it"
+                f"{'; lines above the header, such as a title, must go' * (not done and len(row) > len(names))}."
             )
         done += len(rows)
         for index, found, column in zip(places, codes, zip(*rows, strict=True), strict=bool(rows)):
@@ -344,7 +345,7 @@ def write_csv(
                 if piece.ndim != 2 or piece.shape[1] != len(types):
                     raise InputError(f"rows of shape {tuple(piece.shape)} do not fit {len(types)} columns.")
                 for some in (piece[i : i + _ROWS] for i in range(0, len(piece), _ROWS)):
-                    writer.writerows(zip(*_rendered(some, types, done, known), strict=True))
+                    writer.writerows(zip(*rendered(some, types, done, known), strict=True))
                     done += len(some)
     return done
 
@@ -361,9 +362,10 @@ class _Ends:
         return self.text.write(row[:-2] + self.newline)
 
 
-def _rendered(
+def rendered(
     some: "Tensor | np.ndarray", types: Sequence[ColumnType], done: int, known: Mapping[str, Words] | None
 ) -> Iterator[list[str]]:
+    """The words of a carrier's rows, column by column, after `done` others; those of `known` stay: see `write_csv`."""
     values = some.detach().cpu().double().numpy() if isinstance(some, Tensor) else some
     for place, kind in enumerate(types):
         words = kind.render(values[:, place], done)

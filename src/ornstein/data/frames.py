@@ -40,7 +40,9 @@ def is_frame(value: object) -> bool:
     )
 
 
-def words_of(frame: Any, name: str = "the frame") -> tuple[dict[str, Words], dict[str, str]]:
+def words_of(
+    frame: Any, name: str = "the frame", unread: Sequence[str] = ()
+) -> tuple[dict[str, Words], dict[str, str]]:
     """The columns of a frame as words, and what its types say of them.
 
     A missing value (None, NaN, NaT, <NA>) is the empty word.
@@ -48,6 +50,7 @@ def words_of(frame: Any, name: str = "the frame") -> tuple[dict[str, Words], dic
     Args:
         frame: of pandas, polars or pyarrow, or what narwhals knows besides.
         name: what to call it in errors.
+        unread: columns that are left out by whoever asks, whose cells are therefore not looked at.
 
     Returns:
         name -> words; name -> a kind of `ornstein.data.schema`, where the type decides it.
@@ -69,6 +72,9 @@ def words_of(frame: Any, name: str = "the frame") -> tuple[dict[str, Words], dic
     for column in names:
         if not isinstance(column, str):
             raise InputError(f"{name} has a column called {column!r}; names are texts.")
+        if column in unread:
+            columns[column] = Words.of([""] * len(native))
+            continue
         series = native[column]
         columns[column] = Words.of(_worded(series, f"{name}, column {shown(column)!r}"))
         if (kind := _said(nw, series.dtype, columns[column])) is not None:
@@ -111,7 +117,10 @@ def _word(value: Any, name: str, fine: bool) -> str:
         return repr(value.total_seconds())
     if type(value).__name__ in ("Decimal", "time", "Interval", "Period", "UUID"):
         return str(value)
-    raise InputError(f"{name} has cells of type {type(value).__name__}; a cell is a number, a text, a date or missing.")
+    raise InputError(
+        f"{name} has cells of type {type(value).__name__}; a cell is a number, a text, a date or missing: leave the "
+        "column out, by data.drop=NAME."
+    )
 
 
 def to_frame(like: Any, types: Sequence[ColumnType], rows: "Tensor | np.ndarray") -> Any:
@@ -170,6 +179,23 @@ def fill_frame(like: Any, types: Sequence[ColumnType], rows: Tensor, holes: Tens
     if not made:
         return nw.to_native(native.clone())
     return _as_before(nw.to_native(native.with_columns(*made)), like)
+
+
+def with_rows(like: Any, other: Any, rows: Sequence[int], after: Sequence[int]) -> Any:
+    """A frame with some rows of another, which may have fewer columns; a frame of pandas is numbered afresh.
+
+    Args:
+        like: the frame.
+        other: the other, of the same library.
+        rows: which of its rows.
+        after: the row of `like` that each is put behind.
+    """
+    nw = _narwhals("data frames")
+    before, more = (nw.from_native(frame, eager_only=True) for frame in (like, other))
+    joined = nw.concat([before, more[list(rows)]], how="diagonal")
+    places = [*range(len(before)), *after]
+    order = sorted(range(len(places)), key=places.__getitem__)  # stable: the rows of `like` go first
+    return _as_before(nw.to_native(nw.maybe_reset_index(joined[order])), like)
 
 
 def _cells(nw: Any, kind: ColumnType, values: "np.ndarray", dtype: Any) -> list[Any]:

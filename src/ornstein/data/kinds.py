@@ -7,7 +7,7 @@
 | date | every word fits one pattern of `ornstein.data.notation` |
 | identifier | row numbers; a different word in (nearly) every row; long texts |
 | integer | whole numbers (41 or 41.0), none beyond 2^53 and none with a leading zero, which only codes have |
-| number | other finite numbers |
+| number | other finite numbers; like integers also with a unit that all have, as in $8.30 or 72.1 kg |
 | category | all else, such as postal codes and words |
 
 The user can override this by name: `types: {age: category}`, and for dates with a pattern: `date:%d/%m/%Y`.
@@ -146,8 +146,13 @@ class _Column:
         usual = MISSING_NUMBER | set(missing)
         self.full = [(w, c) for w, c in counts if w.strip() not in usual]
         self.holes = [(w, c) for w, c in counts if w.strip() in usual]
-        self.way = self._way([w for w, _ in self.full], comma, european)
-        self.numbers = [] if self.way is None else [notation.number(w, *self.way) for w, _ in self.full]
+        self.unit, self.bare = ("", ""), [w for w, _ in self.full]
+        self.way = self._way(self.bare, comma, european)
+        if self.way is None and any(unit := notation.unit_of(self.bare)):
+            bare = [notation.without(w, unit) for w in self.bare]
+            if (way := self._way(bare, comma, european)) is not None:
+                self.way, self.unit, self.bare = way, unit, bare
+        self.numbers = [] if self.way is None else [notation.number(w, *self.way) for w in self.bare]
         self.patterns = notation.patterns([w for w, _ in self.full]) if self.full and self.way is None else []
         if self.way is None and not self.patterns:  # among words fewer say "missing"
             usual = MISSING | set(missing)
@@ -190,13 +195,13 @@ class _Column:
                 return self._date(self.patterns[0])
             doubt = "dates of which day and month cannot be told apart, so words; say data.types: date:%d/%m/%Y"
             return self._worded(doubt)
-        if self.way is not None and len(full) > 1 and not any(_CODE.fullmatch(w.strip()) for w, _ in full):
+        if self.way is not None and len(full) > 1 and not any(_CODE.fullmatch(w.strip()) for w in self.bare):
             self._finite()
             whole = all(value.is_integer() for value in self.numbers)
             if whole and self._counts():
                 return self._identifier("whole numbers that count the rows")
             small = max(map(abs, self.numbers)) < notation.LARGEST_WHOLE  # above, neighbours are one float
-            if not whole or small or any("e" in w.lower() for w, _ in full):  # 1e30 was measured, and names nothing
+            if not whole or small or any("e" in w.lower() for w in self.bare):  # 1e30 was measured, and names nothing
                 return self._numeric("integer" if whole and small else "number")
         return self._worded()
 
@@ -251,7 +256,7 @@ class _Column:
 
     def _numeric(self, kind: str, reason: str = "") -> ColumnType:
         assert self.way is not None
-        words = [w for w, _ in self.full]
+        words = self.bare
         places: int | None = max((notation.decimals(w, *self.way) for w in words), default=0)
         if any(sum(map(str.isdigit, w)) > 15 for w in words):
             places = None  # computed, not written by a person
@@ -260,9 +265,10 @@ class _Column:
         if not reason:
             noun = "whole numbers" if kind == "integer" else "numbers"
             reason = f"{len(set(self.numbers)):,} {noun} from {low:.10g} to {high:.10g}"
+            reason += f", in {' and '.join(part.strip() for part in self.unit if part)}" * any(self.unit)
         return self._made(
             kind, reason, decimals=0 if kind == "integer" else places, format=form, mark=self.way[0],
-            thousands=self.way[1],
+            thousands=self.way[1], before=self.unit[0], after=self.unit[1],
         )  # fmt: skip
 
     def _date(self, pattern: str, reason: str = "") -> ColumnType:

@@ -3,7 +3,8 @@
 *Numbers.* 8.30, 8.3, 41.0, 1,234.5 and 1.234,5 are notations, not values. Three words describe that of a column:
 the decimal mark, the mark between thousands, and a format: "short" (41, 8.3: no more than is needed), "repr" (41.0,
 8.3: as Python and pandas write floats) or a fixed number of places such as ".2f" (41.00, 8.30). The whole column
-settles what can be read in more than one way (1,234): a notation must read every cell.
+settles what can be read in more than one way (1,234): a notation must read every cell. A unit that all cells share, as
+in $8.30, 12 % and 72.1 kg, stands around the number.
 
 *Dates* are seconds since 1970, exact to the second and beyond in float64 for all years that a calendar has. A pattern
 is that of strptime, with "%-d" for a day without a leading zero and "%3f" for milliseconds. Words are matched strictly:
@@ -25,6 +26,9 @@ LARGEST_WHOLE = 2**53
 #: (decimal mark, mark between thousands), in the order in which they are tried
 WAYS = ((".", ""), (",", ""), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"))
 
+#: a number with a unit: money before it, or money, a percentage or a word behind it, such as kg, km/h or °C
+_MONEY, _WORD = "[$€£¥₹]", "[^\\W\\d_]{1,12}[²³]?"
+_UNIT = re.compile(rf"[+-]?({_MONEY} ?)?[+-]?[\d.,' ]*\d( ?(?:[%‰]|{_MONEY}|°?{_WORD}(?:/{_WORD})?))?")
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
 _INFINITE = re.compile(r"[+-]?(?:inf|infinity)", re.IGNORECASE)
 _FIXED = re.compile(r"\.(\d{1,2})f")
@@ -84,6 +88,23 @@ def number(word: str, mark: str = ".", thousands: str = "") -> float:
     if _PLAIN.fullmatch(word) and word.isascii():
         return float(word)
     return math.copysign(math.inf, -1 if word[0] == "-" else 1) if _INFINITE.fullmatch(word) else math.nan
+
+
+def unit_of(words: Sequence[str]) -> tuple[str, str]:
+    """What stands before and behind the number in all of the words; "" for nothing."""
+    found = _UNIT.fullmatch(words[0].strip()) if words else None
+    unit = ("", "") if found is None else (found[1] or "", found[2] or "")
+    return unit if all(without(word, unit) != word.strip() for word in words) else ("", "")
+
+
+def without(word: str, unit: tuple[str, str]) -> str:
+    """A number's word without its unit; a word that has it not, as it is."""
+    word, (before, after) = word.strip(), unit
+    sign = word[:1] if word[:1] in ("+", "-") else ""
+    bare = word.removeprefix(sign)
+    if not (bare.startswith(before) and bare.endswith(after)) or len(bare) <= len(before) + len(after):
+        return word
+    return sign + bare[len(before) : len(bare) - len(after)]
 
 
 def decimals(word: str, mark: str = ".", thousands: str = "") -> int:

@@ -56,6 +56,7 @@ class ColumnType:
             "ID-{:06d}".
         mark: decimal mark.
         thousands: the mark between thousands.
+        before, after: the unit around every number, as "$" and " kg".
         step: for dates: all are multiples of so many seconds, to which draws are rounded; 0 for none.
         missing: the words of missing values, the most frequent first.
         reason: why it was taken for this kind, in words.
@@ -71,6 +72,8 @@ class ColumnType:
     format: str = ""
     mark: str = "."
     thousands: str = ""
+    before: str = ""
+    after: str = ""
     step: float = 0.0
     missing: tuple[str, ...] = ()
     reason: str = field(default="", compare=False)
@@ -85,7 +88,7 @@ class ColumnType:
             if not isinstance(words, (tuple, list)) or not all(isinstance(word, str) for word in words):
                 raise refuse(name, "words")
             object.__setattr__(self, name, tuple(words))
-        for name in ("name", "format", "mark", "thousands", "reason"):
+        for name in ("name", "format", "mark", "thousands", "before", "after", "reason"):
             if not isinstance(getattr(self, name), str):
                 raise refuse(name, "text")
         if self.kind not in KINDS:
@@ -162,7 +165,7 @@ class ColumnType:
             return f"column {shown(self.name)!r}, {place}: {shown(word[:60])!r}"
 
         if self.numeric:
-            value = notation.number(word, self.mark, self.thousands)
+            value = notation.number(notation.without(word, (self.before, self.after)), self.mark, self.thousands)
             if math.isnan(value):
                 raise InputError(
                     f"{where()} is no number; leave it empty if it is missing, or call the column a category."
@@ -214,7 +217,8 @@ class ColumnType:
             return self.missing[0] if self.missing else ""
         if self.numeric:
             places = 0 if self.kind == "integer" else self.decimals
-            return notation.written(value, self.format, self.mark, self.thousands, places)
+            word = notation.written(value, self.format, self.mark, self.thousands, places)
+            return f"{'-' * word.startswith('-')}{self.before}{word.removeprefix('-')}{self.after}"
         if self.kind == "date":
             return notation.dated(self.rounded(value), self.format)
         if self.kind == "constant" and not self.levels:

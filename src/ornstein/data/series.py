@@ -37,8 +37,8 @@ from ornstein.errors import InputError, lookup, shown
 #: the part of a condition that tells the phases of the calendar
 CALENDAR = "calendar"
 _DAY = CYCLES["day"]
-#: share of values that lie on an end for it to be one
-_SPIKE = 0.001
+#: share of values that lie on an end for it to be one, and how many that are not enough, however few there are
+_SPIKE, _FEW = 0.001, 4
 
 
 @final
@@ -133,12 +133,16 @@ class Series(Source):
                 raise InputError(f"data={name!r} has values that float32 cannot hold; rescale them.")
         transform, remark = standardise(train)
         if not line.least:  # not those of other series
+            # each moment once: windows overlap, so that one value at an end would be in many of them
+            moments = torch.cat([track.values[: max(cut - track.first, 0)] for track in tracks])
             line = dataclasses.replace(
-                line, **_ends(train), lacking=_lacking(train), correlation=_correlation(transform.forward(train))
+                line, **_ends(moments), lacking=_lacking(moments), correlation=_correlation(transform.forward(train))
             )
         kept = (f"{len(tracks)} series of up to {longest:,} steps", f"windows of {window} every {stride}")
+        shared = sum(track.shared for track in tracks)
+        meant = f"{shared:,} moment{'s' * (shared != 1)} of several rows: their mean is taken" * bool(shared)
         told = f"told the phase of {' and '.join(line.cycles)}" if line.cycles else ""
-        notes = [*kept, *filter(None, (told, remark)), *notes, *remarks(train, transform, "array")]
+        notes = [*kept, *filter(None, (meant, told, remark)), *notes, *remarks(train, transform, "array")]
         return Dataset(
             name=name,
             train=train.float(),
@@ -210,11 +214,10 @@ def _conditions(
     return columns
 
 
-def _lacking(train: Tensor) -> tuple[float, ...]:
-    """Of each feature the share of the moments with any value that lack its own."""
-    there = ~train.isnan()
-    moments = there.any(1).sum().clamp_min(1)
-    return tuple((1 - there.sum((0, 2)) / moments).tolist())
+def _lacking(moments: Tensor) -> tuple[float, ...]:
+    """Of each feature the share of the moments (T, F) with any value that lack its own."""
+    there = ~moments.isnan()
+    return tuple((1 - there.sum(0) / there.any(1).sum().clamp_min(1)).tolist())
 
 
 def _correlation(z: Tensor) -> tuple[tuple[float, ...], ...]:
@@ -222,14 +225,16 @@ def _correlation(z: Tensor) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(round(rho, 4) for rho in one) for one in correlation(z).tolist())
 
 
-def _ends(train: Tensor) -> dict[str, Any]:
-    """The ends that no feature passed: 0 of what is never below, and those that many values lie on."""
-    low, high = (end.tolist() for end in extremes(train))
-    seen = (~train.isnan()).sum((0, 2)).tolist()
-    least: list[float | None] = []
-    most: list[float | None] = []
-    for k, (a, b) in enumerate(zip(low, high, strict=True)):
-        on = [int((train[:, k] == end).sum()) > _SPIKE * seen[k] for end in (a, b)]
-        least.append(a if on[0] else 0.0 if a >= 0 else None)
-        most.append(b if on[1] else None)
-    return {"least": tuple(least), "most": tuple(most)}
+def _ends(moments: Tensor) -> dict[str, Any]:
+    """The ends that no feature of the moments (T, F) passed: 0 of what is never below, and those that many lie on."""
+    low, high = (end.tolist() for end in extremes(moments))
+    most = (_SPIKE * (~moments.isnan()).sum(0)).clamp_min(_FEW).tolist()
+
+    def spikes(ends: list[float]) -> list[bool]:
+        return [int((moments[:, k] == end).sum()) > most[k] for k, end in enumerate(ends)]
+
+    on_low, on_high = spikes(low), spikes(high)
+    return {
+        "least": tuple(a if on else 0.0 if a >= 0 else None for a, on in zip(low, on_low, strict=True)),
+        "most": tuple(b if on else None for b, on in zip(high, on_high, strict=True)),
+    }

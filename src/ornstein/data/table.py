@@ -3,7 +3,9 @@
 **What columns are** is recognised by their words (`ornstein.data.kinds`), printed before training, and can be
 overridden by name: `data.types.age=category`. **Missing values** stay missing: they are learnt and drawn as such.
 **Held-out rows** are chosen by their contents: copies of a row are held out together, so that the model is not judged
-on rows that it was trained on, and the order of the file does not matter. If a column tells train from test, name it
+on rows that it was trained on, and the order of the file does not matter. Where columns have so few values that rows
+repeat by chance, as in a survey of two questions, each row is chosen by itself: to hold out all rows of one answer
+would keep that answer from the model. If a column tells train from test, name it
 with `data.split=COLUMN`.
 """
 
@@ -16,6 +18,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ornstein.data.calendar import component
 from ornstein.data.columns import read_columns
 from ornstein.data.condition import Column
 from ornstein.data.dataset import Dataset, Source
@@ -34,6 +37,8 @@ from ornstein.errors import InputError, lookup, shown
 
 #: how the names of files of tables end
 TABLES = (*SUFFIXES, ".parquet")
+#: rows that are looked at before a table is read
+_GLANCED = 1000
 _TRAIN, _TEST = ("train", "training"), (*TEST_FOLDERS, "testing", "holdout", "held-out", "held_out")
 
 
@@ -86,7 +91,7 @@ class Table(Source):
     def _loaded(self, told: "tuple[tuple[ColumnType, ...], Transform] | None") -> Dataset:
         name = shown(Path(self.path).name)
         if _is_parquet(self.path):
-            columns, typed = words_of(read_parquet(self.path)[0], shown(self.path))
+            columns, typed = words_of(read_parquet(self.path)[0], shown(self.path), self.drop)
             return self.of(columns, name, typed=typed, told=told)
         columns, dialect, notes = read_delimited(self.path, header=self.header)
         return self.of(columns, name, dialect, notes, told=told)
@@ -123,7 +128,8 @@ class Table(Source):
             raise InputError(
                 f"data={name!r} has nothing to learn: {shown(types[0].name)!r} is "
                 f"{'constant' if types[0].kind == 'constant' else 'an identifier'} ({types[0].reason})"
-                f"{', and so on' * (len(types) > 1)}; say what a column is with data.types.NAME=category."
+                f"{', and so on' * (len(types) > 1)}; say what a column is with data.types.NAME=category"
+                f"{', or data=text if it is a text' * name.lower().endswith('.txt')}."
             )
         rows = carrier(kept, types)
         if self.split is not None:
@@ -132,7 +138,7 @@ class Table(Source):
             train, test = _divided(rows, types, self.test_fraction, self.seed)
         copies, crossing = _copies(rows, types, train, test)
         if copies:
-            where = f"{crossing:,} of them held out" if self.split is not None else "on the same side of the split"
+            where = f"{crossing:,} of them held out" if crossing else "on the same side of the split"
             notes.append(f"{copies:,} row{'s are copies' if copies > 1 else ' is a copy'} of others, {where}")
         kept_rows = rows[train]
         given, remarks = self._given(columns, comma, train, test)
@@ -190,8 +196,8 @@ def _is_parquet(path: "str | Path") -> bool:
     return str(path).lower().endswith(".parquet")
 
 
-def glance_at(path: "str | Path") -> tuple[int, int, str]:
-    """(rows, columns, the column of regular times or "") of a table, without reading all of it.
+def glance_at(path: "str | Path", drop: Sequence[str] = ()) -> tuple[int, int, str]:
+    """(rows, columns, the column of regular times or "") of a table, without reading all of it, or `drop` at all.
 
     The rows of a file of text are told by its line breaks, of which cells may hold some too.
 
@@ -199,23 +205,31 @@ def glance_at(path: "str | Path") -> tuple[int, int, str]:
         InputError: as `Table.load` does of the start of the file.
     """
     if _is_parquet(path):
-        table, count = read_parquet(path, rows=1000)
-        columns = words_of(table, shown(path))[0]
-        return count, len(columns), _clock(columns)
+        table, count = read_parquet(path, rows=_GLANCED)
+        columns = words_of(table, shown(path), drop)[0]
+        return count, len(columns), clock(columns)
     lines = line_breaks(path)  # before any cell, for this finds bombs
-    columns, dialect, _ = read_delimited(path, rows=1000)
+    columns, dialect, _ = read_delimited(path, rows=_GLANCED)
     rows = max(lines - dialect.header, len(next(iter(columns.values()))))
-    return rows, len(columns), _clock(columns)
+    return rows, len(columns), clock(columns)
 
 
-def _clock(columns: Mapping[str, Words]) -> str:
-    """The first column of dates of which nine in ten come one step after the one before; "" if there is none."""
+def clock(columns: Mapping[str, Words]) -> str:
+    """The first column of dates of which most come one step after the one before; "" if there is none.
+
+    A month is one step, however long; of working days four in five come a day after the one before. Only the first
+    rows are looked at.
+    """
+    columns = {name: words[:_GLANCED] for name, words in columns.items()}
     for kind in find_types(columns):
         if kind.kind == "date":
-            moments = torch.from_numpy(columns[kind.name].values(kind))
-            steps = moments.diff()
+            seconds = torch.from_numpy(columns[kind.name].values(kind))
+            months = component("year", seconds) * 12 + component("month", seconds)
+            if bool((component("day", seconds) == 1).all()):
+                seconds = months
+            steps = seconds.diff()
             usual = steps[~steps.isnan()].mode().values if len(steps) > 10 and not steps.isnan().all() else None
-            if usual is not None and usual > 0 and (steps == usual).double().mean() > 0.9:
+            if usual is not None and usual > 0 and (steps == usual).double().mean() > 0.7:
                 return kind.name
     return ""
 
@@ -256,18 +270,37 @@ def _keys(rows: Tensor, types: Sequence[ColumnType]) -> Tensor:
 
 
 def _divided(rows: Tensor, types: Sequence[ColumnType], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows to train on, and those held out, by their content."""
-    different, which = _keys(rows, types).unique(return_inverse=True)  # in the order of their hashes, not of the file
+    """Rows to train on, and those held out, by their content; each by itself if copies are there by chance."""
+    # in the order of their hashes, not of the file
+    different, which, counts = _keys(rows, types).unique(return_inverse=True, return_counts=True)
     if len(different) < 3:
         count = f"{len(rows):,} row{'s' * (len(rows) != 1)}"
         raise InputError(
             f"the table has {count}, {len(different):,} of them different; at least 3 are needed (one is held out)."
         )
-    _, chosen = split(len(different), fraction, seed)
-    held = torch.zeros(len(different), dtype=torch.bool)
-    held[chosen] = True
-    held = held[which]
+    units = which.argsort(stable=True).argsort() if _by_chance(rows, types, counts) else which
+    _, chosen = split(int(units.max()) + 1, fraction, seed)
+    held = torch.isin(units, chosen)
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def _by_chance(rows: Tensor, types: Sequence[ColumnType], counts: Tensor) -> bool:
+    """Whether copies are as many as columns that know nothing of each other would make, or up to ten times as many.
+
+    Two rows of N agree in a column with probability sum c (c - 1)/(N (N - 1)), c counting each of its values; ten
+    times, since columns do know of each other.
+
+    Args:
+        counts: how often each different row is there.
+    """
+    pairs = len(rows) * (len(rows) - 1)
+    chance = float(pairs)
+    for place, kind in enumerate(types):
+        if kind.kind != "identifier":
+            values = rows[:, place].nan_to_num(nan=torch.inf).unique(return_counts=True)[1].double()
+            chance *= float((values * (values - 1)).sum()) / pairs
+    observed = float((counts.double() * (counts - 1)).sum())
+    return 0 < observed <= 10 * chance
 
 
 def _copies(rows: Tensor, types: Sequence[ColumnType], train: Tensor, test: Tensor) -> tuple[int, int]:

@@ -51,6 +51,11 @@ class Track:
     rows: Tensor | None = None
     words: Mapping[str, Words] = field(default_factory=dict)
 
+    @property
+    def shared(self) -> int:
+        """How many moments have several rows, of which the mean is taken."""
+        return 0 if self.rows is None else int(((self.rows < 0) & ~self.values.isnan().all(1)).sum())
+
     def spelled(self, column: str) -> list[str | None]:
         """The file's own words at each step; None for a step without exactly one row."""
         if self.rows is None or column not in self.words:
@@ -72,11 +77,11 @@ def read(line: Timeline, data: Any, noun: str = "input") -> list[Track]:
     if isinstance(columns, Tensor):
         if columns.shape[-1] != len(line.features):
             raise InputError(
-                f"{_said(data, noun)} has {columns.shape[-1]} features; this run has {len(line.features)}."
+                f"{called(data, noun)} has {columns.shape[-1]} features; this run has {len(line.features)}."
             )
         return [Track("", 0, each) for each in columns]
     types = [kind for kind in (*line.features, line.time, line.by) if kind is not None]
-    return [replace(track, words=columns) for track in laid(line, carrier(columns, types), _said(data, noun))]
+    return [replace(track, words=columns) for track in laid(line, carrier(columns, types), called(data, noun))]
 
 
 def found(
@@ -120,7 +125,7 @@ def found(
         raise InputError(f"data.columns: {shown(bad.name)!r} is a {bad.kind}; the features of a series are numbers.")
     if not features:
         raise InputError(
-            f"{_said(data, 'data.path')} has no column of numbers besides its dates; a series is made of such."
+            f"{called(data, 'data.path')} has no column of numbers besides its dates; a series is made of such."
         )
     line = Timeline(
         tuple(features),
@@ -133,7 +138,7 @@ def found(
         line = Timeline(line.features, line.time, line.by, step, months, origin)
     left = [kind.name for kind in kinds if kind not in features and kind.name not in (when, which)]
     note = [f"left out: {', '.join(map(shown, left[:8]))}{', ...' * (len(left) > 8)}"] if left else []
-    return line, laid(line, rows, _said(data, "data.path")), note
+    return line, laid(line, rows, called(data, "data.path")), note
 
 
 def laid(line: Timeline, rows: Tensor, noun: str) -> list[Track]:
@@ -239,22 +244,26 @@ def _opened(data: Any, noun: str) -> tuple[Tensor | dict[str, Words], bool, dict
         columns, typed = words_of(data)
         return columns, False, typed
     if not isinstance(data, (str, Path)):
-        return _series(data, "X", _said(data, noun)), False, {}
+        return _series(data, "X", called(data, noun)), False, {}
     if is_table(data):
         columns, dialect = read_table(data, noun)
         return columns, dialect is not None and dialect.delimiter != ",", {}
-    return _array(data, noun), False, {}
+    return _series(array_in(data, noun), shown(Path(data).name), called(data, noun)), False, {}
 
 
-def _said(data: Any, noun: str) -> str:
+def called(data: Any, noun: str) -> str:
     """What to call data in errors."""
     if is_frame(data):
         return "the frame"
     return f"{noun}={shown(data)!r}" if isinstance(data, (str, Path)) else "the array"
 
 
-def _array(path: "str | Path", noun: str) -> Tensor:
-    """Series (N, T, F) float64 of the one array in a file."""
+def array_in(path: "str | Path", noun: str) -> "np.ndarray":
+    """The one array in an .npy or .npz file.
+
+    Raises:
+        InputError: no such file, or one with several arrays or none.
+    """
     place = regular(path, noun, "a table, or an .npy or .npz array")
     if place.suffix.lower() not in (".npy", ".npz"):
         raise InputError(f"{noun}={str(path)!r} is a {place.suffix or 'nameless'} file; give a table or .npy, .npz.")
@@ -263,7 +272,7 @@ def _array(path: "str | Path", noun: str) -> Tensor:
         raise InputError(
             f"{noun}={str(path)!r} holds {', '.join(map(shown, arrays)) or 'nothing'}; give a file with one array."
         )
-    return _series(next(iter(arrays.values())), shown(place.name), _said(path, noun))
+    return next(iter(arrays.values()))
 
 
 def _series(array: "np.ndarray", name: str, said: str) -> Tensor:

@@ -107,7 +107,7 @@ def impute(
     run.must_draw()
     if rows.ndim != 2 or rows.shape[1] != tokens.columns:
         raise InputError(f"rows have shape {tuple(rows.shape)}; this run's table has {tokens.columns} columns.")
-    run.must_hold(draws, each=max(len(rows), 1))
+    run.must_hold(draws, "draws", max(len(rows), 1))
     open_ = rows.isnan().any(1).nonzero().flatten()
     every = rows.expand(draws, *rows.shape).clone()
     codes, allowed = known_of(tokens, rows), filled(tokens)

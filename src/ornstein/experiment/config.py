@@ -317,7 +317,7 @@ def _own_tree(found: own.Own, said: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("batch_size", "steps")
     )
     found = own.sized(found, batch, own.ENDLESS if own.by_time(said) else steps)
-    tree["data"] = found.data
+    tree["data"] = {**(tree["data"] if isinstance(tree["data"], Mapping) else {}), **found.data}
     for key, value in found.changes.items():
         if key not in said:
             _set(tree, key.split("."), value)

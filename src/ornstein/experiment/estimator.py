@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ornstein.data.frames import is_frame
 from ornstein.errors import InputError
-from ornstein.experiment.fitting import Model, fit
+from ornstein.experiment.fitting import fit
+from ornstein.experiment.model import Model
 
 
 class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -36,7 +37,7 @@ class DiffusionModel(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scik
         random_state: a whole number, a RandomState, or None for different numbers each time.
 
     Attributes:
-        model_: the `ornstein.experiment.fitting.Model` that was trained.
+        model_: the `ornstein.experiment.model.Model` that was trained.
         n_features_in_, feature_names_in_: of the X that was fitted.
         n_iter_: steps that were taken.
     """

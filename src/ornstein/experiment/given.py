@@ -17,15 +17,15 @@ from torch import Tensor
 
 from ornstein.data import Array, Dataset, ImageFolder, Series, Table, Transform
 from ornstein.data.before import as_before
-from ornstein.data.frames import fill_frame, is_frame, to_frame, words_of
+from ornstein.data.frames import fill_frame, is_frame, to_frame, with_rows, words_of
 from ornstein.data.pictures import MODES, WHITE, read_whole_pictures, remarks_on
 from ornstein.data.schema import ColumnType
-from ornstein.data.table import carrier
+from ornstein.data.table import carrier, clock
 from ornstein.data.timeline import Timeline
 from ornstein.errors import InputError, lookup, shown
 from ornstein.experiment import own
 from ornstein.experiment.arguments import validated
-from ornstein.experiment.series import Completed
+from ornstein.experiment.series import Completed, as_words
 
 #: what to call them in errors
 _GIVEN = Path("the data")
@@ -39,22 +39,26 @@ def taken(
     Args:
         arguments: of the source that would read them from a file.
         before: run.yaml of the run that they go on from.
-        said: what they are, one of `own.SAID`; None for what their type says, or what those of that run were.
+        said: what they are, one of `SAID`; None for what their type says, or what those of that run were.
     """
+    if said is None and before is not None and before["data"].get("series"):
+        said = "series"
+    if said in own.SAID and said not in SAID:
+        raise InputError(f"data={said!r} is of a file; give its path as X.")
     if said is not None:
-        lookup(own.SAID, said, "data")
-    if said is not None or (before is not None and before["data"].get("series")):
-        return _series(X, y, arguments, before)
+        return lookup(SAID, said, "data")(X, y, arguments, before)
     if is_frame(X):
         if y is not None:
             raise InputError("y goes with arrays and pictures; in a frame it is a column like others.")
-        words, typed = words_of(X)
+        source = _source(Table, arguments, ("header",))
+        words, typed = words_of(X, unread=source.drop)
         told = None
         if before is not None:
             columns = tuple(ColumnType.from_dict(about) for about in before["data"].get("table", ()))
             told = (columns, Transform.from_dict(before["transform"])) if columns else None
-        data = _source(Table, arguments, ("header",)).of(words, "frame", typed=typed, told=told)
-        return _as(data, before), _few(X), {}
+        data = source.of(words, "frame", typed=typed, told=told)
+        by = clock(words)
+        return _as(data, before), _few(X), {"data": own.if_ordered("table, of rows", by, own.in_python)} if by else {}
     reasons: dict[str, str] = {}
     if are_pictures(X):
         like: Any = Pictures(not isinstance(X[0], (np.ndarray, Tensor)), arguments.get("background", WHITE))
@@ -67,8 +71,10 @@ def taken(
     if y is not None:
         labels = np.asarray(y)
         arrays["y"] = labels.astype(str) if labels.dtype == object else labels
-    source = _source(Array, arguments, ("key", "labels_key", "condition"))
-    return _as(source.of(arrays, "array", _GIVEN), before), like, reasons
+    found = _source(Array, arguments, ("key", "labels_key", "condition")).of(arrays, "array", _GIVEN)
+    if why := own.otherwise(found.shape, found.kind, "layout" in arguments, own.in_python):
+        reasons["data"] = why
+    return _as(found, before), like, reasons
 
 
 def _series(
@@ -84,6 +90,10 @@ def _series(
         return source.of(given), like, {}
     line = before["data"].get("series")  # None: `_as` says that nothing else goes on with series
     return _as(source.load_on(Timeline.from_dict(line), given) if line else source.of(given), before), like, {}
+
+
+#: what data in memory can be said to be, by data=NAME, and what reads them so
+SAID = {"series": _series}
 
 
 def _as(data: Dataset, before: Mapping[str, Any] | None) -> Dataset:
@@ -212,24 +222,40 @@ def steps_given(line: Timeline, like: Any, parts: Sequence[tuple[str, int, Tenso
 
 
 def holes_given(line: Timeline, X: Any, found: Sequence[Completed]) -> Any:
-    """The caller's series with their holes filled by the centres of draws; rows that are not there stay away.
+    """The caller's series with their holes filled by the centres of draws, as the file that `save` writes has them.
+
+    Args:
+        X: a frame, which gets a row for each moment that it skips, after that of the moment before; an array or a
+            tensor; the path of a table, of which the columns of words are returned.
 
     Raises:
-        InputError: holes in one of several rows of a moment.
+        InputError: holes in one of several rows of a moment in a frame.
     """
+    if isinstance(X, Path):
+        return as_words(line, found)
     if not is_frame(X):
         plain, like = array_of(X)
         values = typed(torch.stack([one.centre for one in found]).reshape(plain.shape), like)
         return torch.where(X.isnan(), values, X) if isinstance(X, Tensor) else np.where(np.isnan(plain), values, plain)
     cells = carrier(found[0].track.words, line.features)
     holes = cells.isnan()
+    steps, after, before = [], [], 0
     for one in found:
-        assert one.track.rows is not None
-        there = one.track.rows >= 0
-        cells[one.track.rows[there]] = one.centre[there]
+        rows, places = one.track.rows, torch.arange(len(one.centre))
+        assert rows is not None  # as it is of arrays
+        cells[rows[rows >= 0]] = one.centre[rows >= 0]
+        skipped = ((rows < 0) & one.track.values.isnan().all(1)).nonzero().flatten()
+        last = rows[torch.where(rows >= 0, places, 0).cummax(0).values[skipped]]
+        steps.append(skipped + before)
+        after.append(torch.where(last >= 0, last, len(cells) - 1))  # of a moment of several rows none is known
+        before += len(places)
     if bool((holes & cells.isnan()).any()):
         row = int((holes & cells.isnan()).any(1).nonzero()[0])
         raise InputError(
             f"X has holes in row {row}, one of several of its moment; give each moment of a series one row."
         )
-    return fill_frame(X, line.features, cells, holes)
+    filled = fill_frame(X, line.features, cells, holes)
+    if not any(map(len, steps)):
+        return filled
+    every = steps_given(line, X, [(one.track.name, one.track.first, one.centre) for one in found])
+    return with_rows(filled, every, torch.cat(steps).tolist(), torch.cat(after).tolist())

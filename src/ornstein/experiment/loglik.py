@@ -27,7 +27,7 @@ from ornstein.data.folder import Lying, lie, passing_over
 from ornstein.data.frames import is_frame
 from ornstein.data.pictures import SUFFIXES
 from ornstein.data.series import windows
-from ornstein.data.tracks import is_table
+from ornstein.data.tracks import called, is_table
 from ornstein.data.tracks import read as read_tracks
 from ornstein.data.zipped import is_zip
 from ornstein.errors import InputError, shown
@@ -258,7 +258,7 @@ def read(run: Run, data: Any, noun: str = "data") -> Given:
         InputError: what cannot be read, or does not fit the run.
     """
     if is_frame(data):
-        return _windows(run, data, "the frame", "the frame")
+        return _windows(run, data, "the frame", noun)
     if str(data) in ("train", "test"):
         return own(run, str(data))
     place = Path(data).expanduser()
@@ -266,7 +266,7 @@ def read(run: Run, data: Any, noun: str = "data") -> Given:
         return _pictures(run, place, noun)
     series = bool(run.about["data"].get("series"))
     if series and is_table(place):
-        return _windows(run, place, place.name, f"{noun}={shown(place)!r}")
+        return _windows(run, place, place.name, noun)
     if place.suffix.lower() not in (".npy", ".npz"):
         table = "a table, " if series else ""
         raise InputError(
@@ -294,15 +294,16 @@ def own(run: Run, part: str) -> Given:
     return Given(f"{part} data", x, labels, condition=given)
 
 
-def _windows(run: Run, data: Any, name: str, said: str) -> Given:
+def _windows(run: Run, data: Any, name: str, noun: str) -> Given:
     """A table as windows that lie side by side, each named by its series and its first moment."""
     line = timeline(run)
-    tracks = read_tracks(line, data, "data")
+    tracks = read_tracks(line, data, noun)
     x, at = windows(tracks, line.window, line.window, lambda first: True)
     if not len(x):
         longest = max(len(track.values) for track in tracks)
         raise InputError(
-            f"{said} has series of up to {longest:,} steps; a window of {shown(run.folder)} has {line.window}."
+            f"{called(data, noun)} has series of up to {longest:,} steps; a window of {shown(run.folder)} has "
+            f"{line.window}."
         )
     firsts = [first for _, first in at]
     names = [line.said(first, 1)[0] for first in firsts]

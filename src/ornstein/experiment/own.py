@@ -20,8 +20,9 @@ The rules are few:
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,12 @@ _FEW_ROWS, _SOME_ROWS = 5_000, 30_000
 #: steps where a time is said in their place: more than anybody takes
 ENDLESS = 10_000_000
 _ARRAYS = (".npy", ".npz")
-#: what files and data in memory can be said to be, by data=NAME, and what the preset of that name makes of them
-SAID = {"series": "windows of time for a U-Net that draws, forecasts and fills"}
+#: what a file can be said to be, by data=NAME, and what the preset of that name makes of it; data in memory can be
+#: said to be fewer of these: `ornstein.experiment.given.SAID`
+SAID = {
+    "series": "windows of time for a U-Net that draws, forecasts and fills",
+    "text": "characters in their order, for a network that reads from both sides",
+}
 _KNOWN = "a .csv, .csv.gz, .tsv or .parquet table, an .npy or .npz array, or a folder or .zip of pictures"
 
 
@@ -81,7 +86,7 @@ def is_own(source: str) -> bool:
         return False
     if os.path.isdir(place) or _named_as_data(place):
         return True
-    return os.path.lexists(place) and os.sep not in source
+    return os.path.lexists(place) and (os.sep not in source or place.suffix != "")  # a path without one may be YAML
 
 
 def stem(source: "str | Path") -> str:
@@ -112,22 +117,28 @@ def chosen(source: str, said: Mapping[str, Any]) -> Own:
             without pictures.
     """
     place = named(source, "experiment")
+    name = said.get("data")
+    told = isinstance(name, str) and name in SAID
+    if os.path.isdir(place) and told:
+        raise InputError(
+            f"experiment={shown(source)!r} is a folder, and data={name} takes one file; name a file in it."
+        )
     if os.path.isdir(place):
         return _pictures(place, said, on_gpu(said))
     regular(source, "experiment", f"{_KNOWN}; or a preset's name")
-    if isinstance(name := said.get("data"), str) and name in SAID:
-        return as_said(name, {"path": str(place)})
+    if told:
+        return as_said(str(name), {"path": str(place)})
     if is_zip(place):
         return _pictures(place, said, on_gpu(said))
     if place.name.lower().endswith(TABLES):
-        return _table(place)
+        return _table(place, said)
     if place.suffix.lower() in _ARRAYS:
         return _array(place, said)
     if place.suffix.lower() in SUFFIXES:
         raise InputError(f"experiment={shown(source)!r} is one picture; give a folder or a .zip of many.")
     raise InputError(
         f"experiment={shown(source)!r} is a file of a kind that is not known ({place.suffix or 'no suffix'}); give "
-        f"{_KNOWN}."
+        f"{_KNOWN}; if it is a text to learn from, {in_shell(place, 'data', 'text')}."
     )
 
 
@@ -169,25 +180,42 @@ def as_said(name: str, source: Mapping[str, Any]) -> Own:
     return Own(name, {"name": name, **source}, 0, reasons={"preset": f"{name}, as data={name} says: {SAID[name]}"})
 
 
-def _instead(place: Path, change: str) -> str:
+def in_shell(place: Path, key: str, value: str) -> str:
     """The command that takes a file for something else, as one types it; YAML puts no quotes around it."""
-    return f"use ornstein train {shlex.quote(shown(place))} {change}"
+    return f"use ornstein train {shlex.quote(shown(place))} {key}={value}"
 
 
-def _table(place: Path) -> Own:
-    count, wide, clock = glance_at(place)
+def in_python(key: str, value: str) -> str:
+    """The call that takes data in memory for something else, as one types it."""
+    said = f"{key}={value!r}" if key.isidentifier() else f"**{ {key: value} }"
+    return f"use ornstein.fit(X, {said})"
+
+
+def if_ordered(rows: str, by: str, instead: Callable[[str, str], str]) -> str:
+    """A hint that rows may be a series; `by`: the column that says so, or ""."""
+    said = f"by {shown(by)!r} " if by else ""
+    return f"{rows} that need not follow each other; if {said}they do, {instead('data', 'series')}"
+
+
+def _table(place: Path, said: Mapping[str, Any]) -> Own:
+    drop = said.get("data.drop", ())
+    try:
+        count, wide, by = glance_at(place, [drop] if isinstance(drop, str) else drop if isinstance(drop, list) else ())
+    except InputError as error:
+        if place.suffix.lower() != ".txt":
+            raise
+        why = str(error).removesuffix(".")
+        raise InputError(f"{why}; if it is a text to learn from, {in_shell(place, 'data', 'text')}.") from None
     found = of_table({"name": "table", "path": str(place)}, count, wide, "about ")
-    if clock:
-        found.reasons["data"] = (
-            f"table, of rows that need not follow each other; if by {shown(clock)!r} they do, "
-            + _instead(place, "data=series")
-        )
+    if by:
+        found.reasons["data"] = if_ordered("table, of rows", by, partial(in_shell, place))
     return found
 
 
 def of_table(data: Mapping[str, Any], count: int, wide: int, about: str = "") -> Own:
     """The choices for a table of so many rows (or about as many) and columns."""
-    why = f"a table of {about}{count:,} rows and {wide} columns: masked columns, which take any kind of column"
+    columns = f"{wide:,} column{'s' * (wide != 1)}"
+    why = f"a table of {about}{count:,} rows and {columns}: masked columns, which take any kind of column"
     reasons = {"preset": f"table, {why}"}
     changes: dict[str, Any] = {}
     if count < _SOME_ROWS:
@@ -202,15 +230,25 @@ def _array(place: Path, said: Mapping[str, Any]) -> Own:
     keys = {k.removeprefix("data."): v for k, v in said.items() if k in ("data.key", "data.layout")}
     count, shape, kind = glance({**data, **keys})
     found = of_shape(data, count, shape, kind, f"experiment={shown(place)!r}")
-    if shape == (1,):
-        found.reasons["data"] = (
-            f"array, of numbers that need not follow each other; if they do, {_instead(place, 'data=series')}"
-        )
-    if kind == "image" and shape[0] > 4 and "data.layout" not in said:
-        found.reasons["data"] = (
-            f"array, of pictures with {shape[0]} channels; if they are volumes, {_instead(place, 'data.layout=NDHW')}"
-        )
+    if why := otherwise(shape, kind, "data.layout" in said, partial(in_shell, place)):
+        found.reasons["data"] = why
     return found
+
+
+def otherwise(shape: tuple[int, ...], kind: str, laid: bool, instead: Callable[[str, str], str]) -> str:
+    """A hint at what else an array of such examples may be; "" for none.
+
+    Args:
+        shape, kind: of an example.
+        laid: whether its axes are said.
+        instead: how it is taken for something else, by key and value: `in_shell` or `in_python`.
+    """
+    if shape == (1,):
+        return if_ordered("array, of numbers", "", instead)
+    if kind == "image" and shape[0] > 4 and not laid:
+        volumes = instead("data.layout", "NDHW")
+        return f"array, of pictures with {shape[0]} channels; if they are volumes, {volumes}"
+    return ""
 
 
 def of_shape(data: Mapping[str, Any], count: int, shape: tuple[int, ...], kind: str, noun: str) -> Own:

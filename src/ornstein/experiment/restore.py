@@ -95,7 +95,7 @@ def solve(
     check(run, method, operator)
     if draws < 1:
         raise InputError(f"n={draws} must be at least 1, the draws for each row.")
-    run.must_hold(draws, each=len(y))
+    run.must_hold(draws, "draws", len(y))
     row = torch.arange(len(y)).repeat_interleave(draws)
     seeds = sample_seeds(len(row), seed, None, None)
     inner = stepper_named(stepper or "ddpm")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ornstein.data.delimited import Dialect, read_delimited, write_csv
+from ornstein.data.delimited import Dialect, read_delimited, rendered, write_csv
 from ornstein.data.delimited import formulas as formulas
 from ornstein.data.derived import Derived, computed
 from ornstein.data.frames import is_frame, read_parquet, words_of, write_parquet
@@ -61,7 +61,7 @@ class Rows:
 
 
 def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
-    """A .csv, .tsv or .parquet file, or a data frame, as rows of the run's table.
+    """A .csv, .tsv or .parquet file, or a data frame, as rows of the run's table; `noun`: what to call it in errors.
 
     Raises:
         InputError: no table; none of the run's columns; a cell that its column cannot have.
@@ -70,6 +70,8 @@ def read_rows(run: Run, data: Any, noun: str = "data") -> Rows:
     name, like, dialect = "the frame", None, None
     if is_frame(data):
         words, like = words_of(data)[0], data
+    elif not isinstance(data, (str, Path)):
+        raise InputError(f"{noun} is of type {type(data).__name__}; give a data frame, or the path of a table.")
     else:
         path = Path(data)
         name = path.name
@@ -133,6 +135,12 @@ class Filled:
             if not (kind.numeric or kind.kind == "date"):
                 middle[:, place] = self.draws[:, :, place].mode(0).values
         return middle
+
+    @property
+    def words(self) -> dict[str, list[str]]:
+        """The table with its holes filled, column -> words; what was known is as it was."""
+        types, centre, known = self._columns()
+        return {kind.name: cells for kind, cells in zip(types, rendered(centre, types, 0, known), strict=True)}
 
     def save(self, path: Path) -> Path:
         """Write the table with its holes filled by their centres, and beside it each hole with all its draws.
@@ -248,6 +256,7 @@ def scored(
     seed: int = 0,
     explain: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    noun: str = "data",
 ) -> RowScores:
     """Score rows: see `ornstein.experiment.cells.score`.
 
@@ -255,11 +264,12 @@ def scored(
         data: "train" or "test", the run's own; a table's file, or a data frame.
         count: only the first so many; None for all.
         explain: whether to say what is unusual.
+        noun: what to call the data in errors.
     """
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise InputError(f"count={count!r} must be a whole number of rows, at least 1.")
     own_part = isinstance(data, str) and data in ("train", "test")
-    rows = None if own_part else read_rows(run, data)
+    rows = None if own_part else read_rows(run, data, noun)
     values, note = (own(run, data).x, "") if rows is None else (rows.values, rows.note)
     found, error = cells.score(run, values[:count], seed=seed, progress=progress)
     if not explain:

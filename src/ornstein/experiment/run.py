@@ -20,6 +20,7 @@ from ornstein.data import ColumnType, Dataset, Known, Layout, Transform
 from ornstein.data.captions import TEXT
 from ornstein.data.condition import LABEL
 from ornstein.data.labels import in_shares
+from ornstein.data.timeline import Timeline
 from ornstein.errors import InputError, must_fit
 from ornstein.experiment import packaged, pictures
 from ornstein.experiment.build import build, load_data, transform_of
@@ -206,10 +207,18 @@ class Run:
         """Draw n samples, (n, *own), in the data's own values and order of axes: `run.layout.own(run.shape)`.
 
         Args:
-            raw: in float32, neither rounded nor clipped to the data's values (for images 0..255, as uint8).
+            raw: in float32, neither rounded nor clipped to the data's values (for images 0..255, as uint8; for series
+                those of `Timeline.kept`).
             **options: label, text, condition, seed, seeds, stepper, steps, grid: see `draw`.
         """
-        return self.layout.give_back(self.transform.inverse(self.draw(n, **options), quantise=not raw))
+        drawn = self.draw(n, **options)
+        return self.layout.give_back(self.transform.inverse(drawn)) if raw else self._own(drawn)
+
+    def _own(self, drawn: Tensor) -> Tensor:
+        """Samples in model space as values that the data can have, in their order of axes."""
+        values = self.layout.give_back(self.transform.inverse(drawn, quantise=True))
+        series = self.about["data"].get("series")
+        return values if series is None else Timeline.from_dict(series).kept(values).to(values.dtype)
 
     def draw(
         self,
@@ -371,7 +380,7 @@ class Run:
         """Write samples in model space as .npz: `samples` in the data's own units, values and order of axes, `seeds`,
         `labels` with the `classes` that they count, and by its name what else they were given, in its own units."""
         arrays: dict[str, Any] = {
-            "samples": self.layout.give_back(self.transform.inverse(drawn, quantise=True)),
+            "samples": self._own(drawn),
             "seeds": sample_seeds(len(drawn), seed, None, None),
         }
         for name, part in condition.parts.items():

@@ -28,8 +28,8 @@ from ornstein.core.gaps import GIVEN, Filled, OnSeen, together, told
 from ornstein.data.condition import LABEL
 from ornstein.data.series import CALENDAR
 from ornstein.data.timeline import Timeline
-from ornstein.data.tracks import Track, read
-from ornstein.errors import InputError, shown
+from ornstein.data.tracks import Track, called, read
+from ornstein.errors import InputError, must_be_whole, shown
 from ornstein.experiment.arguments import construct
 from ornstein.experiment.guide import with_denoiser
 from ornstein.experiment.restore import inpaint
@@ -37,6 +37,8 @@ from ornstein.experiment.run import Run
 from ornstein.files import replacing_all
 from ornstein.nets import NETS, UNet
 
+#: what heads the places of series without dates
+_STEP = "step"
 #: draws whose range covers 90 % where they are honest: of 19 and the truth each is as likely to be outermost
 DRAWS = 19
 
@@ -171,14 +173,13 @@ def impute_series(
         raise InputError(
             f"a series of shape {tuple(track.values.shape)} does not fit; it must be (time, {len(line.features)})."
         )
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise InputError(f"n={draws!r} must be at least 1, the draws.")
+    must_be_whole("draws", draws)
     if track.values.isinf().any():
         raise InputError("the series has infinite values; NaN, or an empty cell, says that one is missing.")
     window = line.window
     short = max(window - len(track.values), 0)  # a series shorter than a window is filled up, and cut again
     values = torch.nn.functional.pad(track.values, (0, 0, 0, short), value=math.nan)
-    run.must_hold(draws, each=len(values) / window)
+    run.must_hold(draws, "draws", len(values) / window)
     filled = values.expand(draws, *values.shape).clone()
     holes = values.isnan().any(1)
     total = int(holes.sum())
@@ -233,22 +234,25 @@ def forecast(run: Run, track: Track, after: int = 0, before: int = 0, **options:
     return Completed(Track(track.name, place, longer[new]), found.draws[:, new])
 
 
-def complete(run: Run, data: Any, after: int = 0, before: int = 0, **options: Any) -> list[Completed]:
+def complete(
+    run: Run, data: Any, after: int = 0, before: int = 0, *, noun: str = "input", **options: Any
+) -> list[Completed]:
     """Every series of data with its holes filled, or what comes after or came before it.
 
     Args:
         data: a file's path, a data frame or an array, with the columns of the run's own.
         after, before: steps to draw; neither: the holes are filled.
+        noun: what to call a file in errors.
         **options: see `impute_series`.
 
     Raises:
         InputError: data that do not fit, or a series without any value.
     """
-    tracks = read(timeline(run), data)
+    tracks = read(timeline(run), data, noun)
     for track in tracks:
         if track.values.isnan().all():
-            said = f"input={shown(data)}: a" if isinstance(data, (str, Path)) else "X: a"
-            raise InputError(f"{said} series {shown(track.name)!r} has no value at all.")
+            which = f"series {shown(track.name)!r}" if track.name else "series"
+            raise InputError(f"{called(data, noun)}: a {which} has no value at all.")
     if after or before:
         return [forecast(run, track, after, before, **options) for track in tracks]
     return [impute_series(run, track, **options) for track in tracks]
@@ -265,34 +269,52 @@ def save(run: Run, found: Sequence[Completed], path: Path) -> None:
         InputError: the files cannot be written.
     """
     line = timeline(run)
-    names = [feature.name for feature in line.features]
-    heads = [line.time.name if line.time else "step", *([line.by.name] if line.by else [])]
+    heads, columns = _table(line, found, 3)
     with replacing_all(path, path.with_suffix(".npz")) as (table, arrays):
         with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            heads += [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
-            beside = [name for name in found[0].track.words if name not in heads]
-            writer.writerow([*heads, *beside])
-            for one in found:
-                carried = ([word or "" for word in one.track.spelled(name)] for name in beside)
-                writer.writerows(zip(*_columns(line, one), *carried, strict=True))
+            writer.writerow(heads)
+            writer.writerows(zip(*columns, strict=True))
         with arrays.open("wb") as file:
             draws = torch.cat([one.draws for one in found], 1).numpy()
-            np.savez_compressed(file, allow_pickle=False, draws=draws, features=np.array(names))
+            names = np.array([feature.name for feature in line.features])
+            np.savez_compressed(file, allow_pickle=False, draws=draws, features=names)
 
 
-def _columns(line: Timeline, one: Completed) -> list[list[str]]:
-    """The cells of a series as a table, column by column: what the file said is said as it was."""
+def as_words(line: Timeline, found: Sequence[Completed]) -> dict[str, list[str]]:
+    """Series as their file has them, column -> words: what `save` writes without the bounds."""
+    first = 0 if line.time else 1  # places are no column of the file
+    return dict(zip(*(part[first:] for part in _table(line, found, 1)), strict=True))
+
+
+def _table(line: Timeline, found: Sequence[Completed], each: int) -> tuple[list[str], list[list[str]]]:
+    """Series as a table, one below the other: its header and its columns; see `_columns`."""
+    names = [feature.name for feature in line.features]
+    heads = [line.time.name if line.time else _STEP, *([line.by.name] if line.by else [])]
+    heads += [f"{name}{end}" for name in names for end in ("", "_low", "_high")[:each]]
+    beside = [name for name in found[0].track.words if name not in heads]
+    parts = [_columns(line, one, beside, each) for one in found]
+    return [*heads, *beside], [list(itertools.chain(*cells)) for cells in zip(*parts, strict=True)]
+
+
+def _columns(line: Timeline, one: Completed, beside: Sequence[str], each: int) -> list[list[str]]:
+    """The cells of a series as a table, column by column: what the file said is said as it was.
+
+    Args:
+        beside: columns of the file that are carried along.
+        each: columns of a feature: its centre, and the bounds if there are to be three.
+    """
     track, count = one.track, len(one.centre)
     when = line.said(track.first, count)
     columns = [_as_said(when, track.spelled(line.time.name) if line.time else [None] * count)]
     if line.by:
         columns.append(_as_said([track.name] * count, track.spelled(line.by.name)))
+    parts = (one.centre, *one.interval)[:each]
     for k, feature in enumerate(line.features):
         known = (~track.values[:, k].isnan()).tolist()
         said = [word if there else None for word, there in zip(track.spelled(feature.name), known, strict=True)]
-        columns += [_as_said(feature.render(part[:, k].numpy()), said) for part in (one.centre, *one.interval)]
-    return columns
+        columns += [_as_said(feature.render(part[:, k].numpy()), said) for part in parts]
+    return columns + [[word or "" for word in track.spelled(name)] for name in beside]
 
 
 def _as_said(rendered: Sequence[str], said: Sequence[str | None]) -> list[str]:

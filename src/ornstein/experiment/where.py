@@ -151,6 +151,9 @@ def _span(kind: ColumnType, text: str, sign: str) -> Span:
             f"column {shown(kind.name)!r} has words, which have no order: ask for some of them, as in "
             f"{shown(kind.name)}={'|'.join(map(shown, kind.levels[:2]))}."
         )
+    if ordered and word[:1] in ("<", ">"):
+        name = shown(kind.name)
+        raise InputError(f"--where {name}={shown(word)!r} must look like {name}>=LOW or {name}<=HIGH.")
     if sign == ">=":
         return value(word), math.inf
     if sign == "<=":
