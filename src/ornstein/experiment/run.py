@@ -85,9 +85,8 @@ class Run:
                 f"{weights} does not fit the network in {folder / 'experiment.yaml'}; one of them was changed."
             ) from None
         built.net.eval().requires_grad_(False).to(ranks.device(experiment.training.cpu))
-        model, critic = built.model, read_critic(folder, ema)
-        if critic is not None:
-            model = built.learner.with_critic(model, critic)
+        critic = read_critic(folder, ema)
+        model = built.model if critic is None else built.learner.with_critic(built.model, critic)
         return Run(folder, experiment, about, model, transform, built.learner, ema)
 
     def __repr__(self) -> str:
