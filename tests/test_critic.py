@@ -142,18 +142,22 @@ def test_a_critic_learns_the_logarithm_of_the_odds() -> None:
     assert float(none.square().mean().sqrt()) < 0.15  # where there is nothing to see, it sees hardly anything
 
 
+def points(count: int, seed: int) -> Tensor:
+    """Points in thirty small squares, (count, 2)."""
+    corners, dice = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(seed)
+    return corners[torch.randint(30, (count,), generator=dice)] + 0.1 * torch.rand(count, 2, generator=dice)
+
+
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on points in thirty small squares, which a small network blurs after a few steps."""
-    folder, dice = tmp_path_factory.mktemp("critic"), torch.Generator().manual_seed(0)
-    corners = torch.rand(30, 2, generator=dice)
-    points = corners[torch.randint(30, (10_000,), generator=dice)] + 0.1 * torch.rand(10_000, 2, generator=dice)
-    rows = [f"{a:.4f},{b:.4f}" for a, b in points.tolist()]
+    folder = tmp_path_factory.mktemp("critic")
+    rows = [f"{a:.4f},{b:.4f}" for a, b in points(6000, 1).tolist()]
     (folder / "points.csv").write_text("\n".join(["a,b", *rows]))
     asked = Experiment.read(
         str(folder / "points.csv"),
         ["training.steps=300", "net.width=8", "net.depth=1", "learner.waves=0", "training.cpu=true",
-         "learner.trees=60", "training.precision=float32", "training.threads=1"],
+         "learner.trees=150", "training.precision=float32", "training.threads=1"],
     )  # fmt: skip
     notes = [moment.note for moment in train(asked, folder / "run", draws=False)]
     assert CRITIC in notes[-1]
@@ -164,10 +168,11 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_taught_a_critic_and_draws_what_is_harder_to_tell(taught: Path, tmp_path: Path) -> None:
     run, dice = Run.load(taught), torch.Generator().manual_seed(0)
     assert run.model.critic is not None
-    assert len(run.model.critic.which) == 60
+    assert len(run.model.critic.which) == 150
     test = run.load_data().test
     plain = replace(run, model=replace(run.model, critic=None))
-    told = [TreeTest((False, False))(each.sample(len(test), seed=1), test, dice) for each in (run, plain)]
+    real = points(3000, 2).double()
+    told = [TreeTest((False, False))(each.sample(len(real), seed=1), real, dice) for each in (run, plain)]
     print(told)
     assert told[0] < told[1] - 0.03, told
     assert torch.equal(torch.cat(list(draw_rows(run, 50, seed=1))), run.sample(50, seed=1).double())
