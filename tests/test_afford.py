@@ -227,7 +227,8 @@ HUGE = 10**12
 def test_more_samples_than_fit(run: Any, act: Any) -> None:
     said = refused(lambda: act(run))
     assert re.fullmatch(
-        r"(n|count|draws)=1000000000000 takes 32,000 GB of memory, of which .* GB are free; up to [\d,]+ would fit\.", said
+        r"(n|count|draws)=1000000000000 takes 32,000 GB of memory, of which .* GB are free; up to [\d,]+ would fit\.",
+        said,
     )
 
 
