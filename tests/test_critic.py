@@ -16,12 +16,17 @@ from ornstein.core.walk import end
 from ornstein.discrete import Absorbing, AnyOrder, JointTable, MaskedColumns, MaskedCrossEntropy, constrained
 from ornstein.discrete.critic import Critic, learn, numbers_of
 from ornstein.errors import InputError
+from ornstein.experiment import budget
+from ornstein.experiment.budget import in_time
 from ornstein.experiment.cells import draw_rows, impute
 from ornstein.experiment.config import Experiment
+from ornstein.experiment.critics import rows_drawn
 from ornstein.experiment.folder import CRITIC
+from ornstein.experiment.plan import plan
 from ornstein.experiment.run import Run
 from ornstein.experiment.train import train
 from ornstein.metrics.boosted import TreeTest
+from ornstein.training import manifest
 
 SHAPE = (3, 2, 4)
 
@@ -195,6 +200,10 @@ def test_going_on_with_a_run_teaches_another_critic(taught: Path, tmp_path: Path
     asked = Run.load(folder).experiment
     assert not any(moment.note for moment in train(asked, folder, resume=True, draws=False))  # nothing is left to do
     assert (folder / CRITIC).read_bytes() == before
+    manifest.forget(folder, [CRITIC])  # as if it had been stopped while the critic was taught
+    (folder / CRITIC).unlink()
+    assert CRITIC in [moment.note for moment in train(asked, folder, resume=True, draws=False)][-1]
+    assert (folder / CRITIC).read_bytes() == before
     longer = replace(asked, training=replace(asked.training, steps=303))
     last = None
     for last in train(longer, folder, resume=True, draws=False):
@@ -204,6 +213,24 @@ def test_going_on_with_a_run_teaches_another_critic(taught: Path, tmp_path: Path
     assert CRITIC in last.note
     assert (folder / CRITIC).read_bytes() != before
     assert Run.load(folder).model.critic is not None
+
+
+def test_a_plan_has_time_for_the_critic(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.load(taught)
+    asked, data = run.experiment, run.load_data()
+    plain = replace(asked, learner={**asked.learner, "trees": 0})
+    with_it, without = (plan(each, "h100", data=data) for each in (asked, plain))
+    rows = rows_drawn(run.learner, asked.training, len(data.train))
+    assert rows == int(0.15 * 300 * 512 / run.steps)  # fewer than two for each of the training rows
+    assert with_it.previews - without.previews == pytest.approx(rows * with_it.draw / 1000)
+
+    brief = replace(asked, training=replace(asked.training, steps=10**6, minutes=0.02))
+    once, found = plan(brief, data=data), []  # measured once, so that both have the same rate
+    for more in (0.0, 3 * 60 * 0.02):
+        longer = replace(once, previews=60 * 0.02 - once.step * once.experiment.training.steps + more)
+        monkeypatch.setattr(budget, "plan", lambda experiment, data, longer=longer: longer)
+        found.append(in_time(brief, data).training.steps)
+    assert found[1] == pytest.approx(found[0] / 4, rel=0.02, abs=2)
 
 
 def test_few_rows_or_few_steps_teach_no_critic(tmp_path: Path) -> None:

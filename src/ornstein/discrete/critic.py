@@ -19,6 +19,9 @@ gradient and the curvature of the logistic loss (Friedman 2001; Chen & Guestrin 
 Prokhorenkova et al. 2018, 1706.09516): with G and H their sums over the rows of a leaf, its value is -G/(H + penalty),
 and the questions are those that gain most of G^2/(H + penalty).
 
+Their few tensors are all that a run has to keep. Trees of other libraries, such as scikit-learn's, which judge draws in
+`ornstein.metrics.boosted`, come as pickles, which nothing here opens.
+
 The penalty keeps the critic from knowing the training rows by heart. If it did, it would throw away what is not like
 one of them, and keep draws that are too near.
 """
