@@ -218,7 +218,7 @@ def test_going_on_with_a_run_teaches_another_critic(taught: Path, tmp_path: Path
 def test_a_plan_has_time_for_the_critic(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.load(taught)
     asked, data = run.experiment, run.load_data()
-    plain = replace(asked, learner={**asked.learner, "trees": 0})
+    plain = replace(asked, learner={**(asked.learner or {}), "trees": 0})
     with_it, without = (plan(each, "h100", data=data) for each in (asked, plain))
     rows = rows_drawn(run.learner, asked.training, len(data.train))
     assert rows == int(0.15 * 300 * 512 / run.steps)  # fewer than two for each of the training rows
