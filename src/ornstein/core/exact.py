@@ -196,54 +196,75 @@ class GaussianMixture:
         alpha, sigma = (
             (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(-1, 1) for v in (alpha, sigma)
         )
+        shared = self._at(alpha, sigma) if len(alpha) == 1 else None
         per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4
         size = max(1, _CHUNK // (len(self.means) * per_row))
         logits = self._selected(labels, len(x))
+        if len(x) <= size:
+            return f(flat, shared or self._at(alpha, sigma), logits)
         # one place for all results: small ones kept between large temporaries would scatter the heap
         found = torch.empty(len(x), width, dtype=flat.dtype, device=flat.device)
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
-            at = (alpha, sigma) if len(alpha) == 1 else (alpha[rows], sigma[rows])
-            found[rows] = f(flat[rows], *at, logits[rows])
+            found[rows] = f(flat[rows], shared or self._at(alpha[rows], sigma[rows]), logits[rows])
         return found
 
-    def _terms(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def _at(self, alpha: Tensor, sigma: Tensor) -> "_Noisy":
+        """What is known of the components at a level for each row, (B, 1), or at one, (1, 1)."""
+        noise, scale = sigma**2, alpha[:, None]
+        rank = self.d if self.diagonal is not None else self.basis.shape[2]
+        inner = self.diagonal if self.diagonal is not None else self.spread
+        precision = (scale**2 * inner + noise[:, None]).reciprocal()
+        log_det = -precision.log().sum(2)
+        gain = scale * inner * precision
+        pull = density = None
+        if rank < self.d:
+            density = (alpha**2 * self.rest + noise).reciprocal()  # (B, K)
+            log_det = log_det - (self.d - rank) * density.log()
+            pull = alpha * self.rest * density
+            gain = gain - pull[:, :, None]
+        heights = -0.5 * (log_det + self.d * math.log(2 * math.pi))
+        centres = scale * (self.means if self.diagonal is not None else self._by_mean)
+        return _Noisy(alpha, centres, precision, heights, gain, density, pull)
+
+    def _terms(self, x: Tensor, at: "_Noisy", logits: Tensor) -> tuple[Tensor, Tensor]:
         """Log joint of x and each component, (B, K), and x - alpha m in the component's own axes."""
-        noise = sigma**2
         if self.diagonal is not None:
-            delta = x[:, None] - alpha[:, None] * self.means  # (B, K, d)
-            variance = alpha[:, None] ** 2 * self.diagonal + noise[:, None]
-            quadratic, log_det = (delta**2 / variance).sum(2), variance.log().sum(2)
-            inside = delta
+            inside = x[:, None] - at.centres  # (B, K, d)
         else:
             rank = self.basis.shape[2]
             along = (x @ self._axes).unflatten(1, (-1, rank)) if rank else x.new_zeros(len(x), len(self.means), 0)
-            inside = along - alpha[:, None] * self._by_mean  # (B, K, r)
-            variance = alpha[:, None] ** 2 * self.spread + noise[:, None]
-            quadratic, log_det = (inside**2 / variance).sum(2), variance.log().sum(2)
-            if rank < self.d:
-                # |x - alpha m|^2 by matrix products: no (B, K, d) array; exact enough in float64 for sigma > 1e-6
-                square = (x**2).sum(1, keepdim=True) - 2 * alpha * (x @ self.means.T) + alpha**2 * self._squares
-                outside = alpha**2 * self.rest + noise  # (B, K)
-                quadratic = quadratic + (square - (inside**2).sum(2)).clamp(min=0) / outside
-                log_det = log_det + (self.d - rank) * outside.log()
-        return logits - 0.5 * (quadratic + log_det + self.d * math.log(2 * math.pi)), inside
+            inside = along - at.centres  # (B, K, r)
+        squares = inside * inside
+        quadratic = (squares * at.precision).sum(2)
+        if at.density is not None:
+            # |x - alpha m|^2 by matrix products: no (B, K, d) array; exact enough in float64 for sigma > 1e-6
+            whole = (x**2).sum(1, keepdim=True) - 2 * at.alpha * (x @ self.means.T) + at.alpha**2 * self._squares
+            quadratic = quadratic + (whole - squares.sum(2)).clamp(min=0) * at.density
+        return torch.add(logits + at.heights, quadratic, alpha=-0.5), inside
 
-    def _posterior_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> Tensor:
-        joint, inside = self._terms(x, alpha, sigma, logits)
+    def _posterior_mean(self, x: Tensor, at: "_Noisy", logits: Tensor) -> Tensor:
+        joint, inside = self._terms(x, at, logits)
         r = joint.softmax(1)  # (B, K)
-        noise = sigma**2
         if self.diagonal is not None:
-            gain = alpha[:, None] * self.diagonal / (alpha[:, None] ** 2 * self.diagonal + noise[:, None])
-            return (r[:, :, None] * (self.means + gain * inside)).sum(1)
+            return (r[:, :, None] * (self.means + at.gain * inside)).sum(1)
         found = r @ self.means
-        gain = alpha[:, None] * self.spread / (alpha[:, None] ** 2 * self.spread + noise[:, None])
-        if self.basis.shape[2] < self.d:
-            outside = alpha * self.rest / (alpha**2 * self.rest + noise)
-            pull = r * outside
-            found = found + pull.sum(1, keepdim=True) * x - alpha * (pull @ self.means)
-            gain = gain - outside[:, :, None]
-        return found + (r[:, :, None] * gain * inside).flatten(1) @ self._axes.T
+        if at.pull is not None:
+            pull = r * at.pull
+            found = found + pull.sum(1, keepdim=True) * x - at.alpha * (pull @ self.means)
+        return found + (r[:, :, None] * (at.gain * inside)).flatten(1) @ self._axes.T
+
+
+class _Noisy(NamedTuple):
+    """The components at a level, whatever the sample; B is 1 where the rows share it."""
+
+    alpha: Tensor  # (B, 1)
+    centres: Tensor  # (B, K, r): alpha m, along the axes
+    precision: Tensor  # (B, K, r): 1 / variance along them
+    heights: Tensor  # (B, K): log-density at the centre
+    gain: Tensor  # (B, K, r): of x0 by x - alpha m along them, beyond `pull`
+    density: Tensor | None  # (B, K): 1 / variance outside the axes; None if they span all
+    pull: Tensor | None  # (B, K): the gain there
 
 
 def Gaussian(mean: Tensor, covariance: "Tensor | float") -> GaussianMixture:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ornstein import ranks
 from ornstein._version import __version__
+from ornstein.core.learner import Judgement
 from ornstein.data import Coded, Dataset
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
@@ -41,6 +42,9 @@ from ornstein.training import Diverged as Diverged
 from ornstein.training import Lock, Progress, fit, threads
 from ornstein.training.log import Log
 from ornstein.training.trackers import begun, must_have
+
+#: seconds after which a training's charts are drawn anew
+_ANEW = 5.0
 
 
 def train(
@@ -107,6 +111,7 @@ def _train(
         if isinstance(data.transform, Coded):
             carry(Path(experiment.data["codec"]), folder)
     log: Log | None = None
+    charts = _Charts(watched)
     try:
         for progress in fit(
             built.net, built.loss(settled.memory), lambda step: data.batch(step, config.batch_size, config.seed),
@@ -123,7 +128,9 @@ def _train(
                 with threads(progress.threads):
                     moment = look(watched, data, progress, draws)
             if log is not None:
-                _record(log, moment, watched, draws)
+                _record(log, moment, watched)
+                if moment.judged is not None and draws:
+                    charts.show(moment.judged, progress.step == config.steps)
             yield moment
         if log is not None:
             log.close()
@@ -131,6 +138,9 @@ def _train(
                 finish(folder, data)
             if watched.learner.criticised:
                 yield from criticise(folder, data, moment)
+    except (GeneratorExit, KeyboardInterrupt):  # stopped: its charts are of where it stopped
+        charts.finish()
+        raise
     finally:
         for tracker in trackers:
             tracker.finish()
@@ -181,13 +191,37 @@ def _average(averaged: nn.Module, net: nn.Module, progress: Progress, ema: float
     averaged.to(next(net.parameters()).device)
 
 
-def _record(log: Log, moment: Moment, run: Run, draws: bool) -> None:
-    """Log a moment, and draw the curve anew where it was measured."""
+def _record(log: Log, moment: Moment, run: Run) -> None:
+    """Log a moment."""
     p, judged = moment.progress, moment.judged
     record = {"loss": p.loss, "grad_norm": p.grad_norm, "lr": p.lr, "rate": p.rate, "skipped": p.skipped}
     record["threads"] = p.threads  # so that two runs can be told to be the same
     if judged is not None:
         record |= {"held_out": judged.value, **by_level(judged, run.learner.judges)}
     log.write(p.step, record)
-    if judged is not None and draws:
-        pictures.loss_curve(read_metrics(run.folder), run.folder / "loss.png")
+
+
+class _Charts:
+    """The charts of a training: drawn anew where it was judged, but not more often than a reader opens them.
+
+    To draw them takes a few tenths of a second, as long as many steps of a small network. Of a model that draws no
+    samples they are what is shown, and drawn each time.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._drawn = run, time.monotonic()
+        self._waiting: Judgement | None = None
+
+    def show(self, judged: Judgement, last: bool) -> None:
+        """Draw them, if it is time; else remember what they would be of."""
+        self._waiting = judged
+        if last or not self._run.learner.draws or time.monotonic() - self._drawn >= _ANEW:
+            self.finish()
+
+    def finish(self) -> None:
+        """Draw what waits."""
+        if self._waiting is not None:
+            run, measure = self._run, self._run.learner.judges
+            pictures.loss_curve(read_metrics(run.folder), run.folder / "loss.png")
+            pictures.by_noise(self._waiting, measure, run.folder / f"{measure.name}.png")
+            self._drawn, self._waiting = time.monotonic(), None
