@@ -705,7 +705,6 @@ def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Path, mo
     run.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
 
 
-@pytest.mark.usefixtures("inked")
 def test_charts_are_drawn_at_the_end_and_where_it_stops_and_between_not_at_each_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
