@@ -103,7 +103,8 @@ def charts_in_outline() -> Iterator[dict[str, Any]]:
 
     from ornstein.experiment import charts
 
-    before, seen = {"LAYOUT": charts.LAYOUT, "drawn": charts.drawn}, set[Any]()
+    before: dict[str, Any] = {"LAYOUT": charts.LAYOUT, "drawn": charts.drawn}
+    seen = set[Any]()
 
     def written(panel: Any) -> Iterator[Any]:
         yield from (panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts)

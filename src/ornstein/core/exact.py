@@ -158,7 +158,7 @@ class GaussianMixture:
             least = self.diagonal.min() if self.diagonal is not None else self._variances().min()
             if least == 0:
                 raise InputError("covariances with zero variance have no density: give a noise level.")
-        return self._in_chunks(lambda *part: self._terms(*part)[0].logsumexp(1, keepdim=True), 1, x, level, None)[:, 0]
+        return self._in_chunks(lambda *part: self._terms(*part)[0].logsumexp(0, keepdim=True), 1, x, level, None)[:, 0]
 
     def posterior_mean(self, x: Tensor, level: Level, condition: Given = None) -> Tensor:
         """E[x_0 given x_t = x], (B, *shape) float64; with a condition, given the part "label" too (-1: none)."""
@@ -187,84 +187,89 @@ class GaussianMixture:
     def _in_chunks(
         self, f: Callable[..., Tensor], width: int, x: Tensor, level: Level | None, labels: Tensor | None
     ) -> Tensor:
-        """f of the rows of x, (B, width), a chunk at a time."""
+        """f of the samples x, a chunk of them at a time: of (d, B) it makes (width, B), and this is (B, width)."""
         flat = x.reshape(len(x), -1).to(self.means.device).double()
         if flat.shape[1] != self.d:
             raise InputError(f"x has shape {tuple(x.shape)}; one sample must have shape {self.shape}.")
         alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
-        # (B, 1), or (1, 1) of a level that the rows share: what depends on it alone is then worked out once
+        # (1, B), or (1, 1) of a level that the samples share: what depends on it alone is then worked out once
         alpha, sigma = (
-            (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(-1, 1) for v in (alpha, sigma)
+            (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(1, -1) for v in (alpha, sigma)
         )
-        shared = self._at(alpha, sigma) if len(alpha) == 1 else None
+        shared = self._at(alpha, sigma) if alpha.shape[1] == 1 else None
         per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4
         size = max(1, _CHUNK // (len(self.means) * per_row))
-        logits = self._selected(labels, len(x))
+        logits = self.log_weights[:, None] if labels is None else self._selected(labels, len(x)).T
+        # samples last, as all sums are over components and axes, of which there may be two or three
+        flat = flat.T.contiguous()
         if len(x) <= size:
-            return f(flat, shared or self._at(alpha, sigma), logits)
+            return f(flat, shared or self._at(alpha, sigma), logits).T.contiguous()
         # one place for all results: small ones kept between large temporaries would scatter the heap
         found = torch.empty(len(x), width, dtype=flat.dtype, device=flat.device)
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
-            found[rows] = f(flat[rows], shared or self._at(alpha[rows], sigma[rows]), logits[rows])
+            at = shared or self._at(alpha[:, rows], sigma[:, rows])
+            found[rows] = f(flat[:, rows], at, logits if labels is None else logits[:, rows]).T
         return found
 
     def _at(self, alpha: Tensor, sigma: Tensor) -> "_Noisy":
-        """What is known of the components at a level for each row, (B, 1), or at one, (1, 1)."""
-        noise, scale = sigma**2, alpha[:, None]
-        rank = self.d if self.diagonal is not None else self.basis.shape[2]
-        inner = self.diagonal if self.diagonal is not None else self.spread
-        precision = (scale**2 * inner + noise[:, None]).reciprocal()
-        log_det = -precision.log().sum(2)
-        gain = scale * inner * precision
+        """What is known of the components at a level for each sample, (1, B), or at one, (1, 1)."""
+        noise = sigma**2
+        inner = (self.spread if self.diagonal is None else self.diagonal)[:, :, None]
+        precision = (alpha**2 * inner + noise).reciprocal()
+        log_det = -precision.log().sum(1)
+        gain = alpha * inner * precision
         pull = density = None
-        if rank < self.d:
-            density = (alpha**2 * self.rest + noise).reciprocal()  # (B, K)
-            log_det = log_det - (self.d - rank) * density.log()
-            pull = alpha * self.rest * density
-            gain = gain - pull[:, :, None]
+        if inner.shape[1] < self.d:
+            rest = self.rest[:, None]
+            density = (alpha**2 * rest + noise).reciprocal()
+            log_det = log_det - (self.d - inner.shape[1]) * density.log()
+            pull = alpha * rest * density
+            gain = gain - pull[:, None]
         heights = -0.5 * (log_det + self.d * math.log(2 * math.pi))
-        centres = scale * (self.means if self.diagonal is not None else self._by_mean)
+        centres = alpha * (self._by_mean if self.diagonal is None else self.means)[:, :, None]
         return _Noisy(alpha, centres, precision, heights, gain, density, pull)
 
     def _terms(self, x: Tensor, at: "_Noisy", logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Log joint of x and each component, (B, K), and x - alpha m in the component's own axes."""
+        """Log joint of x (d, B) and each component, (K, B), and x - alpha m in the component's own axes, (K, r, B)."""
+        rank = self.basis.shape[2]
         if self.diagonal is not None:
-            inside = x[:, None] - at.centres  # (B, K, d)
+            inside = x - at.centres
+        elif rank:
+            inside = (self._axes.T @ x).unflatten(0, (-1, rank)) - at.centres
         else:
-            rank = self.basis.shape[2]
-            along = (x @ self._axes).unflatten(1, (-1, rank)) if rank else x.new_zeros(len(x), len(self.means), 0)
-            inside = along - at.centres  # (B, K, r)
+            inside = x.new_zeros(len(self.means), 0, x.shape[1])
         squares = inside * inside
-        quadratic = (squares * at.precision).sum(2)
+        quadratic = (squares * at.precision).sum(1)
         if at.density is not None:
-            # |x - alpha m|^2 by matrix products: no (B, K, d) array; exact enough in float64 for sigma > 1e-6
-            whole = (x**2).sum(1, keepdim=True) - 2 * at.alpha * (x @ self.means.T) + at.alpha**2 * self._squares
-            quadratic = quadratic + (whole - squares.sum(2)).clamp(min=0) * at.density
+            # |x - alpha m|^2 by matrix products: no (K, d, B) array; exact enough in float64 for sigma > 1e-6
+            whole = (x**2).sum(0) - 2 * at.alpha * (x.T @ self.means.T).T + at.alpha**2 * self._squares[:, None]
+            quadratic = quadratic + (whole - squares.sum(1)).clamp(min=0) * at.density
         return torch.add(logits + at.heights, quadratic, alpha=-0.5), inside
 
     def _posterior_mean(self, x: Tensor, at: "_Noisy", logits: Tensor) -> Tensor:
+        """E[x_0 given x], (d, B)."""
         joint, inside = self._terms(x, at, logits)
-        r = joint.softmax(1)  # (B, K)
+        r = joint.softmax(0)  # (K, B)
         if self.diagonal is not None:
-            return (r[:, :, None] * (self.means + at.gain * inside)).sum(1)
-        found = r @ self.means
+            return (r[:, None] * (self.means[:, :, None] + at.gain * inside)).sum(0)
+        found = (r.T @ self.means).T
         if at.pull is not None:
             pull = r * at.pull
-            found = found + pull.sum(1, keepdim=True) * x - at.alpha * (pull @ self.means)
-        return found + (r[:, :, None] * (at.gain * inside)).flatten(1) @ self._axes.T
+            found = found + pull.sum(0) * x - at.alpha * (pull.T @ self.means).T
+        return found + self._axes @ (r[:, None] * (at.gain * inside)).flatten(0, 1)
 
 
 class _Noisy(NamedTuple):
-    """The components at a level, whatever the sample; B is 1 where the rows share it."""
+    """The components at a level, whatever the sample; B is 1 where the samples share it."""
 
-    alpha: Tensor  # (B, 1)
-    centres: Tensor  # (B, K, r): alpha m, along the axes
-    precision: Tensor  # (B, K, r): 1 / variance along them
-    heights: Tensor  # (B, K): log-density at the centre
-    gain: Tensor  # (B, K, r): of x0 by x - alpha m along them, beyond `pull`
-    density: Tensor | None  # (B, K): 1 / variance outside the axes; None if they span all
-    pull: Tensor | None  # (B, K): the gain there
+    alpha: Tensor  # (1, B)
+    centres: Tensor  # (K, r, B): alpha m, along the axes
+    precision: Tensor  # (K, r, B): 1 / variance along them
+    heights: Tensor  # (K, B): log-density at the centre
+    gain: Tensor  # (K, r, B): of x0 by x - alpha m along them, beyond `pull`
+    density: Tensor | None  # (K, B): 1 / variance outside the axes; None if they span all
+    pull: Tensor | None  # (K, B): the gain there
 
 
 def Gaussian(mean: Tensor, covariance: "Tensor | float") -> GaussianMixture:
