@@ -113,7 +113,7 @@ def charts_in_outline() -> Iterator[dict[str, Any]]:
     def shown(panel: Any) -> Iterator[Any]:
         yield (panel.get_xlim(), panel.get_ylim())
         yield from (line.get_xydata() for line in panel.lines)
-        yield from (patch.get_path().vertices for patch in panel.patches)
+        yield from (patch.get_patch_transform().transform(patch.get_path().vertices) for patch in panel.patches)
         yield from (image.get_array() for image in panel.images)
         for dots in panel.collections:
             yield from (dots.get_offsets(), *(path.vertices for path in dots.get_paths()))
