@@ -74,8 +74,11 @@ def test_one_column_shows_the_real_one_and_whole_numbers_one_to_a_bin() -> None:
     ages = (40 + 10 * torch.randn(500, 1, generator=seeded())).round()
     axes = panels(chart(ages, real=ages))[0]
     assert [text.get_text() for text in axes.get_legend().texts] == ["real", "samples"]
-    edges = {round(patch.get_x() % 1, 6) for patch in axes.patches if hasattr(patch, "get_x")}
-    assert edges == {0.5}
+    for outline in axes.patches:
+        edges = outline.get_data().edges
+        assert (edges % 1 == 0.5).all()
+        assert (np.diff(edges) == 1).all()
+    assert len(axes.patches) == 2
 
 
 def test_series_stand_beside_real_ones_with_all_their_channels_on_one_scale() -> None:

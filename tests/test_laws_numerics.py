@@ -126,10 +126,13 @@ def test_noise_is_never_infinite() -> None:
 
 def test_an_inverse_is_found_to_the_last_bits_and_stops_at_the_ends() -> None:
     targets = torch.tensor([[2.0, 0.5], [1e-3, -7.0]], dtype=torch.float64)
-    found = Inverse(lambda t: -t.log(), 1e-6, 1e4)(targets)
+    inverse = Inverse(lambda t: -t.log(), 1e-6, 1e4)
+    found = inverse(targets)
     torch.testing.assert_close(found, (-targets).exp(), rtol=1e-12, atol=0)
-    found = Inverse(lambda t: -t, 0.0, 0.3)(torch.tensor([1.0, -9.0, math.inf, -math.inf]).double())
-    assert found.tolist() == [0.0, 0.3, 0.0, 0.3]
+    assert [inverse.one(y) for y in targets.flatten().tolist()] == found.flatten().tolist()
+    inverse, beyond = Inverse(lambda t: -t, 0.0, 0.3), [1.0, -9.0, math.inf, -math.inf]
+    assert inverse(torch.tensor(beyond).double()).tolist() == [0.0, 0.3, 0.0, 0.3]
+    assert [inverse.one(y) for y in beyond] == [0.0, 0.3, 0.0, 0.3]
 
 
 def test_an_inverse_is_found_in_a_few_turns_or_where_secants_fail_by_halving() -> None:
@@ -150,6 +153,11 @@ def test_an_inverse_is_found_in_a_few_turns_or_where_secants_fail_by_halving() -
         back = Inverse(asked, 0.0, 1.0)(falling(t))
         torch.testing.assert_close(back, t, rtol=1e-12, atol=0)
         assert 3 < asked.call_count <= turns + 1  # and once for the table
+        for place in t[::50]:  # and one at a time
+            asked.reset_mock()
+            single = Inverse(asked, 0.0, 1.0).one(float(falling(place)))
+            assert single == pytest.approx(float(place), rel=1e-12, abs=0)
+            assert asked.call_count <= turns + 1
 
 
 def test_uniform_numbers_are_even_and_not_those_that_normal_ones_are_made_of() -> None:

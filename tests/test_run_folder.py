@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from sure import Cli, there
 import ornstein
 from ornstein.cli import main
 from ornstein.errors import InputError
+from ornstein.experiment import pictures
 from ornstein.experiment.config import Experiment
 from ornstein.experiment.evaluate import evaluate
 from ornstein.experiment.folder import accept, read_folder, read_tuned, write_tuned
@@ -701,6 +703,28 @@ def test_the_facts_are_on_the_disk_before_anything_is_trained(tmp_path: Path, mo
     assert sum(".ornstein-" in name for name in synced) >= 4  # both files, and the manifest before and after
     assert str(tmp_path / "run") in synced
     run.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
+
+
+def test_charts_are_drawn_at_the_end_and_where_it_stops_and_between_not_at_each_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charts = tmp_path / "run" / "loss.png", tmp_path / "run" / "loss-by-noise.png"
+    asked = Experiment.read("moons", [*SHORT, "training.steps=18", "sampling.preview=2"])
+    run = train(asked, tmp_path / "run")
+    assert [next(run).progress.step for _ in range(4)] == [1, 2, 4, 6]  # judged
+    assert not any(chart.exists() for chart in charts)  # nobody has had the time to open them
+    run.close()  # type: ignore[attr-defined]  # a generator, which `train` does not promise
+    first = [chart.read_bytes() for chart in charts]
+    counted = Mock(side_effect=pictures.loss_curve)
+    monkeypatch.setattr(pictures, "loss_curve", counted)
+    for _ in train(asked, tmp_path / "run", resume=True):  # at 6 again, 12 and 18
+        pass
+    assert counted.call_count == 1
+    assert all(chart.read_bytes() != before for chart, before in zip(charts, first, strict=True))
+    monkeypatch.setattr("ornstein.experiment.train._ANEW", 0.0)
+    for _ in train(asked, tmp_path / "again"):
+        pass
+    assert counted.call_count == 1 + 3
 
 
 def test_names_of_files_may_be_any(cli: Cli, points: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ class GaussianMixture:
             least = self.diagonal.min() if self.diagonal is not None else self._variances().min()
             if least == 0:
                 raise InputError("covariances with zero variance have no density: give a noise level.")
-        return self._in_chunks(lambda *part: self._terms(*part)[0].logsumexp(1, keepdim=True), 1, x, level, None)[:, 0]
+        return self._in_chunks(lambda *part: self._terms(*part)[0].logsumexp(0, keepdim=True), 1, x, level, None)[:, 0]
 
     def posterior_mean(self, x: Tensor, level: Level, condition: Given = None) -> Tensor:
         """E[x_0 given x_t = x], (B, *shape) float64; with a condition, given the part "label" too (-1: none)."""
@@ -187,63 +187,89 @@ class GaussianMixture:
     def _in_chunks(
         self, f: Callable[..., Tensor], width: int, x: Tensor, level: Level | None, labels: Tensor | None
     ) -> Tensor:
-        """f of the rows of x, (B, width), a chunk at a time."""
+        """f of the samples x, a chunk of them at a time: of (d, B) it makes (width, B), and this is (B, width)."""
         flat = x.reshape(len(x), -1).to(self.means.device).double()
         if flat.shape[1] != self.d:
             raise InputError(f"x has shape {tuple(x.shape)}; one sample must have shape {self.shape}.")
         alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
-        # (B, 1), or (1, 1) of a level that the rows share: what depends on it alone is then worked out once
+        # (1, B), or (1, 1) of a level that the samples share: what depends on it alone is then worked out once
         alpha, sigma = (
-            (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(-1, 1) for v in (alpha, sigma)
+            (v.to(flat) if isinstance(v, Tensor) else flat.new_full((), v)).reshape(1, -1) for v in (alpha, sigma)
         )
+        shared = self._at(alpha, sigma) if alpha.shape[1] == 1 else None
         per_row = self.d * 3 if self.diagonal is not None else self.basis.shape[2] + 4
         size = max(1, _CHUNK // (len(self.means) * per_row))
-        logits = self._selected(labels, len(x))
+        logits = self.log_weights[:, None] if labels is None else self._selected(labels, len(x)).T
+        # samples last, as all sums are over components and axes, of which there may be two or three
+        flat = flat.T.contiguous()
+        if len(x) <= size:
+            return f(flat, shared or self._at(alpha, sigma), logits).T.contiguous()
         # one place for all results: small ones kept between large temporaries would scatter the heap
         found = torch.empty(len(x), width, dtype=flat.dtype, device=flat.device)
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
-            at = (alpha, sigma) if len(alpha) == 1 else (alpha[rows], sigma[rows])
-            found[rows] = f(flat[rows], *at, logits[rows])
+            at = shared or self._at(alpha[:, rows], sigma[:, rows])
+            found[rows] = f(flat[:, rows], at, logits if labels is None else logits[:, rows]).T
         return found
 
-    def _terms(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Log joint of x and each component, (B, K), and x - alpha m in the component's own axes."""
+    def _at(self, alpha: Tensor, sigma: Tensor) -> "_Noisy":
+        """What is known of the components at a level for each sample, (1, B), or at one, (1, 1)."""
         noise = sigma**2
-        if self.diagonal is not None:
-            delta = x[:, None] - alpha[:, None] * self.means  # (B, K, d)
-            variance = alpha[:, None] ** 2 * self.diagonal + noise[:, None]
-            quadratic, log_det = (delta**2 / variance).sum(2), variance.log().sum(2)
-            inside = delta
-        else:
-            rank = self.basis.shape[2]
-            along = (x @ self._axes).unflatten(1, (-1, rank)) if rank else x.new_zeros(len(x), len(self.means), 0)
-            inside = along - alpha[:, None] * self._by_mean  # (B, K, r)
-            variance = alpha[:, None] ** 2 * self.spread + noise[:, None]
-            quadratic, log_det = (inside**2 / variance).sum(2), variance.log().sum(2)
-            if rank < self.d:
-                # |x - alpha m|^2 by matrix products: no (B, K, d) array; exact enough in float64 for sigma > 1e-6
-                square = (x**2).sum(1, keepdim=True) - 2 * alpha * (x @ self.means.T) + alpha**2 * self._squares
-                outside = alpha**2 * self.rest + noise  # (B, K)
-                quadratic = quadratic + (square - (inside**2).sum(2)).clamp(min=0) / outside
-                log_det = log_det + (self.d - rank) * outside.log()
-        return logits - 0.5 * (quadratic + log_det + self.d * math.log(2 * math.pi)), inside
+        inner = (self.spread if self.diagonal is None else self.diagonal)[:, :, None]
+        precision = (alpha**2 * inner + noise).reciprocal()
+        log_det = -precision.log().sum(1)
+        gain = alpha * inner * precision
+        pull = density = None
+        if inner.shape[1] < self.d:
+            rest = self.rest[:, None]
+            density = (alpha**2 * rest + noise).reciprocal()
+            log_det = log_det - (self.d - inner.shape[1]) * density.log()
+            pull = alpha * rest * density
+            gain = gain - pull[:, None]
+        heights = -0.5 * (log_det + self.d * math.log(2 * math.pi))
+        centres = alpha * (self._by_mean if self.diagonal is None else self.means)[:, :, None]
+        return _Noisy(alpha, centres, precision, heights, gain, density, pull)
 
-    def _posterior_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor, logits: Tensor) -> Tensor:
-        joint, inside = self._terms(x, alpha, sigma, logits)
-        r = joint.softmax(1)  # (B, K)
-        noise = sigma**2
+    def _terms(self, x: Tensor, at: "_Noisy", logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Log joint of x (d, B) and each component, (K, B), and x - alpha m in the component's own axes, (K, r, B)."""
+        rank = self.basis.shape[2]
         if self.diagonal is not None:
-            gain = alpha[:, None] * self.diagonal / (alpha[:, None] ** 2 * self.diagonal + noise[:, None])
-            return (r[:, :, None] * (self.means + gain * inside)).sum(1)
-        found = r @ self.means
-        gain = alpha[:, None] * self.spread / (alpha[:, None] ** 2 * self.spread + noise[:, None])
-        if self.basis.shape[2] < self.d:
-            outside = alpha * self.rest / (alpha**2 * self.rest + noise)
-            pull = r * outside
-            found = found + pull.sum(1, keepdim=True) * x - alpha * (pull @ self.means)
-            gain = gain - outside[:, :, None]
-        return found + (r[:, :, None] * gain * inside).flatten(1) @ self._axes.T
+            inside = x - at.centres
+        elif rank:
+            inside = (self._axes.T @ x).unflatten(0, (-1, rank)) - at.centres
+        else:
+            inside = x.new_zeros(len(self.means), 0, x.shape[1])
+        squares = inside * inside
+        quadratic = (squares * at.precision).sum(1)
+        if at.density is not None:
+            # |x - alpha m|^2 by matrix products: no (K, d, B) array; exact enough in float64 for sigma > 1e-6
+            whole = (x**2).sum(0) - 2 * at.alpha * (x.T @ self.means.T).T + at.alpha**2 * self._squares[:, None]
+            quadratic = quadratic + (whole - squares.sum(1)).clamp(min=0) * at.density
+        return torch.add(logits + at.heights, quadratic, alpha=-0.5), inside
+
+    def _posterior_mean(self, x: Tensor, at: "_Noisy", logits: Tensor) -> Tensor:
+        """E[x_0 given x], (d, B)."""
+        joint, inside = self._terms(x, at, logits)
+        r = joint.softmax(0)  # (K, B)
+        if self.diagonal is not None:
+            return (r[:, None] * (self.means[:, :, None] + at.gain * inside)).sum(0)
+        found = (r.T @ self.means).T
+        if at.pull is not None:
+            pull = r * at.pull
+            found = found + pull.sum(0) * x - at.alpha * (pull.T @ self.means).T
+        return found + self._axes @ (r[:, None] * (at.gain * inside)).flatten(0, 1)
+
+
+class _Noisy(NamedTuple):
+    """The components at a level, whatever the sample; B is 1 where the samples share it."""
+
+    alpha: Tensor  # (1, B)
+    centres: Tensor  # (K, r, B): alpha m, along the axes
+    precision: Tensor  # (K, r, B): 1 / variance along them
+    heights: Tensor  # (K, B): log-density at the centre
+    gain: Tensor  # (K, r, B): of x0 by x - alpha m along them, beyond `pull`
+    density: Tensor | None  # (K, B): 1 / variance outside the axes; None if they span all
+    pull: Tensor | None  # (K, B): the gain there
 
 
 def Gaussian(mean: Tensor, covariance: "Tensor | float") -> GaussianMixture:

@@ -223,10 +223,10 @@ class Process(ABC):
 
     def time(self, log_snr: T) -> T:
         """The inverse of `log_snr`; values beyond the clock give its ends. A float gives a float."""
-        wide = torch.float32 if isinstance(log_snr, Tensor) and log_snr.device.type == "mps" else torch.float64
-        target = torch.as_tensor(log_snr, dtype=wide)
-        t = self._inverse(target)
-        return t if isinstance(log_snr, Tensor) else t.item()
+        if not isinstance(log_snr, Tensor):
+            return self._inverse.one(log_snr)
+        wide = torch.float32 if log_snr.device.type == "mps" else torch.float64
+        return self._inverse(log_snr.to(wide))
 
     @cached_property
     def _inverse(self) -> Inverse:

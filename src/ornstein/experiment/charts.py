@@ -167,14 +167,15 @@ def _histogram(axes: Any, x: np.ndarray, real: np.ndarray | None, bins: int = 60
         step = max(1, round((high - low) / bins))
         edges = np.arange(np.floor(low), high + step + 1, step) - 0.5
 
-    def inside(values: np.ndarray) -> np.ndarray:
-        return values.clip(edges[0], edges[-1])
+    def heights(values: np.ndarray) -> np.ndarray:
+        return np.histogram(values.clip(edges[0], edges[-1]), edges, density=True)[0]
 
+    # one outline for all bins: `hist` makes a rectangle of each, in three times the time
     if real is not None:
-        axes.hist(inside(real), bins=edges, color=PALE, density=True, label="real")
-        axes.hist(inside(x), bins=edges, color=ACCENT, density=True, histtype="step", lw=1.2, label="samples")
+        axes.stairs(heights(real), edges, fill=True, color=PALE, label="real")
+        axes.stairs(heights(x), edges, color=ACCENT, lw=1.2, label="samples")
     else:
-        axes.hist(inside(x), bins=edges, color=ACCENT, density=True, label="samples")
+        axes.stairs(heights(x), edges, fill=True, color=ACCENT, label="samples")
 
 
 def _scatter(axes: Any, x: np.ndarray, real: np.ndarray | None, i: int, j: int, names: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import copy
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from ornstein import ranks
 from ornstein._version import __version__
+from ornstein.core.learner import Judgement
 from ornstein.data import Coded, Dataset
 from ornstein.errors import InputError
 from ornstein.experiment import pictures
@@ -41,6 +42,9 @@ from ornstein.training import Diverged as Diverged
 from ornstein.training import Lock, Progress, fit, threads
 from ornstein.training.log import Log
 from ornstein.training.trackers import begun, must_have
+
+#: seconds after which a training's charts are drawn anew
+_ANEW = 5.0
 
 
 def train(
@@ -77,8 +81,7 @@ def train(
 def _train(
     experiment: Experiment, folder: Path, data: Dataset | None, resume: bool, lock: Lock | None, draws: bool
 ) -> Iterator[Moment]:
-    if resume and experiment.training.minutes is not None:
-        minutes = experiment.training.minutes
+    if resume and (minutes := experiment.training.minutes) is not None:
         raise InputError(f"training.minutes={minutes:g} is of a run that begins; go on with more training.steps.")
     must_have(experiment.training.trackers)
     data = data or load_data(experiment, *(read_folder(folder)[1], folder) if resume else ())
@@ -98,7 +101,7 @@ def _train(
     averaged = copy.deepcopy(built.net).eval().requires_grad_(False)
     # pictures and held-out errors cost as little as a step does: in its precision
     watched = Run(folder, experiment, about, built.learner.model(averaged), data.transform, built.learner)
-    watched = watched.drawing(config.precision)
+    charts = _Charts(watched := watched.drawing(config.precision), draws)
     first = not ranks.rank()  # of several processes, the one that writes
     ranks.meet()
     trackers = begun(config.trackers, folder.name, asdict(experiment)) if first else ()
@@ -123,7 +126,7 @@ def _train(
                 with threads(progress.threads):
                     moment = look(watched, data, progress, draws)
             if log is not None:
-                _record(log, moment, watched, draws)
+                _record(log, moment, charts)
             yield moment
         if log is not None:
             log.close()
@@ -132,6 +135,7 @@ def _train(
             if watched.learner.criticised:
                 yield from criticise(folder, data, moment)
     finally:
+        charts.end()
         for tracker in trackers:
             tracker.finish()
 
@@ -181,13 +185,45 @@ def _average(averaged: nn.Module, net: nn.Module, progress: Progress, ema: float
     averaged.to(next(net.parameters()).device)
 
 
-def _record(log: Log, moment: Moment, run: Run, draws: bool) -> None:
-    """Log a moment, and draw the curve anew where it was measured."""
+class _Charts:
+    """The charts of a training: drawn anew where it was judged, but not more often than a reader opens them.
+
+    To draw them takes a few tenths of a second, as long as many steps of a small network. Of a model that draws no
+    samples they are what is shown, and drawn each time.
+    """
+
+    def __init__(self, run: Run, draws: bool) -> None:
+        self.run, self._draws, self._drawn = run, draws, time.monotonic()
+        self._waiting: Judgement | None = None
+
+    def show(self, judged: Judgement, step: int) -> None:
+        """Draw them, if it is time; else keep what they would be of."""
+        self._waiting = judged if self._draws else None
+        last = step == self.run.experiment.training.steps
+        if last or not self.run.learner.draws or time.monotonic() - self._drawn >= _ANEW:
+            self._draw()
+
+    def end(self) -> None:
+        """Draw what was kept, however the training ended: what went wrong with it is said, and not that a chart did."""
+        with suppress(InputError):
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._waiting is None:
+            return
+        measure, folder = self.run.learner.judges, self.run.folder
+        pictures.loss_curve(read_metrics(folder), folder / "loss.png")
+        pictures.by_noise(self._waiting, measure, folder / f"{measure.name}.png")
+        self._drawn, self._waiting = time.monotonic(), None
+
+
+def _record(log: Log, moment: Moment, charts: _Charts) -> None:
+    """Log a moment, and show how it was judged, if it was."""
     p, judged = moment.progress, moment.judged
     record = {"loss": p.loss, "grad_norm": p.grad_norm, "lr": p.lr, "rate": p.rate, "skipped": p.skipped}
     record["threads"] = p.threads  # so that two runs can be told to be the same
     if judged is not None:
-        record |= {"held_out": judged.value, **by_level(judged, run.learner.judges)}
+        record |= {"held_out": judged.value, **by_level(judged, charts.run.learner.judges)}
     log.write(p.step, record)
-    if judged is not None and draws:
-        pictures.loss_curve(read_metrics(run.folder), run.folder / "loss.png")
+    if judged is not None:
+        charts.show(judged, p.step)

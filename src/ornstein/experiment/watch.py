@@ -40,9 +40,10 @@ class Moment:
 
 
 def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Moment:
-    """The model judged on held-out data, with a picture over noise levels; and the same noise drawn again.
+    """The model judged on held-out data, and the same noise drawn again.
 
-    For a model that draws, the moment's picture is of its samples. Without `draws` there are no pictures.
+    For a model that draws, the moment's picture is of its samples; for another the chart over noise levels, which
+    `ornstein.experiment.train` draws. Without `draws` there are no pictures.
     """
     if not draws:
         return Moment(progress, None if ranks.rank() else judgement(run, data))
@@ -53,7 +54,6 @@ def look(run: Run, data: Dataset, progress: Progress, draws: bool = True) -> Mom
         return Moment(progress)
     found, measure = judgement(run, data), run.learner.judges
     shown = run.folder / f"{measure.name}.png"
-    pictures.by_noise(found, measure, shown)
     if drawn is not None:
         shown = run.folder / "samples" / f"step-{progress.step:08d}.png"
         # at random: files are often sorted, and their first rows are of one kind

@@ -60,14 +60,23 @@ def walk(stepper: Stepper, denoiser: Denoiser, x: Tensor, levels: Sequence[Level
     return x
 
 
-@lru_cache(maxsize=64)
 def true_path(process: Process) -> tuple[Tensor, Tensor]:
-    """24 starts and their ends: d(x/alpha)/d log u = x/alpha - E[x_0], u = sigma/alpha, by classical Runge-Kutta."""
-    mix, clock, n = mixture(), EDM(t_max=1e6), 200
+    """24 starts and their ends, from one noise ratio to the other."""
     first, last = process.levels(grid_between(process, top(process), LOW, 1))
-    start = math.hypot(first.alpha, first.sigma) * normal(torch.arange(24), (2,), 0, F64)
-    y, log_u = start / first.alpha, math.log(first.noise_ratio)
-    h = (math.log(last.noise_ratio) - log_u) / n
+    start, end = scaled_path(round(first.noise_ratio, 12), round(last.noise_ratio, 12))
+    return first.alpha * start, last.alpha * end
+
+
+@lru_cache(maxsize=64)
+def scaled_path(high: float, low: float) -> tuple[Tensor, Tensor]:
+    """24 starts and ends of y = x/alpha, which is the same on every clock.
+
+    d y/d log u = y - E[x_0], u = sigma/alpha, by classical Runge-Kutta.
+    """
+    mix, clock, n = mixture(), EDM(t_max=1e6), 200
+    start = math.hypot(1.0, high) * normal(torch.arange(24), (2,), 0, F64)
+    y, log_u = start, math.log(high)
+    h = (math.log(low) - log_u) / n
 
     def slope(log_u: float, y: Tensor) -> Tensor:
         return y - mix.posterior_mean(y, clock.at(math.exp(log_u)))
@@ -79,7 +88,7 @@ def true_path(process: Process) -> tuple[Tensor, Tensor]:
         k3 = slope(a + h / 2, y + h / 2 * k2)
         k4 = slope(a + h, y + h * k3)
         y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return start, last.alpha * y
+    return start, y
 
 
 def path_errors(stepper: Stepper, process: Process) -> list[float]:
