@@ -13,7 +13,8 @@
   numbers come from both sets together;
 - *taught*: boosted trees trained on the draws predict the target of the held-out rows from all other columns: AUC of
   adult's income, R2 of california's house value and of the weather's temperature;
-- *nearer*: the share of draws that are nearer to training rows than to as many held-out rows; 0.5 if none is copied;
+- *nearer*: the share of draws that are nearer to training rows than to as many held-out rows; 0.5 if none is copied.
+  The training rows are chosen at random five times, and the mean is taken;
 - *copies*: the share of draws that equal a training row to the last digit, and of held-out rows that do.
 
 The row "real" has half of the training rows in place of the draws, since there are no others; "taught" uses all of
@@ -44,10 +45,12 @@ def judged(drawn: Any, rows: tabular.Rows, seed: int, most: int) -> dict[str, fl
     made, train, test = (torch.from_numpy(np.ascontiguousarray(part)) for part in (drawn, rows.train, rows.test))
     dice, words = torch.Generator().manual_seed(seed), tuple(rows.words)
     records = closest_records(made, train, test, words, dice, most=most)
+    trees = TreeTest(words)(made, test, dice)
+    others = [closest_records(made, train, test, words, dice, most=most) for _ in range(4)]
     return {
-        "trees": TreeTest(words)(made, test, dice),
+        "trees": trees,
         "taught": predicts(made, test, rows.target, words, seed),
-        "nearer": records.nearer,
+        "nearer": statistics.fmean(choice.nearer for choice in (records, *others)),
         "copies": records.copies_all,
         "copies_heldout": records.heldout_copies,
     }

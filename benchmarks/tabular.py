@@ -261,7 +261,8 @@ def ours(
     settings: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> tuple[Any, float]:
-    """(run, processor seconds) of `ornstein train FILE`, in as many steps as a rehearsal says fit in.
+    """(run, processor seconds) of `ornstein train FILE training.minutes=M`: the steps that a rehearsal says fit in, at
+    most as many as that command takes.
 
     Args:
         kept: where runs are kept, for one script to use what another has trained; None for nowhere.
@@ -292,7 +293,8 @@ def ours(
         rate = (done - first) / max(took, 1e-9)
         if took > min(_REHEARSAL, budget / 8):
             break
-    steps = max(10, int(0.9 * budget * rate))  # the rest is for the critic
+    whole = Experiment.read(str(rows.path), [*rows.asked, *settings, f"training.minutes={minutes}"])
+    steps = max(10, min(int(0.9 * budget * rate), whole.training.steps))  # the rest of the time is for the critic
     say(f"{rows.name}: {rate:.2f} steps a processor second, {steps:,} steps")
     began = time.process_time()
     for _ in train(asked(steps, steps), place / "run"):

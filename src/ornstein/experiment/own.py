@@ -13,7 +13,7 @@ The rules are few:
   below 5,000 it is raised further and rows are seen less often.
 - *Batch*: the preset's, but at most half of the examples, so that none is in it twice.
 - *Steps*: the preset's, but at most as many as show every example 400 times (2,000 at least), or each row of a
-  table 250 times, of a table with fewer than 5,000 rows 150 times (300 at least): with more, a network of this size
+  table 225 times, of a table with fewer than 5,000 rows 150 times (300 at least): with more, a network of this size
   learns the examples by heart. If a time is given (`training.minutes`), the steps that it allows replace the preset's,
   up to the same limit.
 """
@@ -41,7 +41,7 @@ _LOOKED_AT = 400
 #: longest side of pictures on a CPU, and on a GPU
 _LONGEST = {False: 64, True: 128}
 #: how often each example is seen at most; steps that are always taken; the same of rows of a table, few or many
-_VISITS, _LEAST, _ROW_VISITS, _FEW_ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 250, 150, 300
+_VISITS, _LEAST, _ROW_VISITS, _FEW_ROW_VISITS, _LEAST_OF_ROWS = 400, 2000, 225, 150, 300
 #: rows below which most of a network is left out in each step, and below which half of it is
 _FEW_ROWS, _SOME_ROWS = 5_000, 30_000
 #: steps where a time is said in their place: more than anybody takes
@@ -219,7 +219,7 @@ def of_table(data: Mapping[str, Any], count: int, wide: int, about: str = "") ->
     reasons = {"preset": f"table, {why}"}
     changes: dict[str, Any] = {}
     if count < _SOME_ROWS:
-        changes["net.dropout"] = 0.6 if count < _FEW_ROWS else 0.5
+        changes["net.dropout"] = 0.6 if count < _FEW_ROWS else 0.55
         reasons["net.dropout"] = f"{changes['net.dropout']}, for {count:,} rows are soon learnt by heart"
     visits = _FEW_ROW_VISITS if count < _FEW_ROWS else _ROW_VISITS
     return Own("table", dict(data), count, changes, reasons, visits, _LEAST_OF_ROWS)
