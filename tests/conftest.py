@@ -90,68 +90,19 @@ def one_classifier_of_the_same_data() -> Any:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def charts_in_outline() -> Iterator[dict[str, Any]]:
-    """Of each kind of chart the first is drawn; of all the marks on their axes are found, and the paper stays blank.
-
-    But for a few dots, by which two charts are the same picture where they show the same, and only there. Where panels
-    go is half of the work of drawing a chart, and the ink the most of the rest. Tests of what is seen ask for both
-    (`laid_out`), and whoever looks at a chart's pixels for the ink (`inked`). What is written with a dollar sign goes
-    through matplotlib's own language, which may refuse it: that is always drawn.
-    """
-    import numpy as np
-    from PIL import Image
-
+def panels_as_they_come() -> Iterator[Any]:
+    """Where the panels of a chart go is half of the work of drawing it: only tests of charts ask (`laid_out`)."""
     from ornstein.experiment import charts
 
-    before: dict[str, Any] = {"LAYOUT": charts.LAYOUT, "drawn": charts.drawn}
-    seen = set[Any]()
-
-    def written(panel: Any) -> Iterator[Any]:
-        yield from (panel.title, panel.xaxis.label, panel.yaxis.label, *panel.texts)
-        yield from () if panel.legend_ is None else panel.legend_.get_texts()
-
-    def shown(panel: Any) -> Iterator[Any]:
-        yield (panel.get_xlim(), panel.get_ylim())
-        yield from (line.get_xydata() for line in panel.lines)
-        yield from (patch.get_patch_transform().transform(patch.get_path().vertices) for patch in panel.patches)
-        yield from (image.get_array() for image in panel.images)
-        for dots in panel.collections:
-            yield from (dots.get_offsets(), *(path.vertices for path in dots.get_paths()))
-
-    def outlined(made: Any) -> Image.Image:
-        panels = made.get_axes()
-        parts = ("lines", "patches", "collections", "images", "tables", "legend_")
-        kind = tuple(
-            (panel.get_xscale(), panel.get_yscale(), panel.axison, *(bool(getattr(panel, part)) for part in parts))
-            for panel in panels
-        )
-        texts = [*made.texts, *(text for panel in panels for text in written(panel))]
-        said = hashlib.sha256(repr([text.get_text() for text in texts]).encode())
-        for part in (part for panel in panels for part in shown(panel)):
-            said.update(np.ascontiguousarray(part, float).tobytes())
-        if kind not in seen or any("$" in text.get_text() for text in texts):
-            seen.add(kind)
-            before["drawn"](made)
-        for axis in (axis for panel in panels for axis in (panel.xaxis, panel.yaxis)):
-            axis.major.formatter.format_ticks(axis.get_majorticklocs())
-        blank = Image.new("RGB", made.canvas.get_width_height(), "white")
-        blank.paste(Image.frombytes("L", (32, 1), said.digest()), (0, 0))
-        return blank
-
     with pytest.MonkeyPatch.context() as patched:
+        before = charts.LAYOUT
         patched.setattr(charts, "LAYOUT", None)
-        patched.setattr(charts, "drawn", outlined)
         yield before
 
 
 @pytest.fixture
-def inked(charts_in_outline: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ornstein.experiment.charts.drawn", charts_in_outline["drawn"])
-
-
-@pytest.fixture
-def laid_out(inked: None, charts_in_outline: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ornstein.experiment.charts.LAYOUT", charts_in_outline["LAYOUT"])
+def laid_out(panels_as_they_come: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ornstein.experiment.charts.LAYOUT", panels_as_they_come)
 
 
 @pytest.fixture

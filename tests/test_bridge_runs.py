@@ -394,7 +394,6 @@ def test_samples_are_carried_from_the_source(moons: Run, cli: Cli, tmp_path: Pat
         assert (refused.code, len(refused.err.strip().splitlines())) == (2, 1), refused.err
 
 
-@pytest.mark.usefixtures("inked")
 def test_translate_carries_over_and_back_row_by_row(moons: Run, cli: Cli, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)

@@ -148,7 +148,7 @@ def test_an_older_experiment_keeps_the_chain_it_was_trained_on() -> None:
     assert Experiment.read({**tree, "version": 1, "process": "euler-ou"}).process["order"] == "falling"
 
 
-@pytest.mark.usefixtures("brief_reports", "inked")
+@pytest.mark.usefixtures("brief_reports")
 def test_train_then_sample_then_evaluate_then_info(cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "moons"
     answer = cli(

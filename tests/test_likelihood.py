@@ -598,7 +598,6 @@ def rows(path: Any) -> Any:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.usefixtures("inked")
 def test_the_verb_scores_and_ranks(cli: Cli, points: Any, tmp_path: Path) -> None:
     run = ornstein.load(points)
     near = run.sample(10, seed=1)
